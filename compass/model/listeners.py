@@ -1,0 +1,269 @@
+"""Decisions about listeners: register, deregister, drain, report, verdict, purge (functions 2.1, 2.2, 2.5)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import msgspec
+
+from compass.model.catalogue import Catalogue
+from compass.model.draft import Draft, refuse
+from compass.model.names import category_of, parse_address, parse_port, parse_service_id, show_endpoint
+from compass.model.replies import Deregistered, Done, Registered, Reported
+from compass.model.requests import Deregister, Drain, Purge, Register, Report, Verdict
+from compass.model.rows import FAILING, USABLE, Listener, State
+
+WEIGHT_MAX = 65535
+"""Largest weight: what a DNS SRV record can carry (RFC 2782)."""
+EPOCH_MAX = 2**63 - 1
+"""Largest epoch: what SQL's BIGINT holds."""
+METADATA_ENTRIES_MAX = 32
+"""Metadata describes a listener to its users; what is larger belongs into a store."""
+METADATA_KEY_MAX = 63
+"""Longest metadata key in characters."""
+METADATA_VALUE_MAX = 255
+"""Longest metadata value in characters: one DNS TXT string (RFC 1035 section 3.3.14)."""
+DETAIL_MAX = 255
+"""Longest detail of a report in characters: it ends up in tables and mails."""
+LISTENERS_PER_SERVICE_MAX = 10_000
+"""A service with more is a configuration error; its snapshot must fit into one frame."""
+PURGE_AGE_SECONDS_MIN = 60.0
+"""Nothing younger is purged: the row's epoch still guards against late messages of old instances (P6)."""
+
+
+def decide_register(draft: Draft, request: Register) -> Registered:
+    """2.1. An equal or older epoch of a living listener changes nothing it should not."""
+    service = existing_service(draft, request.service)
+    check_credential(draft, service, request.credential, "register")
+    address, port = parse_address(request.address), parse_port(request.port)
+    _check_parameters(request)
+    old = draft.catalogue.listener(service, address, port)
+    epoch = _epoch_for(draft, request, old)
+    if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
+        refuse("too-large", f"{service} has {LISTENERS_PER_SERVICE_MAX} listeners, the most there can be; purge old ones")
+    if old is not None and epoch < old.epoch:
+        refuse("stale-epoch", f"{_named(old)} was registered by a newer instance", epoch=old.epoch)
+    if old is not None and epoch == old.epoch and old.state == "offline":
+        refuse(
+            "deregistered",
+            f"this instance of {_named(old)} is over ({old.cause}); only a new one can register",
+            epoch=old.epoch,
+        )
+    same_instance = old is not None and epoch == old.epoch
+    state: State = old.state if old is not None and same_instance and old.state != "down" else "up"
+    row = Listener(
+        service=service,
+        address=address,
+        port=port,
+        state=state,
+        changed_at=draft.now,
+        epoch=epoch,
+        host=draft.asker.name,
+        weight=request.weight,
+        metadata=request.metadata,
+        cause="registered",
+    )
+    if old is not None and same_instance and old.state == state:
+        row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
+        if row == old:
+            return Registered(draft.revision, state, changed=False)
+    draft.set("register", row)
+    if state == "up":
+        draft.close_alerts(row)
+    return Registered(draft.revision, state)
+
+
+def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
+    """2.2. A late one, of an instance that has been replaced, is refused and leaves the new one alone (P6)."""
+    service = existing_service(draft, request.service)
+    check_credential(draft, service, request.credential, "deregister")
+    old = existing_listener(draft, service, request.address, request.port)
+    if not 1 <= request.epoch <= EPOCH_MAX:
+        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
+    if request.epoch < old.epoch:
+        refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
+    if old.state == "offline":
+        return Deregistered(draft.revision, "offline", changed=False)
+    operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
+    row = msgspec.structs.replace(
+        old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause
+    )
+    draft.set(operation, row)
+    if request.died:
+        draft.open_alert("failure", row, f"{_named(row)} on host {row.host} ended without deregistering")
+    else:
+        draft.close_alerts(row)
+    return Deregistered(draft.revision, "offline")
+
+
+def decide_drain(draft: Draft, request: Drain) -> Reported:
+    """No new users for a listener that works, or new users again."""
+    service = existing_service(draft, request.service)
+    check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
+    old = existing_listener(draft, service, request.address, request.port)
+    wanted: State = "draining" if request.draining else "up"
+    if old.state == wanted:
+        return Reported(draft.revision, old.state)
+    if request.draining and old.state not in USABLE | {"suspect"}:
+        refuse("bad-value", f"{_named(old)} is {old.state}: there is nothing to drain")
+    if not request.draining and old.state != "draining":
+        refuse("bad-value", f"{_named(old)} is {old.state}, not draining")
+    cause = f"{'drained' if request.draining else 'undrained'} by {draft.asker.name}"
+    draft.set(
+        "drain" if request.draining else "undrain",
+        msgspec.structs.replace(old, state=wanted, changed_at=draft.now, cause=cause),
+    )
+    return Reported(draft.revision, wanted)
+
+
+def decide_report(draft: Draft, request: Report) -> Reported:
+    """2.5. `unreachable` makes a listener suspect at once; `slow` is for the administrators, by the category's policy."""
+    service = existing_service(draft, request.service)
+    if draft.asker.role == "host" and not _uses(draft, service):
+        refuse(
+            "forbidden",
+            f"{draft.asker} may not report {service}: none of its services depends on category {category_of(service)}",
+        )
+    if len(request.detail) > DETAIL_MAX:
+        refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
+    reporter = parse_service_id(request.reporter) if request.reporter else draft.asker.name
+    old = existing_listener(draft, service, request.address, request.port)
+    if old.state == "offline":
+        refuse("unknown-listener", f"{_named(old)} is not registered any more ({old.cause})")
+    if request.state == "slow":
+        return _decide_slow(draft, old, reporter, request.detail)
+    if old.state not in USABLE:
+        return Reported(draft.revision, old.state)
+    cause = f"reported unreachable by {reporter} on {draft.asker.name}" + _suffix(request.detail)
+    draft.set("report", msgspec.structs.replace(old, state="suspect", changed_at=draft.now, cause=cause))
+    return Reported(draft.revision, "suspect")
+
+
+def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Reported:
+    category = draft.catalogue.categories[category_of(old.service)]
+    draft.open_alert("slow", old, f"{_named(old)} reported slow by {reporter}{_suffix(detail)}")
+    if category.policy.slow == "notify" and old.state == "up":
+        cause = f"reported slow by {reporter}{_suffix(detail)}"
+        draft.set("slow", msgspec.structs.replace(old, state="slow", changed_at=draft.now, cause=cause))
+        return Reported(draft.revision, "slow")
+    return Reported(draft.revision, old.state)
+
+
+def decide_verdict(draft: Draft, request: Verdict) -> Reported:
+    """A probe's outcome. It counts only for the instance that was probed, and only against or for a suspicion."""
+    old = draft.catalogue.listener(request.service, request.address, request.port)
+    if old is None or old.epoch != request.epoch or old.state not in FAILING:
+        return Reported(draft.revision, old.state if old else "offline")
+    if request.alive:
+        row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=request.cause)
+        draft.set("retract" if old.state == "suspect" else "recover", row)
+        draft.close_alerts(row)
+    elif old.state == "suspect":
+        row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=request.cause)
+        draft.set("confirm", row)
+        draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
+    else:
+        return Reported(draft.revision, old.state)
+    return Reported(draft.revision, row.state)
+
+
+def decide_purge(draft: Draft, request: Purge) -> Done:
+    """Rows of listeners that have been gone for long, and their incidents."""
+    if not request.age_seconds >= PURGE_AGE_SECONDS_MIN:
+        refuse("bad-value", f"age {request.age_seconds:g} s is too young to purge; at least {PURGE_AGE_SECONDS_MIN:g} s")
+    before = draft.now - request.age_seconds
+    stale = [
+        peer
+        for peers in draft.catalogue.listeners.values()
+        for peer in peers.values()
+        if peer.state == request.state and peer.changed_at <= before
+    ]
+    for peer in sorted(stale, key=lambda peer: (peer.service, peer.address, peer.port)):
+        draft.close_alerts(peer)
+        draft.remove("purge", peer)
+    return Done(draft.revision, tuple(draft.changes))
+
+
+def existing_service(draft: Draft, text: str) -> str:
+    """The parsed id of a service that exists, or a refusal that says which part does not."""
+    service = parse_service_id(text)
+    if category_of(service) not in draft.catalogue.categories:
+        refuse("unknown-category", f"there is no category {category_of(service)!r}; an administrator can add it")
+    if draft.catalogue.service(service) is None:
+        refuse("unknown-service", f"there is no service {service!r}; an administrator can add it")
+    return service
+
+
+def existing_listener(draft: Draft, service: str, address: str, port: int) -> Listener:
+    """The listener, offline ones included, or a refusal."""
+    address, port = parse_address(address), parse_port(port)
+    listener = draft.catalogue.listener(service, address, port)
+    if listener is None:
+        refuse("unknown-listener", f"{service} has no listener {show_endpoint(address, port)}")
+    return listener
+
+
+def check_credential(draft: Draft, service: str, token: str, action: str) -> None:
+    """Refuse unless the token is one of the service's; administrators need none."""
+    if draft.asker.role == "admin" and not token:
+        return
+    if not credential_holds(draft.catalogue, service, token, draft.now):
+        refuse(
+            "bad-credential",
+            f"{action} {service}: this is not a credential of {service}"
+            if token
+            else f"{action} {service}: a credential of {service} is needed; an administrator can issue one",
+        )
+
+
+def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:
+    """Whether the token is a current one of the service, compared in constant time."""
+    digest = digest_of(token)
+    held = False
+    for credential in catalogue.credentials.get(service, {}).values():
+        current = not credential.expires_at or now < credential.expires_at
+        held |= current & hmac.compare_digest(credential.digest, digest)
+    return held
+
+
+def digest_of(token: str) -> str:
+    """What is stored of a token. It is random and long, so a plain SHA-256 cannot be searched."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
+    if request.epoch == 0 and draft.asker.role == "admin":
+        return old.epoch + 1 if old else 1
+    if not 1 <= request.epoch <= EPOCH_MAX:
+        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
+    return request.epoch
+
+
+def _check_parameters(request: Register) -> None:
+    if not 0 <= request.weight <= WEIGHT_MAX:
+        refuse("bad-value", f"weight {request.weight} is not between 0 and {WEIGHT_MAX}")
+    if len(request.metadata) > METADATA_ENTRIES_MAX:
+        refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
+    for key, value in request.metadata.items():
+        if not 1 <= len(key) <= METADATA_KEY_MAX:
+            refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
+        if len(value) > METADATA_VALUE_MAX:
+            refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
+
+
+def _uses(draft: Draft, service: str) -> bool:
+    """Whether the asking host has services whose category depends on this one, or on one it backs."""
+    host = draft.catalogue.hosts.get(draft.asker.name)
+    if host is None:
+        return False
+    provided = {category_of(service), *draft.catalogue.backed.get(service, frozenset())}
+    return any(draft.catalogue.needs.get(category_of(own), frozenset()) & provided for own in host.services)
+
+
+def _named(listener: Listener) -> str:
+    return f"{listener.service} at {show_endpoint(listener.address, listener.port)}"
+
+
+def _suffix(detail: str) -> str:
+    return f": {detail}" if detail else ""

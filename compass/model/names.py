@@ -1,0 +1,94 @@
+"""Names and addresses: parsed once at the edge, right for good afterwards (opengnsp.md, "Names").
+
+A category is one DNS label, a service is `service.category`, an address is an IPv4 or IPv6 literal in its
+shortest form. The DNS gateway answers with these very names, so what DNS cannot spell is refused here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+LABEL_MAX = 63
+"""Longest label in octets (RFC 1035 section 2.3.4)."""
+HOST_NAME_MAX = 253
+"""Longest host name in characters (RFC 1035 section 2.3.4, without the root)."""
+PORT_MAX = 65535
+"""Largest TCP port (RFC 9293 section 3.1)."""
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+class NameProblem(ValueError):
+    """A name that cannot be used; the text says what would be right."""
+
+
+class AddressProblem(NameProblem):
+    """An address or a port that cannot be used; the text says what would be right."""
+
+
+def parse_label(text: str, what: str = "name") -> str:
+    """One DNS label in lower case (RFC 1035 section 2.3.1, digits may lead as in RFC 1123 section 2.1)."""
+    label = text.lower()
+    if len(label) > LABEL_MAX:
+        raise NameProblem(f"{what} {text[:80]!r} has {len(label)} characters; a DNS label has at most {LABEL_MAX}")
+    if not _LABEL.fullmatch(label):
+        raise NameProblem(f"{what} {text!r} is not a DNS label: letters, digits and inner hyphens only")
+    return label
+
+
+def parse_service_id(text: str) -> str:
+    """`service.category`, both DNS labels, in lower case."""
+    service, dot, category = text.partition(".")
+    if not dot or "." in category:
+        raise NameProblem(f"service id {text[:140]!r} is not of the form service.category")
+    return f"{parse_label(service, 'service')}.{parse_label(category, 'category')}"
+
+
+def parse_host_name(text: str) -> str:
+    """A host's name: DNS labels joined by dots, in lower case."""
+    if len(text) > HOST_NAME_MAX:
+        raise NameProblem(f"host name {text[:80]!r}... has {len(text)} characters; at most {HOST_NAME_MAX}")
+    return ".".join(parse_label(label, "host name label") for label in text.split("."))
+
+
+def category_of(service_id: str) -> str:
+    """The category part of a parsed service id."""
+    return service_id.partition(".")[2]
+
+
+def parse_address(text: str) -> str:
+    """An IPv4 or IPv6 literal in canonical form (RFC 5952 for IPv6); no names, no zones, no unspecified address."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise AddressProblem(f"address {text[:80]!r} is neither an IPv4 nor an IPv6 address") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        raise AddressProblem(f"address {text!r} has a zone, which means nothing on another host")
+    if address.is_unspecified or address.is_multicast:
+        raise AddressProblem(f"address {text!r} is not one that a dependant can connect to")
+    return str(address)
+
+
+def parse_port(port: int) -> int:
+    """A TCP port that can be connected to: 1 to 65535."""
+    if not 1 <= port <= PORT_MAX:
+        raise AddressProblem(f"port {port} is not between 1 and {PORT_MAX}")
+    return port
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """`address:port`, IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        raise AddressProblem(f"{text[:80]!r} is not of the form address:port")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    elif ":" in address:
+        raise AddressProblem(f"{text[:80]!r}: write an IPv6 address in brackets, as in [2001:db8::1]:2028")
+    return parse_address(address), parse_port(int(port))
+
+
+def show_endpoint(address: str, port: int) -> str:
+    """The inverse of `parse_endpoint`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

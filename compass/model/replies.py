@@ -1,0 +1,261 @@
+"""What the name service answers (opengnsp.md, "Messages"): one reply or one refusal to every request."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, Union, get_args
+
+import msgspec
+
+from compass.model.rows import Change, Credential, Listener, Row, Snapshot, State
+
+Code = Literal[
+    "malformed",
+    "unknown-message",
+    "unsupported-version",
+    "out-of-turn",
+    "too-large",
+    "forbidden",
+    "bad-credential",
+    "bad-name",
+    "bad-address",
+    "bad-value",
+    "unknown-category",
+    "unknown-service",
+    "unknown-dependency",
+    "unknown-listener",
+    "unknown-credential",
+    "unknown-host",
+    "exists",
+    "in-use",
+    "stale-epoch",
+    "deregistered",
+    "invalid-topology",
+    "not-ready",
+    "busy",
+    "store-unavailable",
+    "unreachable",
+]
+"""Why a request was refused. Every edge (HTTP, exit codes) maps every one of them."""
+CODES: tuple[str, ...] = get_args(Code)
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of several things wrong with a topology: which of its rows, and what."""
+
+    index: int
+    code: Code
+    message: str
+
+
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="refusal"):
+    """A request that was not carried out: nothing changed but perhaps the security log."""
+
+    code: Code
+    message: str
+    """For people: what was refused, why, and what to do next."""
+    retry_after_seconds: float = 0.0
+    """When not 0: the same request may succeed after so long."""
+    epoch: int = 0
+    """With stale-epoch and deregistered: the epoch the server knows."""
+    problems: tuple[Problem, ...] = ()
+    """With invalid-topology: all of them."""
+
+
+class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="registered"):
+    """The listener is in the catalogue, on disk. `changed` is false when it was there just so already."""
+
+    revision: int
+    state: State
+    changed: bool = True
+
+
+class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregistered"):
+    """The listener is out of use, on disk."""
+
+    revision: int
+    state: State
+    changed: bool = True
+
+
+class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A service and its listeners, all but the offline ones."""
+
+    id: str
+    listeners: tuple[Listener, ...] = ()
+
+
+class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One dependency category as a pull shows it."""
+
+    category: str
+    services: tuple[ServiceView, ...] = ()
+    backup: str = ""
+    backup_listeners: tuple[Listener, ...] = ()
+
+
+class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dependencies"):
+    """Function 2.3's answer, true at `revision`."""
+
+    service: str
+    revision: int
+    categories: tuple[CategoryView, ...] = ()
+
+
+class Watching(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="watching"):
+    """The subscription stands. With a snapshot: drop what you held of this store and take this.
+
+    Without one: what you hold is good, the notices after `since` follow.
+    """
+
+    store: str
+    revision: int
+    snapshot: Snapshot | None = None
+    unknown: tuple[str, ...] = ()
+    """Services of the request that no administrator has created (yet)."""
+
+
+class Reported(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="reported"):
+    """The report is noted; the listener's state now."""
+
+    revision: int
+    state: State
+
+
+class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="done"):
+    """An administrator's change is committed at `revision`. `changes`: what it was (or, in a dry run, would be)."""
+
+    revision: int
+    changes: tuple[Change, ...] = ()
+
+
+class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="credential-issued"):
+    """The only time that the token is seen."""
+
+    revision: int
+    credential: Credential
+    token: str
+
+
+class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rows"):
+    """The rows asked for, true at `revision`."""
+
+    revision: int
+    rows: tuple[Row, ...]
+    total: int
+    """How many there are without the limit."""
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="told"):
+    """Impact: the categories that depend on it, their services, and the hosts that would be told."""
+
+    name: str
+    revision: int
+    categories: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    backup_of: tuple[str, ...] = ()
+
+
+class UpdateEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="update"):
+    """A row of the update log: function 2.1's fields, and the change itself."""
+
+    number: int
+    time: float
+    operation: str
+    subject: str
+    address: str
+    port: int
+    state: str
+    change: Change
+
+
+class SecurityEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="security"):
+    """A row of the security log: a credential or a right that was refused."""
+
+    number: int
+    time: float
+    operation: str
+    subject: str
+    parameters: str
+    """The request without its credential, as JSON."""
+    origin: str
+    principal: str
+    reason: str
+
+
+class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="administration"):
+    """A row of the administration log: what an administrator asked for, and what came of it."""
+
+    number: int
+    time: float
+    operation: str
+    arguments: str
+    origin: str
+    principal: str
+    outcome: str
+    """`done` or the refusal's code."""
+    revision: int
+
+
+LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007
+
+
+class LogEntries(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="log-entries"):
+    """Entries of a log in order. `floor`: the oldest number still kept."""
+
+    entries: tuple[LogEntry, ...]
+    floor: int = 0
+
+
+class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far one host is."""
+
+    host: str
+    session: bool
+    acknowledged: int
+    """The last revision it has acknowledged."""
+    pending: int
+    """Notices sent or due that it has not acknowledged."""
+    status: str = "ok"
+
+
+class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):
+    """Which host holds which revision, as this server knows."""
+
+    revision: int
+    hosts: tuple[HostLag, ...]
+
+
+class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
+    """A server in figures, and the incidents that are open."""
+
+    server: str
+    software: str
+    store: str
+    revision: int
+    started_at: float
+    sessions: int
+    watching: int
+    counts: dict[str, int]
+    """Rows of each kind."""
+    states: dict[str, int]
+    """Listeners in each state."""
+    alerts: tuple[Row, ...] = ()
+    engine: str = ""
+
+
+Reply: TypeAlias = Union[  # noqa: UP007
+    Registered,
+    Deregistered,
+    Dependencies,
+    Watching,
+    Reported,
+    Done,
+    CredentialIssued,
+    Rows,
+    Told,
+    LogEntries,
+    Lags,
+    ServerStatus,
+    Refusal,
+]

@@ -1,0 +1,201 @@
+"""What can be asked of the name service (opengnsp.md, "Messages"). Functions 2.1, 2.2, 2.3, 2.5 and 2.6.
+
+The `type` tag is the message's name on the wire. Fields may be added with a default; none is ever removed or
+given another meaning (P13).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, Union
+
+import msgspec
+
+from compass.model.rows import Category, Dependency, Host, Service, State
+
+
+class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="register"):
+    """Function 2.1: a listener comes up. `epoch` orders the instances that use one address and port (P6)."""
+
+    service: str
+    credential: str
+    address: str
+    port: int
+    epoch: int
+    weight: int = 1
+    metadata: dict[str, str] = {}
+
+
+class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):
+    """Function 2.2: a listener goes away on purpose, or (`died`) its host saw its process end without a word."""
+
+    service: str
+    credential: str
+    address: str
+    port: int
+    epoch: int
+    died: bool = False
+
+
+class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="drain"):
+    """A listener takes no new users (`drain`) or takes them again. Services need their credential, admins do not."""
+
+    service: str
+    address: str
+    port: int
+    draining: bool = True
+    credential: str = ""
+
+
+class Pull(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="pull"):
+    """Function 2.3: what a service depends on."""
+
+    service: str
+
+
+class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="watch"):
+    """A host's subscription on behalf of its services: the pull of them all, then notices (2.4).
+
+    `since` and `store` say what the host holds already; without them, or when the log no longer reaches back so
+    far, the answer carries a snapshot. `update_*` is where the server may dial the host while it keeps no session.
+    """
+
+    services: tuple[str, ...]
+    store: str = ""
+    since: int = 0
+    update_address: str = ""
+    update_port: int = 0
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
+    """Function 2.5: a user of a listener found it dead or slow. `reporter` is the service that did."""
+
+    service: str
+    address: str
+    port: int
+    state: Literal["unreachable", "slow"] = "unreachable"
+    reporter: str = ""
+    detail: str = ""
+
+
+class Put(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="put"):
+    """2.6: add a row (`create`) or change one that is there."""
+
+    row: Category | Service | Dependency | Host
+    create: bool = False
+
+
+class Remove(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="remove"):
+    """2.6: remove an object that nothing uses. `name`: category, `service.category`, `category on`, host name,
+    or `service address:port` for a listener."""
+
+    kind: Literal["category", "service", "dependency", "listener", "host"]
+    name: str
+
+
+class IssueCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="issue-credential"):
+    """2.6: a new token for a service; those it has stay good for `overlap_seconds` and then expire."""
+
+    service: str
+    overlap_seconds: float | None = None
+    """None: the older ones stay as they are. 0: they are refused from now on."""
+
+
+class RevokeCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="revoke-credential"):
+    """2.6: a token is refused from now on."""
+
+    service: str
+    id: str
+
+
+class Apply(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="apply"):
+    """2.6: bring the declared objects into the state of a topology: all of it or nothing.
+
+    Categories, services and dependencies; `prune` removes those the topology does not name. `dry_run` only tells.
+    """
+
+    rows: tuple[Category | Service | Dependency, ...]
+    prune: bool = False
+    dry_run: bool = False
+
+
+class Purge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="purge"):
+    """2.6: remove the rows of listeners that have been offline or down for longer than `age_seconds`."""
+
+    age_seconds: float
+    state: Literal["offline", "down"] = "offline"
+
+
+class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="fetch"):
+    """2.6: rows of one kind, in the order of their keys, those after `after` first, at most `limit`."""
+
+    kind: Literal["category", "service", "dependency", "listener", "credential", "host", "alert"]
+    within: str = ""
+    """A category or a service id: only what belongs to it. A host name for listeners works too."""
+    name: str = ""
+    """Exactly this one."""
+    state: State | Literal[""] = ""
+    limit: int = 10_000
+    after: int = 0
+    """How many to skip."""
+
+
+class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="impact"):
+    """2.6: who would be told if something happened to this category, service or listener."""
+
+    name: str
+
+
+class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="read-log"):
+    """2.6: entries of a log after number `after` (for updates: the revision), at most `limit`.
+
+    `wait_seconds`: when there is none yet, wait so long for one. `last`: start so many before the end instead.
+    """
+
+    log: Literal["updates", "security", "administration"]
+    after: int = 0
+    limit: int = 1000
+    last: int = 0
+    wait_seconds: float = 0.0
+
+
+class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="status"):
+    """2.6: this server in figures."""
+
+
+class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lag"):
+    """2.6: which host holds which revision (P12)."""
+
+
+WriteRequest: TypeAlias = Union[  # noqa: UP007
+    Register, Deregister, Drain, Report, Put, Remove, IssueCredential, RevokeCredential, Apply, Purge
+]
+"""Requests from outside that may change the catalogue: decided, committed, then answered."""
+ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007
+"""Answered from the catalogue in memory by a pure function."""
+ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Lag]  # noqa: UP007
+"""Answered by the server's shells: they concern sessions or SQL."""
+Request: TypeAlias = Union[WriteRequest, ReadRequest, ShellRequest]  # noqa: UP007
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The failure desk's own request, never on the wire: a probe's outcome for the instance it probed."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    alive: bool
+    cause: str
+
+
+class Attend(msgspec.Struct, frozen=True):
+    """The session layer's own request: remember what a host watches and where it can be dialled."""
+
+    host: str
+    services: tuple[str, ...]
+    update_address: str
+    update_port: int
+
+
+Undecided: TypeAlias = Union[WriteRequest, Verdict, Attend]  # noqa: UP007
+"""What the commit loop takes."""

@@ -1,0 +1,147 @@
+"""What the name service stores: the rows of its tables (opengnsp.md, "Objects").
+
+A row is a frozen value. The same struct is decided on, written to SQL, logged, pushed and kept by hosts.
+The catalogue is a set of rows; every committed change sets one row or removes one (`Change`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, Union
+
+import msgspec
+
+State = Literal["up", "slow", "suspect", "down", "draining", "offline"]
+"""Of a listener. up: in use. slow: in use, users complain. suspect: reported or lost, verdict pending.
+down: failed. draining: no new users. offline: deregistered on purpose; kept as a row so that its epoch is known."""
+
+USABLE: frozenset[str] = frozenset({"up", "slow"})
+"""States in which a listener is given to new users."""
+FAILING: frozenset[str] = frozenset({"suspect", "down"})
+"""States that evidence of a failure leads to."""
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How the server treats failure reports about a category's listeners (opengnsp.md, "Failure reports")."""
+
+    probe: str = "tcp"
+    """`tcp`: a connection is accepted. `http:/path`: a GET of the path answers below 500."""
+    probe_timeout_seconds: float = 1.0
+    probe_attempts: int = 2
+    slow: Literal["alert", "notify"] = "alert"
+    """What a report `slow` does: tell the administrators only, or also change the state for all dependants."""
+    recovery_seconds: float = 2.0
+    """Pause before a listener that is down is probed again; doubles up to `RECOVERY_SECONDS_MAX`."""
+
+
+class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):
+    """A kind of service. `backup` is the id of the service to go to when one of its services has none left."""
+
+    name: str
+    backup: str = ""
+    policy: Policy = Policy()
+
+
+class Service(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="service"):
+    """One content-bearing part of a category; `id` is `service.category`."""
+
+    id: str
+
+
+class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="listener"):
+    """One `address:port` that serves a service. `epoch` is the instance that last registered it."""
+
+    service: str
+    address: str
+    port: int
+    state: State
+    changed_at: float
+    """UNIX time in seconds of the last change of state."""
+    epoch: int
+    host: str = ""
+    """The name in the certificate of the host that registered it."""
+    weight: int = 1
+    metadata: dict[str, str] = {}
+    cause: str = ""
+    """Why it is in this state, in words."""
+
+
+class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="dependency"):
+    """`category` depends on `on`: the services of `category` are told about the services of `on`."""
+
+    category: str
+    on: str
+
+
+class Credential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="credential"):
+    """What a service proves itself with. The token itself is shown once and never stored."""
+
+    id: str
+    service: str
+    digest: str
+    """SHA-256 of the token, hexadecimal. The token has 256 random bits, so no salt and no slow hash are needed."""
+    created_at: float
+    expires_at: float = 0.0
+    """UNIX time in seconds from which it is refused; 0: never. A rotation sets it on the older ones."""
+
+
+class Host(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="host"):
+    """A machine running the client daemon; `name` is the one in its certificate."""
+
+    name: str
+    update_address: str = ""
+    update_port: int = 0
+    """Where the server dials it to push when it keeps no session open; 0: nowhere."""
+    services: tuple[str, ...] = ()
+    """The service ids on whose behalf it is told, sorted."""
+    barred: bool = False
+    """Refused whatever it asks, until an administrator lifts it."""
+
+
+class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="alert"):
+    """An open incident that administrators were told of once; removed when it is over."""
+
+    id: str
+    kind: Literal["failure", "slow"]
+    opened_at: float
+    text: str
+
+
+Row: TypeAlias = Union[Category, Service, Listener, Dependency, Credential, Host, Alert]  # noqa: UP007
+ListenerKey: TypeAlias = tuple[str, str, int]
+"""service id, address, port."""
+Key: TypeAlias = str | tuple[str, str] | ListenerKey
+"""What identifies a row within its table."""
+
+
+def key_of(row: Row) -> Key:
+    """The primary key of `row`, as in the SQL tables."""
+    match row:
+        case Listener():
+            return (row.service, row.address, row.port)
+        case Dependency():
+            return (row.category, row.on)
+        case Service() | Credential() | Alert():
+            return row.id
+        case Category() | Host():
+            return row.name
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One committed change: one revision, one row of the update log, one notice (P2, P3)."""
+
+    revision: int
+    previous: int
+    """The revision of the change before this one on the same topic; what a receiver tells gaps by (P4)."""
+    time: float
+    operation: str
+    row: Row
+    removed: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Part of the catalogue as it was at a revision: complete for the topics it lists (P5)."""
+
+    revision: int
+    topics: dict[str, int]
+    """Each topic it covers, with the revision of the last change on it. A topic without rows is empty, and says so."""
+    rows: list[Row]

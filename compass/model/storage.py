@@ -1,0 +1,68 @@
+"""What the server asks of a store, and how a store says no. The store implements it; the server is handed one.
+
+All of it runs on the one database thread; what crosses are rows and changes, never an SQL object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
+from compass.model.rows import Change, Row
+
+
+class Conflict(Exception):
+    """Another server committed first: nothing of this batch is in the store. Read what it wrote and decide again."""
+
+
+class StoreUnavailable(Exception):
+    """The store cannot be reached or cannot write; nothing of this batch is in it, or nothing is known of it."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """All that a server starts from, read in one transaction."""
+
+    store: str
+    """The store's own id: revisions of different stores have nothing to do with each other."""
+    revision: int
+    floor: int
+    """The oldest revision still in the update log; `revision + 1` when it is empty."""
+    rows: list[Row]
+    topics: dict[str, int]
+
+
+class Storage(Protocol):
+    """A store with its tables and logs."""
+
+    engine: str
+    """`sqlite` or `postgresql`, with its version."""
+
+    def load(self) -> Loaded:
+        """Everything, at one revision. Raises StoreUnavailable."""
+
+    def commit(
+        self,
+        expected: int,
+        changes: Sequence[Change],
+        security: Sequence[SecurityEntry],
+        administration: Sequence[AdministrationEntry],
+    ) -> None:
+        """Tables and logs in one transaction, durable when it returns (P1).
+
+        The changes have the revisions `expected + 1` and on. Raises Conflict unless the store stands at `expected`
+        (not checked when there are no changes); raises StoreUnavailable.
+        """
+
+    def changes_after(self, revision: int, limit: int) -> list[Change]:
+        """Changes of the update log after `revision`, in order, without a gap. Raises StoreUnavailable."""
+
+    def read_log(
+        self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int
+    ) -> tuple[list[LogEntry], int]:
+        """Entries after number `after` in order, and the log's floor; with `last` > 0 the last so many instead."""
+
+    def trim(self, keep_updates: int, keep_others: int) -> None:
+        """Let the oldest log entries go, beyond so many. What was trimmed cannot be resumed from."""

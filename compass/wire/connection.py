@@ -1,0 +1,336 @@
+"""One end of a session without input or output: bytes and times in, events and bytes out.
+
+The shell that owns the transport calls `receive`, writes `bytes_to_send()`, and keeps one timer at `deadline()`
+for `expire`. Whatever bytes arrive in whatever pieces, `receive` returns events; a peer's violation gives one
+`Ended` event and makes the connection deaf. Our own misuse raises instead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from compass.model.replies import Refusal, Reply
+from compass.model.requests import Request
+from compass.wire import limits
+from compass.wire.frames import FrameReader, FrameTooLong, frame
+from compass.wire.messages import (
+    Acknowledge,
+    Bookmark,
+    Goodbye,
+    Hello,
+    Message,
+    Notice,
+    Unreadable,
+    Welcome,
+    decode_from_client,
+    decode_from_server,
+    encode,
+)
+from compass.wire.states import TABLE, End, Input, SessionState
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request to answer, with `reply(number, ...)`."""
+
+    number: int
+    request: Request
+
+
+class Replied(msgspec.Struct, frozen=True):
+    """The answer to the request of that number."""
+
+    number: int
+    reply: Reply
+
+
+class Pushed(msgspec.Struct, frozen=True):
+    """A notice or a bookmark from the server."""
+
+    message: Notice | Bookmark
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """The host holds everything up to that revision, or tells of a gap."""
+
+    acknowledge: Acknowledge
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The greeting is done."""
+
+    peer: Hello | Welcome
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Nothing more will come of this session; write what is left to send and close."""
+
+    reason: str
+    violation: bool = False
+    """The peer broke the protocol."""
+    retry_after_seconds: float = 0.0
+
+
+Event = Asked | Replied | Pushed | Acknowledged | Opened | Ended
+
+
+class Connection:
+    """What both ends share: frames, the state table, the end of it all."""
+
+    end: End
+
+    def __init__(self, now: float, frame_max: int) -> None:
+        self.state: SessionState = "greeting"
+        self._reader = FrameReader(frame_max)
+        self._out: list[bytes] = []
+        self._greeting_until = now + limits.GREETING_SECONDS
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """The events that `data` completes, in order; after `Ended` there are none."""
+        if self.state == "ended":
+            return []
+        events: list[Event] = []
+        try:
+            frames = self._reader.feed(data)
+        except FrameTooLong as error:
+            return [self._violated(Refusal("too-large", str(error)))]
+        for number, body in frames:
+            event = self._received(number, body, now)
+            if event is not None:
+                events.append(event)
+            if isinstance(event, Ended):
+                break
+        return events
+
+    def bytes_to_send(self) -> bytes:
+        """What is to be written now; empty when nothing is."""
+        if not self._out:
+            return b""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def deadline(self) -> float | None:
+        """When `expire` wants to be called, or None."""
+        raise NotImplementedError
+
+    def expire(self, now: float) -> list[Event]:
+        """The end of a session whose deadline has passed; nothing when it has not."""
+        at = self.deadline()
+        if at is None or now < at:
+            return []
+        return [self._time_out()]
+
+    def _received(self, number: int, body: bytes, now: float) -> Event | None:
+        raise NotImplementedError
+
+    def _time_out(self) -> Ended:
+        raise NotImplementedError
+
+    def _move(self, given: Input) -> bool:
+        """Take the table's step; False when it has none."""
+        target = TABLE[self.end][self.state].get(given)
+        if target is None:
+            return False
+        self.state = target
+        return True
+
+    def _send(self, message: Message, number: int = 0) -> None:
+        self._out.append(frame(encode(message), number))
+
+    def _end(self, given: Input, reason: str, **details: Any) -> Ended:
+        self._move(given)
+        self.state = "ended"
+        return Ended(reason, **details)
+
+    def _violated(self, refusal: Refusal) -> Ended:
+        raise NotImplementedError
+
+
+class ServerConnection(Connection):
+    """The end that answers and pushes."""
+
+    end = "server"
+
+    def __init__(self, now: float, frame_max: int) -> None:
+        super().__init__(now, frame_max)
+        self.frame_max = frame_max
+        self.watching = False
+        self._asked: set[int] = set()
+        self._active_at = now
+        self._unacknowledged: deque[tuple[int, float]] = deque()
+
+    def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
+        """Answer the hello that `Opened` told of."""
+        self._send(Welcome(version, server, store, revision, self.frame_max, software))
+
+    def reply(self, number: int, reply: Reply, now: float) -> None:
+        """Answer a request. A reply to a session that has ended is dropped: what was committed stays committed."""
+        if self.state == "ended":
+            return
+        self._asked.discard(number)
+        self._active_at = now
+        self._send(reply, number)
+
+    def push(self, encoded: bytes, revision: int, now: float) -> None:
+        """Send a frame that was encoded once for all sessions; `revision` is to be acknowledged."""
+        if self.state == "ended":
+            return
+        self._out.append(encoded)
+        self._unacknowledged.append((revision, now))
+
+    def goodbye(self, reason: str, retry_after_seconds: float = 0.0) -> None:
+        """End the session from our side."""
+        if self.state != "ended":
+            self._send(Goodbye(reason, retry_after_seconds))
+            self.state = "ended"
+
+    @property
+    def unacknowledged(self) -> int:
+        """Pushed revisions that the host has not acknowledged."""
+        return len(self._unacknowledged)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._asked)
+
+    def deadline(self) -> float | None:
+        """The earliest of greeting, acknowledgement and idle time."""
+        if self.state == "greeting":
+            return self._greeting_until
+        if self.state == "ended" or self._asked:
+            return None
+        if self._unacknowledged:
+            return self._unacknowledged[0][1] + limits.ACKNOWLEDGE_SECONDS
+        return None if self.watching else self._active_at + limits.IDLE_SECONDS
+
+    def _time_out(self) -> Ended:
+        if self.state == "greeting":
+            reason = f"no hello within {limits.GREETING_SECONDS:g} s"
+        elif self._unacknowledged:
+            reason = f"no acknowledgement within {limits.ACKNOWLEDGE_SECONDS:g} s"
+        else:
+            reason = f"idle for {limits.IDLE_SECONDS:g} s"
+        self._send(Goodbye(reason))
+        return self._end("timeout", reason)
+
+    def _violated(self, refusal: Refusal) -> Ended:
+        self._send(refusal)
+        return self._end("violation", refusal.message, violation=True)
+
+    def _received(self, number: int, body: bytes, now: float) -> Event | None:
+        try:
+            message = decode_from_client(body)
+        except Unreadable as unreadable:
+            if self.state == "greeting" or number == 0:
+                return self._violated(unreadable.refusal)
+            self._send(unreadable.refusal, number)
+            return None
+        match message:
+            case Hello():
+                return self._greeted(message)
+            case Acknowledge():
+                if not self._move("acknowledge"):
+                    return self._violated(Refusal("out-of-turn", "acknowledge before hello"))
+                return self._acknowledged(message)
+            case request:
+                return self._asked_for(number, request, now)
+
+    def _greeted(self, hello: Hello) -> Event:
+        common = set(hello.versions[: limits.VERSIONS_OFFERED_MAX]) & set(limits.VERSIONS)
+        if self.state == "greeting" and not common:
+            spoken = ", ".join(map(str, limits.VERSIONS))
+            return self._violated(Refusal("unsupported-version", f"this server speaks OpenGNSP {spoken}"))
+        if not self._move("hello"):
+            return self._violated(Refusal("out-of-turn", "a second hello"))
+        software = hello.software[: limits.SOFTWARE_MAX]
+        return Opened(Hello((max(common),), software))
+
+    def _acknowledged(self, message: Acknowledge) -> Event:
+        while self._unacknowledged and self._unacknowledged[0][0] <= message.revision:
+            self._unacknowledged.popleft()
+        return Acknowledged(message)
+
+    def _asked_for(self, number: int, request: Request, now: float) -> Event | None:
+        if not self._move("request"):
+            return self._violated(Refusal("out-of-turn", "a request before hello"))
+        if number == 0 or number in self._asked:
+            return self._violated(Refusal("out-of-turn", f"request number {number} is 0 or in use"))
+        if len(self._asked) >= limits.REQUESTS_IN_FLIGHT_MAX:
+            busy = f"{limits.REQUESTS_IN_FLIGHT_MAX} requests of this session wait for an answer"
+            self._send(Refusal("busy", busy, retry_after_seconds=1.0), number)
+            return None
+        self._asked.add(number)
+        self._active_at = now
+        return Asked(number, request)
+
+
+class ClientConnection(Connection):
+    """The end that greets, asks and acknowledges; it says hello at once."""
+
+    end = "client"
+
+    def __init__(self, now: float, software: str, frame_max: int = limits.FRAME_MAX_FROM_SERVER) -> None:
+        super().__init__(now, frame_max)
+        self._last_number = 0
+        self._waiting: dict[int, float] = {}
+        self._send(Hello(limits.VERSIONS, software))
+
+    def ask(self, request: Request, now: float) -> int:
+        """Queue a request; its number comes back with `Replied`. Only after `Opened`."""
+        if self.state != "open":
+            raise RuntimeError(f"asked in state {self.state}")
+        self._last_number = self._last_number % 0xFFFFFFFF + 1
+        self._waiting[self._last_number] = now
+        self._send(request, self._last_number)
+        return self._last_number
+
+    def acknowledge(self, revision: int, *, gap: bool = False) -> None:
+        """Say what is held."""
+        if self.state == "open":
+            self._send(Acknowledge(revision, "gap" if gap else "ok"))
+
+    def deadline(self) -> float | None:
+        """The earliest of welcome and reply."""
+        if self.state == "greeting":
+            return self._greeting_until
+        if self.state == "ended" or not self._waiting:
+            return None
+        return next(iter(self._waiting.values())) + limits.REPLY_SECONDS
+
+    def _time_out(self) -> Ended:
+        if self.state == "greeting":
+            return self._end("timeout", f"no welcome within {limits.GREETING_SECONDS:g} s")
+        return self._end("timeout", f"no reply within {limits.REPLY_SECONDS:g} s")
+
+    def _violated(self, refusal: Refusal) -> Ended:
+        return self._end("violation", f"the server broke the protocol: {refusal.message}", violation=True)
+
+    def _received(self, number: int, body: bytes, now: float) -> Event | None:
+        try:
+            message = decode_from_server(body)
+        except Unreadable as unreadable:
+            if self.state == "greeting" or number not in self._waiting:
+                return self._violated(unreadable.refusal)
+            del self._waiting[number]
+            return Replied(number, unreadable.refusal)
+        match message:
+            case Welcome():
+                return Opened(message) if self._move("welcome") else self._out_of_turn("welcome")
+            case Notice() | Bookmark():
+                return Pushed(message) if self._move("push") else self._out_of_turn("notice")
+            case Goodbye():
+                return self._end("goodbye", message.reason, retry_after_seconds=message.retry_after_seconds)
+            case Refusal() if number == 0:
+                return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
+            case reply:
+                if number not in self._waiting or not self._move("reply"):
+                    return self._out_of_turn(f"a reply to request {number}")
+                del self._waiting[number]
+                return Replied(number, reply)
+
+    def _out_of_turn(self, what: str) -> Ended:
+        return self._violated(Refusal("out-of-turn", f"{what} in state {self.state}"))

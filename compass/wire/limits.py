@@ -1,0 +1,34 @@
+"""Every limit of the protocol, with its reason (opengnsp.md, "Limits"). Each has a test at n and at n + 1."""
+
+from __future__ import annotations
+
+VERSIONS: tuple[int, ...] = (1,)
+"""The protocol versions this program speaks, best last."""
+VERSIONS_OFFERED_MAX = 16
+"""Versions in one hello: a list, not a stream."""
+SOFTWARE_MAX = 100
+"""Characters of a peer's self-description: it ends up in log lines."""
+
+FRAME_MAX_FROM_HOST = 64 * 1024
+"""Octets of a body that a server takes from a host: a watch of 256 services is 33 kB."""
+FRAME_MAX_FROM_ADMIN = 4 * 1024 * 1024
+"""Octets of a body that a server takes from an administrator: a topology of 30,000 services."""
+FRAME_MAX_FROM_SERVER = 16 * 1024 * 1024
+"""Octets of a body that a client takes: a snapshot of some 100,000 listeners."""
+
+GREETING_SECONDS = 10.0
+"""From the connection to the hello or welcome: two round trips and a TLS handshake on a bad line."""
+IDLE_SECONDS = 60.0
+"""A session that neither watches nor waits for a reply is ended after so long: connect, ask, leave."""
+ACKNOWLEDGE_SECONDS = 10.0
+"""From a notice to its acknowledgement; then the session is ended, and the host resumes: that is the retry."""
+REPLY_SECONDS = 30.0
+"""From a request to its reply, at the client: longer than any commit that still has a chance."""
+LOG_WAIT_SECONDS_MAX = 20.0
+"""How long a server holds a read-log that waits for news: less than REPLY_SECONDS."""
+REQUESTS_IN_FLIGHT_MAX = 256
+"""Requests of one session that are not answered yet; one more is refused as busy."""
+SEND_BUFFER_MAX = 20 * 1024 * 1024
+"""Octets buffered towards one session: one snapshot and some notices; a peer that reads less is let go."""
+SERVICES_PER_WATCH_MAX = 256
+"""Services in one watch, as many as a host may have."""

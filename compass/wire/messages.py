@@ -1,0 +1,108 @@
+"""Messages and their encoding: MessagePack maps, one tag `type` (opengnsp.md, "Messages").
+
+Requests and replies are the model's own structs. What is here besides them belongs to sessions: greeting, push,
+acknowledgement. Unknown fields are skipped, unknown types are refused without ending the session (P13).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, TypeVar, Union
+
+import msgspec
+
+from compass.model.replies import Refusal, Reply
+from compass.model.requests import Request
+from compass.model.rows import Change, Snapshot
+
+
+class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="hello"):
+    """Client to server, the first message: which versions it speaks."""
+
+    versions: tuple[int, ...]
+    software: str = ""
+
+
+class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="welcome"):
+    """Server to client, the answer to hello. Revisions of another `store` mean nothing here."""
+
+    version: int
+    server: str
+    store: str
+    revision: int
+    frame_max: int
+    """Octets of the largest body the server takes from this client."""
+    software: str = ""
+
+
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="notice"):
+    """Server to host, 2.4 and 2.5: a committed change. `snapshot`: what it makes the host depend on in addition."""
+
+    change: Change
+    snapshot: Snapshot | None = None
+
+
+class Bookmark(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="bookmark"):
+    """Server to host: everything up to `revision` has been sent; resume from there."""
+
+    revision: int
+
+
+class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
+    """Server to client: the session ends; come back after so long."""
+
+    reason: str
+    retry_after_seconds: float = 0.0
+
+
+class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="acknowledge"):
+    """Host to server: it holds everything up to `revision`. `gap`: something before it is missing."""
+
+    revision: int
+    status: Literal["ok", "gap"] = "ok"
+
+
+Pushed: TypeAlias = Union[Notice, Bookmark, Goodbye]  # noqa: UP007
+ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
+ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
+Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007
+
+M = TypeVar("M")
+_encoder = msgspec.msgpack.Encoder()
+_from_client: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(ClientMessage)
+_from_server: msgspec.msgpack.Decoder[ServerMessage] = msgspec.msgpack.Decoder(ServerMessage)
+
+
+class Unreadable(Exception):
+    """A body that is no message; carries the refusal that the peer gets. The frame was whole, so the session goes on."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def encode(message: Message) -> bytes:
+    """The body of a frame."""
+    return _encoder.encode(message)
+
+
+def decode_from_client(body: bytes) -> ClientMessage:
+    """The message in a body that a client sent. Raises Unreadable."""
+    return _decode(_from_client, body)
+
+
+def decode_from_server(body: bytes) -> ServerMessage:
+    """The message in a body that a server sent. Raises Unreadable."""
+    return _decode(_from_server, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[M], body: bytes) -> M:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        code: Literal["unknown-message", "malformed"] = "malformed"
+        if text.endswith("`$.type`") and text.startswith("Invalid value"):
+            code = "unknown-message"
+        raise Unreadable(Refusal(code, text)) from None
+    except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
+        raise Unreadable(Refusal("malformed", f"not MessagePack of a message: {error}")) from None
