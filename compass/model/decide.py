@@ -1,4 +1,4 @@
-"""The one entrance to the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
+"""The entrance to the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
 
 Both check first whether the asker may ask at all; both give a Decision, so that a refused right reaches the
 security log the same way whatever was asked.

@@ -123,7 +123,7 @@ def decide_drain(draft: Draft, request: Drain) -> Reported:
 
 
 def decide_report(draft: Draft, request: Report) -> Reported:
-    """2.5. `unreachable` makes a listener suspect at once; `slow` is for the administrators, by the category's policy."""
+    """2.5. `unreachable` makes a listener suspect at once; `slow` is for administrators, by the category's policy."""
     service = existing_service(draft, request.service)
     if draft.asker.role == "host" and not _uses(draft, service):
         refuse(

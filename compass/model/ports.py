@@ -15,7 +15,7 @@ class Timer(Protocol):
     def active(self) -> bool:
         """Whether it is still to come."""
 
-    def getTime(self) -> float:
+    def getTime(self) -> float:  # noqa: N802
         """When it comes, in the clock's seconds."""
 
 
