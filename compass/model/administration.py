@@ -83,7 +83,10 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
         elif overlap is not None and (not old.expires_at or old.expires_at > draft.now + overlap):
             draft.set("credential-rotate", msgspec.structs.replace(old, expires_at=draft.now + overlap))
     if len(draft.catalogue.credentials.get(service, Map())) >= CREDENTIALS_PER_SERVICE_MAX:
-        refuse("in-use", f"{service} has {CREDENTIALS_PER_SERVICE_MAX} credentials, the most there can be; revoke one")
+        refuse(
+            "in-use",
+            f"{service} has {CREDENTIALS_PER_SERVICE_MAX} credentials, the most there can be; revoke one",
+        )
     digest = digest_of(token)
     credential = Credential(digest[:12], service, digest, draft.now)
     draft.set("credential-issue", credential)
@@ -206,7 +209,10 @@ def _check_policy(policy: Policy) -> None:
     if scheme not in ("tcp", "http") or (scheme == "tcp" and path):
         refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path")
     if not 0 < policy.probe_timeout_seconds <= PROBE_TIMEOUT_SECONDS_MAX:
-        refuse("bad-value", f"probe_timeout_seconds {policy.probe_timeout_seconds:g}: at most {PROBE_TIMEOUT_SECONDS_MAX:g}")
+        refuse(
+            "bad-value",
+            f"probe_timeout_seconds {policy.probe_timeout_seconds:g}: at most {PROBE_TIMEOUT_SECONDS_MAX:g}",
+        )
     if not 1 <= policy.probe_attempts <= PROBE_ATTEMPTS_MAX:
         refuse("bad-value", f"probe_attempts {policy.probe_attempts}: 1 to {PROBE_ATTEMPTS_MAX}")
     if not 0 < policy.recovery_seconds <= RECOVERY_SECONDS_MAX:
@@ -305,9 +311,7 @@ def _remove_listener(draft: Draft, name: str) -> None:
         return
     draft.set(
         "remove",
-        msgspec.structs.replace(
-            old, state="offline", changed_at=draft.now, cause=f"removed by {draft.asker.name}"
-        ),
+        msgspec.structs.replace(old, state="offline", changed_at=draft.now, cause=f"removed by {draft.asker.name}"),
     )
     draft.close_alerts(old)
 

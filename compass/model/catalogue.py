@@ -91,9 +91,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             case Category():
                 before = self.without(row) if row.name in self.categories else self
                 backed = _joined(before.backed, row.backup, row.name) if row.backup else before.backed
-                return msgspec.structs.replace(
-                    before, categories=before.categories.set(row.name, row), backed=backed
-                )
+                return msgspec.structs.replace(before, categories=before.categories.set(row.name, row), backed=backed)
             case Dependency():
                 return msgspec.structs.replace(
                     self,

@@ -7,9 +7,9 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from compass.model.catalogue import Catalogue, topic_of
+from compass.model.names import AddressProblem, NameProblem, show_endpoint
 from compass.model.replies import AdministrationEntry, Code, Problem, Refusal, Reply, SecurityEntry
 from compass.model.rows import Alert, Change, Listener, Row
-from compass.model.names import AddressProblem, NameProblem, show_endpoint
 
 PARAMETERS_MAX = 4096
 """Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""

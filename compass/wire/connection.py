@@ -85,6 +85,8 @@ class Connection:
         self.state: SessionState = "greeting"
         self._reader = FrameReader(frame_max)
         self._out: list[bytes] = []
+        self.octets_to_send = 0
+        """What `bytes_to_send` would give now."""
         self._greeting_until = now + limits.GREETING_SECONDS
 
     def receive(self, data: bytes, now: float) -> list[Event]:
@@ -110,6 +112,7 @@ class Connection:
             return b""
         data = b"".join(self._out)
         self._out.clear()
+        self.octets_to_send = 0
         return data
 
     def deadline(self) -> float | None:
@@ -138,7 +141,11 @@ class Connection:
         return True
 
     def _send(self, message: Message, number: int = 0) -> None:
-        self._out.append(frame(encode(message), number))
+        self._queue(frame(encode(message), number))
+
+    def _queue(self, encoded: bytes) -> None:
+        self._out.append(encoded)
+        self.octets_to_send += len(encoded)
 
     def _end(self, given: Input, reason: str, **details: Any) -> Ended:
         self._move(given)
@@ -178,8 +185,13 @@ class ServerConnection(Connection):
         """Send a frame that was encoded once for all sessions; `revision` is to be acknowledged."""
         if self.state == "ended":
             return
-        self._out.append(encoded)
+        self._queue(encoded)
         self._unacknowledged.append((revision, now))
+
+    def bookmark(self, encoded: bytes) -> None:
+        """Send an encoded bookmark, which needs no acknowledgement."""
+        if self.state != "ended":
+            self._queue(encoded)
 
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0) -> None:
         """End the session from our side."""
