@@ -20,7 +20,7 @@ FAILING: frozenset[str] = frozenset({"suspect", "down"})
 """States that evidence of a failure leads to."""
 
 
-class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the server treats failure reports about a category's listeners (opengnsp.md, "Failure reports")."""
 
     probe: str = "tcp"
