@@ -34,10 +34,18 @@ class ConfigProblem(Exception):
 class TlsSettings(msgspec.Struct, frozen=True):
     """Keys of [tls]: who this daemon is, and whom it believes."""
 
-    certificate: Annotated[str, Meta(description="Certificate of this daemon, PEM; further certificates up to the CA may follow in the file.")]
+    certificate: Annotated[
+        str,
+        Meta(description="Certificate of this daemon, PEM; further certificates up to the CA may follow in the file."),
+    ]
     key: Annotated[str, Meta(description="Its private key, PEM, readable by this daemon only.")]
     authority: Annotated[str, Meta(description="Certificates of the authorities that vouch for the others, PEM.")]
-    admin: Annotated[tuple[str, ...], Meta(description="Patterns of certificate names with the role admin. With none of these three lists, the role is the OU of the certificate's subject.")] = ()
+    admin: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Patterns of certificate names with the role admin. With none of these three lists, the role is the OU of the certificate's subject."
+        ),
+    ] = ()
     host: Annotated[tuple[str, ...], Meta(description="Likewise, role host.")] = ()
     server: Annotated[tuple[str, ...], Meta(description="Likewise, role server.")] = ()
 
@@ -45,25 +53,69 @@ class TlsSettings(msgspec.Struct, frozen=True):
 class ServerSettings(msgspec.Struct, frozen=True):
     """Keys of [server] in the file of opengnssd."""
 
-    store: Annotated[str, Meta(description="Where everything is stored: sqlite:////path/to/file or postgresql+psycopg://user@host/database.")]
-    name: Annotated[str, Meta(description="The server's name in logs and answers; default: the common name of its certificate.")] = ""
-    listen: Annotated[tuple[str, ...], Meta(description="Addresses and ports for OpenGNSP over TLS.")] = (f"[::]:{SERVER_PORT}",)
-    alert_command: Annotated[tuple[str, ...], Meta(description="Program and arguments that are run for each alert, with JSON on standard input; none: alerts are logged only.")] = ()
-    keep_updates: Annotated[int, Meta(description="Entries kept in the update log; hosts that missed more read everything again.", ge=1000)] = 1_000_000
-    keep_others: Annotated[int, Meta(description="Entries kept in the security and administration logs, each.", ge=1000)] = 100_000
+    store: Annotated[
+        str,
+        Meta(
+            description="Where everything is stored: sqlite:////path/to/file or postgresql+psycopg://user@host/database."
+        ),
+    ]
+    name: Annotated[
+        str, Meta(description="The server's name in logs and answers; default: the common name of its certificate.")
+    ] = ""
+    listen: Annotated[tuple[str, ...], Meta(description="Addresses and ports for OpenGNSP over TLS.")] = (
+        f"[::]:{SERVER_PORT}",
+    )
+    alert_command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Program and arguments that are run for each alert, with JSON on standard input; none: alerts are logged only."
+        ),
+    ] = ()
+    keep_updates: Annotated[
+        int, Meta(description="Entries kept in the update log; hosts that missed more read everything again.", ge=1000)
+    ] = 1_000_000
+    keep_others: Annotated[
+        int, Meta(description="Entries kept in the security and administration logs, each.", ge=1000)
+    ] = 100_000
 
 
 class HostSettings(msgspec.Struct, frozen=True):
     """Keys of [host] in the file of opengnscd."""
 
-    servers: Annotated[tuple[str, ...], Meta(description="Servers as name:port or address:port, the preferred first; their certificates must show that name.")]
+    servers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Servers as name:port or address:port, the preferred first; their certificates must show that name."
+        ),
+    ]
     state_directory: Annotated[str, Meta(description="Where the catalogue and the registrations survive a restart.")]
-    address: Annotated[str, Meta(description="The address that listeners of this host are registered with unless they name one.")]
-    api: Annotated[str, Meta(description="Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only.")] = f"127.0.0.1:{API_PORT}"
-    socket: Annotated[str, Meta(description="Path of the Unix socket with the same API; empty: none.")] = "/run/opengns/opengnscd.sock"
-    update: Annotated[str, Meta(description="Address and port where a server may dial this host, usually port 4865; empty: the host keeps its session and is not dialled.")] = ""
-    session: Annotated[Literal["keep", "short"], Meta(description="keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.")] = "keep"
-    refresh_seconds: Annotated[float, Meta(description="With short sessions: how often to look for missed changes.", ge=1)] = 300.0
+    address: Annotated[
+        str, Meta(description="The address that listeners of this host are registered with unless they name one.")
+    ]
+    api: Annotated[
+        str,
+        Meta(
+            description="Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only."
+        ),
+    ] = f"127.0.0.1:{API_PORT}"
+    socket: Annotated[str, Meta(description="Path of the Unix socket with the same API; empty: none.")] = (
+        "/run/opengns/opengnscd.sock"
+    )
+    update: Annotated[
+        str,
+        Meta(
+            description="Address and port where a server may dial this host, usually port 4865; empty: the host keeps its session and is not dialled."
+        ),
+    ] = ""
+    session: Annotated[
+        Literal["keep", "short"],
+        Meta(
+            description="keep: one session stays open. short: connect, ask, leave; the server dials `update` to push."
+        ),
+    ] = "keep"
+    refresh_seconds: Annotated[
+        float, Meta(description="With short sessions: how often to look for missed changes.", ge=1)
+    ] = 300.0
 
 
 class ServerConfig(msgspec.Struct, frozen=True):
@@ -168,7 +220,9 @@ def _check_host(reading: _Reading[HostConfig], host: HostSettings) -> None:
             reading.problems.append(f"[host] api: {problem}")
         else:
             if not (address.startswith("127.") or address == "::1"):
-                reading.problems.append(f"[host] api: {address} is not a loopback address; off the loopback nothing is served unencrypted")
+                reading.problems.append(
+                    f"[host] api: {address} is not a loopback address; off the loopback nothing is served unencrypted"
+                )
     elif not host.socket:
         reading.problems.append("[host] api and socket are both empty: no program could ask")
 

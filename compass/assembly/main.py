@@ -99,9 +99,7 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
 
 def _run(name: str, make: MakeService, path: Path, verbose: bool) -> NoReturn:
     level = LogLevel.debug if verbose else LogLevel.info
-    observer = FilteringLogObserver(
-        textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(defaultLogLevel=level)]
-    )
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(defaultLogLevel=level)])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     from twisted.internet import reactor as global_reactor
 

@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint, wrapClientTLS
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from compass.assembly.config import TlsSettings
-from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, PeerUnknown, RoleRules, load_identity, peer_of
 from compass.model.names import NameProblem, parse_host_name
 
 
 def identity_of(settings: TlsSettings) -> Identity:
     """The daemon's identity. Raises IdentityError."""
-    return load_identity(
-        Path(settings.key), Path(settings.certificate), Path(settings.authority), datetime.now(UTC)
-    )
+    return load_identity(Path(settings.key), Path(settings.certificate), Path(settings.authority), datetime.now(UTC))
 
 
 def rules_of(settings: TlsSettings) -> RoleRules | None:

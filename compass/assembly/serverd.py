@@ -99,9 +99,7 @@ class ServerService(Service):
         return closed.addBoth(finish)
 
 
-def connector(
-    reactor: Any, identity: Identity
-) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
+def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
     """Dials a host's Update listener; its certificate must show the host's name."""
 
     def connect(host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:

@@ -42,5 +42,3 @@ def secured(context: Any, factory: IProtocolFactory, *, client: bool) -> TLSMemo
     wrapped.protocol = _TunedTls
     wrapped.noisy = False
     return wrapped
-
-

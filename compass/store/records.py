@@ -98,9 +98,7 @@ def _listener(
     metadata: str,
     cause: str,
 ) -> Listener:
-    return Listener(
-        service, address, port, state, changed_at, epoch, host, weight, _metadata(metadata), cause
-    )
+    return Listener(service, address, port, state, changed_at, epoch, host, weight, _metadata(metadata), cause)
 
 
 def _host(name: str, update_address: str, update_port: int, services: str, barred: bool) -> Host:
@@ -139,15 +137,10 @@ def _subject(row: Row) -> str:
             return row.id
 
 
-def entry_records(
-    entries: Sequence[SecurityEntry] | Sequence[AdministrationEntry], last: int
-) -> list[Record]:
+def entry_records(entries: Sequence[SecurityEntry] | Sequence[AdministrationEntry], last: int) -> list[Record]:
     """Entries as records of their log, numbered so that the last one has the number `last`."""
     first = last - len(entries) + 1
-    return [
-        {**msgspec.structs.asdict(entry), "number": number}
-        for number, entry in enumerate(entries, start=first)
-    ]
+    return [{**msgspec.structs.asdict(entry), "number": number} for number, entry in enumerate(entries, start=first)]
 
 
 def update_entry(

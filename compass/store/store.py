@@ -82,9 +82,7 @@ class Store:
             topics: dict[str, int] = {}
             for statement in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
                 topics.update((name, at) for name, at in connection.execute(statement))
-            return Loaded(
-                clock.store, clock.revision, _floor(connection, "updates", clock.revision), rows, topics
-            )
+            return Loaded(clock.store, clock.revision, _floor(connection, "updates", clock.revision), rows, topics)
 
         return self._transaction(read, writes=False)
 
@@ -117,9 +115,7 @@ class Store:
             if security:
                 connection.execute(sql.INSERT["security"], entry_records(security, clock.security))
             if administration:
-                connection.execute(
-                    sql.INSERT["administration"], entry_records(administration, clock.administration)
-                )
+                connection.execute(sql.INSERT["administration"], entry_records(administration, clock.administration))
 
         try:
             batch = batch_of(changes)
@@ -155,9 +151,7 @@ class Store:
                 )
             found = connection.execute(sql.CHANGES, {"after": revision, "most": limit}).all()
             if clock.revision > revision and limit > 0 and (not found or found[0].revision != revision + 1):
-                raise LogTrimmed(
-                    f"{shown(self._url)}: the changes after revision {revision} are no longer in the log"
-                )
+                raise LogTrimmed(f"{shown(self._url)}: the changes after revision {revision} are no longer in the log")
             return [change_from(change) for _, change in found]
 
         changes = self._transaction(read, writes=self._in_doubt)
