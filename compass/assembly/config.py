@@ -34,88 +34,63 @@ class ConfigProblem(Exception):
 class TlsSettings(msgspec.Struct, frozen=True):
     """Keys of [tls]: who this daemon is, and whom it believes."""
 
-    certificate: Annotated[
-        str,
-        Meta(description="Certificate of this daemon, PEM; further certificates up to the CA may follow in the file."),
-    ]
-    key: Annotated[str, Meta(description="Its private key, PEM, readable by this daemon only.")]
-    authority: Annotated[str, Meta(description="Certificates of the authorities that vouch for the others, PEM.")]
-    admin: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Patterns of certificate names with the role admin. With none of these three lists, the role is the OU of the certificate's subject."
-        ),
-    ] = ()
-    host: Annotated[tuple[str, ...], Meta(description="Likewise, role host.")] = ()
-    server: Annotated[tuple[str, ...], Meta(description="Likewise, role server.")] = ()
+    certificate: str
+    key: str
+    authority: str
+    admin: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
+    server: tuple[str, ...] = ()
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
     """Keys of [server] in the file of opengnssd."""
 
-    store: Annotated[
-        str,
-        Meta(
-            description="Where everything is stored: sqlite:////path/to/file or postgresql+psycopg://user@host/database."
-        ),
-    ]
-    name: Annotated[
-        str, Meta(description="The server's name in logs and answers; default: the common name of its certificate.")
-    ] = ""
-    listen: Annotated[tuple[str, ...], Meta(description="Addresses and ports for OpenGNSP over TLS.")] = (
-        f"[::]:{SERVER_PORT}",
-    )
-    alert_command: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Program and arguments that are run for each alert, with JSON on standard input; none: alerts are logged only."
-        ),
-    ] = ()
-    keep_updates: Annotated[
-        int, Meta(description="Entries kept in the update log; hosts that missed more read everything again.", ge=1000)
-    ] = 1_000_000
-    keep_others: Annotated[
-        int, Meta(description="Entries kept in the security and administration logs, each.", ge=1000)
-    ] = 100_000
+    store: str
+    name: str = ""
+    listen: tuple[str, ...] = (f"[::]:{SERVER_PORT}",)
+    alert_command: tuple[str, ...] = ()
+    keep_updates: Annotated[int, Meta(ge=1000)] = 1_000_000
+    keep_others: Annotated[int, Meta(ge=1000)] = 100_000
 
 
 class HostSettings(msgspec.Struct, frozen=True):
     """Keys of [host] in the file of opengnscd."""
 
-    servers: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Servers as name:port or address:port, the preferred first; their certificates must show that name."
-        ),
-    ]
-    state_directory: Annotated[str, Meta(description="Where the catalogue and the registrations survive a restart.")]
-    address: Annotated[
-        str, Meta(description="The address that listeners of this host are registered with unless they name one.")
-    ]
-    api: Annotated[
-        str,
-        Meta(
-            description="Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only."
-        ),
-    ] = f"127.0.0.1:{API_PORT}"
-    socket: Annotated[str, Meta(description="Path of the Unix socket with the same API; empty: none.")] = (
-        "/run/opengns/opengnscd.sock"
-    )
-    update: Annotated[
-        str,
-        Meta(
-            description="Address and port where a server may dial this host, usually port 4865; empty: the host keeps its session and is not dialled."
-        ),
-    ] = ""
-    session: Annotated[
-        Literal["keep", "short"],
-        Meta(
-            description="keep: one session stays open. short: connect, ask, leave; the server dials `update` to push."
-        ),
-    ] = "keep"
-    refresh_seconds: Annotated[
-        float, Meta(description="With short sessions: how often to look for missed changes.", ge=1)
-    ] = 300.0
+    servers: tuple[str, ...]
+    state_directory: str
+    address: str
+    api: str = f"127.0.0.1:{API_PORT}"
+    socket: str = "/run/opengns/opengnscd.sock"
+    update: str = ""
+    session: Literal["keep", "short"] = "keep"
+    refresh_seconds: Annotated[float, Meta(ge=1)] = 300.0
+
+
+DESCRIPTIONS = {
+    "tls.certificate": "Certificate of this daemon, PEM; intermediate certificates may follow in the file.",
+    "tls.key": "Its private key, PEM, readable by this daemon only.",
+    "tls.authority": "Certificates of the authorities that vouch for the others, PEM.",
+    "tls.admin": "Patterns of certificate names with the role admin. Without any of these three lists the role is the "
+    "OU of a certificate's subject.",
+    "tls.host": "Patterns of certificate names with the role host.",
+    "tls.server": "Patterns of certificate names with the role server.",
+    "server.store": "Where everything is stored: sqlite:////path/to/file or postgresql+psycopg://user@host/database.",
+    "server.name": "The server's name in logs and answers; without it, the name of the machine.",
+    "server.listen": "Addresses and ports for OpenGNSP over TLS.",
+    "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
+    "it alerts are logged only.",
+    "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
+    "server.keep_others": "Entries kept in the security and the administration log, each.",
+    "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
+    "host.state_directory": "Where the catalogue and the registrations survive a restart.",
+    "host.address": "The address that listeners of this host are registered with unless they name one.",
+    "host.api": "Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only.",
+    "host.socket": "Path of the Unix socket with the same API; empty: none.",
+    "host.update": "Address and port where a server may dial this host, usually port 4865; empty: it is not dialled.",
+    "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
+    "host.refresh_seconds": "With short sessions: how often to look for changes that were missed.",
+}
+"""What each key means."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True):
@@ -161,7 +136,7 @@ class _Reading(Generic[Config]):
                     self.problems.append(f"[{name}] {key}: {error}")
                     complete = False
             elif field.required:
-                self.problems.append(f"[{name}] needs {key}: {description_of(field)}")
+                self.problems.append(f"[{name}] needs {key}: {DESCRIPTIONS[f'{name}.{key}']}")
                 complete = False
         return kind(**values) if complete else None
 
@@ -264,21 +239,13 @@ def _tables(path: Path, known: tuple[str, ...], problems: list[str]) -> dict[str
     return tables
 
 
-def description_of(field: msgspec.structs.FieldInfo) -> str:
-    """The documentation of a key."""
-    for meta in getattr(field.type, "__metadata__", ()):
-        if isinstance(meta, Meta) and meta.description:
-            return meta.description
-    return ""
-
-
 def example(kind: type[Any]) -> str:
     """A configuration file with every key, its default and what it means."""
     lines: list[str] = []
     for section in msgspec.structs.fields(kind):
         lines += [f"[{section.name}]"]
         for field in msgspec.structs.fields(section.type):
-            lines.append(f"# {description_of(field)}")
+            lines.append(f"# {DESCRIPTIONS[f'{section.name}.{field.name}']}")
             if field.required:
                 lines.append(f"{field.name} = # required")
             else:

@@ -90,7 +90,7 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
         if isinstance(error, CannotListenError):
             failed.append(f"cannot listen on {error.interface or '*'} port {error.port}: {error.socketError}")
         else:
-            failed.append(failure.getErrorMessage() or failure.type.__name__)
+            failed.append(failure.getErrorMessage() or repr(failure.value))
         Logger("compass").critical("{name} could not start: {why}", name=name, why=failed[0])
         reactor.stop()
 
@@ -99,7 +99,9 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
 
 def _run(name: str, make: MakeService, path: Path, verbose: bool) -> NoReturn:
     level = LogLevel.debug if verbose else LogLevel.info
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(defaultLogLevel=level)])
+    shown: Any = LogLevelFilterPredicate(defaultLogLevel=level)
+    written: Any = textFileLogObserver(sys.stderr)
+    observer: Any = FilteringLogObserver(written, [shown])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     from twisted.internet import reactor as global_reactor
 

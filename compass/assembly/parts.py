@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -63,7 +62,8 @@ class DatabaseThread:
         return deferToThreadPool(self._reactor, self._pool, work, *args)
 
 
-def listen(reactor: Any, address: str, port: int, factory: IProtocolFactory) -> Deferred[Any]:
+def listen(reactor: Any, address: str, port: int, factory: Any) -> Deferred[Any]:
     """Listen for TCP."""
     endpoint = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
-    return endpoint(reactor, port, interface=address).listen(factory)
+    listening: Deferred[Any] = endpoint(reactor, port, interface=address).listen(factory)
+    return listening

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from twisted.internet.interfaces import IProtocolFactory, ITransport
+from twisted.internet.interfaces import ITransport
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 KEEPALIVE_IDLE_SECONDS = 60
@@ -36,8 +36,11 @@ class _TunedTls(TLSMemoryBIOProtocol):
         super().makeConnection(transport)
 
 
-def secured(context: Any, factory: IProtocolFactory, *, client: bool) -> TLSMemoryBIOFactory:
-    """`factory` behind TLS. `context`: what `tls.accepting` or `tls.dialling` gave."""
+def secured(context: Any, factory: Any, *, client: bool) -> Any:
+    """`factory` behind TLS. `context`: what `tls.accepting` or `tls.dialling` gave.
+
+    Both are Twisted's factories; its interfaces say nothing to the type checker.
+    """
     wrapped = TLSMemoryBIOFactory(context, client, factory)
     wrapped.protocol = _TunedTls
     wrapped.noisy = False

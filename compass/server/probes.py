@@ -10,7 +10,6 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
 
 from compass.model.names import show_endpoint
 from compass.model.rows import Policy
@@ -36,7 +35,8 @@ class Prober:
 
     def _tcp(self, address: str, port: int) -> Deferred[str]:
         endpoint = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        connected = endpoint(self._reactor, address, port).connect(Factory.forProtocol(Protocol))
+        factory: Any = Factory.forProtocol(Protocol)
+        connected = endpoint(self._reactor, address, port).connect(factory)
 
         def close(protocol: Any) -> str:
             protocol.transport.loseConnection()
@@ -49,7 +49,7 @@ class Prober:
         return Deferred.fromCoroutine(self._get(url))
 
     async def _get(self, url: bytes) -> str:
-        response: IResponse = await self._agent.request(b"GET", url, self._headers)
+        response: Any = await self._agent.request(b"GET", url, self._headers)
         if response.code >= HTTP_FAILING:
             return f"HTTP status {response.code}"
         response.deliverBody(_Discard())
