@@ -103,9 +103,7 @@ def engine_for(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
-    engine = create_engine(
-        url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments
-    )
+    engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
     event.listen(engine, "connect", _prepare_postgresql)
     return engine
 

@@ -98,9 +98,7 @@ def _listener(
     metadata: str,
     cause: str,
 ) -> Listener:
-    return Listener(
-        service, address, port, state, changed_at, epoch, host, weight, _metadata(metadata), cause
-    )
+    return Listener(service, address, port, state, changed_at, epoch, host, weight, _metadata(metadata), cause)
 
 
 def _host(name: str, update_address: str, update_port: int, services: str, barred: bool) -> Host:
@@ -113,15 +111,15 @@ _BUILDERS: dict[type[Row], Callable[..., Row]] = {Category: _category, Listener:
 def update_record(change: Change) -> Record:
     """A change as a record of the update log."""
     row = change.row
-    listener = isinstance(row, Listener)
+    listener = row if isinstance(row, Listener) else None
     return {
         "revision": change.revision,
         "time": change.time,
         "operation": change.operation,
         "subject": _subject(row),
-        "address": row.address if listener else "",
-        "port": row.port if listener else 0,
-        "state": "removed" if change.removed else row.state if listener else "",
+        "address": listener.address if listener else "",
+        "port": listener.port if listener else 0,
+        "state": "removed" if change.removed else listener.state if listener else "",
         "previous": change.previous,
         "change": text_of(change),
     }
@@ -139,15 +137,10 @@ def _subject(row: Row) -> str:
             return row.id
 
 
-def entry_records(
-    entries: Sequence[SecurityEntry] | Sequence[AdministrationEntry], last: int
-) -> list[Record]:
+def entry_records(entries: Sequence[SecurityEntry] | Sequence[AdministrationEntry], last: int) -> list[Record]:
     """Entries as records of their log, numbered so that the last one has the number `last`."""
     first = last - len(entries) + 1
-    return [
-        {**msgspec.structs.asdict(entry), "number": number}
-        for number, entry in enumerate(entries, start=first)
-    ]
+    return [{**msgspec.structs.asdict(entry), "number": number} for number, entry in enumerate(entries, start=first)]
 
 
 def update_entry(

@@ -40,9 +40,7 @@ clock = Table(
     "clock",
     metadata,
     # Always 1: there is one row. Every transaction that writes updates it, so it is also the lock of all writers.
-    Column(
-        "one", SmallInteger, CheckConstraint("one = 1", name="one"), primary_key=True, autoincrement=False
-    ),
+    Column("one", SmallInteger, CheckConstraint("one = 1", name="one"), primary_key=True, autoincrement=False),
     # The store's own id, 32 hexadecimal digits: revisions of different stores have nothing to do with each other.
     Column("store", Text, nullable=False),
     # The last committed revision: the fence.

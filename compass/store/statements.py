@@ -1,4 +1,4 @@
-"""Every SQL statement of the running store, built once per dialect. The database compiles and caches them by identity."""
+"""Every SQL statement of the running store, built once; SQLAlchemy compiles each of them once."""
 
 from __future__ import annotations
 
@@ -72,13 +72,9 @@ ALL: dict[type[Row], Select[Any]] = {
 CATEGORY_TOPICS = select(schema.category.c.name, schema.category.c.revision)
 SERVICE_TOPICS = select(schema.service.c.id, schema.service.c.revision)
 MOVE_CATEGORY = (
-    update(schema.category)
-    .where(schema.category.c.name == bindparam("topic"))
-    .values(revision=bindparam("at"))
+    update(schema.category).where(schema.category.c.name == bindparam("topic")).values(revision=bindparam("at"))
 )
-MOVE_SERVICE = (
-    update(schema.service).where(schema.service.c.id == bindparam("topic")).values(revision=bindparam("at"))
-)
+MOVE_SERVICE = update(schema.service).where(schema.service.c.id == bindparam("topic")).values(revision=bindparam("at"))
 REMOVE: dict[type[Row], Delete] = {
     kind: delete(table).where(*(column == bindparam(column.name) for column in table.primary_key))
     for kind, table in TABLES.items()

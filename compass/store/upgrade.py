@@ -42,9 +42,7 @@ def bring_up(
     if found is None and not create:
         raise StoreUnusable(f"{name} is empty: no store has been created in it")
     if found is not None and found > head:
-        raise StoreTooNew(
-            f"{name} has schema {found}, this program knows {head}: start the program that wrote it"
-        )
+        raise StoreTooNew(f"{name} has schema {found}, this program knows {head}: start the program that wrote it")
     copy = _copied(file, found, head) if file is not None and found is not None else None
     command.upgrade(config, "head")
     if found is None:
