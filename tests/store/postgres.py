@@ -39,16 +39,25 @@ class PostgreSQL:
                 shutil.copytree(self._programs.parent, installed, symlinks=True)
                 self._programs = installed / "bin"
         self._data = self.directory / "data"
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[Any] | None = None
         self._count = 0
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
         self.start()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        arguments = ["-D", self._data, "-k", self.directory, "-c", "listen_addresses=", "-c", "shared_buffers=32MB"]
+        arguments = [
+            "-D",
+            str(self._data),
+            "-k",
+            str(self.directory),
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "shared_buffers=32MB",
+        ]
         with (self.directory / "log").open("ab") as log:
-            self._server = subprocess.Popen(
+            self._server = server = subprocess.Popen(
                 [self._programs / "postgres", *arguments], stdout=log, stderr=log, **self._as
             )
         deadline = time.monotonic() + START_SECONDS
@@ -57,7 +66,7 @@ class PostgreSQL:
                 self.ask("SELECT 1")
                 return
             except psycopg.OperationalError:
-                if self._server.poll() is not None or time.monotonic() > deadline:
+                if server.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError((self.directory / "log").read_text()) from None
                 time.sleep(0.02)
 
@@ -82,7 +91,7 @@ class PostgreSQL:
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement outside of any transaction, as the superuser."""
         with psycopg.connect(host=str(self.directory), user="postgres", dbname="postgres", autocommit=True) as session:
-            cursor = session.execute(statement)  # type: ignore[arg-type]
+            cursor = session.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def _run(self, program: str, *arguments: str) -> None:

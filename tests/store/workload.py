@@ -29,7 +29,7 @@ from compass.model.requests import (
     Undecided,
     Verdict,
 )
-from compass.model.rows import Category, Change, Dependency, Host, Listener, Policy, Service
+from compass.model.rows import Category, Change, Dependency, Host, Listener, Policy, Row, Service
 
 ADMIN = Asker("admin", "root", "127.0.0.1")
 SERVER = Asker("server", "one", "")
@@ -118,7 +118,7 @@ class Workload:
         state = self._random.choice(("unreachable", "slow"))
         detail = self._random.choice(ODD_TEXTS)
         asker = self._random.choice((ADMIN, self._host()))
-        return Report(peer.service, peer.address, peer.port, state, detail=detail), asker  # type: ignore[arg-type]
+        return Report(peer.service, peer.address, peer.port, state, detail=detail), asker
 
     def _verdict(self) -> tuple[Undecided, Asker]:
         peer = self._listener()
@@ -195,7 +195,7 @@ def registrations(count: int, *, revision: int = 0, services: int = 100) -> list
     """
     changes: list[Change] = []
     if revision == 0:
-        rows = [Category("web"), *(Service(f"s{number}.web") for number in range(services))]
+        rows: list[Row] = [Category("web"), *(Service(f"s{number}.web") for number in range(services))]
         changes = [Change(at, at - 1, 1.0, "add", row) for at, row in enumerate(rows, start=1)]
     for at in range(revision + len(changes) + 1, revision + len(changes) + count + 1):
         metadata = {"zone": "north-1", "release": "2026.1"}
