@@ -11,11 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from compass.host.daemon import HostDaemon
+from compass.host.processes import NoSuchProcess
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from compass.host.daemon import HostDaemon
-from compass.host.processes import NoSuchProcess
 from compass.model.decide import decide
 from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued, Refusal, Reply
