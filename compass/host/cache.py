@@ -100,7 +100,9 @@ class Cache:
                     aside=aside.name,
                 )
             except OSError as error:
-                self._log.warn("{path} is unusable and cannot be renamed: {error}", path=self._path, error=error)
+                self._log.warn(
+                    "{path} is unusable and cannot be renamed: {error}", path=self._path, error=error
+                )
         return None
 
     def changed(self) -> None:

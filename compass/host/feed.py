@@ -60,7 +60,11 @@ class Feed:
         self._last += 1
         number = self._last
         self._subscribers[number] = (service, deliver)
-        return lambda: self._subscribers.pop(number, None) and None
+
+        def stop() -> None:
+            self._subscribers.pop(number, None)
+
+        return stop
 
     def changed(self, change: Change, catalogue: Catalogue) -> None:
         """A notice was applied; `catalogue` is the one after it."""

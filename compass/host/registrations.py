@@ -79,10 +79,14 @@ class Book:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._log.warn("cannot read {path}: {error}; services have to register again", path=self._path, error=error)
+            self._log.warn(
+                "cannot read {path}: {error}; services have to register again", path=self._path, error=error
+            )
             return
         except msgspec.MsgspecError as error:
-            self._log.warn("{path} is unusable: {error}; services have to register again", path=self._path, error=error)
+            self._log.warn(
+                "{path} is unusable: {error}; services have to register again", path=self._path, error=error
+            )
             try:
                 set_aside(self._path)
             except OSError as problem:
@@ -115,11 +119,22 @@ class Book:
         """Set an entry. Raises CannotWrite, and then the book is as it was."""
         self._write({**self._entries, entry.key: entry})
 
+    def note(self, entry: Registration) -> None:
+        """Set an entry, in memory at least: what has happened has happened, whether the disk takes it or not."""
+        self._note({**self._entries, entry.key: entry})
+
     def drop(self, entry: Registration) -> None:
-        """Forget an entry, if it is still this instance's. Raises CannotWrite."""
+        """Forget an entry, if it is still this instance's."""
         held = self._entries.get(entry.key)
         if held is not None and held.epoch == entry.epoch:
-            self._write({key: other for key, other in self._entries.items() if key != entry.key})
+            self._note({key: other for key, other in self._entries.items() if key != entry.key})
+
+    def _note(self, entries: dict[ListenerKey, Registration]) -> None:
+        try:
+            self._write(entries)
+        except CannotWrite as problem:
+            self._log.warn("{problem}; going on from memory", problem=str(problem))
+            self._entries = entries
 
     def _write(self, entries: dict[ListenerKey, Registration]) -> None:
         book = _Book(1, self.last_epoch, tuple(entries.values()))

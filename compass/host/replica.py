@@ -111,7 +111,9 @@ class Replica:
                 retry_after_seconds=1.0,
             )
         if category not in self.catalogue.categories:
-            return Refusal("unknown-category", f"there is no category {category!r}; an administrator can add it")
+            return Refusal(
+                "unknown-category", f"there is no category {category!r}; an administrator can add it"
+            )
         if self.catalogue.service(service) is None:
             return Refusal("unknown-service", f"there is no service {service!r}; an administrator can add it")
         return dependencies_of(overlay(self.catalogue), service)

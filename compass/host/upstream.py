@@ -150,11 +150,7 @@ class Upstream:
             self._touch()
             return self._session.ask(request)
         answer: Deferred[Reply] = Deferred()
-        if self._mode == "short" and self._running and not self._trying():
-            _cancel(self._retry)
-            self._attempts = 0
-            self._connect()
-        if not self._trying():
+        if not self.expected():
             answer.callback(self._unreachable())
         elif len(self._waiting) >= WAITING_MAX:
             busy = f"{WAITING_MAX} requests wait for a server; try again in a moment"
@@ -163,6 +159,14 @@ class Upstream:
             patience = self._clock.callLater(ASK_PATIENCE_SECONDS, self._impatient, answer)
             self._waiting.append((request, answer, patience))
         return answer
+
+    def expected(self) -> bool:
+        """Whether a session is there, or may be in a moment; in mode `short` this goes for one."""
+        if self._session is None and self._mode == "short" and self._running and not self._trying():
+            _cancel(self._retry)
+            self._attempts = 0
+            self._connect()
+        return self._session is not None or self._trying()
 
     def acknowledge(self, revision: int, *, gap: bool = False) -> None:
         """Say what is held."""
@@ -188,14 +192,20 @@ class Upstream:
         problem = self._vet(session.transport) if session.place is None else ""
         if self._session is not None or not self._running or problem:
             if problem:
-                self._log.warn("a connection to the Update listener is no server's: {problem}", problem=problem)
+                self._log.warn(
+                    "a connection to the Update listener is no server's: {problem}", problem=problem
+                )
             session.close()
             return
         self._session, self.server = session, welcome.server
         _cancel(self._retry)
         if self._connecting is not None:
             self._connecting.cancel()
-        self._log.info("session with server {server} at revision {revision}", server=welcome.server, revision=welcome.revision)
+        self._log.info(
+            "session with server {server} at revision {revision}",
+            server=welcome.server,
+            revision=welcome.revision,
+        )
         self._follower.session_opened(welcome)
         self._touch()
         while self._waiting and self._session is session:
@@ -274,12 +284,6 @@ class Upstream:
         self._retry = self._clock.callLater(pause, self._connect)
         if self._attempts >= count:
             self._refuse_waiting(reason)
-
-    def refresh(self) -> None:
-        """In mode `short`: be in touch again."""
-        if self._session is None and not self._trying():
-            _cancel(self._retry)
-            self._connect()
 
     def _new_session(self, place: int | None) -> Session:
         return Session(self._clock, self, self._software, place)
