@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from compass.host.files import set_aside, write_atomically
+from compass.model.ports import Clock, Timer
 from compass.model.rows import Snapshot
 
 WRITE_PAUSE_SECONDS = 0.2
@@ -75,11 +75,11 @@ class Cache:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, directory: Path, content: Callable[[], Cached]) -> None:
+    def __init__(self, clock: Clock, directory: Path, content: Callable[[], Cached]) -> None:
         self._clock = clock
         self._path = directory / FILE_NAME
         self._content = content
-        self._due: IDelayedCall | None = None
+        self._due: Timer | None = None
         self._complained = False
 
     def load(self) -> Cached | None:
@@ -100,9 +100,7 @@ class Cache:
                     aside=aside.name,
                 )
             except OSError as error:
-                self._log.warn(
-                    "{path} is unusable and cannot be renamed: {error}", path=self._path, error=error
-                )
+                self._log.warn("{path} is unusable and cannot be renamed: {error}", path=self._path, error=error)
         return None
 
     def changed(self) -> None:

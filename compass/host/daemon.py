@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint, ITransport
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.logger import Logger
 
 from compass.host.cache import Cache, Cached
@@ -16,7 +17,7 @@ from compass.host.following import Following
 from compass.host.registrar import TRANSIENT, Registrar, Watcher
 from compass.host.registrations import Book
 from compass.host.replica import Replica
-from compass.host.upstream import Mode, Upstream
+from compass.host.upstream import Mode, PeerOf, Upstream
 from compass.model.catalogue import Catalogue
 from compass.model.draft import problem_code
 from compass.model.local import (
@@ -29,6 +30,7 @@ from compass.model.local import (
     Resolved,
 )
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id
+from compass.model.ports import Clock
 from compass.model.replies import Dependencies, Refusal, Reply, Reported
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
@@ -45,7 +47,7 @@ class HostDaemon:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: Clock,
         now: Callable[[], float],
         random: Callable[[], float],
         state_directory: Path,
@@ -53,10 +55,10 @@ class HostDaemon:
         default_address: str,
         endpoints: Sequence[IStreamClientEndpoint],
         process_watch: Watcher,
+        peer_of: PeerOf,
         update_port: int = 0,
         mode: Mode = "keep",
         refresh_seconds: float = REFRESH_SECONDS,
-        vet: Callable[[ITransport], str] = lambda transport: "",
         software: str = SOFTWARE,
     ) -> None:
         self._clock = clock
@@ -79,7 +81,7 @@ class HostDaemon:
             self._lost,
             self._book.services,
         )
-        self._upstream = Upstream(clock, random, endpoints, self._following, software, mode, vet)
+        self._upstream = Upstream(clock, random, endpoints, self._following, software, mode, peer_of=peer_of)
         self._following.upstream = self._upstream
         self._registrar = Registrar(
             clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address
@@ -113,7 +115,7 @@ class HostDaemon:
 
     def update_factory(self) -> IProtocolFactory:
         """For the Update listener that servers dial."""
-        return self._upstream.update_factory()
+        return cast(IProtocolFactory, self._upstream.update_factory())
 
     # What local programs ask ------------------------------------------------------------------------------
 
@@ -171,9 +173,7 @@ class HostDaemon:
             self._evidence.add(request, row, self._clock.seconds())
         return self._deliver_report(request, key, suspects)
 
-    def watch(
-        self, service: str, since: int | None, deliver: Deliver
-    ) -> Deferred[Callable[[], None] | Refusal]:
+    def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
         """Deliver what `service` depends on, now and at every change; fires with what ends it, or a refusal."""
 
         def answered(known: Dependencies | Refusal) -> Callable[[], None] | Refusal:
@@ -238,18 +238,12 @@ class HostDaemon:
     def _lost(self) -> None:
         self._registrar.session_lost()
 
-    def _deliver_report(
-        self, request: LocalReport, key: ListenerKey, suspects: bool
-    ) -> Deferred[Outcome | Refusal]:
+    def _deliver_report(self, request: LocalReport, key: ListenerKey, suspects: bool) -> Deferred[Outcome | Refusal]:
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Reported):
                 self._evidence.delivered(key)
                 return Outcome(reply.state, *key, revision=reply.revision)
-            refusal = (
-                reply
-                if isinstance(reply, Refusal)
-                else Refusal("out-of-turn", f"the server answered {reply}")
-            )
+            refusal = reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered {reply}")
             if refusal.code not in TRANSIENT:
                 self._evidence.dismiss(key)
             elif suspects:

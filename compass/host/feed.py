@@ -90,9 +90,7 @@ class Feed:
         if since is None or not self._floor <= since <= max(self._held, catalogue.revision):
             return None
         topics = interest(catalogue, [service])
-        missed = [
-            change for change in self._recent if change.revision > since and topic_of(change.row) in topics
-        ]
+        missed = [change for change in self._recent if change.revision > since and topic_of(change.row) in topics]
         return missed if all(isinstance(change.row, Listener) for change in missed) else None
 
     def _tell_all_of(self, service: str, deliver: Deliver) -> None:

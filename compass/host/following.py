@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from compass.host.replica import Replica
 from compass.host.upstream import ASK_PATIENCE_SECONDS, Upstream
 from compass.model.administration import HOST_SERVICES_MAX
+from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
@@ -37,7 +37,7 @@ class Following:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: Clock,
         replica: Replica,
         refresh_seconds: float,
         update: tuple[str, int],
@@ -64,7 +64,7 @@ class Following:
         self._gap = False
         self._gaps = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
-        self._refresh: IDelayedCall | None = None
+        self._refresh: Timer | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -89,9 +89,7 @@ class Following:
             needed = self._needed()
             idle = next((other for other in self._wanted if other not in needed), None)
             if idle is None:
-                text = (
-                    f"this host has {HOST_SERVICES_MAX} services, the most there can be; deregister one first"
-                )
+                text = f"this host has {HOST_SERVICES_MAX} services, the most there can be; deregister one first"
                 return Refusal("too-large", text)
             del self._wanted[idle]
         self._wanted[service] = None

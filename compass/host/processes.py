@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -50,22 +51,32 @@ class _Watched:
         """The pidfd."""
         return self._descriptor
 
-    def doRead(self) -> None:  # noqa: N802 (Twisted's name)
+    def doRead(self) -> None:  # noqa: N802
         """Readable: the process has ended."""
         self._ended()
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 (Twisted's name)
+    def connectionLost(self, reason: Failure) -> None:
         """The reactor stops; nothing to say about the process."""
 
-    def logPrefix(self) -> str:  # noqa: N802 (Twisted's name)
+    def logPrefix(self) -> str:  # noqa: N802
         """For Twisted's own log lines."""
         return "process watch"
+
+
+class Readers(Protocol):
+    """The part of a reactor that waits for file descriptors (Twisted's IReactorFDSet)."""
+
+    def addReader(self, reader: object) -> None:  # noqa: N802
+        """Call its `doRead` when it can be read."""
+
+    def removeReader(self, reader: object) -> None:  # noqa: N802
+        """No more."""
 
 
 class ProcessWatch:
     """Watches processes by pidfd on a reactor that takes file descriptors."""
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(self, reactor: Readers) -> None:
         self._reactor = reactor
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from compass.host.processes import CannotWatch, NoSuchProcess, start_of
@@ -21,6 +20,7 @@ from compass.host.registrations import REGISTRATIONS_MAX, Book, CannotWrite, Reg
 from compass.model.draft import problem_code
 from compass.model.local import LocalDeregister, LocalRegister, Outcome
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id, show_endpoint
+from compass.model.ports import Clock, Timer
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
 from compass.model.requests import Deregister, Register, Request
 from compass.model.rows import ListenerKey
@@ -51,7 +51,7 @@ class Registrar:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: Clock,
         now: Callable[[], float],
         book: Book,
         ask: Callable[[Request], Deferred[Reply]],
@@ -71,8 +71,8 @@ class Registrar:
         self._settled: set[tuple[ListenerKey, int]] = set()
         """Instances that a server has answered for, or is being asked for, on this session."""
         self._session = False
-        self._grace: IDelayedCall | None = None
-        self._retry: IDelayedCall | None = None
+        self._grace: Timer | None = None
+        self._retry: Timer | None = None
 
     # The daemon's life ------------------------------------------------------------------------------------
 
@@ -131,18 +131,14 @@ class Registrar:
         except NameProblem as problem:
             return succeed(Refusal(problem_code(problem), str(problem)))
         except NoSuchProcess as problem:
-            return succeed(
-                Refusal("bad-value", f"{problem}; register with the pid of the process that serves")
-            )
+            return succeed(Refusal("bad-value", f"{problem}; register with the pid of the process that serves"))
         except CannotWatch as problem:
             return succeed(Refusal("busy", str(problem), retry_after_seconds=1.0))
         except CannotWrite as problem:
             self._unattend(key)
             if old is not None:
                 self._attend_again(old)
-            return succeed(
-                Refusal("store-unavailable", f"{problem}; the daemon's directory must be writable")
-            )
+            return succeed(Refusal("store-unavailable", f"{problem}; the daemon's directory must be writable"))
         if entry.hold:
             self._held.add((key, entry.epoch))
         return self._establish(entry, old, first=True)
@@ -158,9 +154,7 @@ class Registrar:
             text = f"{_named(key)} belongs to a newer instance, which stays registered"
             return succeed(Refusal("stale-epoch", text, epoch=entry.epoch))
         if entry is None and not request.epoch:
-            text = (
-                f"{_named(key)} was not registered on this host; name the epoch of the instance that is to go"
-            )
+            text = f"{_named(key)} was not registered on this host; name the epoch of the instance that is to go"
             return succeed(Refusal("unknown-listener", text))
         if entry is None or not hmac.compare_digest(entry.credential.encode(), request.credential.encode()):
             epoch = request.epoch or (entry.epoch if entry is not None else 0)
@@ -221,9 +215,7 @@ class Registrar:
 
     # Towards the server -----------------------------------------------------------------------------------
 
-    def _establish(
-        self, entry: Registration, old: Registration | None, *, first: bool
-    ) -> Deferred[Outcome | Refusal]:
+    def _establish(self, entry: Registration, old: Registration | None, *, first: bool) -> Deferred[Outcome | Refusal]:
         """Ask a server for a registration in the book. `first`: a program waits for the answer."""
         self._settled.add((entry.key, entry.epoch))
         return self._ask(_registration(entry)).addCallback(self._established, entry, old, first)
@@ -242,11 +234,7 @@ class Registrar:
             return _pending(entry) if first else refusal
         if not current:
             return refusal
-        if (
-            refusal.code in ("stale-epoch", "deregistered")
-            and entry.standing == "pending"
-            and (first or not old)
-        ):
+        if refusal.code in ("stale-epoch", "deregistered") and entry.standing == "pending" and (first or not old):
             return self._as_newer(entry, refusal, old, first)
         self._give_up(entry, refusal, old, first)
         return refusal
@@ -289,14 +277,10 @@ class Registrar:
             self._book.drop(entry)
         else:
             self._attend_again(entry)
-            refused = msgspec.structs.replace(
-                entry, standing="refused", problem=refusal.message, code=refusal.code
-            )
+            refused = msgspec.structs.replace(entry, standing="refused", problem=refusal.message, code=refusal.code)
             self._book.note(refused)
         if not first:
-            self._log.warn(
-                "{name} is not registered any more: {why}", name=_named(entry.key), why=refusal.message
-            )
+            self._log.warn("{name} is not registered any more: {why}", name=_named(entry.key), why=refusal.message)
 
     def _deliver(self, entry: Registration) -> Deferred[Outcome | Refusal]:
         """Tell a server of an instance that is leaving."""
@@ -429,6 +413,4 @@ def _pending(entry: Registration) -> Outcome:
 
 def _refusal(reply: Reply) -> Refusal:
     """What is not the reply that was asked for."""
-    return (
-        reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered with {reply}")
-    )
+    return reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered with {reply}")

@@ -79,14 +79,10 @@ class Book:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._log.warn(
-                "cannot read {path}: {error}; services have to register again", path=self._path, error=error
-            )
+            self._log.warn("cannot read {path}: {error}; services have to register again", path=self._path, error=error)
             return
         except msgspec.MsgspecError as error:
-            self._log.warn(
-                "{path} is unusable: {error}; services have to register again", path=self._path, error=error
-            )
+            self._log.warn("{path} is unusable: {error}; services have to register again", path=self._path, error=error)
             try:
                 set_aside(self._path)
             except OSError as problem:

@@ -56,9 +56,7 @@ class Replica:
 
     def held(self) -> Snapshot:
         """All that is held, as a snapshot: what the disk gets."""
-        return msgspec.structs.replace(
-            snapshot(self.catalogue, self.catalogue.topics), revision=self.revision
-        )
+        return msgspec.structs.replace(snapshot(self.catalogue, self.catalogue.topics), revision=self.revision)
 
     def resume_point(self, services: Iterable[str]) -> tuple[str, int]:
         """Store and revision to watch from: 0 unless what is held is complete for just these services' categories."""
@@ -111,25 +109,19 @@ class Replica:
                 retry_after_seconds=1.0,
             )
         if category not in self.catalogue.categories:
-            return Refusal(
-                "unknown-category", f"there is no category {category!r}; an administrator can add it"
-            )
+            return Refusal("unknown-category", f"there is no category {category!r}; an administrator can add it")
         if self.catalogue.service(service) is None:
             return Refusal("unknown-service", f"there is no service {service!r}; an administrator can add it")
         return dependencies_of(overlay(self.catalogue), service)
 
-    def resolve(
-        self, name: str, random: Callable[[], float], overlay: Overlay = no_overlay
-    ) -> Resolved | Refusal:
+    def resolve(self, name: str, random: Callable[[], float], overlay: Overlay = no_overlay) -> Resolved | Refusal:
         """The listeners to use for a service or category that this host's services depend on."""
         try:
             name = parse_service_id(name) if "." in name else parse_label(name, "category")
         except NameProblem as problem:
             return Refusal(problem_code(problem), str(problem))
         if not self.loaded:
-            return Refusal(
-                "not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0
-            )
+            return Refusal("not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0)
         category = category_of(name) or name
         needed = self._needed()
         if category not in needed and name not in self._backups(needed):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol as Interface
+from typing import cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
@@ -42,7 +43,7 @@ class Owner(Interface):
 class Session(Protocol):
     """One connection to a server. `place`: which of the servers was dialled; None when the server dialled."""
 
-    def __init__(self, clock: IReactorTime, owner: Owner, software: str, place: int | None) -> None:
+    def __init__(self, clock: Clock, owner: Owner, software: str, place: int | None) -> None:
         self._clock = clock
         self._owner = owner
         self._software = software
@@ -53,8 +54,8 @@ class Session(Protocol):
         self._asked: dict[int, Deferred[Reply]] = {}
         self._queue: deque[tuple[Request, Deferred[Reply]]] = deque()
         self._frame_max = limits.FRAME_MAX_FROM_HOST
-        self._timer: IDelayedCall | None = None
-        self._cut: IDelayedCall | None = None
+        self._timer: Timer | None = None
+        self._cut: Timer | None = None
         self._end = Ended("the connection was lost")
 
     @property
@@ -91,9 +92,9 @@ class Session(Protocol):
         self.leaving = True
         if self.transport is not None and self._cut is None:
             self._cut = self._clock.callLater(seconds, self._abort)
-            self.transport.loseConnection()
+            self._stream().loseConnection()
 
-    def connectionMade(self) -> None:  # noqa: N802 (Twisted's name)
+    def connectionMade(self) -> None:
         """Greet, unless one session is open already."""
         if not self._owner.connected(self):
             self.close()
@@ -101,12 +102,12 @@ class Session(Protocol):
         self._connection = ClientConnection(self._clock.seconds(), self._software)
         self._flush()
 
-    def dataReceived(self, data: bytes) -> None:  # noqa: N802 (Twisted's name)
+    def dataReceived(self, data: bytes) -> None:
         """Bytes from the server."""
         if self._connection is not None and not self.leaving:
             self._happened(self._connection.receive(data, self._clock.seconds()))
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 (Twisted's name)
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The end, whoever wanted it."""
         for call in (self._timer, self._cut):
             if call is not None and call.active():
@@ -139,7 +140,7 @@ class Session(Protocol):
                 case Ended():
                     self._end = event
                     if self.transport is not None:
-                        self.transport.loseConnection()
+                        self._stream().loseConnection()
                     self._cut = self._cut or self._clock.callLater(CLOSE_SECONDS, self._abort)
         self._hand_on(pushed)
         self._flush()
@@ -160,7 +161,7 @@ class Session(Protocol):
             return
         data = self._connection.bytes_to_send()
         if data:
-            self.transport.write(data)
+            self._stream().write(data)
         deadline = self._connection.deadline()
         if self._timer is not None and self._timer.active():
             if deadline is not None and self._timer.getTime() <= deadline:
@@ -175,8 +176,10 @@ class Session(Protocol):
 
     def _abort(self) -> None:
         if self.transport is not None:
-            abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
-            abort()
+            self._stream().abortConnection()
+
+    def _stream(self) -> Stream:
+        return cast(Stream, self.transport)
 
 
 def lost(reason: str) -> Refusal:

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IProtocol,
-    IReactorTime,
-    IStreamClientEndpoint,
-    ITransport,
-)
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.host.session import Session
+from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire.messages import Pushed, Welcome
@@ -45,6 +40,8 @@ LINGER_SECONDS = 1.0
 STOP_SECONDS = 2.0
 """How long the end of the session may take when the daemon stops."""
 
+PeerOf = Callable[[Stream], tuple[str, str, str]]
+"""Role and name in the peer's verified certificate, or in third place why they cannot be known."""
 Mode = Literal["keep", "short"]
 """keep: a session is always open, notices come at once. short: connect, ask, leave; the server dials to push."""
 SessionStatus = Literal["open", "connecting", "waiting", "stopped"]
@@ -64,20 +61,20 @@ class Follower(Protocol):
 
 
 class Upstream:
-    """Keeps the one session. `vet` looks at the transport of a session that a server dialled and gives the reason
-    why its peer is not a server of ours, or nothing."""
+    """Keeps the one session. On a connection that a server dialled, `peer_of` must find a server at its other end."""
 
     _log = Logger()
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: Clock,
         random: Callable[[], float],
         endpoints: Sequence[IStreamClientEndpoint],
         follower: Follower,
         software: str,
         mode: Mode = "keep",
-        vet: Callable[[ITransport], str] = lambda transport: "",
+        *,
+        peer_of: PeerOf,
     ) -> None:
         self._clock = clock
         self._random = random
@@ -85,16 +82,17 @@ class Upstream:
         self._follower = follower
         self._software = software
         self._mode = mode
-        self._vet = vet
+        self._peer_of = peer_of
+        self._in_step = False
         self._session: Session | None = None
         self._connecting: Deferred[IProtocol] | None = None
         self._unopened: set[Session] = set()
         self._not_before = [0.0] * len(self._endpoints)
         self._next = 0
         self._attempts = 0
-        self._retry: IDelayedCall | None = None
-        self._linger: IDelayedCall | None = None
-        self._waiting: deque[tuple[Request, Deferred[Reply], IDelayedCall]] = deque()
+        self._retry: Timer | None = None
+        self._linger: Timer | None = None
+        self._waiting: deque[tuple[Request, Deferred[Reply], Timer]] = deque()
         self._running = False
         self._stopped: Deferred[None] | None = None
         self.server = ""
@@ -135,6 +133,7 @@ class Upstream:
         """The session works: the follower is in step. From here back-off starts anew."""
         self._attempts = 0
         self.problem = ""
+        self._in_step = True
         self._touch()
 
     def abandon(self, reason: str) -> None:
@@ -189,15 +188,13 @@ class Upstream:
     def opened(self, session: Session, welcome: Welcome) -> None:
         """A greeting is done; the first of two sessions that were made at once stays."""
         self._unopened.discard(session)
-        problem = self._vet(session.transport) if session.place is None else ""
+        problem = self._problem_with(session)
         if self._session is not None or not self._running or problem:
             if problem:
-                self._log.warn(
-                    "a connection to the Update listener is no server's: {problem}", problem=problem
-                )
+                self._log.warn("a connection to the Update listener is no server's: {problem}", problem=problem)
             session.close()
             return
-        self._session, self.server = session, welcome.server
+        self._session, self.server, self._in_step = session, welcome.server, False
         _cancel(self._retry)
         if self._connecting is not None:
             self._connecting.cancel()
@@ -234,8 +231,8 @@ class Upstream:
                 self._stopped.callback(None)
         if not self._running or self._session is not None or (not was_ours and session.place is None):
             return
-        if was_ours and self._mode == "short" and session.leaving and not self.problem:
-            return
+        if was_ours and self._mode == "short" and self._in_step and not self.problem:
+            return  # Nothing more to be asked for now.
         self._failed(session.place, reason)
 
     # Connecting -------------------------------------------------------------------------------------------------
@@ -252,15 +249,15 @@ class Upstream:
         if self._session is not None or self._making() or not self._running:
             return
         place = self._next
-        connecting = self._endpoints[place].connect(Factory.forProtocol(lambda: self._new_session(place)))
+        factory = Factory.forProtocol(lambda: self._new_session(place))
+        connecting: Deferred[IProtocol] = cast(Any, self._endpoints[place]).connect(factory)
         self._connecting = connecting
-        connecting.addTimeout(CONNECT_SECONDS, self._clock)
+        connecting.addTimeout(CONNECT_SECONDS, cast(Any, self._clock))
 
         def done(result: object) -> None:
             self._connecting = None
             if isinstance(result, Failure) and self._running and self._session is None:
-                cancelled = result.check(CancelledError) is not None
-                self._failed(place, "cancelled" if cancelled else result.getErrorMessage())
+                self._failed(place, result.getErrorMessage() or "no connection in time")
 
         connecting.addBoth(done)
 
@@ -284,6 +281,13 @@ class Upstream:
         self._retry = self._clock.callLater(pause, self._connect)
         if self._attempts >= count:
             self._refuse_waiting(reason)
+
+    def _problem_with(self, session: Session) -> str:
+        """Why a server must not be believed on a connection that it dialled; dialled ones name it by TLS."""
+        if session.place is not None:
+            return ""
+        role, name, wrong = self._peer_of(cast(Stream, session.transport))
+        return wrong or ("" if role == "server" else f"the certificate of {name!r} has the role {role}, not server")
 
     def _new_session(self, place: int | None) -> Session:
         return Session(self._clock, self, self._software, place)
@@ -323,10 +327,10 @@ class Upstream:
         )
 
 
-def _pending(call: IDelayedCall | None) -> bool:
+def _pending(call: Timer | None) -> bool:
     return call is not None and bool(call.active())
 
 
-def _cancel(call: IDelayedCall | None) -> None:
+def _cancel(call: Timer | None) -> None:
     if call is not None and call.active():
         call.cancel()
