@@ -1,4 +1,4 @@
-"""The one entrance to the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
+"""The entrance to the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
 
 Both check first whether the asker may ask at all; both give a Decision, so that a refused right reaches the
 security log the same way whatever was asked.
@@ -37,6 +37,7 @@ from compass.model.requests import (
     Verdict,
     Watch,
 )
+from compass.model.text import storable
 
 ROLES: dict[type, frozenset[str]] = {
     Register: frozenset({"host", "admin"}),
@@ -79,7 +80,11 @@ _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
     Fetch: answers.answer_fetch,
     Impact: answers.answer_impact,
 }
-_LOGGED_FOR_ADMINS = frozenset({Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain})
+_LOGGED_FOR_ADMINS = frozenset(
+    {Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
+)
+SUBJECT_MAX = 140
+"""Longest subject in a log, in characters: more than a service id has, which is what it should be."""
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
@@ -115,7 +120,10 @@ def check_right(catalogue: Catalogue, request: Any, asker: Asker) -> None:
     """Refuse what the asker's role does not include, and everything from a barred host."""
     allowed = ROLES[type(request)]
     if asker.role not in allowed:
-        refuse("forbidden", f"{asker} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}")
+        refuse(
+            "forbidden",
+            f"{asker} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
+        )
     if asker.role == "host":
         host = catalogue.hosts.get(asker.name)
         if host is not None and host.barred:
@@ -156,9 +164,7 @@ def _refused(catalogue: Catalogue, request: Any, asker: Asker, now: float, refus
     return Decision(catalogue, (), refusal, security, entry)
 
 
-def _administration(
-    request: Any, asker: Asker, now: float, outcome: str, revision: int
-) -> AdministrationEntry | None:
+def _administration(request: Any, asker: Asker, now: float, outcome: str, revision: int) -> AdministrationEntry | None:
     if asker.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
         return None
     return AdministrationEntry(
@@ -174,13 +180,13 @@ def _administration(
 
 
 def _operation(request: Any) -> str:
-    """The message's name; `died` tells itself from a deregistration."""
-    return str(getattr(request, "__struct_config__").tag or type(request).__name__.lower())
+    """The message's name."""
+    return str(request.__struct_config__.tag or type(request).__name__.lower())
 
 
 def _subject(request: Any) -> str:
     for field in ("service", "name"):
         value = getattr(request, field, "")
         if value:
-            return str(value)[:140]
+            return storable(value, SUBJECT_MAX)
     return ""

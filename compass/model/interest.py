@@ -78,8 +78,7 @@ def dependencies_of(catalogue: Catalogue, service: str) -> Dependencies:
             CategoryView(
                 category=needed,
                 services=tuple(
-                    ServiceView(id, listed(catalogue, id))
-                    for id in sorted(catalogue.services.get(needed, Map()))
+                    ServiceView(id, listed(catalogue, id)) for id in sorted(catalogue.services.get(needed, Map()))
                 ),
                 backup=backup,
                 backup_listeners=listed(catalogue, backup) if backup else (),

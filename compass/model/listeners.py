@@ -13,6 +13,7 @@ from compass.model.names import category_of, parse_address, parse_port, parse_se
 from compass.model.replies import Deregistered, Done, Registered, Reported
 from compass.model.requests import Deregister, Drain, Purge, Register, Report, Verdict
 from compass.model.rows import FAILING, USABLE, Listener, State
+from compass.model.text import is_storable
 
 WEIGHT_MAX = 65535
 """Largest weight: what a DNS SRV record can carry (RFC 2782)."""
@@ -41,7 +42,10 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     old = draft.catalogue.listener(service, address, port)
     epoch = _epoch_for(draft, request, old)
     if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
-        refuse("too-large", f"{service} has {LISTENERS_PER_SERVICE_MAX} listeners, the most there can be; purge old ones")
+        refuse(
+            "too-large",
+            f"{service} has {LISTENERS_PER_SERVICE_MAX} listeners, the most there can be; purge old ones",
+        )
     if old is not None and epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} was registered by a newer instance", epoch=old.epoch)
     if old is not None and epoch == old.epoch and old.state == "offline":
@@ -75,7 +79,10 @@ def decide_register(draft: Draft, request: Register) -> Registered:
 
 
 def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
-    """2.2. A late one, of an instance that has been replaced, is refused and leaves the new one alone (P6)."""
+    """2.2. A late one, of an instance that has been replaced, is refused and leaves the new one alone (P6).
+
+    An early one, whose registration is still under way, is kept: that registration then finds its instance over.
+    """
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
@@ -83,12 +90,10 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
         refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
-    if old.state == "offline":
+    if old.state == "offline" and request.epoch == old.epoch:
         return Deregistered(draft.revision, "offline", changed=False)
     operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
-    row = msgspec.structs.replace(
-        old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause
-    )
+    row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
     draft.set(operation, row)
     if request.died:
         draft.open_alert("failure", row, f"{_named(row)} on host {row.host} ended without deregistering")
@@ -118,7 +123,7 @@ def decide_drain(draft: Draft, request: Drain) -> Reported:
 
 
 def decide_report(draft: Draft, request: Report) -> Reported:
-    """2.5. `unreachable` makes a listener suspect at once; `slow` is for the administrators, by the category's policy."""
+    """2.5. `unreachable` makes a listener suspect at once; `slow` is for administrators, by the category's policy."""
     service = existing_service(draft, request.service)
     if draft.asker.role == "host" and not _uses(draft, service):
         refuse(
@@ -127,6 +132,8 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         )
     if len(request.detail) > DETAIL_MAX:
         refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
+    if not is_storable(request.detail):
+        refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
     reporter = parse_service_id(request.reporter) if request.reporter else draft.asker.name
     old = existing_listener(draft, service, request.address, request.port)
     if old.state == "offline":
@@ -151,27 +158,30 @@ def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Rep
 
 
 def decide_verdict(draft: Draft, request: Verdict) -> Reported:
-    """A probe's outcome. It counts only for the instance that was probed, and only against or for a suspicion."""
+    """A probe's outcome. It counts only for the instance that was probed; a dead one only confirms a suspicion."""
     old = draft.catalogue.listener(request.service, request.address, request.port)
-    if old is None or old.epoch != request.epoch or old.state not in FAILING:
+    if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.revision, old.state if old else "offline")
+    row = old
     if request.alive:
-        row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=request.cause)
-        draft.set("retract" if old.state == "suspect" else "recover", row)
+        if old.state in FAILING | {"slow"}:
+            row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=request.cause)
+            draft.set("retract" if old.state == "suspect" else "recover", row)
         draft.close_alerts(row)
     elif old.state == "suspect":
         row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=request.cause)
         draft.set("confirm", row)
         draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
-    else:
-        return Reported(draft.revision, old.state)
     return Reported(draft.revision, row.state)
 
 
 def decide_purge(draft: Draft, request: Purge) -> Done:
     """Rows of listeners that have been gone for long, and their incidents."""
     if not request.age_seconds >= PURGE_AGE_SECONDS_MIN:
-        refuse("bad-value", f"age {request.age_seconds:g} s is too young to purge; at least {PURGE_AGE_SECONDS_MIN:g} s")
+        refuse(
+            "bad-value",
+            f"age {request.age_seconds:g} s is too young to purge; at least {PURGE_AGE_SECONDS_MIN:g} s",
+        )
     before = draft.now - request.age_seconds
     stale = [
         peer
@@ -233,11 +243,12 @@ def digest_of(token: str) -> str:
 
 
 def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
-    if request.epoch == 0 and draft.asker.role == "admin":
-        return old.epoch + 1 if old else 1
-    if not 1 <= request.epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
-    return request.epoch
+    epoch = request.epoch
+    if epoch == 0 and draft.asker.role == "admin":
+        epoch = old.epoch + 1 if old else 1
+    if not 1 <= epoch <= EPOCH_MAX:
+        refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
+    return epoch
 
 
 def _check_parameters(request: Register) -> None:
@@ -250,6 +261,8 @@ def _check_parameters(request: Register) -> None:
             refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
         if len(value) > METADATA_VALUE_MAX:
             refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
+        if not is_storable(key) or not is_storable(value):
+            refuse("bad-value", f"metadata {key!r}: control characters cannot be stored")
 
 
 def _uses(draft: Draft, service: str) -> bool:

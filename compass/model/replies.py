@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, Union, get_args
 
 import msgspec
 
-from compass.model.rows import Change, Credential, Listener, Row, Snapshot, State
+from compass.model.rows import Alert, Change, Credential, Listener, Row, Snapshot, State
 
 Code = Literal[
     "malformed",
@@ -217,6 +217,7 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: int
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
+    """`ok`, `gap` (it said that something is missing), or `unknown`: not heard of since this server started."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):
@@ -240,7 +241,7 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Rows of each kind."""
     states: dict[str, int]
     """Listeners in each state."""
-    alerts: tuple[Row, ...] = ()
+    alerts: tuple[Alert, ...] = ()
     engine: str = ""
 
 

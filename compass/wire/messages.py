@@ -73,7 +73,7 @@ _from_server: msgspec.msgpack.Decoder[ServerMessage] = msgspec.msgpack.Decoder(S
 
 
 class Unreadable(Exception):
-    """A body that is no message; carries the refusal that the peer gets. The frame was whole, so the session goes on."""
+    """A body that is no message, with the refusal that the peer gets. The frame was whole: the session goes on."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)

@@ -10,7 +10,18 @@ from typing import Literal
 
 End = Literal["server", "client"]
 SessionState = Literal["greeting", "open", "ended"]
-Input = Literal["hello", "welcome", "request", "reply", "acknowledge", "push", "goodbye", "refusal", "violation", "timeout"]
+Input = Literal[
+    "hello",
+    "welcome",
+    "request",
+    "reply",
+    "acknowledge",
+    "push",
+    "goodbye",
+    "refusal",
+    "violation",
+    "timeout",
+]
 
 TABLE: dict[End, dict[SessionState, dict[Input, SessionState]]] = {
     "server": {
@@ -19,7 +30,13 @@ TABLE: dict[End, dict[SessionState, dict[Input, SessionState]]] = {
         "ended": {},
     },
     "client": {
-        "greeting": {"welcome": "open", "refusal": "ended", "goodbye": "ended", "violation": "ended", "timeout": "ended"},
+        "greeting": {
+            "welcome": "open",
+            "refusal": "ended",
+            "goodbye": "ended",
+            "violation": "ended",
+            "timeout": "ended",
+        },
         "open": {
             "reply": "open",
             "push": "open",

@@ -1,0 +1,53 @@
+# Everything happens in .venv, which is made on first use and again when setup.cfg or pyproject.toml change.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CHECKED := $(wildcard compass tests examples)
+ONCE ?=
+ARGS ?=
+
+.PHONY: help run test check bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z][a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
+	@$(BIN)/python examples/scene.py $(if $(filter 1,$(ONCE)),--once)
+
+test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these)
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
+
+check: $(READY)  ## ruff and mypy --strict, without running anything
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy --strict $(CHECKED)
+
+bench: $(READY)  ## run the benchmarks
+	@if [ -d bench ]; then exec $(BIN)/python -m bench $(ARGS); fi; \
+	echo "There are no benchmarks in this version: the directory bench/ is missing." >&2; exit 1
+
+clean:  ## remove .venv and everything else that was made here
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A python counts when it runs, is new enough, and can make an environment (Debian splits that part off).
+$(READY): setup.cfg pyproject.toml
+	@for python in "$(PYTHON)" python3 python3.13 python3.12 python3.11; do \
+		[ -n "$$python" ] || continue; \
+		"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		echo "Making $(VENV) with $$("$$python" --version), $$(command -v "$$python")"; \
+		exec "$$python" -m venv --clear $(VENV); \
+	done; \
+	echo "No Python 3.11 or newer with the venv module was found." >&2; \
+	echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+	@echo "Installing compass and what it is developed with (from the package index; a minute or two)"
+	@PIP_ROOT_USER_ACTION=ignore $(PIP) install --editable '.[dev]'
+	@touch $@

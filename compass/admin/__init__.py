@@ -1,0 +1,1 @@
+"""The administrators' shell: turns commands into requests and replies into tables or JSON."""

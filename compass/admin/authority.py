@@ -1,0 +1,342 @@
+"""The private certificate authority of one installation.
+
+Every connection between `opengnssd`, `opengnscd` and the administrators' tools is TLS with a certificate on
+both ends, and all of these certificates come from one authority that belongs to the installation. Its key
+signs and does nothing else, so it stays on the machine where `opengnsadmin tls` is run and is copied nowhere.
+
+A certificate says who its holder is in two places of its subject: the organizational unit (OU) holds the role
+and the common name (CN) the name. It says where its holder may be reached in the subject alternative names.
+The extended key usage keeps the roles apart on the level of TLS: servers and hosts dial each other, so both
+get both usages; an administrator only ever dials, and so a stolen administrator's key cannot pose as a
+server.
+
+Everything but `write_credentials` is a function of its arguments and of fresh key material; the time is
+handed in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, TypedDict, cast, get_args
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+Role: TypeAlias = Literal["server", "host", "admin"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+AUTHORITY_DAYS: Final = 3650
+"""Ten years: replacing an authority means visiting every machine."""
+
+CREDENTIAL_DAYS: Final = 825
+"""The longest life of a leaf certificate that every common TLS library accepts."""
+
+CLOCK_SKEW: Final = timedelta(hours=1)
+"""Certificates begin this much before `now`, because the clock where they are copied to may be behind."""
+
+NAME_LENGTH_MAX: Final = 64
+"""X.509 allows a common name no more characters than this (`ub-common-name`)."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]*")
+_DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_DNS_NAME_LENGTH_MAX = 253
+
+_USAGES: Final[dict[Role, list[x509.ObjectIdentifier]]] = {
+    "server": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    "host": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    "admin": [ExtendedKeyUsageOID.CLIENT_AUTH],
+}
+
+
+class AuthorityError(Exception):
+    """Something that `opengnsadmin tls` cannot do; the message says what, and what to do instead."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A private key and the certificate that belongs to it, both PEM (the key PKCS #8, no passphrase)."""
+
+    key_pem: bytes
+    certificate_pem: bytes
+
+    def __repr__(self) -> str:
+        # A key must not reach a log or a traceback through the generated representation.
+        return f"<Credentials, certificate of {len(self.certificate_pem)} bytes>"
+
+
+@dataclass(frozen=True)
+class WrittenFiles:
+    """Where `write_credentials` put the two halves."""
+
+    key: Path
+    certificate: Path
+
+
+class Description(TypedDict):
+    """What `describe` tells of a certificate: all of it text or lists of text, ready for JSON.
+
+    `role` is the organizational unit as it stands in the subject, or "" when there is none; times are ISO
+    8601, UTC.
+    """
+
+    subject: str
+    role: str
+    name: str
+    names: list[str]
+    not_before: str
+    not_after: str
+    fingerprint_sha256: str
+    issuer: str
+
+
+def create_authority(name: str, now: datetime, days: int = AUTHORITY_DAYS) -> Credentials:
+    """A new authority called `name`, valid for `days`. AuthorityError for a name or span it cannot take."""
+    _check_name(name)
+    not_before, not_after = _validity(now, days)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    certificate = (
+        _builder(subject, subject, key.public_key(), key.public_key(), not_before, not_after)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return _credentials(key, certificate)
+
+
+def issue(
+    authority: Credentials,
+    role: Role,
+    name: str,
+    alternative_names: Sequence[str],
+    now: datetime,
+    days: int = CREDENTIAL_DAYS,
+) -> Credentials:
+    """A key and a certificate for `name` in `role`, signed by `authority`.
+
+    `alternative_names` are further DNS names and IP addresses its holder is reached at; `name` itself is
+    added in front when it is one of these. The certificate never outlives its authority. Raises
+    AuthorityError.
+    """
+    if role not in ROLES:
+        raise AuthorityError(f"{role!r} is not a role; the roles are {', '.join(ROLES)}")
+    _check_name(name)
+    authority_key, authority_certificate = _open_authority(authority)
+    not_before, not_after = _validity(now, days)
+    if authority_certificate.not_valid_after_utc <= now:
+        raise AuthorityError(
+            f"the authority expired on {authority_certificate.not_valid_after_utc:%Y-%m-%d}; "
+            "make a new one in another directory with 'opengnsadmin tls init'"
+        )
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
+    builder = (
+        _builder(
+            subject,
+            authority_certificate.subject,
+            key.public_key(),
+            authority_key.public_key(),
+            max(not_before, authority_certificate.not_valid_before_utc),
+            min(not_after, authority_certificate.not_valid_after_utc),
+        )
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(_USAGES[role]), critical=False)
+    )
+    names = _general_names(name, alternative_names)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return _credentials(key, builder.sign(authority_key, hashes.SHA256()))
+
+
+def write_credentials(directory: Path, stem: str, credentials: Credentials) -> WrittenFiles:
+    """Write `stem.key` (mode 0600) and `stem.crt` into `directory`, which is made (mode 0700) when it is
+    missing.
+
+    Nothing that exists is ever overwritten. Raises AuthorityError, and then leaves no half of a pair behind.
+    """
+    files = WrittenFiles(directory / f"{stem}.key", directory / f"{stem}.crt")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if files.certificate.exists():
+            raise FileExistsError(files.certificate)
+        _write_new(files.key, credentials.key_pem, 0o600)
+        try:
+            _write_new(files.certificate, credentials.certificate_pem, 0o644)
+        except OSError:
+            files.key.unlink()
+            raise
+    except FileExistsError:
+        there = files.certificate if files.certificate.exists() else files.key
+        if there.exists():
+            raise AuthorityError(
+                f"{there} exists already and is not overwritten; "
+                "move it away, or name another directory with --directory"
+            ) from None
+        raise AuthorityError(f"{directory} is not a directory") from None
+    except OSError as error:
+        raise AuthorityError(f"cannot write to {directory}: {error.strerror}") from error
+    return files
+
+
+def describe(certificate_pem: bytes) -> Description:
+    """What the first certificate in `certificate_pem` says, for people. AuthorityError when there is none."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        names = names_of(certificate)
+    except ValueError:
+        raise AuthorityError("this is not a PEM certificate") from None
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "role": _attribute(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),
+        "name": _attribute(certificate.subject, NameOID.COMMON_NAME),
+        "names": names,
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "fingerprint_sha256": certificate.fingerprint(hashes.SHA256()).hex(":").upper(),
+        "issuer": certificate.issuer.rfc4514_string(),
+    }
+
+
+def names_of(certificate: x509.Certificate) -> list[str]:
+    """The DNS names, then the IP addresses, among the subject alternative names of `certificate`."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return [*names.get_values_for_type(x509.DNSName), *(str(address) for address in addresses)]
+
+
+def _attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
+    return ", ".join(str(attribute.value) for attribute in name.get_attributes_for_oid(oid))
+
+
+def _check_name(name: str) -> None:
+    if len(name) > NAME_LENGTH_MAX:
+        raise AuthorityError(f"the name {name!r} is longer than {NAME_LENGTH_MAX} characters")
+    if not _NAME.fullmatch(name):
+        raise AuthorityError(
+            f"{name!r} cannot be a name: use letters, digits and . _ @ : -, beginning with a letter or digit"
+        )
+
+
+def _validity(now: datetime, days: int) -> tuple[datetime, datetime]:
+    if now.tzinfo is None:
+        raise ValueError("now must carry its time zone")
+    if days < 1:
+        raise AuthorityError(f"a certificate must be valid for at least one day, not {days}")
+    try:
+        return now - CLOCK_SKEW, now + timedelta(days=days)
+    except OverflowError:
+        raise AuthorityError(f"{days} days from now is past the end of the calendar") from None
+
+
+def _general_names(name: str, alternative_names: Sequence[str]) -> list[x509.GeneralName]:
+    """`name` when it can be reached at, then all of `alternative_names`, each once."""
+    names: dict[x509.GeneralName, None] = {}
+    own = _general_name(name)
+    if own is not None:
+        names[own] = None
+    for alternative in alternative_names:
+        general = _general_name(alternative)
+        if general is None:
+            raise AuthorityError(
+                f"{alternative!r} is neither a DNS name nor an IP address (names outside ASCII: use the xn-- form)"
+            )
+        names[general] = None
+    return list(names)
+
+
+def _general_name(text: str) -> x509.GeneralName | None:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    labels = text.split(".")
+    # A last label of digits alone is a mistyped address, never a name (RFC 1123, section 2.1).
+    if len(text) > _DNS_NAME_LENGTH_MAX or labels[-1].isdigit():
+        return None
+    if not all(_DNS_LABEL.fullmatch(label) for label in labels):
+        return None
+    return x509.DNSName(text.lower())
+
+
+def _key_usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey,
+    not_before: datetime,
+    not_after: datetime,
+) -> x509.CertificateBuilder:
+    """What every certificate has. Strict verification asks for both key identifiers."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+    )
+
+
+def _open_authority(authority: Credentials) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    try:
+        key = serialization.load_pem_private_key(authority.key_pem, password=None)
+        certificate = x509.load_pem_x509_certificate(authority.certificate_pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise AuthorityError("the authority's files are damaged, or its key has a passphrase") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise AuthorityError("the authority's key is not the ECDSA key that 'opengnsadmin tls init' makes")
+    if key.public_key() != cast(ec.EllipticCurvePublicKey, certificate.public_key()):
+        raise AuthorityError("the authority's key and its certificate do not belong together")
+    return key, certificate
+
+
+def _credentials(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> Credentials:
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Credentials(key_pem, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError:
+        path.unlink()
+        raise

@@ -1,0 +1,71 @@
+"""Tell the administrators: once per incident, to the log and to a configured command.
+
+Which incident is open is a row of the catalogue; what is here only carries the news out of the process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from compass.model.catalogue import Catalogue
+from compass.model.rows import Alert, Change
+
+NEWS_MAX = 1_000
+"""Alerts waiting for the command; more are in the log only."""
+
+RunCommand = Callable[[bytes], Deferred[None]]
+"""Runs the configured command with JSON on its standard input; fails when it does."""
+
+
+class Alerts:
+    """One command at a time, in order."""
+
+    log = Logger()
+
+    def __init__(self, run_command: RunCommand | None) -> None:
+        self._run_command = run_command
+        self._news: deque[bytes] = deque()
+        self._running = False
+
+    def committed(self, change: Change, catalogue: Catalogue) -> None:
+        """An incident has begun or ended."""
+        alert = change.row
+        if not isinstance(alert, Alert):
+            return
+        event = "resolved" if change.removed else "opened"
+        if change.removed:
+            self.log.info("alert over: {text}", text=alert.text)
+        else:
+            self.log.warn("alert: {text}", text=alert.text)
+        if self._run_command is None:
+            return
+        if len(self._news) >= NEWS_MAX:
+            self.log.error("alert command is {n} alerts behind; this one is only here", n=NEWS_MAX)
+            return
+        news = {
+            "event": event,
+            "time": change.time,
+            "revision": change.revision,
+            **msgspec.to_builtins(alert),
+        }
+        self._news.append(msgspec.json.encode(news))
+        self._next()
+
+    def _next(self) -> None:
+        if self._running or not self._news or self._run_command is None:
+            return
+        self._running = True
+        self._run_command(self._news.popleft()).addErrback(self._failed).addBoth(self._finished)
+
+    def _failed(self, failure: Failure) -> None:
+        self.log.error("alert command failed: {why}", why=failure.getErrorMessage())
+
+    def _finished(self, _: object) -> None:
+        self._running = False
+        self._next()

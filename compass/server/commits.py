@@ -1,0 +1,175 @@
+"""Group commit: while one batch is being written, the next one gathers (opengnsp.md, "Promises", P1 and P2).
+
+A batch is decided on a draft of the catalogue, written in one transaction that is fenced on the revision, and only
+then becomes the catalogue that everybody reads; only then are notices pushed and replies given. When another server
+committed in between, its changes are applied and the batch is decided again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from compass.model.catalogue import Catalogue
+from compass.model.decide import decide
+from compass.model.draft import Asker, Decision
+from compass.model.replies import Refusal, Reply, SecurityEntry
+from compass.model.requests import Undecided
+from compass.model.rows import Change
+from compass.model.storage import Conflict, Storage, StoreUnavailable
+
+BATCH_MAX = 512
+"""Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
+WAITING_MAX = 20_000
+"""Requests waiting for a transaction; one more is refused as busy. At 10,000 a second that is two seconds."""
+CATCH_UP_MAX = 10_000
+"""Changes of other servers that are read at once."""
+
+InDatabase = Callable[..., Deferred[Any]]
+"""Runs a function on the one database thread."""
+
+
+class Commits:
+    """The catalogue as committed, and the only way to change it."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        storage: Storage,
+        in_database: InDatabase,
+        now: Callable[[], float],
+        token: Callable[[], str],
+        committed: Callable[[Change, Catalogue], None],
+    ) -> None:
+        """`committed` is called for each change, with the catalogue after it, before the replies of its batch."""
+        self.catalogue = catalogue
+        self.available = True
+        """Whether the store answered the last time."""
+        self._storage = storage
+        self._in_database = in_database
+        self._now = now
+        self._token = token
+        self._committed = committed
+        self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
+        self._notes: list[SecurityEntry] = []
+        self._running = False
+        self._after_batch: list[Deferred[None]] = []
+
+    def submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
+        """The reply, once what it says is on disk; or a refusal, also when the store cannot be written."""
+        answered: Deferred[Reply] = Deferred()
+        if len(self._waiting) >= WAITING_MAX:
+            answered.callback(Refusal("busy", f"{WAITING_MAX} requests wait for the store", retry_after_seconds=1.0))
+            return answered
+        self._waiting.append((request, asker, answered))
+        self._wake()
+        return answered
+
+    def note(self, entry: SecurityEntry) -> None:
+        """Write an entry of the security log with the next batch."""
+        self._notes.append(entry)
+        self._wake()
+
+    def next_batch(self) -> Deferred[None]:
+        """Fires when something has been written."""
+        written: Deferred[None] = Deferred()
+        self._after_batch.append(written)
+        return written
+
+    def _wake(self) -> None:
+        if not self._running:
+            self._running = True
+            Deferred.fromCoroutine(self._run()).addErrback(self._broken)
+
+    def _broken(self, failure: Any) -> None:
+        self.log.failure("the commit loop failed; its batch is lost to its askers", failure)
+        self._running = False
+        if self._waiting:
+            self._wake()
+
+    async def _run(self) -> None:
+        while self._waiting or self._notes:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+            notes, self._notes = self._notes, []
+            try:
+                decisions = await self._write(batch, notes)
+            except StoreUnavailable as error:
+                self._unavailable(str(error))
+                refusal = Refusal("store-unavailable", f"the store cannot be written: {error}", retry_after_seconds=1.0)
+                for _, _, answered in batch:
+                    answered.callback(refusal)
+            except BaseException:
+                for _, _, answered in batch:
+                    answered.callback(Refusal("store-unavailable", "the server failed; its log says how"))
+                raise
+            else:
+                for (_, _, answered), decision in zip(batch, decisions, strict=True):
+                    answered.callback(decision.reply)
+                waiters, self._after_batch = self._after_batch, []
+                for waiter in waiters:
+                    if not waiter.called:
+                        waiter.callback(None)
+        self._running = False
+
+    async def _write(
+        self, batch: list[tuple[Undecided, Asker, Deferred[Reply]]], notes: list[SecurityEntry]
+    ) -> list[Decision]:
+        """Decide and commit, again after each conflict. Raises StoreUnavailable when nothing of it is in the store."""
+        while True:
+            decisions = self._decide(batch)
+            changes = [change for decision in decisions for change in decision.changes]
+            security = [*notes, *(decision.security for decision in decisions if decision.security)]
+            administration = [decision.administration for decision in decisions if decision.administration]
+            if not changes and not security and not administration:
+                return decisions
+            try:
+                await self._in_database(
+                    self._storage.commit, self.catalogue.revision, changes, security, administration
+                )
+            except Conflict:
+                await self._catch_up()
+                continue
+            except StoreUnavailable:
+                # Whether the transaction got through is known only by looking.
+                missed = await self._in_database(self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX)
+                if missed[: len(changes)] != changes or not changes:
+                    self._publish(missed)
+                    raise
+                self._publish(missed)
+                return decisions
+            self.available = True
+            self._publish(changes)
+            return decisions
+
+    def _decide(self, batch: list[tuple[Undecided, Asker, Deferred[Reply]]]) -> list[Decision]:
+        draft = self.catalogue
+        decisions = []
+        for request, asker, _ in batch:
+            decision = decide(draft, request, asker, self._now(), self._token())
+            draft = decision.catalogue
+            decisions.append(decision)
+        return decisions
+
+    async def _catch_up(self) -> None:
+        """Apply what other servers committed."""
+        while True:
+            missed = await self._in_database(self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX)
+            self._publish(missed)
+            if len(missed) < CATCH_UP_MAX:
+                return
+
+    def _publish(self, changes: list[Change]) -> None:
+        for change in changes:
+            self.catalogue = self.catalogue.apply(change)
+            self._committed(change, self.catalogue)
+
+    def _unavailable(self, why: str) -> None:
+        if self.available:
+            self.log.error("the store cannot be written: {why}", why=why)
+        self.available = False

@@ -1,0 +1,296 @@
+"""The name server: composes the commit loop, push, sessions, dialler and failure desk, and routes each request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from compass.model.administration import parsed_host
+from compass.model.catalogue import Catalogue, catalogue_of
+from compass.model.decide import answer, permit
+from compass.model.draft import Asker, Refused, problem_code
+from compass.model.interest import interest, snapshot
+from compass.model.names import NameProblem, category_of
+from compass.model.ports import Clock, Timer
+from compass.model.replies import Lags, LogEntries, Refusal, Reply, SecurityEntry, ServerStatus, Watching
+from compass.model.requests import Attend, Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Watch
+from compass.model.rows import Change, Host
+from compass.model.storage import Loaded, Storage, StoreUnavailable
+from compass.server.alerts import Alerts, RunCommand
+from compass.server.commits import Commits, InDatabase
+from compass.server.dialler import Dialler
+from compass.server.failures import FailureDesk, Probe
+from compass.server.push import TAIL_MAX, Push
+from compass.server.sessions import PeerOf, Session
+from compass.wire import limits
+from compass.wire.messages import Acknowledge
+
+SESSIONS_MAX = 20_000
+"""Connections at once: 10,000 hosts, each with one that is ending and one that is new."""
+LOG_ENTRIES_MAX = 10_000
+"""Entries in one answer to read-log."""
+TRIM_EVERY_SECONDS = 600.0
+"""How often the logs are cut to their configured length."""
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What assembly hands to a name server."""
+
+    clock: Clock
+    now: Callable[[], float]
+    token: Callable[[], str]
+    storage: Storage
+    in_database: InDatabase
+    peer_of: PeerOf
+    probe: Probe
+    connect: Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]
+    """Connects to a host's Update listener: name, address, port, and what makes the session."""
+    run_command: RunCommand | None = None
+    keep_updates: int = 1_000_000
+    keep_others: int = 100_000
+
+
+class NameServer(Factory):
+    """One server; also the factory of its sessions."""
+
+    log = Logger()
+    noisy = False
+
+    def __init__(self, name: str, software: str, parts: Parts) -> None:
+        self.name = name
+        self.software = software
+        self._parts = parts
+        self._sessions: set[Session] = set()
+        self._loaded: Loaded | None = None
+        self._commits: Commits | None = None
+        self._trim: Timer | None = None
+        self._started_at = 0.0
+        self._system = Asker("server", name, "")
+
+    async def start(self) -> None:
+        """Load the catalogue; until then every session is told to come back (P5). Raises StoreUnavailable."""
+        parts = self._parts
+        loaded: Loaded = await parts.in_database(parts.storage.load)
+        catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
+        after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
+        recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
+        self._loaded = loaded
+        self._started_at = parts.now()
+        commits = Commits(catalogue, parts.storage, parts.in_database, parts.now, parts.token, self._committed)
+        self._push = Push(catalogue, self._reach_absent)
+        self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
+        self._desk = FailureDesk(parts.clock, parts.probe, commits.submit, self.name)
+        self._alerts = Alerts(parts.run_command)
+        self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
+        self._commits = commits
+        self._desk.start(catalogue)
+        self._dialler.start()
+        self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
+        self.log.info(
+            "{name} serves store {store} at revision {revision}",
+            name=self.name,
+            store=loaded.store,
+            revision=loaded.revision,
+        )
+
+    def stop(self) -> None:
+        """End every session and every timer. What was answered is on disk; the rest was not answered."""
+        if self._commits is not None:
+            self._desk.stop()
+            self._dialler.stop()
+        if self._trim is not None and self._trim.active():
+            self._trim.cancel()
+        for session in list(self._sessions):
+            session.goodbye("the server stops", retry_after_seconds=0.5)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """As committed."""
+        return self.commits.catalogue
+
+    @property
+    def commits(self) -> Commits:
+        """The commit loop, once started."""
+        assert self._commits is not None, "the server has not started"
+        return self._commits
+
+    # The factory of sessions.
+
+    def buildProtocol(self, address: IAddress | None) -> Session | None:
+        """A session for a new connection, or None when there are too many."""
+        if len(self._sessions) >= SESSIONS_MAX:
+            self.log.warn("connection from {address} refused: {n} sessions", address=address, n=SESSIONS_MAX)
+            return None
+        return Session(self, self._parts.clock, self._parts.now, self._parts.peer_of)
+
+    # What a session needs of us (sessions.Desk).
+
+    def ready(self) -> tuple[str, int] | None:
+        """The store and its revision, once the catalogue is complete."""
+        if self._loaded is None or self._commits is None:
+            return None
+        return self._loaded.store, self._commits.catalogue.revision
+
+    def opened(self, session: Session) -> None:
+        """Count it."""
+        self._sessions.add(session)
+
+    def closed(self, session: Session) -> None:
+        """Forget it, and see whether its host must be dialled."""
+        self._sessions.discard(session)
+        if session.host and self._push.session_of(session.host) is session:
+            self._push.unsubscribe(session)
+            self._dialler.ended(session.host)
+
+    def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
+        """Note how far a host is; one that tells of a gap will watch again."""
+        if session.host:
+            self._push.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status == "gap")
+
+    def note(self, entry: SecurityEntry) -> None:
+        """Into the security log, when there is a store yet."""
+        if self._commits is not None:
+            self._commits.note(entry)
+
+    def ask(self, session: Session, request: Request) -> Deferred[Reply]:
+        """Route a request to where it is answered."""
+        commits = self.commits
+        match request:
+            case Pull() | Fetch() | Impact():
+                decision = answer(commits.catalogue, request, session.asker, self._parts.now())
+                if decision.security is not None:
+                    commits.note(decision.security)
+                return succeed(decision.reply)
+            case Watch() | ReadLog() | Status() | Lag():
+                refused = permit(commits.catalogue, request, session.asker, self._parts.now())
+                if refused is not None:
+                    if refused.security is not None:
+                        commits.note(refused.security)
+                    return succeed(refused.reply)
+                return Deferred.fromCoroutine(self._answer(session, request))
+            case _:
+                return commits.submit(request, session.asker)
+
+    async def _answer(self, session: Session, request: Watch | ReadLog | Status | Lag) -> Reply:
+        match request:
+            case Watch():
+                return await self._watch(session, request)
+            case ReadLog():
+                return await self._read_log(request)
+            case Status():
+                return self._status()
+            case Lag():
+                return Lags(self.catalogue.revision, self._push.lag(self.catalogue.hosts.values()))
+
+    async def _watch(self, session: Session, request: Watch) -> Reply:
+        """Remember what the host watches, then subscribe and answer in one step, so that no notice falls between."""
+        try:
+            host = parsed_host(Host(session.asker.name, request.update_address, request.update_port, request.services))
+        except Refused as refused:
+            return refused.refusal
+        except NameProblem as problem:
+            return Refusal(problem_code(problem), str(problem))
+        attend = Attend(host.name, host.services, host.update_address, host.update_port)
+        attended = await self.commits.submit(attend, self._system)
+        if isinstance(attended, Refusal) and attended.code != "store-unavailable":
+            return attended
+        if not session.connected:
+            return Refusal("unreachable", "the session ended meanwhile")
+        catalogue = self.catalogue
+        since = request.since if request.store == self._store else -1
+        categories = frozenset(category_of(service) for service in host.services)
+        missed = self._push.missed(categories, since)
+        self._push.acknowledged(host.name, 0 if missed is None else since)
+        session.watch(host.services, missed or [])
+        replaced = self._push.subscribe(session)
+        if replaced is not None and replaced is not session:
+            cast(Session, replaced).goodbye("replaced by a newer session of this host")
+        unknown = tuple(service for service in host.services if catalogue.service(service) is None)
+        part = snapshot(catalogue, interest(catalogue, host.services)) if missed is None else None
+        return Watching(self._store, catalogue.revision, part, unknown)
+
+    async def _read_log(self, request: ReadLog) -> Reply:
+        """Entries of a log; when there are none yet, wait for the next batch as long as was asked."""
+        clock = self._parts.clock
+        until = clock.seconds() + min(max(request.wait_seconds, 0.0), limits.LOG_WAIT_SECONDS_MAX)
+        limit = max(1, min(request.limit, LOG_ENTRIES_MAX))
+        last = max(0, min(request.last, LOG_ENTRIES_MAX))
+        while True:
+            written = self.commits.next_batch()
+            try:
+                entries, floor = await self._parts.in_database(
+                    self._parts.storage.read_log, request.log, request.after, limit, last
+                )
+            except StoreUnavailable as error:
+                return Refusal("store-unavailable", f"the log cannot be read: {error}", retry_after_seconds=1.0)
+            left = until - clock.seconds()
+            if entries or left <= 0:
+                written.cancel()
+                return LogEntries(tuple(entries), floor)
+            try:
+                await written.addTimeout(left, cast(Any, clock))
+            except TimeoutError:
+                return LogEntries((), floor)
+
+    def _status(self) -> ServerStatus:
+        catalogue = self.catalogue
+        listeners = [row for peers in catalogue.listeners.values() for row in peers.values()]
+        return ServerStatus(
+            server=self.name,
+            software=self.software,
+            store=self._store,
+            revision=catalogue.revision,
+            started_at=self._started_at,
+            sessions=len(self._sessions),
+            watching=self._push.watching,
+            counts={
+                "category": len(catalogue.categories),
+                "service": sum(map(len, catalogue.services.values())),
+                "listener": len(listeners),
+                "dependency": sum(map(len, catalogue.needs.values())),
+                "credential": sum(map(len, catalogue.credentials.values())),
+                "host": len(catalogue.hosts),
+            },
+            states=dict(Counter(row.state for row in listeners)),
+            alerts=tuple(row for _, row in sorted((row.opened_at, row) for row in catalogue.alerts.values())),
+            engine=self._parts.storage.engine,
+        )
+
+    # What follows a commit.
+
+    def _committed(self, change: Change, catalogue: Catalogue) -> None:
+        self._push.committed(change, catalogue)
+        self._desk.committed(change, catalogue)
+        self._alerts.committed(change, catalogue)
+        if isinstance(change.row, Host) and change.row.barred:
+            for session in [s for s in self._sessions if s.asker.role == "host" and s.asker.name == change.row.name]:
+                session.goodbye("an administrator has barred this host", retry_after_seconds=60.0)
+
+    def _reach_absent(self, told: frozenset[str]) -> None:
+        self._dialler.told(told)
+
+    def _dial(self, host: str, address: str, port: int) -> Deferred[Session]:
+        parts = self._parts
+
+        def session() -> Session:
+            return Session(self, parts.clock, parts.now, parts.peer_of, dialled=host)
+
+        return parts.connect(host, address, port, session)
+
+    def _trim_logs(self) -> None:
+        parts = self._parts
+        trimmed = parts.in_database(parts.storage.trim, parts.keep_updates, parts.keep_others)
+        trimmed.addErrback(lambda failure: self.log.warn("logs not trimmed: {why}", why=failure.getErrorMessage()))
+        self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
+
+    @property
+    def _store(self) -> str:
+        assert self._loaded is not None, "the server has not started"
+        return self._loaded.store

@@ -1,0 +1,180 @@
+"""Push: each change is encoded once and written to the sessions of exactly those who depend on it (P3).
+
+The tail keeps the newest notices as encoded, so that a host which comes back resumes from its revision instead of
+reading everything again. `Progress` is what each host has acknowledged (P12).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import msgspec
+
+from compass.model.catalogue import Catalogue
+from compass.model.interest import audience, widening
+from compass.model.names import category_of
+from compass.model.replies import HostLag
+from compass.model.rows import Category, Change, Dependency, Host
+from compass.wire.frames import frame
+from compass.wire.messages import Bookmark, Notice, encode
+
+TAIL_MAX = 20_000
+"""Notices kept in memory for resuming: some 4 MB. Whoever has missed more reads a snapshot."""
+REPLAY_MAX = 2_000
+"""Notices replayed to one host; for more a snapshot is the smaller answer."""
+BOOKMARK_EVERY = 5_000
+"""Revisions between bookmarks, which keep the quiet hosts inside the tail."""
+
+
+class Subscriber(Protocol):
+    """A session that watches."""
+
+    host: str
+    categories: frozenset[str]
+
+    def deliver(self, encoded: bytes, revision: int) -> None:
+        """Write a notice."""
+
+    def deliver_bookmark(self, encoded: bytes) -> None:
+        """Write a bookmark."""
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    revision: int
+    told: frozenset[str]
+    encoded: bytes
+
+
+class Push:
+    """Who watches what, and what was sent lately."""
+
+    def __init__(self, catalogue: Catalogue, absent: Callable[[frozenset[str]], None]) -> None:
+        """`absent` is told the member categories of each notice, to reach hosts without a session."""
+        self._watchers: dict[str, set[Subscriber]] = {}
+        self._sessions: dict[str, Subscriber] = {}
+        self._tail: deque[_Sent] = deque()
+        self._complete_after = catalogue.revision
+        """The tail has every notice after this revision."""
+        self._revision = catalogue.revision
+        self._acknowledged: dict[str, int] = {}
+        self._gaps: set[str] = set()
+        self._absent = absent
+
+    def recall(self, changes: Iterable[Change], catalogue: Catalogue) -> None:
+        """Fill the tail at start from the log's newest changes, oldest first; `catalogue` is the one after them.
+
+        Audiences are known only back to the last change of a dependency or backup, so the tail begins there.
+        """
+        for number, change in enumerate(changes):
+            if number == 0:
+                self._complete_after = change.revision - 1
+            if isinstance(change.row, Dependency | Category):
+                self._tail.clear()
+                self._complete_after = change.revision
+                continue
+            told = audience(catalogue, change.row)
+            if told:
+                self._keep(_Sent(change.revision, told, frame(encode(Notice(change)))))
+
+    def committed(self, change: Change, catalogue: Catalogue) -> None:
+        """Tell a change to whoever depends on it; `catalogue` is the one after it."""
+        self._revision = change.revision
+        told = audience(catalogue, change.row)
+        if told:
+            encoded = frame(encode(Notice(change, widening(catalogue, change))))
+            self._keep(_Sent(change.revision, told, encoded))
+            for subscriber in self._subscribers(told):
+                subscriber.deliver(encoded, change.revision)
+            self._absent(told)
+        if change.revision % BOOKMARK_EVERY == 0:
+            bookmark = frame(encode(Bookmark(change.revision)))
+            for subscriber in list(self._sessions.values()):
+                subscriber.deliver_bookmark(bookmark)
+
+    def subscribe(self, subscriber: Subscriber) -> Subscriber | None:
+        """Push to it from now on. Gives the session of the same host that it replaces."""
+        replaced = self._sessions.get(subscriber.host)
+        if replaced is not None:
+            self.unsubscribe(replaced)
+        self._sessions[subscriber.host] = subscriber
+        for category in subscriber.categories:
+            self._watchers.setdefault(category, set()).add(subscriber)
+        return replaced
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Push to it no more."""
+        if self._sessions.get(subscriber.host) is not subscriber:
+            return
+        del self._sessions[subscriber.host]
+        for category in subscriber.categories:
+            watchers = self._watchers[category]
+            watchers.discard(subscriber)
+            if not watchers:
+                del self._watchers[category]
+
+    def missed(self, categories: frozenset[str], since: int) -> list[tuple[int, bytes]] | None:
+        """The notices after `since` for these member categories, or None when only a snapshot can tell."""
+        if not self._complete_after <= since <= self._revision:
+            return None
+        found = []
+        for sent in reversed(self._tail):
+            if sent.revision <= since:
+                break
+            if sent.told & categories:
+                found.append((sent.revision, sent.encoded))
+                if len(found) > REPLAY_MAX:
+                    return None
+        found.reverse()
+        return found
+
+    def acknowledged(self, host: str, revision: int, *, gap: bool = False) -> None:
+        """A host holds everything up to `revision`."""
+        self._acknowledged[host] = max(revision, 0 if gap else self._acknowledged.get(host, 0))
+        (self._gaps.add if gap else self._gaps.discard)(host)
+
+    def behind(self, host: Host) -> bool:
+        """Whether there may be a notice that the host does not hold."""
+        return self._pending(host) != 0
+
+    def _pending(self, host: Host) -> int | None:
+        """Notices that the host has not acknowledged; None when that is not known or too long ago."""
+        at = self._acknowledged.get(host.name)
+        if at is None:
+            return None
+        missed = self.missed(frozenset(category_of(service) for service in host.services), at)
+        return None if missed is None else len(missed)
+
+    def lag(self, hosts: Iterable[Host]) -> tuple[HostLag, ...]:
+        """Which host holds which revision."""
+        return tuple(self._lag_of(host) for host in sorted(hosts, key=lambda host: host.name))
+
+    def _lag_of(self, host: Host) -> HostLag:
+        pending = self._pending(host)
+        status = "gap" if host.name in self._gaps else "unknown" if pending is None else "ok"
+        return HostLag(
+            host=host.name,
+            session=host.name in self._sessions,
+            acknowledged=self._acknowledged.get(host.name, 0),
+            pending=pending or 0,
+            status=status,
+        )
+
+    def session_of(self, host: str) -> Subscriber | None:
+        """The watching session of a host."""
+        return self._sessions.get(host)
+
+    @property
+    def watching(self) -> int:
+        """Hosts with a watching session."""
+        return len(self._sessions)
+
+    def _subscribers(self, told: frozenset[str]) -> list[Subscriber]:
+        sets = [self._watchers[category] for category in told if category in self._watchers]
+        return list(sets[0] if len(sets) == 1 else set().union(*sets))
+
+    def _keep(self, sent: _Sent) -> None:
+        self._tail.append(sent)
+        if len(self._tail) > TAIL_MAX:
+            self._complete_after = self._tail.popleft().revision

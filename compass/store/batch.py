@@ -1,0 +1,79 @@
+"""What a batch of changes comes to in the tables: one write per row at most, whatever happened to it in between.
+
+The log keeps every change; the tables need only the last one of each row. So the rows are grouped by table, and
+within a table the last change of a key wins: set then removed is a removal, removed then set is an update in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import msgspec
+
+from compass.model.catalogue import topic_of
+from compass.model.rows import Category, Change, Credential, Row, Service, key_of
+from compass.store.records import TABLES, Record, record_of, update_record
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Records to write, ready for `executemany`."""
+
+    removed: dict[type[Row], list[Record]]
+    """Keys of rows to delete, children before parents."""
+    set: dict[type[Row], list[Record]]
+    """Rows to insert or update, parents before children."""
+    categories: list[Record]
+    """New revisions of categories (`topic`, `at`) that are not themselves in the batch."""
+    services: list[Record]
+    """Likewise of services."""
+    log: list[Record]
+
+
+def batch_of(changes: Sequence[Change]) -> Batch:
+    """The batch for changes in the order of their revisions."""
+    last: dict[type[Row], dict[Hashable, Change]] = {kind: {} for kind in TABLES}
+    topics: dict[str, int] = {}
+    for change in changes:
+        row = change.row
+        last[type(row)][_key(row)] = change
+        if topic := topic_of(row):
+            topics[topic] = change.revision
+        if isinstance(row, Service):
+            topics[row.id] = change.revision
+    moved = [
+        {"topic": topic, "at": at}
+        for topic, at in topics.items()
+        if topic not in last[Service] and topic not in last[Category]
+    ]
+    return Batch(
+        removed={kind: keys for kind in reversed(TABLES) if (keys := _removed(kind, last[kind]))},
+        set={kind: records for kind in TABLES if (records := _set(last[kind], topics))},
+        categories=[record for record in moved if "." not in record["topic"]],
+        services=[record for record in moved if "." in record["topic"]],
+        log=[update_record(change) for change in changes],
+    )
+
+
+def _key(row: Row) -> Hashable:
+    """The primary key. A credential's id is only the beginning of a digest: unique within its service."""
+    return (row.service, row.id) if isinstance(row, Credential) else key_of(row)
+
+
+def _removed(kind: type[Row], last: dict[Hashable, Change]) -> list[Record]:
+    gone = [record_of(change.row) for change in last.values() if change.removed]
+    columns = [column.name for column in TABLES[kind].primary_key]
+    return [{name: record[name] for name in columns} for record in gone]
+
+
+def _set(last: dict[Hashable, Change], topics: dict[str, int]) -> list[Record]:
+    records = []
+    for change in last.values():
+        if change.removed:
+            continue
+        record, row = record_of(change.row), change.row
+        if isinstance(row, Category):
+            record["revision"] = topics[row.name]
+        elif isinstance(row, Service):
+            record["revision"] = topics[row.id]
+        records.append(record)
+    return records

@@ -1,0 +1,144 @@
+"""From a URL to an engine: where the database is, who may read it, and how durable a commit is (P1)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from compass.model.storage import StoreUnavailable
+from compass.store.errors import StoreUnusable
+
+BUSY_SECONDS = 5
+"""How long a transaction waits for another server's before it gives up: far longer than any takes."""
+CONNECT_SECONDS = 5
+"""How long a PostgreSQL server may take to let us in; then the next one of the URL is tried."""
+SILENCE_MILLISECONDS = 10_000
+"""A PostgreSQL server whose machine is gone is noticed after so long, instead of after TCP's quarter of an hour."""
+WRITES = "compass_writes"
+"""Execution option: the transaction writes, so it takes SQLite's lock when it begins (and never upgrades one)."""
+
+_POSTGRESQL = {
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": SILENCE_MILLISECONDS,
+    "application_name": "opengnssd",
+    # The second keeps a server that hangs in a transaction from holding all others up.
+    "options": f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout=60s",
+}
+
+_SQLITE_ADVICE = {
+    "SQLITE_FULL": "free some space on its file system",
+    "SQLITE_BUSY": f"another process has held it for more than {BUSY_SECONDS} s",
+    "SQLITE_READONLY": "let this user write the file and its directory",
+    "SQLITE_CANTOPEN": "let this user read and write the file and its directory",
+    "SQLITE_IOERR": "look at its disk and file system",
+    "SQLITE_NOTADB": "the file is no SQLite database; name another one, or move this one away",
+    "SQLITE_CORRUPT": "the file is damaged; restore a backup",
+}
+
+
+def parse_url(text: str) -> URL:
+    """A store's URL; raises StoreUnusable when it is none."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        url = URL.create("unknown")
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise StoreUnusable("a store's URL is sqlite:///path/to/file or postgresql://user@host/database")
+    return url
+
+
+def file_of(url: URL) -> Path | None:
+    """The file of a SQLite store; None for one in memory and for PostgreSQL."""
+    in_memory = url.database in (None, "", ":memory:")
+    return None if url.drivername != "sqlite" or in_memory else Path(str(url.database))
+
+
+def shown(url: URL) -> str:
+    """What to call the store in messages: its file, or its URL without the password."""
+    return str(file_of(url) or url.render_as_string(hide_password=True))
+
+
+def prepare_file(path: Path, *, create: bool) -> None:
+    """Make sure that a SQLite file is there and only ours (mode 0600), or raise StoreUnusable saying what is wrong."""
+    directory = path.absolute().parent
+    if path.is_dir():
+        raise StoreUnusable(f"{path} is a directory; name a file in it")
+    if not directory.is_dir():
+        raise StoreUnusable(f"{path}: there is no directory {directory}; create it")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StoreUnusable(
+            f"{path}: this user cannot write the directory {directory}, where SQLite keeps files beside the database"
+        )
+    try:
+        if path.exists():
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+        elif create:
+            path.touch(mode=0o600, exist_ok=True)
+        else:
+            raise StoreUnusable(f"{path} does not exist")
+    except OSError as error:
+        raise StoreUnusable(f"{path}: {error.strerror}") from error
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnusable(f"{path}: this user cannot read and write it")
+
+
+def engine_for(url: URL) -> Engine:
+    """An engine with one connection, for one thread at a time. Nothing is opened yet."""
+    if url.drivername == "sqlite":
+        in_memory: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+        alone: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
+        engine = create_engine(url, **(alone if file_of(url) else in_memory))
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
+    event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # Python's driver would begin transactions late and of the wrong kind; `_begin_sqlite` begins them.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_SECONDS * 1000}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _prepare_postgresql(connection: Any, _: Any) -> None:
+    """A database set up to answer before its disk has it would break P1; stricter settings than `on` stay."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        if cursor.fetchone()[0] == "off":
+            cursor.execute("SET synchronous_commit = on")
+    connection.commit()
+
+
+def unavailable(url: URL, error: SQLAlchemyError) -> StoreUnavailable:
+    """What SQLAlchemy raised, as the port's exception: which store, what happened, what to do."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    name = getattr(cause, "sqlite_errorname", "")
+    advice = next((text for prefix, text in _SQLITE_ADVICE.items() if name.startswith(prefix)), "")
+    kind = StoreUnusable if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) else StoreUnavailable
+    return kind(f"{shown(url)}: {reason}" + (f"; {advice}" if advice else ""))

@@ -1,0 +1,150 @@
+"""Rows and log entries as records of the tables, and back. Pure: neither direction touches a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+from sqlalchemy import Table
+
+from compass.model.names import category_of
+from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry, UpdateEntry
+from compass.model.rows import (
+    Alert,
+    Category,
+    Change,
+    Credential,
+    Dependency,
+    Host,
+    Listener,
+    Policy,
+    Row,
+    Service,
+)
+from compass.store import schema
+
+Record: TypeAlias = dict[str, Any]
+
+TABLES: dict[type[Row], Table] = {
+    Category: schema.category,
+    Service: schema.service,
+    Dependency: schema.dependency,
+    Listener: schema.listener,
+    Credential: schema.credential,
+    Host: schema.host,
+    Alert: schema.alert,
+}
+"""Parents first, as foreign keys want it: rows are set in this order and removed in the opposite one."""
+
+_encode = msgspec.json.Encoder().encode
+_policy = msgspec.json.Decoder(Policy).decode
+_metadata = msgspec.json.Decoder(dict[str, str]).decode
+_services = msgspec.json.Decoder(tuple[str, ...]).decode
+change_from = msgspec.json.Decoder(Change).decode
+"""The change that a text of the update log holds."""
+
+
+def text_of(value: Any) -> str:
+    """JSON for a text column."""
+    return _encode(value).decode()
+
+
+def record_of(row: Row) -> Record:
+    """The columns of a row's table, but for the topic's revision."""
+    match row:
+        case Listener():
+            return {
+                "service": row.service,
+                "address": row.address,
+                "port": row.port,
+                "state": row.state,
+                "changed_at": row.changed_at,
+                "epoch": row.epoch,
+                "host": row.host,
+                "weight": row.weight,
+                "metadata": text_of(row.metadata),
+                "cause": row.cause,
+            }
+        case Category():
+            return {"name": row.name, "backup": row.backup or None, "policy": text_of(row.policy)}
+        case Service():
+            return {"id": row.id, "category": category_of(row.id)}
+        case Host():
+            return {**msgspec.structs.asdict(row), "services": text_of(row.services)}
+        case Dependency() | Credential() | Alert():
+            return msgspec.structs.asdict(row)
+
+
+def rows_from(kind: type[Row], records: Iterable[Sequence[Any]]) -> list[Row]:
+    """The rows of one table; each record in the order of the struct's fields."""
+    build: Callable[..., Row] = _BUILDERS.get(kind, kind)
+    return [build(*record) for record in records]
+
+
+def _category(name: str, backup: str | None, policy: str) -> Category:
+    return Category(name, backup or "", _policy(policy))
+
+
+def _listener(
+    service: str,
+    address: str,
+    port: int,
+    state: Any,
+    changed_at: float,
+    epoch: int,
+    host: str,
+    weight: int,
+    metadata: str,
+    cause: str,
+) -> Listener:
+    return Listener(service, address, port, state, changed_at, epoch, host, weight, _metadata(metadata), cause)
+
+
+def _host(name: str, update_address: str, update_port: int, services: str, barred: bool) -> Host:
+    return Host(name, update_address, update_port, _services(services), barred)
+
+
+_BUILDERS: dict[type[Row], Callable[..., Row]] = {Category: _category, Listener: _listener, Host: _host}
+
+
+def update_record(change: Change) -> Record:
+    """A change as a record of the update log."""
+    row = change.row
+    listener = isinstance(row, Listener)
+    return {
+        "revision": change.revision,
+        "time": change.time,
+        "operation": change.operation,
+        "subject": _subject(row),
+        "address": row.address if listener else "",
+        "port": row.port if listener else 0,
+        "state": "removed" if change.removed else row.state if listener else "",
+        "previous": change.previous,
+        "change": text_of(change),
+    }
+
+
+def _subject(row: Row) -> str:
+    match row:
+        case Listener() | Credential():
+            return row.service
+        case Dependency():
+            return f"{row.category} {row.on}"
+        case Category() | Host():
+            return row.name
+        case Service() | Alert():
+            return row.id
+
+
+def entry_records(entries: Sequence[SecurityEntry] | Sequence[AdministrationEntry], last: int) -> list[Record]:
+    """Entries as records of their log, numbered so that the last one has the number `last`."""
+    first = last - len(entries) + 1
+    return [{**msgspec.structs.asdict(entry), "number": number} for number, entry in enumerate(entries, start=first)]
+
+
+def update_entry(
+    number: int, time: float, operation: str, subject: str, address: str, port: int, state: str, change: str
+) -> LogEntry:
+    """A record of the update log as an administrator reads it."""
+    return UpdateEntry(number, time, operation, subject, address, port, state, change_from(change))

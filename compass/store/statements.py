@@ -1,0 +1,103 @@
+"""Every SQL statement of the running store, built once per dialect, cached by identity."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from sqlalchemy import Delete, Insert, Select, Table, Update, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from compass.model.rows import Row
+from compass.store import schema
+from compass.store.records import TABLES
+
+Log: TypeAlias = Literal["updates", "security", "administration"]
+
+LOGS: dict[Log, Table] = {
+    "updates": schema.update_log,
+    "security": schema.security_log,
+    "administration": schema.administration_log,
+}
+
+_clock = schema.clock.c
+_counted = {
+    "security": _clock.security + bindparam("securities"),
+    "administration": _clock.administration + bindparam("administrations"),
+}
+COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _clock.administration)
+"""Number new entries of the two other logs. The row stays locked until the commit: numbers are in its order."""
+FENCE: Any = COUNT.values(revision=bindparam("reached")).where(_clock.revision == bindparam("expected"))
+"""The same, and move the clock on; hits no row when another server has moved it."""
+CLOCK = select(schema.clock)
+CLOCK_LOCKED = select(schema.clock).with_for_update()
+"""Waits for whoever is writing (on SQLite the transaction itself does)."""
+
+
+def key_column(log: Log) -> Any:
+    """The column that numbers the entries of a log."""
+    return next(iter(LOGS[log].primary_key))
+
+
+def floor(log: Log) -> Select[Any]:
+    """The oldest number still in a log; NULL when it is empty."""
+    return select(func.min(key_column(log)))
+
+
+def _entries(log: Log) -> Select[Any]:
+    """The columns of the log in the order of the entry's fields."""
+    columns = [column for column in LOGS[log].c if column is not schema.update_log.c.previous]
+    return select(*columns).limit(bindparam("most"))
+
+
+AFTER: dict[Log, Select[Any]] = {
+    log: _entries(log).where(key_column(log) > bindparam("after")).order_by(key_column(log)) for log in LOGS
+}
+LATEST: dict[Log, Select[Any]] = {log: _entries(log).order_by(key_column(log).desc()) for log in LOGS}
+TRIM: dict[Log, Delete] = {log: delete(LOGS[log]).where(key_column(log) <= bindparam("gone")) for log in LOGS}
+INSERT: dict[Log, Insert] = {log: insert(LOGS[log]) for log in LOGS}
+
+CHANGES = (
+    select(schema.update_log.c.revision, schema.update_log.c.change)
+    .where(schema.update_log.c.revision > bindparam("after"))
+    .order_by(schema.update_log.c.revision)
+    .limit(bindparam("most"))
+)
+
+ALL: dict[type[Row], Select[Any]] = {
+    kind: select(*(table.c[name] for name in kind.__struct_fields__ if name in table.c))
+    for kind, table in TABLES.items()
+}
+"""Whole tables, columns in the order of the struct's fields."""
+CATEGORY_TOPICS = select(schema.category.c.name, schema.category.c.revision)
+SERVICE_TOPICS = select(schema.service.c.id, schema.service.c.revision)
+MOVE_CATEGORY = (
+    update(schema.category).where(schema.category.c.name == bindparam("topic")).values(revision=bindparam("at"))
+)
+MOVE_SERVICE = update(schema.service).where(schema.service.c.id == bindparam("topic")).values(revision=bindparam("at"))
+REMOVE: dict[type[Row], Delete] = {
+    kind: delete(table).where(*(column == bindparam(column.name) for column in table.primary_key))
+    for kind, table in TABLES.items()
+}
+
+
+class Upserts(msgspec.Struct, frozen=True):
+    """The statements whose spelling is each engine's own."""
+
+    set: dict[type[Row], Insert | Update]
+
+
+def upserts_for(dialect: str) -> Upserts:
+    """For `sqlite` or `postgresql`: insert a row, or update the one with its key."""
+    insert_into: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return Upserts({kind: _upsert(insert_into(table), table) for kind, table in TABLES.items()})
+
+
+def _upsert(statement: Any, table: Table) -> Insert:
+    keys = list(table.primary_key)
+    others = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
+    if not others:
+        done: Insert = statement.on_conflict_do_nothing(index_elements=keys)
+    else:
+        done = statement.on_conflict_do_update(index_elements=keys, set_=others)
+    return done

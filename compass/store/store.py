@@ -1,0 +1,231 @@
+"""A store on SQLite or PostgreSQL: `compass.model.storage.Storage` in SQL.
+
+Every write is one transaction that begins by moving the clock from the revision it was decided at to the one it
+reaches (the fence). That row is the lock of all writers: whoever comes second finds it moved and gets Conflict.
+A connection that was lost before its transaction came to the end is replaced and the transaction done once more;
+lost while committing, nobody knows, and the caller finds out by `changes_after`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+
+from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
+from compass.model.rows import Change, Row
+from compass.model.storage import Conflict, Loaded, StoreUnavailable
+from compass.store import statements as sql
+from compass.store.batch import Batch, batch_of
+from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
+from compass.store.errors import BatchRefused, LogTrimmed
+from compass.store.records import change_from, entry_records, rows_from, update_entry
+from compass.store.statements import Log
+from compass.store.upgrade import MIGRATIONS, bring_up
+
+T = TypeVar("T")
+
+
+class Store:
+    """One store, with one connection to it; used by one thread at a time."""
+
+    engine: str
+    backup: Path | None
+    """The copy that was made of a SQLite file because it had to be upgraded."""
+
+    def __init__(self, url: URL, engine: Engine) -> None:
+        self._url = url
+        self._engine = engine
+        self._upserts = sql.upserts_for(engine.dialect.name)
+        self._in_doubt = False
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True, migrations: Path = MIGRATIONS) -> Store:
+        """Open the store at `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/database`.
+
+        An absent one is created if `create`, an older one upgraded. Raises StoreTooNew and StoreUnusable, which say
+        what to do, and StoreUnavailable when it may work later.
+        """
+        parsed = parse_url(url)
+        file = file_of(parsed)
+        if file is not None:
+            prepare_file(file, create=create)
+        store = cls(parsed, engine_for(parsed))
+
+        def prepare(connection: Connection) -> Path | None:
+            return bring_up(connection, shown(parsed), create=create, file=file, migrations=migrations)
+
+        try:
+            store.backup = store._transaction(prepare, writes=True)
+        except BaseException:
+            store.close()
+            raise
+        dialect = store._engine.dialect
+        store.engine = f"{dialect.name} {'.'.join(map(str, dialect.server_version_info or ()))}"
+        return store
+
+    def close(self) -> None:
+        """Let the connection go. The store can be used again all the same; it connects when asked something."""
+        self._engine.dispose()
+
+    def load(self) -> Loaded:
+        """See `Storage`."""
+
+        def read(connection: Connection) -> Loaded:
+            clock = connection.execute(sql.CLOCK).one()
+            rows: list[Row] = []
+            for kind, statement in sql.ALL.items():
+                rows.extend(rows_from(kind, connection.execute(statement)))
+            topics: dict[str, int] = {}
+            for statement in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
+                topics.update((name, at) for name, at in connection.execute(statement))
+            return Loaded(clock.store, clock.revision, _floor(connection, "updates", clock.revision), rows, topics)
+
+        return self._transaction(read, writes=False)
+
+    def commit(
+        self,
+        expected: int,
+        changes: Sequence[Change],
+        security: Sequence[SecurityEntry],
+        administration: Sequence[AdministrationEntry],
+    ) -> None:
+        """See `Storage`. After StoreUnavailable, `changes_after(expected, ...)` tells whether it was committed after
+        all; BatchRefused is the StoreUnavailable that says that it was not and never can be.
+        """
+        reached = expected + len(changes)
+        if [change.revision for change in changes] != list(range(expected + 1, reached + 1)):
+            raise BatchRefused(f"the changes do not have the revisions {expected + 1} to {reached}")
+        if not (changes or security or administration):
+            return
+
+        def write(connection: Connection) -> None:
+            numbers = {"securities": len(security), "administrations": len(administration)}
+            if changes:
+                fence = {**numbers, "expected": expected, "reached": reached}
+                clock = connection.execute(sql.FENCE, fence).first()
+            else:
+                clock = connection.execute(sql.COUNT, numbers).first()
+            if clock is None:
+                raise Conflict(f"the store is no longer at revision {expected}")
+            self._write_tables(connection, batch)
+            if security:
+                connection.execute(sql.INSERT["security"], entry_records(security, clock.security))
+            if administration:
+                connection.execute(sql.INSERT["administration"], entry_records(administration, clock.administration))
+
+        try:
+            batch = batch_of(changes)
+            self._transaction(write, writes=True)
+        except (ValueError, OverflowError) as error:
+            # Text that is no Unicode, integers beyond 64 bits: the drivers say so in their own words.
+            raise BatchRefused(f"{shown(self._url)} cannot hold a value of this batch: {error}") from error
+
+    def _write_tables(self, connection: Connection, batch: Batch) -> None:
+        for kind, records in batch.removed.items():
+            connection.execute(sql.REMOVE[kind], records)
+        for kind, records in batch.set.items():
+            connection.execute(self._upserts.set[kind], records)
+        if batch.categories:
+            connection.execute(sql.MOVE_CATEGORY, batch.categories)
+        if batch.services:
+            connection.execute(sql.MOVE_SERVICE, batch.services)
+        if batch.log:
+            connection.execute(sql.INSERT["updates"], batch.log)
+
+    def changes_after(self, revision: int, limit: int) -> list[Change]:
+        """See `Storage`. Conclusive after a commit that failed: it waits for that to come to its end.
+
+        Raises LogTrimmed (a StoreUnavailable) when the log no longer reaches back to `revision`.
+        """
+
+        def read(connection: Connection) -> list[Change]:
+            clock = connection.execute(sql.CLOCK_LOCKED if self._in_doubt else sql.CLOCK).one()
+            if clock.revision < revision:
+                raise StoreUnavailable(
+                    f"{shown(self._url)} is at revision {clock.revision}, this server at {revision}: "
+                    "an older state was restored; restart the server"
+                )
+            found = connection.execute(sql.CHANGES, {"after": revision, "most": limit}).all()
+            if clock.revision > revision and limit > 0 and (not found or found[0].revision != revision + 1):
+                raise LogTrimmed(f"{shown(self._url)}: the changes after revision {revision} are no longer in the log")
+            return [change_from(change) for _, change in found]
+
+        changes = self._transaction(read, writes=self._in_doubt)
+        self._in_doubt = False
+        return changes
+
+    def read_log(self, log: Log, after: int, limit: int, last: int) -> tuple[list[LogEntry], int]:
+        """See `Storage`. The floor of an empty log is the number that its next entry will have."""
+
+        def read(connection: Connection) -> tuple[list[LogEntry], int]:
+            clock = connection.execute(sql.CLOCK).one()
+            newest = {"updates": clock.revision}.get(log) or getattr(clock, log, 0)
+            if last > 0:
+                records = list(reversed(connection.execute(sql.LATEST[log], {"most": last}).all()))
+            else:
+                records = list(connection.execute(sql.AFTER[log], {"after": after, "most": limit}))
+            build = _ENTRIES[log]
+            return [build(*record) for record in records], _floor(connection, log, newest)
+
+        return self._transaction(read, writes=False)
+
+    def trim(self, keep_updates: int, keep_others: int) -> None:
+        """See `Storage`."""
+
+        def write(connection: Connection) -> None:
+            clock = connection.execute(sql.CLOCK).one()
+            connection.execute(sql.TRIM["updates"], {"gone": clock.revision - keep_updates})
+            connection.execute(sql.TRIM["security"], {"gone": clock.security - keep_others})
+            connection.execute(sql.TRIM["administration"], {"gone": clock.administration - keep_others})
+
+        self._transaction(write, writes=True)
+
+    def _transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        """Do `work` in one transaction; reads see one state of the store. What it raises undoes everything."""
+        options: dict[str, Any] = {WRITES: writes}
+        if not writes and self._engine.dialect.name == "postgresql":
+            options["isolation_level"] = "REPEATABLE READ"
+        try:
+            try:
+                return self._once(work, options)
+            except DBAPIError as error:
+                if not error.connection_invalidated or self._in_doubt:
+                    raise
+                return self._once(work, options)
+        except (IntegrityError, DataError) as error:
+            raise BatchRefused(f"{unavailable(self._url, error)}") from error
+        except DBAPIError as error:
+            raise unavailable(self._url, error) from error
+        except StatementError as error:
+            raise BatchRefused(f"{unavailable(self._url, error)}") from error
+        except SQLAlchemyError as error:
+            raise unavailable(self._url, error) from error
+
+    def _once(self, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
+        with self._engine.connect() as connection:
+            connection = connection.execution_options(**options)
+            committing = False
+            try:
+                with connection.begin():
+                    result = work(connection)
+                    committing = True
+            except DBAPIError:
+                self._in_doubt = self._in_doubt or (committing and options[WRITES])
+                raise
+        return result
+
+
+def _floor(connection: Connection, log: Log, newest: int) -> int:
+    oldest = connection.execute(sql.floor(log)).scalar()
+    return newest + 1 if oldest is None else int(oldest)
+
+
+_ENTRIES: dict[Log, Callable[..., LogEntry]] = {
+    "updates": update_entry,
+    "security": SecurityEntry,
+    "administration": AdministrationEntry,
+}

@@ -1,0 +1,77 @@
+"""The layers of the architecture, kept true: who may import what, also inside functions."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TWISTED = "twisted zope"
+# What a layer may import besides itself and the standard library.
+MAY = {
+    "model": "msgspec immutables",
+    "wire": "compass.model msgspec",
+    "store": "compass.model msgspec immutables sqlalchemy alembic psycopg",
+    "server": f"compass.model compass.wire msgspec immutables treq {TWISTED}",
+    "host": f"compass.model compass.wire msgspec immutables {TWISTED}",
+    "gateway": f"compass.model msgspec immutables klein werkzeug prometheus_client {TWISTED}",
+    "client": f"compass.model compass.wire msgspec click rich {TWISTED}",
+    "admin": "compass.model compass.wire compass.client msgspec click rich cryptography",
+    "admin/offline.py": "compass.model compass.store msgspec click rich sqlalchemy",
+}
+# What it must not import although the list above, or being standard, would let it.
+IMPURE = "time random secrets os io pathlib socket select ssl logging threading asyncio subprocess"
+NEVER = {"model": IMPURE, "wire": IMPURE, "store": "sqlalchemy.orm"}
+
+
+def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Each import in `source`: its line and what is imported, absolute, with the name taken from it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: 1 - node.level or None]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def within(name: str, modules: str) -> bool:
+    return any(f"{name}.".startswith(f"{module}.") for module in modules.split())
+
+
+def broken_rules(path: str, source: str) -> Iterator[str]:
+    """The rules that a file at `path`, which begins with compass/, breaks: a sentence for each."""
+    package = ".".join(Path(path).parts[:-1])
+    layer = Path(path).parts[1]
+    rule = path.removeprefix("compass/")
+    rule = rule if rule in MAY else layer
+    for line, name in imports(source, package):
+        if layer == "assembly":
+            continue
+        if within(name, "twisted.internet.reactor"):
+            yield f"{path}:{line}: only compass/assembly may import the reactor; take it as an argument"
+        elif within(name, NEVER.get(rule, "")):
+            yield f"{path}:{line}: {rule} must never import {name}"
+        elif name.partition(".")[0] in sys.stdlib_module_names or within(name, f"compass.{layer}"):
+            continue
+        elif not within(name, MAY.get(rule, "")):
+            yield f"{path}:{line}: {rule} must not import {name}; allowed: {MAY.get(rule, 'nothing')}"
+
+
+def test_every_layer_imports_only_what_the_table_allows() -> None:
+    """No file below compass/ looks at a layer beside or above it, or at a library not its business."""
+    files = {file.relative_to(ROOT).as_posix(): file for file in sorted((ROOT / "compass").rglob("*.py"))}
+    broken = [rule for path, file in files.items() for rule in broken_rules(path, file.read_text("utf-8"))]
+    assert not broken, "\n".join(["the table of layers is broken:", *broken])
+
+
+def test_an_import_hidden_in_a_function_is_seen() -> None:
+    """The table cannot be evaded by importing late, relatively, or a package in place of its module."""
+    assert [*broken_rules("compass/model/a.py", "def f():\n    import time")]
+    assert [*broken_rules("compass/server/a.py", "from ..store import log")]
+    assert [*broken_rules("compass/gateway/a.py", "from compass import host")]
+    assert [*broken_rules("compass/store/a.py", "from sqlalchemy import orm")]
+    assert [*broken_rules("compass/host/a.py", "def f():\n    from twisted.internet import reactor")]
+    assert [*broken_rules("compass/admin/a.py", "import compass.store")]
+    assert not [*broken_rules("compass/admin/offline.py", "import compass.store")]
+    assert not [*broken_rules("compass/server/push/a.py", "from .. import desk\nfrom compass.model import names")]
