@@ -71,9 +71,9 @@ class PostgreSQL:
                 time.sleep(0.02)
 
     def stop(self) -> None:
-        """End all connections and the server."""
+        """End the server at once, as a loss of power would."""
         if self._server is not None:
-            self._server.send_signal(signal.SIGINT)
+            self._server.send_signal(signal.SIGQUIT)
             self._server.wait()
             self._server = None
 
