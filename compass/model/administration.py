@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeAlias
 
 import msgspec
@@ -29,6 +30,8 @@ CREDENTIALS_PER_SERVICE_MAX = 8
 """Rotation needs two; every one more is compared at each registration."""
 HOST_SERVICES_MAX = 256
 """Services on one host: they are one row and one watch request."""
+PROBLEMS_MAX = 1000
+"""Problems of a topology that one refusal tells: more than anybody reads, and it must fit into a frame."""
 PROBE_PATH_MAX = 255
 """Longest path of an HTTP probe, in characters."""
 PROBE_TIMEOUT_SECONDS_MAX = 30.0
@@ -78,7 +81,7 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
     if overlap is not None and not 0 <= overlap <= 10 * 365 * 86400:
         refuse("bad-value", f"overlap {overlap:g} s is not between 0 and ten years")
     for old in list(draft.catalogue.credentials.get(service, Map()).values()):
-        if old.expires_at and old.expires_at <= draft.now:
+        if overlap == 0 or 0 < old.expires_at <= draft.now:
             draft.remove("credential-expire", old)
         elif overlap is not None and (not old.expires_at or old.expires_at > draft.now + overlap):
             draft.set("credential-rotate", msgspec.structs.replace(old, expires_at=draft.now + overlap))
@@ -105,11 +108,11 @@ def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
 
 def decide_attend(draft: Draft, request: Attend) -> Done:
     """Remember what a host watches and where it can be dialled; no change when that is known."""
-    old = draft.catalogue.hosts.get(request.host, Host(request.host))
-    row = msgspec.structs.replace(
-        old, services=request.services, update_address=request.update_address, update_port=request.update_port
-    )
-    if row != draft.catalogue.hosts.get(request.host):
+    row = parsed_host(Host(request.host, request.update_address, request.update_port, request.services))
+    old = draft.catalogue.hosts.get(row.name)
+    if old is not None:
+        row = msgspec.structs.replace(row, barred=old.barred)
+    if row != old:
         draft.set("host-watch", row)
     return Done(draft.revision)
 
@@ -123,6 +126,11 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
             wanted.append((index, parsed(row)))
         except (Refused, NameProblem) as problem:
             problems.append(_problem(index, problem))
+            if isinstance(row, Category):
+                # What refers to it by its name is no mistake, so it stands in the draft, which is dropped.
+                with suppress(NameProblem):
+                    _put(draft, Category(parse_label(row.name)))
+    problems += _contradictions(wanted)
     # A category may name a backup service that the same topology declares, so backups come last.
     for index, row in sorted(wanted, key=lambda entry: _ORDER.index(type(entry[1]))):
         if isinstance(row, Category):
@@ -137,11 +145,23 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
         _prune(draft, [row for _, row in wanted])
     if problems:
         problems.sort(key=lambda problem: problem.index)
-        refuse("invalid-topology", f"{len(problems)} problems, nothing applied", problems=tuple(problems))
+        told = tuple(problems[:PROBLEMS_MAX])
+        rest = f"; the first {len(told)} are told" if len(told) < len(problems) else ""
+        refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=told)
     return Done(draft.revision, tuple(draft.changes))
 
 
 _ORDER: tuple[type, ...] = (Category, Service, Dependency)
+
+
+def _contradictions(wanted: list[tuple[int, Declared]]) -> list[Problem]:
+    """Categories that a topology declares twice and not alike: neither would be there just so afterwards."""
+    first: dict[str, Category] = {}
+    return [
+        Problem(index, "exists", f"category {row.name} is declared twice, and not alike")
+        for index, row in wanted
+        if isinstance(row, Category) and first.setdefault(row.name, row) != row
+    ]
 
 
 def _attempt(draft: Draft, index: int, row: Declared, problems: list[Problem]) -> None:
@@ -160,6 +180,10 @@ def _problem(index: int, problem: Refused | NameProblem) -> Problem:
 def _prune(draft: Draft, wanted: list[Declared]) -> None:
     """Remove what the topology does not name: dependencies first, then services, then categories."""
     named = {(type(row), _name(row)) for row in wanted}
+    for name, row in sorted(draft.catalogue.categories.items()):
+        # A category that goes must let go of its backup service, which may have to go before it.
+        if row.backup and (Category, name) not in named:
+            draft.set("category-set", msgspec.structs.replace(row, backup=""))
     catalogue = draft.catalogue
     for category, needs in sorted(catalogue.needs.items()):
         for on in sorted(needs):
@@ -307,12 +331,9 @@ def _remove_dependency(draft: Draft, row: Dependency) -> None:
 def _remove_listener(draft: Draft, name: str) -> None:
     service, _, endpoint = name.partition(" ")
     old = existing_listener(draft, existing_service(draft, service), *parse_endpoint(endpoint))
-    if old.state == "offline":
-        return
-    draft.set(
-        "remove",
-        msgspec.structs.replace(old, state="offline", changed_at=draft.now, cause=f"removed by {draft.asker.name}"),
-    )
+    if old.state != "offline":
+        cause = f"removed by {draft.asker.name}"
+        draft.set("remove", msgspec.structs.replace(old, state="offline", changed_at=draft.now, cause=cause))
     draft.close_alerts(old)
 
 

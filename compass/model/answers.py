@@ -8,7 +8,7 @@ from immutables import Map
 from compass.model.catalogue import Catalogue
 from compass.model.draft import refuse
 from compass.model.interest import audience, dependencies_of
-from compass.model.names import category_of, parse_endpoint, parse_label, parse_service_id
+from compass.model.names import category_of, parse_endpoint, parse_label, parse_service_id, show_endpoint
 from compass.model.replies import Dependencies, Rows, Told
 from compass.model.requests import Fetch, Impact, Pull
 from compass.model.rows import Category, Credential, Dependency, Listener, Row, Service, key_of
@@ -61,7 +61,16 @@ def _matches(row: Row, request: Fetch) -> bool:
         return False
     if request.within and request.within not in _places(row):
         return False
-    return not request.name or request.name == _sort_key(row)[0] or request.name == " ".join(map(str, _sort_key(row)))
+    return not request.name or request.name in (_sort_key(row)[0], _full_name(row))
+
+
+def _full_name(row: Row) -> str:
+    """The row's name as `Remove` and `Impact` take it."""
+    match row:
+        case Listener():
+            return f"{row.service} {show_endpoint(row.address, row.port)}"
+        case _:
+            return " ".join(map(str, _sort_key(row)))
 
 
 def _places(row: Row) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ class Catalogue(msgspec.Struct, frozen=True):
             topics = topics.set(topic, change.revision)
         if isinstance(row, Service):
             topics = _dropped(topics, row.id) if change.removed else topics.set(row.id, change.revision)
+            # A service begins and ends without listeners. A host that was not told for a while may hold old ones.
+            after = msgspec.structs.replace(after, listeners=_dropped(after.listeners, row.id))
         return msgspec.structs.replace(after, topics=topics, revision=max(self.revision, change.revision))
 
     def with_row(self, row: Row) -> Catalogue:

@@ -37,6 +37,7 @@ from compass.model.requests import (
     Verdict,
     Watch,
 )
+from compass.model.text import storable
 
 ROLES: dict[type, frozenset[str]] = {
     Register: frozenset({"host", "admin"}),
@@ -82,6 +83,8 @@ _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
 _LOGGED_FOR_ADMINS = frozenset(
     {Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
 )
+SUBJECT_MAX = 140
+"""Longest subject in a log, in characters: more than a service id has, which is what it should be."""
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
@@ -177,7 +180,7 @@ def _administration(request: Any, asker: Asker, now: float, outcome: str, revisi
 
 
 def _operation(request: Any) -> str:
-    """The message's name; `died` tells itself from a deregistration."""
+    """The message's name."""
     return str(request.__struct_config__.tag or type(request).__name__.lower())
 
 
@@ -185,5 +188,5 @@ def _subject(request: Any) -> str:
     for field in ("service", "name"):
         value = getattr(request, field, "")
         if value:
-            return str(value)[:140]
+            return storable(value, SUBJECT_MAX)
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -10,6 +11,7 @@ from compass.model.catalogue import Catalogue, topic_of
 from compass.model.names import AddressProblem, NameProblem, show_endpoint
 from compass.model.replies import AdministrationEntry, Code, Problem, Refusal, Reply, SecurityEntry
 from compass.model.rows import Alert, Change, Listener, Row
+from compass.model.text import storable
 
 PARAMETERS_MAX = 4096
 """Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""
@@ -18,11 +20,18 @@ Role = Literal["host", "admin", "server"]
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who asks: role and name from the certificate, and where the connection came from."""
+    """Who asks: role and name from the certificate, and where the connection came from.
+
+    A host's name is a DNS name, so it is kept in lower case, as the rows of hosts are: a bar holds for every spelling.
+    """
 
     role: Role
     name: str
     origin: str
+
+    def __post_init__(self) -> None:
+        if self.role == "host":
+            msgspec.structs.force_setattr(self, "name", self.name.lower())
 
     def __str__(self) -> str:
         return f"{self.role} {self.name!r}"
@@ -116,5 +125,4 @@ def parameters_of(request: Any) -> str:
     fields = msgspec.to_builtins(request)
     fields.pop("credential", None)
     fields.pop("type", None)
-    text = msgspec.json.encode(fields).decode()
-    return text if len(text) <= PARAMETERS_MAX else text[: PARAMETERS_MAX - 3] + "..."
+    return storable(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), PARAMETERS_MAX)

@@ -13,6 +13,7 @@ from compass.model.names import category_of, parse_address, parse_port, parse_se
 from compass.model.replies import Deregistered, Done, Registered, Reported
 from compass.model.requests import Deregister, Drain, Purge, Register, Report, Verdict
 from compass.model.rows import FAILING, USABLE, Listener, State
+from compass.model.text import is_storable
 
 WEIGHT_MAX = 65535
 """Largest weight: what a DNS SRV record can carry (RFC 2782)."""
@@ -78,19 +79,18 @@ def decide_register(draft: Draft, request: Register) -> Registered:
 
 
 def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
-    """2.2. A late one, of an instance that has been replaced, is refused and leaves the new one alone (P6)."""
+    """2.2. A late one, of an instance that has been replaced, is refused and leaves the new one alone (P6).
+
+    An early one, whose registration is still under way, is kept: that registration then finds its instance over.
+    """
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
     if not 1 <= request.epoch <= EPOCH_MAX:
         refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
     if request.epoch < old.epoch:
-        refuse(
-            "stale-epoch",
-            f"{_named(old)} belongs to a newer instance, which stays registered",
-            epoch=old.epoch,
-        )
-    if old.state == "offline":
+        refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
+    if old.state == "offline" and request.epoch == old.epoch:
         return Deregistered(draft.revision, "offline", changed=False)
     operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
     row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
@@ -132,6 +132,8 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         )
     if len(request.detail) > DETAIL_MAX:
         refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
+    if not is_storable(request.detail):
+        refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
     reporter = parse_service_id(request.reporter) if request.reporter else draft.asker.name
     old = existing_listener(draft, service, request.address, request.port)
     if old.state == "offline":
@@ -160,14 +162,14 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.revision, old.state if old else "offline")
-    row = old
+    row, cause = old, storable(request.cause, DETAIL_MAX)
     if request.alive:
         if old.state in FAILING | {"slow"}:
-            row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=request.cause)
+            row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=cause)
             draft.set("retract" if old.state == "suspect" else "recover", row)
         draft.close_alerts(row)
     elif old.state == "suspect":
-        row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=request.cause)
+        row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=cause)
         draft.set("confirm", row)
         draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
     return Reported(draft.revision, row.state)
@@ -241,11 +243,12 @@ def digest_of(token: str) -> str:
 
 
 def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
-    if request.epoch == 0 and draft.asker.role == "admin":
-        return old.epoch + 1 if old else 1
-    if not 1 <= request.epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
-    return request.epoch
+    epoch = request.epoch
+    if epoch == 0 and draft.asker.role == "admin":
+        epoch = old.epoch + 1 if old else 1
+    if not 1 <= epoch <= EPOCH_MAX:
+        refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
+    return epoch
 
 
 def _check_parameters(request: Register) -> None:
@@ -258,6 +261,8 @@ def _check_parameters(request: Register) -> None:
             refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
         if len(value) > METADATA_VALUE_MAX:
             refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
+        if not is_storable(key) or not is_storable(value):
+            refuse("bad-value", f"metadata {key!r}: control characters cannot be stored")
 
 
 def _uses(draft: Draft, service: str) -> bool:

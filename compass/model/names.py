@@ -16,6 +16,7 @@ HOST_NAME_MAX = 253
 PORT_MAX = 65535
 """Largest TCP port (RFC 9293 section 3.1)."""
 
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
@@ -29,10 +30,11 @@ class AddressProblem(NameProblem):
 
 def parse_label(text: str, what: str = "name") -> str:
     """One DNS label in lower case (RFC 1035 section 2.3.1, digits may lead as in RFC 1123 section 2.1)."""
+    if len(text) > LABEL_MAX:
+        raise NameProblem(f"{what} {text[:80]!r} has {len(text)} characters; a DNS label has at most {LABEL_MAX}")
     label = text.lower()
-    if len(label) > LABEL_MAX:
-        raise NameProblem(f"{what} {text[:80]!r} has {len(label)} characters; a DNS label has at most {LABEL_MAX}")
-    if not _LABEL.fullmatch(label):
+    # Some letters of other scripts become ASCII in lower case, the Kelvin sign for one.
+    if not text.isascii() or not _LABEL.fullmatch(label):
         raise NameProblem(f"{what} {text!r} is not a DNS label: letters, digits and inner hyphens only")
     return label
 
@@ -58,14 +60,17 @@ def category_of(service_id: str) -> str:
 
 
 def parse_address(text: str) -> str:
-    """An IPv4 or IPv6 literal in canonical form (RFC 5952 for IPv6); no names, no zones, no unspecified address."""
+    """An IPv4 or IPv6 literal in canonical form (RFC 5952 for IPv6), an IPv4-mapped one as IPv4, so that one listener
+    has one address; no names, no zones, nothing that is not one interface of one host."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise AddressProblem(f"address {text[:80]!r} is neither an IPv4 nor an IPv6 address") from None
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
-        raise AddressProblem(f"address {text!r} has a zone, which means nothing on another host")
-    if address.is_unspecified or address.is_multicast:
+        raise AddressProblem(f"address {text[:80]!r} has a zone, which means nothing on another host")
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
         raise AddressProblem(f"address {text!r} is not one that a dependant can connect to")
     return str(address)
 
@@ -80,7 +85,7 @@ def parse_port(port: int) -> int:
 def parse_endpoint(text: str) -> tuple[str, int]:
     """`address:port`, IPv6 in brackets (RFC 3986 section 3.2.2)."""
     address, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit():
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > len(str(PORT_MAX)):
         raise AddressProblem(f"{text[:80]!r} is not of the form address:port")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]

@@ -20,8 +20,11 @@ FAILING: frozenset[str] = frozenset({"suspect", "down"})
 """States that evidence of a failure leads to."""
 
 
-class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How the server treats failure reports about a category's listeners (opengnsp.md, "Failure reports")."""
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the server treats failure reports about a category's listeners (opengnsp.md, "Failure reports").
+
+    Unknown fields are skipped as everywhere: a policy of a newer server must not end an older host's session (P13).
+    """
 
     probe: str = "tcp"
     """`tcp`: a connection is accepted. `http:/path`: a GET of the path answers below 500."""

@@ -52,8 +52,8 @@ class Desk(Protocol):
         """The connection is gone."""
 
 
-PeerOf = Callable[[Stream], tuple[str, str]]
-"""Role and name in the peer's verified certificate; role is empty when it has none that we know."""
+PeerOf = Callable[[Stream], tuple[str, str, str]]
+"""Role and name in the peer's verified certificate, or in third place why they cannot be known."""
 FRAME_MAX = {"host": limits.FRAME_MAX_FROM_HOST, "admin": limits.FRAME_MAX_FROM_ADMIN}
 
 
@@ -158,11 +158,10 @@ class Session(TwistedProtocol):
     def _admit(self) -> ServerConnection | None:
         """Learn who the peer is; a certificate without a role that may ask here ends the session."""
         transport = self._stream()
-        role, name = self._peer_of(transport)
+        role, name, wrong = self._peer_of(transport)
         origin = _origin(transport.getPeer())
-        wrong = ""
-        if role not in FRAME_MAX:
-            wrong = f"certificate of {name!r} has the role {role or 'none'}; host or admin is needed here"
+        if not wrong and role not in FRAME_MAX:
+            wrong = f"the certificate of {name!r} has the role {role}; host or admin is needed here"
         elif self.dialled and (role, name) != ("host", self.dialled):
             wrong = f"dialled host {self.dialled!r}, reached {role} {name!r}"
         self._connection = ServerConnection(self._clock.seconds(), FRAME_MAX.get(role, limits.FRAME_MAX_FROM_HOST))

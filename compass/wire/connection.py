@@ -95,15 +95,14 @@ class Connection:
             return []
         events: list[Event] = []
         try:
-            frames = self._reader.feed(data)
+            for number, body in self._reader.feed(data):
+                event = self._received(number, body, now)
+                if event is not None:
+                    events.append(event)
+                if isinstance(event, Ended):
+                    break
         except FrameTooLong as error:
-            return [self._violated(Refusal("too-large", str(error)))]
-        for number, body in frames:
-            event = self._received(number, body, now)
-            if event is not None:
-                events.append(event)
-            if isinstance(event, Ended):
-                break
+            events.append(self._violated(Refusal("too-large", str(error))))
         return events
 
     def bytes_to_send(self) -> bytes:
@@ -139,6 +138,10 @@ class Connection:
             return False
         self.state = target
         return True
+
+    def _is_skipped(self, number: int, unreadable: Unreadable) -> bool:
+        """A later version may say things that expect no answer; this one goes on without them (P13)."""
+        return self.state == "open" and number == 0 and unreadable.refusal.code == "unknown-message"
 
     def _send(self, message: Message, number: int = 0) -> None:
         self._queue(frame(encode(message), number))
@@ -213,11 +216,12 @@ class ServerConnection(Connection):
         """The earliest of greeting, acknowledgement and idle time."""
         if self.state == "greeting":
             return self._greeting_until
-        if self.state == "ended" or self._asked:
+        if self.state == "ended":
             return None
+        # Not put off by open requests: a host that always has one must not let what is pushed to it pile up.
         if self._unacknowledged:
             return self._unacknowledged[0][1] + limits.ACKNOWLEDGE_SECONDS
-        return None if self.watching else self._active_at + limits.IDLE_SECONDS
+        return None if self.watching or self._asked else self._active_at + limits.IDLE_SECONDS
 
     def _time_out(self) -> Ended:
         if self.state == "greeting":
@@ -237,7 +241,9 @@ class ServerConnection(Connection):
         try:
             message = decode_from_client(body)
         except Unreadable as unreadable:
-            if self.state == "greeting" or number == 0:
+            if self._is_skipped(number, unreadable):
+                return None
+            if self.state == "greeting" or number == 0 or number in self._asked:
                 return self._violated(unreadable.refusal)
             self._send(unreadable.refusal, number)
             return None
@@ -325,11 +331,15 @@ class ClientConnection(Connection):
         try:
             message = decode_from_server(body)
         except Unreadable as unreadable:
+            if self._is_skipped(number, unreadable):
+                return None
             if self.state == "greeting" or number not in self._waiting:
                 return self._violated(unreadable.refusal)
             del self._waiting[number]
             return Replied(number, unreadable.refusal)
         match message:
+            case Welcome() if message.version not in limits.VERSIONS:
+                return self._out_of_turn(f"version {message.version}, which was not offered,")
             case Welcome():
                 return Opened(message) if self._move("welcome") else self._out_of_turn("welcome")
             case Notice() | Bookmark():

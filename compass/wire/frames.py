@@ -11,6 +11,7 @@ still refused by number. Messages that expect no answer have the number 0.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 _HEADER = struct.Struct("!II")
 HEADER_LENGTH = _HEADER.size
@@ -32,24 +33,27 @@ class FrameReader:
         self.limit = limit
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The frames that `data` completes, as (request number, body). Raises FrameTooLong."""
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The frames that `data` completes, as (request number, body), each cut off when it is asked for.
+
+        Raises FrameTooLong, but only after the frames before it: what a stream means must not depend on the
+        pieces it arrives in.
+        """
+        self._buffer += data
+        return self._frames()
+
+    def _frames(self) -> Iterator[tuple[int, bytes]]:
         buffer = self._buffer
-        buffer += data
-        frames = []
-        start = 0
-        while len(buffer) - start >= HEADER_LENGTH:
-            length, number = _HEADER.unpack_from(buffer, start)
+        while len(buffer) >= HEADER_LENGTH:
+            length, number = _HEADER.unpack_from(buffer)
             if length > self.limit:
                 raise FrameTooLong(f"a frame of {length} octets; at most {self.limit} are taken here")
-            end = start + HEADER_LENGTH + length
+            end = HEADER_LENGTH + length
             if len(buffer) < end:
-                break
-            frames.append((number, bytes(buffer[start + HEADER_LENGTH : end])))
-            start = end
-        if start:
-            del buffer[:start]
-        return frames
+                return
+            body = bytes(buffer[HEADER_LENGTH:end])
+            del buffer[:end]
+            yield number, body
 
     @property
     def held(self) -> int:

@@ -1,0 +1,69 @@
+"""What both daemons are assembled from: identity, endpoints, roles, the database thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from compass.assembly.config import TlsSettings
+from compass.assembly.tls import Identity, PeerUnknown, RoleRules, load_identity, peer_of
+from compass.model.names import NameProblem, parse_host_name
+
+
+def identity_of(settings: TlsSettings) -> Identity:
+    """The daemon's identity. Raises IdentityError."""
+    return load_identity(Path(settings.key), Path(settings.certificate), Path(settings.authority), datetime.now(UTC))
+
+
+def rules_of(settings: TlsSettings) -> RoleRules | None:
+    """The role rules of the configuration, or None for the role in the certificate itself."""
+    if not (settings.admin or settings.host or settings.server):
+        return None
+    return RoleRules(settings.admin, settings.host, settings.server)
+
+
+def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
+    """What sessions ask about the other side: role, name, and why these cannot be known."""
+
+    def peer(transport: Any) -> tuple[str, str, str]:
+        try:
+            role, name = peer_of(transport, rules)
+            return role, parse_host_name(name) if role == "host" else name, ""
+        except (PeerUnknown, NameProblem) as problem:
+            return "", "", str(problem)
+
+    return peer
+
+
+class DatabaseThread:
+    """The one thread that SQL runs on."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(1, 1, "database")
+
+    def start(self) -> None:
+        """Begin to take work."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Finish what was begun."""
+        self._pool.stop()
+
+    def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """The result of `work`, which runs on the thread."""
+        return deferToThreadPool(self._reactor, self._pool, work, *args)
+
+
+def listen(reactor: Any, address: str, port: int, factory: Any) -> Deferred[Any]:
+    """Listen for TCP."""
+    endpoint = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
+    listening: Deferred[Any] = endpoint(reactor, port, interface=address).listen(factory)
+    return listening

@@ -1,0 +1,47 @@
+"""TLS streams as both daemons use them: small writes go out at once, dead peers are noticed by the kernel."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.interfaces import ITransport
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+
+KEEPALIVE_IDLE_SECONDS = 60
+"""A silent session is asked by the kernel after so long; it costs no message of ours."""
+KEEPALIVE_INTERVAL_SECONDS = 10
+"""Between two such questions; after three without an answer the session is lost."""
+USER_TIMEOUT_MILLISECONDS = 30_000
+"""What was sent and not acknowledged by the peer's kernel for so long means that it is gone (RFC 5482)."""
+
+_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18), USER_TIMEOUT_MILLISECONDS),
+)
+
+
+class _TunedTls(TLSMemoryBIOProtocol):
+    """Without the aggregation of small writes that Twisted's default adds: a notice must not wait for the next."""
+
+    def makeConnection(self, transport: ITransport) -> None:
+        handle: Any = getattr(transport, "getHandle", lambda: None)()
+        if handle is not None:
+            for level, option, value in _OPTIONS:
+                handle.setsockopt(level, option, value)
+        super().makeConnection(transport)
+
+
+def secured(context: Any, factory: Any, *, client: bool) -> Any:
+    """`factory` behind TLS. `context`: what `tls.accepting` or `tls.dialling` gave.
+
+    Both are Twisted's factories; its interfaces say nothing to the type checker.
+    """
+    wrapped = TLSMemoryBIOFactory(context, client, factory)
+    wrapped.protocol = _TunedTls
+    wrapped.noisy = False
+    return wrapped

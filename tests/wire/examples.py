@@ -1,0 +1,196 @@
+"""One example or more of every message: between them every field has a value that is not its default.
+
+`tests/wire/make_vectors.py` writes them into `protocols/vectors.json`; the document's exchanges use the same world.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from compass.model import replies, requests, rows
+from compass.wire import messages
+from compass.wire.states import End
+
+
+class Example(NamedTuple):
+    """A message as one end sends it, with its request number (0: it expects no reply and is none)."""
+
+    name: str
+    sender: End
+    number: int
+    message: messages.Message
+
+
+TOKEN = "tFhZ2cQkZy7H0m1mXwq3S8m0v8yq5Jf2w1dYp9bKcQ0"
+STORE = "6f1c2e0a9d3b4c57"
+POLICY = rows.Policy("http:/health", 2.5, 3, "notify", 4.0)
+CATEGORY = rows.Category("openuss", "spare.emergency", POLICY)
+SERVICE = rows.Service("chinaserver.openuss")
+DEPENDENCY = rows.Dependency("web", "openuss")
+LISTENER = rows.Listener(
+    service="chinaserver.openuss",
+    address="192.0.2.17",
+    port=2028,
+    state="up",
+    changed_at=1790000000.25,
+    epoch=1790000000123456,
+    host="uss1.example",
+    weight=10,
+    metadata={"rack": "b7"},
+    cause="registered",
+)
+SIX = rows.Listener("spare.emergency", "2001:db8::1", 80, "suspect", 1790000001.0, 7, cause="reported unreachable")
+CREDENTIAL = rows.Credential("9f86d081884c", "chinaserver.openuss", "9f" * 32, 1790000000.0, 1790086400.0)
+HOST = rows.Host("web1.example", "192.0.2.30", 4865, ("portal.web",), True)
+ALERT = rows.Alert("failure chinaserver.openuss 192.0.2.17:2028", "failure", 1790000002.5, "it is down")
+REGISTERED = rows.Change(41, 37, 1790000000.25, "register", LISTENER)
+PURGED = rows.Change(42, 41, 1790000003.0, "purge", LISTENER, removed=True)
+NEEDS = rows.Change(43, 30, 1790000004.0, "dependency-add", DEPENDENCY)
+BACKED = rows.Change(44, 31, 1790000004.5, "category-set", CATEGORY)
+SNAPSHOT = rows.Snapshot(43, {"openuss": 31, "chinaserver.openuss": 41}, [CATEGORY, SERVICE, LISTENER])
+
+
+def _client(*entries: tuple[str, int, messages.ClientMessage]) -> list[Example]:
+    return [Example(name, "client", number, message) for name, number, message in entries]
+
+
+def _server(*entries: tuple[str, int, messages.ServerMessage]) -> list[Example]:
+    return [Example(name, "server", number, message) for name, number, message in entries]
+
+
+EXAMPLES: list[Example] = [
+    *_client(
+        ("hello", 0, messages.Hello((1,), "example-client 0.1")),
+        ("acknowledge", 0, messages.Acknowledge(41)),
+        ("acknowledge with a gap", 0, messages.Acknowledge(37, "gap")),
+        ("register", 1, requests.Register("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 1790000000123456)),
+        (
+            "register with everything",
+            2,
+            requests.Register("chinaserver.openuss", TOKEN, "2001:db8::1", 2028, 7, 10, {"rack": "b7"}),
+        ),
+        ("deregister", 3, requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7)),
+        ("deregister of the dead", 4, requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, True)),
+        ("drain", 5, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, credential=TOKEN)),
+        ("undrain", 6, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, draining=False)),
+        ("pull", 7, requests.Pull("portal.web")),
+        ("watch", 8, requests.Watch(("portal.web",))),
+        ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865)),
+        ("report", 10, requests.Report("chinaserver.openuss", "192.0.2.17", 2028)),
+        (
+            "report of a slow listener",
+            11,
+            requests.Report("chinaserver.openuss", "192.0.2.17", 2028, "slow", "portal.web", "9 s for a page"),
+        ),
+        ("put of a category", 12, requests.Put(CATEGORY, create=True)),
+        ("put of a service", 13, requests.Put(SERVICE)),
+        ("put of a dependency", 14, requests.Put(DEPENDENCY)),
+        ("put of a host", 15, requests.Put(HOST)),
+        ("remove", 16, requests.Remove("listener", "chinaserver.openuss 192.0.2.17:2028")),
+        ("issue-credential", 17, requests.IssueCredential("chinaserver.openuss")),
+        ("issue-credential that rotates", 18, requests.IssueCredential("chinaserver.openuss", 3600.0)),
+        ("revoke-credential", 19, requests.RevokeCredential("chinaserver.openuss", "9f86d081884c")),
+        ("apply", 20, requests.Apply((CATEGORY, SERVICE, DEPENDENCY), prune=True, dry_run=True)),
+        ("purge", 21, requests.Purge(86400.0, "down")),
+        ("fetch", 22, requests.Fetch("listener", "openuss", state="up", limit=100, after=200)),
+        ("fetch of one", 23, requests.Fetch("category", name="openuss")),
+        ("impact", 24, requests.Impact("chinaserver.openuss")),
+        ("read-log", 25, requests.ReadLog("updates", 40, 100, 10, 20.0)),
+        ("status", 26, requests.Status()),
+        ("lag", 0xFFFFFFFF, requests.Lag()),
+    ),
+    *_server(
+        ("welcome", 0, messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.1")),
+        ("notice of a listener", 0, messages.Notice(REGISTERED)),
+        ("notice of a removal", 0, messages.Notice(PURGED)),
+        ("notice that widens", 0, messages.Notice(NEEDS, SNAPSHOT)),
+        ("notice of a category", 0, messages.Notice(BACKED, rows.Snapshot(44, {"spare.emergency": 20}, [SIX]))),
+        ("bookmark", 0, messages.Bookmark(5000)),
+        ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
+        ("registered", 1, replies.Registered(41, "up")),
+        ("registered already", 2, replies.Registered(41, "up", changed=False)),
+        ("deregistered", 3, replies.Deregistered(42, "offline")),
+        ("deregistered already", 4, replies.Deregistered(42, "offline", changed=False)),
+        ("reported", 5, replies.Reported(43, "suspect")),
+        (
+            "dependencies",
+            7,
+            replies.Dependencies(
+                "portal.web",
+                43,
+                (
+                    replies.CategoryView(
+                        "openuss",
+                        (replies.ServiceView("chinaserver.openuss", (LISTENER,)),),
+                        "spare.emergency",
+                        (SIX,),
+                    ),
+                ),
+            ),
+        ),
+        ("watching", 8, replies.Watching(STORE, 43, SNAPSHOT, ("shop.web",))),
+        ("watching resumed", 9, replies.Watching(STORE, 43)),
+        ("done", 12, replies.Done(44, (BACKED,))),
+        ("credential-issued", 17, replies.CredentialIssued(45, rows.Credential("9f", "a.b", "", 1.5), TOKEN)),
+        ("rows", 22, replies.Rows(45, (CREDENTIAL, HOST, ALERT), 7)),
+        ("told", 24, replies.Told("openuss", 45, ("web",), ("portal.web",), ("web1.example",), ("openuso",))),
+        (
+            "log-entries",
+            25,
+            replies.LogEntries(
+                (
+                    replies.UpdateEntry(
+                        41, 1790000000.25, "register", "chinaserver.openuss", "192.0.2.17", 2028, "up", REGISTERED
+                    ),
+                    replies.SecurityEntry(
+                        3,
+                        1790000005.0,
+                        "register",
+                        "chinaserver.openuss",
+                        '{"address":"192.0.2.17"}',
+                        "192.0.2.9:51000",
+                        "web9.example",
+                        "this is not a credential of chinaserver.openuss",
+                    ),
+                    replies.AdministrationEntry(
+                        9, 1790000006.0, "remove", '{"kind":"host"}', "192.0.2.2:51001", "alice", "done", 45
+                    ),
+                ),
+                floor=2,
+            ),
+        ),
+        ("lags", 26, replies.Lags(45, (replies.HostLag("web1.example", True, 43, 1, "gap"),))),
+        (
+            "server-status",
+            27,
+            replies.ServerStatus(
+                "gns1.example",
+                "example-server 0.1",
+                STORE,
+                45,
+                1789990000.0,
+                3,
+                2,
+                {"listener": 1},
+                {"up": 1},
+                (ALERT,),
+                "sqlite 3.50",
+            ),
+        ),
+        (
+            "refusal",
+            12,
+            replies.Refusal("stale-epoch", "registered by a newer instance", retry_after_seconds=1.0, epoch=8),
+        ),
+        (
+            "refusal of a topology",
+            20,
+            replies.Refusal(
+                "invalid-topology",
+                "1 problems, nothing applied",
+                problems=(replies.Problem(4, "unknown-category", "there is no category 'wbe'"),),
+            ),
+        ),
+        ("refusal of the session", 0, replies.Refusal("out-of-turn", "a second hello")),
+    ),
+]

@@ -1,0 +1,262 @@
+"""Writes `protocols/vectors.json` anew: `python -m tests.wire.make_vectors`.
+
+The accepted vectors are `tests/wire/examples.py` as this program encodes them. Variants and refusals are spelled
+out here octet by octet or from plain maps, never by the program's own encoder, which could not make them. Run it
+after a change of the protocol, and read the difference: a changed line of an old vector is a broken promise (P13).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from compass.wire import limits
+from compass.wire.frames import frame
+from compass.wire.messages import encode
+from tests.wire.examples import EXAMPLES
+
+PATH = Path(__file__).parents[2] / "protocols" / "vectors.json"
+ABOUT = (
+    "OpenGNSP version 1 in frames. 'accepted': 'frame' (hexadecimal) and 'message' (MessagePack as JSON; fields "
+    "with their default left out) are the same thing; 'from' says which end sends it. 'variants': other octets that "
+    "a reader must take for 'message'. 'refused': a session of the reading end 'to' has got 'before' from its peer "
+    "(and, when the client reads, has asked 'asked' requests, numbered from 1), then gets 'frame'. 'code' and "
+    "'number' are those of the refusal that a server sends for it (null: it sends nothing); a client sends none "
+    "and its requests get the code; 'session' is what is left: 'alive' or 'ended'. The server takes bodies of "
+    "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does."
+)
+Plain = dict[str, Any]
+_pack = msgspec.msgpack.encode
+
+
+def accepted() -> list[Plain]:
+    """Every example with its frame."""
+    return [
+        {
+            "name": example.name,
+            "from": example.sender,
+            "number": example.number,
+            "message": msgspec.to_builtins(example.message),
+            "frame": frame(encode(example.message), example.number).hex(),
+        }
+        for example in EXAMPLES
+    ]
+
+
+def variants() -> list[Plain]:
+    """Frames that no encoder of ours makes and every reader takes."""
+    pull = {"type": "pull", "service": "portal.web"}
+    watch = {"type": "watch", "services": ["portal.web"]}
+    policy = {"row": "category", "name": "web", "policy": {"probe_attempts": 3, "colour": "red"}}
+    kept = {"row": "category", "name": "web", "policy": {"probe_attempts": 3}}
+
+    def variant(name: str, sender: str, number: int, message: Plain, body: bytes) -> Plain:
+        return {
+            "name": name,
+            "from": sender,
+            "number": number,
+            "message": message,
+            "frame": frame(body, number).hex(),
+        }
+
+    return [
+        variant("an unknown field is skipped", "client", 1, pull, _pack({**pull, "later": {"deep": [1, None]}})),
+        variant("a field with its default", "client", 1, watch, _pack({**watch, "store": "", "since": 0})),
+        variant("the tag comes last", "client", 1, pull, _pack({"service": "portal.web", "type": "pull"})),
+        variant("lengths in four octets", "client", 1, pull, _wide(pull)),
+        variant(
+            "an integer where a number of seconds is due",
+            "client",
+            1,
+            {"type": "purge", "age_seconds": 86400.0},
+            _pack({"type": "purge", "age_seconds": 86400}),
+        ),
+        variant(
+            "an unknown field within a row is skipped",
+            "client",
+            1,
+            {"type": "put", "row": kept},
+            _pack({"type": "put", "row": policy}),
+        ),
+        variant(
+            "an unknown field within a notice is skipped",
+            "server",
+            0,
+            {
+                "type": "notice",
+                "change": {"revision": 9, "previous": 4, "time": 1.5, "operation": "category-set", "row": kept},
+            },
+            _pack(
+                {
+                    "type": "notice",
+                    "later": True,
+                    "change": {
+                        "revision": 9,
+                        "previous": 4,
+                        "time": 1.5,
+                        "operation": "category-set",
+                        "row": {**policy, "later": 1},
+                        "by": "alice",
+                    },
+                }
+            ),
+        ),
+    ]
+
+
+def _wide(message: Plain) -> bytes:
+    """A map of strings with every length in its longest form (map 32, str 32)."""
+
+    def text(value: str) -> bytes:
+        return b"\xdb" + len(value).to_bytes(4, "big") + value.encode()
+
+    return b"\xdf" + len(message).to_bytes(4, "big") + b"".join(text(k) + text(v) for k, v in message.items())
+
+
+def refused() -> list[Plain]:
+    """What a peer may not send, and what becomes of the session."""
+    hello = frame(_pack({"type": "hello", "versions": [1]}))
+    welcome = frame(
+        _pack({"type": "welcome", "version": 1, "server": "s", "store": "x", "revision": 0, "frame_max": 65536})
+    )
+    pull = _pack({"type": "pull", "service": "portal.web"})
+    taken: list[Plain] = []
+
+    def at_server(name: str, data: bytes, code: str | None, number: int, session: str, *before: bytes) -> None:
+        entry = {"to": "server", "before": [one.hex() for one in before], "asked": 0}
+        taken.append({"name": name, **entry, "frame": data.hex(), "code": code, "number": number, "session": session})
+
+    def at_client(name: str, data: bytes, code: str | None, session: str, *before: bytes, asked: int = 0) -> None:
+        entry = {"to": "client", "before": [one.hex() for one in before], "asked": asked}
+        number = int.from_bytes(data[4:8], "big")
+        taken.append({"name": name, **entry, "frame": data.hex(), "code": code, "number": number, "session": session})
+
+    too_long = (limits.FRAME_MAX_FROM_HOST + 1).to_bytes(4, "big") + b"\0\0\0\1"
+    # Of the session itself: it ends.
+    at_server("too long", too_long, "too-large", 0, "ended", hello)
+    at_server("longer than any memory", b"\xff\xff\xff\xff\0\0\0\1", "too-large", 0, "ended", hello)
+    at_server("request before hello", frame(pull, 1), "out-of-turn", 0, "ended")
+    at_server(
+        "acknowledge before hello", frame(_pack({"type": "acknowledge", "revision": 1})), "out-of-turn", 0, "ended"
+    )
+    at_server("not MessagePack before hello", frame(b"GET / HTTP/1.1", 1), "malformed", 0, "ended")
+    at_server("unknown type before hello", frame(_pack({"type": "later"}), 1), "unknown-message", 0, "ended")
+    at_server("second hello", hello, "out-of-turn", 0, "ended", hello)
+    at_server(
+        "no common version", frame(_pack({"type": "hello", "versions": [2, 3]})), "unsupported-version", 0, "ended"
+    )
+    at_server("no version at all", frame(_pack({"type": "hello", "versions": []})), "unsupported-version", 0, "ended")
+    at_server("hello without versions", frame(_pack({"type": "hello"})), "malformed", 0, "ended")
+    at_server("request number 0", frame(pull, 0), "out-of-turn", 0, "ended", hello)
+    at_server("request number in use", frame(pull, 7), "out-of-turn", 0, "ended", hello, frame(pull, 7))
+    at_server("malformed with a number in use", frame(b"", 7), "malformed", 0, "ended", hello, frame(pull, 7))
+    at_server(
+        "malformed acknowledge", frame(_pack({"type": "acknowledge", "revision": "1"})), "malformed", 0, "ended", hello
+    )
+    # Of one request: it is refused by its number and the session goes on.
+    at_server("empty body", frame(b"", 2), "malformed", 2, "alive", hello)
+    at_server("not MessagePack", frame(b"\xc1", 2), "malformed", 2, "alive", hello)
+    at_server("not a map", frame(_pack([1, 2]), 2), "malformed", 2, "alive", hello)
+    at_server("no type", frame(_pack({"service": "portal.web"}), 2), "malformed", 2, "alive", hello)
+    at_server("type that is no string", frame(_pack({"type": 5}), 2), "malformed", 2, "alive", hello)
+    at_server("unknown type", frame(_pack({"type": "later"}), 2), "unknown-message", 2, "alive", hello)
+    at_server("a server's message", frame(_pack({"type": "registered"}), 2), "unknown-message", 2, "alive", hello)
+    at_server("field missing", frame(_pack({"type": "pull"}), 2), "malformed", 2, "alive", hello)
+    at_server("wrong type of a field", frame(_pack({"type": "pull", "service": 5}), 2), "malformed", 2, "alive", hello)
+    at_server("null for a string", frame(_pack({"type": "pull", "service": None}), 2), "malformed", 2, "alive", hello)
+    at_server(
+        "binary for a string", frame(_pack({"type": "pull", "service": b"a.b"}), 2), "malformed", 2, "alive", hello
+    )
+    at_server(
+        "number with a fraction for an integer",
+        frame(_pack({"type": "watch", "services": ["a.b"], "since": 1.0}), 2),
+        "malformed",
+        2,
+        "alive",
+        hello,
+    )
+    at_server(
+        "word that a field does not know",
+        frame(_pack({"type": "fetch", "kind": "colour"}), 2),
+        "malformed",
+        2,
+        "alive",
+        hello,
+    )
+    at_server("unknown row", frame(_pack({"type": "put", "row": {"row": "colour"}}), 2), "malformed", 2, "alive", hello)
+    at_server("key that is no string", frame(b"\x82\xa4type\xa4pull\x05\x06", 2), "malformed", 2, "alive", hello)
+    at_server("not UTF-8", frame(b"\x82\xa4type\xa4pull\xa7service\xa1\xff", 2), "malformed", 2, "alive", hello)
+    at_server("octets after the map", frame(pull + b"\0", 2), "malformed", 2, "alive", hello)
+    at_server("length that cuts the map", frame(pull[:-1], 2), "malformed", 2, "alive", hello)
+    at_server(
+        "array that lies about its length",
+        frame(b"\x82\xa4type\xa5watch\xa8services\xdd\xff\xff\xff\xff", 2),
+        "malformed",
+        2,
+        "alive",
+        hello,
+    )
+    at_server(
+        "nested too deeply",
+        frame(b"\x83\xa4type\xa4pull\xa7service\xa3a.b\xa1x" + b"\x91" * 3000 + b"\xc0", 2),
+        "malformed",
+        2,
+        "alive",
+        hello,
+    )
+    # Skipped, or waited for.
+    at_server("unknown type that expects no reply", frame(_pack({"type": "later"}), 0), None, 0, "alive", hello)
+    at_server("truncated: the rest is waited for", frame(pull, 2)[:-1], None, 2, "alive", hello)
+    # At the client.
+    reply = _pack({"type": "done", "revision": 1})
+    notice = _pack({"type": "bookmark", "revision": 1})
+    client_too_long = (limits.FRAME_MAX_FROM_SERVER + 1).to_bytes(4, "big") + b"\0\0\0\1"
+    at_client("too long for the client", client_too_long, None, "ended", welcome)
+    at_client("push before welcome", frame(notice), None, "ended")
+    at_client("reply before welcome", frame(reply, 1), None, "ended")
+    at_client("welcome to a version not offered", welcome.replace(b"version\1", b"version\2"), None, "ended")
+    at_client("second welcome", welcome, None, "ended", welcome)
+    at_client("reply to nothing", frame(reply, 1), None, "ended", welcome)
+    at_client("notice that cannot be read", frame(_pack({"type": "notice"})), None, "ended", welcome)
+    at_client(
+        "refusal of the session",
+        frame(_pack({"type": "refusal", "code": "busy", "message": "m"})),
+        None,
+        "ended",
+        welcome,
+    )
+    at_client("goodbye", frame(_pack({"type": "goodbye", "reason": "r"})), None, "ended", welcome)
+    at_client("unknown push is skipped", frame(_pack({"type": "later"})), None, "alive", welcome)
+    at_client("reply of unknown type", frame(_pack({"type": "later"}), 1), "unknown-message", "alive", welcome, asked=1)
+    at_client("reply that cannot be read", frame(b"\xc1", 1), "malformed", "alive", welcome, asked=1)
+    at_client(
+        "refusal with a code of a later version",
+        frame(_pack({"type": "refusal", "code": "later", "message": "m"}), 1),
+        "malformed",
+        "alive",
+        welcome,
+        asked=1,
+    )
+    return taken
+
+
+def text() -> str:
+    """The whole file: one vector to a line."""
+    parts = [
+        f' "about": {json.dumps(ABOUT)}',
+        ' "version": 1',
+        f' "server_frame_max": {limits.FRAME_MAX_FROM_HOST}',
+        f' "client_frame_max": {limits.FRAME_MAX_FROM_SERVER}',
+    ]
+    for name, vectors in (("accepted", accepted()), ("variants", variants()), ("refused", refused())):
+        lines = ",\n".join("  " + json.dumps(vector) for vector in vectors)
+        parts.append(f' "{name}": [\n{lines}\n ]')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(text())
+    print(f"{PATH}: {len(accepted())} accepted, {len(variants())} variants, {len(refused())} refused")

@@ -1,0 +1,345 @@
+"""Both ends of a session: greeting, requests, notices, deadlines, limits, and every state with every input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from compass.model.replies import CODES, Refusal
+from compass.model.rows import Change, Service
+from compass.wire import limits, states
+from compass.wire.connection import (
+    Acknowledged,
+    Asked,
+    ClientConnection,
+    Connection,
+    Ended,
+    Opened,
+    Pushed,
+    Replied,
+    ServerConnection,
+)
+from compass.wire.frames import HEADER_LENGTH, frame
+from compass.wire.messages import Acknowledge, Bookmark, Goodbye, Hello, Notice, Welcome, encode
+from compass.wire.states import End, Input, SessionState
+from tests.wire.link import DONE, HELLO, NOW, PULL, WELCOME, Pair, asked, end_in, end_of, sent_by
+
+NOTICE = Notice(Change(42, 41, 5.0, "service-add", Service("chinaserver.openuss")))
+PIECES = pytest.mark.parametrize("piece", [1, 5, 1 << 30])
+
+
+# -- the course of a session
+
+
+@PIECES
+def test_hello_is_answered_by_welcome(piece: int) -> None:
+    """The client speaks first, by itself; each end is told of the other."""
+    pair = Pair(piece)
+    assert pair.to_server() == [Opened(Hello((1,), "test"))]
+    pair.server.welcome("gns1", "store", 41, "test", 1)
+    assert pair.to_client() == [Opened(Welcome(1, "gns1", "store", 41, limits.FRAME_MAX_FROM_HOST, "test"))]
+
+
+@PIECES
+def test_each_reply_finds_its_request_in_whatever_order(piece: int) -> None:
+    """Three requests at once, answered backwards."""
+    pair = Pair(piece)
+    pair.greet()
+    numbers = [pair.client.ask(PULL, pair.now) for _ in range(3)]
+    assert pair.to_server() == [Asked(number, PULL) for number in numbers]
+    assert pair.server.in_flight == 3
+    for number in reversed(numbers):
+        pair.server.reply(number, DONE, pair.now)
+    assert pair.to_client() == [Replied(number, DONE) for number in reversed(numbers)]
+    assert pair.server.in_flight == 0
+
+
+@PIECES
+def test_a_notice_is_acknowledged_with_all_before_it(piece: int) -> None:
+    """Two notices, one acknowledgement: both are done with."""
+    pair = Pair(piece)
+    pair.greet()
+    pair.server.push(frame(encode(NOTICE)), 42, pair.now)
+    pair.server.push(frame(encode(Bookmark(43))), 43, pair.now)
+    pair.server.push(frame(encode(Bookmark(44))), 44, pair.now)
+    assert pair.to_client() == [Pushed(NOTICE), Pushed(Bookmark(43)), Pushed(Bookmark(44))]
+    assert pair.server.unacknowledged == 3
+    pair.client.acknowledge(43)
+    assert pair.to_server() == [Acknowledged(Acknowledge(43))]
+    assert pair.server.unacknowledged == 1
+    pair.client.acknowledge(43, gap=True)
+    assert pair.to_server() == [Acknowledged(Acknowledge(43, "gap"))]
+
+
+def test_goodbye_ends_both_ends() -> None:
+    """The client learns why, and when to come back; the server sends nothing more."""
+    pair = Pair()
+    pair.greet()
+    number = pair.client.ask(PULL, pair.now)
+    pair.to_server()
+    pair.server.goodbye("this server stops", 0.5)
+    pair.server.goodbye("again")
+    pair.server.reply(number, DONE, pair.now)
+    pair.server.push(frame(encode(NOTICE)), 42, pair.now)
+    assert pair.to_client() == [Ended("this server stops", retry_after_seconds=0.5)]
+    assert pair.server.bytes_to_send() == b""
+    assert pair.server.receive(HELLO, pair.now) == []
+    assert pair.client.deadline() is None
+    assert pair.server.deadline() is None
+    pair.client.acknowledge(42)
+    assert pair.client.bytes_to_send() == b""
+
+
+def test_asking_before_the_welcome_is_a_mistake_of_our_own() -> None:
+    """It raises; nothing is sent."""
+    client = end_of("client")
+    assert isinstance(client, ClientConnection)
+    with pytest.raises(RuntimeError, match="greeting"):
+        client.ask(PULL, NOW)
+    client.acknowledge(1)
+    assert client.bytes_to_send() == b""
+
+
+def test_request_numbers_begin_again_after_the_largest() -> None:
+    """After 2^32 - 1 comes 1; 0 is never a request's number."""
+    client = end_in("client", "open")
+    assert isinstance(client, ClientConnection)
+    client._last_number = 0xFFFFFFFE
+    assert [client.ask(PULL, NOW), client.ask(PULL, NOW)] == [0xFFFFFFFF, 1]
+
+
+def test_a_good_request_before_a_violation_in_the_same_piece_is_asked() -> None:
+    """What a stream means does not depend on the pieces it arrives in."""
+    server = end_in("server", "open")
+    events = server.receive(frame(encode(PULL), 1) + b"\xff" * HEADER_LENGTH, NOW)
+    assert events[0] == Asked(1, PULL)
+    assert [type(event) for event in events] == [Asked, Ended]
+
+
+# -- every state with every input
+
+
+def received(number: int, message: object) -> Callable[[Connection], list[object]]:
+    return lambda end: list(end.receive(frame(encode(message), number), NOW))  # type: ignore[arg-type]
+
+
+def run_out(end: Connection) -> list[object]:
+    if isinstance(end, ClientConnection) and end.state == "open":
+        asked(end, 1)
+    return list(end.expire(NOW + 1000.0))
+
+
+INPUTS: dict[End, dict[Input, Callable[[Connection], list[object]]]] = {
+    "server": {
+        "hello": received(0, Hello((1,))),
+        "request": received(1, PULL),
+        "acknowledge": received(0, Acknowledge(1)),
+        "violation": lambda end: list(end.receive(b"\xff" * HEADER_LENGTH, NOW)),
+        "timeout": run_out,
+    },
+    "client": {
+        "welcome": lambda end: list(end.receive(WELCOME, NOW)),
+        "reply": received(1, DONE),
+        "push": received(0, NOTICE),
+        "goodbye": received(0, Goodbye("enough")),
+        "refusal": received(0, Refusal("forbidden", "no role")),
+        "violation": lambda end: list(end.receive(b"\xff" * HEADER_LENGTH, NOW)),
+        "timeout": run_out,
+    },
+}
+CASES = [(end, state, given) for end, table in states.TABLE.items() for state in table for given in INPUTS[end]]
+
+
+@pytest.mark.parametrize(("end", "state", "given"), CASES)
+def test_every_state_takes_every_input_as_the_table_says(end: End, state: SessionState, given: Input) -> None:
+    """What the table lacks ends the session as a violation; an ended session takes nothing."""
+    connection = end_in(end, state)
+    if given == "reply" and state == "open":
+        asked(connection, 1)
+    events = INPUTS[end][given](connection)
+    if state == "ended":
+        assert (events, connection.state) == ([], "ended")
+        return
+    target = states.TABLE[end][state].get(given)
+    assert connection.state == (target or "ended")
+    assert len(events) == 1
+    if target is None or given == "violation":
+        assert isinstance(events[0], Ended) and events[0].violation
+    elif target == "ended":
+        assert isinstance(events[0], Ended) and not events[0].violation
+
+
+def test_the_inputs_tested_are_those_of_the_table() -> None:
+    """No input is in a table without being tried here."""
+    for end, table in states.TABLE.items():
+        assert {given for moves in table.values() for given in moves} == set(INPUTS[end])
+
+
+def test_a_diagram_has_every_step_of_its_table() -> None:
+    """States, targets and inputs, in Mermaid."""
+    assert states.diagram("server").splitlines() == [
+        "stateDiagram-v2",
+        "    [*] --> greeting",
+        "    greeting --> open: hello",
+        "    greeting --> ended: violation, timeout",
+        "    open --> open: request, acknowledge",
+        "    open --> ended: violation, timeout",
+        "    ended --> [*]",
+    ]
+
+
+# -- deadlines
+
+
+def test_a_greeting_that_does_not_come_is_waited_for_so_long() -> None:
+    """At either end; one moment before the deadline nothing happens."""
+    for end in (end_of("server"), end_of("client")):
+        due = NOW + limits.GREETING_SECONDS
+        assert end.deadline() == due
+        assert end.expire(due - 0.001) == []
+        (ended,) = end.expire(due)
+        assert isinstance(ended, Ended) and "within 10 s" in ended.reason
+        assert end.deadline() is None
+        assert end.expire(due + 1) == []
+
+
+def test_an_idle_session_is_ended_with_a_goodbye() -> None:
+    """Idle time counts from the last request or reply."""
+    pair = Pair()
+    pair.greet()
+    assert pair.server.deadline() == NOW + limits.IDLE_SECONDS
+    number = pair.client.ask(PULL, NOW)
+    pair.now = NOW + 5.0
+    pair.to_server()
+    assert pair.server.deadline() is None
+    pair.server.reply(number, DONE, NOW + 7.0)
+    assert pair.server.deadline() == NOW + 7.0 + limits.IDLE_SECONDS
+    (ended,) = pair.server.expire(NOW + 7.0 + limits.IDLE_SECONDS)
+    assert isinstance(ended, Ended) and "idle for 60 s" in ended.reason and not ended.violation
+    assert [type(event) for event in pair.to_client()] == [Replied, Ended]
+
+
+def test_a_watching_session_may_be_silent_for_ever() -> None:
+    """No heartbeat: nothing is due from a host that has acknowledged everything."""
+    server = end_in("server", "open")
+    assert isinstance(server, ServerConnection)
+    server.watching = True
+    assert server.deadline() is None
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_notice_must_be_acknowledged_in_time(busy: bool) -> None:
+    """Counted from the oldest one; a request that is still open does not put it off."""
+    pair = Pair()
+    pair.greet()
+    pair.server.watching = True
+    if busy:
+        pair.client.ask(PULL, NOW)
+        pair.to_server()
+    pair.server.push(frame(encode(NOTICE)), 42, NOW + 1.0)
+    pair.server.push(frame(encode(Bookmark(43))), 43, NOW + 2.0)
+    assert pair.server.deadline() == NOW + 1.0 + limits.ACKNOWLEDGE_SECONDS
+    pair.to_client()
+    pair.client.acknowledge(42)
+    pair.to_server()
+    assert pair.server.deadline() == NOW + 2.0 + limits.ACKNOWLEDGE_SECONDS
+    (ended,) = pair.server.expire(NOW + 2.0 + limits.ACKNOWLEDGE_SECONDS)
+    assert isinstance(ended, Ended) and "no acknowledgement within 10 s" in ended.reason
+    assert sent_by(pair.server) == [(0, Goodbye(ended.reason))]
+
+
+def test_a_reply_is_waited_for_so_long() -> None:
+    """Counted from the oldest open request; an answered one does not count."""
+    pair = Pair()
+    pair.greet()
+    assert pair.client.deadline() is None
+    first = pair.client.ask(PULL, NOW)
+    pair.client.ask(PULL, NOW + 3.0)
+    assert pair.client.deadline() == NOW + limits.REPLY_SECONDS
+    pair.to_server()
+    pair.server.reply(first, DONE, NOW)
+    pair.to_client()
+    assert pair.client.deadline() == NOW + 3.0 + limits.REPLY_SECONDS
+    (ended,) = pair.client.expire(NOW + 3.0 + limits.REPLY_SECONDS)
+    assert isinstance(ended, Ended) and "no reply within 30 s" in ended.reason
+
+
+# -- limits at n and n + 1
+
+
+def test_one_request_too_many_is_refused_as_busy_and_the_others_stand() -> None:
+    """The number that was refused is free again."""
+    server = end_in("server", "open")
+    assert isinstance(server, ServerConnection)
+    most = limits.REQUESTS_IN_FLIGHT_MAX
+    events = server.receive(b"".join(frame(encode(PULL), n) for n in range(1, most + 1)), NOW)
+    assert len(events) == server.in_flight == most
+    assert server.bytes_to_send() == b""
+    assert server.receive(frame(encode(PULL), most + 1), NOW) == []
+    ((number, refusal),) = sent_by(server)
+    assert isinstance(refusal, Refusal)
+    assert (number, refusal.code, refusal.retry_after_seconds) == (most + 1, "busy", 1.0)
+    server.reply(1, DONE, NOW)
+    assert server.receive(frame(encode(PULL), most + 1), NOW) == [Asked(most + 1, PULL)]
+
+
+@pytest.mark.parametrize("most", [limits.FRAME_MAX_FROM_HOST, limits.FRAME_MAX_FROM_ADMIN])
+def test_a_server_takes_bodies_up_to_the_limit_of_the_role(most: int) -> None:
+    """n octets are read (and are no message); the header of n + 1 ends the session."""
+    server = ServerConnection(NOW, most)
+    server.receive(HELLO, NOW)
+    server.welcome("gns1", "store", 0, "", 1)
+    ((_, welcome),) = sent_by(server)
+    assert isinstance(welcome, Welcome) and welcome.frame_max == most
+    assert server.receive(frame(b"\xc1" * most, 1), NOW) == []
+    ((_, refusal),) = sent_by(server)
+    assert isinstance(refusal, Refusal) and refusal.code == "malformed"
+    (ended,) = server.receive((most + 1).to_bytes(4, "big") + b"\0\0\0\2", NOW)
+    assert isinstance(ended, Ended) and ended.violation
+    ((number, refusal),) = sent_by(server)
+    assert isinstance(refusal, Refusal)
+    assert (number, refusal.code) == (0, "too-large")
+
+
+def test_a_client_takes_bodies_up_to_its_limit() -> None:
+    """n octets are waited for; the header of n + 1 ends the session."""
+    client = end_in("client", "open")
+    most = limits.FRAME_MAX_FROM_SERVER
+    assert client.receive(most.to_bytes(4, "big") + b"\0\0\0\1", NOW) == []
+    (ended,) = end_in("client", "open").receive((most + 1).to_bytes(4, "big") + b"\0\0\0\1", NOW)
+    assert isinstance(ended, Ended) and ended.violation
+
+
+def test_so_many_versions_of_a_hello_are_looked_at() -> None:
+    """A common version in the last place that counts is found; one place further it is not."""
+    most = limits.VERSIONS_OFFERED_MAX
+    offered = (*range(100, 99 + most), 1)
+    assert end_of("server").receive(frame(encode(Hello(offered))), NOW) == [Opened(Hello((1,)))]
+    server = end_of("server")
+    (ended,) = server.receive(frame(encode(Hello((99, *offered)))), NOW)
+    assert isinstance(ended, Ended) and ended.violation
+    ((_, refusal),) = sent_by(server)
+    assert isinstance(refusal, Refusal) and refusal.code == "unsupported-version"
+
+
+def test_so_much_of_a_self_description_is_kept() -> None:
+    """n characters are kept; of n + 1 the last is dropped."""
+    kept = "x" * limits.SOFTWARE_MAX
+    for software in (kept, kept + "y"):
+        (opened,) = end_of("server").receive(frame(encode(Hello((1,), software))), NOW)
+        assert opened == Opened(Hello((1,), kept))
+
+
+def test_a_log_that_waits_answers_before_its_reader_gives_up() -> None:
+    """The two limits fit together."""
+    assert limits.LOG_WAIT_SECONDS_MAX < limits.REPLY_SECONDS
+
+
+def test_every_code_is_a_refusal_that_a_client_reads() -> None:
+    """Each code of the table crosses the wire to the request it refuses."""
+    for code in CODES:
+        client = end_in("client", "open")
+        asked(client, 1)
+        refusal = Refusal(code, "because")  # type: ignore[arg-type]
+        assert client.receive(frame(encode(refusal), 1), NOW) == [Replied(1, refusal)]
