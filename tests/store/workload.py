@@ -118,7 +118,7 @@ class Workload:
         state = self._random.choice(("unreachable", "slow"))
         detail = self._random.choice(ODD_TEXTS)
         asker = self._random.choice((ADMIN, self._host()))
-        return Report(peer.service, peer.address, peer.port, state, detail=detail), asker
+        return Report(peer.service, peer.address, peer.port, state, detail=detail), asker  # type: ignore[arg-type]
 
     def _verdict(self) -> tuple[Undecided, Asker]:
         peer = self._listener()
@@ -130,7 +130,7 @@ class Workload:
         return Drain(peer.service, peer.address, peer.port, self._random.random() < 0.5), ADMIN
 
     def _purge(self) -> tuple[Undecided, Asker]:
-        return Purge(60.0, self._random.choice(("offline", "down"))), ADMIN  # type: ignore[arg-type]
+        return Purge(60.0, self._random.choice(("offline", "down"))), ADMIN
 
     def _put(self) -> tuple[Undecided, Asker]:
         category, on = self._random.choice(CATEGORIES), self._random.choice(CATEGORIES)
