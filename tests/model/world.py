@@ -128,7 +128,7 @@ def drain(service: str, at: str = AT, draining: bool = True) -> Drain:
 
 
 def store() -> World:
-    """`web` depends on `store`; `a.store` and `b.store` are to be had, `www.web` is a user, `spare.help` a backup."""
+    """`web` with `www.web` depends on `store` with `a.store` and `b.store`; `spare.help` is to be a backup."""
     return World().add(
         Category("web"),
         Category("store"),
