@@ -22,6 +22,7 @@ from compass.assembly.config import ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, identity_of, listen, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
+from compass.model.names import show_endpoint
 from compass.server.alerts import RunCommand
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
@@ -84,7 +85,8 @@ class ServerService(Service):
             self._ports.append(await listen(self._reactor, address, port, factory))
         await self._server.start()
         for port in self._ports:
-            self.log.info("opengnssd listens on {address}", address=port.getHost())
+            bound = port.getHost()
+            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""

@@ -1,0 +1,160 @@
+"""Arguments of commands as requests: pure functions, which refuse what cannot be right before a server is asked.
+
+Names are parsed here, so that an administrator may write them in any case; NameProblem says what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from compass.model.names import (
+    parse_endpoint,
+    parse_host_name,
+    parse_label,
+    parse_service_id,
+    show_endpoint,
+)
+from compass.model.requests import (
+    Drain,
+    Fetch,
+    Impact,
+    IssueCredential,
+    Put,
+    Register,
+    Remove,
+    RevokeCredential,
+)
+from compass.model.rows import Category, Dependency, Host, Listener, Policy, Service
+
+_DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SECONDS = (604800, 86400, 3600, 60, 1)
+POLICY_FIELDS: tuple[str, ...] = Policy.__struct_fields__
+"""The names of a category's policy, as options and as keys of a topology file."""
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `1h`, `1d12h`, `2w`. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise ValueError(f"{text!r} is not a length of time; write 90s, 30m, 1h, 1d12h or 2w")
+    return float(sum(int(count or 0) * size for count, size in zip(match.groups(), _SECONDS, strict=True)))
+
+
+def metadata(pairs: Iterable[str]) -> dict[str, str]:
+    """`key=value` pairs. Raises ValueError."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{pair!r} is not of the form KEY=VALUE")
+        if key in found:
+            raise ValueError(f"{key!r} is given twice")
+        found[key] = value
+    return found
+
+
+def category_added(name: str, changes: Mapping[str, Any]) -> Put:
+    """A new category; `changes` as in `category_changed`."""
+    return Put(_category(Category(parse_label(name, "category")), changes), create=True)
+
+
+def category_changed(row: Category, changes: Mapping[str, Any]) -> Put:
+    """The category with `changes`: `backup` and the policy's fields, each left as it is when absent."""
+    return Put(_category(row, changes))
+
+
+def _category(row: Category, changes: Mapping[str, Any]) -> Category:
+    backup = changes.get("backup", row.backup)
+    policy = {field: changes[field] for field in POLICY_FIELDS if field in changes}
+    return msgspec.structs.replace(
+        row,
+        backup=parse_service_id(backup) if backup else "",
+        policy=msgspec.structs.replace(row.policy, **policy),
+    )
+
+
+def service_added(name: str) -> Put:
+    """A new service of a category that exists."""
+    return Put(Service(parse_service_id(name)), create=True)
+
+
+def dependency_added(category: str, on: str) -> Put:
+    """`category` depends on `on` from now on."""
+    return Put(Dependency(parse_label(category, "category"), parse_label(on, "category")), create=True)
+
+
+def host_added(name: str, barred: bool) -> Put:
+    """A host that has not connected yet."""
+    return Put(Host(parse_host_name(name), barred=barred), create=True)
+
+
+def host_changed(row: Host, barred: bool) -> Put:
+    """The host, barred or not."""
+    return Put(msgspec.structs.replace(row, barred=barred))
+
+
+def credential_issued(service: str, overlap_seconds: float | None) -> IssueCredential:
+    """A new credential; the older ones are good for so long, or for ever with None."""
+    return IssueCredential(parse_service_id(service), overlap_seconds)
+
+
+def credential_revoked(service: str, id: str) -> RevokeCredential:
+    """A credential is refused from now on."""
+    return RevokeCredential(parse_service_id(service), id)
+
+
+def listener_added(service: str, endpoint: str, weight: int, described: Mapping[str, str]) -> Register:
+    """A listener that no host daemon looks after. Epoch 0 lets the server choose the next one."""
+    address, port = parse_endpoint(endpoint)
+    return Register(parse_service_id(service), "", address, port, 0, weight, dict(described))
+
+
+def listener_changed(row: Listener, weight: int | None, described: Mapping[str, str] | None) -> Register:
+    """The listener with another weight or other metadata. Its own epoch: it stays the same instance."""
+    return Register(
+        service=row.service,
+        credential="",
+        address=row.address,
+        port=row.port,
+        epoch=row.epoch,
+        weight=row.weight if weight is None else weight,
+        metadata=dict(row.metadata if described is None else described),
+    )
+
+
+def listener_removed(service: str, endpoint: str) -> Remove:
+    """A listener out of use; its row stays as `offline`."""
+    return Remove("listener", f"{parse_service_id(service)} {show_endpoint(*parse_endpoint(endpoint))}")
+
+
+def drained(service: str, endpoint: str, draining: bool) -> Drain:
+    """A listener takes no new users, or takes them again."""
+    address, port = parse_endpoint(endpoint)
+    return Drain(parse_service_id(service), address, port, draining)
+
+
+def one_listener(service: str, endpoint: str) -> Fetch:
+    """The row of one listener."""
+    address, port = parse_endpoint(endpoint)
+    return Fetch("listener", name=f"{parse_service_id(service)} {address} {port}")
+
+
+def place(name: str) -> str:
+    """What `--within` may name: a category, a service, or a host (for listeners)."""
+    return parse_host_name(name)
+
+
+def impact(name: str, endpoint: str | None) -> Impact:
+    """Of a category, a service, or a listener of a service."""
+    if endpoint is not None:
+        return Impact(f"{parse_service_id(name)} {show_endpoint(*parse_endpoint(endpoint))}")
+    return Impact(parse_service_id(name) if "." in name else parse_label(name, "category"))
+
+
+def not_younger(rows: Iterable[Listener], age_seconds: float, now: float) -> tuple[Listener, ...]:
+    """The listeners whose state is at least so old."""
+    return tuple(row for row in rows if now - row.changed_at >= age_seconds)
