@@ -27,7 +27,7 @@ _KINDS = (
 def document() -> dict[str, Any]:
     """The whole document, ready for JSON."""
     schemas, components = msgspec.json.schema_components(_KINDS, ref_template=_REF)
-    named = dict(zip(_KINDS, schemas, strict=True))
+    named: dict[Any, Any] = dict(zip(_KINDS, schemas, strict=True))
 
     def content(kind: type) -> dict[str, Any]:
         return {"application/json": {"schema": named[kind]}}

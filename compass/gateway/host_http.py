@@ -91,7 +91,7 @@ class BoundedRequest(Request):
         if length is not None and length > BODY_MAX:
             self._refuse()
         else:
-            super().gotLength(length)
+            cast(Any, super()).gotLength(length)
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
         """Part of the body; a chunked one announces no length."""
@@ -99,14 +99,14 @@ class BoundedRequest(Request):
         if self._received > BODY_MAX:
             self._refuse()
         else:
-            super().handleContentChunk(data)
+            cast(Any, super()).handleContentChunk(data)
 
     def _refuse(self) -> None:
         body = msgspec.json.encode(Refusal("too-large", f"the body has more than {BODY_MAX} octets"))
         channel = self.channel
         if channel is not None and channel.transport is not None:
             head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-            channel.transport.write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
+            cast(Any, channel.transport).write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
             channel.loseConnection()
         # What still comes of the body is thrown away.
         self.handleContentChunk = lambda data: None  # type: ignore[method-assign]
@@ -262,7 +262,7 @@ def _body(request: Request, kind: type[B]) -> B:
         text = f"the body must be application/json, not {declared[:80] or 'without a type'}"
         raise _Unusable(415, Refusal("malformed", text))
     try:
-        return msgspec.json.decode(request.content.read(), type=kind)
+        return msgspec.json.decode(cast(Any, request.content).read(), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
 
@@ -294,10 +294,7 @@ def _check_origin(request: Request) -> None:
 
 def _is_loopback(named: str) -> bool:
     """Whether a Host header names this machine to itself: localhost, unix, or a loopback address."""
-    if named.startswith("["):
-        name = named[1:].partition("]")[0]
-    else:
-        name = named.partition(":")[0].lower()
+    name = named[1:].partition("]")[0] if named.startswith("[") else named.partition(":")[0].lower()
     if name in ("localhost", "unix"):
         return True
     try:
