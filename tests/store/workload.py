@@ -36,7 +36,7 @@ SERVER = Asker("server", "one", "")
 CATEGORIES = ("web", "openuss", "openuso", "auth")
 SERVICES = tuple(f"{name}.{category}" for category in CATEGORIES for name in ("north", "south", "emergency"))
 HOSTS = ("h1.example", "h2.example", "h3.example")
-ODD_TEXTS = ("plain", 'it\'s "quoted"', "back\\slash", "中文 ünï \U0001f9ed", "line\nbreak\ttab", "%s %(x)s :y ?", "")
+ODD_TEXTS = ("plain", 'it\'s "quoted"', "back\\slash", "中文 ünï \U0001f9ed", "line\u2028break", "%s %(x)s :y ?", "")
 
 
 class Workload:
