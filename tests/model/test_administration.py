@@ -221,7 +221,7 @@ EVERY_REQUEST = (
 
 
 def test_who_may_ask_for_what() -> None:
-    """P11, G20: every request has its roles; every other is refused with the right that is missing, and logged."""
+    """P11, G20: every request has its roles; any other is refused, told the missing right, and logged."""
     assert {type(request) for request in EVERY_REQUEST} == set(ROLES)
     world = store()
     for request in EVERY_REQUEST:
@@ -351,7 +351,7 @@ def test_a_policy_at_its_limits(good: dict[str, object], bad: dict[str, object])
 
 
 def test_nothing_in_use_is_removed() -> None:
-    """Category with services or dependants, service with listeners or that is a backup; then each in its order."""
+    """Category with services or dependants, service with listeners or as a backup; then each in its order."""
     world = store()
     world.ask(Put(Category("store", "spare.help")))
     world.up("a.store")
@@ -400,7 +400,7 @@ def test_what_is_not_there_cannot_be_removed(kind: str, name: str, code: str) ->
 
 
 def test_a_removed_listener_stays_removed() -> None:
-    """P6: its row stays, offline; only a new instance comes back. Removing it again ends the incident of its death."""
+    """P6: its row stays, offline; only a new instance comes back. Removing it again ends its incident."""
     world = store().in_state("up")
     remove = Remove("listener", f"a.store {AT}")
     world.get(Done, remove)
@@ -445,7 +445,7 @@ TOPOLOGY = (
 
 
 def test_a_topology_is_applied_in_any_order_of_its_rows() -> None:
-    """All of it: a backup that the same topology declares, a category that depends on itself; twice changes nothing."""
+    """With a backup that it declares itself, a category that depends on itself; twice changes nothing."""
     for rows in (TOPOLOGY, TOPOLOGY[::-1]):
         world = World()
         world.get(Done, Apply(rows))
@@ -511,7 +511,7 @@ def test_so_many_problems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pruning_removes_what_the_topology_does_not_name() -> None:
-    """Also a category with its own backup service, or one whose backup is named no more; not what is in use."""
+    """Also a category with its own backup service, or a backup that is named no more; not what is in use."""
     world = store()
     world.ask(Put(Category("help", "spare.help")))
     world.ask(Put(Category("store", "spare.help")))

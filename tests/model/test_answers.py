@@ -50,7 +50,7 @@ def test_a_pull_shows_every_state_but_offline(state: State) -> None:
 
 
 def test_no_such_name_and_nothing_registered_are_two_answers() -> None:
-    """P5: an unknown category, an unknown service, a service without dependencies, a dependency without listeners."""
+    """P5: unknown category, unknown service, service without dependencies, dependency without listeners."""
     world = store()
     assert world.code(Pull("x.none")) == "unknown-category"
     assert world.code(Pull("x.web")) == "unknown-service"
@@ -181,7 +181,7 @@ def test_impact_says_who_would_be_told() -> None:
     ],
 )
 def test_the_audience_of_a_change(row: Row, told: set[str]) -> None:
-    """G8: dependants hear of what they depend on and of its backup; credentials, hosts and alerts are told to nobody."""
+    """G8: dependants hear of what they use and of its backup; credentials, hosts and alerts concern nobody."""
     assert audience(everything().catalogue, row) == told
 
 
@@ -195,7 +195,7 @@ def test_what_a_host_must_know() -> None:
 
 
 def test_a_snapshot_covers_topics_without_rows() -> None:
-    """P5: a topic that is empty says so; one that never was has revision 0; offline listeners are not in it."""
+    """P5: an empty topic says so; one that never was has revision 0; offline listeners are not in it."""
     world = everything()
     part = snapshot(world.catalogue, ["b.store", "unknown"])
     assert part.topics == {"b.store": world.catalogue.topics["b.store"], "unknown": 0}
@@ -203,7 +203,7 @@ def test_a_snapshot_covers_topics_without_rows() -> None:
 
 
 def test_a_change_that_widens_brings_what_it_widens_to() -> None:
-    """A new dependency brings the category with its services and backup, a new backup its service; no other does."""
+    """A dependency brings the category with services and backup, a backup its service; no other does."""
     world = everything()
     world.add(Dependency("help", "store"))
     more = widening(world.catalogue, world.changes[-1])
@@ -225,7 +225,7 @@ def ports(catalogue: Catalogue, name: str) -> tuple[str, set[int]]:
 
 
 def test_users_are_given_the_best_there_is() -> None:
-    """G10: what is usable; else the backup; else what is draining; else what is suspected; never what is down."""
+    """G10: the usable; else the backup's; else the draining; else the suspected; never what is down."""
     world = store()
     world.ask(Put(Category("store", "spare.help")))
     assert ports(world.catalogue, "a.store") == ("none", set())
@@ -255,7 +255,7 @@ def peers(*weights: int) -> list[Listener]:
 
 
 def test_weights_are_the_shares_of_first_places() -> None:
-    """20,000 seeded draws: chi-square of the first places below the 0.1 % bound, and of the second given the first."""
+    """20,000 seeded draws: chi-square of first places, and of second given first, below the 0.1 % bound."""
     random, draws, weights = Random(4863), 20_000, (1, 2, 5, 0)
     orders = [tuple(p.weight for p in shuffled(peers(*weights), random.random)) for _ in range(draws)]
     firsts = Counter(order[0] for order in orders)

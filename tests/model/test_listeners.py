@@ -1,4 +1,4 @@
-"""Listeners: registered, deregistered, drained, reported, judged by a probe, purged (functions 2.1, 2.2, 2.5)."""
+"""Listeners: registered, deregistered, drained, reported, probed, purged (functions 2.1, 2.2, 2.5)."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_deregistering_takes_a_listener_out_of_use(state: State, died: bool) -> 
 
 
 def test_deregistering_what_is_offline() -> None:
-    """The same instance: nothing changes. An older one: refused. A newer one: its registration comes too late (P6)."""
+    """The same instance: no change. An older one: refused. A newer one: its registration is late (P6)."""
     world = store().in_state("offline")
     assert world.get(Deregistered, DEREGISTER) == Deregistered(
         world.catalogue.revision, "offline", changed=False
