@@ -39,7 +39,7 @@ class World:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = Random(seed)
-        self.clock = Clock()
+        self.clock: Any = Clock()
         self.network = Network(self.clock, self.random)
         self.store = Store.open("sqlite://")
         self.directory = directory
@@ -131,6 +131,10 @@ class World:
         return tokens
 
 
+def _peer(stream: Any) -> tuple[str, str, str]:
+    return (*stream.peer, "")
+
+
 class SimulatedServer:
     """One opengnssd process."""
 
@@ -149,7 +153,7 @@ class SimulatedServer:
                 token=lambda: f"token-{world.random.getrandbits(256):x}",
                 storage=world.store,
                 in_database=self.thread.run,
-                peer_of=lambda stream: (*stream.peer, ""),  # type: ignore[attr-defined]
+                peer_of=_peer,
                 probe=self._probe,
                 connect=self._connect,
                 run_command=self._run_command,
@@ -208,7 +212,7 @@ class SimulatedHost:
             default_address=f"10.0.0.{len(world.hosts) + 1}",
             endpoints=[world.network.endpoint(server, identity) for server in servers],
             process_watch=self.processes,
-            peer_of=lambda stream: (*stream.peer, ""),
+            peer_of=_peer,
             **options,
         )
         if options.get("update_port"):
@@ -235,7 +239,7 @@ class SimulatedProcesses:
         if pid < 0:
             raise NoSuchProcess(f"there is no process {pid}")
         self.living[pid] = ended
-        return lambda: self.living.pop(pid, None) and None  # type: ignore[func-returns-value]
+        return lambda: self.living.pop(pid, None) and None
 
     def kill(self, pid: int) -> None:
         """kill -9 of a registered process."""
