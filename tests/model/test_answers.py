@@ -44,9 +44,7 @@ def test_a_pull_shows_every_state_but_offline(state: State) -> None:
     """What is deregistered is not listed any more."""
     world = store().in_state(state)
     (view,) = world.get(Dependencies, Pull("www.web")).categories
-    assert view.services[0] == ServiceView(
-        "a.store", () if state == "offline" else (world.listener("a.store"),)
-    )
+    assert view.services[0] == ServiceView("a.store", () if state == "offline" else (world.listener("a.store"),))
 
 
 def test_no_such_name_and_nothing_registered_are_two_answers() -> None:
@@ -146,9 +144,7 @@ def test_impact_says_who_would_be_told() -> None:
     revision = world.catalogue.revision
     told = Told("a.store", revision, ("web",), ("www.web",), ("h1",))
     assert world.get(Told, Impact("a.store")) == told
-    assert world.get(Told, Impact("a.store 10.0.0.1:2")) == msgspec.structs.replace(
-        told, name="a.store 10.0.0.1:2"
-    )
+    assert world.get(Told, Impact("a.store 10.0.0.1:2")) == msgspec.structs.replace(told, name="a.store 10.0.0.1:2")
     assert world.get(Told, Impact("spare.help")) == msgspec.structs.replace(
         told, name="spare.help", backup_of=("store",)
     )
