@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import click
 import msgspec
@@ -14,7 +14,7 @@ from compass.admin.sheets import sentences, sheet_of_listener, sheet_of_rows
 from compass.admin.teaching import DURATION, PAIR, taught
 from compass.model.replies import Done, Refusal, Registered, Reported
 from compass.model.requests import Fetch, Purge
-from compass.model.rows import Listener
+from compass.model.rows import Listener, State
 
 _STATES = click.Choice(["up", "slow", "suspect", "down", "draining", "offline"])
 
@@ -95,15 +95,8 @@ def listener_set(
 @click.option("--older-than", type=DURATION, help="Only those in their state for longer (90s, 1h, 2d).")
 def listener_list(desk: Desk, within: str, state: str | None, older_than: float | None) -> None:
     """List the listeners."""
-    fetch = msgspec.convert(
-        {
-            "type": "fetch",
-            "kind": "listener",
-            "within": asking.place(within) if within else "",
-            "state": state,
-        },
-        Fetch,
-    )
+    place = asking.place(within) if within else ""
+    fetch = Fetch("listener", within=place, state=cast(State | Literal[""], state or ""))
     reply = desk.rows(fetch)[0]
     if older_than is not None:
         listeners = (row for row in reply.rows if isinstance(row, Listener))
@@ -134,8 +127,7 @@ def listener_remove(desk: Desk, service: str, endpoint: str) -> None:
 @click.option("--state", type=click.Choice(["offline", "down"]), default="offline", show_default=True)
 def listener_purge(desk: Desk, older_than: float, state: str) -> None:
     """Remove the rows of listeners that have been gone for long."""
-    request = msgspec.convert({"type": "purge", "age_seconds": older_than, "state": state or ""}, Purge)
-    reply = desk.ask(request, Done)
+    reply = desk.ask(Purge(older_than, cast(Literal["offline", "down"], state)), Done)
     desk.say(sentences(reply) if reply.changes else ["None is so old."], reply)
 
 

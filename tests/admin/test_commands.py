@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from compass.admin.cli import cli
 from compass.admin.exits import EXIT_OF_CODE, Exit
 from compass.model.draft import Asker
 from compass.model.replies import CODES, LogEntries, Refusal, Told
-from compass.model.requests import Apply, Fetch, IssueCredential, ReadLog, Register, Report, Status
+from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, Register, Report, Status
+from compass.model.rows import Category
 from tests.admin.conftest import Program
 from tests.admin.little_server import LittleServer
 
@@ -270,9 +272,6 @@ def test_many_rows_come_in_pages(
 
 def test_rows_that_change_while_they_are_read_are_read_again(program: Program, server: LittleServer) -> None:
     """An export is of one moment; where none can be had, it says so instead."""
-    from compass.model.requests import Put
-    from compass.model.rows import Category
-
     count = iter(range(100))
 
     def busy(request: Any) -> None:
@@ -330,14 +329,9 @@ def test_a_followed_log_shows_news_across_a_broken_session_until_interrupted(
             if waits == 1:
                 server.hang_up()
             elif waits == 2:
-                threading.Thread(target=uss.done, args=("category", "add", "news")).start()
+                server.decide(Put(Category("news"), create=True), ALICE)
             elif waits == 3:
-                raise_interrupt()
-
-    def raise_interrupt() -> None:
-        import _thread
-
-        _thread.interrupt_main()
+                _thread.interrupt_main()
 
     server.override = stage
     result = uss.run("log", "updates", "--last", "1", "--follow", "--json")
@@ -365,8 +359,6 @@ def test_ctrl_c_ends_other_commands_with_130(uss: Program, server: LittleServer)
     """An interrupted command says by its status that it did not finish."""
 
     def interrupt(request: Any) -> None:
-        import _thread
-
         if isinstance(request, Status):
             _thread.interrupt_main()
             threading.Event().wait(0.2)
