@@ -199,15 +199,19 @@ def test_a_snapshot_covers_topics_without_rows() -> None:
 
 
 def test_a_change_that_widens_brings_what_it_widens_to() -> None:
-    """A dependency brings the category with services and backup, a backup its service; no other does."""
+    """A dependency brings the category with services and backup, to its members; a backup its service, to dependants.
+
+    G8: who depends on a category is not told about what that category depends on.
+    """
     world = everything()
-    world.add(Dependency("help", "store"))
+    world.add(Category("portal"), Dependency("portal", "help"), Dependency("help", "store"))
     more = widening(world.catalogue, world.changes[-1])
-    assert more is not None and set(more.topics) == {"store", "a.store", "b.store", "spare.help"}
-    world.ask(Put(Category("web", "a.store")))
+    assert more is not None and set(more[0].topics) == {"store", "a.store", "b.store", "spare.help"}
+    assert more[1] == {"help"}
+    world.ask(Put(Category("help", "a.store")))
     more = widening(world.catalogue, world.changes[-1])
-    assert more is not None and set(more.topics) == {"a.store"}
-    world.ask(Put(Category("web")))
+    assert more is not None and (set(more[0].topics), more[1]) == ({"a.store"}, {"portal"})
+    world.ask(Put(Category("help")))
     assert widening(world.catalogue, world.changes[-1]) is None
     world.ask(Remove("dependency", "help store"))
     assert widening(world.catalogue, world.changes[-1]) is None

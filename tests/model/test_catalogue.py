@@ -13,7 +13,7 @@ from immutables import Map
 from compass.model.catalogue import Catalogue, OutOfOrder, catalogue_of, topic_of
 from compass.model.decide import answer, decide
 from compass.model.draft import Asker
-from compass.model.interest import audience, snapshot, widening
+from compass.model.interest import audience, snapshot
 from compass.model.names import category_of
 from compass.model.replies import Refusal
 from compass.model.requests import (
@@ -209,7 +209,7 @@ def test_a_lost_notice_is_seen_with_the_next_on_its_topic(
     for change in world.changes:
         after = after.apply(change)
         if host.is_told(change, after):
-            sent.append((change, widening(after, change)))
+            sent.append((change, host.widened(change, after)))
     if not sent:
         return
     lost = data.draw(st.integers(0, len(sent) - 1), label="lost")
@@ -238,7 +238,7 @@ def test_a_notice_that_comes_twice_changes_nothing(asked: Asked, services: tuple
     for change in world.changes:
         after = after.apply(change)
         if host.is_told(change, after):
-            more = widening(after, change)
+            more = host.widened(change, after)
             host.receive(change, more)
             before = host.pull()
             again = host.receive(change, more)

@@ -59,7 +59,7 @@ def test_a_new_listener_is_up() -> None:
         ("up", SAME, "up"),
         ("slow", SAME, "slow"),
         ("suspect", SAME, "suspect"),
-        ("down", SAME, "up"),
+        ("down", SAME, "down"),
         ("draining", SAME, "draining"),
         ("offline", SAME, "deregistered"),
         *[(state, NEWER, "up") for state in ("up", "slow", "suspect", "down", "draining", "offline")],
@@ -85,7 +85,7 @@ def test_registering_again(state: State, epoch: int, outcome: str) -> None:
 
 
 def unchanged() -> set[tuple[int, str]]:
-    return {(SAME, state) for state in ("up", "slow", "suspect", "draining")}
+    return {(SAME, state) for state in ("up", "slow", "suspect", "down", "draining")}
 
 
 def test_the_same_instance_may_change_its_weight_without_a_change_of_state() -> None:

@@ -123,10 +123,10 @@ def states_of_listener(client: Client) -> list[str]:
 def test_a_verdict_counts_only_for_the_instance_that_was_probed(world: Uss, user: Client) -> None:
     """P6: while the old instance is being probed a new one registers; it stays."""
     world.dead.add(WHERE)
+    store = world.client(("host", "store1"))
     world.network.latency_seconds = (0.05, 0.06)
     user.send(Report(CHINA, *WHERE, "unreachable", "portal.web"))
-    world.until(lambda: states(user) == ["suspect"])
-    store = world.client(("host", "store1"))
+    world.until(lambda: bool(world.servers["gns1"].probed))
     assert isinstance(store.ask(Register(CHINA, world.tokens[CHINA], *WHERE, 2)), Registered)
     world.run(10.0)
     assert states(user) == ["suspect", "up"]
