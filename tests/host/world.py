@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
@@ -171,7 +171,7 @@ class World:
         daemon = self.hosts.get(host)
         if daemon is None:
             return fail(ConnectionRefusedError())
-        session, client = make(), daemon.update_factory().buildProtocol(None)  # type: ignore[arg-type]
+        session, client = make(), cast(Any, daemon.update_factory()).buildProtocol(None)
         self.links.append(link(self.clock, client, session, (("host", host), ("server", "s0"))))
         return succeed(session)
 
@@ -187,7 +187,7 @@ class World:
             state_directory=self.directory / name,
             host_name=name,
             default_address="10.0.0.1",
-            endpoints=[Dial(self, name, place) for place in range(places)],
+            endpoints=cast(Any, [Dial(self, name, place) for place in range(places)]),
             process_watch=self.processes,
             peer_of=peer_of,
             **options,
