@@ -140,7 +140,7 @@ def test_metadata_is_key_and_value() -> None:
     """The value may hold further equals signs, and be empty; a key may not be there twice."""
     assert asking.metadata(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
     for wrong in (["a"], ["=b"], ["a=b", "a=c"]):
-        with pytest.raises(ValueError, match="KEY=VALUE|given twice"):
+        with pytest.raises(ValueError, match=r"KEY=VALUE|given twice"):
             asking.metadata(wrong)
 
 
