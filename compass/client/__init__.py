@@ -1,1 +1,1 @@
-"""For services and administrators: how to talk to a name server or to the daemon on this host."""
+"""What programs use: the session and API clients that services and administrators' tools are built on, and `opengnsc`."""

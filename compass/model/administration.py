@@ -180,10 +180,10 @@ def _problem(index: int, problem: Refused | NameProblem) -> Problem:
 def _prune(draft: Draft, wanted: list[Declared]) -> None:
     """Remove what the topology does not name: dependencies first, then services, then categories."""
     named = {(type(row), _name(row)) for row in wanted}
-    for _, category in sorted(draft.catalogue.categories.items()):
-        # Its backup service may have to go before it.
-        if category.backup and (Category, category.name) not in named:
-            draft.set("category-set", msgspec.structs.replace(category, backup=""))
+    for name, row in sorted(draft.catalogue.categories.items()):
+        # A category that goes must let go of its backup service, which may have to go before it.
+        if row.backup and (Category, name) not in named:
+            draft.set("category-set", msgspec.structs.replace(row, backup=""))
     catalogue = draft.catalogue
     for category, needs in sorted(catalogue.needs.items()):
         for on in sorted(needs):

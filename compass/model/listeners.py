@@ -13,7 +13,7 @@ from compass.model.names import category_of, parse_address, parse_port, parse_se
 from compass.model.replies import Deregistered, Done, Registered, Reported
 from compass.model.requests import Deregister, Drain, Purge, Register, Report, Verdict
 from compass.model.rows import FAILING, USABLE, Listener, State
-from compass.model.text import is_storable
+from compass.model.text import is_storable, storable
 
 WEIGHT_MAX = 65535
 """Largest weight: what a DNS SRV record can carry (RFC 2782)."""
@@ -162,14 +162,14 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.revision, old.state if old else "offline")
-    row = old
+    row, cause = old, storable(request.cause, DETAIL_MAX)
     if request.alive:
         if old.state in FAILING | {"slow"}:
-            row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=request.cause)
+            row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=cause)
             draft.set("retract" if old.state == "suspect" else "recover", row)
         draft.close_alerts(row)
     elif old.state == "suspect":
-        row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=request.cause)
+        row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=cause)
         draft.set("confirm", row)
         draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
     return Reported(draft.revision, row.state)

@@ -40,11 +40,8 @@ def batch_of(changes: Sequence[Change]) -> Batch:
             topics[topic] = change.revision
         if isinstance(row, Service):
             topics[row.id] = change.revision
-    moved = [
-        {"topic": topic, "at": at}
-        for topic, at in topics.items()
-        if topic not in last[Service] and topic not in last[Category]
-    ]
+    written = last[Service].keys() | last[Category].keys()
+    moved: list[Record] = [{"topic": topic, "at": at} for topic, at in topics.items() if topic not in written]
     return Batch(
         removed={kind: keys for kind in reversed(TABLES) if (keys := _removed(kind, last[kind]))},
         set={kind: records for kind in TABLES if (records := _set(last[kind], topics))},

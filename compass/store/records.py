@@ -111,15 +111,15 @@ _BUILDERS: dict[type[Row], Callable[..., Row]] = {Category: _category, Listener:
 def update_record(change: Change) -> Record:
     """A change as a record of the update log."""
     row = change.row
-    listener = isinstance(row, Listener)
+    listener = row if isinstance(row, Listener) else None
     return {
         "revision": change.revision,
         "time": change.time,
         "operation": change.operation,
         "subject": _subject(row),
-        "address": row.address if listener else "",
-        "port": row.port if listener else 0,
-        "state": "removed" if change.removed else row.state if listener else "",
+        "address": listener.address if listener else "",
+        "port": listener.port if listener else 0,
+        "state": "removed" if change.removed else listener.state if listener else "",
         "previous": change.previous,
         "change": text_of(change),
     }

@@ -1,4 +1,4 @@
-"""Every SQL statement of the running store, built once per dialect, cached by identity."""
+"""Every SQL statement of the running store, built once; SQLAlchemy compiles each of them once."""
 
 from __future__ import annotations
 

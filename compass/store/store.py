@@ -12,16 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
-from compass.model.storage import Conflict, Loaded, StoreUnavailable
+from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, StoreUnavailable
 from compass.store import statements as sql
 from compass.store.batch import Batch, batch_of
 from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
-from compass.store.errors import BatchRefused, LogTrimmed
+from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up
@@ -80,8 +81,8 @@ class Store:
             for kind, statement in sql.ALL.items():
                 rows.extend(rows_from(kind, connection.execute(statement)))
             topics: dict[str, int] = {}
-            for statement in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
-                topics.update((name, at) for name, at in connection.execute(statement))
+            for topic_revisions in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
+                topics.update((topic, at) for topic, at in connection.execute(topic_revisions))
             return Loaded(clock.store, clock.revision, _floor(connection, "updates", clock.revision), rows, topics)
 
         return self._transaction(read, writes=False)
@@ -163,7 +164,7 @@ class Store:
 
         def read(connection: Connection) -> tuple[list[LogEntry], int]:
             clock = connection.execute(sql.CLOCK).one()
-            newest = {"updates": clock.revision}.get(log) or getattr(clock, log, 0)
+            newest = clock.revision if log == "updates" else getattr(clock, log)
             if last > 0:
                 records = list(reversed(connection.execute(sql.LATEST[log], {"most": last}).all()))
             else:
@@ -190,12 +191,7 @@ class Store:
         if not writes and self._engine.dialect.name == "postgresql":
             options["isolation_level"] = "REPEATABLE READ"
         try:
-            try:
-                return self._once(work, options)
-            except DBAPIError as error:
-                if not error.connection_invalidated or self._in_doubt:
-                    raise
-                return self._once(work, options)
+            return self._once(work, options)
         except (IntegrityError, DataError) as error:
             raise BatchRefused(f"{unavailable(self._url, error)}") from error
         except DBAPIError as error:
@@ -204,19 +200,23 @@ class Store:
             raise BatchRefused(f"{unavailable(self._url, error)}") from error
         except SQLAlchemyError as error:
             raise unavailable(self._url, error) from error
+        except msgspec.DecodeError as error:
+            raise StoreUnusable(f"{shown(self._url)} was written by something else: {error}") from error
 
-    def _once(self, work: Callable[[Connection], T], options: dict[str, Any]) -> T:
-        with self._engine.connect() as connection:
-            connection = connection.execution_options(**options)
-            committing = False
-            try:
+    def _once(self, work: Callable[[Connection], T], options: dict[str, Any], *, again: bool = True) -> T:
+        committing = False
+        try:
+            with self._engine.connect() as connection:
+                connection.execution_options(**options)
                 with connection.begin():
                     result = work(connection)
                     committing = True
-            except DBAPIError:
-                self._in_doubt = self._in_doubt or (committing and options[WRITES])
-                raise
-        return result
+            return result
+        except DBAPIError as error:
+            self._in_doubt = self._in_doubt or (committing and options[WRITES])
+            if again and error.connection_invalidated and not committing:
+                return self._once(work, options, again=False)
+            raise
 
 
 def _floor(connection: Connection, log: Log, newest: int) -> int:

@@ -1,0 +1,264 @@
+"""The host's daemon: session, replica, disk, book and feed put together, and what local programs can ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.logger import Logger
+
+from compass.host.cache import Cache, Cached
+from compass.host.evidence import Evidence
+from compass.host.feed import Deliver, Feed
+from compass.host.following import Following
+from compass.host.registrar import TRANSIENT, Registrar, Watcher
+from compass.host.registrations import Book
+from compass.host.replica import Replica
+from compass.host.upstream import Mode, PeerOf, Upstream
+from compass.model.catalogue import Catalogue
+from compass.model.draft import problem_code
+from compass.model.local import (
+    HostStatus,
+    LocalDeregister,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+    RegistrationStatus,
+    Resolved,
+)
+from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id
+from compass.model.ports import Clock
+from compass.model.replies import Dependencies, Refusal, Reply, Reported
+from compass.model.requests import Report
+from compass.model.rows import USABLE, Change, ListenerKey
+
+SOFTWARE = "opengnscd"
+REFRESH_SECONDS = 300.0
+"""How often the host asks whether all is as held; what a push could not tell is seen after so long."""
+
+
+class HostDaemon:
+    """One per machine. Its lookups are answered at once from memory, its wishes go into the book and to a server."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Clock,
+        now: Callable[[], float],
+        random: Callable[[], float],
+        state_directory: Path,
+        host_name: str,
+        default_address: str,
+        endpoints: Sequence[IStreamClientEndpoint],
+        process_watch: Watcher,
+        peer_of: PeerOf,
+        update_port: int = 0,
+        mode: Mode = "keep",
+        refresh_seconds: float = REFRESH_SECONDS,
+        software: str = SOFTWARE,
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._host_name = host_name
+        self._directory = state_directory
+        self._replica = Replica()
+        self._evidence = Evidence()
+        self._book = Book(state_directory)
+        self._cache = Cache(clock, state_directory, self._cached)
+        self._feed = Feed(lambda service: self._replica.dependencies(service, self._overlay))
+        self._following = Following(
+            clock,
+            self._replica,
+            refresh_seconds,
+            (default_address if update_port else "", update_port),
+            self._changed,
+            self._replaced,
+            self._settled,
+            self._lost,
+            self._book.services,
+        )
+        self._upstream = Upstream(clock, random, endpoints, self._following, software, mode, peer_of=peer_of)
+        self._following.upstream = self._upstream
+        self._registrar = Registrar(
+            clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address
+        )
+
+    # Life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Answer from what the disk has, and go for a session."""
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            self._log.warn("cannot make {path}: {error}", path=self._directory, error=error)
+        cached = self._cache.load()
+        self._book.load()
+        if cached is not None and cached.loaded:
+            self._replica.restore(cached.store, cached.services, cached.held)
+            self._feed.replaced(self._replica.revision)
+        wanted = dict.fromkeys([*(cached.wanted if cached else ()), *sorted(self._book.services())])
+        self._following.start(wanted)
+        self._registrar.start()
+        self._upstream.start()
+
+    def stop(self) -> Deferred[None]:
+        """Leave the server, keep everything: services stay registered, and the next run goes on from the disk."""
+        self._registrar.stop()
+        self._following.stop()
+        stopped = self._upstream.stop()
+        self._cache.close()
+        return stopped
+
+    def update_factory(self) -> IProtocolFactory:
+        """For the Update listener that servers dial."""
+        return cast(IProtocolFactory, self._upstream.update_factory())
+
+    # What local programs ask ------------------------------------------------------------------------------
+
+    def dependencies(self, service: str) -> Deferred[Dependencies | Refusal]:
+        """Function 2.3; fires at once when it is known here, else when a server has answered or cannot."""
+        try:
+            service = parse_service_id(service)
+        except NameProblem as problem:
+            return succeed(Refusal(problem_code(problem), str(problem)))
+        refusal = self._want(service)
+        if refusal is not None:
+            return succeed(refusal)
+        known = self._replica.dependencies(service, self._overlay)
+        if not (isinstance(known, Refusal) and known.code == "not-ready"):
+            return succeed(known)
+
+        def answered(result: None) -> Dependencies | Refusal:
+            answer = self._replica.dependencies(service, self._overlay)
+            if isinstance(answer, Refusal) and answer.code == "not-ready" and self._upstream.problem:
+                text = f"{answer.message} ({self._upstream.problem})"
+                return Refusal("not-ready", text, answer.retry_after_seconds)
+            return answer
+
+        return self._following.when_watched(service).addCallback(answered)
+
+    def resolve(self, name: str) -> Resolved | Refusal:
+        """The listeners to use now for a service or a category, best first; from memory, always at once."""
+        return self._replica.resolve(name, self._random, self._overlay)
+
+    def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
+        """Function 2.1."""
+        return self._registrar.register(request)
+
+    def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
+        """Function 2.2."""
+        return self._registrar.deregister(request)
+
+    def released(self, outcome: Outcome) -> None:
+        """The connection that a registration with `hold` was asked on is closed."""
+        self._registrar.released(outcome)
+
+    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
+        """Function 2.5; this host stops using the listener at once, whatever a server will find."""
+        try:
+            key = (
+                parse_service_id(request.service),
+                parse_address(request.address),
+                parse_port(request.port),
+            )
+        except NameProblem as problem:
+            return succeed(Refusal(problem_code(problem), str(problem)))
+        row = self._replica.catalogue.listener(*key)
+        suspects = request.state == "unreachable" and row is not None and row.state in USABLE
+        if suspects and row is not None:
+            self._evidence.add(request, row, self._clock.seconds())
+        return self._deliver_report(request, key, suspects)
+
+    def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
+        """Deliver what `service` depends on, now and at every change; fires with what ends it, or a refusal."""
+
+        def answered(known: Dependencies | Refusal) -> Callable[[], None] | Refusal:
+            if isinstance(known, Refusal):
+                return known
+            return self._feed.subscribe(known.service, since, self._replica.catalogue, deliver)
+
+        return self.dependencies(service).addCallback(answered)
+
+    def status(self) -> HostStatus:
+        """The daemon in figures."""
+        return HostStatus(
+            host=self._host_name,
+            session=self._upstream.status,
+            server=self._upstream.server,
+            store=self._replica.store,
+            revision=self._replica.revision,
+            loaded=self._replica.loaded,
+            services=tuple(sorted(self._following.wanted)),
+            listeners=sum(len(peers) for peers in self._replica.catalogue.listeners.values()),
+            registrations=tuple(
+                RegistrationStatus(
+                    entry.service,
+                    entry.address,
+                    entry.port,
+                    entry.epoch,
+                    entry.standing,
+                    entry.pid,
+                    entry.hold,
+                    entry.problem,
+                )
+                for entry in self._book.all()
+            ),
+            problem=self._upstream.problem,
+        )
+
+    # Between the parts ------------------------------------------------------------------------------------
+
+    def _overlay(self, catalogue: Catalogue) -> Catalogue:
+        return self._evidence.over(catalogue, self._clock.seconds())
+
+    def _want(self, service: str) -> Refusal | None:
+        before = self._following.wanted
+        refusal = self._following.want(service)
+        if set(before) != set(self._following.wanted):
+            self._cache.changed()
+        return refusal
+
+    def _changed(self, change: Change) -> None:
+        self._cache.changed()
+        self._feed.changed(change, self._replica.catalogue)
+
+    def _replaced(self) -> None:
+        self._cache.changed()
+        self._feed.replaced(self._replica.revision)
+
+    def _settled(self) -> None:
+        self._registrar.session_settled()
+        for report in self._evidence.undelivered(self._replica.catalogue, self._clock.seconds()):
+            self._deliver_report(report, (report.service, report.address, report.port), suspects=True)
+
+    def _lost(self) -> None:
+        self._registrar.session_lost()
+
+    def _deliver_report(self, request: LocalReport, key: ListenerKey, suspects: bool) -> Deferred[Outcome | Refusal]:
+        def answered(reply: Reply) -> Outcome | Refusal:
+            if isinstance(reply, Reported):
+                self._evidence.delivered(key)
+                return Outcome(reply.state, *key, revision=reply.revision)
+            refusal = reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered {reply}")
+            if refusal.code not in TRANSIENT:
+                self._evidence.dismiss(key)
+            elif suspects:
+                return Outcome("pending", *key)
+            return refusal
+
+        service, address, port = key
+        report = Report(service, address, port, request.state, request.reporter, request.detail)
+        return self._upstream.ask(report).addCallback(answered)
+
+    def _cached(self) -> Cached:
+        return Cached(
+            store=self._replica.store,
+            services=tuple(sorted(self._replica.services)),
+            held=self._replica.held(),
+            loaded=self._replica.loaded,
+            wanted=self._following.wanted,
+        )

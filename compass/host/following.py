@@ -1,0 +1,220 @@
+"""Following a server: the watch on behalf of this host's services, and what comes of it.
+
+On every session the host watches first; then notices are applied and acknowledged. A missing notice is answered by
+an acknowledgement that says so and a new watch for everything (P4). Whoever waits for a service that is not watched
+yet is told when the answer has come, or when it cannot come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from compass.host.replica import Replica
+from compass.host.upstream import ASK_PATIENCE_SECONDS, Upstream
+from compass.model.administration import HOST_SERVICES_MAX
+from compass.model.ports import Clock, Timer
+from compass.model.replies import Refusal, Reply, Watching
+from compass.model.requests import Watch
+from compass.model.rows import Change
+from compass.wire.messages import Bookmark, Notice, Pushed, Welcome
+
+GAPS_PER_SESSION_MAX = 3
+"""Gaps that are mended on one session; a server that loses more is left for another."""
+
+
+class Following:
+    """The follower of an `Upstream`, once `upstream` is set.
+
+    `changed` is told of each applied change, `replaced` of a whole new view, `settled` once per session when the
+    host is in step, `lost` when the session is over.
+    """
+
+    _log = Logger()
+    upstream: Upstream
+
+    def __init__(
+        self,
+        clock: Clock,
+        replica: Replica,
+        refresh_seconds: float,
+        update: tuple[str, int],
+        changed: Callable[[Change], None],
+        replaced: Callable[[], None],
+        settled: Callable[[], None],
+        lost: Callable[[], None],
+        needed: Callable[[], frozenset[str]],
+    ) -> None:
+        self._clock = clock
+        self._replica = replica
+        self._refresh_seconds = refresh_seconds
+        self._update = update
+        self._changed = changed
+        self._replaced = replaced
+        self._settled = settled
+        self._lost = lost
+        self._needed = needed
+        self._wanted: dict[str, None] = {}
+        self._store = ""
+        self._session = False
+        self._asking = False
+        self._told = False
+        self._gap = False
+        self._gaps = 0
+        self._waiting: dict[str, list[Deferred[None]]] = {}
+        self._refresh: Timer | None = None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The services on whose behalf this host is told, the one asked for least recently first."""
+        return tuple(self._wanted)
+
+    def start(self, wanted: Iterable[str]) -> None:
+        """Begin with the services of the last run."""
+        self._wanted.update(dict.fromkeys(list(wanted)[:HOST_SERVICES_MAX]))
+        self._refresh = self._clock.callLater(self._refresh_seconds, self._refreshed)
+
+    def stop(self) -> None:
+        """No more refreshing."""
+        if self._refresh is not None and self._refresh.active():
+            self._refresh.cancel()
+
+    def want(self, service: str) -> Refusal | None:
+        """Be told on behalf of this service too; refused when there are too many and all of them registered."""
+        known = service in self._wanted
+        self._wanted.pop(service, None)
+        if len(self._wanted) >= HOST_SERVICES_MAX:
+            needed = self._needed()
+            idle = next((other for other in self._wanted if other not in needed), None)
+            if idle is None:
+                text = f"this host has {HOST_SERVICES_MAX} services, the most there can be; deregister one first"
+                return Refusal("too-large", text)
+            del self._wanted[idle]
+        self._wanted[service] = None
+        if not known:
+            self._watch()
+        return None
+
+    def when_watched(self, service: str) -> Deferred[None]:
+        """Fires when a server has answered for this wanted service, or when no answer can be waited for."""
+        answered: Deferred[None] = Deferred()
+        if not self.upstream.expected():
+            answered.callback(None)
+            return answered
+        self._waiting.setdefault(service, []).append(answered)
+        patience = self._clock.callLater(ASK_PATIENCE_SECONDS, self._tell_waiting, service)
+
+        def done(result: None) -> None:
+            if patience.active():
+                patience.cancel()
+
+        return answered.addCallback(done)
+
+    # The follower of the session --------------------------------------------------------------------------
+
+    def session_opened(self, welcome: Welcome) -> None:
+        """Watch first of all."""
+        self._session, self._store = True, welcome.store
+        self._told = self._gap = False
+        self._gaps = 0
+        self._watch()
+
+    def session_pushed(self, messages: Sequence[Pushed]) -> None:
+        """Apply, then acknowledge all of it at once."""
+        for message in messages:
+            match message:
+                case Notice():
+                    self._notice(message)
+                case Bookmark() if not self._gap:
+                    self._replica.bookmark(message.revision)
+        if not self._gap:
+            self.upstream.acknowledge(self._replica.revision)
+
+    def session_ended(self) -> None:
+        """Whoever waits for an answer of this session waits in vain."""
+        self._session = self._asking = False
+        for service in list(self._waiting):
+            self._tell_waiting(service)
+        self._lost()
+
+    # Watching ---------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if not self._session or self._asking:
+            return
+        services = tuple(sorted(self._wanted))
+        store, since = self._replica.resume_point(services)
+        if self._gap or store != self._store:
+            since = 0
+        self._asking = True
+        address, port = self._update
+        request = Watch(services, store if since else "", since, address, port)
+        self.upstream.ask(request).addCallback(self._answered, services)
+
+    def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
+        if not self._session:
+            return
+        self._asking = False
+        if not isinstance(reply, Watching):
+            why = reply.message if isinstance(reply, Refusal) else f"it answered a watch with {reply}"
+            self.upstream.abandon(f"the server does not let this host watch: {why}")
+            return
+        taken = self._replica.watching(reply, services)
+        if taken == "held-back":
+            self.upstream.abandon(
+                "the server's store is empty and has no revision yet, so what this host holds stays in use; if the "
+                "store was recreated on purpose, its first change makes the hosts follow it"
+            )
+            return
+        if taken == "replaced":
+            self._gap = False
+            self._replaced()
+            self.upstream.acknowledge(self._replica.revision)
+        self._forget(reply.unknown)
+        for service in [service for service in self._waiting if service in services]:
+            self._tell_waiting(service)
+        if self._gap or not set(self._wanted) <= set(services):
+            self._watch()
+            return
+        self.upstream.settled()
+        if not self._told:
+            self._told = True
+            self._settled()
+
+    def _forget(self, unknown: Iterable[str]) -> None:
+        """Names that nobody registered here and that do not exist must not fill the list for good."""
+        needed = self._needed()
+        for service in unknown:
+            if service not in needed:
+                self._wanted.pop(service, None)
+
+    def _notice(self, notice: Notice) -> None:
+        if self._gap:
+            return  # The snapshot that was asked for will hold it.
+        applied = self._replica.notice(notice)
+        if applied == "applied":
+            self._changed(notice.change)
+        elif applied == "gap":
+            self._gap = True
+            self._gaps += 1
+            self._log.warn(
+                "a notice before revision {revision} is missing; asking for everything anew",
+                revision=notice.change.revision,
+            )
+            self.upstream.acknowledge(self._replica.revision, gap=True)
+            if self._gaps > GAPS_PER_SESSION_MAX:
+                self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
+            else:
+                self._watch()
+
+    def _tell_waiting(self, service: str) -> None:
+        for answered in self._waiting.pop(service, []):
+            answered.callback(None)
+
+    def _refreshed(self) -> None:
+        """Now and then ask whether all is as held: that also finds a session whose other end is gone silently."""
+        self._refresh = self._clock.callLater(self._refresh_seconds, self._refreshed)
+        if self.upstream.expected():
+            self._watch()

@@ -1,0 +1,115 @@
+"""The death of a registered process, seen at once: its pidfd becomes readable when it ends.
+
+A pid alone names nobody for long, so a process is named by pid, boot and start time; what was started later under
+the same pid is somebody else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+PROC = Path("/proc")
+
+
+class NoSuchProcess(Exception):
+    """The process does not live (any more)."""
+
+
+class CannotWatch(Exception):
+    """The process lives but cannot be watched, for want of file descriptors for instance."""
+
+
+def start_of(pid: int, proc: Path = PROC) -> str:
+    """Boot and start time of a living process (proc(5)). Raises NoSuchProcess."""
+    try:
+        # The second field is the program's name in parentheses and may contain anything, even parentheses.
+        fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        raise NoSuchProcess(f"there is no process {pid}") from None
+    if not fields or fields[0] in "ZX":
+        raise NoSuchProcess(f"process {pid} has ended")
+    return f"{boot} {fields[19]}"
+
+
+@implementer(IReadDescriptor)
+class _Watched:
+    """A pidfd in the reactor's hands."""
+
+    def __init__(self, descriptor: int, ended: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._ended = ended
+
+    def fileno(self) -> int:
+        """The pidfd."""
+        return self._descriptor
+
+    def doRead(self) -> None:  # noqa: N802
+        """Readable: the process has ended."""
+        self._ended()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops; nothing to say about the process."""
+
+    def logPrefix(self) -> str:  # noqa: N802
+        """For Twisted's own log lines."""
+        return "process watch"
+
+
+class Readers(Protocol):
+    """The part of a reactor that waits for file descriptors (Twisted's IReactorFDSet)."""
+
+    def addReader(self, reader: object) -> None:  # noqa: N802
+        """Call its `doRead` when it can be read."""
+
+    def removeReader(self, reader: object) -> None:  # noqa: N802
+        """No more."""
+
+
+class ProcessWatch:
+    """Watches processes by pidfd on a reactor that takes file descriptors."""
+
+    def __init__(self, reactor: Readers) -> None:
+        self._reactor = reactor
+
+    def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
+        """Call `ended` once when the process ends; the result stops watching.
+
+        Raises NoSuchProcess when it has ended already or the pid is another process by now, and CannotWatch.
+        """
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise NoSuchProcess(f"there is no process {pid}") from None
+        except OSError as error:
+            raise CannotWatch(f"cannot watch process {pid}: {error.strerror}") from error
+        try:
+            # After the pidfd is open, the pid cannot be given to another process unnoticed.
+            if start_of(pid) != started:
+                raise NoSuchProcess(f"process {pid} is another one now")
+        except NoSuchProcess:
+            os.close(descriptor)
+            raise
+        watched: _Watched
+
+        def stop() -> None:
+            nonlocal descriptor
+            if descriptor >= 0:
+                self._reactor.removeReader(watched)
+                os.close(descriptor)
+                descriptor = -1
+
+        def died() -> None:
+            stop()
+            ended()
+
+        watched = _Watched(descriptor, died)
+        self._reactor.addReader(watched)
+        return stop

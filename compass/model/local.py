@@ -1,0 +1,123 @@
+"""What a host's own programs say to its daemon, and what it answers: the vocabulary of the host API.
+
+It stands in the model because three packages speak it and may not import each other: the daemon that answers, the
+gateway that spells it as HTTP, and the client library that asks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from compass.model.replies import Dependencies
+from compass.model.rows import Change, Listener, State
+
+
+class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Function 2.1, asked by a program on the host."""
+
+    service: str
+    port: int
+    credential: str
+    address: str = ""
+    """Empty: the host's own."""
+    weight: int = 1
+    metadata: dict[str, str] = {}
+    pid: int = 0
+    """The process that serves; when it ends, the listener is deregistered as died. 0: nobody watches."""
+    hold: bool = False
+    """The registration lives as long as the connection that it was asked on."""
+
+
+class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Function 2.2, asked by a program on the host."""
+
+    service: str
+    port: int
+    credential: str
+    address: str = ""
+    epoch: int = 0
+    """The instance that goes, as its registration's answer named it; 0: the one registered here now."""
+
+
+class LocalReport(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Function 2.5, asked by a program on the host."""
+
+    service: str
+    address: str
+    port: int
+    state: Literal["unreachable", "slow"] = "unreachable"
+    reporter: str = ""
+    """The service that found out; empty: the host."""
+    detail: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a registration, deregistration or report.
+
+    `pending`: no server could be asked; the daemon keeps it on disk and delivers it when one returns.
+    """
+
+    state: State | Literal["pending"]
+    service: str
+    address: str
+    port: int
+    epoch: int = 0
+    """The instance; what a later deregistration names to be harmless to a newer one (P6). 0: of a report."""
+    revision: int = 0
+    """Where it was committed; 0 while pending."""
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """The listeners to use for a service or a category, best first."""
+
+    name: str
+    revision: int
+    source: str
+    """`service`, `backup`, `draining`, `suspect`, or `none`: nothing is registered that could be used."""
+    listeners: tuple[Listener, ...]
+
+
+class RegistrationStatus(msgspec.Struct, frozen=True):
+    """One registration as the daemon's book has it, without its credential."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    state: str
+    """`pending`, `registered`, `leaving` (its deregistration is not delivered yet) or `refused`."""
+    pid: int = 0
+    hold: bool = False
+    problem: str = ""
+
+
+class HostStatus(msgspec.Struct, frozen=True):
+    """The daemon in figures."""
+
+    host: str
+    session: Literal["open", "connecting", "waiting", "stopped"]
+    server: str
+    """The server's name while a session is open."""
+    store: str
+    revision: int
+    loaded: bool
+    """False until a server, or the disk, has given a whole view."""
+    services: tuple[str, ...]
+    """Those on whose behalf the host is told."""
+    listeners: int
+    registrations: tuple[RegistrationStatus, ...]
+    problem: str = ""
+    """Why there is no session, or why what a server said was not taken."""
+
+
+class LocalEvent(msgspec.Struct, frozen=True):
+    """What a watching program is told: the whole of its dependencies, or one change of them."""
+
+    kind: Literal["snapshot", "change"]
+    revision: int
+    data: Dependencies | Change
+
+
+LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalReport

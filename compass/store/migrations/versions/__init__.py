@@ -1,1 +1,0 @@
-"""One file for each step; files are never changed once released."""

@@ -1,0 +1,248 @@
+"""A network in memory, on virtual time: links that delay, split, cut and swallow, driven by one seeded source.
+
+Bytes of one direction arrive in order, as TCP delivers them; when they arrive and in which pieces is chance. A link
+that is *cut* tells both ends; one that is *silent* (a machine lost, a cable pulled) tells nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+BUFFER_OCTETS = 65536
+"""What a real socket and transport hold before the producer is told to pause, roughly."""
+
+
+class Place:
+    """Where an address is shown: `getPeer` gives one."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+
+class End:
+    """One end of a link; what a Twisted transport is to a protocol."""
+
+    def __init__(self, network: Network, local: tuple[str, str], remote: tuple[str, str]) -> None:
+        self.network = network
+        self.peer = remote
+        """Role and name that the other side's certificate would show."""
+        self.local = local
+        self.other: End
+        self.protocol: Any = None
+        self.closed = False
+        self.reading = True
+        self.octets_written = 0
+        self._under_way = 0
+        self._arrives_at = 0.0
+        self._producer: Any = None
+        self._paused = False
+        self._unread: list[bytes] = []
+        self._closing = False
+
+    def write(self, data: bytes) -> None:
+        if self.closed or self._closing or not data:
+            return
+        self.octets_written += len(data)
+        if self.network.silent(self, self.other):
+            return
+        for piece in self.network.pieces(data):
+            self._under_way += len(piece)
+            self._later(lambda piece=piece: self._arrive(piece))
+        if self._under_way > BUFFER_OCTETS and self._producer is not None and not self._paused:
+            self._paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def loseConnection(self) -> None:
+        if not self.closed and not self._closing:
+            self._closing = True
+            self._later(lambda: self._finish(ConnectionDone()))
+
+    def abortConnection(self) -> None:
+        self._finish(ConnectionAborted())
+
+    def getPeer(self) -> Place:
+        return Place(self.peer[1])
+
+    def getHost(self) -> Place:
+        return Place(self.local[1])
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def pause_reading(self) -> None:
+        """This end does not read: what is sent to it stays in the sender's buffers."""
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """It reads again."""
+        self.reading = True
+        unread, self._unread = self._unread, []
+        for piece in unread:
+            self._deliver(piece)
+
+    def lost(self, reason: Exception) -> None:
+        """The connection is gone; tell the protocol once."""
+        if not self.closed:
+            self.closed = True
+            self.protocol.connectionLost(Failure(reason))
+
+    def _finish(self, reason: Exception) -> None:
+        if self.closed:
+            return
+        if not self.network.silent(self, self.other):
+            self._later(lambda: self.other.lost(ConnectionDone() if self._closing else ConnectionLost()))
+        self.lost(reason)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        """In order: nothing overtakes what was written before it."""
+        clock = self.network.clock
+        self._arrives_at = max(self._arrives_at, clock.seconds() + self.network.delay())
+        clock.callLater(self._arrives_at - clock.seconds(), call)
+
+    def _arrive(self, piece: bytes) -> None:
+        if not self.network.silent(self, self.other):
+            self.other._deliver(piece, self)
+
+    def _deliver(self, piece: bytes, sender: End | None = None) -> None:
+        if self.closed:
+            return
+        if not self.reading:
+            self._unread.append(piece)
+            return
+        sender = sender or self.other
+        sender._read(len(piece))
+        self.protocol.dataReceived(piece)
+
+    def _read(self, octets: int) -> None:
+        self._under_way -= octets
+        if self._paused and self._under_way <= BUFFER_OCTETS and self._producer is not None and not self.closed:
+            self._paused = False
+            self._producer.resumeProducing()
+
+
+class Network:
+    """Machines by name, what listens on them, and the weather between them."""
+
+    def __init__(self, clock: Clock, random: Random, latency_seconds: tuple[float, float] = (0.0002, 0.005)) -> None:
+        self.clock = clock
+        self.random = random
+        self.latency_seconds = latency_seconds
+        self.split = 0.2
+        """How often a write arrives in pieces."""
+        self.ends: list[End] = []
+        self._listening: dict[str, tuple[tuple[str, str], Any]] = {}
+        self._silent: set[tuple[str, str]] = set()
+
+    def listen(self, machine: str, identity: tuple[str, str], factory: Any) -> None:
+        """`machine` takes connections with `factory`; `identity` is the role and name of its certificate."""
+        self._listening[machine] = (identity, factory)
+
+    def stop_listening(self, machine: str) -> None:
+        """Connections to it are refused from now on."""
+        self._listening.pop(machine, None)
+
+    def connect(self, machine: str, identity: tuple[str, str], make: Callable[[], Any]) -> Deferred[Any]:
+        """A connection to `machine`; the protocol that `make` gives is the dialling side's."""
+        answered: Deferred[Any] = Deferred()
+
+        def reach() -> None:
+            if (identity[1], machine) in self._silent or (machine, identity[1]) in self._silent:
+                return  # Nobody answers; the caller's own timeout ends it.
+            if machine not in self._listening:
+                answered.errback(ConnectionRefusedError())
+                return
+            theirs, factory = self._listening[machine]
+            near, far = End(self, identity, theirs), End(self, theirs, identity)
+            near.other, far.other = far, near
+            near.protocol, far.protocol = make(), factory.buildProtocol(Place(identity[1]))
+            if near.protocol is None or far.protocol is None:
+                answered.errback(ConnectionRefusedError())
+                return
+            self.ends += [near, far]
+            far.protocol.makeConnection(far)
+            near.protocol.makeConnection(near)
+            answered.callback(near.protocol)
+
+        self.clock.callLater(self.delay(), reach)
+        return answered
+
+    def endpoint(self, machine: str, identity: tuple[str, str]) -> Any:
+        """A client endpoint that connects to `machine` as `identity`."""
+        return _Endpoint(self, machine, identity)
+
+    def between(self, one: str, other: str) -> list[End]:
+        """The open ends at `one` of links with `other`."""
+        return [end for end in self.ends if not end.closed and (end.local[1], end.peer[1]) == (one, other)]
+
+    def cut(self, one: str, other: str) -> None:
+        """Reset every link between the two."""
+        for end in [*self.between(one, other), *self.between(other, one)]:
+            end.lost(ConnectionLost())
+
+    def silence(self, one: str, other: str, *, both: bool = True) -> None:
+        """What `one` sends to `other` is lost without a word; likewise the other way with `both`."""
+        self._silent.add((one, other))
+        if both:
+            self._silent.add((other, one))
+
+    def heal(self) -> None:
+        """All links carry again. What was lost stays lost, so the streams are dead: they are reset."""
+        for one, other in list(self._silent):
+            self.cut(one, other)
+        self._silent.clear()
+
+    def crash(self, machine: str) -> None:
+        """The process on it is killed: its connections are reset, and nothing listens."""
+        self.stop_listening(machine)
+        for end in list(self.ends):
+            if end.local[1] == machine and not end.closed:
+                end.closed = True
+                end.other.lost(ConnectionLost())
+
+    def silent(self, sender: End, receiver: End) -> bool:
+        return (sender.local[1], receiver.local[1]) in self._silent
+
+    def delay(self) -> float:
+        return self.random.uniform(*self.latency_seconds)
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        if len(data) < 2 or self.random.random() > self.split:
+            return [data]
+        at = self.random.randrange(1, len(data))
+        return [data[:at], data[at:]]
+
+
+@implementer(IStreamClientEndpoint)
+class _Endpoint:
+    def __init__(self, network: Network, machine: str, identity: tuple[str, str]) -> None:
+        self._network = network
+        self._machine = machine
+        self._identity = identity
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        return self._network.connect(self._machine, self._identity, lambda: factory.buildProtocol(None))
+
+
+def refused() -> Deferred[str]:
+    """What a probe of a dead listener gives."""
+    return succeed("connection refused")
+
+
+def broken(error: Exception) -> Deferred[Any]:
+    """A deferred that has failed."""
+    return fail(error)

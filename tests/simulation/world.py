@@ -1,0 +1,310 @@
+"""A whole deployment in one process on virtual time from a seed: real server and host shells, real SQL in memory.
+
+What is simulated is only what surrounds them: time, the network, the database thread's latency, and whether a
+listener answers a probe. The same seed gives the same trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+
+from compass.host.daemon import HostDaemon
+from compass.host.processes import NoSuchProcess
+from compass.model.catalogue import catalogue_of
+from compass.model.decide import decide
+from compass.model.draft import Asker
+from compass.model.replies import CredentialIssued, Refusal, Reply
+from compass.model.requests import IssueCredential, Put, Request
+from compass.model.rows import Category, Dependency, Policy, Service
+from compass.server.nameserver import NameServer, Parts
+from compass.server.sessions import Session
+from compass.store.store import Store
+from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
+from tests.simulation.database import SimulatedThread
+from tests.simulation.network import Network
+
+EPOCH = 1_800_000_000.0
+"""UNIX time at virtual second 0."""
+ADMIN = Asker("admin", "root", "console")
+
+
+class World:
+    """The machines of a deployment. `trace` collects what anybody wants to be compared between two runs."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.random = Random(seed)
+        self.clock: Any = Clock()
+        self.network = Network(self.clock, self.random)
+        self.store = Store.open("sqlite://")
+        self.directory = directory
+        self.servers: dict[str, SimulatedServer] = {}
+        self.hosts: dict[str, SimulatedHost] = {}
+        self.dead: set[tuple[str, int]] = set()
+        """Listeners that do not answer a probe."""
+        self.trace: list[str] = []
+
+    def now(self) -> float:
+        return EPOCH + self.clock.seconds()
+
+    def run(self, seconds: float, step_seconds: float = 0.001) -> None:
+        """Let time pass."""
+        until = self.clock.seconds() + seconds
+        while self.clock.seconds() < until:
+            due = [call.getTime() for call in self.clock.getDelayedCalls()]
+            ahead = min(due, default=until) - self.clock.seconds()
+            self.clock.advance(min(max(ahead, 0.0), until - self.clock.seconds()) or step_seconds / 1000)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> float:
+        """Let time pass until something holds; how long that took. Fails when it never does."""
+        began = self.clock.seconds()
+        while not condition():
+            due = [call.getTime() for call in self.clock.getDelayedCalls()]
+            assert due and self.clock.seconds() - began < seconds, f"not within {seconds} virtual seconds"
+            self.clock.advance(max(min(due) - self.clock.seconds(), 0.0) or 1e-6)
+        return self.clock.seconds() - began
+
+    def wait(self, deferred: Deferred[Any], seconds: float = 30.0) -> Any:
+        """The result of a deferred."""
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        self.until(lambda: bool(results), seconds)
+        return results[0]
+
+    def server(self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003)) -> SimulatedServer:
+        """Start a server over the one store."""
+        self.servers[name] = server = SimulatedServer(self, name, database_seconds)
+        server.start()
+        return server
+
+    def host(self, name: str, **options: Any) -> SimulatedHost:
+        """Start a host's daemon; one of the same name before it left its disk behind."""
+        self.hosts[name] = host = SimulatedHost(self, name, **options)
+        host.daemon.start()
+        return host
+
+    def admin(self, server: str = "gns1") -> Client:
+        """An administrator's session."""
+        return self.client(("admin", "root"), server)
+
+    def client(self, identity: tuple[str, str], server: str = "gns1") -> Client:
+        """A bare session of any role, open; comes back when a server is not ready yet."""
+        while True:
+            client = self.stranger(identity, server)
+            self.until(lambda client=client: client.opened is not None or client.lost)  # type: ignore[misc]
+            if client.ended is None or not client.ended.retry_after_seconds:
+                return client
+            self.run(client.ended.retry_after_seconds)
+
+    def stranger(self, identity: tuple[str, str], server: str = "gns1") -> Client:
+        """A connection on which the greeting is under way."""
+        client = Client(self, identity)
+        self.wait(self.network.connect(server, identity, lambda: client))
+        return client
+
+    def declare(self, topology: dict[str, list[str]], backups: dict[str, str] | None = None) -> dict[str, str]:
+        """Categories, services and dependencies put into the store before any server runs; the services' tokens.
+
+        `topology`: service ids under each category, and `>other` for each dependency.
+        """
+        requests: list[Any] = [Put(Category(name), True) for name in topology]
+        requests += [Put(Service(id), True) for ids in topology.values() for id in ids if id[0] != ">"]
+        requests += [Put(Dependency(c, on[1:]), True) for c, ids in topology.items() for on in ids if on[0] == ">"]
+        policy = Policy(recovery_seconds=1.0)
+        requests += [Put(Category(c, backup, policy)) for c, backup in (backups or {}).items()]
+        requests += [IssueCredential(id) for ids in topology.values() for id in ids if id[0] != ">"]
+        loaded = self.store.load()
+        catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
+        tokens = {}
+        for number, request in enumerate(requests):
+            decision = decide(catalogue, request, ADMIN, self.now(), f"token-{number}")
+            assert not isinstance(decision.reply, Refusal), decision.reply
+            self.store.commit(catalogue.revision, decision.changes, [], [])
+            catalogue = decision.catalogue
+            if isinstance(decision.reply, CredentialIssued):
+                tokens[request.service] = decision.reply.token
+        return tokens
+
+
+def _peer(stream: Any) -> tuple[str, str, str]:
+    return (*stream.peer, "")
+
+
+class SimulatedServer:
+    """One opengnssd process."""
+
+    def __init__(self, world: World, name: str, database_seconds: tuple[float, float]) -> None:
+        self.world = world
+        self.name = name
+        self.thread = SimulatedThread(world.clock, world.random, database_seconds)
+        self.probed: list[tuple[str, int]] = []
+        self.news: list[bytes] = []
+        self.nameserver = NameServer(
+            name,
+            "simulation",
+            Parts(
+                clock=world.clock,
+                now=world.now,
+                token=lambda: f"token-{world.random.getrandbits(256):x}",
+                storage=world.store,
+                in_database=self.thread.run,
+                peer_of=_peer,
+                probe=self._probe,
+                connect=self._connect,
+                run_command=self._run_command,
+            ),
+        )
+
+    def start(self) -> Deferred[None]:
+        """Listen at once, answer when the catalogue is complete."""
+        self.world.network.listen(self.name, ("server", self.name), self.nameserver)
+        self.started = Deferred.fromCoroutine(self.nameserver.start())
+        return self.started
+
+    def crash(self) -> None:
+        """kill -9."""
+        self.thread.kill()
+        self.world.network.crash(self.name)
+        del self.world.servers[self.name]
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.world.network.stop_listening(self.name)
+        self.nameserver.stop()
+        del self.world.servers[self.name]
+
+    def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
+        self.probed.append((address, port))
+        answered: Deferred[str] = Deferred()
+        dead = (address, port) in self.world.dead
+        self.world.clock.callLater(self.world.network.delay(), answered.callback, "connection refused" if dead else "")
+        return answered
+
+    def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        return self.world.network.connect(f"{host}:update", ("server", self.name), make)
+
+    def _run_command(self, news: bytes) -> Deferred[None]:
+        self.news.append(news)
+        return succeed(None)
+
+
+class SimulatedHost:
+    """One opengnscd process with the services registered at it."""
+
+    def __init__(self, world: World, name: str, servers: tuple[str, ...] = ("gns1",), **options: Any) -> None:
+        self.world = world
+        self.name = name
+        self.processes = SimulatedProcesses()
+        identity = ("host", name)
+        if options.get("mode") == "short":
+            options.setdefault("update_port", 4865)
+        self.daemon = HostDaemon(
+            clock=world.clock,
+            now=world.now,
+            random=world.random.random,
+            state_directory=world.directory / name,
+            host_name=name,
+            default_address=f"10.0.0.{len(world.hosts) + 1}",
+            endpoints=[world.network.endpoint(server, identity) for server in servers],
+            process_watch=self.processes,
+            peer_of=_peer,
+            **options,
+        )
+        if options.get("update_port"):
+            world.network.listen(f"{name}:update", identity, self.daemon.update_factory())
+
+    def crash(self) -> None:
+        """kill -9 of the daemon: its services go on, its disk stays."""
+        self.world.network.crash(self.name)
+        self.world.network.stop_listening(f"{self.name}:update")
+        # A killed process has no timers. The shell's own are found by what they belong to.
+        for call in self.world.clock.getDelayedCalls():
+            owner = getattr(call.func, "__self__", None)
+            if owner is not None and getattr(owner, "__module__", "").startswith("compass.host"):
+                call.cancel()
+
+
+class SimulatedProcesses:
+    """The process table of a host: which pids live."""
+
+    def __init__(self) -> None:
+        self.living: dict[int, Callable[[], None]] = {}
+
+    def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
+        if pid < 0:
+            raise NoSuchProcess(f"there is no process {pid}")
+        self.living[pid] = ended
+        return lambda: self.living.pop(pid, None) and None
+
+    def kill(self, pid: int) -> None:
+        """kill -9 of a registered process."""
+        self.living.pop(pid)()
+
+
+class Client:
+    """The protocol and nothing else: what a stranger's implementation would see."""
+
+    def __init__(self, world: World, identity: tuple[str, str]) -> None:
+        self.world = world
+        self.identity = identity
+        self.connection = ClientConnection(world.clock.seconds(), "bare client")
+        self.opened: Opened | None = None
+        self.ended: Ended | None = None
+        self.lost = False
+        self.pushed: list[Any] = []
+        self.replies: dict[int, Reply] = {}
+        self.octets = 0
+        self.acknowledging = True
+        self.watching: Any = None
+        """The answer to its last watch."""
+        self.transport: Any = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(self.connection.bytes_to_send())
+
+    def dataReceived(self, data: bytes) -> None:
+        self.octets += len(data)
+        for event in self.connection.receive(data, self.world.clock.seconds()):
+            self._met(event)
+        self.flush()
+
+    def connectionLost(self, reason: Any) -> None:
+        self.lost = True
+
+    def ask(self, request: Request) -> Any:
+        """The reply, after as much virtual time as it takes."""
+        number = self.connection.ask(request, self.world.clock.seconds())
+        self.flush()
+        self.world.until(lambda: number in self.replies or self.lost)
+        return self.replies.get(number)
+
+    def send(self, request: Request) -> int:
+        """Ask and do not wait; the reply will be in `replies`."""
+        number = self.connection.ask(request, self.world.clock.seconds())
+        self.flush()
+        return number
+
+    def flush(self) -> None:
+        data = self.connection.bytes_to_send()
+        if data and not self.lost:
+            self.transport.write(data)
+
+    def _met(self, event: Event) -> None:
+        match event:
+            case Opened():
+                self.opened = event
+            case Replied(number, reply):
+                self.replies[number] = reply
+            case Pushed(message):
+                self.pushed.append(message)
+                if self.acknowledging and hasattr(message, "change"):
+                    self.connection.acknowledge(message.change.revision)
+            case Ended():
+                self.ended = event
+                self.transport.loseConnection()
