@@ -33,20 +33,14 @@ def listener() -> None:
     """
 
 
-_METADATA = click.option(
-    "--metadata", "pairs", type=PAIR, multiple=True, help="What users are told of it; repeatable."
-)
+_METADATA = click.option("--metadata", "pairs", type=PAIR, multiple=True, help="What users are told of it; repeatable.")
 
 
 @taught(listener, "add", "listener add chinaserver.openuss 192.0.2.7:2028 --weight 10", options=(_METADATA,))
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-@click.option(
-    "--weight", type=int, default=1, show_default=True, help="Its share of new users; 0: only in need."
-)
-def listener_add(
-    desk: Desk, service: str, endpoint: str, weight: int, pairs: tuple[tuple[str, str], ...]
-) -> None:
+@click.option("--weight", type=int, default=1, show_default=True, help="Its share of new users; 0: only in need.")
+def listener_add(desk: Desk, service: str, endpoint: str, weight: int, pairs: tuple[tuple[str, str], ...]) -> None:
     """Register a listener that no host daemon looks after, such as a device."""
     request = asking.listener_added(service, endpoint, weight, dict(pairs))
     present = desk.rows(asking.one_listener(service, endpoint))[0].rows
@@ -77,9 +71,7 @@ def listener_set(
     described = dict(pairs) if pairs or no_metadata else None
     if weight is None and described is None:
         raise click.UsageError("nothing to change; give --weight, --metadata or --no-metadata")
-    reply = desk.ask(
-        asking.listener_changed(_listener(desk, service, endpoint), weight, described), Registered
-    )
+    reply = desk.ask(asking.listener_changed(_listener(desk, service, endpoint), weight, described), Registered)
     desk.say(sentences(reply), reply)
 
 
@@ -155,7 +147,5 @@ def _drain(desk: Desk, service: str, endpoint: str, draining: bool) -> None:
 
 
 def _listener(desk: Desk, service: str, endpoint: str) -> Listener:
-    message = (
-        f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows them"
-    )
+    message = f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows them"
     return cast(Listener, desk.one(asking.one_listener(service, endpoint), "unknown-listener", message))

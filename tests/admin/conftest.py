@@ -45,9 +45,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(certificates: Path) -> Iterator[LittleServer]:
     """A server with an empty catalogue."""
-    server = LittleServer(
-        certificates / "server.crt", certificates / "server.key", certificates / "authority.crt"
-    )
+    server = LittleServer(certificates / "server.crt", certificates / "server.key", certificates / "authority.crt")
     yield server
     server.stop()
 

@@ -134,6 +134,18 @@ def test_objects_are_added_shown_changed_and_removed(program: Program, server: L
     assert "There is no category." in program.done("category", "list")
 
 
+def test_a_service_and_a_host_are_shown_with_what_is_theirs(uss: Program, server: LittleServer) -> None:
+    """For people: the row, then its listeners (and a service's credentials)."""
+    uss.done("credential", "add", "chinaserver.openuss")
+    shown = uss.done("service", "show", "chinaserver.openuss")
+    assert "192.0.2.7:2028" in shown and "credentials:" in shown and "never" in shown
+    uss.done("host", "add", "web1.example.net", "--barred")
+    shown = uss.done("host", "show", "WEB1.example.net")
+    assert "barred" in shown and "No listener fits." in shown
+    uss.done("host", "set", "web1.example.net", "--not-barred")
+    assert not server.catalogue.hosts["web1.example.net"].barred
+
+
 def test_a_set_without_anything_to_set_is_a_usage_error(uss: Program) -> None:
     """`set` says what could be given, and contradictions are not sent."""
     for arguments in (
@@ -259,9 +271,7 @@ def test_incidents_and_impact_are_told(uss: Program, server: LittleServer) -> No
     assert "No host has watched" in uss.done("lag")
 
 
-def test_many_rows_come_in_pages(
-    program: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_rows_come_in_pages(program: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows beyond one page are asked for until all are there."""
     monkeypatch.setattr("compass.admin.desk.PAGE", 2)
     for name in "abcde":
@@ -307,9 +317,7 @@ def test_logs_are_read_from_the_end_and_from_a_number(uss: Program, server: Litt
     assert "There are no entries." in uss.done("log", "security")
 
 
-def test_long_logs_are_read_to_their_end(
-    uss: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_logs_are_read_to_their_end(uss: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """--after reads all pages."""
     monkeypatch.setattr("compass.admin.look_commands.LOG_PAGE", 3)
     entries = json.loads(uss.done("log", "updates", "--after", "0", "--json"))["entries"]
@@ -341,9 +349,7 @@ def test_a_followed_log_shows_news_across_a_broken_session_until_interrupted(
     assert "looking again" in result.stderr
 
 
-def test_a_followed_log_ends_when_the_right_is_missing(
-    certificates: Path, uss: Program, server: LittleServer
-) -> None:
+def test_a_followed_log_ends_when_the_right_is_missing(certificates: Path, uss: Program, server: LittleServer) -> None:
     """A refusal that will not pass ends --follow with its status."""
     server.override = lambda request: (
         None

@@ -127,7 +127,7 @@ def test_the_locator_falls_back_to_what_is_around() -> None:
 def test_what_is_written_is_read_again() -> None:
     """dump and parse are inverse, for every field and for long lists."""
     policy = Policy('http:/a"\\b', 0.25, 7, "notify", 1e-07)
-    rows = [
+    rows: list[topology.Declared] = [
         Category("a", "s0.b", policy),
         Category("b"),
         *(Service(f"s{number}.b") for number in range(20)),
@@ -211,9 +211,7 @@ def test_an_export_makes_the_same_catalogue_on_an_empty_server(
     file = tmp_path / "exported.toml"
     program.done("export", "--output", str(file))
     assert program.done("export") == file.read_text()
-    other = LittleServer(
-        certificates / "server.crt", certificates / "server.key", certificates / "authority.crt"
-    )
+    other = LittleServer(certificates / "server.crt", certificates / "server.key", certificates / "authority.crt")
     try:
         there = Program(certificates, other.port, tmp_path)
         there.done("apply", str(file), "--yes", "--prune")
@@ -247,9 +245,7 @@ def test_prune_removes_what_the_file_does_not_name(program: Program, server: Lit
     assert "spare" not in server.catalogue.categories
 
 
-def test_nothing_is_sent_of_a_file_with_mistakes(
-    program: Program, server: LittleServer, tmp_path: Path
-) -> None:
+def test_nothing_is_sent_of_a_file_with_mistakes(program: Program, server: LittleServer, tmp_path: Path) -> None:
     """All mistakes come with file and line, as JSON too, and the server is not even asked."""
     file = tmp_path / "wrong.toml"
     file.write_text(FIVE_MISTAKES)
