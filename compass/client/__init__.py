@@ -1,1 +1,1 @@
-"""What services and scripts use: the blocking link to a server, the API of their own host, and `opengnsc`."""
+"""For services and administrators: how to talk to a name server or to the daemon on this host."""

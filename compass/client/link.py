@@ -110,7 +110,8 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
             mismatch = f"{identity.key} is not the key of the certificate in {identity.certificate}"
             raise LinkProblem("files", mismatch) from None
         raise LinkProblem(
-            "files", f"{identity.certificate} and {identity.key} are not a certificate and its key in PEM form"
+            "files",
+            f"{identity.certificate} and {identity.key} are not a certificate and its key in PEM form",
         ) from None
     return context
 
@@ -120,7 +121,9 @@ def dial(server: Server, timeout_seconds: float) -> socket.socket:
     try:
         return socket.create_connection((server.host, server.port), timeout_seconds)
     except socket.gaierror as error:
-        why = f"the name {server.host!r} cannot be resolved ({error.strerror}); check its spelling and the DNS"
+        why = (
+            f"the name {server.host!r} cannot be resolved ({error.strerror}); check its spelling and the DNS"
+        )
     except UnicodeError:
         why = f"{server.host!r} is not a host name"
     except ConnectionRefusedError:
@@ -142,9 +145,15 @@ def secure(plain: socket.socket, context: ssl.SSLContext, server: Server, server
     except ssl.SSLEOFError:
         kind, why = "unavailable", "it closed the connection during the TLS handshake; its log may say why"
     except ssl.SSLError as error:
-        kind, why = "protocol", f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?"
+        kind, why = (
+            "protocol",
+            f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?",
+        )
     except TimeoutError:
-        kind, why = "unavailable", "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?"
+        kind, why = (
+            "unavailable",
+            "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?",
+        )
     except ValueError:
         kind, why = "untrusted", f"{server_name!r} is not a name that a server can prove; check --server-name"
     except OSError as error:
@@ -191,6 +200,8 @@ class Link:
 
         Raises LinkProblem; with several servers it tells what was wrong with each.
         """
+        if not servers:
+            raise ValueError("no server to connect to")
         context = context_of(identity)
         problems: list[LinkProblem] = []
         for server in servers:
@@ -202,7 +213,7 @@ class Link:
                 problems.append(problem)
         if len(problems) == 1:
             raise problems[0]
-        gravest = max((problem.kind for problem in problems), key=_GRAVITY.index, default="unavailable")
+        gravest = max((problem.kind for problem in problems), key=_GRAVITY.index)
         told = "".join(f"\n  {problem}" for problem in problems)
         raise LinkProblem(gravest, f"none of the {len(problems)} servers can be used:{told}")
 
@@ -214,7 +225,9 @@ class Link:
         size = len(encode(request))
         if size > self.welcome.frame_max:
             limit = self.welcome.frame_max
-            return Refusal("too-large", f"the request has {size} octets, the server takes {limit}; send less at once")
+            return Refusal(
+                "too-large", f"the request has {size} octets, the server takes {limit}; send less at once"
+            )
         if self._end:
             raise LinkProblem("unavailable", self._end)
         number = self._connection.ask(request, self._clock())
@@ -261,7 +274,9 @@ class Link:
 
     def _ended(self, event: Ended) -> LinkProblem:
         if event.violation:
-            return LinkProblem("protocol", f"{self.server}: {event.reason}; is it an opengnssd, and of which version?")
+            return LinkProblem(
+                "protocol", f"{self.server}: {event.reason}; is it an opengnssd, and of which version?"
+            )
         again = event.retry_after_seconds
         hint = f"; try again in {again:g} s" if again else ""
         return LinkProblem("unavailable", f"{self.server} ended the session: {event.reason}{hint}")

@@ -13,7 +13,7 @@ from compass.model.names import category_of, parse_address, parse_port, parse_se
 from compass.model.replies import Deregistered, Done, Registered, Reported
 from compass.model.requests import Deregister, Drain, Purge, Register, Report, Verdict
 from compass.model.rows import FAILING, USABLE, Listener, State
-from compass.model.text import is_storable
+from compass.model.text import is_storable, storable
 
 WEIGHT_MAX = 65535
 """Largest weight: what a DNS SRV record can carry (RFC 2782)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -208,9 +208,9 @@ class NameServer(Factory):
         categories = frozenset(category_of(service) for service in host.services)
         missed = self._push.missed(categories, since)
         self._push.acknowledged(host.name, 0 if missed is None else since)
-        session.watch(host.services, missed or [])
-        replaced = self._push.subscribe(session)
-        if replaced is not None and replaced is not session:
+        session.watch(missed or [])
+        replaced = self._push.subscribe(session, categories)
+        if replaced is not None:
             cast(Session, replaced).goodbye("replaced by a newer session of this host")
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)
         part = snapshot(catalogue, interest(catalogue, host.services)) if missed is None else None

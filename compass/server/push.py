@@ -32,7 +32,6 @@ class Subscriber(Protocol):
     """A session that watches."""
 
     host: str
-    categories: frozenset[str]
 
     def deliver(self, encoded: bytes, revision: int) -> None:
         """Write a notice."""
@@ -53,7 +52,8 @@ class Push:
     def __init__(self, catalogue: Catalogue, absent: Callable[[frozenset[str]], None]) -> None:
         """`absent` is told the member categories of each notice, to reach hosts without a session."""
         self._watchers: dict[str, set[Subscriber]] = {}
-        self._sessions: dict[str, Subscriber] = {}
+        self._sessions: dict[str, tuple[Subscriber, frozenset[str]]] = {}
+        """By host: its session, and the member categories it was subscribed for."""
         self._tail: deque[_Sent] = deque()
         self._complete_after = catalogue.revision
         """The tail has every notice after this revision."""
@@ -90,25 +90,25 @@ class Push:
             self._absent(told)
         if change.revision % BOOKMARK_EVERY == 0:
             bookmark = frame(encode(Bookmark(change.revision)))
-            for subscriber in list(self._sessions.values()):
+            for subscriber, _ in list(self._sessions.values()):
                 subscriber.deliver_bookmark(bookmark)
 
-    def subscribe(self, subscriber: Subscriber) -> Subscriber | None:
-        """Push to it from now on. Gives the session of the same host that it replaces."""
-        replaced = self._sessions.get(subscriber.host)
+    def subscribe(self, subscriber: Subscriber, categories: frozenset[str]) -> Subscriber | None:
+        """Push to it what concerns these member categories. Gives another session of its host that it replaces."""
+        replaced = self.session_of(subscriber.host)
         if replaced is not None:
             self.unsubscribe(replaced)
-        self._sessions[subscriber.host] = subscriber
-        for category in subscriber.categories:
+        self._sessions[subscriber.host] = subscriber, categories
+        for category in categories:
             self._watchers.setdefault(category, set()).add(subscriber)
-        return replaced
+        return None if replaced is subscriber else replaced
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Push to it no more."""
-        if self._sessions.get(subscriber.host) is not subscriber:
+        if self.session_of(subscriber.host) is not subscriber:
             return
-        del self._sessions[subscriber.host]
-        for category in subscriber.categories:
+        _, categories = self._sessions.pop(subscriber.host)
+        for category in categories:
             watchers = self._watchers[category]
             watchers.discard(subscriber)
             if not watchers:
@@ -163,7 +163,8 @@ class Push:
 
     def session_of(self, host: str) -> Subscriber | None:
         """The watching session of a host."""
-        return self._sessions.get(host)
+        session = self._sessions.get(host)
+        return None if session is None else session[0]
 
     @property
     def watching(self) -> int:

@@ -128,7 +128,7 @@ def drain(service: str, at: str = AT, draining: bool = True) -> Drain:
 
 
 def store() -> World:
-    """`web` depends on `store`; `a.store` and `b.store` are to be had, `www.web` is a user, `spare.help` a backup."""
+    """`web` (`www.web`) depends on `store` (`a.store`, `b.store`); `spare.help` is to be a backup."""
     return World().add(
         Category("web"),
         Category("store"),
@@ -178,7 +178,7 @@ def pulled(catalogue: Catalogue, services: Iterable[str]) -> dict[str, tuple[Cat
 
 def follow(follower: Follower, changes: Iterable[Change], before: Catalogue) -> list[str]:
     """Send the follower all it is to be told of, as the server does; what it says of each."""
-    said = []
+    said: list[str] = []
     after = before
     for change in changes:
         after = after.apply(change)

@@ -1,0 +1,40 @@
+"""The HTTP status of each refusal: one table for every HTTP edge, and a test that it covers every code."""
+
+from __future__ import annotations
+
+from compass.model.replies import Code
+
+STATUS: dict[Code, int] = {
+    "malformed": 400,
+    "unknown-message": 501,
+    "unsupported-version": 501,
+    "out-of-turn": 502,
+    "too-large": 413,
+    "forbidden": 403,
+    "bad-credential": 403,
+    "bad-name": 400,
+    "bad-address": 400,
+    "bad-value": 400,
+    "unknown-category": 404,
+    "unknown-service": 404,
+    "unknown-dependency": 404,
+    "unknown-listener": 404,
+    "unknown-credential": 404,
+    "unknown-host": 404,
+    "exists": 409,
+    "in-use": 409,
+    "stale-epoch": 409,
+    "deregistered": 410,
+    "invalid-topology": 422,
+    "not-ready": 503,
+    "busy": 503,
+    "store-unavailable": 503,
+    "unreachable": 503,
+}
+"""`unknown-message`, `unsupported-version` and `out-of-turn` are a server's answers to this daemon: the gateway is at
+fault, not the program that asked."""
+
+
+def status_of(code: Code) -> int:
+    """The HTTP status for a refusal's code."""
+    return STATUS[code]

@@ -1,0 +1,103 @@
+"""Server-sent events (HTML Living Standard, section 9.2) to a program that may read slowly or not at all."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from compass.model.local import LocalEvent
+from compass.model.ports import Clock, Timer
+
+HEARTBEAT_SECONDS = 15.0
+"""Between two comments on a silent stream: less than any proxy or library waits."""
+EVENTS_HELD_MAX = 1000
+"""Events for a program that does not read; then it is let go, and resumes from its last id."""
+
+
+@implementer(IPushProducer)
+class EventStream:
+    """One response that never ends by itself. Events may be delivered before it is known to go on at all."""
+
+    def __init__(self, request: Request, clock: Clock) -> None:
+        self._request = request
+        self._clock = clock
+        self._held: deque[bytes] = deque()
+        self._paused = True
+        self._open = True
+        self._stop: Callable[[], None] | None = None
+        self._heartbeat: Timer | None = None
+        request.notifyFinish().addBoth(self._finished)
+
+    def deliver(self, event: LocalEvent) -> None:
+        """Write an event, or hold it while the program does not read."""
+        if not self._open:
+            return
+        data = msgspec.json.encode(event.data).decode()
+        self._held.append(f"id: {event.revision}\nevent: {event.kind}\ndata: {data}\n\n".encode())
+        if not self._paused:
+            self._flush()
+        elif len(self._held) > EVENTS_HELD_MAX and self._stop is not None:
+            self._drop()
+
+    def refused(self, answer: Callable[[], bytes]) -> Any:
+        """There will be no stream."""
+        return answer() if self._open else Deferred()
+
+    def goes_on(self, stop: Callable[[], None]) -> Any:
+        """Send what was delivered, and whatever comes, until the program leaves; then call `stop`."""
+        if not self._open:
+            stop()
+            return Deferred()
+        self._stop = stop
+        self._request.setHeader("Content-Type", "text/event-stream")
+        self._request.setHeader("Cache-Control", "no-store")
+        self._paused = False
+        self._request.registerProducer(self, True)
+        self._flush()
+        self._beat_later()
+        return Deferred()
+
+    def pauseProducing(self) -> None:
+        """The transport has enough."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The transport has written what it had."""
+        self._paused = False
+        self._flush()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; `_finished` is told as well."""
+        self._paused = True
+
+    def _flush(self) -> None:
+        while self._held and not self._paused and self._open:
+            self._request.write(self._held.popleft())
+
+    def _beat_later(self) -> None:
+        self._heartbeat = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)
+
+    def _beat(self) -> None:
+        if not self._paused:
+            self._request.write(b": still here\n\n")
+        self._beat_later()
+
+    def _drop(self) -> None:
+        channel = self._request.channel
+        if channel is not None:
+            channel.forceAbortClient()
+
+    def _finished(self, reason: object) -> None:
+        self._open = False
+        self._held.clear()
+        if self._heartbeat is not None and self._heartbeat.active():
+            self._heartbeat.cancel()
+        if self._stop is not None:
+            self._stop()
