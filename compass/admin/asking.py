@@ -139,8 +139,7 @@ def drained(service: str, endpoint: str, draining: bool) -> Drain:
 
 def one_listener(service: str, endpoint: str) -> Fetch:
     """The row of one listener."""
-    address, port = parse_endpoint(endpoint)
-    return Fetch("listener", name=f"{parse_service_id(service)} {address} {port}")
+    return Fetch("listener", name=f"{parse_service_id(service)} {show_endpoint(*parse_endpoint(endpoint))}")
 
 
 def place(name: str) -> str:

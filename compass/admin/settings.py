@@ -162,4 +162,4 @@ def _missing(what: str, path: Path | None, home: Path) -> str:
         "key": "it is made with the certificate",
         "authority": "the certificate of the authority that made the servers' certificates",
     }[what]
-    return f"no {what}: give --{what} FILE, or write {what} = \"FILE\" into {where} ({hint})"
+    return f'no {what}: give --{what} FILE, or write {what} = "FILE" into {where} ({hint})'

@@ -22,7 +22,6 @@ from compass.model.replies import (
     LogEntry,
     Registered,
     Reported,
-    Rows,
     SecurityEntry,
     ServerStatus,
     Told,
@@ -74,7 +73,7 @@ def when(time: float, clock: Clock) -> str:
 def span(seconds: float) -> str:
     """A length of time in its one or two largest units: `3 d 4 h`, `12 s`."""
     left = int(seconds)
-    parts = []
+    parts: list[tuple[int, str]] = []
     for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, left = divmod(left, size)
         if count or parts:
@@ -174,7 +173,16 @@ def sheet_of_row(row: Row, clock: Clock, more: Sequence[tuple[str, str]] = ()) -
 _LOG_COLUMNS: dict[str, tuple[str, ...]] = {
     "updates": ("revision", "time", "operation", "subject", "listener", "state"),
     "security": ("number", "time", "operation", "subject", "origin", "principal", "reason"),
-    "administration": ("number", "time", "operation", "arguments", "principal", "origin", "outcome", "revision"),
+    "administration": (
+        "number",
+        "time",
+        "operation",
+        "arguments",
+        "principal",
+        "origin",
+        "outcome",
+        "revision",
+    ),
 }
 
 
@@ -194,7 +202,14 @@ def log_line(entry: LogEntry, clock: Clock) -> tuple[str, ...]:
         case SecurityEntry():
             return (*first, entry.subject, entry.origin, entry.principal, entry.reason)
         case AdministrationEntry():
-            return (*first, entry.arguments, entry.principal, entry.origin, entry.outcome, str(entry.revision))
+            return (
+                *first,
+                entry.arguments,
+                entry.principal,
+                entry.origin,
+                entry.outcome,
+                str(entry.revision),
+            )
 
 
 def sheet_of_told(reply: Told) -> Sheet:
@@ -265,8 +280,3 @@ def change_sentence(change: Change) -> str:
     row = change.row
     state = f" {row.state}" if isinstance(row, Listener) and not change.removed else ""
     return f"revision {change.revision}: {change.operation} {row_kind(row)} {row_name(row)}{state}"
-
-
-def rows_json(rows: Rows) -> dict[str, Any]:
-    """The reply to a fetch."""
-    return dict(as_json(rows))

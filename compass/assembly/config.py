@@ -75,7 +75,7 @@ DESCRIPTIONS = {
     "tls.host": "Patterns of certificate names with the role host.",
     "tls.server": "Patterns of certificate names with the role server.",
     "server.store": "Where everything is stored: sqlite:////path/to/file or postgresql+psycopg://user@host/database.",
-    "server.name": "The server's name in logs and answers; without it, the name of the machine.",
+    "server.name": "The server's name in logs and answers; without it, the one in its certificate.",
     "server.listen": "Addresses and ports for OpenGNSP over TLS.",
     "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
     "it alerts are logged only.",

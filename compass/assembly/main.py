@@ -32,6 +32,7 @@ from compass.assembly.config import (
     read_server_config,
 )
 from compass.assembly.tls import IdentityError
+from compass.model.names import show_endpoint
 from compass.model.storage import StoreUnavailable
 
 SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
@@ -88,7 +89,8 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
     def broken(failure: Failure) -> None:
         error = failure.value
         if isinstance(error, CannotListenError):
-            failed.append(f"cannot listen on {error.interface or '*'} port {error.port}: {error.socketError}")
+            where = show_endpoint(error.interface, error.port) if isinstance(error.port, int) else error.port
+            failed.append(f"cannot listen on {where}: {error.socketError}")
         else:
             failed.append(failure.getErrorMessage() or repr(failure.value))
         Logger("compass").critical("{name} could not start: {why}", name=name, why=failed[0])

@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from compass.assembly.config import TlsSettings
-from compass.assembly.tls import Identity, PeerUnknown, RoleRules, load_identity, peer_of
+from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 from compass.model.names import NameProblem, parse_host_name
 
 
@@ -27,6 +27,20 @@ def rules_of(settings: TlsSettings) -> RoleRules | None:
     if not (settings.admin or settings.host or settings.server):
         return None
     return RoleRules(settings.admin, settings.host, settings.server)
+
+
+def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
+    """The name in the daemon's own certificate. Raises IdentityError when it is not one of that role."""
+    try:
+        found, name = role_and_name(identity.certificate, rules_of(settings))
+        parse_host_name(name)
+    except (PeerUnknown, NameProblem) as problem:
+        raise IdentityError([f"{settings.certificate}: {problem}"]) from None
+    if found != role:
+        raise IdentityError(
+            [f"{settings.certificate} has the role {found}; this daemon needs one with the role {role}"]
+        )
+    return name
 
 
 def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:

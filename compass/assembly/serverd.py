@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ from twisted.python.failure import Failure
 
 import compass
 from compass.assembly.config import ServerConfig, parse_listen
-from compass.assembly.parts import DatabaseThread, identity_of, listen, peers, rules_of
+from compass.assembly.parts import DatabaseThread, identity_of, listen, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.model.names import show_endpoint
@@ -50,10 +49,11 @@ class ServerService(Service):
         self._identity = identity_of(config.tls)
         for warning in self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
+        name = own_name(self._identity, config.tls, "server")
         self._store = Store.open(config.server.store)
         self._database = DatabaseThread(reactor)
         self._ports: list[Any] = []
-        self._server = NameServer(config.server.name or socket.gethostname(), SOFTWARE, self._parts())
+        self._server = NameServer(config.server.name or name, SOFTWARE, self._parts())
 
     def _parts(self) -> Parts:
         settings = self._config.server

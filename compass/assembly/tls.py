@@ -173,7 +173,11 @@ def peer_of(transport: SecuredTransport, rules: RoleRules | None = None) -> tupl
     presented = transport.getPeerCertificate()
     if not isinstance(presented, crypto.X509):
         raise PeerUnknown("the peer has shown no certificate")
-    certificate = presented.to_cryptography()
+    return role_and_name(presented.to_cryptography(), rules)
+
+
+def role_and_name(certificate: x509.Certificate, rules: RoleRules | None = None) -> tuple[Role, str]:
+    """What a certificate says its holder is; see `peer_of`. Raises PeerUnknown."""
     subject = certificate.subject.rfc4514_string()
     common_names = _values(certificate.subject, NameOID.COMMON_NAME)
     if rules is not None:

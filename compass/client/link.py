@@ -110,7 +110,8 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
             mismatch = f"{identity.key} is not the key of the certificate in {identity.certificate}"
             raise LinkProblem("files", mismatch) from None
         raise LinkProblem(
-            "files", f"{identity.certificate} and {identity.key} are not a certificate and its key in PEM form"
+            "files",
+            f"{identity.certificate} and {identity.key} are not a certificate and its key in PEM form",
         ) from None
     return context
 
@@ -142,9 +143,15 @@ def secure(plain: socket.socket, context: ssl.SSLContext, server: Server, server
     except ssl.SSLEOFError:
         kind, why = "unavailable", "it closed the connection during the TLS handshake; its log may say why"
     except ssl.SSLError as error:
-        kind, why = "protocol", f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?"
+        kind, why = (
+            "protocol",
+            f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?",
+        )
     except TimeoutError:
-        kind, why = "unavailable", "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?"
+        kind, why = (
+            "unavailable",
+            "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?",
+        )
     except ValueError:
         kind, why = "untrusted", f"{server_name!r} is not a name that a server can prove; check --server-name"
     except OSError as error:
@@ -191,6 +198,8 @@ class Link:
 
         Raises LinkProblem; with several servers it tells what was wrong with each.
         """
+        if not servers:
+            raise ValueError("no server to connect to")
         context = context_of(identity)
         problems: list[LinkProblem] = []
         for server in servers:
@@ -202,7 +211,7 @@ class Link:
                 problems.append(problem)
         if len(problems) == 1:
             raise problems[0]
-        gravest = max((problem.kind for problem in problems), key=_GRAVITY.index, default="unavailable")
+        gravest = max((problem.kind for problem in problems), key=_GRAVITY.index)
         told = "".join(f"\n  {problem}" for problem in problems)
         raise LinkProblem(gravest, f"none of the {len(problems)} servers can be used:{told}")
 

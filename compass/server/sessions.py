@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from compass.model.draft import Asker
-from compass.model.names import category_of
 from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import Request
@@ -67,8 +66,6 @@ class Session(TwistedProtocol):
         """`clock` runs the timers, `now` is UNIX time; `dialled`: the host that we connected to."""
         self.dialled = dialled
         self.host = ""
-        self.services: tuple[str, ...] = ()
-        self.categories: frozenset[str] = frozenset()
         self.asker = Asker("host", "", "")
         self._desk = desk
         self._clock = clock
@@ -77,7 +74,7 @@ class Session(TwistedProtocol):
         self._connection: ServerConnection | None = None
         self._timer: Timer | None = None
         self._paused = False
-        self._flushing = False
+        self._receiving = False
         self._missed: list[tuple[int, bytes]] = []
 
     # The transport's side.
@@ -85,17 +82,17 @@ class Session(TwistedProtocol):
     def connectionMade(self) -> None:
         self._stream().registerProducer(self, True)
         # The peer is known when its first bytes arrive; until then only the greeting's time runs.
-        self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._abort, "no hello in time")
+        self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._time_passed)
         self._desk.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
         connection = self._connection or self._admit()
         if connection is None:
             return
-        self._flushing = True
+        self._receiving = True
         for event in connection.receive(data, self._clock.seconds()):
             self._met(connection, event)
-        self._flushing = False
+        self._receiving = False
         self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -125,12 +122,10 @@ class Session(TwistedProtocol):
         connection = self._connection
         return connection.unacknowledged + connection.in_flight if connection else 0
 
-    def watch(self, services: tuple[str, ...], missed: list[tuple[int, bytes]]) -> None:
+    def watch(self, missed: list[tuple[int, bytes]]) -> None:
         """The session is a host's subscription from now on; `missed` follows the reply to its watch."""
         self._missed = missed
         self.host = self.asker.name
-        self.services = services
-        self.categories = frozenset(category_of(service) for service in services)
         if self._connection is not None:
             self._connection.watching = True
 
@@ -152,8 +147,7 @@ class Session(TwistedProtocol):
             self._abort(reason)
             return
         self._connection.goodbye(reason, retry_after_seconds)
-        self._flush()
-        self._close()
+        self._close(self._connection)
 
     def _admit(self) -> ServerConnection | None:
         """Learn who the peer is; a certificate without a role that may ask here ends the session."""
@@ -203,8 +197,7 @@ class Session(TwistedProtocol):
                     origin=self.asker.origin,
                     reason=reason,
                 )
-                self._flush()
-                self._close()
+                self._close(connection)
 
     def _opened(self, connection: ServerConnection, hello: Hello) -> None:
         ready = self._desk.ready()
@@ -230,16 +223,19 @@ class Session(TwistedProtocol):
     def _flush(self) -> None:
         """Write what there is, unless the transport has enough already; keep the timer at the deadline."""
         connection = self._connection
-        if connection is None or self._flushing:
+        if connection is None or self._receiving:
             return
         if not self._paused:
-            data = connection.bytes_to_send()
-            if data:
-                self._stream().write(data)
+            self._write_out(connection)
         elif connection.octets_to_send > limits.SEND_BUFFER_MAX:
             self._abort("it reads too slowly")
             return
         self._set_timer(connection)
+
+    def _write_out(self, connection: ServerConnection) -> None:
+        data = connection.bytes_to_send()
+        if data:
+            self._stream().write(data)
 
     def _set_timer(self, connection: ServerConnection) -> None:
         """One timer, moved only when the deadline comes nearer: most deadlines move away."""
@@ -254,7 +250,9 @@ class Session(TwistedProtocol):
 
     def _time_passed(self) -> None:
         connection = self._connection
-        if connection is not None:
+        if connection is None:
+            self._abort("no hello in time")
+        else:
             for event in connection.expire(self._clock.seconds()):
                 self._met(connection, event)
             self._set_timer(connection)
@@ -263,8 +261,9 @@ class Session(TwistedProtocol):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
-    def _close(self) -> None:
+    def _close(self, connection: ServerConnection) -> None:
         self._stop_timer()
+        self._write_out(connection)
         self._stream().loseConnection()
         # A peer that does not read would keep the transport open for ever.
         self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._abort, "it does not read")

@@ -22,16 +22,16 @@ SILENCE_MILLISECONDS = 10_000
 WRITES = "compass_writes"
 """Execution option: the transaction writes, so it takes SQLite's lock when it begins (and never upgrades one)."""
 
-_POSTGRESQL = {
+_POSTGRESQL: dict[str, str | int] = {
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": SILENCE_MILLISECONDS,
     "application_name": "opengnssd",
-    # The second keeps a server that hangs in a transaction from holding all others up.
-    "options": f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout=60s",
 }
+_OPTIONS = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout=60s"
+"""The second keeps a server that hangs in a transaction from holding all others up."""
 
 _SQLITE_ADVICE = {
     "SQLITE_FULL": "free some space on its file system",
@@ -103,6 +103,8 @@ def engine_for(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    # The operator's own settings come later and win, one by one.
+    arguments["options"] = f"{_OPTIONS} {url.query.get('options', '')}".strip()
     engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
     event.listen(engine, "connect", _prepare_postgresql)
     return engine

@@ -12,16 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
-from compass.model.storage import Conflict, Loaded, StoreUnavailable
+from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, StoreUnavailable
 from compass.store import statements as sql
 from compass.store.batch import Batch, batch_of
 from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
-from compass.store.errors import BatchRefused, LogTrimmed
+from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up
@@ -199,6 +200,8 @@ class Store:
             raise BatchRefused(f"{unavailable(self._url, error)}") from error
         except SQLAlchemyError as error:
             raise unavailable(self._url, error) from error
+        except msgspec.DecodeError as error:
+            raise StoreUnusable(f"{shown(self._url)} was written by something else: {error}") from error
 
     def _once(self, work: Callable[[Connection], T], options: dict[str, Any], *, again: bool = True) -> T:
         committing = False

@@ -128,7 +128,7 @@ def drain(service: str, at: str = AT, draining: bool = True) -> Drain:
 
 
 def store() -> World:
-    """`web` depends on `store`; `a.store` and `b.store` are to be had, `www.web` is a user, `spare.help` a backup."""
+    """`web` (`www.web`) depends on `store` (`a.store`, `b.store`); `spare.help` is to be a backup."""
     return World().add(
         Category("web"),
         Category("store"),
@@ -166,6 +166,12 @@ class Follower:
             self.catalogue = self.catalogue.merge(more)
         return "gap" if known < change.previous else "applied"
 
+    def widened(self, change: Change, after: Catalogue) -> Snapshot | None:
+        """The snapshot that the notice of a change brings to this host."""
+        more = widening(after, change)
+        members = {category_of(service) for service in self.services}
+        return more[0] if more is not None and more[1] & members else None
+
     def pull(self) -> dict[str, tuple[CategoryView, ...]]:
         """What its services would be answered from memory."""
         return pulled(self.catalogue, self.services)
@@ -178,10 +184,10 @@ def pulled(catalogue: Catalogue, services: Iterable[str]) -> dict[str, tuple[Cat
 
 def follow(follower: Follower, changes: Iterable[Change], before: Catalogue) -> list[str]:
     """Send the follower all it is to be told of, as the server does; what it says of each."""
-    said = []
+    said: list[str] = []
     after = before
     for change in changes:
         after = after.apply(change)
         if follower.is_told(change, after):
-            said.append(follower.receive(change, widening(after, change)))
+            said.append(follower.receive(change, follower.widened(change, after)))
     return said

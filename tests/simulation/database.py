@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 
 class SimulatedThread:
-    """One transaction at a time, each taking a while; `fail` makes the next ones raise, before or after they are done."""
+    """One transaction at a time, each taking a while, with failures before or after the work when asked for."""
 
     def __init__(self, clock: Clock, random: Random, latency_seconds: tuple[float, float] = (0.0001, 0.003)) -> None:
         self._clock = clock

@@ -11,11 +11,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from compass.host.daemon import HostDaemon
-from compass.host.processes import NoSuchProcess
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from compass.host.daemon import HostDaemon
+from compass.host.processes import NoSuchProcess
+from compass.model.catalogue import catalogue_of
 from compass.model.decide import decide
 from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued, Refusal, Reply
@@ -38,7 +39,7 @@ class World:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = Random(seed)
-        self.clock = Clock()
+        self.clock: Any = Clock()
         self.network = Network(self.clock, self.random)
         self.store = Store.open("sqlite://")
         self.directory = directory
@@ -75,9 +76,9 @@ class World:
         self.until(lambda: bool(results), seconds)
         return results[0]
 
-    def server(self, name: str = "gns1") -> SimulatedServer:
+    def server(self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003)) -> SimulatedServer:
         """Start a server over the one store."""
-        self.servers[name] = server = SimulatedServer(self, name)
+        self.servers[name] = server = SimulatedServer(self, name, database_seconds)
         server.start()
         return server
 
@@ -92,10 +93,18 @@ class World:
         return self.client(("admin", "root"), server)
 
     def client(self, identity: tuple[str, str], server: str = "gns1") -> Client:
-        """A bare session of any role: the protocol and nothing else."""
+        """A bare session of any role, open; comes back when a server is not ready yet."""
+        while True:
+            client = self.stranger(identity, server)
+            self.until(lambda client=client: client.opened is not None or client.lost)  # type: ignore[misc]
+            if client.ended is None or not client.ended.retry_after_seconds:
+                return client
+            self.run(client.ended.retry_after_seconds)
+
+    def stranger(self, identity: tuple[str, str], server: str = "gns1") -> Client:
+        """A connection on which the greeting is under way."""
         client = Client(self, identity)
         self.wait(self.network.connect(server, identity, lambda: client))
-        self.until(lambda: client.opened is not None or client.lost)
         return client
 
     def declare(self, topology: dict[str, list[str]], backups: dict[str, str] | None = None) -> dict[str, str]:
@@ -110,8 +119,6 @@ class World:
         requests += [Put(Category(c, backup, policy)) for c, backup in (backups or {}).items()]
         requests += [IssueCredential(id) for ids in topology.values() for id in ids if id[0] != ">"]
         loaded = self.store.load()
-        from compass.model.catalogue import catalogue_of
-
         catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         tokens = {}
         for number, request in enumerate(requests):
@@ -124,13 +131,17 @@ class World:
         return tokens
 
 
+def _peer(stream: Any) -> tuple[str, str, str]:
+    return (*stream.peer, "")
+
+
 class SimulatedServer:
     """One opengnssd process."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, database_seconds: tuple[float, float]) -> None:
         self.world = world
         self.name = name
-        self.thread = SimulatedThread(world.clock, world.random)
+        self.thread = SimulatedThread(world.clock, world.random, database_seconds)
         self.probed: list[tuple[str, int]] = []
         self.news: list[bytes] = []
         self.nameserver = NameServer(
@@ -142,7 +153,7 @@ class SimulatedServer:
                 token=lambda: f"token-{world.random.getrandbits(256):x}",
                 storage=world.store,
                 in_database=self.thread.run,
-                peer_of=lambda stream: (*stream.peer, ""),  # type: ignore[attr-defined]
+                peer_of=_peer,
                 probe=self._probe,
                 connect=self._connect,
                 run_command=self._run_command,
@@ -201,6 +212,7 @@ class SimulatedHost:
             default_address=f"10.0.0.{len(world.hosts) + 1}",
             endpoints=[world.network.endpoint(server, identity) for server in servers],
             process_watch=self.processes,
+            peer_of=_peer,
             **options,
         )
         if options.get("update_port"):
@@ -227,7 +239,7 @@ class SimulatedProcesses:
         if pid < 0:
             raise NoSuchProcess(f"there is no process {pid}")
         self.living[pid] = ended
-        return lambda: self.living.pop(pid, None) and None  # type: ignore[func-returns-value]
+        return lambda: self.living.pop(pid, None) and None
 
     def kill(self, pid: int) -> None:
         """kill -9 of a registered process."""
@@ -248,6 +260,8 @@ class Client:
         self.replies: dict[int, Reply] = {}
         self.octets = 0
         self.acknowledging = True
+        self.watching: Any = None
+        """The answer to its last watch."""
         self.transport: Any = None
 
     def makeConnection(self, transport: Any) -> None:

@@ -71,9 +71,9 @@ class PostgreSQL:
                 time.sleep(0.02)
 
     def stop(self) -> None:
-        """End all connections and the server."""
+        """End the server at once, as a loss of power would."""
         if self._server is not None:
-            self._server.send_signal(signal.SIGINT)
+            self._server.send_signal(signal.SIGQUIT)
             self._server.wait()
             self._server = None
 
@@ -83,10 +83,10 @@ class PostgreSQL:
         shutil.rmtree(self.directory)
 
     def new_url(self) -> str:
-        """The URL of a new, empty database."""
+        """The URL of a new, empty place: a schema of its own, which is made faster than a database."""
         self._count += 1
-        self.ask(f"CREATE DATABASE test{self._count}")
-        return f"postgresql://postgres@/test{self._count}?host={self.directory}"
+        self.ask(f"CREATE SCHEMA test{self._count}")
+        return f"postgresql://postgres@/postgres?host={self.directory}&options=-csearch_path%3Dtest{self._count}"
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement outside of any transaction, as the superuser."""

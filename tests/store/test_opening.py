@@ -124,7 +124,7 @@ def test_a_database_of_another_program_is_left_alone(url: str) -> None:
 
 def test_an_absent_store_is_created_only_when_asked(url: str, tmp_path: Path) -> None:
     """Tools that look at a store do not make one by a slip of the pen."""
-    with pytest.raises(StoreUnusable, match="does not exist|is empty"):
+    with pytest.raises(StoreUnusable, match=r"does not exist|is empty"):
         Store.open(url, create=False)
     assert not (tmp_path / "opengnss.db").exists()
 

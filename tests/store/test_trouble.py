@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import threading
 import time
@@ -12,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.storage import StoreUnavailable
-from compass.store.errors import BatchRefused
+from compass.model.storage import BatchRefused, StoreUnavailable
+from compass.store.errors import StoreUnusable
 from compass.store.store import Store
 from tests.store.postgres import PostgreSQL
 from tests.store.workload import registrations
@@ -74,7 +76,7 @@ def test_a_full_disk_when_the_store_is_created_is_told(small_disk: Path) -> None
     """Nothing that looks like a store stays behind: opened again with space, it is a new one."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1_040_000))
-    with pytest.raises(StoreUnavailable, match="full|space|I/O"):
+    with pytest.raises(StoreUnavailable, match=r"full|space|I/O"):
         Store.open(f"sqlite:///{small_disk}/opengnss.db")
     ballast.unlink()
     store = Store.open(f"sqlite:///{small_disk}/opengnss.db")
@@ -106,7 +108,7 @@ def test_a_server_that_is_away_is_unavailable_until_it_is_back(
     postgresql.stop()
     try:
         for _ in range(2):
-            with pytest.raises(StoreUnavailable, match="postgresql.*"):
+            with pytest.raises(StoreUnavailable, match="postgresql"):
                 store.commit(len(changes), registrations(1, revision=len(changes)), [], [])
             with pytest.raises(StoreUnavailable):
                 store.load()
@@ -142,6 +144,26 @@ def test_a_commit_of_unknown_outcome_is_found_out_by_reading(
     assert len(raised) == 1
     assert store.changes_after(0, 1000) == changes
     assert consistent(store) == len(changes)
+
+
+def test_a_database_set_up_to_answer_early_is_made_to_wait_for_its_disk(
+    postgresql: PostgreSQL, open_store: Callable[[str], Store]
+) -> None:
+    """`synchronous_commit = off` would break P1; stricter settings than the default are kept."""
+    for setting, kept in (("off", "on"), ("remote_apply", "remote_apply")):
+        store = open_store(f"{postgresql.new_url()}%20-csynchronous_commit%3D{setting}")
+        shown = store._transaction(lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar(), writes=False)
+        assert shown == kept
+
+
+def test_a_row_that_somebody_else_wrote_is_told_as_such(tmp_path: Path, open_store: Callable[[str], Store]) -> None:
+    """A hand in the database that spells a policy wrong: the text says what was found where."""
+    store = open_store(f"sqlite:///{tmp_path}/opengnss.db")
+    store.commit(0, registrations(1), [], [])
+    with contextlib.closing(sqlite3.connect(tmp_path / "opengnss.db", isolation_level=None)) as hand:
+        hand.execute("UPDATE category SET policy = '{\"probe\": 7}'")
+    with pytest.raises(StoreUnusable, match=r"opengnss.db was written by something else: .*probe"):
+        store.load()
 
 
 class without_standby:  # noqa: N801

@@ -36,7 +36,7 @@ SERVER = Asker("server", "one", "")
 CATEGORIES = ("web", "openuss", "openuso", "auth")
 SERVICES = tuple(f"{name}.{category}" for category in CATEGORIES for name in ("north", "south", "emergency"))
 HOSTS = ("h1.example", "h2.example", "h3.example")
-ODD_TEXTS = ("plain", 'it\'s "quoted"', "back\\slash", "中文 ünï \U0001f9ed", "line\nbreak\ttab", "%s %(x)s :y ?", "")
+ODD_TEXTS = ("plain", 'it\'s "quoted"', "back\\slash", "中文 ünï \U0001f9ed", "line\u2028break", "%s %(x)s :y ?", "")
 
 
 class Workload:
@@ -118,7 +118,7 @@ class Workload:
         state = self._random.choice(("unreachable", "slow"))
         detail = self._random.choice(ODD_TEXTS)
         asker = self._random.choice((ADMIN, self._host()))
-        return Report(peer.service, peer.address, peer.port, state, detail=detail), asker
+        return Report(peer.service, peer.address, peer.port, state, detail=detail), asker  # type: ignore[arg-type]
 
     def _verdict(self) -> tuple[Undecided, Asker]:
         peer = self._listener()
@@ -130,7 +130,7 @@ class Workload:
         return Drain(peer.service, peer.address, peer.port, self._random.random() < 0.5), ADMIN
 
     def _purge(self) -> tuple[Undecided, Asker]:
-        return Purge(60.0, self._random.choice(("offline", "down"))), ADMIN  # type: ignore[arg-type]
+        return Purge(60.0, self._random.choice(("offline", "down"))), ADMIN
 
     def _put(self) -> tuple[Undecided, Asker]:
         category, on = self._random.choice(CATEGORIES), self._random.choice(CATEGORIES)

@@ -15,11 +15,10 @@ def drawn(document: str) -> str:
     """The document with what stands between each pair of markers replaced."""
     for end in get_args(End):
         block = f"<!-- states:{end} -->\n```mermaid\n{diagram(end)}\n```\n<!-- /states:{end} -->"
-        document, count = re.subn(
-            rf"<!-- states:{end} -->.*?<!-- /states:{end} -->", lambda _, block=block: block, document, flags=re.DOTALL
-        )
-        if count != 1:
-            raise ValueError(f"{PATH}: {count} pairs of markers states:{end} instead of one")
+        marked = re.findall(rf"<!-- states:{end} -->.*?<!-- /states:{end} -->", document, flags=re.DOTALL)
+        if len(marked) != 1:
+            raise ValueError(f"{PATH}: {len(marked)} pairs of markers states:{end} instead of one")
+        document = document.replace(marked[0], block)
     return document
 
 

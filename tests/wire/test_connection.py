@@ -60,16 +60,27 @@ def test_a_notice_is_acknowledged_with_all_before_it(piece: int) -> None:
     """Two notices, one acknowledgement: both are done with."""
     pair = Pair(piece)
     pair.greet()
-    pair.server.push(frame(encode(NOTICE)), 42, pair.now)
-    pair.server.push(frame(encode(Bookmark(43))), 43, pair.now)
-    pair.server.push(frame(encode(Bookmark(44))), 44, pair.now)
-    assert pair.to_client() == [Pushed(NOTICE), Pushed(Bookmark(43)), Pushed(Bookmark(44))]
+    notices = [Notice(Change(at, at - 1, 5.0, "service-add", Service("northeast.openuss"))) for at in (42, 43, 44)]
+    for notice in notices:
+        pair.server.push(frame(encode(notice)), notice.change.revision, pair.now)
+    assert pair.to_client() == [Pushed(notice) for notice in notices]
     assert pair.server.unacknowledged == 3
     pair.client.acknowledge(43)
     assert pair.to_server() == [Acknowledged(Acknowledge(43))]
     assert pair.server.unacknowledged == 1
     pair.client.acknowledge(43, gap=True)
     assert pair.to_server() == [Acknowledged(Acknowledge(43, "gap"))]
+
+
+def test_a_bookmark_needs_no_acknowledgement() -> None:
+    """It is sent like a notice, but nothing is waited for."""
+    pair = Pair()
+    pair.greet()
+    pair.server.watching = True
+    pair.server.bookmark(frame(encode(Bookmark(5000))))
+    assert pair.server.octets_to_send == len(frame(encode(Bookmark(5000))))
+    assert pair.to_client() == [Pushed(Bookmark(5000))]
+    assert (pair.server.unacknowledged, pair.server.octets_to_send, pair.server.deadline()) == (0, 0, None)
 
 
 def test_goodbye_ends_both_ends() -> None:
@@ -82,6 +93,7 @@ def test_goodbye_ends_both_ends() -> None:
     pair.server.goodbye("again")
     pair.server.reply(number, DONE, pair.now)
     pair.server.push(frame(encode(NOTICE)), 42, pair.now)
+    pair.server.bookmark(frame(encode(Bookmark(42))))
     assert pair.to_client() == [Ended("this server stops", retry_after_seconds=0.5)]
     assert pair.server.bytes_to_send() == b""
     assert pair.server.receive(HELLO, pair.now) == []
@@ -238,7 +250,7 @@ def test_a_notice_must_be_acknowledged_in_time(busy: bool) -> None:
         pair.client.ask(PULL, NOW)
         pair.to_server()
     pair.server.push(frame(encode(NOTICE)), 42, NOW + 1.0)
-    pair.server.push(frame(encode(Bookmark(43))), 43, NOW + 2.0)
+    pair.server.push(frame(encode(NOTICE)), 43, NOW + 2.0)
     assert pair.server.deadline() == NOW + 1.0 + limits.ACKNOWLEDGE_SECONDS
     pair.to_client()
     pair.client.acknowledge(42)

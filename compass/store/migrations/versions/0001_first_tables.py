@@ -32,7 +32,7 @@ def _create_clock() -> None:
             nullable=False,
             server_default=sa.func.current_timestamp(),
         ),
-        sa.CheckConstraint("one = 1", name="ck_clock_one"),
+        sa.CheckConstraint("one = 1", name=op.f("ck_clock_one")),
         sa.PrimaryKeyConstraint("one", name="pk_clock"),
     )
 
@@ -106,11 +106,11 @@ def _create_listener() -> None:
         sa.Column("weight", sa.Integer, nullable=False),
         sa.Column("metadata", sa.Text, nullable=False),
         sa.Column("cause", sa.Text, nullable=False),
-        sa.CheckConstraint("port BETWEEN 1 AND 65535", name="ck_listener_port"),
+        sa.CheckConstraint("port BETWEEN 1 AND 65535", name=op.f("ck_listener_port")),
         sa.CheckConstraint(
-            "state IN ('up', 'slow', 'suspect', 'down', 'draining', 'offline')", name="ck_listener_state"
+            "state IN ('up', 'slow', 'suspect', 'down', 'draining', 'offline')", name=op.f("ck_listener_state")
         ),
-        sa.CheckConstraint("weight BETWEEN 0 AND 65535", name="ck_listener_weight"),
+        sa.CheckConstraint("weight BETWEEN 0 AND 65535", name=op.f("ck_listener_weight")),
         sa.ForeignKeyConstraint(["service"], ["service.id"], name="fk_listener_service"),
         sa.PrimaryKeyConstraint("service", "address", "port", name="pk_listener"),
     )
@@ -124,7 +124,7 @@ def _create_hosts_and_alerts() -> None:
         sa.Column("update_port", sa.Integer, nullable=False),
         sa.Column("services", sa.Text, nullable=False),
         sa.Column("barred", sa.Boolean, nullable=False),
-        sa.CheckConstraint("update_port BETWEEN 0 AND 65535", name="ck_host_update_port"),
+        sa.CheckConstraint("update_port BETWEEN 0 AND 65535", name=op.f("ck_host_update_port")),
         sa.PrimaryKeyConstraint("name", name="pk_host"),
     )
     op.create_table(
@@ -133,7 +133,7 @@ def _create_hosts_and_alerts() -> None:
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("opened_at", sa.Double, nullable=False),
         sa.Column("text", sa.Text, nullable=False),
-        sa.CheckConstraint("kind IN ('failure', 'slow')", name="ck_alert_kind"),
+        sa.CheckConstraint("kind IN ('failure', 'slow')", name=op.f("ck_alert_kind")),
         sa.PrimaryKeyConstraint("id", name="pk_alert"),
     )
 

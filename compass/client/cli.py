@@ -1,0 +1,509 @@
+"""`opengnsc`: what services and scripts on a host ask their daemon, as commands.
+
+Answers go to the standard output, remarks and errors to the standard error stream. With --json both are JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NoReturn, TypeVar
+
+import click
+
+import compass
+from compass.client.api import ApiProblem, HostApi, PlaceProblem, place_of
+from compass.client.course import retry_seconds
+from compass.client.credential import CredentialProblem, read_credential
+from compass.client.exits import Exit, exit_of, exit_table
+from compass.client.show import (
+    LINE_MAX,
+    as_json,
+    line_of_event,
+    lines_of_outcome,
+    lines_of_resolved,
+    lines_of_status,
+    tree_of,
+)
+from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome
+from compass.model.names import NameProblem, parse_address, parse_endpoint, parse_label, parse_service_id, show_endpoint
+from compass.model.text import storable
+
+PROGRAM = "opengnsc"
+READY_SECONDS = 30.0
+"""For a command to begin listening: what a service that fills a cache first may take."""
+SECRET_VARIABLES = ("OPENGNS_CREDENTIAL", "OPENGNS_CREDENTIAL_FILE")
+"""Not handed on to a command: it is registered for, and needs no credential itself."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Failed(click.ClickException):
+    """The end of a command that did not do what was asked."""
+
+    def __init__(self, status: Exit, message: str, code: str = "", retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.exit_code = int(status)  # type: ignore[misc]  # click reads the instance's, and types the class's
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+        self.in_json = False
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it to the standard error stream."""
+        again = f" (try again in {self.retry_after_seconds:g} s)" if self.retry_after_seconds else ""
+        code = f" [{self.code}]" if self.code else ""
+        text = f"Error: {storable(self.message, LINE_MAX)}{again}{code}"
+        if self.in_json:
+            told = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
+            text = as_json(told | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
+        click.echo(text, file=file or sys.stderr)
+
+
+class Desk:
+    """What all commands share: where the daemon is, and how answers are printed."""
+
+    place = ""
+    in_json = False
+
+    @property
+    def api(self) -> HostApi:
+        """The daemon. Raises Failed when its address cannot be one."""
+        try:
+            return HostApi(place_of(self.place))
+        except PlaceProblem as problem:
+            raise Failed(Exit.USAGE, str(problem)) from None
+
+    def say(self, lines: Iterable[str], told: Any) -> None:
+        """Print an answer."""
+        click.echo(as_json(told) if self.in_json else "\n".join(lines))
+        sys.stdout.flush()
+
+    def remark(self, text: str) -> None:
+        """Something beside the answer."""
+        click.echo(f"{PROGRAM}: {storable(text, LINE_MAX)}", err=True)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Every way in which a command can fail, as `Failed`, or as an interruption."""
+        try:
+            try:
+                yield
+            except ApiProblem as problem:
+                raise failed(problem) from None
+            except CredentialProblem as problem:
+                raise Failed(Exit.FAILED, str(problem)) from None
+            except KeyboardInterrupt:
+                # After ^C on a terminal the prompt begins a line of its own.
+                if sys.stderr.isatty():
+                    click.echo(err=True)
+                sys.exit(Exit.INTERRUPTED)
+        except Failed as failure:
+            failure.in_json = self.in_json
+            raise
+
+
+def failed(problem: ApiProblem) -> Failed:
+    """A refusal as the end of a command."""
+    return Failed(exit_of(problem.code), problem.message, problem.code, problem.retry_after_seconds)
+
+
+class Named(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
+    """Text that a rule of `compass.model.names` parses, or says what would be right."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The parsed value."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except NameProblem as problem:
+            self.fail(str(problem), param, ctx)
+
+
+SERVICE = Named("service.category", parse_service_id)
+NAME = Named("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
+ADDRESS = Named("address", parse_address)
+ENDPOINT = Named("address:port", parse_endpoint)
+PORT = click.IntRange(1, 65535)
+
+
+def _set_place(context: click.Context, _: click.Parameter, value: str) -> None:
+    if value:
+        context.ensure_object(Desk).place = value
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Desk).in_json = True
+
+
+def _asking(command: Command) -> Command:
+    """The options that every command has."""
+    for option in (
+        click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, errors too."),
+        click.option(
+            "--api",
+            metavar="ADDRESS",
+            expose_value=False,
+            callback=_set_place,
+            envvar="OPENGNS_API",
+            show_envvar=True,
+            help="Where opengnscd listens: unix:/PATH or http://127.0.0.1:4866. Without it the usual socket if it is "
+            "there, else that port.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _proving(command: Command) -> Command:
+    """The options for a credential."""
+    for option in (
+        click.option(
+            "--credential-file",
+            type=click.Path(path_type=Path),
+            envvar="OPENGNS_CREDENTIAL_FILE",
+            show_envvar=True,
+            help="The file that holds it, readable by you only. The best way.",
+        ),
+        click.option(
+            "--credential",
+            metavar="TOKEN",
+            envvar="OPENGNS_CREDENTIAL",
+            show_envvar=True,
+            help="What the service proves itself with. Other users can see it in the list of processes.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _describing(command: Command) -> Command:
+    """The options that say more about a listener."""
+    for option in (
+        click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="For its users; repeat for more."),
+        click.option(
+            "--weight", type=click.IntRange(0), default=1, show_default=True, help="Its share of users; 0: last resort."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _addressed(command: Command) -> Command:
+    return click.option("--address", type=ADDRESS, default="", help="Without it: the one opengnscd is set up with.")(
+        command
+    )
+
+
+def _credential(desk: Desk, token: str | None, file: Path | None) -> str:
+    """The token from where it is; a file is preferred to the environment."""
+    context = click.get_current_context()
+    given = [
+        context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        for name in ("credential", "credential_file")
+    ]
+    if all(given):
+        raise Failed(Exit.USAGE, "give --credential or --credential-file, not both")
+    if token and not (file and not given[0]):
+        return token.strip()
+    if file:
+        return read_credential(file, desk.remark)
+    raise Failed(
+        Exit.USAGE,
+        "a credential is needed: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "
+        "an administrator makes one with: opengnsadmin credential add SERVICE",
+    )
+
+
+def _metadata(pairs: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or key in found:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE with a key of its own", param_hint="--metadata")
+        found[key] = value
+    return found
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {PROGRAM} {line}" for line in lines)
+
+
+@click.group(
+    PROGRAM,
+    epilog=f"\b\n{exit_table()}",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(compass.__version__, message="%(prog)s %(version)s")
+@_asking
+def cli() -> None:
+    """Ask the OpenGNS daemon of this host: register what serves here, look up what others serve, report what is dead.
+
+    opengnscd answers from memory, also when no server can be reached. 'opengnsc COMMAND --help' has examples.
+    """
+
+
+def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command that gets the desk first and ends as `Desk.ending` says."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        def called(*arguments: Any, **named: Any) -> None:
+            desk = click.get_current_context().ensure_object(Desk)
+            with desk.ending():
+                function(desk, *arguments, **named)
+
+        called.__doc__ = function.__doc__
+        called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+        return cli.command(name, epilog=_examples(*examples))(_asking(called))
+
+    return make
+
+
+@_command(
+    "register",
+    "register chinaserver.openuss 2028 --credential-file /etc/opengns/chinaserver.token",
+    "register chinaserver.openuss 2028 --address 192.0.2.7 --weight 2 --metadata zone=b --pid 4711",
+)
+@click.argument("service", type=SERVICE)
+@click.argument("port", type=PORT)
+@_addressed
+@_proving
+@_describing
+@click.option(
+    "--pid", type=click.IntRange(1), default=None, help="The process that serves; if it dies, users are told."
+)
+@click.option("--hold", is_flag=True, help="Stay, and keep the registration only as long as this program runs.")
+def register(
+    desk: Desk,
+    service: str,
+    port: int,
+    address: str,
+    credential: str | None,
+    credential_file: Path | None,
+    weight: int,
+    metadata: tuple[str, ...],
+    pid: int | None,
+    hold: bool,
+) -> None:
+    """Say that SERVICE is served at PORT of this host (function 2.1)."""
+    token = _credential(desk, credential, credential_file)
+    wish = LocalRegister(service, port, token, address, weight, _metadata(metadata), pid or 0, hold)
+
+    api = desk.api
+
+    def attempt(succeeded: Callable[[], None]) -> None:
+        def told(outcome: Outcome) -> None:
+            succeeded()
+            desk.say(lines_of_outcome(outcome), outcome)
+
+        api.hold(wish, told)
+
+    if hold:
+        _persist(desk, attempt)
+    outcome = api.register(wish)
+    desk.say(lines_of_outcome(outcome), outcome)
+
+
+@_command("deregister", "deregister chinaserver.openuss 2028 --credential-file /etc/opengns/chinaserver.token")
+@click.argument("service", type=SERVICE)
+@click.argument("port", type=PORT)
+@_addressed
+@_proving
+@click.option("--epoch", type=click.IntRange(0), default=0, help="Only this instance, as register --json named it.")
+def deregister(
+    desk: Desk,
+    service: str,
+    port: int,
+    address: str,
+    credential: str | None,
+    credential_file: Path | None,
+    epoch: int,
+) -> None:
+    """Say that SERVICE is no longer served at PORT of this host (function 2.2)."""
+    token = _credential(desk, credential, credential_file)
+    outcome = desk.api.deregister(LocalDeregister(service, port, token, address, epoch))
+    desk.say(lines_of_outcome(outcome), outcome)
+
+
+@_command("query", "query frontpage.web", "query frontpage.web --json | jq '.categories[].services[].listeners'")
+@click.argument("service", type=SERVICE)
+def query(desk: Desk, service: str) -> None:
+    """Show all that SERVICE depends on: categories, services, listeners, backups (function 2.3)."""
+    dependencies = desk.api.dependencies(service)
+    desk.say(tree_of(dependencies), dependencies)
+
+
+@_command("resolve", "resolve chinaserver.openuss", "resolve openuss | head -1", "resolve openuss --json")
+@click.argument("name", type=NAME)
+def resolve(desk: Desk, name: str) -> None:
+    """Print the listeners to use for a service or a category, one address:port in a line, the best first.
+
+    When none of a service is usable these are its backup's. When there is nothing at all the exit status is 9.
+    """
+    resolved = desk.api.resolve(name)
+    if desk.in_json or resolved.listeners:
+        desk.say(lines_of_resolved(resolved), resolved)
+    if not resolved.listeners:
+        desk.remark(f"{name}: nothing is registered that could be used")
+        sys.exit(Exit.NONE_USABLE)
+
+
+@_command(
+    "report",
+    "report chinaserver.openuss 192.0.2.7:2028",
+    "report chinaserver.openuss '[2001:db8::7]:2028' --slow --reporter frontpage.web --detail 'answers after 9 s'",
+)
+@click.argument("service", type=SERVICE)
+@click.argument("listener", type=ENDPOINT, metavar="ADDRESS:PORT")
+@click.option("--slow", is_flag=True, help="It answers, but too late; administrators are told.")
+@click.option("--reporter", type=SERVICE, default="", help="The service that found out. Without it: this host.")
+@click.option("--detail", default="", help="What happened, in words, for administrators.")
+def report(desk: Desk, service: str, listener: tuple[str, int], slow: bool, reporter: str, detail: str) -> None:
+    """Say that a listener of SERVICE cannot be reached (function 2.5).
+
+    The server looks for itself before everybody is told; this host does not use the listener meanwhile.
+    """
+    address, port = listener
+    state: Any = "slow" if slow else "unreachable"
+    outcome = desk.api.report(LocalReport(service, address, port, state, reporter, detail))
+    desk.say(lines_of_outcome(outcome), outcome)
+
+
+@_command("watch", "watch frontpage.web", "watch frontpage.web --json | while read -r event; do reload; done")
+@click.argument("service", type=SERVICE)
+@click.option("--since", type=click.IntRange(0), default=None, help="Only what came after this revision.")
+def watch(desk: Desk, service: str, since: int | None) -> None:
+    """Print all that SERVICE depends on and then each change of it, one line each, until interrupted.
+
+    When the connection is lost it comes back by itself and goes on after the last line; nothing is left out.
+    """
+    api = desk.api
+    last = since
+
+    def follow(succeeded: Callable[[], None]) -> None:
+        nonlocal last
+        for event in api.watch(service, last):
+            succeeded()
+            click.echo(as_json(event, indent=None) if desk.in_json else line_of_event(event))
+            sys.stdout.flush()
+            last = event.revision
+
+    _persist(desk, follow)
+
+
+def _persist(desk: Desk, attempt: Callable[[Callable[[], None]], None]) -> NoReturn:
+    """Attempt for ever; but the first attempt, and every refusal that no time can mend, must not fail."""
+    failures = 0
+    reached = False
+
+    def succeeded() -> None:
+        nonlocal failures, reached
+        failures, reached = 0, True
+
+    while True:
+        try:
+            attempt(succeeded)
+            problem = "opengnscd ended the connection"
+        except ApiProblem as refused:
+            if not reached or exit_of(refused.code) is not Exit.UNAVAILABLE:
+                raise
+            problem = refused.message
+        if not failures:
+            desk.remark(f"{problem}; trying again")
+        time.sleep(retry_seconds(failures))
+        failures += 1
+
+
+@_command("status", "status", "status --json | jq .session")
+def status(desk: Desk) -> None:
+    """Show how the daemon of this host is: its session, its view, and what is registered here."""
+    told = desk.api.status()
+    desk.say(lines_of_status(told), told)
+
+
+@_command(
+    "run",
+    "run chinaserver.openuss --port 2028 --credential-file /etc/opengns/chinaserver.token -- my-server --listen 2028",
+    "run frontpage.web --port 8080 --address 192.0.2.7 -- gunicorn --bind 192.0.2.7:8080 pages:app",
+)
+@click.argument("service", type=SERVICE)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--port", type=PORT, required=True, help="Where the command listens.")
+@_addressed
+@_proving
+@_describing
+@click.option(
+    "--ready-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=READY_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the command may take until it listens.",
+)
+def run(
+    desk: Desk,
+    service: str,
+    command: tuple[str, ...],
+    port: int,
+    address: str,
+    credential: str | None,
+    credential_file: Path | None,
+    weight: int,
+    metadata: tuple[str, ...],
+    ready_timeout: float,
+) -> None:
+    """Run COMMAND, registered as SERVICE from when it listens until it ends, however it ends.
+
+    COMMAND stays in the foreground and finds OPENGNS_SERVICE, OPENGNS_PORT and (with --address) OPENGNS_ADDRESS in
+    its environment. SIGTERM, SIGINT and SIGQUIT first deregister, so that users are told before it is gone, and are
+    then passed on, like SIGHUP, SIGUSR1 and SIGUSR2. If it crashes, opengnscd tells its users within a second. When
+    opengnscd is not there, COMMAND runs and is registered later.
+
+    The exit status is COMMAND's, 128 + N when signal N killed it; if its registration is refused, the command is
+    stopped and the status is the refusal's ('opengnsc --help').
+    """
+    from compass.client.run import Run
+
+    token = _credential(desk, credential, credential_file)
+    wish = LocalRegister(service, port, token, address, weight, _metadata(metadata))
+    environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
+    environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
+    if address:
+        environment["OPENGNS_ADDRESS"] = address
+    at = f"{service} {show_endpoint(address, port) if address else port}"
+    started = Run(desk.api, wish, command, environment, ready_timeout, lambda text: desk.remark(f"{at}: {text}"))
+    sys.exit(started.run())
+
+
+@_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(desk: Desk, shell: str) -> None:
+    """Print what makes SHELL complete the commands and options of this program.
+
+    \b
+    bash: into ~/.local/share/bash-completion/completions/opengnsc
+    zsh:  into a file named _opengnsc in a directory of $fpath
+    fish: into ~/.config/fish/completions/opengnsc.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None  # Click has one for each of the choices.
+    source = made(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
+    desk.say([source], {"type": "completion", "shell": shell, "source": source})
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name=PROGRAM)
+
+
+if __name__ == "__main__":
+    main()
