@@ -27,7 +27,7 @@ class Told:
         view = Snapshot(10, {"web": 5, "uss": 4, "a.uss": 3, "mail": 7}, ROWS)
         self.replica.watching(Watching("store", 10, view), self.services)
         self.feed = Feed(self.replica.dependencies)
-        self.feed.replaced(10)
+        self.feed.replaced(self.replica.catalogue)
         self.events: list[LocalEvent] = []
 
     def subscribe(self, since: int | None = None, service: str = "www.web") -> Any:
@@ -91,11 +91,17 @@ def test_going_on() -> None:
 
 
 def test_a_new_view_is_told_whole() -> None:
-    """After a gap or a change of stores everybody gets a snapshot, and the past is closed."""
+    """After a gap or a change of stores who sees a difference gets a snapshot, and the past is closed."""
     told = Told()
     told.subscribe()
-    told.feed.replaced(50)
-    assert told.told == [("snapshot", 10), ("snapshot", 10)]
+    told.feed.replaced(told.replica.catalogue)
+    assert told.told == [("snapshot", 10)]
+    view = Snapshot(50, {"web": 5, "uss": 4, "a.uss": 3, "mail": 7}, [*ROWS, Listener("a.uss", "::1", 1, "up", 1.0, 1)])
+    told.replica.watching(Watching("store", 50, view), told.services)
+    told.feed.replaced(told.replica.catalogue)
+    assert told.told == [("snapshot", 10), ("snapshot", 50)]
+    told.subscribe(10)
+    assert told.told == [("snapshot", 50)]
 
 
 def test_the_memory_is_bounded(monkeypatch: Any) -> None:

@@ -64,9 +64,11 @@ class Source:
 
     def notice(self, change: Change, services: list[str]) -> Notice | None:
         told = audience(self.catalogue, change.row)
-        if told & {category_of(service) for service in services}:
-            return Notice(change, widening(self.catalogue, change))
-        return None
+        members = {category_of(service) for service in services}
+        if not told & members:
+            return None
+        part, widened = widening(self.catalogue, change) or (None, frozenset())
+        return Notice(change, part if widened & members else None)
 
     def pull(self, services: list[str]) -> Watching:
         part = snapshot(self.catalogue, interest(self.catalogue, services))
