@@ -1,1 +1,1 @@
-"""What programs use: the session and API clients that services and administrators' tools are built on, and `opengnsc`."""
+"""What programs use: the blocking session with a server, the API of their own host, and `opengnsc`."""
