@@ -350,6 +350,14 @@ def test_everything_wrong_with_the_settings_is_told_at_once(tmp_path: Path) -> N
     with pytest.raises(SettingsProblem) as caught:
         read_settings(Given(), {}, tmp_path)
     assert len(caught.value.problems) == 3 and "tls admin NAME" in str(caught.value)
+    config.write_text('colour = "red"\n')
+    with pytest.raises(SettingsProblem) as caught:
+        read_settings(Given(config=str(config), servers=("bad:port",)), {}, tmp_path)
+    assert len(caught.value.problems) == 5
+    config.write_text('certificate = ""\n')
+    with pytest.raises(SettingsProblem) as caught:
+        read_settings(Given(config=str(config)), {}, tmp_path)
+    assert len(caught.value.problems) == 3
     config.write_text("server = ")
     with pytest.raises(SettingsProblem, match="not TOML"):
         read_settings(Given(config=str(config)), {}, tmp_path)
