@@ -15,7 +15,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from compass.host.processes import CannotWatch, NoSuchProcess, start_of
+from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.host.registrations import REGISTRATIONS_MAX, Book, CannotWrite, Registration
 from compass.model.draft import problem_code
 from compass.model.local import LocalDeregister, LocalRegister, Outcome
@@ -39,6 +39,9 @@ _GONE = frozenset({"unknown-listener", "unknown-service", "unknown-category"})
 
 class Watcher(Protocol):
     """Who sees processes end; `processes.ProcessWatch`."""
+
+    def start_of(self, pid: int) -> str:
+        """Names the process for good, together with its pid. Raises NoSuchProcess."""
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         """Call `ended` once; the result stops watching. Raises NoSuchProcess, CannotWatch."""
@@ -176,7 +179,7 @@ class Registrar:
 
     def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None) -> Registration:
         """The book's entry: of the same instance when the program asks again, else of a new one."""
-        started = start_of(request.pid) if request.pid else ""
+        started = self._watcher.start_of(request.pid) if request.pid else ""
         same = (
             old is not None
             and old.standing in ("pending", "registered")

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from compass.admin.cli import cli
-from compass.admin.exits import EXIT_OF_CODE, Exit
+from compass.client.exits import EXIT_OF_CODE, Exit
 from compass.model.draft import Asker
 from compass.model.replies import CODES, LogEntries, Refusal, Told
 from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, Register, Report, Status

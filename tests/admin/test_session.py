@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from compass.admin.authority import Credentials, issue, write_credentials
-from compass.admin.exits import EXIT_OF_CODE, EXIT_OF_LINK, MEANINGS, Exit
+from compass.admin.exits import EXIT_OF_LINK, MEANINGS
+from compass.client.exits import EXIT_OF_CODE, Exit
 from compass.admin.settings import CONFIG_MAX, Given, SettingsProblem, parse_server, read_settings
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
 from compass.model.replies import CODES, Refusal, ServerStatus

@@ -107,6 +107,9 @@ class Processes:
         self.dead: set[int] = set()
         self.scarce = False
 
+    def start_of(self, pid: int) -> str:
+        return f"start of {pid}"
+
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         if pid in self.dead:
             raise NoSuchProcess(f"there is no process {pid}")

@@ -20,7 +20,7 @@ from compass.model.replies import Dependencies, Refusal
 from compass.model.requests import Put, Remove
 from compass.model.rows import Dependency, Listener, Service
 from compass.model.storage import StoreUnavailable
-from tests.simulation.world import World
+from tests.simulation.world import ADMIN, World
 
 TOPOLOGY = {
     "web": ["portal.web", "forum.web", ">openuso", ">openuss"],
@@ -100,6 +100,7 @@ class Campaign:
         if any(key[0] == name and key[3] == port for key in self.instances.values()):
             return
         host = self.world.hosts[name]
+        host.processes.start(pid)
         asked = host.daemon.register(LocalRegister(service, port, self.tokens[service], pid=pid))
         self._promise("register", asked, pid, name)
 
@@ -155,11 +156,9 @@ class Campaign:
     def kill_host(self) -> None:
         """kill -9 of a host's daemon, and a new one on its disk. The host's processes go on."""
         name = self.random.choice(self.names)
-        living = dict(self.world.hosts[name].processes.living)
         self.world.hosts[name].crash()
         self.world.run(self.random.expovariate(2.0))
         self._start_host(name)
-        assert living is not None
 
     def kill_server(self) -> None:
         """kill -9 of the server, and a new one over the same store."""
@@ -192,8 +191,6 @@ class Campaign:
                 Put(Dependency("web", "openuss"), True),
             ]
         )
-        from tests.simulation.world import ADMIN
-
         self._server().nameserver.commits.submit(change, ADMIN)
 
     # What must hold.
@@ -236,10 +233,7 @@ class Campaign:
         asked.addCallback(answered)
 
     def _start_host(self, name: str) -> None:
-        before = self.world.hosts.get(name)
         host = self.world.host(name)
-        if before is not None:
-            host.processes.pids |= before.processes.pids
         host.daemon.dependencies(self.watched[name])
 
     def _view(self, name: str) -> Dependencies:

@@ -242,5 +242,3 @@ class _Endpoint:
             return None if self._process.killed else factory.buildProtocol(None)
 
         return self._network.connect(self._machine, self._identity, make)
-
-

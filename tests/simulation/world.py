@@ -45,8 +45,11 @@ class World:
         self.directory = directory
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
+        self.killed: list[SimulatedServer] = []
+        """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
+        self.processes: dict[str, SimulatedProcesses] = {}
         self.trace: list[str] = []
 
     def now(self) -> float:
@@ -196,6 +199,7 @@ class SimulatedServer:
 
     def crash(self) -> None:
         """kill -9."""
+        self.world.killed.append(self)
         self.process.kill()
         self.thread.kill()
         self.world.network.crash(self.name)
@@ -229,7 +233,7 @@ class SimulatedHost:
         self.world = world
         self.name = name
         self.process = Process(world.clock)
-        self.processes = SimulatedProcesses()
+        self.processes = world.processes.setdefault(name, SimulatedProcesses())
         identity = ("host", name)
         if options.get("mode") == "short":
             options.setdefault("update_port", 4865)
@@ -256,20 +260,37 @@ class SimulatedHost:
 
 
 class SimulatedProcesses:
-    """The process table of a host: which pids live."""
+    """The process table of a host: which pids live. It outlives the daemon that watches them."""
 
     def __init__(self) -> None:
-        self.living: dict[int, Callable[[], None]] = {}
+        self.living: set[int] = set()
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    def start_of(self, pid: int) -> str:
+        if pid not in self.living:
+            raise NoSuchProcess(f"there is no process {pid}")
+        return f"start of {pid}"
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
-        if pid < 0:
-            raise NoSuchProcess(f"there is no process {pid}")
-        self.living[pid] = ended
-        return lambda: self.living.pop(pid, None) and None
+        self.start_of(pid)
+        self._watched[pid] = ended
+
+        def stop() -> None:
+            self._watched.pop(pid, None)
+
+        return stop
+
+    def start(self, pid: int) -> int:
+        """A process begins."""
+        self.living.add(pid)
+        return pid
 
     def kill(self, pid: int) -> None:
-        """kill -9 of a registered process."""
-        self.living.pop(pid)()
+        """kill -9 of a process."""
+        self.living.discard(pid)
+        ended = self._watched.pop(pid, None)
+        if ended is not None:
+            ended()
 
 
 class Client:
