@@ -52,7 +52,7 @@ def broken_rules(path: str, source: str) -> Iterator[str]:
             yield f"{path}:{line}: only compass/assembly may import the reactor; take it as an argument"
         elif within(name, NEVER.get(rule, "")):
             yield f"{path}:{line}: {rule} must never import {name}"
-        elif name.partition(".")[0] in sys.stdlib_module_names or within(name, f"compass.{layer}"):
+        elif name.partition(".")[0] in sys.stdlib_module_names or within(name, f"compass.{layer}") or name == "compass":
             continue
         elif not within(name, MAY.get(rule, "")):
             yield f"{path}:{line}: {rule} must not import {name}; allowed: {MAY.get(rule, 'nothing')}"

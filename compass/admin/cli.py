@@ -58,9 +58,7 @@ Exit status:
 
 
 @click.group(PROGRAM, cls=_Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--server", "servers", multiple=True, metavar="HOST:PORT", help="Ask this one; repeat for others to try."
-)
+@click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="Ask this one; repeat for others to try.")
 @click.option("--certificate", default="", metavar="FILE", help="Your certificate, PEM.")
 @click.option("--key", default="", metavar="FILE", help="Its key, PEM.")
 @click.option("--authority", default="", metavar="FILE", help="The authority that vouches for servers, PEM.")

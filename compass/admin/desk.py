@@ -138,9 +138,7 @@ class Desk:
         if isinstance(reply, Refusal):
             raise refused(reply)
         if not isinstance(reply, expected):
-            raise Failed(
-                Exit.MISUNDERSTOOD, f"the server answered with {type(reply).__name__}; is it newer than this?"
-            )
+            raise Failed(Exit.MISUNDERSTOOD, f"the server answered with {type(reply).__name__}; is it newer than this?")
         return reply
 
     def leave(self) -> None:

@@ -67,9 +67,7 @@ def examine(desk: Desk) -> Iterator[Check]:
     try:
         context_of(settings.identity)
     except LinkProblem as problem:
-        yield Check(
-            "key", False, str(problem), "copy the files that 'opengnsadmin tls admin NAME' made together"
-        )
+        yield Check("key", False, str(problem), "copy the files that 'opengnsadmin tls admin NAME' made together")
         return
     yield Check("key", True, f"{settings.identity.key} belongs to the certificate")
     for server in settings.servers:
@@ -80,25 +78,17 @@ def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Ch
     try:
         said = describe(path.read_bytes())
     except OSError as error:
-        yield Check(
-            what, False, f"{path} cannot be read: {error.strerror}", "check the path and its permissions"
-        )
+        yield Check(what, False, f"{path} cannot be read: {error.strerror}", "check the path and its permissions")
         return
     except AuthorityError as error:
-        yield Check(
-            what, False, f"{path}: {error}", "make one with 'opengnsadmin tls', or take your own PKI's in PEM"
-        )
+        yield Check(what, False, f"{path}: {error}", "make one with 'opengnsadmin tls', or take your own PKI's in PEM")
         return
     begins, ends = datetime.fromisoformat(said["not_before"]), datetime.fromisoformat(said["not_after"])
     who = said["name"] or said["subject"]
     if now < begins:
-        yield Check(
-            what, False, f"{who} is valid only from {begins:%Y-%m-%d %H:%M} UTC", "is this clock right?"
-        )
+        yield Check(what, False, f"{who} is valid only from {begins:%Y-%m-%d %H:%M} UTC", "is this clock right?")
     elif now >= ends:
-        yield Check(
-            what, False, f"{who} expired on {ends:%Y-%m-%d}", "make a new one with 'opengnsadmin tls'"
-        )
+        yield Check(what, False, f"{who} expired on {ends:%Y-%m-%d}", "make a new one with 'opengnsadmin tls'")
     else:
         soon = "make a new one soon" if ends - now < EXPIRY_NOTICE else ""
         yield Check(what, True, f"{who}, until {ends:%Y-%m-%d}", soon)
@@ -148,6 +138,4 @@ def _status(server: Server, link: Link) -> Check:
         open_alerts = f", {len(reply.alerts)} open incidents" if reply.alerts else ""
         return Check(f"{server} status", True, f"{reply.server} at revision {reply.revision}{open_alerts}")
     why = reply.message if isinstance(reply, Refusal) else f"answered with {type(reply).__name__}"
-    return Check(
-        f"{server} status", False, why, "use an administrator's certificate, or wait until it is ready"
-    )
+    return Check(f"{server} status", False, why, "use an administrator's certificate, or wait until it is ready")

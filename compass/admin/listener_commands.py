@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import click
 import msgspec
@@ -14,7 +14,7 @@ from compass.admin.sheets import sentences, sheet_of_listener, sheet_of_rows
 from compass.admin.teaching import DURATION, PAIR, taught
 from compass.model.replies import Done, Refusal, Registered, Reported
 from compass.model.requests import Fetch, Purge
-from compass.model.rows import Listener
+from compass.model.rows import Listener, State
 
 _STATES = click.Choice(["up", "slow", "suspect", "down", "draining", "offline"])
 
@@ -33,20 +33,14 @@ def listener() -> None:
     """
 
 
-_METADATA = click.option(
-    "--metadata", "pairs", type=PAIR, multiple=True, help="What users are told of it; repeatable."
-)
+_METADATA = click.option("--metadata", "pairs", type=PAIR, multiple=True, help="What users are told of it; repeatable.")
 
 
 @taught(listener, "add", "listener add chinaserver.openuss 192.0.2.7:2028 --weight 10", options=(_METADATA,))
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-@click.option(
-    "--weight", type=int, default=1, show_default=True, help="Its share of new users; 0: only in need."
-)
-def listener_add(
-    desk: Desk, service: str, endpoint: str, weight: int, pairs: tuple[tuple[str, str], ...]
-) -> None:
+@click.option("--weight", type=int, default=1, show_default=True, help="Its share of new users; 0: only in need.")
+def listener_add(desk: Desk, service: str, endpoint: str, weight: int, pairs: tuple[tuple[str, str], ...]) -> None:
     """Register a listener that no host daemon looks after, such as a device."""
     request = asking.listener_added(service, endpoint, weight, dict(pairs))
     present = desk.rows(asking.one_listener(service, endpoint))[0].rows
@@ -77,9 +71,7 @@ def listener_set(
     described = dict(pairs) if pairs or no_metadata else None
     if weight is None and described is None:
         raise click.UsageError("nothing to change; give --weight, --metadata or --no-metadata")
-    reply = desk.ask(
-        asking.listener_changed(_listener(desk, service, endpoint), weight, described), Registered
-    )
+    reply = desk.ask(asking.listener_changed(_listener(desk, service, endpoint), weight, described), Registered)
     desk.say(sentences(reply), reply)
 
 
@@ -95,15 +87,8 @@ def listener_set(
 @click.option("--older-than", type=DURATION, help="Only those in their state for longer (90s, 1h, 2d).")
 def listener_list(desk: Desk, within: str, state: str | None, older_than: float | None) -> None:
     """List the listeners."""
-    fetch = msgspec.convert(
-        {
-            "type": "fetch",
-            "kind": "listener",
-            "within": asking.place(within) if within else "",
-            "state": state,
-        },
-        Fetch,
-    )
+    place = asking.place(within) if within else ""
+    fetch = Fetch("listener", within=place, state=cast(State | Literal[""], state or ""))
     reply = desk.rows(fetch)[0]
     if older_than is not None:
         listeners = (row for row in reply.rows if isinstance(row, Listener))
@@ -134,8 +119,7 @@ def listener_remove(desk: Desk, service: str, endpoint: str) -> None:
 @click.option("--state", type=click.Choice(["offline", "down"]), default="offline", show_default=True)
 def listener_purge(desk: Desk, older_than: float, state: str) -> None:
     """Remove the rows of listeners that have been gone for long."""
-    request = msgspec.convert({"type": "purge", "age_seconds": older_than, "state": state or ""}, Purge)
-    reply = desk.ask(request, Done)
+    reply = desk.ask(Purge(older_than, cast(Literal["offline", "down"], state)), Done)
     desk.say(sentences(reply) if reply.changes else ["None is so old."], reply)
 
 
@@ -163,7 +147,5 @@ def _drain(desk: Desk, service: str, endpoint: str, draining: bool) -> None:
 
 
 def _listener(desk: Desk, service: str, endpoint: str) -> Listener:
-    message = (
-        f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows them"
-    )
+    message = f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows them"
     return cast(Listener, desk.one(asking.one_listener(service, endpoint), "unknown-listener", message))

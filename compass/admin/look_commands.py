@@ -50,17 +50,11 @@ def _log_command(name: str, kind: LogName, about: str) -> None:
     @taught(log, name, *lines)
     @click.option("--last", type=click.IntRange(1, LAST_MAX), help="So many from the end.  [default: 20]")
     @click.option("--after", type=click.IntRange(0), metavar="NUMBER", help="All after this number instead.")
-    @click.option(
-        "--follow", is_flag=True, help="Go on with new entries until Ctrl-C, which ends with status 0."
-    )
+    @click.option("--follow", is_flag=True, help="Go on with new entries until Ctrl-C, which ends with status 0.")
     def command(desk: Desk, last: int | None, after: int | None, follow: bool) -> None:
         if last is not None and after is not None:
             raise click.UsageError("--last and --after exclude each other")
-        first = (
-            ReadLog(kind, last=last or 20, limit=LAST_MAX)
-            if after is None
-            else ReadLog(kind, after, LOG_PAGE)
-        )
+        first = ReadLog(kind, last=last or 20, limit=LAST_MAX) if after is None else ReadLog(kind, after, LOG_PAGE)
         if follow:
             _follow(desk, first)
         else:
@@ -70,9 +64,7 @@ def _log_command(name: str, kind: LogName, about: str) -> None:
 
 
 _log_command("updates", "updates", "Committed changes, in their one order; the number is the revision.")
-_log_command(
-    "security", "security", "Credentials and rights that were refused: who asked for what, from where."
-)
+_log_command("security", "security", "Credentials and rights that were refused: who asked for what, from where.")
 _log_command("admin", "administration", "What administrators asked for, and what came of it.")
 
 

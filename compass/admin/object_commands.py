@@ -91,9 +91,7 @@ def category_list(desk: Desk) -> None:
 def category_show(desk: Desk, name: str) -> None:
     """Show a category with its services, what it depends on, and what depends on it."""
     row = _category(desk, name)
-    services, dependencies = desk.rows(
-        Fetch("service", within=row.name), Fetch("dependency", within=row.name)
-    )
+    services, dependencies = desk.rows(Fetch("service", within=row.name), Fetch("dependency", within=row.name))
     ids = [service.id for service in services.rows if isinstance(service, Service)]
     pairs = [pair for pair in dependencies.rows if isinstance(pair, Dependency)]
     needs = [pair.on for pair in pairs if pair.category == row.name]
@@ -187,9 +185,7 @@ def dependency_list(desk: Desk, within: str) -> None:
 @click.argument("on")
 def dependency_remove(desk: Desk, category: str, on: str) -> None:
     """CATEGORY depends on category ON no longer; its hosts are told no more of it."""
-    tell_done(
-        desk, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}")
-    )
+    tell_done(desk, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}"))
 
 
 @click.group("credential")
@@ -205,9 +201,7 @@ def credential() -> None:
 )
 @click.argument("service")
 @click.option("--overlap", type=DURATION, help="The older ones expire after so long (1h, 2d; 0s: now).")
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600."
-)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
 def credential_add(desk: Desk, service: str, overlap: float | None, output: Path | None) -> None:
     """Make a new credential for SERVICE. Its token is shown this once and stored nowhere.
 

@@ -62,9 +62,7 @@ def plan_lines(planned: Iterable[Step]) -> list[tuple[str, str]]:
         sign, colour = _SIGNS[step.action]
         lines.append((f"{sign} {step.kind} {step.name}", colour))
         for field, old, new in step.details:
-            lines.append(
-                (f"    {field}: {new}" if step.action == "add" else f"    {field}: {old} -> {new}", colour)
-            )
+            lines.append((f"    {field}: {new}" if step.action == "add" else f"    {field}: {old} -> {new}", colour))
     return lines
 
 

@@ -115,9 +115,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 def sheet_of_rows(kind: str, rows: Iterable[Row], clock: Clock) -> Sheet:
     """Rows of one kind."""
     lines = tuple(_line(row, clock) for row in rows)
-    otherwise = {"alert": "No incident is open.", "listener": "No listener fits."}.get(
-        kind, f"There is no {kind}."
-    )
+    otherwise = {"alert": "No incident is open.", "listener": "No listener fits."}.get(kind, f"There is no {kind}.")
     return Sheet(_COLUMNS[kind], lines, otherwise)
 
 
@@ -179,11 +177,11 @@ _LOG_COLUMNS: dict[str, tuple[str, ...]] = {
         "number",
         "time",
         "operation",
-        "arguments",
         "principal",
         "origin",
         "outcome",
         "revision",
+        "arguments",
     ),
 }
 
@@ -206,11 +204,11 @@ def log_line(entry: LogEntry, clock: Clock) -> tuple[str, ...]:
         case AdministrationEntry():
             return (
                 *first,
-                entry.arguments,
                 entry.principal,
                 entry.origin,
                 entry.outcome,
                 str(entry.revision),
+                entry.arguments,  # The last one, for they may be long.
             )
 
 
@@ -270,9 +268,7 @@ def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIss
         case Done():
             return [change_sentence(change) for change in reply.changes]
         case CredentialIssued():
-            return [
-                f"revision {reply.revision}: credential {reply.credential.id} of {reply.credential.service}"
-            ]
+            return [f"revision {reply.revision}: credential {reply.credential.id} of {reply.credential.service}"]
         case Registered(changed=False) | Deregistered(changed=False):
             return [f"It is {reply.state} already; revision {reply.revision}."]
         case _:

@@ -76,9 +76,7 @@ class Locator:
     """
 
     _HEADER = re.compile(r"\s*\[[^\[\]]+\]\s*(#.*)?")
-    _KEY = re.compile(
-        r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
-    )
+    _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 
     def __init__(self, text: str) -> None:
         self._text = text.splitlines()
@@ -168,9 +166,7 @@ class _Reading:
         except RecursionError:
             raise TopologyProblem([Mistake(1, "not a topology: nested too deeply")]) from None
         for key in document.keys() - {"category"}:
-            self._wrong(
-                self.where.line(key), f"unknown key {key!r}; a topology has [category.NAME] tables only"
-            )
+            self._wrong(self.where.line(key), f"unknown key {key!r}; a topology has [category.NAME] tables only")
         tables = document.get("category", {})
         if not isinstance(tables, dict):
             self._wrong(self.where.line("category"), "category must be a table: write [category.NAME]")
@@ -184,9 +180,7 @@ class _Reading:
         except NameProblem as problem:
             return self._wrong(line, str(problem))
         if name in self.categories:
-            return self._wrong(
-                line, f"category {name!r} is declared twice, first in line {self.categories[name]}"
-            )
+            return self._wrong(line, f"category {name!r} is declared twice, first in line {self.categories[name]}")
         self.categories[name] = line
         if not isinstance(table, dict):
             return self._wrong(line, f"category {name!r} must be a table: write [category.{name}]")
@@ -205,9 +199,7 @@ class _Reading:
     def _backup(self, key: str, table: dict[str, Any]) -> str:
         backup = table.get("backup", "")
         if not isinstance(backup, str):
-            self._wrong(
-                self.where.line("category", key, "backup"), "backup must be a string: the id of a service"
-            )
+            self._wrong(self.where.line("category", key, "backup"), "backup must be a string: the id of a service")
             return ""
         try:
             return parse_service_id(backup) if backup else ""
@@ -269,9 +261,7 @@ class _Reading:
 def mistakes_of(topology: Topology, problems: Iterable[Problem]) -> tuple[Mistake, ...]:
     """What the server found wrong with the rows, at the lines they come from."""
     return tuple(
-        Mistake(
-            topology.lines[problem.index] if 0 <= problem.index < len(topology.lines) else 1, problem.message
-        )
+        Mistake(topology.lines[problem.index] if 0 <= problem.index < len(topology.lines) else 1, problem.message)
         for problem in problems
     )
 
@@ -308,7 +298,5 @@ def _table(row: Category, services: list[str], needs: list[str]) -> str:
 
 def _list(names: list[str]) -> str:
     return (
-        json.dumps(sorted(names))
-        if len(names) < 8
-        else "[\n" + "".join(f'    "{n}",\n' for n in sorted(names)) + "]"
+        json.dumps(sorted(names)) if len(names) < 8 else "[\n" + "".join(f'    "{n}",\n' for n in sorted(names)) + "]"
     )

@@ -23,18 +23,14 @@ def topology_commands(group: click.Group) -> None:
     """Add `export`, `plan` and `apply` to the program."""
 
     @taught(group, "export", "export > topology.toml", "export --output topology.toml", "export --json")
-    @click.option(
-        "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, in one step."
-    )
+    @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, in one step.")
     def export(desk: Desk, output: Path | None) -> None:
         """Print the topology: categories with backup, policy, dependencies and services, as TOML.
 
         What hosts register (listeners), credentials and hosts are no part of it. 'apply' takes the file.
         """
         parts = desk.rows(Fetch("category"), Fetch("service"), Fetch("dependency"))
-        rows = [
-            row for part in parts for row in part.rows if isinstance(row, Category | Service | Dependency)
-        ]
+        rows = [row for part in parts for row in part.rows if isinstance(row, Category | Service | Dependency)]
         text = dump(rows)
         told = {"type": "topology", "revision": parts[0].revision, "rows": as_json(rows)}
         if output is not None:
@@ -49,9 +45,7 @@ def topology_commands(group: click.Group) -> None:
     file = click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 
     @taught(group, "plan", "plan topology.toml", "export | opengnsadmin plan -", options=(file, prune))
-    @click.option(
-        "--detailed-exitcode", is_flag=True, help=f"Exit with {Exit.CHANGES.value} if there are changes."
-    )
+    @click.option("--detailed-exitcode", is_flag=True, help=f"Exit with {Exit.CHANGES.value} if there are changes.")
     def plan(desk: Desk, file: Path, prune: bool, detailed_exitcode: bool) -> None:
         """Show what applying FILE ('-': standard input) would change; nothing is changed."""
         planned, revision = _planned(desk, file, _read(file), prune)
@@ -74,9 +68,7 @@ def topology_commands(group: click.Group) -> None:
             return
         if not yes:
             if desk.in_json or not desk.is_interactive():
-                raise Failed(
-                    Exit.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply"
-                )
+                raise Failed(Exit.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
             _show(desk, planned, revision)
             # Servers do not keep an idle session, and people think.
             desk.leave()
@@ -102,9 +94,7 @@ def _read(path: Path) -> Topology:
     except OSError as error:
         raise Failed(Exit.FAILED, f"cannot read {path}: {error.strerror}") from None
     if len(data) > TOPOLOGY_MAX:
-        raise Failed(
-            Exit.BAD_INPUT, f"{path} has more than {TOPOLOGY_MAX} octets, the most that is taken at once"
-        )
+        raise Failed(Exit.BAD_INPUT, f"{path} has more than {TOPOLOGY_MAX} octets, the most that is taken at once")
     try:
         return parse(data.decode("utf-8"))
     except UnicodeDecodeError as error:

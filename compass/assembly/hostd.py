@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -51,7 +51,7 @@ class HostService(Service):
             state_directory=Path(settings.state_directory),
             host_name=parse_host_name(own_name(identity, config.tls, "host")),
             default_address=settings.address,
-            endpoints=[_TlsEndpoint(reactor, identity, *parse_server(server)) for server in settings.servers],
+            endpoints=[_endpoint(reactor, identity, *parse_server(server)) for server in settings.servers],
             process_watch=ProcessWatch(reactor),
             peer_of=peers(rules_of(config.tls)),
             update_port=parse_endpoint(settings.update)[1] if settings.update else 0,
@@ -87,6 +87,11 @@ class HostService(Service):
         super().stopService()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
         return gatherResults([*closing, self._daemon.stop()], consumeErrors=True)
+
+
+def _endpoint(reactor: Any, identity: Identity, name: str, port: int) -> IStreamClientEndpoint:
+    # The type checker cannot see what zope.interface's decorator declares.
+    return cast(IStreamClientEndpoint, _TlsEndpoint(reactor, identity, name, port))
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,1 +1,1 @@
-"""For services and administrators: how to talk to a name server or to the daemon on this host."""
+"""What programs use: the blocking session with a server, the API of their own host, and `opengnsc`."""

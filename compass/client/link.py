@@ -121,9 +121,7 @@ def dial(server: Server, timeout_seconds: float) -> socket.socket:
     try:
         return socket.create_connection((server.host, server.port), timeout_seconds)
     except socket.gaierror as error:
-        why = (
-            f"the name {server.host!r} cannot be resolved ({error.strerror}); check its spelling and the DNS"
-        )
+        why = f"the name {server.host!r} cannot be resolved ({error.strerror}); check its spelling and the DNS"
     except UnicodeError:
         why = f"{server.host!r} is not a host name"
     except ConnectionRefusedError:
@@ -225,9 +223,7 @@ class Link:
         size = len(encode(request))
         if size > self.welcome.frame_max:
             limit = self.welcome.frame_max
-            return Refusal(
-                "too-large", f"the request has {size} octets, the server takes {limit}; send less at once"
-            )
+            return Refusal("too-large", f"the request has {size} octets, the server takes {limit}; send less at once")
         if self._end:
             raise LinkProblem("unavailable", self._end)
         number = self._connection.ask(request, self._clock())
@@ -274,9 +270,7 @@ class Link:
 
     def _ended(self, event: Ended) -> LinkProblem:
         if event.violation:
-            return LinkProblem(
-                "protocol", f"{self.server}: {event.reason}; is it an opengnssd, and of which version?"
-            )
+            return LinkProblem("protocol", f"{self.server}: {event.reason}; is it an opengnssd, and of which version?")
         again = event.retry_after_seconds
         hint = f"; try again in {again:g} s" if again else ""
         return LinkProblem("unavailable", f"{self.server} ended the session: {event.reason}{hint}")

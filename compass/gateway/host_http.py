@@ -16,7 +16,7 @@ from klein import Klein
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.web.http import HTTPChannel
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
 from compass.gateway.host_document import document
@@ -153,7 +153,7 @@ class HostHttp:
         app.route(path, methods=[method])(guarded)
 
     def _dependencies(self, request: Request, service: str) -> Any:
-        return self._api.dependencies(service).addCallback(lambda answer: _answer(request, answer))
+        return _answers(request, self._api.dependencies(service))
 
     def _resolve(self, request: Request, name: str) -> bytes:
         return _answer(request, self._api.resolve(name))
@@ -166,18 +166,16 @@ class HostHttp:
         return self._document
 
     def _deregister(self, request: Request) -> Any:
-        asked = self._api.deregister(_body(request, LocalDeregister))
-        return asked.addCallback(lambda answer: _answer(request, answer))
+        return _answers(request, self._api.deregister(_body(request, LocalDeregister)))
 
     def _report(self, request: Request) -> Any:
-        asked = self._api.report(_body(request, LocalReport))
-        return asked.addCallback(lambda answer: _answer(request, answer))
+        return _answers(request, self._api.report(_body(request, LocalReport)))
 
     def _register(self, request: Request) -> Any:
         wish = _body(request, LocalRegister)
         asked = self._api.register(wish)
         if not wish.hold:
-            return asked.addCallback(lambda answer: _answer(request, answer))
+            return _answers(request, asked)
         return self._hold(request, asked)
 
     def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
@@ -200,11 +198,9 @@ class HostHttp:
                 self._api.released(answer)
             else:
                 request.write(_answer(request, answer) + b"\n")
-            return NOT_DONE_YET
+            return None
 
-        return asked.addCallback(answered).addCallback(
-            lambda written: Deferred() if written is NOT_DONE_YET else written
-        )
+        return _shielded(asked.addCallback(answered))
 
     def _watch(self, request: Request) -> Any:
         service = _argument(request, b"service")
@@ -216,9 +212,27 @@ class HostHttp:
         def answered(result: Callable[[], None] | Refusal) -> Any:
             if isinstance(result, Refusal):
                 return stream.refused(lambda: _answer(request, result))
-            return stream.goes_on(result)
+            stream.goes_on(result)
+            return None
 
-        return self._api.watch(service, since, stream.deliver).addCallback(answered)
+        return _shielded(self._api.watch(service, since, stream.deliver).addCallback(answered))
+
+
+def _answers(request: Request, asked: Deferred[Any]) -> Deferred[bytes]:
+    """The daemon's answer, once there is one and somebody is still there to read it."""
+    gone: list[object] = []
+    request.notifyFinish().addBoth(gone.append)
+    return _shielded(asked.addCallback(lambda answer: b"" if gone else _answer(request, answer)))
+
+
+def _shielded(asked: Deferred[Any]) -> Deferred[Any]:
+    """The result of `asked`, to be cancelled without harm; a result of None leaves the response open.
+
+    Klein cancels what it waits for when a program closes its connection, but what the program asked for is under way.
+    """
+    shown: Deferred[Any] = Deferred()
+    asked.addCallbacks(lambda result: None if result is None else shown.callback(result), shown.errback)
+    return shown
 
 
 def _answer(request: Request, answer: msgspec.Struct) -> bytes:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
@@ -46,15 +44,15 @@ class EventStream:
         elif len(self._held) > EVENTS_HELD_MAX and self._stop is not None:
             self._drop()
 
-    def refused(self, answer: Callable[[], bytes]) -> Any:
-        """There will be no stream."""
-        return answer() if self._open else Deferred()
+    def refused(self, answer: Callable[[], bytes]) -> bytes | None:
+        """There will be no stream; nothing when nobody is there any more to be told so."""
+        return answer() if self._open else None
 
-    def goes_on(self, stop: Callable[[], None]) -> Any:
+    def goes_on(self, stop: Callable[[], None]) -> None:
         """Send what was delivered, and whatever comes, until the program leaves; then call `stop`."""
         if not self._open:
             stop()
-            return Deferred()
+            return
         self._stop = stop
         self._request.setHeader("Content-Type", "text/event-stream")
         self._request.setHeader("Cache-Control", "no-store")
@@ -62,7 +60,6 @@ class EventStream:
         self._request.registerProducer(self, True)
         self._flush()
         self._beat_later()
-        return Deferred()
 
     def pauseProducing(self) -> None:
         """The transport has enough."""

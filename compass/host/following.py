@@ -164,8 +164,8 @@ class Following:
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
             self.upstream.abandon(
-                "the server's store is empty and has no revision yet, so what this host holds stays in use; if the "
-                "store was recreated on purpose, its first change makes the hosts follow it"
+                "the server has another store than before, with nothing in it for this host, so what is held stays "
+                "in use; once the services of this host are declared there, it follows"
             )
             return
         if taken == "replaced":

@@ -24,7 +24,8 @@ from compass.model.rows import Change, Listener, Service, Snapshot
 from compass.wire.messages import Notice
 
 Taken = Literal["kept", "replaced", "held-back"]
-"""Of a watch's answer. kept: what is here is good. held-back: it would have emptied the view without a number (P5)."""
+"""Of a watch's answer. kept: what is here is good. held-back: another store that knows nothing of what is here says
+nothing about it either, least of all that it is empty (P5)."""
 Applied = Literal["applied", "duplicate", "gap"]
 Overlay = Callable[[Catalogue], Catalogue]
 """What this host knows better than the catalogue, laid over it for an answer."""
@@ -69,7 +70,8 @@ class Replica:
         if reply.snapshot is None:
             self.services = frozenset(services)
             return "kept"
-        if self.loaded and not reply.snapshot.revision and self.catalogue.topics:
+        foreign = reply.store != self.store or not reply.snapshot.revision
+        if self.loaded and foreign and not reply.snapshot.rows and any(self.catalogue.all_rows()):
             return "held-back"
         self._replace(reply.store, services, reply.snapshot)
         return "replaced"

@@ -56,7 +56,7 @@ class Session(Protocol):
         self._frame_max = limits.FRAME_MAX_FROM_HOST
         self._timer: Timer | None = None
         self._cut: Timer | None = None
-        self._end = Ended("the connection was lost")
+        self._end = Ended("")
 
     @property
     def unanswered(self) -> int:
@@ -87,8 +87,10 @@ class Session(Protocol):
             self._connection.acknowledge(revision, gap=gap)
             self._flush()
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+    def close(self, seconds: float = CLOSE_SECONDS, reason: str = "this host left it") -> None:
         """Leave politely; cut the transport if that takes longer than `seconds`."""
+        if not self.leaving:
+            self._end = Ended(reason)
         self.leaving = True
         if self.transport is not None and self._cut is None:
             self._cut = self._clock.callLater(seconds, self._abort)
@@ -112,7 +114,7 @@ class Session(Protocol):
         for call in (self._timer, self._cut):
             if call is not None and call.active():
                 call.cancel()
-        if self._end.reason == "the connection was lost":
+        if not self._end.reason:
             self._end = Ended(f"the connection was lost: {reason.getErrorMessage()}")
         asked = [*self._asked.values(), *(answer for _, answer in self._queue)]
         self._asked.clear()

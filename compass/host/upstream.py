@@ -141,7 +141,7 @@ class Upstream:
         if self._session is not None:
             self.problem = reason
             self._log.warn("session with {server} given up: {reason}", server=self.server, reason=reason)
-            self._session.close()
+            self._session.close(reason=reason)
 
     def ask(self, request: Request) -> Deferred[Reply]:
         """The server's reply; a refusal `unreachable` when no server could be asked or the answer got lost."""

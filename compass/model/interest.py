@@ -55,16 +55,16 @@ def snapshot(catalogue: Catalogue, topics: Iterable[str]) -> Snapshot:
     return Snapshot(catalogue.revision, covered, list(rows.values()))
 
 
-def widening(catalogue: Catalogue, change: Change) -> Snapshot | None:
-    """What a change makes its audience depend on in addition; sent along with it so that nobody has to ask.
+def widening(catalogue: Catalogue, change: Change) -> tuple[Snapshot, frozenset[str]] | None:
+    """What a change makes some of its audience depend on in addition, and which member categories these are.
 
-    `catalogue` is the one after the change.
+    It is sent along with the change, so that nobody has to ask. `catalogue` is the one after the change.
     """
     match change.row:
-        case Dependency(on=on) if not change.removed:
-            return snapshot(catalogue, _topics_of(catalogue, on))
-        case Category(backup=backup) if backup and not change.removed:
-            return snapshot(catalogue, [backup])
+        case Dependency(category=category, on=on) if not change.removed:
+            return snapshot(catalogue, _topics_of(catalogue, on)), frozenset({category})
+        case Category(name=name, backup=backup) if backup and not change.removed:
+            return snapshot(catalogue, [backup]), catalogue.dependants.get(name, frozenset())
     return None
 
 

@@ -55,7 +55,8 @@ def decide_register(draft: Draft, request: Register) -> Registered:
             epoch=old.epoch,
         )
     same_instance = old is not None and epoch == old.epoch
-    state: State = old.state if old is not None and same_instance and old.state != "down" else "up"
+    # A host that re-establishes its listeners after a server's restart knows nothing new about their health.
+    state: State = old.state if old is not None and same_instance else "up"
     row = Listener(
         service=service,
         address=address,

@@ -22,6 +22,17 @@ class StoreUnavailable(Exception):
     """The store cannot be reached or cannot write; nothing of this batch is in it, or nothing is known of it."""
 
 
+class LogTrimmed(StoreUnavailable):
+    """The changes asked for are no longer in the update log: only `load` helps."""
+
+
+class BatchRefused(StoreUnavailable):
+    """The database refuses these very values, so the same batch can never be committed: a defect of the rules.
+
+    Nothing of the batch is in the store. Whoever retries it retries for ever.
+    """
+
+
 class Loaded(msgspec.Struct, frozen=True):
     """All that a server starts from, read in one transaction."""
 
@@ -53,11 +64,14 @@ class Storage(Protocol):
         """Tables and logs in one transaction, durable when it returns (P1).
 
         The changes have the revisions `expected + 1` and on. Raises Conflict unless the store stands at `expected`
-        (not checked when there are no changes); raises StoreUnavailable.
+        (not checked when there are no changes); raises StoreUnavailable, BatchRefused.
         """
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
-        """Changes of the update log after `revision`, in order, without a gap. Raises StoreUnavailable."""
+        """Changes of the update log after `revision`, in order, without a gap. Raises StoreUnavailable, LogTrimmed.
+
+        After a commit that raised StoreUnavailable it tells for good whether the changes are there.
+        """
 
     def read_log(
         self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int

@@ -20,7 +20,7 @@ from compass.model.draft import Asker, Decision
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import Undecided
 from compass.model.rows import Change
-from compass.model.storage import Conflict, Storage, StoreUnavailable
+from compass.model.storage import BatchRefused, Conflict, Storage, StoreUnavailable
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
@@ -29,6 +29,11 @@ WAITING_MAX = 20_000
 CATCH_UP_MAX = 10_000
 """Changes of other servers that are read at once."""
 
+NOTES_MAX = 10_000
+"""Entries for the security log that wait for the store; the oldest go first."""
+
+Batch = list[tuple[Undecided, Asker, Deferred[Reply]]]
+"""Requests, who asked, and who waits for the answer."""
 InDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
 
@@ -94,32 +99,55 @@ class Commits:
             self._wake()
 
     async def _run(self) -> None:
-        while self._waiting or self._notes:
+        first = True
+        # Notes alone do not go on asking a store that is away; the next request takes them along.
+        while self._waiting or (self._notes and (first or self.available)):
+            first = False
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
             notes, self._notes = self._notes, []
             try:
-                decisions = await self._write(batch, notes)
-            except StoreUnavailable as error:
-                self._unavailable(str(error))
-                refusal = Refusal("store-unavailable", f"the store cannot be written: {error}", retry_after_seconds=1.0)
-                for _, _, answered in batch:
-                    answered.callback(refusal)
+                await self._settle(batch, notes)
             except BaseException:
+                refusal = Refusal("store-unavailable", "the server failed; its log says how")
                 for _, _, answered in batch:
-                    answered.callback(Refusal("store-unavailable", "the server failed; its log says how"))
+                    if not answered.called:
+                        answered.callback(refusal)
                 raise
-            else:
-                for (_, _, answered), decision in zip(batch, decisions, strict=True):
-                    answered.callback(decision.reply)
-                waiters, self._after_batch = self._after_batch, []
-                for waiter in waiters:
-                    if not waiter.called:
-                        waiter.callback(None)
         self._running = False
 
-    async def _write(
-        self, batch: list[tuple[Undecided, Asker, Deferred[Reply]]], notes: list[SecurityEntry]
-    ) -> list[Decision]:
+    async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> None:
+        """Commit a batch and answer everybody in it, one way or the other."""
+        try:
+            decisions = await self._write(batch, notes)
+        except BatchRefused as error:
+            await self._settle_singly(batch, notes, error)
+        except StoreUnavailable as error:
+            self._unavailable(str(error))
+            self._notes = [*notes, *self._notes][-NOTES_MAX:]
+            refusal = Refusal("store-unavailable", f"the store cannot be written: {error}", retry_after_seconds=1.0)
+            for _, _, answered in batch:
+                answered.callback(refusal)
+        else:
+            for (_, _, answered), decision in zip(batch, decisions, strict=True):
+                answered.callback(decision.reply)
+            waiters, self._after_batch = self._after_batch, []
+            for waiter in waiters:
+                if not waiter.called:
+                    waiter.callback(None)
+
+    async def _settle_singly(self, batch: Batch, notes: list[SecurityEntry], error: BatchRefused) -> None:
+        """One request holds a value that the database never takes; it must not take the others down with it."""
+        if len(batch) + len(notes) > 1:
+            for request in batch:
+                await self._settle([request], [])
+            for note in notes:
+                await self._settle([], [note])
+            return
+        self.log.error("the store refuses for good: {why}", why=str(error))
+        for _, _, answered in batch:
+            answered.callback(Refusal("bad-value", f"the store cannot hold this request: {error}"))
+
+    async def _write(self, batch: Batch, notes: list[SecurityEntry]) -> list[Decision]:
         """Decide and commit, again after each conflict. Raises StoreUnavailable when nothing of it is in the store."""
         while True:
             decisions = self._decide(batch)
@@ -132,22 +160,25 @@ class Commits:
                 await self._in_database(
                     self._storage.commit, self.catalogue.revision, changes, security, administration
                 )
+            except BatchRefused:
+                raise
             except Conflict:
                 await self._catch_up()
                 continue
             except StoreUnavailable:
                 # Whether the transaction got through is known only by looking.
-                missed = await self._in_database(self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX)
-                if missed[: len(changes)] != changes or not changes:
-                    self._publish(missed)
-                    raise
-                self._publish(missed)
-                return decisions
+                before = self.catalogue.revision
+                missed = await self._catch_up()
+                if changes and missed[: len(changes)] == changes:
+                    return decisions
+                if self.catalogue.revision != before:
+                    continue
+                raise
             self.available = True
             self._publish(changes)
             return decisions
 
-    def _decide(self, batch: list[tuple[Undecided, Asker, Deferred[Reply]]]) -> list[Decision]:
+    def _decide(self, batch: Batch) -> list[Decision]:
         draft = self.catalogue
         decisions = []
         for request, asker, _ in batch:
@@ -156,13 +187,17 @@ class Commits:
             decisions.append(decision)
         return decisions
 
-    async def _catch_up(self) -> None:
-        """Apply what other servers committed."""
+    async def _catch_up(self) -> list[Change]:
+        """Apply what was committed after our revision, by other servers or unknown to us, and give it."""
+        found: list[Change] = []
         while True:
-            missed = await self._in_database(self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX)
+            missed: list[Change] = await self._in_database(
+                self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX
+            )
             self._publish(missed)
+            found += missed
             if len(missed) < CATCH_UP_MAX:
-                return
+                return found
 
     def _publish(self, changes: list[Change]) -> None:
         for change in changes:

@@ -36,6 +36,8 @@ SESSIONS_MAX = 20_000
 """Connections at once: 10,000 hosts, each with one that is ending and one that is new."""
 LOG_ENTRIES_MAX = 10_000
 """Entries in one answer to read-log."""
+REVISION_MAX = 2**63 - 1
+"""Largest number of a log entry: what SQL's BIGINT holds."""
 TRIM_EVERY_SECONDS = 600.0
 """How often the logs are cut to their configured length."""
 
@@ -219,7 +221,11 @@ class NameServer(Factory):
     async def _read_log(self, request: ReadLog) -> Reply:
         """Entries of a log; when there are none yet, wait for the next batch as long as was asked."""
         clock = self._parts.clock
-        until = clock.seconds() + min(max(request.wait_seconds, 0.0), limits.LOG_WAIT_SECONDS_MAX)
+        if not 0 <= request.wait_seconds <= limits.LOG_WAIT_SECONDS_MAX:
+            return Refusal("bad-value", f"wait_seconds is not between 0 and {limits.LOG_WAIT_SECONDS_MAX:g}")
+        if not 0 <= request.after <= REVISION_MAX:
+            return Refusal("bad-value", f"after is not between 0 and {REVISION_MAX}")
+        until = clock.seconds() + request.wait_seconds
         limit = max(1, min(request.limit, LOG_ENTRIES_MAX))
         last = max(0, min(request.last, LOG_ENTRIES_MAX))
         while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -41,9 +42,19 @@ class Subscriber(Protocol):
 
 
 class _Sent(msgspec.Struct, frozen=True):
+    """A notice as encoded; for the member categories in `widened` another one, with a snapshot."""
+
     revision: int
     told: frozenset[str]
     encoded: bytes
+    widened: frozenset[str] = frozenset()
+    encoded_widened: bytes = b""
+
+    def for_members(self, categories: frozenset[str]) -> bytes:
+        """What a host with services of these categories gets; empty when it is not concerned."""
+        if self.widened & categories:
+            return self.encoded_widened
+        return self.encoded if self.told & categories else b""
 
 
 class Push:
@@ -51,7 +62,8 @@ class Push:
 
     def __init__(self, catalogue: Catalogue, absent: Callable[[frozenset[str]], None]) -> None:
         """`absent` is told the member categories of each notice, to reach hosts without a session."""
-        self._watchers: dict[str, set[Subscriber]] = {}
+        self._watchers: dict[str, dict[Subscriber, None]] = {}
+        """By member category: the sessions, in the order of their watches."""
         self._sessions: dict[str, tuple[Subscriber, frozenset[str]]] = {}
         """By host: its session, and the member categories it was subscribed for."""
         self._tail: deque[_Sent] = deque()
@@ -83,10 +95,14 @@ class Push:
         self._revision = change.revision
         told = audience(catalogue, change.row)
         if told:
-            encoded = frame(encode(Notice(change, widening(catalogue, change))))
-            self._keep(_Sent(change.revision, told, encoded))
-            for subscriber in self._subscribers(told):
-                subscriber.deliver(encoded, change.revision)
+            sent = _Sent(change.revision, told, frame(encode(Notice(change))))
+            more = widening(catalogue, change)
+            if more is not None:
+                part, widened = more
+                encoded = frame(encode(Notice(change, part)))
+                sent = msgspec.structs.replace(sent, widened=widened, encoded_widened=encoded)
+            self._deliver(sent)
+            self._keep(sent)
             self._absent(told)
         if change.revision % BOOKMARK_EVERY == 0:
             bookmark = frame(encode(Bookmark(change.revision)))
@@ -100,7 +116,7 @@ class Push:
             self.unsubscribe(replaced)
         self._sessions[subscriber.host] = subscriber, categories
         for category in categories:
-            self._watchers.setdefault(category, set()).add(subscriber)
+            self._watchers.setdefault(category, {})[subscriber] = None
         return None if replaced is subscriber else replaced
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
@@ -110,7 +126,7 @@ class Push:
         _, categories = self._sessions.pop(subscriber.host)
         for category in categories:
             watchers = self._watchers[category]
-            watchers.discard(subscriber)
+            del watchers[subscriber]
             if not watchers:
                 del self._watchers[category]
 
@@ -122,15 +138,17 @@ class Push:
         for sent in reversed(self._tail):
             if sent.revision <= since:
                 break
-            if sent.told & categories:
-                found.append((sent.revision, sent.encoded))
+            encoded = sent.for_members(categories)
+            if encoded:
+                found.append((sent.revision, encoded))
                 if len(found) > REPLAY_MAX:
                     return None
         found.reverse()
         return found
 
     def acknowledged(self, host: str, revision: int, *, gap: bool = False) -> None:
-        """A host holds everything up to `revision`."""
+        """A host holds everything up to `revision`, it says; more than there is it cannot hold."""
+        revision = min(revision, self._revision)
         self._acknowledged[host] = max(revision, 0 if gap else self._acknowledged.get(host, 0))
         (self._gaps.add if gap else self._gaps.discard)(host)
 
@@ -171,9 +189,22 @@ class Push:
         """Hosts with a watching session."""
         return len(self._sessions)
 
+    def _deliver(self, sent: _Sent) -> None:
+        if not sent.widened:
+            for subscriber in self._subscribers(sent.told):
+                subscriber.deliver(sent.encoded, sent.revision)
+            return
+        widened = set(self._subscribers(sent.widened))
+        for subscriber in widened:
+            subscriber.deliver(sent.encoded_widened, sent.revision)
+        for subscriber in self._subscribers(sent.told):
+            if subscriber not in widened:
+                subscriber.deliver(sent.encoded, sent.revision)
+
     def _subscribers(self, told: frozenset[str]) -> list[Subscriber]:
-        sets = [self._watchers[category] for category in told if category in self._watchers]
-        return list(sets[0] if len(sets) == 1 else set().union(*sets))
+        sets = [self._watchers[category] for category in sorted(told) if category in self._watchers]
+        # In the order of the watches, so that the same history gives the same order of writes.
+        return list(sets[0]) if len(sets) == 1 else list(dict.fromkeys(chain.from_iterable(sets)))
 
     def _keep(self, sent: _Sent) -> None:
         self._tail.append(sent)

@@ -11,14 +11,3 @@ class StoreUnusable(StoreUnavailable):
 
 class StoreTooNew(StoreUnusable):
     """The database was written by a newer program than this one."""
-
-
-class LogTrimmed(StoreUnavailable):
-    """The changes asked for are no longer in the update log: only `load` helps."""
-
-
-class BatchRefused(StoreUnavailable):
-    """The database refuses these very values, so the same batch can never be committed: a defect of the rules.
-
-    Nothing of the batch is in the store. Whoever retries it retries for ever.
-    """

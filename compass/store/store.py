@@ -18,11 +18,11 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
-from compass.model.storage import Conflict, Loaded, StoreUnavailable
+from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, StoreUnavailable
 from compass.store import statements as sql
 from compass.store.batch import Batch, batch_of
 from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
-from compass.store.errors import BatchRefused, LogTrimmed, StoreUnusable
+from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up

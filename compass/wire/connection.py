@@ -182,7 +182,13 @@ class ServerConnection(Connection):
             return
         self._asked.discard(number)
         self._active_at = now
-        self._send(reply, number)
+        encoded = encode(reply)
+        if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
+            text = (
+                f"the answer has {len(encoded)} octets; at most {limits.FRAME_MAX_FROM_SERVER} are sent: ask for less"
+            )
+            encoded = encode(Refusal("too-large", text))
+        self._queue(frame(encoded, number))
 
     def push(self, encoded: bytes, revision: int, now: float) -> None:
         """Send a frame that was encoded once for all sessions; `revision` is to be acknowledged."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,8 +14,6 @@ from compass.admin.authority import Credentials, create_authority, issue, write_
 from compass.admin.cli import cli
 from compass.admin.desk import Desk
 from tests.admin.little_server import LittleServer
-
-os.environ.pop("OPENGNS_SERVER", None)
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +42,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(certificates: Path) -> Iterator[LittleServer]:
     """A server with an empty catalogue."""
-    server = LittleServer(
-        certificates / "server.crt", certificates / "server.key", certificates / "authority.crt"
-    )
+    server = LittleServer(certificates / "server.crt", certificates / "server.key", certificates / "authority.crt")
     yield server
     server.stop()
 

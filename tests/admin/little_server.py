@@ -6,6 +6,7 @@ to be rude in the ways a client must bear.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import ssl
@@ -42,9 +43,7 @@ Override = Callable[[Request], Reply | None]
 class LittleServer:
     """Listens on a loopback port from construction to `stop`."""
 
-    def __init__(
-        self, certificate: Path, key: Path, authority: Path, frame_max: int = FRAME_MAX_FROM_ADMIN
-    ) -> None:
+    def __init__(self, certificate: Path, key: Path, authority: Path, frame_max: int = FRAME_MAX_FROM_ADMIN) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
         self.context.verify_mode = ssl.CERT_REQUIRED
@@ -77,10 +76,8 @@ class LittleServer:
     def hang_up(self) -> None:
         """Break every session."""
         for connection in list(self._connections):
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def decide(self, request: Any, asker: Asker) -> Reply:
         """Have a request decided, as if it had come over a session."""
@@ -170,9 +167,7 @@ class LittleServer:
                         states[peer.state] = states.get(peer.state, 0) + 1
                 alerts = tuple(catalogue.alerts.values())
                 now = time.time()
-                return ServerStatus(
-                    "little", "test", "store-1", catalogue.revision, now, 1, 0, kinds, states, alerts
-                )
+                return ServerStatus("little", "test", "store-1", catalogue.revision, now, 1, 0, kinds, states, alerts)
             case Lag():
                 return Lags(
                     catalogue.revision,

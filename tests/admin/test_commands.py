@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from compass.admin.cli import cli
 from compass.admin.exits import EXIT_OF_CODE, Exit
 from compass.model.draft import Asker
 from compass.model.replies import CODES, LogEntries, Refusal, Told
-from compass.model.requests import Apply, Fetch, IssueCredential, ReadLog, Register, Report, Status
+from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, Register, Report, Status
+from compass.model.rows import Category
 from tests.admin.conftest import Program
 from tests.admin.little_server import LittleServer
 
@@ -29,6 +31,11 @@ def uss(program: Program, server: LittleServer) -> Program:
     program.done("apply", USS, "--yes")
     program.done("listener", "add", "chinaserver.openuss", "192.0.2.7:2028", "--metadata", "rack=7")
     return program
+
+
+def press_ctrl_c() -> None:
+    """Interrupt the program, which runs in the main thread, wherever it waits."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def leaves(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -130,6 +137,18 @@ def test_objects_are_added_shown_changed_and_removed(program: Program, server: L
     program.done("category", "remove", "openuss")
     assert not server.catalogue.categories
     assert "There is no category." in program.done("category", "list")
+
+
+def test_a_service_and_a_host_are_shown_with_what_is_theirs(uss: Program, server: LittleServer) -> None:
+    """For people: the row, then its listeners (and a service's credentials)."""
+    uss.done("credential", "add", "chinaserver.openuss")
+    shown = uss.done("service", "show", "chinaserver.openuss")
+    assert "192.0.2.7:2028" in shown and "credentials:" in shown and "never" in shown
+    uss.done("host", "add", "web1.example.net", "--barred")
+    shown = uss.done("host", "show", "WEB1.example.net")
+    assert "barred" in shown and "No listener fits." in shown
+    uss.done("host", "set", "web1.example.net", "--not-barred")
+    assert not server.catalogue.hosts["web1.example.net"].barred
 
 
 def test_a_set_without_anything_to_set_is_a_usage_error(uss: Program) -> None:
@@ -257,9 +276,7 @@ def test_incidents_and_impact_are_told(uss: Program, server: LittleServer) -> No
     assert "No host has watched" in uss.done("lag")
 
 
-def test_many_rows_come_in_pages(
-    program: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_rows_come_in_pages(program: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows beyond one page are asked for until all are there."""
     monkeypatch.setattr("compass.admin.desk.PAGE", 2)
     for name in "abcde":
@@ -270,9 +287,6 @@ def test_many_rows_come_in_pages(
 
 def test_rows_that_change_while_they_are_read_are_read_again(program: Program, server: LittleServer) -> None:
     """An export is of one moment; where none can be had, it says so instead."""
-    from compass.model.requests import Put
-    from compass.model.rows import Category
-
     count = iter(range(100))
 
     def busy(request: Any) -> None:
@@ -308,9 +322,7 @@ def test_logs_are_read_from_the_end_and_from_a_number(uss: Program, server: Litt
     assert "There are no entries." in uss.done("log", "security")
 
 
-def test_long_logs_are_read_to_their_end(
-    uss: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_logs_are_read_to_their_end(uss: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """--after reads all pages."""
     monkeypatch.setattr("compass.admin.look_commands.LOG_PAGE", 3)
     entries = json.loads(uss.done("log", "updates", "--after", "0", "--json"))["entries"]
@@ -330,14 +342,9 @@ def test_a_followed_log_shows_news_across_a_broken_session_until_interrupted(
             if waits == 1:
                 server.hang_up()
             elif waits == 2:
-                threading.Thread(target=uss.done, args=("category", "add", "news")).start()
+                server.decide(Put(Category("news"), create=True), ALICE)
             elif waits == 3:
-                raise_interrupt()
-
-    def raise_interrupt() -> None:
-        import _thread
-
-        _thread.interrupt_main()
+                press_ctrl_c()
 
     server.override = stage
     result = uss.run("log", "updates", "--last", "1", "--follow", "--json")
@@ -347,9 +354,7 @@ def test_a_followed_log_shows_news_across_a_broken_session_until_interrupted(
     assert "looking again" in result.stderr
 
 
-def test_a_followed_log_ends_when_the_right_is_missing(
-    certificates: Path, uss: Program, server: LittleServer
-) -> None:
+def test_a_followed_log_ends_when_the_right_is_missing(certificates: Path, uss: Program, server: LittleServer) -> None:
     """A refusal that will not pass ends --follow with its status."""
     server.override = lambda request: (
         None
@@ -365,10 +370,8 @@ def test_ctrl_c_ends_other_commands_with_130(uss: Program, server: LittleServer)
     """An interrupted command says by its status that it did not finish."""
 
     def interrupt(request: Any) -> None:
-        import _thread
-
         if isinstance(request, Status):
-            _thread.interrupt_main()
+            press_ctrl_c()
             threading.Event().wait(0.2)
 
     server.override = interrupt

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from compass.host import registrar
+from compass.host.daemon import HostDaemon
 from compass.host.evidence import EVIDENCE_SECONDS
 from compass.host.registrar import HOLD_GRACE_SECONDS
-from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome, Resolved
-from compass.model.replies import Dependencies, Refusal
-from compass.model.requests import Apply, Purge, Put, Remove, RevokeCredential
+from compass.model.draft import Asker
+from compass.model.local import LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.replies import Dependencies, Refusal, UpdateEntry
+from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Service
 from tests.host.world import World
 
@@ -22,7 +25,14 @@ def wish(credential: str, service: str = CHINA, port: int = 2028, **more: Any) -
     return LocalRegister(service, port, credential, **more)
 
 
-def ports(daemon: Any, name: str = CHINA) -> tuple[str, set[int]]:
+def refused(daemon: HostDaemon, name: str) -> str:
+    """The code that a lookup is refused with."""
+    found = daemon.resolve(name)
+    assert isinstance(found, Refusal), found
+    return found.code
+
+
+def ports(daemon: HostDaemon, name: str = CHINA) -> tuple[str, set[int]]:
     """Where a lookup sends users: the source and the ports."""
     found = daemon.resolve(name)
     assert isinstance(found, Resolved), found
@@ -40,7 +50,7 @@ def tokens(world: World) -> dict[str, str]:
     return world.uss()
 
 
-def web(world: World, name: str = "user", **options: Any) -> Any:
+def web(world: World, name: str = "user", **options: Any) -> HostDaemon:
     """A host with a web service, which depends on openuss."""
     daemon = world.host(name, **options)
     assert isinstance(world.wait(daemon.dependencies("www.web")), Dependencies)
@@ -73,15 +83,15 @@ def test_three_answers_for_nothing(world: World, tokens: dict[str, str]) -> None
     """P5: no such name, none registered, and not loaded yet are told apart; so is what nobody here depends on."""
     user = web(world)
     assert ports(user) == ("none", set())
-    assert user.resolve("nowhere.openuss").code == "unknown-service"
-    assert user.resolve("one.openuso").code == "unknown-dependency"
-    assert user.resolve("no label").code == "bad-name"
+    assert refused(user, "nowhere.openuss") == "unknown-service"
+    assert refused(user, "one.openuso") == "unknown-dependency"
+    assert refused(user, "no label") == "bad-name"
     assert world.wait(user.dependencies("gone.web")).code == "unknown-service"
     assert world.wait(user.dependencies("any.missing")).code == "unknown-category"
     assert world.wait(user.dependencies("web")).code == "bad-name"
     world.fall()
     stranger = world.host("stranger")
-    assert stranger.resolve(CHINA).code == "not-ready"
+    assert refused(stranger, CHINA) == "not-ready"
     refusal = world.wait(stranger.dependencies("www.web"))
     assert refusal.code == "not-ready" and "refused" in refusal.message
 
@@ -235,10 +245,9 @@ def test_a_report_made_without_servers_is_delivered(world: World, tokens: dict[s
     world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028)))
     world.serve()
     world.run(3)
-    assert state_of(world) == "down"
-    world.alive.add(("10.0.0.1", 2028))
-    world.run(10, step=0.1)
-    assert ports(user) == ("service", {2028})
+    entries, _ = world.store.read_log("updates", 0, 100, 0)
+    told = [entry.operation for entry in entries if isinstance(entry, UpdateEntry)]
+    assert told.index("report") < told.index("confirm")
 
 
 def test_a_false_report_is_retracted(world: World, tokens: dict[str, str]) -> None:
@@ -461,7 +470,7 @@ def test_dependencies_that_change(world: World, tokens: dict[str, str]) -> None:
     assert ports(user, "openuso") == ("backup", {99})
     world.admin(Remove("dependency", "web openuso"))
     world.run(0.05)
-    assert user.resolve("openuso").code == "unknown-dependency"
+    assert refused(user, "openuso") == "unknown-dependency"
     assert isinstance(user.resolve("rescue.backup"), Resolved)
 
 
@@ -516,18 +525,20 @@ def test_hosts_do_not_hurry_a_server_that_is_down(world: World) -> None:
 
 
 def test_a_server_on_a_new_empty_store_empties_nobody(world: World, tokens: dict[str, str]) -> None:
-    """P5: a store without any revision says nothing; what the host holds stays in use."""
+    """P5: a store that knows nothing of this host empties nothing; what is held stays in use until it does."""
     user, provider = web(world), world.host("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(0.05)
     world.fall()
     full, world.store = world.store, type(world.store).open("sqlite://")
-    # The host's own attendance must not be what gives the store its first revision.
-    world.hosts.pop("provider").stop()
     world.serve()
-    world.run(0.3)
-    assert user.resolve(CHINA).listeners, user.status()
+    world.run(10)
+    assert ports(user) == ("service", {2028})
+    assert "another store" in user.status().problem
     full.close()
+    world.uss()
+    world.run(40, step=0.1)
+    assert ports(user) == ("none", set()) and user.status().problem == ""
 
 
 def test_another_store_replaces_the_view(world: World, tokens: dict[str, str]) -> None:
@@ -552,3 +563,75 @@ def test_a_registration_is_answered_when_a_server_is_just_coming(world: World, t
     provider = world.host("other")
     outcome = world.wait(provider.register(wish(tokens[CHINA])))
     assert isinstance(outcome, Outcome) and outcome.state == "up"
+
+
+def test_watching_from_the_daemon(world: World, tokens: dict[str, str]) -> None:
+    """A local program sees a snapshot and then what happens; an unknown service is refused."""
+    user, provider = web(world), world.host("provider")
+    events: list[LocalEvent] = []
+    stop = world.wait(user.watch("www.web", None, events.append))
+    world.wait(provider.register(wish(tokens[CHINA])))
+    world.run(0.05)
+    assert [event.kind for event in events] == ["snapshot", "change"]
+    stop()
+    assert world.wait(user.watch("x.web", None, events.append)).code == "unknown-service"
+
+
+def test_a_held_registration_that_had_to_take_a_newer_epoch(world: World, tokens: dict[str, str]) -> None:
+    """The connection knows the epoch of its first answer; its end counts all the same."""
+    other, provider = world.host("other"), world.host("provider")
+    world.fall()
+    early = world.wait(provider.register(wish(tokens[CHINA], hold=True)))
+    assert early.state == "pending"
+    server = world.serve()
+    epoch = early.epoch + 10**9
+    register = Register(CHINA, tokens[CHINA], "10.0.0.1", 2028, epoch)
+    world.wait(server.commits.submit(register, Asker("host", "other", "")))
+    world.run(5)
+    assert provider.status().registrations[0].epoch == epoch + 1
+    provider.released(early)
+    world.run(0.1)
+    assert state_of(world) == "offline" and other.status().registrations == ()
+
+
+def test_the_book_is_bounded(world: World, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One instance too many is refused; one that is there already may register again."""
+    monkeypatch.setattr(registrar, "REGISTRATIONS_MAX", 2)
+    provider = world.host("provider")
+    for port in (1, 2, 2):
+        assert world.wait(provider.register(wish(tokens[CHINA], port=port))).state == "up"
+    assert world.wait(provider.register(wish(tokens[CHINA], port=3))).code == "too-large"
+
+
+def test_processes_that_cannot_be_watched(world: World, tokens: dict[str, str]) -> None:
+    """Without a way to see its end a process is not registered; one that was goes on being so."""
+    provider = world.host("provider")
+    world.processes.scarce = True
+    assert world.wait(provider.register(wish(tokens[CHINA], pid=1))).code == "busy"
+    world.processes.scarce = False
+    world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    world.processes.scarce = True
+    assert len(world.host("provider").status().registrations) == 1 and state_of(world) == "up"
+
+
+def test_leaving_with_a_credential_that_was_revoked(world: World, tokens: dict[str, str]) -> None:
+    """The server's no is final; the wish does not stay in the book for ever."""
+    provider = world.host("provider")
+    world.wait(provider.register(wish(tokens[CHINA])))
+    world.admin(RevokeCredential(CHINA, next(iter(world.servers[0].catalogue.credentials[CHINA]))))
+    assert world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA]))).code == "bad-credential"
+    assert provider.status().registrations == ()
+
+
+def test_leaving_what_is_not_there_any_more(world: World, tokens: dict[str, str]) -> None:
+    """A deregistration of a service that was removed meanwhile is done; and one of another host's listener by epoch."""
+    provider, other = world.host("provider"), world.host("other")
+    world.fall()
+    world.wait(provider.register(wish(tokens[CHINA])))
+    world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA])))
+    world.serve()
+    world.run(5)
+    assert provider.status().registrations == ()
+    outcome = world.wait(provider.register(wish(tokens[CHINA])))
+    gone = LocalDeregister(CHINA, 2028, tokens[CHINA], "10.0.0.1", outcome.epoch)
+    assert world.wait(other.deregister(gone)).state == "offline"

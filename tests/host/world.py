@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from compass.host.daemon import HostDaemon
-from compass.host.processes import NoSuchProcess
+from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import Apply, IssueCredential
@@ -105,10 +105,13 @@ class Processes:
     def __init__(self) -> None:
         self.watched: dict[int, Callable[[], None]] = {}
         self.dead: set[int] = set()
+        self.scarce = False
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         if pid in self.dead:
             raise NoSuchProcess(f"there is no process {pid}")
+        if self.scarce:
+            raise CannotWatch(f"cannot watch process {pid}: too many open files")
         self.watched[pid] = ended
         return lambda: self.watched.pop(pid, None) and None
 
@@ -171,7 +174,7 @@ class World:
         daemon = self.hosts.get(host)
         if daemon is None:
             return fail(ConnectionRefusedError())
-        session, client = make(), daemon.update_factory().buildProtocol(None)  # type: ignore[arg-type]
+        session, client = make(), cast(Any, daemon.update_factory()).buildProtocol(None)
         self.links.append(link(self.clock, client, session, (("host", host), ("server", "s0"))))
         return succeed(session)
 
@@ -187,7 +190,7 @@ class World:
             state_directory=self.directory / name,
             host_name=name,
             default_address="10.0.0.1",
-            endpoints=[Dial(self, name, place) for place in range(places)],
+            endpoints=cast(Any, [Dial(self, name, place) for place in range(places)]),
             process_watch=self.processes,
             peer_of=peer_of,
             **options,

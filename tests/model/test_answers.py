@@ -44,9 +44,7 @@ def test_a_pull_shows_every_state_but_offline(state: State) -> None:
     """What is deregistered is not listed any more."""
     world = store().in_state(state)
     (view,) = world.get(Dependencies, Pull("www.web")).categories
-    assert view.services[0] == ServiceView(
-        "a.store", () if state == "offline" else (world.listener("a.store"),)
-    )
+    assert view.services[0] == ServiceView("a.store", () if state == "offline" else (world.listener("a.store"),))
 
 
 def test_no_such_name_and_nothing_registered_are_two_answers() -> None:
@@ -146,9 +144,7 @@ def test_impact_says_who_would_be_told() -> None:
     revision = world.catalogue.revision
     told = Told("a.store", revision, ("web",), ("www.web",), ("h1",))
     assert world.get(Told, Impact("a.store")) == told
-    assert world.get(Told, Impact("a.store 10.0.0.1:2")) == msgspec.structs.replace(
-        told, name="a.store 10.0.0.1:2"
-    )
+    assert world.get(Told, Impact("a.store 10.0.0.1:2")) == msgspec.structs.replace(told, name="a.store 10.0.0.1:2")
     assert world.get(Told, Impact("spare.help")) == msgspec.structs.replace(
         told, name="spare.help", backup_of=("store",)
     )
@@ -203,15 +199,19 @@ def test_a_snapshot_covers_topics_without_rows() -> None:
 
 
 def test_a_change_that_widens_brings_what_it_widens_to() -> None:
-    """A dependency brings the category with services and backup, a backup its service; no other does."""
+    """A dependency brings the category with services and backup, to its members; a backup its service, to dependants.
+
+    G8: who depends on a category is not told about what that category depends on.
+    """
     world = everything()
-    world.add(Dependency("help", "store"))
+    world.add(Category("portal"), Dependency("portal", "help"), Dependency("help", "store"))
     more = widening(world.catalogue, world.changes[-1])
-    assert more is not None and set(more.topics) == {"store", "a.store", "b.store", "spare.help"}
-    world.ask(Put(Category("web", "a.store")))
+    assert more is not None and set(more[0].topics) == {"store", "a.store", "b.store", "spare.help"}
+    assert more[1] == {"help"}
+    world.ask(Put(Category("help", "a.store")))
     more = widening(world.catalogue, world.changes[-1])
-    assert more is not None and set(more.topics) == {"a.store"}
-    world.ask(Put(Category("web")))
+    assert more is not None and (set(more[0].topics), more[1]) == ({"a.store"}, frozenset({"portal"}))
+    world.ask(Put(Category("help")))
     assert widening(world.catalogue, world.changes[-1]) is None
     world.ask(Remove("dependency", "help store"))
     assert widening(world.catalogue, world.changes[-1]) is None

@@ -13,7 +13,7 @@ from immutables import Map
 from compass.model.catalogue import Catalogue, OutOfOrder, catalogue_of, topic_of
 from compass.model.decide import answer, decide
 from compass.model.draft import Asker
-from compass.model.interest import audience, snapshot, widening
+from compass.model.interest import audience, snapshot
 from compass.model.names import category_of
 from compass.model.replies import Refusal
 from compass.model.requests import (
@@ -209,7 +209,7 @@ def test_a_lost_notice_is_seen_with_the_next_on_its_topic(
     for change in world.changes:
         after = after.apply(change)
         if host.is_told(change, after):
-            sent.append((change, widening(after, change)))
+            sent.append((change, host.widened(change, after)))
     if not sent:
         return
     lost = data.draw(st.integers(0, len(sent) - 1), label="lost")
@@ -238,7 +238,7 @@ def test_a_notice_that_comes_twice_changes_nothing(asked: Asked, services: tuple
     for change in world.changes:
         after = after.apply(change)
         if host.is_told(change, after):
-            more = widening(after, change)
+            more = host.widened(change, after)
             host.receive(change, more)
             before = host.pull()
             again = host.receive(change, more)
@@ -300,9 +300,7 @@ def test_removing_what_is_not_there_changes_nothing() -> None:
 
 def test_an_older_program_reads_a_policy_with_a_field_it_does_not_know() -> None:
     """P13: fields are added; a host that does not know one skips it."""
-    encoded = msgspec.msgpack.encode(
-        {"row": "category", "name": "web", "policy": {"cap": 0.5, "probe_attempts": 3}}
-    )
+    encoded = msgspec.msgpack.encode({"row": "category", "name": "web", "policy": {"cap": 0.5, "probe_attempts": 3}})
     assert msgspec.msgpack.decode(encoded, type=Row) == Category("web", policy=Policy(probe_attempts=3))
 
 
@@ -311,21 +309,15 @@ weird_text = st.one_of(
     st.sampled_from(("\0", "\ud800", "a\nb", "\x7f", "x" * 5000, "10.0.0.1:" + "9" * 5000, "a.store ")),
     st.text(st.characters(exclude_categories=[]), max_size=20),
 )
-weird_int = st.one_of(
-    st.integers(-2, 3), st.sampled_from((2**31, 2**63 - 1, 2**63, 2**64, -(2**63), 10**300))
-)
+weird_int = st.one_of(st.integers(-2, 3), st.sampled_from((2**31, 2**63 - 1, 2**63, 2**64, -(2**63), 10**300)))
 weird_float = st.one_of(st.floats(), st.sampled_from((0.0, 60.0)))
-weird_policy = st.builds(
-    Policy, weird_text, weird_float, weird_int, st.sampled_from(("alert", "notify")), weird_float
-)
+weird_policy = st.builds(Policy, weird_text, weird_float, weird_int, st.sampled_from(("alert", "notify")), weird_float)
 weird_row = st.one_of(
     st.builds(Category, weird_text, weird_text, weird_policy),
     st.builds(Service, weird_text),
     st.builds(Dependency, weird_text, weird_text),
 )
-weird_host = st.builds(
-    Host, weird_text, weird_text, weird_int, st.lists(weird_text).map(tuple), st.booleans()
-)
+weird_host = st.builds(Host, weird_text, weird_text, weird_int, st.lists(weird_text).map(tuple), st.booleans())
 weird_metadata = st.dictionaries(weird_text, weird_text, max_size=3)
 a_listener = (weird_text, weird_text, weird_int)
 weird_request = st.one_of(

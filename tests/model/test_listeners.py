@@ -55,14 +55,11 @@ def test_a_new_listener_is_up() -> None:
 @pytest.mark.parametrize(
     ("state", "epoch", "outcome"),
     [
-        *[
-            (state, OLDER, "stale-epoch")
-            for state in ("up", "slow", "suspect", "down", "draining", "offline")
-        ],
+        *[(state, OLDER, "stale-epoch") for state in ("up", "slow", "suspect", "down", "draining", "offline")],
         ("up", SAME, "up"),
         ("slow", SAME, "slow"),
         ("suspect", SAME, "suspect"),
-        ("down", SAME, "up"),
+        ("down", SAME, "down"),
         ("draining", SAME, "draining"),
         ("offline", SAME, "deregistered"),
         *[(state, NEWER, "up") for state in ("up", "slow", "suspect", "down", "draining", "offline")],
@@ -88,7 +85,7 @@ def test_registering_again(state: State, epoch: int, outcome: str) -> None:
 
 
 def unchanged() -> set[tuple[int, str]]:
-    return {(SAME, state) for state in ("up", "slow", "suspect", "draining")}
+    return {(SAME, state) for state in ("up", "slow", "suspect", "down", "draining")}
 
 
 def test_the_same_instance_may_change_its_weight_without_a_change_of_state() -> None:
@@ -203,9 +200,7 @@ def test_deregistering_takes_a_listener_out_of_use(state: State, died: bool) -> 
 def test_deregistering_what_is_offline() -> None:
     """The same instance: no change. An older one: refused. A newer one: its registration is late (P6)."""
     world = store().in_state("offline")
-    assert world.get(Deregistered, DEREGISTER) == Deregistered(
-        world.catalogue.revision, "offline", changed=False
-    )
+    assert world.get(Deregistered, DEREGISTER) == Deregistered(world.catalogue.revision, "offline", changed=False)
     assert world.operations() == []
     assert world.code(at_epoch(DEREGISTER, OLDER)) == "stale-epoch"
     assert world.get(Deregistered, at_epoch(DEREGISTER, NEWER)).changed
@@ -219,9 +214,7 @@ def test_a_death_is_an_incident_until_the_next_registration() -> None:
     world.ask(msgspec.structs.replace(DEREGISTER, died=True))
     assert world.operations() == ["died", "alert"]
     (alert,) = world.catalogue.alerts.values()
-    assert (
-        alert.id == f"failure a.store {AT}" and "a.store at 10.0.0.1:2028 on host alice ended" in alert.text
-    )
+    assert alert.id == f"failure a.store {AT}" and "a.store at 10.0.0.1:2028 on host alice ended" in alert.text
     world.ask(at_epoch(REGISTER, NEWER))
     assert world.operations() == ["register", "alert-over"] and not world.catalogue.alerts
 
@@ -250,11 +243,7 @@ def test_draining(state: State, draining: bool, outcome: str) -> None:
         assert world.code(drain("a.store", AT, draining)) == outcome
         return
     before = world.catalogue.revision
-    assert (
-        world.get(Reported, drain("a.store", AT, draining)).state
-        == outcome
-        == world.listener("a.store").state
-    )
+    assert world.get(Reported, drain("a.store", AT, draining)).state == outcome == world.listener("a.store").state
     assert world.catalogue.revision == before + (state != outcome)
 
 
@@ -328,9 +317,7 @@ def test_slow_is_for_administrators(policy: str) -> None:
     state = "slow" if policy == "notify" else "up"
     assert world.get(Reported, slow).state == state == world.listener("a.store").state
     assert world.operations() == (["alert", "slow"] if policy == "notify" else ["alert"])
-    assert (
-        world.catalogue.alerts[f"slow a.store {AT}"].text == f"a.store at {AT} reported slow by www.web: 9 s"
-    )
+    assert world.catalogue.alerts[f"slow a.store {AT}"].text == f"a.store at {AT} reported slow by www.web: 9 s"
     assert world.get(Reported, slow).state == state
     assert world.operations() == []
 

@@ -166,6 +166,12 @@ class Follower:
             self.catalogue = self.catalogue.merge(more)
         return "gap" if known < change.previous else "applied"
 
+    def widened(self, change: Change, after: Catalogue) -> Snapshot | None:
+        """The snapshot that the notice of a change brings to this host."""
+        more = widening(after, change)
+        members = {category_of(service) for service in self.services}
+        return more[0] if more is not None and more[1] & members else None
+
     def pull(self) -> dict[str, tuple[CategoryView, ...]]:
         """What its services would be answered from memory."""
         return pulled(self.catalogue, self.services)
@@ -183,5 +189,5 @@ def follow(follower: Follower, changes: Iterable[Change], before: Catalogue) -> 
     for change in changes:
         after = after.apply(change)
         if follower.is_told(change, after):
-            said.append(follower.receive(change, widening(after, change)))
+            said.append(follower.receive(change, follower.widened(change, after)))
     return said

@@ -13,8 +13,7 @@ import pytest
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.replies import AdministrationEntry, SecurityEntry, UpdateEntry
 from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Row, Service
-from compass.model.storage import Conflict, StoreUnavailable
-from compass.store.errors import BatchRefused, LogTrimmed
+from compass.model.storage import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
 from compass.store.statements import Log
 from compass.store.store import Store
 from tests.store.workload import registrations

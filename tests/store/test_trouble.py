@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.storage import StoreUnavailable
-from compass.store.errors import BatchRefused, StoreUnusable
+from compass.model.storage import BatchRefused, StoreUnavailable
+from compass.store.errors import StoreUnusable
 from compass.store.store import Store
 from tests.store.postgres import PostgreSQL
 from tests.store.workload import registrations
