@@ -55,7 +55,7 @@ SNAPSHOT = f"id: 12\nevent: snapshot\ndata: {msgspec.json.encode(VIEW).decode()}
 def test_every_refusal_has_a_status_and_the_help_has_them_all() -> None:
     """A script can rely on the table; a code that this program does not know is a misunderstanding."""
     assert set(EXIT_OF_CODE) == set(CODES)
-    assert set(MEANINGS) == set(Exit)
+    assert set(EXIT_OF_CODE.values()) <= set(MEANINGS)
     table = exit_table()
     assert all(code in table for code in CODES)
     assert exit_of("invented-tomorrow") is Exit.MISUNDERSTOOD
