@@ -99,7 +99,7 @@ class HostDaemon:
         self._book.load()
         if cached is not None and cached.loaded:
             self._replica.restore(cached.store, cached.services, cached.held)
-            self._feed.replaced(self._replica.revision)
+            self._feed.replaced(self._replica.catalogue)
         wanted = dict.fromkeys([*(cached.wanted if cached else ()), *sorted(self._book.services())])
         self._following.start(wanted)
         self._registrar.start()
@@ -228,7 +228,7 @@ class HostDaemon:
 
     def _replaced(self) -> None:
         self._cache.changed()
-        self._feed.replaced(self._replica.revision)
+        self._feed.replaced(self._replica.catalogue)
 
     def _settled(self) -> None:
         self._registrar.session_settled()

@@ -64,7 +64,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         state=state,
         changed_at=draft.now,
         epoch=epoch,
-        host=draft.asker.name,
+        host=old.host if old is not None and draft.asker.role == "admin" else draft.asker.name,
         weight=request.weight,
         metadata=request.metadata,
         cause="registered",

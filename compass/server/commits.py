@@ -107,7 +107,7 @@ class Commits:
             notes, self._notes = self._notes, []
             try:
                 await self._settle(batch, notes)
-            except BaseException:
+            except Exception:
                 refusal = Refusal("store-unavailable", "the server failed; its log says how")
                 for _, _, answered in batch:
                     if not answered.called:

@@ -238,7 +238,7 @@ class NameServer(Factory):
                 return Refusal("store-unavailable", f"the log cannot be read: {error}", retry_after_seconds=1.0)
             left = until - clock.seconds()
             if entries or left <= 0:
-                written.cancel()
+                written.addErrback(lambda _: None).cancel()
                 return LogEntries(tuple(entries), floor)
             try:
                 await written.addTimeout(left, cast(Any, clock))

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from compass.host.daemon import HostDaemon
-from compass.host.processes import NoSuchProcess
+from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import Apply, IssueCredential
@@ -105,10 +105,16 @@ class Processes:
     def __init__(self) -> None:
         self.watched: dict[int, Callable[[], None]] = {}
         self.dead: set[int] = set()
+        self.scarce = False
+
+    def start_of(self, pid: int) -> str:
+        return f"start of {pid}"
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         if pid in self.dead:
             raise NoSuchProcess(f"there is no process {pid}")
+        if self.scarce:
+            raise CannotWatch(f"cannot watch process {pid}: too many open files")
         self.watched[pid] = ended
         return lambda: self.watched.pop(pid, None) and None
 
