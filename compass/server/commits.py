@@ -82,10 +82,14 @@ class Commits:
         self._wake()
 
     def next_batch(self) -> Deferred[None]:
-        """Fires when something has been written."""
-        written: Deferred[None] = Deferred()
+        """Fires when something has been written; cancelled, it is over without a failure."""
+        written: Deferred[None] = Deferred(self._waits_no_more)
         self._after_batch.append(written)
         return written
+
+    def _waits_no_more(self, written: Deferred[None]) -> None:
+        self._after_batch = [other for other in self._after_batch if other is not written]
+        written.callback(None)
 
     def _wake(self) -> None:
         if not self._running:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -240,10 +240,7 @@ class NameServer(Factory):
             if entries or left <= 0:
                 written.addErrback(lambda _: None).cancel()
                 return LogEntries(tuple(entries), floor)
-            try:
-                await written.addTimeout(left, cast(Any, clock))
-            except TimeoutError:
-                return LogEntries((), floor)
+            await written.addTimeout(left, cast(Any, clock))
 
     def _status(self) -> ServerStatus:
         catalogue = self.catalogue

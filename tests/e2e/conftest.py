@@ -27,13 +27,29 @@ def deployment(tmp_path_factory: pytest.TempPathFactory, authority: Credentials)
     with Deployment(tmp_path_factory.mktemp("gns"), authority) as deployment:
         deployment.start()
         yield deployment
+        check_logs(deployment)
 
 
 @pytest.fixture
 def deploy(tmp_path_factory: pytest.TempPathFactory, authority: Credentials) -> Iterator[Deploy]:
     """Makes deployments for one test, which does to them what no other test should see."""
     with ExitStack() as stack:
-        yield lambda **more: stack.enter_context(Deployment(tmp_path_factory.mktemp("gns"), authority, **more))
+        made: list[Deployment] = []
+
+        def make(**more: Any) -> Deployment:
+            made.append(stack.enter_context(Deployment(tmp_path_factory.mktemp("gns"), authority, **more)))
+            return made[-1]
+
+        yield make
+        for deployment in made:
+            check_logs(deployment)
+
+
+def check_logs(deployment: Deployment) -> None:
+    """Whatever a test did to them, the daemons have met nothing that they did not expect."""
+    for program in deployment.programs:
+        text = program.log.read_text(errors="replace")
+        assert "Traceback" not in text, f"{program.name} logged a traceback:\n{program.shown_log()}"
 
 
 @pytest.hookimpl(wrapper=True)

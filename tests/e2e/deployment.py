@@ -25,6 +25,7 @@ from compass.admin.cli import cli as admin_cli
 from compass.admin.desk import Desk
 from compass.client.api import ApiProblem, HostApi, Place
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
+from compass.host.cache import unpacked
 from compass.model.local import HostStatus, LocalRegister, LocalReport, Outcome
 from compass.model.replies import CredentialIssued, HostLag, Lags, LogEntries, Reply, Rows, ServerStatus, UpdateEntry
 from compass.model.requests import Fetch, IssueCredential, Lag, ReadLog, Request, Status
@@ -128,6 +129,20 @@ class Host:
             return status is not None and status.session == "open" and status.loaded and not status.problem
 
         eventually(there, f"{self.name} is in session")
+
+    def saved(self) -> None:
+        """Wait until its disk has all that it holds: it writes a fraction of a second after a change."""
+
+        def written() -> bool:
+            status = self.status()
+            try:
+                cached = unpacked((self.directory / "state" / "catalogue.msgpack").read_bytes())
+            except FileNotFoundError:
+                return False
+            held = status is not None and cached.held.revision == status.revision
+            return held and status is not None and set(status.services) <= set(cached.wanted)
+
+        eventually(written, f"{self.name} has its view on disk")
 
     def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End the daemon by that signal and start it again, until it answers."""
