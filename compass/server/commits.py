@@ -51,8 +51,12 @@ class Commits:
         now: Callable[[], float],
         token: Callable[[], str],
         committed: Callable[[Change, Catalogue], None],
+        worth_a_row: Callable[[SecurityEntry], bool] = lambda entry: True,
     ) -> None:
-        """`committed` is called for each change, with the catalogue after it, before the replies of its batch."""
+        """`committed` is called for each change, with the catalogue after it, before the replies of its batch.
+
+        `worth_a_row` is asked about each entry for the security log, perhaps again when a batch is decided again.
+        """
         self.catalogue = catalogue
         self.available = True
         """Whether the store answered the last time."""
@@ -61,6 +65,7 @@ class Commits:
         self._now = now
         self._token = token
         self._committed = committed
+        self._worth_a_row = worth_a_row
         self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
         self._notes: list[SecurityEntry] = []
         self._running = False
@@ -78,8 +83,9 @@ class Commits:
 
     def note(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
-        self._notes.append(entry)
-        self._wake()
+        if self._worth_a_row(entry):
+            self._notes.append(entry)
+            self._wake()
 
     def next_batch(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
@@ -156,7 +162,8 @@ class Commits:
         while True:
             decisions = self._decide(batch)
             changes = [change for decision in decisions for change in decision.changes]
-            security = [*notes, *(decision.security for decision in decisions if decision.security)]
+            found = [decision.security for decision in decisions if decision.security]
+            security = [*notes, *filter(self._worth_a_row, found)]
             administration = [decision.administration for decision in decisions if decision.administration]
             if not changes and not security and not administration:
                 return decisions

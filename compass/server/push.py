@@ -37,7 +37,7 @@ class Subscriber(Protocol):
     def deliver(self, encoded: bytes, revision: int) -> None:
         """Write a notice."""
 
-    def deliver_bookmark(self, encoded: bytes) -> None:
+    def deliver_bookmark(self, encoded: bytes, revision: int) -> None:
         """Write a bookmark."""
 
 
@@ -67,6 +67,8 @@ class Push:
         self._sessions: dict[str, tuple[Subscriber, frozenset[str]]] = {}
         """By host: its session, and the member categories it was subscribed for."""
         self._tail: deque[_Sent] = deque()
+        self._last_told: dict[str, int] = {}
+        """By member category: the revision of the last notice."""
         self._complete_after = catalogue.revision
         """The tail has every notice after this revision."""
         self._revision = catalogue.revision
@@ -107,7 +109,7 @@ class Push:
         if change.revision % BOOKMARK_EVERY == 0:
             bookmark = frame(encode(Bookmark(change.revision)))
             for subscriber, _ in list(self._sessions.values()):
-                subscriber.deliver_bookmark(bookmark)
+                subscriber.deliver_bookmark(bookmark, change.revision)
 
     def subscribe(self, subscriber: Subscriber, categories: frozenset[str]) -> Subscriber | None:
         """Push to it what concerns these member categories. Gives another session of its host that it replaces."""
@@ -129,6 +131,14 @@ class Push:
             del watchers[subscriber]
             if not watchers:
                 del self._watchers[category]
+
+    def categories_of(self, host: str) -> frozenset[str]:
+        """The member categories that a host's session is subscribed for."""
+        return self._sessions[host][1]
+
+    def last_told(self, categories: frozenset[str]) -> int:
+        """The revision of the last notice for any of these member categories, since this server started."""
+        return max((self._last_told.get(category, 0) for category in categories), default=0)
 
     def missed(self, categories: frozenset[str], since: int) -> list[tuple[int, bytes]] | None:
         """The notices after `since` for these member categories, or None when only a snapshot can tell."""
@@ -207,6 +217,8 @@ class Push:
         return list(sets[0]) if len(sets) == 1 else list(dict.fromkeys(chain.from_iterable(sets)))
 
     def _keep(self, sent: _Sent) -> None:
+        for category in sent.told:
+            self._last_told[category] = sent.revision
         self._tail.append(sent)
         if len(self._tail) > TAIL_MAX:
             self._complete_after = self._tail.popleft().revision
