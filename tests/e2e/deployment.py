@@ -150,6 +150,10 @@ class Host:
         self.daemon.start()
         self.answers()
 
+    def resolves(self, name: str, source: str, ports: list[int]) -> None:
+        """Wait until a lookup gives just these, from there."""
+        eventually(lambda: self.resolved(name) == (source, sorted(ports)), f"{self.name}: {name} is {source} {ports}")
+
     def resolved(self, name: str) -> tuple[str, list[int]]:
         """Where the listeners are from (`service`, `backup`, …) and their ports in order."""
         answer = self.api.resolve(name)
@@ -294,6 +298,15 @@ class Deployment:
         """Which host holds which revision."""
         return {lag.host: lag for lag in self.ask(Lag(), Lags).hosts}
 
+    def holds(self, host: Host, revision: int) -> HostLag:
+        """Wait until a host has acknowledged a revision; how far it is then."""
+
+        def there() -> HostLag | None:
+            lag = self.lags()[host.name]
+            return lag if lag.acknowledged >= revision else None
+
+        return eventually(there, f"{host.name} has acknowledged revision {revision}")
+
     def token(self, service: str) -> str:
         """A credential of the service."""
         if service not in self._tokens:
@@ -370,5 +383,3 @@ class Service:
     def signal(self, number: signal.Signals) -> None:
         """To the service itself, not to `opengnsc`."""
         os.kill(self.pid, number)
-
-

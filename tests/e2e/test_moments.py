@@ -12,7 +12,6 @@ from compass.model.local import LocalDeregister
 from compass.model.replies import ServerStatus
 from compass.model.requests import Status
 from tests.e2e.deployment import Deployment, Host, free_port
-from tests.e2e.processes import eventually
 from tests.e2e.relay import Relay
 from tests.e2e.watching import Dependant
 
@@ -143,13 +142,9 @@ def test_lag_proves_that_every_host_holds_the_change(world: World) -> None:
     deployment = world.deployment
     outcome = deployment.register(world.storage, "northwest.openuss")
 
-    def all_there() -> bool:
-        lags = deployment.lags()
-        mine = [lags[deployment.hosts[f"web{n}"].name] for n in range(DEPENDANTS)]
-        return all(lag.acknowledged >= outcome.revision for lag in mine)
-
     begun = time.monotonic()
-    eventually(all_there, f"all dependants acknowledge revision {outcome.revision}")
+    for number in range(DEPENDANTS):
+        deployment.holds(deployment.hosts[f"web{number}"], outcome.revision)
     print(f"\nall acknowledgements seen {1000 * (time.monotonic() - begun):.1f} ms after the answer")
     for lag in deployment.lags().values():
         assert (lag.session, lag.pending, lag.status) == (True, 0, "ok"), lag

@@ -188,7 +188,9 @@ def test_a_registration_answers_what_is_stored(world: Deployment) -> None:
     outcome = json.loads(asked.stdout)
     table = world.opengnsadmin("listener", "list", "--within", "chinaserver.openuss")
     assert all(word in table for word in ("chinaserver.openuss", f"{storage.address}", str(port), "up"))
-    shown = json.loads(world.opengnsadmin("--json", "listener", "show", "chinaserver.openuss", f"{storage.address}:{port}"))
+    shown = json.loads(
+        world.opengnsadmin("--json", "listener", "show", "chinaserver.openuss", f"{storage.address}:{port}")
+    )
     row = shown if "service" in shown else shown["rows"][0]
     assert (row["service"], row["address"], row["port"], row["state"]) == (
         *("chinaserver.openuss", storage.address, port),

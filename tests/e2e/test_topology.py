@@ -13,7 +13,7 @@ from compass.model.requests import Fetch
 from compass.model.rows import Row
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment
-from tests.e2e.processes import ROOT, eventually
+from tests.e2e.processes import ROOT
 
 EXAMPLE = ROOT / "examples" / "uss.toml"
 MISTAKEN = """
@@ -104,9 +104,9 @@ def test_a_pull_is_exact_and_an_unknown_name_is_another_answer(deploy: Deploy) -
     assert found == registered
     assert [category.backup for category in pulled.categories] == ["emergency.rescue", ""]
     assert [[peer.port for peer in category.backup_listeners] for category in pulled.categories] == [[backup.port], []]
-    assert {
-        (peer.address, peer.state) for c in pulled.categories for s in c.services for peer in s.listeners
-    } == {(provider.address, "up")}
+    assert {(peer.address, peer.state) for c in pulled.categories for s in c.services for peer in s.listeners} == {
+        (provider.address, "up")
+    }
     for name, code in (("nobody.web", "unknown-service"), ("portal.nowhere", "unknown-category")):
         with pytest.raises(ApiProblem) as problem:
             web.api.dependencies(name)
@@ -132,12 +132,7 @@ def test_peers_of_one_service_hear_nothing_of_another_that_does_not_concern_them
         assert before > 0
         outcome = deployment.register(deployment.hosts[name], services[name])
         dependant.told(services[name], "up", outcome.port)
-        lag = eventually(
-            lambda revision=outcome.revision: (  # type: ignore[misc]
-                lag if (lag := deployment.lags()[web.name]).acknowledged >= revision else None
-            ),
-            "the dependant acknowledges",
-        )
+        lag = deployment.holds(web, outcome.revision)
         assert lag.pending == 0
         assert relays[other].octets == before
     told = deployment.opengnsadmin("impact", "account.openuso")
