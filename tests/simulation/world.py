@@ -144,6 +144,7 @@ class SimulatedServer:
         self.thread = SimulatedThread(world.clock, world.random, database_seconds)
         self.probed: list[tuple[str, int]] = []
         self.news: list[bytes] = []
+        self.crashed = False
         self.nameserver = NameServer(
             name,
             "simulation",
@@ -168,6 +169,7 @@ class SimulatedServer:
 
     def crash(self) -> None:
         """kill -9."""
+        self.crashed = True
         self.thread.kill()
         self.world.network.crash(self.name)
         del self.world.servers[self.name]
@@ -186,6 +188,9 @@ class SimulatedServer:
         return answered
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        if self.crashed:
+            # Its timers run on, because nobody can tell whose they are.
+            return Deferred()
         return self.world.network.connect(f"{host}:update", ("server", self.name), make)
 
     def _run_command(self, news: bytes) -> Deferred[None]:
