@@ -66,6 +66,9 @@ class End:
     def registerProducer(self, producer: object, streaming: bool) -> None:
         pass
 
+    def unregisterProducer(self) -> None:
+        pass
+
 
 def link(clock: Clock, client: Any, server: Any, names: tuple[tuple[str, str], tuple[str, str]]) -> tuple[End, End]:
     """Connect two protocols; `names`: role and name of the client's and of the server's certificate."""
