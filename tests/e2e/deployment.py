@@ -90,8 +90,7 @@ def free_port(address: str) -> int:
 class Host:
     """One client daemon."""
 
-    def __init__(self, name: str, address: str, advertised: str, directory: Path, config: str) -> None:
-        """`advertised`: the address that it gives to others for itself."""
+    def __init__(self, name: str, address: str, directory: Path, config: str) -> None:
         self.name = name
         self.address = address
         self.directory = directory
@@ -100,7 +99,7 @@ class Host:
         self.api = HostApi(Place(path=str(self.socket)), ANSWER_SECONDS)
         directory.mkdir()
         path = directory / "opengnscd.toml"
-        listens = f'address = "{advertised}"\napi = "{address}:{self.port}"\nsocket = "{self.socket}"\n'
+        listens = f'address = "{address}"\napi = "{address}:{self.port}"\nsocket = "{self.socket}"\n'
         path.write_text(config.replace("[host]\n", f'[host]\nstate_directory = "{directory / "state"}"\n{listens}', 1))
         command = python("compass.assembly.main:host", "--config", str(path))
         self.daemon = Program(name, command, directory / "log")
@@ -227,20 +226,15 @@ class Deployment:
         port: int = 0,
         short: bool = False,
         refresh_seconds: float = 300.0,
-        unreachable: bool = False,
     ) -> Host:
-        """Start a client daemon; it is not waited for, so that several start together.
-
-        `port` is a relay's. `unreachable`: whoever dials the host as it says finds nobody.
-        """
+        """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
         full_name = f"{name}.example.net"
         address = new_address()
         self.certify("host", full_name)
         config = f'[host]\nservers = ["{self.address}:{port or self.port}"]\nrefresh_seconds = {refresh_seconds}\n'
         if short:
             config += f'session = "short"\nupdate = "{address}:{free_port(address)}"\n'
-        advertised = new_address() if unreachable else address
-        host = Host(full_name, address, advertised, self.directory / name, config + self._tls(full_name))
+        host = Host(full_name, address, self.directory / name, config + self._tls(full_name))
         self.hosts[name] = host
         self.programs.append(host.daemon)
         host.daemon.start()

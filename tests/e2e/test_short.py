@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
-from tests.e2e.deployment import Deployment, Host
+from compass.model.replies import Done, Rows
+from compass.model.requests import Fetch, Put
+from compass.model.rows import Host as HostRow
+from tests.e2e.deployment import Deployment, Host, free_port
 from tests.e2e.processes import eventually
 from tests.e2e.relay import Relay
 
 REST_SECONDS = 1.0
+REFRESH_SECONDS = 2.0
+"""More than a short session lasts, so that there are moments without one."""
 
 
 class World:
@@ -74,18 +80,26 @@ def test_the_dialled_session_ends_and_the_next_notice_dials_again(world: World) 
 
 
 def test_a_host_whose_push_is_blocked_converges_by_pulling(world: World) -> None:
-    """G17: "push blocked: pull still converges". This host's Update listener cannot be reached by the server; it asks
-    now and then by itself.
+    """G17: "push blocked: pull still converges". The server dials a place where nobody listens; the host asks now and
+    then by itself, and with that it also says anew where it can be reached.
     """
-    deployment = world.deployment
-    blocked = deployment.add_host("blocked", short=True, refresh_seconds=1.0, unreachable=True)
+    deployment, relay = world.deployment, world.deployment.relay()
+    blocked = deployment.add_host("blocked", port=relay.port, short=True, refresh_seconds=REFRESH_SECONDS)
     blocked.answers()
     blocked.api.dependencies("portal.web")
+    deployment.token("chinaserver.openuss")
     world.alone(blocked)
+    row = deployment.ask(Fetch("host", name=blocked.name), Rows).rows[0]
+    assert isinstance(row, HostRow)
+    deployment.ask(Put(msgspec.structs.replace(row, update_port=free_port(blocked.address))), Done)
+    connections = relay.connections
     outcome = deployment.register(world.storage, "chinaserver.openuss")
     begun = time.monotonic()
     eventually(lambda: blocked.resolved("chinaserver.openuss") == ("service", [outcome.port]), "it has pulled")
-    print(f"\nregistration to a host that cannot be dialled and asks every second: {time.monotonic() - begun:.2f} s")
+    taken = time.monotonic() - begun
+    print(f"\nregistration to a host that cannot be dialled and asks every {REFRESH_SECONDS:g} s: {taken:.2f} s")
+    assert relay.connections == connections + 1
+    assert deployment.ask(Fetch("host", name=blocked.name), Rows).rows == (row,)
 
 
 def test_a_host_that_registers_in_short_sessions_is_told_of_its_answer(world: World) -> None:
