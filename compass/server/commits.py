@@ -82,8 +82,13 @@ class Commits:
         self._wake()
 
     def next_batch(self) -> Deferred[None]:
-        """Fires when something has been written."""
-        written: Deferred[None] = Deferred()
+        """Fires when something has been written. Cancel it when it is not awaited any more."""
+
+        def forget(written: Deferred[None]) -> None:
+            if written in self._after_batch:
+                self._after_batch.remove(written)
+
+        written: Deferred[None] = Deferred(forget)
         self._after_batch.append(written)
         return written
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -238,6 +238,7 @@ class NameServer(Factory):
                 return Refusal("store-unavailable", f"the log cannot be read: {error}", retry_after_seconds=1.0)
             left = until - clock.seconds()
             if entries or left <= 0:
+                written.addErrback(lambda failure: failure.trap(CancelledError) and None)
                 written.cancel()
                 return LogEntries(tuple(entries), floor)
             try:

@@ -129,7 +129,7 @@ def test_a_port_that_nobody_listens_at(thread: ReactorThread, kind: str) -> None
         (lambda connection: None, "no answer within 0.4 s"),
         (lambda connection: connection.shutdown(socket.SHUT_WR), "the connection was closed without an answer"),
     ],
-    ids="404 499 500 503 other long endless body slow mute closed".split(),
+    ids=["404", "499", "500", "503", "other", "long", "endless", "body", "slow", "mute", "closed"],
 )
 def test_what_an_http_answer_means(thread: ReactorThread, answer: Answer, problem: str) -> None:
     """P10: whatever the listener sends, the verdict comes in time and the connection is gone."""
