@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 
 from compass.admin.desk import Desk
 from compass.admin.doctor import doctor_command
-from compass.admin.exits import Exit, exit_table
+from compass.admin.exits import exit_table
 from compass.admin.listener_commands import drain_commands, listener
 from compass.admin.look_commands import alert, log, look_commands
 from compass.admin.object_commands import category, credential, dependency, host, service
@@ -17,6 +17,7 @@ from compass.admin.settings import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTE
 from compass.admin.teaching import examples, json_option, taught
 from compass.admin.tls_commands import tls
 from compass.admin.topology_commands import topology_commands
+from compass.client.exits import Exit
 
 PROGRAM = "opengnsadmin"
 

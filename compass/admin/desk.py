@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compass.admin.exits import EXIT_OF_CODE, EXIT_OF_LINK, Exit
+from compass.admin.exits import EXIT_OF_LINK
 from compass.admin.settings import Given, Settings, SettingsProblem, read_settings
 from compass.admin.sheets import Clock, Sheet, as_json
+from compass.client.exits import Exit, exit_of
 from compass.client.link import Link, LinkProblem
 from compass.model.draft import problem_code
 from compass.model.names import NameProblem
@@ -88,7 +89,7 @@ def refused(refusal: Refusal) -> Failed:
     problems = "".join(f"\n  row {problem.index}: {problem.message}" for problem in refusal.problems)
     again = f" (try again in {refusal.retry_after_seconds:g} s)" if refusal.retry_after_seconds else ""
     text = f"{refusal.message}{again} [{refusal.code}]{problems}"
-    return Failed(EXIT_OF_CODE[refusal.code], text, as_json(refusal), refusal)
+    return Failed(exit_of(refusal.code), text, as_json(refusal), refusal)
 
 
 def no_such(code: Code, message: str) -> Failed:

@@ -15,10 +15,10 @@ import msgspec
 
 from compass.admin.authority import AuthorityError, describe
 from compass.admin.desk import CONNECT_SECONDS, SOFTWARE, Desk
-from compass.admin.exits import Exit
 from compass.admin.settings import Settings, SettingsProblem
 from compass.admin.sheets import Sheet
 from compass.admin.teaching import taught
+from compass.client.exits import Exit
 from compass.client.link import Link, LinkProblem, Server, context_of, dial, secure
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Status

@@ -1,28 +1,9 @@
-"""The exit statuses of `opengnsadmin`: what a script can tell outcomes apart by. `--help` shows this table."""
+"""What the exit statuses mean in `opengnsadmin`; `--help` shows this table."""
 
 from __future__ import annotations
 
-from enum import IntEnum
-
+from compass.client.exits import Exit
 from compass.client.link import Kind
-from compass.model.replies import Code
-
-
-class Exit(IntEnum):
-    """The status of the process."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    NOT_ALLOWED = 4
-    CONFLICT = 5
-    BAD_INPUT = 6
-    UNAVAILABLE = 7
-    MISUNDERSTOOD = 8
-    CHANGES = 10
-    INTERRUPTED = 130
-
 
 MEANINGS: dict[Exit, str] = {
     Exit.DONE: "done",
@@ -37,35 +18,6 @@ MEANINGS: dict[Exit, str] = {
     Exit.CHANGES: "plan --detailed-exitcode: there are changes to apply",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); 'log --follow' ends with 0 then",
 }
-
-EXIT_OF_CODE: dict[Code, Exit] = {
-    "malformed": Exit.MISUNDERSTOOD,
-    "unknown-message": Exit.MISUNDERSTOOD,
-    "unsupported-version": Exit.MISUNDERSTOOD,
-    "out-of-turn": Exit.MISUNDERSTOOD,
-    "too-large": Exit.BAD_INPUT,
-    "forbidden": Exit.NOT_ALLOWED,
-    "bad-credential": Exit.NOT_ALLOWED,
-    "bad-name": Exit.BAD_INPUT,
-    "bad-address": Exit.BAD_INPUT,
-    "bad-value": Exit.BAD_INPUT,
-    "unknown-category": Exit.NOT_FOUND,
-    "unknown-service": Exit.NOT_FOUND,
-    "unknown-dependency": Exit.NOT_FOUND,
-    "unknown-listener": Exit.NOT_FOUND,
-    "unknown-credential": Exit.NOT_FOUND,
-    "unknown-host": Exit.NOT_FOUND,
-    "exists": Exit.CONFLICT,
-    "in-use": Exit.CONFLICT,
-    "stale-epoch": Exit.CONFLICT,
-    "deregistered": Exit.CONFLICT,
-    "invalid-topology": Exit.BAD_INPUT,
-    "not-ready": Exit.UNAVAILABLE,
-    "busy": Exit.UNAVAILABLE,
-    "store-unavailable": Exit.UNAVAILABLE,
-    "unreachable": Exit.UNAVAILABLE,
-}
-"""Every refusal's status."""
 
 EXIT_OF_LINK: dict[Kind, Exit] = {
     "files": Exit.FAILED,

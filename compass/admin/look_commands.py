@@ -10,10 +10,10 @@ import click
 
 from compass.admin import asking
 from compass.admin.desk import Desk, Failed, print_sheet
-from compass.admin.exits import Exit
 from compass.admin.object_commands import list_rows
 from compass.admin.sheets import as_json, sheet_of_lags, sheet_of_log, sheet_of_status, sheet_of_told
 from compass.admin.teaching import taught
+from compass.client.exits import Exit
 from compass.client.link import LinkProblem
 from compass.model.replies import Lags, LogEntries, LogEntry, ServerStatus, Told
 from compass.model.requests import Fetch, Lag, ReadLog, Status

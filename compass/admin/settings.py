@@ -113,7 +113,7 @@ def _read_file(path: Path, problems: list[str]) -> dict[str, Any]:
         if not isinstance(value, str):
             kind = "a string or a list of strings" if key == "server" else "a string"
             problems.append(f"{path}: {key} must be {kind}")
-            del values[key]
+            values[key] = None
     return values
 
 
@@ -125,7 +125,9 @@ def _resolve(
     values: Mapping[str, Any],
     problems: list[str],
 ) -> Settings:
-    in_file = values.get("server", ())
+    # What a file that cannot be read would say is not known, so nothing is called missing.
+    is_unread = bool(path and problems and not values)
+    in_file = values.get("server") or ()
     named = (
         given.servers
         or tuple(environment.get(SERVER_VARIABLE, "").replace(",", " ").split())
@@ -146,7 +148,7 @@ def _resolve(
         elif entry := values.get(what):
             # A path in a file means the same wherever the program is started from.
             files[what] = base / Path(entry).expanduser()
-        elif not problems or path is None:
+        elif values.get(what, "") is not None and not is_unread:
             problems.append(_missing(what, path, home))
     if problems:
         raise SettingsProblem(problems)

@@ -177,11 +177,11 @@ _LOG_COLUMNS: dict[str, tuple[str, ...]] = {
         "number",
         "time",
         "operation",
-        "arguments",
         "principal",
         "origin",
         "outcome",
         "revision",
+        "arguments",
     ),
 }
 
@@ -204,11 +204,11 @@ def log_line(entry: LogEntry, clock: Clock) -> tuple[str, ...]:
         case AdministrationEntry():
             return (
                 *first,
-                entry.arguments,
                 entry.principal,
                 entry.origin,
                 entry.outcome,
                 str(entry.revision),
+                entry.arguments,  # The last one, for they may be long.
             )
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from compass.admin.desk import Desk, Failed, write_new_text
-from compass.admin.exits import Exit
 from compass.admin.plan import Step, plan_json, plan_lines, steps, summary
 from compass.admin.sheets import as_json
 from compass.admin.teaching import taught
 from compass.admin.topology import TOPOLOGY_MAX, Mistake, Topology, TopologyProblem, dump, mistakes_of, parse
+from compass.client.exits import Exit
 from compass.model.replies import Done
 from compass.model.requests import Apply, Fetch
 from compass.model.rows import Category, Dependency, Service

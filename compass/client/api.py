@@ -180,7 +180,7 @@ class HostApi:
 
     def _ask(self, kind: type[T], method: str, path: str, request: LocalRequest | None = None) -> T:
         with self._asked(self._connection(), method, path, request) as response, self._translated():
-            return msgspec.json.decode(response.read(ANSWER_OCTETS_MAX), type=kind)
+            return msgspec.json.decode(_whole(response), type=kind)
 
     @contextmanager
     def _asked(
@@ -199,7 +199,7 @@ class HostApi:
                 connection.request(method, path, body, {**sent, **(headers or {})})
                 response = connection.getresponse()
                 if response.status not in (200, 202):
-                    self._refused(response.status, response.read(ANSWER_OCTETS_MAX))
+                    self._refused(response.status, _whole(response))
             yield response
         finally:
             connection.close()
@@ -239,6 +239,14 @@ class HostApi:
         except (msgspec.MsgspecError, http.client.HTTPException, UnicodeDecodeError) as error:
             text = f"what answers at {self.place} is no opengnscd that this opengnsc understands ({error})"
             raise ApiProblem("malformed", text) from None
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """The body; a read with a limit would take one that is cut short for whole."""
+    data = response.read(ANSWER_OCTETS_MAX)
+    if response.length:
+        raise http.client.IncompleteRead(data, response.length)
+    return data
 
 
 class _Refused(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ from typing import IO, Any, NoReturn, TypeVar
 
 import click
 
-import compass
 from compass.client.api import ApiProblem, HostApi, PlaceProblem, place_of
 from compass.client.course import retry_seconds
 from compass.client.credential import CredentialProblem, read_credential
@@ -143,23 +142,20 @@ def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.ensure_object(Desk).in_json = True
 
 
-def _asking(command: Command) -> Command:
-    """The options that every command has."""
-    for option in (
-        click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, errors too."),
-        click.option(
-            "--api",
-            metavar="ADDRESS",
-            expose_value=False,
-            callback=_set_place,
-            envvar="OPENGNS_API",
-            show_envvar=True,
-            help="Where opengnscd listens: unix:/PATH or http://127.0.0.1:4866. Without it the usual socket if it is "
-            "there, else that port.",
-        ),
-    ):
-        command = option(command)
-    return command
+_JSON = click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, errors too.")
+
+
+def _api(envvar: str | None) -> Callable[[Command], Command]:
+    # Only the program itself reads the environment: a command's option would put it over what the program was given.
+    return click.option(
+        "--api",
+        metavar="ADDRESS",
+        expose_value=False,
+        callback=_set_place,
+        envvar=envvar,
+        help="Where opengnscd listens: unix:/PATH or http://127.0.0.1:4866. Without it OPENGNS_API says; else it is "
+        "the usual socket, if there is one, or that port.",
+    )
 
 
 def _proving(command: Command) -> Command:
@@ -197,9 +193,7 @@ def _describing(command: Command) -> Command:
 
 
 def _addressed(command: Command) -> Command:
-    return click.option("--address", type=ADDRESS, default="", help="Without it: the one opengnscd is set up with.")(
-        command
-    )
+    return click.option("--address", type=ADDRESS, help="Without it: the one opengnscd is set up with.")(command)
 
 
 def _credential(desk: Desk, token: str | None, file: Path | None) -> str:
@@ -241,8 +235,9 @@ def _examples(*lines: str) -> str:
     epilog=f"\b\n{exit_table()}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(compass.__version__, message="%(prog)s %(version)s")
-@_asking
+@click.version_option(package_name="opengns-compass", message="%(prog)s %(version)s")
+@_api("OPENGNS_API")
+@_JSON
 def cli() -> None:
     """Ask the OpenGNS daemon of this host: register what serves here, look up what others serve, report what is dead.
 
@@ -261,7 +256,7 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 
         called.__doc__ = function.__doc__
         called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        return cli.command(name, epilog=_examples(*examples))(_asking(called))
+        return cli.command(name, epilog=_examples(*examples))(_api(None)(_JSON(called)))
 
     return make
 
@@ -284,7 +279,7 @@ def register(
     desk: Desk,
     service: str,
     port: int,
-    address: str,
+    address: str | None,
     credential: str | None,
     credential_file: Path | None,
     weight: int,
@@ -294,7 +289,7 @@ def register(
 ) -> None:
     """Say that SERVICE is served at PORT of this host (function 2.1)."""
     token = _credential(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address, weight, _metadata(metadata), pid or 0, hold)
+    wish = LocalRegister(service, port, token, address or "", weight, _metadata(metadata), pid or 0, hold)
 
     api = desk.api
 
@@ -321,14 +316,14 @@ def deregister(
     desk: Desk,
     service: str,
     port: int,
-    address: str,
+    address: str | None,
     credential: str | None,
     credential_file: Path | None,
     epoch: int,
 ) -> None:
     """Say that SERVICE is no longer served at PORT of this host (function 2.2)."""
     token = _credential(desk, credential, credential_file)
-    outcome = desk.api.deregister(LocalDeregister(service, port, token, address, epoch))
+    outcome = desk.api.deregister(LocalDeregister(service, port, token, address or "", epoch))
     desk.say(lines_of_outcome(outcome), outcome)
 
 
@@ -363,16 +358,16 @@ def resolve(desk: Desk, name: str) -> None:
 @click.argument("service", type=SERVICE)
 @click.argument("listener", type=ENDPOINT, metavar="ADDRESS:PORT")
 @click.option("--slow", is_flag=True, help="It answers, but too late; administrators are told.")
-@click.option("--reporter", type=SERVICE, default="", help="The service that found out. Without it: this host.")
+@click.option("--reporter", type=SERVICE, help="The service that found out. Without it: this host.")
 @click.option("--detail", default="", help="What happened, in words, for administrators.")
-def report(desk: Desk, service: str, listener: tuple[str, int], slow: bool, reporter: str, detail: str) -> None:
+def report(desk: Desk, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str) -> None:
     """Say that a listener of SERVICE cannot be reached (function 2.5).
 
     The server looks for itself before everybody is told; this host does not use the listener meanwhile.
     """
     address, port = listener
     state: Any = "slow" if slow else "unreachable"
-    outcome = desk.api.report(LocalReport(service, address, port, state, reporter, detail))
+    outcome = desk.api.report(LocalReport(service, address, port, state, reporter or "", detail))
     desk.say(lines_of_outcome(outcome), outcome)
 
 
@@ -452,7 +447,7 @@ def run(
     service: str,
     command: tuple[str, ...],
     port: int,
-    address: str,
+    address: str | None,
     credential: str | None,
     credential_file: Path | None,
     weight: int,
@@ -472,7 +467,7 @@ def run(
     from compass.client.run import Run
 
     token = _credential(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address, weight, _metadata(metadata))
+    wish = LocalRegister(service, port, token, address or "", weight, _metadata(metadata))
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
     environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
     if address:

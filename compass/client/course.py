@@ -147,7 +147,8 @@ def step(course: Course, happening: Happening) -> Step:
         case NotListening(text), "starting":
             return _with(course, phase="stopping", verdict=int(Exit.NOT_LISTENING)), (Say(text), Kill())
         case Registered(pending), "registering":
-            return _with(course, phase="registered", attempts=0), _news(course, pending)
+            news = Say("no server can be reached; opengnscd keeps the registration and delivers it")
+            return _with(course, phase="registered", attempts=0), (news if pending else Say("registered"),)
         case Unregistered(), "registering":
             return _unregistered(course, happening)
         case Left(problem), "leaving":
@@ -209,12 +210,6 @@ def retry_seconds(attempts: int) -> float:
     """The pause after so many failures before this one."""
     # 2**10 half seconds are beyond the limit; the exponent is bounded for a daemon that is away for weeks.
     return min(RETRY_SECONDS * 2.0 ** min(attempts, 10), RETRY_SECONDS_MAX)
-
-
-def _news(course: Course, pending: bool) -> tuple[Action, ...]:
-    if pending:
-        return (Say("no server can be reached; opengnscd keeps the registration and delivers it"),)
-    return (Say("registered"),) if course.attempts else ()
 
 
 def _status(course: Course, status: int) -> int:

@@ -1,14 +1,12 @@
-"""The exit statuses of `opengnsc`: what a script can tell outcomes apart by. Refusals have `opengnsadmin`'s numbers."""
+"""Exit statuses: what a script can tell outcomes apart by. `opengnsc` and `opengnsadmin` share the numbers."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from compass.model.replies import Code
-
 
 class Exit(IntEnum):
-    """The status of the process."""
+    """The status of either program."""
 
     DONE = 0
     FAILED = 1
@@ -20,6 +18,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 7
     MISUNDERSTOOD = 8
     NONE_USABLE = 9
+    CHANGES = 10
     NOT_LISTENING = 124
     NOT_EXECUTABLE = 126
     NO_COMMAND = 127
@@ -43,7 +42,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 
-EXIT_OF_CODE: dict[Code, Exit] = {
+EXIT_OF_CODE: dict[str, Exit] = {
     "malformed": Exit.MISUNDERSTOOD,
     "unknown-message": Exit.MISUNDERSTOOD,
     "unsupported-version": Exit.MISUNDERSTOOD,
@@ -75,7 +74,7 @@ EXIT_OF_CODE: dict[Code, Exit] = {
 
 def exit_of(code: str) -> Exit:
     """The status for a refusal's code; a code that a newer daemon invented is a misunderstanding."""
-    return next((status for known, status in EXIT_OF_CODE.items() if known == code), Exit.MISUNDERSTOOD)
+    return EXIT_OF_CODE.get(code, Exit.MISUNDERSTOOD)
 
 
 def exit_table() -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from compass.model.replies import Code
-
-STATUS: dict[Code, int] = {
+STATUS: dict[str, int] = {
     "malformed": 400,
     "unknown-message": 501,
     "unsupported-version": 501,
@@ -35,6 +33,6 @@ STATUS: dict[Code, int] = {
 fault, not the program that asked."""
 
 
-def status_of(code: Code) -> int:
-    """The HTTP status for a refusal's code."""
-    return STATUS[code]
+def status_of(code: str) -> int:
+    """The HTTP status for a refusal's code; one that a newer server invented is a gateway's trouble."""
+    return STATUS.get(code, 502)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from compass.model.catalogue import Catalogue, topic_of
-from compass.model.interest import interest
+from compass.model.interest import dependencies_of, interest
 from compass.model.local import LocalEvent
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import Change, Listener
@@ -33,6 +33,7 @@ class Feed:
     def __init__(self, view: Callable[[str], Dependencies | Refusal]) -> None:
         self._view = view
         self._recent: deque[Change] = deque()
+        self._catalogue = Catalogue()
         self._floor = 0
         self._held = 0
         self._subscribers: dict[int, tuple[str, Deliver]] = {}
@@ -68,6 +69,7 @@ class Feed:
 
     def changed(self, change: Change, catalogue: Catalogue) -> None:
         """A notice was applied; `catalogue` is the one after it."""
+        self._catalogue = catalogue
         self._recent.append(change)
         self._held = change.revision
         if len(self._recent) > RECENT_MAX:
@@ -78,12 +80,14 @@ class Feed:
                 if not isinstance(change.row, Listener):
                     self._tell_all_of(service, deliver)
 
-    def replaced(self, revision: int) -> None:
-        """The whole view is another one: what was before cannot be resumed from."""
+    def replaced(self, catalogue: Catalogue) -> None:
+        """The whole view was read anew: what was before cannot be resumed from. Who sees no difference is not told."""
+        before, self._catalogue = self._catalogue, catalogue
         self._recent.clear()
-        self._floor = self._held = revision
+        self._floor = self._held = catalogue.revision
         for service, deliver in list(self._subscribers.values()):
-            self._tell_all_of(service, deliver)
+            if dependencies_of(before, service).categories != dependencies_of(catalogue, service).categories:
+                self._tell_all_of(service, deliver)
 
     def _since(self, service: str, since: int | None, catalogue: Catalogue) -> list[Change] | None:
         """The changes after `since` that concern the service; None when a snapshot has to be given instead."""

@@ -79,6 +79,10 @@ class ProcessWatch:
     def __init__(self, reactor: Readers) -> None:
         self._reactor = reactor
 
+    def start_of(self, pid: int) -> str:
+        """When a living process started. Raises NoSuchProcess."""
+        return start_of(pid)
+
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         """Call `ended` once when the process ends; the result stops watching.
 

@@ -15,7 +15,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from compass.host.processes import CannotWatch, NoSuchProcess, start_of
+from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.host.registrations import REGISTRATIONS_MAX, Book, CannotWrite, Registration
 from compass.model.draft import problem_code
 from compass.model.local import LocalDeregister, LocalRegister, Outcome
@@ -39,6 +39,9 @@ _GONE = frozenset({"unknown-listener", "unknown-service", "unknown-category"})
 
 class Watcher(Protocol):
     """Who sees processes end; `processes.ProcessWatch`."""
+
+    def start_of(self, pid: int) -> str:
+        """Names the process for good, together with its pid. Raises NoSuchProcess."""
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         """Call `ended` once; the result stops watching. Raises NoSuchProcess, CannotWatch."""
@@ -67,7 +70,8 @@ class Registrar:
         self._watcher = watcher
         self._default_address = default_address
         self._watches: dict[ListenerKey, Callable[[], None]] = {}
-        self._held: set[tuple[ListenerKey, int]] = set()
+        self._held: dict[tuple[ListenerKey, int], tuple[ListenerKey, int]] = {}
+        """Instance as its open connection knows it -> instance now; they differ when it had to take a newer epoch."""
         self._settled: set[tuple[ListenerKey, int]] = set()
         """Instances that a server has answered for, or is being asked for, on this session."""
         self._session = False
@@ -140,7 +144,7 @@ class Registrar:
                 self._attend_again(old)
             return succeed(Refusal("store-unavailable", f"{problem}; the daemon's directory must be writable"))
         if entry.hold:
-            self._held.add((key, entry.epoch))
+            self._hold(entry)
         return self._establish(entry, old, first=True)
 
     def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
@@ -168,23 +172,21 @@ class Registrar:
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
         key = (outcome.service, outcome.address, outcome.port)
-        if (key, outcome.epoch) not in self._held:
-            return
-        self._held.discard((key, outcome.epoch))
+        held = self._held.pop((key, outcome.epoch), None)
         entry = self._book.get(key)
-        if entry is not None and entry.epoch == outcome.epoch and entry.standing != "leaving":
+        if entry is not None and (entry.key, entry.epoch) == held and entry.standing != "leaving":
             self._ended(entry, "the connection that held it was closed")
 
     def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None) -> Registration:
         """The book's entry: of the same instance when the program asks again, else of a new one."""
-        started = start_of(request.pid) if request.pid else ""
+        started = self._watcher.start_of(request.pid) if request.pid else ""
         same = (
             old is not None
             and old.standing in ("pending", "registered")
             and hmac.compare_digest(old.credential.encode(), request.credential.encode())
             and (old.pid, old.started, old.hold) == (request.pid, started, request.hold)
             and (request.pid or request.hold)
-            and (key, old.epoch) not in self._held
+            and not self._is_held(old)
         )
         return Registration(
             *key,
@@ -207,7 +209,7 @@ class Registrar:
             self._attend_again(entry)
             self._book.note(msgspec.structs.replace(entry, standing="registered"))
             if entry.hold:
-                self._held.add((entry.key, entry.epoch))
+                self._hold(entry)
             self._settled.add((entry.key, entry.epoch))
             return _outcome(entry, reply)
 
@@ -215,13 +217,16 @@ class Registrar:
 
     # Towards the server -----------------------------------------------------------------------------------
 
-    def _establish(self, entry: Registration, old: Registration | None, *, first: bool) -> Deferred[Outcome | Refusal]:
-        """Ask a server for a registration in the book. `first`: a program waits for the answer."""
+    def _establish(
+        self, entry: Registration, old: Registration | None, *, first: bool, renewed: bool = False
+    ) -> Deferred[Outcome | Refusal]:
+        """Ask a server for a registration in the book. `first`: a program waits for the answer, and `old` is what
+        comes back when it is no. `renewed`: the entry has taken a newer epoch already."""
         self._settled.add((entry.key, entry.epoch))
-        return self._ask(_registration(entry)).addCallback(self._established, entry, old, first)
+        return self._ask(_registration(entry)).addCallback(self._established, entry, old, first, renewed)
 
     def _established(
-        self, reply: Reply, entry: Registration, old: Registration | None, first: bool
+        self, reply: Reply, entry: Registration, old: Registration | None, first: bool, renewed: bool
     ) -> Outcome | Refusal | Deferred[Outcome | Refusal]:
         current = self._is_current(entry)
         if isinstance(reply, Registered):
@@ -231,45 +236,31 @@ class Registrar:
         refusal = _refusal(reply)
         if refusal.code in TRANSIENT:
             self._unsettle(entry, refusal)
-            return _pending(entry) if first else refusal
+            return _pending(entry)
         if not current:
             return refusal
-        if refusal.code in ("stale-epoch", "deregistered") and entry.standing == "pending" and (first or not old):
-            return self._as_newer(entry, refusal, old, first)
+        behind = refusal.code == "stale-epoch" or (first and refusal.code == "deregistered")
+        if behind and entry.standing == "pending" and not renewed:
+            return self._establish(self._renewed(entry, refusal.epoch), old, first=first, renewed=True)
         self._give_up(entry, refusal, old, first)
         return refusal
 
-    def _as_newer(
-        self, entry: Registration, refusal: Refusal, old: Registration | None, first: bool
-    ) -> Deferred[Outcome | Refusal]:
-        """A living process whose epoch is behind, because of a clock set back for instance: once more, with a newer."""
-        newer = msgspec.structs.replace(entry, epoch=self._book.next_epoch(self._now(), refusal.epoch))
-        self._attend_again(newer)
+    def _renewed(self, entry: Registration, known: int) -> Registration:
+        """A living process whose epoch is behind, because of a clock set back for instance, as a newer instance."""
+        newer = msgspec.structs.replace(entry, epoch=self._book.next_epoch(self._now(), known))
+        for connection, held in list(self._held.items()):
+            if held == (entry.key, entry.epoch):
+                self._held[connection] = (newer.key, newer.epoch)
         self._book.note(newer)
-        if (entry.key, entry.epoch) in self._held:
-            self._held.add((newer.key, newer.epoch))
-        self._settled.add((newer.key, newer.epoch))
-
-        def answered(reply: Reply) -> Outcome | Refusal:
-            if isinstance(reply, Registered):
-                if self._is_current(newer):
-                    self._book.note(msgspec.structs.replace(newer, standing="registered"))
-                return _outcome(newer, reply)
-            again = _refusal(reply)
-            if again.code in TRANSIENT:
-                self._unsettle(newer, again)
-                return _pending(newer)
-            self._give_up(newer, again, old, first)
-            return again
-
-        return self._ask(_registration(newer)).addCallback(answered)
+        self._attend_again(newer)
+        return newer
 
     def _give_up(self, entry: Registration, refusal: Refusal, old: Registration | None, first: bool) -> None:
         """A server said no for good."""
         if not self._is_current(entry):
             return
         self._unattend(entry.key)
-        self._held.discard((entry.key, entry.epoch))
+        self._let_go(entry)
         if first and old is not None:
             self._book.note(old)
             self._attend_again(old)
@@ -362,15 +353,24 @@ class Registrar:
     def _ended(self, entry: Registration, why: str) -> None:
         self._log.info("{name} died: {why}", name=_named(entry.key), why=why)
         self._unattend(entry.key)
-        self._held.discard((entry.key, entry.epoch))
+        self._let_go(entry)
         dead = msgspec.structs.replace(entry, standing="leaving", died=True, problem="", code="")
         self._book.note(dead)
         self._deliver(dead)
 
     def _grace_over(self) -> None:
         for entry in self._book.all():
-            if entry.hold and entry.standing != "leaving" and (entry.key, entry.epoch) not in self._held:
+            if entry.hold and entry.standing != "leaving" and not self._is_held(entry):
                 self._ended(entry, "the program that held it did not come back")
+
+    def _hold(self, entry: Registration) -> None:
+        self._held[entry.key, entry.epoch] = (entry.key, entry.epoch)
+
+    def _is_held(self, entry: Registration) -> bool:
+        return (entry.key, entry.epoch) in self._held.values()
+
+    def _let_go(self, entry: Registration) -> None:
+        self._held = {asked: now for asked, now in self._held.items() if now != (entry.key, entry.epoch)}
 
     def _is_current(self, entry: Registration) -> bool:
         """Whether the book still wants just this, now that the answer has come."""

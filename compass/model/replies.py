@@ -43,14 +43,15 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """One of several things wrong with a topology: which of its rows, and what."""
 
     index: int
-    code: Code
+    code: str
     message: str
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="refusal"):
     """A request that was not carried out: nothing changed but perhaps the security log."""
 
-    code: Code
+    code: str
+    """One of `Code`; a newer server may know more, and an older client still reads the rest (P13)."""
     message: str
     """For people: what was refused, why, and what to do next."""
     retry_after_seconds: float = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,8 +14,6 @@ from compass.admin.authority import Credentials, create_authority, issue, write_
 from compass.admin.cli import cli
 from compass.admin.desk import Desk
 from tests.admin.little_server import LittleServer
-
-os.environ.pop("OPENGNS_SERVER", None)
 
 
 @pytest.fixture(scope="session")

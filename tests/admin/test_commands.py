@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ import click
 import pytest
 
 from compass.admin.cli import cli
-from compass.admin.exits import EXIT_OF_CODE, Exit
+from compass.client.exits import EXIT_OF_CODE, Exit
 from compass.model.draft import Asker
 from compass.model.replies import CODES, LogEntries, Refusal, Told
 from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, Register, Report, Status
@@ -31,6 +31,11 @@ def uss(program: Program, server: LittleServer) -> Program:
     program.done("apply", USS, "--yes")
     program.done("listener", "add", "chinaserver.openuss", "192.0.2.7:2028", "--metadata", "rack=7")
     return program
+
+
+def press_ctrl_c() -> None:
+    """Interrupt the program, which runs in the main thread, wherever it waits."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def leaves(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -339,7 +344,7 @@ def test_a_followed_log_shows_news_across_a_broken_session_until_interrupted(
             elif waits == 2:
                 server.decide(Put(Category("news"), create=True), ALICE)
             elif waits == 3:
-                _thread.interrupt_main()
+                press_ctrl_c()
 
     server.override = stage
     result = uss.run("log", "updates", "--last", "1", "--follow", "--json")
@@ -366,7 +371,7 @@ def test_ctrl_c_ends_other_commands_with_130(uss: Program, server: LittleServer)
 
     def interrupt(request: Any) -> None:
         if isinstance(request, Status):
-            _thread.interrupt_main()
+            press_ctrl_c()
             threading.Event().wait(0.2)
 
     server.override = interrupt

@@ -256,7 +256,7 @@ def test_answered_changes_become_sentences(reply: Any, told: list[str]) -> None:
         ),
         (
             AdministrationEntry(6, 999_000.0, "put", "{}", "192.0.2.1:9", "alice", "done", 4),
-            ("6", ISO, "put", "{}", "alice", "192.0.2.1:9", "done", "4"),
+            ("6", ISO, "put", "alice", "192.0.2.1:9", "done", "4", "{}"),
         ),
     ],
 )

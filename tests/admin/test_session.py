@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from compass.admin.authority import Credentials, issue, write_credentials
-from compass.admin.exits import EXIT_OF_CODE, EXIT_OF_LINK, MEANINGS, Exit
+from compass.admin.exits import EXIT_OF_LINK, MEANINGS
 from compass.admin.settings import CONFIG_MAX, Given, SettingsProblem, parse_server, read_settings
+from compass.client.exits import EXIT_OF_CODE, Exit
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
 from compass.model.replies import CODES, Refusal, ServerStatus
 from compass.model.requests import Status
@@ -82,7 +83,7 @@ def over_tls(certificates: Path, *bodies: bytes) -> Callable[[socket.socket], No
 def test_every_refusal_and_every_problem_has_a_documented_status(program: Program) -> None:
     """The tables are complete, none is taken for success, and --help shows each status."""
     assert set(EXIT_OF_CODE) == set(CODES)
-    assert set(MEANINGS) == set(Exit)
+    assert {*EXIT_OF_CODE.values(), *EXIT_OF_LINK.values()} <= set(MEANINGS)
     assert not {Exit.DONE, Exit.USAGE, Exit.CHANGES} & {*EXIT_OF_CODE.values(), *EXIT_OF_LINK.values()}
     text = program.done("--help", options=[])
     for status, meaning in MEANINGS.items():
@@ -350,6 +351,14 @@ def test_everything_wrong_with_the_settings_is_told_at_once(tmp_path: Path) -> N
     with pytest.raises(SettingsProblem) as caught:
         read_settings(Given(), {}, tmp_path)
     assert len(caught.value.problems) == 3 and "tls admin NAME" in str(caught.value)
+    config.write_text('colour = "red"\n')
+    with pytest.raises(SettingsProblem) as caught:
+        read_settings(Given(config=str(config), servers=("bad:port",)), {}, tmp_path)
+    assert len(caught.value.problems) == 5
+    config.write_text('certificate = ""\n')
+    with pytest.raises(SettingsProblem) as caught:
+        read_settings(Given(config=str(config)), {}, tmp_path)
+    assert len(caught.value.problems) == 3
     config.write_text("server = ")
     with pytest.raises(SettingsProblem, match="not TOML"):
         read_settings(Given(config=str(config)), {}, tmp_path)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from compass.admin import topology
-from compass.admin.exits import Exit
 from compass.admin.plan import Step, plan_lines, steps, summary
 from compass.admin.topology import TOPOLOGY_MAX, Locator, TopologyProblem, dump, parse
+from compass.client.exits import Exit
 from compass.model.replies import Problem, Refusal
 from compass.model.requests import Apply, Register
 from compass.model.rows import Category, Change, Dependency, Policy, Service

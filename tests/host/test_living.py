@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from compass.host import registrar
 from compass.host.daemon import HostDaemon
 from compass.host.evidence import EVIDENCE_SECONDS
 from compass.host.registrar import HOLD_GRACE_SECONDS
-from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.draft import Asker
+from compass.model.local import LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal, UpdateEntry
-from compass.model.requests import Apply, Purge, Put, Remove, RevokeCredential
+from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Service
 from tests.host.world import World
 
@@ -561,3 +563,75 @@ def test_a_registration_is_answered_when_a_server_is_just_coming(world: World, t
     provider = world.host("other")
     outcome = world.wait(provider.register(wish(tokens[CHINA])))
     assert isinstance(outcome, Outcome) and outcome.state == "up"
+
+
+def test_watching_from_the_daemon(world: World, tokens: dict[str, str]) -> None:
+    """A local program sees a snapshot and then what happens; an unknown service is refused."""
+    user, provider = web(world), world.host("provider")
+    events: list[LocalEvent] = []
+    stop = world.wait(user.watch("www.web", None, events.append))
+    world.wait(provider.register(wish(tokens[CHINA])))
+    world.run(0.05)
+    assert [event.kind for event in events] == ["snapshot", "change"]
+    stop()
+    assert world.wait(user.watch("x.web", None, events.append)).code == "unknown-service"
+
+
+def test_a_held_registration_that_had_to_take_a_newer_epoch(world: World, tokens: dict[str, str]) -> None:
+    """The connection knows the epoch of its first answer; its end counts all the same."""
+    other, provider = world.host("other"), world.host("provider")
+    world.fall()
+    early = world.wait(provider.register(wish(tokens[CHINA], hold=True)))
+    assert early.state == "pending"
+    server = world.serve()
+    epoch = early.epoch + 10**9
+    register = Register(CHINA, tokens[CHINA], "10.0.0.1", 2028, epoch)
+    world.wait(server.commits.submit(register, Asker("host", "other", "")))
+    world.run(5)
+    assert provider.status().registrations[0].epoch == epoch + 1
+    provider.released(early)
+    world.run(0.1)
+    assert state_of(world) == "offline" and other.status().registrations == ()
+
+
+def test_the_book_is_bounded(world: World, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One instance too many is refused; one that is there already may register again."""
+    monkeypatch.setattr(registrar, "REGISTRATIONS_MAX", 2)
+    provider = world.host("provider")
+    for port in (1, 2, 2):
+        assert world.wait(provider.register(wish(tokens[CHINA], port=port))).state == "up"
+    assert world.wait(provider.register(wish(tokens[CHINA], port=3))).code == "too-large"
+
+
+def test_processes_that_cannot_be_watched(world: World, tokens: dict[str, str]) -> None:
+    """Without a way to see its end a process is not registered; one that was goes on being so."""
+    provider = world.host("provider")
+    world.processes.scarce = True
+    assert world.wait(provider.register(wish(tokens[CHINA], pid=1))).code == "busy"
+    world.processes.scarce = False
+    world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    world.processes.scarce = True
+    assert len(world.host("provider").status().registrations) == 1 and state_of(world) == "up"
+
+
+def test_leaving_with_a_credential_that_was_revoked(world: World, tokens: dict[str, str]) -> None:
+    """The server's no is final; the wish does not stay in the book for ever."""
+    provider = world.host("provider")
+    world.wait(provider.register(wish(tokens[CHINA])))
+    world.admin(RevokeCredential(CHINA, next(iter(world.servers[0].catalogue.credentials[CHINA]))))
+    assert world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA]))).code == "bad-credential"
+    assert provider.status().registrations == ()
+
+
+def test_leaving_what_is_not_there_any_more(world: World, tokens: dict[str, str]) -> None:
+    """A deregistration of a service that was removed meanwhile is done; and one of another host's listener by epoch."""
+    provider, other = world.host("provider"), world.host("other")
+    world.fall()
+    world.wait(provider.register(wish(tokens[CHINA])))
+    world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA])))
+    world.serve()
+    world.run(5)
+    assert provider.status().registrations == ()
+    outcome = world.wait(provider.register(wish(tokens[CHINA])))
+    gone = LocalDeregister(CHINA, 2028, tokens[CHINA], "10.0.0.1", outcome.epoch)
+    assert world.wait(other.deregister(gone)).state == "offline"

@@ -210,7 +210,7 @@ def test_a_change_that_widens_brings_what_it_widens_to() -> None:
     assert more[1] == {"help"}
     world.ask(Put(Category("help", "a.store")))
     more = widening(world.catalogue, world.changes[-1])
-    assert more is not None and (set(more[0].topics), more[1]) == ({"a.store"}, {"portal"})
+    assert more is not None and (set(more[0].topics), more[1]) == ({"a.store"}, frozenset({"portal"}))
     world.ask(Put(Category("help")))
     assert widening(world.catalogue, world.changes[-1]) is None
     world.ask(Remove("dependency", "help store"))

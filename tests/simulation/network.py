@@ -7,10 +7,11 @@ that is *cut* tells both ends; one that is *silent* (a machine lost, a cable pul
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
@@ -56,7 +57,7 @@ class End:
             return
         for piece in self.network.pieces(data):
             self._under_way += len(piece)
-            self._later(lambda piece=piece: self._arrive(piece))
+            self._later(partial(self._arrive, piece))
         if self._under_way > BUFFER_OCTETS and self._producer is not None and not self._paused:
             self._paused = True
             self._producer.pauseProducing()
@@ -169,8 +170,9 @@ class Network:
             theirs, factory = self._listening[machine]
             near, far = End(self, identity, theirs), End(self, theirs, identity)
             near.other, far.other = far, near
-            near.protocol, far.protocol = make(), factory.buildProtocol(Place(identity[1]))
-            if near.protocol is None or far.protocol is None:
+            near.protocol = make()
+            far.protocol = factory.buildProtocol(Place(identity[1])) if near.protocol is not None else None
+            if far.protocol is None:
                 answered.errback(ConnectionRefusedError())
                 return
             self.ends += [near, far]
@@ -181,9 +183,9 @@ class Network:
         self.clock.callLater(self.delay(), reach)
         return answered
 
-    def endpoint(self, machine: str, identity: tuple[str, str]) -> Any:
-        """A client endpoint that connects to `machine` as `identity`."""
-        return _Endpoint(self, machine, identity)
+    def endpoint(self, machine: str, identity: tuple[str, str], process: Any) -> Any:
+        """A client endpoint that connects to `machine` as `identity`, as long as `process` is not killed."""
+        return _Endpoint(self, machine, identity, process)
 
     def between(self, one: str, other: str) -> list[End]:
         """The open ends at `one` of links with `other`."""
@@ -229,20 +231,14 @@ class Network:
 
 @implementer(IStreamClientEndpoint)
 class _Endpoint:
-    def __init__(self, network: Network, machine: str, identity: tuple[str, str]) -> None:
+    def __init__(self, network: Network, machine: str, identity: tuple[str, str], process: Any) -> None:
         self._network = network
         self._machine = machine
         self._identity = identity
+        self._process = process
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        return self._network.connect(self._machine, self._identity, lambda: factory.buildProtocol(None))
+        def make() -> Any:
+            return None if self._process.killed else factory.buildProtocol(None)
 
-
-def refused() -> Deferred[str]:
-    """What a probe of a dead listener gives."""
-    return succeed("connection refused")
-
-
-def broken(error: Exception) -> Deferred[Any]:
-    """A deferred that has failed."""
-    return fail(error)
+        return self._network.connect(self._machine, self._identity, make)

@@ -45,12 +45,15 @@ class World:
         self.directory = directory
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
+        self.killed: list[SimulatedServer] = []
+        """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
+        self.processes: dict[str, SimulatedProcesses] = {}
         self.trace: list[str] = []
 
     def now(self) -> float:
-        return EPOCH + self.clock.seconds()
+        return EPOCH + float(self.clock.seconds())
 
     def run(self, seconds: float, step_seconds: float = 0.001) -> None:
         """Let time pass."""
@@ -67,7 +70,7 @@ class World:
             due = [call.getTime() for call in self.clock.getDelayedCalls()]
             assert due and self.clock.seconds() - began < seconds, f"not within {seconds} virtual seconds"
             self.clock.advance(max(min(due) - self.clock.seconds(), 0.0) or 1e-6)
-        return self.clock.seconds() - began
+        return float(self.clock.seconds() - began)
 
     def wait(self, deferred: Deferred[Any], seconds: float = 30.0) -> Any:
         """The result of a deferred."""
@@ -135,21 +138,48 @@ def _peer(stream: Any) -> tuple[str, str, str]:
     return (*stream.peer, "")
 
 
+class Process:
+    """The clock as one process sees it: when the process is killed, its timers are gone."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock: Any = clock
+        self._calls: list[Any] = []
+        self.killed = False
+
+    def seconds(self) -> float:
+        return float(self._clock.seconds())
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any, **kw: Any) -> Any:
+        def call() -> None:
+            if not self.killed:
+                callable(*args, **kw)
+
+        self._calls = [known for known in self._calls if known.active()]
+        self._calls.append(self._clock.callLater(delay, call))
+        return self._calls[-1]
+
+    def kill(self) -> None:
+        self.killed = True
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+
+
 class SimulatedServer:
     """One opengnssd process."""
 
     def __init__(self, world: World, name: str, database_seconds: tuple[float, float]) -> None:
         self.world = world
         self.name = name
+        self.process = Process(world.clock)
         self.thread = SimulatedThread(world.clock, world.random, database_seconds)
         self.probed: list[tuple[str, int]] = []
         self.news: list[bytes] = []
-        self.crashed = False
         self.nameserver = NameServer(
             name,
             "simulation",
             Parts(
-                clock=world.clock,
+                clock=self.process,
                 now=world.now,
                 token=lambda: f"token-{world.random.getrandbits(256):x}",
                 storage=world.store,
@@ -169,7 +199,8 @@ class SimulatedServer:
 
     def crash(self) -> None:
         """kill -9."""
-        self.crashed = True
+        self.world.killed.append(self)
+        self.process.kill()
         self.thread.kill()
         self.world.network.crash(self.name)
         del self.world.servers[self.name]
@@ -188,7 +219,7 @@ class SimulatedServer:
         return answered
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
-        if self.crashed:
+        if self.process.killed:
             # Its timers run on, because nobody can tell whose they are.
             return Deferred()
         return self.world.network.connect(f"{host}:update", ("server", self.name), make)
@@ -204,18 +235,19 @@ class SimulatedHost:
     def __init__(self, world: World, name: str, servers: tuple[str, ...] = ("gns1",), **options: Any) -> None:
         self.world = world
         self.name = name
-        self.processes = SimulatedProcesses()
+        self.process = Process(world.clock)
+        self.processes = world.processes.setdefault(name, SimulatedProcesses())
         identity = ("host", name)
         if options.get("mode") == "short":
             options.setdefault("update_port", 4865)
         self.daemon = HostDaemon(
-            clock=world.clock,
+            clock=self.process,
             now=world.now,
             random=world.random.random,
             state_directory=world.directory / name,
             host_name=name,
-            default_address=f"10.0.0.{len(world.hosts) + 1}",
-            endpoints=[world.network.endpoint(server, identity) for server in servers],
+            default_address=f"10.0.0.{1 + list(dict.fromkeys([*world.hosts, name])).index(name)}",
+            endpoints=[world.network.endpoint(server, identity, self.process) for server in servers],
             process_watch=self.processes,
             peer_of=_peer,
             **options,
@@ -225,30 +257,43 @@ class SimulatedHost:
 
     def crash(self) -> None:
         """kill -9 of the daemon: its services go on, its disk stays."""
+        self.process.kill()
         self.world.network.crash(self.name)
         self.world.network.stop_listening(f"{self.name}:update")
-        # A killed process has no timers. The shell's own are found by what they belong to.
-        for call in self.world.clock.getDelayedCalls():
-            owner = getattr(call.func, "__self__", None)
-            if owner is not None and getattr(owner, "__module__", "").startswith("compass.host"):
-                call.cancel()
 
 
 class SimulatedProcesses:
-    """The process table of a host: which pids live."""
+    """The process table of a host: which pids live. It outlives the daemon that watches them."""
 
     def __init__(self) -> None:
-        self.living: dict[int, Callable[[], None]] = {}
+        self.living: set[int] = set()
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    def start_of(self, pid: int) -> str:
+        if pid not in self.living:
+            raise NoSuchProcess(f"there is no process {pid}")
+        return f"start of {pid}"
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
-        if pid < 0:
-            raise NoSuchProcess(f"there is no process {pid}")
-        self.living[pid] = ended
-        return lambda: self.living.pop(pid, None) and None
+        self.start_of(pid)
+        self._watched[pid] = ended
+
+        def stop() -> None:
+            self._watched.pop(pid, None)
+
+        return stop
+
+    def start(self, pid: int) -> int:
+        """A process begins."""
+        self.living.add(pid)
+        return pid
 
     def kill(self, pid: int) -> None:
-        """kill -9 of a registered process."""
-        self.living.pop(pid)()
+        """kill -9 of a process."""
+        self.living.discard(pid)
+        ended = self._watched.pop(pid, None)
+        if ended is not None:
+            ended()
 
 
 class Client:

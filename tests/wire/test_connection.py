@@ -353,5 +353,13 @@ def test_every_code_is_a_refusal_that_a_client_reads() -> None:
     for code in CODES:
         client = end_in("client", "open")
         asked(client, 1)
-        refusal = Refusal(code, "because")  # type: ignore[arg-type]
+        refusal = Refusal(code, "because")
         assert client.receive(frame(encode(refusal), 1), NOW) == [Replied(1, refusal)]
+
+
+def test_a_code_that_a_newer_server_invented_keeps_its_message() -> None:
+    """P13: an older client reads what it can of a refusal."""
+    client = end_in("client", "open")
+    asked(client, 1)
+    refusal = Refusal("too-early", "come back later", retry_after_seconds=3.0)
+    assert client.receive(frame(encode(refusal), 1), NOW) == [Replied(1, refusal)]

@@ -1,0 +1,50 @@
+"""The scene of `make run`, played once: all programs as processes, over TLS, with real kills."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def play(directory: Path) -> subprocess.CompletedProcess[str]:
+    """The scene in a directory."""
+    command = [sys.executable, "-m", "examples.scene", "--once", "--directory", str(directory)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def processes_of(directory: Path) -> list[str]:
+    """The command lines that name the directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if str(directory) in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.slow
+def test_every_step_of_the_scene_is_seen(tmp_path: Path) -> None:
+    """Registration, death, report, loss and backup, recovery, lookups without a server; nothing is left running."""
+    played = play(tmp_path / "scene")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert "All 9 steps were seen" in played.stdout
+    assert processes_of(tmp_path) == []
+
+
+def test_a_directory_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    """The scene empties its directory; it must be its own."""
+    (tmp_path / "thesis.txt").write_text("three years")
+    played = play(tmp_path)
+    assert played.returncode == 1
+    assert "holds something else" in played.stdout
+    assert (tmp_path / "thesis.txt").read_text() == "three years"
