@@ -16,7 +16,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
-	@$(BIN)/python examples/scene.py $(if $(filter 1,$(ONCE)),--once)
+	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
 
 test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these)
 	@rm -f .coverage .coverage.*

@@ -1,26 +1,47 @@
 """Configuration files: TOML into settings, every mistake reported at once, every key documented.
 
 The settings classes are the documentation: `--print-config` writes a file with every key, its default and its
-description, and that file is read back by a test.
+description, and that file is read back by a test. What is returned is ready for use: relative paths in the file are
+relative to the directory of the file, wherever the daemon is started from.
 """
 
 from __future__ import annotations
 
 import difflib
+import shutil
+import textwrap
 import tomllib
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
-from compass.model.names import NameProblem, parse_address, parse_endpoint, parse_host_name
+from compass.model.names import AddressProblem, NameProblem, parse_address, parse_endpoint, parse_host_name, parse_port
 
 CONFIG_OCTETS_MAX = 1024 * 1024
 """A configuration file is a page or two; a larger one is something else."""
+SOCKET_OCTETS_MAX = 107
+"""Longest path of a Unix socket: Linux has room for 108 octets, the last of which is zero (unix(7))."""
+KEEP_MIN = 1_000
+"""A shorter update log sends everybody who was away for a moment back to a full reading."""
+KEEP_MAX = 1_000_000_000
+"""More log entries than a disk has room for are a slip of the hand."""
+REFRESH_SECONDS_MIN = 1.0
+"""Asking more often than this is what a kept session is for."""
+REFRESH_SECONDS_MAX = 86_400.0
+"""A host that looks less often than daily has no use for a name service."""
 
 SERVER_PORT = 4863
 API_PORT = 4866
+WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
+"""Every address of the machine, as written and as listened to; the second takes IPv4, too."""
+
+Parsed = TypeVar("Parsed")
+Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
+RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
 
 class ConfigProblem(Exception):
@@ -49,8 +70,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     name: str = ""
     listen: tuple[str, ...] = (f"[::]:{SERVER_PORT}",)
     alert_command: tuple[str, ...] = ()
-    keep_updates: Annotated[int, Meta(ge=1000)] = 1_000_000
-    keep_others: Annotated[int, Meta(ge=1000)] = 100_000
+    keep_updates: Entries = 1_000_000
+    keep_others: Entries = 100_000
 
 
 class HostSettings(msgspec.Struct, frozen=True):
@@ -63,34 +84,50 @@ class HostSettings(msgspec.Struct, frozen=True):
     socket: str = "/run/opengns/opengnscd.sock"
     update: str = ""
     session: Literal["keep", "short"] = "keep"
-    refresh_seconds: Annotated[float, Meta(ge=1)] = 300.0
+    refresh_seconds: RefreshSeconds = 300.0
 
 
 DESCRIPTIONS = {
-    "tls.certificate": "Certificate of this daemon, PEM; intermediate certificates may follow in the file.",
+    "tls.certificate": "Certificate of this daemon, PEM; intermediate certificates may follow in the file. Relative "
+    "paths in this file are relative to its directory.",
     "tls.key": "Its private key, PEM, readable by this daemon only.",
     "tls.authority": "Certificates of the authorities that vouch for the others, PEM.",
     "tls.admin": "Patterns of certificate names with the role admin. Without any of these three lists the role is the "
     "OU of a certificate's subject.",
     "tls.host": "Patterns of certificate names with the role host.",
     "tls.server": "Patterns of certificate names with the role server.",
-    "server.store": "Where everything is stored: sqlite:////path/to/file or postgresql+psycopg://user@host/database.",
+    "server.store": "Where everything is stored: sqlite:////path/to/file, sqlite:///file beside this file, or "
+    "postgresql://user@host/database.",
     "server.name": "The server's name in logs and answers; without it, the one in its certificate.",
-    "server.listen": "Addresses and ports for OpenGNSP over TLS.",
+    "server.listen": "Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
+    "without IPv6 it stands for 0.0.0.0.",
     "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
     "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
-    "host.state_directory": "Where the catalogue and the registrations survive a restart.",
-    "host.address": "The address that listeners of this host are registered with unless they name one.",
+    "host.state_directory": "Where the catalogue and the registrations survive a restart; made when it is missing.",
+    "host.address": "The address that listeners of this host are registered with unless they name one, and at which "
+    "servers dial `update`.",
     "host.api": "Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only.",
     "host.socket": "Path of the Unix socket with the same API; empty: none.",
-    "host.update": "Address and port where a server may dial this host, usually port 4865; empty: it is not dialled.",
+    "host.update": "Address and port where a server may dial this host, usually port 4865: `address`, or 0.0.0.0 or "
+    "[::] for every address; empty: it is not dialled.",
     "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
-    "host.refresh_seconds": "With short sessions: how often to look for changes that were missed.",
+    "host.refresh_seconds": "How often to look for changes that were missed.",
 }
 """What each key means."""
+
+EXAMPLES: dict[str, str | list[str]] = {
+    "tls.certificate": "tls/NAME.crt",
+    "tls.key": "tls/NAME.key",
+    "tls.authority": "tls/authority.crt",
+    "server.store": "sqlite:////var/lib/opengns/catalogue.sqlite3",
+    "host.servers": [f"gns1.example.org:{SERVER_PORT}", f"gns2.example.org:{SERVER_PORT}"],
+    "host.state_directory": "/var/lib/opengns/host",
+    "host.address": "192.0.2.10",
+}
+"""What the required keys look like."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True):
@@ -107,148 +144,228 @@ class HostConfig(msgspec.Struct, frozen=True):
     tls: TlsSettings
 
 
-Config = TypeVar("Config", ServerConfig, HostConfig)
-
-
-class _Reading(Generic[Config]):
-    """Collects problems while sections are read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.problems: list[str] = []
-
-    def section(self, kind: type[Any], name: str, table: object) -> Any:
-        if not isinstance(table, dict):
-            self.problems.append(f"[{name}] must be a table")
-            return None
-        values: dict[str, Any] = {}
-        fields = {field.name: field for field in msgspec.structs.fields(kind)}
-        for key in table:
-            if key not in fields:
-                near = difflib.get_close_matches(key, fields, 1)
-                self.problems.append(f"[{name}] has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        complete = True
-        for key, field in fields.items():
-            if key in table:
-                try:
-                    values[key] = msgspec.convert(table[key], field.type)
-                except msgspec.ValidationError as error:
-                    self.problems.append(f"[{name}] {key}: {error}")
-                    complete = False
-            elif field.required:
-                self.problems.append(f"[{name}] needs {key}: {DESCRIPTIONS[f'{name}.{key}']}")
-                complete = False
-        return kind(**values) if complete else None
-
-    def check(self, where: str, parse: Any, text: str) -> None:
-        try:
-            parse(text)
-        except NameProblem as problem:
-            self.problems.append(f"{where}: {problem}")
-
-
 def read_server_config(path: Path) -> ServerConfig:
     """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
-    reading: _Reading[ServerConfig] = _Reading(path)
-    tables = _tables(path, ("server", "tls"), reading.problems)
-    server: ServerSettings | None = reading.section(ServerSettings, "server", tables.get("server", {}))
-    tls: TlsSettings | None = reading.section(TlsSettings, "tls", tables.get("tls", {}))
-    if server is not None:
-        for endpoint in server.listen:
-            reading.check("[server] listen", parse_listen, endpoint)
-        if not server.listen:
-            reading.problems.append("[server] listen is empty: the server would serve nobody")
-        if server.store.partition(":")[0] not in ("sqlite", "postgresql+psycopg"):
-            reading.problems.append("[server] store must begin with sqlite:/// or postgresql+psycopg://")
-    if reading.problems or server is None or tls is None:
-        raise ConfigProblem(path, reading.problems)
-    return ServerConfig(server, tls)
+    reading = _Reading(path)
+    tables = reading.tables(("server", "tls"))
+    server = reading.section(ServerSettings, "server", tables)
+    tls = reading.section(TlsSettings, "tls", tables)
+    _check_server(reading, server)
+    reading.finish()
+    return ServerConfig(ServerSettings(**server), TlsSettings(**reading.tls(tls)))
 
 
 def read_host_config(path: Path) -> HostConfig:
     """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
-    reading: _Reading[HostConfig] = _Reading(path)
-    tables = _tables(path, ("host", "tls"), reading.problems)
-    host: HostSettings | None = reading.section(HostSettings, "host", tables.get("host", {}))
-    tls: TlsSettings | None = reading.section(TlsSettings, "tls", tables.get("tls", {}))
-    if host is not None:
-        _check_host(reading, host)
-    if reading.problems or host is None or tls is None:
-        raise ConfigProblem(path, reading.problems)
-    return HostConfig(host, tls)
-
-
-def _check_host(reading: _Reading[HostConfig], host: HostSettings) -> None:
-    if not host.servers:
-        reading.problems.append("[host] servers is empty: there is nobody to ask")
-    for server in host.servers:
-        reading.check("[host] servers", parse_server, server)
-    reading.check("[host] address", parse_address, host.address)
-    if host.update:
-        reading.check("[host] update", parse_endpoint, host.update)
-    elif host.session == "short":
-        reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
-    if host.api:
-        try:
-            address, _ = parse_endpoint(host.api)
-        except NameProblem as problem:
-            reading.problems.append(f"[host] api: {problem}")
-        else:
-            if not (address.startswith("127.") or address == "::1"):
-                reading.problems.append(
-                    f"[host] api: {address} is not a loopback address; off the loopback nothing is served unencrypted"
-                )
-    elif not host.socket:
-        reading.problems.append("[host] api and socket are both empty: no program could ask")
+    reading = _Reading(path)
+    tables = reading.tables(("host", "tls"))
+    host = reading.section(HostSettings, "host", tables)
+    tls = reading.section(TlsSettings, "tls", tables)
+    _check_host(reading, host)
+    reading.finish()
+    return HostConfig(HostSettings(**host), TlsSettings(**reading.tls(tls)))
 
 
 def parse_listen(text: str) -> tuple[str, int]:
     """`address:port` to listen on; unlike an address to connect to it may be `0.0.0.0` or `[::]`."""
-    for wildcard in ("0.0.0.0", "[::]"):
-        if text.startswith(wildcard + ":"):
-            return wildcard.strip("[]"), parse_endpoint("127.0.0.1" + text[len(wildcard) :])[1]
+    address, _, port = text.rpartition(":")
+    if address in WILDCARDS:
+        return WILDCARDS[address], _port(text, port)
     return parse_endpoint(text)
 
 
 def parse_server(text: str) -> tuple[str, int]:
-    """`name:port`, `address:port` or a name alone for the default port."""
+    """`name:port`, `address:port` or one of these alone for the default port."""
     name, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         name, port = text, str(SERVER_PORT)
-    try:
+    if name.startswith("[") or ":" in name:
         return parse_endpoint(f"{name}:{port}")
-    except NameProblem:
-        return parse_host_name(name), parse_endpoint(f"127.0.0.1:{port}")[1]
+    if name.rpartition(".")[2].isdigit():
+        # No top-level domain is a number, so this is meant to be an IPv4 address.
+        return parse_address(name), _port(text, port)
+    return parse_host_name(name), _port(text, port)
 
 
-def _tables(path: Path, known: tuple[str, ...], problems: list[str]) -> dict[str, Any]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigProblem(path, [f"cannot be read: {error.strerror}"]) from None
-    if len(data) > CONFIG_OCTETS_MAX:
-        raise ConfigProblem(path, [f"has {len(data)} octets; a configuration file has at most {CONFIG_OCTETS_MAX}"])
-    try:
-        tables = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigProblem(path, [f"is not TOML: {error}"]) from None
-    for name in tables:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            problems.append(f"there is no section [{name}]" + (f"; did you mean [{near[0]}]?" if near else ""))
-    return tables
-
-
-def example(kind: type[Any]) -> str:
-    """A configuration file with every key, its default and what it means."""
+def example(kind: type[ServerConfig | HostConfig]) -> str:
+    """A configuration file with every key, its default and what it means; it can be read as it is."""
     lines: list[str] = []
     for section in msgspec.structs.fields(kind):
-        lines += [f"[{section.name}]"]
+        lines.append(f"[{section.name}]")
         for field in msgspec.structs.fields(section.type):
-            lines.append(f"# {DESCRIPTIONS[f'{section.name}.{field.name}']}")
-            if field.required:
-                lines.append(f"{field.name} = # required")
+            key = f"{section.name}.{field.name}"
+            lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="# ", subsequent_indent="# ")
+            shown = msgspec.json.encode(EXAMPLES[key] if field.required else field.default).decode()
+            lines += [f"{'' if field.required else '# '}{field.name} = {shown}", ""]
+    return "\n".join(lines).rstrip("\n")
+
+
+class _Reading:
+    """One file being read; collects what is wrong with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.directory = path.absolute().parent
+        self.problems: list[str] = []
+
+    def tables(self, known: tuple[str, ...]) -> dict[str, Any]:
+        """The file's sections; what is no TOML has no other mistakes worth telling."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(CONFIG_OCTETS_MAX + 1)
+        except OSError as error:
+            raise ConfigProblem(self.path, [f"cannot be read: {error.strerror}"]) from None
+        if len(data) > CONFIG_OCTETS_MAX:
+            raise ConfigProblem(self.path, [f"has more than {CONFIG_OCTETS_MAX} octets; is it the right file?"])
+        try:
+            tables = tomllib.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ConfigProblem(self.path, [f"is not TOML: {error}"]) from None
+        for name in [name for name in tables if name not in known]:
+            self.problems.append(f"there is no section [{name}]{_near(name, known, '[{}]')}")
+        return tables
+
+    def section(self, kind: type[Any], name: str, tables: dict[str, Any]) -> dict[str, Any]:
+        """The values of a section's keys, defaults included, without those that are missing or wrong."""
+        table = tables.get(name, {})
+        if not isinstance(table, dict):
+            self.problems.append(f"{name} is a value; it must be a section [{name}]")
+            return {}
+        values: dict[str, Any] = {}
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        for key in [key for key in table if key not in fields]:
+            self.problems.append(f"[{name}] has no key {key!r}{_near(key, fields, '{!r}')}")
+        for key, field in fields.items():
+            if key in table:
+                try:
+                    values[key] = _converted(table[key], field.type)
+                except ValueError as error:
+                    self.problems.append(f"[{name}] {key}: {error}")
+            elif field.required:
+                self.problems.append(f"[{name}] needs {key}: {DESCRIPTIONS[f'{name}.{key}']}")
             else:
-                lines.append(f"# {field.name} = {msgspec.json.encode(field.default).decode()}")
-        lines.append("")
-    return "\n".join(lines)
+                values[key] = field.default
+        return values
+
+    def parsed(self, where: str, parse: Callable[[str], Parsed], text: str) -> Parsed | None:
+        """What `parse` makes of it, or None when it is wrong."""
+        try:
+            return parse(text)
+        except NameProblem as problem:
+            self.problems.append(f"{where}: {problem}")
+            return None
+
+    def absolute(self, text: str) -> str:
+        """A path that does not depend on where the daemon was started."""
+        return str(self.directory / text)
+
+    def tls(self, values: dict[str, Any]) -> dict[str, Any]:
+        """[tls] with absolute paths."""
+        return {**values, **{name: self.absolute(values[name]) for name in ("certificate", "key", "authority")}}
+
+    def finish(self) -> None:
+        """Raises ConfigProblem when anything was wrong."""
+        if self.problems:
+            raise ConfigProblem(self.path, self.problems)
+
+
+def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
+    listen = server.get("listen")
+    if listen is not None and not listen:
+        reading.problems.append("[server] listen is empty: the server would serve nobody")
+    parsed = [reading.parsed("[server] listen", parse_listen, text) for text in listen or ()]
+    endpoints = Counter(endpoint for endpoint in parsed if endpoint is not None)
+    for (address, port), times in endpoints.items():
+        others = [other for other, at in endpoints if at == port and other != address]
+        if times > 1:
+            reading.problems.append(f"[server] listen names port {port} of {address} twice")
+        if address == "::" and others:
+            reading.problems.append(f"[server] listen: [::]:{port} takes {', '.join(others)} too; leave that out")
+        if address == "0.0.0.0" and any("." in other for other in others):
+            reading.problems.append(f"[server] listen: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
+    if command := server.get("alert_command"):
+        program = reading.absolute(command[0]) if "/" in command[0] else command[0]
+        if shutil.which(program) is None:
+            reading.problems.append(f"[server] alert_command: there is no program {program!r}, or it may not be run")
+        server["alert_command"] = (program, *command[1:])
+    if "store" in server:
+        server["store"] = _store(reading, server["store"])
+
+
+def _store(reading: _Reading, text: str) -> str:
+    """The store's URL with an absolute path."""
+    # Only here, because it takes its time and opengnscd has no store.
+    from compass.store.connect import file_of, parse_url
+    from compass.store.errors import StoreUnusable
+
+    try:
+        url = parse_url(text)
+    except StoreUnusable as problem:
+        reading.problems.append(f"[server] store: {problem}")
+        return text
+    file = file_of(url)
+    if url.drivername == "sqlite":
+        if file is None:
+            reading.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
+        else:
+            url = url.set(database=reading.absolute(str(file)))
+    return url.render_as_string(hide_password=False)
+
+
+def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
+    if host.get("servers") == ():
+        reading.problems.append("[host] servers is empty: there is nobody to ask")
+    for server in host.get("servers", ()):
+        reading.parsed("[host] servers", parse_server, server)
+    address = reading.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
+    if update := host.get("update"):
+        endpoint = reading.parsed("[host] update", parse_listen, update)
+        if endpoint is not None and address is not None and endpoint[0] not in (address, *WILDCARDS.values()):
+            reading.problems.append(
+                f"[host] update: servers would dial address {address}, not {endpoint[0]}; "
+                "listen on the same one, or on 0.0.0.0 or [::]"
+            )
+    elif update == "" and host.get("session") == "short":
+        reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
+    _check_local(reading, host)
+
+
+def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
+    if api := host.get("api"):
+        endpoint = reading.parsed("[host] api", parse_listen, api)
+        if endpoint is not None and not (endpoint[0].startswith("127.") or endpoint[0] == "::1"):
+            reading.problems.append(
+                f"[host] api: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
+            )
+    if host.get("api") == host.get("socket") == "":
+        reading.problems.append("[host] api and socket are both empty: no program could ask")
+    if host.get("socket"):
+        host["socket"] = socket = reading.absolute(host["socket"])
+        octets = len(socket.encode())
+        if octets > SOCKET_OCTETS_MAX:
+            reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
+    if "state_directory" in host:
+        host["state_directory"] = reading.absolute(host["state_directory"])
+
+
+def _converted(value: object, kind: Any) -> Any:
+    """`value` as what the key must be; ValueError says what would be right."""
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if choices and value not in choices:
+        raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+    converted = msgspec.convert(value, kind)
+    texts = converted if isinstance(converted, tuple) else (converted,)
+    if any(isinstance(text, str) and "\0" in text for text in texts):
+        raise ValueError("there is a NUL character in it")
+    return converted
+
+
+def _near(name: str, known: Any, form: str) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {form.format(near[0])}?" if near else ""
+
+
+def _port(whole: str, port: str) -> int:
+    if not (port.isascii() and port.isdigit()):
+        raise AddressProblem(f"{whole[:80]!r}: the port is not a number")
+    return parse_port(int(port[:9]))

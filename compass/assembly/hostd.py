@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
 
 import compass
-from compass.assembly.config import HostConfig, HostSettings, parse_server
-from compass.assembly.parts import identity_of, listen, own_name, peers, rules_of
+from compass.assembly.config import HostConfig, HostSettings, parse_listen, parse_server
+from compass.assembly.parts import identity_of, listen, listen_unix, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.gateway.host_http import site
 from compass.host.daemon import HostDaemon
 from compass.host.processes import ProcessWatch
-from compass.model.names import parse_endpoint, parse_host_name, show_endpoint
+from compass.model.names import parse_host_name, show_endpoint
 
 SOFTWARE = f"compass/{compass.__version__}"
 CONNECT_SECONDS = 5.0
@@ -54,39 +55,40 @@ class HostService(Service):
             endpoints=[_endpoint(reactor, identity, *parse_server(server)) for server in settings.servers],
             process_watch=ProcessWatch(reactor),
             peer_of=peers(rules_of(config.tls)),
-            update_port=parse_endpoint(settings.update)[1] if settings.update else 0,
+            update_port=parse_listen(settings.update)[1] if settings.update else 0,
             mode=settings.session,
             refresh_seconds=settings.refresh_seconds,
             software=SOFTWARE,
         )
 
     def startService(self) -> None:
-        """Answer from what the disk has, then go for a session. A port in use ends the program with a message."""
+        """Answer from what the disk has, then go for a session; `started` fails with CannotListenError."""
         super().startService()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
+        self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     async def _start(self, settings: HostSettings) -> None:
         api = site(self._daemon, self._reactor)
         if settings.api:
-            self._ports.append(await listen(self._reactor, *parse_endpoint(settings.api), api))
+            self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
         if settings.socket:
-            # The lock beside it tells a killed daemon's socket, which is replaced, from a living one's.
-            unix = self._reactor.listenUNIX(settings.socket, api, mode=SOCKET_MODE, wantPID=True)
-            self._ports.append(unix)
+            self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
         if settings.update:
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
-            self._ports.append(await listen(self._reactor, *parse_endpoint(settings.update), factory))
+            self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
         self._daemon.start()
         for port in self._ports:
             bound = port.getHost()
-            where = show_endpoint(bound.host, bound.port) if hasattr(bound, "port") else bound.name
+            where = show_endpoint(bound.host, bound.port) if hasattr(bound, "port") else os.fsdecode(bound.name)
             self.log.info("opengnscd listens on {where}", where=where)
 
     def stopService(self) -> Deferred[Any]:
         """Leave the server; everything registered here stays so."""
         super().stopService()
+        self.started.cancel()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
-        return gatherResults([*closing, self._daemon.stop()], consumeErrors=True)
+        stopped = gatherResults([*closing, self._daemon.stop()], consumeErrors=True)
+        return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 
 def _endpoint(reactor: Any, identity: Identity, name: str, port: int) -> IStreamClientEndpoint:
@@ -100,11 +102,11 @@ class _TlsEndpoint:
 
     def __init__(self, reactor: Any, identity: Identity, name: str, port: int) -> None:
         self._reactor = reactor
-        self._identity = identity
+        self._context = dialling(identity, name)
         self._name = name
         self._port = port
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        wrapped = secured(dialling(self._identity, self._name), factory, client=True)
+        wrapped = secured(self._context, factory, client=True)
         endpoint = HostnameEndpoint(self._reactor, self._name, self._port, timeout=CONNECT_SECONDS)
         return endpoint.connect(wrapped).addCallback(lambda tls: tls.wrappedProtocol)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -43,6 +45,7 @@ EXIT_START = 1
 """It was configured, and still could not begin to serve: a port in use, a store that does not answer."""
 
 MakeService = Callable[[Any, Path], Service]
+ReadConfig = Callable[[Path], ServerConfig | HostConfig]
 
 
 def make_server(reactor: Any, path: Path) -> Service:
@@ -64,10 +67,11 @@ def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
     from twisted.internet import reactor
 
     app = Application(name)
+    path = config_path(None, where)
     try:
-        service = make(reactor, config_path(None, where))
-    except (ConfigProblem, IdentityError, StoreUnavailable) as problem:
-        raise SystemExit(f"{name}: {problem}") from None
+        service = make(reactor, path)
+    except (ConfigProblem, IdentityError) as problem:
+        raise SystemExit(_explained(name, problem, path, where)) from None
     service.setServiceParent(app)
     _watch_start(reactor, service, name, [])
     return app
@@ -79,60 +83,87 @@ def config_path(option: str | None, where: tuple[str, str]) -> Path:
     return Path(option or os.environ.get(variable) or default)
 
 
+def _explained(name: str, problem: Exception, path: Path, where: tuple[str, str]) -> str:
+    """A problem with the configuration or the certificates, and what to do when there is no configuration."""
+    text = "\n".join(f"{name}: {line}" for line in str(problem).splitlines())
+    if not path.exists():
+        text += (
+            f"\n{name}: name the file with --config or in {where[0]}; '{name} --print-config' writes one to begin with"
+        )
+    return text
+
+
 def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -> None:
-    """Stop the reactor when the service cannot start, and say why."""
+    """Stop the reactor when the service cannot start, and say why. SIGHUP changes nothing from then on."""
+    log = Logger("compass")
 
     def started() -> None:
         outcome: Deferred[None] = service.started  # type: ignore[attr-defined]
         outcome.addErrback(broken)
 
     def broken(failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, CannotListenError):
-            where = show_endpoint(error.interface, error.port) if isinstance(error.port, int) else error.port
-            failed.append(f"cannot listen on {where}: {error.socketError}")
+        if failure.check(CannotListenError, StoreUnavailable):
+            failed.append(_why(failure))
+            log.critical("{name} could not start: {why}", name=name, why=failed[0])
         else:
-            failed.append(failure.getErrorMessage() or repr(failure.value))
-        Logger("compass").critical("{name} could not start: {why}", name=name, why=failed[0])
+            failed.append(failure.getErrorMessage())
+            log.failure("{name} could not start", failure, name=name)
         reactor.stop()
 
+    def hung_up(signal_number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(log.info, "SIGHUP changes nothing: start {name} again to read its files", name=name)
+
     reactor.callWhenRunning(reactor.callLater, 0, started)
+    reactor.callWhenRunning(signal.signal, signal.SIGHUP, hung_up)
 
 
-def _run(name: str, make: MakeService, path: Path, verbose: bool) -> NoReturn:
-    level = LogLevel.debug if verbose else LogLevel.info
-    shown: Any = LogLevelFilterPredicate(defaultLogLevel=level)
+def _why(failure: Failure) -> str:
+    error = failure.value
+    if not isinstance(error, CannotListenError):
+        return failure.getErrorMessage()
+    where = show_endpoint(error.interface, error.port) if isinstance(error.port, int) else os.fsdecode(error.port)
+    reason = getattr(error.socketError, "strerror", None) or error.socketError
+    return f"cannot listen on {where}: {reason}"
+
+
+def _begin_log(verbose: bool) -> None:
+    """To standard error: what an operator wants to know, or everything."""
+    shown: Any = LogLevelFilterPredicate(defaultLogLevel=LogLevel.debug if verbose else LogLevel.info)
+    if not verbose:
+        # Twisted tells of each factory and port.
+        shown.setLogLevelForNamespace("log_legacy", LogLevel.warn)
     written: Any = textFileLogObserver(sys.stderr)
     observer: Any = FilteringLogObserver(written, [shown])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def _run(name: str, make: MakeService, path: Path, where: tuple[str, str], verbose: bool) -> NoReturn:
+    _begin_log(verbose)
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
     try:
         service = make(reactor, path)
     except (ConfigProblem, IdentityError) as problem:
-        click.echo(f"{name}: {problem}", err=True)
+        click.echo(_explained(name, problem, path, where), err=True)
         sys.exit(EXIT_CONFIG)
-    except StoreUnavailable as problem:
-        click.echo(f"{name}: {problem}", err=True)
-        sys.exit(EXIT_START)
     failed: list[str] = []
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     _watch_start(reactor, service, name, failed)
     reactor.run()
-    if failed:
-        click.echo(f"{name}: {failed[0]}", err=True)
     sys.exit(EXIT_START if failed else 0)
 
 
-def _check(name: str, read: Callable[[Path], ServerConfig | HostConfig], path: Path) -> NoReturn:
-    from compass.assembly.parts import identity_of
+def _check(name: str, role: str, read: ReadConfig, path: Path, where: tuple[str, str]) -> NoReturn:
+    from compass.assembly.parts import identity_of, own_name
 
     try:
-        identity = identity_of(read(path).tls)
+        tls = read(path).tls
+        identity = identity_of(tls)
+        own_name(identity, tls, role)
     except (ConfigProblem, IdentityError) as problem:
-        click.echo(f"{name}: {problem}", err=True)
+        click.echo(_explained(name, problem, path, where), err=True)
         sys.exit(EXIT_CONFIG)
     for warning in identity.warnings:
         click.echo(f"{name}: warning: {warning}", err=True)
@@ -171,9 +202,9 @@ def server(config: str | None, check: bool, print_config: bool, verbose: bool) -
     if print_config:
         click.echo(example(ServerConfig))
     elif check:
-        _check("opengnssd", read_server_config, path)
+        _check("opengnssd", "server", read_server_config, path, SERVER_CONFIG)
     else:
-        _run("opengnssd", make_server, path, verbose)
+        _run("opengnssd", make_server, path, SERVER_CONFIG, verbose)
 
 
 @click.command(
@@ -195,6 +226,6 @@ def host(config: str | None, check: bool, print_config: bool, verbose: bool) -> 
     if print_config:
         click.echo(example(HostConfig))
     elif check:
-        _check("opengnscd", read_host_config, path)
+        _check("opengnscd", "host", read_host_config, path, HOST_CONFIG)
     else:
-        _run("opengnscd", make_host, path, verbose)
+        _run("opengnscd", make_host, path, HOST_CONFIG, verbose)

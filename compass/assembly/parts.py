@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +11,19 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from compass.assembly.config import TlsSettings
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 from compass.model.names import NameProblem, parse_host_name
+
+NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+"""What a machine without IPv6 says to a socket, or to an address of it."""
+
+_log = Logger("compass.assembly")
 
 
 def identity_of(settings: TlsSettings) -> Identity:
@@ -76,8 +85,34 @@ class DatabaseThread:
         return deferToThreadPool(self._reactor, self._pool, work, *args)
 
 
-def listen(reactor: Any, address: str, port: int, factory: Any) -> Deferred[Any]:
-    """Listen for TCP."""
+async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
+    """Listen for TCP; `::` is every IPv4 address on a machine without IPv6. Raises CannotListenError."""
     endpoint = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
-    listening: Deferred[Any] = endpoint(reactor, port, interface=address).listen(factory)
-    return listening
+    try:
+        return await endpoint(reactor, port, interface=address).listen(factory)
+    except CannotListenError as error:
+        if address != "::" or getattr(error.socketError, "errno", None) not in NO_IPV6:
+            raise
+        _log.info("there is no IPv6 on this machine: 0.0.0.0 takes the place of [::]")
+        return await TCP4ServerEndpoint(reactor, port, interface="0.0.0.0").listen(factory)
+
+
+def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
+    """Listen on a Unix socket. A killed daemon's is replaced, a living one's is not. Raises CannotListenError.
+
+    Whether somebody listens is asked of the socket itself: a lock with a process id would mistake another process
+    that got the same id, as is usual in containers, for the daemon.
+    """
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except ConnectionRefusedError:
+            if path.is_socket():
+                path.unlink()
+        except OSError:
+            # Nothing is there, or it cannot be used: listening tells. A full queue is a living daemon's.
+            pass
+        else:
+            raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon listens there already"))
+    return reactor.listenUNIX(str(path), factory, mode=mode)

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from twisted.application.service import Service
 from twisted.internet import protocol
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ProcessDone
 from twisted.logger import Logger
@@ -33,8 +32,8 @@ DIAL_SECONDS = 5.0
 """To reach a host's Update listener; one that takes longer is tried again later."""
 ALERT_COMMAND_SECONDS = 30.0
 """An alert command that runs longer is ended, so that the next alert gets out."""
-STOP_SECONDS = 5.0
-"""For sessions to take their leave when the daemon stops."""
+COMPLAINT_OCTETS_MAX = 1_000
+"""Kept of what an alert command writes to standard error: its last words, for the log."""
 
 
 class ServerService(Service):
@@ -43,26 +42,26 @@ class ServerService(Service):
     log = Logger()
 
     def __init__(self, reactor: Any, config: ServerConfig) -> None:
-        """Reads certificates and opens the store: raises IdentityError or StoreProblem before anything is served."""
+        """Reads the certificates: raises IdentityError before anything is opened or served."""
         self._reactor = reactor
         self._config = config
         self._identity = identity_of(config.tls)
         for warning in self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
-        name = own_name(self._identity, config.tls, "server")
-        self._store = Store.open(config.server.store)
+        self._name = own_name(self._identity, config.tls, "server")
         self._database = DatabaseThread(reactor)
+        self._store: Store | None = None
+        self._server: NameServer | None = None
         self._ports: list[Any] = []
-        self._server = NameServer(config.server.name or name, SOFTWARE, self._parts())
 
-    def _parts(self) -> Parts:
+    def _parts(self, store: Store) -> Parts:
         settings = self._config.server
         command = settings.alert_command
         return Parts(
             clock=self._reactor,
             now=time.time,
             token=lambda: secrets.token_urlsafe(32),
-            storage=self._store,
+            storage=store,
             in_database=self._database.run,
             peer_of=peers(rules_of(self._config.tls)),
             probe=Prober(self._reactor, SOFTWARE).probe,
@@ -73,17 +72,25 @@ class ServerService(Service):
         )
 
     def startService(self) -> None:
-        """Listen and load. A port in use or a store that fails ends the program with a message."""
+        """Open the store, listen, load; `started` fails with StoreUnavailable or CannotListenError.
+
+        The store is opened here and not before: twistd forks in between.
+        """
         super().startService()
         self._database.start()
         self.started = Deferred.fromCoroutine(self._start())
+        self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     async def _start(self) -> None:
-        factory = secured(accepting(self._identity), self._server, client=False)
+        self._store = store = await self._database.run(Store.open, self._config.server.store)
+        if store.backup is not None:
+            self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
+        self._server = server = NameServer(self._config.server.name or self._name, SOFTWARE, self._parts(store))
+        factory = secured(accepting(self._identity), server, client=False)
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
-        await self._server.start()
+        await server.start()
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
@@ -91,14 +98,18 @@ class ServerService(Service):
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
         super().stopService()
-        self._server.stop()
-        closed = gatherResults([maybeDeferred(port.stopListening) for port in self._ports], consumeErrors=True)
+        self.started.cancel()
+        if self._server is not None:
+            self._server.stop()
+        closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
             self._database.stop()
-            self._store.close()
+            if self._store is not None:
+                self._store.close()
+            self.log.info("opengnssd has stopped")
 
-        return closed.addBoth(finish)
+        return gatherResults(closing, consumeErrors=True).addBoth(finish)
 
 
 def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
@@ -112,32 +123,37 @@ def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Call
     return connect
 
 
-def command_runner(reactor: Any, command: tuple[str, ...]) -> RunCommand:
-    """Runs the alert command with the news on its standard input."""
+def command_runner(reactor: Any, command: tuple[str, ...], limit_seconds: float = ALERT_COMMAND_SECONDS) -> RunCommand:
+    """Runs the alert command with the news on its standard input; it is killed when it takes too long."""
 
     def run(news: bytes) -> Deferred[None]:
         process = _Command(news)
         transport = reactor.spawnProcess(process, command[0], command, env=None)
-        ended: Deferred[None] = process.ended
 
         def kill() -> None:
+            process.complaint = f"it was ended after {limit_seconds:g} s".encode()
             transport.signalProcess("KILL")
 
-        timer = reactor.callLater(ALERT_COMMAND_SECONDS, kill)
+        timer = reactor.callLater(limit_seconds, kill)
 
         def over(result: Any) -> Any:
             if timer.active():
                 timer.cancel()
             return result
 
-        return ended.addBoth(over)
+        return process.over.addBoth(over)
 
     return run
 
 
+class CommandFailed(Exception):
+    """How a command ended, and its last words."""
+
+
 class _Command(protocol.ProcessProtocol):
     def __init__(self, news: bytes) -> None:
-        self.ended: Deferred[None] = Deferred()
+        self.over: Deferred[None] = Deferred()
+        self.complaint = b""
         self._news = news
 
     def connectionMade(self) -> None:
@@ -145,13 +161,15 @@ class _Command(protocol.ProcessProtocol):
         transport.write(self._news)
         transport.closeStdin()
 
-    def processEnded(self, reason: Failure) -> None:
+    def errReceived(self, data: bytes) -> None:
+        self.complaint = (self.complaint + data)[-COMPLAINT_OCTETS_MAX:]
+
+    def processExited(self, reason: Failure) -> None:  # noqa: N802
+        # Not when its pipes are closed, too: something that it left running may hold them for ever.
         if reason.check(ProcessDone):
-            self.ended.callback(None)
+            self.over.callback(None)
         else:
-            self.ended.errback(reason)
-
-
-def describe(config: ServerConfig) -> str:
-    """The effective configuration as JSON, for the log and --check."""
-    return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
+            words = self.complaint.decode("utf-8", "replace").strip()
+            self.over.errback(CommandFailed(f"{reason.getErrorMessage()} {words}".strip()))
+        transport: Any = self.transport
+        transport.loseConnection()

@@ -36,7 +36,7 @@ from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
 
 SOFTWARE = "opengnscd"
-REFRESH_SECONDS = 300.0
+REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
 """How often the host asks whether all is as held; what a push could not tell is seen after so long."""
 
 
@@ -58,7 +58,7 @@ class HostDaemon:
         peer_of: PeerOf,
         update_port: int = 0,
         mode: Mode = "keep",
-        refresh_seconds: float = REFRESH_SECONDS,
+        refresh_seconds: float | None = None,
         software: str = SOFTWARE,
     ) -> None:
         self._clock = clock
@@ -73,7 +73,7 @@ class HostDaemon:
         self._following = Following(
             clock,
             self._replica,
-            refresh_seconds,
+            REFRESH_SECONDS[mode] if refresh_seconds is None else refresh_seconds,
             (default_address if update_port else "", update_port),
             self._changed,
             self._replaced,

@@ -214,7 +214,7 @@ class Following:
             answered.callback(None)
 
     def _refreshed(self) -> None:
-        """Now and then ask whether all is as held: that also finds a session whose other end is gone silently."""
+        """Now and then ask whether all is as held, should a push have got lost on a way that nobody foresaw."""
         self._refresh = self._clock.callLater(self._refresh_seconds, self._refreshed)
         if self.upstream.expected():
             self._watch()

@@ -85,7 +85,8 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     An early one, whose registration is still under way, is kept: that registration then finds its instance over.
     """
     service = existing_service(draft, request.service)
-    check_credential(draft, service, request.credential, "deregister")
+    if not _saw_it_die(draft, service, request):
+        check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
     if not 1 <= request.epoch <= EPOCH_MAX:
         refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
@@ -101,6 +102,17 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     else:
         draft.close_alerts(row)
     return Deregistered(draft.revision, "offline")
+
+
+def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
+    """Whether the very host that registered this instance tells of its death.
+
+    It is believed even when the credential has been revoked or has expired meanwhile: the dead must not stay.
+    """
+    if not request.died or draft.asker.role != "host":
+        return False
+    old = draft.catalogue.listener(service, parse_address(request.address), parse_port(request.port))
+    return old is not None and old.host == draft.asker.name and old.epoch == request.epoch
 
 
 def decide_drain(draft: Draft, request: Drain) -> Reported:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from compass.model.catalogue import Catalogue
 from compass.model.rows import Alert, Change
@@ -38,7 +37,6 @@ class Alerts:
         alert = change.row
         if not isinstance(alert, Alert):
             return
-        event = "resolved" if change.removed else "opened"
         if change.removed:
             self.log.info("alert over: {text}", text=alert.text)
         else:
@@ -46,26 +44,24 @@ class Alerts:
         if self._run_command is None:
             return
         if len(self._news) >= NEWS_MAX:
-            self.log.error("alert command is {n} alerts behind; this one is only here", n=NEWS_MAX)
+            self.log.error("the alert command is {n} alerts behind; this one is only here", n=NEWS_MAX)
             return
         news = {
-            "event": event,
+            "event": "resolved" if change.removed else "opened",
             "time": change.time,
             "revision": change.revision,
             **msgspec.to_builtins(alert),
         }
         self._news.append(msgspec.json.encode(news))
-        self._next()
+        if not self._running:
+            self._running = True
+            Deferred.fromCoroutine(self._run(self._run_command))
 
-    def _next(self) -> None:
-        if self._running or not self._news or self._run_command is None:
-            return
-        self._running = True
-        self._run_command(self._news.popleft()).addErrback(self._failed).addBoth(self._finished)
-
-    def _failed(self, failure: Failure) -> None:
-        self.log.error("alert command failed: {why}", why=failure.getErrorMessage())
-
-    def _finished(self, _: object) -> None:
+    async def _run(self, run_command: RunCommand) -> None:
+        while self._news:
+            news = self._news.popleft()
+            try:
+                await run_command(news)
+            except Exception as error:
+                self.log.error("the alert command failed: {why}", why=error)
         self._running = False
-        self._next()

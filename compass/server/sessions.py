@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
@@ -96,9 +97,15 @@ class Session(TwistedProtocol):
         self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # Twisted only ever sets it.
+        self.connected = 0
         self._stop_timer()
         if self._connection is not None:
             self._connection.goodbye("lost")
+        elif not reason.check(ConnectionDone, ConnectionLost, ConnectionAborted):
+            where = f"host {self.dialled!r}" if self.dialled else "a peer"
+            origin = _origin(self._stream().getPeer())
+            self.log.warn("no session with {where} at {origin}: {why}", where=where, origin=origin, why=_words(reason))
         self._desk.closed(self)
 
     def pauseProducing(self) -> None:
@@ -264,6 +271,8 @@ class Session(TwistedProtocol):
     def _close(self, connection: ServerConnection) -> None:
         self._stop_timer()
         self._write_out(connection)
+        # A stream waits for its producer before it closes, and there is nothing more to come from us.
+        self._stream().unregisterProducer()
         self._stream().loseConnection()
         # A peer that does not read would keep the transport open for ever.
         self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._abort, "it does not read")
@@ -274,6 +283,14 @@ class Session(TwistedProtocol):
 
     def _stream(self) -> Stream:
         return cast(Stream, self.transport)
+
+
+def _words(failure: Failure) -> str:
+    """What went wrong, for people; OpenSSL's errors are lists of triples, of which the last part is in words."""
+    match getattr(failure.value, "args", ()):
+        case (list() as parts,):
+            return "; ".join(str(part[-1]) for part in parts)
+    return failure.getErrorMessage()
 
 
 def _origin(address: object) -> str:

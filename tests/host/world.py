@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from compass.host.daemon import HostDaemon
-from compass.host.processes import CannotWatch, NoSuchProcess
+from compass.host.processes import CannotWatch, NoSuchProcess, start_of
 from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import Apply, IssueCredential
@@ -66,6 +66,9 @@ class End:
     def registerProducer(self, producer: object, streaming: bool) -> None:
         pass
 
+    def unregisterProducer(self) -> None:
+        pass
+
 
 def link(clock: Clock, client: Any, server: Any, names: tuple[tuple[str, str], tuple[str, str]]) -> tuple[End, End]:
     """Connect two protocols; `names`: role and name of the client's and of the server's certificate."""
@@ -108,7 +111,7 @@ class Processes:
         self.scarce = False
 
     def start_of(self, pid: int) -> str:
-        return f"start of {pid}"
+        return start_of(pid)
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         if pid in self.dead:

@@ -97,6 +97,18 @@ def test_the_same_instance_may_change_its_weight_without_a_change_of_state() -> 
     assert world.listener("a.store") == msgspec.structs.replace(before, weight=9)
 
 
+def test_a_death_is_believed_from_the_host_that_registered_although_the_credential_is_gone() -> None:
+    """P9: nobody stays registered because a credential was revoked before the process died."""
+    world = store()
+    world.get(Registered, msgspec.structs.replace(REGISTER, credential=world.token("a.store")), HOST)
+    died = msgspec.structs.replace(at_epoch(DEREGISTER, SAME), credential="revoked", died=True)
+    other = msgspec.structs.replace(HOST, name="mallory")
+    assert world.code(died, other) == "bad-credential"
+    assert world.code(msgspec.structs.replace(died, died=False), HOST) == "bad-credential"
+    assert world.code(msgspec.structs.replace(died, epoch=NEWER), HOST) == "bad-credential"
+    assert world.get(Deregistered, died, HOST).state == "offline"
+
+
 def test_an_administrator_need_not_know_epochs() -> None:
     """Epoch 0 is the next one, also after a removal; from a host it is none."""
     world = store()

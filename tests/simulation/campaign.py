@@ -48,8 +48,8 @@ class Campaign:
         self.promised: list[tuple[str, Outcome]] = []
         """What was answered as committed: operation and outcome."""
         self._last_pid = 0
-        self._ports: dict[str, int] = {}
-        self._store_away = False
+        self._listening: dict[tuple[str, int], int] = {}
+        """Which process listens on a port of a host: never two."""
 
     def run(self, steps: int) -> None:
         """Start everything and let `steps` things happen."""
@@ -97,8 +97,9 @@ class Campaign:
         self._last_pid += 1
         pid = self._last_pid
         port = self.random.randrange(8000, 8004)
-        if any(key[0] == name and key[3] == port for key in self.instances.values()):
+        if (name, port) in self._listening:
             return
+        self._listening[name, port] = pid
         host = self.world.hosts[name]
         host.processes.start(pid)
         asked = host.daemon.register(LocalRegister(service, port, self.tokens[service], pid=pid))
@@ -112,13 +113,16 @@ class Campaign:
             host = self.world.hosts[name]
             asked = host.daemon.deregister(LocalDeregister(service, port, self.tokens[service], address))
             self._promise("deregister", asked)
+            host.processes.kill(pid)
+            del self._listening[name, port]
 
     def kill_process(self) -> None:
         """A process is killed."""
         if self.instances:
             pid = self.random.choice(sorted(self.instances))
-            name = self.instances.pop(pid)[0]
+            name, _, _, port = self.instances.pop(pid)
             self.world.hosts[name].processes.kill(pid)
+            del self._listening[name, port]
 
     def report(self) -> None:
         """A user of a listener finds it dead, or believes so."""

@@ -235,7 +235,7 @@ def refused() -> list[Plain]:
     at_client(
         "refusal with a code of a later version",
         frame(_pack({"type": "refusal", "code": "later", "message": "m"}), 1),
-        "malformed",
+        "later",
         "alive",
         welcome,
         asked=1,

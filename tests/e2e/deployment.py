@@ -1,0 +1,374 @@
+"""A deployment on this machine: certificates, one server daemon on SQLite, client daemons, and the two commands.
+
+Every host has a loopback address of its own, and so has the server. The second and third number of these addresses
+come from the number of this process, so that free ports found on them stay free: outgoing connections on the
+loopback leave from 127.0.0.1, and other test runs use other addresses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click.testing
+
+from compass.admin.authority import Credentials, Role, issue, write_credentials
+from compass.admin.cli import cli as admin_cli
+from compass.admin.desk import Desk
+from compass.client.api import ApiProblem, HostApi, Place
+from compass.client.link import IdentityFiles, Link, LinkProblem, Server
+from compass.host.cache import unpacked
+from compass.model.local import HostStatus, LocalRegister, LocalReport, Outcome
+from compass.model.replies import CredentialIssued, HostLag, Lags, LogEntries, Reply, Rows, ServerStatus, UpdateEntry
+from compass.model.requests import Fetch, IssueCredential, Lag, ReadLog, Request, Status
+from compass.model.rows import Listener
+from tests.e2e.processes import PATIENCE_SECONDS, Program, environment, eventually, python
+from tests.e2e.relay import Relay
+from tests.e2e.watching import Dependant
+
+ANSWER_SECONDS = 5.0
+
+WORLD = """
+[category.web]
+depends_on = ["openuso", "openuss"]
+services = ["portal", "forum"]
+
+[category.openuso]
+services = ["account"]
+
+[category.openuss]
+services = ["chinaserver", "northeast", "northwest"]
+backup = "emergency.rescue"
+probe = "http:/health"
+probe_timeout_seconds = 0.3
+recovery_seconds = 0.2
+
+[category.rescue]
+services = ["emergency"]
+"""
+"""The example's own world, with a probe that is quicker to judge and to come back."""
+
+HTTP_SERVICE = """
+import http.server, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Answer).serve_forever()
+"""
+
+T = TypeVar("T")
+_numbers = count(1)
+_ports: set[tuple[str, int]] = set()
+
+
+def new_address() -> str:
+    """A loopback address that nobody else uses."""
+    number, pid = next(_numbers), os.getpid()
+    return f"127.{64 + (pid >> 8) % 64}.{pid % 256}.{1 + number % 254}"
+
+
+def free_port(address: str) -> int:
+    """A port that nobody listens on there, and that is given out once."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            place: tuple[str, int] = probe.getsockname()
+        if place not in _ports:
+            _ports.add(place)
+            return place[1]
+
+
+class Host:
+    """One client daemon."""
+
+    def __init__(self, name: str, address: str, directory: Path, config: str) -> None:
+        self.name = name
+        self.address = address
+        self.directory = directory
+        self.port = free_port(address)
+        self.socket = directory / "api.sock"
+        self.api = HostApi(Place(path=str(self.socket)), ANSWER_SECONDS)
+        directory.mkdir()
+        path = directory / "opengnscd.toml"
+        listens = f'address = "{address}"\napi = "{address}:{self.port}"\nsocket = "{self.socket}"\n'
+        path.write_text(config.replace("[host]\n", f'[host]\nstate_directory = "{directory / "state"}"\n{listens}', 1))
+        command = python("compass.assembly.main:host", "--config", str(path))
+        self.daemon = Program(name, command, directory / "log")
+
+    @property
+    def url(self) -> str:
+        """The HTTP API's address, for --api."""
+        return f"http://{self.address}:{self.port}"
+
+    def status(self) -> HostStatus | None:
+        """How it is, or None while it does not answer."""
+        assert self.daemon.runs, f"{self.name} has ended:\n{self.daemon.shown_log()}"
+        try:
+            return self.api.status()
+        except ApiProblem:
+            return None
+
+    def answers(self) -> None:
+        """Wait until its API does."""
+        eventually(self.status, f"{self.name} answers")
+
+    def in_session(self) -> None:
+        """Wait until it is in session with a server, and in step with it."""
+
+        def there() -> bool:
+            status = self.status()
+            return status is not None and status.session == "open" and status.loaded and not status.problem
+
+        eventually(there, f"{self.name} is in session")
+
+    def saved(self) -> None:
+        """Wait until its disk has all that it holds: it writes a fraction of a second after a change."""
+
+        def written() -> bool:
+            status = self.status()
+            try:
+                cached = unpacked((self.directory / "state" / "catalogue.msgpack").read_bytes())
+            except FileNotFoundError:
+                return False
+            held = status is not None and cached.held.revision == status.revision
+            return held and status is not None and set(status.services) <= set(cached.wanted)
+
+        eventually(written, f"{self.name} has its view on disk")
+
+    def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the daemon by that signal and start it again, until it answers."""
+        self.daemon.kill() if number == signal.SIGKILL else self.daemon.stop()
+        self.daemon.start()
+        self.answers()
+
+    def resolved(self, name: str) -> tuple[str, list[int]]:
+        """Where the listeners are from (`service`, `backup`, …) and their ports in order."""
+        answer = self.api.resolve(name)
+        return answer.source, sorted(peer.port for peer in answer.listeners)
+
+
+class Deployment:
+    """The whole; a context manager that ends whatever was started."""
+
+    def __init__(self, directory: Path, authority: Credentials, alert_command: list[str] | None = None) -> None:
+        self.directory = directory
+        self.address = new_address()
+        self.port = free_port(self.address)
+        self.hosts: dict[str, Host] = {}
+        self.programs: list[Program] = []
+        self.store = f"sqlite:///{directory / 'store.sqlite'}"
+        self._authority = authority
+        self._tokens: dict[str, str] = {}
+        self._relays: list[Relay] = []
+        (directory / "authority.crt").write_bytes(authority.certificate_pem)
+        self.certify("server", "gns1.example.net", self.address)
+        self.admin = self.certify("admin", "alice")
+        config = directory / "opengnssd.toml"
+        alerts = f"alert_command = {alert_command!r}\n" if alert_command else ""
+        config.write_text(
+            f'[server]\nstore = "{self.store}"\nlisten = ["{self.address}:{self.port}"]\n{alerts}'
+            + self._tls("gns1.example.net")
+        )
+        command = python("compass.assembly.main:server", "--config", str(config))
+        self.server = Program("opengnssd", command, directory / "opengnssd.log")
+        self.programs.append(self.server)
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in reversed(self.programs):
+            program.clear_away()
+        for relay in self._relays:
+            relay.close()
+
+    # Building it --------------------------------------------------------------------------------------------
+
+    def start(self, topology: str = WORLD) -> None:
+        """Start the server and apply the topology."""
+        self.server.start()
+        self.serves()
+        if topology:
+            self.apply(topology)
+
+    def apply(self, topology: str, *options: str) -> None:
+        """`opengnsadmin apply`."""
+        path = self.directory / "topology.toml"
+        path.write_text(topology)
+        self.opengnsadmin("apply", str(path), "--yes", *options)
+
+    def certify(self, role: Role, name: str, *more: str, authority: Credentials | None = None) -> IdentityFiles:
+        """A certificate of this deployment's authority, or of another one that nobody here trusts."""
+        files = write_credentials(
+            self.directory, name, issue(authority or self._authority, role, name, more, datetime.now(UTC))
+        )
+        return IdentityFiles(files.certificate, files.key, self.directory / "authority.crt")
+
+    def relay(self) -> Relay:
+        """A counting way to the server."""
+        relay = Relay(self.address, (self.address, self.port))
+        self._relays.append(relay)
+        return relay
+
+    def add_host(
+        self,
+        name: str,
+        *,
+        port: int = 0,
+        short: bool = False,
+        refresh_seconds: float = 300.0,
+    ) -> Host:
+        """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
+        full_name = f"{name}.example.net"
+        address = new_address()
+        self.certify("host", full_name)
+        config = f'[host]\nservers = ["{self.address}:{port or self.port}"]\nrefresh_seconds = {refresh_seconds}\n'
+        if short:
+            config += f'session = "short"\nupdate = "{address}:{free_port(address)}"\n'
+        host = Host(full_name, address, self.directory / name, config + self._tls(full_name))
+        self.hosts[name] = host
+        self.programs.append(host.daemon)
+        host.daemon.start()
+        return host
+
+    def add_hosts(self, *names: str) -> list[Host]:
+        """Several at once, waited for."""
+        hosts = [self.add_host(name) for name in names]
+        for host in hosts:
+            host.in_session()
+        return hosts
+
+    def _tls(self, name: str) -> str:
+        at = self.directory
+        return f'[tls]\ncertificate = "{at / name}.crt"\nkey = "{at / name}.key"\nauthority = "{at}/authority.crt"\n'
+
+    # Asking it ----------------------------------------------------------------------------------------------
+
+    def serves(self) -> None:
+        """Wait until the server answers."""
+
+        def there() -> bool:
+            assert self.server.runs, f"opengnssd has ended:\n{self.server.shown_log()}"
+            with contextlib.suppress(LinkProblem):
+                return bool(self.ask(Status(), ServerStatus))
+            return False
+
+        eventually(there, "opengnssd serves")
+
+    def link(self, identity: IdentityFiles | None = None) -> Link:
+        """A session with the server, as the administrator or as somebody else."""
+        return Link.connect([Server(self.address, self.port)], identity or self.admin, ANSWER_SECONDS)
+
+    def ask(self, request: Request, expected: type[T], identity: IdentityFiles | None = None) -> T:
+        """One question in a session of its own."""
+        with self.link(identity) as link:
+            reply: Reply = link.ask(request)
+        assert isinstance(reply, expected), reply
+        return reply
+
+    @property
+    def revision(self) -> int:
+        """Of the catalogue."""
+        return self.ask(Status(), ServerStatus).revision
+
+    def listeners(self, within: str = "") -> dict[tuple[str, int], Listener]:
+        """All rows of listeners by service and port, offline ones included."""
+        rows = self.ask(Fetch("listener", within=within), Rows).rows
+        return {(row.service, row.port): row for row in rows if isinstance(row, Listener)}
+
+    def updates(self, after: int = 0) -> list[UpdateEntry]:
+        """The update log after a revision."""
+        entries = self.ask(ReadLog("updates", after, 10_000), LogEntries).entries
+        return [entry for entry in entries if isinstance(entry, UpdateEntry)]
+
+    def lags(self) -> dict[str, HostLag]:
+        """Which host holds which revision."""
+        return {lag.host: lag for lag in self.ask(Lag(), Lags).hosts}
+
+    def token(self, service: str) -> str:
+        """A credential of the service."""
+        if service not in self._tokens:
+            self._tokens[service] = self.ask(IssueCredential(service), CredentialIssued).token
+        return self._tokens[service]
+
+    def register(self, host: Host, service: str, port: int = 0, *, pid: int = 0, weight: int = 1) -> Outcome:
+        """Register through a host's daemon; without a port one where nobody listens."""
+        port = port or free_port(host.address)
+        return host.api.register(LocalRegister(service, port, self.token(service), pid=pid, weight=weight))
+
+    def report(self, host: Host, outcome: Outcome, reporter: str = "portal.web") -> Outcome:
+        """Report a listener as unreachable through a host's daemon."""
+        return host.api.report(LocalReport(outcome.service, outcome.address, outcome.port, reporter=reporter))
+
+    def watch(self, host: Host, service: str = "portal.web") -> Dependant:
+        """A program on a host that is told of what the service depends on."""
+        return Dependant(host.api, service)
+
+    # Running things -----------------------------------------------------------------------------------------
+
+    def opengnsadmin(self, *arguments: str, status: int = 0, identity: IdentityFiles | None = None) -> str:
+        """What one run of the program prints; it must end with that status."""
+        who = identity or self.admin
+        options = [f"--server={self.address}:{self.port}", f"--certificate={who.certificate}", f"--key={who.key}"]
+        options.append(f"--authority={who.authority}")
+        runner = click.testing.CliRunner()
+        desk = Desk({}, self.directory, is_interactive=lambda: False)
+        result = runner.invoke(admin_cli, [*options, *arguments], obj=desk, prog_name="opengnsadmin")
+        assert result.exit_code == status, (arguments, result.output, result.exception)
+        return result.output if status else result.stdout
+
+    def opengnsc(self, host: Host, *arguments: str, more: dict[str, str] | None = None) -> Any:
+        """One run of the program as a process; its result."""
+        return subprocess.run(
+            python("compass.client.cli:main", *arguments),
+            env=environment() | {"OPENGNS_API": host.url} | (more or {}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    def run(self, host: Host, service: str, port: int = 0) -> Service:
+        """A real HTTP service under `opengnsc run`; waits until it is registered."""
+        port = port or free_port(host.address)
+        own = [sys.executable, "-c", HTTP_SERVICE, host.address, str(port)]
+        options = ["--port", str(port), "--address", host.address]
+        command = python("compass.client.cli:main", "run", service, *options, "--", *own)
+        secrets = {"OPENGNS_API": f"unix:{host.socket}", "OPENGNS_CREDENTIAL": self.token(service)}
+        log = self.directory / f"{service}-{port}.log"
+        program = Program(f"opengnsc run {service}", command, log, secrets)
+        self.programs.append(program)
+        program.start()
+
+        def registered() -> int:
+            assert program.runs, f"opengnsc run has ended:\n{program.shown_log()}"
+            status = host.status()
+            own = status.registrations if status else ()
+            return next((r.pid for r in own if r.port == port and r.state == "registered"), 0)
+
+        return Service(host, service, port, program, eventually(registered, f"{service} is registered"))
+
+
+class Service:
+    """What `opengnsc run` runs; `pid` is the service's own process."""
+
+    def __init__(self, host: Host, name: str, port: int, program: Program, pid: int) -> None:
+        self.host = host
+        self.name = name
+        self.port = port
+        self.program = program
+        self.pid = pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the service itself, not to `opengnsc`."""
+        os.kill(self.pid, number)
+
+
