@@ -90,6 +90,11 @@ class Push:
             if told:
                 self._keep(_Sent(change.revision, told, frame(encode(Notice(change)))))
 
+    def forget(self, revision: int) -> None:
+        """Begin anew at a revision: nothing before it can be replayed."""
+        self._tail.clear()
+        self._complete_after = self._revision = revision
+
     def committed(self, change: Change, catalogue: Catalogue) -> None:
         """Tell a change to whoever depends on it; `catalogue` is the one after it."""
         self._revision = change.revision

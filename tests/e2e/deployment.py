@@ -219,7 +219,14 @@ class Deployment:
         self._relays.append(relay)
         return relay
 
-    def add_host(self, name: str, *, port: int = 0, short: bool = False, refresh_seconds: float = 300.0) -> Host:
+    def add_host(
+        self,
+        name: str,
+        *,
+        port: int = 0,
+        short: bool = False,
+        refresh_seconds: float = 300.0,
+    ) -> Host:
         """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
         full_name = f"{name}.example.net"
         address = new_address()

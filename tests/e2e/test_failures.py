@@ -221,7 +221,6 @@ def test_one_caller_meets_the_dead_listener_and_the_others_never_do(deploy: Depl
     assert taken < 1
 
 
-@pytest.mark.xfail(strict=True, reason="HostnameEndpoint, used by HTTP probes, waits 0.3 s before it tells a refusal")
 def test_a_refused_connection_needs_no_patience(deploy: Deploy) -> None:
     """2.5: with the default policy of a category that is probed over HTTP, a port where nobody listens is `down` after
     two refused connections with a pause of 0.1 s between them; there is nothing to wait for.

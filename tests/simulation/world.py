@@ -227,6 +227,9 @@ class SimulatedServer:
         return answered
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        if self.process.killed:
+            # Its timers run on, because nobody can tell whose they are.
+            return Deferred()
         return self.world.network.connect(f"{host}:update", ("server", self.name), make)
 
     def _run_command(self, news: bytes) -> Deferred[None]:
