@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionRefusedError
 
 from compass.model.replies import Dependencies, LogEntries, Refusal, Registered, Rows, ServerStatus, Told, Watching
 from compass.model.requests import Fetch, Impact, Pull, Put, ReadLog, Register, Status, Watch
@@ -161,9 +162,8 @@ def test_sessions_are_bounded(world: Uss, monkeypatch: Any) -> None:
     monkeypatch.setattr(nameserver, "SESSIONS_MAX", 2)
     world.wait(world.server().started)
     first, _second = world.client(("host", "web1")), world.client(("host", "web2"))
-    with pytest.raises(Exception):  # noqa: B017
-        result = world.wait(world.network.connect("gns1", ("host", "web3"), lambda: None))
-        result.raiseException()
+    with pytest.raises(ConnectionRefusedError):
+        world.stranger(("host", "web3"))
     first.transport.loseConnection()
     world.run(0.1)
     assert world.client(("host", "web3")).opened is not None
