@@ -83,9 +83,9 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     told = problems(
         host,
         tmp_path,
-        '[host]\nserver = ["gns1"]\naddress = "web1"\napi = "192.0.2.1:80"\nsession = "keeep"\nrefresh_seconds = "5"\n'
-        'update = 4865\nsocket = "a\\u0000b"\nstate_directory = 5\n[tsl]\nkey = "k"\n[tls]\nkey = "k"\nhost = ["a", 7]\n'
-        'authority = "a"\n',
+        '[host]\nserver = ["gns1"]\naddress = "web1"\napi = "192.0.2.1:80"\nsession = "keeep"\nrefresh_seconds = "5"'
+        '\nupdate = 4865\nsocket = "a\\u0000b"\nstate_directory = 5\n[tsl]\nkey = "k"\n[tls]\nkey = "k"\n'
+        'host = ["a", 7]\nauthority = "a"\n',
     )
     expected = [
         "there is no section [tsl]; did you mean [tls]?",
@@ -108,7 +108,9 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
     """A guess that is no help is not made; a value where a section belongs is told apart."""
-    told = problems(server, tmp_path, 'server = 5\nxylophone = 1\n[tls]\nkey = "k"\ncertificate = "c"\nauthority = "a"\n')
+    told = problems(
+        server, tmp_path, 'server = 5\nxylophone = 1\n[tls]\nkey = "k"\ncertificate = "c"\nauthority = "a"\n'
+    )
     assert told == ["there is no section [xylophone]", "server is a value; it must be a section [server]"]
 
 

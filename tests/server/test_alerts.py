@@ -23,9 +23,10 @@ def logged() -> Iterator[list[str]]:
     """Level and text of what is logged meanwhile."""
     lines: list[str] = []
 
-    def note(event: Any) -> None:
+    def noted(event: Any) -> None:
         lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
 
+    note: Any = noted
     globalLogPublisher.addObserver(note)
     try:
         yield lines

@@ -27,7 +27,7 @@ class Dials:
         self._world = world
         self._connect = world.network.connect
         self.made: list[tuple[float, str]] = []
-        world.network.connect = self  # type: ignore[assignment]
+        world.network.connect = self  # type: ignore[method-assign]
 
     def __call__(self, machine: str, identity: tuple[str, str], make: Any) -> Deferred[Any]:
         if machine.endswith(":update"):
@@ -67,7 +67,8 @@ def register(world: Uss, port: int) -> None:
 
 
 def lag_of(world: Uss, name: str) -> HostLag:
-    return next(host for host in world.admin().ask(Lag()).hosts if host.host == name)
+    lag: HostLag = next(host for host in world.admin().ask(Lag()).hosts if host.host == name)
+    return lag
 
 
 def absent(world: Uss, name: str, services: tuple[str, ...] = ("portal.web",), **more: Any) -> None:
