@@ -69,6 +69,7 @@ class Push:
         self._tail: deque[_Sent] = deque()
         self._last_told: dict[str, int] = {}
         """By member category: the revision of the last notice."""
+        self._began = catalogue.revision
         self._complete_after = catalogue.revision
         """The tail has every notice after this revision."""
         self._revision = catalogue.revision
@@ -91,6 +92,12 @@ class Push:
             told = audience(catalogue, change.row)
             if told:
                 self._keep(_Sent(change.revision, told, frame(encode(Notice(change)))))
+
+    def forget(self, revision: int) -> None:
+        """Begin anew at a revision: nothing before it can be replayed."""
+        self._tail.clear()
+        self._last_told.clear()
+        self._complete_after = self._revision = self._began = revision
 
     def committed(self, change: Change, catalogue: Catalogue) -> None:
         """Tell a change to whoever depends on it; `catalogue` is the one after it."""
@@ -137,8 +144,8 @@ class Push:
         return self._sessions[host][1]
 
     def last_told(self, categories: frozenset[str]) -> int:
-        """The revision of the last notice for any of these member categories, since this server started."""
-        return max((self._last_told.get(category, 0) for category in categories), default=0)
+        """The revision of the last notice for any of these member categories; where this server began, if later."""
+        return max([self._began, *(self._last_told.get(category, 0) for category in categories)])
 
     def missed(self, categories: frozenset[str], since: int) -> list[tuple[int, bytes]] | None:
         """The notices after `since` for these member categories, or None when only a snapshot can tell."""
@@ -204,7 +211,7 @@ class Push:
             for subscriber in self._subscribers(sent.told):
                 subscriber.deliver(sent.encoded, sent.revision)
             return
-        widened = set(self._subscribers(sent.widened))
+        widened = dict.fromkeys(self._subscribers(sent.widened))
         for subscriber in widened:
             subscriber.deliver(sent.encoded_widened, sent.revision)
         for subscriber in self._subscribers(sent.told):

@@ -354,6 +354,8 @@ class Session(TwistedProtocol):
         if not self._paused:
             # The rest, for the transport to write before it closes; a peer that does not read gets no goodbye.
             self._stream().write(connection.bytes_to_send())
+        # A stream waits for its producer before it closes, and there is nothing more to come from us.
+        self._stream().unregisterProducer()
         self._stream().loseConnection()
         # A peer that does not read would keep the transport open for ever.
         self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._abort, "it does not read")
