@@ -10,14 +10,13 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet import protocol
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ProcessDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
 from compass.assembly.config import ServerConfig, parse_listen
-from compass.assembly.parts import DatabaseThread, identity_of, listen, own_name, peers, rules_of
+from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.model.names import show_endpoint
@@ -117,8 +116,8 @@ def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Call
 
     def connect(host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
         factory = secured(dialling(identity, host), protocol.Factory.forProtocol(make), client=True)
-        endpoint = HostnameEndpoint(reactor, address, port, timeout=DIAL_SECONDS)
-        return endpoint.connect(factory).addCallback(lambda wrapped: wrapped.wrappedProtocol)
+        connected: Deferred[Any] = endpoint(reactor, address, port, DIAL_SECONDS).connect(factory)
+        return connected.addCallback(lambda wrapped: wrapped.wrappedProtocol)
 
     return connect
 
