@@ -29,6 +29,8 @@ from compass.store.store import Store
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
 """To reach a host's Update listener; one that takes longer is tried again later."""
+LAST_WORDS_SECONDS = 0.5
+"""For the output of an alert command that has ended."""
 ALERT_COMMAND_SECONDS = 30.0
 """An alert command that runs longer is ended, so that the next alert gets out."""
 COMPLAINT_OCTETS_MAX = 1_000
@@ -126,7 +128,7 @@ def command_runner(reactor: Any, command: tuple[str, ...], limit_seconds: float 
     """Runs the alert command with the news on its standard input; it is killed when it takes too long."""
 
     def run(news: bytes) -> Deferred[None]:
-        process = _Command(news)
+        process = _Command(reactor, news)
         transport = reactor.spawnProcess(process, command[0], command, env=None)
 
         def kill() -> None:
@@ -150,7 +152,8 @@ class CommandFailed(Exception):
 
 
 class _Command(protocol.ProcessProtocol):
-    def __init__(self, news: bytes) -> None:
+    def __init__(self, reactor: Any, news: bytes) -> None:
+        self._reactor = reactor
         self.over: Deferred[None] = Deferred()
         self.complaint = b""
         self._news = news
@@ -164,7 +167,12 @@ class _Command(protocol.ProcessProtocol):
         self.complaint = (self.complaint + data)[-COMPLAINT_OCTETS_MAX:]
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
-        # Not when its pipes are closed, too: something that it left running may hold them for ever.
+        # Its last words may still be in the pipe; something that it left running may hold the pipe for ever.
+        self._reactor.callLater(LAST_WORDS_SECONDS, self.processEnded, reason)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self.over.called:
+            return
         if reason.check(ProcessDone):
             self.over.callback(None)
         else:
