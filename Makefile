@@ -10,7 +10,7 @@ CHECKED := $(wildcard compass tests examples)
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench clean storm
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -28,6 +28,9 @@ check: $(READY)  ## ruff and mypy --strict, without running anything
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict $(CHECKED)
+
+storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
+	@$(BIN)/python -m tests.storm $(ARGS)
 
 bench: $(READY)  ## run the benchmarks
 	@if [ -d bench ]; then exec $(BIN)/python -m bench $(ARGS); fi; \
