@@ -56,6 +56,7 @@ class Session(Protocol):
         self._frame_max = limits.FRAME_MAX_FROM_HOST
         self._timer: Timer | None = None
         self._cut: Timer | None = None
+        self._gone = False
         self._end = Ended("")
 
     @property
@@ -111,6 +112,7 @@ class Session(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The end, whoever wanted it."""
+        self._gone = True
         for call in (self._timer, self._cut):
             if call is not None and call.active():
                 call.cancel()
@@ -177,6 +179,8 @@ class Session(Protocol):
             self._happened(self._connection.expire(self._clock.seconds()))
 
     def _abort(self) -> None:
+        if self._gone:
+            return
         if self.transport is not None:
             self._stream().abortConnection()
 
