@@ -15,12 +15,14 @@ from twisted.application.service import Application, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
+    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    formatEventAsClassicLogText,
     globalLogBeginner,
-    textFileLogObserver,
 )
 from twisted.python.failure import Failure
 
@@ -36,6 +38,7 @@ from compass.assembly.config import (
 from compass.assembly.tls import IdentityError
 from compass.model.names import show_endpoint
 from compass.model.storage import StoreUnavailable
+from compass.model.text import storable
 
 SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
 HOST_CONFIG = ("OPENGNSCD_CONFIG", "/etc/opengns/opengnscd.toml")
@@ -132,9 +135,22 @@ def _begin_log(verbose: bool) -> None:
     if not verbose:
         # Twisted tells of each factory and port.
         shown.setLogLevelForNamespace("log_legacy", LogLevel.warn)
-    written: Any = textFileLogObserver(sys.stderr)
+    written: Any = FileLogObserver(sys.stderr, _logged)
     observer: Any = FilteringLogObserver(written, [shown])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def _logged(event: LogEvent) -> str | None:
+    """An event as text; what others sent is quoted in it, and must not command the terminal that shows the log.
+
+    Twisted indents the lines after the first, so nobody can make a line of his own either.
+    """
+    text = formatEventAsClassicLogText(event)
+    return None if text is None else "".join(map(_spelled, text))
+
+
+def _spelled(character: str) -> str:
+    return character if character in "\n\t" else storable(character, len("\\u0000"))
 
 
 def _run(name: str, make: MakeService, path: Path, where: tuple[str, str], verbose: bool) -> NoReturn:
