@@ -71,7 +71,7 @@ class NameServer(Factory):
         self.name = name
         self.software = software
         self._parts = parts
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, None] = {}
         self._loaded: Loaded | None = None
         self._commits: Commits | None = None
         self._trim: Timer | None = None
@@ -155,11 +155,11 @@ class NameServer(Factory):
 
     def opened(self, session: Session) -> None:
         """Count it."""
-        self._sessions.add(session)
+        self._sessions[session] = None
 
     def closed(self, session: Session) -> None:
         """Forget it, and see whether its host must be dialled."""
-        self._sessions.discard(session)
+        self._sessions.pop(session, None)
         if session.host and self._push.session_of(session.host) is session:
             self._push.unsubscribe(session)
             self._dialler.ended(session.host)

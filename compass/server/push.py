@@ -199,7 +199,7 @@ class Push:
             for subscriber in self._subscribers(sent.told):
                 subscriber.deliver(sent.encoded, sent.revision)
             return
-        widened = set(self._subscribers(sent.widened))
+        widened = dict.fromkeys(self._subscribers(sent.widened))
         for subscriber in widened:
             subscriber.deliver(sent.encoded_widened, sent.revision)
         for subscriber in self._subscribers(sent.told):

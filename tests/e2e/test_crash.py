@@ -8,18 +8,21 @@ from collections import Counter
 
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
 from compass.model.catalogue import catalogue_of
+from compass.model.local import LocalEvent
 from compass.model.replies import Registered, Rows
 from compass.model.requests import Fetch, Register
 from compass.model.rows import Listener, key_of
 from compass.store.store import Store
 from tests.e2e.conftest import Deploy
-from tests.e2e.deployment import ANSWER_SECONDS, Deployment
-from tests.e2e.processes import PATIENCE_SECONDS
+from tests.e2e.deployment import ANSWER_SECONDS, Deployment, Host
+from tests.e2e.processes import PATIENCE_SECONDS, eventually
 
 CLIENTS = 20
 REGISTRATIONS = 1000
 KILLED_AT = (250, 600)
 """Answers after which the server is killed."""
+WHOLE_SECONDS = 4 * PATIENCE_SECONDS
+"""For all of it, two restarts included."""
 SERVICE = "northeast.openuss"
 PORTS = range(20_000, 20_000 + REGISTRATIONS // CLIENTS)
 
@@ -38,7 +41,7 @@ class Client:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + WHOLE_SECONDS
         while len(self.answered) < len(PORTS) and time.monotonic() < until:
             try:
                 with Link.connect([self._place], self._identity, ANSWER_SECONDS) as link:
@@ -60,10 +63,16 @@ def test_a_server_killed_while_it_writes_loses_and_doubles_nothing(deploy: Deplo
     """Issue 2, line 4: "kill -9 of opengnssd in the middle of 1,000 registrations by 20 concurrent clients: after
     restart every answered registration is there, none is there twice, the update log has no gap, and replaying it
     gives the tables"; P1, P2, G3. Killed twice; the clients come back by themselves and finish.
+
+    P3 and G11 in the same storm: a dependant is told each of these changes once and in order, resumes by itself, never
+    needs a new snapshot, and in the end holds what a pull gives.
     """
     deployment = deploy()
     deployment.start()
     token = deployment.token(SERVICE)
+    (web,) = deployment.add_hosts("web")
+    dependant = deployment.watch(web)
+    mark = dependant.mark()
     clients = [Client(deployment, number, token) for number in range(CLIENTS)]
 
     def answered() -> dict[tuple[str, int], int]:
@@ -73,8 +82,7 @@ def test_a_server_killed_while_it_writes_loses_and_doubles_nothing(deploy: Deplo
     for client in clients:
         client.thread.start()
     for number in KILLED_AT:
-        while len(answered()) < number:
-            time.sleep(0.0005)
+        eventually(lambda: len(answered()) >= number, f"{number} answers", WHOLE_SECONDS)  # noqa: B023
         deployment.server.kill()
         before = answered()
         deployment.server.start()
@@ -84,13 +92,30 @@ def test_a_server_killed_while_it_writes_loses_and_doubles_nothing(deploy: Deplo
         assert before.keys() <= rows.keys(), "an answered registration is lost"
         print(f"\nkilled after {len(before)} answers; {len(rows)} there after the restart")
     for client in clients:
-        client.thread.join(PATIENCE_SECONDS)
+        client.thread.join(WHOLE_SECONDS)
     taken = time.monotonic() - begun
     assert len(answered()) == REGISTRATIONS
     assert sum(client.losses for client in clients) >= CLIENTS
+    web.in_session()
+    last = deployment.updates()[-1].number
+    dependant.wait(lambda event: event.revision >= last, mark)
+    deployment.holds(web, last)
+    _check_told(deployment, dependant.since(mark))
+    assert {(row.address, row.port): row for row in _pulled(web)} == _rows(deployment)
     deployment.server.stop()
     _check_store(deployment, answered())
     print(f"{REGISTRATIONS} registrations by {CLIENTS} clients with two kills and restarts: {taken:.2f} s")
+
+
+def _pulled(host: Host) -> list[Listener]:
+    categories = host.api.dependencies("portal.web").categories
+    return [peer for category in categories for service in category.services for peer in service.listeners]
+
+
+def _check_told(deployment: Deployment, events: list[LocalEvent]) -> None:
+    """Each registration in the log was told once, in order, and nothing else was."""
+    registered = [entry.number for entry in deployment.updates() if entry.operation == "register"]
+    assert [(event.kind, event.revision) for event in events] == [("change", number) for number in registered]
 
 
 def _rows(deployment: Deployment) -> dict[tuple[str, int], Listener]:
