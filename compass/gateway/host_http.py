@@ -157,6 +157,8 @@ class HostHttp:
     def resource(self) -> Any:
         """The root resource."""
         app = Klein()
+        # Two slashes are not one: the redirect that werkzeug would have made of them is no use to anybody.
+        app.url_map.merge_slashes = False
         for path, method, endpoint in (
             ("/v1/dependencies/<service>", "GET", self._dependencies),
             ("/v1/resolve/<name>", "GET", self._resolve),

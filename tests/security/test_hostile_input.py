@@ -97,6 +97,12 @@ def test_a_path_that_is_no_text_is_the_callers_mistake(door: Door) -> None:
     assert not found
 
 
+def test_a_path_with_an_empty_part_is_not_there(door: Door) -> None:
+    """It leads nowhere, and nobody is sent elsewhere."""
+    status, body = door.ask(b"GET /v1//status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (status, body["code"]) == (404, "unknown-message")
+
+
 def test_a_program_may_leave_out_the_host_header_on_the_unix_socket(door: Door) -> None:
     """HTTP/1.0 has none."""
     assert door.ask(b"GET /v1/status HTTP/1.0\r\n\r\n", unix=True)[0] == 200
