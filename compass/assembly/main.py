@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -47,6 +48,10 @@ EXIT_CONFIG = 78
 EXIT_START = 1
 """It was configured, and still could not begin to serve: a port in use, a store that does not answer."""
 
+CORE_OCTETS = 1
+"""Limit of a core file (core(5)): nothing fits into one octet, and Linux takes just this limit as a ban on handing the
+memory to a collecting program, which it otherwise does whatever the limit is."""
+
 MakeService = Callable[[Any, Path], Service]
 ReadConfig = Callable[[Path], ServerConfig | HostConfig]
 
@@ -69,6 +74,7 @@ def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
     """What a .tac file defines: the daemon with the configuration that the environment or the default path gives."""
     from twisted.internet import reactor
 
+    forbid_core_files()
     app = Application(name)
     path = config_path(None, where)
     try:
@@ -78,6 +84,13 @@ def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
     service.setServiceParent(app)
     _watch_start(reactor, service, name, [])
     return app
+
+
+def forbid_core_files() -> None:
+    """A crash must not leave keys and credentials in a file. A hard limit stays, for whoever is allowed to debug."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    most = CORE_OCTETS if hard == resource.RLIM_INFINITY else min(CORE_OCTETS, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (most, hard))
 
 
 def config_path(option: str | None, where: tuple[str, str]) -> Path:
@@ -154,6 +167,7 @@ def _spelled(character: str) -> str:
 
 
 def _run(name: str, make: MakeService, path: Path, where: tuple[str, str], verbose: bool) -> NoReturn:
+    forbid_core_files()
     _begin_log(verbose)
     from twisted.internet import reactor as global_reactor
 
