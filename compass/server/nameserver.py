@@ -275,7 +275,7 @@ class NameServer(Factory):
                 "host": len(catalogue.hosts),
             },
             states=dict(Counter(row.state for row in listeners)),
-            alerts=tuple(row for _, row in sorted((row.opened_at, row) for row in catalogue.alerts.values())),
+            alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
             engine=self._parts.storage.engine,
         )
 

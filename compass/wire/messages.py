@@ -13,6 +13,8 @@ import msgspec
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.model.rows import Change, Snapshot
+from compass.model.text import storable
+from compass.wire import limits
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="hello"):
@@ -103,6 +105,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[M], body: bytes) -> M:
         code: Literal["unknown-message", "malformed"] = "malformed"
         if text.endswith("`$.type`") and text.startswith("Invalid value"):
             code = "unknown-message"
-        raise Unreadable(Refusal(code, text)) from None
+        raise Unreadable(Refusal(code, storable(text, limits.UNREADABLE_MAX))) from None
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
-        raise Unreadable(Refusal("malformed", f"not MessagePack of a message: {error}")) from None
+        text = storable(f"not MessagePack of a message: {error}", limits.UNREADABLE_MAX)
+        raise Unreadable(Refusal("malformed", text)) from None
