@@ -19,7 +19,7 @@ from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.wire.messages import Bookmark, Notice, Pushed, Welcome
+from compass.wire.messages import Bookmark, Notice, Pushed, Resync, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
@@ -127,6 +127,8 @@ class Following:
             match message:
                 case Notice():
                     self._notice(message)
+                case Resync():
+                    self._resync(message)
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
         if not self._gap:
@@ -150,7 +152,7 @@ class Following:
             since = 0
         self._asking = True
         address, port = self._update
-        request = Watch(services, store if since else "", since, address, port)
+        request = Watch(services, store if since else "", since, address, port, resync=True)
         self.upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
@@ -158,8 +160,9 @@ class Following:
             return
         self._asking = False
         if not isinstance(reply, Watching):
-            why = reply.message if isinstance(reply, Refusal) else f"it answered a watch with {reply}"
-            self.upstream.abandon(f"the server does not let this host watch: {why}")
+            refusal = reply if isinstance(reply, Refusal) else Refusal("malformed", f"it answered a watch with {reply}")
+            text = f"the server does not let this host watch: {refusal.message}"
+            self.upstream.abandon(text, refusal.retry_after_seconds)
             return
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
@@ -208,6 +211,12 @@ class Following:
                 self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
             else:
                 self._watch()
+
+    def _resync(self, resync: Resync) -> None:
+        """This host has read too slowly; here is all of it anew."""
+        if self._replica.resync(resync) == "replaced":
+            self._gap = False
+            self._replaced()
 
     def _tell_waiting(self, service: str) -> None:
         for answered in self._waiting.pop(service, []):

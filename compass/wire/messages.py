@@ -49,6 +49,12 @@ class Bookmark(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     revision: int
 
 
+class Resync(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="resync"):
+    """Server to host that has read too slowly: in place of all the notices missed. Drop what is held, take this."""
+
+    snapshot: Snapshot
+
+
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
     """Server to client: the session ends; come back after so long."""
 
@@ -63,7 +69,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     status: Literal["ok", "gap"] = "ok"
 
 
-Pushed: TypeAlias = Union[Notice, Bookmark, Goodbye]  # noqa: UP007
+Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007

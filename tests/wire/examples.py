@@ -75,7 +75,7 @@ EXAMPLES: list[Example] = [
         ("undrain", 6, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, draining=False)),
         ("pull", 7, requests.Pull("portal.web")),
         ("watch", 8, requests.Watch(("portal.web",))),
-        ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865)),
+        ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865, True)),
         ("report", 10, requests.Report("chinaserver.openuss", "192.0.2.17", 2028)),
         (
             "report of a slow listener",
@@ -106,6 +106,7 @@ EXAMPLES: list[Example] = [
         ("notice that widens", 0, messages.Notice(NEEDS, SNAPSHOT)),
         ("notice of a category", 0, messages.Notice(BACKED, rows.Snapshot(44, {"spare.emergency": 20}, [SIX]))),
         ("bookmark", 0, messages.Bookmark(5000)),
+        ("resync", 0, messages.Resync(SNAPSHOT)),
         ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
         ("registered", 1, replies.Registered(41, "up")),
         ("registered already", 2, replies.Registered(41, "up", changed=False)),
