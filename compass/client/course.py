@@ -165,7 +165,7 @@ def _signalled(course: Course, signalled: Signalled) -> Step:
         return _with(course, phase="leaving", waiting=passing), (Deregister(),)
     if number in STOP_SIGNALS and course.phase in ("starting", "leaving"):
         # Asked twice: whoever asks does not want to wait for the deregistration.
-        passing = course.waiting + passing
+        passing = tuple(dict.fromkeys(course.waiting + passing))
         course = _with(course, phase="stopping", waiting=())
         if course.ended is not None:
             return course, (Finish(_status(course, course.ended)),)

@@ -76,7 +76,9 @@ def _peers(peers: Iterable[Listener], indent: str, otherwise: str) -> list[str]:
 def _condition(peer: Listener) -> str:
     weight = f"  weight {peer.weight}" if peer.weight != 1 else ""
     said = "".join(f"  {key}={value}" for key, value in sorted(peer.metadata.items()))
-    return peer.state + weight + said + (f"  ({peer.cause})" if peer.cause else "")
+    # Why it is well is no news.
+    cause = f"  ({peer.cause})" if peer.cause and peer.state != "up" else ""
+    return peer.state + weight + said + cause
 
 
 def line_of_event(event: LocalEvent) -> str:

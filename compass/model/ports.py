@@ -46,3 +46,6 @@ class Stream(Protocol):
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """Who is told to pause when too much is queued."""
+
+    def unregisterProducer(self) -> None:
+        """Nobody any more. A TLS stream is not closed before."""

@@ -14,13 +14,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.catalogue import Catalogue
+from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import decide
 from compass.model.draft import Asker, Decision
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import Undecided
 from compass.model.rows import Change
-from compass.model.storage import BatchRefused, Conflict, Storage, StoreUnavailable
+from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, Storage, StoreUnavailable
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
@@ -51,8 +51,10 @@ class Commits:
         now: Callable[[], float],
         token: Callable[[], str],
         committed: Callable[[Change, Catalogue], None],
+        reloaded: Callable[[Catalogue], None],
     ) -> None:
-        """`committed` is called for each change, with the catalogue after it, before the replies of its batch."""
+        """`committed` is called for each change, with the catalogue after it, before the replies of its batch;
+        `reloaded` when there was no such way from one catalogue to the next."""
         self.catalogue = catalogue
         self.available = True
         """Whether the store answered the last time."""
@@ -61,6 +63,8 @@ class Commits:
         self._now = now
         self._token = token
         self._committed = committed
+        self._reloaded = reloaded
+        self._looking = False
         self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
         self._notes: list[SecurityEntry] = []
         self._running = False
@@ -79,6 +83,11 @@ class Commits:
     def note(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
         self._notes.append(entry)
+        self._wake()
+
+    def look(self) -> None:
+        """See what other servers have committed."""
+        self._looking = True
         self._wake()
 
     def next_batch(self) -> Deferred[None]:
@@ -105,7 +114,10 @@ class Commits:
     async def _run(self) -> None:
         first = True
         # Notes alone do not go on asking a store that is away; the next request takes them along.
-        while self._waiting or (self._notes and (first or self.available)):
+        while self._looking or self._waiting or (self._notes and (first or self.available)):
+            if self._looking:
+                self._looking = False
+                await self._look()
             first = False
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
             notes, self._notes = self._notes, []
@@ -119,8 +131,17 @@ class Commits:
                 raise
         self._running = False
 
+    async def _look(self) -> None:
+        try:
+            if await self._catch_up():
+                self._tell_waiting()
+        except StoreUnavailable as error:
+            self._unavailable(str(error))
+
     async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> None:
         """Commit a batch and answer everybody in it, one way or the other."""
+        if not batch and not notes:
+            return
         try:
             decisions = await self._write(batch, notes)
         except BatchRefused as error:
@@ -134,10 +155,13 @@ class Commits:
         else:
             for (_, _, answered), decision in zip(batch, decisions, strict=True):
                 answered.callback(decision.reply)
-            waiters, self._after_batch = self._after_batch, []
-            for waiter in waiters:
-                if not waiter.called:
-                    waiter.callback(None)
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        waiters, self._after_batch = self._after_batch, []
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
 
     async def _settle_singly(self, batch: Batch, notes: list[SecurityEntry], error: BatchRefused) -> None:
         """One request holds a value that the database never takes; it must not take the others down with it."""
@@ -195,13 +219,24 @@ class Commits:
         """Apply what was committed after our revision, by other servers or unknown to us, and give it."""
         found: list[Change] = []
         while True:
-            missed: list[Change] = await self._in_database(
-                self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX
-            )
+            try:
+                missed: list[Change] = await self._in_database(
+                    self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX
+                )
+            except LogTrimmed:
+                await self._reload()
+                return found
             self._publish(missed)
             found += missed
             if len(missed) < CATCH_UP_MAX:
                 return found
+
+    async def _reload(self) -> None:
+        """The log no longer has what we missed: begin anew from the tables."""
+        loaded: Loaded = await self._in_database(self._storage.load)
+        self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
+        self.catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
+        self._reloaded(self.catalogue)
 
     def _publish(self, changes: list[Change]) -> None:
         for change in changes:

@@ -97,7 +97,7 @@ class Dialler:
 
     def _consider(self, hosts: Iterable[Host]) -> None:
         busy = self._connecting.keys() | self._open.keys() | self._retries
-        self._due.update((host.name, None) for host in hosts if host.name not in busy and self._wanted(host))
+        self._due.update(dict.fromkeys(sorted(h.name for h in hosts if h.name not in busy and self._wanted(h))))
         self._go_on()
 
     def _go_on(self) -> None:

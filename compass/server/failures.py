@@ -55,7 +55,8 @@ class FailureDesk:
     def start(self, catalogue: Catalogue) -> None:
         """Take up what was open when the server stopped."""
         rows: Iterable[Listener] = (row for peers in catalogue.listeners.values() for row in peers.values())
-        for row in rows:
+        # In an order of their own, so that the same history gives the same order of probes.
+        for row in sorted(rows, key=lambda row: (row.service, row.address, row.port)):
             self._consider(row, catalogue)
 
     def stop(self) -> None:

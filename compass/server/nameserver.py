@@ -38,6 +38,8 @@ LOG_ENTRIES_MAX = 10_000
 """Entries in one answer to read-log."""
 REVISION_MAX = 2**63 - 1
 """Largest number of a log entry: what SQL's BIGINT holds."""
+TAIL_EVERY_SECONDS = 1.0
+"""How often a server looks for what other servers over the same store have committed: one indexed read."""
 TRIM_EVERY_SECONDS = 600.0
 """How often the logs are cut to their configured length."""
 
@@ -69,10 +71,11 @@ class NameServer(Factory):
         self.name = name
         self.software = software
         self._parts = parts
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, None] = {}
         self._loaded: Loaded | None = None
         self._commits: Commits | None = None
         self._trim: Timer | None = None
+        self._tail: Timer | None = None
         self._started_at = 0.0
         self._system = Asker("server", name, "")
 
@@ -85,7 +88,15 @@ class NameServer(Factory):
         recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
         self._loaded = loaded
         self._started_at = parts.now()
-        commits = Commits(catalogue, parts.storage, parts.in_database, parts.now, parts.token, self._committed)
+        commits = Commits(
+            catalogue,
+            parts.storage,
+            parts.in_database,
+            parts.now,
+            parts.token,
+            self._committed,
+            self._reloaded,
+        )
         self._push = Push(catalogue, self._reach_absent)
         self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
         self._desk = FailureDesk(parts.clock, parts.probe, commits.submit, self.name)
@@ -95,6 +106,7 @@ class NameServer(Factory):
         self._desk.start(catalogue)
         self._dialler.start()
         self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
+        self._tail = parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
         self.log.info(
             "{name} serves store {store} at revision {revision}",
             name=self.name,
@@ -107,8 +119,9 @@ class NameServer(Factory):
         if self._commits is not None:
             self._desk.stop()
             self._dialler.stop()
-        if self._trim is not None and self._trim.active():
-            self._trim.cancel()
+        for timer in (self._trim, self._tail):
+            if timer is not None and timer.active():
+                timer.cancel()
         for session in list(self._sessions):
             session.goodbye("the server stops", retry_after_seconds=0.5)
 
@@ -142,11 +155,11 @@ class NameServer(Factory):
 
     def opened(self, session: Session) -> None:
         """Count it."""
-        self._sessions.add(session)
+        self._sessions[session] = None
 
     def closed(self, session: Session) -> None:
         """Forget it, and see whether its host must be dialled."""
-        self._sessions.discard(session)
+        self._sessions.pop(session, None)
         if session.host and self._push.session_of(session.host) is session:
             self._push.unsubscribe(session)
             self._dialler.ended(session.host)
@@ -275,6 +288,18 @@ class NameServer(Factory):
         if isinstance(change.row, Host) and change.row.barred:
             for session in [s for s in self._sessions if s.asker.role == "host" and s.asker.name == change.row.name]:
                 session.goodbye("an administrator has barred this host", retry_after_seconds=60.0)
+
+    def _follow(self) -> None:
+        self.commits.look()
+        self._tail = self._parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
+
+    def _reloaded(self, catalogue: Catalogue) -> None:
+        """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
+        self._push.forget(catalogue.revision)
+        for session in [s for s in self._sessions if s.host]:
+            session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
+        self._desk.stop()
+        self._desk.start(catalogue)
 
     def _reach_absent(self, told: frozenset[str]) -> None:
         self._dialler.told(told)

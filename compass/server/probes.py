@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -22,6 +22,7 @@ HTTP_FAILING = 500
 """Statuses from here on say that the listener cannot serve (RFC 9110 section 15.6)."""
 STATUS_LINE_OCTETS_MAX = 1024
 """Version, status and a reason phrase; one that goes on beyond this is no HTTP."""
+NOT_HTTP = "the answer is not HTTP"
 
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: .*)?")
 
@@ -67,9 +68,11 @@ class _Asking(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._heard += data[:STATUS_LINE_OCTETS_MAX]
-        line, ended, _ = self._heard.partition(b"\n")
-        if ended or len(self._heard) >= STATUS_LINE_OCTETS_MAX:
+        line, ended, _ = self._heard[:STATUS_LINE_OCTETS_MAX].partition(b"\n")
+        if ended:
             self._answer(_judged(line.removesuffix(b"\r")))
+        elif len(self._heard) >= STATUS_LINE_OCTETS_MAX:
+            self._answer(NOT_HTTP)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._answer("the connection was closed without an answer")
@@ -82,12 +85,12 @@ class _Asking(Protocol):
 def _judged(line: bytes) -> str:
     status = _STATUS_LINE.fullmatch(line)
     if status is None:
-        return "the answer is not HTTP"
+        return NOT_HTTP
     return f"HTTP status {int(status[1])}" if int(status[1]) >= HTTP_FAILING else ""
 
 
 def _why(failure: Failure, timeout_seconds: float) -> str:
-    if failure.check(TimeoutError, error.TimeoutError, CancelledError):
+    if failure.check(TimeoutError, error.TimeoutError, error.ConnectingCancelledError):
         return f"no answer within {timeout_seconds:g} s"
     if failure.check(error.ConnectionRefusedError):
         return "connection refused"

@@ -90,6 +90,11 @@ class Push:
             if told:
                 self._keep(_Sent(change.revision, told, frame(encode(Notice(change)))))
 
+    def forget(self, revision: int) -> None:
+        """Begin anew at a revision: nothing before it can be replayed."""
+        self._tail.clear()
+        self._complete_after = self._revision = revision
+
     def committed(self, change: Change, catalogue: Catalogue) -> None:
         """Tell a change to whoever depends on it; `catalogue` is the one after it."""
         self._revision = change.revision
@@ -194,7 +199,7 @@ class Push:
             for subscriber in self._subscribers(sent.told):
                 subscriber.deliver(sent.encoded, sent.revision)
             return
-        widened = set(self._subscribers(sent.widened))
+        widened = dict.fromkeys(self._subscribers(sent.widened))
         for subscriber in widened:
             subscriber.deliver(sent.encoded_widened, sent.revision)
         for subscriber in self._subscribers(sent.told):

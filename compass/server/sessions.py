@@ -271,6 +271,8 @@ class Session(TwistedProtocol):
     def _close(self, connection: ServerConnection) -> None:
         self._stop_timer()
         self._write_out(connection)
+        # A stream waits for its producer before it closes, and there is nothing more to come from us.
+        self._stream().unregisterProducer()
         self._stream().loseConnection()
         # A peer that does not read would keep the transport open for ever.
         self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._abort, "it does not read")

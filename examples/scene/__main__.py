@@ -73,7 +73,7 @@ def stay(console: Console, deployment: Deployment) -> None:
     scripts = {name: Path(sys.executable).with_name(name) for name in PROGRAMS}
     opengnsc, admin = scripts["opengnsc"], scripts["opengnsadmin"]
     web1 = deployment.hosts["web1"]
-    living = next(serving for serving in deployment.serving if serving.process.poll() is None)
+    living = next(serving for serving in reversed(deployment.serving) if serving.process.poll() is None)
     console.print(
         f"""
 Everything stays up until Ctrl-C. In another terminal, try:

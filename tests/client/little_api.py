@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,11 @@ def refusal(code: str, status: int = 403, **more: Any) -> Answer:
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 50
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A program that does not wait for its answer is none."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @dataclass

@@ -103,6 +103,14 @@ def test_what_the_terminal_sent_is_not_sent_again() -> None:
     assert done == [Register(), Say("registered"), Deregister(), Finish(0)]
 
 
+def test_a_second_request_to_stop_does_not_wait_and_is_one_signal() -> None:
+    """The command gets what it was asked, once; another signal than the first comes after it."""
+    _, done = play(Listening(), Registered(), Signalled(TERM), Signalled(TERM), Left())
+    assert done[2:] == [Deregister(), Pass(TERM)]
+    _, done = play(Listening(), Registered(), Signalled(TERM), Signalled(signal.SIGINT))
+    assert done[2:] == [Deregister(), Pass(TERM), Pass(signal.SIGINT)]
+
+
 def test_a_second_request_to_stop_after_the_end_does_not_wait() -> None:
     """The command is gone and the daemon silent: whoever asks again gets the status."""
     _, done = play(Listening(), Registered(), Ended(0), Signalled(TERM))

@@ -150,6 +150,10 @@ class Host:
         self.daemon.start()
         self.answers()
 
+    def resolves(self, name: str, source: str, ports: list[int]) -> None:
+        """Wait until a lookup gives just these, from there."""
+        eventually(lambda: self.resolved(name) == (source, sorted(ports)), f"{self.name}: {name} is {source} {ports}")
+
     def resolved(self, name: str) -> tuple[str, list[int]]:
         """Where the listeners are from (`service`, `backup`, …) and their ports in order."""
         answer = self.api.resolve(name)
@@ -219,7 +223,14 @@ class Deployment:
         self._relays.append(relay)
         return relay
 
-    def add_host(self, name: str, *, port: int = 0, short: bool = False, refresh_seconds: float = 300.0) -> Host:
+    def add_host(
+        self,
+        name: str,
+        *,
+        port: int = 0,
+        short: bool = False,
+        refresh_seconds: float = 300.0,
+    ) -> Host:
         """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
         full_name = f"{name}.example.net"
         address = new_address()
@@ -286,6 +297,24 @@ class Deployment:
     def lags(self) -> dict[str, HostLag]:
         """Which host holds which revision."""
         return {lag.host: lag for lag in self.ask(Lag(), Lags).hosts}
+
+    def holds(self, host: Host, revision: int) -> HostLag:
+        """Wait until a host has acknowledged a revision; how far it is then."""
+
+        def there() -> HostLag | None:
+            lag = self.lags()[host.name]
+            return lag if lag.acknowledged >= revision else None
+
+        return eventually(there, f"{host.name} has acknowledged revision {revision}")
+
+    def quiet(self, host: Host) -> None:
+        """Wait until nothing is on the way between a host and the server: what it holds it has acknowledged."""
+
+        def all_said() -> bool:
+            lag, status = self.lags()[host.name], host.status()
+            return status is not None and lag.pending == 0 and lag.acknowledged == status.revision
+
+        eventually(all_said, f"{host.name} is quiet")
 
     def token(self, service: str) -> str:
         """A credential of the service."""
@@ -363,5 +392,3 @@ class Service:
     def signal(self, number: signal.Signals) -> None:
         """To the service itself, not to `opengnsc`."""
         os.kill(self.pid, number)
-
-

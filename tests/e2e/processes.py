@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -33,7 +34,7 @@ def python(entry: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", f"from {module} import {function}; {function}()", *arguments]
 
 
-def eventually(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def eventually(condition: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """The first true answer of `condition`, which is asked again and again."""
     until = time.monotonic() + seconds
     while True:
@@ -95,10 +96,8 @@ class Program:
     def clear_away(self) -> None:
         """End it and everything in its group, whatever state that is in."""
         if self._process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait(PATIENCE_SECONDS)
 
     def shown_log(self) -> str:

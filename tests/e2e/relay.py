@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -12,10 +13,12 @@ class Relay:
     """Listens at `address` on a free port and passes every connection on to `target`."""
 
     def __init__(self, address: str, target: tuple[str, int]) -> None:
-        self.octets_down = 0
-        """From the target to whoever connected here."""
-        self.octets_up = 0
+        self.octets = 0
+        """In both directions."""
         self.connections = 0
+        """Made since the beginning."""
+        self.flowing = 0
+        """Directions of connections that are not closed yet."""
         self._target = target
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -23,20 +26,12 @@ class Relay:
         self.port: int = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    @property
-    def octets(self) -> int:
-        """In both directions."""
-        with self._lock:
-            return self.octets_down + self.octets_up
-
     def close(self) -> None:
         """End the relay and all its connections."""
         # A thread that is blocked in accept or recv holds the socket; shutting down wakes it.
         for each in [self._listening, *self._sockets]:
-            try:
+            with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             each.close()
 
     def _accept(self) -> None:
@@ -54,22 +49,19 @@ class Relay:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets += [near, far]
             self.connections += 1
-            threading.Thread(target=self._pump, args=(near, far, True), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, False), daemon=True).start()
+            with self._lock:
+                self.flowing += 2
+            threading.Thread(target=self._pump, args=(near, far), daemon=True).start()
+            threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
-        try:
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
             while data := source.recv(CHUNK):
                 with self._lock:
-                    if up:
-                        self.octets_up += len(data)
-                    else:
-                        self.octets_down += len(data)
+                    self.octets += len(data)
                 sink.sendall(data)
-        except OSError:
-            pass
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        with self._lock:
+            self.flowing -= 1

@@ -8,12 +8,13 @@ from collections import Counter
 
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
 from compass.model.catalogue import catalogue_of
+from compass.model.local import LocalEvent
 from compass.model.replies import Registered, Rows
 from compass.model.requests import Fetch, Register
 from compass.model.rows import Listener, key_of
 from compass.store.store import Store
 from tests.e2e.conftest import Deploy
-from tests.e2e.deployment import ANSWER_SECONDS, Deployment
+from tests.e2e.deployment import ANSWER_SECONDS, Deployment, Host
 from tests.e2e.processes import PATIENCE_SECONDS
 
 CLIENTS = 20
@@ -60,10 +61,16 @@ def test_a_server_killed_while_it_writes_loses_and_doubles_nothing(deploy: Deplo
     """Issue 2, line 4: "kill -9 of opengnssd in the middle of 1,000 registrations by 20 concurrent clients: after
     restart every answered registration is there, none is there twice, the update log has no gap, and replaying it
     gives the tables"; P1, P2, G3. Killed twice; the clients come back by themselves and finish.
+
+    P3 and G11 in the same storm: a dependant is told each of these changes once and in order, resumes by itself, never
+    needs a new snapshot, and in the end holds what a pull gives.
     """
     deployment = deploy()
     deployment.start()
     token = deployment.token(SERVICE)
+    (web,) = deployment.add_hosts("web")
+    dependant = deployment.watch(web)
+    mark = dependant.mark()
     clients = [Client(deployment, number, token) for number in range(CLIENTS)]
 
     def answered() -> dict[tuple[str, int], int]:
@@ -88,9 +95,26 @@ def test_a_server_killed_while_it_writes_loses_and_doubles_nothing(deploy: Deplo
     taken = time.monotonic() - begun
     assert len(answered()) == REGISTRATIONS
     assert sum(client.losses for client in clients) >= CLIENTS
+    web.in_session()
+    last = deployment.updates()[-1].number
+    dependant.wait(lambda event: event.revision >= last, mark)
+    deployment.holds(web, last)
+    _check_told(deployment, dependant.since(mark))
+    assert {(row.address, row.port): row for row in _pulled(web)} == _rows(deployment)
     deployment.server.stop()
     _check_store(deployment, answered())
     print(f"{REGISTRATIONS} registrations by {CLIENTS} clients with two kills and restarts: {taken:.2f} s")
+
+
+def _pulled(host: Host) -> list[Listener]:
+    categories = host.api.dependencies("portal.web").categories
+    return [peer for category in categories for service in category.services for peer in service.listeners]
+
+
+def _check_told(deployment: Deployment, events: list[LocalEvent]) -> None:
+    """Each registration in the log was told once, in order, and nothing else was."""
+    registered = [entry.number for entry in deployment.updates() if entry.operation == "register"]
+    assert [(event.kind, event.revision) for event in events] == [("change", number) for number in registered]
 
 
 def _rows(deployment: Deployment) -> dict[tuple[str, int], Listener]:

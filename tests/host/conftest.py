@@ -1,18 +1,23 @@
+"""A deployment on virtual time for the tests of the host daemon."""
+
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.host.world import World
+from tests.host.world import Hosts
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
+def world(disk: Path) -> Iterator[Hosts]:
+    """One server, which answers, and no host yet."""
+    world = Hosts(1, disk)
     world.serve()
     yield world
-    for daemon in world.hosts.values():
-        daemon.stop()
-    for server in world.servers.values():
+    for host in world.hosts.values():
+        host.stop()
+    for server in list(world.servers.values()):
         server.stop()
     world.store.close()

@@ -16,7 +16,7 @@ from compass.model.local import LocalDeregister, LocalEvent, LocalRegister, Loca
 from compass.model.replies import Dependencies, Refusal, UpdateEntry
 from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Service
-from tests.host.world import World
+from tests.host.world import Hosts
 
 CHINA = "chinaserver.openuss"
 
@@ -39,36 +39,36 @@ def ports(daemon: HostDaemon, name: str = CHINA) -> tuple[str, set[int]]:
     return found.source, {listener.port for listener in found.listeners}
 
 
-def state_of(world: World, port: int = 2028, service: str = CHINA, address: str = "10.0.0.1") -> str:
+def state_of(world: Hosts, port: int = 2028, service: str = CHINA, address: str = "10.0.0.1") -> str:
     """A listener's state as the server has it."""
-    row = next(iter(world.servers.values())).catalogue.listener(service, address, port)
+    row = world.catalogue.listener(service, address, port)
     return row.state if row else "none"
 
 
 @pytest.fixture
-def tokens(world: World) -> dict[str, str]:
+def tokens(world: Hosts) -> dict[str, str]:
     return world.uss()
 
 
-def web(world: World, name: str = "user", **options: Any) -> HostDaemon:
+def web(world: Hosts, name: str = "user", **options: Any) -> HostDaemon:
     """A host with a web service, which depends on openuss."""
-    daemon = world.host(name, **options)
+    daemon = world.daemon(name, **options)
     assert isinstance(world.wait(daemon.dependencies("www.web")), Dependencies)
     return daemon
 
 
-def test_a_registration_reaches_a_dependant_host(world: World, tokens: dict[str, str]) -> None:
+def test_a_registration_reaches_a_dependant_host(world: Hosts, tokens: dict[str, str]) -> None:
     """Functions 2.1 and 2.4: a service comes up on one host, a lookup on another gives it."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     outcome = world.wait(provider.register(wish(tokens[CHINA])))
     assert outcome.state == "up" and outcome.revision > 0
     world.run(0.05)
     assert ports(user) == ("service", {2028})
 
 
-def test_a_pull_shows_what_the_service_depends_on(world: World, tokens: dict[str, str]) -> None:
+def test_a_pull_shows_what_the_service_depends_on(world: Hosts, tokens: dict[str, str]) -> None:
     """Function 2.3: categories, services, listeners, and the backup known beforehand."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.wait(provider.register(wish(tokens["rescue.backup"], "rescue.backup", 99)))
     pulled = world.wait(web(world).dependencies("www.web"))
@@ -79,7 +79,7 @@ def test_a_pull_shows_what_the_service_depends_on(world: World, tokens: dict[str
     assert [listener.port for listener in view.backup_listeners] == [99]
 
 
-def test_three_answers_for_nothing(world: World, tokens: dict[str, str]) -> None:
+def test_three_answers_for_nothing(world: Hosts, tokens: dict[str, str]) -> None:
     """P5: no such name, none registered, and not loaded yet are told apart; so is what nobody here depends on."""
     user = web(world)
     assert ports(user) == ("none", set())
@@ -90,31 +90,31 @@ def test_three_answers_for_nothing(world: World, tokens: dict[str, str]) -> None
     assert world.wait(user.dependencies("any.missing")).code == "unknown-category"
     assert world.wait(user.dependencies("web")).code == "bad-name"
     world.fall()
-    stranger = world.host("stranger")
+    stranger = world.daemon("stranger")
     assert refused(stranger, CHINA) == "not-ready"
     refusal = world.wait(stranger.dependencies("www.web"))
     assert refusal.code == "not-ready" and "refused" in refusal.message
 
 
-def test_a_name_that_nobody_made_does_not_stay_on_the_list(world: World, tokens: dict[str, str]) -> None:
+def test_a_name_that_nobody_made_does_not_stay_on_the_list(world: Hosts, tokens: dict[str, str]) -> None:
     """Asking for services that do not exist does not use up the host's places."""
     user = web(world)
     world.wait(user.dependencies("any.missing"))
     assert user.status().services == ("www.web",)
 
 
-def test_a_service_made_after_it_was_asked_for(world: World, tokens: dict[str, str]) -> None:
+def test_a_service_made_after_it_was_asked_for(world: Hosts, tokens: dict[str, str]) -> None:
     """A registration before its service exists is refused by name, and works once an administrator made it."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     assert world.wait(provider.register(wish("t", "late.openuss"))).code == "unknown-service"
-    world.admin(Put(Service("late.openuss"), create=True))
+    world.administer(Put(Service("late.openuss"), create=True))
     token = world.credential("late.openuss")
     assert world.wait(provider.register(wish(token, "late.openuss"))).state == "up"
 
 
-def test_a_deregistration_empties_the_list(world: World, tokens: dict[str, str]) -> None:
+def test_a_deregistration_empties_the_list(world: Hosts, tokens: dict[str, str]) -> None:
     """Function 2.2: a numbered statement that there is none, and the backup takes over."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens["rescue.backup"], "rescue.backup", 99)))
     world.wait(provider.register(wish(tokens[CHINA])))
     assert world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA]))).state == "offline"
@@ -123,85 +123,85 @@ def test_a_deregistration_empties_the_list(world: World, tokens: dict[str, str])
     assert provider.status().registrations[0].service == "rescue.backup"
 
 
-def test_a_dead_process_is_told_to_all(world: World, tokens: dict[str, str]) -> None:
+def test_a_dead_process_is_told_to_all(world: Hosts, tokens: dict[str, str]) -> None:
     """G16: a process that ends without a word is offline for every dependant."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     world.run(0.05)
     assert ports(user) == ("service", {2028})
-    world.processes.kill(1)
+    world.processes["provider"].kill(1)
     world.run(0.05)
     assert ports(user) == ("none", set())
     assert state_of(world) == "offline" and provider.status().registrations == ()
 
 
-def test_the_death_of_a_process_while_no_server_is_there(world: World, tokens: dict[str, str]) -> None:
+def test_the_death_of_a_process_while_no_server_is_there(world: Hosts, tokens: dict[str, str]) -> None:
     """Nothing is lost with every server down: the death is delivered when one returns, also after a restart."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     world.fall()
-    world.processes.kill(1)
+    world.processes["provider"].kill(1)
     assert provider.status().registrations[0].state == "leaving"
-    world.host("provider")
+    world.daemon("provider")
     world.serve()
     world.run(5)
     assert state_of(world) == "offline"
-    assert world.hosts["provider"].status().registrations == ()
+    assert world.hosts["provider"].daemon.status().registrations == ()
 
 
-def test_a_process_that_died_while_the_daemon_was_down(world: World, tokens: dict[str, str]) -> None:
+def test_a_process_that_died_while_the_daemon_was_down(world: Hosts, tokens: dict[str, str]) -> None:
     """After the daemon's own restart, what died meanwhile is reported."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     provider.stop()
     world.run(0.05)
-    world.processes.dead.add(1)
-    world.host("provider")
+    world.processes["provider"].kill(1)
+    world.daemon("provider")
     assert state_of(world) == "offline"
 
 
-def test_the_daemons_restart_loses_nothing(world: World, tokens: dict[str, str]) -> None:
+def test_the_daemons_restart_loses_nothing(world: Hosts, tokens: dict[str, str]) -> None:
     """G21: services stay registered, without a change that anybody is told of."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
-    revision = world.servers[0].catalogue.revision
-    again = world.host("provider")
+    revision = world.catalogue.revision
+    again = world.daemon("provider")
     world.run(1)
     assert state_of(world) == "up" and again.status().registrations[0].epoch == first.epoch
-    assert world.servers[0].catalogue.revision == revision
-    world.processes.kill(1)
+    assert world.catalogue.revision == revision
+    world.processes["provider"].kill(1)
     world.run(0.05)
     assert state_of(world) == "offline"
 
 
-def test_the_servers_restart_is_no_flap(world: World, tokens: dict[str, str]) -> None:
+def test_the_servers_restart_is_no_flap(world: Hosts, tokens: dict[str, str]) -> None:
     """A registration is re-established with the epoch it had: no revision is spent on it."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
-    revision = world.servers[0].catalogue.revision
+    revision = world.catalogue.revision
     world.fall()
     world.serve()
     world.run(3)
     assert provider.status().session == "open"
-    assert world.servers[0].catalogue.revision == revision and state_of(world) == "up"
+    assert world.catalogue.revision == revision and state_of(world) == "up"
 
 
-def test_registering_while_no_server_is_there(world: World, tokens: dict[str, str]) -> None:
+def test_registering_while_no_server_is_there(world: Hosts, tokens: dict[str, str]) -> None:
     """P7: it is pending, on disk, and established when a server returns, also after the daemon's restart."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.fall()
     outcome = world.wait(provider.register(wish(tokens[CHINA])))
     assert outcome.state == "pending" and outcome.epoch > 0
-    world.host("provider")
+    world.daemon("provider")
     world.serve()
     world.run(5)
     assert state_of(world) == "up"
-    assert world.hosts["provider"].status().registrations[0].state == "registered"
+    assert world.hosts["provider"].daemon.status().registrations[0].state == "registered"
 
 
-def test_deregistering_while_no_server_is_there(world: World, tokens: dict[str, str]) -> None:
+def test_deregistering_while_no_server_is_there(world: Hosts, tokens: dict[str, str]) -> None:
     """The wish to go is kept and delivered."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.fall()
     assert world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA]))).state == "pending"
@@ -210,21 +210,21 @@ def test_deregistering_while_no_server_is_there(world: World, tokens: dict[str, 
     assert state_of(world) == "offline"
 
 
-def test_lookups_go_on_without_servers(world: World, tokens: dict[str, str]) -> None:
+def test_lookups_go_on_without_servers(world: Hosts, tokens: dict[str, str]) -> None:
     """P7: from memory, and from disk after the daemon's restart."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(1)
     world.fall()
     assert ports(user) == ("service", {2028})
-    user = world.host("user")
+    user = world.daemon("user")
     assert ports(user) == ("service", {2028})
     assert isinstance(world.wait(user.dependencies("www.web")), Dependencies)
 
 
-def test_a_report_counts_here_at_once(world: World, tokens: dict[str, str]) -> None:
+def test_a_report_counts_here_at_once(world: Hosts, tokens: dict[str, str]) -> None:
     """G12 with every server down: what was reported is not given out, and the backup takes over."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens["rescue.backup"], "rescue.backup", 99)))
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(0.05)
@@ -232,16 +232,17 @@ def test_a_report_counts_here_at_once(world: World, tokens: dict[str, str]) -> N
     outcome = world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028)))
     assert outcome.state == "pending"
     assert ports(user) == ("backup", {99})
-    world.run(EVIDENCE_SECONDS, step=0.5)
+    world.run(EVIDENCE_SECONDS)
     assert ports(user) == ("service", {2028})
 
 
-def test_a_report_made_without_servers_is_delivered(world: World, tokens: dict[str, str]) -> None:
+def test_a_report_made_without_servers_is_delivered(world: Hosts, tokens: dict[str, str]) -> None:
     """The server hears of it when it returns, probes, and its verdict replaces the local suspicion."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(0.05)
     world.fall()
+    world.dead.add(("10.0.0.1", 2028))
     world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028)))
     world.serve()
     world.run(3)
@@ -250,10 +251,9 @@ def test_a_report_made_without_servers_is_delivered(world: World, tokens: dict[s
     assert told.index("report") < told.index("confirm")
 
 
-def test_a_false_report_is_retracted(world: World, tokens: dict[str, str]) -> None:
+def test_a_false_report_is_retracted(world: Hosts, tokens: dict[str, str]) -> None:
     """P8: the server's probe finds it alive, and this host gives it out again at once."""
-    user, provider = web(world), world.host("provider")
-    world.alive.add(("10.0.0.1", 2028))
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(0.05)
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028))).state == "suspect"
@@ -261,9 +261,9 @@ def test_a_false_report_is_retracted(world: World, tokens: dict[str, str]) -> No
     assert ports(user) == ("service", {2028})
 
 
-def test_reports_that_are_refused(world: World, tokens: dict[str, str]) -> None:
+def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
     """A report of nothing, of a bad address, or on what no service here uses changes nothing here either."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028))).code == "unknown-listener"
     assert world.wait(user.report(LocalReport(CHINA, "nobody", 2028))).code == "bad-address"
     world.wait(provider.register(wish(tokens[CHINA])))
@@ -274,9 +274,9 @@ def test_reports_that_are_refused(world: World, tokens: dict[str, str]) -> None:
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, state="slow"))).code == "unreachable"
 
 
-def test_a_late_deregistration_leaves_the_new_instance_alone(world: World, tokens: dict[str, str]) -> None:
+def test_a_late_deregistration_leaves_the_new_instance_alone(world: Hosts, tokens: dict[str, str]) -> None:
     """P6: the old instance's epoch is refused, with the one that is known."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     old = world.wait(provider.register(wish(tokens[CHINA])))
     new = world.wait(provider.register(wish(tokens[CHINA])))
     assert new.epoch > old.epoch
@@ -285,16 +285,16 @@ def test_a_late_deregistration_leaves_the_new_instance_alone(world: World, token
     assert state_of(world) == "up"
 
 
-def test_the_same_process_asking_twice_is_one_instance(world: World, tokens: dict[str, str]) -> None:
+def test_the_same_process_asking_twice_is_one_instance(world: Hosts, tokens: dict[str, str]) -> None:
     """A retry does not replace the instance; another process does."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     assert world.wait(provider.register(wish(tokens[CHINA], pid=1))).epoch == first.epoch
 
 
-def test_a_wrong_credential(world: World, tokens: dict[str, str]) -> None:
+def test_a_wrong_credential(world: Hosts, tokens: dict[str, str]) -> None:
     """It is refused and leaves nothing behind; the instance that is there stays as it is."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     refusal = world.wait(provider.register(wish("wrong")))
     assert refusal.code == "bad-credential" and CHINA in refusal.message
     assert provider.status().registrations == ()
@@ -302,14 +302,14 @@ def test_a_wrong_credential(world: World, tokens: dict[str, str]) -> None:
     assert world.wait(provider.register(wish("wrong"))).code == "bad-credential"
     assert world.wait(provider.deregister(LocalDeregister(CHINA, 2028, "wrong"))).code == "bad-credential"
     assert provider.status().registrations[0].epoch == first.epoch
-    world.processes.kill(1)
+    world.processes["provider"].kill(1)
     world.run(0.05)
     assert state_of(world) == "offline"
 
 
-def test_nobody_pushes_a_living_instance_aside_unseen(world: World, tokens: dict[str, str]) -> None:
+def test_nobody_pushes_a_living_instance_aside_unseen(world: Hosts, tokens: dict[str, str]) -> None:
     """With every server down another credential cannot be judged, so it replaces nothing."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA])))
     world.fall()
     assert world.wait(provider.register(wish("other"))).code == "unreachable"
@@ -317,9 +317,9 @@ def test_nobody_pushes_a_living_instance_aside_unseen(world: World, tokens: dict
     assert provider.status().registrations[0].epoch == first.epoch
 
 
-def test_a_rotated_credential_takes_the_place_over(world: World, tokens: dict[str, str]) -> None:
+def test_a_rotated_credential_takes_the_place_over(world: Hosts, tokens: dict[str, str]) -> None:
     """A new instance with another good credential replaces the old one, and may leave with it."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     old = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     other = world.credential(CHINA)
     new = world.wait(provider.register(wish(other, pid=1)))
@@ -328,11 +328,11 @@ def test_a_rotated_credential_takes_the_place_over(world: World, tokens: dict[st
     assert gone.state == "offline" and provider.status().registrations == ()
 
 
-def test_a_removed_listener_does_not_come_back(world: World, tokens: dict[str, str]) -> None:
+def test_a_removed_listener_does_not_come_back(world: Hosts, tokens: dict[str, str]) -> None:
     """P6: an administrator's removal is not undone by re-establishing; only a new instance registers."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
-    world.admin(Remove("listener", f"{CHINA} 10.0.0.1:2028"))
+    world.administer(Remove("listener", f"{CHINA} 10.0.0.1:2028"))
     world.fall()
     world.serve()
     world.run(3)
@@ -341,31 +341,31 @@ def test_a_removed_listener_does_not_come_back(world: World, tokens: dict[str, s
     assert state_of(world) == "up"
 
 
-def test_a_process_asks_again_after_its_listener_was_removed(world: World, tokens: dict[str, str]) -> None:
+def test_a_process_asks_again_after_its_listener_was_removed(world: Hosts, tokens: dict[str, str]) -> None:
     """The very same process may register anew: it becomes a newer instance."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
-    world.admin(Remove("listener", f"{CHINA} 10.0.0.1:2028"))
+    world.administer(Remove("listener", f"{CHINA} 10.0.0.1:2028"))
     again = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     assert again.epoch > first.epoch and again.state == "up"
 
 
-def test_a_clock_that_went_back(world: World, tokens: dict[str, str]) -> None:
+def test_a_clock_that_went_back(world: Hosts, tokens: dict[str, str]) -> None:
     """A living process whose epoch is behind what the server knows takes the next one."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     ahead = world.wait(provider.register(wish(tokens[CHINA]))).epoch
     book = world.directory / "provider" / "registrations.json"
     world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA])))
     provider.stop()
     book.unlink()
     world.now = lambda: 1000.0  # type: ignore[method-assign]
-    again = world.wait(world.host("provider").register(wish(tokens[CHINA])))
+    again = world.wait(world.daemon("provider").register(wish(tokens[CHINA])))
     assert again.epoch == ahead + 1 and state_of(world) == "up"
 
 
-def test_a_newer_instance_elsewhere(world: World, tokens: dict[str, str]) -> None:
+def test_a_newer_instance_elsewhere(world: Hosts, tokens: dict[str, str]) -> None:
     """An address that another host registered meanwhile is not fought for."""
-    first, second = world.host("first"), world.host("second")
+    first, second = world.daemon("first"), world.daemon("second")
     world.wait(first.register(wish(tokens[CHINA])))
     world.wait(second.register(wish(tokens[CHINA])))
     world.fall()
@@ -375,12 +375,12 @@ def test_a_newer_instance_elsewhere(world: World, tokens: dict[str, str]) -> Non
     assert [entry.state for entry in second.status().registrations] == ["registered"]
 
 
-def test_a_revoked_credential_is_shown(world: World, tokens: dict[str, str]) -> None:
+def test_a_revoked_credential_is_shown(world: Hosts, tokens: dict[str, str]) -> None:
     """Re-establishing with it is refused once, kept in the book to be seen, and not tried again."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
-    credential = next(iter(world.servers[0].catalogue.credentials[CHINA]))
-    world.admin(RevokeCredential(CHINA, credential))
+    credential = next(iter(world.catalogue.credentials[CHINA]))
+    world.administer(RevokeCredential(CHINA, credential))
     for _ in range(2):
         world.fall()
         world.serve()
@@ -391,9 +391,9 @@ def test_a_revoked_credential_is_shown(world: World, tokens: dict[str, str]) -> 
     assert len(entries) == 1
 
 
-def test_a_holding_connection(world: World, tokens: dict[str, str]) -> None:
+def test_a_holding_connection(world: Hosts, tokens: dict[str, str]) -> None:
     """A registration with `hold` is over when its connection is."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     outcome = world.wait(provider.register(wish(tokens[CHINA], hold=True)))
     provider.released(outcome)
     world.run(0.05)
@@ -401,20 +401,20 @@ def test_a_holding_connection(world: World, tokens: dict[str, str]) -> None:
     provider.released(outcome)
 
 
-def test_a_holding_program_comes_back_after_the_daemons_restart(world: World, tokens: dict[str, str]) -> None:
+def test_a_holding_program_comes_back_after_the_daemons_restart(world: Hosts, tokens: dict[str, str]) -> None:
     """It is the same instance if it is back in time, and died if it is not."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], hold=True)))
     world.wait(provider.register(wish(tokens[CHINA], port=2029, hold=True)))
-    again = world.host("provider")
+    again = world.daemon("provider")
     assert world.wait(again.register(wish(tokens[CHINA], hold=True))).epoch == first.epoch
-    world.run(HOLD_GRACE_SECONDS + 1, step=0.5)
+    world.run(HOLD_GRACE_SECONDS + 1)
     assert state_of(world) == "up" and state_of(world, 2029) == "offline"
 
 
-def test_what_cannot_be_registered(world: World, tokens: dict[str, str]) -> None:
+def test_what_cannot_be_registered(world: Hosts, tokens: dict[str, str]) -> None:
     """Names, addresses, processes and values that cannot be used are refused with a reason, nothing stays."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     for request, code in (
         (wish("t", "openuss"), "bad-name"),
         (wish("t", address="localhost"), "bad-address"),
@@ -430,7 +430,7 @@ def test_what_cannot_be_registered(world: World, tokens: dict[str, str]) -> None
     assert world.wait(provider.deregister(LocalDeregister(CHINA, 1, ""))).code == "unknown-listener"
 
 
-def test_an_unwritable_directory(world: World, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_directory(world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What would not survive is refused; lookups go on from memory."""
     (world.directory / "user").write_text("a file where the directory should be")
     user = web(world)
@@ -440,93 +440,92 @@ def test_an_unwritable_directory(world: World, tokens: dict[str, str], monkeypat
     assert ports(user) == ("none", set())
 
 
-def test_the_book_is_private(world: World, tokens: dict[str, str]) -> None:
+def test_the_book_is_private(world: Hosts, tokens: dict[str, str]) -> None:
     """Credentials are readable by the daemon's user only."""
-    world.wait(world.host("provider").register(wish(tokens[CHINA])))
+    world.wait(world.daemon("provider").register(wish(tokens[CHINA])))
     book = world.directory / "provider" / "registrations.json"
     assert book.stat().st_mode & 0o777 == 0o600
     assert json.loads(book.read_text())["registrations"][0]["credential"] == tokens[CHINA]
 
 
-def test_a_damaged_book(world: World, tokens: dict[str, str]) -> None:
+def test_a_damaged_book(world: Hosts, tokens: dict[str, str]) -> None:
     """It is set aside, and the daemon starts."""
     (world.directory / "provider").mkdir()
     (world.directory / "provider" / "registrations.json").write_text("{")
-    assert world.wait(world.host("provider").register(wish(tokens[CHINA]))).state == "up"
+    assert world.wait(world.daemon("provider").register(wish(tokens[CHINA]))).state == "up"
     assert (world.directory / "provider" / "registrations.corrupt-1").exists()
 
 
-def test_dependencies_that_change(world: World, tokens: dict[str, str]) -> None:
+def test_dependencies_that_change(world: Hosts, tokens: dict[str, str]) -> None:
     """A new dependency brings its listeners along, a removed one takes them away; a moved backup is followed."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens["one.openuso"], "one.openuso", 77)))
     world.wait(provider.register(wish(tokens["rescue.backup"], "rescue.backup", 99)))
-    world.admin(Put(Dependency("web", "openuso"), create=True))
+    world.administer(Put(Dependency("web", "openuso"), create=True))
     world.run(0.05)
     assert ports(user, "openuso") == ("service", {77})
-    world.admin(Put(Category("openuso", "rescue.backup")))
+    world.administer(Put(Category("openuso", "rescue.backup")))
     world.wait(provider.deregister(LocalDeregister("one.openuso", 77, tokens["one.openuso"])))
     world.run(0.05)
     assert ports(user, "openuso") == ("backup", {99})
-    world.admin(Remove("dependency", "web openuso"))
+    world.administer(Remove("dependency", "web openuso"))
     world.run(0.05)
     assert refused(user, "openuso") == "unknown-dependency"
     assert isinstance(user.resolve("rescue.backup"), Resolved)
 
 
-def test_a_topology_that_is_taken_away(world: World, tokens: dict[str, str]) -> None:
+def test_a_topology_that_is_taken_away(world: Hosts, tokens: dict[str, str]) -> None:
     """Services and categories that are removed are removed here, numbered."""
     user = web(world)
-    world.admin(Apply((Category("web"), Service("www.web")), prune=True))
+    world.administer(Apply((Category("web"), Service("www.web")), prune=True))
     world.run(0.05)
     pulled = world.wait(user.dependencies("www.web"))
     assert pulled.categories == ()
-    world.clock.advance(1000)
-    world.admin(Purge(60.0))
+    world.run(1000)
+    world.administer(Purge(60.0))
 
 
-def test_short_sessions(world: World, tokens: dict[str, str]) -> None:
+def test_short_sessions(world: Hosts, tokens: dict[str, str]) -> None:
     """G18: a host keeps no session at rest; it connects to ask, is dialled to be told, and looks now and then."""
     user = web(world, mode="short", update_port=4865, refresh_seconds=300.0)
     world.run(3)
-    assert user.status().session == "waiting" and not world.servers[0]._sessions
-    provider = world.host("provider")
+    assert user.status().session == "waiting" and not world.servers["gns1"].nameserver._sessions
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(2)
     assert ports(user) == ("service", {2028})
     world.run(10)
     assert user.status().session == "waiting"
-    before = len([host for _, host, _ in world.dialled if host == "user"])
-    world.run(300, step=0.25)
-    assert len([host for _, host, _ in world.dialled if host == "user"]) == before + 1
-    world.processes.dead.add(5)
+    before = len([host for _, host, _ in world.network.dialled if host == "user"])
+    world.run(300)
+    assert len([host for _, host, _ in world.network.dialled if host == "user"]) == before + 1
     assert world.wait(user.register(wish(tokens["www.web"], "www.web", 80))).state == "up"
     world.run(5)
     assert user.status().session == "waiting"
 
 
-def test_another_server_takes_over(world: World, tokens: dict[str, str]) -> None:
+def test_another_server_takes_over(world: Hosts, tokens: dict[str, str]) -> None:
     """With two servers on one store, the loss of one costs a fraction of a second and nothing else."""
-    world.serve(1)
-    user = web(world, places=2)
-    assert user.status().server == "s0"
-    world.fall(0)
+    world.serve("gns2")
+    user = web(world, servers=("gns1", "gns2"))
+    assert user.status().server == "gns1"
+    world.fall("gns1")
     world.run(1)
-    assert user.status().server == "s1" and user.status().problem == ""
+    assert user.status().server == "gns2" and user.status().problem == ""
 
 
-def test_hosts_do_not_hurry_a_server_that_is_down(world: World) -> None:
+def test_hosts_do_not_hurry_a_server_that_is_down(world: Hosts) -> None:
     """Back-off: at most a few attempts a minute after a while."""
     world.fall()
-    world.host("lonely")
-    world.run(300, step=0.1)
-    late = [at for at, _, _ in world.dialled if at > 200]
+    world.daemon("lonely")
+    world.run(300)
+    late = [at for at, _, _ in world.network.dialled if at > 200]
     assert 3 <= len(late) <= 8
 
 
-def test_a_server_on_a_new_empty_store_empties_nobody(world: World, tokens: dict[str, str]) -> None:
+def test_a_server_on_a_new_empty_store_empties_nobody(world: Hosts, tokens: dict[str, str]) -> None:
     """P5: a store that knows nothing of this host empties nothing; what is held stays in use until it does."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(0.05)
     world.fall()
@@ -537,11 +536,11 @@ def test_a_server_on_a_new_empty_store_empties_nobody(world: World, tokens: dict
     assert "another store" in user.status().problem
     full.close()
     world.uss()
-    world.run(40, step=0.1)
+    world.run(40)
     assert ports(user) == ("none", set()) and user.status().problem == ""
 
 
-def test_another_store_replaces_the_view(world: World, tokens: dict[str, str]) -> None:
+def test_another_store_replaces_the_view(world: Hosts, tokens: dict[str, str]) -> None:
     """Revisions of another store mean nothing here: everything is read anew."""
     user = web(world)
     world.fall()
@@ -549,25 +548,25 @@ def test_another_store_replaces_the_view(world: World, tokens: dict[str, str]) -
     world.store = type(world.store).open("sqlite://")
     world.serve()
     world.uss()
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(world.credential(CHINA), port=3000)))
     world.run(5)
     assert ports(user) == ("service", {3000})
 
 
-def test_a_registration_is_answered_when_a_server_is_just_coming(world: World, tokens: dict[str, str]) -> None:
+def test_a_registration_is_answered_when_a_server_is_just_coming(world: Hosts, tokens: dict[str, str]) -> None:
     """A program that starts together with the daemon need not see `pending`."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     provider.stop()
     world.run(0.1)
-    provider = world.host("other")
+    provider = world.daemon("other")
     outcome = world.wait(provider.register(wish(tokens[CHINA])))
     assert isinstance(outcome, Outcome) and outcome.state == "up"
 
 
-def test_watching_from_the_daemon(world: World, tokens: dict[str, str]) -> None:
+def test_watching_from_the_daemon(world: Hosts, tokens: dict[str, str]) -> None:
     """A local program sees a snapshot and then what happens; an unknown service is refused."""
-    user, provider = web(world), world.host("provider")
+    user, provider = web(world), world.daemon("provider")
     events: list[LocalEvent] = []
     stop = world.wait(user.watch("www.web", None, events.append))
     world.wait(provider.register(wish(tokens[CHINA])))
@@ -577,9 +576,9 @@ def test_watching_from_the_daemon(world: World, tokens: dict[str, str]) -> None:
     assert world.wait(user.watch("x.web", None, events.append)).code == "unknown-service"
 
 
-def test_a_held_registration_that_had_to_take_a_newer_epoch(world: World, tokens: dict[str, str]) -> None:
+def test_a_held_registration_that_had_to_take_a_newer_epoch(world: Hosts, tokens: dict[str, str]) -> None:
     """The connection knows the epoch of its first answer; its end counts all the same."""
-    other, provider = world.host("other"), world.host("provider")
+    other, provider = world.daemon("other"), world.daemon("provider")
     world.fall()
     early = world.wait(provider.register(wish(tokens[CHINA], hold=True)))
     assert early.state == "pending"
@@ -594,38 +593,38 @@ def test_a_held_registration_that_had_to_take_a_newer_epoch(world: World, tokens
     assert state_of(world) == "offline" and other.status().registrations == ()
 
 
-def test_the_book_is_bounded(world: World, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_book_is_bounded(world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One instance too many is refused; one that is there already may register again."""
     monkeypatch.setattr(registrar, "REGISTRATIONS_MAX", 2)
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     for port in (1, 2, 2):
         assert world.wait(provider.register(wish(tokens[CHINA], port=port))).state == "up"
     assert world.wait(provider.register(wish(tokens[CHINA], port=3))).code == "too-large"
 
 
-def test_processes_that_cannot_be_watched(world: World, tokens: dict[str, str]) -> None:
+def test_processes_that_cannot_be_watched(world: Hosts, tokens: dict[str, str]) -> None:
     """Without a way to see its end a process is not registered; one that was goes on being so."""
-    provider = world.host("provider")
-    world.processes.scarce = True
+    provider = world.daemon("provider")
+    world.processes["provider"].scarce = True
     assert world.wait(provider.register(wish(tokens[CHINA], pid=1))).code == "busy"
-    world.processes.scarce = False
+    world.processes["provider"].scarce = False
     world.wait(provider.register(wish(tokens[CHINA], pid=1)))
-    world.processes.scarce = True
-    assert len(world.host("provider").status().registrations) == 1 and state_of(world) == "up"
+    world.processes["provider"].scarce = True
+    assert len(world.daemon("provider").status().registrations) == 1 and state_of(world) == "up"
 
 
-def test_leaving_with_a_credential_that_was_revoked(world: World, tokens: dict[str, str]) -> None:
+def test_leaving_with_a_credential_that_was_revoked(world: Hosts, tokens: dict[str, str]) -> None:
     """The server's no is final; the wish does not stay in the book for ever."""
-    provider = world.host("provider")
+    provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
-    world.admin(RevokeCredential(CHINA, next(iter(world.servers[0].catalogue.credentials[CHINA]))))
+    world.administer(RevokeCredential(CHINA, next(iter(world.catalogue.credentials[CHINA]))))
     assert world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA]))).code == "bad-credential"
     assert provider.status().registrations == ()
 
 
-def test_leaving_what_is_not_there_any_more(world: World, tokens: dict[str, str]) -> None:
+def test_leaving_what_is_not_there_any_more(world: Hosts, tokens: dict[str, str]) -> None:
     """A deregistration of a service that was removed meanwhile is done; and one of another host's listener by epoch."""
-    provider, other = world.host("provider"), world.host("other")
+    provider, other = world.daemon("provider"), world.daemon("other")
     world.fall()
     world.wait(provider.register(wish(tokens[CHINA])))
     world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA])))

@@ -22,7 +22,7 @@ from compass.wire import limits
 from compass.wire.connection import Acknowledged, Asked, Ended, Opened, ServerConnection
 from compass.wire.frames import frame
 from compass.wire.messages import Acknowledge, Notice, encode
-from tests.host.world import Processes
+from tests.simulation.world import SimulatedProcesses
 
 ROWS: list[Row] = [Category("web"), Service("www.web"), Dependency("web", "uss"), Category("uss"), Service("a.uss")]
 VIEW = Snapshot(10, {"web": 5, "uss": 4, "a.uss": 3}, ROWS)
@@ -130,7 +130,7 @@ class Stage:
             host_name="h",
             default_address="10.0.0.1",
             endpoints=cast(Any, self.places),
-            process_watch=Processes(),
+            process_watch=SimulatedProcesses(),
             peer_of=lambda transport: (*cast(Any, transport).getPeer(), ""),
             **options,
         )

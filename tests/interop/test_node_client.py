@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from compass.admin.authority import Role, create_authority, issue, write_credentials
+from compass.client.link import IdentityFiles, Link, Server
 from compass.model.replies import CredentialIssued, Done, Lags, Registered
 from compass.model.requests import Apply, IssueCredential, Lag, Register
 from compass.model.rows import Category, Dependency, Service
-from tests.interop.administrator import Administrator, administrator_of_new_server
+from tests.interop.administrator import administrator_of_new_server
 
 ROOT = Path(__file__).parents[2]
 CLIENT = Path(__file__).with_name("client.mjs")
@@ -35,7 +36,7 @@ class World(NamedTuple):
     port: int
     files: dict[str, Path]
     credential: str
-    administrator: Administrator
+    administrator: Link
 
     def register_another(self) -> int:
         """Somebody else registers a listener of the same service; its revision."""
@@ -81,8 +82,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     run = "from compass.assembly.main import server; server()"
     daemon = subprocess.Popen([sys.executable, "-c", run, "--config", str(configuration)], cwd=ROOT)
     try:
-        paths = files["authority.crt"], files["admin.crt"], files["admin.key"]
-        with administrator_of_new_server(port, *paths) as administrator:
+        identity = IdentityFiles(files["admin.crt"], files["admin.key"], files["authority.crt"])
+        with administrator_of_new_server(Server("127.0.0.1", port), identity) as administrator:
             assert isinstance(administrator.ask(Apply(TOPOLOGY)), Done)
             issued = administrator.ask(IssueCredential("chinaserver.openuss"))
             assert isinstance(issued, CredentialIssued)

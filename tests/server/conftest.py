@@ -27,12 +27,12 @@ class Uss(World):
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Uss:
+def world(disk: Path) -> Uss:
     """A deployment whose server has not started."""
-    return Uss(1, tmp_path)
+    return Uss(1, disk)
 
 
 @pytest.fixture
-def worlds(tmp_path: Path) -> Callable[[int], Uss]:
+def worlds(disk: Path) -> Callable[[int], Uss]:
     """Deployments by seed."""
-    return lambda seed: Uss(seed, tmp_path / str(seed))
+    return lambda seed: Uss(seed, disk / str(seed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionRefusedError
 
 from compass.model.replies import Dependencies, LogEntries, Refusal, Registered, Rows, ServerStatus, Told, Watching
 from compass.model.requests import Fetch, Impact, Pull, Put, ReadLog, Register, Status, Watch
@@ -161,9 +162,8 @@ def test_sessions_are_bounded(world: Uss, monkeypatch: Any) -> None:
     monkeypatch.setattr(nameserver, "SESSIONS_MAX", 2)
     world.wait(world.server().started)
     first, _second = world.client(("host", "web1")), world.client(("host", "web2"))
-    with pytest.raises(Exception):  # noqa: B017
-        result = world.wait(world.network.connect("gns1", ("host", "web3"), lambda: None))
-        result.raiseException()
+    with pytest.raises(ConnectionRefusedError):
+        world.stranger(("host", "web3"))
     first.transport.loseConnection()
     world.run(0.1)
     assert world.client(("host", "web3")).opened is not None
@@ -221,6 +221,8 @@ def test_following_a_log_waits_for_news(world: Uss) -> None:
     assert isinstance(reply, LogEntries) and [entry.number for entry in reply.entries] == [revision + 1]
     empty = admin.ask(ReadLog("updates", after=revision + 1, wait_seconds=3.0))
     assert empty == LogEntries((), 1)
+    # Nobody waits any more, and nothing is kept of those who did.
+    assert not world.servers["gns1"].nameserver.commits._after_batch
 
 
 def test_a_server_that_stops_says_goodbye(world: Uss) -> None:

@@ -146,8 +146,11 @@ class Network:
         self.split = 0.2
         """How often a write arrives in pieces."""
         self.ends: list[End] = []
+        self.dialled: list[tuple[float, str, str]] = []
+        """When, who and whom: every attempt to connect, also one that nobody answers."""
         self._listening: dict[str, tuple[tuple[str, str], Any]] = {}
-        self._silent: set[tuple[str, str]] = set()
+        self._silent: dict[tuple[str, str], None] = {}
+        """In the order of silencing: a set's order is not the same in every run of Python."""
 
     def listen(self, machine: str, identity: tuple[str, str], factory: Any) -> None:
         """`machine` takes connections with `factory`; `identity` is the role and name of its certificate."""
@@ -159,9 +162,12 @@ class Network:
 
     def connect(self, machine: str, identity: tuple[str, str], make: Callable[[], Any]) -> Deferred[Any]:
         """A connection to `machine`; the protocol that `make` gives is the dialling side's."""
+        self.dialled.append((self.clock.seconds(), identity[1], machine))
         answered: Deferred[Any] = Deferred()
 
         def reach() -> None:
+            if answered.called:
+                return  # The caller gave up.
             if (identity[1], machine) in self._silent or (machine, identity[1]) in self._silent:
                 return  # Nobody answers; the caller's own timeout ends it.
             if machine not in self._listening:
@@ -198,9 +204,9 @@ class Network:
 
     def silence(self, one: str, other: str, *, both: bool = True) -> None:
         """What `one` sends to `other` is lost without a word; likewise the other way with `both`."""
-        self._silent.add((one, other))
+        self._silent[one, other] = None
         if both:
-            self._silent.add((other, one))
+            self._silent[other, one] = None
 
     def heal(self) -> None:
         """All links carry again. What was lost stays lost, so the streams are dead: they are reset."""

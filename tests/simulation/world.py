@@ -13,9 +13,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from compass.host.daemon import HostDaemon
-from compass.host.processes import NoSuchProcess
+from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.model.catalogue import catalogue_of
 from compass.model.decide import decide
 from compass.model.draft import Asker
@@ -32,6 +33,8 @@ from tests.simulation.network import Network
 EPOCH = 1_800_000_000.0
 """UNIX time at virtual second 0."""
 ADMIN = Asker("admin", "root", "console")
+TICK_SECONDS = 1e-6
+"""How far time moves at least, so that what is due at once does not hold it up for ever."""
 
 
 class World:
@@ -55,28 +58,33 @@ class World:
     def now(self) -> float:
         return EPOCH + float(self.clock.seconds())
 
-    def run(self, seconds: float, step_seconds: float = 0.001) -> None:
+    def run(self, seconds: float) -> None:
         """Let time pass."""
         until = self.clock.seconds() + seconds
         while self.clock.seconds() < until:
-            due = [call.getTime() for call in self.clock.getDelayedCalls()]
-            ahead = min(due, default=until) - self.clock.seconds()
-            self.clock.advance(min(max(ahead, 0.0), until - self.clock.seconds()) or step_seconds / 1000)
+            self._step(until)
 
     def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> float:
         """Let time pass until something holds; how long that took. Fails when it never does."""
         began = self.clock.seconds()
         while not condition():
-            due = [call.getTime() for call in self.clock.getDelayedCalls()]
-            assert due and self.clock.seconds() - began < seconds, f"not within {seconds} virtual seconds"
-            self.clock.advance(max(min(due) - self.clock.seconds(), 0.0) or 1e-6)
+            assert self.clock.seconds() - began < seconds, f"not within {seconds} virtual seconds"
+            self._step(began + seconds)
         return float(self.clock.seconds() - began)
 
+    def _step(self, until: float) -> None:
+        """To the moment of the next timer, or to `until` when that is earlier."""
+        now = self.clock.seconds()
+        due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=until)
+        self.clock.advance(max(min(due, until) - now, TICK_SECONDS))
+
     def wait(self, deferred: Deferred[Any], seconds: float = 30.0) -> Any:
-        """The result of a deferred."""
+        """The result of a deferred. Raises what it failed with."""
         results: list[Any] = []
         deferred.addBoth(results.append)
         self.until(lambda: bool(results), seconds)
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
         return results[0]
 
     def server(self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003)) -> SimulatedServer:
@@ -219,6 +227,9 @@ class SimulatedServer:
         return answered
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        if self.process.killed:
+            # Its timers run on, because nobody can tell whose they are.
+            return Deferred()
         return self.world.network.connect(f"{host}:update", ("server", self.name), make)
 
     def _run_command(self, news: bytes) -> Deferred[None]:
@@ -237,13 +248,14 @@ class SimulatedHost:
         identity = ("host", name)
         if options.get("mode") == "short":
             options.setdefault("update_port", 4865)
+        place = 1 + list(dict.fromkeys([*world.hosts, name])).index(name)
+        options.setdefault("default_address", f"10.0.0.{place}")
         self.daemon = HostDaemon(
             clock=self.process,
             now=world.now,
             random=world.random.random,
             state_directory=world.directory / name,
             host_name=name,
-            default_address=f"10.0.0.{1 + list(dict.fromkeys([*world.hosts, name])).index(name)}",
             endpoints=[world.network.endpoint(server, identity, self.process) for server in servers],
             process_watch=self.processes,
             peer_of=_peer,
@@ -258,12 +270,19 @@ class SimulatedHost:
         self.world.network.crash(self.name)
         self.world.network.stop_listening(f"{self.name}:update")
 
+    def stop(self) -> None:
+        """SIGTERM of the daemon."""
+        self.world.network.stop_listening(f"{self.name}:update")
+        self.daemon.stop()
+
 
 class SimulatedProcesses:
     """The process table of a host: which pids live. It outlives the daemon that watches them."""
 
     def __init__(self) -> None:
         self.living: set[int] = set()
+        self.scarce = False
+        """Whether the system has no means left to watch one more."""
         self._watched: dict[int, Callable[[], None]] = {}
 
     def start_of(self, pid: int) -> str:
@@ -273,6 +292,8 @@ class SimulatedProcesses:
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
         self.start_of(pid)
+        if self.scarce:
+            raise CannotWatch(f"cannot watch process {pid}: too many open files")
         self._watched[pid] = ended
 
         def stop() -> None:

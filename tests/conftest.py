@@ -1,0 +1,26 @@
+"""What several suites use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+MEMORY = Path("/dev/shm")
+"""Where Linux keeps files in memory."""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory for simulated machines, in memory where that can be had.
+
+    Time is virtual there, but each fsync of a daemon would take a real disk's time: most of what a campaign takes.
+    """
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with TemporaryDirectory(prefix="compass-", dir=MEMORY) as directory:
+        yield Path(directory)
