@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compass.model.catalogue import Catalogue, topic_of
-from compass.model.rows import Change, Listener, key_of
+from compass.model.rows import Alert, Change, Listener, key_of
 from tests.histories import streams, views
 from tests.histories.events import Answered, Committed, Died, History, Lived, Logged, Probed, Table, Violation
 from tests.histories.truth import Truth
@@ -27,7 +27,7 @@ def check(history: History, gone_within_seconds: float = GONE_WITHIN_SECONDS) ->
     broken = list(_broken_logs(logs))
     if broken:
         return broken
-    truth = Truth(max(logs.values(), key=len, default=[]))
+    truth = Truth(_longest(logs))
     found = [
         *_tables(history, truth),
         *_chains(truth),
@@ -41,9 +41,13 @@ def check(history: History, gone_within_seconds: float = GONE_WITHIN_SECONDS) ->
     return sorted(found, key=lambda violation: (violation.at, violation.revision))
 
 
+def _longest(logs: dict[str, list[Change]]) -> list[Change]:
+    return max(logs.values(), key=lambda changes: len(changes), default=[])
+
+
 def _broken_logs(logs: dict[str, list[Change]]) -> Iterator[Violation]:
     """P2: no gaps, and the same from every server."""
-    longest = max(logs.values(), key=len, default=[])
+    longest = _longest(logs)
     for who, changes in logs.items():
         for place, change in enumerate(changes):
             if change.revision != place + 1:
@@ -124,11 +128,21 @@ def _answers(history: History, truth: Truth) -> Iterator[Violation]:
         if row is None or (event.state and row.state != event.state) or (event.epoch and row.epoch != event.epoch):
             yield broken(f"the log has {row}")
         elif event.changed and event.outcome in ("registered", "deregistered"):
-            if key_of(change.row) != (event.service, event.address, event.port):
+            own = _own_change(event, truth)
+            if not own:
                 yield broken(f"at this revision the log has {change.operation} {key_of(change.row)}")
-            elif event.revision in given:
-                yield broken(f"answered as its own change to {given[event.revision].who} already")
-            given[event.revision] = event
+            elif own in given:
+                yield broken(f"answered as its own change to {given[own].who} already")
+            given[own] = event
+
+
+def _own_change(event: Answered, truth: Truth) -> int:
+    """The revision of the listener's own change; what follows it in the same decision is its alerts."""
+    revision = event.revision
+    while revision > 0 and isinstance(truth.changes[revision - 1].row, Alert):
+        revision -= 1
+    change = truth.change(revision)
+    return revision if change and key_of(change.row) == (event.service, event.address, event.port) else 0
 
 
 def _removals(truth: Truth) -> Iterator[Violation]:

@@ -137,8 +137,12 @@ def _dead(history: History, within: float) -> Iterator[Violation]:
                 disturbed.begin(event.who, event.at)
             case Disturbed():
                 disturbed.begin(event.who, event.at)
-            case Calmed() | Started():
+            case Calmed():
                 disturbed.end(event.who, event.at + CALM_AFTER_SECONDS)
+            case Started():
+                disturbed.end(event.who, event.at + CALM_AFTER_SECONDS)
+                for service, _ in [key for key in seen if key[1] == event.who]:
+                    seen[service, event.who].append(View(event.at, event.who, service, 0, (), held=False))
             case View():
                 seen.setdefault((event.service, event.who), []).append(event)
             case Died():

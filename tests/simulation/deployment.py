@@ -55,6 +55,8 @@ BUFFER_OCTETS = 2048
 """Small, so that a reader who pauses for seconds is a slow one already."""
 SHORT_EVERY = 5
 """Every so manieth host keeps no session."""
+STOP_SECONDS = 2.4
+"""What a daemon has to stop after SIGTERM, before it is killed."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
 
 
@@ -93,6 +95,8 @@ class Deployment(World):
         self.disks: dict[str, Disk] = {}
         self.runs: Counter[str] = Counter()
         self.disturbances: Counter[str] = Counter()
+        self.away: set[str] = set()
+        """Hosts without a daemon."""
         self.pids: dict[int, tuple[str, str, int]] = {}
         """pid -> host, service, port of each process that ever was."""
         self.registered: dict[int, Outcome] = {}
@@ -189,8 +193,7 @@ class Deployment(World):
 
     def start_host(self, name: str) -> None:
         """On the disk that the one before it left."""
-        if name in self.hosts and not self.hosts[name].process.killed:
-            return
+        self.away.discard(name)
         self.runs[name] += 1
         number = int(name[1:])
         count = self.plan.servers
@@ -229,7 +232,7 @@ class Deployment(World):
         machine.processes.start(number)
         self.pids[number] = host, service, int(port)
         self.dead.discard((_address(machine), int(port)))
-        if machine.process.killed:
+        if host in self.away:
             return
         asked = machine.daemon.register(LocalRegister(service, int(port), self.tokens[service], pid=number))
 
@@ -256,14 +259,14 @@ class Deployment(World):
         name, service, port = self.pids[number]
         host = self.hosts[name]
         self._died(number)
-        if not host.process.killed:
+        if name not in self.away:
             asked = host.daemon.deregister(LocalDeregister(service, port, self.tokens[service]))
             asked.addCallback(partial(self._trace, "deregister"))
         host.processes.kill(number)
 
     def do_report(self, pid: str, by: str, state: str, dead: str) -> None:
         number = int(pid)
-        if number not in self.pids or self.hosts[by].process.killed:
+        if number not in self.pids or by in self.away:
             return
         name, service, port = self.pids[number]
         address = _address(self.hosts[name])
@@ -277,7 +280,7 @@ class Deployment(World):
 
     def do_look(self, host: str) -> None:
         machine = self.hosts[host]
-        if machine.process.killed:
+        if host in self.away:
             return
         daemon = machine.daemon
         catalogue: Catalogue = daemon._replica.catalogue
@@ -293,13 +296,13 @@ class Deployment(World):
 
     def do_restart_host(self, host: str, how: str, away: str) -> None:
         machine = self.hosts[host]
-        if machine.process.killed:
+        if host in self.away:
             return
-        at = self.recorder.clock()
-        self.recorder(Stopped(at, host, how))
+        self.away.add(host)
+        self.recorder(Stopped(self.recorder.clock(), host, how))
         if how == "stop":
-            machine.daemon.stop()
-            self.clock.callLater(2.4, machine.crash)
+            machine.stop()
+            self.clock.callLater(STOP_SECONDS, machine.crash)
         else:
             machine.crash()
         if how == "power":
