@@ -325,7 +325,8 @@ class NameServer(Factory):
                 return Refusal("unreachable", "the session ended meanwhile")
         attend = Attend(host.name, host.services, host.update_address, host.update_port)
         attended = await self.commits.submit(attend, self._system)
-        if isinstance(attended, Refusal) and attended.code != "store-unavailable":
+        # A host that may leave and be dialled relies on being remembered; any other is told on its session anyway.
+        if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
             return attended
         if not session.connected:
             return Refusal("unreachable", "the session ended meanwhile")
