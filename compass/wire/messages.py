@@ -47,6 +47,18 @@ class Bookmark(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     revision: int
 
 
+class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inquiry"):
+    """Server to host: probe this listener, which you depend on, and say what you found (`findings` with this id).
+
+    An older host skips it, and the server does without.
+    """
+
+    id: int
+    service: str
+    address: str
+    port: int
+
+
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
     """Server to client: the session ends; come back after so long."""
 
@@ -61,7 +73,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     status: Literal["ok", "gap"] = "ok"
 
 
-Pushed: TypeAlias = Union[Notice, Bookmark, Goodbye]  # noqa: UP007
+Pushed: TypeAlias = Union[Notice, Bookmark, Inquiry, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007
