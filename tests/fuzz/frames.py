@@ -33,7 +33,7 @@ from compass.wire.connection import (
     ServerConnection,
 )
 from compass.wire.frames import HEADER_LENGTH, frame
-from compass.wire.messages import Bookmark, Hello, Notice, Resync, Welcome, encode
+from compass.wire.messages import Bookmark, Hello, Inquiry, Notice, Resync, Welcome, encode
 from compass.wire.states import End
 from tests.wire.examples import EXAMPLES, REGISTERED
 
@@ -232,7 +232,7 @@ class Session:
                     if isinstance(reply, Refusal):
                         self.seen["Refusal"] += 1
                 case Pushed(message):
-                    good = self.end == "client" and isinstance(message, Notice | Bookmark | Resync)
+                    good = self.end == "client" and isinstance(message, Notice | Bookmark | Resync | Inquiry)
                 case Acknowledged(acknowledge):
                     good = self.end == "server" and isinstance(acknowledge.revision, int)
                 case Opened(peer):
