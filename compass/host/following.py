@@ -176,6 +176,12 @@ class Following:
                 "in use; once the services of this host are declared there, it follows"
             )
             return
+        if taken == "behind":
+            self.upstream.abandon(
+                f"the server is behind revision {self._replica.revision}, which this host holds already; what is held "
+                "stays in use until a server has caught up"
+            )
+            return
         if taken == "replaced":
             self._gap = False
             self._replaced()

@@ -346,6 +346,11 @@ class NameServer(Factory):
         # A host that may leave and be dialled relies on being remembered; any other is told on its session anyway.
         if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
             return attended
+        # A host that comes from another server may hold more than this one has heard of: never show it an older state.
+        ahead = request.store == self._store and request.since > self.catalogue.revision
+        if ahead and not await self.commits.look():
+            why = f"this server is behind revision {request.since} and cannot read the store"
+            return Refusal("store-unavailable", why, retry_after_seconds=1.0)
         if not session.connected:
             return Refusal("unreachable", "the session ended meanwhile")
         catalogue = self.catalogue
