@@ -10,7 +10,7 @@ CHECKED := $(wildcard compass tests examples)
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench clean storm
+.PHONY: help run test check bench faults storm clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -35,6 +35,10 @@ storm: $(READY)  ## storms of hosts and a host that does not read, on real proce
 bench: $(READY)  ## run the benchmarks
 	@if [ -d bench ]; then exec $(BIN)/python -m bench $(ARGS); fi; \
 	echo "There are no benchmarks in this version: the directory bench/ is missing." >&2; exit 1
+
+faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
+	$(BIN)/python -m tests.faults.killed_listeners
+	$(BIN)/python -m tests.faults.killed_servers
 
 clean:  ## remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

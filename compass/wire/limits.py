@@ -8,6 +8,8 @@ VERSIONS_OFFERED_MAX = 16
 """Versions in one hello: a list, not a stream."""
 SOFTWARE_MAX = 100
 """Characters of a peer's self-description: it ends up in log lines."""
+UNREADABLE_MAX = 255
+"""Characters said about a body that cannot be read: they quote what a stranger sent, and go into logs."""
 
 FRAME_MAX_FROM_HOST = 64 * 1024
 """Octets of a body that a server takes from a host: a watch of 256 services is 33 kB."""

@@ -58,6 +58,9 @@ class World:
     def now(self) -> float:
         return EPOCH + float(self.clock.seconds())
 
+    def probed(self, server: str, address: str, port: int, problem: str) -> None:
+        """A probe is under way, with this outcome; for those who look on."""
+
     def run(self, seconds: float) -> None:
         """Let time pass."""
         until = self.clock.seconds() + seconds
@@ -222,8 +225,9 @@ class SimulatedServer:
     def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
         self.probed.append((address, port))
         answered: Deferred[str] = Deferred()
-        dead = (address, port) in self.world.dead
-        self.world.clock.callLater(self.world.network.delay(), answered.callback, "connection refused" if dead else "")
+        problem = "connection refused" if (address, port) in self.world.dead else ""
+        self.world.probed(self.name, address, port, problem)
+        self.world.clock.callLater(self.world.network.delay(), answered.callback, problem)
         return answered
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
@@ -267,6 +271,7 @@ class SimulatedHost:
     def crash(self) -> None:
         """kill -9 of the daemon: its services go on, its disk stays."""
         self.process.kill()
+        self.processes.forget_watches()
         self.world.network.crash(self.name)
         self.world.network.stop_listening(f"{self.name}:update")
 
@@ -305,6 +310,10 @@ class SimulatedProcesses:
         """A process begins."""
         self.living.add(pid)
         return pid
+
+    def forget_watches(self) -> None:
+        """Who watched is gone; nobody is called any more."""
+        self._watched.clear()
 
     def kill(self, pid: int) -> None:
         """kill -9 of a process."""
