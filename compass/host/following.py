@@ -19,7 +19,7 @@ from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.wire.messages import Bookmark, Notice, Pushed, Resync, Welcome
+from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Resync, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
@@ -29,7 +29,7 @@ class Following:
     """The follower of an `Upstream`, once `upstream` is set.
 
     `changed` is told of each applied change, `replaced` of a whole new view, `settled` once per session when the
-    host is in step, `lost` when the session is over.
+    host is in step, `lost` when the session is over, `inquired` of what the server wants to have probed.
     """
 
     _log = Logger()
@@ -46,6 +46,7 @@ class Following:
         settled: Callable[[], None],
         lost: Callable[[], None],
         needed: Callable[[], frozenset[str]],
+        inquired: Callable[[Inquiry], None] | None = None,
     ) -> None:
         self._clock = clock
         self._replica = replica
@@ -56,6 +57,7 @@ class Following:
         self._settled = settled
         self._lost = lost
         self._needed = needed
+        self._inquired = inquired
         self._wanted: dict[str, None] = {}
         self._store = ""
         self._session = False
@@ -131,7 +133,9 @@ class Following:
                     self._resync(message)
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
-        if not self._gap:
+                case Inquiry() if self._inquired is not None:
+                    self._inquired(message)
+        if not self._gap and not all(isinstance(message, Inquiry) for message in messages):
             self.upstream.acknowledge(self._replica.revision)
 
     def session_ended(self) -> None:
@@ -152,7 +156,8 @@ class Following:
             since = 0
         self._asking = True
         address, port = self._update
-        request = Watch(services, store if since else "", since, address, port, resync=True)
+        probes = self._inquired is not None
+        request = Watch(services, store if since else "", since, address, port, resync=True, probes=probes)
         self.upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
@@ -169,6 +174,12 @@ class Following:
             self.upstream.abandon(
                 "the server has another store than before, with nothing in it for this host, so what is held stays "
                 "in use; once the services of this host are declared there, it follows"
+            )
+            return
+        if taken == "behind":
+            self.upstream.abandon(
+                f"the server is behind revision {self._replica.revision}, which this host holds already; what is held "
+                "stays in use until a server has caught up"
             )
             return
         if taken == "replaced":

@@ -67,7 +67,7 @@ class Commits:
         self._committed = committed
         self._reloaded = reloaded
         self._worth_a_row = worth_a_row
-        self._looking = False
+        self._looking: list[Deferred[bool]] = []
         self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
         self._notes: list[SecurityEntry] = []
         self._running = False
@@ -89,10 +89,12 @@ class Commits:
             self._notes.append(entry)
             self._wake()
 
-    def look(self) -> None:
-        """See what other servers have committed."""
-        self._looking = True
+    def look(self) -> Deferred[bool]:
+        """Fires when what other servers have committed by now is in the catalogue; False: the store cannot be read."""
+        looked: Deferred[bool] = Deferred()
+        self._looking.append(looked)
         self._wake()
+        return looked
 
     def next_batch(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
@@ -120,7 +122,6 @@ class Commits:
         # Notes alone do not go on asking a store that is away; the next request takes them along.
         while self._looking or self._waiting or (self._notes and (first or self.available)):
             if self._looking:
-                self._looking = False
                 await self._look()
             first = False
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
@@ -136,11 +137,17 @@ class Commits:
         self._running = False
 
     async def _look(self) -> None:
+        looking, self._looking = self._looking, []
         try:
             if await self._catch_up():
                 self._tell_waiting()
         except StoreUnavailable as error:
             self._unavailable(str(error))
+            found = False
+        else:
+            found = True
+        for looked in looking:
+            looked.callback(found)
 
     async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> None:
         """Commit a batch and answer everybody in it, one way or the other."""

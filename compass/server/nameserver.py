@@ -11,11 +11,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from compass.model.administration import parsed_host
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import SUBJECT_MAX, answer, permit
 from compass.model.draft import Asker, Refused, problem_code
+from compass.model.interest import audience
 from compass.model.names import NameProblem, category_of
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Lags, LogEntries, Refusal, Reply, SecurityEntry, ServerStatus, Watching
@@ -23,7 +25,9 @@ from compass.model.requests import (
     Attend,
     Deregister,
     Drain,
+    Examine,
     Fetch,
+    Findings,
     Impact,
     Lag,
     Pull,
@@ -31,17 +35,18 @@ from compass.model.requests import (
     Register,
     Report,
     Request,
+    ShellRequest,
     Status,
     Undecided,
     Watch,
 )
-from compass.model.rows import Change, Host
+from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage, StoreUnavailable
 from compass.server.admission import Admission
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
-from compass.server.failures import FailureDesk, Probe
+from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.push import TAIL_MAX, Push
 from compass.server.quotas import FAILURES_PER_MINUTE_MAX, REPORTS_PER_MINUTE_MAX, Quota
 from compass.server.sessions import Missed, PeerOf, Session, origin_of
@@ -127,7 +132,10 @@ class NameServer(Factory):
         self._push = Push(catalogue, self._reach_absent)
         self._snapshots = Snapshots(loaded.store, self._push.last_told)
         self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
-        self._desk = FailureDesk(parts.clock, parts.probe, commits.submit, self.name)
+        around = Surroundings(self._able, lambda host: self._push.session_of(host) is not None, self._watching)
+        self._desk = FailureDesk(
+            parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
+        )
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
         self._commits = commits
@@ -200,6 +208,10 @@ class NameServer(Factory):
         if session.host and self._push.session_of(session.host) is session:
             self._push.unsubscribe(session)
             self._dialler.ended(session.host)
+            row = self.catalogue.hosts.get(session.host)
+            # A host that can be dialled may leave whenever it likes; it is missed when it cannot be reached.
+            if not (session.left and row is not None and row.update_port):
+                self._desk.lost(session.host)
 
     def known(self, session: Session) -> str:
         """Count it by the name that it has proven; refused beyond `SESSIONS_PER_PEER_MAX`."""
@@ -255,13 +267,15 @@ class NameServer(Factory):
                 if decision.security is not None:
                     commits.note(decision.security)
                 return succeed(decision.reply)
-            case Watch() | ReadLog() | Status() | Lag():
+            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
                 refused = permit(commits.catalogue, request, session.asker, self._parts.now())
                 if refused is not None:
                     if refused.security is not None:
                         commits.note(refused.security)
                     return succeed(refused.reply)
                 return Deferred.fromCoroutine(self._answer(session, request))
+            case Report():
+                return cast(Deferred[Reply | bytes], self._desk.report(request, session.asker))
             case _:
                 return self._submit(request, session.asker)
 
@@ -292,7 +306,7 @@ class NameServer(Factory):
         text = f"{beyond} more were refused within a minute; they have no entries of their own"
         self.note(SecurityEntry(0, self._parts.now(), "refused", "", "{}", "", peer, text))
 
-    async def _answer(self, session: Session, request: Watch | ReadLog | Status | Lag) -> Reply | bytes:
+    async def _answer(self, session: Session, request: ShellRequest) -> Reply | bytes:
         match request:
             case Watch():
                 return await self._watch(session, request)
@@ -302,6 +316,10 @@ class NameServer(Factory):
                 return self._status()
             case Lag():
                 return Lags(self.catalogue.revision, self._push.lag(self.catalogue.hosts.values()))
+            case Findings():
+                return self._desk.findings(session.asker.name, request)
+            case Examine():
+                return self._desk.examine(request)
 
     async def _watch(self, session: Session, request: Watch) -> Reply | bytes:
         """Remember what the host watches, then subscribe and answer in one step, so that no notice falls between.
@@ -328,6 +346,11 @@ class NameServer(Factory):
         # A host that may leave and be dialled relies on being remembered; any other is told on its session anyway.
         if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
             return attended
+        # A host that comes from another server may hold more than this one has heard of: never show it an older state.
+        ahead = request.store == self._store and request.since > self.catalogue.revision
+        if ahead and not await self.commits.look():
+            why = f"this server is behind revision {request.since} and cannot read the store"
+            return Refusal("store-unavailable", why, retry_after_seconds=1.0)
         if not session.connected:
             return Refusal("unreachable", "the session ended meanwhile")
         catalogue = self.catalogue
@@ -335,6 +358,8 @@ class NameServer(Factory):
         self._push.acknowledged(host.name, 0 if missed is None else since)
         session.watch(missed or [], request.resync)
         replaced = self._push.subscribe(session, categories)
+        session.probes = request.probes
+        self._desk.returned(host.name)
         if replaced is not None:
             cast(Session, replaced).goodbye("replaced by a newer session of this host")
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)
@@ -423,7 +448,19 @@ class NameServer(Factory):
         def session() -> Session:
             return Session(self, parts.clock, parts.now, parts.peer_of, dialled=host)
 
-        return parts.connect(host, address, port, session)
+        def missed(failure: Failure) -> Failure:
+            self._desk.lost(host)
+            return failure
+
+        return parts.connect(host, address, port, session).addErrback(missed)
+
+    def _able(self, row: Listener) -> list[Session]:
+        """The sessions whose hosts depend on a listener and answer inquiries."""
+        subscribers = self._push.subscribers(audience(self.catalogue, row))
+        return [session for session in cast(list[Session], subscribers) if session.probes]
+
+    def _watching(self) -> int:
+        return self._push.watching
 
     def _trim_logs(self) -> None:
         parts = self._parts

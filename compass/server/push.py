@@ -208,17 +208,18 @@ class Push:
 
     def _deliver(self, sent: _Sent) -> None:
         if not sent.widened:
-            for subscriber in self._subscribers(sent.told):
+            for subscriber in self.subscribers(sent.told):
                 subscriber.deliver(sent.encoded, sent.revision)
             return
-        widened = dict.fromkeys(self._subscribers(sent.widened))
+        widened = dict.fromkeys(self.subscribers(sent.widened))
         for subscriber in widened:
             subscriber.deliver(sent.encoded_widened, sent.revision)
-        for subscriber in self._subscribers(sent.told):
+        for subscriber in self.subscribers(sent.told):
             if subscriber not in widened:
                 subscriber.deliver(sent.encoded, sent.revision)
 
-    def _subscribers(self, told: frozenset[str]) -> list[Subscriber]:
+    def subscribers(self, told: frozenset[str]) -> list[Subscriber]:
+        """The sessions of hosts with services of these categories."""
         sets = [self._watchers[category] for category in sorted(told) if category in self._watchers]
         # In the order of the watches, so that the same history gives the same order of writes.
         return list(sets[0]) if len(sets) == 1 else list(dict.fromkeys(chain.from_iterable(sets)))

@@ -25,7 +25,7 @@ from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import Request
 from compass.wire import limits
 from compass.wire.connection import Acknowledged, Asked, Ended, Event, Opened, ServerConnection
-from compass.wire.messages import Acknowledge, Hello
+from compass.wire.messages import Acknowledge, Hello, Inquiry
 
 
 class Desk(Protocol):
@@ -87,6 +87,10 @@ class Session(TwistedProtocol):
         """`clock` runs the timers, `now` is UNIX time; `dialled`: the host that we connected to."""
         self.dialled = dialled
         self.host = ""
+        self.left = False
+        """The peer closed it properly, or we did; it was not lost."""
+        self.probes = False
+        """Its host answers inquiries."""
         self.asker = Asker("host", "", "")
         self.takes_resync = False
         self._desk = desk
@@ -122,6 +126,7 @@ class Session(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         # Twisted only ever sets it.
         self.connected = 0
+        self.left = bool(reason.check(ConnectionDone))
         self._stop_timer()
         if self._connection is not None:
             self._connection.goodbye("lost")
@@ -195,6 +200,12 @@ class Session(TwistedProtocol):
         """Write a bookmark that was encoded for all."""
         if self._connection is not None and self._told is None:
             self._connection.bookmark(encoded, revision)
+            self._flush()
+
+    def inquire(self, inquiry: Inquiry) -> None:
+        """Ask this session's host to probe a listener."""
+        if self._connection is not None:
+            self._connection.inquire(inquiry)
             self._flush()
 
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0) -> None:

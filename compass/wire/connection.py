@@ -21,6 +21,7 @@ from compass.wire.messages import (
     Bookmark,
     Goodbye,
     Hello,
+    Inquiry,
     Message,
     Notice,
     Resync,
@@ -48,9 +49,9 @@ class Replied(msgspec.Struct, frozen=True):
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A notice, a bookmark or a resync from the server."""
+    """A notice, a bookmark, a resync or an inquiry from the server."""
 
-    message: Notice | Bookmark | Resync
+    message: Notice | Bookmark | Resync | Inquiry
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -275,6 +276,11 @@ class ServerConnection(Connection):
         """The peer has taken octets: it is slow but not dead."""
         self._took_at = now
 
+    def inquire(self, inquiry: Inquiry) -> None:
+        """Ask the host to probe a listener; what it finds comes as a request of its own, or never."""
+        if self.state != "ended":
+            self._send(inquiry)
+
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0) -> None:
         """End the session from our side."""
         if self.state != "ended":
@@ -424,7 +430,7 @@ class ClientConnection(Connection):
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
             case Welcome():
                 return Opened(message) if self._move("welcome") else self._out_of_turn("welcome")
-            case Notice() | Bookmark() | Resync():
+            case Notice() | Bookmark() | Resync() | Inquiry():
                 return Pushed(message) if self._move("push") else self._out_of_turn("notice")
             case Goodbye():
                 return self._end("goodbye", message.reason, retry_after_seconds=message.retry_after_seconds)

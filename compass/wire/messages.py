@@ -55,6 +55,18 @@ class Resync(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
     snapshot: Snapshot
 
 
+class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inquiry"):
+    """Server to host: probe this listener, which you depend on, and say what you found (`findings` with this id).
+
+    An older host skips it, and the server does without.
+    """
+
+    id: int
+    service: str
+    address: str
+    port: int
+
+
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
     """Server to client: the session ends; come back after so long."""
 
@@ -69,7 +81,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     status: Literal["ok", "gap"] = "ok"
 
 
-Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Goodbye]  # noqa: UP007
+Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007

@@ -29,6 +29,7 @@ with atheris.instrument_imports(include=["compass"]):
     from compass.host import cache, registrations
     from compass.wire import limits
     from compass.wire.connection import ClientConnection, ServerConnection
+    from compass.wire.frames import frame
     from tests.fuzz import frames, test_files
     from tests.wire.link import HELLO, WELCOME, asked
 
@@ -84,7 +85,7 @@ def one_book(data: bytes) -> None:
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
     "frames": (
         one_frame_stream,
-        lambda: [frames.frame(body, 1) for end in ("client", "server") for body in frames.bodies(end)],  # type: ignore[arg-type]
+        lambda: [frame(body, 1) for body in (*frames.bodies("client"), *frames.bodies("server"))],
     ),
     "topology": (one_topology, lambda: [test_files.TOPOLOGY.encode()]),
     "config": (one_config, lambda: [text.encode() for text in test_files.TOMLS]),
