@@ -127,9 +127,13 @@ class Book:
         return frozenset(entry.service for entry in self._entries.values() if entry.standing != "leaving")
 
     def next_epoch(self, now: float, above: int = 0) -> int:
-        """A larger epoch than any before: the wall clock in microseconds, unless that went backwards."""
-        self.last_epoch = max(self.last_epoch + 1, above + 1, int(now * 1_000_000))
-        return self.last_epoch
+        """A larger epoch than any before: the wall clock in microseconds, unless that went backwards.
+
+        `above`: what is known of the one listener. It moves no other's epoch: whoever has the credential of one
+        service can give it the largest epoch there is, and must not thereby use up those of the whole host.
+        """
+        self.last_epoch = max(self.last_epoch + 1, int(now * 1_000_000))
+        return min(max(self.last_epoch, above + 1), EPOCH_MAX)
 
     def put(self, entry: Registration) -> None:
         """Set an entry. Raises CannotWrite, and then the book is as it was."""

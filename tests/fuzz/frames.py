@@ -19,7 +19,7 @@ import msgspec
 
 from compass.model.replies import Done, Refusal, Reply
 from compass.model.requests import Pull, Request
-from compass.wire import limits
+from compass.wire import limits, messages
 from compass.wire.connection import (
     Acknowledged,
     Asked,
@@ -33,7 +33,7 @@ from compass.wire.connection import (
     ServerConnection,
 )
 from compass.wire.frames import HEADER_LENGTH, frame
-from compass.wire.messages import Bookmark, Hello, Inquiry, Notice, Resync, Welcome, encode
+from compass.wire.messages import Hello, Notice, Welcome, encode
 from compass.wire.states import End
 from tests.wire.examples import EXAMPLES, REGISTERED
 
@@ -90,6 +90,7 @@ def _is_map(body: bytes) -> bool:
 
 REQUESTS = _members(Request)
 REPLIES = _members(Reply)
+PUSHED = _members(messages.Pushed)
 
 
 def bodies(sender: End) -> list[bytes]:
@@ -232,7 +233,7 @@ class Session:
                     if isinstance(reply, Refusal):
                         self.seen["Refusal"] += 1
                 case Pushed(message):
-                    good = self.end == "client" and isinstance(message, Notice | Bookmark | Resync | Inquiry)
+                    good = self.end == "client" and isinstance(message, PUSHED)
                 case Acknowledged(acknowledge):
                     good = self.end == "server" and isinstance(acknowledge.revision, int)
                 case Opened(peer):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,11 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         planted.setattr("compass.server.nameserver.NameServer._status", broken)
         with pytest.raises(http.Broken, match=r"log says how|planted"):
             asking.run(SEED, 1_000, tmp_path / "server")
+
+
+def test_coverage_guided_fuzzing_without_its_library_says_what_to_do() -> None:
+    """It is optional, and nobody believes that something was fuzzed when nothing was."""
+    program = "import runpy, sys; sys.modules['atheris'] = None; runpy.run_module('tests.fuzz.coverage_guided')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    assert "nothing was fuzzed" in ended.stderr and "pip install atheris" in ended.stderr
