@@ -52,6 +52,8 @@ class World:
         """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
+        self.apart: set[tuple[str, str]] = set()
+        """Machine and address between which packets are dropped: a probe from there gets no answer."""
         self.processes: dict[str, SimulatedProcesses] = {}
         self.trace: list[str] = []
 
@@ -71,6 +73,17 @@ class World:
             assert self.clock.seconds() - began < seconds, f"not within {seconds} virtual seconds"
             self._step(began + seconds)
         return float(self.clock.seconds() - began)
+
+    def probe(self, machine: str, clock: Any, policy: Policy, address: str, port: int) -> Deferred[str]:
+        """What a probe from a machine comes to: at once, or when its time is over."""
+        answered: Deferred[str] = Deferred()
+        if (machine, address) in self.apart:
+            seconds = policy.probe_timeout_seconds
+            clock.callLater(seconds, answered.callback, f"no answer within {seconds:g} s")
+        else:
+            dead = (address, port) in self.dead
+            clock.callLater(self.network.delay(), answered.callback, "connection refused" if dead else "")
+        return answered
 
     def _step(self, until: float) -> None:
         """To the moment of the next timer, or to `until` when that is earlier."""
@@ -221,10 +234,7 @@ class SimulatedServer:
 
     def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
         self.probed.append((address, port))
-        answered: Deferred[str] = Deferred()
-        dead = (address, port) in self.world.dead
-        self.world.clock.callLater(self.world.network.delay(), answered.callback, "connection refused" if dead else "")
-        return answered
+        return self.world.probe(self.name, self.world.clock, policy, address, port)
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
         if self.process.killed:
@@ -245,6 +255,7 @@ class SimulatedHost:
         self.name = name
         self.process = Process(world.clock)
         self.processes = world.processes.setdefault(name, SimulatedProcesses())
+        self.probed: list[tuple[str, int]] = []
         identity = ("host", name)
         if options.get("mode") == "short":
             options.setdefault("update_port", 4865)
@@ -259,6 +270,7 @@ class SimulatedHost:
             endpoints=[world.network.endpoint(server, identity, self.process) for server in servers],
             process_watch=self.processes,
             peer_of=_peer,
+            probe=self._probe,
             **options,
         )
         if options.get("update_port"):
@@ -269,6 +281,10 @@ class SimulatedHost:
         self.process.kill()
         self.world.network.crash(self.name)
         self.world.network.stop_listening(f"{self.name}:update")
+
+    def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
+        self.probed.append((address, port))
+        return self.world.probe(self.name, self.process, policy, address, port)
 
     def stop(self) -> None:
         """SIGTERM of the daemon."""
