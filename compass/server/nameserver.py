@@ -235,7 +235,7 @@ class NameServer(Factory):
             return []
         categories = self._push.categories_of(session.host)
         missed = self._push.missed(categories, since)
-        if missed is not None and sum(len(encoded) for _, encoded in missed) <= limits.SEND_QUEUE_MAX:
+        if missed is not None and sum(len(encoded) for _, encoded in missed) <= limits.REPLIES_QUEUED_MAX:
             return [Missed(revision, encoded, revision - 1) for revision, encoded in missed]
         if not session.takes_resync:
             return None

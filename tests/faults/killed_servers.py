@@ -41,7 +41,9 @@ SERVICES = ("chinaserver.openuss", "northeast.openuss", "northwest.openuss", "ac
 USER = "portal.web"
 PAUSE_SECONDS = 0.15
 """Between two wishes of one host: some 300 a second from 50."""
-ROUND_SECONDS = (0.4, 1.2)
+BUSY_SECONDS = (0.1, 1.5)
+"""From the return of nine tenths of the hosts to the next kill."""
+RETURN_SECONDS = 30.0
 SETTLE_SECONDS = 60.0
 
 
@@ -126,13 +128,19 @@ async def play(reactor: Any, deployment: Deployment, hosts: int, rounds: int) ->
     print(f"{hosts} hosts in session; {rounds} rounds of kill -9", flush=True)
     for host in loaded:
         host.load()
+    back: list[int] = []
     for _ in range(rounds):
-        await _pause(reactor, random.uniform(*ROUND_SECONDS))
+        until = time.monotonic() + RETURN_SECONDS
+        while _in_session(loaded) < hosts * 0.9 and time.monotonic() < until:
+            await _pause(reactor, 0.05)
+        await _pause(reactor, random.uniform(*BUSY_SECONDS))
+        back.append(_in_session(loaded))
         deployment.server.kill()
         recorder(Stopped(recorder.clock(), "gns1", "kill"))
         deployment.server.start()
         recorder(Started(recorder.clock(), "gns1"))
         await deferToThread(deployment.serves)
+    print(f"hosts in session at each kill: {back}", flush=True)
     for host in loaded:
         host.rest()
     began = time.monotonic()
@@ -171,6 +179,10 @@ def _judge(deployment: Deployment, recorder: Recorder, loaded: list[LoadedHost])
     for violation in violations[:20]:
         print(f"  {violation}"[:400])
     return not violations
+
+
+def _in_session(loaded: list[LoadedHost]) -> int:
+    return sum(host.daemon.status().session == "open" for host in loaded)
 
 
 def _pause(reactor: Any, seconds: float) -> Deferred[None]:

@@ -21,7 +21,7 @@ from compass.model.rows import Category, Change, Dependency, Listener, Row, Serv
 from compass.wire import limits
 from compass.wire.connection import Acknowledged, Asked, Ended, Opened, ServerConnection
 from compass.wire.frames import frame
-from compass.wire.messages import Acknowledge, Notice, encode
+from compass.wire.messages import Acknowledge, Notice, Resync, encode
 from tests.simulation.world import SimulatedProcesses
 
 ROWS: list[Row] = [Category("web"), Service("www.web"), Dependency("web", "uss"), Category("uss"), Service("a.uss")]
@@ -172,6 +172,12 @@ def ready(stage: Stage) -> Scripted:
     assert stage.daemon.status().revision == 10
     server.acknowledged.clear()
     return server
+
+
+def resync(revision: int, port: int) -> bytes:
+    """All of the view, with a listener."""
+    snapshot = Snapshot(revision, {**VIEW.topics, "a.uss": revision}, [*ROWS, listener(port)])
+    return frame(encode(Resync(snapshot)))
 
 
 def test_a_missing_notice_is_mended(stage: Stage) -> None:
@@ -381,6 +387,32 @@ def test_a_barred_host(stage: Stage) -> None:
     server.watched(Refusal("forbidden", "an administrator has barred this host"))
     stage.run()
     assert "barred" in stage.daemon.status().problem
+
+
+def test_a_server_that_cannot_let_the_host_watch_now_is_asked_when_it_says(stage: Stage) -> None:
+    """A refusal of the watch with a time is kept to like a goodbye with one."""
+    server = stage.start()
+    server.watched(Refusal("busy", "the store is slow", retry_after_seconds=8.0))
+    stage.run(7.5)
+    assert not server.open and len(stage.places[0].servers) == 1
+    stage.run(3.0)
+    assert len(stage.places[0].servers) == 2
+
+
+def test_a_host_that_read_too_slowly_takes_everything_anew(stage: Stage) -> None:
+    """A resync replaces what is held, is acknowledged, and mends a gap that was just being asked about."""
+    server = ready(stage)
+    server.send(resync(40, 1))
+    stage.run()
+    assert server.acknowledged == [Acknowledge(40)]
+    assert stage.daemon.status().revision == 40
+    server.send(notice(50, 45))
+    stage.run()
+    assert server.acknowledged[-1] == Acknowledge(40, "gap")
+    server.send(resync(60, 2))
+    server.send(notice(61, 60, 3))
+    stage.run()
+    assert server.acknowledged[-1] == Acknowledge(61)
 
 
 def test_the_refresh_is_a_question_that_costs_little(tmp_path: Path) -> None:

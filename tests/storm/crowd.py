@@ -40,8 +40,8 @@ class Way:
     """To the server, under the certificate of one host."""
 
     def __init__(self, reactor: Any, directory: Path, name: str, address: str, port: int) -> None:
-        files = [directory / f"{name}.key", directory / f"{name}.crt", directory / "authority.crt"]
-        identity = load_identity(*files, datetime.now(UTC))
+        key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
+        identity = load_identity(key, certificate, directory / "authority.crt", datetime.now(UTC))
         self._context = dialling(identity, address)
         self._reactor = reactor
         self._place = address, port
@@ -162,15 +162,16 @@ class Crowd(LineOnlyReceiver):
 
 def main() -> None:
     """Arguments: directory of the certificates, address and port of the server, names and their services as JSON."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     directory, address, port, hosts = sys.argv[1:]
     members = [
         Member(reactor, Way(reactor, Path(directory), name, address, int(port)), services)
         for name, services in json.loads(Path(hosts).read_text()).items()
     ]
     StandardIO(Crowd(reactor, members))
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 if __name__ == "__main__":

@@ -110,11 +110,13 @@ def hosts_of(deployment: Deployment, count: int) -> Iterator[Hosts]:
 
 def fill(deployment: Deployment) -> int:
     """Listeners for the catalogue; the last revision."""
+    last = 0
     with deployment.link() as link:
         for n in range(LISTENERS):
             reply = link.ask(Register("chinaserver.openuss", "", f"192.0.2.{1 + n}", 2000 + n, 1))
             assert isinstance(reply, Registered), reply
-    return reply.revision
+            last = reply.revision
+    return last
 
 
 def change(deployment: Deployment, epoch: int) -> int:
