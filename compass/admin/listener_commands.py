@@ -8,13 +8,18 @@ import click
 import msgspec
 
 from compass.admin import asking
-from compass.admin.desk import Desk, refused
+from compass.admin.desk import Desk, Failed, refused
 from compass.admin.object_commands import tell_done
-from compass.admin.sheets import sentences, sheet_of_listener, sheet_of_rows
+from compass.admin.sheets import as_json, sentences, sheet_of_listener, sheet_of_rows
 from compass.admin.teaching import DURATION, PAIR, taught
-from compass.model.replies import Done, Refusal, Registered, Reported
-from compass.model.requests import Fetch, Purge
+from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported, UpdateEntry
+from compass.model.requests import Examine, Fetch, Purge, ReadLog
 from compass.model.rows import Listener, State
+
+HISTORY_SEARCHED = 5_000
+"""Newest entries of the log of updates in which a listener's own are looked for: some 2 MB, one reply."""
+HISTORY_SHOWN = 10
+"""Of those found, so many are shown."""
 
 _STATES = click.Choice(["up", "slow", "suspect", "down", "draining", "offline"])
 
@@ -101,9 +106,25 @@ def listener_list(desk: Desk, within: str, state: str | None, older_than: float 
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
 def listener_show(desk: Desk, service: str, endpoint: str) -> None:
-    """Show all that is known of a listener."""
+    """Show all that is known of a listener: the evidence about its health, the verdict, its last changes.
+
+    The evidence is what this server has gathered since it started; the changes are in the log of updates.
+    """
     row = _listener(desk, service, endpoint)
-    desk.say(sheet_of_listener(row, desk.clock), row)
+    examine = Examine(row.service, row.address, row.port)
+    case: CaseFile | None = None
+    try:
+        case = desk.ask(examine, CaseFile)
+    except Failed as failed:
+        # An older server has no such question; all else it answers.
+        if failed.refusal is None or failed.refusal.code != "unknown-message":
+            raise
+    log = desk.ask(ReadLog("updates", last=HISTORY_SEARCHED), LogEntries)
+    key = (row.service, row.address, row.port)
+    own = [e for e in log.entries if isinstance(e, UpdateEntry) and (e.subject, e.address, e.port) == key]
+    history = own[-HISTORY_SHOWN:]
+    shown = as_json(row) | {"case": as_json(case), "history": as_json(history)}
+    desk.say(sheet_of_listener(row, desk.clock, case, history), shown)
 
 
 @taught(listener, "remove", "listener remove chinaserver.openuss 192.0.2.7:2028")

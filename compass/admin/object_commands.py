@@ -9,7 +9,7 @@ import click
 
 from compass.admin import asking
 from compass.admin.desk import Desk, replacing
-from compass.admin.sheets import as_json, sentences, sheet_of_row, sheet_of_rows
+from compass.admin.sheets import as_json, judged_by, sentences, sheet_of_row, sheet_of_rows
 from compass.admin.teaching import DURATION, taught
 from compass.model.names import parse_host_name, parse_label, parse_service_id
 from compass.model.replies import CredentialIssued, Done
@@ -45,6 +45,13 @@ _POLICY = (
     click.option("--probe-timeout-seconds", type=float, help="How long a probe waits."),
     click.option("--probe-attempts", type=int, help="So many probes fail before a listener is down."),
     click.option("--recovery-seconds", type=float, help="Pause before a down listener is probed again."),
+    click.option("--reporters", type=int, help="So many hosts must report it before a listener is suspect unprobed."),
+    click.option("--witnesses", type=int, help="So many other hosts are asked to probe before it is down."),
+    click.option("--cap", type=float, help="Share of the listeners that may be down at once."),
+    click.option("--grace-seconds", type=float, help="How long a host may be lost before its listeners are probed."),
+    click.option("--flaps", type=int, help="So often it may go down within --flap-seconds."),
+    click.option("--flap-seconds", type=float, help="See --flaps."),
+    click.option("--hold-seconds", type=float, help="How long one that goes down more often stays out; it doubles."),
 )
 
 
@@ -98,7 +105,7 @@ def category_show(desk: Desk, name: str) -> None:
     dependants = [pair.category for pair in pairs if pair.on == row.name]
     told = {"services": ids, "depends_on": needs, "dependants": dependants}
     more = [(title.replace("_", " "), " ".join(names)) for title, names in told.items()]
-    desk.say(sheet_of_row(row, desk.clock, more), as_json(row) | told)
+    desk.say(sheet_of_row(row, desk.clock, [*judged_by(row.policy), *more]), as_json(row) | told)
 
 
 @taught(category, "remove", "category remove web")

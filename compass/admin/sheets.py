@@ -15,9 +15,11 @@ import msgspec
 from compass.model.names import category_of, show_endpoint
 from compass.model.replies import (
     AdministrationEntry,
+    CaseFile,
     CredentialIssued,
     Deregistered,
     Done,
+    Evidence,
     Lags,
     LogEntry,
     Registered,
@@ -27,7 +29,7 @@ from compass.model.replies import (
     Told,
     UpdateEntry,
 )
-from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Row, Service
+from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Policy, Row, Service
 
 
 class Sheet(msgspec.Struct, frozen=True):
@@ -154,15 +156,54 @@ def fields(pairs: Iterable[tuple[str, str]]) -> Sheet:
     return Sheet(("", ""), tuple((name, value or "-") for name, value in pairs))
 
 
-def sheet_of_listener(row: Listener, clock: Clock) -> Sheet:
-    """All that is known of one listener."""
+def sheet_of_listener(row: Listener, clock: Clock, case: CaseFile | None, history: Sequence[UpdateEntry]) -> Sheet:
+    """All that is known of one listener: its row, what the server found out about its health, its last changes."""
     return fields(
         [
             *zip(_COLUMNS["listener"], _line(row, clock), strict=True),
+            ("draining", "yes" if row.draining or row.state == "draining" else "no"),
             ("epoch", str(row.epoch)),
             *((f"metadata {key}", value) for key, value in sorted(row.metadata.items())),
+            *(_health(case, clock) if case is not None else [("evidence", "this server is older and tells none")]),
+            *(("change", _history_line(entry, clock)) for entry in history),
         ]
     )
+
+
+def _health(case: CaseFile, clock: Clock) -> list[tuple[str, str]]:
+    judged = f"{case.judgement}, {when(case.judged_at, clock)}" if case.judgement else "none since the server started"
+    lines = [("evidence", _evidence_line(one, clock)) for one in case.evidence] or [("evidence", "none")]
+    lines += [("judgement", judged), ("under way", case.inquiry or "nothing")]
+    lines += [("failures lately", str(case.failures)), ("kept out until", when(case.held_until, clock))]
+    return [*lines, ("the server", "doubts its own probes")] if case.doubting else lines
+
+
+def _evidence_line(one: Evidence, clock: Clock) -> str:
+    words = {
+        "report": "reported by",
+        "session": "session lost of",
+        "probe": "probed by",
+        "findings": "probed for us by",
+    }
+    found = "alive" if one.alive else one.detail or "not reached"
+    return f"{when(one.time, clock)}: {words.get(one.kind, one.kind)} {one.by}: {found}"
+
+
+def _history_line(entry: UpdateEntry, clock: Clock) -> str:
+    row = entry.change.row
+    cause = f": {row.cause}" if isinstance(row, Listener) and row.cause else ""
+    return f"revision {entry.number}, {when(entry.time, clock)}: {entry.operation}, {entry.state}{cause}"
+
+
+def judged_by(policy: Policy) -> list[tuple[str, str]]:
+    """The part of a category's policy that says what evidence is worth."""
+    return [
+        ("reporters needed", str(policy.reporters)),
+        ("witnesses asked", str(policy.witnesses)),
+        ("cap", f"{100 * policy.cap:g} % may be down at once"),
+        ("grace", f"{policy.grace_seconds:g} s for a lost host"),
+        ("flaps", f"{policy.flaps} in {policy.flap_seconds:g} s, then out for {policy.hold_seconds:g} s and longer"),
+    ]
 
 
 def sheet_of_row(row: Row, clock: Clock, more: Sequence[tuple[str, str]] = ()) -> Sheet:

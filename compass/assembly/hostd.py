@@ -23,6 +23,7 @@ from compass.gateway.host_http import site
 from compass.host.daemon import HostDaemon
 from compass.host.processes import ProcessWatch
 from compass.model.names import parse_host_name, show_endpoint
+from compass.server.probes import Prober
 
 SOFTWARE = f"compass/{compass.__version__}"
 CONNECT_SECONDS = 5.0
@@ -58,6 +59,7 @@ class HostService(Service):
             mode=settings.session,
             refresh_seconds=settings.refresh_seconds,
             software=SOFTWARE,
+            probe=Prober(reactor, SOFTWARE).probe,
         )
 
     def startService(self) -> None:

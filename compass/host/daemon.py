@@ -18,6 +18,7 @@ from compass.host.registrar import TRANSIENT, Registrar, Watcher
 from compass.host.registrations import Book
 from compass.host.replica import Replica
 from compass.host.upstream import Mode, PeerOf, Upstream
+from compass.host.witness import Probe, Witness
 from compass.model.catalogue import Catalogue
 from compass.model.draft import problem_code
 from compass.model.local import (
@@ -60,7 +61,9 @@ class HostDaemon:
         mode: Mode = "keep",
         refresh_seconds: float | None = None,
         software: str = SOFTWARE,
+        probe: Probe | None = None,
     ) -> None:
+        """`probe` asks a listener whether it serves; without it the host answers no inquiries."""
         self._clock = clock
         self._random = random
         self._host_name = host_name
@@ -69,6 +72,7 @@ class HostDaemon:
         self._evidence = Evidence()
         self._book = Book(state_directory)
         self._cache = Cache(clock, state_directory, self._cached)
+        self._witness = Witness(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
         self._feed = Feed(lambda service: self._replica.dependencies(service, self._overlay))
         self._following = Following(
             clock,
@@ -80,6 +84,7 @@ class HostDaemon:
             self._settled,
             self._lost,
             self._book.services,
+            self._witness.inquired if self._witness else None,
         )
         self._upstream = Upstream(clock, random, endpoints, self._following, software, mode, peer_of=peer_of)
         self._following.upstream = self._upstream
@@ -241,7 +246,7 @@ class HostDaemon:
     def _deliver_report(self, request: LocalReport, key: ListenerKey, suspects: bool) -> Deferred[Outcome | Refusal]:
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Reported):
-                self._evidence.delivered(key)
+                self._evidence.delivered(key, reply.state, self._clock.seconds())
                 return Outcome(reply.state, *key, revision=reply.revision)
             refusal = reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered {reply}")
             if refusal.code not in TRANSIENT:

@@ -12,10 +12,12 @@ import msgspec
 
 from compass.model.catalogue import Catalogue
 from compass.model.local import LocalReport
-from compass.model.rows import USABLE, Listener, ListenerKey
+from compass.model.rows import USABLE, Listener, ListenerKey, State
 
 EVIDENCE_SECONDS = 60.0
 """A report that nobody could confirm for so long is forgotten: the listener may long be well again."""
+UNSHARED_SECONDS = 5.0
+"""A suspicion that the server does not share from the start: its probe says within so long whether it should."""
 EVIDENCE_MAX = 1024
 """Listeners under local suspicion; beyond that the oldest is forgotten. A host rarely uses so many at all."""
 
@@ -41,10 +43,16 @@ class Evidence:
         if len(self._findings) > EVIDENCE_MAX:
             del self._findings[next(iter(self._findings))]
 
-    def delivered(self, key: ListenerKey) -> None:
-        """The server has the report; what it decides comes as a notice."""
-        if key in self._findings:
-            self._findings[key] = msgspec.structs.replace(self._findings[key], delivered=True)
+    def delivered(self, key: ListenerKey, state: State, now: float) -> None:
+        """The server has the report, and the listener is in that state there; what it decides comes as a notice.
+
+        When the report alone was not enough for it, a probe of the server that finds the listener alive is no change:
+        then no notice comes, and the local suspicion ends by itself.
+        """
+        finding = self._findings.get(key)
+        if finding is not None:
+            until = min(finding.until, now + UNSHARED_SECONDS) if state in USABLE else finding.until
+            self._findings[key] = msgspec.structs.replace(finding, delivered=True, until=until)
 
     def dismiss(self, key: ListenerKey) -> None:
         """The server refused the report."""

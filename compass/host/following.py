@@ -19,7 +19,7 @@ from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.wire.messages import Bookmark, Notice, Pushed, Welcome
+from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Resync, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
@@ -29,7 +29,7 @@ class Following:
     """The follower of an `Upstream`, once `upstream` is set.
 
     `changed` is told of each applied change, `replaced` of a whole new view, `settled` once per session when the
-    host is in step, `lost` when the session is over.
+    host is in step, `lost` when the session is over, `inquired` of what the server wants to have probed.
     """
 
     _log = Logger()
@@ -46,6 +46,7 @@ class Following:
         settled: Callable[[], None],
         lost: Callable[[], None],
         needed: Callable[[], frozenset[str]],
+        inquired: Callable[[Inquiry], None] | None = None,
     ) -> None:
         self._clock = clock
         self._replica = replica
@@ -56,6 +57,7 @@ class Following:
         self._settled = settled
         self._lost = lost
         self._needed = needed
+        self._inquired = inquired
         self._wanted: dict[str, None] = {}
         self._store = ""
         self._session = False
@@ -127,9 +129,13 @@ class Following:
             match message:
                 case Notice():
                     self._notice(message)
+                case Resync():
+                    self._resync(message)
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
-        if not self._gap:
+                case Inquiry() if self._inquired is not None:
+                    self._inquired(message)
+        if not self._gap and not all(isinstance(message, Inquiry) for message in messages):
             self.upstream.acknowledge(self._replica.revision)
 
     def session_ended(self) -> None:
@@ -150,7 +156,8 @@ class Following:
             since = 0
         self._asking = True
         address, port = self._update
-        request = Watch(services, store if since else "", since, address, port)
+        probes = self._inquired is not None
+        request = Watch(services, store if since else "", since, address, port, resync=True, probes=probes)
         self.upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
@@ -158,8 +165,9 @@ class Following:
             return
         self._asking = False
         if not isinstance(reply, Watching):
-            why = reply.message if isinstance(reply, Refusal) else f"it answered a watch with {reply}"
-            self.upstream.abandon(f"the server does not let this host watch: {why}")
+            refusal = reply if isinstance(reply, Refusal) else Refusal("malformed", f"it answered a watch with {reply}")
+            text = f"the server does not let this host watch: {refusal.message}"
+            self.upstream.abandon(text, refusal.retry_after_seconds)
             return
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
@@ -214,6 +222,12 @@ class Following:
                 self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
             else:
                 self._watch()
+
+    def _resync(self, resync: Resync) -> None:
+        """This host has read too slowly; here is all of it anew."""
+        if self._replica.resync(resync) == "replaced":
+            self._gap = False
+            self._replaced()
 
     def _tell_waiting(self, service: str) -> None:
         for answered in self._waiting.pop(service, []):

@@ -21,7 +21,7 @@ from compass.model.names import NameProblem, category_of, parse_label, parse_ser
 from compass.model.pool import choose
 from compass.model.replies import Dependencies, Refusal, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
-from compass.wire.messages import Notice
+from compass.wire.messages import Notice, Resync
 
 Taken = Literal["kept", "replaced", "held-back", "behind"]
 """Of a watch's answer. kept: what is here is good. held-back: another store that knows nothing of what is here says
@@ -77,6 +77,10 @@ class Replica:
             return "behind"
         self._replace(reply.store, services, reply.snapshot)
         return "replaced"
+
+    def resync(self, resync: Resync) -> Taken:
+        """Take what the server sends in place of the notices that this host was too slow to read."""
+        return self.watching(Watching(self.store, resync.snapshot.revision, resync.snapshot), self.services)
 
     def notice(self, notice: Notice) -> Applied:
         """Apply a pushed change, unless it is here already or one before it is missing."""

@@ -30,6 +30,16 @@ CREDENTIALS_PER_SERVICE_MAX = 8
 """Rotation needs two; every one more is compared at each registration."""
 HOST_SERVICES_MAX = 256
 """Services on one host: they are one row and one watch request."""
+REPORTERS_NEEDED_MAX = 10
+"""Of more independent reporters a dead listener would have to wait for longer than for its probe."""
+WITNESSES_MAX = 5
+"""Hosts asked to probe one listener: each is a connection to something that may be in trouble already."""
+GRACE_SECONDS_MAX = 600.0
+"""Longest time that a lost host's listeners are given to users unprobed."""
+FLAPS_MAX = 30
+"""Failures before a listener is kept out: no more of them are counted."""
+FLAP_SECONDS_MAX = 86_400.0
+"""Longest window in which failures are counted, and longest first time of being kept out."""
 PROBLEMS_MAX = 1000
 """Problems of a topology that one refusal tells: more than anybody reads, and it must fit into a frame."""
 PROBE_PATH_MAX = 255
@@ -241,6 +251,23 @@ def _check_policy(policy: Policy) -> None:
         refuse("bad-value", f"probe_attempts {policy.probe_attempts}: 1 to {PROBE_ATTEMPTS_MAX}")
     if not 0 < policy.recovery_seconds <= RECOVERY_SECONDS_MAX:
         refuse("bad-value", f"recovery_seconds {policy.recovery_seconds:g}: at most {RECOVERY_SECONDS_MAX:g}")
+    _check_judgement(policy)
+
+
+def _check_judgement(policy: Policy) -> None:
+    """What the failure desk is told: each value within its range, NaN in none."""
+    if not 0 < policy.cap <= 1:
+        refuse("bad-value", f"cap {policy.cap:g}: a share, more than 0 and at most 1")
+    for name, low, high in (
+        ("reporters", 1, REPORTERS_NEEDED_MAX),
+        ("witnesses", 0, WITNESSES_MAX),
+        ("flaps", 1, FLAPS_MAX),
+        ("grace_seconds", 0, GRACE_SECONDS_MAX),
+        ("flap_seconds", 0, FLAP_SECONDS_MAX),
+        ("hold_seconds", 0, FLAP_SECONDS_MAX),
+    ):
+        if not low <= getattr(policy, name) <= high:
+            refuse("bad-value", f"{name} {getattr(policy, name):g}: {low} to {high:g}")
 
 
 def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:

@@ -107,6 +107,17 @@ class Draft:
         if id not in self.catalogue.alerts:
             self.set("alert", Alert(id, kind, self.now, text))
 
+    def open_incident(self, id: str, text: str) -> None:
+        """Tell the administrators of something that is not one listener's, unless it is open already."""
+        if id not in self.catalogue.alerts:
+            self.set("alert", Alert(id, "failure", self.now, text))
+
+    def close_incident(self, id: str) -> None:
+        """It is over."""
+        alert = self.catalogue.alerts.get(id)
+        if alert is not None:
+            self.remove("alert-over", alert)
+
     def close_alerts(self, listener: Listener) -> None:
         """The incidents of a listener are over."""
         for kind in ("failure", "slow"):

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
 
 import msgspec
 
 from compass.model.catalogue import Catalogue
 from compass.model.draft import Draft, refuse
+from compass.model.failure import may_condemn
 from compass.model.names import category_of, parse_address, parse_port, parse_service_id, show_endpoint
 from compass.model.replies import Deregistered, Done, Registered, Reported
-from compass.model.requests import Deregister, Drain, Purge, Register, Report, Verdict
-from compass.model.rows import FAILING, USABLE, Listener, State
+from compass.model.requests import (
+    Deregister,
+    Drain,
+    Incident,
+    Purge,
+    Register,
+    Report,
+    Suspect,
+    Verdict,
+    WeighedReport,
+)
+from compass.model.rows import FAILING, Listener, State
 from compass.model.text import is_storable, storable
 
 WEIGHT_MAX = 65535
@@ -68,6 +80,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         weight=request.weight,
         metadata=request.metadata,
         cause="registered",
+        draining=old.draining if old is not None and same_instance else False,
     )
     if old is not None and same_instance and old.state == state:
         row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
@@ -76,6 +89,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     draft.set("register", row)
     if state == "up":
         draft.close_alerts(row)
+        _settle_cap(draft, row)
     return Registered(draft.revision, state)
 
 
@@ -101,6 +115,7 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
         draft.open_alert("failure", row, f"{_named(row)} on host {row.host} ended without deregistering")
     else:
         draft.close_alerts(row)
+    _settle_cap(draft, row)
     return Deregistered(draft.revision, "offline")
 
 
@@ -116,27 +131,36 @@ def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
 
 
 def decide_drain(draft: Draft, request: Drain) -> Reported:
-    """No new users for a listener that works, or new users again."""
+    """No new users for a listener, or new users again. A verdict that is pending stays pending."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
     old = existing_listener(draft, service, request.address, request.port)
-    wanted: State = "draining" if request.draining else "up"
-    if old.state == wanted:
-        return Reported(draft.revision, old.state)
-    if request.draining and old.state not in USABLE | {"suspect"}:
+    drains = is_draining(old)
+    if old.state == "offline" or (request.draining and old.state == "down" and not drains):
         refuse("bad-value", f"{_named(old)} is {old.state}: there is nothing to drain")
-    if not request.draining and old.state != "draining":
+    if not request.draining and not drains and old.state != "up":
         refuse("bad-value", f"{_named(old)} is {old.state}, not draining")
-    cause = f"{'drained' if request.draining else 'undrained'} by {draft.asker.name}"
-    draft.set(
-        "drain" if request.draining else "undrain",
-        msgspec.structs.replace(old, state=wanted, changed_at=draft.now, cause=cause),
-    )
-    return Reported(draft.revision, wanted)
+    if drains == request.draining:
+        return Reported(draft.revision, old.state)
+    row = msgspec.structs.replace(old, draining=request.draining)
+    if old.state not in FAILING:
+        state: State = "draining" if request.draining else "up"
+        cause = f"{'drained' if request.draining else 'undrained'} by {draft.asker.name}"
+        row = msgspec.structs.replace(row, state=state, changed_at=draft.now, cause=cause)
+    draft.set("drain" if request.draining else "undrain", row)
+    return Reported(draft.revision, row.state)
+
+
+def is_draining(listener: Listener) -> bool:
+    """Whether it takes no new users by wish. A row of an older server says so by its state alone."""
+    return listener.draining or listener.state == "draining"
 
 
 def decide_report(draft: Draft, request: Report) -> Reported:
-    """2.5. `unreachable` makes a listener suspect at once; `slow` is for administrators, by the category's policy."""
+    """2.5. `unreachable` makes a listener suspect at once; `slow` is for administrators, by the category's policy.
+
+    A report that is weighed and found not to be enough changes nothing: the desk probes, and the probe says.
+    """
     service = existing_service(draft, request.service)
     if draft.asker.role == "host" and not _uses(draft, service):
         refuse(
@@ -153,11 +177,24 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         refuse("unknown-listener", f"{_named(old)} is not registered any more ({old.cause})")
     if request.state == "slow":
         return _decide_slow(draft, old, reporter, request.detail)
-    if old.state not in USABLE:
+    if old.state in FAILING or (isinstance(request, WeighedReport) and not request.enough):
         return Reported(draft.revision, old.state)
     cause = f"reported unreachable by {reporter} on {draft.asker.name}" + _suffix(request.detail)
-    draft.set("report", msgspec.structs.replace(old, state="suspect", changed_at=draft.now, cause=cause))
-    return Reported(draft.revision, "suspect")
+    return _suspect(draft, "report", old, cause)
+
+
+def decide_suspect(draft: Draft, request: Suspect) -> Reported:
+    """There is evidence against an instance that nobody reported: a probe failed after its host's session was lost."""
+    old = draft.catalogue.listener(request.service, request.address, request.port)
+    if old is None or old.epoch != request.epoch or old.state == "offline" or old.state in FAILING:
+        return Reported(draft.revision, old.state if old else "offline")
+    return _suspect(draft, "suspect", old, storable(request.cause, DETAIL_MAX))
+
+
+def _suspect(draft: Draft, operation: str, old: Listener, cause: str) -> Reported:
+    row = msgspec.structs.replace(old, state="suspect", changed_at=draft.now, cause=cause, draining=is_draining(old))
+    draft.set(operation, row)
+    return Reported(draft.revision, row.state)
 
 
 def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Reported:
@@ -171,21 +208,61 @@ def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Rep
 
 
 def decide_verdict(draft: Draft, request: Verdict) -> Reported:
-    """A probe's outcome. It counts only for the instance that was probed; a dead one only confirms a suspicion."""
+    """The desk's verdict. It counts only for the instance that was probed; a dead one only confirms a suspicion.
+
+    Beyond the category's cap a listener stays suspect, and administrators are told once (P8).
+    """
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.revision, old.state if old else "offline")
     row, cause = old, storable(request.cause, DETAIL_MAX)
     if request.alive:
         if old.state in FAILING | {"slow"}:
-            row = msgspec.structs.replace(old, state="up", changed_at=draft.now, cause=cause)
+            state: State = "draining" if is_draining(old) else "up"
+            row = msgspec.structs.replace(old, state=state, changed_at=draft.now, cause=cause)
             draft.set("retract" if old.state == "suspect" else "recover", row)
         draft.close_alerts(row)
+        _settle_cap(draft, row)
     elif old.state == "suspect":
+        policy = draft.catalogue.categories[category_of(old.service)].policy
+        if not may_condemn(_peers(draft, old), policy.cap):
+            text = (
+                f"as many listeners of {category_of(old.service)} are down as its cap of {policy.cap:g} lets be: "
+                f"{_named(old)} and others that fail stay suspect and are used when nothing better is left"
+            )
+            draft.open_incident(_cap_id(old), text)
+            return Reported(draft.revision, old.state)
         row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=cause)
         draft.set("confirm", row)
         draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
     return Reported(draft.revision, row.state)
+
+
+def decide_incident(draft: Draft, request: Incident) -> Reported:
+    """What the desk tells administrators of itself: once when it begins, once when it is over."""
+    if request.text:
+        draft.open_incident(request.id, request.text)
+    else:
+        draft.close_incident(request.id)
+    return Reported(draft.revision, "up")
+
+
+def _settle_cap(draft: Draft, row: Listener) -> None:
+    """The alert about a category's cap is over when there is room again."""
+    if _cap_id(row) in draft.catalogue.alerts:
+        category = draft.catalogue.categories.get(category_of(row.service))
+        if category is None or may_condemn(_peers(draft, row), category.policy.cap):
+            draft.close_incident(_cap_id(row))
+
+
+def _cap_id(row: Listener) -> str:
+    return f"failure cap of {category_of(row.service)}"
+
+
+def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
+    """All listeners of its category."""
+    for service in draft.catalogue.services.get(category_of(row.service), ()):
+        yield from draft.catalogue.listeners.get(service, {}).values()
 
 
 def decide_purge(draft: Draft, request: Purge) -> Done:

@@ -228,6 +228,40 @@ class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     hosts: tuple[HostLag, ...]
 
 
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that was found out about a listener's health, and by whom."""
+
+    kind: str
+    """`report` (a user's), `session` (that of the host which registered it was lost), `probe` (the server's own),
+    `findings` (a probe by a host that was asked)."""
+    by: str
+    """The host, administrator or server."""
+    time: float
+    alive: bool = False
+    """What was found."""
+    detail: str = ""
+
+
+class CaseFile(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="case-file"):
+    """Examine: a listener and what this server has learnt about its health since it started."""
+
+    revision: int
+    listener: Listener
+    evidence: tuple[Evidence, ...] = ()
+    """The newest, oldest first."""
+    judgement: str = ""
+    """What it came to the last time, in words."""
+    judged_at: float = 0.0
+    inquiry: str = ""
+    """What is under way: `suspicion`, `recovery`, `complaint`, `check`, or nothing."""
+    failures: int = 0
+    """How often it went down within the policy's window."""
+    held_until: float = 0.0
+    """Until when it stays out although it may answer, because it flaps; 0: nothing keeps it out."""
+    doubting: bool = False
+    """The server doubts its own probes and condemns nothing by itself."""
+
+
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
     """A server in figures, and the incidents that are open."""
 
@@ -259,5 +293,6 @@ Reply: TypeAlias = Union[  # noqa: UP007
     LogEntries,
     Lags,
     ServerStatus,
+    CaseFile,
     Refusal,
 ]

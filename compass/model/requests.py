@@ -64,6 +64,10 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     since: int = 0
     update_address: str = ""
     update_port: int = 0
+    resync: bool = False
+    """The host takes `Resync` for an answer when it has read too slowly; else it is let go and resumes."""
+    probes: bool = False
+    """The host answers an `inquiry`: it probes a listener that it depends on when the server asks it to."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
@@ -74,6 +78,14 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
     port: int
     state: Literal["unreachable", "slow"] = "unreachable"
     reporter: str = ""
+    detail: str = ""
+
+
+class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="findings"):
+    """What a host found when it probed a listener on the server's behalf: the answer to its `inquiry` of that id."""
+
+    id: int
+    alive: bool
     detail: str = ""
 
 
@@ -158,6 +170,14 @@ class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     wait_seconds: float = 0.0
 
 
+class Examine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="examine"):
+    """2.6: what this server knows about a listener's health: the evidence, the judgement, and what keeps it out."""
+
+    service: str
+    address: str
+    port: int
+
+
 class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="status"):
     """2.6: this server in figures."""
 
@@ -172,9 +192,32 @@ WriteRequest: TypeAlias = Union[  # noqa: UP007
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007
 """Answered from the catalogue in memory by a pure function."""
-ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Lag]  # noqa: UP007
+ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Lag, Findings, Examine]  # noqa: UP007
 """Answered by the server's shells: they concern sessions or SQL."""
 Request: TypeAlias = Union[WriteRequest, ReadRequest, ShellRequest]  # noqa: UP007
+
+
+class WeighedReport(Report, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
+    """The failure desk's own form of a report: whether the word of its reporter, and of others before, is enough."""
+
+    enough: bool = True
+
+
+class Suspect(msgspec.Struct, frozen=True):
+    """The failure desk's own request, never on the wire: there is evidence against this instance, though no report."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    cause: str
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """The failure desk's own request: something that administrators must know has begun, or is over (`text` empty)."""
+
+    id: str
+    text: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -197,5 +240,5 @@ class Attend(msgspec.Struct, frozen=True):
     update_port: int
 
 
-Undecided: TypeAlias = Union[WriteRequest, Verdict, Attend]  # noqa: UP007
+Undecided: TypeAlias = Union[WriteRequest, WeighedReport, Suspect, Incident, Verdict, Attend]  # noqa: UP007
 """What the commit loop takes."""

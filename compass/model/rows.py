@@ -34,6 +34,19 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a report `slow` does: tell the administrators only, or also change the state for all dependants."""
     recovery_seconds: float = 2.0
     """Pause before a listener that is down is probed again; doubles up to `RECOVERY_SECONDS_MAX`."""
+    reporters: int = 1
+    """Independent reporters (hosts) whose word makes a listener suspect before any probe."""
+    witnesses: int = 2
+    """Other dependant hosts that are asked to probe, too, before a listener is found dead."""
+    cap: float = 0.8
+    """Share of the category's listeners that reports and probes may have `down` at once. See `failure.may_condemn`."""
+    grace_seconds: float = 5.0
+    """How long a host's session may be lost before its listeners are probed."""
+    flaps: int = 3
+    """How often a listener may go down within `flap_seconds` before it stays out longer."""
+    flap_seconds: float = 600.0
+    hold_seconds: float = 60.0
+    """How long it then stays out; doubles with each further failure."""
 
 
 class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):
@@ -66,6 +79,8 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
     metadata: dict[str, str] = {}
     cause: str = ""
     """Why it is in this state, in words."""
+    draining: bool = False
+    """It takes no new users, whatever its health: after `suspect` or `down` it is `draining` again, not `up`."""
 
 
 class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="dependency"):

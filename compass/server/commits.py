@@ -52,9 +52,11 @@ class Commits:
         token: Callable[[], str],
         committed: Callable[[Change, Catalogue], None],
         reloaded: Callable[[Catalogue], None],
+        worth_a_row: Callable[[SecurityEntry], bool] = lambda entry: True,
     ) -> None:
         """`committed` is called for each change, with the catalogue after it, before the replies of its batch;
-        `reloaded` when there was no such way from one catalogue to the next."""
+        `reloaded` when there was no such way from one catalogue to the next. `worth_a_row` is asked about each entry
+        for the security log, perhaps again when a batch is decided again."""
         self.catalogue = catalogue
         self.available = True
         """Whether the store answered the last time."""
@@ -64,6 +66,7 @@ class Commits:
         self._token = token
         self._committed = committed
         self._reloaded = reloaded
+        self._worth_a_row = worth_a_row
         self._looking: list[Deferred[bool]] = []
         self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
         self._notes: list[SecurityEntry] = []
@@ -82,8 +85,9 @@ class Commits:
 
     def note(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
-        self._notes.append(entry)
-        self._wake()
+        if self._worth_a_row(entry):
+            self._notes.append(entry)
+            self._wake()
 
     def look(self) -> Deferred[bool]:
         """Fires when what other servers have committed by now is in the catalogue; False: the store cannot be read."""
@@ -187,7 +191,8 @@ class Commits:
         while True:
             decisions = self._decide(batch)
             changes = [change for decision in decisions for change in decision.changes]
-            security = [*notes, *(decision.security for decision in decisions if decision.security)]
+            found = [decision.security for decision in decisions if decision.security]
+            security = [*notes, *filter(self._worth_a_row, found)]
             administration = [decision.administration for decision in decisions if decision.administration]
             if not changes and not security and not administration:
                 return decisions

@@ -1,192 +1,379 @@
-"""The failure desk: probes what is suspect, comes back to what is down (function 2.5).
+"""The failure desk: weighs reports, misses hosts, probes, asks witnesses, and submits verdicts (function 2.5).
 
-Evidence and verdict are apart: a report makes a listener `suspect` by decision; this desk asks the listener itself
-and submits the outcome as a `Verdict`, which counts only for the instance that was probed.
+Evidence and verdict are apart. Evidence comes here: reports, lost sessions, probes, what asked hosts found. What it is
+worth is said by `compass.model.failure`; what is being found out is an inquiry of `compass.server.inquiries`; what
+becomes of the listener is decided and committed like everything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
-from compass.model.administration import RECOVERY_SECONDS_MAX
 from compass.model.catalogue import Catalogue
 from compass.model.draft import Asker
-from compass.model.names import category_of, parse_endpoint
+from compass.model.failure import Damping, Docket, Finding, Reputation, SelfDoubt
+from compass.model.names import NameProblem, category_of, parse_address, parse_endpoint, parse_port, parse_service_id
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Refusal, Reply
-from compass.model.requests import Verdict
-from compass.model.rows import Alert, Change, Listener, ListenerKey, Policy
+from compass.model.replies import CaseFile, Evidence, Refusal, Reply, Reported
+from compass.model.requests import Examine, Findings, Incident, Report, Undecided, WeighedReport
+from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
+from compass.server.inquiries import Check, Complaint, Inquiry, Recovery, Suspicion
+from compass.server.witnesses import Asked, Testimony, Witnesses
 
 PROBES_MAX = 64
 """Probes under way at once: each is a connection; a rack that dies makes thousands."""
-PROBE_PAUSE_SECONDS = 0.1
-"""Between two attempts: long enough for a process that is just restarting its listener."""
-CAUSE_MAX = 255
-"""Characters of a probe's error that are kept: it stands in tables and mails."""
-SLOW_SECONDS = 60.0
-"""A complaint of slowness is over when it was not repeated for so long."""
+ABSENCE_GRACE_SECONDS = 60.0
+"""After a server's start, until hosts that have not come back are missed: twice their longest pause."""
+FRESH_SECONDS = 1.0
+"""A probe that was answered so lately refutes a report that does not suffice by itself, without another probe."""
+DOUBT_LOOK_SECONDS = 5.0
+"""How often a server that doubts itself looks whether it still has reason to."""
 
 Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves: an empty string, or why not."""
 
 
+class Surroundings(msgspec.Struct, frozen=True):
+    """What the desk knows of the sessions."""
+
+    able: Callable[[Listener], Iterable[Asked]]
+    """Sessions of hosts that depend on a listener and answer inquiries."""
+    present: Callable[[str], bool]
+    """Whether a host has a session."""
+    watching: Callable[[], int]
+    """How many have."""
+
+
 class FailureDesk:
-    """One inquiry per listener that is suspect, down or slow."""
+    """At most one inquiry per listener that is suspect, down or slow, and one check per listener in use."""
 
     log = Logger()
 
     def __init__(
         self,
         clock: Clock,
+        now: Callable[[], float],
         probe: Probe,
-        submit: Callable[[Verdict, Asker], Deferred[Reply]],
+        submit: Callable[[Undecided, Asker], Deferred[Reply]],
         server: str,
+        catalogue: Callable[[], Catalogue],
+        surroundings: Surroundings,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
+        self._now = now
         self._probe = probe
         self._submit = submit
+        self._server = server
         self._asker = Asker("server", server, "")
+        self._catalogue = catalogue
+        self._around = surroundings
+        self.witnesses = Witnesses(clock, surroundings.able)
         self._free = DeferredSemaphore(PROBES_MAX)
-        self._inquiries: dict[ListenerKey, _Inquiry] = {}
+        self._inquiries: dict[ListenerKey, Inquiry] = {}
+        self._checks: dict[ListenerKey, Check] = {}
+        self._of_host: dict[str, dict[ListenerKey, None]] = {}
+        self._host_of: dict[ListenerKey, str] = {}
+        self._docket = Docket()
+        self._reputation = Reputation()
+        self._doubt = SelfDoubt()
+        self._doubt_told = False
+        self._damping = Damping()
+        self._answered_at: dict[ListenerKey, float] = {}
+        self._timers: dict[str, Timer] = {}
 
     def start(self, catalogue: Catalogue) -> None:
-        """Take up what was open when the server stopped."""
+        """Take up what was open when the server stopped, and miss who does not come back."""
         rows: Iterable[Listener] = (row for peers in catalogue.listeners.values() for row in peers.values())
         # In an order of their own, so that the same history gives the same order of probes.
         for row in sorted(rows, key=lambda row: (row.service, row.address, row.port)):
             self._consider(row, catalogue)
+        self._timers["absent"] = self.clock.callLater(ABSENCE_GRACE_SECONDS, self._miss)
+        if _doubt_id(self._server) in catalogue.alerts:
+            self.submit(Incident(_doubt_id(self._server)))
 
     def stop(self) -> None:
         """No more probes."""
-        for inquiry in self._inquiries.values():
+        for inquiry in (*self._inquiries.values(), *self._checks.values()):
             inquiry.stop()
-        self._inquiries.clear()
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
+        self.witnesses.stop()
+        for held in (self._inquiries, self._checks, self._timers, self._of_host, self._host_of):
+            held.clear()
+
+    # What comes in ----------------------------------------------------------------------------------------
+
+    def report(self, request: Report, asker: Asker) -> Deferred[Reply]:
+        """2.5: have a report decided, for what its reporter's word is worth, and keep it as evidence."""
+        try:
+            key = (parse_service_id(request.service), parse_address(request.address), parse_port(request.port))
+        except NameProblem:
+            return self._submit(request, asker)
+        if request.state != "unreachable":
+            return self._submit(request, asker)
+        reporters = [*self._docket.look(key).reporters, asker.name]
+        enough = asker.role == "admin" or self._reputation.suffice(reporters, self._policy(key), self.clock.seconds())
+        weighed = WeighedReport(**msgspec.structs.asdict(request), enough=enough)
+
+        def noted(reply: Reply) -> Reply:
+            if isinstance(reply, Reported):
+                self._reported(key, asker, request.detail, reply)
+            return reply
+
+        return self._submit(weighed, asker).addCallback(noted)
+
+    def _reported(self, key: ListenerKey, asker: Asker, detail: str, reply: Reported) -> None:
+        row = self._catalogue().listener(*key)
+        if row is None or row.state in ("down", "offline"):
+            return
+        self._docket.report(key, asker.name, detail, self._now())
+        if row.state not in FAILING:
+            if self.clock.seconds() - self._answered_at.get(key, -FRESH_SECONDS) < FRESH_SECONDS:
+                self.refuted(key)
+            else:
+                self._check(row, absent=False)
+
+    def findings(self, host: str, findings: Findings) -> Reply:
+        """A host that was asked to probe says what it found."""
+        if not self.witnesses.heard(host, findings):
+            return Refusal("bad-value", f"inquiry {findings.id} was not asked of {host}, or it is over")
+        return Reported(self._catalogue().revision, "up" if findings.alive else "suspect")
+
+    def lost(self, host: str) -> None:
+        """A host's session is lost: its listeners are checked when it is not back in time."""
+        catalogue = self._catalogue()
+        if host not in catalogue.hosts:
+            return
+        for key in self._of_host.get(host, {}):
+            row = catalogue.listener(*key)
+            if row is not None and row.state not in FAILING | {"offline"}:
+                self._docket.note(key, Evidence("session", host, self._now(), detail="its session was lost"))
+                self._check(row, absent=True)
+
+    def returned(self, host: str) -> None:
+        """A host is back: nothing is held against it, and what failed meanwhile is probed at once."""
+        for key in list(self._of_host.get(host, {})):
+            check = self._checks.get(key)
+            if check is not None and check.absent:
+                self.checked(key)
+            if key in self._inquiries:
+                self._inquiries[key].hasten()
 
     def committed(self, change: Change, catalogue: Catalogue) -> None:
         """Look at each change of a listener, and at complaints of slowness."""
         row = change.row
         if isinstance(row, Listener):
+            if change.operation == "confirm":
+                self._confirmed(row)
+            elif change.operation in ("retract", "recover"):
+                self.refuted((row.service, row.address, row.port))
+            if change.operation == "register" and row.state == "up":
+                # A new instance: what was said of the old one is not held against it.
+                self._docket.look((row.service, row.address, row.port)).reporters.clear()
+                self.checked((row.service, row.address, row.port))
             if change.removed:
-                self._drop(row)
+                self._forget(row)
             else:
                 self._consider(row, catalogue)
         elif isinstance(row, Alert) and row.kind == "slow" and not change.removed:
             service, _, endpoint = row.id.removeprefix("slow ").partition(" ")
             listener = catalogue.listener(service, *parse_endpoint(endpoint))
             if listener is not None and listener.state == "up":
-                self._begin(listener, _Complaint(self, listener, Policy()))
+                self._begin(listener, Complaint(self, listener, Policy()))
+
+    def examine(self, request: Examine) -> Reply:
+        """What is known here of a listener's health."""
+        try:
+            key = (parse_service_id(request.service), parse_address(request.address), parse_port(request.port))
+        except NameProblem as problem:
+            return Refusal("bad-name", str(problem))
+        catalogue = self._catalogue()
+        row = catalogue.listener(*key)
+        if row is None:
+            return Refusal("unknown-listener", f"{key[0]} has no listener at {request.address} port {request.port}")
+        case, policy, seconds = self._docket.look(key), self._policy(key), self.clock.seconds()
+        inquiry = self._inquiries.get(key) or self._checks.get(key)
+        held = self.held(key, policy)
+        return CaseFile(
+            revision=catalogue.revision,
+            listener=row,
+            evidence=tuple(case.evidence),
+            judgement=case.judgement,
+            judged_at=case.judged_at,
+            inquiry=inquiry.word if inquiry else "",
+            failures=self._damping.failures(key, policy, seconds),
+            held_until=self._now() + held if held else 0.0,
+            doubting=self.doubting,
+        )
+
+    # What inquiries ask for -------------------------------------------------------------------------------
+
+    def probe(self, policy: Policy, row: Listener) -> Deferred[str]:
+        """Ask a listener, not too many at once; an empty string, or why it does not serve."""
+        asked: Deferred[str] = self._free.run(self._probe, policy, row.address, row.port)
+        return asked.addErrback(lambda failure: f"the probe failed: {failure.getErrorMessage()}")
+
+    def submit(self, request: Undecided) -> Deferred[Reply]:
+        """Have a request of the desk's own decided."""
+        return self._submit(request, self._asker)
+
+    def probed(self, key: ListenerKey, problem: str) -> None:
+        """A probe of this server has come to something."""
+        self._docket.note(key, Evidence("probe", self._server, self._now(), not problem, problem))
+        if not problem and key in self._host_of:
+            self._answered_at[key] = self.clock.seconds()
+
+    def heard(self, key: ListenerKey, testimonies: Iterable[Testimony]) -> None:
+        """So have those of hosts."""
+        for one in testimonies:
+            self._docket.note(key, Evidence("findings", one.host, self._now(), one.alive, one.detail))
+
+    def judged(self, key: ListenerKey, words: str) -> None:
+        """A judgement has been found."""
+        case = self._docket.case(key)
+        case.judgement, case.judged_at = words, self._now()
+
+    def doubt(self, key: ListenerKey, finding: Finding) -> None:
+        """An inquiry has come to something; perhaps the server must doubt itself, or need not any more."""
+        self._doubt.note(key, finding, self.clock.seconds())
+        self._look_at_doubt()
+
+    @property
+    def doubting(self) -> bool:
+        """Whether this server does not believe its own probes."""
+        return self._doubt.doubting(self.clock.seconds())
+
+    @property
+    def connected(self) -> bool:
+        """Whether any host has a session here."""
+        return self._around.watching() > 0
+
+    def is_absent(self, host: str) -> bool:
+        """Whether a host has no session."""
+        return not self._around.present(host)
+
+    def partial(self, row: Listener) -> set[str]:
+        """Who is no witness: the host that it runs on, and those that reported it."""
+        return {row.host, *self._docket.look((row.service, row.address, row.port)).reporters}
+
+    def reported(self, row: Listener) -> bool:
+        """Whether reports that suffice stand against it."""
+        key = (row.service, row.address, row.port)
+        reporters = self._docket.look(key).reporters
+        return bool(reporters) and self._reputation.suffice(reporters, self._policy(key), self.clock.seconds())
+
+    def held(self, key: ListenerKey, policy: Policy) -> float:
+        """Seconds that it must stay out because it went down too often."""
+        now = self.clock.seconds()
+        return max(self._damping.held_until(key, policy, now) - now, 0.0)
+
+    def refuted(self, key: ListenerKey) -> None:
+        """It is alive: whoever reported it was wrong."""
+        case = self._docket.look(key)
+        for reporter in case.reporters:
+            self._reputation.refuted(reporter, self.clock.seconds())
+        case.reporters.clear()
+
+    def checked(self, key: ListenerKey) -> None:
+        """A check is over."""
+        check = self._checks.pop(key, None)
+        if check is not None:
+            check.stop()
+
+    # In here ----------------------------------------------------------------------------------------------
+
+    def _confirmed(self, row: Listener) -> None:
+        key, seconds = (row.service, row.address, row.port), self.clock.seconds()
+        self._damping.failed(key, seconds)
+        case = self._docket.look(key)
+        for reporter in case.reporters:
+            self._reputation.confirmed(reporter, seconds)
+        case.reporters.clear()
+
+    def _policy(self, key: ListenerKey) -> Policy:
+        category = self._catalogue().categories.get(category_of(key[0]))
+        return category.policy if category is not None else Policy()
 
     def _consider(self, row: Listener, catalogue: Catalogue) -> None:
+        key = (row.service, row.address, row.port)
+        if row.state == "offline":
+            self._forget(row)
+            return
+        self._index(key, row.host)
         category = catalogue.categories.get(category_of(row.service))
         policy = category.policy if category is not None else Policy()
         if row.state == "suspect":
-            self._begin(row, _Suspicion(self, row, policy))
+            self._begin(row, Suspicion(self, row, policy))
         elif row.state == "down":
-            self._begin(row, _Recovery(self, row, policy))
+            self._begin(row, Recovery(self, row, policy))
         elif row.state == "slow":
-            self._begin(row, _Complaint(self, row, policy))
+            self._begin(row, Complaint(self, row, policy))
         else:
-            self._drop(row)
+            self._drop(key)
 
-    def _begin(self, row: Listener, inquiry: _Inquiry) -> None:
-        self._drop(row)
-        self._inquiries[(row.service, row.address, row.port)] = inquiry
+    def _begin(self, row: Listener, inquiry: Inquiry) -> None:
+        self._drop(inquiry.key)
+        if row.state in FAILING:
+            self.checked(inquiry.key)
+        self._inquiries[inquiry.key] = inquiry
         inquiry.begin()
 
-    def _drop(self, row: Listener) -> None:
-        inquiry = self._inquiries.pop((row.service, row.address, row.port), None)
+    def _check(self, row: Listener, *, absent: bool) -> None:
+        key = (row.service, row.address, row.port)
+        if key in self._checks and absent and not self._checks[key].absent:
+            self.checked(key)
+        if key not in self._checks:
+            self._checks[key] = check = Check(self, row, self._policy(key), absent=absent)
+            check.begin()
+
+    def _drop(self, key: ListenerKey) -> None:
+        inquiry = self._inquiries.pop(key, None)
         if inquiry is not None:
             inquiry.stop()
 
+    def _forget(self, row: Listener) -> None:
+        """It is not in use any more; another instance begins with a clean record, but for its failures."""
+        key = (row.service, row.address, row.port)
+        self._drop(key)
+        self.checked(key)
+        self._docket.close(key)
+        self._answered_at.pop(key, None)
+        self._index(key, "")
 
-class _Inquiry:
-    """What is being found out about one instance of a listener; ends by submitting a verdict or by `stop`."""
+    def _index(self, key: ListenerKey, host: str) -> None:
+        old = self._host_of.pop(key, "")
+        if old and old != host:
+            del self._of_host[old][key]
+            if not self._of_host[old]:
+                del self._of_host[old]
+        if host:
+            self._host_of[key] = host
+            self._of_host.setdefault(host, {})[key] = None
 
-    def __init__(self, desk: FailureDesk, row: Listener, policy: Policy) -> None:
-        self.desk = desk
-        self.row = row
-        self.policy = policy
-        self.stopped = False
-        self._timer: Timer | None = None
+    def _miss(self) -> None:
+        for host in [host for host in self._of_host if self.is_absent(host)]:
+            self.lost(host)
 
-    def begin(self) -> None:
-        """Start finding out."""
-        raise NotImplementedError
+    def _look_at_doubt(self) -> None:
+        doubting = self.doubting
+        if doubting != self._doubt_told:
+            self._doubt_told = doubting
+            text = f"server {self._server} doubts itself: most of its probes fail, and no host finds the same" + (
+                "; it condemns nothing by itself. Look at its network"
+            )
+            self.submit(Incident(_doubt_id(self._server), text if doubting else ""))
+        if doubting and not self._timers_pending("doubt"):
+            self._timers["doubt"] = self.clock.callLater(DOUBT_LOOK_SECONDS, self._look_at_doubt)
 
-    def stop(self) -> None:
-        """It has been decided otherwise."""
-        self.stopped = True
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-
-    def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Go on after a pause, unless stopped."""
-        self._timer = self.desk._clock.callLater(seconds, call)
-
-    def probe(self, then: Callable[[str], None]) -> None:
-        """Ask the listener; `then` gets an empty string or why it does not serve, unless stopped meanwhile."""
-
-        def ask() -> Deferred[str]:
-            return self.desk._probe(self.policy, self.row.address, self.row.port)
-
-        def answered(problem: str) -> None:
-            if not self.stopped:
-                then(problem)
-
-        asked: Deferred[str] = self.desk._free.run(ask)
-        asked.addErrback(lambda failure: f"the probe failed: {failure.getErrorMessage()}").addCallback(answered)
-
-    def verdict(self, *, alive: bool, cause: str) -> None:
-        """Submit the outcome. A store that cannot be written leaves the state as it is; ask again later."""
-        verdict = Verdict(self.row.service, self.row.address, self.row.port, self.row.epoch, alive, cause)
-
-        def settled(reply: Reply) -> None:
-            if isinstance(reply, Refusal) and not self.stopped:
-                self.later(reply.retry_after_seconds or 1.0, self.begin)
-
-        self.desk._submit(verdict, self.desk._asker).addCallback(settled)
+    def _timers_pending(self, name: str) -> bool:
+        timer = self._timers.get(name)
+        return timer is not None and timer.active()
 
 
-class _Suspicion(_Inquiry):
-    """Suspect: probe as often as the category's policy says, then decide."""
-
-    def begin(self) -> None:
-        self._attempts = 0
-        self.probe(self._answered)
-
-    def _answered(self, problem: str) -> None:
-        self._attempts += 1
-        if not problem:
-            self.verdict(alive=True, cause="answered the probe")
-        elif self._attempts >= self.policy.probe_attempts:
-            self.verdict(alive=False, cause=f"{self._attempts} probes failed: {problem}"[:CAUSE_MAX])
-        else:
-            self.later(PROBE_PAUSE_SECONDS, lambda: self.probe(self._answered))
-
-
-class _Recovery(_Inquiry):
-    """Down: probe now and then, less and less often, until it serves again."""
-
-    def begin(self) -> None:
-        self._pause = self.policy.recovery_seconds
-        self._wait()
-
-    def _wait(self) -> None:
-        self.later(self._pause, lambda: self.probe(self._answered))
-        self._pause = min(self._pause * 2, RECOVERY_SECONDS_MAX)
-
-    def _answered(self, problem: str) -> None:
-        if problem:
-            self._wait()
-        else:
-            self.verdict(alive=True, cause="answers the probe again")
-
-
-class _Complaint(_Inquiry):
-    """Slow: over after a while without another complaint."""
-
-    def begin(self) -> None:
-        self.later(SLOW_SECONDS, lambda: self.verdict(alive=True, cause="no more complaints"))
+def _doubt_id(server: str) -> str:
+    return f"failure doubt of {server}"

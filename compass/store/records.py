@@ -65,6 +65,7 @@ def record_of(row: Row) -> Record:
                 "weight": row.weight,
                 "metadata": text_of(row.metadata),
                 "cause": row.cause,
+                "draining": row.draining,
             }
         case Category():
             return {"name": row.name, "backup": row.backup or None, "policy": text_of(row.policy)}
@@ -97,8 +98,10 @@ def _listener(
     weight: int,
     metadata: str,
     cause: str,
+    draining: bool,
 ) -> Listener:
-    return Listener(service, address, port, state, changed_at, epoch, host, weight, _metadata(metadata), cause)
+    described = _metadata(metadata)
+    return Listener(service, address, port, state, changed_at, epoch, host, weight, described, cause, draining)
 
 
 def _host(name: str, update_address: str, update_port: int, services: str, barred: bool) -> Host:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    false,
     func,
 )
 
@@ -116,6 +117,8 @@ listener = Table(
     Column("metadata", Text, nullable=False),
     # Why it is in this state, in words.
     Column("cause", Text, nullable=False),
+    # It takes no new users, whatever its health.
+    Column("draining", Boolean, nullable=False, server_default=false()),
 )
 
 dependency = Table(

@@ -23,6 +23,8 @@ from compass.model.decide import answer, decide, permit
 from compass.model.draft import Asker, Decision
 from compass.model.names import show_endpoint
 from compass.model.replies import (
+    CaseFile,
+    Evidence,
     HostLag,
     Lags,
     LogEntries,
@@ -32,7 +34,7 @@ from compass.model.replies import (
     ServerStatus,
     UpdateEntry,
 )
-from compass.model.requests import Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Watch
+from compass.model.requests import Examine, Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Watch
 from compass.model.rows import Change, Listener
 from compass.wire.connection import Asked, Ended, Opened, ServerConnection
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
@@ -144,6 +146,11 @@ class LittleServer:
                 case Status() | Lag() | ReadLog() | Watch():
                     refused = permit(self.catalogue, request, asker, time.time())
                     return self._commit(refused) if refused else self._told(request)
+                case Examine():
+                    row = self.catalogue.listener(request.service, request.address, request.port)
+                    assert row is not None
+                    probe = Evidence("probe", "little", time.time(), alive=True)
+                    return CaseFile(self.catalogue.revision, row, (probe,), "alive: answered the probe", time.time())
         return self.decide(request, asker)
 
     def _commit(self, decision: Decision) -> Reply:

@@ -25,9 +25,11 @@ from compass.admin.sheets import (
 from compass.model.names import NameProblem
 from compass.model.replies import (
     AdministrationEntry,
+    CaseFile,
     CredentialIssued,
     Deregistered,
     Done,
+    Evidence,
     HostLag,
     Lags,
     LogEntries,
@@ -212,8 +214,31 @@ def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
 
 
 def test_one_listener_is_shown_whole() -> None:
-    """Its epoch and metadata too."""
-    assert sheet_of_listener(PEER, CLOCK).lines[-2:] == (("epoch", "9"), ("metadata rack", "7"))
+    """Its epoch and metadata too; what the server knows of its health, and its last changes, each with its time."""
+    lines = sheet_of_listener(PEER, CLOCK, None, ()).lines
+    assert lines[-4:-1] == (("draining", "no"), ("epoch", "9"), ("metadata rack", "7"))
+    assert lines[-1] == ("evidence", "this server is older and tells none")
+    found = (
+        Evidence("report", "web1", 999_000.0, detail="timed out"),
+        Evidence("findings", "web2", 999_000.0, alive=True),
+    )
+    case = CaseFile(7, PEER, found, "alive: answered web2", 999_000.0, "suspicion", 4, 0.0, doubting=True)
+    entry = UpdateEntry(
+        6, 999_000.0, "confirm", "s.c", "2001:db8::1", 80, "down", Change(6, 5, 999_000.0, "confirm", PEER)
+    )
+    lines = sheet_of_listener(PEER, CLOCK, case, [entry]).lines
+    assert lines[-8:] == (
+        ("evidence", f"{ISO}: reported by web1: timed out"),
+        ("evidence", f"{ISO}: probed for us by web2: alive"),
+        ("judgement", f"alive: answered web2, {ISO}"),
+        ("under way", "suspicion"),
+        ("failures lately", "4"),
+        ("kept out until", "-"),
+        ("the server", "doubts its own probes"),
+        ("change", f"revision 6, {ISO}: confirm, down: {PEER.cause}"),
+    )
+    quiet = sheet_of_listener(PEER, CLOCK, CaseFile(7, PEER), []).lines
+    assert ("evidence", "none") in quiet and ("judgement", "none since the server started") in quiet
 
 
 @pytest.mark.parametrize(
@@ -303,6 +328,13 @@ def test_json_has_every_field_and_the_tag() -> None:
                     "probe_attempts": 2,
                     "slow": "alert",
                     "recovery_seconds": 2.0,
+                    "reporters": 1,
+                    "witnesses": 2,
+                    "cap": 0.8,
+                    "grace_seconds": 5.0,
+                    "flaps": 3,
+                    "flap_seconds": 600.0,
+                    "hold_seconds": 60.0,
                 },
             }
         ],

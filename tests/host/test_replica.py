@@ -7,7 +7,7 @@ from random import Random
 import msgspec
 import pytest
 
-from compass.host.evidence import EVIDENCE_MAX, EVIDENCE_SECONDS, Evidence
+from compass.host.evidence import EVIDENCE_MAX, EVIDENCE_SECONDS, UNSHARED_SECONDS, Evidence
 from compass.host.replica import Replica
 from compass.model.catalogue import Catalogue
 from compass.model.draft import Asker, Draft
@@ -186,7 +186,7 @@ def test_evidence_ends_with_time_and_with_the_servers_word() -> None:
 
     evidence.add(report, row(), 0.0)
     assert evidence.undelivered(catalogue, 1.0) == [report]
-    evidence.delivered(("s0.a", "10.0.0.1", 1))
+    evidence.delivered(("s0.a", "10.0.0.1", 1), "suspect", 1.0)
     assert evidence.undelivered(catalogue, 1.0) == []
     assert state(EVIDENCE_SECONDS - 0.1) == "suspect"
     assert state(EVIDENCE_SECONDS) == "up" and state(0.0) == "up"
@@ -195,6 +195,9 @@ def test_evidence_ends_with_time_and_with_the_servers_word() -> None:
     evidence.add(report, row(), 0.0)
     evidence.dismiss(("s0.a", "10.0.0.1", 1))
     assert state(0.0) == "up"
+    evidence.add(report, row(), 0.0)
+    evidence.delivered(("s0.a", "10.0.0.1", 1), "up", 1.0)
+    assert state(UNSHARED_SECONDS + 0.9) == "suspect" and state(UNSHARED_SECONDS + 1.0) == "up"
 
 
 def test_evidence_is_bounded() -> None:

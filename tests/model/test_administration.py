@@ -12,12 +12,17 @@ import pytest
 from compass.model import administration
 from compass.model.administration import (
     CREDENTIALS_PER_SERVICE_MAX,
+    FLAP_SECONDS_MAX,
+    FLAPS_MAX,
+    GRACE_SECONDS_MAX,
     HOST_SERVICES_MAX,
     PROBE_ATTEMPTS_MAX,
     PROBE_PATH_MAX,
     PROBE_TIMEOUT_SECONDS_MAX,
     PROBLEMS_MAX,
     RECOVERY_SECONDS_MAX,
+    REPORTERS_NEEDED_MAX,
+    WITNESSES_MAX,
 )
 from compass.model.decide import ROLES, SUBJECT_MAX, permit
 from compass.model.draft import PARAMETERS_MAX, Asker, parameters_of
@@ -35,8 +40,11 @@ from compass.model.requests import (
     Attend,
     Deregister,
     Drain,
+    Examine,
     Fetch,
+    Findings,
     Impact,
+    Incident,
     IssueCredential,
     Lag,
     Pull,
@@ -48,8 +56,10 @@ from compass.model.requests import (
     Report,
     RevokeCredential,
     Status,
+    Suspect,
     Verdict,
     Watch,
+    WeighedReport,
 )
 from compass.model.rows import Category, Dependency, Host, Policy, Service
 from tests.model.world import ADMIN, AT, HOST, NOW, SERVER, World, store
@@ -215,6 +225,11 @@ EVERY_REQUEST = (
     ReadLog("updates"),
     Status(),
     Lag(),
+    WeighedReport("a.store", "10.0.0.1", 1),
+    Findings(1, True),
+    Examine("a.store", "10.0.0.1", 1),
+    Suspect("a.store", "10.0.0.1", 1, 1, ""),
+    Incident("x", "y"),
     Verdict("a.store", "10.0.0.1", 1, 1, True, ""),
     Attend("h", (), "", 0),
 )
@@ -341,6 +356,19 @@ def test_a_host_has_so_many_services() -> None:
         ({"probe_attempts": PROBE_ATTEMPTS_MAX}, {"probe_attempts": PROBE_ATTEMPTS_MAX + 1}),
         ({"recovery_seconds": RECOVERY_SECONDS_MAX}, {"recovery_seconds": 60.001}),
         ({"recovery_seconds": 0.1}, {"recovery_seconds": float("nan")}),
+        ({"cap": 1.0}, {"cap": 1.001}),
+        ({"cap": 0.01}, {"cap": 0.0}),
+        ({"cap": 0.5}, {"cap": float("nan")}),
+        ({"reporters": 1}, {"reporters": 0}),
+        ({"reporters": REPORTERS_NEEDED_MAX}, {"reporters": REPORTERS_NEEDED_MAX + 1}),
+        ({"witnesses": 0}, {"witnesses": -1}),
+        ({"witnesses": WITNESSES_MAX}, {"witnesses": WITNESSES_MAX + 1}),
+        ({"grace_seconds": 0.0}, {"grace_seconds": -0.001}),
+        ({"grace_seconds": GRACE_SECONDS_MAX}, {"grace_seconds": 600.001}),
+        ({"flaps": 1}, {"flaps": 0}),
+        ({"flaps": FLAPS_MAX}, {"flaps": FLAPS_MAX + 1}),
+        ({"flap_seconds": FLAP_SECONDS_MAX}, {"flap_seconds": float("inf")}),
+        ({"hold_seconds": FLAP_SECONDS_MAX}, {"hold_seconds": float("nan")}),
     ],
 )
 def test_a_policy_at_its_limits(good: dict[str, object], bad: dict[str, object]) -> None:

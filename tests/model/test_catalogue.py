@@ -300,7 +300,7 @@ def test_removing_what_is_not_there_changes_nothing() -> None:
 
 def test_an_older_program_reads_a_policy_with_a_field_it_does_not_know() -> None:
     """P13: fields are added; a host that does not know one skips it."""
-    encoded = msgspec.msgpack.encode({"row": "category", "name": "web", "policy": {"cap": 0.5, "probe_attempts": 3}})
+    encoded = msgspec.msgpack.encode({"row": "category", "name": "web", "policy": {"colour": 0.5, "probe_attempts": 3}})
     assert msgspec.msgpack.decode(encoded, type=Row) == Category("web", policy=Policy(probe_attempts=3))
 
 

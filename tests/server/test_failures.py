@@ -11,7 +11,7 @@ from compass.model.replies import Registered, Reported
 from compass.model.requests import Deregister, Fetch, Put, Register, Report
 from compass.model.rows import Category, Policy
 from compass.model.storage import StoreUnavailable
-from compass.server import failures
+from compass.server import failures, inquiries
 from tests.server.conftest import Uss
 from tests.server.test_push import CHINA, watcher
 from tests.simulation.world import Client
@@ -101,7 +101,7 @@ def test_slow_is_for_the_administrators_alone(world: Uss, user: Client) -> None:
     assert not user.pushed
     assert [alert.kind for alert in alerts(world)] == ["slow"]
     assert len(world.servers["gns1"].news) == 1
-    world.run(failures.SLOW_SECONDS)
+    world.run(inquiries.SLOW_SECONDS)
     assert not alerts(world)
 
 
@@ -111,7 +111,7 @@ def test_the_policy_is_the_category_s(world: Uss, user: Client) -> None:
     world.admin().ask(Put(Category("openuss", "emergency.rescue", policy)))
     report(user, "slow")
     world.until(lambda: states_of_listener(user) == ["slow"])
-    world.run(failures.SLOW_SECONDS + 1)
+    world.run(inquiries.SLOW_SECONDS + 1)
     assert states_of_listener(user) == ["slow", "up"]
     assert not alerts(world)
 

@@ -1,8 +1,8 @@
 """Campaigns from the command line: many seeds, one seed with its trace, or a scenario file.
 
-    python -m tests.simulation --seeds 2000 --jobs 2
-    python -m tests.simulation --seed 1234
-    python -m tests.simulation --scenario tests/simulation/scenarios/NAME.txt
+python -m tests.simulation --seeds 2000 --jobs 2
+python -m tests.simulation --seed 1234
+python -m tests.simulation --scenario tests/simulation/scenarios/NAME.txt
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def main() -> int:
     parser.add_argument("--servers", type=int, default=SERVERS)
     parser.add_argument("--seed", type=int, help="only this one, with its trace")
     parser.add_argument("--scenario", type=Path, help="replay a file")
-    parser.add_argument("--planted", choices=sorted(BUGS), help="with this bug in it; ends at the first seed that finds it")
-    parser.add_argument("--write", type=Path, default=Path("."), help="directory for the scripts of failing seeds")
+    parser.add_argument(
+        "--planted", choices=sorted(BUGS), help="with this bug in it; ends at the first seed that finds it"
+    )
+    parser.add_argument("--write", type=Path, default=Path(), help="directory for the scripts of failing seeds")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for the shortest script")
     given = parser.parse_args()
     if given.scenario or given.seed is not None:

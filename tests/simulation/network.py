@@ -137,7 +137,12 @@ class End:
 
     def _read(self, octets: int) -> None:
         self._under_way -= octets
-        if self._paused and self._under_way <= self.network.buffer_octets and self._producer is not None and not self.closed:
+        if (
+            self._paused
+            and self._under_way <= self.network.buffer_octets
+            and self._producer is not None
+            and not self.closed
+        ):
             self._paused = False
             self._producer.resumeProducing()
 

@@ -28,8 +28,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -58,7 +58,7 @@ def migrations_with_next(directory: Path) -> Path:
     """The migrations of a program one step newer than this."""
     copy = directory / "migrations"
     shutil.copytree(MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "versions" / "0002_next.py").write_text(NEXT)
+    (copy / "versions" / "9999_next.py").write_text(NEXT)
     return copy
 
 
@@ -93,7 +93,7 @@ def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Pa
     assert "rack" in {column["name"] for column in inspect(engine).get_columns("host")}
     engine.dispose()
     if url.startswith("sqlite"):
-        assert upgraded.backup == tmp_path / "opengnss.db.0001-before-0002"
+        assert upgraded.backup == tmp_path / "opengnss.db.0002-before-9999"
         assert stat.S_IMODE(upgraded.backup.stat().st_mode) == 0o600
         copy = Store.open(f"sqlite:///{upgraded.backup}", create=False)
         assert copy.load() == before
@@ -106,7 +106,7 @@ def test_a_store_of_a_newer_program_is_refused_by_name_and_number(url: str, tmp_
     """And left as it is: the newer program opens it again."""
     newer = migrations_with_next(tmp_path)
     Store.open(url, migrations=newer).close()
-    with pytest.raises(StoreTooNew, match="has schema 0002, this program knows 0001"):
+    with pytest.raises(StoreTooNew, match="has schema 9999, this program knows 0002"):
         Store.open(url)
     Store.open(url, migrations=newer).close()
 

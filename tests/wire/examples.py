@@ -24,6 +24,9 @@ class Example(NamedTuple):
 TOKEN = "tFhZ2cQkZy7H0m1mXwq3S8m0v8yq5Jf2w1dYp9bKcQ0"
 STORE = "6f1c2e0a9d3b4c57"
 POLICY = rows.Policy("http:/health", 2.5, 3, "notify", 4.0)
+JUDGED = rows.Policy(
+    reporters=2, witnesses=1, cap=0.5, grace_seconds=9.0, flaps=5, flap_seconds=900.0, hold_seconds=30.0
+)
 CATEGORY = rows.Category("openuss", "spare.emergency", POLICY)
 SERVICE = rows.Service("chinaserver.openuss")
 DEPENDENCY = rows.Dependency("web", "openuss")
@@ -44,6 +47,13 @@ CREDENTIAL = rows.Credential("9f86d081884c", "chinaserver.openuss", "9f" * 32, 1
 HOST = rows.Host("web1.example", "192.0.2.30", 4865, ("portal.web",), True)
 ALERT = rows.Alert("failure chinaserver.openuss 192.0.2.17:2028", "failure", 1790000002.5, "it is down")
 REGISTERED = rows.Change(41, 37, 1790000000.25, "register", LISTENER)
+DRAINED = rows.Change(
+    45, 41, 1790000003.0, "confirm", rows.Listener("a.b", "::1", 1, "down", 1790000003.0, 7, draining=True)
+)
+EVIDENCE = (
+    replies.Evidence("report", "web1.example", 1790000001.0, detail="timed out"),
+    replies.Evidence("probe", "gns1", 1790000001.5, True),
+)
 PURGED = rows.Change(42, 41, 1790000003.0, "purge", LISTENER, removed=True)
 NEEDS = rows.Change(43, 30, 1790000004.0, "dependency-add", DEPENDENCY)
 BACKED = rows.Change(44, 31, 1790000004.5, "category-set", CATEGORY)
@@ -75,7 +85,11 @@ EXAMPLES: list[Example] = [
         ("undrain", 6, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, draining=False)),
         ("pull", 7, requests.Pull("portal.web")),
         ("watch", 8, requests.Watch(("portal.web",))),
-        ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865)),
+        ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865, True)),
+        ("watch of a host that probes", 33, requests.Watch(("portal.web",), probes=True)),
+        ("findings", 34, requests.Findings(7, False, "no answer within 1 s")),
+        ("examine", 35, requests.Examine("chinaserver.openuss", "192.0.2.17", 2028)),
+        ("put of a policy", 36, requests.Put(rows.Category("openuss", policy=JUDGED))),
         ("report", 10, requests.Report("chinaserver.openuss", "192.0.2.17", 2028)),
         (
             "report of a slow listener",
@@ -105,8 +119,18 @@ EXAMPLES: list[Example] = [
         ("notice of a removal", 0, messages.Notice(PURGED)),
         ("notice that widens", 0, messages.Notice(NEEDS, SNAPSHOT)),
         ("notice of a category", 0, messages.Notice(BACKED, rows.Snapshot(44, {"spare.emergency": 20}, [SIX]))),
+        ("notice of a draining listener", 0, messages.Notice(DRAINED)),
         ("bookmark", 0, messages.Bookmark(5000)),
+        ("resync", 0, messages.Resync(SNAPSHOT)),
+        ("inquiry", 0, messages.Inquiry(7, "chinaserver.openuss", "192.0.2.17", 2028)),
         ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
+        (
+            "case-file",
+            30,
+            replies.CaseFile(
+                50, LISTENER, EVIDENCE, "alive: answered the probe", 1790000001.5, "check", 4, 1790000060.0, True
+            ),
+        ),
         ("registered", 1, replies.Registered(41, "up")),
         ("registered already", 2, replies.Registered(41, "up", changed=False)),
         ("deregistered", 3, replies.Deregistered(42, "offline")),

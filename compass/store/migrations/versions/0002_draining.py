@@ -1,0 +1,15 @@
+"""Draining is a listener's own column: one that fails meanwhile still drains when it is back."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add it; what drains now says so by its state."""
+    op.add_column("listener", sa.Column("draining", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.execute("UPDATE listener SET draining = (state = 'draining')")
