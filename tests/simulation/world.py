@@ -29,6 +29,7 @@ from compass.store.store import Store
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
 from tests.simulation.database import SimulatedThread
 from tests.simulation.network import Network
+from tests.simulation.timeline import Timeline
 
 EPOCH = 1_800_000_000.0
 """UNIX time at virtual second 0."""
@@ -42,7 +43,7 @@ class World:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = Random(seed)
-        self.clock: Any = Clock()
+        self.clock: Any = Timeline()
         self.network = Network(self.clock, self.random)
         self.store = Store.open("sqlite://")
         self.directory = directory
@@ -93,7 +94,7 @@ class World:
     def _step(self, until: float) -> None:
         """To the moment of the next timer, or to `until` when that is earlier."""
         now = self.clock.seconds()
-        due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=until)
+        due = self.clock.next_at(until)
         self.clock.advance(max(min(due, until) - now, TICK_SECONDS))
 
     def wait(self, deferred: Deferred[Any], seconds: float = 30.0) -> Any:
