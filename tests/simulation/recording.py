@@ -10,7 +10,7 @@ from compass.model.interest import listed
 from compass.model.replies import Deregistered, Refusal, Registered, Reply, Reported, Watching
 from compass.model.requests import Deregister, Register, Report, Request, Watch
 from compass.model.rows import Change, Listener
-from compass.wire.messages import Bookmark, Notice, Welcome
+from compass.wire.messages import Bookmark, Notice, Pushed, Resync, Welcome
 from tests.histories.events import (
     Answered,
     Applied,
@@ -85,6 +85,7 @@ class HostRecorder:
         self._replica: Any = daemon._replica
         self._seen: dict[str, View] = {}
         self._session = 0
+        self._services: tuple[str, ...] = ()
         self._around(daemon._following, "session_opened", self._opened, before=True)
         self._around(daemon._following, "session_pushed", self._pushed, before=True)
         self._around(daemon._following, "session_ended", self._ended, before=True)
@@ -127,15 +128,18 @@ class HostRecorder:
     def _ended(self) -> None:
         self._recorder(Ended(self._recorder.clock(), self._who, self._session))
 
-    def _pushed(self, messages: Sequence[Notice | Bookmark]) -> None:
+    def _pushed(self, messages: Sequence[Pushed]) -> None:
         at = self._recorder.clock()
         for message in messages:
             if isinstance(message, Notice):
                 change = message.change
                 topic = topic_of(change.row)
                 self._recorder(Received(at, self._who, self._session, change.revision, topic, change.previous))
-            else:
+            elif isinstance(message, Bookmark):
                 self._recorder(Received(at, self._who, self._session, message.revision))
+            elif isinstance(message, Resync):
+                start = message.snapshot.revision
+                self._recorder(Watched(at, self._who, self._session, self._services, start, True))
 
     def _answered(self, reply: Reply, request: Request) -> Reply:
         if isinstance(request, Watch):
@@ -143,6 +147,7 @@ class HostRecorder:
                 start = request.since if reply.snapshot is None else reply.snapshot.revision
                 snapshot = reply.snapshot is not None
                 at = self._recorder.clock()
+                self._services = request.services
                 self._recorder(Watched(at, self._who, self._session, request.services, start, snapshot))
         else:
             self._recorder.answered(self._who, request, reply)
