@@ -10,7 +10,7 @@ CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench faults storm fuzz fuzz-long clean
+.PHONY: help run test check bench simulate faults storm fuzz fuzz-long clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -28,6 +28,9 @@ check: $(READY)  ## ruff and mypy --strict, without running anything
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict $(CHECKED)
+
+simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS="--seed 7" tells one with its trace)
+	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100) --jobs $(or $(JOBS),2) --write build $(ARGS)
 
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
