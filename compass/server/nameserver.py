@@ -230,7 +230,9 @@ class NameServer(Factory):
 
     def failed(self, origin: str) -> bool:
         """Beyond one quota it is told once for all; beyond a second no connection is taken from there for a while."""
-        self._failures.count(origin)
+        if self._failures.count(origin) and self._failures.wait(origin):
+            text = "{n} connections from {origin} came to nothing within a minute: none is taken until it is over"
+            self.log.warn(text, n=CONNECTIONS_FAILED_PER_MINUTE_MAX, origin=origin)
         return self._failures_told.count(origin)
 
     def missed(self, session: Session, since: int) -> list[Missed] | None:
