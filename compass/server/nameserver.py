@@ -48,7 +48,12 @@ from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.push import TAIL_MAX, Push
-from compass.server.quotas import FAILURES_PER_MINUTE_MAX, REPORTS_PER_MINUTE_MAX, Quota
+from compass.server.quotas import (
+    CONNECTIONS_FAILED_PER_MINUTE_MAX,
+    FAILURES_PER_MINUTE_MAX,
+    REPORTS_PER_MINUTE_MAX,
+    Quota,
+)
 from compass.server.sessions import Missed, PeerOf, Session, origin_of
 from compass.server.snapshots import Snapshots
 from compass.wire import limits
@@ -106,7 +111,8 @@ class NameServer(Factory):
         self._system = Asker("server", name, "")
         self._admission = Admission(parts.clock)
         self._per_peer: Counter[tuple[str, str]] = Counter()
-        self._failures = Quota(parts.clock, FAILURES_PER_MINUTE_MAX)
+        self._failures = Quota(parts.clock, CONNECTIONS_FAILED_PER_MINUTE_MAX)
+        self._failures_told = Quota(parts.clock, FAILURES_PER_MINUTE_MAX, self._tell_failures)
         self._reports = Quota(parts.clock, REPORTS_PER_MINUTE_MAX)
         self._guesses = Quota(parts.clock, FAILURES_PER_MINUTE_MAX)
         self._refusals = Quota(parts.clock, FAILURES_PER_MINUTE_MAX, self._sum_up)
@@ -223,12 +229,11 @@ class NameServer(Factory):
         return f"{peer[0]} {peer[1]!r} has {SESSIONS_PER_PEER_MAX} sessions, the most there can be; close some first"
 
     def failed(self, origin: str) -> bool:
-        """Beyond the quota it is counted and told once, and no connection is taken from there for the minute."""
-        within = self._failures.count(origin)
-        if within and self._failures.wait(origin):
+        """Beyond one quota it is told once for all; beyond a second no connection is taken from there for a while."""
+        if self._failures.count(origin) and self._failures.wait(origin):
             text = "{n} connections from {origin} came to nothing within a minute: none is taken until it is over"
-            self.log.warn(text, n=FAILURES_PER_MINUTE_MAX, origin=origin)
-        return within
+            self.log.warn(text, n=CONNECTIONS_FAILED_PER_MINUTE_MAX, origin=origin)
+        return self._failures_told.count(origin)
 
     def missed(self, session: Session, since: int) -> list[Missed] | None:
         """The notices, if they are few and small; else a resync, if the host takes one."""
@@ -302,6 +307,10 @@ class NameServer(Factory):
 
     def _worth_a_row(self, entry: SecurityEntry) -> bool:
         return self._refusals.count(entry.principal or entry.origin)
+
+    def _tell_failures(self, origin: str, beyond: int) -> None:
+        text = "{n} more connections from {origin} came to nothing within a minute"
+        self.log.warn(text, n=beyond, origin=origin)
 
     def _sum_up(self, peer: str, beyond: int) -> None:
         text = f"{beyond} more were refused within a minute; they have no entries of their own"

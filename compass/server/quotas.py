@@ -14,8 +14,11 @@ from compass.model.ports import Clock
 MINUTE_SECONDS = 60.0
 """What all quotas are counted over."""
 FAILURES_PER_MINUTE_MAX = 60
-"""Handshakes, certificates, credentials and rights of one origin that are refused one by one in a minute: more than
-people mistype and a daemon with a wrong token tries; each costs a handshake or a row on disk."""
+"""Handshakes, certificates, credentials and rights of one peer that are refused and told one by one in a minute: more
+than people mistype and a daemon with a wrong token tries; each is a row on disk or a line in the log."""
+CONNECTIONS_FAILED_PER_MINUTE_MAX = 600
+"""Connections from one address that come to nothing in a minute until no more are taken: far more, because whoever
+shares an address with a stranger, behind one router or on one machine, is then not heard either."""
 REPORTS_PER_MINUTE_MAX = 1_000
 """Reports of one host in a minute: a rack of a hundred listeners lost, found by ten services; each may cost a commit
 and a probe."""

@@ -14,7 +14,7 @@ from random import Random
 from compass.client.link import IdentityFiles
 from compass.model.replies import ServerStatus
 from compass.model.requests import Status
-from compass.server.quotas import FAILURES_PER_MINUTE_MAX
+from compass.server.quotas import CONNECTIONS_FAILED_PER_MINUTE_MAX
 from compass.wire.frames import frame
 from compass.wire.messages import Hello, encode
 from tests.e2e.conftest import Deploy
@@ -145,7 +145,7 @@ def test_connections_that_a_server_refuses_are_closed_and_no_failure(deploy: Dep
     deployment.start()
     origin = new_address()
     refused = 0
-    for _ in range(FAILURES_PER_MINUTE_MAX + 40):
+    for _ in range(CONNECTIONS_FAILED_PER_MINUTE_MAX + 40):
         with (
             socket.create_connection((deployment.address, deployment.port), 5, source_address=(origin, 0)) as client,
             contextlib.suppress(ConnectionError),

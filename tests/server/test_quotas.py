@@ -106,8 +106,8 @@ def test_a_burst_of_guesses_in_one_batch_is_bounded_too(world: Uss, monkeypatch:
 
 
 def test_an_origin_whose_connections_come_to_nothing_is_not_heard_for_a_minute(world: Uss, monkeypatch: Any) -> None:
-    """Its next connection is closed before it costs a handshake; the log is not filled; others are not concerned."""
-    monkeypatch.setattr(nameserver, "FAILURES_PER_MINUTE_MAX", 4)
+    """Its next connection is closed before it costs a handshake; others are not concerned."""
+    monkeypatch.setattr(nameserver, "CONNECTIONS_FAILED_PER_MINUTE_MAX", 4)
     world.wait(world.server().started)
     for _ in range(4):
         client = world.stranger(("visitor", "stranger"))

@@ -78,7 +78,7 @@ def test_a_host_that_does_not_read_while_much_happens_ends_equal_to_a_pull(
 def test_who_missed_little_is_told_by_the_notices(world: Uss, monkeypatch: Any) -> None:
     """None is left out and none comes twice, wherever the stream was cut."""
     monkeypatch.setattr(limits, "SEND_QUEUE_MAX", 4096)
-    monkeypatch.setattr("tests.simulation.network.BUFFER_OCTETS", 2_000)
+    world.network.buffer_octets = 2_000
     world.wait(world.server().started)
     stuck = watcher(world, "web1", "portal.web", resync=True)
     stuck.transport.pause_reading()
@@ -121,7 +121,7 @@ def test_a_peer_that_never_reads_is_let_go_in_bounded_time(world: Uss) -> None:
 
 def test_a_slow_line_is_not_a_dead_one(world: Uss, monkeypatch: Any) -> None:
     """Whoever goes on taking octets has time for what waits, however long all of it takes."""
-    monkeypatch.setattr("tests.simulation.network.BUFFER_OCTETS", 1_000)
+    world.network.buffer_octets = 1_000
     monkeypatch.setattr(limits, "WRITE_OCTETS", 1_000)
     world.wait(world.server().started)
     slow = watcher(world, "web1", "portal.web", resync=True)
