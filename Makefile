@@ -42,6 +42,7 @@ fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (A
 fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
 	@mkdir -p build/fuzz
 	@cd build/fuzz && PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python -m tests.fuzz.coverage_guided $(or $(TARGET),frames) $(or $(SECONDS),60)
+
 faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
