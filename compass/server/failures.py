@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
 from compass.model.catalogue import Catalogue
-from compass.model.draft import Asker
+from compass.model.draft import Asker, problem_code
 from compass.model.failure import Damping, Docket, Finding, Reputation, SelfDoubt
 from compass.model.names import NameProblem, category_of, parse_address, parse_endpoint, parse_port, parse_service_id
 from compass.model.ports import Clock, Timer
@@ -191,7 +191,7 @@ class FailureDesk:
         try:
             key = (parse_service_id(request.service), parse_address(request.address), parse_port(request.port))
         except NameProblem as problem:
-            return Refusal("bad-name", str(problem))
+            return Refusal(problem_code(problem), str(problem))
         catalogue = self._catalogue()
         row = catalogue.listener(*key)
         if row is None:

@@ -29,6 +29,7 @@ from compass.store.store import Store
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
 from tests.simulation.database import SimulatedThread
 from tests.simulation.network import Network
+from tests.simulation.timeline import Timeline
 
 EPOCH = 1_800_000_000.0
 """UNIX time at virtual second 0."""
@@ -42,7 +43,7 @@ class World:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = Random(seed)
-        self.clock: Any = Clock()
+        self.clock: Any = Timeline()
         self.network = Network(self.clock, self.random)
         self.store = Store.open("sqlite://")
         self.directory = directory
@@ -52,6 +53,8 @@ class World:
         """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
+        self.apart: set[tuple[str, str]] = set()
+        """Machine and address between which packets are dropped: a probe from there gets no answer."""
         self.processes: dict[str, SimulatedProcesses] = {}
         self.trace: list[str] = []
 
@@ -75,10 +78,23 @@ class World:
             self._step(began + seconds)
         return float(self.clock.seconds() - began)
 
+    def probe(self, machine: str, clock: Any, policy: Policy, address: str, port: int) -> Deferred[str]:
+        """What a probe from a machine comes to: at once, or when its time is over."""
+        answered: Deferred[str] = Deferred()
+        seconds, problem = self.network.delay(), ""
+        if (machine, address) in self.apart:
+            seconds = policy.probe_timeout_seconds
+            problem = f"no answer within {seconds:g} s"
+        elif (address, port) in self.dead:
+            problem = "connection refused"
+        self.probed(machine, address, port, problem)
+        clock.callLater(seconds, answered.callback, problem)
+        return answered
+
     def _step(self, until: float) -> None:
         """To the moment of the next timer, or to `until` when that is earlier."""
         now = self.clock.seconds()
-        due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=until)
+        due = self.clock.next_at(until)
         self.clock.advance(max(min(due, until) - now, TICK_SECONDS))
 
     def wait(self, deferred: Deferred[Any], seconds: float = 30.0) -> Any:
@@ -224,11 +240,7 @@ class SimulatedServer:
 
     def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
         self.probed.append((address, port))
-        answered: Deferred[str] = Deferred()
-        problem = "connection refused" if (address, port) in self.world.dead else ""
-        self.world.probed(self.name, address, port, problem)
-        self.world.clock.callLater(self.world.network.delay(), answered.callback, problem)
-        return answered
+        return self.world.probe(self.name, self.world.clock, policy, address, port)
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
         if self.process.killed:
@@ -249,6 +261,7 @@ class SimulatedHost:
         self.name = name
         self.process = Process(world.clock)
         self.processes = world.processes.setdefault(name, SimulatedProcesses())
+        self.probed: list[tuple[str, int]] = []
         identity = ("host", name)
         if options.get("mode") == "short":
             options.setdefault("update_port", 4865)
@@ -263,6 +276,7 @@ class SimulatedHost:
             endpoints=[world.network.endpoint(server, identity, self.process) for server in servers],
             process_watch=self.processes,
             peer_of=_peer,
+            probe=self._probe,
             **options,
         )
         if options.get("update_port"):
@@ -274,6 +288,10 @@ class SimulatedHost:
         self.processes.forget_watches()
         self.world.network.crash(self.name)
         self.world.network.stop_listening(f"{self.name}:update")
+
+    def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
+        self.probed.append((address, port))
+        return self.world.probe(self.name, self.process, policy, address, port)
 
     def stop(self) -> None:
         """SIGTERM of the daemon."""
