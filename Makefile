@@ -10,10 +10,10 @@ CHECKED := $(wildcard compass tests examples)
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench faults storm fuzz fuzz-long clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z][a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
@@ -29,9 +29,25 @@ check: $(READY)  ## ruff and mypy --strict, without running anything
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict $(CHECKED)
 
+storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
+	@$(BIN)/python -m tests.storm $(ARGS)
+
 bench: $(READY)  ## run the benchmarks
 	@if [ -d bench ]; then exec $(BIN)/python -m bench $(ARGS); fi; \
 	echo "There are no benchmarks in this version: the directory bench/ is missing." >&2; exit 1
+
+<<<<<<< HEAD
+fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (ARGS="--frames 1000 --seed 7")
+	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000)
+
+fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
+	@mkdir -p build/fuzz
+	@cd build/fuzz && PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python -m tests.fuzz.coverage_guided $(or $(TARGET),frames) $(or $(SECONDS),60)
+=======
+faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
+	$(BIN)/python -m tests.faults.killed_listeners
+	$(BIN)/python -m tests.faults.killed_servers
+>>>>>>> main
 
 clean:  ## remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

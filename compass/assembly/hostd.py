@@ -10,14 +10,13 @@ from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
 
 import compass
 from compass.assembly.config import HostConfig, HostSettings, parse_listen, parse_server
-from compass.assembly.parts import identity_of, listen, listen_unix, own_name, peers, rules_of
+from compass.assembly.parts import endpoint, identity_of, listen, listen_unix, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.gateway.host_http import site
@@ -110,5 +109,6 @@ class _TlsEndpoint:
 
     def connect(self, factory: Any) -> Deferred[Any]:
         wrapped = secured(self._context, factory, client=True)
-        endpoint = HostnameEndpoint(self._reactor, self._name, self._port, timeout=CONNECT_SECONDS)
-        return endpoint.connect(wrapped).addCallback(lambda tls: tls.wrappedProtocol)
+        where = endpoint(self._reactor, self._name, self._port, CONNECT_SECONDS)
+        connected: Deferred[Any] = where.connect(wrapped)
+        return connected.addCallback(lambda tls: tls.wrappedProtocol)

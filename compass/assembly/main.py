@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from twisted.application.service import Application, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
+    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    formatEventAsClassicLogText,
     globalLogBeginner,
-    textFileLogObserver,
 )
 from twisted.python.failure import Failure
 
@@ -36,6 +39,7 @@ from compass.assembly.config import (
 from compass.assembly.tls import IdentityError
 from compass.model.names import show_endpoint
 from compass.model.storage import StoreUnavailable
+from compass.model.text import storable
 
 SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
 HOST_CONFIG = ("OPENGNSCD_CONFIG", "/etc/opengns/opengnscd.toml")
@@ -43,6 +47,10 @@ EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: systemd and others know not to restart a daemon that cannot be configured."""
 EXIT_START = 1
 """It was configured, and still could not begin to serve: a port in use, a store that does not answer."""
+
+CORE_OCTETS = 1
+"""Limit of a core file (core(5)): nothing fits into one octet, and Linux takes just this limit as a ban on handing the
+memory to a collecting program, which it otherwise does whatever the limit is."""
 
 MakeService = Callable[[Any, Path], Service]
 ReadConfig = Callable[[Path], ServerConfig | HostConfig]
@@ -66,6 +74,7 @@ def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
     """What a .tac file defines: the daemon with the configuration that the environment or the default path gives."""
     from twisted.internet import reactor
 
+    forbid_core_files()
     app = Application(name)
     path = config_path(None, where)
     try:
@@ -75,6 +84,13 @@ def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
     service.setServiceParent(app)
     _watch_start(reactor, service, name, [])
     return app
+
+
+def forbid_core_files() -> None:
+    """A crash must not leave keys and credentials in a file. A hard limit stays, for whoever is allowed to debug."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    most = CORE_OCTETS if hard == resource.RLIM_INFINITY else min(CORE_OCTETS, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (most, hard))
 
 
 def config_path(option: str | None, where: tuple[str, str]) -> Path:
@@ -132,12 +148,26 @@ def _begin_log(verbose: bool) -> None:
     if not verbose:
         # Twisted tells of each factory and port.
         shown.setLogLevelForNamespace("log_legacy", LogLevel.warn)
-    written: Any = textFileLogObserver(sys.stderr)
+    written: Any = FileLogObserver(sys.stderr, _logged)
     observer: Any = FilteringLogObserver(written, [shown])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
+def _logged(event: LogEvent) -> str | None:
+    """An event as text; what others sent is quoted in it, and must not command the terminal that shows the log.
+
+    Twisted indents the lines after the first, so nobody can make a line of his own either.
+    """
+    text = formatEventAsClassicLogText(event)
+    return None if text is None else "".join(map(_spelled, text))
+
+
+def _spelled(character: str) -> str:
+    return character if character in "\n\t" else storable(character, len("\\u0000"))
+
+
 def _run(name: str, make: MakeService, path: Path, where: tuple[str, str], verbose: bool) -> NoReturn:
+    forbid_core_files()
     _begin_log(verbose)
     from twisted.internet import reactor as global_reactor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ClientEndpoint,
+    TCP6ServerEndpoint,
+)
 from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -20,6 +27,9 @@ from compass.assembly.config import TlsSettings
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 from compass.model.names import NameProblem, parse_host_name
 
+BACKLOG = 4096
+"""Connections that the kernel keeps until we take them: all hosts may come in one moment. Of one that finds no room the
+host hears nothing, and its kernel tries again after 1, 3 and 7 seconds."""
 NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 """What a machine without IPv6 says to a socket, or to an address of it."""
 
@@ -85,16 +95,26 @@ class DatabaseThread:
         return deferToThreadPool(self._reactor, self._pool, work, *args)
 
 
+def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
+    """Where to connect. For an address the plain endpoint: the one for names tells a refusal 0.3 s late."""
+    try:
+        version = ipaddress.ip_address(name).version
+    except ValueError:
+        return HostnameEndpoint(reactor, name, port, timeout=timeout_seconds)
+    plain = TCP6ClientEndpoint if version == 6 else TCP4ClientEndpoint
+    return plain(reactor, name, port, timeout=timeout_seconds)
+
+
 async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
     """Listen for TCP; `::` is every IPv4 address on a machine without IPv6. Raises CannotListenError."""
     endpoint = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
     try:
-        return await endpoint(reactor, port, interface=address).listen(factory)
+        return await endpoint(reactor, port, BACKLOG, interface=address).listen(factory)
     except CannotListenError as error:
         if address != "::" or getattr(error.socketError, "errno", None) not in NO_IPV6:
             raise
         _log.info("there is no IPv6 on this machine: 0.0.0.0 takes the place of [::]")
-        return await TCP4ServerEndpoint(reactor, port, interface="0.0.0.0").listen(factory)
+        return await TCP4ServerEndpoint(reactor, port, BACKLOG, interface="0.0.0.0").listen(factory)
 
 
 def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:

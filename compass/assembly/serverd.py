@@ -10,14 +10,13 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet import protocol
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ProcessDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
 from compass.assembly.config import ServerConfig, parse_listen
-from compass.assembly.parts import DatabaseThread, identity_of, listen, own_name, peers, rules_of
+from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.model.names import show_endpoint
@@ -30,6 +29,8 @@ from compass.store.store import Store
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
 """To reach a host's Update listener; one that takes longer is tried again later."""
+LAST_WORDS_SECONDS = 0.5
+"""For the output of an alert command that has ended."""
 ALERT_COMMAND_SECONDS = 30.0
 """An alert command that runs longer is ended, so that the next alert gets out."""
 COMPLAINT_OCTETS_MAX = 1_000
@@ -117,8 +118,8 @@ def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Call
 
     def connect(host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
         factory = secured(dialling(identity, host), protocol.Factory.forProtocol(make), client=True)
-        endpoint = HostnameEndpoint(reactor, address, port, timeout=DIAL_SECONDS)
-        return endpoint.connect(factory).addCallback(lambda wrapped: wrapped.wrappedProtocol)
+        connected: Deferred[Any] = endpoint(reactor, address, port, DIAL_SECONDS).connect(factory)
+        return connected.addCallback(lambda wrapped: wrapped.wrappedProtocol)
 
     return connect
 
@@ -127,7 +128,7 @@ def command_runner(reactor: Any, command: tuple[str, ...], limit_seconds: float 
     """Runs the alert command with the news on its standard input; it is killed when it takes too long."""
 
     def run(news: bytes) -> Deferred[None]:
-        process = _Command(news)
+        process = _Command(reactor, news)
         transport = reactor.spawnProcess(process, command[0], command, env=None)
 
         def kill() -> None:
@@ -151,7 +152,8 @@ class CommandFailed(Exception):
 
 
 class _Command(protocol.ProcessProtocol):
-    def __init__(self, news: bytes) -> None:
+    def __init__(self, reactor: Any, news: bytes) -> None:
+        self._reactor = reactor
         self.over: Deferred[None] = Deferred()
         self.complaint = b""
         self._news = news
@@ -165,7 +167,12 @@ class _Command(protocol.ProcessProtocol):
         self.complaint = (self.complaint + data)[-COMPLAINT_OCTETS_MAX:]
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
-        # Not when its pipes are closed, too: something that it left running may hold them for ever.
+        # Its last words may still be in the pipe; something that it left running may hold the pipe for ever.
+        self._reactor.callLater(LAST_WORDS_SECONDS, self.processEnded, reason)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self.over.called:
+            return
         if reason.check(ProcessDone):
             self.over.callback(None)
         else:

@@ -15,6 +15,9 @@ KEEPALIVE_INTERVAL_SECONDS = 5
 """Between two such questions; after three without an answer the session is lost."""
 USER_TIMEOUT_MILLISECONDS = 20_000
 """What was sent and not acknowledged by the peer's kernel for so long means that it is gone (RFC 5482)."""
+NOT_SENT_OCTETS_MAX = 128 * 1024
+"""What the kernel takes from us beyond what the peer lets it send: for a peer that does not read it would be megabytes,
+and what lies there can neither be released nor replaced by something newer."""
 
 _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -23,6 +26,7 @@ _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18), USER_TIMEOUT_MILLISECONDS),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOT_SENT_OCTETS_MAX),
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from klein import Klein
@@ -82,9 +83,28 @@ class _Unusable(Exception):
 
 
 class BoundedRequest(Request):
-    """A request whose body is refused as soon as it is longer than `BODY_MAX`, before it is stored."""
+    """A request whose body is refused as soon as it is longer than `BODY_MAX`, before it is stored.
+
+    What cannot be read as text is refused here, too: the layers above would call it a failure of their own.
+    """
 
     _received = 0
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """All of it is here: hand it on, if path and headers are text in one line."""
+        headers = (value for _, values in self.requestHeaders.getAllRawHeaders() for value in values)
+        if _is_text(unquote_to_bytes(path)) and all(_is_text(value) for value in headers):
+            cast(Any, super()).requestReceived(command, path, version)
+            return
+        self.method, self.uri, self.clientproto = command, path, version
+        _prepare(self, 400)
+        refusal = Refusal("malformed", "path and headers must be UTF-8 without control characters")
+        cast(Any, self).write(msgspec.json.encode(refusal))
+        cast(Any, self).finish()
+
+    def getRequestHostname(self) -> bytes:  # noqa: N802
+        """Whatever the request says: the paths are the same for all, and `_check_origin` judges the name."""
+        return b"localhost"
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802
         """The length that was announced."""
@@ -112,6 +132,15 @@ class BoundedRequest(Request):
         self.handleContentChunk = lambda data: None  # type: ignore[method-assign]
 
 
+def _is_text(octets: bytes) -> bool:
+    """Whether it is UTF-8 in one line; libraries split lines at more than CR and LF."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return text.replace("\t", " ").isprintable()
+
+
 def site(api: HostApi, clock: Clock) -> Site:
     """The factory to listen with, on the loopback or a Unix socket."""
     return Site(HostHttp(api, clock).resource(), requestFactory=BoundedRequest, reactor=cast(Any, clock))
@@ -128,6 +157,8 @@ class HostHttp:
     def resource(self) -> Any:
         """The root resource."""
         app = Klein()
+        # Two slashes are not one: the redirect that werkzeug would have made of them is no use to anybody.
+        app.url_map.merge_slashes = False
         for path, method, endpoint in (
             ("/v1/dependencies/<service>", "GET", self._dependencies),
             ("/v1/resolve/<name>", "GET", self._resolve),

@@ -66,7 +66,8 @@ def unpacked(data: bytes) -> Cached:
         raise Unusable("its checksum is wrong")
     try:
         return _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
+        # msgspec's own errors are ValueErrors, and so is what it raises for text that is no UTF-8.
         raise Unusable(str(error)) from None
 
 

@@ -19,7 +19,7 @@ from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Welcome
+from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Resync, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
@@ -129,6 +129,8 @@ class Following:
             match message:
                 case Notice():
                     self._notice(message)
+                case Resync():
+                    self._resync(message)
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
                 case Inquiry() if self._inquired is not None:
@@ -154,7 +156,8 @@ class Following:
             since = 0
         self._asking = True
         address, port = self._update
-        request = Watch(services, store if since else "", since, address, port, probes=self._inquired is not None)
+        probes = self._inquired is not None
+        request = Watch(services, store if since else "", since, address, port, resync=True, probes=probes)
         self.upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
@@ -162,14 +165,21 @@ class Following:
             return
         self._asking = False
         if not isinstance(reply, Watching):
-            why = reply.message if isinstance(reply, Refusal) else f"it answered a watch with {reply}"
-            self.upstream.abandon(f"the server does not let this host watch: {why}")
+            refusal = reply if isinstance(reply, Refusal) else Refusal("malformed", f"it answered a watch with {reply}")
+            text = f"the server does not let this host watch: {refusal.message}"
+            self.upstream.abandon(text, refusal.retry_after_seconds)
             return
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
             self.upstream.abandon(
                 "the server has another store than before, with nothing in it for this host, so what is held stays "
                 "in use; once the services of this host are declared there, it follows"
+            )
+            return
+        if taken == "behind":
+            self.upstream.abandon(
+                f"the server is behind revision {self._replica.revision}, which this host holds already; what is held "
+                "stays in use until a server has caught up"
             )
             return
         if taken == "replaced":
@@ -212,6 +222,12 @@ class Following:
                 self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
             else:
                 self._watch()
+
+    def _resync(self, resync: Resync) -> None:
+        """This host has read too slowly; here is all of it anew."""
+        if self._replica.resync(resync) == "replaced":
+            self._gap = False
+            self._replaced()
 
     def _tell_waiting(self, service: str) -> None:
         for answered in self._waiting.pop(service, []):

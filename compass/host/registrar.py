@@ -190,7 +190,9 @@ class Registrar:
         )
         return Registration(
             *key,
-            epoch=old.epoch if same and old is not None else self._book.next_epoch(self._now()),
+            epoch=old.epoch
+            if same and old is not None
+            else self._book.next_epoch(self._now(), old.epoch if old else 0),
             credential=request.credential,
             standing="pending",
             weight=request.weight,

@@ -7,18 +7,26 @@ server has it. So nothing that a service asked for is lost by servers that are d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 from twisted.logger import Logger
 
 from compass.host.files import set_aside, write_atomically
+from compass.model.listeners import EPOCH_MAX
+from compass.model.local import Integer
+from compass.model.names import PORT_MAX, parse_address, parse_service_id
 from compass.model.rows import ListenerKey
 
 FILE_NAME = "registrations.json"
 REGISTRATIONS_MAX = 4096
 """Instances on one host; the book is rewritten with each change, and this many are about 1 MB."""
 
+VERSION = 1
+"""Of the file's form; another one is not guessed at."""
+
+Epoch = Annotated[int, Meta(ge=0, le=EPOCH_MAX)]
 Standing = Literal["pending", "registered", "leaving", "refused"]
 """pending: no server has answered yet. leaving: its deregistration is not delivered yet. refused: a server said no
 when it was re-established; it is kept to be seen and not asked for again on this session."""
@@ -29,13 +37,13 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
 
     service: str
     address: str
-    port: int
-    epoch: int
+    port: Annotated[int, Meta(ge=1, le=PORT_MAX)]
+    epoch: Epoch
     credential: str
     standing: Standing
-    weight: int = 1
+    weight: Integer = 1
     metadata: dict[str, str] = {}
-    pid: int = 0
+    pid: Integer = 0
     started: str = ""
     """When the process started, as `processes.start_of` tells; with the pid it names one process for good."""
     hold: bool = False
@@ -54,8 +62,19 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class _Book(msgspec.Struct, frozen=True):
     version: int
-    last_epoch: int
+    last_epoch: Epoch
     registrations: tuple[Registration, ...]
+
+
+def _unpacked(data: bytes) -> _Book:
+    """The book in a file. Raises ValueError or RecursionError when it is none that this program has written."""
+    book = msgspec.json.decode(data, type=_Book)
+    if book.version != VERSION:
+        raise ValueError(f"its version is {book.version}, this program reads {VERSION}")
+    for entry in book.registrations:
+        if (parse_service_id(entry.service), parse_address(entry.address)) != (entry.service, entry.address):
+            raise ValueError(f"{entry.service} at {entry.address} is not spelled as this program does")
+    return book
 
 
 class CannotWrite(Exception):
@@ -75,13 +94,14 @@ class Book:
     def load(self) -> None:
         """Read what an earlier run left; a damaged file is set aside and said so."""
         try:
-            book = msgspec.json.decode(self._path.read_bytes(), type=_Book)
+            book = _unpacked(self._path.read_bytes())
         except FileNotFoundError:
             return
         except OSError as error:
             self._log.warn("cannot read {path}: {error}; services have to register again", path=self._path, error=error)
             return
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
+            # msgspec's own errors are ValueErrors, and so is what it raises for text that is no UTF-8.
             self._log.warn("{path} is unusable: {error}; services have to register again", path=self._path, error=error)
             try:
                 set_aside(self._path)
@@ -107,9 +127,13 @@ class Book:
         return frozenset(entry.service for entry in self._entries.values() if entry.standing != "leaving")
 
     def next_epoch(self, now: float, above: int = 0) -> int:
-        """A larger epoch than any before: the wall clock in microseconds, unless that went backwards."""
-        self.last_epoch = max(self.last_epoch + 1, above + 1, int(now * 1_000_000))
-        return self.last_epoch
+        """A larger epoch than any before: the wall clock in microseconds, unless that went backwards.
+
+        `above`: what is known of the one listener. It moves no other's epoch: whoever has the credential of one
+        service can give it the largest epoch there is, and must not thereby use up those of the whole host.
+        """
+        self.last_epoch = max(self.last_epoch + 1, int(now * 1_000_000))
+        return min(max(self.last_epoch, above + 1), EPOCH_MAX)
 
     def put(self, entry: Registration) -> None:
         """Set an entry. Raises CannotWrite, and then the book is as it was."""
@@ -133,7 +157,7 @@ class Book:
             self._entries = entries
 
     def _write(self, entries: dict[ListenerKey, Registration]) -> None:
-        book = _Book(1, self.last_epoch, tuple(entries.values()))
+        book = _Book(VERSION, self.last_epoch, tuple(entries.values()))
         try:
             write_atomically(self._path, msgspec.json.encode(book), 0o600)
         except OSError as error:

@@ -21,11 +21,11 @@ from compass.model.names import NameProblem, category_of, parse_label, parse_ser
 from compass.model.pool import choose
 from compass.model.replies import Dependencies, Refusal, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
-from compass.wire.messages import Notice
+from compass.wire.messages import Notice, Resync
 
-Taken = Literal["kept", "replaced", "held-back"]
+Taken = Literal["kept", "replaced", "held-back", "behind"]
 """Of a watch's answer. kept: what is here is good. held-back: another store that knows nothing of what is here says
-nothing about it either, least of all that it is empty (P5)."""
+nothing about it either, least of all that it is empty (P5). behind: the server has not heard of all that is here."""
 Applied = Literal["applied", "duplicate", "gap"]
 Overlay = Callable[[Catalogue], Catalogue]
 """What this host knows better than the catalogue, laid over it for an answer."""
@@ -73,8 +73,14 @@ class Replica:
         foreign = reply.store != self.store or not reply.snapshot.revision
         if self.loaded and foreign and not reply.snapshot.rows and any(self.catalogue.all_rows()):
             return "held-back"
+        if self.loaded and reply.store == self.store and reply.snapshot.revision < self.revision:
+            return "behind"
         self._replace(reply.store, services, reply.snapshot)
         return "replaced"
+
+    def resync(self, resync: Resync) -> Taken:
+        """Take what the server sends in place of the notices that this host was too slow to read."""
+        return self.watching(Watching(self.store, resync.snapshot.revision, resync.snapshot), self.services)
 
     def notice(self, notice: Notice) -> Applied:
         """Apply a pushed change, unless it is here already or one before it is missing."""

@@ -16,7 +16,7 @@ from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
-from compass.wire.messages import Bookmark, Inquiry, Notice, Welcome, encode
+from compass.wire.messages import Bookmark, Inquiry, Notice, Resync, Welcome, encode
 
 QUEUED_MAX = 4096
 """Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
@@ -33,7 +33,7 @@ class Owner(Interface):
     def opened(self, session: Session, welcome: Welcome) -> None:
         """The greeting is done."""
 
-    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry]) -> None:
+    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync]) -> None:
         """What arrived together, in order."""
 
     def ended(self, session: Session, reason: str, retry_after_seconds: float) -> None:
@@ -56,6 +56,7 @@ class Session(Protocol):
         self._frame_max = limits.FRAME_MAX_FROM_HOST
         self._timer: Timer | None = None
         self._cut: Timer | None = None
+        self._gone = False
         self._end = Ended("")
 
     @property
@@ -87,10 +88,15 @@ class Session(Protocol):
             self._connection.acknowledge(revision, gap=gap)
             self._flush()
 
-    def close(self, seconds: float = CLOSE_SECONDS, reason: str = "this host left it") -> None:
+    def close(
+        self,
+        seconds: float = CLOSE_SECONDS,
+        reason: str = "this host left it",
+        retry_after_seconds: float = 0.0,
+    ) -> None:
         """Leave politely; cut the transport if that takes longer than `seconds`."""
         if not self.leaving:
-            self._end = Ended(reason)
+            self._end = Ended(reason, retry_after_seconds=retry_after_seconds)
         self.leaving = True
         if self.transport is not None and self._cut is None:
             self._cut = self._clock.callLater(seconds, self._abort)
@@ -111,6 +117,7 @@ class Session(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The end, whoever wanted it."""
+        self._gone = True
         for call in (self._timer, self._cut):
             if call is not None and call.active():
                 call.cancel()
@@ -126,7 +133,7 @@ class Session(Protocol):
 
     def _happened(self, events: list[Event]) -> None:
         """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""
-        pushed: list[Notice | Bookmark | Inquiry] = []
+        pushed: list[Notice | Bookmark | Inquiry | Resync] = []
         for event in events:
             if isinstance(event, Pushed):
                 pushed.append(event.message)
@@ -147,7 +154,7 @@ class Session(Protocol):
         self._hand_on(pushed)
         self._flush()
 
-    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry]) -> None:
+    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync]) -> None:
         if pushed:
             self._owner.pushed(self, tuple(pushed))
             pushed.clear()
@@ -177,6 +184,8 @@ class Session(Protocol):
             self._happened(self._connection.expire(self._clock.seconds()))
 
     def _abort(self) -> None:
+        if self._gone:
+            return
         if self.transport is not None:
             self._stream().abortConnection()
 

@@ -136,12 +136,12 @@ class Upstream:
         self._in_step = True
         self._touch()
 
-    def abandon(self, reason: str) -> None:
+    def abandon(self, reason: str, retry_after_seconds: float = 0.0) -> None:
         """Give this session up, as if the server had ended it."""
         if self._session is not None:
             self.problem = reason
             self._log.warn("session with {server} given up: {reason}", server=self.server, reason=reason)
-            self._session.close(reason=reason)
+            self._session.close(reason=reason, retry_after_seconds=retry_after_seconds)
 
     def ask(self, request: Request) -> Deferred[Reply]:
         """The server's reply; a refusal `unreachable` when no server could be asked or the answer got lost."""
@@ -220,7 +220,8 @@ class Upstream:
         """A connection is over: closed, refused, timed out or left."""
         self._unopened.discard(session)
         if session.place is not None and retry_after_seconds > 0:
-            patience = min(retry_after_seconds, RETRY_AFTER_SECONDS_MAX)
+            # What a server tells all of its hosts in one moment must not bring all of them back in one.
+            patience = min(retry_after_seconds, RETRY_AFTER_SECONDS_MAX) * (1 + self._random() / 2)
             self._not_before[session.place] = self._clock.seconds() + patience
         was_ours = session is self._session
         if was_ours:

@@ -6,25 +6,29 @@ gateway that spells it as HTTP, and the client library that asks.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from compass.model.replies import Dependencies
 from compass.model.rows import Change, Listener, State
+
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""JSON's integers have no end, but MessagePack's do: what could never be said to a server is refused at the door."""
 
 
 class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Function 2.1, asked by a program on the host."""
 
     service: str
-    port: int
+    port: Integer
     credential: str
     address: str = ""
     """Empty: the host's own."""
-    weight: int = 1
+    weight: Integer = 1
     metadata: dict[str, str] = {}
-    pid: int = 0
+    pid: Integer = 0
     """The process that serves; when it ends, the listener is deregistered as died. 0: nobody watches."""
     hold: bool = False
     """The registration lives as long as the connection that it was asked on."""
@@ -34,10 +38,10 @@ class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     """Function 2.2, asked by a program on the host."""
 
     service: str
-    port: int
+    port: Integer
     credential: str
     address: str = ""
-    epoch: int = 0
+    epoch: Integer = 0
     """The instance that goes, as its registration's answer named it; 0: the one registered here now."""
 
 
@@ -46,7 +50,7 @@ class LocalReport(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
 
     service: str
     address: str
-    port: int
+    port: Integer
     state: Literal["unreachable", "slow"] = "unreachable"
     reporter: str = ""
     """The service that found out; empty: the host."""

@@ -64,6 +64,8 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     since: int = 0
     update_address: str = ""
     update_port: int = 0
+    resync: bool = False
+    """The host takes `Resync` for an answer when it has read too slowly; else it is let go and resumes."""
     probes: bool = False
     """The host answers an `inquiry`: it probes a listener that it depends on when the server asks it to."""
 

@@ -52,9 +52,11 @@ class Commits:
         token: Callable[[], str],
         committed: Callable[[Change, Catalogue], None],
         reloaded: Callable[[Catalogue], None],
+        worth_a_row: Callable[[SecurityEntry], bool] = lambda entry: True,
     ) -> None:
         """`committed` is called for each change, with the catalogue after it, before the replies of its batch;
-        `reloaded` when there was no such way from one catalogue to the next."""
+        `reloaded` when there was no such way from one catalogue to the next. `worth_a_row` is asked about each entry
+        for the security log, perhaps again when a batch is decided again."""
         self.catalogue = catalogue
         self.available = True
         """Whether the store answered the last time."""
@@ -64,7 +66,8 @@ class Commits:
         self._token = token
         self._committed = committed
         self._reloaded = reloaded
-        self._looking = False
+        self._worth_a_row = worth_a_row
+        self._looking: list[Deferred[bool]] = []
         self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
         self._notes: list[SecurityEntry] = []
         self._running = False
@@ -82,13 +85,16 @@ class Commits:
 
     def note(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
-        self._notes.append(entry)
-        self._wake()
+        if self._worth_a_row(entry):
+            self._notes.append(entry)
+            self._wake()
 
-    def look(self) -> None:
-        """See what other servers have committed."""
-        self._looking = True
+    def look(self) -> Deferred[bool]:
+        """Fires when what other servers have committed by now is in the catalogue; False: the store cannot be read."""
+        looked: Deferred[bool] = Deferred()
+        self._looking.append(looked)
         self._wake()
+        return looked
 
     def next_batch(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
@@ -116,7 +122,6 @@ class Commits:
         # Notes alone do not go on asking a store that is away; the next request takes them along.
         while self._looking or self._waiting or (self._notes and (first or self.available)):
             if self._looking:
-                self._looking = False
                 await self._look()
             first = False
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
@@ -132,11 +137,17 @@ class Commits:
         self._running = False
 
     async def _look(self) -> None:
+        looking, self._looking = self._looking, []
         try:
             if await self._catch_up():
                 self._tell_waiting()
         except StoreUnavailable as error:
             self._unavailable(str(error))
+            found = False
+        else:
+            found = True
+        for looked in looking:
+            looked.callback(found)
 
     async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> None:
         """Commit a batch and answer everybody in it, one way or the other."""
@@ -180,7 +191,8 @@ class Commits:
         while True:
             decisions = self._decide(batch)
             changes = [change for decision in decisions for change in decision.changes]
-            security = [*notes, *(decision.security for decision in decisions if decision.security)]
+            found = [decision.security for decision in decisions if decision.security]
+            security = [*notes, *filter(self._worth_a_row, found)]
             administration = [decision.administration for decision in decisions if decision.administration]
             if not changes and not security and not administration:
                 return decisions

@@ -19,8 +19,9 @@ from compass.model.rows import Host
 from compass.server.push import Push
 from compass.server.sessions import Session
 
-DIALS_MAX = 32
-"""Dialled connections at once: a change that concerns 10,000 hosts must not open 10,000 sockets."""
+DIALS_MAX = 256
+"""Dialled connections at once: a change that concerns 10,000 hosts must not open 10,000 sockets; each takes some two
+seconds, so they are all told within two minutes."""
 DIAL_PAUSE_SECONDS_MAX = 60.0
 """Longest pause between two attempts to reach one host; the first is a second, then it doubles."""
 GATHER_SECONDS = 0.05

@@ -15,14 +15,16 @@ from twisted.python.failure import Failure
 
 from compass.model.administration import parsed_host
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.decide import answer, permit
+from compass.model.decide import SUBJECT_MAX, answer, permit
 from compass.model.draft import Asker, Refused, problem_code
-from compass.model.interest import audience, interest, snapshot
+from compass.model.interest import audience
 from compass.model.names import NameProblem, category_of
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Lags, LogEntries, Refusal, Reply, SecurityEntry, ServerStatus, Watching
 from compass.model.requests import (
     Attend,
+    Deregister,
+    Drain,
     Examine,
     Fetch,
     Findings,
@@ -30,25 +32,33 @@ from compass.model.requests import (
     Lag,
     Pull,
     ReadLog,
+    Register,
     Report,
     Request,
     ShellRequest,
     Status,
+    Undecided,
     Watch,
 )
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage, StoreUnavailable
+from compass.server.admission import Admission
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.push import TAIL_MAX, Push
-from compass.server.sessions import PeerOf, Session
+from compass.server.quotas import FAILURES_PER_MINUTE_MAX, REPORTS_PER_MINUTE_MAX, Quota
+from compass.server.sessions import Missed, PeerOf, Session, origin_of
+from compass.server.snapshots import Snapshots
 from compass.wire import limits
 from compass.wire.messages import Acknowledge
 
 SESSIONS_MAX = 20_000
 """Connections at once: 10,000 hosts, each with one that is ending and one that is new."""
+SESSIONS_PER_PEER_MAX = 32
+"""Sessions of one host or administrator: a daemon has one, and one that is ending; the rest are for programs that
+ask and leave."""
 LOG_ENTRIES_MAX = 10_000
 """Entries in one answer to read-log."""
 REVISION_MAX = 2**63 - 1
@@ -93,6 +103,12 @@ class NameServer(Factory):
         self._tail: Timer | None = None
         self._started_at = 0.0
         self._system = Asker("server", name, "")
+        self._admission = Admission(parts.clock)
+        self._per_peer: Counter[tuple[str, str]] = Counter()
+        self._failures = Quota(parts.clock, FAILURES_PER_MINUTE_MAX)
+        self._reports = Quota(parts.clock, REPORTS_PER_MINUTE_MAX)
+        self._guesses = Quota(parts.clock, FAILURES_PER_MINUTE_MAX)
+        self._refusals = Quota(parts.clock, FAILURES_PER_MINUTE_MAX, self._sum_up)
 
     async def start(self) -> None:
         """Load the catalogue; until then every session is told to come back (P5). Raises StoreUnavailable."""
@@ -111,8 +127,10 @@ class NameServer(Factory):
             parts.token,
             self._committed,
             self._reloaded,
+            self._worth_a_row,
         )
         self._push = Push(catalogue, self._reach_absent)
+        self._snapshots = Snapshots(loaded.store, self._push.last_told)
         self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
         around = Surroundings(self._able, lambda host: self._push.session_of(host) is not None, self._watching)
         self._desk = FailureDesk(
@@ -157,9 +175,13 @@ class NameServer(Factory):
     # The factory of sessions.
 
     def buildProtocol(self, address: IAddress | None) -> Session | None:
-        """A session for a new connection, or None when there are too many."""
+        """A session for a new connection; None when there are too many, or too much came to nothing from there."""
+        origin = origin_of(address)
+        if self._failures.wait(origin):
+            return None
         if len(self._sessions) >= SESSIONS_MAX:
-            self.log.warn("connection from {address} refused: {n} sessions", address=address, n=SESSIONS_MAX)
+            if self.failed(origin):
+                self.log.warn("connection from {origin} refused: {n} sessions", origin=origin, n=SESSIONS_MAX)
             return None
         return Session(self, self._parts.clock, self._parts.now, self._parts.peer_of)
 
@@ -178,6 +200,11 @@ class NameServer(Factory):
     def closed(self, session: Session) -> None:
         """Forget it, and see whether its host must be dialled."""
         self._sessions.pop(session, None)
+        if session.asker.name:
+            peer = session.asker.role, session.asker.name
+            self._per_peer[peer] -= 1
+            if not self._per_peer[peer]:
+                del self._per_peer[peer]
         if session.host and self._push.session_of(session.host) is session:
             self._push.unsubscribe(session)
             self._dialler.ended(session.host)
@@ -185,6 +212,38 @@ class NameServer(Factory):
             # A host that can be dialled may leave whenever it likes; it is missed when it cannot be reached.
             if not (session.left and row is not None and row.update_port):
                 self._desk.lost(session.host)
+
+    def known(self, session: Session) -> str:
+        """Count it by the name that it has proven; refused beyond `SESSIONS_PER_PEER_MAX`."""
+        peer = session.asker.role, session.asker.name
+        self._per_peer[peer] += 1
+        if self._per_peer[peer] <= SESSIONS_PER_PEER_MAX:
+            return ""
+        return f"{peer[0]} {peer[1]!r} has {SESSIONS_PER_PEER_MAX} sessions, the most there can be; close some first"
+
+    def failed(self, origin: str) -> bool:
+        """Beyond the quota it is counted and told once, and no connection is taken from there for the minute."""
+        within = self._failures.count(origin)
+        if within and self._failures.wait(origin):
+            text = "{n} connections from {origin} came to nothing within a minute: none is taken until it is over"
+            self.log.warn(text, n=FAILURES_PER_MINUTE_MAX, origin=origin)
+        return within
+
+    def missed(self, session: Session, since: int) -> list[Missed] | None:
+        """The notices, if they are few and small; else a resync, if the host takes one."""
+        if self._push.session_of(session.host) is not session:
+            return []
+        categories = self._push.categories_of(session.host)
+        missed = self._push.missed(categories, since)
+        if missed is not None and sum(len(encoded) for _, encoded in missed) <= limits.REPLIES_QUEUED_MAX:
+            return [Missed(revision, encoded, revision - 1) for revision, encoded in missed]
+        if not session.takes_resync:
+            return None
+        encoded, revision = self._snapshots.resync(self.catalogue, categories)
+        if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
+            return None
+        self._admission.sent(len(encoded))
+        return [Missed(revision, encoded, since)]
 
     def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
         """Note how far a host is; one that tells of a gap will watch again."""
@@ -196,10 +255,13 @@ class NameServer(Factory):
         if self._commits is not None:
             self._commits.note(entry)
 
-    def ask(self, session: Session, request: Request) -> Deferred[Reply]:
+    def ask(self, session: Session, request: Request) -> Deferred[Reply | bytes]:
         """Route a request to where it is answered."""
         commits = self.commits
         match request:
+            case Report() if session.asker.role == "host" and not self._reports.count(session.asker.name):
+                text = f"{REPORTS_PER_MINUTE_MAX} reports of host {session.asker.name!r} within a minute are too many"
+                return succeed(Refusal("busy", text, self._reports.wait(session.asker.name)))
             case Pull() | Fetch() | Impact():
                 decision = answer(commits.catalogue, request, session.asker, self._parts.now())
                 if decision.security is not None:
@@ -213,11 +275,38 @@ class NameServer(Factory):
                     return succeed(refused.reply)
                 return Deferred.fromCoroutine(self._answer(session, request))
             case Report():
-                return self._desk.report(request, session.asker)
+                return cast(Deferred[Reply | bytes], self._desk.report(request, session.asker))
             case _:
-                return commits.submit(request, session.asker)
+                return self._submit(request, session.asker)
 
-    async def _answer(self, session: Session, request: ShellRequest) -> Reply:
+    def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply | bytes]:
+        """To the commit loop, unless it is one guess too many at a service's credential."""
+        if not isinstance(request, Register | Deregister | Drain):
+            return cast(Deferred[Reply | bytes], self.commits.submit(request, asker))
+        guess = f"{asker.role} {asker.name} {request.service[:SUBJECT_MAX].lower()}"
+        wait = self._guesses.wait(guess)
+        if wait:
+            text = (
+                f"{FAILURES_PER_MINUTE_MAX} wrong credentials for {request.service} within a minute came from "
+                f"{asker.role} {asker.name!r}: no more are looked at until it is over"
+            )
+            return succeed(Refusal("busy", text, retry_after_seconds=wait))
+
+        def look(reply: Reply) -> Reply | bytes:
+            if isinstance(reply, Refusal) and reply.code == "bad-credential":
+                self._guesses.count(guess)
+            return reply
+
+        return self.commits.submit(request, asker).addCallback(look)
+
+    def _worth_a_row(self, entry: SecurityEntry) -> bool:
+        return self._refusals.count(entry.principal or entry.origin)
+
+    def _sum_up(self, peer: str, beyond: int) -> None:
+        text = f"{beyond} more were refused within a minute; they have no entries of their own"
+        self.note(SecurityEntry(0, self._parts.now(), "refused", "", "{}", "", peer, text))
+
+    async def _answer(self, session: Session, request: ShellRequest) -> Reply | bytes:
         match request:
             case Watch():
                 return await self._watch(session, request)
@@ -232,34 +321,53 @@ class NameServer(Factory):
             case Examine():
                 return self._desk.examine(request)
 
-    async def _watch(self, session: Session, request: Watch) -> Reply:
-        """Remember what the host watches, then subscribe and answer in one step, so that no notice falls between."""
+    async def _watch(self, session: Session, request: Watch) -> Reply | bytes:
+        """Remember what the host watches, then subscribe and answer in one step, so that no notice falls between.
+
+        A host that needs a snapshot waits for its turn first, or is told when to come back.
+        """
         try:
             host = parsed_host(Host(session.asker.name, request.update_address, request.update_port, request.services))
         except Refused as refused:
             return refused.refusal
         except NameProblem as problem:
             return Refusal(problem_code(problem), str(problem))
+        since = request.since if request.store == self._store else -1
+        categories = frozenset(category_of(service) for service in host.services)
+        if self._push.missed(categories, since) is None:
+            later = await self._admission.turn()
+            if later:
+                session.goodbye("many hosts come at once; this one's turn comes", retry_after_seconds=later)
+                return Refusal("busy", "many hosts come at once", retry_after_seconds=later)
+            if not session.connected:
+                return Refusal("unreachable", "the session ended meanwhile")
         attend = Attend(host.name, host.services, host.update_address, host.update_port)
         attended = await self.commits.submit(attend, self._system)
-        if isinstance(attended, Refusal) and attended.code != "store-unavailable":
+        # A host that may leave and be dialled relies on being remembered; any other is told on its session anyway.
+        if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
             return attended
+        # A host that comes from another server may hold more than this one has heard of: never show it an older state.
+        ahead = request.store == self._store and request.since > self.catalogue.revision
+        if ahead and not await self.commits.look():
+            why = f"this server is behind revision {request.since} and cannot read the store"
+            return Refusal("store-unavailable", why, retry_after_seconds=1.0)
         if not session.connected:
             return Refusal("unreachable", "the session ended meanwhile")
         catalogue = self.catalogue
-        since = request.since if request.store == self._store else -1
-        categories = frozenset(category_of(service) for service in host.services)
         missed = self._push.missed(categories, since)
         self._push.acknowledged(host.name, 0 if missed is None else since)
-        session.watch(missed or [])
+        session.watch(missed or [], request.resync)
         replaced = self._push.subscribe(session, categories)
         session.probes = request.probes
         self._desk.returned(host.name)
         if replaced is not None:
             cast(Session, replaced).goodbye("replaced by a newer session of this host")
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)
-        part = snapshot(catalogue, interest(catalogue, host.services)) if missed is None else None
-        return Watching(self._store, catalogue.revision, part, unknown)
+        if missed is not None:
+            return Watching(self._store, catalogue.revision, None, unknown)
+        body = self._snapshots.watching(catalogue, categories, unknown)
+        self._admission.sent(len(body))
+        return body
 
     async def _read_log(self, request: ReadLog) -> Reply:
         """Entries of a log; when there are none yet, wait for the next batch as long as was asked."""
@@ -305,7 +413,7 @@ class NameServer(Factory):
                 "host": len(catalogue.hosts),
             },
             states=dict(Counter(row.state for row in listeners)),
-            alerts=tuple(row for _, row in sorted((row.opened_at, row) for row in catalogue.alerts.values())),
+            alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
             engine=self._parts.storage.engine,
         )
 

@@ -37,7 +37,7 @@ class Subscriber(Protocol):
     def deliver(self, encoded: bytes, revision: int) -> None:
         """Write a notice."""
 
-    def deliver_bookmark(self, encoded: bytes) -> None:
+    def deliver_bookmark(self, encoded: bytes, revision: int) -> None:
         """Write a bookmark."""
 
 
@@ -67,6 +67,9 @@ class Push:
         self._sessions: dict[str, tuple[Subscriber, frozenset[str]]] = {}
         """By host: its session, and the member categories it was subscribed for."""
         self._tail: deque[_Sent] = deque()
+        self._last_told: dict[str, int] = {}
+        """By member category: the revision of the last notice."""
+        self._began = catalogue.revision
         self._complete_after = catalogue.revision
         """The tail has every notice after this revision."""
         self._revision = catalogue.revision
@@ -93,7 +96,8 @@ class Push:
     def forget(self, revision: int) -> None:
         """Begin anew at a revision: nothing before it can be replayed."""
         self._tail.clear()
-        self._complete_after = self._revision = revision
+        self._last_told.clear()
+        self._complete_after = self._revision = self._began = revision
 
     def committed(self, change: Change, catalogue: Catalogue) -> None:
         """Tell a change to whoever depends on it; `catalogue` is the one after it."""
@@ -112,7 +116,7 @@ class Push:
         if change.revision % BOOKMARK_EVERY == 0:
             bookmark = frame(encode(Bookmark(change.revision)))
             for subscriber, _ in list(self._sessions.values()):
-                subscriber.deliver_bookmark(bookmark)
+                subscriber.deliver_bookmark(bookmark, change.revision)
 
     def subscribe(self, subscriber: Subscriber, categories: frozenset[str]) -> Subscriber | None:
         """Push to it what concerns these member categories. Gives another session of its host that it replaces."""
@@ -134,6 +138,14 @@ class Push:
             del watchers[subscriber]
             if not watchers:
                 del self._watchers[category]
+
+    def categories_of(self, host: str) -> frozenset[str]:
+        """The member categories that a host's session is subscribed for."""
+        return self._sessions[host][1]
+
+    def last_told(self, categories: frozenset[str]) -> int:
+        """The revision of the last notice for any of these member categories; where this server began, if later."""
+        return max([self._began, *(self._last_told.get(category, 0) for category in categories)])
 
     def missed(self, categories: frozenset[str], since: int) -> list[tuple[int, bytes]] | None:
         """The notices after `since` for these member categories, or None when only a snapshot can tell."""
@@ -213,6 +225,8 @@ class Push:
         return list(sets[0]) if len(sets) == 1 else list(dict.fromkeys(chain.from_iterable(sets)))
 
     def _keep(self, sent: _Sent) -> None:
+        for category in sent.told:
+            self._last_told[category] = sent.revision
         self._tail.append(sent)
         if len(self._tail) > TAIL_MAX:
             self._complete_after = self._tail.popleft().revision

@@ -1,13 +1,14 @@
 """Sessions: one Twisted protocol around the wire's `ServerConnection`, whoever dialled.
 
-A session reads who its peer is from the certificate, hands each request on, and writes replies and notices. A peer
-that reads slowly is buffered up to a limit and then let go: it resumes from its revision.
+A session reads who its peer is from the certificate, hands each request on, and writes replies and notices. A host
+that reads too slowly is taken off the stream: what is queued for it is released, nothing more is queued, and when it
+reads again it is told at once all it has missed. One that does not read at all is let go, and resumes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -36,8 +37,8 @@ class Desk(Protocol):
     def ready(self) -> tuple[str, int] | None:
         """The store's id and revision, or None while the catalogue is not complete (P5)."""
 
-    def ask(self, session: Session, request: Request) -> Deferred[Reply]:
-        """The reply to a request of that session."""
+    def ask(self, session: Session, request: Request) -> Deferred[Reply | bytes]:
+        """The reply to a request of that session, or its body."""
 
     def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
         """The session's host holds a revision."""
@@ -45,15 +46,36 @@ class Desk(Protocol):
     def note(self, entry: SecurityEntry) -> None:
         """Write to the security log."""
 
+    def failed(self, origin: str) -> bool:
+        """A connection from there came to nothing by its own fault; whether that is still worth a line in the log."""
+
+    def missed(self, session: Session, since: int) -> list[Missed] | None:
+        """All that a session which fell behind was not told after `since`, or None when it cannot be told."""
+
     def opened(self, session: Session) -> None:
         """The connection is there."""
+
+    def known(self, session: Session) -> str:
+        """The peer has proven who it is; why it may not have this session, or nothing."""
 
     def closed(self, session: Session) -> None:
         """The connection is gone."""
 
 
+class Missed(NamedTuple):
+    """A notice or a resync as encoded; the revision that the host holds with it, and everything it had before."""
+
+    revision: int
+    encoded: bytes
+    told_before: int
+
+
 PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
+REFUSED_SECONDS = 5.0
+"""After which a peer with too many sessions may try again: it has to find out which of its programs has them."""
+CLOSE_SECONDS = 2.0
+"""From our goodbye to the end of the transport; then it is cut. A host that is lost is missed only from then on."""
 FRAME_MAX = {"host": limits.FRAME_MAX_FROM_HOST, "admin": limits.FRAME_MAX_FROM_ADMIN}
 
 
@@ -72,6 +94,7 @@ class Session(TwistedProtocol):
         self.probes = False
         """Its host answers inquiries."""
         self.asker = Asker("host", "", "")
+        self.takes_resync = False
         self._desk = desk
         self._clock = clock
         self._now = now
@@ -81,6 +104,8 @@ class Session(TwistedProtocol):
         self._paused = False
         self._receiving = False
         self._missed: list[tuple[int, bytes]] = []
+        self._told: int | None = None
+        """Of a host that fell behind: up to where it was told everything. None: it is in step."""
 
     # The transport's side.
 
@@ -109,8 +134,10 @@ class Session(TwistedProtocol):
             self._connection.goodbye("lost")
         elif not reason.check(ConnectionDone, ConnectionLost, ConnectionAborted):
             where = f"host {self.dialled!r}" if self.dialled else "a peer"
-            origin = _origin(self._stream().getPeer())
-            self.log.warn("no session with {where} at {origin}: {why}", where=where, origin=origin, why=_words(reason))
+            origin = origin_of(self._stream().getPeer())
+            if self._desk.failed(origin):
+                why = _words(reason)
+                self.log.warn("no session with {where} at {origin}: {why}", where=where, origin=origin, why=why)
         self._desk.closed(self)
 
     def pauseProducing(self) -> None:
@@ -120,6 +147,8 @@ class Session(TwistedProtocol):
     def resumeProducing(self) -> None:
         """The transport has written what it had."""
         self._paused = False
+        if self._connection is not None:
+            self._connection.took(self._clock.seconds())
         self._flush()
 
     def stopProducing(self) -> None:
@@ -129,28 +158,50 @@ class Session(TwistedProtocol):
     # The server's side.
 
     @property
-    def waiting(self) -> int:
-        """Notices not acknowledged and requests not answered."""
+    def waiting(self) -> bool:
+        """Whether something was not told, not acknowledged or not answered yet."""
         connection = self._connection
-        return connection.unacknowledged + connection.in_flight if connection else 0
+        if connection is None:
+            return False
+        return self._told is not None or bool(connection.unacknowledged or connection.in_flight)
 
-    def watch(self, missed: list[tuple[int, bytes]]) -> None:
+    @property
+    def behind(self) -> bool:
+        """Whether it reads so slowly that it was taken off the stream."""
+        return self._told is not None
+
+    def watch(self, missed: list[tuple[int, bytes]], takes_resync: bool) -> None:
         """The session is a host's subscription from now on; `missed` follows the reply to its watch."""
         self._missed = missed
+        self._told = None
+        self.takes_resync = takes_resync
         self.host = self.asker.name
         if self._connection is not None:
             self._connection.watching = True
 
     def deliver(self, encoded: bytes, revision: int) -> None:
         """Write a notice that was encoded for all."""
-        if self._connection is not None:
-            self._connection.push(encoded, revision, self._clock.seconds())
+        connection = self._connection
+        if connection is None or connection.state != "open" or self._told is not None:
+            return
+        if not (self._paused or self._receiving or connection.octets_to_send):
+            # The usual case, thousands of times for one change: nothing is queued, nothing joined.
+            connection.wrote(revision, self._clock.seconds())
+            self._stream().write(encoded)
+            if self._timer is None or not self._timer.active():
+                self._set_timer(connection)
+        elif connection.octets_to_send + len(encoded) > limits.SEND_QUEUE_MAX and self._paused:
+            dropped = connection.drop_pushes()
+            self._told = revision - 1 if dropped is None else dropped
+            self._limit(connection)
+        else:
+            connection.push(encoded, revision, self._clock.seconds())
             self._flush()
 
-    def deliver_bookmark(self, encoded: bytes) -> None:
+    def deliver_bookmark(self, encoded: bytes, revision: int) -> None:
         """Write a bookmark that was encoded for all."""
-        if self._connection is not None:
-            self._connection.bookmark(encoded)
+        if self._connection is not None and self._told is None:
+            self._connection.bookmark(encoded, revision)
             self._flush()
 
     def inquire(self, inquiry: Inquiry) -> None:
@@ -171,7 +222,7 @@ class Session(TwistedProtocol):
         """Learn who the peer is; a certificate without a role that may ask here ends the session."""
         transport = self._stream()
         role, name, wrong = self._peer_of(transport)
-        origin = _origin(transport.getPeer())
+        origin = origin_of(transport.getPeer())
         if not wrong and role not in FRAME_MAX:
             wrong = f"the certificate of {name!r} has the role {role}; host or admin is needed here"
         elif self.dialled and (role, name) != ("host", self.dialled):
@@ -181,10 +232,15 @@ class Session(TwistedProtocol):
             self._refuse_peer(name, origin, wrong)
             return None
         self.asker = Asker("admin" if role == "admin" else "host", name, origin)
+        refused = self._desk.known(self)
+        if refused:
+            self.goodbye(refused, retry_after_seconds=REFUSED_SECONDS)
+            return None
         return self._connection
 
     def _refuse_peer(self, name: str, origin: str, why: str) -> None:
-        self.log.warn("session refused: {why} ({origin})", why=why, origin=origin)
+        if self._desk.failed(origin):
+            self.log.warn("session refused: {why} ({origin})", why=why, origin=origin)
         self._desk.note(
             SecurityEntry(
                 number=0,
@@ -201,6 +257,9 @@ class Session(TwistedProtocol):
 
     def _met(self, connection: ServerConnection, event: Event) -> None:
         match event:
+            case Asked(number, _) if self._overfull(connection):
+                text = f"{limits.REPLIES_QUEUED_MAX} octets wait for this peer to read them; ask again when it has"
+                self._reply(Refusal("busy", text, retry_after_seconds=1.0), number)
             case Asked(number, request):
                 self._desk.ask(self, request).addCallback(self._reply, number).addErrback(self._failed, number)
             case Acknowledged(acknowledge):
@@ -208,7 +267,7 @@ class Session(TwistedProtocol):
             case Opened(Hello() as hello):
                 self._opened(connection, hello)
             case Ended(reason=reason, violation=violation):
-                log = self.log.warn if violation else self.log.debug
+                log = self.log.warn if violation and self._desk.failed(self.asker.origin) else self.log.debug
                 log(
                     "session of {asker} from {origin} ended: {reason}",
                     asker=self.asker,
@@ -225,7 +284,13 @@ class Session(TwistedProtocol):
             store, revision = ready
             connection.welcome(self._desk.name, store, revision, self._desk.software, hello.versions[0])
 
-    def _reply(self, reply: Reply, number: int) -> None:
+    def _overfull(self, connection: ServerConnection) -> bool:
+        """Whether answers wait that the peer asked for faster than it reads them."""
+        if connection.octets_to_send > limits.REPLIES_QUEUED_MAX:
+            self._write_out(connection)
+        return connection.octets_to_send > limits.REPLIES_QUEUED_MAX
+
+    def _reply(self, reply: Reply | bytes, number: int) -> None:
         if self._connection is not None:
             now = self._clock.seconds()
             self._connection.reply(number, reply, now)
@@ -243,17 +308,35 @@ class Session(TwistedProtocol):
         connection = self._connection
         if connection is None or self._receiving:
             return
-        if not self._paused:
-            self._write_out(connection)
-        elif connection.octets_to_send > limits.SEND_BUFFER_MAX:
-            self._abort("it reads too slowly")
-            return
+        self._write_out(connection)
+        if self._told is not None and not self._paused and connection.state == "open":
+            self._catch_up(connection, self._told)
+        if self._paused:
+            self._limit(connection)
         self._set_timer(connection)
 
     def _write_out(self, connection: ServerConnection) -> None:
-        data = connection.bytes_to_send()
-        if data:
+        """As much as the transport takes without being asked to hold it for long."""
+        while not self._paused:
+            data = connection.bytes_to_send(limits.WRITE_OCTETS)
+            if not data:
+                return
             self._stream().write(data)
+
+    def _catch_up(self, connection: ServerConnection, told: int) -> None:
+        """It reads again: tell it what it has missed in one go."""
+        self._told = None
+        missed = self._desk.missed(self, told)
+        if missed is None:
+            self.goodbye("it read too slowly; it resumes on a new session")
+            return
+        for one in missed:
+            connection.push(one.encoded, one.revision, self._clock.seconds(), one.told_before)
+        self._write_out(connection)
+
+    def _limit(self, connection: ServerConnection) -> None:
+        if connection.octets_to_send > limits.SEND_BUFFER_MAX:
+            self._abort("it reads too slowly")
 
     def _set_timer(self, connection: ServerConnection) -> None:
         """One timer, moved only when the deadline comes nearer: most deadlines move away."""
@@ -281,12 +364,14 @@ class Session(TwistedProtocol):
 
     def _close(self, connection: ServerConnection) -> None:
         self._stop_timer()
-        self._write_out(connection)
+        if not self._paused:
+            # The rest, for the transport to write before it closes; a peer that does not read gets no goodbye.
+            self._stream().write(connection.bytes_to_send())
         # A stream waits for its producer before it closes, and there is nothing more to come from us.
         self._stream().unregisterProducer()
         self._stream().loseConnection()
         # A peer that does not read would keep the transport open for ever.
-        self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._abort, "it does not read")
+        self._timer = self._clock.callLater(CLOSE_SECONDS, self._abort, "it does not read")
 
     def _abort(self, reason: str) -> None:
         self.log.debug("connection of {asker} dropped: {reason}", asker=self.asker, reason=reason)
@@ -304,6 +389,6 @@ def _words(failure: Failure) -> str:
     return failure.getErrorMessage()
 
 
-def _origin(address: object) -> str:
+def origin_of(address: object) -> str:
     """The address a connection came from, for the logs."""
     return str(getattr(address, "host", "") or getattr(address, "name", "") or address)

@@ -8,14 +8,14 @@ for `expire`. Whatever bytes arrive in whatever pieces, `receive` returns events
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
-from compass.wire.frames import FrameReader, FrameTooLong, frame
+from compass.wire.frames import FrameReader, FrameTooLong, frame, header
 from compass.wire.messages import (
     Acknowledge,
     Bookmark,
@@ -24,6 +24,7 @@ from compass.wire.messages import (
     Inquiry,
     Message,
     Notice,
+    Resync,
     Unreadable,
     Welcome,
     decode_from_client,
@@ -48,9 +49,9 @@ class Replied(msgspec.Struct, frozen=True):
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A notice, a bookmark or an inquiry from the server."""
+    """A notice, a bookmark, a resync or an inquiry from the server."""
 
-    message: Notice | Bookmark | Inquiry
+    message: Notice | Bookmark | Resync | Inquiry
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -74,6 +75,27 @@ class Ended(msgspec.Struct, frozen=True):
     retry_after_seconds: float = 0.0
 
 
+_TOGETHER_SECONDS = 0.1
+"""Notices pushed within so long are waited for together: what is kept of a host that acknowledges nothing is bounded
+by ACKNOWLEDGE_SECONDS and not by the number of changes."""
+
+
+class _Queued(NamedTuple):
+    """Octets to be written. Of a push, up to where the host has been told everything before it; else -1."""
+
+    octets: bytes
+    told_before: int
+
+
+class _Awaited(msgspec.Struct):
+    """Notices of which the last one's acknowledgement is waited for."""
+
+    first: int
+    last: int
+    since: float
+    at: float
+
+
 Event = Asked | Replied | Pushed | Acknowledged | Opened | Ended
 
 
@@ -85,7 +107,9 @@ class Connection:
     def __init__(self, now: float, frame_max: int) -> None:
         self.state: SessionState = "greeting"
         self._reader = FrameReader(frame_max)
-        self._out: list[bytes] = []
+        self._out: deque[_Queued] = deque()
+        self._written = 0
+        """Octets of the first in `_out` that were given out already."""
         self.octets_to_send = 0
         """What `bytes_to_send` would give now."""
         self._greeting_until = now + limits.GREETING_SECONDS
@@ -106,14 +130,30 @@ class Connection:
             events.append(self._violated(Refusal("too-large", str(error))))
         return events
 
-    def bytes_to_send(self) -> bytes:
-        """What is to be written now; empty when nothing is."""
-        if not self._out:
+    def bytes_to_send(self, at_most: int | None = None) -> bytes:
+        """What is to be written now; empty when nothing is. The rest comes with the next call."""
+        out = self._out
+        if not out:
             return b""
-        data = b"".join(self._out)
-        self._out.clear()
-        self.octets_to_send = 0
-        return data
+        if at_most is None or self.octets_to_send <= at_most:
+            pieces = [queued.octets for queued in out]
+            pieces[0] = pieces[0][self._written :]
+            out.clear()
+            self._written = self.octets_to_send = 0
+            return b"".join(pieces)
+        pieces = []
+        room = at_most
+        while room:
+            octets = out[0].octets
+            piece = octets[self._written : self._written + room]
+            pieces.append(piece)
+            room -= len(piece)
+            self._written += len(piece)
+            if self._written == len(octets):
+                out.popleft()
+                self._written = 0
+        self.octets_to_send -= at_most
+        return b"".join(pieces)
 
     def deadline(self) -> float | None:
         """When `expire` wants to be called, or None."""
@@ -147,8 +187,8 @@ class Connection:
     def _send(self, message: Message, number: int = 0) -> None:
         self._queue(frame(encode(message), number))
 
-    def _queue(self, encoded: bytes) -> None:
-        self._out.append(encoded)
+    def _queue(self, encoded: bytes, told_before: int = -1) -> None:
+        self._out.append(_Queued(encoded, told_before))
         self.octets_to_send += len(encoded)
 
     def _end(self, given: Input, reason: str, **details: Any) -> Ended:
@@ -171,37 +211,70 @@ class ServerConnection(Connection):
         self.watching = False
         self._asked: set[int] = set()
         self._active_at = now
-        self._unacknowledged: deque[tuple[int, float]] = deque()
+        self._awaited: deque[_Awaited] = deque()
+        self._took_at = now
 
     def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
         """Answer the hello that `Opened` told of."""
         self._send(Welcome(version, server, store, revision, self.frame_max, software))
 
-    def reply(self, number: int, reply: Reply, now: float) -> None:
-        """Answer a request. A reply to a session that has ended is dropped: what was committed stays committed."""
+    def reply(self, number: int, reply: Reply | bytes, now: float) -> None:
+        """Answer a request; bytes are a body that many get. A session that has ended gets nothing any more."""
         if self.state == "ended":
             return
         self._asked.discard(number)
         self._active_at = now
-        encoded = encode(reply)
+        encoded = reply if isinstance(reply, bytes) else encode(reply)
         if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
             text = (
                 f"the answer has {len(encoded)} octets; at most {limits.FRAME_MAX_FROM_SERVER} are sent: ask for less"
             )
             encoded = encode(Refusal("too-large", text))
-        self._queue(frame(encoded, number))
+        # Apart, so that a body which many get is in memory once.
+        self._queue(header(len(encoded), number))
+        self._queue(encoded)
 
-    def push(self, encoded: bytes, revision: int, now: float) -> None:
-        """Send a frame that was encoded once for all sessions; `revision` is to be acknowledged."""
+    def push(self, encoded: bytes, revision: int, now: float, told_before: int | None = None) -> None:
+        """Send a frame that was encoded once for all sessions; `revision` is to be acknowledged.
+
+        `told_before`: up to where the host was told everything before it, when that is not just the revision before.
+        """
         if self.state == "ended":
             return
-        self._queue(encoded)
-        self._unacknowledged.append((revision, now))
+        self._queue(encoded, revision - 1 if told_before is None else told_before)
+        self.wrote(revision, now)
 
-    def bookmark(self, encoded: bytes) -> None:
+    def wrote(self, revision: int, now: float) -> None:
+        """A push that was written without being queued here is to be acknowledged."""
+        last = self._awaited[-1] if self._awaited else None
+        if last is not None and now < last.since + _TOGETHER_SECONDS:
+            last.last, last.at = revision, now
+        else:
+            self._awaited.append(_Awaited(revision, revision, now, now))
+
+    def bookmark(self, encoded: bytes, revision: int) -> None:
         """Send an encoded bookmark, which needs no acknowledgement."""
         if self.state != "ended":
-            self._queue(encoded)
+            self._queue(encoded, revision)
+
+    def drop_pushes(self) -> int | None:
+        """Release what was pushed and not begun to be written; up to where the host is told then. None: nothing was."""
+        begun = [self._out.popleft()] if self._written else []
+        dropped = [queued for queued in self._out if queued.told_before >= 0]
+        self._out = deque([*begun, *(queued for queued in self._out if queued.told_before < 0)])
+        if not dropped:
+            return None
+        self.octets_to_send -= sum(len(queued.octets) for queued in dropped)
+        told = min(queued.told_before for queued in dropped)
+        while self._awaited and self._awaited[-1].first > told:
+            self._awaited.pop()
+        if self._awaited:
+            self._awaited[-1].last = min(self._awaited[-1].last, told)
+        return told
+
+    def took(self, now: float) -> None:
+        """The peer has taken octets: it is slow but not dead."""
+        self._took_at = now
 
     def inquire(self, inquiry: Inquiry) -> None:
         """Ask the host to probe a listener; what it finds comes as a request of its own, or never."""
@@ -216,8 +289,8 @@ class ServerConnection(Connection):
 
     @property
     def unacknowledged(self) -> int:
-        """Pushed revisions that the host has not acknowledged."""
-        return len(self._unacknowledged)
+        """The first pushed revision that may not be acknowledged yet; 0 when all are."""
+        return self._awaited[0].first if self._awaited else 0
 
     @property
     def in_flight(self) -> int:
@@ -231,14 +304,14 @@ class ServerConnection(Connection):
         if self.state == "ended":
             return None
         # Not put off by open requests: a host that always has one must not let what is pushed to it pile up.
-        if self._unacknowledged:
-            return self._unacknowledged[0][1] + limits.ACKNOWLEDGE_SECONDS
+        if self._awaited:
+            return max(self._awaited[0].at, self._took_at) + limits.ACKNOWLEDGE_SECONDS
         return None if self.watching or self._asked else self._active_at + limits.IDLE_SECONDS
 
     def _time_out(self) -> Ended:
         if self.state == "greeting":
             reason = f"no hello within {limits.GREETING_SECONDS:g} s"
-        elif self._unacknowledged:
+        elif self._awaited:
             reason = f"no acknowledgement within {limits.ACKNOWLEDGE_SECONDS:g} s"
         else:
             reason = f"idle for {limits.IDLE_SECONDS:g} s"
@@ -280,8 +353,11 @@ class ServerConnection(Connection):
         return Opened(Hello((max(common),), software))
 
     def _acknowledged(self, message: Acknowledge) -> Event:
-        while self._unacknowledged and self._unacknowledged[0][0] <= message.revision:
-            self._unacknowledged.popleft()
+        awaited = self._awaited
+        while awaited and awaited[0].last <= message.revision:
+            awaited.popleft()
+        if awaited and awaited[0].first <= message.revision:
+            awaited[0].first = message.revision + 1
         return Acknowledged(message)
 
     def _asked_for(self, number: int, request: Request, now: float) -> Event | None:
@@ -354,7 +430,7 @@ class ClientConnection(Connection):
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
             case Welcome():
                 return Opened(message) if self._move("welcome") else self._out_of_turn("welcome")
-            case Notice() | Bookmark() | Inquiry():
+            case Notice() | Bookmark() | Resync() | Inquiry():
                 return Pushed(message) if self._move("push") else self._out_of_turn("notice")
             case Goodbye():
                 return self._end("goodbye", message.reason, retry_after_seconds=message.retry_after_seconds)

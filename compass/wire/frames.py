@@ -21,6 +21,11 @@ class FrameTooLong(Exception):
     """The header announces more than the limit; what follows cannot be understood, so the session must end."""
 
 
+def header(length: int, number: int) -> bytes:
+    """What stands before a body of that length, where one body is sent to many."""
+    return _HEADER.pack(length, number)
+
+
 def frame(body: bytes, number: int = 0) -> bytes:
     """A whole frame."""
     return _HEADER.pack(len(body), number) + body

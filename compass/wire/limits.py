@@ -8,6 +8,8 @@ VERSIONS_OFFERED_MAX = 16
 """Versions in one hello: a list, not a stream."""
 SOFTWARE_MAX = 100
 """Characters of a peer's self-description: it ends up in log lines."""
+UNREADABLE_MAX = 255
+"""Characters said about a body that cannot be read: they quote what a stranger sent, and go into logs."""
 
 FRAME_MAX_FROM_HOST = 64 * 1024
 """Octets of a body that a server takes from a host: a watch of 256 services is 33 kB."""
@@ -21,14 +23,23 @@ GREETING_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 """A session that neither watches nor waits for a reply is ended after so long: connect, ask, leave."""
 ACKNOWLEDGE_SECONDS = 10.0
-"""From a notice to its acknowledgement; then the session is ended, and the host resumes: that is the retry."""
+"""From a notice, or from the last octets that a slow reader took, to the acknowledgement; then the session is ended,
+and the host resumes: that is the retry."""
 REPLY_SECONDS = 30.0
 """From a request to its reply, at the client: longer than any commit that still has a chance."""
 LOG_WAIT_SECONDS_MAX = 20.0
 """How long a server holds a read-log that waits for news: less than REPLY_SECONDS."""
 REQUESTS_IN_FLIGHT_MAX = 256
 """Requests of one session that are not answered yet; one more is refused as busy."""
+SEND_QUEUE_MAX = 256 * 1024
+"""Octets queued towards one session beyond what its transport has taken: a second of 1,000 changes. For a session that
+reads more slowly no notice is queued any more; when it reads again it is told all it missed at once."""
+REPLIES_QUEUED_MAX = 1024 * 1024
+"""Octets queued towards one session at which its next request is refused as busy: answers to what was asked in one
+burst, but not the same large answer a thousand times over."""
 SEND_BUFFER_MAX = 20 * 1024 * 1024
-"""Octets buffered towards one session: one snapshot and some notices; a peer that reads less is let go."""
+"""Octets queued towards one session in all: one snapshot and some answers; a peer that reads less is let go."""
+WRITE_OCTETS = 64 * 1024
+"""Written to a transport at once: what lies in a transport is a copy of one session's own, what waits is shared."""
 SERVICES_PER_WATCH_MAX = 256
 """Services in one watch, as many as a host may have."""

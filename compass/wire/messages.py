@@ -13,6 +13,8 @@ import msgspec
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.model.rows import Change, Snapshot
+from compass.model.text import storable
+from compass.wire import limits
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="hello"):
@@ -47,6 +49,12 @@ class Bookmark(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     revision: int
 
 
+class Resync(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="resync"):
+    """Server to host that has read too slowly: in place of all the notices missed. Drop what is held, take this."""
+
+    snapshot: Snapshot
+
+
 class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inquiry"):
     """Server to host: probe this listener, which you depend on, and say what you found (`findings` with this id).
 
@@ -73,7 +81,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     status: Literal["ok", "gap"] = "ok"
 
 
-Pushed: TypeAlias = Union[Notice, Bookmark, Inquiry, Goodbye]  # noqa: UP007
+Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007
@@ -115,6 +123,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[M], body: bytes) -> M:
         code: Literal["unknown-message", "malformed"] = "malformed"
         if text.endswith("`$.type`") and text.startswith("Invalid value"):
             code = "unknown-message"
-        raise Unreadable(Refusal(code, text)) from None
+        raise Unreadable(Refusal(code, storable(text, limits.UNREADABLE_MAX))) from None
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
-        raise Unreadable(Refusal("malformed", f"not MessagePack of a message: {error}")) from None
+        text = storable(f"not MessagePack of a message: {error}", limits.UNREADABLE_MAX)
+        raise Unreadable(Refusal("malformed", text)) from None

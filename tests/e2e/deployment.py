@@ -307,6 +307,15 @@ class Deployment:
 
         return eventually(there, f"{host.name} has acknowledged revision {revision}")
 
+    def quiet(self, host: Host) -> None:
+        """Wait until nothing is on the way between a host and the server: what it holds it has acknowledged."""
+
+        def all_said() -> bool:
+            lag, status = self.lags()[host.name], host.status()
+            return status is not None and lag.pending == 0 and lag.acknowledged == status.revision
+
+        eventually(all_said, f"{host.name} is quiet")
+
     def token(self, service: str) -> str:
         """A credential of the service."""
         if service not in self._tokens:

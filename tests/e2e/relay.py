@@ -16,6 +16,9 @@ class Relay:
         self.octets = 0
         """In both directions."""
         self.connections = 0
+        """Made since the beginning."""
+        self.flowing = 0
+        """Directions of connections that are not closed yet."""
         self._target = target
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -46,6 +49,8 @@ class Relay:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets += [near, far]
             self.connections += 1
+            with self._lock:
+                self.flowing += 2
             threading.Thread(target=self._pump, args=(near, far), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
 
@@ -58,3 +63,5 @@ class Relay:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self.flowing -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -165,8 +166,10 @@ def test_the_server_restarts_and_nobody_notices(world: World) -> None:
         deployment.server.kill() if ending == signal.SIGKILL else deployment.server.stop()
         deployment.server.start()
         deployment.serves()
+        begun = time.monotonic()
         for host in deployment.hosts.values():
             host.in_session()
+        print(f"\nall hosts are back {1000 * (time.monotonic() - begun):.0f} ms after the server")
         eventually(lambda: _all_registered(world.storage), "it is re-established")
     # Something that is told at the end, so that what did not come before it did not come.
     last = deployment.register(world.storage, "account.openuso")

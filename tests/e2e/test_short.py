@@ -107,6 +107,7 @@ def test_a_host_that_registers_in_short_sessions_is_told_of_its_answer(world: Wo
     assert outcome.state == "up"
     assert deployment.listeners()["account.openuso", outcome.port].host == visitor.name
     world.alone()
+    eventually(lambda: world.relay.flowing == 0, "the last connection is closed")
     connections, before = world.relay.connections, world.relay.octets
     time.sleep(REST_SECONDS)  # Nothing happens, so there is nothing to wait for.
     assert (world.relay.connections, world.relay.octets) == (connections, before)

@@ -21,7 +21,7 @@ from compass.model.rows import Category, Change, Dependency, Listener, Row, Serv
 from compass.wire import limits
 from compass.wire.connection import Acknowledged, Asked, Ended, Opened, ServerConnection
 from compass.wire.frames import frame
-from compass.wire.messages import Acknowledge, Notice, encode
+from compass.wire.messages import Acknowledge, Notice, Resync, encode
 from tests.simulation.world import SimulatedProcesses
 
 ROWS: list[Row] = [Category("web"), Service("www.web"), Dependency("web", "uss"), Category("uss"), Service("a.uss")]
@@ -174,6 +174,12 @@ def ready(stage: Stage) -> Scripted:
     return server
 
 
+def resync(revision: int, port: int) -> bytes:
+    """All of the view, with a listener."""
+    snapshot = Snapshot(revision, {**VIEW.topics, "a.uss": revision}, [*ROWS, listener(port)])
+    return frame(encode(Resync(snapshot)))
+
+
 def test_a_missing_notice_is_mended(stage: Stage) -> None:
     """P4: the host tells of the gap, asks for everything, and goes on from there."""
     server = ready(stage)
@@ -257,13 +263,13 @@ def test_a_violation_ends_the_session(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("asked", "waited"), [(3.0, 3.0), (10_000.0, upstream.RETRY_AFTER_SECONDS_MAX)])
 def test_a_server_that_asks_for_patience(stage: Stage, asked: float, waited: float) -> None:
-    """Goodbye names a time, and the host keeps to it as long as that is sensible."""
+    """Goodbye names a time; the host keeps to it as far as that is sensible, and comes up to half as much later."""
     server = ready(stage)
     server.wire.goodbye("restarting", asked)
     server.flush()
     stage.run(waited - 0.5)
     assert len(stage.places[0].servers) == 1
-    stage.run(1)
+    stage.run(waited / 4 + 1)
     assert len(stage.places[0].servers) == 2
 
 
@@ -381,6 +387,32 @@ def test_a_barred_host(stage: Stage) -> None:
     server.watched(Refusal("forbidden", "an administrator has barred this host"))
     stage.run()
     assert "barred" in stage.daemon.status().problem
+
+
+def test_a_server_that_cannot_let_the_host_watch_now_is_asked_when_it_says(stage: Stage) -> None:
+    """A refusal of the watch with a time is kept to like a goodbye with one."""
+    server = stage.start()
+    server.watched(Refusal("busy", "the store is slow", retry_after_seconds=8.0))
+    stage.run(7.5)
+    assert not server.open and len(stage.places[0].servers) == 1
+    stage.run(3.0)
+    assert len(stage.places[0].servers) == 2
+
+
+def test_a_host_that_read_too_slowly_takes_everything_anew(stage: Stage) -> None:
+    """A resync replaces what is held, is acknowledged, and mends a gap that was just being asked about."""
+    server = ready(stage)
+    server.send(resync(40, 1))
+    stage.run()
+    assert server.acknowledged == [Acknowledge(40)]
+    assert stage.daemon.status().revision == 40
+    server.send(notice(50, 45))
+    stage.run()
+    assert server.acknowledged[-1] == Acknowledge(40, "gap")
+    server.send(resync(60, 2))
+    server.send(notice(61, 60, 3))
+    stage.run()
+    assert server.acknowledged[-1] == Acknowledge(61)
 
 
 def test_the_refresh_is_a_question_that_costs_little(tmp_path: Path) -> None:

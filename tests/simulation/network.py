@@ -20,6 +20,10 @@ from zope.interface import implementer
 
 BUFFER_OCTETS = 65536
 """What a real socket and transport hold before the producer is told to pause, roughly."""
+SLOW_SECONDS = (0.05, 0.8)
+"""What a slow line adds to each write."""
+BURST_SECONDS = 0.7
+"""A bursty line delivers so often."""
 
 
 class Place:
@@ -48,6 +52,7 @@ class End:
         self._paused = False
         self._unread: list[bytes] = []
         self._closing = False
+        self._random = network.random_for(local[1], remote[1])
 
     def write(self, data: bytes) -> None:
         if self.closed or self._closing or not data:
@@ -55,10 +60,10 @@ class End:
         self.octets_written += len(data)
         if self.network.silent(self, self.other):
             return
-        for piece in self.network.pieces(data):
+        for piece in self.network.pieces(data, self._random):
             self._under_way += len(piece)
             self._later(partial(self._arrive, piece))
-        if self._under_way > BUFFER_OCTETS and self._producer is not None and not self._paused:
+        if self._under_way > self.network.buffer_octets and self._producer is not None and not self._paused:
             self._paused = True
             self._producer.pauseProducing()
 
@@ -112,7 +117,8 @@ class End:
     def _later(self, call: Callable[[], None]) -> None:
         """In order: nothing overtakes what was written before it."""
         clock = self.network.clock
-        self._arrives_at = max(self._arrives_at, clock.seconds() + self.network.delay())
+        arrives_at = self.network.arrival(self.local[1], self.peer[1], self._random)
+        self._arrives_at = max(self._arrives_at, arrives_at)
         clock.callLater(self._arrives_at - clock.seconds(), call)
 
     def _arrive(self, piece: bytes) -> None:
@@ -131,7 +137,12 @@ class End:
 
     def _read(self, octets: int) -> None:
         self._under_way -= octets
-        if self._paused and self._under_way <= BUFFER_OCTETS and self._producer is not None and not self.closed:
+        if (
+            self._paused
+            and self._under_way <= self.network.buffer_octets
+            and self._producer is not None
+            and not self.closed
+        ):
             self._paused = False
             self._producer.resumeProducing()
 
@@ -143,8 +154,14 @@ class Network:
         self.clock = clock
         self.random = random
         self.latency_seconds = latency_seconds
+        self.buffer_octets = BUFFER_OCTETS
         self.split = 0.2
         """How often a write arrives in pieces."""
+        self.seed = ""
+        """When set, each link has a source of chance of its own: what is left out at one does not change another."""
+        self.weather: dict[frozenset[str], str] = {}
+        """Lines between two machines that are `slow`, or `bursty`: nothing for a while, then all at once."""
+        self._links: dict[tuple[str, str], int] = {}
         self.ends: list[End] = []
         self.dialled: list[tuple[float, str, str]] = []
         """When, who and whom: every attempt to connect, also one that nobody answers."""
@@ -222,16 +239,47 @@ class Network:
                 end.closed = True
                 end.other.lost(ConnectionLost())
 
+    def heal_between(self, one: str, other: str) -> None:
+        """The line between the two carries again, with the streams on it reset."""
+        if (one, other) in self._silent or (other, one) in self._silent:
+            self._silent.pop((one, other), None)
+            self._silent.pop((other, one), None)
+            self.cut(one, other)
+
+    def calm(self) -> None:
+        """Every line is as quick as it was, and everybody reads."""
+        self.weather.clear()
+        for end in self.ends:
+            if not end.closed and not end.reading:
+                end.resume_reading()
+
+    def random_for(self, one: str, other: str) -> Random:
+        """The source of chance of a new link."""
+        if not self.seed:
+            return self.random
+        number = self._links[one, other] = self._links.get((one, other), 0) + 1
+        return Random(f"{self.seed} {one} {other} {number}")
+
+    def arrival(self, one: str, other: str, random: Random) -> float:
+        """When what is sent now arrives."""
+        at = float(self.clock.seconds()) + random.uniform(*self.latency_seconds)
+        kind = self.weather.get(frozenset((one, other))) if self.weather else None
+        if kind == "slow":
+            at += random.uniform(*SLOW_SECONDS)
+        elif kind == "bursty":
+            at += BURST_SECONDS - at % BURST_SECONDS
+        return at
+
     def silent(self, sender: End, receiver: End) -> bool:
         return (sender.local[1], receiver.local[1]) in self._silent
 
     def delay(self) -> float:
         return self.random.uniform(*self.latency_seconds)
 
-    def pieces(self, data: bytes) -> list[bytes]:
-        if len(data) < 2 or self.random.random() > self.split:
+    def pieces(self, data: bytes, random: Random) -> list[bytes]:
+        if len(data) < 2 or random.random() > self.split:
             return [data]
-        at = self.random.randrange(1, len(data))
+        at = random.randrange(1, len(data))
         return [data[:at], data[at:]]
 
 

@@ -60,6 +60,9 @@ class World:
     def now(self) -> float:
         return EPOCH + float(self.clock.seconds())
 
+    def probed(self, server: str, address: str, port: int, problem: str) -> None:
+        """A probe is under way, with this outcome; for those who look on."""
+
     def run(self, seconds: float) -> None:
         """Let time pass."""
         until = self.clock.seconds() + seconds
@@ -76,13 +79,14 @@ class World:
 
     def probe(self, machine: str, clock: Any, policy: Policy, address: str, port: int) -> Deferred[str]:
         """What a probe from a machine comes to: at once, or when its time is over."""
-        answered: Deferred[str] = Deferred()
+        seconds, problem = self.network.delay(), "connection refused" if (address, port) in self.dead else ""
         if (machine, address) in self.apart:
             seconds = policy.probe_timeout_seconds
-            clock.callLater(seconds, answered.callback, f"no answer within {seconds:g} s")
-        else:
-            dead = (address, port) in self.dead
-            clock.callLater(self.network.delay(), answered.callback, "connection refused" if dead else "")
+            problem = f"no answer within {seconds:g} s"
+        if machine in self.servers:
+            self.probed(machine, address, port, problem)
+        answered: Deferred[str] = Deferred()
+        clock.callLater(seconds, answered.callback, problem)
         return answered
 
     def _step(self, until: float) -> None:
@@ -279,6 +283,7 @@ class SimulatedHost:
     def crash(self) -> None:
         """kill -9 of the daemon: its services go on, its disk stays."""
         self.process.kill()
+        self.processes.forget_watches()
         self.world.network.crash(self.name)
         self.world.network.stop_listening(f"{self.name}:update")
 
@@ -321,6 +326,10 @@ class SimulatedProcesses:
         """A process begins."""
         self.living.add(pid)
         return pid
+
+    def forget_watches(self) -> None:
+        """Who watched is gone; nobody is called any more."""
+        self._watched.clear()
 
     def kill(self, pid: int) -> None:
         """kill -9 of a process."""

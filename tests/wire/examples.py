@@ -85,7 +85,7 @@ EXAMPLES: list[Example] = [
         ("undrain", 6, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, draining=False)),
         ("pull", 7, requests.Pull("portal.web")),
         ("watch", 8, requests.Watch(("portal.web",))),
-        ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865)),
+        ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865, True)),
         ("watch of a host that probes", 33, requests.Watch(("portal.web",), probes=True)),
         ("findings", 34, requests.Findings(7, False, "no answer within 1 s")),
         ("examine", 35, requests.Examine("chinaserver.openuss", "192.0.2.17", 2028)),
@@ -121,6 +121,7 @@ EXAMPLES: list[Example] = [
         ("notice of a category", 0, messages.Notice(BACKED, rows.Snapshot(44, {"spare.emergency": 20}, [SIX]))),
         ("notice of a draining listener", 0, messages.Notice(DRAINED)),
         ("bookmark", 0, messages.Bookmark(5000)),
+        ("resync", 0, messages.Resync(SNAPSHOT)),
         ("inquiry", 0, messages.Inquiry(7, "chinaserver.openuss", "192.0.2.17", 2028)),
         ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
         (

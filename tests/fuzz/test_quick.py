@@ -1,0 +1,60 @@
+"""The quick form of `python -m tests.fuzz`: the same fuzzers, another seed and a thousandth of the time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import asking, frames, http
+
+SEED = 20
+
+
+def test_frames() -> None:
+    """Whatever octets arrive in whatever pieces, both ends give events in bounded memory and say little to it."""
+    seen = frames.run(SEED, 60_000)
+    assert min(seen[name] for name in ("Asked", "Replied", "Pushed", "Acknowledged", "Ended", "Refusal")) > 100, seen
+
+
+def test_http_requests(tmp_path: Path) -> None:
+    """No request to the host's API fails inside, what is a request is answered, and every status was meant."""
+    seen = http.run(SEED, 5_000, tmp_path)
+    assert {"status 200", "status 202", "status 400", "status 404", "status 413"} <= seen.keys(), seen
+
+
+def test_questions_to_a_server(tmp_path: Path) -> None:
+    """Requests of every type with hostile values: all answered, none a failure, and the store is what is believed."""
+    seen = asking.run(SEED, 4_000, tmp_path)
+    for kind in ("Register Registered", "Put Done", "Apply invalid-topology", "Watch Watching", "Status ServerStatus"):
+        assert seen[kind], kind
+
+
+def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An end that raises, an API that fails and a server that fails are all told: the fuzzers are not blind."""
+
+    def broken(*_: object) -> None:
+        raise KeyError("planted")
+
+    with monkeypatch.context() as planted:
+        planted.setattr("compass.wire.connection.ServerConnection._acknowledged", broken)
+        with pytest.raises(frames.Broken, match="planted"):
+            frames.run(SEED, 5_000)
+    with monkeypatch.context() as planted:
+        planted.setattr("compass.host.daemon.HostDaemon.resolve", broken)
+        with pytest.raises(http.Broken, match=r"planted|500"):
+            http.run(SEED, 1_000, tmp_path)
+    with monkeypatch.context() as planted:
+        planted.setattr("compass.server.nameserver.NameServer._status", broken)
+        with pytest.raises(http.Broken, match=r"log says how|planted"):
+            asking.run(SEED, 1_000, tmp_path / "server")
+
+
+def test_coverage_guided_fuzzing_without_its_library_says_what_to_do() -> None:
+    """It is optional, and nobody believes that something was fuzzed when nothing was."""
+    program = "import runpy, sys; sys.modules['atheris'] = None; runpy.run_module('tests.fuzz.coverage_guided')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3
+    assert "nothing was fuzzed" in ended.stderr and "pip install atheris" in ended.stderr

@@ -1,0 +1,119 @@
+"""Campaigns from the command line: many seeds, one seed with its trace, or a scenario file.
+
+python -m tests.simulation --seeds 2000 --jobs 2
+python -m tests.simulation --seed 1234
+python -m tests.simulation --scenario tests/simulation/scenarios/NAME.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from tests.histories.events import Violation
+from tests.simulation.deployment import judged
+from tests.simulation.plan import Plan, plan, read_plan
+from tests.simulation.planted import BUGS
+from tests.simulation.shrink import shortest
+
+STEPS, HOSTS, SERVERS = 200, 20, 2
+SHOWN_MAX = 5
+"""Violations of one seed that are printed; the others follow from them as a rule."""
+
+
+def main() -> int:
+    """0: every promise held. 1: one was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=100, help="how many")
+    parser.add_argument("--start", type=int, default=0, help="the first of them")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--steps", type=int, default=STEPS, help="actions of each campaign")
+    parser.add_argument("--hosts", type=int, default=HOSTS)
+    parser.add_argument("--servers", type=int, default=SERVERS)
+    parser.add_argument("--seed", type=int, help="only this one, with its trace")
+    parser.add_argument("--scenario", type=Path, help="replay a file")
+    parser.add_argument(
+        "--planted", choices=sorted(BUGS), help="with this bug in it; ends at the first seed that finds it"
+    )
+    parser.add_argument("--write", type=Path, default=Path(), help="directory for the scripts of failing seeds")
+    parser.add_argument("--no-shrink", action="store_true", help="do not look for the shortest script")
+    given = parser.parse_args()
+    if given.scenario or given.seed is not None:
+        told = read_plan(given.scenario.read_text()) if given.scenario else _plan(given, given.seed)
+        return replay(told, given.planted)
+    return many(given)
+
+
+def _plan(given: argparse.Namespace, seed: int) -> Plan:
+    return plan(seed, given.steps, given.hosts, given.servers)
+
+
+def replay(told: Plan, planted: str | None) -> int:
+    """Play it and print what happened."""
+    with ExitStack() as stack:
+        if planted:
+            stack.enter_context(BUGS[planted]())
+        deployment, violations = judged(told)
+    print(*deployment.trace, sep="\n")
+    print(*violations[:SHOWN_MAX], sep="\n")
+    print(f"{len(deployment.recorder.history)} events, {len(violations)} violations")
+    return bool(violations)
+
+
+def violations_of(told: Plan, planted: str | None = None) -> list[Violation]:
+    """Play a plan, with a bug planted perhaps."""
+    with ExitStack() as stack:
+        if planted:
+            stack.enter_context(BUGS[planted]())
+        return judged(told)[1]
+
+
+def _judge(given: argparse.Namespace, seed: int) -> tuple[int, list[Violation]]:
+    return seed, violations_of(_plan(given, seed), given.planted)
+
+
+def _results(given: argparse.Namespace) -> Iterator[tuple[int, list[Violation]]]:
+    seeds = range(given.start, given.start + given.seeds)
+    if given.jobs == 1:
+        yield from map(partial(_judge, given), seeds)
+        return
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), max_tasks_per_child=200) as pool:
+        yield from pool.map(partial(_judge, given), seeds, chunksize=4)
+
+
+def many(given: argparse.Namespace) -> int:
+    """Play many seeds, tell of those that break a promise."""
+    began, failing = time.monotonic(), []
+    for count, (seed, violations) in enumerate(_results(given), 1):
+        if violations:
+            failing.append(seed)
+            print(f"\rseed {seed} breaks {len(violations)} promises:", *violations[:SHOWN_MAX], sep="\n  ", flush=True)
+            if not given.no_shrink:
+                _tell_shortest(given, seed, violations[0].promise)
+            if given.planted:
+                print(f"the planted bug {given.planted} was found by seed {seed}, number {count}")
+                return 1
+        if sys.stderr.isatty() or count % 100 == 0:
+            rate = count / (time.monotonic() - began)
+            print(f"\r{count} of {given.seeds} seeds, {rate:.1f}/s, {len(failing)} failing", end="", file=sys.stderr)
+    took = time.monotonic() - began
+    print(f"\n{given.seeds} seeds in {took:.0f} s: {len(failing)} break a promise {failing or ''}")
+    return bool(failing)
+
+
+def _tell_shortest(given: argparse.Namespace, seed: int, promise: str) -> None:
+    def fails(tried: Plan) -> bool:
+        return any(violation.promise == promise for violation in violations_of(tried, given.planted))
+
+    short = shortest(_plan(given, seed), fails)
+    path = given.write / f"seed-{seed}-{promise}.txt"
+    path.write_text(str(short))
+    print(f"the shortest script that breaks {promise} has {len(short.actions)} actions; it is in {path}:")
+    print(short, flush=True)

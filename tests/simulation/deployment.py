@@ -1,0 +1,508 @@
+"""A deployment to which a plan happens, and the history of it.
+
+Servers over one store, hosts (every fifth keeps no session and is dialled), an old client, sixty services in ten
+categories that depend on each other in rings. Each machine has a clock of its own that can jump, and its own source
+of chance, so that what happens at one place does not depend on what was left out at another.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+from twisted.logger import LogLevel, globalLogPublisher
+
+from compass.model.catalogue import Catalogue, catalogue_of
+from compass.model.decide import decide
+from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome
+from compass.model.names import show_endpoint
+from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
+from compass.model.requests import Apply, Drain, IssueCredential, Put, Remove
+from compass.model.rows import Category, Dependency, Policy, Service
+from compass.model.storage import StoreUnavailable
+from compass.store.store import Store
+from tests.histories.checker import check
+from tests.histories.events import (
+    Calmed,
+    Died,
+    Disturbed,
+    History,
+    Lived,
+    Logged,
+    Looked,
+    Probed,
+    Settled,
+    Started,
+    Stopped,
+    Table,
+    Violation,
+)
+from tests.simulation.disk import Disk, Location, simulated_disks
+from tests.simulation.old import OldClient
+from tests.simulation.plan import CATEGORIES, Action, Plan, service_names
+from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
+from tests.simulation.world import ADMIN, EPOCH, SimulatedHost, SimulatedServer, World
+
+SETTLE_SECONDS = 150.0
+"""Longer than any back-off, pause or timer that a fault may have set going, so that what can heal has healed."""
+BUFFER_OCTETS = 2048
+"""Small, so that a reader who pauses for seconds is a slow one already."""
+SHORT_EVERY = 5
+"""Every so manieth host keeps no session."""
+STOP_SECONDS = 2.4
+"""What a daemon has to stop after SIGTERM, before it is killed."""
+SLOW_STORE_SECONDS = (0.05, 0.6)
+
+
+class Machine:
+    """The world as one process sees it: its own wall clock, chance, disk and store."""
+
+    def __init__(self, deployment: Deployment, name: str, run: int) -> None:
+        self._deployment, self._name = deployment, name
+        self.random = Random(f"{deployment.plan.seed} {name} {run}")
+        self.store = RecordedStore(deployment.store, name, deployment.recorder)
+        self.directory = self
+
+    def now(self) -> float:
+        """UNIX time, as this machine believes."""
+        deployment = self._deployment
+        return EPOCH + float(deployment.clock.seconds()) + deployment.offsets.get(self._name, 0.0)
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(self._deployment.disks.setdefault(name, Disk()), name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._deployment, name)
+
+
+class Deployment(World):
+    """The machines and what can happen to them. `run` plays a plan and gives its history."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan.seed, Path("unused"))
+        self.plan = plan
+        self.network.buffer_octets = BUFFER_OCTETS
+        self.network.seed = str(plan.seed)
+        self.store, self.tokens = fresh_store()
+        self.recorder = Recorder(lambda: float(self.clock.seconds()))
+        self.offsets: dict[str, float] = {}
+        self.disks: dict[str, Disk] = {}
+        self.runs: Counter[str] = Counter()
+        self.disturbances: Counter[str] = Counter()
+        self.away: set[str] = set()
+        """Hosts without a daemon."""
+        self.pids: dict[int, tuple[str, str, int]] = {}
+        """pid -> host, service, port of each process that ever was."""
+        self.registered: dict[int, Outcome] = {}
+        """What the living ones got as an answer."""
+        self.old: OldClient | None = None
+        self.critical: list[str] = []
+        names = service_names()
+        self.watched = {
+            f"h{number}": [names[number % len(names)], names[(number * 7 + 3) % len(names)]]
+            for number in range(plan.hosts)
+        }
+
+    # The run.
+
+    def run_plan(self) -> History:
+        """Everything starts, the plan happens, faults end, time passes, and all is looked at."""
+        globalLogPublisher.addObserver(self._observe)
+        try:
+            with simulated_disks():
+                for number in range(self.plan.servers):
+                    self.start_server(f"gns{number + 1}")
+                for name in self.watched:
+                    self.start_host(name)
+                self.run(1.0)
+                for action in self.plan.actions:
+                    self.happen(action)
+                    self.run(action.pause_seconds)
+                self.settle()
+                self.look_at_all()
+        finally:
+            globalLogPublisher.removeObserver(self._observe)
+        return self.recorder.history
+
+    def happen(self, action: Action) -> None:
+        """Do it, if it still makes sense."""
+        self.trace.append(f"{self.clock.seconds():.6f} {action}")
+        arguments = {key.replace("for", "seconds"): value for key, value in action.arguments.items()}
+        getattr(self, "do_" + action.name.replace("-", "_"))(**arguments)
+
+    def settle(self) -> None:
+        """Faults end, and time passes."""
+        self.network.heal()
+        self.network.calm()
+        for server in self.servers.values():
+            server.thread.failing = server.thread.failing_after = None
+        for disk in self.disks.values():
+            disk.failing = 0
+        self.dead.clear()
+        self.run(SETTLE_SECONDS)
+
+    def look_at_all(self) -> None:
+        """What everybody holds in the end."""
+        at, record = self.recorder.clock(), self.recorder
+        for change in self.store.changes_after(0, 1_000_000):
+            record(Logged(at, "store", change))
+        loaded = self.store.load()
+        tables = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
+        record(Table(at, "store", tables.revision, tuple(tables.all_rows())))
+        for name, server in sorted(self.servers.items()):
+            held = server.nameserver.catalogue
+            record(Table(at, name, held.revision, tuple(held.all_rows())))
+        for name, services in self.watched.items():
+            for service in services:
+                answers: list[Any] = []
+                self.hosts[name].daemon.dependencies(service).addCallback(answers.append)
+                match answers:
+                    case [Dependencies() as told]:
+                        record(Settled(at, name, service, "listed", told.categories))
+                    case [Refusal() as refusal]:
+                        record(Settled(at, name, service, refusal.code))
+                    case _:
+                        record(Settled(at, name, service, "no answer"))
+        for pid, outcome in self.registered.items():
+            name, service, port = self.pids[pid]
+            status = self.hosts[name].daemon.status()
+            known = {(one.service, one.port): one for one in status.registrations}
+            entry = known.get((service, port))
+            if entry is None or entry.state != "refused":
+                record(Lived(at, name, service, outcome.address, port, outcome.epoch, True))
+
+    # Machines.
+
+    def start_server(self, name: str) -> None:
+        """Or a new one of that name over the same store."""
+        if name in self.servers:
+            return
+        self.runs[name] += 1
+        machine: Any = Machine(self, name, self.runs[name])
+        self.servers[name] = server = SimulatedServer(machine, name, (0.0001, 0.003))
+        server.nameserver._parts = _with_store(server.nameserver._parts, machine)
+        server.thread._random = machine.random
+        self.recorder(Started(self.recorder.clock(), name))
+        server.start()
+
+    def start_host(self, name: str) -> None:
+        """On the disk that the one before it left."""
+        self.away.discard(name)
+        self.runs[name] += 1
+        number = int(name[1:])
+        count = self.plan.servers
+        servers = tuple(f"gns{(number + step) % count + 1}" for step in range(count))
+        options: dict[str, Any] = {"mode": "short"} if number % SHORT_EVERY == SHORT_EVERY - 1 else {}
+        machine: Any = Machine(self, name, self.runs[name])
+        host = SimulatedHost(machine, name, servers, **options)
+        self.hosts[name] = host
+        HostRecorder(self.recorder, name, host.daemon)
+        self.recorder(Started(self.recorder.clock(), name))
+        host.daemon.start()
+        for service in self.watched[name]:
+            host.daemon.dependencies(service)
+
+    def disturb(self, who: str, seconds: float, end: Callable[[], None], what: str) -> None:
+        """Something is wrong with a machine for so long."""
+        self.recorder(Disturbed(self.recorder.clock(), who, what))
+        self.disturbances[who] += 1
+
+        def over() -> None:
+            end()
+            self.disturbances[who] -= 1
+            if not self.disturbances[who]:
+                self.recorder(Calmed(self.recorder.clock(), who))
+
+        self.clock.callLater(seconds, over)
+
+    # What happens: one method for each action of the plan, with its arguments as text.
+
+    def do_register(self, pid: str, host: str, service: str, port: str) -> None:
+        number = int(pid)
+        machine = self.hosts[host]
+        taken = any((host, int(port)) == (self.pids[p][0], self.pids[p][2]) for p in machine.processes.living)
+        if taken:
+            return
+        machine.processes.start(number)
+        self.pids[number] = host, service, int(port)
+        self.dead.discard((_address(machine), int(port)))
+        if host in self.away:
+            return
+        asked = machine.daemon.register(LocalRegister(service, int(port), self.tokens[service], pid=number))
+
+        def answered(outcome: Outcome | Refusal) -> None:
+            self._trace("register", outcome)
+            if isinstance(outcome, Outcome) and number in machine.processes.living:
+                self.registered[number] = outcome
+                at = self.recorder.clock()
+                self.recorder(Lived(at, host, service, outcome.address, outcome.port, outcome.epoch))
+
+        asked.addCallback(answered)
+
+    def do_kill(self, pid: str) -> None:
+        number = int(pid)
+        if number in self.pids and number in self.hosts[self.pids[number][0]].processes.living:
+            self._died(number)
+            self.hosts[self.pids[number][0]].processes.kill(number)
+
+    def do_deregister(self, pid: str) -> None:
+        number = int(pid)
+        if number not in self.registered:
+            self.do_kill(pid)
+            return
+        name, service, port = self.pids[number]
+        host = self.hosts[name]
+        self._died(number)
+        if name not in self.away:
+            asked = host.daemon.deregister(LocalDeregister(service, port, self.tokens[service]))
+            asked.addCallback(partial(self._trace, "deregister"))
+        host.processes.kill(number)
+
+    def do_report(self, pid: str, by: str, state: str, dead: str) -> None:
+        number = int(pid)
+        if number not in self.pids or by in self.away:
+            return
+        name, service, port = self.pids[number]
+        address = _address(self.hosts[name])
+        if dead == "yes":
+            self.dead.add((address, port))
+        local = LocalReport(service, address, port, cast(Any, state), self.watched[by][0])
+        self.hosts[by].daemon.report(local).addCallback(partial(self._trace, "report"))
+
+    def do_revive(self) -> None:
+        self.dead.clear()
+
+    def do_look(self, host: str) -> None:
+        machine = self.hosts[host]
+        if host in self.away:
+            return
+        daemon = machine.daemon
+        catalogue: Catalogue = daemon._replica.catalogue
+        asker = self.watched[host][0]
+        for service in [name for name in sorted(catalogue.topics) if "." in name][:8]:
+            resolved = daemon.resolve(service)
+            answer = resolved.code if isinstance(resolved, Refusal) else resolved.source
+            known = daemon._replica.dependencies(asker)
+            told = known.code if isinstance(known, Refusal) else "listed"
+            at = self.recorder.clock()
+            held = daemon._replica.revision
+            self.recorder(Looked(at, host, service, answer, catalogue.topics[service], held, told, asker))
+
+    def do_restart_host(self, host: str, how: str, away: str) -> None:
+        machine = self.hosts[host]
+        if host in self.away:
+            return
+        self.away.add(host)
+        self.recorder(Stopped(self.recorder.clock(), host, how))
+        if how == "stop":
+            machine.stop()
+            self.clock.callLater(STOP_SECONDS, machine.crash)
+        else:
+            machine.crash()
+        if how == "power":
+            for pid in sorted(machine.processes.living):
+                self._died(pid)
+            machine.processes.living.clear()
+            self.disks[host].lose_power()
+        self.clock.callLater(float(away), self.start_host, host)
+
+    def do_restart_server(self, server: str, how: str, away: str) -> None:
+        if server not in self.servers:
+            return
+        self.recorder(Stopped(self.recorder.clock(), server, how))
+        running = self.servers[server]
+        running.stop() if how == "stop" else running.crash()
+        self.clock.callLater(float(away), self.start_server, server)
+
+    def do_cut(self, host: str, server: str) -> None:
+        self.network.cut(host, server)
+
+    def do_silence(self, host: str, server: str, way: str, seconds: str) -> None:
+        if way in ("both", "up"):
+            self.network.silence(host, server, both=False)
+        if way in ("both", "down"):
+            self.network.silence(server, host, both=False)
+        self.disturb(host, float(seconds), lambda: self.network.heal_between(host, server), f"{way} silent to {server}")
+
+    def do_partition(self, hosts: str, server: str, way: str, seconds: str) -> None:
+        for host in hosts.split(","):
+            self.do_silence(host, server, way, seconds)
+
+    def do_weather(self, host: str, server: str, kind: str, seconds: str) -> None:
+        self.network.weather[frozenset((host, server))] = kind
+        end = partial(self.network.weather.pop, frozenset((host, server)), "")
+        self.disturb(host, float(seconds), lambda: end() and None, f"{kind} line to {server}")
+
+    def do_pause(self, host: str, seconds: str) -> None:
+        ends = [end for end in self.network.ends if not end.closed and end.local[1] == host]
+        for end in ends:
+            end.pause_reading()
+
+        def resume() -> None:
+            for end in ends:
+                end.resume_reading()
+
+        self.disturb(host, float(seconds), resume, "does not read")
+
+    def do_slow_store(self, server: str, seconds: str) -> None:
+        if server in self.servers:
+            thread = self.servers[server].thread
+            before, thread._latency_seconds = thread._latency_seconds, SLOW_STORE_SECONDS
+
+            def end() -> None:
+                thread._latency_seconds = (0.0001, 0.003) if before == SLOW_STORE_SECONDS else before
+
+            self.disturb("store", float(seconds), end, "slow")
+
+    def do_lose_store(self, server: str, seconds: str) -> None:
+        if server in self.servers:
+            thread = self.servers[server].thread
+            thread.failing = StoreUnavailable("simulated: no space left on device")
+            self.disturb("store", float(seconds), lambda: setattr(thread, "failing", None), "full")
+
+    def do_lose_answer(self, server: str) -> None:
+        if server in self.servers:
+            thread = self.servers[server].thread
+            thread.failing_after = StoreUnavailable("simulated: the answer was lost")
+            self.disturb("store", 3.0, lambda: setattr(thread, "failing_after", None), "answer lost")
+
+    def do_fill_disk(self, host: str, seconds: str) -> None:
+        disk = self.disks[host]
+        disk.failing = errno.ENOSPC
+        self.disturb(host, float(seconds), lambda: setattr(disk, "failing", 0), "disk full")
+
+    def do_jump(self, machine: str, by: str) -> None:
+        self.offsets[machine] = self.offsets.get(machine, 0.0) + float(by)
+
+    def do_drain(self, pid: str, draining: str) -> None:
+        if int(pid) in self.pids:
+            name, service, port = self.pids[int(pid)]
+            self._administer(Drain(service, _address(self.hosts[name]), port, draining == "yes"))
+
+    def do_remove(self, pid: str) -> None:
+        if int(pid) in self.pids:
+            name, service, port = self.pids[int(pid)]
+            endpoint = show_endpoint(_address(self.hosts[name]), port)
+            self._administer(Remove("listener", f"{service} {endpoint}"))
+
+    def do_rotate(self, service: str, overlap: str) -> None:
+        self._administer(IssueCredential(service, float(overlap)))
+
+    def do_topology(self, what: str, name: str, on: str = "") -> None:
+        requests: dict[str, Any] = {
+            "service-add": Put(Service(name), True),
+            "service-remove": Remove("service", name),
+            "dependency-add": Put(Dependency(name, on), True),
+            "dependency-remove": Remove("dependency", f"{name} {on}"),
+            "backup": Put(Category(name, on, POLICY)),
+        }
+        self._administer(requests[what])
+
+    def do_old_client(self, server: str, say: str) -> None:
+        if self.old is None or self.old.lost:
+            since = self.old.held if self.old else 0
+            services = tuple(self.watched["h0"])
+            self.old = old = OldClient(self, self.recorder, services, since)
+            self.network.connect(server, old.identity, lambda: old).addErrback(lambda _: old.refused())
+        else:
+            self.old.say(say)
+
+    # Between.
+
+    def _administer(self, request: Any) -> None:
+        """What an administrator asks of any server that is there."""
+        ready = [server for _, server in sorted(self.servers.items()) if server.nameserver.ready()]
+        if not ready:
+            return
+
+        def answered(reply: Reply) -> None:
+            self._trace("administrator", reply.code if isinstance(reply, Refusal) else type(reply).__name__)
+            if isinstance(reply, CredentialIssued):
+                self.tokens[request.service] = reply.token
+
+        ready[0].nameserver.commits.submit(request, ADMIN).addCallback(answered)
+
+    def _died(self, pid: int) -> None:
+        name, service, port = self.pids[pid]
+        outcome = self.registered.pop(pid, None)
+        epoch = outcome.epoch if outcome else 0
+        address = _address(self.hosts[name])
+        self.dead.add((address, port))
+        self.recorder(Died(self.recorder.clock(), name, service, address, port, epoch))
+
+    def _trace(self, what: str, told: object) -> None:
+        self.trace.append(f"{self.clock.seconds():.6f} {what} {told}")
+
+    def probed(self, server: str, address: str, port: int, problem: str) -> None:
+        """A server's probe was answered."""
+        self.recorder(Probed(self.recorder.clock(), server, address, port, problem))
+
+    def _observe(self, event: dict[str, Any]) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            self.critical.append(str(event.get("log_format")) + " " + str(event.get("log_failure", "")))
+
+
+POLICY = Policy(recovery_seconds=1.0)
+
+
+def _with_store(parts: Any, machine: Machine) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(parts, storage=cast(Any, machine.store))
+
+
+def _address(host: SimulatedHost) -> str:
+    return f"10.0.0.{1 + int(host.name[1:])}"
+
+
+@cache
+def _template() -> tuple[sqlite3.Connection, Store, dict[str, str]]:
+    """A store with the topology in it, made once; each run gets its content anew."""
+    store = Store.open("sqlite://")
+    names = service_names()
+    rows: list[Any] = [
+        Category(f"c{one}", f"s{(one + 5) % CATEGORIES}.c{(one + 5) % CATEGORIES}" if one % 2 else "", POLICY)
+        for one in range(CATEGORIES)
+    ]
+    rows += map(Service, names)
+    rows += [Dependency(f"c{one}", f"c{(one + step) % CATEGORIES}") for one in range(CATEGORIES) for step in (1, 3)]
+    requests = [Apply(tuple(rows)), *map(IssueCredential, names)]
+    catalogue, tokens, changes = catalogue_of([], {}, 0), {}, []
+    for number, request in enumerate(requests):
+        decision = decide(catalogue, request, ADMIN, EPOCH, f"token-{number}")
+        assert not isinstance(decision.reply, Refusal), decision.reply
+        changes += decision.changes
+        catalogue = decision.catalogue
+        if isinstance(request, IssueCredential) and isinstance(decision.reply, CredentialIssued):
+            tokens[request.service] = decision.reply.token
+    store.commit(0, changes, [], [])
+    kept = sqlite3.connect(":memory:", check_same_thread=False)
+    _connection(store).backup(kept)
+    return kept, store, tokens
+
+
+def fresh_store() -> tuple[Store, dict[str, str]]:
+    """The one store of this process, as it was in the beginning."""
+    kept, store, tokens = _template()
+    kept.backup(_connection(store))
+    return store, dict(tokens)
+
+
+def _connection(store: Store) -> sqlite3.Connection:
+    raw: Any = store._engine.raw_connection()
+    return cast(sqlite3.Connection, raw.driver_connection)
+
+
+def judged(plan: Plan) -> tuple[Deployment, list[Violation]]:
+    """Play a plan and check its history."""
+    deployment = Deployment(plan)
+    history = deployment.run_plan()
+    violations = check(history)
+    errors = [Violation("log", "log", 0.0, 0, text) for text in deployment.critical]
+    return deployment, errors + violations

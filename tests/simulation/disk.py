@@ -1,0 +1,170 @@
+"""A host's disk in memory that forgets what was not fsynced when the power is lost, and fails when told to.
+
+A `Location` stands in for a `Path`: the daemon's own code writes, syncs and renames, and what it forgets to sync is
+gone. The model is as harsh as POSIX allows: neither the content of a file nor the name of one outlives the power
+unless the file, or its directory, was synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from compass.host import files
+
+DESCRIPTORS_FROM = 1_000_000
+"""Larger than any real descriptor, so that the two are never mixed up."""
+
+
+class _File:
+    def __init__(self) -> None:
+        self.data = b""
+        self.durable = b""
+
+
+class Disk:
+    """One directory of files. `failing`: every write is answered with this error number."""
+
+    def __init__(self) -> None:
+        self.failing = 0
+        self._names: dict[str, _File] = {}
+        self._durable_names: dict[str, _File] = {}
+
+    def lose_power(self) -> None:
+        """Only what was synced is left."""
+        self._names = dict(self._durable_names)
+        for file in self._names.values():
+            file.data = file.durable
+
+    def check(self) -> None:
+        """Raises the OSError that is due."""
+        if self.failing:
+            raise OSError(self.failing, os.strerror(self.failing))
+
+    def file(self, name: str, *, create: bool = False) -> _File:
+        """The file of that name."""
+        if name not in self._names:
+            if not create:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+            self._names[name] = _File()
+        return self._names[name]
+
+    def has(self, name: str) -> bool:
+        """Whether there is one."""
+        return name in self._names
+
+    def rename(self, name: str, other: str) -> None:
+        """As rename(2): atomic, and durable only once the directory is synced."""
+        self.check()
+        self._names[other] = self._names.pop(name)
+
+    def sync_names(self) -> None:
+        """fsync of the directory."""
+        self._durable_names = dict(self._names)
+
+
+class Location:
+    """The part of `pathlib.Path` that the daemon uses, on a `Disk`; with name "" the directory itself."""
+
+    def __init__(self, disk: Disk, host: str, name: str = "") -> None:
+        self.disk = disk
+        self.host = host
+        self.name = name
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(self.disk, self.host, name)
+
+    def __str__(self) -> str:
+        return f"{self.host}:/{self.name}"
+
+    @property
+    def parent(self) -> Location:
+        return Location(self.disk, self.host)
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition(".")[0] or self.name
+
+    def with_name(self, name: str) -> Location:
+        return Location(self.disk, self.host, name)
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        pass
+
+    def exists(self) -> bool:
+        return self.disk.has(self.name)
+
+    def read_bytes(self) -> bytes:
+        return self.disk.file(self.name).data
+
+    def replace(self, target: Location) -> Location:
+        self.disk.rename(self.name, target.name)
+        return target
+
+
+class _Os:
+    """`os` as `compass.host.files` sees it: the real one, but for descriptors of simulated files."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[Location, _File | None]] = {}
+        self._last = DESCRIPTORS_FROM
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
+        if not isinstance(path, Location):
+            return os.open(path, flags, mode)
+        file = None
+        if path.name:
+            if flags & os.O_CREAT:
+                path.disk.check()
+            file = path.disk.file(path.name, create=bool(flags & os.O_CREAT))
+            if flags & os.O_TRUNC:
+                file.data = b""
+        self._last += 1
+        self._open[self._last] = path, file
+        return self._last
+
+    def fchmod(self, descriptor: int, mode: int) -> None:
+        if descriptor not in self._open:
+            os.fchmod(descriptor, mode)
+
+    def write(self, descriptor: int, data: Any) -> int:
+        if descriptor not in self._open:
+            return os.write(descriptor, data)
+        path, file = self._open[descriptor]
+        path.disk.check()
+        assert file is not None
+        file.data += bytes(data)
+        return len(data)
+
+    def fsync(self, descriptor: int) -> None:
+        if descriptor not in self._open:
+            os.fsync(descriptor)
+            return
+        path, file = self._open[descriptor]
+        path.disk.check()
+        if file is None:
+            path.disk.sync_names()
+        else:
+            file.durable = file.data
+
+    def close(self, descriptor: int) -> None:
+        if self._open.pop(descriptor, None) is None:
+            os.close(descriptor)
+
+
+@contextmanager
+def simulated_disks() -> Iterator[None]:
+    """As long as this lasts, `compass.host.files` takes `Location` as well as `Path`."""
+    module: Any = files
+    before = module.os
+    module.os = _Os()
+    try:
+        yield
+    finally:
+        module.os = before

@@ -1,0 +1,82 @@
+"""A host of the first days: it sends the fields of the first form only, and says things that nobody knows (P13)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from compass.model.catalogue import topic_of
+from compass.model.replies import Refusal, Watching
+from compass.model.requests import Watch
+from compass.wire.connection import Ended as SessionEnded
+from compass.wire.connection import Event, Opened, Pushed, Replied
+from compass.wire.frames import frame
+from compass.wire.messages import Bookmark, Notice
+from tests.histories.events import Answered, Ended, Received, Watched
+from tests.histories.events import Opened as SessionOpened
+from tests.simulation.recording import Recorder
+from tests.simulation.world import Client
+
+NAME = "old"
+
+
+class OldClient(Client):
+    """One session of it; `held` is where the next one resumes."""
+
+    def __init__(self, world: Any, recorder: Recorder, services: tuple[str, ...], since: int) -> None:
+        super().__init__(world, ("host", NAME))
+        self.recorder = recorder
+        self.services = services
+        self.held = since
+        self.session = 0
+        self.store = ""
+        self.asked: set[int] = set()
+
+    def refused(self) -> None:
+        """Nobody took the connection."""
+        self.lost = True
+
+    def say(self, what: str) -> None:
+        """Something that no server knows; `push`: without a number, `request`: with one."""
+        connection = self.connection
+        if connection.state != "open" or what == "nothing":
+            return
+        number = 0
+        if what == "request":
+            connection._last_number += 1
+            number = connection._last_number
+            connection._waiting[number] = self.world.clock.seconds()
+            self.asked.add(number)
+        body = msgspec.msgpack.encode({"type": f"what-will-be-{what}", "whatever": [1, {"deep": None}]})
+        self.transport.write(frame(body, number))
+
+    def connectionLost(self, reason: Any) -> None:
+        super().connectionLost(reason)
+        if self.session:
+            self.recorder(Ended(self.recorder.clock(), NAME, self.session))
+
+    def _met(self, event: Event) -> None:
+        at = self.recorder.clock()
+        match event:
+            case Opened(peer):
+                self.session = self.recorder.session()
+                self.recorder(SessionOpened(at, NAME, self.session, getattr(peer, "server", "")))
+                self.store = getattr(peer, "store", "")
+                self.send(Watch(self.services, self.store if self.held else "", self.held))
+            case Replied(_, Watching() as told):
+                start = self.held if told.snapshot is None else told.snapshot.revision
+                self.held = start
+                self.recorder(Watched(at, NAME, self.session, self.services, start, told.snapshot is not None))
+            case Replied(number, Refusal() as refusal) if number in self.asked:
+                self.recorder(Answered(at, NAME, "what-will-be-request", refusal.code))
+            case Pushed(Notice(change=change)):
+                topic = topic_of(change.row)
+                self.recorder(Received(at, NAME, self.session, change.revision, topic, change.previous))
+                self.held = change.revision
+            case Pushed(Bookmark(revision=revision)):
+                self.recorder(Received(at, NAME, self.session, revision))
+                self.held = revision
+            case SessionEnded():
+                self.lost = True
+        super()._met(event)

@@ -1,0 +1,99 @@
+"""Three bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
+
+They exist here only; `compass` has no switch for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import msgspec
+
+from compass.model.rows import Listener
+from compass.server.commits import Commits
+from compass.server.nameserver import NameServer
+from compass.server.push import Push
+from compass.server.sessions import Session
+
+STARTING_SECONDS = 1.0
+"""How long a server with the third bug has not loaded its listeners yet."""
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, other: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, other)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def reply_before_commit() -> Iterator[None]:
+    """The answers of a batch go out as soon as it is decided, and the transaction follows."""
+    write = Commits._write
+
+    async def write_later(self: Any, batch: Any, notes: Any) -> Any:
+        for (_, _, answered), decision in zip(batch, self._decide(batch), strict=True):
+            if not answered.called:
+                answered.callback(decision.reply)
+        return await write(self, batch, notes)
+
+    async def settle(self: Any, batch: Any, notes: Any) -> None:
+        try:
+            await self._write(batch, notes)
+        except Exception:
+            self._unavailable("planted")
+
+    with _replaced(Commits, "_write", write_later), _replaced(Commits, "_settle", settle):
+        yield
+
+
+@contextmanager
+def notice_dropped_for_slow_session() -> Iterator[None]:
+    """What does not fit into the buffers of a slow reader is left out."""
+    deliver = Session.deliver
+
+    def drop(self: Any, encoded: bytes, revision: int) -> None:
+        if not self._paused:
+            deliver(self, encoded, revision)
+
+    with _replaced(Session, "deliver", drop):
+        yield
+
+
+@contextmanager
+def empty_list_during_start() -> Iterator[None]:
+    """A server answers watches before it has loaded the listeners and the newest notices."""
+    watch = NameServer._watch
+
+    async def watch_early(self: Any, session: Any, request: Any) -> Any:
+        reply = await watch(self, session, request)
+        told = getattr(reply, "snapshot", None)
+        if told is None or self._parts.clock.seconds() - self._loaded_at > STARTING_SECONDS:
+            return reply
+        rows = [row for row in told.rows if not isinstance(row, Listener)]
+        return msgspec.structs.replace(reply, snapshot=msgspec.structs.replace(told, rows=rows))
+
+    start = NameServer.start
+
+    async def start_early(self: Any) -> None:
+        await start(self)
+        self._loaded_at = self._parts.clock.seconds()
+
+    with (
+        _replaced(NameServer, "start", start_early),
+        _replaced(NameServer, "_watch", watch_early),
+        _replaced(Push, "recall", lambda *args: None),
+    ):
+        yield
+
+
+BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "reply-before-commit": reply_before_commit,
+    "notice-dropped-for-slow-session": notice_dropped_for_slow_session,
+    "empty-list-during-start": empty_list_during_start,
+}
