@@ -36,18 +36,16 @@ bench: $(READY)  ## run the benchmarks
 	@if [ -d bench ]; then exec $(BIN)/python -m bench $(ARGS); fi; \
 	echo "There are no benchmarks in this version: the directory bench/ is missing." >&2; exit 1
 
-<<<<<<< HEAD
 fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (ARGS="--frames 1000 --seed 7")
 	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000)
 
 fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
 	@mkdir -p build/fuzz
 	@cd build/fuzz && PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python -m tests.fuzz.coverage_guided $(or $(TARGET),frames) $(or $(SECONDS),60)
-=======
+
 faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
->>>>>>> main
 
 clean:  ## remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

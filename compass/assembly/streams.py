@@ -41,12 +41,20 @@ class _TunedTls(TLSMemoryBIOProtocol):
         super().makeConnection(transport)
 
 
+class _TunedTlsFactory(TLSMemoryBIOFactory):
+    """One that hands on a refusal: Twisted's makes a connection of it that fails at every step, in the log at that."""
+
+    protocol = _TunedTls
+    noisy = False
+
+    def buildProtocol(self, addr: Any) -> Any:
+        inner = self.wrappedFactory.buildProtocol(addr)
+        return None if inner is None else self.protocol(self, inner)
+
+
 def secured(context: Any, factory: Any, *, client: bool) -> Any:
     """`factory` behind TLS. `context`: what `tls.accepting` or `tls.dialling` gave.
 
     Both are Twisted's factories; its interfaces say nothing to the type checker.
     """
-    wrapped = TLSMemoryBIOFactory(context, client, factory)
-    wrapped.protocol = _TunedTls
-    wrapped.noisy = False
-    return wrapped
+    return _TunedTlsFactory(context, client, factory)

@@ -46,8 +46,13 @@ class Quota:
         return within
 
     def wait(self, peer: str) -> float:
-        """0.0 while the peer has some of its quota left; else the seconds until it has it again."""
-        if self._counts[self._counted(peer)] < self._limit:
+        """0.0 while the peer has some of its quota left; else the seconds until it has it again.
+
+        Who has done nothing yet has all of it left, also when there are so many others that they share one count:
+        whoever has many addresses must not get everybody else refused.
+        """
+        self._counted(peer)
+        if self._counts.get(peer, 0) < self._limit:
             return 0.0
         return self._ends - self._clock.seconds()
 

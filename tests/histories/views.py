@@ -124,7 +124,9 @@ def _dead(history: History, within: float) -> Iterator[Violation]:
     if not any(isinstance(event, Received) for event in history):
         return
     connected, disturbed = _Spans(), _Spans()
-    seen: dict[tuple[str, str], list[View]] = {}
+    seen: dict[str, dict[str, list[View]]] = {}
+    """By service and host, in the order of time."""
+    hosts: set[str] = set()
     dead: list[Died] = []
     for event in history:
         match event:
@@ -141,28 +143,27 @@ def _dead(history: History, within: float) -> Iterator[Violation]:
                 disturbed.end(event.who, event.at + CALM_AFTER_SECONDS)
             case Started():
                 disturbed.end(event.who, event.at + CALM_AFTER_SECONDS)
-                for service, _ in [key for key in seen if key[1] == event.who]:
-                    seen[service, event.who].append(View(event.at, event.who, service, 0, (), held=False))
+                for service in [service for service, views in seen.items() if event.who in views]:
+                    seen[service][event.who].append(View(event.at, event.who, service, 0, (), held=False))
             case View():
-                seen.setdefault((event.service, event.who), []).append(event)
+                seen.setdefault(event.service, {}).setdefault(event.who, []).append(event)
+                hosts.add(event.who)
             case Died():
                 dead.append(event)
-    common = {event.who for event in history if isinstance(event, Disturbed | Stopped)} - {who for _, who in seen}
+    common = {event.who for event in history if isinstance(event, Disturbed | Stopped)} - hosts
     for died in dead:
         begin, end = died.at, died.at + within
         if not connected.covers(died.who, begin, end) or disturbed.touches(died.who, begin, end):
             continue
         if any(disturbed.touches(who, begin, end) for who in common):
             continue
-        for (service, who), views in seen.items():
-            if service != died.service or not connected.covers(who, begin, end):
+        for who, views in seen.get(died.service, {}).items():
+            if not connected.covers(who, begin, end) or disturbed.touches(who, begin, end):
                 continue
-            if disturbed.touches(who, begin, end):
-                continue
-            place = bisect_right([view.at for view in views], end) - 1
+            place = bisect_right(views, end, key=lambda view: view.at) - 1
             if place >= 0 and any(
                 (one.address, one.port) == (died.address, died.port) and died.epoch and one.epoch == died.epoch
                 for one in views[place].listeners
             ):
-                what = f"{service} at {died.address}:{died.port} died at {died.at:.3f} s and is still there"
+                what = f"{died.service} at {died.address}:{died.port} died at {died.at:.3f} s and is still there"
                 yield Violation("P9", who, end, views[place].revision, what)

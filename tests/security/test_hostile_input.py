@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from compass.assembly.main import _logged
@@ -21,6 +22,7 @@ from compass.model.local import LocalRegister
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Put, Report, Status
 from compass.model.rows import Category, Policy
+from compass.server import quotas
 from compass.wire import limits
 from compass.wire.messages import Unreadable, decode_from_client
 from tests.fuzz.http import critical
@@ -223,3 +225,16 @@ def test_a_report_with_control_characters_is_refused(world: World) -> None:
     world.server()
     refusal = world.admin().ask(Report("store.disk", "10.0.0.1", 80, detail="\x1b[2J"))
     assert isinstance(refusal, Refusal) and refusal.code == "bad-value"
+
+
+def test_many_strangers_do_not_get_the_innocent_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the peers that are counted one by one the guilty share a count; who has done nothing has all its quota."""
+    monkeypatch.setattr(quotas, "PEERS_COUNTED_MAX", 3)
+    quota = quotas.Quota(Clock(), 2)
+    for number in range(20):
+        quota.count(f"stranger {number}")
+    assert not quota.count("one more stranger")
+    assert quota.wait("innocent") == 0.0
+    for _ in range(2):
+        quota.count("stranger 0")
+    assert quota.wait("stranger 0") > 0

@@ -14,10 +14,11 @@ from random import Random
 from compass.client.link import IdentityFiles
 from compass.model.replies import ServerStatus
 from compass.model.requests import Status
+from compass.server.quotas import FAILURES_PER_MINUTE_MAX
 from compass.wire.frames import frame
 from compass.wire.messages import Hello, encode
 from tests.e2e.conftest import Deploy
-from tests.e2e.deployment import Deployment, Host
+from tests.e2e.deployment import Deployment, Host, new_address
 from tests.e2e.processes import Program
 from tests.fuzz.frames import Sender
 from tests.fuzz.requests import Maker
@@ -103,15 +104,21 @@ def test_real_servers_under_fuzzed_frames(deploy: Deploy) -> None:
         assert "Unhandled" not in program.log.read_text(errors="replace")
 
 
+def from_elsewhere(deployment: Deployment) -> socket.socket:
+    """A connection to the server from an address that nobody else uses: what comes of it is not held against others."""
+    return socket.create_connection((deployment.address, deployment.port), 5, source_address=(new_address(), 0))
+
+
 def strangers(deployment: Deployment) -> None:
     """Whoever has no certificate of this installation learns nothing."""
     random = Random(3)
     for _ in range(30):
-        with socket.create_connection((deployment.address, deployment.port), 5) as client:
-            client.sendall(random.choice((b"", b"\x16\x03\x01", b"GET / HTTP/1.0\r\n\r\n")) + random.randbytes(200))
+        with from_elsewhere(deployment) as client:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(random.choice((b"", b"\x16\x03\x01", b"GET / HTTP/1.0\r\n\r\n")) + random.randbytes(200))
             said = read_what_comes(client, 0.02)
             assert b"gns1" not in said and len(said) < 100
-    with socket.create_connection((deployment.address, deployment.port), 5) as client:
+    with from_elsewhere(deployment) as client:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -126,10 +133,29 @@ def dialled(deployment: Deployment, identity: IdentityFiles) -> Iterator[ssl.SSL
     context = ssl.create_default_context(cafile=str(identity.authority))
     context.load_cert_chain(identity.certificate, identity.key)
     with (
-        socket.create_connection((deployment.address, deployment.port), 5) as client,
+        from_elsewhere(deployment) as client,
         context.wrap_socket(client, server_hostname=deployment.address) as session,
     ):
         yield session
+
+
+def test_connections_that_a_server_refuses_are_closed_and_no_failure(deploy: Deploy) -> None:
+    """Who came to nothing too often is not taken for a minute, without a word and without a traceback; others are."""
+    deployment = deploy()
+    deployment.start()
+    origin = new_address()
+    refused = 0
+    for _ in range(FAILURES_PER_MINUTE_MAX + 40):
+        with (
+            socket.create_connection((deployment.address, deployment.port), 5, source_address=(origin, 0)) as client,
+            contextlib.suppress(ConnectionError),
+        ):
+            client.sendall(b"no TLS")
+            refused += read_what_comes(client, 1.0) == b""
+    assert refused >= 20
+    assert deployment.ask(Status(), ServerStatus)
+    text = deployment.server.log.read_text(errors="replace")
+    assert "Unhandled" not in text and text.count("none is taken until it is over") == 1
 
 
 def update_listener(host: Host) -> None:
@@ -138,7 +164,8 @@ def update_listener(host: Host) -> None:
     port = int(config.partition('update = "')[2].partition('"')[0].rpartition(":")[2])
     for octets in (b"", b"\xff" * 100, b"\x16\x03\x01\x02\x00" + b"\x01" * 600):
         with socket.create_connection((host.address, port), 5) as client:
-            client.sendall(octets)
+            with contextlib.suppress(ConnectionError):
+                client.sendall(octets)
             assert len(read_what_comes(client, 0.05)) < 100
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+import msgspec
 from twisted.logger import LogLevel, globalLogPublisher
 
 from compass.model.catalogue import Catalogue, catalogue_of
@@ -24,7 +25,7 @@ from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Out
 from compass.model.names import show_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Apply, Drain, IssueCredential, Put, Remove
-from compass.model.rows import Category, Dependency, Policy, Service
+from compass.model.rows import Category, Dependency, Policy, Row, Service, key_of
 from compass.model.storage import StoreUnavailable
 from compass.store.store import Store
 from tests.histories.checker import check
@@ -49,7 +50,7 @@ from tests.simulation.plan import CATEGORIES, Action, Plan, service_names
 from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
 from tests.simulation.world import ADMIN, EPOCH, SimulatedHost, SimulatedServer, World
 
-SETTLE_SECONDS = 150.0
+SETTLE_SECONDS = 100.0
 """Longer than any back-off, pause or timer that a fault may have set going, so that what can heal has healed."""
 BUFFER_OCTETS = 2048
 """Small, so that a reader who pauses for seconds is a slow one already."""
@@ -154,10 +155,10 @@ class Deployment(World):
             record(Logged(at, "store", change))
         loaded = self.store.load()
         tables = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
-        record(Table(at, "store", tables.revision, tuple(tables.all_rows())))
+        record(Table(at, "store", tables.revision, _rows(tables)))
         for name, server in sorted(self.servers.items()):
             held = server.nameserver.catalogue
-            record(Table(at, name, held.revision, tuple(held.all_rows())))
+            record(Table(at, name, held.revision, _rows(held)))
         for name, services in self.watched.items():
             for service in services:
                 answers: list[Any] = []
@@ -452,9 +453,12 @@ POLICY = Policy(recovery_seconds=1.0)
 
 
 def _with_store(parts: Any, machine: Machine) -> Any:
-    import msgspec
-
     return msgspec.structs.replace(parts, storage=cast(Any, machine.store))
+
+
+def _rows(catalogue: Catalogue) -> tuple[Row, ...]:
+    """All rows, in an order that is the same in every run of Python."""
+    return tuple(sorted(catalogue.all_rows(), key=lambda row: (type(row).__name__, str(key_of(row)))))
 
 
 def _address(host: SimulatedHost) -> str:

@@ -16,6 +16,7 @@ from compass.server.commits import Commits
 from compass.server.nameserver import NameServer
 from compass.server.push import Push
 from compass.server.sessions import Session
+from compass.wire.messages import decode_from_server
 
 STARTING_SECONDS = 1.0
 """How long a server with the third bug has not loaded its listeners yet."""
@@ -71,7 +72,9 @@ def empty_list_during_start() -> Iterator[None]:
     watch = NameServer._watch
 
     async def watch_early(self: Any, session: Any, request: Any) -> Any:
-        reply = await watch(self, session, request)
+        reply: Any = await watch(self, session, request)
+        if isinstance(reply, bytes):
+            reply = decode_from_server(reply)
         told = getattr(reply, "snapshot", None)
         if told is None or self._parts.clock.seconds() - self._loaded_at > STARTING_SECONDS:
             return reply

@@ -10,7 +10,7 @@ from compass.model.interest import listed
 from compass.model.replies import Deregistered, Refusal, Registered, Reply, Reported, Watching
 from compass.model.requests import Deregister, Register, Report, Request, Watch
 from compass.model.rows import Change, Listener
-from compass.wire.messages import Bookmark, Notice, Welcome
+from compass.wire.messages import Bookmark, Notice, Pushed, Resync, Welcome
 from tests.histories.events import (
     Answered,
     Applied,
@@ -127,15 +127,18 @@ class HostRecorder:
     def _ended(self) -> None:
         self._recorder(Ended(self._recorder.clock(), self._who, self._session))
 
-    def _pushed(self, messages: Sequence[Notice | Bookmark]) -> None:
+    def _pushed(self, messages: Sequence[Pushed]) -> None:
         at = self._recorder.clock()
         for message in messages:
             if isinstance(message, Notice):
                 change = message.change
                 topic = topic_of(change.row)
                 self._recorder(Received(at, self._who, self._session, change.revision, topic, change.previous))
-            else:
+            elif isinstance(message, Bookmark):
                 self._recorder(Received(at, self._who, self._session, message.revision))
+            elif isinstance(message, Resync):
+                services = tuple(sorted(self._replica.services))
+                self._recorder(Watched(at, self._who, self._session, services, message.snapshot.revision, True))
 
     def _answered(self, reply: Reply, request: Request) -> Reply:
         if isinstance(request, Watch):

@@ -29,6 +29,7 @@ from compass.store.store import Store
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
 from tests.simulation.database import SimulatedThread
 from tests.simulation.network import Network
+from tests.simulation.timeline import Timeline
 
 EPOCH = 1_800_000_000.0
 """UNIX time at virtual second 0."""
@@ -42,7 +43,7 @@ class World:
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = Random(seed)
-        self.clock: Any = Clock()
+        self.clock: Any = Timeline()
         self.network = Network(self.clock, self.random)
         self.store = Store.open("sqlite://")
         self.directory = directory
@@ -79,20 +80,21 @@ class World:
 
     def probe(self, machine: str, clock: Any, policy: Policy, address: str, port: int) -> Deferred[str]:
         """What a probe from a machine comes to: at once, or when its time is over."""
-        seconds, problem = self.network.delay(), "connection refused" if (address, port) in self.dead else ""
+        answered: Deferred[str] = Deferred()
+        seconds, problem = self.network.delay(), ""
         if (machine, address) in self.apart:
             seconds = policy.probe_timeout_seconds
             problem = f"no answer within {seconds:g} s"
-        if machine in self.servers:
-            self.probed(machine, address, port, problem)
-        answered: Deferred[str] = Deferred()
+        elif (address, port) in self.dead:
+            problem = "connection refused"
+        self.probed(machine, address, port, problem)
         clock.callLater(seconds, answered.callback, problem)
         return answered
 
     def _step(self, until: float) -> None:
         """To the moment of the next timer, or to `until` when that is earlier."""
         now = self.clock.seconds()
-        due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=until)
+        due = self.clock.next_at(until)
         self.clock.advance(max(min(due, until) - now, TICK_SECONDS))
 
     def wait(self, deferred: Deferred[Any], seconds: float = 30.0) -> Any:
