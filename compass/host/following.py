@@ -178,8 +178,8 @@ class Following:
             return
         if taken == "behind":
             self.upstream.abandon(
-                f"the server is behind revision {self._replica.revision}, which this host holds already; what is held "
-                "stays in use until a server has caught up"
+                f"the server has not heard of all that this host holds at revision {self._replica.revision}; what is "
+                "held stays in use until a server has caught up"
             )
             return
         if taken == "replaced":

@@ -73,7 +73,7 @@ class Replica:
         foreign = reply.store != self.store or not reply.snapshot.revision
         if self.loaded and foreign and not reply.snapshot.rows and any(self.catalogue.all_rows()):
             return "held-back"
-        if self.loaded and reply.store == self.store and reply.snapshot.revision < self.revision:
+        if reply.store == self.store and self._is_newer(reply.snapshot):
             return "behind"
         self._replace(reply.store, services, reply.snapshot)
         return "replaced"
@@ -150,6 +150,10 @@ class Replica:
     def _backups(self, needed: Iterable[str]) -> set[str]:
         rows = (self.catalogue.categories.get(category) for category in needed)
         return {row.backup for row in rows if row is not None and row.backup}
+
+    def _is_newer(self, snapshot: Snapshot) -> bool:
+        """Whether this host holds something of the snapshot's topics that happened after it was made."""
+        return any(self.catalogue.topics.get(topic, 0) > snapshot.revision for topic in snapshot.topics)
 
     def _replace(self, store: str, services: Iterable[str], held: Snapshot) -> None:
         rows = [row for row in held.rows if not (isinstance(row, Listener) and row.state == "offline")]

@@ -74,6 +74,8 @@ PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
 REFUSED_SECONDS = 5.0
 """After which a peer with too many sessions may try again: it has to find out which of its programs has them."""
+CLOSE_SECONDS = 2.0
+"""From our goodbye to the end of the transport; then it is cut. A host that is lost is missed only from then on."""
 FRAME_MAX = {"host": limits.FRAME_MAX_FROM_HOST, "admin": limits.FRAME_MAX_FROM_ADMIN}
 
 
@@ -369,7 +371,7 @@ class Session(TwistedProtocol):
         self._stream().unregisterProducer()
         self._stream().loseConnection()
         # A peer that does not read would keep the transport open for ever.
-        self._timer = self._clock.callLater(limits.GREETING_SECONDS, self._abort, "it does not read")
+        self._timer = self._clock.callLater(CLOSE_SECONDS, self._abort, "it does not read")
 
     def _abort(self, reason: str) -> None:
         self.log.debug("connection of {asker} dropped: {reason}", asker=self.asker, reason=reason)

@@ -56,6 +56,9 @@ def test_a_hung_listener_is_suspect_then_down_and_up_again_when_it_answers(world
     assert down < 2
     operations = [e.operation for e in world.updates() if (e.subject, e.port) == (service.name, service.port)]
     assert operations == ["register", "report", "confirm", "recover"]
+    shown = world.opengnsadmin("listener", "show", service.name, f"{storage.address}:{service.port}")
+    for word in ("reported by web.example.net", "no answer within 0.3 s", "found the same", "recover, up"):
+        assert word in " ".join(shown.split()), shown
 
 
 def test_a_false_report_removes_nothing_healthy(world: Deployment) -> None:

@@ -71,7 +71,9 @@ def fuzz_http(seed: int, goal: int) -> Counter[str]:
 
 def _with_memory(seen: Counter[str], memory: Memory) -> Counter[str]:
     memory.look(seen)
-    return seen + Counter({"MiB after a tenth": memory.first or memory.last, "MiB at the end": memory.last})
+    return seen + Counter(
+        {"MiB of all after a tenth": memory.first or memory.last, "MiB of all at the end": memory.last}
+    )
 
 
 def play(share: Callable[[int, int], Counter[str]], goal: int, processes: int, seed: int) -> Counter[str]:

@@ -251,7 +251,7 @@ def test_books_of_registrations(wounds: list[tuple[int, int]], cut: int, tail: b
         assert book.next_epoch(1.0) > 0
 
 
-@settings(QUICK, max_examples=10)
+@settings(QUICK, max_examples=4)
 @given(wounds=WOUNDS.filter(bool))
 def test_daemons_that_find_a_damaged_book(wounds: list[tuple[int, int]]) -> None:
     """A daemon starts with whatever it finds, settles with a server, and takes registrations."""

@@ -15,19 +15,19 @@ SEED = 20
 
 def test_frames() -> None:
     """Whatever octets arrive in whatever pieces, both ends give events in bounded memory and say little to it."""
-    seen = frames.run(SEED, 60_000)
+    seen = frames.run(SEED, 40_000)
     assert min(seen[name] for name in ("Asked", "Replied", "Pushed", "Acknowledged", "Ended", "Refusal")) > 100, seen
 
 
 def test_http_requests(tmp_path: Path) -> None:
     """No request to the host's API fails inside, what is a request is answered, and every status was meant."""
-    seen = http.run(SEED, 5_000, tmp_path)
+    seen = http.run(SEED, 3_000, tmp_path)
     assert {"status 200", "status 202", "status 400", "status 404", "status 413"} <= seen.keys(), seen
 
 
 def test_questions_to_a_server(tmp_path: Path) -> None:
     """Requests of every type with hostile values: all answered, none a failure, and the store is what is believed."""
-    seen = asking.run(SEED, 4_000, tmp_path)
+    seen = asking.run(SEED, 3_000, tmp_path)
     for kind in ("Register Registered", "Put Done", "Apply invalid-topology", "Watch Watching", "Status ServerStatus"):
         assert seen[kind], kind
 

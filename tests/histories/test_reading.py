@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -56,7 +57,7 @@ def test_what_a_watching_program_prints_is_read_as_views() -> None:
     for change in changes:
         catalogue = catalogue.apply(change)
         data = dependencies_of(catalogue, USER) if change.revision <= len(BEGINNING) else change
-        kind = "snapshot" if change.revision <= len(BEGINNING) else "change"
+        kind: Literal["snapshot", "change"] = "snapshot" if change.revision <= len(BEGINNING) else "change"
         line = as_json(LocalEvent(kind, change.revision, data), indent=None).encode()
         views += reader.read(line, float(change.revision))
     assert [len(view.listeners) for view in views if view.service == SERVICE][-6:] == [1, 1, 1, 1, 0, 1]

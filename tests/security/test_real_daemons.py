@@ -23,8 +23,8 @@ from tests.e2e.processes import Program
 from tests.fuzz.frames import Sender
 from tests.fuzz.requests import Maker
 
-REQUESTS = 1_200
-FRAMES = 2_000
+REQUESTS = 500
+FRAMES = 1_200
 GROWTH_MAX = 32
 """MiB that a daemon may grow meanwhile, its first ones included."""
 

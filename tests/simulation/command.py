@@ -114,6 +114,7 @@ def _tell_shortest(given: argparse.Namespace, seed: int, promise: str) -> None:
 
     short = shortest(_plan(given, seed), fails)
     path = given.write / f"seed-{seed}-{promise}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(str(short))
     print(f"the shortest script that breaks {promise} has {len(short.actions)} actions; it is in {path}:")
     print(short, flush=True)

@@ -8,10 +8,9 @@ of chance, so that what happens at one place does not depend on what was left ou
 from __future__ import annotations
 
 import errno
-import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -20,14 +19,12 @@ import msgspec
 from twisted.logger import LogLevel, globalLogPublisher
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.decide import decide
 from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome
 from compass.model.names import show_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
-from compass.model.requests import Apply, Drain, IssueCredential, Put, Remove
-from compass.model.rows import Category, Dependency, Policy, Row, Service, key_of
+from compass.model.requests import Drain, IssueCredential, Put, Remove
+from compass.model.rows import Category, Dependency, Row, Service, key_of
 from compass.model.storage import StoreUnavailable
-from compass.store.store import Store
 from tests.histories.checker import check
 from tests.histories.events import (
     Calmed,
@@ -46,8 +43,9 @@ from tests.histories.events import (
 )
 from tests.simulation.disk import Disk, Location, simulated_disks
 from tests.simulation.old import OldClient
-from tests.simulation.plan import CATEGORIES, Action, Plan, service_names
+from tests.simulation.plan import Action, Plan, service_names
 from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
+from tests.simulation.topology import POLICY, fresh_store
 from tests.simulation.world import ADMIN, EPOCH, SimulatedHost, SimulatedServer, World
 
 SETTLE_SECONDS = 100.0
@@ -114,7 +112,7 @@ class Deployment(World):
 
     def run_plan(self) -> History:
         """Everything starts, the plan happens, faults end, time passes, and all is looked at."""
-        globalLogPublisher.addObserver(self._observe)
+        globalLogPublisher.addObserver(cast(Any, self._observe))
         try:
             with simulated_disks():
                 for number in range(self.plan.servers):
@@ -128,7 +126,7 @@ class Deployment(World):
                 self.settle()
                 self.look_at_all()
         finally:
-            globalLogPublisher.removeObserver(self._observe)
+            globalLogPublisher.removeObserver(cast(Any, self._observe))
         return self.recorder.history
 
     def happen(self, action: Action) -> None:
@@ -337,8 +335,11 @@ class Deployment(World):
 
     def do_weather(self, host: str, server: str, kind: str, seconds: str) -> None:
         self.network.weather[frozenset((host, server))] = kind
-        end = partial(self.network.weather.pop, frozenset((host, server)), "")
-        self.disturb(host, float(seconds), lambda: end() and None, f"{kind} line to {server}")
+
+        def end() -> None:
+            self.network.weather.pop(frozenset((host, server)), None)
+
+        self.disturb(host, float(seconds), end, f"{kind} line to {server}")
 
     def do_pause(self, host: str, seconds: str) -> None:
         ends = [end for end in self.network.ends if not end.closed and end.local[1] == host]
@@ -449,9 +450,6 @@ class Deployment(World):
             self.critical.append(str(event.get("log_format")) + " " + str(event.get("log_failure", "")))
 
 
-POLICY = Policy(recovery_seconds=1.0)
-
-
 def _with_store(parts: Any, machine: Machine) -> Any:
     return msgspec.structs.replace(parts, storage=cast(Any, machine.store))
 
@@ -463,44 +461,6 @@ def _rows(catalogue: Catalogue) -> tuple[Row, ...]:
 
 def _address(host: SimulatedHost) -> str:
     return f"10.0.0.{1 + int(host.name[1:])}"
-
-
-@cache
-def _template() -> tuple[sqlite3.Connection, Store, dict[str, str]]:
-    """A store with the topology in it, made once; each run gets its content anew."""
-    store = Store.open("sqlite://")
-    names = service_names()
-    rows: list[Any] = [
-        Category(f"c{one}", f"s{(one + 5) % CATEGORIES}.c{(one + 5) % CATEGORIES}" if one % 2 else "", POLICY)
-        for one in range(CATEGORIES)
-    ]
-    rows += map(Service, names)
-    rows += [Dependency(f"c{one}", f"c{(one + step) % CATEGORIES}") for one in range(CATEGORIES) for step in (1, 3)]
-    requests = [Apply(tuple(rows)), *map(IssueCredential, names)]
-    catalogue, tokens, changes = catalogue_of([], {}, 0), {}, []
-    for number, request in enumerate(requests):
-        decision = decide(catalogue, request, ADMIN, EPOCH, f"token-{number}")
-        assert not isinstance(decision.reply, Refusal), decision.reply
-        changes += decision.changes
-        catalogue = decision.catalogue
-        if isinstance(request, IssueCredential) and isinstance(decision.reply, CredentialIssued):
-            tokens[request.service] = decision.reply.token
-    store.commit(0, changes, [], [])
-    kept = sqlite3.connect(":memory:", check_same_thread=False)
-    _connection(store).backup(kept)
-    return kept, store, tokens
-
-
-def fresh_store() -> tuple[Store, dict[str, str]]:
-    """The one store of this process, as it was in the beginning."""
-    kept, store, tokens = _template()
-    kept.backup(_connection(store))
-    return store, dict(tokens)
-
-
-def _connection(store: Store) -> sqlite3.Connection:
-    raw: Any = store._engine.raw_connection()
-    return cast(sqlite3.Connection, raw.driver_connection)
 
 
 def judged(plan: Plan) -> tuple[Deployment, list[Violation]]:

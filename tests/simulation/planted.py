@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from compass.model.rows import Listener
+from compass.model.catalogue import Catalogue
+from compass.model.rows import Listener, Snapshot
+from compass.server import snapshots
 from compass.server.commits import Commits
 from compass.server.nameserver import NameServer
 from compass.server.push import Push
 from compass.server.sessions import Session
-from compass.wire.messages import decode_from_server
 
 STARTING_SECONDS = 1.0
 """How long a server with the third bug has not loaded its listeners yet."""
@@ -69,27 +70,28 @@ def notice_dropped_for_slow_session() -> Iterator[None]:
 @contextmanager
 def empty_list_during_start() -> Iterator[None]:
     """A server answers watches before it has loaded the listeners and the newest notices."""
-    watch = NameServer._watch
+    watch, module = NameServer._watch, cast(Any, snapshots)
+    complete = module.snapshot
+    starting: list[bool] = []
 
     async def watch_early(self: Any, session: Any, request: Any) -> Any:
-        reply: Any = await watch(self, session, request)
-        if isinstance(reply, bytes):
-            reply = decode_from_server(reply)
-        told = getattr(reply, "snapshot", None)
-        if told is None or self._parts.clock.seconds() - self._loaded_at > STARTING_SECONDS:
-            return reply
-        rows = [row for row in told.rows if not isinstance(row, Listener)]
-        return msgspec.structs.replace(reply, snapshot=msgspec.structs.replace(told, rows=rows))
+        started = getattr(self, "_planted_start", None) or self._parts.clock.seconds()
+        self._planted_start = started
+        if self._parts.clock.seconds() - started < STARTING_SECONDS:
+            starting.append(True)
+        try:
+            return await watch(self, session, request)
+        finally:
+            starting.clear()
 
-    start = NameServer.start
-
-    async def start_early(self: Any) -> None:
-        await start(self)
-        self._loaded_at = self._parts.clock.seconds()
+    def incomplete(catalogue: Catalogue, topics: Any) -> Snapshot:
+        told: Snapshot = complete(catalogue, topics)
+        rows = [row for row in told.rows if not (starting and isinstance(row, Listener))]
+        return msgspec.structs.replace(told, rows=rows)
 
     with (
-        _replaced(NameServer, "start", start_early),
         _replaced(NameServer, "_watch", watch_early),
+        _replaced(snapshots, "snapshot", incomplete),
         _replaced(Push, "recall", lambda *args: None),
     ):
         yield

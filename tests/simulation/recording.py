@@ -85,6 +85,7 @@ class HostRecorder:
         self._replica: Any = daemon._replica
         self._seen: dict[str, View] = {}
         self._session = 0
+        self._services: tuple[str, ...] = ()
         self._around(daemon._following, "session_opened", self._opened, before=True)
         self._around(daemon._following, "session_pushed", self._pushed, before=True)
         self._around(daemon._following, "session_ended", self._ended, before=True)
@@ -137,8 +138,8 @@ class HostRecorder:
             elif isinstance(message, Bookmark):
                 self._recorder(Received(at, self._who, self._session, message.revision))
             elif isinstance(message, Resync):
-                services = tuple(sorted(self._replica.services))
-                self._recorder(Watched(at, self._who, self._session, services, message.snapshot.revision, True))
+                start = message.snapshot.revision
+                self._recorder(Watched(at, self._who, self._session, self._services, start, True))
 
     def _answered(self, reply: Reply, request: Request) -> Reply:
         if isinstance(request, Watch):
@@ -146,6 +147,7 @@ class HostRecorder:
                 start = request.since if reply.snapshot is None else reply.snapshot.revision
                 snapshot = reply.snapshot is not None
                 at = self._recorder.clock()
+                self._services = request.services
                 self._recorder(Watched(at, self._who, self._session, request.services, start, snapshot))
         else:
             self._recorder.answered(self._who, request, reply)

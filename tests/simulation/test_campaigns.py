@@ -112,7 +112,10 @@ def test_the_shortest_script_is_what_cannot_be_left_out() -> None:
         return "h17" in hosts and "h71" in hosts
 
     short = shortest(Plan(1, 20, 1, actions), fails)
-    assert [(action.arguments["host"], action.pause_seconds) for action in short.actions] == [("h17", 0.0), ("h71", 0.0)]
+    assert [(action.arguments["host"], action.pause_seconds) for action in short.actions] == [
+        ("h17", 0.0),
+        ("h71", 0.0),
+    ]
 
 
 def test_a_failing_seed_is_told_with_the_shortest_script(

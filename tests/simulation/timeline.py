@@ -24,7 +24,7 @@ class Timeline(Clock):
         self._push(call)
         return call
 
-    def getDelayedCalls(self) -> Any:
+    def getDelayedCalls(self) -> Any:  # noqa: N802
         """See IReactorTime."""
         return [call for _, _, call in self._heap if call.active()]
 

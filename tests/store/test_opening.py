@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
+from compass.model.rows import Listener
 from compass.model.storage import StoreUnavailable
 from compass.store import schema
 from compass.store.connect import parse_url
@@ -100,6 +101,30 @@ def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Pa
         copy.close()
     else:
         assert upgraded.backup is None
+
+
+def test_what_drained_before_the_column_was_there_drains_after_it(tmp_path: Path) -> None:
+    """P13: the first schema knew draining as a state only."""
+    first = tmp_path / "first"
+    shutil.copytree(MIGRATIONS, first, ignore=shutil.ignore_patterns("__pycache__", "0002*"))
+    url = f"sqlite:///{tmp_path}/opengnss.db"
+    Store.open(url, migrations=first).close()
+    engine = create_engine(parse_url(url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO category VALUES ('c', NULL, '{}', 1)")
+        connection.exec_driver_sql("INSERT INTO service VALUES ('s.c', 'c', 1)")
+        for port, state in ((1, "up"), (2, "draining"), (3, "down")):
+            values = ("s.c", "10.0.0.1", port, state, 1.0, 1, "h", 1, "{}", "")
+            connection.exec_driver_sql(f"INSERT INTO listener VALUES ({', '.join('?' * 10)})", values)
+    engine.dispose()
+    store = Store.open(url)
+    rows = [row for row in store.load().rows if isinstance(row, Listener)]
+    assert sorted((row.port, row.state, row.draining) for row in rows) == [
+        (1, "up", False),
+        (2, "draining", True),
+        (3, "down", False),
+    ]
+    store.close()
 
 
 def test_a_store_of_a_newer_program_is_refused_by_name_and_number(url: str, tmp_path: Path) -> None:
