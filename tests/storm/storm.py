@@ -183,7 +183,7 @@ def slow_reader(
     *,
     per_second: int = 1_250,
     warm: int = 21_000,
-    rounds: int = 4,
+    rounds: int = 6,
     others: int = 8,
 ) -> Iterator[dict[str, Any]]:
     """Rounds in which all hosts read the changes and, every second one, in which one of them does not."""
