@@ -93,7 +93,8 @@ def _row_before(before: Catalogue, change: Change) -> Listener | None:
 
 def _same(one: Listener | None, other: Listener) -> bool:
     return one is not None and all(
-        getattr(one, field) == getattr(other, field) for field in ("state", "epoch", "host", "weight", "metadata")
+        getattr(one, field) == getattr(other, field)
+        for field in ("state", "epoch", "host", "weight", "metadata", "draining")
     )
 
 
