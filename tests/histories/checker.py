@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from compass.model.catalogue import Catalogue, topic_of
 from compass.model.rows import Alert, Change, Listener, key_of
 from tests.histories import streams, views
@@ -92,10 +94,8 @@ def _row_before(before: Catalogue, change: Change) -> Listener | None:
 
 
 def _same(one: Listener | None, other: Listener) -> bool:
-    return one is not None and all(
-        getattr(one, field) == getattr(other, field)
-        for field in ("state", "epoch", "host", "weight", "metadata", "draining")
-    )
+    """Whether they differ in nothing but when and why."""
+    return one is not None and msgspec.structs.replace(one, changed_at=other.changed_at, cause=other.cause) == other
 
 
 STATES = {"registered": None, "deregistered": "offline", "reported": None, "drained": None}

@@ -17,7 +17,7 @@ from tests.simulation.shrink import shortest
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = Path(__file__).parent / "scenarios"
-BATCHES, BATCH = 10, 20
+BATCHES, BATCH = 8, 15
 """Some hundred small campaigns; `make simulate` plays thousands of large ones."""
 SMALL_STEPS, SMALL_HOSTS, SERVERS = 40, 8, 2
 FOUND_WITHIN = 500
