@@ -20,7 +20,7 @@ from compass.client.link import IdentityFiles, Link, Server
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
 AUTHORITY = create_authority("authority", NOW - timedelta(days=40))
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 40.0
 
 
 def free_port() -> int:

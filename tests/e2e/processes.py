@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 40.0
 """For what takes a fraction of a second on an idle machine; not what is measured."""
 LOOK_SECONDS = 0.005
 LOG_SHOWN_MAX = 6_000
