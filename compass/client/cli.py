@@ -1,26 +1,36 @@
-"""`opengnsc`: what services and scripts on a host ask their daemon, as commands.
-
-Answers go to the standard output, remarks and errors to the standard error stream. With --json both are JSON.
-"""
+"""`opengnsc`: what services and scripts on a host ask their daemon, as commands."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
-from compass.client.api import ApiProblem, HostApi, PlaceProblem, place_of
+from compass.client.api import ApiProblem
 from compass.client.course import retry_seconds
-from compass.client.credential import CredentialProblem, read_credential
+from compass.client.desk import (
+    ENDPOINT,
+    JSON_OPTION,
+    NAME,
+    PORT,
+    PROGRAM,
+    SERVICE,
+    Desk,
+    addressed,
+    api_option,
+    credential_of,
+    describing,
+    example_lines,
+    metadata_of,
+    proving,
+)
 from compass.client.exits import Exit, exit_of, exit_table
 from compass.client.show import (
-    LINE_MAX,
     as_json,
     line_of_event,
     lines_of_outcome,
@@ -29,205 +39,12 @@ from compass.client.show import (
     tree_of,
 )
 from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome
-from compass.model.names import NameProblem, parse_address, parse_endpoint, parse_label, parse_service_id, show_endpoint
-from compass.model.text import storable
+from compass.model.names import show_endpoint
 
-PROGRAM = "opengnsc"
 READY_SECONDS = 30.0
 """For a command to begin listening: what a service that fills a cache first may take."""
 SECRET_VARIABLES = ("OPENGNS_CREDENTIAL", "OPENGNS_CREDENTIAL_FILE")
 """Not handed on to a command: it is registered for, and needs no credential itself."""
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Failed(click.ClickException):
-    """The end of a command that did not do what was asked."""
-
-    def __init__(self, status: Exit, message: str, code: str = "", retry_after_seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.exit_code = int(status)  # type: ignore[misc]  # click reads the instance's, and types the class's
-        self.code = code
-        self.retry_after_seconds = retry_after_seconds
-        self.in_json = False
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print it to the standard error stream."""
-        again = f" (try again in {self.retry_after_seconds:g} s)" if self.retry_after_seconds else ""
-        code = f" [{self.code}]" if self.code else ""
-        text = f"Error: {storable(self.message, LINE_MAX)}{again}{code}"
-        if self.in_json:
-            told = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
-            text = as_json(told | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
-        click.echo(text, file=file or sys.stderr)
-
-
-class Desk:
-    """What all commands share: where the daemon is, and how answers are printed."""
-
-    place = ""
-    in_json = False
-
-    @property
-    def api(self) -> HostApi:
-        """The daemon. Raises Failed when its address cannot be one."""
-        try:
-            return HostApi(place_of(self.place))
-        except PlaceProblem as problem:
-            raise Failed(Exit.USAGE, str(problem)) from None
-
-    def say(self, lines: Iterable[str], told: Any) -> None:
-        """Print an answer."""
-        click.echo(as_json(told) if self.in_json else "\n".join(lines))
-        sys.stdout.flush()
-
-    def remark(self, text: str) -> None:
-        """Something beside the answer."""
-        click.echo(f"{PROGRAM}: {storable(text, LINE_MAX)}", err=True)
-
-    @contextmanager
-    def ending(self) -> Iterator[None]:
-        """Every way in which a command can fail, as `Failed`, or as an interruption."""
-        try:
-            try:
-                yield
-            except ApiProblem as problem:
-                raise failed(problem) from None
-            except CredentialProblem as problem:
-                raise Failed(Exit.FAILED, str(problem)) from None
-            except KeyboardInterrupt:
-                # After ^C on a terminal the prompt begins a line of its own.
-                if sys.stderr.isatty():
-                    click.echo(err=True)
-                sys.exit(Exit.INTERRUPTED)
-        except Failed as failure:
-            failure.in_json = self.in_json
-            raise
-
-
-def failed(problem: ApiProblem) -> Failed:
-    """A refusal as the end of a command."""
-    return Failed(exit_of(problem.code), problem.message, problem.code, problem.retry_after_seconds)
-
-
-class Named(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
-    """Text that a rule of `compass.model.names` parses, or says what would be right."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The parsed value."""
-        try:
-            return self._parse(value) if isinstance(value, str) else value
-        except NameProblem as problem:
-            self.fail(str(problem), param, ctx)
-
-
-SERVICE = Named("service.category", parse_service_id)
-NAME = Named("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
-ADDRESS = Named("address", parse_address)
-ENDPOINT = Named("address:port", parse_endpoint)
-PORT = click.IntRange(1, 65535)
-
-
-def _set_place(context: click.Context, _: click.Parameter, value: str) -> None:
-    if value:
-        context.ensure_object(Desk).place = value
-
-
-def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        context.ensure_object(Desk).in_json = True
-
-
-_JSON = click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, errors too.")
-
-
-def _api(envvar: str | None) -> Callable[[Command], Command]:
-    # Only the program itself reads the environment: a command's option would put it over what the program was given.
-    return click.option(
-        "--api",
-        metavar="ADDRESS",
-        expose_value=False,
-        callback=_set_place,
-        envvar=envvar,
-        help="Where opengnscd listens: unix:/PATH or http://127.0.0.1:4866. Without it OPENGNS_API says; else it is "
-        "the usual socket, if there is one, or that port.",
-    )
-
-
-def _proving(command: Command) -> Command:
-    """The options for a credential."""
-    for option in (
-        click.option(
-            "--credential-file",
-            type=click.Path(path_type=Path),
-            envvar="OPENGNS_CREDENTIAL_FILE",
-            show_envvar=True,
-            help="The file that holds it, readable by you only. The best way.",
-        ),
-        click.option(
-            "--credential",
-            metavar="TOKEN",
-            envvar="OPENGNS_CREDENTIAL",
-            show_envvar=True,
-            help="What the service proves itself with. Other users can see it in the list of processes.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _describing(command: Command) -> Command:
-    """The options that say more about a listener."""
-    for option in (
-        click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="For its users; repeat for more."),
-        click.option(
-            "--weight", type=click.IntRange(0), default=1, show_default=True, help="Its share of users; 0: last resort."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _addressed(command: Command) -> Command:
-    return click.option("--address", type=ADDRESS, help="Without it: the one opengnscd is set up with.")(command)
-
-
-def _credential(desk: Desk, token: str | None, file: Path | None) -> str:
-    """The token from where it is; a file is preferred to the environment."""
-    context = click.get_current_context()
-    given = [
-        context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        for name in ("credential", "credential_file")
-    ]
-    if all(given):
-        raise Failed(Exit.USAGE, "give --credential or --credential-file, not both")
-    if token and not (file and not given[0]):
-        return token.strip()
-    if file:
-        return read_credential(file, desk.remark)
-    raise Failed(
-        Exit.USAGE,
-        "a credential is needed: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "
-        "an administrator makes one with: opengnsadmin credential add SERVICE",
-    )
-
-
-def _metadata(pairs: Iterable[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key or key in found:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE with a key of its own", param_hint="--metadata")
-        found[key] = value
-    return found
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {PROGRAM} {line}" for line in lines)
 
 
 @click.group(
@@ -236,8 +53,8 @@ def _examples(*lines: str) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="opengns-compass", message="%(prog)s %(version)s")
-@_api("OPENGNS_API")
-@_JSON
+@api_option("OPENGNS_API")
+@JSON_OPTION
 def cli() -> None:
     """Ask the OpenGNS daemon of this host: register what serves here, look up what others serve, report what is dead.
 
@@ -256,7 +73,7 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 
         called.__doc__ = function.__doc__
         called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        return cli.command(name, epilog=_examples(*examples))(_api(None)(_JSON(called)))
+        return cli.command(name, epilog=example_lines(*examples))(api_option(None)(JSON_OPTION(called)))
 
     return make
 
@@ -268,9 +85,9 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 )
 @click.argument("service", type=SERVICE)
 @click.argument("port", type=PORT)
-@_addressed
-@_proving
-@_describing
+@addressed
+@proving
+@describing
 @click.option(
     "--pid", type=click.IntRange(1), default=None, help="The process that serves; if it dies, users are told."
 )
@@ -288,8 +105,8 @@ def register(
     hold: bool,
 ) -> None:
     """Say that SERVICE is served at PORT of this host (function 2.1)."""
-    token = _credential(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, _metadata(metadata), pid or 0, hold)
+    token = credential_of(desk, credential, credential_file)
+    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold)
 
     api = desk.api
 
@@ -309,8 +126,8 @@ def register(
 @_command("deregister", "deregister chinaserver.openuss 2028 --credential-file /etc/opengns/chinaserver.token")
 @click.argument("service", type=SERVICE)
 @click.argument("port", type=PORT)
-@_addressed
-@_proving
+@addressed
+@proving
 @click.option("--epoch", type=click.IntRange(0), default=0, help="Only this instance, as register --json named it.")
 def deregister(
     desk: Desk,
@@ -322,7 +139,7 @@ def deregister(
     epoch: int,
 ) -> None:
     """Say that SERVICE is no longer served at PORT of this host (function 2.2)."""
-    token = _credential(desk, credential, credential_file)
+    token = credential_of(desk, credential, credential_file)
     outcome = desk.api.deregister(LocalDeregister(service, port, token, address or "", epoch))
     desk.say(lines_of_outcome(outcome), outcome)
 
@@ -431,9 +248,9 @@ def status(desk: Desk) -> None:
 @click.argument("service", type=SERVICE)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--port", type=PORT, required=True, help="Where the command listens.")
-@_addressed
-@_proving
-@_describing
+@addressed
+@proving
+@describing
 @click.option(
     "--ready-timeout",
     type=click.FloatRange(0, min_open=True),
@@ -466,8 +283,8 @@ def run(
     """
     from compass.client.run import Run
 
-    token = _credential(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, _metadata(metadata))
+    token = credential_of(desk, credential, credential_file)
+    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata))
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
     environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
     if address:

@@ -52,6 +52,8 @@ SETTLE_SECONDS = 100.0
 """Longer than any back-off, pause or timer that a fault may have set going, so that what can heal has healed."""
 BUFFER_OCTETS = 2048
 """Small, so that a reader who pauses for seconds is a slow one already."""
+SUPERVISOR_SECONDS = 1.0
+"""Until a program that ended is started again."""
 SHORT_EVERY = 5
 """Every so manieth host keeps no session."""
 STOP_SECONDS = 2.4
@@ -188,7 +190,15 @@ class Deployment(World):
         server.nameserver._parts = _with_store(server.nameserver._parts, machine)
         server.thread._random = machine.random
         self.recorder(Started(self.recorder.clock(), name))
-        server.start()
+        server.start().addErrback(self._start_failed, name, server)
+
+    def _start_failed(self, failure: Any, name: str, server: SimulatedServer) -> None:
+        """A server that finds no store ends with a message; whoever supervises it starts it again."""
+        failure.trap(StoreUnavailable)
+        if self.servers.get(name) is server:
+            self.recorder(Stopped(self.recorder.clock(), name, "kill"))
+            server.crash()
+            self.clock.callLater(SUPERVISOR_SECONDS, self.start_server, name)
 
     def start_host(self, name: str) -> None:
         """On the disk that the one before it left."""
