@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
@@ -20,7 +20,7 @@ from compass.model.draft import Asker, Refused, problem_code
 from compass.model.interest import audience
 from compass.model.names import NameProblem, category_of
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Lags, LogEntries, Refusal, Reply, SecurityEntry, ServerStatus, Watching
+from compass.model.replies import Lags, Refusal, Reply, SecurityEntry, ServerStatus, Watching
 from compass.model.requests import (
     Attend,
     Deregister,
@@ -41,12 +41,13 @@ from compass.model.requests import (
     Watch,
 )
 from compass.model.rows import Change, Host, Listener
-from compass.model.storage import Loaded, Storage, StoreUnavailable
+from compass.model.storage import Loaded, Storage
 from compass.server.admission import Admission
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
+from compass.server.logs import LogReader
 from compass.server.push import TAIL_MAX, Push
 from compass.server.quotas import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
@@ -64,10 +65,6 @@ SESSIONS_MAX = 20_000
 SESSIONS_PER_PEER_MAX = 32
 """Sessions of one host or administrator: a daemon has one, and one that is ending; the rest are for programs that
 ask and leave."""
-LOG_ENTRIES_MAX = 10_000
-"""Entries in one answer to read-log."""
-REVISION_MAX = 2**63 - 1
-"""Largest number of a log entry: what SQL's BIGINT holds."""
 TAIL_EVERY_SECONDS = 0.5
 """How often a server looks for what other servers over the same store have committed: one indexed read. Well below
 the second within which a killed process is gone everywhere (P9)."""
@@ -146,6 +143,7 @@ class NameServer(Factory):
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
         self._commits = commits
+        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
         self._desk.start(catalogue)
         self._dialler.start()
         self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
@@ -321,7 +319,7 @@ class NameServer(Factory):
             case Watch():
                 return await self._watch(session, request)
             case ReadLog():
-                return await self._read_log(request)
+                return await self._logs.read(request)
             case Status():
                 return self._status()
             case Lag():
@@ -378,30 +376,6 @@ class NameServer(Factory):
         body = self._snapshots.watching(catalogue, categories, unknown)
         self._admission.sent(len(body))
         return body
-
-    async def _read_log(self, request: ReadLog) -> Reply:
-        """Entries of a log; when there are none yet, wait for the next batch as long as was asked."""
-        clock = self._parts.clock
-        if not 0 <= request.wait_seconds <= limits.LOG_WAIT_SECONDS_MAX:
-            return Refusal("bad-value", f"wait_seconds is not between 0 and {limits.LOG_WAIT_SECONDS_MAX:g}")
-        if not 0 <= request.after <= REVISION_MAX:
-            return Refusal("bad-value", f"after is not between 0 and {REVISION_MAX}")
-        until = clock.seconds() + request.wait_seconds
-        limit = max(1, min(request.limit, LOG_ENTRIES_MAX))
-        last = max(0, min(request.last, LOG_ENTRIES_MAX))
-        while True:
-            written = self.commits.next_batch()
-            try:
-                entries, floor = await self._parts.in_database(
-                    self._parts.storage.read_log, request.log, request.after, limit, last
-                )
-            except StoreUnavailable as error:
-                return Refusal("store-unavailable", f"the log cannot be read: {error}", retry_after_seconds=1.0)
-            left = until - clock.seconds()
-            if entries or left <= 0:
-                written.addErrback(lambda _: None).cancel()
-                return LogEntries(tuple(entries), floor)
-            await written.addTimeout(left, cast(Any, clock))
 
     def _status(self) -> ServerStatus:
         catalogue = self.catalogue
