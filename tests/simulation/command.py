@@ -84,7 +84,8 @@ def _results(given: argparse.Namespace) -> Iterator[tuple[int, list[Violation]]]
     if given.jobs == 1:
         yield from map(partial(_judge, given), seeds)
         return
-    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), max_tasks_per_child=200) as pool:
+    # Without max_tasks_per_child: with it the pool of Python 3.11 can wait for ever for workers that have left.
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
         yield from pool.map(partial(_judge, given), seeds, chunksize=4)
 
 
