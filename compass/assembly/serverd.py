@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -25,6 +26,7 @@ from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
 from compass.server.sessions import Session
 from compass.store.store import Store
+from compass.store.wakeups import Wakeups
 
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
@@ -53,6 +55,7 @@ class ServerService(Service):
         self._database = DatabaseThread(reactor)
         self._store: Store | None = None
         self._server: NameServer | None = None
+        self._wakeups: Wakeups | None = None
         self._ports: list[Any] = []
 
     def _parts(self, store: Store) -> Parts:
@@ -92,6 +95,9 @@ class ServerService(Service):
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
         await server.start()
+        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
+        if self._wakeups is not None:
+            self._wakeups.start()
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
@@ -102,6 +108,8 @@ class ServerService(Service):
         self.started.cancel()
         if self._server is not None:
             self._server.stop()
+        if self._wakeups is not None:
+            self._wakeups.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:

@@ -51,8 +51,8 @@ from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
 TAIL_EVERY_SECONDS = 0.5
-"""How often a server looks for what other servers over the same store have committed: one indexed read. Well below
-the second within which a killed process is gone everywhere (P9)."""
+"""How often a server looks for what other servers over the same store have committed, in case that nobody told it: one
+indexed read. Well below the second within which a killed process is gone everywhere (P9)."""
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -134,6 +134,11 @@ class NameServer(Factory):
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
         self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
         self._commits = commits
+
+    def heard(self, revision: int) -> None:
+        """Whoever listens to the store says that it is at this revision now; nothing before the catalogue is there."""
+        if self._commits is not None:
+            self._commits.heard(revision)
 
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
@@ -279,10 +284,10 @@ class NameServer(Factory):
 
     # What follows a commit.
 
-    def _committed(self, change: Change, catalogue: Catalogue) -> None:
+    def _committed(self, change: Change, catalogue: Catalogue, own: bool) -> None:
         self._push.committed(change, catalogue)
         self._desk.committed(change, catalogue)
-        self._alerts.committed(change, catalogue)
+        self._alerts.committed(change, own=own)
         if isinstance(change.row, Host) and change.row.barred:
             barred = "host", change.row.name
             for session in [s for s in self._gate.sessions if (s.asker.role, s.asker.name) == barred]:

@@ -5,7 +5,22 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-from sqlalchemy import Delete, Insert, Select, Table, Update, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Delete,
+    Insert,
+    Select,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from compass.model.rows import Row
@@ -25,10 +40,12 @@ _counted = {
     "security": _clock.security + bindparam("securities"),
     "administration": _clock.administration + bindparam("administrations"),
 }
-COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _clock.administration)
-"""Number new entries of the two other logs. The row stays locked until the commit: numbers are in its order."""
-FENCE: Any = COUNT.values(revision=bindparam("reached")).where(_clock.revision == bindparam("expected"))
-"""The same, and move the clock on; hits no row when another server has moved it."""
+CHANNEL = "opengns_"
+"""PostgreSQL's channel for wake-ups, followed by the store's id: databases may hold several stores, one a schema."""
+_COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _clock.administration)
+_FENCE: Any = _COUNT.values(revision=bindparam("reached")).where(_clock.revision == bindparam("expected"))
+_NOTIFY = func.pg_notify(literal(CHANNEL) + _clock.store, cast(_clock.revision, Text))
+"""Told at the commit, and only if it comes: which revision the store is at."""
 CLOCK = select(schema.clock)
 CLOCK_LOCKED = select(schema.clock).with_for_update()
 """Waits for whoever is writing (on SQLite the transaction itself does)."""
@@ -81,16 +98,26 @@ REMOVE: dict[type[Row], Delete] = {
 }
 
 
-class Upserts(msgspec.Struct, frozen=True):
+class Spelled(msgspec.Struct, frozen=True):
     """The statements whose spelling is each engine's own."""
 
+    count: Any
+    """Number new entries of the two other logs. The row stays locked until the commit: numbers are in its order."""
+    fence: Any
+    """The same, and move the clock on; hits no row when another server has moved it."""
     set: dict[type[Row], Insert | Update]
+    """Insert a row, or update the one with its key."""
 
 
-def upserts_for(dialect: str) -> Upserts:
-    """For `sqlite` or `postgresql`: insert a row, or update the one with its key."""
-    insert_into: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    return Upserts({kind: _upsert(insert_into(table), table) for kind, table in TABLES.items()})
+def spelled_for(dialect: str) -> Spelled:
+    """For `sqlite` or `postgresql`, which also tells the other servers of each commit."""
+    here = dialect == "postgresql"
+    insert_into: Any = postgresql.insert if here else sqlite.insert
+    return Spelled(
+        count=_COUNT.returning(_NOTIFY) if here else _COUNT,
+        fence=_FENCE.returning(_NOTIFY) if here else _FENCE,
+        set={kind: _upsert(insert_into(table), table) for kind, table in TABLES.items()},
+    )
 
 
 def _upsert(statement: Any, table: Table) -> Insert:
