@@ -20,7 +20,7 @@ from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import decide
 from compass.model.draft import Asker, Decision
 from compass.model.replies import Refusal, Reply, SecurityEntry
-from compass.model.requests import Undecided
+from compass.model.requests import IssueCredential, Undecided
 from compass.model.rows import Change
 from compass.model.storage import (
     BatchRefused,
@@ -264,13 +264,15 @@ class Commits:
                 raise
             self.available = True
             self._publish(attempts[-1].missed, own=False)
-            self._publish(attempts[-1].proposal.changes, own=True)
+            for decision in attempts[-1].decisions:
+                self._publish_decision(decision)
             return attempts[-1].decisions
 
     def _decide(self, batch: Batch, draft: Catalogue) -> list[Decision]:
         decisions = []
         for request, asker, _ in batch:
-            decision = decide(draft, request, asker, self._now(), self._token())
+            token = self._token() if isinstance(request, IssueCredential) else ""
+            decision = decide(draft, request, asker, self._now(), token)
             draft = decision.catalogue
             decisions.append(decision)
         return decisions
@@ -299,6 +301,14 @@ class Commits:
         self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
         self.catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         self._reloaded(self.catalogue)
+
+    def _publish_decision(self, decision: Decision) -> None:
+        if len(decision.changes) == 1:
+            # The catalogue after its one change was made when it was decided.
+            self.catalogue = decision.catalogue
+            self._committed(decision.changes[0], self.catalogue, True)
+        else:
+            self._publish(decision.changes, own=True)
 
     def _publish(self, changes: Iterable[Change], *, own: bool) -> None:
         for change in changes:

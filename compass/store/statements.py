@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-import msgspec
 from sqlalchemy import (
     Delete,
-    Insert,
     Select,
     Table,
     Text,
-    Update,
     bindparam,
     cast,
     delete,
     func,
-    insert,
-    literal,
+    literal_column,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from compass.model.rows import Row
 from compass.store import schema
@@ -42,10 +37,12 @@ _counted = {
 }
 CHANNEL = "opengns_"
 """PostgreSQL's channel for wake-ups, followed by the store's id: databases may hold several stores, one a schema."""
-_COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _clock.administration)
-_FENCE: Any = _COUNT.values(revision=bindparam("reached")).where(_clock.revision == bindparam("expected"))
-_NOTIFY = func.pg_notify(literal(CHANNEL) + _clock.store, cast(_clock.revision, Text))
-"""Told at the commit, and only if it comes: which revision the store is at."""
+COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _clock.administration)
+"""Number new entries of the two other logs. The row stays locked until the commit: numbers are in its order."""
+FENCE: Any = COUNT.values(revision=bindparam("reached")).where(_clock.revision == bindparam("expected"))
+"""The same, and move the clock on; hits no row when another server has moved it."""
+NOTIFY = func.pg_notify(literal_column(f"'{CHANNEL}'") + _clock.store, cast(_clock.revision, Text))
+"""For PostgreSQL to return with these: told at the commit, and only if it comes, which revision the store is at."""
 CLOCK = select(schema.clock)
 CLOCK_LOCKED = select(schema.clock).with_for_update()
 """Waits for whoever is writing (on SQLite the transaction itself does)."""
@@ -72,7 +69,6 @@ AFTER: dict[Log, Select[Any]] = {
 }
 LATEST: dict[Log, Select[Any]] = {log: _entries(log).order_by(key_column(log).desc()) for log in LOGS}
 TRIM: dict[Log, Delete] = {log: delete(LOGS[log]).where(key_column(log) <= bindparam("gone")) for log in LOGS}
-INSERT: dict[Log, Insert] = {log: insert(LOGS[log]) for log in LOGS}
 
 CHANGES = (
     select(schema.update_log.c.revision, schema.update_log.c.change)
@@ -96,35 +92,3 @@ REMOVE: dict[type[Row], Delete] = {
     kind: delete(table).where(*(column == bindparam(column.name) for column in table.primary_key))
     for kind, table in TABLES.items()
 }
-
-
-class Spelled(msgspec.Struct, frozen=True):
-    """The statements whose spelling is each engine's own."""
-
-    count: Any
-    """Number new entries of the two other logs. The row stays locked until the commit: numbers are in its order."""
-    fence: Any
-    """The same, and move the clock on; hits no row when another server has moved it."""
-    set: dict[type[Row], Insert | Update]
-    """Insert a row, or update the one with its key."""
-
-
-def spelled_for(dialect: str) -> Spelled:
-    """For `sqlite` or `postgresql`, which also tells the other servers of each commit."""
-    here = dialect == "postgresql"
-    insert_into: Any = postgresql.insert if here else sqlite.insert
-    return Spelled(
-        count=_COUNT.returning(_NOTIFY) if here else _COUNT,
-        fence=_FENCE.returning(_NOTIFY) if here else _FENCE,
-        set={kind: _upsert(insert_into(table), table) for kind, table in TABLES.items()},
-    )
-
-
-def _upsert(statement: Any, table: Table) -> Insert:
-    keys = list(table.primary_key)
-    others = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
-    if not others:
-        done: Insert = statement.on_conflict_do_nothing(index_elements=keys)
-    else:
-        done = statement.on_conflict_do_update(index_elements=keys, set_=others)
-    return done

@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 from compass.model.replies import SecurityEntry
+from compass.model.rows import Listener
+from compass.model.storage import BatchRefused
 from compass.store.store import Store
 from compass.store.wakeups import Notifications, Wakeups
 from tests.store.postgres import PostgreSQL
@@ -109,14 +112,14 @@ def test_a_commit_that_is_undone_wakes_nobody(
     url = postgresql.new_url()
     store, other = open_store(url), open_store(url)
     ear = listen(other)
-    with pytest.raises(RuntimeError), store._engine.connect() as connection, connection.begin():
-        fence = {"securities": 0, "administrations": 0, "expected": 0, "reached": 7}
-        assert connection.execute(store._spelled.fence, fence).first() is not None
-        raise RuntimeError
+    wrong = registrations(7)
+    wrong[-1] = msgspec.structs.replace(wrong[-1], row=Listener("gone.web", "192.0.2.1", 80, "up", 1.0, 1))
+    with pytest.raises(BatchRefused):
+        store.commit(0, wrong, [], [])
     first = registrations(1)
     store.commit(0, first, [], [])
     ear.hears(len(first))
-    assert 7 not in ear.told
+    assert len(wrong) not in ear.told
 
 
 def test_what_was_committed_while_the_connection_was_cut_is_heard_when_it_is_back(
