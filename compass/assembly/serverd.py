@@ -26,6 +26,7 @@ from compass.server.alerts import RunCommand
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
 from compass.server.sessions import PeerOf, Session
+from compass.store.roster import SqlRoster
 from compass.store.store import Store
 from compass.store.wakeups import Wakeups
 
@@ -54,12 +55,14 @@ class ServerService(Service):
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
         self._database = DatabaseThread(reactor)
+        self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
+        self._roster: SqlRoster | None = None
         self._server: NameServer | None = None
         self._wakeups: Wakeups | None = None
         self._ports: list[Any] = []
 
-    def _parts(self, store: Store) -> Parts:
+    def _parts(self, store: Store, roster: SqlRoster) -> Parts:
         settings = self._config.server
         command = settings.alert_command
         return Parts(
@@ -72,6 +75,9 @@ class ServerService(Service):
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             run_command=command_runner(self._reactor, command) if command else None,
+            id=secrets.token_hex(8),
+            roster=roster,
+            beside=self._beside.run,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
         )
@@ -84,6 +90,7 @@ class ServerService(Service):
         super().startService()
         interpreter.tune()
         self._database.start()
+        self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
@@ -91,7 +98,9 @@ class ServerService(Service):
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
-        self._server = server = NameServer(self._config.server.name or self._name, SOFTWARE, self._parts(store))
+        self._roster = store.roster()
+        name = self._config.server.name or self._name
+        self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
         await self._listen(server)
         await server.start()
         self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
@@ -123,6 +132,9 @@ class ServerService(Service):
 
         def finish(_: object) -> None:
             self._database.stop()
+            self._beside.stop()
+            if self._roster is not None:
+                self._roster.close()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")

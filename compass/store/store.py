@@ -24,6 +24,7 @@ from compass.store.batch import batch_of
 from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
+from compass.store.roster import SqlRoster
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up
 from compass.store.wakeups import Wake, Wakeups, wakeups_for
@@ -76,6 +77,11 @@ class Store:
     def wakeups(self, wake: Wake) -> Wakeups | None:
         """What calls `wake`, from a thread of its own, when somebody has written; None when nobody else can."""
         return wakeups_for(self._url, wake)
+
+    def roster(self) -> SqlRoster:
+        """Where the servers over this store know each other; for a thread of its own."""
+        in_memory = self._url.drivername == "sqlite" and file_of(self._url) is None
+        return SqlRoster(self._url, self._engine if in_memory else engine_for(self._url, durable=False))
 
     def close(self) -> None:
         """Let the connection go. The store can be used again all the same; it connects when asked something."""
