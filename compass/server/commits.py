@@ -8,7 +8,7 @@ that are written to at once take turns, and neither is passed over twice.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -94,6 +94,9 @@ class Commits:
         self._notes: list[SecurityEntry] = []
         self._running = False
         self._after_batch: list[Deferred[None]] = []
+        self.counts = Counter[str]()
+        """`batches` committed; of them `again`: decided again in their turn; and how often one was `put off`: too far
+        behind another server for that, and tried anew."""
 
     def submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
         """The reply, once what it says is on disk; or a refusal, also when the store cannot be written."""
@@ -251,6 +254,7 @@ class Commits:
             except BatchRefused:
                 raise
             except Conflict:
+                self.counts["put off"] += 1
                 await self._catch_up()
                 continue
             except StoreUnavailable:
@@ -263,6 +267,8 @@ class Commits:
                     continue
                 raise
             self.available = True
+            self.counts["batches"] += 1
+            self.counts["again"] += len(attempts) > 1
             self._publish(attempts[-1].missed, own=False)
             for decision in attempts[-1].decisions:
                 self._publish_decision(decision)
