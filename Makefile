@@ -10,7 +10,7 @@ CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench simulate faults storm servers fuzz fuzz-long clean
+.PHONY: help run test check bench simulate faults storm engines servers fuzz fuzz-long clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -48,6 +48,9 @@ fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config
 faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
+
+engines: $(READY)  ## the tests of the store and of the server, on SQLite and on PostgreSQL
+	@COMPASS_ENGINES=sqlite,postgresql $(BIN)/python -m pytest tests/store tests/server tests/servers $(ARGS)
 
 servers: $(READY)  ## two servers written to at once, against one, on both engines (ARGS="--seconds 10")
 	@$(BIN)/python -m tests.servers.writers $(ARGS)

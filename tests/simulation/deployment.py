@@ -142,7 +142,7 @@ class Deployment(World):
         self.network.heal()
         self.network.calm()
         for server in self.servers.values():
-            server.thread.failing = server.thread.failing_after = None
+            server.thread.failing = server.thread.failing_after = server.beside.failing = None
         for disk in self.disks.values():
             disk.failing = 0
         self.dead.clear()
@@ -375,8 +375,13 @@ class Deployment(World):
     def do_lose_store(self, server: str, seconds: str) -> None:
         if server in self.servers:
             thread = self.servers[server].thread
-            thread.failing = StoreUnavailable("simulated: no space left on device")
-            self.disturb("store", float(seconds), lambda: setattr(thread, "failing", None), "full")
+            beside = self.servers[server].beside
+            thread.failing = beside.failing = StoreUnavailable("simulated: no space left on device")
+
+            def found() -> None:
+                thread.failing = beside.failing = None
+
+            self.disturb("store", float(seconds), found, "full")
 
     def do_lose_answer(self, server: str) -> None:
         if server in self.servers:

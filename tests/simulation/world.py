@@ -25,6 +25,7 @@ from compass.model.requests import IssueCredential, Put, Request
 from compass.model.rows import Category, Dependency, Policy, Service
 from compass.server.nameserver import NameServer, Parts
 from compass.server.sessions import Session
+from compass.store.roster import SqlRoster
 from compass.store.store import Store
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
 from tests.simulation.database import SimulatedThread
@@ -41,11 +42,12 @@ TICK_SECONDS = 1e-6
 class World:
     """The machines of a deployment. `trace` collects what anybody wants to be compared between two runs."""
 
-    def __init__(self, seed: int, directory: Path) -> None:
+    def __init__(self, seed: int, directory: Path, store: str = "sqlite://") -> None:
         self.random = Random(seed)
         self.clock: Any = Timeline()
         self.network = Network(self.clock, self.random)
-        self.store = Store.open("sqlite://")
+        self.store = Store.open(store)
+        self.rosters: list[SqlRoster] = []
         self.directory = directory
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
@@ -57,6 +59,17 @@ class World:
         """Machine and address between which packets are dropped: a probe from there gets no answer."""
         self.processes: dict[str, SimulatedProcesses] = {}
         self.trace: list[str] = []
+
+    def roster(self) -> SqlRoster:
+        """One server's connection to the others."""
+        self.rosters.append(self.store.roster())
+        return self.rosters[-1]
+
+    def close(self) -> None:
+        """Let the connections of the store go."""
+        for roster in self.rosters:
+            roster.close()
+        self.store.close()
 
     def now(self) -> float:
         return EPOCH + float(self.clock.seconds())
@@ -217,7 +230,7 @@ class SimulatedServer:
                 probe=self._probe,
                 connect=self._connect,
                 id=f"{name}-{len(world.killed)}",
-                roster=world.store.roster(),
+                roster=world.roster(),
                 beside=self.beside.run,
                 run_command=self._run_command,
             ),
