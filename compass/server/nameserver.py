@@ -334,8 +334,11 @@ class NameServer(Factory):
         """What a beat has brought: hosts that moved, servers that came, fell silent or doubt themselves."""
         for entry in turn.moved:
             self._desk.moved(entry.host)
+            # Its last server may not be one that keeps hosts: then it is ours to miss and to reach.
             if entry.state == "lost" and not self._is_present(entry.host):
                 self._desk.lost(entry.host)
+            if entry.state != "here":
+                self._dialler.ended(entry.host)
         if turn.regroup:
             self._desk.regroup()
             self._dialler.regroup()

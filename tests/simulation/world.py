@@ -7,6 +7,7 @@ listener answers a probe. The same seed gives the same trace.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -48,6 +49,8 @@ class World:
         self.network = Network(self.clock, self.random)
         self.store = Store.open(store)
         self.rosters: list[SqlRoster] = []
+        self.starts = count(1)
+        """Numbers the runs of servers."""
         self.directory = directory
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
@@ -229,7 +232,7 @@ class SimulatedServer:
                 peer_of=_peer,
                 probe=self._probe,
                 connect=self._connect,
-                id=f"{name}-{len(world.killed)}",
+                id=f"{name}-{next(world.starts)}",
                 roster=world.roster(),
                 beside=self.beside.run,
                 run_command=self._run_command,
