@@ -29,9 +29,9 @@
 #include <unistd.h>
 
 #define PATCHES_MAX 16
-#define SETUPS_MAX 8
+#define SETUPS_MAX 64
 #define RETRY_SECONDS 0.2
-#define STUCK_SECONDS 60.0
+#define STUCK_SECONDS 30.0
 
 enum { REPLY = 1, PUSH = 2 };
 enum { INDEX, COUNT, TOTAL };
@@ -116,6 +116,7 @@ static void read_plan(const char *file) {
             match_length = strlen(a) / 2;
             for (int i = 0; i < match_length; i++) sscanf(a + 2 * i, "%2hhx", &match[i]);
         } else if (!strcmp(name, "tls")) { strcpy(tls_key, a); strcpy(tls_certs, b); if (n > 3) strncpy(sni, c, 255); }
+        else if (setups_count == SETUPS_MAX || writer_setups_count == SETUPS_MAX) die("too many setups");
         else if (!strcmp(name, "setup")) read_step(step = &setups[setups_count++], a, atoi(b));
         else if (!strcmp(name, "writer_setup")) read_step(step = &writer_setups[writer_setups_count++], a, atoi(b));
         else if (!strcmp(name, "request")) read_step(step = &request, a, atoi(b));
@@ -185,9 +186,11 @@ static int unit(struct connection *c, const unsigned char *data, int length, int
         if (!end) return 0;
         int used = end - data + 2, sid, size;
         if (!memcmp(data, "MSG ", 4)) {
-            char line[512] = {0};
+            char line[512] = {0}, last[512], *space;
             memcpy(line, data, used - 2 < 500 ? used - 2 : 500);
-            if (sscanf(line, "MSG %*s %d %d", &sid, &size) != 2) die("a MSG with a reply subject");
+            /* MSG subject sid [reply-to] size */
+            if (!(space = strrchr(line, ' ')) || sscanf(line, "MSG %511s %d", last, &sid) != 2) die("a strange MSG");
+            size = atoi(space + 1);
             *kind = sid == 1 ? REPLY : PUSH;
             return used + size + 2 <= length ? used + size + 2 : 0;
         }
@@ -267,6 +270,7 @@ static void connect_it(struct connection *c) {
         SSL_set_fd(c->ssl, c->fd);
         SSL_set_connect_state(c->ssl);
         SSL_set_mode(c->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+        if (!strcmp(framing, "http2")) SSL_set_alpn_protos(c->ssl, (const unsigned char *)"\2h2", 3);
         if (*sni) SSL_set_tlsext_host_name(c->ssl, sni);
         if (certificates_count) {
             SSL_use_certificate(c->ssl, certificates[c->index % certificates_count]);
