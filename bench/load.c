@@ -8,7 +8,8 @@
  *   start    all connections are made and set up as fast as the server takes them
  *   hold     all connections are made and set up, and kept until standard input ends
  *
- * After the connections are set up it prints {"ready":true} and waits for a line on standard input.
+ * When the connections are set up it prints {"ready":true}, waits for a line on standard input, does it, prints what was
+ * measured, and waits for the next line; it ends when standard input does.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -475,6 +476,7 @@ static void set_up(int count, int target) {
 }
 
 static void wait_for_line(void) {
+    running = 0;
     printf("{\"ready\":true,\"connections\":%d,\"retries\":%d}\n", ready, retries);
     fflush(stdout);
     if (!pause_for_line) return;
@@ -508,6 +510,7 @@ static int by_size(const void *a, const void *b) {
 
 static void closed(void) {
     double before = cpu(), began = now();
+    answered = 0;
     running = 1;
     for (int i = 0; i < wanted; i++) {
         connections[i].sent_at = now();
@@ -518,6 +521,15 @@ static void closed(void) {
     double took = now() - began, used = cpu() - before;
     running = 0;
     if (!answered) die("nothing was answered");
+    long counted = answered;
+    /* The last replies are waited for, so that the next time begins with none under way. */
+    for (double until = now() + 5.0; now() < until;) {
+        int waiting = 0;
+        for (int i = 0; i < wanted; i++) waiting += connections[i].expected > 0;
+        if (!waiting) break;
+        turn(now() + 0.01);
+    }
+    answered = counted;
     qsort(latencies, answered, sizeof *latencies, by_size);
     printf("{\"answered\":%ld,\"seconds\":%.6f,\"p50\":%.9f,\"p99\":%.9f,\"worst\":%.9f,\"cpu\":%.4f}\n", answered, took,
            latencies[answered / 2] / 1e9, latencies[answered * 99 / 100] / 1e9, latencies[answered - 1] / 1e9, used);
@@ -595,10 +607,12 @@ int main(int argc, char **argv) {
         connect_it(writer);
         set_up(0, wanted);
     } else set_up(wanted, wanted);
-    wait_for_line();
-    if (!strcmp(mode, "closed")) closed();
-    else if (with_writer) fanout();
-    else if (!strcmp(mode, "trigger")) trigger();
-    fflush(stdout);
+    do {
+        wait_for_line();
+        if (!strcmp(mode, "closed")) closed();
+        else if (with_writer) fanout();
+        else if (!strcmp(mode, "trigger")) trigger();
+        fflush(stdout);
+    } while (pause_for_line);
     return 0;
 }

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -53,10 +54,12 @@ class Compass(System):
         (directory / "authority.crt").write_bytes(self._authority.certificate_pem)
         self._identities: dict[int, Tls] = {}
         self._token = ""
+        self.host_api: Any = None
+        """Of a host daemon that some workloads start."""
 
     def start(self) -> None:
-        self._write("server", "gns1.example.net", ("127.0.0.1",))
-        self._admin = self._write("admin", "bench")
+        self.identity("server", "gns1.example.net", ("127.0.0.1",))
+        self._admin = self.identity("admin", "bench")
         config = self.directory / "opengnssd.toml"
         here = self.directory
         config.write_text(
@@ -170,7 +173,7 @@ class Compass(System):
 
     # Identities.
 
-    def _write(self, role: str, name: str, more: tuple[str, ...] = ()) -> IdentityFiles:
+    def identity(self, role: str, name: str, more: tuple[str, ...] = ()) -> IdentityFiles:
         credentials = issue(self._authority, role, name, more, datetime.now(UTC))  # type: ignore[arg-type]
         files = write_credentials(self.directory, name, credentials)
         return IdentityFiles(files.certificate, files.key, self.directory / "authority.crt")

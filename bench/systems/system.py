@@ -23,6 +23,11 @@ class System:
     tls = False
     running: Running
 
+    @property
+    def label(self) -> str:
+        """The name for files and short tables."""
+        return f"{self.name}{'-tls' if self.tls else ''}".replace(" ", "-")
+
     def __init__(self, directory: Path) -> None:
         """`directory`: for its data, and gone with it."""
         directory.mkdir(parents=True)
