@@ -10,7 +10,7 @@ CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench simulate faults storm fuzz fuzz-long clean
+.PHONY: help run test check bench bench-quick simulate faults storm fuzz fuzz-long clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -35,8 +35,11 @@ simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
-bench: $(READY)  ## measure a real server (ARGS="--clients 64 --hosts 1000")
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(READY)  ## measure compass beside etcd, ZooKeeper, Redis and NATS, under 20 minutes (ARGS="--only B1 B2")
+	@$(BIN)/python -m bench --json bench/results.json $(ARGS)
+
+bench-quick: $(READY)  ## the same in under two minutes, with what peers are there
+	@$(BIN)/python -m bench --quick $(ARGS)
 
 fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (ARGS="--frames 1000 --seed 7")
 	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000)

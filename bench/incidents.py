@@ -32,7 +32,9 @@ def incidents(compass: Compass, size: Size, book: Book, directory: Path) -> None
             load.ready()
             for _ in range(size.incidents):
                 took = _killed(compass, load)
-                book.add("B7 killed process", compass.name, compass.tls, DEPENDANTS, {("to the last", "ms"): took * 1e3})
+                book.add(
+                    "B7 killed process", compass.name, compass.tls, DEPENDANTS, {("to the last", "ms"): took * 1e3}
+                )
         with Load(_waiting(compass, b"down"), directory / "B7-reported") as load:
             load.ready()
             for _ in range(size.incidents):
@@ -91,7 +93,8 @@ def _host_daemon(compass: Compass) -> Running:
     config.write_text(
         f'[host]\nservers = ["127.0.0.1:{compass.port}"]\nstate_directory = "{here}/state"\naddress = "127.0.0.1"\n'
         f'api = "127.0.0.1:{api}"\nsocket = "{here}/api.sock"\n'
-        f'[tls]\ncertificate = "{at}/killed.bench.crt"\nkey = "{at}/killed.bench.key"\nauthority = "{at}/authority.crt"\n'
+        f'[tls]\ncertificate = "{at}/killed.bench.crt"\nkey = "{at}/killed.bench.key"\n'
+        f'authority = "{at}/authority.crt"\n'
     )
     entry = "from compass.assembly.main import host; host()"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -82,7 +82,9 @@ def fan_out(systems: list[System], size: Size, book: Book, directory: Path) -> N
         def plan_of(system: System, watchers: int = watchers) -> Plan | None:
             plan = system.fan_out(watchers)
             if plan is not None:
-                plan.settings.update({"rounds": size.changes, "in_flight": min(plan.settings.get("in_flight", 200), 200)})
+                plan.settings.update(
+                    {"rounds": size.changes, "in_flight": min(plan.settings.get("in_flight", 200), 200)}
+                )
             return plan
 
         with loads(systems, plan_of, directory / "B2") as ready:

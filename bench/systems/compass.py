@@ -13,7 +13,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 import compass
 from bench.generator import ROOT, Plan, Step, Template, Tls
@@ -68,7 +68,7 @@ class Compass(System):
             f'authority = "{here}/authority.crt"\n'
         )
         environment = os.environ | {"PYTHONPATH": str(ROOT), "COMPASS_BENCH_WITHOUT": self._without}
-        command = [sys.executable, "-m", "bench.systems.unencrypted", str(self.plain_port), str(config)]
+        command = [sys.executable, "-m", "bench.systems.daemon", str(self.plain_port), str(config)]
         self.running = Running(command, here / "opengnssd.log", environment)
         self.running.listens("127.0.0.1", self.plain_port)
         self._serves()
@@ -221,7 +221,7 @@ def _hosts(authority: Credentials, directory: Path, number: int) -> Tls:
     own, signers = key.public_key(), signer.public_key()
     key_id = x509.SubjectKeyIdentifier.from_public_key(own)
     authority_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signers)
-    usage = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH, x509.ExtendedKeyUsageOID.SERVER_AUTH])
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
     with (directory / f"hosts-{number}.crt").open("wb") as file:
         for index in range(number):
             name = f"h{index}.bench"

@@ -30,7 +30,9 @@ class Nats(System):
         stream = {"name": "S", "subjects": ["svc.>", "changes"], "storage": "file", "max_msgs_per_subject": 1}
         plan = self._plan(1)
         body = json.dumps(stream).encode()
-        plan.setups.append(Step(Template(b"SUB _INBOX.s 1\r\n" + _publish(b"$JS.API.STREAM.CREATE.S", b"_INBOX.s", body))))
+        plan.setups.append(
+            Step(Template(b"SUB _INBOX.s 1\r\n" + _publish(b"$JS.API.STREAM.CREATE.S", b"_INBOX.s", body)))
+        )
         self.loaded(plan)
 
     def registrations(self, clients: int) -> Plan:
