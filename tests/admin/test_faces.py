@@ -93,14 +93,14 @@ ROW = Category("web", "e.r", Policy(probe="http:/x", probe_attempts=4))
         (asking.credential_issued("s.c", 0.0), IssueCredential("s.c", 0.0)),
         (asking.credential_revoked("S.c", "12ab"), RevokeCredential("s.c", "12ab")),
         (
-            asking.listener_added("s.c", "[2001:DB8::1]:80", 5, {"a": "b"}),
+            asking.listener_added("s.c", "[2001:DB8::1]:80", {"weight": 5, "metadata": {"a": "b"}}),
             Register("s.c", "", "2001:db8::1", 80, 0, 5, {"a": "b"}),
         ),
         (
-            asking.listener_changed(PEER, 0, None),
+            asking.listener_changed(PEER, {"weight": 0}),
             Register("s.c", "", "2001:db8::1", 80, 9, 0, {"rack": "7"}),
         ),
-        (asking.listener_changed(PEER, None, {}), Register("s.c", "", "2001:db8::1", 80, 9, 2, {})),
+        (asking.listener_changed(PEER, {"metadata": {}}), Register("s.c", "", "2001:db8::1", 80, 9, 2, {})),
         (asking.listener_removed("S.c", "192.0.2.1:80"), Remove("listener", "s.c 192.0.2.1:80")),
         (asking.one_listener("S.c", "[2001:DB8::1]:80"), Fetch("listener", name="s.c [2001:db8::1]:80")),
         (asking.drained("s.c", "192.0.2.1:80", False), Drain("s.c", "192.0.2.1", 80, False)),

@@ -208,7 +208,7 @@ def checked_cache(data: bytes) -> None:
     replica = Replica()
     replica.restore(cached.store, cached.services, cached.held)
     for name in ("portal.web", "openuss", "chinaserver.openuss", "spare.emergency"):
-        replica.resolve(name, Random(1).random)
+        replica.resolve(name, Pools(Random(1).random))
         if "." in name:
             replica.dependencies(parse_service_id(name))
     packed(Cached(replica.store, (), replica.held(), True, ()))
