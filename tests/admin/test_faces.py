@@ -216,7 +216,8 @@ def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
 def test_one_listener_is_shown_whole() -> None:
     """Its epoch and metadata too; what the server knows of its health, and its last changes, each with its time."""
     lines = sheet_of_listener(PEER, CLOCK, None, ()).lines
-    assert lines[-4:-1] == (("draining", "no"), ("epoch", "9"), ("metadata rack", "7"))
+    assert lines[-6:-4] == (("draining", "no"), ("epoch", "9"))
+    assert lines[-4:-1] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
     assert lines[-1] == ("evidence", "this server is older and tells none")
     found = (
         Evidence("report", "web1", 999_000.0, detail="timed out"),
@@ -335,6 +336,9 @@ def test_json_has_every_field_and_the_tag() -> None:
                     "flaps": 3,
                     "flap_seconds": 600.0,
                     "hold_seconds": 60.0,
+                    "pool": "weighted-random",
+                    "pools": {},
+                    "locality": "none",
                 },
             }
         ],

@@ -37,6 +37,7 @@ from compass.host.registrations import Book
 from compass.host.replica import Replica
 from compass.model.local import LocalRegister
 from compass.model.names import parse_service_id
+from compass.model.pool import Pools
 from tests.fuzz.http import critical
 from tests.simulation.world import World
 from tests.wire.examples import BACKED, SNAPSHOT
