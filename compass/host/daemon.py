@@ -38,6 +38,7 @@ from compass.model.ports import Clock
 from compass.model.replies import Dependencies, Refusal, Reply, Reported
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
+from compass.model.sight import Sight
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
@@ -66,12 +67,16 @@ class HostDaemon:
         software: str = SOFTWARE,
         probe: Probe | None = None,
         zone: str = "",
+        services: Sequence[str] = (),
     ) -> None:
-        """`probe` asks a listener whether it serves; without it the host answers no inquiries. `zone`: where it is."""
+        """`probe` asks a listener whether it serves; without it the host answers no inquiries. `zone`: where it is.
+        `services`: on whose behalf it is told from the start, whether they register and ask here or not."""
         self._clock = clock
-        self._pools = Pools(random, Place(host_name, zone))
+        self.pools = Pools(random, Place(host_name, zone))
+        """Whose turn it is, for every kind of lookup on this host."""
         self._host_name = host_name
         self._directory = state_directory
+        self._services = tuple(services)
         self._replica = Replica()
         self._evidence = Evidence()
         self._book = Book(state_directory)
@@ -109,7 +114,7 @@ class HostDaemon:
         if cached is not None and cached.loaded:
             self._replica.restore(cached.store, cached.services, cached.held)
             self._feed.replaced(self._replica.catalogue)
-        wanted = dict.fromkeys([*(cached.wanted if cached else ()), *sorted(self._book.services())])
+        wanted = dict.fromkeys([*self._services, *(cached.wanted if cached else ()), *sorted(self._book.services())])
         self._following.start(wanted)
         self._registrar.start()
         self._upstream.start()
@@ -152,7 +157,11 @@ class HostDaemon:
 
     def resolve(self, name: str) -> Resolved | Refusal:
         """The listeners to use now for a service or a category, best first; from memory, always at once."""
-        return self._replica.resolve(name, self._pools, self._overlay)
+        return self._replica.resolve(name, self.pools, self._overlay)
+
+    def sight(self) -> Sight | None:
+        """What may be looked up here; the same object as long as nothing changes. None: not loaded yet."""
+        return self._replica.sight(self._overlay)
 
     def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""

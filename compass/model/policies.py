@@ -9,11 +9,12 @@ A listener of weight 0 comes after all others, whatever the policy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
 
+from compass.model.listeners import WEIGHT_MAX
 from compass.model.rows import Listener, ListenerKey
 
 Random: TypeAlias = Callable[[], float]
@@ -154,3 +155,31 @@ _KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
 }
 POLICIES: tuple[str, ...] = tuple(_KEYS)
 """The names of the policies (RFC 5356, sections 4.1 to 4.5 and 5.1 to 5.4)."""
+
+
+def preference(order: Sequence[Listener], rule: Rule, place: Place) -> list[tuple[int, int]]:
+    """For each listener of an order, when its users choose by themselves: a rank (the smallest first) and a share.
+
+    Among equal ranks a user draws in proportion to the shares, from 1 to 65535 (RFC 2782 calls them priority and
+    weight). So policies that draw give their shares; those that take turns hand the turns over as equal shares, and
+    those that prefer a listener give each a rank of its own.
+    """
+    found: list[tuple[int, int]] = []
+    rank, before = -1, None
+    for peer in order:
+        group = (not peer.weight, distance(peer, place, rule.locality))
+        share = _SHARES.get(rule.policy if rule.policy in _KEYS else DEFAULT_POLICY)
+        if share is None or group != before:
+            rank += 1
+        before = group
+        found.append((min(rank, WEIGHT_MAX), share(peer) if share is not None else 1))
+    return found
+
+
+_SHARES: dict[str, Callable[[Listener], int]] = {
+    "round-robin": lambda peer: 1,
+    "random": lambda peer: 1,
+    "weighted-round-robin": lambda peer: max(peer.weight, 1),
+    "weighted-random": lambda peer: max(peer.weight, 1),
+    "randomized-least-used": lambda peer: max(round((1.0 - peer.load) * WEIGHT_MAX), 1),
+}
