@@ -21,7 +21,7 @@ from twisted.names import dns
 
 from compass.gateway.dns_rcode import rcode_of
 from compass.gateway.dns_wire import NOT_READY, OTHER_ERROR, Answer, Query, record
-from compass.model.names import NameProblem, parse_host_name, parse_service_id, show_endpoint
+from compass.model.names import parse_host_name, show_endpoint
 from compass.model.policies import Rule, preference
 from compass.model.pool import Pools, candidates, rule_of
 from compass.model.rows import Listener
@@ -89,13 +89,15 @@ class Zone:
         if sight is not self._sight:
             self._sight = sight
             self._kept.clear()
-        try:
-            answer = self._inside(sight, [label.decode("ascii") for label in query.labels[:depth]], query.type)
-        except UnicodeDecodeError:
+        labels = query.labels[:depth]
+        # A dot within a label would make two names of one.
+        if all(label.isascii() and b"." not in label for label in labels):
+            answer = self._inside(sight, [label.decode("ascii") for label in labels], query.type)
+        else:
             answer = Answer(dns.ENAME)
         if not answer.records:
             answer.authority = self._soa(sight)
-            answer.zone_at = sum(1 + len(label) for label in query.labels[:depth])
+            answer.zone_at = sum(1 + len(label) for label in labels)
         return answer
 
     def _inside(self, sight: Sight, labels: list[str], kind: int) -> Answer:
@@ -193,10 +195,6 @@ class Zone:
 
     def _address(self, sight: Sight, label: str, service: str, kind: int) -> Answer:
         """The address that a label spells, if the service has a listener there, whatever its state."""
-        try:
-            parse_service_id(service)
-        except NameProblem:
-            return Answer(dns.ENAME)
         problem = sight.problem(service)
         if problem is not None:
             return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
