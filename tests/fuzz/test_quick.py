@@ -27,7 +27,7 @@ def test_http_requests(tmp_path: Path) -> None:
 
 def test_dns_packets() -> None:
     """Whatever packet comes, nothing fails inside, and every answer is one that a strict parser reads."""
-    seen = dns.run(SEED, 8_000)
+    seen = dns.run(SEED, 6_000)
     outcomes = ("NOERROR", "NXDOMAIN", "REFUSED", "FORMERR", "NOTIMP", "BADVERS", "silence")
     assert min(seen[name] for name in outcomes) > 20, seen
 
@@ -58,9 +58,8 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         with pytest.raises(dns.Broken, match="planted"):
             dns.run(SEED, 1_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.gateway.dns_wire.UDP_PLAIN_OCTETS", 13)
-        planted.setattr("compass.gateway.dns_wire.HEADER_OCTETS", 13)
-        with pytest.raises(dns.Broken, match="no message|does not answer"):
+        planted.setattr("compass.gateway.dns_wire._QUESTION_AT", b"\xc0\xff")
+        with pytest.raises(dns.Broken, match="which is no message"):
             dns.run(SEED, 1_000)
     with monkeypatch.context() as planted:
         planted.setattr("compass.server.nameserver.NameServer._status", broken)
