@@ -38,6 +38,9 @@ storm: $(READY)  ## storms of hosts and a host that does not read, on real proce
 bench: $(READY)  ## measure a real server (ARGS="--clients 64 --hosts 1000")
 	@$(BIN)/python -m bench $(ARGS)
 
+dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
+	@$(BIN)/python -m bench.dns $(ARGS)
+
 fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (ARGS="--frames 1000 --seed 7")
 	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000)
 

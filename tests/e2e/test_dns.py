@@ -113,7 +113,7 @@ def test_through_dnsmasq(zone: Zone) -> None:
     zone.programs.append(dnsmasq(zone.world.directory, front, zone))
     measured(zone, front, "through dnsmasq")
     assert front.ask("nosuch.openuss.gns").rcode() == dns.rcode.NXDOMAIN
-    assert not front.ask("northwest.openuss.gns").answer
+    assert (front.ask(NAME, "MX").rcode(), front.ask(NAME, "MX").answer) == (dns.rcode.NOERROR, [])
 
 
 @needs_unbound
@@ -180,6 +180,7 @@ def test_nothing_is_answered_before_a_view_is_loaded(deploy: Deploy) -> None:
     world = deploy()
     world.start()
     provider, user = world.add_hosts("provider")[0], world.add_host("user", dns=True, services=("portal.web",))
+    user.in_session()
     zone = Zone(world, user)
     world.register(provider, "chinaserver.openuss")
     zone.gives(provider.address)
