@@ -66,7 +66,8 @@ class _Datagrams(DatagramProtocol):
         answer = self._server.answered(datagram, over_tcp=False)
         if answer is not None:
             try:
-                cast(Any, self.transport).write(answer, addr)
+                # The transport's own `write` looks again whether what the kernel has just told is an address.
+                cast(Any, self.transport).socket.sendto(answer, addr)
             except OSError as error:
                 # No room in the socket's queue, or no way back: whoever asked asks again.
                 self.log.debug("an answer could not be sent: {error}", error=error)

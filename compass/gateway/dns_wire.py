@@ -59,6 +59,8 @@ class Query(msgspec.Struct):
     wants_dnssec: bool = False
     udp_octets: int = UDP_PLAIN_OCTETS
     rcode: int = dns.OK
+    known: Any = None
+    """What the zone found for it the last time, to be asked for again."""
 
 
 class Answer(msgspec.Struct):

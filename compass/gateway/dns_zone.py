@@ -54,10 +54,17 @@ class DnsSource(Protocol):
 class _Pool(msgspec.Struct):
     """What can be given for one name and type, with its records: good until the catalogue changes."""
 
+    sight: Sight | None
+    """None: it is not good any more."""
     key: str
-    found: list[Listener]
+    kind: int
     rule: Rule
+    found: list[Listener]
     records: dict[tuple[str, str, int], bytes]
+
+    def retire(self) -> None:
+        """Queries that are remembered may still know it, and must keep nothing alive by it."""
+        self.sight, self.found, self.records = None, [], {}
 
 
 class Zone:
@@ -75,6 +82,9 @@ class Zone:
 
     def answer(self, query: Query) -> Answer:
         """What is said to a query. Never raises, whatever it asks."""
+        sight, pool = self._source.sight(), query.known
+        if isinstance(pool, _Pool) and pool.sight is sight is not None:
+            return self._given(pool)
         if query.rcode:
             return Answer(query.rcode, is_authoritative=False)
         if query.klass not in (dns.IN, dns.ANY) or query.type in _META_TYPES:
@@ -83,24 +93,26 @@ class Zone:
         if depth < 0 or query.labels[depth:] != self._labels:
             text = f"this server answers for {self._name} only and forwards nothing"
             return Answer(dns.EREFUSED, is_authoritative=False, error=(OTHER_ERROR, text))
-        sight = self._source.sight()
         if sight is None:
             return Answer(dns.ESERVER, is_authoritative=False, error=(NOT_READY, "not loaded from a server yet"))
-        if sight is not self._sight:
-            self._sight = sight
-            self._kept.clear()
-        labels = query.labels[:depth]
+        return self._inside(sight, query, query.labels[:depth])
+
+    def _inside(self, sight: Sight, query: Query, octets: Sequence[bytes]) -> Answer:
+        """A question for a name of the zone; `octets` are its labels before the zone's own."""
+        found: _Pool | Answer = Answer(dns.ENAME)
         # A dot within a label would make two names of one.
-        if all(label.isascii() and b"." not in label for label in labels):
-            answer = self._inside(sight, [label.decode("ascii") for label in labels], query.type)
-        else:
-            answer = Answer(dns.ENAME)
+        if all(label.isascii() and b"." not in label for label in octets):
+            found = self._found(sight, [label.decode("ascii") for label in octets], query.type)
+        if isinstance(found, _Pool) and found.found:
+            query.known = found
+            return self._given(found)
+        answer = Answer() if isinstance(found, _Pool) else found
         if not answer.records:
             answer.authority = self._soa(sight)
-            answer.zone_at = sum(1 + len(label) for label in labels)
+            answer.zone_at = sum(1 + len(label) for label in octets)
         return answer
 
-    def _inside(self, sight: Sight, labels: list[str], kind: int) -> Answer:
+    def _found(self, sight: Sight, labels: list[str], kind: int) -> _Pool | Answer:
         match labels:
             case []:
                 return self._apex(sight, kind)
@@ -127,41 +139,43 @@ class Zone:
         numbers = (sight.catalogue.revision & 0xFFFFFFFF, REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS, self._ttl)
         return record(dns.Record_SOA(self._nameserver, f"hostmaster.{self._name}", *numbers), self._ttl)
 
-    def _pool(self, sight: Sight, name: str, types: Sequence[int], kind: int) -> Answer:
-        """The records of a type for a service or a category that there is, best listener first."""
-        if (name, kind) not in self._kept:
-            problem = sight.problem(name)
-            if problem is not None:
-                return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
-            if kind == _ANY_OF:
-                # One of the types that there are, which is all that an answer to ANY has to be (RFC 8482).
-                each = (self._pool(sight, name, types, one) for one in types)
-                return next((answer for answer in each if answer.records), Answer())
-            if kind not in types:
-                return Answer()
-        pool = self._pool_of(sight, name, kind)
+    def _pool(self, sight: Sight, name: str, types: Sequence[int], kind: int) -> _Pool | Answer:
+        """What can be given of a type for a service or a category, if there is such a one with such a type."""
+        if sight is not self._sight or len(self._kept) >= KEPT_MAX:
+            for old in self._kept.values():
+                old.retire()
+            self._kept.clear()
+            self._sight = sight
+        pool = self._kept.get((name, kind)) if kind in types else None
+        if pool is not None:
+            return pool
+        problem = sight.problem(name)
+        if problem is not None:
+            return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
+        if kind == _ANY_OF:
+            # One of the types that there are, which is all that an answer to ANY has to be (RFC 8482).
+            each = (self._pool(sight, name, types, one) for one in types)
+            return next((pool for pool in each if isinstance(pool, _Pool) and pool.found), Answer())
+        if kind not in types:
+            return Answer()
+        found, _ = candidates(sight.catalogue, name)
+        family = _ADDRESSES.get(kind)
+        if family is not None:
+            # Turns are taken by type: a program asks for A and AAAA together and uses the one it gets.
+            found = [peer for peer in found if (":" in peer.address) == (family == 6)]
+        key = f"{name} {dns.QUERY_TYPES[kind]}"
+        self._kept[name, kind] = pool = _Pool(sight, key, kind, rule_of(sight.catalogue, name), found, {})
+        return pool
+
+    def _given(self, pool: _Pool) -> Answer:
+        """Its records, best listener first."""
         order = self._source.pools.order(pool.key, pool.found, pool.rule)
-        if kind == dns.SRV:
+        if pool.kind == dns.SRV:
             return self._services(order, pool)
-        make = self._text if kind == dns.TXT else _address_record
+        make = self._text if pool.kind == dns.TXT else _address_record
         records = [self._kept_record(pool, peer, make) for peer in order]
         # Two ports at one address are two listeners and one address record.
         return Answer(records=list(dict.fromkeys(records)))
-
-    def _pool_of(self, sight: Sight, name: str, kind: int) -> _Pool:
-        pool = self._kept.get((name, kind))
-        if pool is None:
-            found, _ = candidates(sight.catalogue, name)
-            family = _ADDRESSES.get(kind)
-            if family is not None:
-                # Turns are taken by type: a program asks for A and AAAA together and uses the one it gets.
-                found = [peer for peer in found if (":" in peer.address) == (family == 6)]
-            key = f"{name} {dns.QUERY_TYPES.get(kind, kind)}"
-            pool = _Pool(key, found, rule_of(sight.catalogue, name), {})
-            if len(self._kept) >= KEPT_MAX:
-                self._kept.clear()
-            self._kept[name, kind] = pool
-        return pool
 
     def _kept_record(self, pool: _Pool, peer: Listener, make: Callable[[Listener, int], bytes]) -> bytes:
         key = (peer.service, peer.address, peer.port)

@@ -229,6 +229,14 @@ def test_only_usable_listeners_and_then_the_backup() -> None:
     assert asked(made).records("a.store.gns", "AAAA") == ["2001:db8::1"]
 
 
+def test_a_type_that_a_name_has_is_not_one_that_its_service_name_has() -> None:
+    """What is kept for the one is not given for the other, in whatever order they are asked for."""
+    zone = asked()
+    assert zone.records("a.store.gns") and zone.records("store.gns") and zone.records("a.store.gns", "SRV")
+    assert negative(zone.ask("_a._tcp.store.gns")) == negative(zone.ask("_tcp.store.gns")) == ("NOERROR", True)
+    assert negative(zone.ask("_tcp.store.gns", "SRV")) == ("NOERROR", True)
+
+
 def test_two_ports_of_an_address_are_one_address() -> None:
     """And two listeners."""
     made = world()
