@@ -43,7 +43,7 @@ def reference(directory: Path, addresses: list[str]) -> tuple[Program, Resolver]
     options += [f"--host-record={NAME},{address}" for address in addresses]
     program = Program("dnsmasq", ["dnsmasq", *options], directory / "reference.log")
     program.start()
-    eventually(lambda: at.addresses(NAME), "dnsmasq answers")
+    at.answers(program, NAME, "A")
     return program, at
 
 

@@ -104,11 +104,17 @@ class HostSettings(msgspec.Struct, frozen=True):
 
 
 class DnsSettings(msgspec.Struct, frozen=True):
-    """Keys of [host.dns] and [server.dns]."""
+    """Keys of [host.dns]."""
 
     listen: str = f"127.0.0.1:{DNS_PORT}"
     zone: str = "gns"
     ttl: TtlSeconds = 0
+
+
+class ServerDnsSettings(DnsSettings, frozen=True):
+    """Keys of [server.dns]: the same, but nothing is listened to unless it is said where. A host may be beside it."""
+
+    listen: str = ""
 
 
 DESCRIPTIONS = {
@@ -129,8 +135,8 @@ DESCRIPTIONS = {
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
-    "dns": "DNS over UDP and TCP for the names that programs look up. Leave the whole section out for none.",
-    "dns.listen": "Loopback address and port; resolvers of this machine forward the zone here (docs/dns.md).",
+    "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
+    "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
     "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
     "dns.ttl": "Seconds that resolvers may keep an answer. With 0 a change counts for the very next lookup.",
     "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
@@ -167,7 +173,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
 
     server: ServerSettings
     tls: TlsSettings
-    dns: DnsSettings | None = None
+    dns: ServerDnsSettings | None = None
     """[server.dns]. None: there is no such section, and no DNS."""
 
 
@@ -184,13 +190,13 @@ def read_server_config(path: Path) -> ServerConfig:
     """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
     tables = reading.tables(("server", "tls"))
-    dns = reading.dns("server", tables)
+    dns = reading.dns(ServerDnsSettings, "server", tables)
     server = reading.section(ServerSettings, "server", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
     reading.finish()
     return ServerConfig(
-        ServerSettings(**server), TlsSettings(**reading.tls(tls)), DnsSettings(**dns) if dns is not None else None
+        ServerSettings(**server), TlsSettings(**reading.tls(tls)), ServerDnsSettings(**dns) if dns is not None else None
     )
 
 
@@ -198,7 +204,7 @@ def read_host_config(path: Path) -> HostConfig:
     """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
     tables = reading.tables(("host", "tls"))
-    dns = reading.dns("host", tables)
+    dns = reading.dns(DnsSettings, "host", tables)
     host = reading.section(HostSettings, "host", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_host(reading, host)
@@ -229,18 +235,20 @@ def parse_server(text: str) -> tuple[str, int]:
     return parse_host_name(name), _port(text, port)
 
 
+def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
+    """The sections of a file, as they are written, with the class of their keys."""
+    if kind is ServerConfig:
+        return {"server": ServerSettings, "tls": TlsSettings, "server.dns": ServerDnsSettings}
+    return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings}
+
+
 def example(kind: type[ServerConfig | HostConfig]) -> str:
     """A configuration file with every key, its default and what it means; it can be read as it is."""
     lines: list[str] = []
-    within = msgspec.structs.fields(kind)[0].name
-    for section in msgspec.structs.fields(kind):
-        name, settings = section.name, section.type
-        if name == "dns":
-            name, settings = f"{within}.dns", DnsSettings
-            lines += textwrap.wrap(DESCRIPTIONS["dns"], 100, initial_indent="# ", subsequent_indent="# ")
+    for name, settings in sections_of(kind).items():
         lines.append(f"[{name}]")
         for field in msgspec.structs.fields(settings):
-            key = f"{section.name}.{field.name}"
+            key = f"{name.rpartition('.')[2]}.{field.name}"
             lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="# ", subsequent_indent="# ")
             shown = msgspec.json.encode(EXAMPLES[key] if field.required else field.default).decode()
             lines += [f"{'' if field.required else '# '}{field.name} = {shown}", ""]
@@ -294,15 +302,15 @@ class _Reading:
                 values[key] = field.default
         return values
 
-    def dns(self, within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
+    def dns(self, kind: type[DnsSettings], within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
         """[host.dns] or [server.dns], taken out of its table; None when the file has no such section."""
         outer = tables.get(within)
         if not isinstance(outer, dict) or "dns" not in outer:
             return None
         name = f"{within}.dns"
         tables[within] = {key: value for key, value in outer.items() if key != "dns"}
-        values = self.section(DnsSettings, name, {name: outer["dns"]})
-        if "listen" in values:
+        values = self.section(kind, name, {name: outer["dns"]})
+        if values.get("listen"):
             endpoint = self.parsed(f"[{name}] listen", parse_listen, values["listen"])
             if endpoint is not None and not _is_loopback(endpoint[0]):
                 self.problems.append(

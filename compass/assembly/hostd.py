@@ -81,7 +81,7 @@ class HostService(Service):
         if settings.update:
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
-        if self._dns is not None:
+        if self._dns is not None and self._dns.listen:
             await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports)
         self._daemon.start()
         for port in self._ports:

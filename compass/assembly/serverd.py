@@ -94,7 +94,7 @@ class ServerService(Service):
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
-        if self._config.dns is not None:
+        if self._config.dns is not None and self._config.dns.listen:
             source = ServerSource(server, Pools(random.SystemRandom().random))
             await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
         await server.start()

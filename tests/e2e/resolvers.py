@@ -13,6 +13,8 @@ import pytest
 from tests.e2e.processes import PATIENCE_SECONDS, Program, eventually
 
 QUERY_SECONDS = 5.0
+FIRST_SECONDS = 0.3
+"""While it starts: nobody says that a datagram has come to nobody."""
 
 needs_dig = pytest.mark.skipif(not shutil.which("dig"), reason="dig is not installed (Debian: bind9-dnsutils)")
 needs_dnsmasq = pytest.mark.skipif(
@@ -28,10 +30,10 @@ class Resolver:
         self.address = address
         self.port = port
 
-    def ask(self, name: str, kind: str = "A") -> dns.message.Message:
+    def ask(self, name: str, kind: str = "A", seconds: float = QUERY_SECONDS) -> dns.message.Message:
         """The answer, asked for over UDP and then over TCP when it was cut."""
         query = dns.message.make_query(name, kind, use_edns=0)
-        answer, _ = dns.query.udp_with_fallback(query, self.address, QUERY_SECONDS, self.port)
+        answer, _ = dns.query.udp_with_fallback(query, self.address, seconds, self.port)
         return answer
 
     def addresses(self, name: str, kind: str = "A") -> list[str]:
@@ -45,13 +47,13 @@ class Resolver:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
-    def answers(self, program: Program) -> None:
+    def answers(self, program: Program, name: str = "gns", kind: str = "SOA") -> None:
         """Wait until it does."""
 
         def there() -> bool:
             assert program.runs, f"{program.name} has ended:\n{program.shown_log()}"
             try:
-                return bool(self.ask("gns", "SOA").answer)
+                return bool(self.ask(name, kind, FIRST_SECONDS).answer)
             except (dns.exception.DNSException, OSError):
                 return False
 

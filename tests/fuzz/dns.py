@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
+import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
@@ -49,8 +50,10 @@ class Broken(AssertionError):
 def good(random: Random) -> bytes:
     """A question as programs ask it."""
     edns = random.choice((False, 0, 0, 1))
-    options = (
-        [dns.edns.GenericOption(random.randrange(20), random.randbytes(random.randrange(12)))] if edns == 0 else []
+    options: list[dns.edns.Option] = (
+        [dns.edns.GenericOption(dns.edns.OptionType.make(random.randrange(20)), random.randbytes(random.randrange(12)))]
+        if edns == 0
+        else []
     )
     query = dns.message.make_query(
         random.choice(NAMES),

@@ -140,7 +140,12 @@ def test_edns_is_answered_with_edns_and_nothing_else_is(zone: Asked) -> None:
     """RFC 6891 section 7; the flag DO is repeated (RFC 3225), options that we do not know are not."""
     plain = zone.ask("a.store.gns", use_edns=False)
     assert plain.edns == -1
-    told = zone.ask("a.store.gns", use_edns=0, want_dnssec=True, options=[dns.edns.GenericOption(10, b"cookies!")])
+    told = zone.ask(
+        "a.store.gns",
+        use_edns=0,
+        want_dnssec=True,
+        options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"cookies!")],
+    )
     assert (told.edns, told.payload, told.ednsflags & dns.flags.DO) == (0, UDP_OCTETS_MAX, dns.flags.DO)
     assert told.options == ()
 
