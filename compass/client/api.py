@@ -26,6 +26,7 @@ from compass.model.local import (
     HostStatus,
     LocalDeregister,
     LocalEvent,
+    LocalLoad,
     LocalRegister,
     LocalReport,
     LocalRequest,
@@ -133,6 +134,10 @@ class HostApi:
     def deregister(self, request: LocalDeregister) -> Outcome:
         """Function 2.2."""
         return self._ask(Outcome, "POST", "/v1/deregister", request)
+
+    def report_load(self, request: LocalLoad) -> Outcome:
+        """How busy a listener of this host is."""
+        return self._ask(Outcome, "POST", "/v1/load", request)
 
     def report(self, request: LocalReport) -> Outcome:
         """Function 2.5."""

@@ -20,6 +20,7 @@ from compass.client.desk import (
     PORT,
     PROGRAM,
     SERVICE,
+    SHARE,
     Desk,
     addressed,
     api_option,
@@ -27,6 +28,7 @@ from compass.client.desk import (
     describing,
     example_lines,
     metadata_of,
+    placing,
     proving,
 )
 from compass.client.exits import Exit, exit_of, exit_table
@@ -38,7 +40,7 @@ from compass.client.show import (
     lines_of_status,
     tree_of,
 )
-from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome
+from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, LocalReport, Outcome
 from compass.model.names import show_endpoint
 
 READY_SECONDS = 30.0
@@ -88,6 +90,7 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 @addressed
 @proving
 @describing
+@placing
 @click.option(
     "--pid", type=click.IntRange(1), default=None, help="The process that serves; if it dies, users are told."
 )
@@ -103,10 +106,11 @@ def register(
     metadata: tuple[str, ...],
     pid: int | None,
     hold: bool,
+    **placed: Any,
 ) -> None:
     """Say that SERVICE is served at PORT of this host (function 2.1)."""
     token = credential_of(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold)
+    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold, **placed)
 
     api = desk.api
 
@@ -120,6 +124,32 @@ def register(
     if hold:
         _persist(desk, attempt)
     outcome = api.register(wish)
+    desk.say(lines_of_outcome(outcome), outcome)
+
+
+@_command("load", "load chinaserver.openuss 2028 0.35 --credential-file /etc/opengns/chinaserver.token")
+@click.argument("service", type=SERVICE)
+@click.argument("port", type=PORT)
+@click.argument("load", type=SHARE)
+@addressed
+@proving
+def load(
+    desk: Desk,
+    service: str,
+    port: int,
+    load: float,
+    address: str | None,
+    credential: str | None,
+    credential_file: Path | None,
+) -> None:
+    """Say how much of the listener at PORT is in use: LOAD is 0 (idle) to 1 (full).
+
+    Its users get it at once when their category's pool policy goes by load ('opengnsadmin category set --pool'). Each
+    report is a change that is told to all of them, so report what matters: every some seconds, in steps of a tenth.
+    """
+    outcome = desk.api.report_load(
+        LocalLoad(service, port, credential_of(desk, credential, credential_file), load, address or "")
+    )
     desk.say(lines_of_outcome(outcome), outcome)
 
 
@@ -251,6 +281,7 @@ def status(desk: Desk) -> None:
 @addressed
 @proving
 @describing
+@placing
 @click.option(
     "--ready-timeout",
     type=click.FloatRange(0, min_open=True),
@@ -270,6 +301,7 @@ def run(
     weight: int,
     metadata: tuple[str, ...],
     ready_timeout: float,
+    **placed: Any,
 ) -> None:
     """Run COMMAND, registered as SERVICE from when it listens until it ends, however it ends.
 
@@ -284,7 +316,7 @@ def run(
     from compass.client.run import Run
 
     token = credential_of(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata))
+    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), **placed)
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
     environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
     if address:
