@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.client import api as module
+from compass.client import place
 from compass.client.api import ApiProblem, HostApi, Place, PlaceProblem, place_of
 from compass.client.run import accepts, places_of
 from tests.client.little_api import LittleApi
@@ -18,7 +18,7 @@ from tests.client.little_api import LittleApi
 
 def test_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The socket when it is there, else the port on the loopback."""
-    monkeypatch.setattr(module, "DEFAULT_SOCKET", str(tmp_path / "opengnscd.sock"))
+    monkeypatch.setattr(place, "DEFAULT_SOCKET", str(tmp_path / "opengnscd.sock"))
     assert str(place_of("")) == "http://127.0.0.1:4866"
     (tmp_path / "opengnscd.sock").touch()
     assert str(place_of("")) == f"unix:{tmp_path}/opengnscd.sock"
