@@ -9,12 +9,13 @@ A program that serves or uses services takes `compass.client.Client`, which keep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from compass.client.blocking import Threads, now
 from compass.client.calls import ANSWER_SECONDS, Calls
+from compass.client.following import Following, Keeping, Lost
 from compass.client.place import Place, PlaceProblem, place_of
 from compass.client.problems import ApiProblem
+from compass.client.sockets import Threads, now
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
@@ -34,7 +35,8 @@ class HostApi:
 
     def __init__(self, place: Place, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.place = place
-        self._calls = Calls(Threads(), place, answer_seconds)
+        self._ground = Threads()
+        self._calls = Calls(self._ground, place, answer_seconds)
 
     def dependencies(self, service: str) -> Dependencies:
         """Function 2.3: what `service` depends on."""
@@ -60,15 +62,25 @@ class HostApi:
         """The daemon in figures."""
         return now(self._calls.status())
 
-    def hold(self, request: LocalRegister, told: Callable[[Outcome], None]) -> None:
-        """A registration with `hold`: calls `told` with its outcome, and comes back when the daemon ends it. It is
-        over as soon as this call is, however it ends."""
-        held = now(self._calls.hold(request))
+    def hold(self, request: LocalRegister, lost: Lost) -> Iterator[Outcome]:
+        """A registration with `hold`: its outcome, and that of each one that replaces a lost one, for as long as it is
+        iterated; then it is over. `lost` is told of each interruption."""
+        keeping = Keeping(self._ground, self._calls, request, lost)
         try:
-            told(held.outcome)
-            now(held.ended())
+            while (outcome := now(keeping.next())) is not None:
+                yield outcome
         finally:
-            held.close()
+            keeping.close()
+
+    def follow(self, service: str, since: int | None, lost: Lost) -> Iterator[LocalEvent]:
+        """Like `watch`, but it comes back by itself and goes on after the last event; `lost` is told of each
+        interruption. Raises ApiProblem when the daemon is not there at first, or refuses."""
+        following = Following(self._ground, self._calls, service, since, lost)
+        try:
+            while (event := now(following.next())) is not None:
+                yield event
+        finally:
+            following.close()
 
     def watch(self, service: str, last_event_id: int | None = None) -> Iterator[LocalEvent]:
         """The dependencies of `service` and then each change of them, until the connection ends.

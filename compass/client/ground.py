@@ -2,7 +2,7 @@
 
 The core is written once, as coroutines that await nothing but these. Each face brings a ground: on asyncio's they are
 asyncio's awaitables, on Twisted's they are Deferreds, and on the blocking one they are done when they come back, so
-that `compass.client.blocking.now` runs a coroutine of the core through in one go.
+that `compass.client.sockets.now` runs a coroutine of the core through in one go.
 """
 
 from __future__ import annotations
