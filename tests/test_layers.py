@@ -15,7 +15,7 @@ MAY = {
     "server": f"compass.model compass.wire msgspec immutables treq {TWISTED}",
     "host": f"compass.model compass.wire msgspec immutables {TWISTED}",
     "gateway": f"compass.model msgspec immutables klein werkzeug prometheus_client {TWISTED}",
-    "client": f"compass.model compass.wire msgspec click rich h11 {TWISTED}",
+    "client": f"compass.model compass.wire msgspec click rich h11 httpx requests urllib3 {TWISTED}",
     "admin": "compass.model compass.wire compass.client msgspec click rich cryptography",
     "admin/offline.py": "compass.model compass.store msgspec click rich sqlalchemy",
 }

@@ -287,9 +287,11 @@ def test_each_failure_has_an_exception_of_its_own(world: World, kind: str, face:
 def test_a_daemon_that_has_seen_no_server_says_so(world: World, kind: str) -> None:
     """P5: "not loaded yet" is no statement about what is registered."""
     world.lonely.answers()
-    with Opened(kind, Place(path=str(world.lonely.socket)), ME) as face:
-        with pytest.raises(client.NotLoaded, match="not been loaded"):
-            face.resolve("openuso")
+    with (
+        Opened(kind, Place(path=str(world.lonely.socket)), ME) as face,
+        pytest.raises(client.NotLoaded, match="not been loaded"),
+    ):
+        face.resolve("openuso")
 
 
 def test_without_a_service_of_its_own_a_program_asks_each_time(world: World, kind: str) -> None:
