@@ -31,7 +31,7 @@ class Portal(Resource):
     isLeaf = True
 
     def __init__(self, client: Client, agent: Agent) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._client = client
         self._agent = agent
 
@@ -62,18 +62,15 @@ async def main(reactor: Any) -> None:
     site = Site(Portal(client, Agent(reactor, connectTimeout=3)))
     listening = await TCP4ServerEndpoint(reactor, PORT, interface=ADDRESS).listen(site)
     registration = await client.register(SERVICE, PORT, address=ADDRESS)
-    ended: Deferred[None] = Deferred()
-    reactor.addSystemEventTrigger("before", "shutdown", ended.callback, None)
 
     async def leave() -> None:
-        await ended
         await registration.end()
         await listening.stopListening()
         await client.close()
 
-    left = ensureDeferred(leave())
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: left)
-    await left
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: ensureDeferred(leave()))
+    # Until a signal stops the reactor.
+    await Deferred()
 
 
 if __name__ == "__main__":

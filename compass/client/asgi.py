@@ -10,12 +10,15 @@ run` register all of them as one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Unpack
 
 from compass.client.asyncio import Client
 from compass.client.core import Options, Registration
+from compass.client.credential import CredentialProblem
+from compass.client.problems import ApiProblem
 
 LISTENING_SECONDS = 30.0
 """For the server to listen once the application has started: the time that `opengnsc run` gives a command."""
@@ -46,6 +49,7 @@ class Registered:
         **options: Unpack[Options],
     ) -> None:
         self.client = client or Client(service)
+        self._is_own = client is None
         self._application = application
         self._service = service
         self._port = port
@@ -109,7 +113,8 @@ class Registered:
             registration = await announcing
             if registration is not None:
                 await registration.end()
-        await self.client.close()
+        if self._is_own:
+            await self.client.close()
 
 
 async def _answer(receive: Receive, send: Send) -> None:
