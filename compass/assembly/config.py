@@ -19,7 +19,15 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from compass.model.names import AddressProblem, NameProblem, parse_address, parse_endpoint, parse_host_name, parse_port
+from compass.model.names import (
+    AddressProblem,
+    NameProblem,
+    parse_address,
+    parse_endpoint,
+    parse_host_name,
+    parse_label,
+    parse_port,
+)
 
 CONFIG_OCTETS_MAX = 1024 * 1024
 """A configuration file is a page or two; a larger one is something else."""
@@ -85,6 +93,7 @@ class HostSettings(msgspec.Struct, frozen=True):
     update: str = ""
     session: Literal["keep", "short"] = "keep"
     refresh_seconds: RefreshSeconds = 300.0
+    zone: str = ""
 
 
 DESCRIPTIONS = {
@@ -115,6 +124,8 @@ DESCRIPTIONS = {
     "[::] for every address; empty: it is not dialled.",
     "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
     "host.refresh_seconds": "How often to look for changes that were missed.",
+    "host.zone": "Where this host is, one label: a data centre, a room. Its listeners are registered with it, and "
+    "where a category's locality says so, its programs are given listeners of the same zone first.",
 }
 """What each key means."""
 
@@ -327,6 +338,8 @@ def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
             )
     elif update == "" and host.get("session") == "short":
         reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
+    if zone := host.get("zone"):
+        host["zone"] = reading.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
     _check_local(reading, host)
 
 

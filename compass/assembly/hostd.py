@@ -60,6 +60,7 @@ class HostService(Service):
             refresh_seconds=settings.refresh_seconds,
             software=SOFTWARE,
             probe=Prober(reactor, SOFTWARE).probe,
+            zone=settings.zone,
         )
 
     def startService(self) -> None:

@@ -20,6 +20,7 @@ from compass.model.local import (
     HostStatus,
     LocalDeregister,
     LocalEvent,
+    LocalLoad,
     LocalRegister,
     LocalReport,
     Outcome,
@@ -53,6 +54,10 @@ class HostApi:
     def deregister(self, request: LocalDeregister) -> Outcome:
         """Function 2.2."""
         return now(self._calls.deregister(request))
+
+    def report_load(self, request: LocalLoad) -> Outcome:
+        """How busy a listener of this host is."""
+        return now(self._calls.report_load(request))
 
     def report(self, request: LocalReport) -> Outcome:
         """Function 2.5."""

@@ -24,6 +24,7 @@ from compass.model.local import (
     HostStatus,
     LocalDeregister,
     LocalEvent,
+    LocalLoad,
     LocalRegister,
     LocalReport,
     LocalRequest,
@@ -63,6 +64,10 @@ class Calls:
     async def deregister(self, request: LocalDeregister) -> Outcome:
         """Function 2.2."""
         return await self._ask(Outcome, "POST", "/v1/deregister", request)
+
+    async def report_load(self, request: LocalLoad) -> Outcome:
+        """How busy a listener of this host is."""
+        return await self._ask(Outcome, "POST", "/v1/load", request)
 
     async def report(self, request: LocalReport) -> Outcome:
         """Function 2.5."""

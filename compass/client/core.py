@@ -9,6 +9,7 @@ date, also while the daemon is restarted. Names that the service does not depend
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,9 +23,11 @@ from compass.client.place import Place, place_of
 from compass.client.problems import ApiProblem, NoneRegistered, may_pass, refused
 from compass.client.session import Failures, attempt
 from compass.client.view import Shunned, View, Views, view_of
-from compass.model.local import LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.local import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.policies import Place as Surroundings
+from compass.model.pool import Pools
 from compass.model.replies import Dependencies, Refusal
-from compass.model.rows import USABLE, Listener
+from compass.model.rows import IDLE, USABLE, Listener
 
 PATIENCE_SECONDS = 10.0
 """How long a registration waits for a daemon that is not there: a restart takes a second or two."""
@@ -47,6 +50,11 @@ class Options(TypedDict, total=False):
     """The service's token itself."""
     credential_file: str | os.PathLike[str]
     """The file that holds it: the best way. Else OPENGNS_CREDENTIAL_FILE, else OPENGNS_CREDENTIAL."""
+    zone: str
+    """Where it is, as a label; else the zone that the daemon is set up with."""
+    load: float
+    degradation: float
+    """Share of its capacity in use, and how much of it one more user takes, for the policies that go by load."""
     weight: int
     """Its share of users, 1 by default; 0: last resort."""
     metadata: dict[str, str]
@@ -84,6 +92,7 @@ class Core:
         self.told_lost = lost
         """Told of what goes on without this program's doing: interruptions, and what could not be delivered."""
         self._shunned = Shunned()
+        self._pools = Pools(ground.random)
         self._kept: dict[str, _Kept] = {}
 
     # What others are --------------------------------------------------------------------------------------
@@ -97,7 +106,7 @@ class Core:
         if view is None:
             resolved = await self.calls.resolve(name)
         else:
-            answer = view.resolve(name, self.ground.random, self._shunned, self.ground.seconds())
+            answer = view.resolve(name, self._pools, self._shunned, self.ground.seconds())
             if isinstance(answer, Refusal) and answer.code == "unknown-dependency":
                 # Another service of this host may depend on it; the daemon knows, and says so better if not.
                 resolved = await self.calls.resolve(name)
@@ -153,6 +162,9 @@ class Core:
             options.get("metadata", {}),
             0 if hold else os.getpid(),
             hold,
+            options.get("zone", ""),
+            options.get("load", IDLE),
+            options.get("degradation", IDLE),
         )
         keeping = Keeping(self.ground, self.calls, wish, self.told_lost) if hold else None
         give_up = self.ground.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
@@ -243,6 +255,7 @@ class Core:
         following = self.follow(service)
         try:
             first = await following.next()
+            await self._look_around()
         except ApiProblem as problem:
             following.close()
             if problem.code == "busy":
@@ -260,6 +273,12 @@ class Core:
             return kept.view
         mine.job = self.ground.start(self._keep(service, mine))
         return mine.view
+
+    async def _look_around(self) -> None:
+        """Where this is, so that near listeners can come first; no reason to fail when that cannot be told now."""
+        with contextlib.suppress(ApiProblem):
+            status = await self.calls.status()
+            self._pools.moved(Surroundings(status.host, status.zone))
 
     async def _keep(self, service: str, kept: _Kept) -> None:
         """Follow, until it is closed or refused; then the next lookup asks again, and is told why."""
@@ -286,6 +305,12 @@ class Registration:
         self._keeping = keeping
         self._ended = False
         self._job = core.ground.start(self._keep(keeping)) if keeping is not None else None
+
+    async def report_load(self, load: float) -> None:
+        """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users.
+        Raises ApiProblem."""
+        wish = self._wish
+        await self._core.calls.report_load(LocalLoad(wish.service, wish.port, wish.credential, load, wish.address))
 
     async def end(self) -> None:
         """Deregister (function 2.2). Harmless when it is over already, and in a forked child, whose it is not.

@@ -159,6 +159,10 @@ class Registration:
         """`state` is `pending` while no server could be asked: the daemon keeps it and delivers it."""
         return self._registration.outcome
 
+    def report_load(self, load: float) -> Deferred[None]:
+        """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users."""
+        return Deferred.fromCoroutine(self._registration.report_load(load))
+
     def end(self) -> Deferred[None]:
         """Deregister (function 2.2); harmless when it is over already."""
         return Deferred.fromCoroutine(self._registration.end())

@@ -6,7 +6,7 @@ The view is fed by the daemon's events and answers without a round trip. It choo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -16,9 +16,9 @@ from compass.model.draft import problem_code
 from compass.model.interest import dependencies_of
 from compass.model.local import LocalEvent, Resolved
 from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
-from compass.model.pool import choose
+from compass.model.pool import Pools
 from compass.model.replies import Dependencies, Refusal
-from compass.model.rows import USABLE, Category, Change, Dependency, Listener, ListenerKey, Row, Service
+from compass.model.rows import USABLE, Category, Change, Dependency, Listener, ListenerKey, Policy, Row, Service
 
 SHUNNED_SECONDS = 60.0
 """How long a listener is avoided that failed here when nobody says anything about it: the daemon's own bound."""
@@ -59,7 +59,7 @@ class View(msgspec.Struct, frozen=True):
         """Function 2.3."""
         return dependencies_of(self.catalogue, self.service)
 
-    def resolve(self, name: str, random: Callable[[], float], shunned: Shunned, now: float) -> Resolved | Refusal:
+    def resolve(self, name: str, pools: Pools, shunned: Shunned, now: float) -> Resolved | Refusal:
         """The listeners to use, best first, those that failed here last; refused as the daemon would."""
         try:
             name = parse_service_id(name) if "." in name else parse_label(name, "category")
@@ -72,8 +72,8 @@ class View(msgspec.Struct, frozen=True):
             return Refusal("unknown-dependency", f"{self.service} does not depend on {name}")
         if "." in name and name not in backups and self.catalogue.service(name) is None:
             return Refusal("unknown-service", f"there is no service {name!r}; an administrator can add it")
-        chosen = choose(shunned.over(self.catalogue, now), name, random)
-        return Resolved(name, self.revision, chosen.source, chosen.listeners)
+        chosen = pools.choose(shunned.over(self.catalogue, now), name)
+        return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
 
 
 def view_of(told: Dependencies) -> View:
@@ -82,7 +82,8 @@ def view_of(told: Dependencies) -> View:
     rows: list[Row] = [Category(member), Service(told.service)]
     topics: dict[str, int] = {}
     for needed in told.categories:
-        rows += [Category(needed.category, needed.backup), Dependency(member, needed.category)]
+        policy = Policy(pool=needed.pool, pools=needed.pools, locality=needed.locality)
+        rows += [Category(needed.category, needed.backup, policy), Dependency(member, needed.category)]
         for service in needed.services:
             rows += [Service(service.id), *service.listeners]
         rows += needed.backup_listeners

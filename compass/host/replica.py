@@ -18,7 +18,7 @@ from compass.model.draft import problem_code
 from compass.model.interest import dependencies_of, interest, snapshot
 from compass.model.local import Resolved
 from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
-from compass.model.pool import choose
+from compass.model.pool import Pools
 from compass.model.replies import Dependencies, Refusal, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
 from compass.wire.messages import Notice, Resync
@@ -122,7 +122,7 @@ class Replica:
             return Refusal("unknown-service", f"there is no service {service!r}; an administrator can add it")
         return dependencies_of(overlay(self.catalogue), service)
 
-    def resolve(self, name: str, random: Callable[[], float], overlay: Overlay = no_overlay) -> Resolved | Refusal:
+    def resolve(self, name: str, pools: Pools, overlay: Overlay = no_overlay) -> Resolved | Refusal:
         """The listeners to use for a service or category that this host's services depend on."""
         try:
             name = parse_service_id(name) if "." in name else parse_label(name, "category")
@@ -140,8 +140,8 @@ class Replica:
             )
         if "." in name and self.catalogue.service(name) is None:
             return Refusal("unknown-service", f"there is no service {name!r}; an administrator can add it")
-        chosen = choose(overlay(self.catalogue), name, random)
-        return Resolved(name, self.revision, chosen.source, chosen.listeners)
+        chosen = pools.choose(overlay(self.catalogue), name)
+        return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
 
     def _needed(self) -> frozenset[str]:
         needs = self.catalogue.needs
