@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 SCHEMES = {"gns": "http", "gns+https": "https"}
 """What is spoken to the listener."""
@@ -22,3 +22,17 @@ def name_of(url: str) -> str:
     if ":" in parts.netloc.rpartition("@")[2]:
         raise AddressUnusable(f"{url}: leave out the port; each listener of {parts.hostname} has its own")
     return parts.hostname
+
+
+def with_scheme(url: str, scheme: str) -> str:
+    """The same with another scheme."""
+    return f"{scheme}:{url.partition(':')[2]}"
+
+
+def joined(url: str, reference: str) -> str:
+    """A reference in an answer from `url`, made whole (RFC 3986 section 5): a relative one stays with the name. The
+    standard library joins only schemes that it knows."""
+    if urlsplit(reference).netloc:
+        return reference
+    scheme = urlsplit(url).scheme
+    return with_scheme(urljoin(with_scheme(url, SCHEMES[scheme]), reference), scheme)

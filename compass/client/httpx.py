@@ -18,7 +18,7 @@ import httpx
 
 import compass.client
 import compass.client.asyncio
-from compass.client.addresses import IDEMPOTENT, SCHEMES, AddressUnusable, name_of
+from compass.client.addresses import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of
 from compass.client.blocking import Client
 from compass.client.problems import ApiProblem
 from compass.client.session import Failures
@@ -53,7 +53,7 @@ class Transport(httpx.BaseTransport):
 
         client = self._client or compass.client.default()
         with _translated(request):
-            return client.attempt(_name(request), once, _failures(request))
+            return _located(client.attempt(_name(request), once, _failures(request)), request)
 
     def close(self) -> None:
         """End the connections."""
@@ -89,7 +89,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
         assert self._client is not None
         with _translated(request):
-            return await self._client.attempt(_name(request), once, _failures(request))
+            return _located(await self._client.attempt(_name(request), once, _failures(request)), request)
 
     async def aclose(self) -> None:
         """End the connections, and the client that was made here."""
@@ -127,6 +127,13 @@ def _aimed(request: httpx.Request, peer: Listener, tls_name: str) -> httpx.Reque
     if scheme == "https":
         extensions["sni_hostname"] = tls_name or request.url.host
     return httpx.Request(request.method, url, headers=request.headers, stream=request.stream, extensions=extensions)
+
+
+def _located(response: httpx.Response, request: httpx.Request) -> httpx.Response:
+    """The response, which may send elsewhere: relative to the name, not to the listener that was asked."""
+    if response.has_redirect_location:
+        response.headers["Location"] = joined(str(request.url), response.headers["Location"])
+    return response
 
 
 def _may_repeat(request: httpx.Request) -> bool:

@@ -11,14 +11,14 @@ The rules are those of `compass.client.httpx`. When nobody can be asked the erro
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import requests.adapters
 import urllib3.exceptions
 
 import compass.client
-from compass.client.addresses import IDEMPOTENT, SCHEMES, AddressUnusable, name_of
+from compass.client.addresses import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of, with_scheme
 from compass.client.blocking import Client
 from compass.client.problems import ApiProblem
 from compass.model.names import show_endpoint
@@ -49,15 +49,12 @@ class Adapter(requests.adapters.HTTPAdapter):
             try:
                 return self._sent(aimed, request, *arguments, **named)
             except requests.ConnectionError as failure:
-                unsent = _is_unsent(failure)
-                if not unsent and not _may_repeat(request):
-                    raise
-                if unsent:
-                    raise _Failed(str(failure)) from failure
+                _pass_on(failure, request)
             # A listener may close a connection that was idle.
             try:
                 return self._sent(aimed, request, *arguments, **named)
             except requests.ConnectionError as failure:
+                _pass_on(failure, request)
                 raise _Failed(str(failure)) from failure
 
         client = self._client or compass.client.default()
@@ -97,21 +94,18 @@ class Session(requests.Session):
         scheme = urlsplit(str(request.url)).scheme
         if scheme not in SCHEMES:
             return super().prepare_request(request)
-        url, request.url = request.url, _with_scheme(str(request.url), SCHEMES[scheme])
+        url, request.url = request.url, with_scheme(str(request.url), SCHEMES[scheme])
         try:
             prepared = super().prepare_request(request)
         finally:
             request.url = url
-        prepared.url = _with_scheme(str(prepared.url), scheme)
+        prepared.url = with_scheme(str(prepared.url), scheme)
         return prepared
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """A relative one is relative to the name."""
         target = super().get_redirect_target(resp)
-        scheme = urlsplit(resp.url).scheme
-        if target is None or scheme not in SCHEMES or urlsplit(target).netloc:
-            return target
-        return _with_scheme(urljoin(_with_scheme(resp.url, SCHEMES[scheme]), target), scheme)
+        return joined(resp.url, target) if target and urlsplit(resp.url).scheme in SCHEMES else target
 
 
 def _name(request: requests.PreparedRequest) -> str:
@@ -131,15 +125,15 @@ def _aimed(request: requests.PreparedRequest, name: str, peer: Listener) -> requ
     return aimed
 
 
-def _with_scheme(url: str, scheme: str) -> str:
-    return f"{scheme}:{url.partition(':')[2]}"
-
-
 def _may_repeat(request: requests.PreparedRequest) -> bool:
     return request.method in IDEMPOTENT and (request.body is None or isinstance(request.body, bytes | str))
 
 
-def _is_unsent(failure: requests.ConnectionError) -> bool:
-    """Whether the listener cannot have seen anything of the request."""
+def _pass_on(failure: requests.ConnectionError, request: requests.PreparedRequest) -> None:
+    """Comes back only if the same listener may be asked once more. Raises _Failed when it cannot have seen anything of
+    the request, and the failure itself when that is not the listener's or the request must not be repeated."""
     reason = getattr(failure.args[0] if failure.args else None, "reason", None)
-    return isinstance(reason, UNSENT)
+    if isinstance(reason, UNSENT):
+        raise _Failed(str(failure)) from failure
+    if isinstance(failure, requests.exceptions.SSLError) or not _may_repeat(request):
+        raise failure
