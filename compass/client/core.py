@@ -252,7 +252,7 @@ class Core:
         view = self._outside(service) or self._inside(service)
         if view is not None:
             return view
-        following = self.follow(service)
+        following = Following(self.ground, self.calls, service, None, self.told_lost, _may_be_followed_later)
         try:
             first = await following.next()
             await self._look_around()
@@ -291,6 +291,11 @@ class Core:
             kept.following.close()
             if self._kept.get(service) is kept:
                 del self._kept[service]
+
+
+def _may_be_followed_later(problem: ApiProblem) -> bool:
+    """A daemon that has too many watchers answers each lookup, which is better than a view that grows old."""
+    return may_pass(problem) and problem.code != "busy"
 
 
 class Registration:

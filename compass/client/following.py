@@ -17,8 +17,10 @@ Lost = Callable[[str], None]
 class Patience:
     """What a failure means that is repeated: wait and try again, or give up."""
 
-    def __init__(self, lost: Lost) -> None:
+    def __init__(self, lost: Lost, passing: Callable[[ApiProblem], bool] = may_pass) -> None:
+        """`passing`: whether a problem may be over when it is tried again."""
         self._lost = lost
+        self._passing = passing
         self._failures = 0
         self._reached = False
 
@@ -29,7 +31,7 @@ class Patience:
     def failed(self, problem: ApiProblem | None) -> float:
         """The pause in seconds before the next attempt; None: the daemon has ended the connection. Raises the problem
         when the daemon has never been reached, or when no time can mend it."""
-        if problem is not None and not (self._reached and may_pass(problem)):
+        if problem is not None and not (self._reached and self._passing(problem)):
             raise problem
         if not self._failures:
             self._lost(f"{problem.message if problem else 'opengnscd ended the connection'}; trying again")
@@ -41,12 +43,20 @@ class Patience:
 class Following:
     """The events of a service's dependencies, without end, each once and in order."""
 
-    def __init__(self, ground: Ground, calls: Calls, service: str, since: int | None, lost: Lost) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        calls: Calls,
+        service: str,
+        since: int | None,
+        lost: Lost,
+        passing: Callable[[ApiProblem], bool] = may_pass,
+    ) -> None:
         self._ground = ground
         self._calls = calls
         self._service = service
         self._last = since
-        self._patience = Patience(lost)
+        self._patience = Patience(lost, passing)
         self._watched: Watched | None = None
         self._closed = False
 

@@ -75,12 +75,17 @@ def test_a_watch_that_is_refused_later_ends_the_answers(api: LittleApi, used: cl
 
 
 def test_when_too_many_programs_watch_each_lookup_is_a_question(api: LittleApi, used: client.Client) -> None:
-    """`busy` is no reason to leave a program without an answer."""
+    """`busy` is no reason to leave a program without an answer, nor with an old one after a restart of the daemon."""
     api.answers["/v1/watch"] = refusal("busy", 503)
     found = {"name": "openuss", "revision": 5, "source": "service", "listeners": [msgspec.to_builtins(PEER)]}
     api.answers["/v1/resolve/openuss"] = (200, found)
     assert ports(used) == ports(used) == [2028]
     assert api.paths().count("/v1/resolve/openuss") == 2
+    answers = [(200, "stream")]
+    api.answers["/v1/watch"] = lambda asked: answers.pop(0) if answers else refusal("busy", 503)
+    api.streams.put([told(5, OTHER)])
+    assert ports(used) == [2029]
+    wait_until(lambda: ports(used) == [2028])
 
 
 def test_views_from_elsewhere_are_used_first(api: LittleApi) -> None:
