@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 10.0
 REPORT_SECONDS = 5.0
 """For the daemon to take a report that nobody waits for; a program that ends does not end later than that."""
 UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
-"""Refusals of a deregistration that say that there is nothing to deregister (any more)."""
+"""Refusals of a deregistration, or a report, that say that the listener is out of use already."""
 
 T = TypeVar("T")
 
