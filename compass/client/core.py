@@ -215,9 +215,10 @@ class Core:
         try:
             await self._reports.report(report)
         except ApiProblem as problem:
-            self.told_lost(
-                f"{peer.service} at {peer.address} port {peer.port} could not be reported: {problem.message}"
-            )
+            # That it is registered no more is what the report would have led to.
+            if problem.code not in UNCHANGED:
+                where = f"{peer.service} at {peer.address} port {peer.port}"
+                self.told_lost(f"{where} could not be reported: {problem.message}")
 
     # Life -------------------------------------------------------------------------------------------------
 

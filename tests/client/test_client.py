@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -125,6 +126,28 @@ def test_a_failed_listener_is_reported_once_and_avoided(api: LittleApi, used: cl
     assert ports(used) == [2028, 2029]
     assert api.wait_for("/v1/report", 2).body["port"] == OTHER.port
     assert api.paths().count("/v1/report") == 2
+
+
+def test_a_report_that_was_not_needed_is_no_news(
+    api: LittleApi, used: client.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its listener was deregistered meanwhile, or died; what could not be delivered for another reason is told."""
+
+    def fail(peer: Listener) -> None:
+        raise ConnectionResetError
+
+    def listed(revision: int) -> bool:
+        return used.resolve("openuss").listeners[0].epoch == revision
+
+    for revision, code in ((5, "deregistered"), (6, "busy")):
+        api.answers["/v1/report"] = refusal(code, 503)
+        api.streams.put([told(revision, msgspec.structs.replace(PEER, epoch=revision))])
+        wait_until(functools.partial(listed, revision))
+        with pytest.raises(client.NoneAnswers):
+            used.attempt("openuss", fail)
+        api.wait_for("/v1/report", revision - 4)
+    wait_until(lambda: "could not be reported: told why: busy" in caplog.text)
+    assert caplog.text.count("could not be reported") == 1
 
 
 def test_a_registration_waits_for_a_daemon_that_is_being_restarted(api: LittleApi, used: client.Client) -> None:
