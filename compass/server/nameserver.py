@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import cast
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.decide import answer, permit
-from compass.model.draft import Asker
+from compass.model.decide import answer, barred, permit
+from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Lags, Refusal, Reply, SecurityEntry, ServerStatus
+from compass.model.replies import Dependencies, Lags, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
     Drain,
@@ -28,6 +28,7 @@ from compass.model.requests import (
     Lag,
     Pull,
     ReadLog,
+    ReadRequest,
     Register,
     Report,
     Request,
@@ -44,8 +45,9 @@ from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.gate import Gate
 from compass.server.logs import LogReader, Trimming
+from compass.server.pulls import Pulls
 from compass.server.push import TAIL_MAX, Push
-from compass.server.sessions import Missed, PeerOf, Session, origin_of
+from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, status_of
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
@@ -128,6 +130,7 @@ class NameServer(Factory):
             parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
         )
         system = Asker("server", self.name, "")
+        self._pulls = Pulls(self._push.last_told)
         self._watches = Watches(parts.clock, store, commits, self._push, system, self._desk.returned)
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
@@ -210,46 +213,52 @@ class NameServer(Factory):
         if self._commits is not None:
             self._commits.note(entry)
 
-    def ask(self, session: Session, request: Request) -> Deferred[Reply | bytes]:
-        """Route a request to where it is answered."""
-        commits = self.commits
+    def ask(self, session: Session, request: Request) -> Answer | Deferred[Answer]:
+        """Route a request to where it is answered: at once what is in memory, else when it is there."""
         match request:
             case Pull() | Fetch() | Impact():
-                decision = answer(commits.catalogue, request, session.asker, self._parts.now())
-                if decision.security is not None:
-                    commits.note(decision.security)
-                return succeed(decision.reply)
+                return self._read(request, session.asker)
             case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
-                refused = permit(commits.catalogue, request, session.asker, self._parts.now())
-                if refused is not None:
-                    if refused.security is not None:
-                        commits.note(refused.security)
-                    return succeed(refused.reply)
-                return Deferred.fromCoroutine(self._answer(session, request))
+                refused = permit(self.catalogue, request, session.asker, self._parts.now())
+                return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
             case Report():
                 too_many = self._gate.report(session.asker)
-                reported = succeed(too_many) if too_many else self._desk.report(request, session.asker)
-                return cast(Deferred[Reply | bytes], reported)
+                return too_many or cast(Deferred[Answer], self._desk.report(request, session.asker))
             case _:
                 return self._submit(request, session.asker)
 
-    def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply | bytes]:
+    def _read(self, request: ReadRequest, asker: Asker) -> Answer:
+        catalogue = self.catalogue
+        if isinstance(request, Pull) and not barred(catalogue, asker):
+            kept = self._pulls.kept(catalogue, request.service)
+            if kept is not None:
+                return kept
+        decision = answer(catalogue, request, asker, self._parts.now())
+        reply = self._noted(decision)
+        return self._pulls.keep(reply) if isinstance(reply, Dependencies) else reply
+
+    def _noted(self, decision: Decision) -> Reply:
+        if decision.security is not None:
+            self.commits.note(decision.security)
+        return decision.reply
+
+    def _submit(self, request: Undecided, asker: Asker) -> Answer | Deferred[Answer]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
         submitted = self.commits.submit
         if not isinstance(request, Register | Deregister | Drain):
-            return cast(Deferred[Reply | bytes], submitted(request, asker))
+            return cast(Deferred[Answer], submitted(request, asker))
         too_many = self._gate.guess(asker, request.service)
         if too_many is not None:
-            return succeed(too_many)
+            return too_many
 
-        def look(reply: Reply) -> Reply | bytes:
+        def look(reply: Reply) -> Answer:
             if isinstance(reply, Refusal) and reply.code == "bad-credential":
                 self._gate.guessed_wrong(asker, request.service)
             return reply
 
         return submitted(request, asker).addCallback(look)
 
-    async def _answer(self, session: Session, request: ShellRequest) -> Reply | bytes:
+    async def _answer(self, session: Session, request: ShellRequest) -> Answer:
         match request:
             case Watch():
                 return await self._watches.watch(session, request)
