@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -363,7 +364,7 @@ def test_only_policies_that_there_are_can_be_set(policy: Policy, code: str) -> N
         ("zone", ("", "north-1"), ("two words", "-", "x" * 64)),
     ],
 )
-def test_what_a_listener_reports_is_checked(field: str, good: tuple[object, ...], bad: tuple[object, ...]) -> None:
+def test_what_a_listener_reports_is_checked(field: str, good: tuple[Any, ...], bad: tuple[Any, ...]) -> None:
     """Shares are from 0 to 1, a zone is a label."""
     world = store()
     for value in good:
