@@ -238,7 +238,11 @@ def test_watch_and_registration_outlive_a_restart_of_the_daemon(world: World, fa
     watch = face.watch()
     assert watch.next().kind == "snapshot"
     port = free_port(world.web.address)
-    with face.register(service, port, credential=world.deployment.token(service), hold=True) as registration:
+    with (
+        # The server asks there when the session of the host is lost for long.
+        socket.create_server((world.web.address, port)),
+        face.register(service, port, credential=world.deployment.token(service), hold=True) as registration,
+    ):
         eventually(lambda: _ports(face, service) == [port], "the face knows it")
         first = registration.outcome
         world.web.saved()
