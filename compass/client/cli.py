@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from compass.client.api import ApiProblem
-from compass.client.course import retry_seconds
 from compass.client.desk import (
     ENDPOINT,
     JSON_OPTION,
@@ -31,7 +28,7 @@ from compass.client.desk import (
     placing,
     proving,
 )
-from compass.client.exits import Exit, exit_of, exit_table
+from compass.client.exits import Exit, exit_table
 from compass.client.show import (
     as_json,
     line_of_event,
@@ -40,7 +37,7 @@ from compass.client.show import (
     lines_of_status,
     tree_of,
 )
-from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, LocalReport, Outcome
+from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, LocalReport
 from compass.model.names import show_endpoint
 
 READY_SECONDS = 30.0
@@ -111,20 +108,8 @@ def register(
     """Say that SERVICE is served at PORT of this host (function 2.1)."""
     token = credential_of(desk, credential, credential_file)
     wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold, **placed)
-
-    api = desk.api
-
-    def attempt(succeeded: Callable[[], None]) -> None:
-        def told(outcome: Outcome) -> None:
-            succeeded()
-            desk.say(lines_of_outcome(outcome), outcome)
-
-        api.hold(wish, told)
-
-    if hold:
-        _persist(desk, attempt)
-    outcome = api.register(wish)
-    desk.say(lines_of_outcome(outcome), outcome)
+    for outcome in desk.api.hold(wish, desk.remark) if hold else (desk.api.register(wish),):
+        desk.say(lines_of_outcome(outcome), outcome)
 
 
 @_command("load", "load chinaserver.openuss 2028 0.35 --credential-file /etc/opengns/chinaserver.token")
@@ -226,41 +211,9 @@ def watch(desk: Desk, service: str, since: int | None) -> None:
 
     When the connection is lost it comes back by itself and goes on after the last line; nothing is left out.
     """
-    api = desk.api
-    last = since
-
-    def follow(succeeded: Callable[[], None]) -> None:
-        nonlocal last
-        for event in api.watch(service, last):
-            succeeded()
-            click.echo(as_json(event, indent=None) if desk.in_json else line_of_event(event))
-            sys.stdout.flush()
-            last = event.revision
-
-    _persist(desk, follow)
-
-
-def _persist(desk: Desk, attempt: Callable[[Callable[[], None]], None]) -> NoReturn:
-    """Attempt for ever; but the first attempt, and every refusal that no time can mend, must not fail."""
-    failures = 0
-    reached = False
-
-    def succeeded() -> None:
-        nonlocal failures, reached
-        failures, reached = 0, True
-
-    while True:
-        try:
-            attempt(succeeded)
-            problem = "opengnscd ended the connection"
-        except ApiProblem as refused:
-            if not reached or exit_of(refused.code) is not Exit.UNAVAILABLE:
-                raise
-            problem = refused.message
-        if not failures:
-            desk.remark(f"{problem}; trying again")
-        time.sleep(retry_seconds(failures))
-        failures += 1
+    for event in desk.api.follow(service, since, desk.remark):
+        click.echo(as_json(event, indent=None) if desk.in_json else line_of_event(event))
+        sys.stdout.flush()
 
 
 @_command("status", "status", "status --json | jq .session")

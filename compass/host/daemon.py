@@ -75,6 +75,7 @@ class HostDaemon:
         self.pools = Pools(random, Place(host_name, zone))
         """Whose turn it is, for every kind of lookup on this host."""
         self._host_name = host_name
+        self._zone = zone
         self._directory = state_directory
         self._services = tuple(services)
         self._replica = Replica()
@@ -230,6 +231,7 @@ class HostDaemon:
                 for entry in self._book.all()
             ),
             problem=self._upstream.problem,
+            zone=self._zone,
         )
 
     # Between the parts ------------------------------------------------------------------------------------

@@ -131,6 +131,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     registrations: tuple[RegistrationStatus, ...]
     problem: str = ""
     """Why there is no session, or why what a server said was not taken."""
+    zone: str = ""
+    """Where the host is, as a label; empty: not known."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

@@ -38,6 +38,10 @@ class Pools:
         self.place = place or Place()
         self._turns: dict[str, Turns] = {}
 
+    def moved(self, place: Place) -> None:
+        """Where the program is, once it is known."""
+        self._place = place
+
     def choose(self, catalogue: Catalogue, name: str) -> Choice:
         """The listeners to use for a service id or for any service of a category. `name` is parsed."""
         found, source = candidates(catalogue, name)

@@ -169,6 +169,15 @@ EXAMPLES: list[Example] = [
                 ),
             ),
         ),
+        (
+            "dependencies with pools",
+            8,
+            replies.Dependencies(
+                "portal.web",
+                43,
+                (replies.CategoryView("openuss", pool="round-robin", pools={"a": "random"}, locality="zone"),),
+            ),
+        ),
         ("watching", 8, replies.Watching(STORE, 43, SNAPSHOT, ("shop.web",))),
         ("watching resumed", 9, replies.Watching(STORE, 43)),
         ("done", 12, replies.Done(44, (BACKED,))),
