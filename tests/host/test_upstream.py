@@ -11,7 +11,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from compass.host import following, session, upstream
+from compass.host import choice, dials, following, session, waiting
+from compass.host.choice import Choice, in_order
 from compass.host.daemon import HostDaemon
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.local import LocalRegister
@@ -129,7 +130,8 @@ class Stage:
             state_directory=directory,
             host_name="h",
             default_address="10.0.0.1",
-            endpoints=cast(Any, self.places),
+            choice=Choice(lambda: 0.5, in_order(map(str, range(places)))),
+            dial=lambda way: cast(Any, self.places[int(way.name)]),
             process_watch=SimulatedProcesses(),
             peer_of=lambda transport: (*cast(Any, transport).getPeer(), ""),
             **options,
@@ -248,7 +250,7 @@ def test_a_connection_that_never_comes(tmp_path: Path) -> None:
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
     stage.daemon.start()
-    stage.run(upstream.CONNECT_SECONDS + 0.3)
+    stage.run(dials.CONNECT_SECONDS + 0.3)
     assert len(stage.places[1].servers) == 1
 
 
@@ -261,7 +263,7 @@ def test_a_violation_ends_the_session(stage: Stage) -> None:
     assert not isinstance(stage.daemon.resolve("a.uss"), Refusal)
 
 
-@pytest.mark.parametrize(("asked", "waited"), [(3.0, 3.0), (10_000.0, upstream.RETRY_AFTER_SECONDS_MAX)])
+@pytest.mark.parametrize(("asked", "waited"), [(3.0, 3.0), (10_000.0, choice.RETRY_AFTER_SECONDS_MAX)])
 def test_a_server_that_asks_for_patience(stage: Stage, asked: float, waited: float) -> None:
     """Goodbye names a time; the host keeps to it as far as that is sensible, and comes up to half as much later."""
     server = ready(stage)
@@ -308,7 +310,7 @@ def test_a_request_that_is_too_long_for_the_server(stage: Stage) -> None:
 
 def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In number and in time; nobody waits where nothing is being tried."""
-    monkeypatch.setattr(upstream, "WAITING_MAX", 2)
+    monkeypatch.setattr(waiting, "WAITING_MAX", 2)
     stage = Stage(tmp_path)
     stage.places[0].dead = True
     answers: list[Any] = []
@@ -318,7 +320,7 @@ def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     for _ in range(3):
         stage.daemon._upstream.ask(Watch(())).addCallback(answers.append)
     assert [answer.code for answer in answers] == ["busy"]
-    stage.run(upstream.ASK_PATIENCE_SECONDS + 0.1)
+    stage.run(waiting.ASK_PATIENCE_SECONDS + 0.1)
     assert [answer.code for answer in answers] == ["busy", "unreachable", "unreachable"]
 
 
