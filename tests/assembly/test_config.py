@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.assembly import config
 from compass.assembly.config import (
     CONFIG_OCTETS_MAX,
     DESCRIPTIONS,
