@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -77,7 +77,8 @@ class Dials:
         def done(result: object) -> None:
             wanted = self._connecting.pop(way, None) is not None
             if wanted and isinstance(result, Failure):
-                self._failed(way, result.getErrorMessage() or "no connection in time")
+                late = f"no connection within {CONNECT_SECONDS:g} s" if result.check(TimeoutError) else ""
+                self._failed(way, late or result.getErrorMessage() or "no connection")
 
         connecting.addBoth(done)
 

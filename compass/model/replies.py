@@ -262,6 +262,12 @@ class CaseFile(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     """The server doubts its own probes and condemns nothing by itself."""
 
 
+class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steered"):
+    """Steer: how many hosts are here that will be sent away."""
+
+    hosts: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
     """A server in figures, and the incidents that are open."""
 
@@ -278,6 +284,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Listeners in each state."""
     alerts: tuple[Alert, ...] = ()
     engine: str = ""
+    away: bool = False
+    """It is drained: hosts are sent elsewhere."""
 
 
 Reply: TypeAlias = Union[  # noqa: UP007
@@ -294,5 +302,6 @@ Reply: TypeAlias = Union[  # noqa: UP007
     Lags,
     ServerStatus,
     CaseFile,
+    Steered,
     Refusal,
 ]

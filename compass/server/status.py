@@ -20,6 +20,7 @@ class Figures(msgspec.Struct, frozen=True):
     sessions: int
     watching: int
     engine: str
+    away: bool
 
 
 def status_of(catalogue: Catalogue, figures: Figures) -> ServerStatus:
@@ -44,4 +45,5 @@ def status_of(catalogue: Catalogue, figures: Figures) -> ServerStatus:
         states=dict(Counter(row.state for row in listeners)),
         alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
         engine=figures.engine,
+        away=figures.away,
     )

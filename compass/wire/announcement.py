@@ -5,6 +5,8 @@ Nothing in it is believed: a host takes it as a proposal of a place to dial, whe
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from compass.model.names import NameProblem, parse_address, parse_host_name, parse_port
@@ -54,6 +56,8 @@ def decode(datagram: bytes) -> Announcement:
         said = _decoder.decode(memoryview(datagram)[len(MAGIC) :])
         if len(said.addresses) > limits.ANNOUNCED_ADDRESSES_MAX:
             raise NotAnnouncement(f"it has {len(said.addresses)} addresses; at most {limits.ANNOUNCED_ADDRESSES_MAX}")
+        if math.isnan(said.next_seconds):
+            raise NotAnnouncement("its next_seconds are no number")
         return Announcement(
             parse_host_name(said.server),
             parse_port(said.port),
