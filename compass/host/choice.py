@@ -63,7 +63,7 @@ class Offer(msgspec.Struct, frozen=True):
     way: Way
     rank: tuple[int, ...] = (0,)
     """Smaller is preferred."""
-    weight: int = 1
+    weight: float = 1
     """Share among ways of one rank."""
     source: Source = "configured"
 

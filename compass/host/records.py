@@ -7,17 +7,18 @@ or has lost its zone takes no server away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IResolver
 from twisted.logger import Logger
 from twisted.names import dns
 from twisted.python.failure import Failure
 
 from compass.host.choice import Offer, Way
-from compass.model.names import PORT_MAX, NameProblem, parse_host_name, parse_port
+from compass.model.names import NameProblem, parse_address, parse_host_name, parse_port
 from compass.model.ports import Clock, Timer
 
 LIFE_SECONDS_MIN = 30.0
@@ -30,6 +31,8 @@ PAUSE_SECONDS_MAX = 300.0
 """Longest such pause: DNS was away longer than anybody has waited by then."""
 RECORDS_MAX = 16
 """Targets taken from one answer, the preferred ones; more servers than a deployment has are a mistake or an attack."""
+ADDRESSES_MAX = 4
+"""Addresses taken for one target: two networks, each with IPv4 and IPv6."""
 QUESTION_SECONDS = (1, 2, 4)
 """How long each of the attempts of one question waits for its answer."""
 
@@ -41,7 +44,10 @@ class Record(NamedTuple):
     weight: int
     port: int
     target: str
+    """Without the dot at the end; empty: there is no such service here."""
     life_seconds: float
+    addresses: tuple[str, ...] = ()
+    """Of the target; none: its name is looked up when it is dialled."""
 
 
 Lookup = Callable[[str], Deferred[Sequence[Record]]]
@@ -49,38 +55,66 @@ Lookup = Callable[[str], Deferred[Sequence[Record]]]
 
 
 def lookup_with(resolver: IResolver) -> Lookup:
-    """Asks by way of a resolver of twisted.names."""
+    """Asks by way of a resolver of twisted.names: for the SRV records, then for addresses that did not come along."""
+    asked: Any = resolver
 
-    def lookup(name: str) -> Deferred[Sequence[Record]]:
-        asked: Any = resolver
-        answered: Deferred[Any] = asked.lookupService(name, timeout=QUESTION_SECONDS)
-        return answered.addCallback(lambda sections: [_record(header) for header in sections[0] if _is_srv(header)])
+    async def lookup(name: str) -> Sequence[Record]:
+        answers, _, additional = await asked.lookupService(name, timeout=QUESTION_SECONDS)
+        known = addresses_in(additional)
+        records = records_of(answers, known)[:RECORDS_MAX]
+        missing = list(dict.fromkeys(r.target for r in records if r.target and not r.addresses))
+        questions = [ask(target) for ask in (asked.lookupAddress, asked.lookupIPV6Address) for target in missing]
+        for found, outcome in await DeferredList(questions, consumeErrors=True):
+            if found:
+                for target, more in addresses_in(outcome[0]).items():
+                    known[target] = (*known.get(target, ()), *more)
+        return records_of(answers, known)
 
-    return lookup
+    return lambda name: Deferred.fromCoroutine(lookup(name))
 
 
-def _is_srv(header: Any) -> bool:
-    return header.type == dns.SRV and isinstance(header.payload, dns.Record_SRV)
+def addresses_in(section: Iterable[Any]) -> dict[str, tuple[str, ...]]:
+    """The addresses of each name in a section of an answer (RRHeaders of twisted.names)."""
+    addresses: dict[str, tuple[str, ...]] = {}
+    for header in section:
+        if isinstance(header.payload, dns.Record_A | dns.Record_AAAA) and header.payload.address:
+            family = socket.AF_INET if header.type == dns.A else socket.AF_INET6
+            name = _spelled(header.name)
+            addresses[name] = (*addresses.get(name, ()), socket.inet_ntop(family, header.payload.address))
+    return addresses
 
 
-def _record(header: Any) -> Record:
-    payload = header.payload
-    target = payload.target.name.decode("ascii", "replace")
-    return Record(payload.priority, payload.weight, payload.port, target, float(header.ttl))
+def records_of(answers: Iterable[Any], addresses: Mapping[str, tuple[str, ...]]) -> list[Record]:
+    """The SRV records of an answer, the preferred first, with what is known of their targets' addresses."""
+    records = []
+    for header in answers:
+        if isinstance(header.payload, dns.Record_SRV):
+            srv, target = header.payload, _spelled(header.payload.target)
+            known = addresses.get(target, ())
+            records.append(Record(srv.priority, srv.weight, srv.port, target, float(header.ttl), known))
+    return sorted(records, key=lambda record: (record.priority, -record.weight))
+
+
+def _spelled(name: Any) -> str:
+    return str(name.name.decode("ascii", "replace")).lower().removesuffix(".")
 
 
 def offers_of(records: Iterable[Record], rank: int) -> tuple[Offer, ...]:
-    """The ways in an answer; targets that cannot be connected to are left out, and `.` is none (RFC 2782)."""
+    """The ways in an answer: one for each known address, else one to the target's name.
+
+    What cannot be connected to is left out, and so is the target `.`, which means that there is none (RFC 2782).
+    """
     offers: list[Offer] = []
-    for record in sorted(records, key=lambda record: (record.priority, -record.weight)):
-        if not 0 < record.port <= PORT_MAX or len(offers) == RECORDS_MAX:
-            continue
+    preferred = sorted(records, key=lambda record: (record.priority, -record.weight))
+    for record in preferred[:RECORDS_MAX]:
         try:
-            name = parse_host_name(record.target.removesuffix("."))
+            name, port = parse_host_name(record.target), parse_port(record.port)
+            places = [parse_address(text) for text in record.addresses[:ADDRESSES_MAX]] or [name]
         except NameProblem:
             continue
-        way = Way(name, name, parse_port(record.port))
-        offers.append(Offer(way, (rank, record.priority), record.weight, "srv"))
+        # The weight is the target's, however many addresses it has.
+        share = record.weight / len(places)
+        offers += [Offer(Way(name, place, port), (rank, record.priority), share, "srv") for place in places]
     return tuple(offers)
 
 
@@ -123,18 +157,19 @@ class ServiceName:
 
     def _heard(self, records: Sequence[Record]) -> None:
         offers = offers_of(records, self._rank)
-        closed = bool(records) and all(record.target in ("", ".") for record in records)
+        closed = bool(records) and not any(record.target for record in records)
         if offers or closed:
-            self._answered = True
+            self._answered, self._failures = True, 0
             self._offer(self.name, offers)
         else:
             self._nothing_new(f"{len(records)} SRV records, none of which can be connected to")
             return
-        self._failures = 0
         life = min((record.life_seconds for record in records), default=0.0)
         self._again(min(max(life, LIFE_SECONDS_MIN), LIFE_SECONDS_MAX))
 
     def _not_heard(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # Nobody wants to know any more.
         self._nothing_new(failure.getErrorMessage() or type(failure.value).__name__)
 
     def _nothing_new(self, why: str) -> None:

@@ -216,7 +216,7 @@ class Upstream:
         self._dials.greeting.discard(session)
         was_ours, worked = session is self._session, self._in_step
         if session.way is not None:
-            self._told_at_the_end(session.way, end)
+            self._told_at_the_end(session, session.way, end)
         if was_ours:
             self._choice.lost(self._clock.seconds(), worked=worked)
             self._end_session()
@@ -229,13 +229,13 @@ class Upstream:
         elif was_ours:
             self._no_session(end.reason)
 
-    def _told_at_the_end(self, way: Way, end: Ended) -> None:
-        """What the server said about when to come back and where to go."""
+    def _told_at_the_end(self, session: Session, way: Way, end: Ended) -> None:
+        """What was said about when to come back here, and, by a server, about where to go."""
         now = self._clock.seconds()
         if end.retry_after_seconds > 0:
             self._choice.asked_for_patience(way, now, end.retry_after_seconds)
         instead = []
-        for text in end.instead:
+        for text in end.instead if end.instead and not self._problem_with(session) else ():
             try:
                 instead.append(parse_server(text))
             except NameProblem as problem:
