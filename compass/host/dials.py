@@ -70,6 +70,7 @@ class Dials:
     def connect(self, way: Way) -> None:
         """Dial this way now."""
         factory = Factory.forProtocol(lambda: self._make(way))
+        factory.noisy = False
         connecting: Deferred[IProtocol] = cast(Any, self._dial(way)).connect(factory)
         self._connecting[way] = connecting
         connecting.addTimeout(CONNECT_SECONDS, cast(Any, self._clock))

@@ -20,7 +20,7 @@ from compass.host.dials import Dial, Dials
 from compass.host.session import Session
 from compass.host.waiting import Waiting
 from compass.model.local import KnownServer
-from compass.model.names import NameProblem, parse_server
+from compass.model.names import NameProblem, parse_server, show_endpoint
 from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
@@ -257,6 +257,8 @@ class Upstream:
 
     def _not_reached(self, way: Way, reason: str) -> None:
         """This way rests now; the next one is taken."""
+        where = show_endpoint(way.address, way.port)
+        self._log.info("no session with {name} at {where}: {reason}", name=way.name, where=where, reason=reason)
         self._choice.failed(way, self._clock.seconds(), reason)
         self._no_session(reason)
 
@@ -264,7 +266,6 @@ class Upstream:
         if self._session is not None or not self._running:
             return
         self.problem = reason
-        self._log.info("no session ({reason})", reason=reason)
         if not self._choice.hopeful:
             self._waiting.refuse()
         self._go()

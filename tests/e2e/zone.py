@@ -1,4 +1,4 @@
-"""A DNS server for one zone, `example.org`, as twisted.names serves it."""
+"""A DNS server for one zone, `example.net`, as twisted.names serves it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.names.authority import FileAuthority
 
 from tests.reactor import ReactorThread
 
-SERVICE = "_opengns._tcp.example.org"
+SERVICE = "_opengns._tcp.example.net"
 
 
 class Zone(FileAuthority):
@@ -18,11 +18,11 @@ class Zone(FileAuthority):
 
     def __init__(self, service: Sequence[Any], hosts: Mapping[str, Sequence[Any]]) -> None:
         common.ResolverBase.__init__(self)
-        start = dns.Record_SOA(mname=b"ns.example.org", rname=b"root.example.org", serial=1, minimum=60, ttl=60)
-        records = {f"{name}.example.org".encode(): list(found) for name, found in hosts.items()}
+        start = dns.Record_SOA(mname=b"ns.example.net", rname=b"root.example.net", serial=1, minimum=60, ttl=60)
+        records = {f"{name}.example.net".encode(): list(found) for name, found in hosts.items()}
         within: Any = self
-        within.soa = (b"example.org", start)
-        within.records = {**records, SERVICE.encode(): list(service), b"example.org": [start]}
+        within.soa = (b"example.net", start)
+        within.records = {**records, SERVICE.encode(): list(service), b"example.net": [start]}
 
     def serve(self, thread: ReactorThread, address: str, port: int = 0) -> Any:
         """Answer there, by UDP; the listening port."""

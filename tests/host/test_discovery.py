@@ -57,9 +57,9 @@ def test_an_srv_name_of_a_real_dns_server(thread: ReactorThread) -> None:
     """Targets by priority and weight, at the addresses that they have; a target without any by its name."""
     zone = Zone(
         [
-            dns.Record_SRV(20, 0, 4863, b"gns3.example.org", ttl=77),
-            dns.Record_SRV(10, 30, 4863, b"gns1.example.org", ttl=77),
-            dns.Record_SRV(10, 70, 4900, b"gns2.example.org", ttl=99),
+            dns.Record_SRV(20, 0, 4863, b"gns3.example.net", ttl=77),
+            dns.Record_SRV(10, 30, 4863, b"gns1.example.net", ttl=77),
+            dns.Record_SRV(10, 70, 4900, b"gns2.example.net", ttl=99),
         ],
         {
             "gns1": [dns.Record_A("192.0.2.1"), dns.Record_AAAA("2001:db8::1")],
@@ -72,10 +72,10 @@ def test_an_srv_name_of_a_real_dns_server(thread: ReactorThread) -> None:
     found: list[Record] = thread.call(lookup_with(resolver), SERVICE)
     offers = offers_of(found, 3)
     assert [(offer.way.name, offer.way.address, offer.way.port, offer.rank, offer.weight) for offer in offers] == [
-        ("gns2.example.org", "192.0.2.2", 4900, (3, 10), 70),
-        ("gns1.example.org", "192.0.2.1", 4863, (3, 10), 15),
-        ("gns1.example.org", "2001:db8::1", 4863, (3, 10), 15),
-        ("gns3.example.org", "gns3.example.org", 4863, (3, 20), 0),
+        ("gns2.example.net", "192.0.2.2", 4900, (3, 10), 70),
+        ("gns1.example.net", "192.0.2.1", 4863, (3, 10), 15),
+        ("gns1.example.net", "2001:db8::1", 4863, (3, 10), 15),
+        ("gns3.example.net", "gns3.example.net", 4863, (3, 20), 0),
     ]
     assert {record.life_seconds for record in found} == {77.0, 99.0}
     thread.call(listening.stopListening)
