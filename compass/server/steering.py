@@ -7,6 +7,7 @@ dials itself. That lasts until it is undrained or started anew.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from compass.server.sessions import Session
 from compass.wire.limits import INSTEAD_MAX
 
 STEP_SECONDS = 0.1
-"""Between two groups of hosts that are sent away: ten groups in a second are as good as none."""
+"""Shortest time between two groups of hosts that are sent away: hosts wait up to a second by themselves."""
 AWAY_SECONDS = 60.0
 """When a host that was sent away may look here again: an undrained server is found by those that prefer it within
 this time and the pause with which hosts go back, and meanwhile few ask in vain."""
@@ -45,6 +46,7 @@ class Steering:
         self._clock = clock
         self._sessions = sessions
         self._leaving: deque[Session] = deque()
+        self._step_seconds = STEP_SECONDS
         self._at_once = 1
         self._timer: Timer | None = None
         self.elsewhere: Elsewhere | None = None
@@ -63,8 +65,9 @@ class Steering:
         self.elsewhere = Elsewhere("this server is being drained", AWAY_SECONDS, request.instead)
         self._leaving.extend(session for session in self._sessions() if _of_a_host(session))
         count = len(self._leaving)
-        steps = max(int(request.seconds / STEP_SECONDS), 1)
-        self._at_once = -(-count // steps)
+        # One host after another; so many together where that would be too many moments.
+        self._step_seconds = max(request.seconds / max(count, 1), STEP_SECONDS)
+        self._at_once = math.ceil(count * self._step_seconds / request.seconds) if request.seconds else count
         self.log.info(
             "{n} hosts are sent away within {seconds:g} s, to {where}",
             n=count,
@@ -90,7 +93,7 @@ class Steering:
             if self.elsewhere is not None:
                 session.goodbye(*self.elsewhere)
         if self._leaving:
-            self._timer = self._clock.callLater(STEP_SECONDS, self._send_some)
+            self._timer = self._clock.callLater(self._step_seconds, self._send_some)
 
 
 def _of_a_host(session: Session) -> bool:
