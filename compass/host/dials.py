@@ -42,6 +42,8 @@ class Dials:
         self._make = make
         self._failed = failed
         self._connecting: dict[Way, Deferred[IProtocol]] = {}
+        self._since: dict[Way, float] = {}
+        """When each way was last dialled."""
         self._retry: Timer | None = None
         self.greeting: set[Session] = set()
         """Connections on which no welcome has come yet, also such as a server dialled."""
@@ -73,6 +75,7 @@ class Dials:
         factory.noisy = False
         connecting: Deferred[IProtocol] = cast(Any, self._dial(way)).connect(factory)
         self._connecting[way] = connecting
+        self._since[way] = self._clock.seconds()
         connecting.addTimeout(CONNECT_SECONDS, cast(Any, self._clock))
 
         def done(result: object) -> None:
@@ -84,8 +87,14 @@ class Dials:
         connecting.addBoth(done)
 
     def give_up(self) -> None:
-        """There is a session, or none is wanted: end whatever is under way."""
+        """There is a session, or none is wanted: end whatever is under way, and remember what was slow."""
         self._cancel_retry()
+        now = self._clock.seconds()
+        for way in self.tried():
+            waited = now - self._since.get(way, now)
+            if waited >= BESIDE_SECONDS:
+                self._choice.failed(way, now, f"no answer within {waited:.1f} s; another way was quicker")
+        self._since.clear()
         connecting, self._connecting = self._connecting, {}
         for each in connecting.values():
             each.cancel()
