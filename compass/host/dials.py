@@ -54,8 +54,13 @@ class Dials:
 
     def trying(self) -> bool:
         """A session may be there in a moment: one is being made, or not every way has been tried yet."""
-        active = bool(self._connecting or self.greeting) or (self._retry is not None and self._retry.active())
+        active = bool(self._connecting or self.greeting) or self._retry_comes()
         return self._choice.hopeful and (active or not self._choice.ways)
+
+    def found(self) -> None:
+        """There are other ways than before: their turn comes, at once if nothing is being tried."""
+        if not (self.tried() and self._retry_comes()):
+            self.go()
 
     def go(self) -> None:
         """Dial the way that is to be tried next, as soon as its time has come, and then the one after it."""
@@ -100,6 +105,9 @@ class Dials:
             each.cancel()
         for session in list(self.greeting):
             session.close()
+
+    def _retry_comes(self) -> bool:
+        return self._retry is not None and self._retry.active()
 
     def _cancel_retry(self) -> None:
         if self._retry is not None and self._retry.active():

@@ -110,7 +110,8 @@ class Upstream:
     def offer(self, origin: str, offers: Sequence[Offer]) -> None:
         """What an origin knows of servers now."""
         self._choice.offer(origin, offers)
-        self._go()
+        if self._running and self._session is None:
+            self._dials.found()
 
     def stop(self) -> Deferred[None]:
         """Leave; fires when the transport is closed."""

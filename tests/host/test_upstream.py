@@ -395,6 +395,18 @@ def test_servers_that_are_found_are_tried_at_once(tmp_path: Path) -> None:
     assert [(known.source, known.state) for known in stage.daemon.status().servers] == [("srv", "open")]
 
 
+def test_servers_that_are_found_wait_for_their_turn(tmp_path: Path) -> None:
+    """While the preferred one is being tried nobody else is dialled for having been found."""
+    stage = Stage(tmp_path, places=2, known=1)
+    stage.places[0].welcomes = False
+    stage.start()
+    stage.daemon.servers_found("dns", [Offer(Way("s1", "s1", 4863), (1,), source="srv")])
+    stage.run(dials.BESIDE_SECONDS - 0.2)
+    assert stage.places[1].servers == []
+    stage.run(0.3)
+    assert len(stage.places[1].servers) == 1
+
+
 def test_a_violation_ends_the_session(stage: Stage) -> None:
     """Bytes that are no message: the session is over, lookups are not."""
     server = ready(stage)
