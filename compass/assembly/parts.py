@@ -24,14 +24,9 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from compass.assembly.config import TlsSettings
+from compass.assembly.sockets import BACKLOG, NO_IPV6
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 from compass.model.names import NameProblem, parse_host_name
-
-BACKLOG = 4096
-"""Connections that the kernel keeps until we take them: all hosts may come in one moment. Of one that finds no room the
-host hears nothing, and its kernel tries again after 1, 3 and 7 seconds."""
-NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
-"""What a machine without IPv6 says to a socket, or to an address of it."""
 
 _log = Logger("compass.assembly")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 import compass
 from compass.assembly.config import ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
+from compass.assembly.sockets import BACKLOG
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.model.names import show_endpoint
@@ -42,14 +44,22 @@ class ServerService(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: ServerConfig) -> None:
-        """Reads the certificates: raises IdentityError before anything is opened or served."""
+    def __init__(
+        self, reactor: Any, config: ServerConfig, sockets: Sequence[socket.socket] = (), worker: int = 0
+    ) -> None:
+        """Reads the certificates: raises IdentityError before anything is opened or served.
+
+        A worker (1, 2, ...) listens on sockets that its parent opened, and leaves it to that to tell of them.
+        """
         self._reactor = reactor
         self._config = config
         self._identity = identity_of(config.tls)
-        for warning in self._identity.warnings:
+        for warning in () if worker else self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
-        self._name = own_name(self._identity, config.tls, "server")
+        proven = own_name(self._identity, config.tls, "server")
+        name = config.server.name or proven
+        self._name = f"{name}#{worker}" if worker else name
+        self._sockets = sockets
         self._database = DatabaseThread(reactor)
         self._store: Store | None = None
         self._server: NameServer | None = None
@@ -86,15 +96,26 @@ class ServerService(Service):
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
-        self._server = server = NameServer(self._config.server.name or self._name, SOFTWARE, self._parts(store))
+        self._server = server = NameServer(self._name, SOFTWARE, self._parts(store))
         factory = secured(accepting(self._identity), server, client=False)
+        if self._sockets:
+            await server.start()
+            self._adopt(factory)
+            return
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
         await server.start()
-        for port in self._ports:
-            bound = port.getHost()
+        for bound in (opened.getHost() for opened in self._ports):
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+
+    def _adopt(self, factory: Any) -> None:
+        """Take connections from what the parent opened, now that the catalogue is loaded."""
+        for opened in self._sockets:
+            opened.listen(BACKLOG)
+            self._ports.append(self._reactor.adoptStreamPort(opened.fileno(), opened.family, factory))
+            # Adopting made a copy of it.
+            opened.close()
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
