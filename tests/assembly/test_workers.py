@@ -90,8 +90,8 @@ def test_all_workers_serve_one_port_and_one_store(shared: tuple[Installation, Da
 def test_a_worker_that_dies_is_started_again_and_the_others_serve_meanwhile(
     shared: tuple[Installation, Daemon],
 ) -> None:
-    """kill -9 of one: once it is gone no connection is refused or sent away, and soon there are two again. Whoever sends SIGTERM to
-    one of them alone does not make the server smaller either."""
+    """kill -9 of one: once it is gone no connection is refused or sent away, and soon there are two again. Who sends
+    SIGTERM to one of them alone does not make the server smaller either."""
     installation, daemon = shared
     first, second = workers_of(daemon)
     os.kill(first, signal.SIGKILL)
