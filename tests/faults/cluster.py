@@ -6,12 +6,13 @@ import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import deferToThreadPool
 
 from compass.admin.authority import Credentials
 from compass.assembly.hostd import _endpoint
@@ -30,6 +31,8 @@ from tests.e2e.processes import Program, eventually, python
 from tests.histories.checker import check
 from tests.histories.events import Logged, Settled, Started, Table
 from tests.simulation.recording import HostRecorder, Recorder
+
+T = TypeVar("T")
 
 SERVICES = ("chinaserver.openuss", "northeast.openuss", "northwest.openuss", "account.openuso")
 USER = "portal.web"
@@ -216,7 +219,7 @@ async def settle(reactor: Any, cluster: Cluster, hosts: list[LoadedHost], record
     while not calm and time.monotonic() < until:
         await pause(reactor, 0.3)
         if all(host.delivered() for host in hosts):
-            calm = await deferToThread(cluster.all_held, len(hosts))
+            calm = await in_thread(reactor, cluster.all_held, len(hosts))
     for host in hosts:
         recorder(host.settled())
     await gatherResults([host.stop() for host in hosts])
@@ -247,6 +250,12 @@ def judge(cluster: Cluster, recorder: Recorder, hosts: list[LoadedHost]) -> list
         if isinstance(change.row, Listener) and change.operation not in ("register", "deregister"):
             broken.append(f"a listener that nobody touched: {change}")
     return broken
+
+
+def in_thread(reactor: Any, work: Callable[..., T], *args: Any) -> Deferred[T]:
+    """What blocks, on a thread of that reactor, which need not be the global one."""
+    done: Deferred[T] = deferToThreadPool(reactor, reactor.getThreadPool(), work, *args)
+    return done
 
 
 def pause(reactor: Any, seconds: float) -> Deferred[None]:

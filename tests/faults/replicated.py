@@ -21,7 +21,8 @@ from tests.e2e.deployment import free_port, new_address
 from tests.e2e.processes import eventually
 from tests.store.postgres import _programs, _reachable_by_all
 
-DATABASE = "gns"
+SEGMENT_MB = 1
+"""Of a piece of the log: a test writes a few hundred kilobytes."""
 
 
 class Node:
@@ -37,6 +38,11 @@ class Node:
         self._server: subprocess.Popen[Any] | None = None
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started and not ended."""
+        return self._server is not None
+
+    @property
     def where(self) -> str:
         """As libpq is told."""
         return f"host={self.address} port={self.port} user=postgres"
@@ -48,13 +54,14 @@ class Node:
 
     def create(self) -> None:
         """An empty cluster in which anybody on the loopback may do anything."""
-        self.run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        small = ("--encoding=UTF8", "--no-sync", f"--wal-segsize={SEGMENT_MB}")
+        self.run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", *small)
         with (self.data / "pg_hba.conf").open("a") as rules:
             rules.write("host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n")
         with (self.data / "postgresql.conf").open("a") as settings:
             # What pg_rewind reads must not be recycled by the recovery that it begins with.
             # And a standby that has lost its primary sleeps for so long before it sees that it is to be promoted.
-            settings.write("shared_buffers = 32MB\nwal_log_hints = on\nwal_keep_size = 512MB\n")
+            settings.write("shared_buffers = 32MB\nwal_log_hints = on\nwal_keep_size = 64MB\n")
             settings.write("wal_retrieve_retry_interval = 500ms\n")
 
     def start(self) -> None:
@@ -114,7 +121,7 @@ class Node:
 
 
 class Pair:
-    """A primary whose commits wait for its standby; `url` finds whichever of the two can be written."""
+    """A primary whose commits wait for its standby."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="pair"))
@@ -130,11 +137,10 @@ class Pair:
                 programs = self.directory / "installed" / "bin"
         one, other = (Node(name, self.directory, programs, as_user) for name in ("one", "other"))
         self.primary, self.standby = one, other
-        hosts = "&".join(f"host={node.address}:{node.port}" for node in (one, other))
-        self.url = f"postgresql://postgres@/{DATABASE}?{hosts}&target_session_attrs=read-write"
+        self._hosts = "&".join(f"host={node.address}:{node.port}" for node in (one, other))
+        self._databases = 0
         one.create()
         one.start()
-        one.ask(f"CREATE DATABASE {DATABASE}")
         other.run("pg_basebackup", "-D", str(other.data), "-d", one.where, "-c", "fast", "-X", "stream", "--no-sync")
         self._attach()
 
@@ -148,6 +154,13 @@ class Pair:
     def in_step(self) -> bool:
         """Whether the primary waits for the standby, and has it."""
         return ("sync",) in self.primary.ask("SELECT sync_state FROM pg_stat_replication")
+
+    def new_database(self) -> tuple[str, str]:
+        """The name of an empty database, and the URL that finds it at whichever of the two can be written."""
+        self._databases += 1
+        name = f"gns{self._databases}"
+        self.primary.ask(f"CREATE DATABASE {name}")
+        return name, f"postgresql://postgres@/{name}?{self._hosts}&target_session_attrs=read-write"
 
     def promote(self) -> None:
         """The standby takes over, with nobody to wait for; the old primary must be dead."""
