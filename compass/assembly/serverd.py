@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -16,17 +16,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
+from compass.assembly import interpreter
 from compass.assembly.config import ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
-from compass.assembly.sockets import BACKLOG
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.model.names import show_endpoint
 from compass.server.alerts import RunCommand
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
-from compass.server.sessions import Session
+from compass.server.sessions import PeerOf, Session
+from compass.store.roster import SqlRoster
 from compass.store.store import Store
+from compass.store.wakeups import Wakeups
 
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
@@ -44,28 +46,23 @@ class ServerService(Service):
 
     log = Logger()
 
-    def __init__(
-        self, reactor: Any, config: ServerConfig, sockets: Sequence[socket.socket] = (), worker: int = 0
-    ) -> None:
-        """Reads the certificates: raises IdentityError before anything is opened or served.
-
-        A worker (1, 2, ...) listens on sockets that its parent opened, and leaves it to that to tell of them.
-        """
+    def __init__(self, reactor: Any, config: ServerConfig) -> None:
+        """Reads the certificates: raises IdentityError before anything is opened or served."""
         self._reactor = reactor
         self._config = config
         self._identity = identity_of(config.tls)
-        for warning in () if worker else self._identity.warnings:
+        for warning in self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
-        proven = own_name(self._identity, config.tls, "server")
-        name = config.server.name or proven
-        self._name = f"{name}#{worker}" if worker else name
-        self._sockets = sockets
+        self._name = own_name(self._identity, config.tls, "server")
         self._database = DatabaseThread(reactor)
+        self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
+        self._roster: SqlRoster | None = None
         self._server: NameServer | None = None
+        self._wakeups: Wakeups | None = None
         self._ports: list[Any] = []
 
-    def _parts(self, store: Store) -> Parts:
+    def _parts(self, store: Store, roster: SqlRoster) -> Parts:
         settings = self._config.server
         command = settings.alert_command
         return Parts(
@@ -74,10 +71,13 @@ class ServerService(Service):
             token=lambda: secrets.token_urlsafe(32),
             storage=store,
             in_database=self._database.run,
-            peer_of=peers(rules_of(self._config.tls)),
+            peer_of=self._peer(),
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             run_command=command_runner(self._reactor, command) if command else None,
+            id=secrets.token_hex(8),
+            roster=roster,
+            beside=self._beside.run,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
         )
@@ -88,7 +88,9 @@ class ServerService(Service):
         The store is opened here and not before: twistd forks in between.
         """
         super().startService()
+        interpreter.tune()
         self._database.start()
+        self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
@@ -96,26 +98,27 @@ class ServerService(Service):
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
-        self._server = server = NameServer(self._name, SOFTWARE, self._parts(store))
+        self._roster = store.roster()
+        name = self._config.server.name or self._name
+        self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
+        await self._listen(server)
+        await server.start()
+        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
+        if self._wakeups is not None:
+            self._wakeups.start()
+        interpreter.settle()
+        for port in self._ports:
+            bound = port.getHost()
+            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+
+    def _peer(self) -> PeerOf:
+        return peers(rules_of(self._config.tls))
+
+    async def _listen(self, server: NameServer) -> None:
         factory = secured(accepting(self._identity), server, client=False)
-        if self._sockets:
-            await server.start()
-            self._adopt(factory)
-            return
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
-        await server.start()
-        for bound in (opened.getHost() for opened in self._ports):
-            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
-
-    def _adopt(self, factory: Any) -> None:
-        """Take connections from what the parent opened, now that the catalogue is loaded."""
-        for opened in self._sockets:
-            opened.listen(BACKLOG)
-            self._ports.append(self._reactor.adoptStreamPort(opened.fileno(), opened.family, factory))
-            # Adopting made a copy of it.
-            opened.close()
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
@@ -123,10 +126,15 @@ class ServerService(Service):
         self.started.cancel()
         if self._server is not None:
             self._server.stop()
+        if self._wakeups is not None:
+            self._wakeups.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
             self._database.stop()
+            self._beside.stop()
+            if self._roster is not None:
+                self._roster.close()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")
