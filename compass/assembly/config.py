@@ -19,7 +19,17 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from compass.model.names import AddressProblem, NameProblem, parse_address, parse_endpoint, parse_host_name, parse_port
+from compass.model.administration import HOST_SERVICES_MAX
+from compass.model.names import (
+    AddressProblem,
+    NameProblem,
+    parse_address,
+    parse_endpoint,
+    parse_host_name,
+    parse_label,
+    parse_port,
+    parse_service_id,
+)
 
 CONFIG_OCTETS_MAX = 1024 * 1024
 """A configuration file is a page or two; a larger one is something else."""
@@ -38,10 +48,14 @@ REFRESH_SECONDS_MAX = 86_400.0
 
 SERVER_PORT = 4863
 API_PORT = 4866
+DNS_PORT = 4853
 WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
 """Every address of the machine, as written and as listened to; the second takes IPv4, too."""
 
 Parsed = TypeVar("Parsed")
+TTL_SECONDS_MAX = 3600
+"""Longest time that resolvers may keep an answer: for so long they send users to a dead listener."""
+TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
 Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
@@ -89,6 +103,22 @@ class HostSettings(msgspec.Struct, frozen=True):
     update: str = ""
     session: Literal["keep", "short"] = "keep"
     refresh_seconds: RefreshSeconds = 300.0
+    zone: str = ""
+    services: tuple[str, ...] = ()
+
+
+class DnsSettings(msgspec.Struct, frozen=True):
+    """Keys of [host.dns]."""
+
+    listen: str = f"127.0.0.1:{DNS_PORT}"
+    zone: str = "gns"
+    ttl: TtlSeconds = 0
+
+
+class ServerDnsSettings(DnsSettings, frozen=True):
+    """Keys of [server.dns]: the same, but nothing is listened to unless it is said where. A host may be beside it."""
+
+    listen: str = ""
 
 
 DESCRIPTIONS = {
@@ -111,6 +141,10 @@ DESCRIPTIONS = {
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
+    "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
+    "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
+    "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
+    "dns.ttl": "Seconds that resolvers may keep an answer. With 0 a change counts for the very next lookup.",
     "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
     "host.state_directory": "Where the catalogue and the registrations survive a restart; made when it is missing.",
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "
@@ -121,6 +155,10 @@ DESCRIPTIONS = {
     "[::] for every address; empty: it is not dialled.",
     "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
     "host.refresh_seconds": "How often to look for changes that were missed.",
+    "host.services": "Services on whose behalf this host is told from the start. Those that register here or ask for "
+    "their dependencies need not be named; programs that only use DNS never ask.",
+    "host.zone": "Where this host is, one label: a data centre, a room. Its listeners are registered with it, and "
+    "where a category's locality says so, its programs are given listeners of the same zone first.",
 }
 """What each key means."""
 
@@ -141,6 +179,8 @@ class ServerConfig(msgspec.Struct, frozen=True):
 
     server: ServerSettings
     tls: TlsSettings
+    dns: ServerDnsSettings | None = None
+    """[server.dns]. None: there is no such section, and no DNS."""
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -148,28 +188,36 @@ class HostConfig(msgspec.Struct, frozen=True):
 
     host: HostSettings
     tls: TlsSettings
+    dns: DnsSettings | None = None
+    """[host.dns]. None: there is no such section, and no DNS."""
 
 
 def read_server_config(path: Path) -> ServerConfig:
     """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
     tables = reading.tables(("server", "tls"))
+    dns = reading.dns(ServerDnsSettings, "server", tables)
     server = reading.section(ServerSettings, "server", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
     reading.finish()
-    return ServerConfig(ServerSettings(**server), TlsSettings(**reading.tls(tls)))
+    return ServerConfig(
+        ServerSettings(**server), TlsSettings(**reading.tls(tls)), ServerDnsSettings(**dns) if dns is not None else None
+    )
 
 
 def read_host_config(path: Path) -> HostConfig:
     """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
     tables = reading.tables(("host", "tls"))
+    dns = reading.dns(DnsSettings, "host", tables)
     host = reading.section(HostSettings, "host", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_host(reading, host)
     reading.finish()
-    return HostConfig(HostSettings(**host), TlsSettings(**reading.tls(tls)))
+    return HostConfig(
+        HostSettings(**host), TlsSettings(**reading.tls(tls)), DnsSettings(**dns) if dns is not None else None
+    )
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -193,13 +241,20 @@ def parse_server(text: str) -> tuple[str, int]:
     return parse_host_name(name), _port(text, port)
 
 
+def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
+    """The sections of a file, as they are written, with the class of their keys."""
+    if kind is ServerConfig:
+        return {"server": ServerSettings, "tls": TlsSettings, "server.dns": ServerDnsSettings}
+    return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings}
+
+
 def example(kind: type[ServerConfig | HostConfig]) -> str:
     """A configuration file with every key, its default and what it means; it can be read as it is."""
     lines: list[str] = []
-    for section in msgspec.structs.fields(kind):
-        lines.append(f"[{section.name}]")
-        for field in msgspec.structs.fields(section.type):
-            key = f"{section.name}.{field.name}"
+    for name, settings in sections_of(kind).items():
+        lines.append(f"[{name}]")
+        for field in msgspec.structs.fields(settings):
+            key = f"{name.rpartition('.')[2]}.{field.name}"
             lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="# ", subsequent_indent="# ")
             shown = msgspec.json.encode(EXAMPLES[key] if field.required else field.default).decode()
             lines += [f"{'' if field.required else '# '}{field.name} = {shown}", ""]
@@ -251,6 +306,25 @@ class _Reading:
                 self.problems.append(f"[{name}] needs {key}: {DESCRIPTIONS[f'{name}.{key}']}")
             else:
                 values[key] = field.default
+        return values
+
+    def dns(self, kind: type[DnsSettings], within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
+        """[host.dns] or [server.dns], taken out of its table; None when the file has no such section."""
+        outer = tables.get(within)
+        if not isinstance(outer, dict) or "dns" not in outer:
+            return None
+        name = f"{within}.dns"
+        tables[within] = {key: value for key, value in outer.items() if key != "dns"}
+        values = self.section(kind, name, {name: outer["dns"]})
+        if values.get("listen"):
+            endpoint = self.parsed(f"[{name}] listen", parse_listen, values["listen"])
+            if endpoint is not None and not _is_loopback(endpoint[0]):
+                self.problems.append(
+                    f"[{name}] listen: {endpoint[0]} is not a loopback address; off the loopback nothing is served "
+                    "unencrypted: put a resolver of yours in front of it (docs/dns.md)"
+                )
+        if "zone" in values:
+            values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
         return values
 
     def parsed(self, where: str, parse: Callable[[str], Parsed], text: str) -> Parsed | None:
@@ -333,13 +407,19 @@ def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
             )
     elif update == "" and host.get("session") == "short":
         reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
+    services = [reading.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]
+    host["services"] = tuple(id for id in services if id is not None)
+    if len(services) > HOST_SERVICES_MAX:
+        reading.problems.append(f"[host] services names {len(services)}; at most {HOST_SERVICES_MAX}")
+    if zone := host.get("zone"):
+        host["zone"] = reading.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
     _check_local(reading, host)
 
 
 def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
     if api := host.get("api"):
         endpoint = reading.parsed("[host] api", parse_listen, api)
-        if endpoint is not None and not (endpoint[0].startswith("127.") or endpoint[0] == "::1"):
+        if endpoint is not None and not _is_loopback(endpoint[0]):
             reading.problems.append(
                 f"[host] api: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
             )
@@ -352,6 +432,10 @@ def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
             reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
     if "state_directory" in host:
         host["state_directory"] = reading.absolute(host["state_directory"])
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
 
 
 def _converted(value: object, kind: Any) -> Any:

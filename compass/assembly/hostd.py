@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 import compass
 from compass.assembly.config import HostConfig, HostSettings, parse_listen, parse_server
-from compass.assembly.parts import endpoint, identity_of, listen, listen_unix, own_name, peers, rules_of
+from compass.assembly.parts import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.gateway.host_http import site
@@ -41,16 +41,18 @@ class HostService(Service):
         """Reads the certificates: raises IdentityError before anything is served."""
         self._reactor = reactor
         self._settings = settings = config.host
+        self._dns = config.dns
         self._identity = identity = identity_of(config.tls)
         for warning in identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._ports: list[Any] = []
+        self._name = parse_host_name(own_name(identity, config.tls, "host"))
         self._daemon = HostDaemon(
             clock=reactor,
             now=time.time,
             random=random.SystemRandom().random,
             state_directory=Path(settings.state_directory),
-            host_name=parse_host_name(own_name(identity, config.tls, "host")),
+            host_name=self._name,
             default_address=settings.address,
             endpoints=[_endpoint(reactor, identity, *parse_server(server)) for server in settings.servers],
             process_watch=ProcessWatch(reactor),
@@ -60,6 +62,8 @@ class HostService(Service):
             refresh_seconds=settings.refresh_seconds,
             software=SOFTWARE,
             probe=Prober(reactor, SOFTWARE).probe,
+            zone=settings.zone,
+            services=settings.services,
         )
 
     def startService(self) -> None:
@@ -77,6 +81,8 @@ class HostService(Service):
         if settings.update:
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
+        if self._dns is not None and self._dns.listen:
+            await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports)
         self._daemon.start()
         for port in self._ports:
             bound = port.getHost()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from twisted.python.failure import Failure
 import compass
 from compass.assembly import interpreter
 from compass.assembly.config import ServerConfig, parse_listen
-from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
+from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.model.names import show_endpoint
+from compass.model.pool import Pools
+from compass.model.sight import Sight
 from compass.server.alerts import RunCommand
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
@@ -119,6 +122,9 @@ class ServerService(Service):
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
+        if self._config.dns is not None and self._config.dns.listen:
+            source = ServerSource(server, Pools(random.SystemRandom().random))
+            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
@@ -140,6 +146,24 @@ class ServerService(Service):
             self.log.info("opengnssd has stopped")
 
         return gatherResults(closing, consumeErrors=True).addBoth(finish)
+
+
+class ServerSource:
+    """A server's whole catalogue, looked up."""
+
+    def __init__(self, server: NameServer, pools: Pools) -> None:
+        self._server = server
+        self.pools = pools
+        self._sight: Sight | None = None
+
+    def sight(self) -> Sight | None:
+        """All there is; None until the catalogue is loaded (P5)."""
+        if self._server.ready() is None:
+            return None
+        catalogue = self._server.catalogue
+        if self._sight is None or self._sight.catalogue is not catalogue:
+            self._sight = Sight(catalogue)
+        return self._sight
 
 
 def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:

@@ -92,6 +92,10 @@ class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
     services: tuple[ServiceView, ...] = ()
     backup: str = ""
     backup_listeners: tuple[Listener, ...] = ()
+    pool: str = "weighted-random"
+    pools: dict[str, str] = {}
+    locality: str = "none"
+    """How those who use it order its listeners, as the category's policy says (`rows.Policy`)."""
 
 
 class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dependencies"):

@@ -257,6 +257,7 @@ class Store:
                 committing = True
             if connection.info.get(WARNINGS):
                 # The next connection proves that what is there is confirmed, before anything is read.
+                connection.invalidate()
                 self._disconnect()
                 self._in_doubt = self._in_doubt or options[WRITES]
                 raise not_confirmed(self._url)

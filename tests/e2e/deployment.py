@@ -90,8 +90,9 @@ def free_port(address: str) -> int:
 class Host:
     """One client daemon."""
 
-    def __init__(self, name: str, address: str, directory: Path, config: str) -> None:
+    def __init__(self, name: str, address: str, directory: Path, config: str, dns_port: int = 0) -> None:
         self.name = name
+        self.dns_port = dns_port
         self.address = address
         self.directory = directory
         self.port = free_port(address)
@@ -238,6 +239,8 @@ class Deployment:
         port: int = 0,
         short: bool = False,
         refresh_seconds: float = 300.0,
+        services: tuple[str, ...] = (),
+        dns: bool = False,
     ) -> Host:
         """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
         full_name = f"{name}.example.net"
@@ -246,7 +249,12 @@ class Deployment:
         config = f'[host]\nservers = ["{self.address}:{port or self.port}"]\nrefresh_seconds = {refresh_seconds}\n'
         if short:
             config += f'session = "short"\nupdate = "{address}:{free_port(address)}"\n'
-        host = Host(full_name, address, self.directory / name, config + self._tls(full_name))
+        if services:
+            config += f"services = {list(services)!r}\n"
+        dns_port = free_port(address) if dns else 0
+        if dns:
+            config += f'[host.dns]\nlisten = "{address}:{dns_port}"\n'
+        host = Host(full_name, address, self.directory / name, config + self._tls(full_name), dns_port)
         self.hosts[name] = host
         self.programs.append(host.daemon)
         host.daemon.start()
