@@ -41,6 +41,8 @@ KEEP_MIN = 1_000
 """A shorter update log sends everybody who was away for a moment back to a full reading."""
 KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
+WORKERS_MAX = 64
+"""Each keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a slip."""
 REFRESH_SECONDS_MIN = 1.0
 """Asking more often than this is what a kept session is for."""
 REFRESH_SECONDS_MAX = 86_400.0
@@ -57,6 +59,7 @@ TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: for so long they send users to a dead listener."""
 TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
+Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
 
@@ -86,6 +89,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     name: str = ""
     listen: tuple[str, ...] = (f"[::]:{SERVER_PORT}",)
     announce: str = ""
+    workers: Workers = 1
     alert_command: tuple[str, ...] = ()
     keep_updates: Entries = 1_000_000
     keep_others: Entries = 100_000
@@ -139,6 +143,8 @@ DESCRIPTIONS = {
     "without IPv6 it stands for 0.0.0.0.",
     "server.announce": "Multicast group and port, such as 239.255.48.63:4863, to which this server announces itself "
     "on its own network, so that hosts find it (docs/discovery.md); empty: it does not.",
+    "server.workers": "Processes that serve on these addresses, over the one store: as many as cores to be used. Each "
+    "is a server of its own with the whole catalogue in memory; one that dies is started again.",
     "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",

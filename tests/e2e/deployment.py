@@ -169,15 +169,16 @@ class Deployment:
         directory: Path,
         authority: Credentials,
         alert_command: list[str] | None = None,
+        store: str = "",
         settings: str = "",
     ) -> None:
-        """`settings`: lines of the server's configuration."""
+        """`store`: a database's URL; without it, a SQLite file here. `settings`: further lines for [server]."""
         self.directory = directory
         self.address = new_address()
         self.port = free_port(self.address)
         self.hosts: dict[str, Host] = {}
         self.programs: list[Program] = []
-        self.store = f"sqlite:///{directory / 'store.sqlite'}"
+        self.store = store or f"sqlite:///{directory / 'store.sqlite'}"
         self._authority = authority
         self._tokens: dict[str, str] = {}
         self._relays: list[Relay] = []
