@@ -22,7 +22,7 @@ from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
-from compass.model.names import show_endpoint
+from compass.model.names import parse_group, show_endpoint
 from compass.model.pool import Pools
 from compass.model.sight import Sight
 from compass.server.alerts import RunCommand
