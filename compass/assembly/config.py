@@ -8,6 +8,7 @@ relative to the directory of the file, wherever the daemon is started from.
 from __future__ import annotations
 
 import difflib
+import grp
 import shutil
 import textwrap
 import tomllib
@@ -49,6 +50,8 @@ REFRESH_SECONDS_MAX = 86_400.0
 """A host that looks less often than daily has no use for a name service."""
 
 API_PORT = 4866
+NOT_SHARED = "none"
+"""In place of a directory: the view is not shared."""
 DNS_PORT = 4853
 WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
 """Every address of the machine, as written and as listened to; the second takes IPv4, too."""
@@ -106,6 +109,8 @@ class HostSettings(msgspec.Struct, frozen=True):
     announcements: str = ""
     api: str = f"127.0.0.1:{API_PORT}"
     socket: str = "/run/opengns/opengnscd.sock"
+    view: str = ""
+    view_group: str = ""
     update: str = ""
     session: Literal["keep", "short"] = "keep"
     refresh_seconds: RefreshSeconds = 300.0
@@ -166,6 +171,9 @@ DESCRIPTIONS = {
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "
     "servers dial `update`.",
     "host.api": "Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only.",
+    "host.view": "Directory in which the host's view is shared in memory, for lookups that cost no call "
+    "(protocols/shared-view.md); empty: `view` beside the socket. none: it is not shared.",
+    "host.view_group": "The only group that may read the shared view; empty: everybody on this host.",
     "host.socket": "Path of the Unix socket with the same API; empty: none.",
     "host.update": "Address and port where a server may dial this host, usually port 4865: `address`, or 0.0.0.0 or "
     "[::] for every address; empty: it is not dialled.",
@@ -446,6 +454,13 @@ def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
             reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
     if "state_directory" in host:
         host["state_directory"] = reading.absolute(host["state_directory"])
+    if host.get("view") not in (None, "", NOT_SHARED):
+        host["view"] = reading.absolute(host["view"])
+    if group := host.get("view_group"):
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            reading.problems.append(f"[host] view_group: there is no group {group!r} on this host")
 
 
 def _is_loopback(address: str) -> bool:

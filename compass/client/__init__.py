@@ -41,6 +41,7 @@ from compass.client.problems import (
     Unavailable,
     UnknownName,
 )
+from compass.client.shared import SharedView
 from compass.client.view import View, Views, view_of
 from compass.model.local import LocalEvent, Outcome, Resolved
 from compass.model.replies import Dependencies
@@ -69,6 +70,7 @@ __all__ = [
     "Registration",
     "Resolved",
     "Session",
+    "SharedView",
     "Unavailable",
     "UnknownName",
     "View",
@@ -81,6 +83,7 @@ __all__ = [
     "register",
     "report",
     "resolve",
+    "shared",
     "view_of",
     "watch",
 ]
@@ -104,6 +107,7 @@ def _by_default(method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
 
 resolve = _by_default(Client.resolve)
 dependencies = _by_default(Client.dependencies)
+shared = _by_default(Client.shared)
 watch = _by_default(Client.watch)
 register = _by_default(Client.register)
 report = _by_default(Client.report)

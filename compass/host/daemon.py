@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
@@ -16,6 +17,7 @@ from compass.host.dials import Dial
 from compass.host.evidence import Evidence
 from compass.host.feed import Deliver, Feed
 from compass.host.following import Following
+from compass.host.publishing import Publisher
 from compass.host.registrar import TRANSIENT, Registrar, Watcher
 from compass.host.registrations import Book
 from compass.host.replica import Replica
@@ -23,6 +25,7 @@ from compass.host.upstream import Mode, PeerOf, Upstream
 from compass.host.witness import Probe, Witness
 from compass.model.catalogue import Catalogue
 from compass.model.draft import problem_code
+from compass.model.interest import snapshot
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
@@ -41,6 +44,7 @@ from compass.model.replies import Dependencies, Refusal, Reply, Reported
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
 from compass.model.sight import Sight
+from compass.wire.shared_view import Shared
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
@@ -71,9 +75,12 @@ class HostDaemon:
         probe: Probe | None = None,
         zone: str = "",
         services: Sequence[str] = (),
+        view: Path | None = None,
+        view_group: int | None = None,
     ) -> None:
         """`probe` asks a listener whether it serves; without it the host answers no inquiries. `zone`: where it is.
-        `services`: on whose behalf it is told from the start, whether they register and ask here or not."""
+        `services`: on whose behalf it is told from the start, whether they register and ask here or not. `view`: the
+        directory in which its view is shared, and the group that may read it (None: everybody)."""
         self._clock = clock
         self.pools = Pools(random, Place(host_name, zone))
         """Whose turn it is, for every kind of lookup on this host."""
@@ -86,6 +93,9 @@ class HostDaemon:
         self._book = Book(state_directory)
         self._cache = Cache(clock, state_directory, self._cached)
         self._witness = Witness(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
+        self._view = view
+        self._publisher = Publisher(clock, view, view_group, self._shared)
+        self._published: tuple[Sight, frozenset[str], Shared] | None = None
         self._feed = Feed(lambda service: self._replica.dependencies(service, self._overlay))
         self._following = Following(
             clock,
@@ -120,6 +130,7 @@ class HostDaemon:
             self._feed.replaced(self._replica.catalogue)
         wanted = dict.fromkeys([*self._services, *(cached.wanted if cached else ()), *sorted(self._book.services())])
         self._following.start(wanted)
+        self._publisher.start()
         self._registrar.start()
         self._upstream.start()
 
@@ -127,6 +138,7 @@ class HostDaemon:
         """Leave the server, keep everything: services stay registered, and the next run goes on from the disk."""
         self._registrar.stop()
         self._following.stop()
+        self._publisher.stop()
         stopped = self._upstream.stop()
         self._cache.close()
         return stopped
@@ -201,6 +213,7 @@ class HostDaemon:
         suspects = request.state == "unreachable" and row is not None and row.state in USABLE
         if suspects and row is not None:
             self._evidence.add(request, row, self._clock.seconds())
+            self._publisher.changed()
         return self._deliver_report(request, key, suspects)
 
     def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
@@ -240,6 +253,7 @@ class HostDaemon:
             problem=self._upstream.problem,
             zone=self._zone,
             servers=self._upstream.servers(),
+            view=str(self._view) if self._publisher.published else "",
         )
 
     # Between the parts ------------------------------------------------------------------------------------
@@ -255,10 +269,12 @@ class HostDaemon:
         return refusal
 
     def _changed(self, change: Change) -> None:
+        self._publisher.changed()
         self._cache.changed()
         self._feed.changed(change, self._replica.catalogue)
 
     def _replaced(self) -> None:
+        self._publisher.changed()
         self._cache.changed()
         self._feed.replaced(self._replica.catalogue)
 
@@ -294,3 +310,16 @@ class HostDaemon:
             loaded=self._replica.loaded,
             wanted=self._following.wanted,
         )
+
+    def _shared(self) -> Shared | None:
+        """What programs find in memory: the same object as long as nothing changes."""
+        sight, services = self.sight(), self._replica.services
+        if sight is None:
+            return None
+        last = self._published
+        if last is None or last[0] is not sight or last[1] is not services:
+            held = snapshot(sight.catalogue, sight.catalogue.topics)
+            held = msgspec.structs.replace(held, revision=self._replica.revision)
+            shared = Shared(self._host_name, self._zone, self._replica.store, tuple(sorted(services)), held)
+            self._published = last = sight, services, shared
+        return last[2]
