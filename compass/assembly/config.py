@@ -20,13 +20,17 @@ import msgspec
 from msgspec import Meta
 
 from compass.assembly.servers import ENTRIES_MAX, ServerEntry, is_service, parse_service, ways_of
+from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.names import (
     SERVER_PORT,
     NameProblem,
     parse_address,
     parse_endpoint,
     parse_group,
+    parse_host_name,
+    parse_label,
     parse_port_text,
+    parse_service_id,
 )
 
 CONFIG_OCTETS_MAX = 1024 * 1024
@@ -37,18 +41,25 @@ KEEP_MIN = 1_000
 """A shorter update log sends everybody who was away for a moment back to a full reading."""
 KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
+WORKERS_MAX = 64
+"""Each keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a slip."""
 REFRESH_SECONDS_MIN = 1.0
 """Asking more often than this is what a kept session is for."""
 REFRESH_SECONDS_MAX = 86_400.0
 """A host that looks less often than daily has no use for a name service."""
 
 API_PORT = 4866
+DNS_PORT = 4853
 WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
 """Every address of the machine, as written and as listened to; the second takes IPv4, too."""
 
 Text = TypeVar("Text")
 Parsed = TypeVar("Parsed")
+TTL_SECONDS_MAX = 3600
+"""Longest time that resolvers may keep an answer: for so long they send users to a dead listener."""
+TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
+Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
 
@@ -78,6 +89,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     name: str = ""
     listen: tuple[str, ...] = (f"[::]:{SERVER_PORT}",)
     announce: str = ""
+    workers: Workers = 1
     alert_command: tuple[str, ...] = ()
     keep_updates: Entries = 1_000_000
     keep_others: Entries = 100_000
@@ -97,6 +109,22 @@ class HostSettings(msgspec.Struct, frozen=True):
     update: str = ""
     session: Literal["keep", "short"] = "keep"
     refresh_seconds: RefreshSeconds = 300.0
+    zone: str = ""
+    services: tuple[str, ...] = ()
+
+
+class DnsSettings(msgspec.Struct, frozen=True):
+    """Keys of [host.dns]."""
+
+    listen: str = f"127.0.0.1:{DNS_PORT}"
+    zone: str = "gns"
+    ttl: TtlSeconds = 0
+
+
+class ServerDnsSettings(DnsSettings, frozen=True):
+    """Keys of [server.dns]: the same, but nothing is listened to unless it is said where. A host may be beside it."""
+
+    listen: str = ""
 
 
 DESCRIPTIONS = {
@@ -115,10 +143,16 @@ DESCRIPTIONS = {
     "without IPv6 it stands for 0.0.0.0.",
     "server.announce": "Multicast group and port, such as 239.255.48.63:4863, to which this server announces itself "
     "on its own network, so that hosts find it (docs/discovery.md); empty: it does not.",
+    "server.workers": "Processes that serve on these addresses, over the one store: as many as cores to be used. Each "
+    "is a server of its own with the whole catalogue in memory; one that dies is started again.",
     "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
+    "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
+    "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
+    "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
+    "dns.ttl": "Seconds that resolvers may keep an answer. With 0 a change counts for the very next lookup.",
     "host.servers": "Servers, the preferred first: name:port or address:port, which the certificate must show; one "
     'with several addresses, { name = "gns1.example.org", addresses = ["192.0.2.1", "198.51.100.1"] }; or an SRV name '
     "of DNS, _opengns._tcp.example.org. See docs/discovery.md.",
@@ -137,6 +171,10 @@ DESCRIPTIONS = {
     "[::] for every address; empty: it is not dialled.",
     "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
     "host.refresh_seconds": "How often to look for changes that were missed.",
+    "host.services": "Services on whose behalf this host is told from the start. Those that register here or ask for "
+    "their dependencies need not be named; programs that only use DNS never ask.",
+    "host.zone": "Where this host is, one label: a data centre, a room. Its listeners are registered with it, and "
+    "where a category's locality says so, its programs are given listeners of the same zone first.",
 }
 """What each key means."""
 
@@ -157,6 +195,8 @@ class ServerConfig(msgspec.Struct, frozen=True):
 
     server: ServerSettings
     tls: TlsSettings
+    dns: ServerDnsSettings | None = None
+    """[server.dns]. None: there is no such section, and no DNS."""
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -164,28 +204,36 @@ class HostConfig(msgspec.Struct, frozen=True):
 
     host: HostSettings
     tls: TlsSettings
+    dns: DnsSettings | None = None
+    """[host.dns]. None: there is no such section, and no DNS."""
 
 
 def read_server_config(path: Path) -> ServerConfig:
     """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
     tables = reading.tables(("server", "tls"))
+    dns = reading.dns(ServerDnsSettings, "server", tables)
     server = reading.section(ServerSettings, "server", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
     reading.finish()
-    return ServerConfig(ServerSettings(**server), TlsSettings(**reading.tls(tls)))
+    return ServerConfig(
+        ServerSettings(**server), TlsSettings(**reading.tls(tls)), ServerDnsSettings(**dns) if dns is not None else None
+    )
 
 
 def read_host_config(path: Path) -> HostConfig:
     """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
     tables = reading.tables(("host", "tls"))
+    dns = reading.dns(DnsSettings, "host", tables)
     host = reading.section(HostSettings, "host", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_host(reading, host)
     reading.finish()
-    return HostConfig(HostSettings(**host), TlsSettings(**reading.tls(tls)))
+    return HostConfig(
+        HostSettings(**host), TlsSettings(**reading.tls(tls)), DnsSettings(**dns) if dns is not None else None
+    )
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -196,13 +244,20 @@ def parse_listen(text: str) -> tuple[str, int]:
     return parse_endpoint(text)
 
 
+def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
+    """The sections of a file, as they are written, with the class of their keys."""
+    if kind is ServerConfig:
+        return {"server": ServerSettings, "tls": TlsSettings, "server.dns": ServerDnsSettings}
+    return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings}
+
+
 def example(kind: type[ServerConfig | HostConfig]) -> str:
     """A configuration file with every key, its default and what it means; it can be read as it is."""
     lines: list[str] = []
-    for section in msgspec.structs.fields(kind):
-        lines.append(f"[{section.name}]")
-        for field in msgspec.structs.fields(section.type):
-            key = f"{section.name}.{field.name}"
+    for name, settings in sections_of(kind).items():
+        lines.append(f"[{name}]")
+        for field in msgspec.structs.fields(settings):
+            key = f"{name.rpartition('.')[2]}.{field.name}"
             lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="# ", subsequent_indent="# ")
             shown = msgspec.json.encode(EXAMPLES[key] if field.required else field.default).decode()
             lines += [f"{'' if field.required else '# '}{field.name} = {shown}", ""]
@@ -254,6 +309,25 @@ class _Reading:
                 self.problems.append(f"[{name}] needs {key}: {DESCRIPTIONS[f'{name}.{key}']}")
             else:
                 values[key] = field.default
+        return values
+
+    def dns(self, kind: type[DnsSettings], within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
+        """[host.dns] or [server.dns], taken out of its table; None when the file has no such section."""
+        outer = tables.get(within)
+        if not isinstance(outer, dict) or "dns" not in outer:
+            return None
+        name = f"{within}.dns"
+        tables[within] = {key: value for key, value in outer.items() if key != "dns"}
+        values = self.section(kind, name, {name: outer["dns"]})
+        if values.get("listen"):
+            endpoint = self.parsed(f"[{name}] listen", parse_listen, values["listen"])
+            if endpoint is not None and not _is_loopback(endpoint[0]):
+                self.problems.append(
+                    f"[{name}] listen: {endpoint[0]} is not a loopback address; off the loopback nothing is served "
+                    "unencrypted: put a resolver of yours in front of it (docs/dns.md)"
+                )
+        if "zone" in values:
+            values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
         return values
 
     def parsed(self, where: str, parse: Callable[[Text], Parsed], text: Text) -> Parsed | None:
@@ -347,13 +421,19 @@ def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
             )
     elif update == "" and host.get("session") == "short":
         reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
+    services = [reading.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]
+    host["services"] = tuple(id for id in services if id is not None)
+    if len(services) > HOST_SERVICES_MAX:
+        reading.problems.append(f"[host] services names {len(services)}; at most {HOST_SERVICES_MAX}")
+    if zone := host.get("zone"):
+        host["zone"] = reading.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
     _check_local(reading, host)
 
 
 def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
     if api := host.get("api"):
         endpoint = reading.parsed("[host] api", parse_listen, api)
-        if endpoint is not None and not (endpoint[0].startswith("127.") or endpoint[0] == "::1"):
+        if endpoint is not None and not _is_loopback(endpoint[0]):
             reading.problems.append(
                 f"[host] api: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
             )
@@ -366,6 +446,10 @@ def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
             reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
     if "state_directory" in host:
         host["state_directory"] = reading.absolute(host["state_directory"])
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
 
 
 def _converted(value: object, kind: Any) -> Any:

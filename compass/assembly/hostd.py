@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 import compass
 from compass.assembly.config import HostConfig, HostSettings, parse_listen
-from compass.assembly.parts import endpoint, identity_of, listen, listen_unix, own_name, peers, rules_of
+from compass.assembly.parts import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
 from compass.assembly.servers import known_servers
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
@@ -50,10 +50,12 @@ class HostService(Service):
         """Reads the certificates: raises IdentityError before anything is served."""
         self._reactor = reactor
         self._settings = settings = config.host
+        self._dns = config.dns
         self._identity = identity = identity_of(config.tls)
         for warning in identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._ports: list[Any] = []
+        self._name = parse_host_name(own_name(identity, config.tls, "host"))
         known = known_servers(settings.servers, settings.prefer)
         chance = random.SystemRandom().random
         self._choice = Choice(chance, known.offers)
@@ -62,7 +64,7 @@ class HostService(Service):
             now=time.time,
             random=chance,
             state_directory=Path(settings.state_directory),
-            host_name=parse_host_name(own_name(identity, config.tls, "host")),
+            host_name=self._name,
             default_address=settings.address,
             choice=self._choice,
             dial=dialler(reactor, identity),
@@ -73,6 +75,8 @@ class HostService(Service):
             refresh_seconds=settings.refresh_seconds,
             software=SOFTWARE,
             probe=Prober(reactor, SOFTWARE).probe,
+            zone=settings.zone,
+            services=settings.services,
         )
         self._service_names: list[ServiceName] = []
         if known.services:
@@ -97,6 +101,8 @@ class HostService(Service):
         if settings.update:
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
+        if self._dns is not None and self._dns.listen:
+            await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports)
         self._daemon.start()
         for name in self._service_names:
             name.start()

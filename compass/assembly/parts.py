@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
-    TCP4ServerEndpoint,
     TCP6ClientEndpoint,
-    TCP6ServerEndpoint,
 )
 from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
+from twisted.python.failure import Failure
 
-from compass.assembly.config import TlsSettings
+from compass.assembly.config import DnsSettings, TlsSettings, parse_listen
+from compass.assembly.streams import PromptPort
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
+from compass.gateway.dns import DnsServer
+from compass.gateway.dns_zone import DnsSource, Zone
 from compass.model.names import NameProblem, parse_host_name
 
 BACKLOG = 4096
@@ -32,6 +33,9 @@ BACKLOG = 4096
 host hears nothing, and its kernel tries again after 1, 3 and 7 seconds."""
 NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 """What a machine without IPv6 says to a socket, or to an address of it."""
+
+DATAGRAM_OCTETS_MAX = 4096
+"""Of a DNS query over UDP; what is longer is cut and then refused as malformed. A question has at most 260."""
 
 _log = Logger("compass.assembly")
 
@@ -76,23 +80,36 @@ def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
 
 
 class DatabaseThread:
-    """The one thread that SQL runs on."""
+    """The one thread that SQL runs on. Not Twisted's thread pool: its way there and back costs twice as much, which is
+    what a lone client waits for."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(1, 1, "database")
+        self._executor: ThreadPoolExecutor | None = None
 
     def start(self) -> None:
         """Begin to take work."""
-        self._pool.start()
+        self._executor = ThreadPoolExecutor(1, "database")
 
     def stop(self) -> None:
         """Finish what was begun."""
-        self._pool.stop()
+        if self._executor is not None:
+            self._executor.shutdown()
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """The result of `work`, which runs on the thread."""
-        return deferToThreadPool(self._reactor, self._pool, work, *args)
+        assert self._executor is not None, "the database thread has not started"
+        done: Deferred[Any] = Deferred()
+        self._executor.submit(self._do, done, work, args)
+        return done
+
+    def _do(self, done: Deferred[Any], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            result = work(*args)
+        except BaseException:
+            self._reactor.callFromThread(done.errback, Failure())
+        else:
+            self._reactor.callFromThread(done.callback, result)
 
 
 def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
@@ -107,14 +124,27 @@ def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
 
 async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
     """Listen for TCP; `::` is every IPv4 address on a machine without IPv6. Raises CannotListenError."""
-    endpoint = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
     try:
-        return await endpoint(reactor, port, BACKLOG, interface=address).listen(factory)
+        return _listening(reactor, port, factory, address)
     except CannotListenError as error:
         if address != "::" or getattr(error.socketError, "errno", None) not in NO_IPV6:
             raise
         _log.info("there is no IPv6 on this machine: 0.0.0.0 takes the place of [::]")
-        return await TCP4ServerEndpoint(reactor, port, BACKLOG, interface="0.0.0.0").listen(factory)
+        return _listening(reactor, port, factory, "0.0.0.0")
+
+
+def _listening(reactor: Any, port: int, factory: Any, interface: str) -> PromptPort:
+    listening = PromptPort(port, factory, BACKLOG, interface, reactor)
+    listening.startListening()
+    return listening
+
+
+async def listen_dns(reactor: Any, settings: DnsSettings, source: DnsSource, nameserver: str, ports: list[Any]) -> None:
+    """Serve the zone over UDP and TCP, adding the ports as they open. Raises CannotListenError."""
+    server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor)
+    address, port = parse_listen(settings.listen)
+    ports.append(await listen(reactor, address, port, server.factory()))
+    ports.append(reactor.listenUDP(port, server.datagrams(), interface=address, maxPacketSize=DATAGRAM_OCTETS_MAX))
 
 
 def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, Union
 
 import msgspec
 
-from compass.model.rows import Category, Dependency, Host, Service, State
+from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
 
 STEER_SECONDS_MAX = 3600.0
 """Longest time over which hosts are sent away: whoever services a machine does not wait for longer."""
@@ -26,6 +26,9 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     epoch: int
     weight: int = 1
     metadata: dict[str, str] = {}
+    zone: str = ""
+    load: float = IDLE
+    degradation: float = IDLE
 
 
 class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):

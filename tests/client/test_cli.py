@@ -88,6 +88,18 @@ def test_register_and_deregister_say_what_became_of_it(api: LittleApi) -> None:
     assert api.asked[1].body == {"service": SERVICE, "port": 2028, "credential": "T", "epoch": 7}
 
 
+def test_what_pool_policies_go_by_is_said_at_registration_and_later(api: LittleApi) -> None:
+    """Zone, load and degradation go along; 'load' tells a new load and says what became of it."""
+    api.answers = {"/v1/register": outcome(), "/v1/load": outcome()}
+    given = ("--zone", "north", "--load", "0.5", "--degradation", "0.125", "--credential", "T")
+    assert opengnsc(api, "register", SERVICE, "2028", *given).exit_code == 0
+    sent = {"service": SERVICE, "port": 2028, "credential": "T"}
+    assert api.asked[0].body == sent | {"zone": "north", "load": 0.5, "degradation": 0.125}
+    result = opengnsc(api, "load", SERVICE, "2028", "0.25", OPENGNS_CREDENTIAL="T")
+    assert (result.exit_code, result.output) == (0, "chinaserver.openuss 127.0.0.1:2028: up, revision 5\n")
+    assert api.asked[1].body == sent | {"load": 0.25}
+
+
 def test_a_pending_registration_is_no_failure(api: LittleApi) -> None:
     """202: the daemon has it, and the caller need not do more."""
     api.answers["/v1/register"] = outcome("pending", revision=0)

@@ -90,8 +90,9 @@ def free_port(address: str) -> int:
 class Host:
     """One client daemon."""
 
-    def __init__(self, name: str, address: str, directory: Path, config: str) -> None:
+    def __init__(self, name: str, address: str, directory: Path, config: str, dns_port: int = 0) -> None:
         self.name = name
+        self.dns_port = dns_port
         self.address = address
         self.directory = directory
         self.port = free_port(address)
@@ -168,15 +169,16 @@ class Deployment:
         directory: Path,
         authority: Credentials,
         alert_command: list[str] | None = None,
+        store: str = "",
         settings: str = "",
     ) -> None:
-        """`settings`: lines of the server's configuration."""
+        """`store`: a database's URL; without it, a SQLite file here. `settings`: further lines for [server]."""
         self.directory = directory
         self.address = new_address()
         self.port = free_port(self.address)
         self.hosts: dict[str, Host] = {}
         self.programs: list[Program] = []
-        self.store = f"sqlite:///{directory / 'store.sqlite'}"
+        self.store = store or f"sqlite:///{directory / 'store.sqlite'}"
         self._authority = authority
         self._tokens: dict[str, str] = {}
         self._relays: list[Relay] = []
@@ -249,6 +251,8 @@ class Deployment:
         port: int = 0,
         short: bool = False,
         refresh_seconds: float = 300.0,
+        services: tuple[str, ...] = (),
+        dns: bool = False,
         servers: str = "",
         settings: str = "",
     ) -> Host:
@@ -263,7 +267,12 @@ class Deployment:
         config = f"[host]\nservers = {known}\nrefresh_seconds = {refresh_seconds}\n{settings}"
         if short:
             config += f'session = "short"\nupdate = "{address}:{free_port(address)}"\n'
-        host = Host(full_name, address, self.directory / name, config + self._tls(full_name))
+        if services:
+            config += f"services = {list(services)!r}\n"
+        dns_port = free_port(address) if dns else 0
+        if dns:
+            config += f'[host.dns]\nlisten = "{address}:{dns_port}"\n'
+        host = Host(full_name, address, self.directory / name, config + self._tls(full_name), dns_port)
         self.hosts[name] = host
         self.programs.append(host.daemon)
         host.daemon.start()
