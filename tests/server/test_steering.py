@@ -146,6 +146,7 @@ def test_a_simulated_fleet_moves_to_the_second_server_and_back(world: Uss, monke
     # A tenth of the real times, so that the test is short.
     monkeypatch.setattr(choice, "RETURN_SECONDS_MIN", choice.RETURN_SECONDS_MIN / 10)
     monkeypatch.setattr(choice, "RETURN_SECONDS_MAX", choice.RETURN_SECONDS_MAX / 10)
+    monkeypatch.setattr(choice, "STEERED_SECONDS", choice.STEERED_SECONDS / 10)
     monkeypatch.setattr(steering, "AWAY_SECONDS", steering.AWAY_SECONDS / 10)
     started(world)
     world.wait(world.server("gns2").started)
