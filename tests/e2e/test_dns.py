@@ -15,6 +15,7 @@ import dns.flags
 import dns.rcode
 import pytest
 
+from compass import client
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
 from tests.e2e.processes import PATIENCE_SECONDS, Program, eventually
@@ -82,6 +83,43 @@ def test_a_service_without_a_listener_answers_with_the_backups(zone: Zone) -> No
     assert f" {rescue.port} " in zone.addresses("_northeast._tcp.openuss.gns", "SRV")[0]
     world.register(one, "northeast.openuss")
     eventually(lambda: zone.addresses(name) == [one.address], "the service answers")
+
+
+def test_every_kind_of_lookup_has_the_same_order(zone: Zone) -> None:
+    """Policy, nearness and backup come from one implementation: DNS, HTTP, opengnsc and the library agree."""
+    world, user, one, two = zone.world, zone.host, zone.world.hosts["one"], zone.world.hosts["two"]
+    name = "northwest.openuss"
+    library = client.Client("portal.web", f"unix:{user.socket}")
+
+    def orders() -> list[list[str]]:
+        found = [
+            zone.addresses(f"{name}.gns"),
+            [record.split()[-1].partition(".")[0].replace("-", ".") for record in by_rank(zone, f"{name}.gns")],
+            [peer.address for peer in user.api.resolve(name).listeners],
+            [peer.address for peer in library.resolve(name).listeners],
+            [line.split(":")[0] for line in world.opengnsc(user, "resolve", name).stdout.split()],
+        ]
+        return found
+
+    def all_are(*addresses: str) -> None:
+        eventually(lambda: orders() == [list(addresses)] * 5, f"all have {addresses}")
+
+    before = world.listeners("emergency.rescue")
+    rescue = next(iter(before.values())) if before else world.register(two, "emergency.rescue")
+    all_are(rescue.address)
+    world.opengnsadmin("category", "set", "openuss", "--pool", "priority")
+    for weight, host in ((1, user), (9, one), (4, two)):
+        world.register(host, name, weight=weight)
+    all_are(one.address, two.address, user.address)
+    world.opengnsadmin("category", "set", "openuss", "--locality", "host")
+    all_are(user.address, one.address, two.address)
+    world.opengnsadmin("category", "set", "openuss", "--locality", "none", "--pool", "weighted-random")
+    library.close()
+
+
+def by_rank(zone: Zone, name: str) -> list[str]:
+    """SRV records in the order of their priorities."""
+    return sorted(zone.addresses(name, "SRV"), key=lambda record: int(record.split()[0]))
 
 
 def measured(zone: Zone, resolver: Resolver, what: str) -> float:
