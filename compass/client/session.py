@@ -76,8 +76,9 @@ async def attempt(
 ) -> T:
     """Do `once` with one listener of `name` after the other, best first, until it does not fail.
 
-    Each that fails is reported, unless there is only no way to it from here. `tried`: the endpoints that are not tried (again), with what happened there. Raises
-    NoneRegistered, NoneAnswers, the resolution's own problem, or a failure that is this machine's own.
+    Each that fails is reported, unless there is only no way to it from here. `tried`: the endpoints that are not tried
+    (again), with what happened there. Raises NoneRegistered, NoneAnswers, the resolution's own problem, or a failure
+    that is this machine's own.
     """
     tried = {} if tried is None else tried
     while True:
