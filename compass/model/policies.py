@@ -9,11 +9,12 @@ A listener of weight 0 comes after all others, whatever the policy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
 
+from compass.model.listeners import WEIGHT_MAX
 from compass.model.rows import Listener, ListenerKey
 
 Random: TypeAlias = Callable[[], float]
@@ -59,27 +60,36 @@ class Turns:
     def __init__(self) -> None:
         self._count = 0
         self._members: dict[ListenerKey, _Member] = {}
+        self._groups: list[list[_Member]] = []
+        self._grouped: tuple[Sequence[Listener], Rule, Place] | None = None
 
-    def ordered(self, peers: Iterable[Listener], rule: Rule, place: Place, random: Random) -> tuple[Listener, ...]:
-        """The listeners, best first; the first has had its turn then."""
+    def ordered(self, peers: Sequence[Listener], rule: Rule, place: Place, random: Random) -> tuple[Listener, ...]:
+        """The listeners, best first; the first has had its turn then. The same `peers` again are the quick case."""
+        if self._grouped is None or self._grouped[0] is not peers or self._grouped[1:] != (rule, place):
+            self._group(peers, rule, place, random)
         policy = rule.policy if rule.policy in _KEYS else DEFAULT_POLICY
         key = _KEYS[policy]
+        order: list[_Member] = []
+        for group in self._groups:
+            # Sorting keeps the order of equals, which is that of their addresses.
+            order += sorted(group, key=lambda member: key(member, random))
+        if order:
+            self._took(order[0], policy, self._groups[0])
+        return tuple([member.row for member in order])
+
+    def _group(self, peers: Sequence[Listener], rule: Rule, place: Place, random: Random) -> None:
+        """Part them by what comes before any policy: whether they have a weight, and how near they are."""
         groups: dict[tuple[bool, int], list[_Member]] = {}
         for member in self._members_of(peers, random):
             rank = (not member.row.weight, distance(member.row, place, rule.locality))
             groups.setdefault(rank, []).append(member)
-        order: list[_Member] = []
-        for rank in sorted(groups):
-            keyed = [(key(m, random), m.row.address, m.row.port, m.row.service, m) for m in groups[rank]]
-            order += [entry[-1] for entry in sorted(keyed, key=lambda entry: entry[:-1])]
-        if order:
-            self._took(order[0], policy, groups[min(groups)])
-        return tuple(member.row for member in order)
+        self._groups = [groups[rank] for rank in sorted(groups)]
+        self._grouped = (peers, rule, place)
 
     def _members_of(self, peers: Iterable[Listener], random: Random) -> list[_Member]:
-        """What is remembered of these; what was of others is forgotten."""
+        """What is remembered of these, by address; what was of others is forgotten."""
         before, self._members = self._members, {}
-        for row in peers:
+        for row in sorted(peers, key=lambda row: (row.address, row.port, row.service)):
             key = (row.service, row.address, row.port)
             member = before.get(key)
             if member is None or member.row.epoch != row.epoch:
@@ -154,3 +164,31 @@ _KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
 }
 POLICIES: tuple[str, ...] = tuple(_KEYS)
 """The names of the policies (RFC 5356, sections 4.1 to 4.5 and 5.1 to 5.4)."""
+
+
+def preference(order: Sequence[Listener], rule: Rule, place: Place) -> list[tuple[int, int]]:
+    """For each listener of an order, when its users choose by themselves: a rank (the smallest first) and a share.
+
+    Among equal ranks a user draws in proportion to the shares, from 1 to 65535 (RFC 2782 calls them priority and
+    weight). So policies that draw give their shares; those that take turns hand the turns over as equal shares, and
+    those that prefer a listener give each a rank of its own.
+    """
+    found: list[tuple[int, int]] = []
+    rank, before = -1, None
+    for peer in order:
+        group = (not peer.weight, distance(peer, place, rule.locality))
+        share = _SHARES.get(rule.policy if rule.policy in _KEYS else DEFAULT_POLICY)
+        if share is None or group != before:
+            rank += 1
+        before = group
+        found.append((min(rank, WEIGHT_MAX), share(peer) if share is not None else 1))
+    return found
+
+
+_SHARES: dict[str, Callable[[Listener], int]] = {
+    "round-robin": lambda peer: 1,
+    "random": lambda peer: 1,
+    "weighted-round-robin": lambda peer: max(peer.weight, 1),
+    "weighted-random": lambda peer: max(peer.weight, 1),
+    "randomized-least-used": lambda peer: max(round((1.0 - peer.load) * WEIGHT_MAX), 1),
+}

@@ -6,6 +6,8 @@ works; else what is merely suspected. Never one that is down or offline. `polici
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from immutables import Map
 
@@ -33,7 +35,7 @@ class Pools:
 
     def __init__(self, random: Random, place: Place | None = None) -> None:
         self._random = random
-        self._place = place or Place()
+        self.place = place or Place()
         self._turns: dict[str, Turns] = {}
 
     def moved(self, place: Place) -> None:
@@ -44,9 +46,11 @@ class Pools:
         """The listeners to use for a service id or for any service of a category. `name` is parsed."""
         found, source = candidates(catalogue, name)
         rule = rule_of(catalogue, name)
-        if not found:
-            return Choice((), source, rule.policy)
-        return Choice(self._remembered(name).ordered(found, rule, self._place, self._random), source, rule.policy)
+        return Choice(self.order(name, found, rule), source, rule.policy)
+
+    def order(self, pool: str, found: Sequence[Listener], rule: Rule) -> tuple[Listener, ...]:
+        """The candidates of a pool in the order of its rule. `pool` says whose turns they take."""
+        return self._remembered(pool).ordered(found, rule, self.place, self._random) if found else ()
 
     def _remembered(self, name: str) -> Turns:
         turns = self._turns.pop(name, None) or Turns()

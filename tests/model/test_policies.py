@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -43,7 +42,7 @@ class Asking:
         self.rule, self.place = Rule(policy, locality), place or Place()
         self.turns, self.random = Turns(), Random(seed).random
 
-    def order(self, members: Iterable[Listener]) -> list[int]:
+    def order(self, members: list[Listener]) -> list[int]:
         """The ports in the order given."""
         return [peer.port for peer in self.turns.ordered(members, self.rule, self.place, self.random)]
 
