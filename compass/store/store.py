@@ -167,17 +167,18 @@ class Store:
         numbers = {"securities": len(security), "administrations": len(administration)}
         if changes:
             batch = batch_of(changes)
-            clock = self._writer.fence.run(connection, {**numbers, "expected": expected, "reached": reached}).first()
+            clock = self._writer.fence.run(connection, {**numbers, "expected": expected, "reached": reached}).fetchone()
         elif security or administration:
-            clock = self._writer.count.run(connection, numbers).first()
+            clock = self._writer.count.run(connection, numbers).fetchone()
         else:
             return True
         if clock is None:
             return False
         if changes:
             self._writer.write(connection, batch)
-        self._writer.logs["security"].write(connection, entry_records(security, clock.security))
-        self._writer.logs["administration"].write(connection, entry_records(administration, clock.administration))
+        last_security, last_administration = clock[:2]
+        self._writer.logs["security"].write(connection, entry_records(security, last_security))
+        self._writer.logs["administration"].write(connection, entry_records(administration, last_administration))
         return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
@@ -263,6 +264,8 @@ class Store:
                 raise not_confirmed(self._url)
             return result
         except DBAPIError as error:
+            if error.connection_invalidated and self._connection is not None:
+                self._connection.invalidate(error)
             self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
             if again and error.connection_invalidated and not committing:
