@@ -10,7 +10,8 @@ CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench simulate faults storm fuzz fuzz-long fuzz-dns dns-load failover bench-workers clean
+# Every target that help lists is a name and no file.
+.PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -35,8 +36,11 @@ simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
-bench: $(READY)  ## measure a real server (ARGS="--clients 64 --hosts 1000")
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(READY)  ## measure compass beside etcd, ZooKeeper, Redis and NATS, under 20 minutes (ARGS="--only B1 B2")
+	@$(BIN)/python -m bench --json bench/results.json $(ARGS)
+
+bench-quick: $(READY)  ## the same in under two minutes, with what peers are there
+	@$(BIN)/python -m bench --quick $(ARGS)
 
 dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
 	@$(BIN)/python -m bench.dns $(ARGS)

@@ -299,6 +299,7 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
             ("revision", str(reply.revision)),
             ("started", when(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
+            *([("drained", "hosts are sent to other servers")] if reply.away else []),
             *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),
             ("listeners", ", ".join(f"{count} {state}" for state, count in sorted(reply.states.items()))),
             ("open incidents", str(len(reply.alerts))),

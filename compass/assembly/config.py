@@ -19,15 +19,17 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from compass.assembly.servers import ENTRIES_MAX, ServerEntry, is_service, parse_service, ways_of
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.names import (
-    AddressProblem,
+    SERVER_PORT,
     NameProblem,
     parse_address,
     parse_endpoint,
+    parse_group,
     parse_host_name,
     parse_label,
-    parse_port,
+    parse_port_text,
     parse_service_id,
 )
 
@@ -46,12 +48,12 @@ REFRESH_SECONDS_MIN = 1.0
 REFRESH_SECONDS_MAX = 86_400.0
 """A host that looks less often than daily has no use for a name service."""
 
-SERVER_PORT = 4863
 API_PORT = 4866
 DNS_PORT = 4853
 WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
 """Every address of the machine, as written and as listened to; the second takes IPv4, too."""
 
+Text = TypeVar("Text")
 Parsed = TypeVar("Parsed")
 TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: for so long they send users to a dead listener."""
@@ -86,6 +88,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     store: str
     name: str = ""
     listen: tuple[str, ...] = (f"[::]:{SERVER_PORT}",)
+    announce: str = ""
     workers: Workers = 1
     alert_command: tuple[str, ...] = ()
     keep_updates: Entries = 1_000_000
@@ -95,9 +98,12 @@ class ServerSettings(msgspec.Struct, frozen=True):
 class HostSettings(msgspec.Struct, frozen=True):
     """Keys of [host] in the file of opengnscd."""
 
-    servers: tuple[str, ...]
+    servers: tuple[str | ServerEntry, ...]
     state_directory: str
     address: str
+    prefer: Literal["first", "any"] = "first"
+    resolver: str = ""
+    announcements: str = ""
     api: str = f"127.0.0.1:{API_PORT}"
     socket: str = "/run/opengns/opengnscd.sock"
     update: str = ""
@@ -135,6 +141,8 @@ DESCRIPTIONS = {
     "server.name": "The server's name in logs and answers; without it, the one in its certificate.",
     "server.listen": "Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
     "without IPv6 it stands for 0.0.0.0.",
+    "server.announce": "Multicast group and port, such as 239.255.48.63:4863, to which this server announces itself "
+    "on its own network, so that hosts find it (docs/discovery.md); empty: it does not.",
     "server.workers": "Processes that serve on these addresses, over the one store: as many as cores to be used. Each "
     "is a server of its own with the whole catalogue in memory; one that dies is started again.",
     "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
@@ -145,7 +153,15 @@ DESCRIPTIONS = {
     "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
     "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
     "dns.ttl": "Seconds that resolvers may keep an answer. With 0 a change counts for the very next lookup.",
-    "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
+    "host.servers": "Servers, the preferred first: name:port or address:port, which the certificate must show; one "
+    'with several addresses, { name = "gns1.example.org", addresses = ["192.0.2.1", "198.51.100.1"] }; or an SRV name '
+    "of DNS, _opengns._tcp.example.org. See docs/discovery.md.",
+    "host.prefer": "first: the order of `servers` is that of preference. any: all are equal, each host takes one by "
+    "chance.",
+    "host.resolver": "Address and port of the DNS server that is asked for SRV names; empty: those of "
+    "/etc/resolv.conf.",
+    "host.announcements": "Multicast group and port, such as 239.255.48.63:4863, on which servers announce themselves; "
+    "those that prove to be servers are used after all in `servers`, which may then be empty. Empty: nothing is heard.",
     "host.state_directory": "Where the catalogue and the registrations survive a restart; made when it is missing.",
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "
     "servers dial `update`.",
@@ -224,21 +240,8 @@ def parse_listen(text: str) -> tuple[str, int]:
     """`address:port` to listen on; unlike an address to connect to it may be `0.0.0.0` or `[::]`."""
     address, _, port = text.rpartition(":")
     if address in WILDCARDS:
-        return WILDCARDS[address], _port(text, port)
+        return WILDCARDS[address], parse_port_text(text, port)
     return parse_endpoint(text)
-
-
-def parse_server(text: str) -> tuple[str, int]:
-    """`name:port`, `address:port` or one of these alone for the default port."""
-    name, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        name, port = text, str(SERVER_PORT)
-    if name.startswith("[") or ":" in name:
-        return parse_endpoint(f"{name}:{port}")
-    if name.rpartition(".")[2].isdigit():
-        # No top-level domain is a number, so this is meant to be an IPv4 address.
-        return parse_address(name), _port(text, port)
-    return parse_host_name(name), _port(text, port)
 
 
 def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
@@ -327,7 +330,7 @@ class _Reading:
             values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
         return values
 
-    def parsed(self, where: str, parse: Callable[[str], Parsed], text: str) -> Parsed | None:
+    def parsed(self, where: str, parse: Callable[[Text], Parsed], text: Text) -> Parsed | None:
         """What `parse` makes of it, or None when it is wrong."""
         try:
             return parse(text)
@@ -363,6 +366,8 @@ def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
             reading.problems.append(f"[server] listen: [::]:{port} takes {', '.join(others)} too; leave that out")
         if address == "0.0.0.0" and any("." in other for other in others):
             reading.problems.append(f"[server] listen: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
+    if server.get("announce"):
+        reading.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):
         program = reading.absolute(command[0]) if "/" in command[0] else command[0]
         if shutil.which(program) is None:
@@ -393,10 +398,19 @@ def _store(reading: _Reading, text: str) -> str:
 
 
 def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
-    if host.get("servers") == ():
+    if host.get("servers") == () and not host.get("announcements"):
         reading.problems.append("[host] servers is empty: there is nobody to ask")
+    if len(host.get("servers", ())) > ENTRIES_MAX:
+        reading.problems.append(f"[host] servers has more than {ENTRIES_MAX} entries; make one SRV name of them")
     for server in host.get("servers", ()):
-        reading.parsed("[host] servers", parse_server, server)
+        if isinstance(server, str) and is_service(server):
+            reading.parsed("[host] servers", parse_service, server)
+        else:
+            reading.parsed("[host] servers", ways_of, server)
+    if host.get("resolver"):
+        reading.parsed("[host] resolver", parse_endpoint, host["resolver"])
+    if host.get("announcements"):
+        reading.parsed("[host] announcements", parse_group, host["announcements"])
     address = reading.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
     if update := host.get("update"):
         endpoint = reading.parsed("[host] update", parse_listen, update)
@@ -453,9 +467,3 @@ def _converted(value: object, kind: Any) -> Any:
 def _near(name: str, known: Any, form: str) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {form.format(near[0])}?" if near else ""
-
-
-def _port(whole: str, port: str) -> int:
-    if not (port.isascii() and port.isdigit()):
-        raise AddressProblem(f"{whole[:80]!r}: the port is not a number")
-    return parse_port(int(port[:9]))

@@ -18,14 +18,15 @@ from twisted.python.failure import Failure
 
 import compass
 from compass.assembly import interpreter
-from compass.assembly.config import ServerConfig, parse_listen
+from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
-from compass.model.names import show_endpoint
+from compass.model.names import parse_group, show_endpoint
 from compass.model.pool import Pools
 from compass.model.sight import Sight
 from compass.server.alerts import RunCommand
+from compass.server.announcer import Announcer
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
 from compass.server.sessions import PeerOf, Session
@@ -124,6 +125,8 @@ class ServerService(Service):
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+        if self._config.server.announce:
+            self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
@@ -136,6 +139,15 @@ class ServerService(Service):
         if self._config.dns is not None and self._config.dns.listen:
             source = ServerSource(server, Pools(random.SystemRandom().random))
             await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
+
+    def _announce(self, group: str, port: int) -> Any:
+        """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""
+        places = [parse_listen(text) for text in self._config.server.listen]
+        served = places[0][1]
+        own = [address for address, at in places if at == served and address not in WILDCARDS.values()]
+        announcer = Announcer(self._reactor, random.SystemRandom().random, (group, port), self._name, own, served)
+        self.log.info("opengnssd announces itself to {group}", group=show_endpoint(group, port))
+        return self._reactor.listenMulticast(0, announcer)
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""

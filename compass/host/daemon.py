@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from compass.host.cache import Cache, Cached
+from compass.host.choice import Choice, Offer
+from compass.host.dials import Dial
 from compass.host.evidence import Evidence
 from compass.host.feed import Deliver, Feed
 from compass.host.following import Following
@@ -58,7 +60,8 @@ class HostDaemon:
         state_directory: Path,
         host_name: str,
         default_address: str,
-        endpoints: Sequence[IStreamClientEndpoint],
+        choice: Choice,
+        dial: Dial,
         process_watch: Watcher,
         peer_of: PeerOf,
         update_port: int = 0,
@@ -96,7 +99,7 @@ class HostDaemon:
             self._book.services,
             self._witness.inquired if self._witness else None,
         )
-        self._upstream = Upstream(clock, random, endpoints, self._following, software, mode, peer_of=peer_of)
+        self._upstream = Upstream(clock, choice, dial, self._following, software, mode, peer_of=peer_of)
         self._following.upstream = self._upstream
         self._registrar = Registrar(
             clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address, zone
@@ -131,6 +134,10 @@ class HostDaemon:
     def update_factory(self) -> IProtocolFactory:
         """For the Update listener that servers dial."""
         return cast(IProtocolFactory, self._upstream.update_factory())
+
+    def servers_found(self, origin: str, offers: Sequence[Offer]) -> None:
+        """What DNS or announcements say of servers now, in place of what that origin said before."""
+        self._upstream.offer(origin, offers)
 
     # What local programs ask ------------------------------------------------------------------------------
 
@@ -232,6 +239,7 @@ class HostDaemon:
             ),
             problem=self._upstream.problem,
             zone=self._zone,
+            servers=self._upstream.servers(),
         )
 
     # Between the parts ------------------------------------------------------------------------------------

@@ -114,6 +114,30 @@ class RegistrationStatus(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+Source: TypeAlias = Literal["configured", "srv", "announced", "steered"]
+"""Where a host knows a server from: its file, an SRV name of DNS, an announcement, or another server's goodbye."""
+
+
+class KnownServer(msgspec.Struct, frozen=True):
+    """One address of one server, as the host's daemon has fared with it."""
+
+    name: str
+    """What the server's certificate must prove."""
+    endpoint: str
+    """Where the daemon connects: an address or a name, and a port."""
+    source: Source
+    state: Literal["open", "connecting", "ready", "asked-to-wait", "backing-off"]
+    """`ready`: it would be taken now. `asked-to-wait`: a server there said when to come back."""
+    next_try_seconds: float = 0.0
+    """From now; 0: at once, when there is need."""
+    failures: int = 0
+    """Since it last worked."""
+    problem: str = ""
+    """The last of them."""
+    steered: bool = False
+    """Another server sent this host there, so it is preferred for a while."""
+
+
 class HostStatus(msgspec.Struct, frozen=True):
     """The daemon in figures."""
 
@@ -133,6 +157,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Why there is no session, or why what a server said was not taken."""
     zone: str = ""
     """Where the host is, as a label; empty: not known."""
+    servers: tuple[KnownServer, ...] = ()
+    """Every known way to a server, the preferred first."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

@@ -288,6 +288,12 @@ class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Since it was last heard of."""
 
 
+class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steered"):
+    """Steer: how many hosts are here that will be sent away."""
+
+    hosts: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
     """A server in figures, and the incidents that are open."""
 
@@ -306,6 +312,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     engine: str = ""
     servers: tuple[KnownServer, ...] = ()
     """All over the same store, this one too, by name."""
+    away: bool = False
+    """It is drained: hosts are sent elsewhere."""
 
 
 Reply: TypeAlias = Union[  # noqa: UP007
@@ -322,5 +330,6 @@ Reply: TypeAlias = Union[  # noqa: UP007
     Lags,
     ServerStatus,
     CaseFile,
+    Steered,
     Refusal,
 ]

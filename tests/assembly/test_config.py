@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.assembly import config
 from compass.assembly.config import (
     CONFIG_OCTETS_MAX,
     DESCRIPTIONS,
@@ -24,12 +23,11 @@ from compass.assembly.config import (
     ServerConfig,
     example,
     parse_listen,
-    parse_server,
     read_host_config,
     read_server_config,
     sections_of,
 )
-from compass.model.names import NameProblem
+from compass.model.names import SERVER_PORT, NameProblem, parse_server
 
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 SERVER = '[server]\nstore = "sqlite:///gns.sqlite3"\n'
@@ -336,7 +334,7 @@ def test_a_server_that_cannot_be_meant(text: str, wrong: str) -> None:
 def test_a_listener_may_be_everywhere() -> None:
     """Wildcards are for listening only."""
     assert parse_listen("0.0.0.0:1") == ("0.0.0.0", 1)
-    assert parse_listen("[::]:4863") == ("::", config.SERVER_PORT)
+    assert parse_listen("[::]:4863") == ("::", SERVER_PORT)
     assert parse_listen("[::1]:4863") == ("::1", 4863)
     with pytest.raises(NameProblem):
         parse_listen("*:4863")

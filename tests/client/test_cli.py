@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from compass.client.cli import cli
 from compass.client.credential import CREDENTIAL_OCTETS_MAX, CredentialProblem, read_credential
 from compass.client.exits import EXIT_OF_CODE, MEANINGS, Exit, exit_of, exit_table
-from compass.model.local import HostStatus, LocalEvent, RegistrationStatus, Resolved
+from compass.model.local import HostStatus, KnownServer, LocalEvent, RegistrationStatus, Resolved
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Category, Change, Dependency, Host, Listener, Row, Service
 from tests.client.little_api import CREDENTIAL, SERVICE, LittleApi, Start, outcome, refusal
@@ -203,6 +203,27 @@ def test_status_shows_session_view_and_registrations(api: LittleApi) -> None:
         "here      no registrations",
     ]
     assert json.loads(opengnsc(api, "--json", "status").output)["session"] == "open"
+
+
+def test_status_shows_every_way_to_a_server(api: LittleApi) -> None:
+    """Name, where it leads, where it is known from, how it is, when it is tried next, and why; in columns."""
+    servers = (
+        KnownServer("gns1.example", "192.0.2.1:4863", "configured", "backing-off", 12.4, 5, "no connection within 5 s"),
+        KnownServer("gns1.example", "198.51.100.1:4863", "configured", "open", 0.0, 0, "earlier"),
+        KnownServer("gns20.example", "192.0.2.20:4863", "srv", "asked-to-wait", 61.0, 1, "drained"),
+        KnownServer("gns3", "[2001:db8::3]:4863", "announced", "connecting", steered=True),
+    )
+    told = HostStatus("h1", "open", "gns1", "s", 9, True, (), 0, (), servers=servers)
+    api.answers["/v1/status"] = said(told)
+    assert opengnsc(api, "status").output.splitlines()[4:] == [
+        "servers   gns1.example   192.0.2.1:4863      configured  backing off, next try in 12 s"
+        "  (no connection within 5 s)",
+        "          gns1.example   198.51.100.1:4863   configured  open",
+        "          gns20.example  192.0.2.20:4863     srv         asked to wait, next try in 61 s  (drained)",
+        "          gns3           [2001:db8::3]:4863  announced   connecting, sent there by another server",
+    ]
+    shown = json.loads(opengnsc(api, "--json", "status").output)["servers"]
+    assert shown[0]["next_try_seconds"] == 12.4 and shown[3]["steered"]
 
 
 def test_control_characters_of_others_do_not_reach_the_terminal(api: LittleApi) -> None:

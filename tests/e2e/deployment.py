@@ -185,15 +185,9 @@ class Deployment:
         (directory / "authority.crt").write_bytes(authority.certificate_pem)
         self.certify("server", "gns1.example.net", self.address)
         self.admin = self.certify("admin", "alice")
-        config = directory / "opengnssd.toml"
-        more = settings + (f"alert_command = {alert_command!r}\n" if alert_command else "")
-        config.write_text(
-            f'[server]\nstore = "{self.store}"\nlisten = ["{self.address}:{self.port}"]\n{more}'
-            + self._tls("gns1.example.net")
-        )
-        command = python("compass.assembly.main:server", "--config", str(config))
-        self.server = Program("opengnssd", command, directory / "opengnssd.log")
-        self.programs.append(self.server)
+        alerts = f"alert_command = {alert_command!r}\n" if alert_command else ""
+        place = self.address, self.port
+        self.server = self._server("opengnssd", "gns1.example.net", place, alerts + settings)
 
     def __enter__(self) -> Deployment:
         return self
@@ -212,6 +206,24 @@ class Deployment:
         self.serves()
         if topology:
             self.apply(topology)
+
+    def add_server(self, name: str) -> tuple[Program, str, int]:
+        """Start another server over the same store; the program and where it listens. It is not waited for."""
+        address = new_address()
+        port = free_port(address)
+        self.certify("server", name, address)
+        program = self._server(name, name, (address, port))
+        program.start()
+        return program, address, port
+
+    def _server(self, program: str, name: str, place: tuple[str, int], settings: str = "") -> Program:
+        config = self.directory / f"{program}.toml"
+        config.write_text(
+            f'[server]\nstore = "{self.store}"\nlisten = ["{place[0]}:{place[1]}"]\n{settings}' + self._tls(name)
+        )
+        command = python("compass.assembly.main:server", "--config", str(config))
+        self.programs.append(Program(program, command, self.directory / f"{program}.log"))
+        return self.programs[-1]
 
     def apply(self, topology: str, *options: str) -> None:
         """`opengnsadmin apply`."""
@@ -241,12 +253,18 @@ class Deployment:
         refresh_seconds: float = 300.0,
         services: tuple[str, ...] = (),
         dns: bool = False,
+        servers: str = "",
+        settings: str = "",
     ) -> Host:
-        """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
+        """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together.
+
+        `servers`: the entries in the configuration, in place of the one server; `settings`: further lines of it.
+        """
         full_name = f"{name}.example.net"
         address = new_address()
         self.certify("host", full_name)
-        config = f'[host]\nservers = ["{self.address}:{port or self.port}"]\nrefresh_seconds = {refresh_seconds}\n'
+        known = servers or f'["{self.address}:{port or self.port}"]'
+        config = f"[host]\nservers = {known}\nrefresh_seconds = {refresh_seconds}\n{settings}"
         if short:
             config += f'session = "short"\nupdate = "{address}:{free_port(address)}"\n'
         if services:

@@ -54,9 +54,7 @@ class Namespaces(Deployment):
     def __enter__(self) -> Namespaces:
         return self
 
-    def add_host(
-        self, name: str, *, port: int = 0, short: bool = False, refresh_seconds: float = 300.0, **more: Any
-    ) -> Host:
+    def add_host(self, name: str, **_: Any) -> Host:
         """A host's daemon and a listener, in a namespace."""
         full_name, address = f"{name}.example.net", deployment.new_address()
         self.certify("host", full_name)

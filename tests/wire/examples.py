@@ -97,6 +97,8 @@ EXAMPLES: list[Example] = [
         ("watch of a host that probes", 33, requests.Watch(("portal.web",), probes=True)),
         ("findings", 34, requests.Findings(7, False, "no answer within 1 s")),
         ("examine", 35, requests.Examine("chinaserver.openuss", "192.0.2.17", 2028)),
+        ("steer", 37, requests.Steer(True, ("gns2.example:4863",), 300.0)),
+        ("steer back", 38, requests.Steer(away=False)),
         ("put of a policy", 36, requests.Put(rows.Category("openuss", policy=JUDGED))),
         ("put of a pool policy", 37, requests.Put(rows.Category("openuss", policy=POOLED))),
         (
@@ -141,6 +143,7 @@ EXAMPLES: list[Example] = [
         ("resync", 0, messages.Resync(SNAPSHOT)),
         ("inquiry", 0, messages.Inquiry(7, "chinaserver.openuss", "192.0.2.17", 2028)),
         ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
+        ("goodbye to elsewhere", 0, messages.Goodbye("it is drained", 60.0, ("gns2.example:4863", "192.0.2.3:4863"))),
         (
             "case-file",
             30,
@@ -227,6 +230,14 @@ EXAMPLES: list[Example] = [
                 "sqlite 3.50",
             ),
         ),
+        (
+            "server-status of a drained server",
+            28,
+            replies.ServerStatus(
+                "gns1.example", "example-server 0.1", STORE, 45, 1789990000.0, 3, 2, {}, {}, away=True
+            ),
+        ),
+        ("steered", 29, replies.Steered(2)),
         (
             "refusal",
             12,
