@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.assembly.config import DnsSettings, TlsSettings, parse_listen
-from compass.assembly.streams import PromptPort
+from compass.assembly.sharing import NO_IPV6, DatagramPort, StreamPort
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 from compass.gateway.dns import DnsServer
 from compass.gateway.dns_zone import DnsSource, Zone
@@ -31,8 +31,6 @@ from compass.model.names import NameProblem, parse_host_name
 BACKLOG = 4096
 """Connections that the kernel keeps until we take them: all hosts may come in one moment. Of one that finds no room the
 host hears nothing, and its kernel tries again after 1, 3 and 7 seconds."""
-NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
-"""What a machine without IPv6 says to a socket, or to an address of it."""
 
 DATAGRAM_OCTETS_MAX = 4096
 """Of a DNS query over UDP; what is longer is cut and then refused as malformed. A question has at most 260."""
@@ -133,8 +131,8 @@ async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
         return _listening(reactor, port, factory, "0.0.0.0")
 
 
-def _listening(reactor: Any, port: int, factory: Any, interface: str) -> PromptPort:
-    listening = PromptPort(port, factory, BACKLOG, interface, reactor)
+def _listening(reactor: Any, port: int, factory: Any, interface: str) -> StreamPort:
+    listening = StreamPort(port, factory, BACKLOG, interface, reactor)
     listening.startListening()
     return listening
 
@@ -144,7 +142,9 @@ async def listen_dns(reactor: Any, settings: DnsSettings, source: DnsSource, nam
     server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor)
     address, port = parse_listen(settings.listen)
     ports.append(await listen(reactor, address, port, server.factory()))
-    ports.append(reactor.listenUDP(port, server.datagrams(), interface=address, maxPacketSize=DATAGRAM_OCTETS_MAX))
+    datagrams = DatagramPort(port, server.datagrams(), address, DATAGRAM_OCTETS_MAX, reactor)
+    datagrams.startListening()
+    ports.append(datagrams)
 
 
 def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:

@@ -26,28 +26,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from compass.client.blocking import Client, Registration, Session
-from compass.client.credential import CredentialProblem
-from compass.client.place import Place, PlaceProblem, place_of
-from compass.client.problems import (
-    ApiProblem,
-    DaemonUnreachable,
-    NobodyThere,
-    NoneAnswers,
-    NoneRegistered,
-    NotAllowed,
-    NotLoaded,
-    Unavailable,
-    UnknownName,
-)
-from compass.client.shared import SharedView
-from compass.client.view import View, Views, view_of
-from compass.model.local import LocalEvent, Outcome, Resolved
-from compass.model.replies import Dependencies
-from compass.model.rows import Change, Listener
-
-P = ParamSpec("P")
-T = TypeVar("T")
 if TYPE_CHECKING:
     from compass.client.blocking import Client, Registration, Session
     from compass.client.credential import CredentialProblem
@@ -63,7 +41,8 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownName,
     )
-    from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, watch
+    from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, shared, watch
+    from compass.client.shared import SharedView
     from compass.client.view import View, Views, view_of
     from compass.model.local import LocalEvent, Outcome, Resolved
     from compass.model.replies import Dependencies
@@ -116,8 +95,9 @@ _HOMES = {
         *("NotLoaded", "Unavailable", "UnknownName"),
     ),
     "compass.client.program": (
-        *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "watch"),
+        *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "shared", "watch"),
     ),
+    "compass.client.shared": ("SharedView",),
     "compass.client.view": ("View", "Views", "view_of"),
     "compass.model.local": ("LocalEvent", "Outcome", "Resolved"),
     "compass.model.replies": ("Dependencies",),
@@ -133,16 +113,6 @@ if not TYPE_CHECKING:
             if name in names:
                 return globals().setdefault(name, getattr(importlib.import_module(home), name))
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-resolve = _by_default(Client.resolve)
-dependencies = _by_default(Client.dependencies)
-shared = _by_default(Client.shared)
-watch = _by_default(Client.watch)
-register = _by_default(Client.register)
-report = _by_default(Client.report)
-connect = _by_default(Client.connect)
-attempt = _by_default(Client.attempt)
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,7 @@ from compass.assembly.config import (
     KEEP_MIN,
     REFRESH_SECONDS_MAX,
     SOCKET_OCTETS_MAX,
+    WORKERS_MAX,
     ConfigProblem,
     HostConfig,
     ServerConfig,
@@ -126,6 +127,8 @@ def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
         ('alert_command = ["no-such-program"]', "there is no program 'no-such-program'"),
         ('alert_command = ["./d.toml"]', "d.toml', or it may not be run"),
         (f"keep_updates = {KEEP_MIN - 1}", "`int` >= 1000"),
+        ("workers = 0", "`int` >= 1"),
+        (f"workers = {WORKERS_MAX + 1}", "`int` <= 64"),
         (f"keep_others = {KEEP_MAX + 1}", "`int` <= 1000000000"),
     ],
 )
@@ -153,7 +156,11 @@ def test_a_store_is_a_file_or_a_postgresql(tmp_path: Path, store: str, wrong: st
 def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
     """The limits themselves are good, and so are addresses side by side."""
     lines = 'listen = ["0.0.0.0:1", "[::1]:1", "127.0.0.1:2"]\nalert_command = ["true", "x"]\n'
-    read = server(tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\n{TLS}").server
+    read = server(
+        tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\nworkers = {WORKERS_MAX}\n{TLS}"
+    ).server
+    assert read.workers == 1
+    assert server(tmp_path, f"{SERVER}workers = {WORKERS_MAX}\n{TLS}").server.workers == WORKERS_MAX
     assert (read.keep_updates, read.keep_others, read.alert_command) == (KEEP_MIN, KEEP_MAX, ("true", "x"))
 
 
