@@ -29,6 +29,10 @@ KEEP_MIN = 1_000
 """A shorter update log sends everybody who was away for a moment back to a full reading."""
 KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
+STORE_WAIT_SECONDS_MIN = 0.1
+"""A shorter wait would refuse what a busy disk takes anyway."""
+STORE_WAIT_SECONDS_MAX = 20.0
+"""Whoever asks gives up after 30 s (opengnsp.md, "Timers") and must hear the refusal before."""
 REFRESH_SECONDS_MIN = 1.0
 """Asking more often than this is what a kept session is for."""
 REFRESH_SECONDS_MAX = 86_400.0
@@ -41,6 +45,7 @@ WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
 
 Parsed = TypeVar("Parsed")
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
+StoreWaitSeconds = Annotated[float, Meta(ge=STORE_WAIT_SECONDS_MIN, le=STORE_WAIT_SECONDS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
 
@@ -72,6 +77,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     alert_command: tuple[str, ...] = ()
     keep_updates: Entries = 1_000_000
     keep_others: Entries = 100_000
+    store_wait_seconds: StoreWaitSeconds = 3.0
 
 
 class HostSettings(msgspec.Struct, frozen=True):
@@ -105,6 +111,8 @@ DESCRIPTIONS = {
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
+    "server.store_wait_seconds": "How long a change waits for a store that is away, before it is refused and asked again "
+    "later; lookups and pushes go on meanwhile.",
     "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
     "host.state_directory": "Where the catalogue and the registrations survive a restart; made when it is missing.",
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "

@@ -70,6 +70,7 @@ class ServerService(Service):
             run_command=command_runner(self._reactor, command) if command else None,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
+            store_wait_seconds=settings.store_wait_seconds,
         )
 
     def startService(self) -> None:

@@ -278,6 +278,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Listeners in each state."""
     alerts: tuple[Alert, ...] = ()
     engine: str = ""
+    trouble: str = ""
+    """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
 
 
 Reply: TypeAlias = Union[  # noqa: UP007

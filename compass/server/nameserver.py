@@ -49,6 +49,7 @@ from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.logs import LogReader
 from compass.server.push import TAIL_MAX, Push
+from compass.server.queue import STORE_WAIT_SECONDS
 from compass.server.quotas import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
     FAILURES_PER_MINUTE_MAX,
@@ -87,6 +88,7 @@ class Parts(msgspec.Struct, frozen=True):
     run_command: RunCommand | None = None
     keep_updates: int = 1_000_000
     keep_others: int = 100_000
+    store_wait_seconds: float = STORE_WAIT_SECONDS
 
 
 class NameServer(Factory):
@@ -132,6 +134,8 @@ class NameServer(Factory):
             self._committed,
             self._reloaded,
             self._worth_a_row,
+            clock=parts.clock,
+            wait_seconds=parts.store_wait_seconds,
         )
         self._push = Push(catalogue, self._reach_absent)
         self._snapshots = Snapshots(loaded.store, self._push.last_told)
@@ -143,7 +147,9 @@ class NameServer(Factory):
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
         self._commits = commits
-        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
+        self._logs = LogReader(
+            parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds
+        )
         self._desk.start(catalogue)
         self._dialler.start()
         self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
@@ -158,6 +164,7 @@ class NameServer(Factory):
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
         if self._commits is not None:
+            self._commits.stop()
             self._desk.stop()
             self._dialler.stop()
         for timer in (self._trim, self._tail):
@@ -349,8 +356,7 @@ class NameServer(Factory):
                 return Refusal("busy", "many hosts come at once", retry_after_seconds=later)
             if not session.connected:
                 return Refusal("unreachable", "the session ended meanwhile")
-        attend = Attend(host.name, host.services, host.update_address, host.update_port)
-        attended = await self.commits.submit(attend, self._system)
+        attended = await self._attended(host)
         # A host that may leave and be dialled relies on being remembered; any other is told on its session anyway.
         if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
             return attended
@@ -377,6 +383,14 @@ class NameServer(Factory):
         self._admission.sent(len(body))
         return body
 
+    async def _attended(self, host: Host) -> Reply | None:
+        """Have a host remembered as it watches now. One that is known does not wait for a store that is away."""
+        known = self.catalogue.hosts.get(host.name)
+        if self.commits.trouble and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
+            return None
+        attend = Attend(host.name, host.services, host.update_address, host.update_port)
+        return await self.commits.submit(attend, self._system)
+
     def _status(self) -> ServerStatus:
         catalogue = self.catalogue
         listeners = [row for peers in catalogue.listeners.values() for row in peers.values()]
@@ -399,6 +413,7 @@ class NameServer(Factory):
             states=dict(Counter(row.state for row in listeners)),
             alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
             engine=self._parts.storage.engine,
+            trouble=self.commits.trouble,
         )
 
     # What follows a commit.

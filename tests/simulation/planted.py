@@ -39,16 +39,17 @@ def reply_before_commit() -> Iterator[None]:
     write = Commits._write
 
     async def write_later(self: Any, batch: Any, notes: Any) -> Any:
-        for (_, _, answered), decision in zip(batch, self._decide(batch), strict=True):
-            if not answered.called:
-                answered.callback(decision.reply)
+        for waiting, decision in zip(batch, self._decide(batch), strict=True):
+            if not waiting.answered.called:
+                waiting.answered.callback(decision.reply)
         return await write(self, batch, notes)
 
-    async def settle(self: Any, batch: Any, notes: Any) -> None:
+    async def settle(self: Any, batch: Any, notes: Any) -> bool:
         try:
             await self._write(batch, notes)
         except Exception:
             self._unavailable("planted")
+        return True
 
     with _replaced(Commits, "_write", write_later), _replaced(Commits, "_settle", settle):
         yield
