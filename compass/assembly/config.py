@@ -111,8 +111,8 @@ DESCRIPTIONS = {
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
-    "server.store_wait_seconds": "How long a change waits for a store that is away, before it is refused and asked again "
-    "later; lookups and pushes go on meanwhile.",
+    "server.store_wait_seconds": "How long a change waits for a store that is away before it is refused, to be asked "
+    "again later; lookups and pushes go on meanwhile.",
     "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
     "host.state_directory": "Where the catalogue and the registrations survive a restart; made when it is missing.",
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "

@@ -60,9 +60,10 @@ class Commits:
         clock: Clock,
         wait_seconds: float = STORE_WAIT_SECONDS,
     ) -> None:
-        """`wait_seconds`: how long a request waits for the store before it is refused. `committed` is called for each change, with the catalogue after it, before the replies of its batch;
+        """`committed` is called for each change, with the catalogue after it, before the replies of its batch;
         `reloaded` when there was no such way from one catalogue to the next. `worth_a_row` is asked about each entry
-        for the security log, perhaps again when a batch is decided again."""
+        for the security log, perhaps again when a batch is decided again. `wait_seconds`: how long a request waits for
+        the store before it is refused."""
         self.catalogue = catalogue
         self._storage = storage
         self._in_database = in_database
@@ -92,7 +93,7 @@ class Commits:
 
     @property
     def trouble(self) -> str:
-        """Why the store is away, in words: what it said the last time, or how long it has not answered; "": it is not."""
+        """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
         if self._asked_at is not None:
             silent = self._clock.seconds() - self._asked_at
             if silent >= self._wait_seconds:

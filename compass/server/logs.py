@@ -63,8 +63,8 @@ class LogReader:
             await written.addTimeout(left, cast(Any, self._clock))
 
     def _entries(self, request: ReadLog, limit: int, last: int) -> Deferred[tuple[list[LogEntry], int]]:
-        """Asks the store, and waits no longer than a writer would. What it was asked it does all the same in the end, so
-        a store that hangs is not asked by ever more readers."""
+        """Asks the store, and waits no longer than a writer would. What it was asked it does all the same in the end,
+        so a store that hangs is not asked by ever more readers."""
         answered: Deferred[tuple[list[LogEntry], int]] = Deferred()
         if self._asked >= READS_MAX:
             answered.errback(StoreUnavailable(f"{READS_MAX} readers wait for it already"))

@@ -32,6 +32,7 @@ from compass.model.requests import (
     Lag,
     Pull,
     ReadLog,
+    ReadRequest,
     Register,
     Report,
     Request,
@@ -49,7 +50,7 @@ from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.logs import LogReader
 from compass.server.push import TAIL_MAX, Push
-from compass.server.queue import STORE_WAIT_SECONDS
+from compass.server.queue import RETRY_AFTER_SECONDS, STORE_WAIT_SECONDS
 from compass.server.quotas import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
     FAILURES_PER_MINUTE_MAX,
@@ -58,6 +59,7 @@ from compass.server.quotas import (
 )
 from compass.server.sessions import Missed, PeerOf, Session, origin_of
 from compass.server.snapshots import Snapshots
+from compass.server.unwritten import Reach, Told, Unwritten
 from compass.wire import limits
 from compass.wire.messages import Acknowledge
 
@@ -140,16 +142,16 @@ class NameServer(Factory):
         self._push = Push(catalogue, self._reach_absent)
         self._snapshots = Snapshots(loaded.store, self._push.last_told)
         self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
+        reach = Reach(self._told_of_suspicions, self._concerned)
+        self._unwritten = Unwritten(parts.clock, parts.now, commits.submit, lambda: commits.catalogue, reach)
         around = Surroundings(self._able, lambda host: self._push.session_of(host) is not None, self._watching)
         self._desk = FailureDesk(
-            parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
+            parts.clock, parts.now, parts.probe, self._unwritten, self.name, lambda: commits.catalogue, around
         )
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
         self._commits = commits
-        self._logs = LogReader(
-            parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds
-        )
+        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
         self._desk.start(catalogue)
         self._dialler.start()
         self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
@@ -165,6 +167,7 @@ class NameServer(Factory):
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
         if self._commits is not None:
             self._commits.stop()
+            self._unwritten.stop()
             self._desk.stop()
             self._dialler.stop()
         for timer in (self._trim, self._tail):
@@ -273,11 +276,12 @@ class NameServer(Factory):
             case Report() if session.asker.role == "host" and not self._reports.count(session.asker.name):
                 text = f"{REPORTS_PER_MINUTE_MAX} reports of host {session.asker.name!r} within a minute are too many"
                 return succeed(Refusal("busy", text, self._reports.wait(session.asker.name)))
+            case Pull() | Fetch() | Impact() if (
+                request.store == self._store and request.seen > commits.catalogue.revision
+            ):
+                return Deferred.fromCoroutine(self._read_on(request, session.asker))
             case Pull() | Fetch() | Impact():
-                decision = answer(commits.catalogue, request, session.asker, self._parts.now())
-                if decision.security is not None:
-                    commits.note(decision.security)
-                return succeed(decision.reply)
+                return succeed(self._read(request, session.asker))
             case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
                 refused = permit(commits.catalogue, request, session.asker, self._parts.now())
                 if refused is not None:
@@ -289,6 +293,26 @@ class NameServer(Factory):
                 return cast(Deferred[Reply | bytes], self._desk.report(request, session.asker))
             case _:
                 return self._submit(request, session.asker)
+
+    def _read(self, request: ReadRequest, asker: Asker) -> Reply:
+        """The answer from memory."""
+        decision = answer(self.catalogue, request, asker, self._parts.now())
+        if decision.security is not None:
+            self.commits.note(decision.security)
+        return decision.reply
+
+    def _is_behind(self, request: ReadRequest) -> bool:
+        return request.store == self._store and request.seen > self.catalogue.revision
+
+    async def _read_on(self, request: ReadRequest, asker: Asker) -> Reply:
+        """The same for a client that has seen more at another server: it never goes back in time."""
+        looked = await self.commits.look()
+        stands = self.catalogue.revision
+        if stands >= request.seen:
+            return self._read(request, asker)
+        why = f"the store stands at {stands}" if looked else f"this server stands at {stands} and cannot read the store"
+        text = f"you have seen revision {request.seen}, and {why}; ask another server, or again later"
+        return Refusal("store-unavailable", text, retry_after_seconds=RETRY_AFTER_SECONDS)
 
     def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply | bytes]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
@@ -308,7 +332,7 @@ class NameServer(Factory):
                 self._guesses.count(guess)
             return reply
 
-        return self.commits.submit(request, asker).addCallback(look)
+        return self._unwritten.submit(request, asker).addCallback(look)
 
     def _worth_a_row(self, entry: SecurityEntry) -> bool:
         return self._refusals.count(entry.principal or entry.origin)
@@ -372,7 +396,9 @@ class NameServer(Factory):
         self._push.acknowledged(host.name, 0 if missed is None else since)
         session.watch(missed or [], request.resync)
         replaced = self._push.subscribe(session, categories)
-        session.probes = request.probes
+        session.probes, session.suspicions = request.probes, request.suspicions
+        # After the answer, which ends every suspicion at the host.
+        self._parts.clock.callLater(0, self._unwritten.tell_to, session)
         self._desk.returned(host.name)
         if replaced is not None:
             cast(Session, replaced).goodbye("replaced by a newer session of this host")
@@ -420,6 +446,7 @@ class NameServer(Factory):
 
     def _committed(self, change: Change, catalogue: Catalogue) -> None:
         self._push.committed(change, catalogue)
+        self._unwritten.committed(change)
         self._desk.committed(change, catalogue)
         self._alerts.committed(change, catalogue)
         if isinstance(change.row, Host) and change.row.barred:
@@ -436,6 +463,7 @@ class NameServer(Factory):
         for session in [s for s in self._sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()
+        self._unwritten.stop()
         self._desk.start(catalogue)
 
     def _reach_absent(self, told: frozenset[str]) -> None:
@@ -457,6 +485,15 @@ class NameServer(Factory):
         """The sessions whose hosts depend on a listener and answer inquiries."""
         subscribers = self._push.subscribers(audience(self.catalogue, row))
         return [session for session in cast(list[Session], subscribers) if session.probes]
+
+    def _told_of_suspicions(self, told: frozenset[str]) -> list[Session]:
+        """The sessions for member categories whose hosts take suspicions."""
+        return [session for session in cast(list[Session], self._push.subscribers(told)) if session.suspicions]
+
+    def _concerned(self, session: Told, told: frozenset[str]) -> bool:
+        watching = cast(Session, session)
+        current = self._push.session_of(watching.host) is watching
+        return current and watching.suspicions and bool(told & self._push.categories_of(watching.host))
 
     def _watching(self) -> int:
         return self._push.watching

@@ -1,4 +1,4 @@
-"""While the store is away: writes wait a bounded time, reads and pushes go on (opengnsp.md, "While the store is away")."""
+"""Writes wait a bounded time, reads and pushes go on (opengnsp.md, "While the store is away")."""
 
 from __future__ import annotations
 
