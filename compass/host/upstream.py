@@ -167,6 +167,11 @@ class Upstream:
             self._connect()
         return self._session is not None or self._trying()
 
+    def others(self) -> list[IStreamClientEndpoint]:
+        """The servers that the session is not with."""
+        place = self._session.place if self._session is not None else None
+        return [endpoint for index, endpoint in enumerate(self._endpoints) if index != place]
+
     def acknowledge(self, revision: int, *, gap: bool = False) -> None:
         """Say what is held."""
         if self._session is not None:

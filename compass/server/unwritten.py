@@ -7,8 +7,8 @@ judged it; then a notice follows, or the suspicion is withdrawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -22,7 +22,9 @@ from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Deregister, Suspect, Undecided, WeighedReport
 from compass.model.rows import FAILING, Change, Listener, ListenerKey
+from compass.server.push import Push
 from compass.server.queue import RETRY_AFTER_SECONDS
+from compass.server.sessions import Session
 from compass.wire.frames import frame
 from compass.wire.messages import Suspicion, encode
 
@@ -39,20 +41,6 @@ SUSPICIONS_MAX = 1_000
 _OVER = FAILING | {"offline"}
 Taking = Deregister | WeighedReport | Suspect
 """Requests that take a listener out of use."""
-
-
-class Told(Protocol):
-    """A session whose host takes suspicions."""
-
-    def tell(self, encoded: bytes) -> None:
-        """Write a suspicion."""
-
-
-class Reach(msgspec.Struct, frozen=True):
-    """Who can be told: `all_of` the sessions for member categories, and whether one of them is for any of these."""
-
-    all_of: Callable[[frozenset[str]], Iterable[Told]]
-    concerns: Callable[[Told, frozenset[str]], bool]
 
 
 class _Held(msgspec.Struct, eq=False):
@@ -76,13 +64,13 @@ class Unwritten:
         now: Callable[[], float],
         submit: Callable[[Undecided, Asker], Deferred[Reply]],
         catalogue: Callable[[], Catalogue],
-        reach: Reach,
+        push: Push,
     ) -> None:
         self._clock = clock
         self._now = now
         self._submit = submit
         self._catalogue = catalogue
-        self._reach = reach
+        self._push = push
         self._held: dict[ListenerKey, _Held] = {}
         self._timers: dict[object, Timer] = {}
 
@@ -135,10 +123,17 @@ class Unwritten:
         if held is not None and not isinstance(held.request, Deregister):
             self._withdraw(key)
 
-    def tell_to(self, session: Told) -> None:
-        """Tell a session that watches anew what stands."""
+    def watched(self, session: Session) -> None:
+        """A host watches anew, which ends every suspicion there: once it has its answer it is told what stands."""
+        if self._held:
+            self._clock.callLater(0, self._tell_to, session)
+
+    def _tell_to(self, session: Session) -> None:
+        if not session.suspicions or self._push.session_of(session.host) is not session:
+            return
+        categories = self._push.categories_of(session.host)
         for held in self._held.values():
-            if held.row is not None and self._reach.concerns(session, audience(self._catalogue(), held.row)):
+            if held.row is not None and categories & audience(self._catalogue(), held.row):
                 session.tell(_encoded(held.row, held.cause, SUSPICION_SECONDS))
 
     def _take_up(self, held: _Held, answered: Deferred[Reply], late: Callable[[Reply], None] | None) -> None:
@@ -198,8 +193,9 @@ class Unwritten:
     def _tell(self, held: _Held, seconds: float) -> None:
         if held.row is not None:
             encoded = _encoded(held.row, held.cause, seconds)
-            for session in self._reach.all_of(audience(self._catalogue(), held.row)):
-                session.tell(encoded)
+            for session in cast(list[Session], self._push.subscribers(audience(self._catalogue(), held.row))):
+                if session.suspicions:
+                    session.tell(encoded)
 
     def _is_pending(self, name: object) -> bool:
         timer = self._timers.get(name)
