@@ -10,7 +10,7 @@ CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench simulate faults storm fuzz fuzz-long clean
+.PHONY: help run test check bench simulate faults away storm fuzz fuzz-long clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -48,6 +48,9 @@ fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config
 faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
+
+away: $(READY)  ## take the database away for a minute in four ways (ARGS="--seconds 10 --ways frozen")
+	@$(BIN)/python -m tests.faults.store_away $(ARGS)
 
 clean:  ## remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

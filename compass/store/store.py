@@ -27,6 +27,8 @@ from compass.store.records import change_from, entry_records, rows_from, update_
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up
 
+READ_ONLY = "25006"
+"""SQLSTATE read_only_sql_transaction: what a standby says to a writer (PostgreSQL, appendix A)."""
 T = TypeVar("T")
 
 
@@ -214,6 +216,9 @@ class Store:
             return result
         except DBAPIError as error:
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
+            if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+                # A primary that has become a standby: the URL may name where the writable one is now.
+                self._engine.dispose()
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)
             raise

@@ -163,13 +163,21 @@ class Host:
 class Deployment:
     """The whole; a context manager that ends whatever was started."""
 
-    def __init__(self, directory: Path, authority: Credentials, alert_command: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        authority: Credentials,
+        alert_command: list[str] | None = None,
+        store: str = "",
+        settings: str = "",
+    ) -> None:
+        """`store`: a database's URL; without it, a SQLite file here. `settings`: further lines for [server]."""
         self.directory = directory
         self.address = new_address()
         self.port = free_port(self.address)
         self.hosts: dict[str, Host] = {}
         self.programs: list[Program] = []
-        self.store = f"sqlite:///{directory / 'store.sqlite'}"
+        self.store = store or f"sqlite:///{directory / 'store.sqlite'}"
         self._authority = authority
         self._tokens: dict[str, str] = {}
         self._relays: list[Relay] = []
@@ -177,9 +185,9 @@ class Deployment:
         self.certify("server", "gns1.example.net", self.address)
         self.admin = self.certify("admin", "alice")
         config = directory / "opengnssd.toml"
-        alerts = f"alert_command = {alert_command!r}\n" if alert_command else ""
+        more = settings + (f"alert_command = {alert_command!r}\n" if alert_command else "")
         config.write_text(
-            f'[server]\nstore = "{self.store}"\nlisten = ["{self.address}:{self.port}"]\n{alerts}'
+            f'[server]\nstore = "{self.store}"\nlisten = ["{self.address}:{self.port}"]\n{more}'
             + self._tls("gns1.example.net")
         )
         command = python("compass.assembly.main:server", "--config", str(config))

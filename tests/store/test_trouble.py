@@ -120,6 +120,27 @@ def test_a_server_that_is_away_is_unavailable_until_it_is_back(
     assert consistent(store) == len(changes) + 1
 
 
+def test_a_standby_takes_no_writes_and_after_its_promotion_does_by_itself(
+    postgresql: PostgreSQL, open_store: Callable[[str], Store]
+) -> None:
+    """A primary that was made a standby answers readers; the next commit after its promotion works, and nothing of the
+    refused ones is there."""
+    store = open_store(postgresql.new_url())
+    changes = registrations(1)
+    store.commit(0, changes, [], [])
+    more = registrations(1, revision=len(changes))
+    postgresql.become_standby()
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                store.commit(len(changes), more, [], [])
+        assert store.changes_after(0, 1000) == changes
+    finally:
+        postgresql.promote()
+    store.commit(len(changes), more, [], [])
+    assert consistent(store) == len(changes) + len(more)
+
+
 def test_a_commit_of_unknown_outcome_is_found_out_by_reading(
     postgresql: PostgreSQL, open_store: Callable[[str], Store]
 ) -> None:
