@@ -93,6 +93,7 @@ class ServerService(Service):
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
         await server.start()
+        self._database.guard(store.cut)
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
@@ -106,12 +107,12 @@ class ServerService(Service):
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
-            self._database.stop()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")
 
-        return gatherResults(closing, consumeErrors=True).addBoth(finish)
+        ended = gatherResults(closing, consumeErrors=True).addBoth(lambda _: self._database.stop())
+        return ended.addBoth(finish)
 
 
 def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:

@@ -8,12 +8,15 @@ lost while committing, nobody knows, and the caller finds out by `changes_after`
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
@@ -44,6 +47,9 @@ class Store:
         self._engine = engine
         self._upserts = sql.upserts_for(engine.dialect.name)
         self._in_doubt = False
+        self._line: Any = None
+        """The driver's connection to a PostgreSQL, the last that was made."""
+        event.listen(engine, "connect", self._connected)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, migrations: Path = MIGRATIONS) -> Store:
@@ -73,6 +79,19 @@ class Store:
     def close(self) -> None:
         """Let the connection go. The store can be used again all the same; it connects when asked something."""
         self._engine.dispose()
+
+    def cut(self) -> None:
+        """From another thread: end the call that is under way, if it waits for a PostgreSQL that does not answer.
+
+        It raises StoreUnavailable, as if the line had been lost, and the next one connects anew, perhaps elsewhere.
+        """
+        line = self._line
+        if line is not None and not line.closed:
+            with suppress(OSError), socket.socket(fileno=os.dup(line.fileno())) as stream:
+                stream.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self, line: Any, _: Any) -> None:
+        self._line = line if self._engine.dialect.name == "postgresql" else None
 
     def load(self) -> Loaded:
         """See `Storage`."""

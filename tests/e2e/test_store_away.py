@@ -11,6 +11,7 @@ import pytest
 
 from compass.admin.authority import Credentials
 from tests.e2e.conftest import check_logs
+from tests.e2e.processes import eventually
 from tests.faults.store_away import REGISTRATIONS, WAYS, Stage
 from tests.store.postgres import PostgreSQL
 
@@ -40,3 +41,14 @@ def test_while_the_database_is_away_everything_but_the_log_goes_on(stage: Stage,
     print(f"\n{way}: the last dependant was told {1000 * seen.told_seconds:.0f} ms after the report")
     assert seen.told_seconds < TOLD_SECONDS
     assert (seen.pending, seen.missing) == (REGISTRATIONS, 0)
+
+
+def test_a_server_stops_although_its_database_hangs(stage: Stage, postgresql: PostgreSQL) -> None:
+    """SIGTERM ends it with status 0 in seconds, whoever it waits for; the one that is started then waits for the
+    database no longer than it takes to connect, and serves once that goes on."""
+    server = stage.deployment.server
+    with stage.away("frozen"):
+        eventually(stage.trouble, "the server waits for its database")
+        assert server.stop() == 0
+    server.start()
+    stage.deployment.serves()
