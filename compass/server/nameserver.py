@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import permit
-from compass.model.draft import Asker
+from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Lags, Refusal, Reply, SecurityEntry, ServerStatus
@@ -47,7 +47,7 @@ from compass.server.logs import LogReader, Trimming
 from compass.server.push import TAIL_MAX, Push
 from compass.server.queue import STORE_WAIT_SECONDS
 from compass.server.reading import Reading
-from compass.server.sessions import Missed, PeerOf, Session, origin_of
+from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, status_of
 from compass.server.unwritten import Unwritten
 from compass.server.watches import Watches
@@ -140,7 +140,7 @@ class NameServer(Factory):
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
         self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
-        self._reading = Reading(store, commits, parts.now)
+        self._reading = Reading(store, commits, parts.now, self._push.last_told)
         self._commits = commits
 
     def stop(self) -> None:
@@ -220,43 +220,42 @@ class NameServer(Factory):
         if self._commits is not None:
             self._commits.note(entry)
 
-    def ask(self, session: Session, request: Request) -> Deferred[Reply | bytes]:
-        """Route a request to where it is answered."""
-        commits = self.commits
+    def ask(self, session: Session, request: Request) -> Answer | Deferred[Answer]:
+        """Route a request to where it is answered: at once what is in memory, else when it is there."""
         match request:
             case Pull() | Fetch() | Impact():
                 return self._reading.ask(request, session.asker)
             case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
-                refused = permit(commits.catalogue, request, session.asker, self._parts.now())
-                if refused is not None:
-                    if refused.security is not None:
-                        commits.note(refused.security)
-                    return succeed(refused.reply)
-                return Deferred.fromCoroutine(self._answer(session, request))
+                refused = permit(self.catalogue, request, session.asker, self._parts.now())
+                return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
             case Report():
                 too_many = self._gate.report(session.asker)
-                reported = succeed(too_many) if too_many else self._desk.report(request, session.asker)
-                return cast(Deferred[Reply | bytes], reported)
+                return too_many or cast(Deferred[Answer], self._desk.report(request, session.asker))
             case _:
                 return self._submit(request, session.asker)
 
-    def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply | bytes]:
+    def _noted(self, decision: Decision) -> Reply:
+        if decision.security is not None:
+            self.commits.note(decision.security)
+        return decision.reply
+
+    def _submit(self, request: Undecided, asker: Asker) -> Answer | Deferred[Answer]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
         submitted = self._unwritten.submit
         if not isinstance(request, Register | Deregister | Drain):
-            return cast(Deferred[Reply | bytes], submitted(request, asker))
+            return cast(Deferred[Answer], submitted(request, asker))
         too_many = self._gate.guess(asker, request.service)
         if too_many is not None:
-            return succeed(too_many)
+            return too_many
 
-        def look(reply: Reply) -> Reply | bytes:
+        def look(reply: Reply) -> Answer:
             if isinstance(reply, Refusal) and reply.code == "bad-credential":
                 self._gate.guessed_wrong(asker, request.service)
             return reply
 
         return submitted(request, asker).addCallback(look)
 
-    async def _answer(self, session: Session, request: ShellRequest) -> Reply | bytes:
+    async def _answer(self, session: Session, request: ShellRequest) -> Answer:
         match request:
             case Watch():
                 return await self._watches.watch(session, request)

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
-from compass.model.decide import answer
+from compass.model.decide import answer, barred
 from compass.model.draft import Asker
-from compass.model.replies import Refusal, Reply
-from compass.model.requests import ReadRequest
+from compass.model.replies import Dependencies, Refusal
+from compass.model.requests import Pull, ReadRequest
 from compass.server.commits import Commits
+from compass.server.pulls import Pulls
 from compass.server.queue import RETRY_AFTER_SECONDS
+from compass.server.sessions import Answer
 
 
 class Reading:
     """Answers pull, fetch and impact."""
 
-    def __init__(self, store: str, commits: Commits, now: Callable[[], float]) -> None:
+    def __init__(
+        self, store: str, commits: Commits, now: Callable[[], float], last_told: Callable[[frozenset[str]], int]
+    ) -> None:
+        """`store` is the store's id, `last_told` as for `Pulls`."""
         self._store = store
         self._commits = commits
         self._now = now
+        self._pulls = Pulls(last_told)
 
-    def ask(self, request: ReadRequest, asker: Asker) -> Deferred[Reply | bytes]:
+    def ask(self, request: ReadRequest, asker: Asker) -> Answer | Deferred[Answer]:
         """The answer, at once unless this server has to read first what its client has seen."""
-        if request.store == self._store and request.seen > self._commits.catalogue.revision:
-            return cast(Deferred[Reply | bytes], Deferred.fromCoroutine(self._read_on(request, asker)))
-        return succeed(self._answer(request, asker))
+        if request.seen > self._commits.catalogue.revision and request.store == self._store:
+            return Deferred.fromCoroutine(self._read_on(request, asker))
+        return self._answer(request, asker)
 
-    def _answer(self, request: ReadRequest, asker: Asker) -> Reply:
-        decision = answer(self._commits.catalogue, request, asker, self._now())
+    def _answer(self, request: ReadRequest, asker: Asker) -> Answer:
+        catalogue = self._commits.catalogue
+        if isinstance(request, Pull) and not barred(catalogue, asker):
+            kept = self._pulls.kept(catalogue, request.service)
+            if kept is not None:
+                return kept
+        decision = answer(catalogue, request, asker, self._now())
         if decision.security is not None:
             self._commits.note(decision.security)
-        return decision.reply
+        reply = decision.reply
+        return self._pulls.keep(reply) if isinstance(reply, Dependencies) else reply
 
-    async def _read_on(self, request: ReadRequest, asker: Asker) -> Reply:
+    async def _read_on(self, request: ReadRequest, asker: Asker) -> Answer:
         looked = await self._commits.look()
         stands = self._commits.catalogue.revision
         if stands >= request.seen:
