@@ -10,17 +10,16 @@ from compass.model.local import LocalRegister, LocalReport, Outcome
 from compass.model.replies import Refusal, Registered
 from compass.model.requests import Register, Status
 from compass.store.store import Store
-from tests.server.conftest import USS
+from tests.server.conftest import USS, Uss
 from tests.server.test_push import CHINA
 from tests.server.test_unwritten import dependant, in_use, suspicions
-from tests.simulation.world import World
 from tests.store.test_trouble import small_disk
 
 __all__ = ["small_disk"]
 WHERE = ("10.0.0.1", 2028)
 
 
-class OnSmallDisk(World):
+class OnSmallDisk(Uss):
     """The seed's world over a file that has no room to grow; `ballast` is what fills its disk."""
 
     def __init__(self, place: Path, directory: Path) -> None:
