@@ -10,74 +10,87 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
+from compass.host.choice import Way
+from compass.host.dials import CONNECT_SECONDS, Dial
 from compass.host.session import Session
 from compass.model.ports import Clock
 from compass.model.replies import Reply
 from compass.model.requests import Report
+from compass.wire.connection import Ended
 from compass.wire.messages import Pushed, Welcome
 
-CONNECT_SECONDS = 5.0
-"""As long as for a session that is to stay; a report is of no use much later."""
 REPORTS_MAX = 256
 """Reports that wait for one of the others: more than a host finds dead before the connection is there."""
 
 
 class Elsewhere:
-    """`others` gives the servers that this host has no session with; `told` hears what each answers to a report."""
+    """`others` gives a way to each server that this host has no session with, `problem_with` why who answered there
+    must not be believed; `told` hears what each answers to a report."""
 
     def __init__(
         self,
         clock: Clock,
-        others: Callable[[], Sequence[IStreamClientEndpoint]],
+        others: Callable[[], Sequence[Way]],
+        dial: Dial,
+        problem_with: Callable[[Session], str],
         software: str,
         told: Callable[[Report, Reply], None],
     ) -> None:
         self._clock = clock
         self._others = others
+        self._dial = dial
+        self._problem_with = problem_with
         self._software = software
         self._told = told
-        self._errands: dict[IStreamClientEndpoint, _Errand] = {}
+        self._errands: dict[Way, _Errand] = {}
 
     def tell(self, report: Report) -> None:
         """To each of them, once."""
-        for endpoint in self._others():
-            if endpoint not in self._errands:
-                self._errands[endpoint] = _Errand(self._clock, endpoint, self._software, self._told, self._over)
-            self._errands[endpoint].take(report)
+        for way in self._others():
+            if way not in self._errands:
+                self._errands[way] = errand = _Errand(way, self._told, self._problem_with, self._over)
+                errand.go(self._clock, self._dial, self._software)
+            self._errands[way].take(report)
 
     def stop(self) -> None:
         """No more."""
         for errand in list(self._errands.values()):
             errand.stop()
 
-    def _over(self, endpoint: IStreamClientEndpoint) -> None:
-        self._errands.pop(endpoint, None)
+    def _over(self, way: Way) -> None:
+        self._errands.pop(way, None)
 
 
 class _Errand:
     """One short session: the owner of its `Session`."""
 
+    _log = Logger()
+
     def __init__(
         self,
-        clock: Clock,
-        endpoint: IStreamClientEndpoint,
-        software: str,
+        way: Way,
         told: Callable[[Report, Reply], None],
-        over: Callable[[IStreamClientEndpoint], None],
+        problem_with: Callable[[Session], str],
+        over: Callable[[Way], None],
     ) -> None:
-        self._endpoint = endpoint
+        self._way = way
         self._told = told
+        self._problem_with = problem_with
         self._over = over
         self._due: list[Report] = []
         self._asked = 0
         self._session: Session | None = None
-        factory = Factory.forProtocol(lambda: Session(clock, self, software, None))
-        self._connecting: Deferred[Any] = cast(Any, endpoint).connect(factory)
+        self._connecting: Deferred[Any] = Deferred()
+
+    def go(self, clock: Clock, dial: Dial, software: str) -> None:
+        """Connect; who is not there is no trouble."""
+        factory = Factory.forProtocol(lambda: Session(clock, self, software, self._way))
+        self._connecting = cast(Any, dial(self._way)).connect(factory)
         self._connecting.addTimeout(CONNECT_SECONDS, cast(Any, clock))
-        self._connecting.addErrback(lambda failure: over(endpoint))
+        self._connecting.addErrback(lambda failure: self._over(self._way))
 
     def take(self, report: Report) -> None:
         """Report this as well."""
@@ -110,7 +123,12 @@ class _Errand:
         return bool(self._due)
 
     def opened(self, session: Session, welcome: Welcome) -> None:
-        """Say it."""
+        """Say it, if it is a server."""
+        problem = self._problem_with(session)
+        if problem:
+            self._log.warn("who was reached is no server: {problem}", problem=problem)
+            session.close(reason=problem)
+            return
         self._session = session
         due, self._due = self._due, []
         for report in due:
@@ -119,6 +137,6 @@ class _Errand:
     def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
         """A session that does not watch is pushed nothing."""
 
-    def ended(self, session: Session, reason: str, retry_after_seconds: float) -> None:
+    def ended(self, session: Session, end: Ended) -> None:
         """It is over; what was not answered is repeated to the server that this host is in session with."""
-        self._over(self._endpoint)
+        self._over(self._way)

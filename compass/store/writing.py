@@ -94,8 +94,9 @@ class Writer:
     def __init__(self, engine: str) -> None:
         """`engine`: sqlite or postgresql."""
         dialect = driver_dialect(engine)
-        self.fence = Compiled(sql.FENCE, dialect)
-        self.count = Compiled(sql.COUNT, dialect)
+        told = [sql.NOTIFY] if engine == "postgresql" else []
+        self.fence = Compiled(sql.FENCE.returning(*told) if told else sql.FENCE, dialect)
+        self.count = Compiled(sql.COUNT.returning(*told) if told else sql.COUNT, dialect)
         self._removals = {kind: Compiled(statement, dialect) for kind, statement in sql.REMOVE.items()}
         self._tables = {kind: Rows(table, dialect, replace=True) for kind, table in TABLES.items()}
         self._move_category = Compiled(sql.MOVE_CATEGORY, dialect)
