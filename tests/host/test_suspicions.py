@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -11,12 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from compass.host import elsewhere
+from compass.host.choice import Choice, Way, in_order
 from compass.host.elsewhere import Elsewhere
 from compass.host.evidence import ANEW_SECONDS, EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, Evidence
 from compass.host.pauses import PATIENCE_SECONDS_MAX, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Pauses
 from compass.model.catalogue import Catalogue
 from compass.model.local import LocalReport
-from compass.model.pool import choose
+from compass.model.pool import Pools
 from compass.model.replies import Reply
 from compass.model.requests import Report
 from compass.model.rows import Listener, State
@@ -106,7 +107,7 @@ def test_no_number_of_suspicions_leaves_a_list_empty() -> None:
     evidence.told(suspicion(port=1), row(1), 1.0)
     evidence.told(suspicion(port=2), row(2), 1.0)
     one = Catalogue().with_row(row(1)).with_row(row(2))
-    chosen = choose(evidence.over(one, 1.0), "s0.a", lambda: 0.5)
+    chosen = Pools(lambda: 0.5).choose(evidence.over(one, 1.0), "s0.a")
     assert (chosen.source, len(chosen.listeners)) == ("suspect", 2)
 
 
@@ -151,8 +152,17 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
     """One connection at a time to each; given up after `CONNECT_SECONDS`, and tried with the next report again; no
     more reports wait for it than `REPORTS_MAX`."""
     monkeypatch.setattr(elsewhere, "REPORTS_MAX", 2)
-    clock, others, told = Clock(), [Endpoint(), Endpoint()], list[tuple[Report, Reply]]()
-    errands = Elsewhere(clock, lambda: others, "test", lambda report, reply: told.append((report, reply)))  # type: ignore[arg-type,return-value]
+    clock, told = Clock(), list[tuple[Report, Reply]]()
+    ways = {Way(name, "192.0.2.1", 4863): Endpoint() for name in ("gns2", "gns3")}
+    others = list(ways.values())
+    errands = Elsewhere(
+        cast(Any, clock),
+        lambda: list(ways),
+        lambda way: cast(Any, ways[way]),
+        lambda session: "",
+        "test",
+        lambda report, reply: told.append((report, reply)),
+    )
     for port in (1, 2, 3):
         errands.tell(Report("s0.a", "10.0.0.1", port))
     assert [len(one.asked) for one in others] == [1, 1]
@@ -164,3 +174,13 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
     assert [len(one.asked) for one in others] == [2, 2]
     errands.stop()
     assert not errands._errands
+
+
+def test_each_other_server_is_told_by_one_way() -> None:
+    """One with two addresses is one server; such as have failed lately come last, and ours is told already."""
+    choice = Choice(lambda: 0.5, in_order(["gns1", "gns2", "gns3"]))
+    gns1, gns2, gns3 = choice.ways
+    assert choice.others(gns1) == [gns2, gns3]
+    assert choice.others(None) == [gns1, gns2, gns3]
+    choice.failed(gns2, 0.0, "connection refused")
+    assert choice.others(gns1) == [gns3, gns2]
