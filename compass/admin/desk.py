@@ -141,7 +141,9 @@ class Desk:
         if isinstance(request, Fetch | Impact | Pull):
             request = msgspec.structs.replace(request, store=store, seen=self._seen.of(store))
         reply = self._link.ask(request)
-        self._seen.note(store, getattr(reply, "revision", 0))
+        if not getattr(request, "dry_run", False):
+            # What would be has not been seen.
+            self._seen.note(store, getattr(reply, "revision", 0))
         if isinstance(reply, Refusal):
             raise refused(reply)
         if not isinstance(reply, expected):

@@ -8,6 +8,7 @@ from compass.admin.seen import PLACE, SEEN_SECONDS, STORES_MAX, Seen
 from compass.model.requests import Fetch
 from tests.admin.conftest import Program
 from tests.admin.little_server import LittleServer
+from tests.admin.test_commands import USS
 
 
 def test_the_next_command_says_what_this_one_has_seen(program: Program, server: LittleServer) -> None:
@@ -17,6 +18,14 @@ def test_the_next_command_says_what_this_one_has_seen(program: Program, server: 
     last = [request for request in server.asked if isinstance(request, Fetch)][-1]
     assert last.store and last.seen > 0
     assert last.seen >= max(request.seen for request in server.asked if isinstance(request, Fetch))
+
+
+def test_what_would_be_is_not_what_was_seen(program: Program, server: LittleServer) -> None:
+    """A plan tells the revision that it would come to; the store does not stand there."""
+    before = server.catalogue.revision
+    program.run("plan", USS)
+    program.done("category", "list")
+    assert max(request.seen for request in server.asked if isinstance(request, Fetch)) <= before
 
 
 def test_it_counts_for_a_minute(tmp_path: Path) -> None:
