@@ -42,6 +42,10 @@ KEEP_MIN = 1_000
 """A shorter update log sends everybody who was away for a moment back to a full reading."""
 KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
+STORE_WAIT_SECONDS_MIN = 0.1
+"""A shorter wait would refuse what a busy disk takes anyway."""
+STORE_WAIT_SECONDS_MAX = 20.0
+"""Whoever asks gives up after 30 s (opengnsp.md, "Timers") and must hear the refusal before."""
 WORKERS_MAX = 64
 """Each keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a slip."""
 REFRESH_SECONDS_MIN = 1.0
@@ -62,6 +66,7 @@ TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: for so long they send users to a dead listener."""
 TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
+StoreWaitSeconds = Annotated[float, Meta(ge=STORE_WAIT_SECONDS_MIN, le=STORE_WAIT_SECONDS_MAX)]
 Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
@@ -96,6 +101,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     alert_command: tuple[str, ...] = ()
     keep_updates: Entries = 1_000_000
     keep_others: Entries = 100_000
+    store_wait_seconds: StoreWaitSeconds = 3.0
 
 
 class HostSettings(msgspec.Struct, frozen=True):
@@ -154,6 +160,8 @@ DESCRIPTIONS = {
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
+    "server.store_wait_seconds": "How long a change waits for a store that is away before it is refused, to be asked "
+    "again later; lookups and pushes go on meanwhile.",
     "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
     "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
     "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",

@@ -89,6 +89,7 @@ class ServerService(Service):
             beside=self._beside.run,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
+            store_wait_seconds=settings.store_wait_seconds,
         )
 
     def startService(self) -> None:
@@ -115,6 +116,8 @@ class ServerService(Service):
         if not self._worker:
             await self._listen(server)
         await server.start()
+        self._database.guard(store.cut)
+        self._beside.guard(self._roster.cut)
         self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
         if self._wakeups is not None:
             self._wakeups.start()
@@ -160,15 +163,15 @@ class ServerService(Service):
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
-            self._database.stop()
-            self._beside.stop()
             if self._roster is not None:
                 self._roster.close()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")
 
-        return gatherResults(closing, consumeErrors=True).addBoth(finish)
+        ended = gatherResults(closing, consumeErrors=True)
+        ended.addBoth(lambda _: gatherResults([self._database.stop(), self._beside.stop()]))
+        return ended.addBoth(finish)
 
 
 class ServerSource:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         UnknownName,
     )
     from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, shared, watch
-    from compass.client.shared import SharedView
+    from compass.client.shared_view import SharedView
     from compass.client.view import View, Views, view_of
     from compass.model.local import LocalEvent, Outcome, Resolved
     from compass.model.replies import Dependencies
@@ -97,7 +97,7 @@ _HOMES = {
     "compass.client.program": (
         *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "shared", "watch"),
     ),
-    "compass.client.shared": ("SharedView",),
+    "compass.client.shared_view": ("SharedView",),
     "compass.client.view": ("View", "Views", "view_of"),
     "compass.model.local": ("LocalEvent", "Outcome", "Resolved"),
     "compass.model.replies": ("Dependencies",),

@@ -22,7 +22,7 @@ from compass.client.core import Registration as CoreRegistration
 from compass.client.place import Place
 from compass.client.session import CONNECT_SECONDS, Failures
 from compass.client.session import Session as CoreSession
-from compass.client.shared import SharedView
+from compass.client.shared_view import SharedView
 from compass.client.sockets import Threads, now
 from compass.client.view import Views
 from compass.model.local import HostStatus, LocalEvent, Outcome, Resolved

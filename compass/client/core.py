@@ -22,7 +22,7 @@ from compass.client.ground import Ground, Job
 from compass.client.place import Place, place_of
 from compass.client.problems import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
 from compass.client.session import Failures, attempt
-from compass.client.shared import SharedView
+from compass.client.shared_view import SharedView
 from compass.client.view import Shunned, View, Views, view_of
 from compass.model.local import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.policies import Place as Surroundings

@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from compass.client.problems import NoneRegistered, NotLoaded, UnknownName
-from compass.client.shared import SharedView
+from compass.client.shared_view import SharedView
 from compass.host.publishing import LOOK_SECONDS, Publisher
 from compass.model.rows import Category, Dependency, Listener, Row, Service, Snapshot
 from compass.wire.shared_view import (
