@@ -59,6 +59,8 @@ faults: $(READY)  ## kill real processes under load and check all that was seen 
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
 
+away: $(READY)  ## take the database away for a minute in four ways (ARGS="--seconds 10 --ways frozen")
+	@$(BIN)/python -m tests.faults.store_away $(ARGS)
 bench-workers: $(READY)  ## two workers against one: registrations and pulls a second, as ratios (ARGS="--seconds 10")
 	@$(BIN)/python -m bench.workers $(ARGS)
 
