@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from twisted.python.failure import Failure
 
 import compass
 from compass.assembly import interpreter
-from compass.assembly.config import ServerConfig, parse_listen
-from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
+from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
+from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
-from compass.model.names import show_endpoint
+from compass.model.names import parse_group, show_endpoint
+from compass.model.pool import Pools
+from compass.model.sight import Sight
 from compass.server.alerts import RunCommand
+from compass.server.announcer import Announcer
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
 from compass.server.sessions import PeerOf, Session
@@ -46,12 +50,17 @@ class ServerService(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: ServerConfig) -> None:
-        """Reads the certificates: raises IdentityError before anything is opened or served."""
+    def __init__(self, reactor: Any, config: ServerConfig, worker: int = 0) -> None:
+        """Reads the certificates: raises IdentityError before anything is opened or served.
+
+        A worker (1, 2, ...) listens when it can serve, as the others do it meanwhile, and leaves it to its parent to
+        tell what is told once for all.
+        """
         self._reactor = reactor
         self._config = config
         self._identity = identity_of(config.tls)
-        for warning in self._identity.warnings:
+        self._worker = worker
+        for warning in () if worker else self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
         self._database = DatabaseThread(reactor)
@@ -80,6 +89,7 @@ class ServerService(Service):
             beside=self._beside.run,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
+            store_wait_seconds=settings.store_wait_seconds,
         )
 
     def startService(self) -> None:
@@ -100,16 +110,26 @@ class ServerService(Service):
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
         self._roster = store.roster()
         name = self._config.server.name or self._name
+        if self._worker:
+            name += f"#{self._worker}"
         self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
-        await self._listen(server)
+        if not self._worker:
+            await self._listen(server)
         await server.start()
+        self._database.guard(store.cut)
+        self._beside.guard(self._roster.cut)
         self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
         if self._wakeups is not None:
             self._wakeups.start()
         interpreter.settle()
+        if self._worker:
+            await self._listen(server)
+            return
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+        if self._config.server.announce:
+            self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
@@ -119,6 +139,18 @@ class ServerService(Service):
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
+        if self._config.dns is not None and self._config.dns.listen:
+            source = ServerSource(server, Pools(random.SystemRandom().random))
+            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
+
+    def _announce(self, group: str, port: int) -> Any:
+        """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""
+        places = [parse_listen(text) for text in self._config.server.listen]
+        served = places[0][1]
+        own = [address for address, at in places if at == served and address not in WILDCARDS.values()]
+        announcer = Announcer(self._reactor, random.SystemRandom().random, (group, port), self._name, own, served)
+        self.log.info("opengnssd announces itself to {group}", group=show_endpoint(group, port))
+        return self._reactor.listenMulticast(0, announcer)
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
@@ -131,15 +163,33 @@ class ServerService(Service):
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
-            self._database.stop()
-            self._beside.stop()
             if self._roster is not None:
                 self._roster.close()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")
 
-        return gatherResults(closing, consumeErrors=True).addBoth(finish)
+        ended = gatherResults(closing, consumeErrors=True)
+        ended.addBoth(lambda _: gatherResults([self._database.stop(), self._beside.stop()]))
+        return ended.addBoth(finish)
+
+
+class ServerSource:
+    """A server's whole catalogue, looked up."""
+
+    def __init__(self, server: NameServer, pools: Pools) -> None:
+        self._server = server
+        self.pools = pools
+        self._sight: Sight | None = None
+
+    def sight(self) -> Sight | None:
+        """All there is; None until the catalogue is loaded (P5)."""
+        if self._server.ready() is None:
+            return None
+        catalogue = self._server.catalogue
+        if self._sight is None or self._sight.catalogue is not catalogue:
+            self._sight = Sight(catalogue)
+        return self._sight
 
 
 def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:

@@ -1,1 +1,119 @@
-"""What programs use: the blocking session with a server, the API of their own host, and `opengnsc`."""
+"""The client library: what a program says to the name service, and asks of it, by the daemon of its host.
+
+    from compass import client
+
+    with client.register("chinaserver.openuss", port=80):   # until the block ends, or the process dies
+        ...
+
+    for peer in client.resolve("openuss").listeners:        # best first; from memory after the first time
+        ...
+    with client.connect("openuss") as session:              # goes on with another listener when one fails
+        session.use(lambda stream: ask(stream, b"..."))
+
+These functions belong to one `Client` for the whole program, which finds the daemon by OPENGNS_API or at its usual
+places. A program makes its own `Client` to say more. There are three faces over one core, with the same names:
+
+    compass.client.Client             blocking, for threads; what the functions here use
+    compass.client.asyncio.Client     coroutines
+    compass.client.twisted.Client     Deferreds, on the reactor that it is given
+
+`compass.client.httpx` and `compass.client.requests` let those two open `gns://openuss/path`. docs/client.md tells all
+of it with examples.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compass.client.blocking import Client, Registration, Session
+    from compass.client.credential import CredentialProblem
+    from compass.client.place import Place, PlaceProblem, place_of
+    from compass.client.problems import (
+        ApiProblem,
+        DaemonUnreachable,
+        NobodyThere,
+        NoneAnswers,
+        NoneRegistered,
+        NotAllowed,
+        NotLoaded,
+        Unavailable,
+        UnknownName,
+    )
+    from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, shared, watch
+    from compass.client.shared_view import SharedView
+    from compass.client.view import View, Views, view_of
+    from compass.model.local import LocalEvent, Outcome, Resolved
+    from compass.model.replies import Dependencies
+    from compass.model.rows import Change, Listener
+
+__all__ = [
+    "ApiProblem",
+    "Change",
+    "Client",
+    "CredentialProblem",
+    "DaemonUnreachable",
+    "Dependencies",
+    "Listener",
+    "LocalEvent",
+    "NobodyThere",
+    "NoneAnswers",
+    "NoneRegistered",
+    "NotAllowed",
+    "NotLoaded",
+    "Outcome",
+    "Place",
+    "PlaceProblem",
+    "Registration",
+    "Resolved",
+    "Session",
+    "SharedView",
+    "Unavailable",
+    "UnknownName",
+    "View",
+    "Views",
+    "attempt",
+    "connect",
+    "default",
+    "dependencies",
+    "place_of",
+    "register",
+    "report",
+    "resolve",
+    "shared",
+    "view_of",
+    "watch",
+]
+
+_HOMES = {
+    "compass.client.blocking": ("Client", "Registration", "Session"),
+    "compass.client.credential": ("CredentialProblem",),
+    "compass.client.place": ("Place", "PlaceProblem", "place_of"),
+    "compass.client.problems": (
+        *("ApiProblem", "DaemonUnreachable", "NobodyThere", "NoneAnswers", "NoneRegistered", "NotAllowed"),
+        *("NotLoaded", "Unavailable", "UnknownName"),
+    ),
+    "compass.client.program": (
+        *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "shared", "watch"),
+    ),
+    "compass.client.shared_view": ("SharedView",),
+    "compass.client.view": ("View", "Views", "view_of"),
+    "compass.model.local": ("LocalEvent", "Outcome", "Resolved"),
+    "compass.model.replies": ("Dependencies",),
+    "compass.model.rows": ("Change", "Listener"),
+}
+"""Where the names are. They are imported when they are first used: `opengnsc`, for one, needs few of them."""
+
+
+if not TYPE_CHECKING:
+    # Not for type checkers: to them every name would be there.
+    def __getattr__(name: str) -> Any:
+        for home, names in _HOMES.items():
+            if name in names:
+                return globals().setdefault(name, getattr(importlib.import_module(home), name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

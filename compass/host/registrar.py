@@ -15,10 +15,11 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from compass.host.pauses import Pauses
 from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.host.registrations import REGISTRATIONS_MAX, Book, CannotWrite, Registration
 from compass.model.draft import problem_code
-from compass.model.local import LocalDeregister, LocalRegister, Outcome
+from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, Outcome
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id, show_endpoint
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
@@ -27,8 +28,6 @@ from compass.model.rows import ListenerKey
 
 HOLD_GRACE_SECONDS = 30.0
 """After the daemon's own restart: how long a program that held its registration open has to come back."""
-RETRY_SECONDS = 1.0
-"""Pause before a server that was busy or not ready is asked again, unless it names a longer one."""
 TRANSIENT = frozenset({"unreachable", "not-ready", "busy", "store-unavailable"})
 """Refusals that say nothing about the request: it stays in the book and is asked again."""
 _HOPELESS = frozenset({"bad-credential", "forbidden"})
@@ -61,6 +60,8 @@ class Registrar:
         want: Callable[[str], Refusal | None],
         watcher: Watcher,
         default_address: str,
+        pauses: Pauses,
+        zone: str = "",
     ) -> None:
         self._clock = clock
         self._now = now
@@ -69,6 +70,8 @@ class Registrar:
         self._want = want
         self._watcher = watcher
         self._default_address = default_address
+        self._pauses = pauses
+        self._zone = zone
         self._watches: dict[ListenerKey, Callable[[], None]] = {}
         self._held: dict[tuple[ListenerKey, int], tuple[ListenerKey, int]] = {}
         """Instance as its open connection knows it -> instance now; they differ when it had to take a newer epoch."""
@@ -169,6 +172,24 @@ class Registrar:
         self._book.note(entry)
         return self._deliver(entry)
 
+    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+        """How much of a listener registered here is in use: it is registered again as it is, with another load."""
+        try:
+            key = _key(request.service, request.address or self._default_address, request.port)
+        except NameProblem as problem:
+            return succeed(Refusal(problem_code(problem), str(problem)))
+        if not 0 <= request.load <= 1:
+            return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
+        old = self._book.get(key)
+        if old is None or old.standing not in ("pending", "registered"):
+            return succeed(Refusal("unknown-listener", f"{_named(key)} is not registered on this host; register it"))
+        if not hmac.compare_digest(old.credential.encode(), request.credential.encode()):
+            text = f"report the load of {_named(key)}: this is not the credential that it was registered with"
+            return succeed(Refusal("bad-credential", text))
+        entry = msgspec.structs.replace(old, load=request.load)
+        self._book.note(entry)
+        return self._establish(entry, old, first=False)
+
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
         key = (outcome.service, outcome.address, outcome.port)
@@ -200,6 +221,9 @@ class Registrar:
             pid=request.pid,
             started=started,
             hold=request.hold,
+            zone=request.zone or self._zone,
+            load=request.load,
+            degradation=request.degradation,
         )
 
     def _replace_verified(self, entry: Registration) -> Deferred[Outcome | Refusal]:
@@ -232,6 +256,7 @@ class Registrar:
     ) -> Outcome | Refusal | Deferred[Outcome | Refusal]:
         current = self._is_current(entry)
         if isinstance(reply, Registered):
+            self._pauses.over()
             if current and entry.standing != "registered":
                 self._book.note(msgspec.structs.replace(entry, standing="registered", problem="", code=""))
             return _outcome(entry, reply)
@@ -282,6 +307,7 @@ class Registrar:
 
     def _left(self, reply: Reply, entry: Registration) -> Outcome | Refusal:
         if isinstance(reply, Deregistered):
+            self._pauses.over()
             self._book.drop(entry)
             return Outcome(reply.state, *entry.key, epoch=entry.epoch, revision=reply.revision)
         refusal = _refusal(reply)
@@ -319,8 +345,7 @@ class Registrar:
         """It is due again: on the next session, or in a moment on this one."""
         self._settled.discard((entry.key, entry.epoch))
         if self._session and (self._retry is None or not self._retry.active()):
-            pause = max(RETRY_SECONDS, min(refusal.retry_after_seconds, HOLD_GRACE_SECONDS))
-            self._retry = self._clock.callLater(pause, self._settle)
+            self._retry = self._clock.callLater(self._pauses.next(refusal.retry_after_seconds), self._settle)
 
     # Processes and connections ----------------------------------------------------------------------------
 
@@ -397,7 +422,16 @@ def _usurps(entry: Registration, old: Registration | None) -> bool:
 
 def _registration(entry: Registration) -> Register:
     return Register(
-        entry.service, entry.credential, entry.address, entry.port, entry.epoch, entry.weight, entry.metadata
+        entry.service,
+        entry.credential,
+        entry.address,
+        entry.port,
+        entry.epoch,
+        entry.weight,
+        entry.metadata,
+        entry.zone,
+        entry.load,
+        entry.degradation,
     )
 
 

@@ -11,12 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from compass.host.choice import Way
 from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
-from compass.wire.messages import Bookmark, Inquiry, Notice, Resync, Welcome, encode
+from compass.wire.messages import Bookmark, Inquiry, Notice, Resync, Suspicion, Welcome, encode
 
 QUEUED_MAX = 4096
 """Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
@@ -33,21 +34,21 @@ class Owner(Interface):
     def opened(self, session: Session, welcome: Welcome) -> None:
         """The greeting is done."""
 
-    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync]) -> None:
+    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
         """What arrived together, in order."""
 
-    def ended(self, session: Session, reason: str, retry_after_seconds: float) -> None:
+    def ended(self, session: Session, end: Ended) -> None:
         """The connection is over."""
 
 
 class Session(Protocol):
-    """One connection to a server. `place`: which of the servers was dialled; None when the server dialled."""
+    """One connection to a server. `way`: the one that was dialled; None when the server dialled."""
 
-    def __init__(self, clock: Clock, owner: Owner, software: str, place: int | None) -> None:
+    def __init__(self, clock: Clock, owner: Owner, software: str, way: Way | None) -> None:
         self._clock = clock
         self._owner = owner
         self._software = software
-        self.place = place
+        self.way = way
         self.leaving = False
         """We closed it, not the server."""
         self._connection: ClientConnection | None = None
@@ -129,11 +130,11 @@ class Session(Protocol):
         self._connection = None
         for answer in asked:
             answer.callback(lost(self._end.reason))
-        self._owner.ended(self, self._end.reason, self._end.retry_after_seconds)
+        self._owner.ended(self, self._end)
 
     def _happened(self, events: list[Event]) -> None:
         """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""
-        pushed: list[Notice | Bookmark | Inquiry | Resync] = []
+        pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion] = []
         for event in events:
             if isinstance(event, Pushed):
                 pushed.append(event.message)
@@ -154,7 +155,7 @@ class Session(Protocol):
         self._hand_on(pushed)
         self._flush()
 
-    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync]) -> None:
+    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
         if pushed:
             self._owner.pushed(self, tuple(pushed))
             pushed.clear()

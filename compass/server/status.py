@@ -23,6 +23,8 @@ class Figures(msgspec.Struct, frozen=True):
     sessions: int
     watching: int
     engine: str
+    trouble: str
+    away: bool
 
 
 def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own: Line) -> ServerStatus:
@@ -48,6 +50,8 @@ def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own:
         alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
         engine=figures.engine,
         servers=_servers(known, own),
+        away=figures.away,
+        trouble=figures.trouble,
     )
 
 

@@ -21,7 +21,18 @@ from compass.model.rows import Change, Row
 from compass.model.storage import Again, BatchRefused, Conflict, Loaded, LogTrimmed, Proposal, StoreUnavailable
 from compass.store import statements as sql
 from compass.store.batch import batch_of
-from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
+from compass.store.connect import (
+    WARNINGS,
+    WRITES,
+    engine_for,
+    file_of,
+    not_confirmed,
+    parse_url,
+    prepare_file,
+    shown,
+    unavailable,
+)
+from compass.store.cutting import Cutting
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.roster import SqlRoster
@@ -30,6 +41,8 @@ from compass.store.upgrade import MIGRATIONS, bring_up
 from compass.store.wakeups import Wake, Wakeups, wakeups_for
 from compass.store.writing import Writer
 
+READ_ONLY = "25006"
+"""SQLSTATE read_only_sql_transaction: what a standby says to a writer (PostgreSQL, appendix A)."""
 T = TypeVar("T")
 BETWEEN_MAX = 1_000
 """Changes of others that are taken in inside a transaction; with more, all writers would wait for too long."""
@@ -48,6 +61,8 @@ class Store:
         self._writer = Writer(engine.dialect.name)
         self._connection: Connection | None = None
         self._in_doubt = False
+        self.cut = Cutting(engine).cut
+        """From another thread: end the call under way, which raises StoreUnavailable; the next one connects anew."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, migrations: Path = MIGRATIONS) -> Store:
@@ -157,17 +172,18 @@ class Store:
         numbers = {"securities": len(security), "administrations": len(administration)}
         if changes:
             batch = batch_of(changes)
-            clock = self._writer.fence.run(connection, {**numbers, "expected": expected, "reached": reached}).first()
+            clock = self._writer.fence.run(connection, {**numbers, "expected": expected, "reached": reached}).fetchone()
         elif security or administration:
-            clock = self._writer.count.run(connection, numbers).first()
+            clock = self._writer.count.run(connection, numbers).fetchone()
         else:
             return True
         if clock is None:
             return False
         if changes:
             self._writer.write(connection, batch)
-        self._writer.logs["security"].write(connection, entry_records(security, clock.security))
-        self._writer.logs["administration"].write(connection, entry_records(administration, clock.administration))
+        last_security, last_administration = clock[:2]
+        self._writer.logs["security"].write(connection, entry_records(security, last_security))
+        self._writer.logs["administration"].write(connection, entry_records(administration, last_administration))
         return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
@@ -245,10 +261,21 @@ class Store:
             with connection.begin():
                 result = work(connection)
                 committing = True
+            if connection.info.get(WARNINGS):
+                # The next connection proves that what is there is confirmed, before anything is read.
+                connection.invalidate()
+                self._disconnect()
+                self._in_doubt = self._in_doubt or options[WRITES]
+                raise not_confirmed(self._url)
             return result
         except DBAPIError as error:
+            if error.connection_invalidated and self._connection is not None:
+                self._connection.invalidate(error)
             self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
+            if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+                # A primary that has become a standby: the URL may name where the writable one is now.
+                self._engine.dispose()
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)
             raise

@@ -25,6 +25,7 @@ from compass.wire.messages import (
     Message,
     Notice,
     Resync,
+    Suspicion,
     Unreadable,
     Welcome,
     decode_from_client,
@@ -49,9 +50,9 @@ class Replied(msgspec.Struct, frozen=True):
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A notice, a bookmark, a resync or an inquiry from the server."""
+    """A notice, a bookmark, a resync, an inquiry or a suspicion from the server."""
 
-    message: Notice | Bookmark | Resync | Inquiry
+    message: Notice | Bookmark | Resync | Inquiry | Suspicion
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -73,6 +74,8 @@ class Ended(msgspec.Struct, frozen=True):
     violation: bool = False
     """The peer broke the protocol."""
     retry_after_seconds: float = 0.0
+    instead: tuple[str, ...] = ()
+    """Servers that the peer sends us to, as it spelled them."""
 
 
 _TOGETHER_SECONDS = 0.1
@@ -281,10 +284,15 @@ class ServerConnection(Connection):
         if self.state != "ended":
             self._send(inquiry)
 
-    def goodbye(self, reason: str, retry_after_seconds: float = 0.0) -> None:
-        """End the session from our side."""
+    def tell(self, encoded: bytes) -> None:
+        """Send an encoded message that needs no acknowledgement and says nothing about revisions."""
         if self.state != "ended":
-            self._send(Goodbye(reason, retry_after_seconds))
+            self._queue(encoded)
+
+    def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
+        """End the session from our side; `instead`: servers where the client should go."""
+        if self.state != "ended":
+            self._send(Goodbye(reason, retry_after_seconds, instead[: limits.INSTEAD_MAX]))
             self.state = "ended"
 
     @property
@@ -430,10 +438,13 @@ class ClientConnection(Connection):
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
             case Welcome():
                 return Opened(message) if self._move("welcome") else self._out_of_turn("welcome")
-            case Notice() | Bookmark() | Resync() | Inquiry():
+            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
                 return Pushed(message) if self._move("push") else self._out_of_turn("notice")
             case Goodbye():
-                return self._end("goodbye", message.reason, retry_after_seconds=message.retry_after_seconds)
+                instead = message.instead[: limits.INSTEAD_MAX]
+                return self._end(
+                    "goodbye", message.reason, retry_after_seconds=message.retry_after_seconds, instead=instead
+                )
             case Refusal() if number == 0:
                 return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
             case reply:

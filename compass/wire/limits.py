@@ -29,6 +29,8 @@ REPLY_SECONDS = 30.0
 """From a request to its reply, at the client: longer than any commit that still has a chance."""
 LOG_WAIT_SECONDS_MAX = 20.0
 """How long a server holds a read-log that waits for news: less than REPLY_SECONDS."""
+SUSPICION_SECONDS_MAX = 60.0
+"""How long a host believes a suspicion that is not told again, whatever it says: the server may be gone by then."""
 REQUESTS_IN_FLIGHT_MAX = 256
 """Requests of one session that are not answered yet; one more is refused as busy."""
 SEND_QUEUE_MAX = 256 * 1024
@@ -43,3 +45,13 @@ WRITE_OCTETS = 64 * 1024
 """Written to a transport at once: what lies in a transport is a copy of one session's own, what waits is shared."""
 SERVICES_PER_WATCH_MAX = 256
 """Services in one watch, as many as a host may have."""
+INSTEAD_MAX = 8
+"""Servers that a goodbye names and a client looks at: more than anybody runs."""
+ANNOUNCEMENT_OCTETS_MAX = 1024
+"""Octets of an announcement: it never needs fragments, and reading one costs next to nothing."""
+ANNOUNCED_ADDRESSES_MAX = 8
+"""Addresses in one announcement: more networks than a machine has."""
+ANNOUNCE_SECONDS_MIN = 1.0
+"""A server that would announce itself more often is taken to announce itself every so many seconds."""
+ANNOUNCE_SECONDS_MAX = 300.0
+"""The same for one that would be silent for longer: what it said is forgotten after three times as long."""

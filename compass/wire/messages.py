@@ -67,11 +67,24 @@ class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     port: int
 
 
+class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="suspicion"):
+    """Server to host: there is evidence against an instance, which the store cannot take now. It is no change and has
+    no revision; it holds for `seconds` unless it is told again, and 0 withdraws it."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    seconds: float
+    cause: str = ""
+
+
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
-    """Server to client: the session ends; come back after so long."""
+    """Server to client: the session ends; come back after so long. `instead`: servers to go to meanwhile."""
 
     reason: str
     retry_after_seconds: float = 0.0
+    instead: tuple[str, ...] = ()
 
 
 class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="acknowledge"):
@@ -81,7 +94,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     status: Literal["ok", "gap"] = "ok"
 
 
-Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Goodbye]  # noqa: UP007
+Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Suspicion, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007
