@@ -72,10 +72,10 @@ def write(orders: Writing) -> tuple[list[Answered], Counter[str]]:
         own: list[Answered] = []
         with Link.connect([orders.server], orders.identity, ANSWER_SECONDS) as link:
             begin.wait()
-            until, turn = time.monotonic() + orders.seconds, 0
+            until, turn = time.monotonic() + orders.seconds, -1
             while time.monotonic() < until:
                 turn += 1
-                port, epoch = 1000 + number * PORTS + turn % PORTS, turn
+                port, epoch = 1000 + number * PORTS + turn % PORTS, turn + 1
                 if turn // PORTS % 2:
                     reply = link.ask(Deregister(SERVICE, orders.token, orders.address, port, epoch))
                 else:
