@@ -41,7 +41,8 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownName,
     )
-    from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, watch
+    from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, shared, watch
+    from compass.client.shared_view import SharedView
     from compass.client.view import View, Views, view_of
     from compass.model.local import LocalEvent, Outcome, Resolved
     from compass.model.replies import Dependencies
@@ -67,6 +68,7 @@ __all__ = [
     "Registration",
     "Resolved",
     "Session",
+    "SharedView",
     "Unavailable",
     "UnknownName",
     "View",
@@ -79,6 +81,7 @@ __all__ = [
     "register",
     "report",
     "resolve",
+    "shared",
     "view_of",
     "watch",
 ]
@@ -92,8 +95,9 @@ _HOMES = {
         *("NotLoaded", "Unavailable", "UnknownName"),
     ),
     "compass.client.program": (
-        *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "watch"),
+        *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "shared", "watch"),
     ),
+    "compass.client.shared_view": ("SharedView",),
     "compass.client.view": ("View", "Views", "view_of"),
     "compass.model.local": ("LocalEvent", "Outcome", "Resolved"),
     "compass.model.replies": ("Dependencies",),

@@ -30,6 +30,7 @@ def _by_default(method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
 
 resolve = _by_default(Client.resolve)
 dependencies = _by_default(Client.dependencies)
+shared = _by_default(Client.shared)
 watch = _by_default(Client.watch)
 register = _by_default(Client.register)
 report = _by_default(Client.report)
