@@ -292,7 +292,7 @@ class Core:
         """Where this is, so that near listeners can come first; no reason to fail when that cannot be told now."""
         with contextlib.suppress(ApiProblem):
             status = await self.calls.status()
-            self._pools.place = Surroundings(status.host, status.zone)
+            self._pools.moved(Surroundings(status.host, status.zone))
 
     async def _keep(self, service: str, kept: _Kept) -> None:
         """Follow, until it is closed or refused; then the next lookup asks again, and is told why."""

@@ -36,8 +36,11 @@ class Pools:
     def __init__(self, random: Random, place: Place | None = None) -> None:
         self._random = random
         self.place = place or Place()
-        """Where the program is; a client learns it from its daemon."""
         self._turns: dict[str, Turns] = {}
+
+    def moved(self, place: Place) -> None:
+        """Where the program is, once it is known."""
+        self.place = place
 
     def choose(self, catalogue: Catalogue, name: str) -> Choice:
         """The listeners to use for a service id or for any service of a category. `name` is parsed."""
