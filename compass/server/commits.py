@@ -97,7 +97,7 @@ class Commits:
         self._looking: list[Deferred[bool]] = []
         self._heard = 0
         """The revision that the store is said to be at."""
-        self._queue = Queue(clock, wait_seconds, lambda: self.trouble)
+        self._queue = Queue(clock, wait_seconds, self._overdue)
         self._pause_seconds = TRY_AGAIN_SECONDS_MIN
         self._pausing: Timer | None = None
         self._trouble = ""
@@ -389,6 +389,13 @@ class Commits:
         if self._unreadable:
             self._back()
         return found
+
+    def _overdue(self) -> str:
+        """Why a request has waited in vain; a store that just does not answer is told here, once."""
+        trouble = self.trouble
+        if trouble and not self._trouble:
+            self._unavailable(trouble)
+        return trouble
 
     def _unavailable(self, why: str) -> None:
         if not self._trouble:
