@@ -15,11 +15,12 @@ from twisted.logger import Logger
 from compass.host.replica import Replica
 from compass.host.upstream import ASK_PATIENCE_SECONDS, Upstream
 from compass.model.administration import HOST_SERVICES_MAX
+from compass.model.digest import DIGEST_VERSION, Count, part_of, shown
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Resync, Welcome
+from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resync, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
@@ -65,6 +66,7 @@ class Following:
         self._told = False
         self._gap = False
         self._gaps = 0
+        self._sessions = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refresh: Timer | None = None
 
@@ -119,6 +121,7 @@ class Following:
     def session_opened(self, welcome: Welcome) -> None:
         """Watch first of all."""
         self._session, self._store = True, welcome.store
+        self._sessions += 1
         self._told = self._gap = False
         self._gaps = 0
         self._watch()
@@ -133,6 +136,7 @@ class Following:
                     self._resync(message)
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
+                    self._compare(message.digest)
                 case Inquiry() if self._inquired is not None:
                     self._inquired(message)
         if not self._gap and not all(isinstance(message, Inquiry) for message in messages):
@@ -157,7 +161,9 @@ class Following:
         self._asking = True
         address, port = self._update
         probes = self._inquired is not None
-        request = Watch(services, store if since else "", since, address, port, resync=True, probes=probes)
+        request = Watch(
+            services, store if since else "", since, address, port, resync=True, probes=probes, digest=DIGEST_VERSION
+        )
         self.upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
@@ -217,11 +223,36 @@ class Following:
                 "a notice before revision {revision} is missing; asking for everything anew",
                 revision=notice.change.revision,
             )
-            self.upstream.acknowledge(self._replica.revision, gap=True)
-            if self._gaps > GAPS_PER_SESSION_MAX:
-                self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
-            else:
-                self._watch()
+            self._ask_anew("gap")
+
+    def _compare(self, digest: str) -> None:
+        """Count what is held now, in pieces, and see whether it is what the server says."""
+        session, revision = self._sessions, self._replica.revision
+        count = Count(part_of(self._replica.catalogue, self._replica.services))
+
+        def advance() -> None:
+            if not self._session or self._gap or session != self._sessions:
+                return
+            if not count.advance():
+                self._clock.callLater(0.0, advance)
+            elif shown(count.digest) != digest:
+                self._log.error(
+                    "what is held at revision {revision} is not what the server says; asking for everything anew",
+                    revision=revision,
+                )
+                self._gap = True
+                self._gaps += 1
+                self._ask_anew("differs")
+
+        if digest:
+            advance()
+
+    def _ask_anew(self, status: Held) -> None:
+        self.upstream.acknowledge(self._replica.revision, status)
+        if self._gaps > GAPS_PER_SESSION_MAX:
+            self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
+        else:
+            self._watch()
 
     def _resync(self, resync: Resync) -> None:
         """This host has read too slowly; here is all of it anew."""

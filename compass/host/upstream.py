@@ -21,7 +21,7 @@ from compass.host.session import Session
 from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
-from compass.wire.messages import Pushed, Welcome
+from compass.wire.messages import Held, Pushed, Welcome
 
 BACK_OFF_SECONDS_MIN = 0.2
 """First pause after all servers failed: a restart of a server takes about so long."""
@@ -167,10 +167,10 @@ class Upstream:
             self._connect()
         return self._session is not None or self._trying()
 
-    def acknowledge(self, revision: int, *, gap: bool = False) -> None:
+    def acknowledge(self, revision: int, status: Held = "ok") -> None:
         """Say what is held."""
         if self._session is not None:
-            self._session.acknowledge(revision, gap=gap)
+            self._session.acknowledge(revision, status)
 
     def update_factory(self) -> Factory:
         """Protocols for connections that a server dials to the Update listener."""

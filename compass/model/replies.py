@@ -278,6 +278,17 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Listeners in each state."""
     alerts: tuple[Alert, ...] = ()
     engine: str = ""
+    digest: str = ""
+    """Of all rows at `revision` (opengnsp.md, "Digests")."""
+
+
+class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):
+    """The digest of all rows that a server held at a revision."""
+
+    server: str
+    store: str
+    revision: int
+    digest: str
 
 
 Reply: TypeAlias = Union[  # noqa: UP007
@@ -293,6 +304,7 @@ Reply: TypeAlias = Union[  # noqa: UP007
     LogEntries,
     Lags,
     ServerStatus,
+    CatalogueDigest,
     CaseFile,
     Refusal,
 ]

@@ -11,16 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import decide
+from compass.model.digest import Step, shown, steps_of, sum_of
 from compass.model.draft import Asker, Decision
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import Undecided
 from compass.model.rows import Change
 from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, Storage, StoreUnavailable
+from compass.server.digests import Digests
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
@@ -32,10 +35,30 @@ CATCH_UP_MAX = 10_000
 NOTES_MAX = 10_000
 """Entries for the security log that wait for the store; the oldest go first."""
 
+COMPARE_ATTEMPTS = 5
+"""How often the tables are read to be compared, when other servers commit meanwhile."""
+
 Batch = list[tuple[Undecided, Asker, Deferred[Reply]]]
 """Requests, who asked, and who waits for the answer."""
 InDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """What the tables, the store's word and this server were at a revision."""
+
+    revision: int
+    digest: str
+    """Of the rows in the tables."""
+    said: str
+    """That the store said; empty: none."""
+    held: bool
+    """Whether this server held what the tables have."""
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all three were the same."""
+        return self.held and self.said in ("", self.digest)
 
 
 class Commits:
@@ -58,6 +81,8 @@ class Commits:
         `reloaded` when there was no such way from one catalogue to the next. `worth_a_row` is asked about each entry
         for the security log, perhaps again when a batch is decided again."""
         self.catalogue = catalogue
+        self.digests = Digests()
+        self.digests.restart(catalogue)
         self.available = True
         """Whether the store answered the last time."""
         self._storage = storage
@@ -68,6 +93,7 @@ class Commits:
         self._reloaded = reloaded
         self._worth_a_row = worth_a_row
         self._looking: list[Deferred[bool]] = []
+        self._comparing: list[Deferred[Comparison | None]] = []
         self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
         self._notes: list[SecurityEntry] = []
         self._running = False
@@ -96,6 +122,16 @@ class Commits:
         self._wake()
         return looked
 
+    def compare(self) -> Deferred[Comparison | None]:
+        """Read the tables and take them if they are not what is held; fires with what was found.
+
+        None: the store cannot be read, or changes too fast. The tables are right: every other server reads them, too.
+        """
+        compared: Deferred[Comparison | None] = Deferred()
+        self._comparing.append(compared)
+        self._wake()
+        return compared
+
     def next_batch(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
         written: Deferred[None] = Deferred(self._waits_no_more)
@@ -120,9 +156,11 @@ class Commits:
     async def _run(self) -> None:
         first = True
         # Notes alone do not go on asking a store that is away; the next request takes them along.
-        while self._looking or self._waiting or (self._notes and (first or self.available)):
+        while self._looking or self._comparing or self._waiting or (self._notes and (first or self.available)):
             if self._looking:
                 await self._look()
+            if self._comparing:
+                await self._compare()
             first = False
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
             notes, self._notes = self._notes, []
@@ -148,6 +186,34 @@ class Commits:
             found = True
         for looked in looking:
             looked.callback(found)
+
+    async def _compare(self) -> None:
+        comparing, self._comparing = self._comparing, []
+        found: Comparison | None = None
+        try:
+            for _ in range(COMPARE_ATTEMPTS):
+                found = await self._compared()
+                if found is not None:
+                    break
+        except StoreUnavailable as error:
+            self._unavailable(str(error))
+        for compared in comparing:
+            compared.callback(found)
+
+    async def _compared(self) -> Comparison | None:
+        """None: another server committed while the tables were read."""
+        await self._catch_up()
+        loaded, tables, digest = await self._in_database(_read, self._storage)
+        if loaded.revision != self.catalogue.revision:
+            return None
+        if digest != loaded.digest:
+            await self._in_database(self._storage.correct, loaded.revision, digest, bool(loaded.digest))
+        found = Comparison(loaded.revision, digest, loaded.digest, held=tables == self.catalogue)
+        if not found.held:
+            self._begin_anew(tables)
+        elif self.digests.at(loaded.revision) != digest:
+            self.digests.restart(tables)
+        return found
 
     async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> None:
         """Commit a batch and answer everybody in it, one way or the other."""
@@ -191,6 +257,7 @@ class Commits:
         while True:
             decisions = self._decide(batch)
             changes = [change for decision in decisions for change in decision.changes]
+            steps, digest = self.digests.after(self.catalogue, changes)
             found = [decision.security for decision in decisions if decision.security]
             security = [*notes, *filter(self._worth_a_row, found)]
             administration = [decision.administration for decision in decisions if decision.administration]
@@ -198,7 +265,7 @@ class Commits:
                 return decisions
             try:
                 await self._in_database(
-                    self._storage.commit, self.catalogue.revision, changes, security, administration
+                    self._storage.commit, self.catalogue.revision, changes, security, administration, digest
                 )
             except BatchRefused:
                 raise
@@ -215,7 +282,7 @@ class Commits:
                     continue
                 raise
             self.available = True
-            self._publish(changes)
+            self._publish(changes, steps)
             return decisions
 
     def _decide(self, batch: Batch) -> list[Decision]:
@@ -238,7 +305,7 @@ class Commits:
             except LogTrimmed:
                 await self._reload()
                 return found
-            self._publish(missed)
+            self._publish(missed, steps_of(self.catalogue, missed))
             found += missed
             if len(missed) < CATCH_UP_MAX:
                 return found
@@ -247,11 +314,16 @@ class Commits:
         """The log no longer has what we missed: begin anew from the tables."""
         loaded: Loaded = await self._in_database(self._storage.load)
         self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
-        self.catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
-        self._reloaded(self.catalogue)
+        self._begin_anew(catalogue_of(loaded.rows, loaded.topics, loaded.revision))
 
-    def _publish(self, changes: list[Change]) -> None:
-        for change in changes:
+    def _begin_anew(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.digests.restart(catalogue)
+        self._reloaded(catalogue)
+
+    def _publish(self, changes: list[Change], steps: list[Step]) -> None:
+        for change, step in zip(changes, steps, strict=True):
+            self.digests.move(step)
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue)
 
@@ -259,3 +331,9 @@ class Commits:
         if self.available:
             self.log.error("the store cannot be written: {why}", why=why)
         self.available = False
+
+
+def _read(storage: Storage) -> tuple[Loaded, Catalogue, str]:
+    """The tables, as a catalogue, and its digest: all of it on the database's thread."""
+    loaded = storage.load()
+    return loaded, catalogue_of(loaded.rows, loaded.topics, loaded.revision), shown(sum_of(loaded.rows))

@@ -16,14 +16,16 @@ from twisted.python.failure import Failure
 from compass.model.administration import parsed_host
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import SUBJECT_MAX, answer, permit
+from compass.model.digest import DIGEST_VERSION
 from compass.model.draft import Asker, Refused, problem_code
 from compass.model.interest import audience
 from compass.model.names import NameProblem, category_of
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Lags, Refusal, Reply, SecurityEntry, ServerStatus, Watching
+from compass.model.replies import CatalogueDigest, Lags, Refusal, Reply, SecurityEntry, ServerStatus, Watching
 from compass.model.requests import (
     Attend,
     Deregister,
+    Digest,
     Drain,
     Examine,
     Fetch,
@@ -43,6 +45,7 @@ from compass.model.requests import (
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
 from compass.server.admission import Admission
+from compass.server.agreement import Agreement
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
@@ -133,7 +136,7 @@ class NameServer(Factory):
             self._reloaded,
             self._worth_a_row,
         )
-        self._push = Push(catalogue, self._reach_absent)
+        self._push = Push(catalogue, self._reach_absent, self._part)
         self._snapshots = Snapshots(loaded.store, self._push.last_told)
         self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
         around = Surroundings(self._able, lambda host: self._push.session_of(host) is not None, self._watching)
@@ -143,9 +146,11 @@ class NameServer(Factory):
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
         self._commits = commits
+        self._agreement = Agreement(self.name, parts.clock, commits, parts.storage, parts.in_database)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
         self._desk.start(catalogue)
         self._dialler.start()
+        self._agreement.start(loaded.digest)
         self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
         self._tail = parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
         self.log.info(
@@ -160,6 +165,7 @@ class NameServer(Factory):
         if self._commits is not None:
             self._desk.stop()
             self._dialler.stop()
+            self._agreement.stop()
         for timer in (self._trim, self._tail):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -252,7 +258,9 @@ class NameServer(Factory):
     def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
         """Note how far a host is; one that tells of a gap will watch again."""
         if session.host:
-            self._push.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status == "gap")
+            self._push.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status != "ok")
+            if acknowledge.status == "differs":
+                self._agreement.differs(session.host, acknowledge.revision)
 
     def note(self, entry: SecurityEntry) -> None:
         """Into the security log, when there is a store yet."""
@@ -271,7 +279,7 @@ class NameServer(Factory):
                 if decision.security is not None:
                     commits.note(decision.security)
                 return succeed(decision.reply)
-            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
+            case Watch() | ReadLog() | Status() | Digest() | Lag() | Findings() | Examine():
                 refused = permit(commits.catalogue, request, session.asker, self._parts.now())
                 if refused is not None:
                     if refused.security is not None:
@@ -322,6 +330,8 @@ class NameServer(Factory):
                 return await self._logs.read(request)
             case Status():
                 return self._status()
+            case Digest():
+                return self._digest(request.revision)
             case Lag():
                 return Lags(self.catalogue.revision, self._push.lag(self.catalogue.hosts.values()))
             case Findings():
@@ -340,6 +350,7 @@ class NameServer(Factory):
             return refused.refusal
         except NameProblem as problem:
             return Refusal(problem_code(problem), str(problem))
+        await self._agreement.settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
         if self._push.missed(categories, since) is None:
@@ -364,7 +375,9 @@ class NameServer(Factory):
         catalogue = self.catalogue
         missed = self._push.missed(categories, since)
         self._push.acknowledged(host.name, 0 if missed is None else since)
-        session.watch(missed or [], request.resync)
+        session.compares = request.digest == DIGEST_VERSION
+        bookmark = (self._push.bookmark(categories), catalogue.revision) if session.compares else None
+        session.watch(missed or [], request.resync, bookmark)
         replaced = self._push.subscribe(session, categories)
         session.probes = request.probes
         self._desk.returned(host.name)
@@ -399,7 +412,19 @@ class NameServer(Factory):
             states=dict(Counter(row.state for row in listeners)),
             alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
             engine=self._parts.storage.engine,
+            digest=self.commits.digests.at(catalogue.revision) or "",
         )
+
+    def _digest(self, revision: int) -> CatalogueDigest | Refusal:
+        at = revision or self.catalogue.revision
+        digest = self.commits.digests.at(at)
+        if digest is None:
+            text = f"this server is at revision {self.catalogue.revision} and knows no digest of revision {at}"
+            return Refusal("bad-value", text)
+        return CatalogueDigest(self.name, self._store, at, digest)
+
+    def _part(self, categories: frozenset[str]) -> str:
+        return self.commits.digests.part(self.catalogue, categories, self._push.last_told)
 
     # What follows a commit.
 
@@ -418,6 +443,7 @@ class NameServer(Factory):
     def _reloaded(self, catalogue: Catalogue) -> None:
         """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
         self._push.forget(catalogue.revision)
+        self._snapshots.forget()
         for session in [s for s in self._sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
-from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, StoreUnavailable
+from compass.model.storage import BatchRefused, Conflict, Digested, Loaded, LogTrimmed, StoreUnavailable
 from compass.store import statements as sql
 from compass.store.batch import Batch, batch_of
 from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
@@ -83,7 +83,8 @@ class Store:
             topics: dict[str, int] = {}
             for topic_revisions in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
                 topics.update((topic, at) for topic, at in connection.execute(topic_revisions))
-            return Loaded(clock.store, clock.revision, _floor(connection, "updates", clock.revision), rows, topics)
+            floor = _floor(connection, "updates", clock.revision)
+            return Loaded(clock.store, clock.revision, floor, rows, topics, _digest(clock))
 
         return self._transaction(read, writes=False)
 
@@ -93,6 +94,7 @@ class Store:
         changes: Sequence[Change],
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
+        digest: str = "",
     ) -> None:
         """See `Storage`. After StoreUnavailable, `changes_after(expected, ...)` tells whether it was committed after
         all; BatchRefused is the StoreUnavailable that says that it was not and never can be.
@@ -106,7 +108,7 @@ class Store:
         def write(connection: Connection) -> None:
             numbers = {"securities": len(security), "administrations": len(administration)}
             if changes:
-                fence = {**numbers, "expected": expected, "reached": reached}
+                fence = {**numbers, "expected": expected, "reached": reached, "new_digest": digest}
                 clock = connection.execute(sql.FENCE, fence).first()
             else:
                 clock = connection.execute(sql.COUNT, numbers).first()
@@ -174,6 +176,25 @@ class Store:
 
         return self._transaction(read, writes=False)
 
+    def digest(self) -> Digested:
+        """See `Storage`."""
+
+        def read(connection: Connection) -> Digested:
+            clock = connection.execute(sql.CLOCK).one()
+            return Digested(clock.revision, _digest(clock), clock.doubted)
+
+        return self._transaction(read, writes=False)
+
+    def correct(self, revision: int, digest: str, doubt: bool) -> None:
+        """See `Storage`."""
+
+        def write(connection: Connection) -> None:
+            connection.execute(sql.CORRECT, {"of": revision, "new_digest": digest})
+            if doubt:
+                connection.execute(sql.DOUBT)
+
+        self._transaction(write, writes=True)
+
     def trim(self, keep_updates: int, keep_others: int) -> None:
         """See `Storage`."""
 
@@ -217,6 +238,11 @@ class Store:
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)
             raise
+
+
+def _digest(clock: Any) -> str:
+    """The digest at the clock's revision, unless whoever committed it said none."""
+    return str(clock.digest) if clock.digest_at == clock.revision else ""
 
 
 def _floor(connection: Connection, log: Log, newest: int) -> int:

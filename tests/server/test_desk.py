@@ -97,10 +97,13 @@ def test_hosts_that_depend_on_it_are_asked_before_a_listener_is_down(uss: Uss) -
     report(uss, outcome)
     took = uss.until(lambda: row_of(uss, outcome).state == "down")
     assert took < 0.5
-    assert row_of(uss, outcome).cause == "2 probes failed: connection refused; web2, web3 found the same"
+    causes = [f"2 probes failed: connection refused; {hosts} found the same" for hosts in ("web2, web3", "web3, web2")]
+    assert row_of(uss, outcome).cause in causes
     assert [len(uss.hosts[name].probed) for name in ("web1", "web2", "web3", "store1")] == [0, 1, 1, 0]
     found = case(uss, outcome)
-    assert [(one.kind, one.by, one.alive) for one in found.evidence[:4]] == [
+    # Which of the two answers first is a matter of chance.
+    told = [*found.evidence[:2], *sorted(found.evidence[2:4], key=lambda one: one.by)]
+    assert [(one.kind, one.by, one.alive) for one in told] == [
         ("report", "web1", False),
         ("probe", "gns1", False),
         ("findings", "web2", False),

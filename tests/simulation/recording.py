@@ -69,9 +69,9 @@ class RecordedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def commit(self, expected: int, changes: Sequence[Change], security: Any, administration: Any) -> None:
+    def commit(self, expected: int, changes: Sequence[Change], *more: Any) -> None:
         """And note it."""
-        self._store.commit(expected, changes, security, administration)
+        self._store.commit(expected, changes, *more)
         at = self._recorder.clock()
         for change in changes:
             self._recorder(Committed(at, self._who, change))

@@ -21,16 +21,22 @@ from compass.store import schema
 from compass.store.connect import parse_url
 from compass.store.errors import StoreTooNew, StoreUnusable
 from compass.store.store import Store
-from compass.store.upgrade import MIGRATIONS
+from compass.store.upgrade import MIGRATIONS, head_of
 from tests.store.workload import registrations
 
 ROOT = Path(__file__).parents[2]
+HEAD = head_of()
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
 revision = "9999"
-down_revision = "0002"
+down_revision = "{head}"
+{readable}
+
+def downgrade() -> None:
+    op.drop_column("host", "rack")
+
 
 
 def upgrade() -> None:
@@ -55,11 +61,12 @@ def described(url: str) -> dict[str, object]:
     return told
 
 
-def migrations_with_next(directory: Path) -> Path:
-    """The migrations of a program one step newer than this."""
+def migrations_with_next(directory: Path, readable_from: str = "") -> Path:
+    """The migrations of a program one step newer than this, which may say how old a program can be to work with it."""
     copy = directory / "migrations"
     shutil.copytree(MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "versions" / "9999_next.py").write_text(NEXT)
+    readable = f'readable_from = "{readable_from}"' if readable_from else ""
+    (copy / "versions" / "9999_next.py").write_text(NEXT.format(head=HEAD, readable=readable))
     return copy
 
 
@@ -94,7 +101,7 @@ def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Pa
     assert "rack" in {column["name"] for column in inspect(engine).get_columns("host")}
     engine.dispose()
     if url.startswith("sqlite"):
-        assert upgraded.backup == tmp_path / "opengnss.db.0002-before-9999"
+        assert upgraded.backup == tmp_path / f"opengnss.db.{HEAD}-before-9999"
         assert stat.S_IMODE(upgraded.backup.stat().st_mode) == 0o600
         copy = Store.open(f"sqlite:///{upgraded.backup}", create=False)
         assert copy.load() == before
@@ -106,7 +113,7 @@ def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Pa
 def test_what_drained_before_the_column_was_there_drains_after_it(tmp_path: Path) -> None:
     """P13: the first schema knew draining as a state only."""
     first = tmp_path / "first"
-    shutil.copytree(MIGRATIONS, first, ignore=shutil.ignore_patterns("__pycache__", "0002*"))
+    shutil.copytree(MIGRATIONS, first, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]*"))
     url = f"sqlite:///{tmp_path}/opengnss.db"
     Store.open(url, migrations=first).close()
     engine = create_engine(parse_url(url))
@@ -131,7 +138,7 @@ def test_a_store_of_a_newer_program_is_refused_by_name_and_number(url: str, tmp_
     """And left as it is: the newer program opens it again."""
     newer = migrations_with_next(tmp_path)
     Store.open(url, migrations=newer).close()
-    with pytest.raises(StoreTooNew, match="has schema 9999, this program knows 0002"):
+    with pytest.raises(StoreTooNew, match=f"has schema 9999, this program knows {HEAD}"):
         Store.open(url)
     Store.open(url, migrations=newer).close()
 

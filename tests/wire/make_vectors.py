@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
+from compass.model.digest import canonical, row_digest, shown, sum_of
+from compass.model.rows import Category, Listener
 from compass.wire import limits
 from compass.wire.frames import frame
 from compass.wire.messages import encode
-from tests.wire.examples import EXAMPLES
+from tests.wire.examples import ALERT, CATEGORY, CREDENTIAL, DEPENDENCY, EXAMPLES, HOST, LISTENER, SERVICE, SIX
 
 PATH = Path(__file__).parents[2] / "protocols" / "vectors.json"
 ABOUT = (
@@ -26,7 +28,8 @@ ABOUT = (
     "(and, when the client reads, has asked 'asked' requests, numbered from 1), then gets 'frame'. 'code' and "
     "'number' are those of the refusal that a server sends for it (null: it sends nothing); a client sends none "
     "and its requests get the code; 'session' is what is left: 'alive' or 'ended'. The server takes bodies of "
-    "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does."
+    "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does. 'digests': "
+    "'octets' are the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': of the 'digests' at these places."
 )
 Plain = dict[str, Any]
 _pack = msgspec.msgpack.encode
@@ -243,6 +246,37 @@ def refused() -> list[Plain]:
     return taken
 
 
+ROWS = (
+    CATEGORY,
+    Category("web"),
+    SERVICE,
+    LISTENER,
+    SIX,
+    Listener(
+        "a.b", "::1", 1, "down", 1790000003.0, 2**63 - 1, metadata={"z": "", "é": "ü", "a": "中文"}, draining=True
+    ),
+    DEPENDENCY,
+    CREDENTIAL,
+    HOST,
+    ALERT,
+)
+"""What digests are shown of."""
+
+
+def digests() -> list[Plain]:
+    """Rows, their canonical octets and their digests."""
+    return [
+        {"row": msgspec.to_builtins(row), "octets": canonical(row).hex(), "digest": shown(row_digest(row))}
+        for row in ROWS
+    ]
+
+
+def sums() -> list[Plain]:
+    """Digests of several rows: none, one, all in either order, some whose sum overflows."""
+    chosen = [[], [2], list(range(len(ROWS))), list(reversed(range(len(ROWS)))), [3, 4, 5]]
+    return [{"rows": places, "digest": shown(sum_of(ROWS[place] for place in places))} for places in chosen]
+
+
 def text() -> str:
     """The whole file: one vector to a line."""
     parts = [
@@ -251,7 +285,8 @@ def text() -> str:
         f' "server_frame_max": {limits.FRAME_MAX_FROM_HOST}',
         f' "client_frame_max": {limits.FRAME_MAX_FROM_SERVER}',
     ]
-    for name, vectors in (("accepted", accepted()), ("variants", variants()), ("refused", refused())):
+    lists = {"accepted": accepted(), "variants": variants(), "refused": refused(), "digests": digests(), "sums": sums()}
+    for name, vectors in lists.items():
         lines = ",\n".join("  " + json.dumps(vector) for vector in vectors)
         parts.append(f' "{name}": [\n{lines}\n ]')
     return "{\n" + ",\n".join(parts) + "\n}\n"
