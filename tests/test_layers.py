@@ -17,7 +17,7 @@ MAY = {
     "gateway": f"compass.model msgspec immutables klein werkzeug prometheus_client {TWISTED}",
     "client": f"compass.model compass.wire msgspec click rich {TWISTED}",
     "admin": "compass.model compass.wire compass.client msgspec click rich cryptography",
-    "admin/offline.py": "compass.model compass.store msgspec click rich sqlalchemy",
+    "admin/offline.py": "compass.model compass.client compass.store msgspec click rich sqlalchemy",
 }
 # What it must not import although the list above, or being standard, would let it.
 IMPURE = "time random secrets os io pathlib socket select ssl logging threading asyncio subprocess"

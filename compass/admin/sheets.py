@@ -292,6 +292,7 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
             ("software", reply.software),
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
             ("revision", str(reply.revision)),
+            *([("digest", reply.digest)] if reply.digest else []),
             ("started", when(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
             *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),

@@ -86,6 +86,11 @@ class ServerService(Service):
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
+        if store.newer:
+            self.log.info(
+                "the store has the newer schema {schema}, which this program can work with while an upgrade lasts",
+                schema=store.newer,
+            )
         self._server = server = NameServer(self._config.server.name or self._name, SOFTWARE, self._parts(store))
         factory = secured(accepting(self._identity), server, client=False)
         for text in self._config.server.listen:

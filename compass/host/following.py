@@ -65,6 +65,7 @@ class Following:
         self._asking = False
         self._told = False
         self._gap = False
+        self._abandoned = False
         self._gaps = 0
         self._sessions = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
@@ -122,12 +123,14 @@ class Following:
         """Watch first of all."""
         self._session, self._store = True, welcome.store
         self._sessions += 1
-        self._told = self._gap = False
+        self._told = self._gap = self._abandoned = False
         self._gaps = 0
         self._watch()
 
     def session_pushed(self, messages: Sequence[Pushed]) -> None:
         """Apply, then acknowledge all of it at once."""
+        if self._abandoned:
+            return
         for message in messages:
             match message:
                 case Notice():
@@ -173,17 +176,17 @@ class Following:
         if not isinstance(reply, Watching):
             refusal = reply if isinstance(reply, Refusal) else Refusal("malformed", f"it answered a watch with {reply}")
             text = f"the server does not let this host watch: {refusal.message}"
-            self.upstream.abandon(text, refusal.retry_after_seconds)
+            self._abandon(text, refusal.retry_after_seconds)
             return
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
-            self.upstream.abandon(
+            self._abandon(
                 "the server has another store than before, with nothing in it for this host, so what is held stays "
                 "in use; once the services of this host are declared there, it follows"
             )
             return
         if taken == "behind":
-            self.upstream.abandon(
+            self._abandon(
                 f"the server has not heard of all that this host holds at revision {self._replica.revision}; what is "
                 "held stays in use until a server has caught up"
             )
@@ -247,10 +250,15 @@ class Following:
         if digest:
             advance()
 
+    def _abandon(self, why: str, retry_after_seconds: float = 0.0) -> None:
+        """Leave this server; what it has pushed already counts no more."""
+        self._abandoned = True
+        self.upstream.abandon(why, retry_after_seconds)
+
     def _ask_anew(self, status: Held) -> None:
         self.upstream.acknowledge(self._replica.revision, status)
         if self._gaps > GAPS_PER_SESSION_MAX:
-            self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
+            self._abandon(f"{self._gaps} gaps in the notices of one session")
         else:
             self._watch()
 

@@ -25,7 +25,7 @@ from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepar
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
-from compass.store.upgrade import MIGRATIONS, bring_up
+from compass.store.upgrade import MIGRATIONS, bring_up, head_of, version_of
 
 T = TypeVar("T")
 
@@ -36,6 +36,8 @@ class Store:
     engine: str
     backup: Path | None
     """The copy that was made of a SQLite file because it had to be upgraded."""
+    newer: str = ""
+    """The store's schema, when it is a newer one than this program's that it can work with all the same."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
@@ -56,11 +58,13 @@ class Store:
             prepare_file(file, create=create)
         store = cls(parsed, engine_for(parsed))
 
-        def prepare(connection: Connection) -> Path | None:
-            return bring_up(connection, shown(parsed), create=create, file=file, migrations=migrations)
+        def prepare(connection: Connection) -> tuple[Path | None, str]:
+            copy = bring_up(connection, shown(parsed), create=create, file=file, migrations=migrations)
+            return copy, version_of(connection, shown(parsed)) or ""
 
         try:
-            store.backup = store._transaction(prepare, writes=True)
+            store.backup, version = store._transaction(prepare, writes=True)
+            store.newer = version if version > head_of(migrations) else ""
         except BaseException:
             store.close()
             raise

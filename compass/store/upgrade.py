@@ -41,28 +41,26 @@ def bring_up(
     if found is None and not create:
         raise StoreUnusable(f"{name} is empty: no store has been created in it")
     if found is not None and found > known.head:
-        oldest = _readable_from(connection) or found
+        oldest = readable_from(connection) or found
         if oldest <= known.head:
             return None
         raise StoreTooNew(
             f"{name} has schema {found}, this program knows {known.head}: start the program that wrote it; "
             f"the oldest that can use it knows schema {oldest}"
         )
-    copy = _copied(file, found, f"before-{known.head}") if file is not None and found is not None else None
+    copy = _copied(file, found, known.head) if file is not None and found is not None else None
     command.upgrade(known.config, "head")
     if found is None:
         connection.execute(
             insert(schema.clock),
             {"one": 1, "store": uuid.uuid4().hex, "revision": 0, "security": 0, "administration": 0},
         )
-    _say_readable_from(connection, known.readable_from(known.head))
+    _say(connection, known.readable_from(known.head))
     return copy
 
 
-def bring_down(
-    connection: Connection, name: str, version: str, *, file: Path | None, migrations: Path = MIGRATIONS
-) -> Path | None:
-    """Take the schema back to an earlier version, in the connection's transaction; the copy of a file as before.
+def bring_down(connection: Connection, name: str, version: str, *, migrations: Path = MIGRATIONS) -> None:
+    """Take the schema back to an earlier version, in the connection's transaction.
 
     What only the newer schema has a place for is lost. Raises StoreUnusable when that version cannot be reached.
     """
@@ -72,10 +70,8 @@ def bring_down(
     if version not in earlier:
         reachable = f"it can go down to {', '.join(earlier)}" if earlier else "this program knows none below it"
         raise StoreUnusable(f"{name} has schema {found}; {reachable}, not to {version}")
-    copy = _copied(file, str(found), f"down-to-{version}") if file is not None else None
     command.downgrade(known.config, version)
-    _say_readable_from(connection, known.readable_from(version))
-    return copy
+    _say(connection, known.readable_from(version))
 
 
 class _Known:
@@ -105,12 +101,12 @@ def head_of(migrations: Path = MIGRATIONS) -> str:
     return ScriptDirectory.from_config(config).get_current_head() or ""
 
 
-def _say_readable_from(connection: Connection, oldest: str) -> None:
-    if _readable_from(connection) is not None:
+def _say(connection: Connection, oldest: str) -> None:
+    if readable_from(connection) is not None:
         connection.execute(update(schema.clock), {"readable_from": oldest})
 
 
-def _readable_from(connection: Connection) -> str | None:
+def readable_from(connection: Connection) -> str | None:
     """What the database says of it; None when it has no word for it."""
     columns = {column["name"] for column in inspect(connection).get_columns("clock")}
     if "readable_from" not in columns:
@@ -133,9 +129,9 @@ def version_of(connection: Connection, name: str) -> str | None:
     return str(found)
 
 
-def _copied(file: Path, found: str, step: str) -> Path:
+def _copied(file: Path, found: str, head: str) -> Path:
     """A copy of the database as it is, synced to disk; an older copy from the same step gives way to it."""
-    copy = file.with_name(f"{file.name}.{found}-{step}")
+    copy = file.with_name(f"{file.name}.{found}-before-{head}")
     copy.unlink(missing_ok=True)
     copy.touch(mode=0o600)
     with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:

@@ -483,4 +483,4 @@ def judged(plan: Plan) -> tuple[Deployment, list[Violation]]:
     history = deployment.run_plan()
     violations = check(history)
     errors = [Violation("log", "log", 0.0, 0, text) for text in deployment.critical]
-    return deployment, errors + violations
+    return deployment, violations + errors
