@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -15,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
+from compass.assembly import interpreter
 from compass.assembly.config import ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
 from compass.assembly.streams import secured
@@ -23,8 +25,10 @@ from compass.model.names import show_endpoint
 from compass.server.alerts import RunCommand
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
-from compass.server.sessions import Session
+from compass.server.sessions import PeerOf, Session
+from compass.store.roster import SqlRoster
 from compass.store.store import Store
+from compass.store.wakeups import Wakeups
 
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
@@ -51,11 +55,14 @@ class ServerService(Service):
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
         self._database = DatabaseThread(reactor)
+        self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
+        self._roster: SqlRoster | None = None
         self._server: NameServer | None = None
+        self._wakeups: Wakeups | None = None
         self._ports: list[Any] = []
 
-    def _parts(self, store: Store) -> Parts:
+    def _parts(self, store: Store, roster: SqlRoster) -> Parts:
         settings = self._config.server
         command = settings.alert_command
         return Parts(
@@ -64,10 +71,13 @@ class ServerService(Service):
             token=lambda: secrets.token_urlsafe(32),
             storage=store,
             in_database=self._database.run,
-            peer_of=peers(rules_of(self._config.tls)),
+            peer_of=self._peer(),
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             run_command=command_runner(self._reactor, command) if command else None,
+            id=secrets.token_hex(8),
+            roster=roster,
+            beside=self._beside.run,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
         )
@@ -78,7 +88,9 @@ class ServerService(Service):
         The store is opened here and not before: twistd forks in between.
         """
         super().startService()
+        interpreter.tune()
         self._database.start()
+        self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
@@ -91,15 +103,27 @@ class ServerService(Service):
                 "the store has the newer schema {schema}, which this program can work with while an upgrade lasts",
                 schema=store.newer,
             )
-        self._server = server = NameServer(self._config.server.name or self._name, SOFTWARE, self._parts(store))
+        self._roster = store.roster()
+        name = self._config.server.name or self._name
+        self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
+        await self._listen(server)
+        await server.start()
+        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
+        if self._wakeups is not None:
+            self._wakeups.start()
+        interpreter.settle()
+        for port in self._ports:
+            bound = port.getHost()
+            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+
+    def _peer(self) -> PeerOf:
+        return peers(rules_of(self._config.tls))
+
+    async def _listen(self, server: NameServer) -> None:
         factory = secured(accepting(self._identity), server, client=False)
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
-        await server.start()
-        for port in self._ports:
-            bound = port.getHost()
-            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
@@ -107,10 +131,15 @@ class ServerService(Service):
         self.started.cancel()
         if self._server is not None:
             self._server.stop()
+        if self._wakeups is not None:
+            self._wakeups.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
             self._database.stop()
+            self._beside.stop()
+            if self._roster is not None:
+                self._roster.close()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")

@@ -219,6 +219,8 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
     """`ok`, `gap` (it said that something is missing), or `unknown`: not heard of since this server started."""
+    server: str = ""
+    """The server that has its session or had it last; empty: none that is known of."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):
@@ -262,6 +264,26 @@ class CaseFile(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     """The server doubts its own probes and condemns nothing by itself."""
 
 
+class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of the servers over a store, as the one that was asked knows it."""
+
+    server: str
+    id: str
+    """Of this run of it."""
+    software: str
+    role: str
+    """`keeper`, `bystander` or `silent`: see `compass.model.roster.Role`."""
+    revision: int
+    """What it has applied."""
+    lag: int
+    """How many revisions that is behind the newest one known here."""
+    sessions: int
+    watching: int
+    started_at: float
+    silent_seconds: float = 0.0
+    """Since it was last heard of."""
+
+
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
     """A server in figures, and the incidents that are open."""
 
@@ -278,6 +300,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Listeners in each state."""
     alerts: tuple[Alert, ...] = ()
     engine: str = ""
+    servers: tuple[KnownServer, ...] = ()
+    """All over the same store, this one too, by name."""
     digest: str = ""
     """Of all rows at `revision` (opengnsp.md, "Digests")."""
 

@@ -100,20 +100,25 @@ def prepare_file(path: Path, *, create: bool) -> None:
         raise StoreUnusable(f"{path}: this user cannot read and write it")
 
 
-def engine_for(url: URL) -> Engine:
-    """An engine with one connection, for one thread at a time. Nothing is opened yet."""
+def engine_for(url: URL, *, durable: bool = True) -> Engine:
+    """An engine with one connection, for one thread at a time. Nothing is opened yet.
+
+    Without `durable` a commit does not wait for the disk: for what a loss of power makes worthless anyway.
+    """
     if url.drivername == "sqlite":
         in_memory: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         alone: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
         engine = create_engine(url, **(alone if file_of(url) else in_memory))
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        if not durable:
+            event.listen(engine, "connect", _hurry_sqlite)
         return engine
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
     # The operator's own settings come later and win, one by one.
     arguments["options"] = f"{_OPTIONS} {url.query.get('options', '')}".strip()
     engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
-    event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "connect", _prepare_postgresql if durable else _hurry_postgresql)
     return engine
 
 
@@ -140,6 +145,17 @@ def _prepare_postgresql(connection: Any, _: Any) -> None:
         cursor.execute("SHOW synchronous_commit")
         if cursor.fetchone()[0] == "off":
             cursor.execute("SET synchronous_commit = on")
+    connection.commit()
+
+
+def _hurry_sqlite(connection: Any, _: Any) -> None:
+    # The log file keeps its order all the same: what was committed durably before stays so.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _hurry_postgresql(connection: Any, _: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = off")
     connection.commit()
 
 

@@ -18,16 +18,30 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
-from compass.model.storage import BatchRefused, Conflict, Digested, Loaded, LogTrimmed, StoreUnavailable
+from compass.model.storage import (
+    Again,
+    BatchRefused,
+    Conflict,
+    Digested,
+    Loaded,
+    LogTrimmed,
+    Proposal,
+    StoreUnavailable,
+)
 from compass.store import statements as sql
-from compass.store.batch import Batch, batch_of
+from compass.store.batch import batch_of
 from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
+from compass.store.roster import SqlRoster
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up, head_of, version_of
+from compass.store.wakeups import Wake, Wakeups, wakeups_for
+from compass.store.writing import Writer
 
 T = TypeVar("T")
+BETWEEN_MAX = 1_000
+"""Changes of others that are taken in inside a transaction; with more, all writers would wait for too long."""
 
 
 class Store:
@@ -42,7 +56,8 @@ class Store:
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
         self._engine = engine
-        self._upserts = sql.upserts_for(engine.dialect.name)
+        self._writer = Writer(engine.dialect.name)
+        self._connection: Connection | None = None
         self._in_doubt = False
 
     @classmethod
@@ -72,9 +87,24 @@ class Store:
         store.engine = f"{dialect.name} {'.'.join(map(str, dialect.server_version_info or ()))}"
         return store
 
+    def wakeups(self, wake: Wake) -> Wakeups | None:
+        """What calls `wake`, from a thread of its own, when somebody has written; None when nobody else can."""
+        return wakeups_for(self._url, wake)
+
+    def roster(self) -> SqlRoster:
+        """Where the servers over this store know each other; for a thread of its own."""
+        in_memory = self._url.drivername == "sqlite" and file_of(self._url) is None
+        return SqlRoster(self._url, self._engine if in_memory else engine_for(self._url, durable=False))
+
     def close(self) -> None:
         """Let the connection go. The store can be used again all the same; it connects when asked something."""
+        self._disconnect()
         self._engine.dispose()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def load(self) -> Loaded:
         """See `Storage`."""
@@ -98,50 +128,63 @@ class Store:
         changes: Sequence[Change],
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
+        again: Again | None = None,
         digest: str = "",
     ) -> None:
         """See `Storage`. After StoreUnavailable, `changes_after(expected, ...)` tells whether it was committed after
         all; BatchRefused is the StoreUnavailable that says that it was not and never can be.
         """
-        reached = expected + len(changes)
-        if [change.revision for change in changes] != list(range(expected + 1, reached + 1)):
-            raise BatchRefused(f"the changes do not have the revisions {expected + 1} to {reached}")
+        proposal = Proposal(changes, security, administration, digest)
         if not (changes or security or administration):
             return
 
         def write(connection: Connection) -> None:
-            numbers = {"securities": len(security), "administrations": len(administration)}
-            if changes:
-                fence = {**numbers, "expected": expected, "reached": reached, "new_digest": digest}
-                clock = connection.execute(sql.FENCE, fence).first()
-            else:
-                clock = connection.execute(sql.COUNT, numbers).first()
-            if clock is None:
+            if self._write(connection, expected, proposal):
+                return
+            missed = self._between(connection, expected) if again is not None else None
+            if again is None or missed is None:
                 raise Conflict(f"the store is no longer at revision {expected}")
-            self._write_tables(connection, batch)
-            if security:
-                connection.execute(sql.INSERT["security"], entry_records(security, clock.security))
-            if administration:
-                connection.execute(sql.INSERT["administration"], entry_records(administration, clock.administration))
+            self._write(connection, expected + len(missed), again(missed))
 
         try:
-            batch = batch_of(changes)
             self._transaction(write, writes=True)
         except (ValueError, OverflowError) as error:
             # Text that is no Unicode, integers beyond 64 bits: the drivers say so in their own words.
             raise BatchRefused(f"{shown(self._url)} cannot hold a value of this batch: {error}") from error
 
-    def _write_tables(self, connection: Connection, batch: Batch) -> None:
-        for kind, records in batch.removed.items():
-            connection.execute(sql.REMOVE[kind], records)
-        for kind, records in batch.set.items():
-            connection.execute(self._upserts.set[kind], records)
-        if batch.categories:
-            connection.execute(sql.MOVE_CATEGORY, batch.categories)
-        if batch.services:
-            connection.execute(sql.MOVE_SERVICE, batch.services)
-        if batch.log:
-            connection.execute(sql.INSERT["updates"], batch.log)
+    def _between(self, connection: Connection, expected: int) -> list[Change] | None:
+        """What others have committed after a revision; from here on no writer gets in before this transaction's end.
+
+        None: it is too much, or not in the log any more.
+        """
+        clock = connection.execute(sql.CLOCK_LOCKED).one()
+        found = connection.execute(sql.CHANGES, {"after": expected, "most": BETWEEN_MAX}).all()
+        if [revision for revision, _ in found] != list(range(expected + 1, clock.revision + 1)):
+            return None
+        return [change_from(change) for _, change in found]
+
+    def _write(self, connection: Connection, expected: int, proposal: Proposal) -> bool:
+        """Fence, tables and logs; False and nothing done when the store is not at the expected revision."""
+        changes, security, administration = proposal.changes, proposal.security, proposal.administration
+        reached = expected + len(changes)
+        if [change.revision for change in changes] != list(range(expected + 1, reached + 1)):
+            raise BatchRefused(f"the changes do not have the revisions {expected + 1} to {reached}")
+        numbers = {"securities": len(security), "administrations": len(administration)}
+        if changes:
+            batch = batch_of(changes)
+            fence = {**numbers, "expected": expected, "reached": reached, "new_digest": proposal.digest}
+            clock = self._writer.fence.run(connection, fence).first()
+        elif security or administration:
+            clock = self._writer.count.run(connection, numbers).first()
+        else:
+            return True
+        if clock is None:
+            return False
+        if changes:
+            self._writer.write(connection, batch)
+        self._writer.logs["security"].write(connection, entry_records(security, clock.security))
+        self._writer.logs["administration"].write(connection, entry_records(administration, clock.administration))
+        return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
         """See `Storage`. Conclusive after a commit that failed: it waits for that to come to its end.
@@ -213,8 +256,8 @@ class Store:
     def _transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
         """Do `work` in one transaction; reads see one state of the store. What it raises undoes everything."""
         options: dict[str, Any] = {WRITES: writes}
-        if not writes and self._engine.dialect.name == "postgresql":
-            options["isolation_level"] = "REPEATABLE READ"
+        if self._engine.dialect.name == "postgresql":
+            options["isolation_level"] = "READ COMMITTED" if writes else "REPEATABLE READ"
         try:
             return self._once(work, options)
         except (IntegrityError, DataError) as error:
@@ -231,13 +274,15 @@ class Store:
     def _once(self, work: Callable[[Connection], T], options: dict[str, Any], *, again: bool = True) -> T:
         committing = False
         try:
-            with self._engine.connect() as connection:
-                connection.execution_options(**options)
-                with connection.begin():
-                    result = work(connection)
-                    committing = True
+            # Kept from one transaction to the next: taking it from the pool costs as much as a small transaction.
+            connection = self._connection = self._connection or self._engine.connect()
+            connection.execution_options(**options)
+            with connection.begin():
+                result = work(connection)
+                committing = True
             return result
         except DBAPIError as error:
+            self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)

@@ -40,15 +40,19 @@ class Machines:
 
     async def _started(self) -> str:
         reactor = self.thread.reactor
+        store = Store.open("sqlite://")
         parts = Parts(
             clock=reactor,
             now=time.time,
             token=lambda: "token",
-            storage=Store.open("sqlite://"),
+            storage=store,
             in_database=lambda work, *args: maybeDeferred(work, *args),
             peer_of=lambda transport: ("host", "h1", ""),
             probe=lambda policy, address, port: succeed("refused"),
             connect=lambda *args: fail(ConnectionRefusedError()),
+            id="s-1",
+            roster=store.roster(),
+            beside=lambda work, *args: maybeDeferred(work, *args),
         )
         self.server = NameServer("s", "test", parts)
         await self.server.start()

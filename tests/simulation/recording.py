@@ -70,10 +70,18 @@ class RecordedStore:
         return getattr(self._store, name)
 
     def commit(self, expected: int, changes: Sequence[Change], *more: Any) -> None:
-        """And note it."""
-        self._store.commit(expected, changes, *more)
+        """And note it; what was decided again is what was committed."""
+        done = [changes]
+
+        def decided(missed: list[Change]) -> Any:
+            proposal = again(missed)
+            done.append(proposal.changes)
+            return proposal
+
+        security, administration, again, digest = more
+        self._store.commit(expected, changes, security, administration, decided, digest)
         at = self._recorder.clock()
-        for change in changes:
+        for change in done[-1]:
             self._recorder(Committed(at, self._who, change))
 
 

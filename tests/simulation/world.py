@@ -200,6 +200,8 @@ class SimulatedServer:
         self.name = name
         self.process = Process(world.clock)
         self.thread = SimulatedThread(world.clock, world.random, database_seconds)
+        # Its own randomness: what it does moves nothing else in time.
+        self.beside = SimulatedThread(world.clock, Random(name), database_seconds)
         self.probed: list[tuple[str, int]] = []
         self.news: list[bytes] = []
         self.nameserver = NameServer(
@@ -214,6 +216,9 @@ class SimulatedServer:
                 peer_of=_peer,
                 probe=self._probe,
                 connect=self._connect,
+                id=f"{name}-{len(world.killed)}",
+                roster=world.store.roster(),
+                beside=self.beside.run,
                 run_command=self._run_command,
             ),
         )
@@ -229,6 +234,7 @@ class SimulatedServer:
         self.world.killed.append(self)
         self.process.kill()
         self.thread.kill()
+        self.beside.kill()
         self.world.network.crash(self.name)
         del self.world.servers[self.name]
 

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
-readable_from = "0002"
+down_revision = "0003"
+readable_from = "0003"
 
 
 def upgrade() -> None:
