@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from twisted.python.failure import Failure
 
 import compass
 from compass.assembly import interpreter
-from compass.assembly.config import ServerConfig, parse_listen
-from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
+from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
+from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
-from compass.model.names import show_endpoint
+from compass.model.names import parse_group, show_endpoint
+from compass.model.pool import Pools
+from compass.model.sight import Sight
 from compass.server.alerts import RunCommand
+from compass.server.announcer import Announcer
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
 from compass.server.sessions import PeerOf, Session
@@ -115,6 +119,8 @@ class ServerService(Service):
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+        if self._config.server.announce:
+            self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
@@ -124,6 +130,18 @@ class ServerService(Service):
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
+        if self._config.dns is not None and self._config.dns.listen:
+            source = ServerSource(server, Pools(random.SystemRandom().random))
+            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
+
+    def _announce(self, group: str, port: int) -> Any:
+        """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""
+        places = [parse_listen(text) for text in self._config.server.listen]
+        served = places[0][1]
+        own = [address for address, at in places if at == served and address not in WILDCARDS.values()]
+        announcer = Announcer(self._reactor, random.SystemRandom().random, (group, port), self._name, own, served)
+        self.log.info("opengnssd announces itself to {group}", group=show_endpoint(group, port))
+        return self._reactor.listenMulticast(0, announcer)
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
@@ -145,6 +163,24 @@ class ServerService(Service):
             self.log.info("opengnssd has stopped")
 
         return gatherResults(closing, consumeErrors=True).addBoth(finish)
+
+
+class ServerSource:
+    """A server's whole catalogue, looked up."""
+
+    def __init__(self, server: NameServer, pools: Pools) -> None:
+        self._server = server
+        self.pools = pools
+        self._sight: Sight | None = None
+
+    def sight(self) -> Sight | None:
+        """All there is; None until the catalogue is loaded (P5)."""
+        if self._server.ready() is None:
+            return None
+        catalogue = self._server.catalogue
+        if self._sight is None or self._sight.catalogue is not catalogue:
+            self._sight = Sight(catalogue)
+        return self._sight
 
 
 def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.local import HostStatus, LocalDeregister, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.local import HostStatus, LocalDeregister, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import Change
 
@@ -14,6 +14,7 @@ _REF = "#/components/schemas/{name}"
 _KINDS = (
     LocalRegister,
     LocalDeregister,
+    LocalLoad,
     LocalReport,
     Outcome,
     Resolved,
@@ -68,6 +69,7 @@ def document() -> dict[str, Any]:
         },
         "/v1/register": {"post": operation("A listener comes up.", Outcome, body=LocalRegister)},
         "/v1/deregister": {"post": operation("A listener goes away.", Outcome, body=LocalDeregister)},
+        "/v1/load": {"post": operation("How busy a listener of this host is.", Outcome, body=LocalLoad)},
         "/v1/report": {"post": operation("A listener was found dead or slow.", Outcome, body=LocalReport)},
         "/v1/watch": {
             "get": operation(

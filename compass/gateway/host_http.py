@@ -27,6 +27,7 @@ from compass.model.local import (
     HostStatus,
     LocalDeregister,
     LocalEvent,
+    LocalLoad,
     LocalRegister,
     LocalReport,
     Outcome,
@@ -57,6 +58,9 @@ class HostApi(Protocol):
 
     def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
         """Function 2.2."""
+
+    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+        """How busy a listener of this host is."""
 
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
@@ -164,6 +168,7 @@ class HostHttp:
             ("/v1/resolve/<name>", "GET", self._resolve),
             ("/v1/register", "POST", self._register),
             ("/v1/deregister", "POST", self._deregister),
+            ("/v1/load", "POST", self._load),
             ("/v1/report", "POST", self._report),
             ("/v1/watch", "GET", self._watch),
             ("/v1/status", "GET", self._status),
@@ -198,6 +203,9 @@ class HostHttp:
 
     def _deregister(self, request: Request) -> Any:
         return _answers(request, self._api.deregister(_body(request, LocalDeregister)))
+
+    def _load(self, request: Request) -> Any:
+        return _answers(request, self._api.report_load(_body(request, LocalLoad)))
 
     def _report(self, request: Request) -> Any:
         return _answers(request, self._api.report(_body(request, LocalReport)))

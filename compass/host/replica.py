@@ -14,13 +14,13 @@ import msgspec
 from immutables import Map
 
 from compass.model.catalogue import Catalogue, catalogue_of, topic_of
-from compass.model.draft import problem_code
 from compass.model.interest import dependencies_of, interest, snapshot
 from compass.model.local import Resolved
-from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
-from compass.model.pool import choose
+from compass.model.names import category_of
+from compass.model.pool import Pools
 from compass.model.replies import Dependencies, Refusal, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
+from compass.model.sight import Sight, parsed_name
 from compass.wire.messages import Notice, Resync
 
 Taken = Literal["kept", "replaced", "held-back", "behind"]
@@ -45,6 +45,7 @@ class Replica:
         self.services: frozenset[str] = frozenset()
         """The services whose interest the catalogue is complete for."""
         self.loaded = False
+        self._sight: tuple[frozenset[str], Sight] | None = None
 
     @property
     def revision(self) -> int:
@@ -122,26 +123,29 @@ class Replica:
             return Refusal("unknown-service", f"there is no service {service!r}; an administrator can add it")
         return dependencies_of(overlay(self.catalogue), service)
 
-    def resolve(self, name: str, random: Callable[[], float], overlay: Overlay = no_overlay) -> Resolved | Refusal:
-        """The listeners to use for a service or category that this host's services depend on."""
-        try:
-            name = parse_service_id(name) if "." in name else parse_label(name, "category")
-        except NameProblem as problem:
-            return Refusal(problem_code(problem), str(problem))
+    def sight(self, overlay: Overlay = no_overlay) -> Sight | None:
+        """What may be looked up here; None: no view has been loaded. The same object as long as nothing changes."""
         if not self.loaded:
+            return None
+        catalogue = overlay(self.catalogue)
+        if self._sight is None or self._sight[0] is not self.services or self._sight[1].catalogue is not catalogue:
+            needed = self._needed()
+            self._sight = (self.services, Sight(catalogue, needed, frozenset(self._backups(needed))))
+        return self._sight[1]
+
+    def resolve(self, text: str, pools: Pools, overlay: Overlay = no_overlay) -> Resolved | Refusal:
+        """The listeners to use for a service or category that this host's services depend on."""
+        name = parsed_name(text)
+        if isinstance(name, Refusal):
+            return name
+        sight = self.sight(overlay)
+        if sight is None:
             return Refusal("not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0)
-        category = category_of(name) or name
-        needed = self._needed()
-        if category not in needed and name not in self._backups(needed):
-            return Refusal(
-                "unknown-dependency",
-                f"{name}: no service of this host depends on category {category}, so nothing is known of it here; "
-                "ask for the dependencies of a service that does, or have an administrator declare the dependency",
-            )
-        if "." in name and self.catalogue.service(name) is None:
-            return Refusal("unknown-service", f"there is no service {name!r}; an administrator can add it")
-        chosen = choose(overlay(self.catalogue), name, random)
-        return Resolved(name, self.revision, chosen.source, chosen.listeners)
+        problem = sight.problem(name)
+        if problem is not None:
+            return problem
+        chosen = pools.choose(sight.catalogue, name)
+        return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
 
     def _needed(self) -> frozenset[str]:
         needs = self.catalogue.needs

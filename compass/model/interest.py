@@ -13,7 +13,7 @@ from immutables import Map
 from compass.model.catalogue import Catalogue, topic_of
 from compass.model.names import category_of
 from compass.model.replies import CategoryView, Dependencies, ServiceView
-from compass.model.rows import Category, Change, Dependency, Listener, Row, Snapshot, key_of
+from compass.model.rows import Category, Change, Dependency, Listener, Policy, Row, Snapshot, key_of
 
 
 def audience(catalogue: Catalogue, row: Row) -> frozenset[str]:
@@ -74,6 +74,7 @@ def dependencies_of(catalogue: Catalogue, service: str) -> Dependencies:
     for needed in sorted(catalogue.needs.get(category_of(service), frozenset())):
         category = catalogue.categories.get(needed)
         backup = category.backup if category else ""
+        policy = category.policy if category else Policy()
         views.append(
             CategoryView(
                 category=needed,
@@ -82,6 +83,9 @@ def dependencies_of(catalogue: Catalogue, service: str) -> Dependencies:
                 ),
                 backup=backup,
                 backup_listeners=listed(catalogue, backup) if backup else (),
+                pool=policy.pool,
+                pools=policy.pools,
+                locality=policy.locality,
             )
         )
     return Dependencies(service, catalogue.revision, tuple(views))

@@ -92,6 +92,10 @@ class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
     services: tuple[ServiceView, ...] = ()
     backup: str = ""
     backup_listeners: tuple[Listener, ...] = ()
+    pool: str = "weighted-random"
+    pools: dict[str, str] = {}
+    locality: str = "none"
+    """How those who use it order its listeners, as the category's policy says (`rows.Policy`)."""
 
 
 class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dependencies"):
@@ -284,6 +288,12 @@ class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Since it was last heard of."""
 
 
+class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steered"):
+    """Steer: how many hosts are here that will be sent away."""
+
+    hosts: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
     """A server in figures, and the incidents that are open."""
 
@@ -304,6 +314,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """All over the same store, this one too, by name."""
     digest: str = ""
     """Of all rows at `revision` (opengnsp.md, "Digests")."""
+    away: bool = False
+    """It is drained: hosts are sent elsewhere."""
 
 
 class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):
@@ -330,5 +342,6 @@ Reply: TypeAlias = Union[  # noqa: UP007
     ServerStatus,
     CatalogueDigest,
     CaseFile,
+    Steered,
     Refusal,
 ]

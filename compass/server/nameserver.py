@@ -35,6 +35,7 @@ from compass.model.requests import (
     Request,
     ShellRequest,
     Status,
+    Steer,
     Undecided,
     Watch,
 )
@@ -53,6 +54,7 @@ from compass.server.pulls import Pulls
 from compass.server.push import TAIL_MAX, Push
 from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, lags_of, line_of, status_of
+from compass.server.steering import Elsewhere, Steering
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
@@ -94,6 +96,7 @@ class NameServer(Factory):
         self.software = software
         self._parts = parts
         self._gate = Gate(parts.clock, parts.now, self.note)
+        self._steering = Steering(parts.clock, lambda: self._gate.sessions)
         self._loaded: Loaded | None = None
         self._commits: Commits | None = None
         self._tail: Timer | None = None
@@ -172,8 +175,10 @@ class NameServer(Factory):
             self._neighbours.stop()
         if self._tail is not None and self._tail.active():
             self._tail.cancel()
+        self._steering.stop()
+        instead = self._steering.elsewhere.instead if self._steering.elsewhere else ()
         for session in list(self._gate.sessions):
-            session.goodbye("the server stops", retry_after_seconds=0.5)
+            session.goodbye("the server stops", 0.5, instead)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -201,6 +206,10 @@ class NameServer(Factory):
         if self._loaded is None or self._commits is None:
             return None
         return self._loaded.store, self._commits.catalogue.revision
+
+    def elsewhere(self, session: Session) -> Elsewhere | None:
+        """What a host is told that is not wanted here; None: it is welcome."""
+        return self._steering.turned_away(session)
 
     def opened(self, session: Session) -> None:
         """Count it."""
@@ -248,7 +257,7 @@ class NameServer(Factory):
         match request:
             case Pull() | Fetch() | Impact():
                 return self._read(request, session.asker)
-            case Watch() | ReadLog() | Status() | Digest() | Lag() | Findings() | Examine():
+            case Watch() | ReadLog() | Status() | Digest() | Lag() | Findings() | Examine() | Steer():
                 refused = permit(self.catalogue, request, session.asker, self._parts.now())
                 return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
             case Report():
@@ -304,6 +313,8 @@ class NameServer(Factory):
                 return self._desk.findings(session.asker.name, request)
             case Examine():
                 return self._desk.examine(request)
+            case Steer():
+                return self._steering.steer(request)
 
     def _status(self) -> ServerStatus:
         return status_of(self.catalogue, self._figures(), self._known, self._line())
@@ -318,6 +329,7 @@ class NameServer(Factory):
             watching=self._push.watching,
             engine=self._parts.storage.engine,
             digest=self.commits.digests.at(self.catalogue.revision) or "",
+            away=self._steering.elsewhere is not None,
         )
 
     def _digest(self, revision: int) -> CatalogueDigest | Refusal:

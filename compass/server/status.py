@@ -24,6 +24,7 @@ class Figures(msgspec.Struct, frozen=True):
     watching: int
     engine: str
     digest: str
+    away: bool
 
 
 def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own: Line) -> ServerStatus:
@@ -50,6 +51,7 @@ def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own:
         engine=figures.engine,
         servers=_servers(known, own),
         digest=figures.digest,
+        away=figures.away,
     )
 
 

@@ -75,7 +75,7 @@ category = Table(
         ForeignKey("service.id", use_alter=True, deferrable=True, initially="DEFERRED"),
         nullable=True,
     ),
-    # JSON of `Policy`: how failure reports are treated.
+    # JSON of `Policy`: how its listeners are judged and given to users.
     Column("policy", Text, nullable=False),
     # Revision of the last change of the category, its services or its dependencies.
     Column("revision", BigInteger, nullable=False),
@@ -128,6 +128,12 @@ listener = Table(
     Column("cause", Text, nullable=False),
     # It takes no new users, whatever its health.
     Column("draining", Boolean, nullable=False, server_default=false()),
+    # Where it is, one label; '': not known.
+    Column("zone", Text, nullable=False, server_default=""),
+    # Share of its capacity in use, 0 to 1, as it last reported.
+    Column("load", Double, nullable=False, server_default="0"),
+    # By how much one more user raises that.
+    Column("degradation", Double, nullable=False, server_default="0"),
 )
 
 dependency = Table(

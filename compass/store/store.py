@@ -30,7 +30,17 @@ from compass.model.storage import (
 )
 from compass.store import statements as sql
 from compass.store.batch import batch_of
-from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
+from compass.store.connect import (
+    WARNINGS,
+    WRITES,
+    engine_for,
+    file_of,
+    not_confirmed,
+    parse_url,
+    prepare_file,
+    shown,
+    unavailable,
+)
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.roster import SqlRoster
@@ -280,6 +290,12 @@ class Store:
             with connection.begin():
                 result = work(connection)
                 committing = True
+            if connection.info.get(WARNINGS):
+                # The next connection proves that what is there is confirmed, before anything is read.
+                connection.invalidate()
+                self._disconnect()
+                self._in_doubt = self._in_doubt or options[WRITES]
+                raise not_confirmed(self._url)
             return result
         except DBAPIError as error:
             self._disconnect()

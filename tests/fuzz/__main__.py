@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.fuzz import frames, http
+from tests.fuzz import dns, frames, http
 
 GROWTH_MAX = 48
 """MiB that a process may grow after its first tenth: what the allocator leaves lying about, not what a leak takes."""
@@ -61,6 +61,12 @@ def fuzz_frames(seed: int, goal: int) -> Counter[str]:
     return _with_memory(frames.run(seed, goal, memory.look), memory)
 
 
+def fuzz_dns(seed: int, goal: int) -> Counter[str]:
+    """One process's share of the DNS packets."""
+    memory = Memory("packets", goal)
+    return _with_memory(dns.run(seed, goal, memory.look), memory)
+
+
 def fuzz_http(seed: int, goal: int) -> Counter[str]:
     """One process's share of the requests. The daemon's files are in memory, if there is such a place."""
     memory = Memory("requests", goal)
@@ -88,11 +94,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=int, default=0, help="OpenGNSP frames, through both ends")
     parser.add_argument("--http", type=int, default=0, help="HTTP requests at a host's API")
+    parser.add_argument("--dns", type=int, default=0, help="DNS packets at a zone")
     parser.add_argument("--processes", type=int, default=2, help="how many at once")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="to have it once more")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
-    for share, goal in ((fuzz_frames, given.frames), (fuzz_http, given.http)):
+    for share, goal in ((fuzz_frames, given.frames), (fuzz_http, given.http), (fuzz_dns, given.dns)):
         if not goal:
             continue
         began = time.monotonic()

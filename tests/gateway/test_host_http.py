@@ -22,6 +22,7 @@ from compass.model.local import (
     HostStatus,
     LocalDeregister,
     LocalEvent,
+    LocalLoad,
     LocalRegister,
     LocalReport,
     Outcome,
@@ -60,6 +61,9 @@ class Told:
         return self._asked(request)
 
     def deregister(self, request: LocalDeregister) -> Deferred[Any]:
+        return self._asked(request)
+
+    def report_load(self, request: LocalLoad) -> Deferred[Any]:
         return self._asked(request)
 
     def report(self, request: LocalReport) -> Deferred[Any]:

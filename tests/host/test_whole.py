@@ -16,6 +16,7 @@ from twisted.internet.defer import ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
 from compass.gateway import host_http
+from compass.host.choice import Choice, in_order
 from compass.host.daemon import HostDaemon
 from compass.host.processes import ProcessWatch
 from compass.model.draft import Asker
@@ -69,7 +70,8 @@ class Machines:
             state_directory=self.directory,
             host_name="h1",
             default_address="127.0.0.1",
-            endpoints=[cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port))],
+            choice=Choice(random, in_order(["gns1"])),
+            dial=lambda way: cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)),
             process_watch=ProcessWatch(reactor),
             peer_of=lambda transport: ("server", "s", ""),
         )

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from compass.host.choice import Choice, in_order
 from compass.host.daemon import HostDaemon
 from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.model.catalogue import catalogue_of
@@ -279,7 +280,8 @@ class SimulatedHost:
             random=world.random.random,
             state_directory=world.directory / name,
             host_name=name,
-            endpoints=[world.network.endpoint(server, identity, self.process) for server in servers],
+            choice=Choice(world.random.random, in_order(servers)),
+            dial=lambda way: world.network.endpoint(way.name, identity, self.process),
             process_watch=self.processes,
             peer_of=_peer,
             probe=self._probe,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
-readable_from = "0003"
+revision = "0005"
+down_revision = "0004"
+readable_from = "0004"
 
 
 def upgrade() -> None:
