@@ -40,14 +40,6 @@ def postgresql() -> Iterator[PostgreSQL]:
     server.remove()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/shared.sqlite3"
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.new_url()
-
-
 class Pair:
     """Servers over one store, each of its own program."""
 
@@ -136,9 +128,12 @@ def in_store(url: str) -> tuple[str, str]:
     return shown(sum_of(loaded.rows)), loaded.digest
 
 
-def test_the_next_version_runs_beside_this_one(installation: Installation, url: str, tmp_path: Path) -> None:
+def test_the_next_version_runs_beside_this_one(
+    installation: Installation, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
     """It upgrades the store while this one runs; both go on, this one can be started again, and they are equal by
     digest, as is the store."""
+    url = postgresql.new_url()
     pair = Pair(installation, url)
     old = pair.start("gns-old", ROOT)
     old.wait_for("listens on")
@@ -157,7 +152,7 @@ def test_the_next_version_runs_beside_this_one(installation: Installation, url: 
     assert "Traceback" not in old.log + new.log
 
 
-def test_the_version_before_digests_runs_beside_this_one(installation: Installation, url: str, tmp_path: Path) -> None:
+def test_the_version_before_digests_runs_beside_this_one(installation: Installation, tmp_path: Path) -> None:
     """A server that was started before there were digests goes on when this one has upgraded the store; started again
     it refuses, by name and number, because it knows no other rule."""
     code = tmp_path / "before"
@@ -167,6 +162,7 @@ def test_the_version_before_digests_runs_beside_this_one(installation: Installat
     if packed is None or packed.returncode:
         pytest.skip("the history has no commit from before digests here (a clone of its end only)")
     subprocess.run(["tar", "-x", "-C", str(code)], input=packed.stdout, check=True)
+    url = f"sqlite:///{tmp_path}/shared.sqlite3"
     pair = Pair(installation, url)
     old = pair.start("gns-old", code)
     old.wait_for("listens on")
