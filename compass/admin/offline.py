@@ -161,7 +161,7 @@ def copy_command(desk: Desk, source: str, target: str, new_id: bool) -> None:
     rows = f"{sum(after.rows.values())} rows"
     lines = [f"{name} is {_short(after)}: {rows}, digest {after.digest}, the same as in {shown(parse_url(source))}."]
     if not new_id:
-        lines.append(f'Now write store = "{name}" into [server] of every opengnssd, start them, and use FROM no more.')
+        lines.append("Now give every opengnssd TO as [server] store, start them, and use FROM no more.")
     desk.say(lines, copied)
 
 

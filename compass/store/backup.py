@@ -172,7 +172,8 @@ def _file(url: URL) -> Path:
 
 def _for_tools(url: URL) -> str:
     """The URL as PostgreSQL's own programs take it, without the password: they ask, or read ~/.pgpass."""
-    return url.set(drivername="postgresql", password=None).render_as_string()
+    plain = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    return plain.render_as_string().replace("%3A", ":")
 
 
 def _refuse_existing(path: Path) -> None:

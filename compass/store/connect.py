@@ -83,7 +83,7 @@ def located(text: str, directory: Path) -> URL:
 
 def shown(url: URL) -> str:
     """What to call the store in messages: its file, or its URL without the password."""
-    return str(file_of(url) or url.render_as_string(hide_password=True))
+    return str(file_of(url) or url.render_as_string(hide_password=True).replace("%3A", ":"))
 
 
 def prepare_file(path: Path, *, create: bool) -> None:

@@ -76,7 +76,7 @@ def test_a_store_in_use_and_a_damaged_one_have_statuses_of_their_own(
     assert "the same as in" in copied
     server.close()
     moved = program.done("store", "copy", store, f"sqlite:///{tmp_path}/moved.db")
-    assert "write store =" in moved
+    assert "use FROM no more" in moved
     assert "has the id" in program.done("store", "new-id", "--store", store, "--yes")
     broken = Store.open(store)
     broken._transaction(lambda connection: connection.exec_driver_sql("DELETE FROM listener"), writes=True)
