@@ -296,6 +296,7 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
             ("server", reply.server),
             ("software", reply.software),
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
+            *([("store is away", reply.trouble)] if reply.trouble else []),
             ("revision", str(reply.revision)),
             *([("digest", reply.digest)] if reply.digest else []),
             ("started", when(reply.started_at, clock)),

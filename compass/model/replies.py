@@ -316,6 +316,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Of all rows at `revision` (opengnsp.md, "Digests")."""
     away: bool = False
     """It is drained: hosts are sent elsewhere."""
+    trouble: str = ""
+    """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
 
 
 class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):

@@ -8,7 +8,7 @@ what they were told the digest of; before they are answered this server makes su
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -26,6 +26,8 @@ RECOUNT_EVERY_SECONDS = 600.0
 """How often everything in memory is counted anew: 2 ms for each thousand rows, in pieces."""
 EXAMINE_EVERY_SECONDS = 10.0
 """The tables are read on behalf of hosts that hold something else at most so often."""
+SETTLE_SECONDS = 2.0
+"""How long a host's watch waits for a comparison that is under way."""
 QUIET_SECONDS = 60.0
 """After which no host has differed any more the incident is over."""
 
@@ -76,12 +78,13 @@ class Agreement:
             self._run(self._compare())
 
     def settled(self) -> Deferred[None]:
-        """Fires when no comparison is under way: what is told then is what the tables have."""
-        settled: Deferred[None] = Deferred()
+        """Fires when no comparison is under way: what is told then is what the tables have. Soon in any case: a store
+        that does not answer must not keep hosts from being answered."""
+        settled: Deferred[None] = Deferred(lambda waiting: waiting.callback(None))
         if self._comparing:
             self._waiting.append(settled)
-        else:
-            settled.callback(None)
+            return settled.addTimeout(SETTLE_SECONDS, cast(Any, self._clock))
+        settled.callback(None)
         return settled
 
     # On timers.
@@ -132,7 +135,8 @@ class Agreement:
             self._comparing = False
             waiting, self._waiting = self._waiting, []
             for settled in waiting:
-                settled.callback(None)
+                if not settled.called:
+                    settled.callback(None)
         if found is None:
             return
         self._compared_at = found.revision

@@ -13,11 +13,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.decide import answer, barred, permit
+from compass.model.decide import permit
 from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
-from compass.model.replies import CatalogueDigest, Dependencies, Refusal, Reply, SecurityEntry, ServerStatus
+from compass.model.replies import CatalogueDigest, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
     Digest,
@@ -29,7 +29,6 @@ from compass.model.requests import (
     Lag,
     Pull,
     ReadLog,
-    ReadRequest,
     Register,
     Report,
     Request,
@@ -50,11 +49,13 @@ from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.gate import Gate
 from compass.server.logs import LogReader, Trimming
 from compass.server.neighbours import Neighbours
-from compass.server.pulls import Pulls
 from compass.server.push import TAIL_MAX, Push
+from compass.server.queue import STORE_WAIT_SECONDS
+from compass.server.reading import Reading
 from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, lags_of, line_of, status_of
 from compass.server.steering import Elsewhere, Steering
+from compass.server.unwritten import Unwritten
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
@@ -83,6 +84,7 @@ class Parts(msgspec.Struct, frozen=True):
     run_command: RunCommand | None = None
     keep_updates: int = 1_000_000
     keep_others: int = 100_000
+    store_wait_seconds: float = STORE_WAIT_SECONDS
 
 
 class NameServer(Factory):
@@ -139,25 +141,28 @@ class NameServer(Factory):
             self._committed,
             self._reloaded,
             self._gate.worth_a_row,
+            clock=parts.clock,
+            wait_seconds=parts.store_wait_seconds,
         )
+        self._unwritten = Unwritten(parts.clock, parts.now, commits.submit, lambda: commits.catalogue, self._push)
         self._known = known = Neighbourhood(parts.id)
         self._neighbours = Neighbours(
             parts.clock, parts.roster, parts.beside, known, self._line, self._is_here, self._turned
         )
         around = Surroundings(self._able, self._is_present, self._watching, known.keeps)
         self._desk = FailureDesk(
-            parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
+            parts.clock, parts.now, parts.probe, self._unwritten, self.name, lambda: commits.catalogue, around
         )
         system = Asker("server", self.name, "")
-        self._pulls = Pulls(self._push.last_told)
         self._agreement = Agreement(self.name, parts.clock, commits, parts.storage, parts.in_database)
         self._watches = Watches(
             parts.clock, store, commits, self._push, system, self._returned, self._agreement.settled
         )
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
-        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
+        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
         self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
+        self._reading = Reading(store, commits, parts.now, self._push.last_told)
         self._commits = commits
 
     def heard(self, revision: int) -> None:
@@ -168,6 +173,8 @@ class NameServer(Factory):
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
         if self._commits is not None:
+            self._commits.stop()
+            self._unwritten.stop()
             self._desk.stop()
             self._dialler.stop()
             self._trimming.stop()
@@ -256,7 +263,7 @@ class NameServer(Factory):
         """Route a request to where it is answered: at once what is in memory, else when it is there."""
         match request:
             case Pull() | Fetch() | Impact():
-                return self._read(request, session.asker)
+                return self._reading.ask(request, session.asker)
             case Watch() | ReadLog() | Status() | Digest() | Lag() | Findings() | Examine() | Steer():
                 refused = permit(self.catalogue, request, session.asker, self._parts.now())
                 return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
@@ -266,16 +273,6 @@ class NameServer(Factory):
             case _:
                 return self._submit(request, session.asker)
 
-    def _read(self, request: ReadRequest, asker: Asker) -> Answer:
-        catalogue = self.catalogue
-        if isinstance(request, Pull) and not barred(catalogue, asker):
-            kept = self._pulls.kept(catalogue, request.service)
-            if kept is not None:
-                return kept
-        decision = answer(catalogue, request, asker, self._parts.now())
-        reply = self._noted(decision)
-        return self._pulls.keep(reply) if isinstance(reply, Dependencies) else reply
-
     def _noted(self, decision: Decision) -> Reply:
         if decision.security is not None:
             self.commits.note(decision.security)
@@ -283,7 +280,7 @@ class NameServer(Factory):
 
     def _submit(self, request: Undecided, asker: Asker) -> Answer | Deferred[Answer]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
-        submitted = self.commits.submit
+        submitted = self._unwritten.submit
         if not isinstance(request, Register | Deregister | Drain):
             return cast(Deferred[Answer], submitted(request, asker))
         too_many = self._gate.guess(asker, request.service)
@@ -329,6 +326,7 @@ class NameServer(Factory):
             watching=self._push.watching,
             engine=self._parts.storage.engine,
             digest=self.commits.digests.at(self.catalogue.revision) or "",
+            trouble=self.commits.trouble,
             away=self._steering.elsewhere is not None,
         )
 
@@ -358,9 +356,10 @@ class NameServer(Factory):
     def _is_ours_to_reach(self, host: str) -> bool:
         return not self._is_present(host) and self._known.keeps_host(host)
 
-    def _returned(self, host: str) -> None:
-        self._neighbours.came(host)
-        self._desk.returned(host)
+    def _returned(self, session: Session) -> None:
+        self._neighbours.came(session.host)
+        self._desk.returned(session.host)
+        self._unwritten.watched(session)
 
     def _turned(self, turn: Turn) -> None:
         """What a beat has brought: hosts that moved, servers that came, fell silent or doubt themselves."""
@@ -381,6 +380,7 @@ class NameServer(Factory):
 
     def _committed(self, change: Change, catalogue: Catalogue, own: bool) -> None:
         self._push.committed(change, catalogue)
+        self._unwritten.committed(change)
         self._desk.committed(change, catalogue)
         self._alerts.committed(change, own=own)
         if isinstance(change.row, Host) and change.row.barred:
@@ -396,10 +396,11 @@ class NameServer(Factory):
         """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
         self._push.forget(catalogue.revision)
         self._watches.snapshots.forget()
-        self._pulls = Pulls(self._push.last_told)
+        self._reading.forget()
         for session in [s for s in self._gate.sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()
+        self._unwritten.stop()
         self._desk.start(catalogue)
 
     def _reach_absent(self, told: frozenset[str]) -> None:

@@ -24,6 +24,7 @@ class Figures(msgspec.Struct, frozen=True):
     watching: int
     engine: str
     digest: str
+    trouble: str
     away: bool
 
 
@@ -52,6 +53,7 @@ def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own:
         servers=_servers(known, own),
         digest=figures.digest,
         away=figures.away,
+        trouble=figures.trouble,
     )
 
 

@@ -41,6 +41,7 @@ from compass.store.connect import (
     shown,
     unavailable,
 )
+from compass.store.cutting import Cutting
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.roster import SqlRoster
@@ -49,6 +50,8 @@ from compass.store.upgrade import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.wakeups import Wake, Wakeups, wakeups_for
 from compass.store.writing import Writer
 
+READ_ONLY = "25006"
+"""SQLSTATE read_only_sql_transaction: what a standby says to a writer (PostgreSQL, appendix A)."""
 T = TypeVar("T")
 BETWEEN_MAX = 1_000
 """Changes of others that are taken in inside a transaction; with more, all writers would wait for too long."""
@@ -69,6 +72,8 @@ class Store:
         self._writer = Writer(engine.dialect.name)
         self._connection: Connection | None = None
         self._in_doubt = False
+        self.cut = Cutting(engine).cut
+        """From another thread: end the call under way, which raises StoreUnavailable; the next one connects anew."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, migrations: Path = MIGRATIONS) -> Store:
@@ -183,17 +188,18 @@ class Store:
         if changes:
             batch = batch_of(changes)
             fence = {**numbers, "expected": expected, "reached": reached, "new_digest": proposal.digest}
-            clock = self._writer.fence.run(connection, fence).first()
+            clock = self._writer.fence.run(connection, fence).fetchone()
         elif security or administration:
-            clock = self._writer.count.run(connection, numbers).first()
+            clock = self._writer.count.run(connection, numbers).fetchone()
         else:
             return True
         if clock is None:
             return False
         if changes:
             self._writer.write(connection, batch)
-        self._writer.logs["security"].write(connection, entry_records(security, clock.security))
-        self._writer.logs["administration"].write(connection, entry_records(administration, clock.administration))
+        last_security, last_administration = clock[:2]
+        self._writer.logs["security"].write(connection, entry_records(security, last_security))
+        self._writer.logs["administration"].write(connection, entry_records(administration, last_administration))
         return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
@@ -298,8 +304,13 @@ class Store:
                 raise not_confirmed(self._url)
             return result
         except DBAPIError as error:
+            if error.connection_invalidated and self._connection is not None:
+                self._connection.invalidate(error)
             self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
+            if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+                # A primary that has become a standby: the URL may name where the writable one is now.
+                self._engine.dispose()
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)
             raise
