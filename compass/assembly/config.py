@@ -396,20 +396,16 @@ def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
 def _store(reading: _Reading, text: str) -> str:
     """The store's URL with an absolute path."""
     # Only here, because it takes its time and opengnscd has no store.
-    from compass.store.connect import file_of, parse_url
+    from compass.store.connect import file_of, located
     from compass.store.errors import StoreUnusable
 
     try:
-        url = parse_url(text)
+        url = located(text, reading.directory)
     except StoreUnusable as problem:
         reading.problems.append(f"[server] store: {problem}")
         return text
-    file = file_of(url)
-    if url.drivername == "sqlite":
-        if file is None:
-            reading.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
-        else:
-            url = url.set(database=reading.absolute(str(file)))
+    if url.drivername == "sqlite" and file_of(url) is None:
+        reading.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
     return url.render_as_string(hide_password=False)
 
 

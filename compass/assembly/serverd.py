@@ -108,6 +108,11 @@ class ServerService(Service):
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
+        if store.newer:
+            self.log.info(
+                "the store has the newer schema {schema}, which this program can work with while an upgrade lasts",
+                schema=store.newer,
+            )
         self._roster = store.roster()
         name = self._config.server.name or self._name
         if self._worker:

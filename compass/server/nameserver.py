@@ -17,9 +17,10 @@ from compass.model.decide import permit
 from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Refusal, Reply, SecurityEntry, ServerStatus
+from compass.model.replies import CatalogueDigest, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
+    Digest,
     Drain,
     Examine,
     Fetch,
@@ -40,6 +41,7 @@ from compass.model.requests import (
 from compass.model.roster import Line, Neighbourhood, Roster, Turn
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
+from compass.server.agreement import Agreement
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
@@ -110,7 +112,7 @@ class NameServer(Factory):
         after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
         recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
         self._started_at = parts.now()
-        self._push = Push(catalogue, self._reach_absent)
+        self._push = Push(catalogue, self._reach_absent, self._part)
         self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
         self._compose(catalogue, loaded.store)
         # Who else is there decides what this server looks after; only then is it ready.
@@ -119,6 +121,7 @@ class NameServer(Factory):
         self._desk.start(catalogue)
         self._dialler.start()
         self._trimming.start()
+        self._agreement.start(loaded.digest)
         self._tail = parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
         self.log.info(
             "{name} serves store {store} at revision {revision}",
@@ -151,7 +154,10 @@ class NameServer(Factory):
             parts.clock, parts.now, parts.probe, self._unwritten, self.name, lambda: commits.catalogue, around
         )
         system = Asker("server", self.name, "")
-        self._watches = Watches(parts.clock, store, commits, self._push, system, self._returned)
+        self._agreement = Agreement(self.name, parts.clock, commits, parts.storage, parts.in_database)
+        self._watches = Watches(
+            parts.clock, store, commits, self._push, system, self._returned, self._agreement.settled
+        )
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
@@ -172,6 +178,7 @@ class NameServer(Factory):
             self._desk.stop()
             self._dialler.stop()
             self._trimming.stop()
+            self._agreement.stop()
             self._neighbours.stop()
             counts = self._commits.counts
             text = "committed {n} batches, {again} of them decided again, {off} put off, because of other servers"
@@ -246,7 +253,9 @@ class NameServer(Factory):
     def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
         """Note how far a host is; one that tells of a gap will watch again."""
         if session.host:
-            self._push.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status == "gap")
+            self._push.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status != "ok")
+            if acknowledge.status == "differs":
+                self._agreement.differs(session.host, acknowledge.revision)
 
     def note(self, entry: SecurityEntry) -> None:
         """Into the security log, when there is a store yet."""
@@ -258,7 +267,7 @@ class NameServer(Factory):
         match request:
             case Pull() | Fetch() | Impact():
                 return self._reading.ask(request, session.asker)
-            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine() | Steer():
+            case Watch() | ReadLog() | Status() | Digest() | Lag() | Findings() | Examine() | Steer():
                 refused = permit(self.catalogue, request, session.asker, self._parts.now())
                 return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
             case Report():
@@ -296,6 +305,8 @@ class NameServer(Factory):
                 return await self._logs.read(request)
             case Status():
                 return self._status()
+            case Digest():
+                return self._digest(request.revision)
             case Lag():
                 return lags_of(self.catalogue, self._push, self._known, self.name)
             case Findings():
@@ -317,9 +328,21 @@ class NameServer(Factory):
             sessions=len(self._gate.sessions),
             watching=self._push.watching,
             engine=self._parts.storage.engine,
+            digest=self.commits.digests.at(self.catalogue.revision) or "",
             trouble=self.commits.trouble,
             away=self._steering.elsewhere is not None,
         )
+
+    def _digest(self, revision: int) -> CatalogueDigest | Refusal:
+        at = revision or self.catalogue.revision
+        digest = self.commits.digests.at(at)
+        if digest is None:
+            text = f"this server is at revision {self.catalogue.revision} and knows no digest of revision {at}"
+            return Refusal("bad-value", text)
+        return CatalogueDigest(self.name, self._loaded.store if self._loaded is not None else "", at, digest)
+
+    def _part(self, categories: frozenset[str]) -> str:
+        return self.commits.digests.part(self.catalogue, categories, self._push.last_told)
 
     # Among the servers over the same store.
 
@@ -378,6 +401,8 @@ class NameServer(Factory):
     def _reloaded(self, catalogue: Catalogue) -> None:
         """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
         self._push.forget(catalogue.revision)
+        self._watches.snapshots.forget()
+        self._reading.forget()
         for session in [s for s in self._gate.sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()

@@ -111,7 +111,8 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         assert json.loads(uss.done("--json", *run)), run
     untested = {path for path, command in leaves(cli) if not isinstance(command, click.Group)}
     untested -= {run[:2] for run in runs} | {run[:1] for run in runs}
-    assert {path[0] for path in untested} == {"tls"}
+    # Those of the store itself are in test_offline.py.
+    assert {path[0] for path in untested} - {"backup", "restore", "store"} == {"tls"}
 
 
 def test_objects_are_added_shown_changed_and_removed(program: Program, server: LittleServer) -> None:
