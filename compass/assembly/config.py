@@ -82,6 +82,7 @@ class HostSettings(msgspec.Struct, frozen=True):
     address: str
     api: str = f"127.0.0.1:{API_PORT}"
     socket: str = "/run/opengns/opengnscd.sock"
+    agent: str = ""
     update: str = ""
     session: Literal["keep", "short"] = "keep"
     refresh_seconds: RefreshSeconds = 300.0
@@ -111,6 +112,8 @@ DESCRIPTIONS = {
     "servers dial `update`.",
     "host.api": "Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only.",
     "host.socket": "Path of the Unix socket with the same API; empty: none.",
+    "host.agent": "Loopback address and port that answer HAProxy's agent-check, usually 127.0.0.1:4867; empty: none. "
+    'Each server line sends its own name: agent-send "SERVICE ADDRESS:PORT\\n".',
     "host.update": "Address and port where a server may dial this host, usually port 4865: `address`, or 0.0.0.0 or "
     "[::] for every address; empty: it is not dialled.",
     "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
@@ -331,11 +334,11 @@ def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
 
 
 def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
-    if api := host.get("api"):
-        endpoint = reading.parsed("[host] api", parse_listen, api)
+    for key in ("api", "agent"):
+        endpoint = reading.parsed(f"[host] {key}", parse_listen, host[key]) if host.get(key) else None
         if endpoint is not None and not (endpoint[0].startswith("127.") or endpoint[0] == "::1"):
             reading.problems.append(
-                f"[host] api: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
+                f"[host] {key}: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
             )
     if host.get("api") == host.get("socket") == "":
         reading.problems.append("[host] api and socket are both empty: no program could ask")

@@ -19,6 +19,7 @@ from compass.assembly.config import HostConfig, HostSettings, parse_listen, pars
 from compass.assembly.parts import endpoint, identity_of, listen, listen_unix, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
+from compass.gateway.agent_check import AgentCheck
 from compass.gateway.host_http import site
 from compass.host.daemon import HostDaemon
 from compass.host.processes import ProcessWatch
@@ -74,6 +75,9 @@ class HostService(Service):
             self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
         if settings.socket:
             self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
+        if settings.agent:
+            check = AgentCheck(self._daemon.service, self._reactor)
+            self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))

@@ -32,7 +32,7 @@ from compass.model.local import (
 )
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id
 from compass.model.ports import Clock
-from compass.model.replies import Dependencies, Refusal, Reply, Reported
+from compass.model.replies import CategoryView, Dependencies, Refusal, Reply, Reported, ServiceView
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
 
@@ -149,6 +149,14 @@ class HostDaemon:
     def resolve(self, name: str) -> Resolved | Refusal:
         """The listeners to use now for a service or a category, best first; from memory, always at once."""
         return self._replica.resolve(name, self._random, self._overlay)
+
+    def category(self, name: str) -> CategoryView | Refusal:
+        """All registered listeners of a category, whatever their state; from memory."""
+        return self._replica.category(name, self._overlay)
+
+    def service(self, id: str) -> ServiceView | Refusal:
+        """All registered listeners of a service, whatever their state; from memory. The id is parsed."""
+        return self._replica.service(id, self._overlay)
 
     def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""

@@ -15,11 +15,11 @@ from immutables import Map
 
 from compass.model.catalogue import Catalogue, catalogue_of, topic_of
 from compass.model.draft import problem_code
-from compass.model.interest import dependencies_of, interest, snapshot
+from compass.model.interest import category_view, dependencies_of, interest, listed, snapshot
 from compass.model.local import Resolved
 from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
 from compass.model.pool import choose
-from compass.model.replies import Dependencies, Refusal, Watching
+from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
 from compass.wire.messages import Notice, Resync
 
@@ -128,6 +128,26 @@ class Replica:
             name = parse_service_id(name) if "." in name else parse_label(name, "category")
         except NameProblem as problem:
             return Refusal(problem_code(problem), str(problem))
+        unknown = self._unknown(name)
+        if unknown is not None:
+            return unknown
+        chosen = choose(overlay(self.catalogue), name, random)
+        return Resolved(name, self.revision, chosen.source, chosen.listeners)
+
+    def category(self, name: str, overlay: Overlay = no_overlay) -> CategoryView | Refusal:
+        """All registered listeners of a category that this host's services depend on, whatever their state."""
+        try:
+            name = parse_label(name, "category")
+        except NameProblem as problem:
+            return Refusal(problem_code(problem), str(problem))
+        return self._unknown(name) or category_view(overlay(self.catalogue), name)
+
+    def service(self, id: str, overlay: Overlay = no_overlay) -> ServiceView | Refusal:
+        """All registered listeners of a service that this host's services may use. The id is parsed."""
+        return self._unknown(id) or ServiceView(id, listed(overlay(self.catalogue), id))
+
+    def _unknown(self, name: str) -> Refusal | None:
+        """Why nothing can be said about a service or category here, if so: three answers that are not the same (P5)."""
         if not self.loaded:
             return Refusal("not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0)
         category = category_of(name) or name
@@ -140,8 +160,7 @@ class Replica:
             )
         if "." in name and self.catalogue.service(name) is None:
             return Refusal("unknown-service", f"there is no service {name!r}; an administrator can add it")
-        chosen = choose(overlay(self.catalogue), name, random)
-        return Resolved(name, self.revision, chosen.source, chosen.listeners)
+        return None
 
     def _needed(self) -> frozenset[str]:
         needs = self.catalogue.needs

@@ -28,6 +28,8 @@ Declared: TypeAlias = Category | Service | Dependency
 """The rows of a topology."""
 CREDENTIALS_PER_SERVICE_MAX = 8
 """Rotation needs two; every one more is compared at each registration."""
+OVERLAP_SECONDS_MAX = 10 * 365 * 86_400.0
+"""Ten years: a longer overlap is a slip of the hand for one without an end."""
 HOST_SERVICES_MAX = 256
 """Services on one host: they are one row and one watch request."""
 REPORTERS_NEEDED_MAX = 10
@@ -88,7 +90,7 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
     """A new credential; `token` is 256 random bits in text form, made by the caller."""
     service = existing_service(draft, request.service)
     overlap = request.overlap_seconds
-    if overlap is not None and not 0 <= overlap <= 10 * 365 * 86400:
+    if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
         refuse("bad-value", f"overlap {overlap:g} s is not between 0 and ten years")
     for old in list(draft.catalogue.credentials.get(service, Map()).values()):
         if overlap == 0 or 0 < old.expires_at <= draft.now:

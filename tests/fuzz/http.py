@@ -32,7 +32,7 @@ REQUESTS_PER_WORLD = 20_000
 """Then everything begins anew, so that a seed is found again in reasonable time."""
 ANSWER_SECONDS = 6.0
 """Virtual seconds within which everything that is answered at all is answered: longer than any patience of the host."""
-STATUSES = {200, 202, 405, 415, *STATUS.values()}
+STATUSES = {200, 202, 304, 405, 415, *STATUS.values()}
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
 

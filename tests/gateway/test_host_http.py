@@ -15,8 +15,9 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 
-from compass.gateway import host_http, server_events
-from compass.gateway.host_document import document
+from compass.gateway import event_stream, host_http
+from compass.gateway import http as http_ground
+from compass.gateway.host_document import host_document
 from compass.gateway.http_status import STATUS
 from compass.model.local import (
     HostStatus,
@@ -54,6 +55,10 @@ class Told:
 
     def resolve(self, name: str) -> Any:
         self._asked("resolve", name)
+        return self.answer
+
+    def category(self, name: str) -> Any:
+        self._asked("category", name)
         return self.answer
 
     def register(self, request: LocalRegister) -> Deferred[Any]:
@@ -125,12 +130,12 @@ def api(thread: ReactorThread, tmp_path: Path) -> Iterator[Api]:
 
 
 def test_lookups(api: Api) -> None:
-    """Dependencies, resolve and status come as JSON and are not to be stored."""
+    """Dependencies, resolve and status come as JSON and are not to be used again unasked."""
     api.daemon.answer = Dependencies("a.b", 7)
     assert api.ask("GET", "/v1/dependencies/a.b") == (200, {"type": "dependencies", "service": "a.b", "revision": 7})
     api.daemon.answer = Resolved("a.b", 7, "service", (LISTENER,))
     response = api.open("GET", "/v1/resolve/a.b")
-    assert response.getheader("Cache-Control") == "no-store"
+    assert response.getheader("Cache-Control") == "private, no-cache"
     assert json.loads(response.read())["listeners"][0]["port"] == 80
     assert api.ask("GET", "/v1/status")[1]["revision"] == 7
     assert api.daemon.asked == [("dependencies", "a.b"), ("resolve", "a.b")]
@@ -193,7 +198,7 @@ def test_bodies_that_cannot_be_used(api: Api, body: Any, headers: Any, status: i
 def test_the_longest_body(api: Api, chunked: bool) -> None:
     """One octet more than the limit is refused, however it is sent."""
     api.daemon.answer = Outcome("up", "a.b", "10.0.0.1", 80, 5, 7)
-    for size, status in ((host_http.BODY_MAX, 200), (host_http.BODY_MAX + 1, 413)):
+    for size, status in ((http_ground.BODY_MAX, 200), (http_ground.BODY_MAX + 1, 413)):
         body = json.dumps({"service": "a.b", "port": 80, "credential": "t"}).encode()
         body += b" " * (size - len(body))
         connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
@@ -266,7 +271,7 @@ def test_watching_again(api: Api) -> None:
 
 def test_a_silent_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment now and then keeps the connection from looking dead."""
-    monkeypatch.setattr(server_events, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.05)
     response = api.open("GET", "/v1/watch?service=a.b")
     event(response)
     assert response.readline().startswith(b":") and response.readline() == b"\n"
@@ -280,7 +285,7 @@ def test_a_program_that_does_not_read_is_let_go(api: Api) -> None:
     large = Change(8, 7, 1.0, "register", msgspec.structs.replace(LISTENER, cause="x" * 60_000))
 
     def flood() -> None:
-        for _ in range(server_events.EVENTS_HELD_MAX + 200):
+        for _ in range(event_stream.EVENTS_HELD_MAX + 200):
             api.daemon.deliver(LocalEvent("change", 8, large))
 
     api.thread.call(flood)
@@ -319,7 +324,7 @@ def test_a_held_registration_whose_program_left_early(api: Api) -> None:
 def test_the_document_is_true(api: Api) -> None:
     """Every path of the OpenAPI document is there, and every schema that it refers to."""
     status, served = api.ask("GET", "/openapi.json")
-    assert status == 200 and served == json.loads(json.dumps(document()))
+    assert status == 200 and served == json.loads(json.dumps(host_document()))
     assert served["openapi"].startswith("3.1")
     api.daemon.answer = Refusal("unknown-service", "no")
     for path, operations in served["paths"].items():

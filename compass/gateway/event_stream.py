@@ -10,13 +10,26 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from compass.model.local import LocalEvent
+from compass.gateway.operations import EVENTS
 from compass.model.ports import Clock, Timer
 
 HEARTBEAT_SECONDS = 15.0
 """Between two comments on a silent stream: less than any proxy or library waits."""
 EVENTS_HELD_MAX = 1000
 """Events for a program that does not read; then it is let go, and resumes from its last id."""
+REVISION_MAX = 2**63 - 1
+"""Largest revision: what SQL's BIGINT holds."""
+
+
+def resumes_at(request: Request, since: int | None) -> int | None:
+    """Where a stream goes on: `Last-Event-ID`, which a client sends by itself when it comes back, else what was asked.
+
+    An id that is none means from the beginning, as an unknown one does.
+    """
+    last = request.getHeader("last-event-id")
+    if last is None:
+        return since if since is None or 0 <= since <= REVISION_MAX else None
+    return int(last) if last.isascii() and last.isdigit() and len(last) <= len(str(REVISION_MAX)) else None
 
 
 @implementer(IPushProducer)
@@ -33,12 +46,12 @@ class EventStream:
         self._heartbeat: Timer | None = None
         request.notifyFinish().addBoth(self._finished)
 
-    def deliver(self, event: LocalEvent) -> None:
+    def deliver(self, revision: int, kind: str, data: msgspec.Struct) -> None:
         """Write an event, or hold it while the program does not read."""
         if not self._open:
             return
-        data = msgspec.json.encode(event.data).decode()
-        self._held.append(f"id: {event.revision}\nevent: {event.kind}\ndata: {data}\n\n".encode())
+        text = msgspec.json.encode(data).decode()
+        self._held.append(f"id: {revision}\nevent: {kind}\ndata: {text}\n\n".encode())
         if not self._paused:
             self._flush()
         elif len(self._held) > EVENTS_HELD_MAX and self._stop is not None:
@@ -54,7 +67,7 @@ class EventStream:
             stop()
             return
         self._stop = stop
-        self._request.setHeader("Content-Type", "text/event-stream")
+        self._request.setHeader("Content-Type", EVENTS)
         self._request.setHeader("Cache-Control", "no-store")
         self._paused = False
         self._request.registerProducer(self, True)

@@ -1,0 +1,280 @@
+"""HTTP as every API here speaks it: bounded requests, typed questions, answers and refusals in JSON.
+
+It translates and decides nothing. What a request asks is a struct of the model, read from a JSON body or from path and
+query; what comes of it is another. Everything that cannot be used is refused in words that say where it is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.web.server import Request, Site
+from werkzeug.exceptions import HTTPException
+
+from compass.gateway.http_status import status_of
+from compass.gateway.operations import EVENTS, JSON, Operation
+from compass.model.ports import Clock
+from compass.model.replies import Refusal
+
+BODY_MAX = 64 * 1024
+"""Octets of a request's body: a registration with all the metadata there can be is 12 kB."""
+QUERY_FIELDS_MAX = 64
+"""Fields in one query: more than any operation has."""
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+Endpoint = Callable[[Request, Any], Any]
+"""Takes the request and what it asks (None where nothing is asked); gives octets, or a Deferred of them."""
+
+
+class Unusable(Exception):
+    """A request that is answered without asking anybody."""
+
+    def __init__(self, status: int, refusal: Refusal, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(refusal.message)
+        self.status = status
+        self.refusal = refusal
+        self.headers = headers or {}
+
+
+class BoundedRequest(Request):
+    """A request whose body is refused as soon as it is longer than may be, before it is stored.
+
+    What cannot be read as text is refused here, too: the layers above would call it a failure of their own.
+    """
+
+    _received = 0
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """All of it is here: hand it on, if path and headers are text in one line."""
+        headers = (value for _, values in self.requestHeaders.getAllRawHeaders() for value in values)
+        if _is_text(unquote_to_bytes(path)) and all(_is_text(value) for value in headers):
+            cast(Any, super()).requestReceived(command, path, version)
+            return
+        self.method, self.uri, self.clientproto = command, path, version
+        prepare(self, 400)
+        refusal = Refusal("malformed", "path and headers must be UTF-8 without control characters")
+        cast(Any, self).write(msgspec.json.encode(refusal))
+        cast(Any, self).finish()
+
+    def getRequestHostname(self) -> bytes:  # noqa: N802
+        """Whatever the request says: the paths are the same for all, and who may ask is judged apart."""
+        return b"localhost"
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802
+        """The length that was announced."""
+        if length is not None and length > self.body_max:
+            self._refuse()
+        else:
+            cast(Any, super()).gotLength(length)
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
+        """Part of the body; a chunked one announces no length."""
+        self._received += len(data)
+        if self._received > self.body_max:
+            self._refuse()
+        else:
+            cast(Any, super()).handleContentChunk(data)
+
+    @property
+    def body_max(self) -> int:
+        """Octets that the body may have."""
+        return BODY_MAX
+
+    def _refuse(self) -> None:
+        body = msgspec.json.encode(Refusal("too-large", f"the body has more than {self.body_max} octets"))
+        channel = self.channel
+        if channel is not None and channel.transport is not None:
+            head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}"
+            cast(Any, channel.transport).write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
+            channel.loseConnection()
+        # What still comes of the body is thrown away.
+        self.handleContentChunk = lambda data: None  # type: ignore[method-assign]
+
+
+def _is_text(octets: bytes) -> bool:
+    """Whether it is UTF-8 in one line; libraries split lines at more than CR and LF."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return text.replace("\t", " ").isprintable()
+
+
+def site(resource: Any, clock: Clock, request: type[BoundedRequest] = BoundedRequest) -> Site:
+    """The factory to listen with."""
+    made = Site(resource, requestFactory=request, reactor=cast(Any, clock))
+    made.noisy = False
+    return made
+
+
+def resource(routes: list[tuple[Operation, Endpoint]], admit: Callable[[Request, Operation], None]) -> Any:
+    """The root of an API. `admit` raises Unusable for requests that may not be answered at all."""
+    app = Klein()
+    # Two slashes are not one: the redirect that werkzeug would have made of them is no use to anybody.
+    app.url_map.merge_slashes = False
+    for number, (operation, endpoint) in enumerate(routes):
+        _route(app, number, operation, endpoint, admit)
+    app.handle_errors(Unusable)(lambda request, failure: _refused(request, failure.value))
+    app.handle_errors(HTTPException)(lambda request, failure: _not_here(request, failure.value))
+    return app.resource()
+
+
+def _route(
+    app: Klein, number: int, operation: Operation, endpoint: Endpoint, admit: Callable[[Request, Operation], None]
+) -> None:
+    def routed(request: Request, **placed: str) -> Any:
+        admit(request, operation)
+        if operation.asks is None:
+            return endpoint(request, None)
+        asked = _body(request, operation) if operation.method == "POST" else _question(request, operation, placed)
+        if operation.media == EVENTS and request.method == b"HEAD":
+            # What a stream would begin with; there is none behind it.
+            request.setHeader("Content-Type", EVENTS)
+            return b""
+        return endpoint(request, asked)
+
+    routed.__name__ = f"{number} {operation.method} {operation.path}"
+    app.route(operation.path.replace("{", "<").replace("}", ">"), methods=[operation.method])(routed)
+
+
+def answers(
+    request: Request, asked: Deferred[Any], status_of_reply: Callable[[Any], int] = lambda reply: 200
+) -> Deferred[bytes]:
+    """The answer, once there is one and somebody is still there to read it."""
+    gone: list[object] = []
+    request.notifyFinish().addBoth(gone.append)
+
+    def answered(reply: Any) -> bytes:
+        if gone:
+            return b""
+        return answer(request, reply, 200 if isinstance(reply, Refusal) else status_of_reply(reply))
+
+    return shielded(asked.addCallback(answered))
+
+
+def shielded(asked: Deferred[Any]) -> Deferred[Any]:
+    """The result of `asked`, to be cancelled without harm; a result of None leaves the response open.
+
+    Klein cancels what it waits for when a program closes its connection, but what the program asked for is under way.
+    """
+    shown: Deferred[Any] = Deferred()
+    asked.addCallbacks(lambda result: None if result is None else shown.callback(result), shown.errback)
+    return shown
+
+
+def answer(request: Request, reply: Any, status: int = 200) -> bytes:
+    """An answer as JSON; a refusal with the status that its code has."""
+    if isinstance(reply, Refusal):
+        status = status_of(reply.code)
+        if reply.retry_after_seconds:
+            request.setHeader("Retry-After", str(max(1, round(reply.retry_after_seconds))))
+    return octets(request, msgspec.json.encode(reply), status)
+
+
+def octets(request: Request, body: bytes, status: int = 200) -> bytes:
+    """JSON that is encoded already. What a GET gives has an entity tag: who has just that is not sent it again.
+
+    The tag is of the octets themselves (RFC 9110, section 8.8.3): whatever an answer is made of, it is never wrong.
+    """
+    prepare(request, status)
+    if status == 200 and request.method in (b"GET", b"HEAD"):
+        tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+        request.setHeader("ETag", tag)
+        request.setHeader("Cache-Control", "private, no-cache")
+        if _has(request.getHeader("if-none-match") or "", tag):
+            request.setResponseCode(304)
+            return b""
+    request.setHeader("Content-Length", str(len(body)))
+    return body
+
+
+def _has(header: str, tag: str) -> bool:
+    """Whether If-None-Match names the tag (RFC 9110, section 13.1.2); weak ones count, as said there."""
+    held = {one.strip().removeprefix("W/") for one in header.split(",")}
+    return tag in held or "*" in held
+
+
+def prepare(request: Request, status: int) -> None:
+    """The head of an answer in JSON."""
+    request.setResponseCode(status)
+    request.setHeader("Content-Type", JSON)
+    request.setHeader("Cache-Control", "no-store")
+
+
+def _refused(request: Request, unusable: Unusable) -> bytes:
+    for name, value in unusable.headers.items():
+        request.setHeader(name, value)
+    return octets(request, msgspec.json.encode(unusable.refusal), unusable.status)
+
+
+def _not_here(request: Request, error: HTTPException) -> bytes:
+    """Paths and methods that there are not."""
+    headers = dict(error.get_headers(None))
+    if "Allow" in headers:
+        request.setHeader("Allow", headers["Allow"])
+    path = request.path.decode("ascii", "replace")[:200]
+    text = f"{request.method.decode('ascii', 'replace')[:20]} {path}: {error.name}; see /openapi.json for what there is"
+    return _refused(request, Unusable(error.code or 404, Refusal("unknown-message", text)))
+
+
+def _body(request: Request, operation: Operation) -> msgspec.Struct:
+    """What the request's body asks, or what is wrong with it."""
+    declared = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
+    if declared != JSON:
+        text = f"the body must be {JSON}, not {declared[:80] or 'without a type'}"
+        raise Unusable(415, Refusal("malformed", text))
+    kind = operation.asks
+    assert kind is not None
+    content: bytes = cast(Any, request.content).read()
+    try:
+        asked = msgspec.json.decode(content, type=kind)
+        if not kind.__struct_config__.forbid_unknown_fields:
+            # A message of the protocol skips fields that it does not know; who writes JSON wants to hear of a slip.
+            _check_known(msgspec.json.decode(content), asked, "$")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
+    return asked
+
+
+def _check_known(raw: Any, value: Any, path: str) -> None:
+    """Raises ValidationError for a field that no struct has."""
+    if isinstance(value, msgspec.Struct) and isinstance(raw, dict):
+        config = value.__struct_config__
+        for name, part in raw.items():
+            if name in value.__struct_fields__:
+                _check_known(part, getattr(value, name), f"{path}.{name}")
+            elif name != config.tag_field:
+                raise msgspec.ValidationError(f"Object contains unknown field `{name[:80]}` - at `{path}`")
+    elif isinstance(value, tuple | list):
+        for number, (part, held) in enumerate(zip(raw, value, strict=True)):
+            _check_known(part, held, f"{path}[{number}]")
+
+
+def _question(request: Request, operation: Operation, placed: dict[str, str]) -> msgspec.Struct:
+    """What path and query ask, or what is wrong with them."""
+    kind = operation.asks
+    assert kind is not None
+    fields: dict[str, Any] = {**placed, **operation.fixed}
+    query = request.uri.partition(b"?")[2].decode("ascii", "replace")
+    try:
+        given = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError:
+        text = f"the query must be UTF-8 in percent signs, with at most {QUERY_FIELDS_MAX} fields"
+        raise Unusable(400, Refusal("malformed", text)) from None
+    for name, value in given:
+        if name not in operation.asked:
+            there = f"there are {', '.join(operation.asked)}" if operation.asked else "there are none here"
+            raise Unusable(400, Refusal("malformed", f"the query has no field {name[:80]!r}; {there}"))
+        if name in fields:
+            raise Unusable(400, Refusal("malformed", f"the query has {name!r} twice"))
+        fields[name] = value
+    try:
+        return msgspec.convert(fields, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
