@@ -28,7 +28,7 @@ def resumes_at(request: Request, since: int | None) -> int | None:
     """
     last = request.getHeader("last-event-id")
     if last is None:
-        return since if since is None or 0 <= since <= REVISION_MAX else None
+        return since
     return int(last) if last.isascii() and last.isdigit() and len(last) <= len(str(REVISION_MAX)) else None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from compass.gateway.discovery import TargetGroup
+from compass.gateway.event_stream import REVISION_MAX
 from compass.gateway.operations import EVENTS, Operation, document
 from compass.model.local import HostStatus, LocalDeregister, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies
@@ -14,14 +16,16 @@ from compass.model.replies import Dependencies
 WAIT_SECONDS_MAX = 300.0
 """How long an answer may be waited for: five minutes, which the idle limits of most clients and proxies let pass."""
 
+Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
+
 
 class ServiceAsked(msgspec.Struct, frozen=True):
     """Whose dependencies; with `wait` not before they have changed after revision `since`."""
 
     service: str
-    since: int | None = None
+    since: Revision | None = None
     """The revision that the asker holds."""
-    wait: float = 0.0
+    wait: Annotated[float, Meta(ge=0)] = 0.0
     """Seconds to wait for a change after `since`; then the answer is as it was."""
 
 
@@ -41,7 +45,7 @@ class WatchAsked(msgspec.Struct, frozen=True):
     """Whose dependencies to tell of, and from which revision on."""
 
     service: str
-    since: int | None = None
+    since: Revision | None = None
 
 
 DEPENDENCIES = Operation(

@@ -130,8 +130,6 @@ def _route(
 ) -> None:
     def routed(request: Request, **placed: str) -> Any:
         admit(request, operation)
-        if operation.asks is None:
-            return endpoint(request, None)
         asked = _body(request, operation) if operation.method == "POST" else _question(request, operation, placed)
         if operation.media == EVENTS and request.method == b"HEAD":
             # What a stream would begin with; there is none behind it.
@@ -256,25 +254,28 @@ def _check_known(raw: Any, value: Any, path: str) -> None:
             _check_known(part, held, f"{path}[{number}]")
 
 
-def _question(request: Request, operation: Operation, placed: dict[str, str]) -> msgspec.Struct:
+def _question(request: Request, operation: Operation, placed: dict[str, str]) -> msgspec.Struct | None:
     """What path and query ask, or what is wrong with them."""
-    kind = operation.asks
-    assert kind is not None
     fields: dict[str, Any] = {**placed, **operation.fixed}
-    query = request.uri.partition(b"?")[2].decode("ascii", "replace")
-    try:
-        given = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
-    except ValueError:
-        text = f"the query must be UTF-8 in percent signs, with at most {QUERY_FIELDS_MAX} fields"
-        raise Unusable(400, Refusal("malformed", text)) from None
-    for name, value in given:
+    for name, value in _query(request):
         if name not in operation.asked:
             there = f"there are {', '.join(operation.asked)}" if operation.asked else "there are none here"
             raise Unusable(400, Refusal("malformed", f"the query has no field {name[:80]!r}; {there}"))
         if name in fields:
             raise Unusable(400, Refusal("malformed", f"the query has {name!r} twice"))
         fields[name] = value
+    if operation.asks is None:
+        return None
     try:
-        return msgspec.convert(fields, kind, strict=False)
+        return msgspec.convert(fields, operation.asks, strict=False)
     except msgspec.ValidationError as error:
         raise Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    query = request.uri.partition(b"?")[2].decode("ascii", "replace")
+    try:
+        return parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError:
+        text = f"the query must be UTF-8 in percent signs, with at most {QUERY_FIELDS_MAX} fields"
+        raise Unusable(400, Refusal("malformed", text)) from None

@@ -109,6 +109,9 @@ class _Spelling:
             },
         }
         if operation.method == "GET" and operation.media == JSON:
+            described["responses"]["200"]["headers"] = {
+                "ETag": {"description": "For If-None-Match.", "schema": {"type": "string"}}
+            }
             described["responses"]["304"] = {"description": "It is what If-None-Match says."}
         if operation.method == "POST":
             schema = self._schemas[_name(operation.asks)]
@@ -143,7 +146,7 @@ class _Spelling:
         made = []
         for place, names in (("path", operation.placed), ("query", operation.asked)):
             for name in names:
-                own = dict(schema["properties"][name])
+                own = _without_null(schema["properties"][name])
                 about = own.pop("description", "")
                 required = place == "path" or name in schema.get("required", ())
                 made.append({"name": name, "in": place, "required": required, "schema": own})
@@ -152,6 +155,14 @@ class _Spelling:
         for name in operation.headers:
             made.append({"name": name, "in": "header", "required": False, "schema": {"type": "string"}})
         return made
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a path or a query can spell: a field is there or it is not."""
+    match schema:
+        case {"anyOf": [dict(some), {"type": "null"}], **more}:
+            return {**some, **{name: part for name, part in more.items() if name != "default"}}
+    return dict(schema)
 
 
 def _identifier(operation: Operation) -> str:

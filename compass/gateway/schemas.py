@@ -75,7 +75,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "detail": {"type": "string", "maxLength": DETAIL_MAX, "pattern": PLAIN},
     "reporter": _or_empty(SERVICE),
     "backup": _or_empty(SERVICE),
-    "since": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "after": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "limit": {"type": "integer", "minimum": 1, "maximum": FETCH_LIMIT_MAX},
     "overlap_seconds": {"type": ["number", "null"], "minimum": 0, "maximum": OVERLAP_SECONDS_MAX},
