@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
@@ -21,14 +22,14 @@ REVISION_MAX = 2**63 - 1
 """Largest revision: what SQL's BIGINT holds."""
 
 
-def resumes_at(request: Request, since: int | None) -> int | None:
+def resumes_at(request: Request, since: int | UnsetType) -> int | None:
     """Where a stream goes on: `Last-Event-ID`, which a client sends by itself when it comes back, else what was asked.
 
     An id that is none means from the beginning, as an unknown one does.
     """
     last = request.getHeader("last-event-id")
     if last is None:
-        return since
+        return None if since is UNSET else since
     return int(last) if last.isascii() and last.isdigit() and len(last) <= len(str(REVISION_MAX)) else None
 
 

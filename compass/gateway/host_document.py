@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from compass.gateway.discovery import TargetGroup
 from compass.gateway.event_stream import REVISION_MAX
@@ -23,7 +23,7 @@ class ServiceAsked(msgspec.Struct, frozen=True):
     """Whose dependencies; with `wait` not before they have changed after revision `since`."""
 
     service: str
-    since: Revision | None = None
+    since: Revision | UnsetType = UNSET
     """The revision that the asker holds."""
     wait: Annotated[float, Meta(ge=0)] = 0.0
     """Seconds to wait for a change after `since`; then the answer is as it was."""
@@ -45,7 +45,7 @@ class WatchAsked(msgspec.Struct, frozen=True):
     """Whose dependencies to tell of, and from which revision on."""
 
     service: str
-    since: Revision | None = None
+    since: Revision | UnsetType = UNSET
 
 
 DEPENDENCIES = Operation(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import msgspec
+from msgspec import UNSET
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.web.http import HTTPChannel
@@ -98,7 +99,7 @@ class HostHttp:
         return http.resource(routes, lambda request, _: _check_origin(request))
 
     def _dependencies(self, request: Request, asked: ServiceAsked) -> Any:
-        if asked.since is None or not asked.wait > 0:
+        if asked.since is UNSET or not asked.wait > 0:
             return http.answers(request, self._api.dependencies(asked.service))
         seconds = min(asked.wait, host_document.WAIT_SECONDS_MAX)
         waiting = Waiting(request, self._clock, seconds, lambda: self._api.dependencies(asked.service))

@@ -231,13 +231,25 @@ def _body(request: Request, operation: Operation) -> msgspec.Struct:
     assert kind is not None
     content: bytes = cast(Any, request.content).read()
     try:
-        asked = msgspec.json.decode(content, type=kind)
-        if not kind.__struct_config__.forbid_unknown_fields:
-            # A message of the protocol skips fields that it does not know; who writes JSON wants to hear of a slip.
-            _check_known(msgspec.json.decode(content), asked, "$")
+        raw = _whole(msgspec.json.decode(content))
+        asked = msgspec.convert(raw, kind)
+        # A message of the protocol skips fields that it does not know; who writes JSON wants to hear of a slip.
+        _check_known(raw, asked, "$")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
     return asked
+
+
+def _whole(raw: Any) -> Any:
+    """JSON with 80.0 as 80: to JSON Schema both are the same integer."""
+    match raw:
+        case float():
+            return int(raw) if raw.is_integer() else raw
+        case dict():
+            return {name: _whole(part) for name, part in raw.items()}
+        case list():
+            return [_whole(part) for part in raw]
+    return raw
 
 
 def _check_known(raw: Any, value: Any, path: str) -> None:

@@ -146,7 +146,7 @@ class _Spelling:
         made = []
         for place, names in (("path", operation.placed), ("query", operation.asked)):
             for name in names:
-                own = _without_null(schema["properties"][name])
+                own = dict(schema["properties"][name])
                 about = own.pop("description", "")
                 required = place == "path" or name in schema.get("required", ())
                 made.append({"name": name, "in": place, "required": required, "schema": own})
@@ -155,14 +155,6 @@ class _Spelling:
         for name in operation.headers:
             made.append({"name": name, "in": "header", "required": False, "schema": {"type": "string"}})
         return made
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """What a path or a query can spell: a field is there or it is not."""
-    match schema:
-        case {"anyOf": [dict(some), {"type": "null"}], **more}:
-            return {**some, **{name: part for name, part in more.items() if name != "default"}}
-    return dict(schema)
 
 
 def _identifier(operation: Operation) -> str:
