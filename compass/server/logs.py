@@ -1,10 +1,12 @@
-"""The logs as administrators read them: entries in order, and waiting for the next one (function 2.6)."""
+"""The logs as administrators read them, waiting for the next entry included, and their trimming (function 2.6)."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from compass.model.ports import Clock
+from twisted.logger import Logger
+
+from compass.model.ports import Clock, Timer
 from compass.model.replies import LogEntries, Refusal, Reply
 from compass.model.requests import ReadLog
 from compass.model.storage import Storage, StoreUnavailable
@@ -15,6 +17,8 @@ LOG_ENTRIES_MAX = 10_000
 """Entries in one answer to read-log."""
 REVISION_MAX = 2**63 - 1
 """Largest number of a log entry: what SQL's BIGINT holds."""
+TRIM_EVERY_SECONDS = 600.0
+"""How often the logs are cut to their configured length."""
 
 
 class LogReader:
@@ -48,3 +52,32 @@ class LogReader:
                 written.addErrback(lambda _: None).cancel()
                 return LogEntries(tuple(entries), floor)
             await written.addTimeout(left, cast(Any, self._clock))
+
+
+class Trimming:
+    """Cuts the logs to their length, again and again."""
+
+    log = Logger()
+
+    def __init__(
+        self, clock: Clock, storage: Storage, in_database: InDatabase, keep_updates: int, keep_others: int
+    ) -> None:
+        self._clock = clock
+        self._storage = storage
+        self._in_database = in_database
+        self._keep = keep_updates, keep_others
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Cut them for the first time after a while."""
+        self._timer = self._clock.callLater(TRIM_EVERY_SECONDS, self._trim)
+
+    def stop(self) -> None:
+        """Cut them no more."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _trim(self) -> None:
+        trimmed = self._in_database(self._storage.trim, *self._keep)
+        trimmed.addErrback(lambda failure: self.log.warn("logs not trimmed: {why}", why=failure.getErrorMessage()))
+        self.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
@@ -13,16 +12,13 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from compass.model.administration import parsed_host
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.decide import SUBJECT_MAX, answer, permit
-from compass.model.draft import Asker, Refused, problem_code
+from compass.model.decide import answer, permit
+from compass.model.draft import Asker
 from compass.model.interest import audience
-from compass.model.names import NameProblem, category_of
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Lags, Refusal, Reply, SecurityEntry, ServerStatus, Watching
+from compass.model.replies import Lags, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
-    Attend,
     Deregister,
     Drain,
     Examine,
@@ -42,34 +38,21 @@ from compass.model.requests import (
 )
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
-from compass.server.admission import Admission
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
-from compass.server.logs import LogReader
+from compass.server.gate import Gate
+from compass.server.logs import LogReader, Trimming
 from compass.server.push import TAIL_MAX, Push
-from compass.server.quotas import (
-    CONNECTIONS_FAILED_PER_MINUTE_MAX,
-    FAILURES_PER_MINUTE_MAX,
-    REPORTS_PER_MINUTE_MAX,
-    Quota,
-)
 from compass.server.sessions import Missed, PeerOf, Session, origin_of
-from compass.server.snapshots import Snapshots
-from compass.wire import limits
+from compass.server.status import Figures, status_of
+from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
-SESSIONS_MAX = 20_000
-"""Connections at once: 10,000 hosts, each with one that is ending and one that is new."""
-SESSIONS_PER_PEER_MAX = 32
-"""Sessions of one host or administrator: a daemon has one, and one that is ending; the rest are for programs that
-ask and leave."""
 TAIL_EVERY_SECONDS = 0.5
 """How often a server looks for what other servers over the same store have committed: one indexed read. Well below
 the second within which a killed process is gone everywhere (P9)."""
-TRIM_EVERY_SECONDS = 600.0
-"""How often the logs are cut to their configured length."""
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -99,20 +82,11 @@ class NameServer(Factory):
         self.name = name
         self.software = software
         self._parts = parts
-        self._sessions: dict[Session, None] = {}
+        self._gate = Gate(parts.clock, parts.now, self.note)
         self._loaded: Loaded | None = None
         self._commits: Commits | None = None
-        self._trim: Timer | None = None
         self._tail: Timer | None = None
         self._started_at = 0.0
-        self._system = Asker("server", name, "")
-        self._admission = Admission(parts.clock)
-        self._per_peer: Counter[tuple[str, str]] = Counter()
-        self._failures = Quota(parts.clock, CONNECTIONS_FAILED_PER_MINUTE_MAX)
-        self._failures_told = Quota(parts.clock, FAILURES_PER_MINUTE_MAX, self._tell_failures)
-        self._reports = Quota(parts.clock, REPORTS_PER_MINUTE_MAX)
-        self._guesses = Quota(parts.clock, FAILURES_PER_MINUTE_MAX)
-        self._refusals = Quota(parts.clock, FAILURES_PER_MINUTE_MAX, self._sum_up)
 
     async def start(self) -> None:
         """Load the catalogue; until then every session is told to come back (P5). Raises StoreUnavailable."""
@@ -123,30 +97,12 @@ class NameServer(Factory):
         recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
         self._loaded = loaded
         self._started_at = parts.now()
-        commits = Commits(
-            catalogue,
-            parts.storage,
-            parts.in_database,
-            parts.now,
-            parts.token,
-            self._committed,
-            self._reloaded,
-            self._worth_a_row,
-        )
         self._push = Push(catalogue, self._reach_absent)
-        self._snapshots = Snapshots(loaded.store, self._push.last_told)
         self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
-        around = Surroundings(self._able, lambda host: self._push.session_of(host) is not None, self._watching)
-        self._desk = FailureDesk(
-            parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
-        )
-        self._alerts = Alerts(parts.run_command)
-        self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
-        self._commits = commits
-        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
+        self._compose(catalogue, loaded.store)
         self._desk.start(catalogue)
         self._dialler.start()
-        self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
+        self._trimming.start()
         self._tail = parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
         self.log.info(
             "{name} serves store {store} at revision {revision}",
@@ -155,15 +111,39 @@ class NameServer(Factory):
             revision=loaded.revision,
         )
 
+    def _compose(self, catalogue: Catalogue, store: str) -> None:
+        parts = self._parts
+        commits = Commits(
+            catalogue,
+            parts.storage,
+            parts.in_database,
+            parts.now,
+            parts.token,
+            self._committed,
+            self._reloaded,
+            self._gate.worth_a_row,
+        )
+        around = Surroundings(self._able, lambda host: self._push.session_of(host) is not None, self._watching)
+        self._desk = FailureDesk(
+            parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
+        )
+        system = Asker("server", self.name, "")
+        self._watches = Watches(parts.clock, store, commits, self._push, system, self._desk.returned)
+        self._alerts = Alerts(parts.run_command)
+        self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
+        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
+        self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
+        self._commits = commits
+
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
         if self._commits is not None:
             self._desk.stop()
             self._dialler.stop()
-        for timer in (self._trim, self._tail):
-            if timer is not None and timer.active():
-                timer.cancel()
-        for session in list(self._sessions):
+            self._trimming.stop()
+        if self._tail is not None and self._tail.active():
+            self._tail.cancel()
+        for session in list(self._gate.sessions):
             session.goodbye("the server stops", retry_after_seconds=0.5)
 
     @property
@@ -181,12 +161,7 @@ class NameServer(Factory):
 
     def buildProtocol(self, address: IAddress | None) -> Session | None:
         """A session for a new connection; None when there are too many, or too much came to nothing from there."""
-        origin = origin_of(address)
-        if self._failures.wait(origin):
-            return None
-        if len(self._sessions) >= SESSIONS_MAX:
-            if self.failed(origin):
-                self.log.warn("connection from {origin} refused: {n} sessions", origin=origin, n=SESSIONS_MAX)
+        if not self._gate.admits(origin_of(address)):
             return None
         return Session(self, self._parts.clock, self._parts.now, self._parts.peer_of)
 
@@ -200,16 +175,11 @@ class NameServer(Factory):
 
     def opened(self, session: Session) -> None:
         """Count it."""
-        self._sessions[session] = None
+        self._gate.opened(session)
 
     def closed(self, session: Session) -> None:
         """Forget it, and see whether its host must be dialled."""
-        self._sessions.pop(session, None)
-        if session.asker.name:
-            peer = session.asker.role, session.asker.name
-            self._per_peer[peer] -= 1
-            if not self._per_peer[peer]:
-                del self._per_peer[peer]
+        self._gate.closed(session)
         if session.host and self._push.session_of(session.host) is session:
             self._push.unsubscribe(session)
             self._dialler.ended(session.host)
@@ -219,35 +189,16 @@ class NameServer(Factory):
                 self._desk.lost(session.host)
 
     def known(self, session: Session) -> str:
-        """Count it by the name that it has proven; refused beyond `SESSIONS_PER_PEER_MAX`."""
-        peer = session.asker.role, session.asker.name
-        self._per_peer[peer] += 1
-        if self._per_peer[peer] <= SESSIONS_PER_PEER_MAX:
-            return ""
-        return f"{peer[0]} {peer[1]!r} has {SESSIONS_PER_PEER_MAX} sessions, the most there can be; close some first"
+        """Count it by the name that it has proven; why it is one too many, or nothing."""
+        return self._gate.known(session)
 
     def failed(self, origin: str) -> bool:
-        """Beyond one quota it is told once for all; beyond a second no connection is taken from there for a while."""
-        if self._failures.count(origin) and self._failures.wait(origin):
-            text = "{n} connections from {origin} came to nothing within a minute: none is taken until it is over"
-            self.log.warn(text, n=CONNECTIONS_FAILED_PER_MINUTE_MAX, origin=origin)
-        return self._failures_told.count(origin)
+        """Count it; whether it is still worth a line in the log."""
+        return self._gate.failed(origin)
 
     def missed(self, session: Session, since: int) -> list[Missed] | None:
-        """The notices, if they are few and small; else a resync, if the host takes one."""
-        if self._push.session_of(session.host) is not session:
-            return []
-        categories = self._push.categories_of(session.host)
-        missed = self._push.missed(categories, since)
-        if missed is not None and sum(len(encoded) for _, encoded in missed) <= limits.REPLIES_QUEUED_MAX:
-            return [Missed(revision, encoded, revision - 1) for revision, encoded in missed]
-        if not session.takes_resync:
-            return None
-        encoded, revision = self._snapshots.resync(self.catalogue, categories)
-        if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
-            return None
-        self._admission.sent(len(encoded))
-        return [Missed(revision, encoded, since)]
+        """All that it was not told after `since`, or None when it cannot be told."""
+        return self._watches.missed(session, since)
 
     def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
         """Note how far a host is; one that tells of a gap will watch again."""
@@ -263,9 +214,6 @@ class NameServer(Factory):
         """Route a request to where it is answered."""
         commits = self.commits
         match request:
-            case Report() if session.asker.role == "host" and not self._reports.count(session.asker.name):
-                text = f"{REPORTS_PER_MINUTE_MAX} reports of host {session.asker.name!r} within a minute are too many"
-                return succeed(Refusal("busy", text, self._reports.wait(session.asker.name)))
             case Pull() | Fetch() | Impact():
                 decision = answer(commits.catalogue, request, session.asker, self._parts.now())
                 if decision.security is not None:
@@ -279,45 +227,32 @@ class NameServer(Factory):
                     return succeed(refused.reply)
                 return Deferred.fromCoroutine(self._answer(session, request))
             case Report():
-                return cast(Deferred[Reply | bytes], self._desk.report(request, session.asker))
+                too_many = self._gate.report(session.asker)
+                reported = succeed(too_many) if too_many else self._desk.report(request, session.asker)
+                return cast(Deferred[Reply | bytes], reported)
             case _:
                 return self._submit(request, session.asker)
 
     def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply | bytes]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
+        submitted = self.commits.submit
         if not isinstance(request, Register | Deregister | Drain):
-            return cast(Deferred[Reply | bytes], self.commits.submit(request, asker))
-        guess = f"{asker.role} {asker.name} {request.service[:SUBJECT_MAX].lower()}"
-        wait = self._guesses.wait(guess)
-        if wait:
-            text = (
-                f"{FAILURES_PER_MINUTE_MAX} wrong credentials for {request.service} within a minute came from "
-                f"{asker.role} {asker.name!r}: no more are looked at until it is over"
-            )
-            return succeed(Refusal("busy", text, retry_after_seconds=wait))
+            return cast(Deferred[Reply | bytes], submitted(request, asker))
+        too_many = self._gate.guess(asker, request.service)
+        if too_many is not None:
+            return succeed(too_many)
 
         def look(reply: Reply) -> Reply | bytes:
             if isinstance(reply, Refusal) and reply.code == "bad-credential":
-                self._guesses.count(guess)
+                self._gate.guessed_wrong(asker, request.service)
             return reply
 
-        return self.commits.submit(request, asker).addCallback(look)
-
-    def _worth_a_row(self, entry: SecurityEntry) -> bool:
-        return self._refusals.count(entry.principal or entry.origin)
-
-    def _tell_failures(self, origin: str, beyond: int) -> None:
-        text = "{n} more connections from {origin} came to nothing within a minute"
-        self.log.warn(text, n=beyond, origin=origin)
-
-    def _sum_up(self, peer: str, beyond: int) -> None:
-        text = f"{beyond} more were refused within a minute; they have no entries of their own"
-        self.note(SecurityEntry(0, self._parts.now(), "refused", "", "{}", "", peer, text))
+        return submitted(request, asker).addCallback(look)
 
     async def _answer(self, session: Session, request: ShellRequest) -> Reply | bytes:
         match request:
             case Watch():
-                return await self._watch(session, request)
+                return await self._watches.watch(session, request)
             case ReadLog():
                 return await self._logs.read(request)
             case Status():
@@ -329,77 +264,18 @@ class NameServer(Factory):
             case Examine():
                 return self._desk.examine(request)
 
-    async def _watch(self, session: Session, request: Watch) -> Reply | bytes:
-        """Remember what the host watches, then subscribe and answer in one step, so that no notice falls between.
-
-        A host that needs a snapshot waits for its turn first, or is told when to come back.
-        """
-        try:
-            host = parsed_host(Host(session.asker.name, request.update_address, request.update_port, request.services))
-        except Refused as refused:
-            return refused.refusal
-        except NameProblem as problem:
-            return Refusal(problem_code(problem), str(problem))
-        since = request.since if request.store == self._store else -1
-        categories = frozenset(category_of(service) for service in host.services)
-        if self._push.missed(categories, since) is None:
-            later = await self._admission.turn()
-            if later:
-                session.goodbye("many hosts come at once; this one's turn comes", retry_after_seconds=later)
-                return Refusal("busy", "many hosts come at once", retry_after_seconds=later)
-            if not session.connected:
-                return Refusal("unreachable", "the session ended meanwhile")
-        attend = Attend(host.name, host.services, host.update_address, host.update_port)
-        attended = await self.commits.submit(attend, self._system)
-        # A host that may leave and be dialled relies on being remembered; any other is told on its session anyway.
-        if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
-            return attended
-        # A host that comes from another server may hold more than this one has heard of: never show it an older state.
-        ahead = request.store == self._store and request.since > self.catalogue.revision
-        if ahead and not await self.commits.look():
-            why = f"this server is behind revision {request.since} and cannot read the store"
-            return Refusal("store-unavailable", why, retry_after_seconds=1.0)
-        if not session.connected:
-            return Refusal("unreachable", "the session ended meanwhile")
-        catalogue = self.catalogue
-        missed = self._push.missed(categories, since)
-        self._push.acknowledged(host.name, 0 if missed is None else since)
-        session.watch(missed or [], request.resync)
-        replaced = self._push.subscribe(session, categories)
-        session.probes = request.probes
-        self._desk.returned(host.name)
-        if replaced is not None:
-            cast(Session, replaced).goodbye("replaced by a newer session of this host")
-        unknown = tuple(service for service in host.services if catalogue.service(service) is None)
-        if missed is not None:
-            return Watching(self._store, catalogue.revision, None, unknown)
-        body = self._snapshots.watching(catalogue, categories, unknown)
-        self._admission.sent(len(body))
-        return body
-
     def _status(self) -> ServerStatus:
-        catalogue = self.catalogue
-        listeners = [row for peers in catalogue.listeners.values() for row in peers.values()]
-        return ServerStatus(
+        assert self._loaded is not None, "the server has not started"
+        figures = Figures(
             server=self.name,
             software=self.software,
-            store=self._store,
-            revision=catalogue.revision,
+            store=self._loaded.store,
             started_at=self._started_at,
-            sessions=len(self._sessions),
+            sessions=len(self._gate.sessions),
             watching=self._push.watching,
-            counts={
-                "category": len(catalogue.categories),
-                "service": sum(map(len, catalogue.services.values())),
-                "listener": len(listeners),
-                "dependency": sum(map(len, catalogue.needs.values())),
-                "credential": sum(map(len, catalogue.credentials.values())),
-                "host": len(catalogue.hosts),
-            },
-            states=dict(Counter(row.state for row in listeners)),
-            alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
             engine=self._parts.storage.engine,
         )
+        return status_of(self.catalogue, figures)
 
     # What follows a commit.
 
@@ -408,7 +284,8 @@ class NameServer(Factory):
         self._desk.committed(change, catalogue)
         self._alerts.committed(change, catalogue)
         if isinstance(change.row, Host) and change.row.barred:
-            for session in [s for s in self._sessions if s.asker.role == "host" and s.asker.name == change.row.name]:
+            barred = "host", change.row.name
+            for session in [s for s in self._gate.sessions if (s.asker.role, s.asker.name) == barred]:
                 session.goodbye("an administrator has barred this host", retry_after_seconds=60.0)
 
     def _follow(self) -> None:
@@ -418,7 +295,7 @@ class NameServer(Factory):
     def _reloaded(self, catalogue: Catalogue) -> None:
         """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
         self._push.forget(catalogue.revision)
-        for session in [s for s in self._sessions if s.host]:
+        for session in [s for s in self._gate.sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()
         self._desk.start(catalogue)
@@ -445,14 +322,3 @@ class NameServer(Factory):
 
     def _watching(self) -> int:
         return self._push.watching
-
-    def _trim_logs(self) -> None:
-        parts = self._parts
-        trimmed = parts.in_database(parts.storage.trim, parts.keep_updates, parts.keep_others)
-        trimmed.addErrback(lambda failure: self.log.warn("logs not trimmed: {why}", why=failure.getErrorMessage()))
-        self._trim = parts.clock.callLater(TRIM_EVERY_SECONDS, self._trim_logs)
-
-    @property
-    def _store(self) -> str:
-        assert self._loaded is not None, "the server has not started"
-        return self._loaded.store

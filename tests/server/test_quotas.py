@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from compass.model.replies import LogEntries, Refusal, Registered, Watching
 from compass.model.requests import Pull, ReadLog, Register, Report, Status, Watch
-from compass.server import admission, nameserver, quotas, snapshots
+from compass.server import admission, gate, quotas, snapshots
 from compass.server.admission import Admission
 from compass.server.quotas import MINUTE_SECONDS, Quota
 from tests.server.conftest import Uss
@@ -72,7 +72,7 @@ def test_the_peers_counted_are_bounded(monkeypatch: Any) -> None:
 
 def test_refused_credentials_do_not_fill_the_security_log(world: Uss, monkeypatch: Any) -> None:
     """One row each up to the quota, then `busy` with the time to wait, and one row for all the rest."""
-    monkeypatch.setattr(nameserver, "FAILURES_PER_MINUTE_MAX", 5)
+    monkeypatch.setattr(gate, "FAILURES_PER_MINUTE_MAX", 5)
     world.wait(world.server().started)
     client, other = world.client(("host", "web1")), world.client(("host", "web2"))
     codes = [guess(client).code for _ in range(6)]
@@ -96,7 +96,7 @@ def test_refused_credentials_do_not_fill_the_security_log(world: Uss, monkeypatc
 
 def test_a_burst_of_guesses_in_one_batch_is_bounded_too(world: Uss, monkeypatch: Any) -> None:
     """All were asked before the first was refused; the log has no more rows for it."""
-    monkeypatch.setattr(nameserver, "FAILURES_PER_MINUTE_MAX", 5)
+    monkeypatch.setattr(gate, "FAILURES_PER_MINUTE_MAX", 5)
     world.wait(world.server().started)
     client = world.client(("host", "web1"))
     numbers = [client.send(Register(CHINA, "wrong", "192.168.2.1", 1 + n, 1)) for n in range(100)]
@@ -107,7 +107,7 @@ def test_a_burst_of_guesses_in_one_batch_is_bounded_too(world: Uss, monkeypatch:
 
 def test_an_origin_whose_connections_come_to_nothing_is_not_heard_for_a_minute(world: Uss, monkeypatch: Any) -> None:
     """Its next connection is closed before it costs a handshake; others are not concerned."""
-    monkeypatch.setattr(nameserver, "CONNECTIONS_FAILED_PER_MINUTE_MAX", 4)
+    monkeypatch.setattr(gate, "CONNECTIONS_FAILED_PER_MINUTE_MAX", 4)
     world.wait(world.server().started)
     for _ in range(4):
         client = world.stranger(("visitor", "stranger"))
@@ -123,7 +123,7 @@ def test_an_origin_whose_connections_come_to_nothing_is_not_heard_for_a_minute(w
 
 def test_a_host_s_reports_are_bounded(world: Uss, monkeypatch: Any) -> None:
     """The last within the quota is taken, the next is `busy`; another host's are not concerned."""
-    monkeypatch.setattr(nameserver, "REPORTS_PER_MINUTE_MAX", 3)
+    monkeypatch.setattr(gate, "REPORTS_PER_MINUTE_MAX", 3)
     world.wait(world.server().started)
     one, other = watcher(world, "web1", "portal.web"), watcher(world, "web2", "portal.web")
     register(world, world.client(("host", "store1")))
@@ -139,7 +139,7 @@ def test_a_host_s_reports_are_bounded(world: Uss, monkeypatch: Any) -> None:
 
 def test_the_sessions_of_one_host_are_bounded(world: Uss, monkeypatch: Any) -> None:
     """One more gets goodbye and why; it is welcome when one of the others has left; other hosts always are."""
-    monkeypatch.setattr(nameserver, "SESSIONS_PER_PEER_MAX", 2)
+    monkeypatch.setattr(gate, "SESSIONS_PER_PEER_MAX", 2)
     world.wait(world.server().started)
     first, _second = world.client(("host", "web1")), world.client(("host", "web1"))
     third = world.stranger(("host", "web1"))
@@ -222,7 +222,7 @@ def test_a_storm_of_hosts_is_let_in_one_after_the_other(world: Uss, monkeypatch:
     early.transport.loseConnection()
     world.run(1.0)
     clients = [world.client(("host", f"web{n}")) for n in range(25)]
-    made = server.nameserver._snapshots.made
+    made = server.nameserver._watches.snapshots.made
     began = world.clock.seconds()
     for client in clients:
         client.send(Watch(("portal.web",)))
@@ -232,7 +232,7 @@ def test_a_storm_of_hosts_is_let_in_one_after_the_other(world: Uss, monkeypatch:
     world.run(1.5)
     let_in = [client for client in clients if client.replies]
     assert 10 <= len(let_in) <= 12
-    assert server.nameserver._snapshots.made - made <= 1
+    assert server.nameserver._watches.snapshots.made - made <= 1
     away = [client.ended for client in clients if client not in let_in]
     assert all(ended is not None and ended.retry_after_seconds > 0 for ended in away)
     assert len({ended.retry_after_seconds for ended in away if ended is not None}) == len(away)
@@ -272,7 +272,7 @@ def test_a_snapshot_is_encoded_once_until_something_in_it_changes(world: Uss) ->
     """Hosts of the same categories share it; a change that concerns them makes a new one, any other does not."""
     server = world.server()
     world.wait(server.started)
-    kept = server.nameserver._snapshots
+    kept = server.nameserver._watches.snapshots
     one, two = watcher(world, "web1", "portal.web"), watcher(world, "web2", "forum.web")
     assert one.watching == two.watching and kept.made == 1
     watcher(world, "uso", "account.openuso")
@@ -290,7 +290,7 @@ def test_what_is_kept_of_snapshots_is_bounded(world: Uss, monkeypatch: Any) -> N
     """The one used longest ago goes first."""
     server = world.server()
     world.wait(server.started)
-    kept = server.nameserver._snapshots
+    kept = server.nameserver._watches.snapshots
     watcher(world, "web1", "portal.web")
     monkeypatch.setattr(snapshots, "KEPT_OCTETS_MAX", kept._octets)
     watcher(world, "web2", "portal.web")

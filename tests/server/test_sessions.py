@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionRefusedError
 from compass.model.replies import Dependencies, LogEntries, Refusal, Registered, Rows, ServerStatus, Told, Watching
 from compass.model.requests import Fetch, Impact, Pull, Put, ReadLog, Register, Status, Watch
 from compass.model.rows import Category, Host
-from compass.server import nameserver
+from compass.server import gate
 from compass.wire import limits
 from compass.wire.frames import frame
 from tests.server.conftest import Uss
@@ -159,7 +159,7 @@ def test_a_reader_that_stops_reading_is_let_go_and_delays_nobody(world: Uss, mon
 
 def test_sessions_are_bounded(world: Uss, monkeypatch: Any) -> None:
     """P10: one connection more than the limit is refused, and welcome when one has left."""
-    monkeypatch.setattr(nameserver, "SESSIONS_MAX", 2)
+    monkeypatch.setattr(gate, "SESSIONS_MAX", 2)
     world.wait(world.server().started)
     first, _second = world.client(("host", "web1")), world.client(("host", "web2"))
     with pytest.raises(ConnectionRefusedError):

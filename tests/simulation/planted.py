@@ -15,9 +15,9 @@ from compass.model.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
 from compass.server import snapshots
 from compass.server.commits import Commits
-from compass.server.nameserver import NameServer
 from compass.server.push import Push
 from compass.server.sessions import Session
+from compass.server.watches import Watches
 
 STARTING_SECONDS = 1.0
 """How long a server with the third bug has not loaded its listeners yet."""
@@ -70,14 +70,14 @@ def notice_dropped_for_slow_session() -> Iterator[None]:
 @contextmanager
 def empty_list_during_start() -> Iterator[None]:
     """A server answers watches before it has loaded the listeners and the newest notices."""
-    watch, module = NameServer._watch, cast(Any, snapshots)
+    watch, module = Watches.watch, cast(Any, snapshots)
     complete = module.snapshot
     starting: list[bool] = []
 
     async def watch_early(self: Any, session: Any, request: Any) -> Any:
-        started = getattr(self, "_planted_start", None) or self._parts.clock.seconds()
+        started = getattr(self, "_planted_start", None) or self._admission._clock.seconds()
         self._planted_start = started
-        if self._parts.clock.seconds() - started < STARTING_SECONDS:
+        if self._admission._clock.seconds() - started < STARTING_SECONDS:
             starting.append(True)
         try:
             return await watch(self, session, request)
@@ -90,7 +90,7 @@ def empty_list_during_start() -> Iterator[None]:
         return msgspec.structs.replace(told, rows=rows)
 
     with (
-        _replaced(NameServer, "_watch", watch_early),
+        _replaced(Watches, "watch", watch_early),
         _replaced(snapshots, "snapshot", incomplete),
         _replaced(Push, "recall", lambda *args: None),
     ):
