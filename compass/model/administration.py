@@ -23,6 +23,7 @@ from compass.model.names import (
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import Category, Credential, Dependency, Host, Policy, Service
+from compass.model.tokens import is_of_tokens
 
 Declared: TypeAlias = Category | Service | Dependency
 """The rows of a topology."""
@@ -190,7 +191,7 @@ def _problem(index: int, problem: Refused | NameProblem) -> Problem:
 
 
 def _prune(draft: Draft, wanted: list[Declared]) -> None:
-    """Remove what the topology does not name: dependencies first, then services, then categories."""
+    """Remove what the topology does not name, but for tokens: dependencies first, then services, then categories."""
     named = {(type(row), _name(row)) for row in wanted}
     for name, row in sorted(draft.catalogue.categories.items()):
         # A category that goes must let go of its backup service, which may have to go before it.
@@ -203,10 +204,10 @@ def _prune(draft: Draft, wanted: list[Declared]) -> None:
                 _remove_dependency(draft, Dependency(category, on))
     for ids in sorted(catalogue.services.values(), key=min):
         for id in sorted(ids):
-            if (Service, id) not in named:
+            if (Service, id) not in named and not is_of_tokens(id):
                 _remove_service(draft, id)
     for name in sorted(catalogue.categories):
-        if (Category, name) not in named:
+        if (Category, name) not in named and not is_of_tokens(name):
             _remove_category(draft, name)
 
 

@@ -44,6 +44,8 @@ from compass.model.requests import (
 )
 from compass.model.text import storable
 
+_LOOK = frozenset({"admin", "viewer"})
+
 ROLES: dict[type, frozenset[str]] = {
     Register: frozenset({"host", "admin"}),
     Deregister: frozenset({"host", "admin"}),
@@ -51,7 +53,7 @@ ROLES: dict[type, frozenset[str]] = {
     Report: frozenset({"host", "admin"}),
     WeighedReport: frozenset({"host", "admin"}),
     Findings: frozenset({"host"}),
-    Pull: frozenset({"host", "admin"}),
+    Pull: _LOOK | {"host"},
     Watch: frozenset({"host"}),
     Put: frozenset({"admin"}),
     Remove: frozenset({"admin"}),
@@ -59,12 +61,12 @@ ROLES: dict[type, frozenset[str]] = {
     RevokeCredential: frozenset({"admin"}),
     Apply: frozenset({"admin"}),
     Purge: frozenset({"admin"}),
-    Fetch: frozenset({"admin"}),
-    Impact: frozenset({"admin"}),
-    ReadLog: frozenset({"admin"}),
-    Status: frozenset({"admin"}),
-    Lag: frozenset({"admin"}),
-    Examine: frozenset({"admin"}),
+    Fetch: _LOOK,
+    Impact: _LOOK,
+    ReadLog: _LOOK,
+    Status: _LOOK,
+    Lag: _LOOK,
+    Examine: _LOOK,
     Suspect: frozenset({"server"}),
     Incident: frozenset({"server"}),
     Verdict: frozenset({"server"}),

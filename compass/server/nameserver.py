@@ -47,12 +47,15 @@ from compass.server.logs import LogReader, Trimming
 from compass.server.push import TAIL_MAX, Push
 from compass.server.sessions import Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, status_of
+from compass.server.visitors import RECENT_MAX, Deliver, Visitors
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
 TAIL_EVERY_SECONDS = 0.5
 """How often a server looks for what other servers over the same store have committed: one indexed read. Well below
 the second within which a killed process is gone everywhere (P9)."""
+
+_NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet", retry_after_seconds=1.0)
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -98,8 +101,10 @@ class NameServer(Factory):
         self._loaded = loaded
         self._started_at = parts.now()
         self._push = Push(catalogue, self._reach_absent)
-        self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
+        recent = [change for change in recent if change.revision <= loaded.revision]
+        self._push.recall(recent, catalogue)
         self._compose(catalogue, loaded.store)
+        self._visitors.recall(recent[-RECENT_MAX:])
         self._desk.start(catalogue)
         self._dialler.start()
         self._trimming.start()
@@ -129,6 +134,7 @@ class NameServer(Factory):
         )
         system = Asker("server", self.name, "")
         self._watches = Watches(parts.clock, store, commits, self._push, system, self._desk.returned)
+        self._visitors = Visitors(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
@@ -211,48 +217,84 @@ class NameServer(Factory):
             self._commits.note(entry)
 
     def ask(self, session: Session, request: Request) -> Deferred[Reply | bytes]:
-        """Route a request to where it is answered."""
-        commits = self.commits
+        """Route a session's request to where it is answered."""
+        if not isinstance(request, Watch):
+            return cast(Deferred[Reply | bytes], self.ask_as(session.asker, request))
+        refused = self._refused(session.asker, request)
+        if refused is not None:
+            return succeed(refused)
+        return Deferred.fromCoroutine(self._watches.watch(session, request))
+
+    # What the HTTPS gateway needs of us, and sessions for all that needs none.
+
+    def ask_as(self, asker: Asker, request: Request) -> Deferred[Reply]:
+        """Route a request that needs no session: every one but watch."""
+        if self._commits is None:
+            return succeed(_NOT_READY)
         match request:
             case Pull() | Fetch() | Impact():
-                decision = answer(commits.catalogue, request, session.asker, self._parts.now())
+                decision = answer(self.catalogue, request, asker, self._parts.now())
                 if decision.security is not None:
-                    commits.note(decision.security)
+                    self.note(decision.security)
                 return succeed(decision.reply)
-            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
-                refused = permit(commits.catalogue, request, session.asker, self._parts.now())
+            case ReadLog() | Status() | Lag() | Findings() | Examine():
+                refused = self._refused(asker, request)
                 if refused is not None:
-                    if refused.security is not None:
-                        commits.note(refused.security)
-                    return succeed(refused.reply)
-                return Deferred.fromCoroutine(self._answer(session, request))
+                    return succeed(refused)
+                return Deferred.fromCoroutine(self._answer(asker, request))
             case Report():
-                too_many = self._gate.report(session.asker)
-                reported = succeed(too_many) if too_many else self._desk.report(request, session.asker)
-                return cast(Deferred[Reply | bytes], reported)
+                too_many = self._gate.report(asker)
+                return succeed(too_many) if too_many else self._desk.report(request, asker)
+            case Watch():
+                return succeed(Refusal("out-of-turn", "only a session can watch; /v1/events tells every change"))
             case _:
-                return self._submit(request, session.asker)
+                return self._submit(request, asker)
 
-    def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply | bytes]:
+    def bearer(self, token: str, origin: str) -> Asker | Refusal:
+        """Who shows a bearer token."""
+        return _NOT_READY if self._commits is None else self._visitors.bearer(token, origin)
+
+    def follow(self, asker: Asker, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
+        """Deliver every change to somebody who may read the log of them; see `Visitors.follow`."""
+        if self._commits is None:
+            return _NOT_READY
+        return self._refused(asker, ReadLog("updates")) or self._visitors.follow(since, deliver)
+
+    def admits(self, origin: str) -> bool:
+        """Whether a connection from there is taken."""
+        return self._gate.admits(origin)
+
+    @property
+    def store_answers(self) -> bool:
+        """Whether the store took the last write."""
+        return self._commits is not None and self._commits.available
+
+    def _refused(self, asker: Asker, request: ShellRequest) -> Refusal | None:
+        decision = permit(self.catalogue, request, asker, self._parts.now())
+        if decision is None:
+            return None
+        if decision.security is not None:
+            self.note(decision.security)
+        return cast(Refusal, decision.reply)
+
+    def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
         submitted = self.commits.submit
         if not isinstance(request, Register | Deregister | Drain):
-            return cast(Deferred[Reply | bytes], submitted(request, asker))
+            return submitted(request, asker)
         too_many = self._gate.guess(asker, request.service)
         if too_many is not None:
             return succeed(too_many)
 
-        def look(reply: Reply) -> Reply | bytes:
+        def look(reply: Reply) -> Reply:
             if isinstance(reply, Refusal) and reply.code == "bad-credential":
                 self._gate.guessed_wrong(asker, request.service)
             return reply
 
         return submitted(request, asker).addCallback(look)
 
-    async def _answer(self, session: Session, request: ShellRequest) -> Reply | bytes:
+    async def _answer(self, asker: Asker, request: ReadLog | Status | Lag | Findings | Examine) -> Reply:
         match request:
-            case Watch():
-                return await self._watches.watch(session, request)
             case ReadLog():
                 return await self._logs.read(request)
             case Status():
@@ -260,7 +302,7 @@ class NameServer(Factory):
             case Lag():
                 return Lags(self.catalogue.revision, self._push.lag(self.catalogue.hosts.values()))
             case Findings():
-                return self._desk.findings(session.asker.name, request)
+                return self._desk.findings(asker.name, request)
             case Examine():
                 return self._desk.examine(request)
 
@@ -283,6 +325,7 @@ class NameServer(Factory):
         self._push.committed(change, catalogue)
         self._desk.committed(change, catalogue)
         self._alerts.committed(change, catalogue)
+        self._visitors.committed(change)
         if isinstance(change.row, Host) and change.row.barred:
             barred = "host", change.row.name
             for session in [s for s in self._gate.sessions if (s.asker.role, s.asker.name) == barred]:
@@ -295,6 +338,7 @@ class NameServer(Factory):
     def _reloaded(self, catalogue: Catalogue) -> None:
         """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
         self._push.forget(catalogue.revision)
+        self._visitors.reloaded(catalogue.revision)
         for session in [s for s in self._gate.sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()
