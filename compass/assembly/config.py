@@ -74,6 +74,12 @@ class ServerSettings(msgspec.Struct, frozen=True):
     keep_others: Entries = 100_000
 
 
+class HttpsSettings(msgspec.Struct, frozen=True):
+    """Keys of [server.https] in the file of opengnssd."""
+
+    listen: tuple[str, ...] = ()
+
+
 class HostSettings(msgspec.Struct, frozen=True):
     """Keys of [host] in the file of opengnscd."""
 
@@ -106,6 +112,8 @@ DESCRIPTIONS = {
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
+    "server.https.listen": 'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for whatever '
+    "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none.",
     "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
     "host.state_directory": "Where the catalogue and the registrations survive a restart; made when it is missing.",
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "
@@ -138,6 +146,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
 
     server: ServerSettings
     tls: TlsSettings
+    https: HttpsSettings = msgspec.field(default_factory=HttpsSettings, name="server.https")
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -150,12 +159,14 @@ class HostConfig(msgspec.Struct, frozen=True):
 def read_server_config(path: Path) -> ServerConfig:
     """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
-    tables = reading.tables(("server", "tls"))
+    tables = reading.tables(("server", "server.https", "tls"))
     server = reading.section(ServerSettings, "server", tables)
+    https = reading.section(HttpsSettings, "server.https", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
+    _check_listen(reading, "[server.https] listen", https.get("listen", ()))
     reading.finish()
-    return ServerConfig(ServerSettings(**server), TlsSettings(**reading.tls(tls)))
+    return ServerConfig(ServerSettings(**server), TlsSettings(**reading.tls(tls)), HttpsSettings(**https))
 
 
 def read_host_config(path: Path) -> HostConfig:
@@ -194,9 +205,10 @@ def example(kind: type[ServerConfig | HostConfig]) -> str:
     """A configuration file with every key, its default and what it means; it can be read as it is."""
     lines: list[str] = []
     for section in msgspec.structs.fields(kind):
-        lines.append(f"[{section.name}]")
+        # A section within another is called by its whole name.
+        lines.append(f"[{section.encode_name}]")
         for field in msgspec.structs.fields(section.type):
-            key = f"{section.name}.{field.name}"
+            key = f"{section.encode_name}.{field.name}"
             lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="# ", subsequent_indent="# ")
             shown = msgspec.json.encode(EXAMPLES[key] if field.required else field.default).decode()
             lines += [f"{'' if field.required else '# '}{field.name} = {shown}", ""]
@@ -224,6 +236,11 @@ class _Reading:
             tables = tomllib.loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise ConfigProblem(self.path, [f"is not TOML: {error}"]) from None
+        for name in known:
+            outer, _, inner = name.rpartition(".")
+            within = tables.get(outer)
+            if isinstance(within, dict) and inner in within:
+                tables[name] = within.pop(inner)
         for name in [name for name in tables if name not in known]:
             self.problems.append(f"there is no section [{name}]{_near(name, known, '[{}]')}")
         return tables
@@ -276,16 +293,7 @@ def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
     listen = server.get("listen")
     if listen is not None and not listen:
         reading.problems.append("[server] listen is empty: the server would serve nobody")
-    parsed = [reading.parsed("[server] listen", parse_listen, text) for text in listen or ()]
-    endpoints = Counter(endpoint for endpoint in parsed if endpoint is not None)
-    for (address, port), times in endpoints.items():
-        others = [other for other, at in endpoints if at == port and other != address]
-        if times > 1:
-            reading.problems.append(f"[server] listen names port {port} of {address} twice")
-        if address == "::" and others:
-            reading.problems.append(f"[server] listen: [::]:{port} takes {', '.join(others)} too; leave that out")
-        if address == "0.0.0.0" and any("." in other for other in others):
-            reading.problems.append(f"[server] listen: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
+    _check_listen(reading, "[server] listen", listen or ())
     if command := server.get("alert_command"):
         program = reading.absolute(command[0]) if "/" in command[0] else command[0]
         if shutil.which(program) is None:
@@ -293,6 +301,20 @@ def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
         server["alert_command"] = (program, *command[1:])
     if "store" in server:
         server["store"] = _store(reading, server["store"])
+
+
+def _check_listen(reading: _Reading, where: str, listen: tuple[str, ...]) -> None:
+    """Addresses to listen on, none of which takes what another one wants."""
+    parsed = [reading.parsed(where, parse_listen, text) for text in listen]
+    endpoints = Counter(endpoint for endpoint in parsed if endpoint is not None)
+    for (address, port), times in endpoints.items():
+        others = [other for other, at in endpoints if at == port and other != address]
+        if times > 1:
+            reading.problems.append(f"{where} names port {port} of {address} twice")
+        if address == "::" and others:
+            reading.problems.append(f"{where}: [::]:{port} takes {', '.join(others)} too; leave that out")
+        if address == "0.0.0.0" and any("." in other for other in others):
+            reading.problems.append(f"{where}: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
 
 
 def _store(reading: _Reading, text: str) -> str:

@@ -18,7 +18,9 @@ import compass
 from compass.assembly.config import ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
 from compass.assembly.streams import secured
-from compass.assembly.tls import Identity, accepting, dialling
+from compass.assembly.tls import Identity, accepting, accepting_https, dialling
+from compass.gateway import server_http
+from compass.gateway.crowd import Crowd
 from compass.model.names import show_endpoint
 from compass.server.alerts import RunCommand
 from compass.server.nameserver import NameServer, Parts
@@ -91,10 +93,20 @@ class ServerService(Service):
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
+        await self._listen_https(server)
         await server.start()
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+
+    async def _listen_https(self, server: NameServer) -> None:
+        """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
+        if not self._config.https.listen:
+            return
+        api = server_http.site(server, self._reactor, peers(rules_of(self._config.tls)))
+        factory = secured(accepting_https(self._identity), Crowd(api, server.admits), client=False)
+        for text in self._config.https.listen:
+            self._ports.append(await listen(self._reactor, *parse_listen(text), factory))
 
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""

@@ -37,8 +37,10 @@ def resumes_at(request: Request, since: int | UnsetType) -> int | None:
 class EventStream:
     """One response that never ends by itself. Events may be delivered before it is known to go on at all."""
 
-    def __init__(self, request: Request, clock: Clock) -> None:
+    def __init__(self, request: Request, clock: Clock, still_may: Callable[[], bool] = lambda: True) -> None:
+        """`still_may` is asked with each heartbeat whether the stream may go on."""
         self._request = request
+        self._still_may = still_may
         self._clock = clock
         self._held: deque[bytes] = deque()
         self._paused = True
@@ -96,6 +98,9 @@ class EventStream:
         self._heartbeat = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)
 
     def _beat(self) -> None:
+        if not self._still_may():
+            self._drop()
+            return
         if not self._paused:
             self._request.write(b": still here\n\n")
         self._beat_later()

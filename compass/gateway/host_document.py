@@ -12,6 +12,7 @@ from compass.gateway.event_stream import REVISION_MAX
 from compass.gateway.operations import EVENTS, Operation, document
 from compass.model.local import HostStatus, LocalDeregister, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies
+from compass.model.rows import Change
 
 WAIT_SECONDS_MAX = 300.0
 """How long an answer may be waited for: five minutes, which the idle limits of most clients and proxies let pass."""
@@ -110,4 +111,4 @@ _ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal ha
 
 def host_document() -> dict[str, Any]:
     """The whole document, ready for JSON."""
-    return document("OpenGNS host API", _ABOUT, OPERATIONS)
+    return document("OpenGNS host API", _ABOUT, OPERATIONS, (Dependencies, Change))

@@ -170,9 +170,15 @@ def answer(request: Request, reply: Any, status: int = 200) -> bytes:
     """An answer as JSON; a refusal with the status that its code has."""
     if isinstance(reply, Refusal):
         status = status_of(reply.code)
-        if reply.retry_after_seconds:
-            request.setHeader("Retry-After", str(max(1, round(reply.retry_after_seconds))))
+        for name, value in retry(reply).items():
+            request.setHeader(name, value)
     return octets(request, msgspec.json.encode(reply), status)
+
+
+def retry(refusal: Refusal) -> dict[str, str]:
+    """The header that says when it is worth trying again."""
+    seconds = refusal.retry_after_seconds
+    return {"Retry-After": str(max(1, round(seconds)))} if seconds else {}
 
 
 def octets(request: Request, body: bytes, status: int = 200) -> bytes:

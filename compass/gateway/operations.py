@@ -58,19 +58,26 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def document(
-    title: str, description: str, operations: Sequence[Operation], security: dict[str, Any] | None = None
+    title: str,
+    description: str,
+    operations: Sequence[Operation],
+    events: Sequence[type[msgspec.Struct]],
+    security: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The OpenAPI document (3.1), ready for JSON. `security`: its security schemes, any of which will do."""
+    """The OpenAPI document (3.1), ready for JSON.
+
+    `events`: what is in the data of streams. `security`: the security schemes, any of which will do.
+    """
     bodies = [one.asks for one in operations if one.asks is not None]
     answers = [one.answers for one in operations if one.answers is not None and one.media == JSON]
-    kinds = [*bodies, *answers, Refusal]
+    kinds = [*bodies, *answers, *events, Refusal]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     spelled = _Spelling(dict(zip(map(_name, kinds), schemas, strict=True)), components)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = spelled.operation(operation, bool(security))
     components = spelled.components(one.asks for one in operations if one.asks is not None and one.method == "POST")
-    used = closed(components, referred(paths))
+    used = closed(components, [*referred(paths), *(kind.__name__ for kind in events)])
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": "1", "description": description},

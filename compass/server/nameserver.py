@@ -254,6 +254,10 @@ class NameServer(Factory):
         """Who shows a bearer token."""
         return _NOT_READY if self._commits is None else self._visitors.bearer(token, origin)
 
+    def turned_away(self, name: str, origin: str, why: str) -> None:
+        """Somebody has shown a certificate that opens nothing here."""
+        self.note(SecurityEntry(0, self._parts.now(), "connect", "", "{}", origin, name, why))
+
     def follow(self, asker: Asker, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
         """Deliver every change to somebody who may read the log of them; see `Visitors.follow`."""
         if self._commits is None:

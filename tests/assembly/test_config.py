@@ -67,7 +67,7 @@ def test_the_example_can_be_read_as_it_is_and_with_every_comment_taken_away(
 def test_every_key_is_described_and_printed(kind: Any) -> None:
     """No key is a secret, and nothing is described that is not there."""
     keys = {
-        f"{section.name}.{field.name}": field
+        f"{section.encode_name}.{field.name}": field
         for section in msgspec.structs.fields(kind)
         for field in msgspec.structs.fields(section.type)
     }
@@ -75,7 +75,7 @@ def test_every_key_is_described_and_printed(kind: Any) -> None:
     assert {key for key in DESCRIPTIONS if key.partition(".")[0] in sections} == set(keys)
     assert {key for key, field in keys.items() if field.required} == EXAMPLES.keys() & keys.keys()
     printed = example(kind)
-    assert all(re.search(rf"(?m)^(# )?{key.partition('.')[2]} = ", printed) for key in keys)
+    assert all(re.search(rf"(?m)^(# )?{key.rpartition('.')[2]} = ", printed) for key in keys)
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ class Deployment:
         self.directory = directory
         self.address = new_address()
         self.port = free_port(self.address)
+        self.https_port = free_port(self.address)
         self.hosts: dict[str, Host] = {}
         self.programs: list[Program] = []
         self.store = f"sqlite:///{directory / 'store.sqlite'}"
@@ -180,6 +181,7 @@ class Deployment:
         alerts = f"alert_command = {alert_command!r}\n" if alert_command else ""
         config.write_text(
             f'[server]\nstore = "{self.store}"\nlisten = ["{self.address}:{self.port}"]\n{alerts}'
+            + f'[server.https]\nlisten = ["{self.address}:{self.https_port}"]\n'
             + self._tls("gns1.example.net")
         )
         command = python("compass.assembly.main:server", "--config", str(config))
