@@ -36,7 +36,15 @@ def check_host(directory: Path, examples: int) -> int:
 
 def run(document: str, examples: int, options: list[str], known: dict[str, str]) -> int:
     """schemathesis as a process."""
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"), "run", document]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        str(HERE / "schemathesis.toml"),
+        "run",
+        document,
+    ]
     command += ["--max-examples", str(examples), "--checks", "all", "--continue-on-failure", "--no-color"]
     command += ["--request-timeout", "20", "--seed", "1", "--generation-database", "none", *options]
     settings = {"SCHEMATHESIS_HOOKS": "tests.apicheck.hooks"} | known
