@@ -10,7 +10,7 @@ CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench simulate faults storm fuzz fuzz-long clean
+.PHONY: help run test check bench simulate faults storm fuzz fuzz-long api-check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -44,6 +44,9 @@ fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (A
 fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
 	@mkdir -p build/fuzz
 	@cd build/fuzz && PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python -m tests.fuzz.coverage_guided $(or $(TARGET),frames) $(or $(SECONDS),60)
+
+api-check: $(READY)  ## schemathesis against both HTTP APIs of real daemons (ARGS="--examples 500 --api server")
+	$(BIN)/python -m tests.apicheck $(ARGS)
 
 faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
@@ -53,7 +54,8 @@ class BoundedRequest(Request):
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is here: hand it on, if path and headers are text in one line."""
         headers = (value for _, values in self.requestHeaders.getAllRawHeaders() for value in values)
-        if _is_text(unquote_to_bytes(path)) and all(_is_text(value) for value in headers):
+        place, _, query = path.partition(b"?")
+        if all(_is_text(part) for part in (unquote_to_bytes(place), query, *headers)):
             cast(Any, super()).requestReceived(command, path, version)
             return
         self.method, self.uri, self.clientproto = command, path, version
@@ -108,9 +110,20 @@ def _is_text(octets: bytes) -> bool:
 
 def site(resource: Any, clock: Clock, request: type[BoundedRequest] = BoundedRequest) -> Site:
     """The factory to listen with."""
-    made = Site(resource, requestFactory=request, reactor=cast(Any, clock))
-    made.noisy = False
+    made: Site = cast(Any, _Site)(resource, requestFactory=request, reactor=cast(Any, clock))
     return made
+
+
+class _Site(Site):
+    """One that tells of each request only to who wants to hear everything."""
+
+    noisy = False
+    _log = Logger()
+
+    def log(self, request: Any) -> None:
+        """The request is answered."""
+        method, path = (part.decode("ascii", "replace") for part in (request.method, request.uri.partition(b"?")[0]))
+        self._log.debug("{method} {path}: {status}", method=method, path=path, status=request.code)
 
 
 def resource(routes: list[tuple[Operation, Endpoint]], admit: Callable[[Request, Operation], None]) -> Any:

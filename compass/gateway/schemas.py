@@ -51,6 +51,17 @@ ADDRESS = {
     "examples": ["192.0.2.7", "2001:db8::1"],
 }
 PORT = {"type": "integer", "minimum": 1, "maximum": PORT_MAX}
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_FIRST_OCTET = "(1[0-9][0-9]|2[01][0-9]|22[0-3]|[1-9][0-9]?)"
+LISTENER = {
+    "type": "string",
+    "pattern": rf"^{_LABEL}\.{_LABEL} ({_FIRST_OCTET}(\.{_OCTET}){{3}}|\[2001:db8:(:[1-9a-f][0-9a-f]{{0,3}}){{1,5}}\])"
+    r":([1-5][0-9]{0,4}|6[0-4][0-9]{3}|[1-9][0-9]{0,3})$",
+    "examples": ["chinaserver.openuss 192.0.2.7:2028"],
+}
+"""A service with an endpoint. Any IPv6 address will do in brackets; the pattern says no more than is easily said."""
+LOG_WAIT_SECONDS_MAX = 20.0
+"""As in the protocol's limits, which are none of a gateway's business; a test sees that they agree."""
 
 
 def _or_empty(schema: dict[str, Any]) -> dict[str, Any]:
@@ -75,8 +86,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "detail": {"type": "string", "maxLength": DETAIL_MAX, "pattern": PLAIN},
     "reporter": _or_empty(SERVICE),
     "backup": _or_empty(SERVICE),
-    "after": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
-    "limit": {"type": "integer", "minimum": 1, "maximum": FETCH_LIMIT_MAX},
     "overlap_seconds": {"type": ["number", "null"], "minimum": 0, "maximum": OVERLAP_SECONDS_MAX},
     "age_seconds": {"type": "number", "minimum": PURGE_AGE_SECONDS_MIN},
     "probe": {"type": "string", "pattern": rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"},
@@ -105,8 +114,30 @@ FIELDS_OF: dict[tuple[str, str], dict[str, Any]] = {
     ("LocalRegister", "pid"): {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
     ("LocalDeregister", "address"): _or_empty(ADDRESS),
     ("LocalDeregister", "epoch"): {"type": "integer", "minimum": 0, "maximum": EPOCH_MAX},
+    ("Fetch", "limit"): {"type": "integer", "minimum": 1, "maximum": FETCH_LIMIT_MAX},
+    ("ReadLog", "after"): {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+    ("ReadLog", "wait_seconds"): {"type": "number", "minimum": 0, "maximum": LOG_WAIT_SECONDS_MAX},
+    ("Impact", "name"): {"anyOf": [NAME, LISTENER]},
+    ("Register", "epoch"): {"type": "integer", "minimum": 0, "maximum": EPOCH_MAX},
+    ("RevokeCredential", "id"): {"type": "string"},
 }
 """Where it means something else in one struct."""
+
+MORE: dict[str, dict[str, Any]] = {
+    "Remove": {
+        "oneOf": [
+            {"properties": {"kind": {"const": kind}, "name": name}}
+            for kind, name in (
+                ("category", LABEL),
+                ("service", SERVICE),
+                ("dependency", {"type": "string", "pattern": f"^{_LABEL} {_LABEL}$", "examples": ["web openuss"]}),
+                ("listener", LISTENER),
+                ("host", HOST),
+            )
+        ]
+    }
+}
+"""What holds between the fields of a struct."""
 
 
 def of_bodies(kind: str, schema: dict[str, Any], *, tag_optional: bool = False) -> dict[str, Any]:
@@ -117,7 +148,7 @@ def of_bodies(kind: str, schema: dict[str, Any], *, tag_optional: bool = False) 
     if schema.get("type") != "object":
         return schema
     properties = {name: _refined(kind, name, part) for name, part in schema.get("properties", {}).items()}
-    made = {**schema, "properties": properties, "additionalProperties": False}
+    made = {**schema, "properties": properties, "additionalProperties": False, **MORE.get(kind, {})}
     if tag_optional:
         made["required"] = [name for name in schema.get("required", ()) if name != "type"]
     return made

@@ -17,21 +17,40 @@ SECONDS_MAX = 1800.0
 """The whole run; one that takes longer hangs."""
 
 
-def check_host(directory: Path, examples: int) -> int:
+def check_host(directory: Path, examples: int, options: list[str]) -> int:
     """The host's API; the exit status of schemathesis, whose report goes to the standard output."""
     with Deployment(directory, create_authority("apicheck", datetime.now(UTC))) as deployment:
         deployment.start()
         host = deployment.add_host("web1")
         host.in_session()
         deployment.register(host, "portal.web")
-        deployment.register(host, "northeast.openuss")
-        listener = deployment.register(host, "chinaserver.openuss")
+        listener = deployment.register(host, "northeast.openuss")
         known = {
-            "APICHECK_CREDENTIAL": deployment.token("chinaserver.openuss"),
+            "APICHECK_CREDENTIAL": deployment.token("northeast.openuss"),
             "APICHECK_LISTENER": show_endpoint(listener.address, listener.port),
         }
         # A stream has no end; it is checked by tests of its own.
-        return run(f"{host.url}/openapi.json", examples, ["--exclude-path", "/v1/watch"], known)
+        return run(f"{host.url}/openapi.json", examples, ["--exclude-path", "/v1/watch", *options], known)
+
+
+def check_server(directory: Path, examples: int, options: list[str]) -> int:
+    """The server's API over TLS, with an administrator's token."""
+    with Deployment(directory, create_authority("apicheck", datetime.now(UTC))) as deployment:
+        deployment.start()
+        host = deployment.add_host("web1")
+        host.in_session()
+        deployment.register(host, "portal.web")
+        listener = deployment.register(host, "northeast.openuss")
+        drained = deployment.register(host, "chinaserver.openuss")
+        token = deployment.opengnsadmin("token", "add", "apicheck", "--role", "admin").split()[-1]
+        known = {
+            "APICHECK_CREDENTIAL": deployment.token("northeast.openuss"),
+            "APICHECK_LISTENER": show_endpoint(listener.address, listener.port),
+            "APICHECK_DRAINED": show_endpoint(drained.address, drained.port),
+            "REQUESTS_CA_BUNDLE": str(deployment.directory / "authority.crt"),
+        }
+        own = ["--exclude-path", "/v1/events", "--header", f"Authorization: Bearer {token}"]
+        return run(f"{deployment.https}/openapi.json", examples, [*own, *options], known)
 
 
 def run(document: str, examples: int, options: list[str], known: dict[str, str]) -> int:

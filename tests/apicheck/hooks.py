@@ -8,17 +8,40 @@ from typing import Any
 
 import schemathesis
 
-SERVICES = ("portal.web", "chinaserver.openuss", "northeast.openuss", "account.openuso")
+SERVICES = ("portal.web", "northeast.openuss", "account.openuso")
 CATEGORIES = ("web", "openuss", "openuso", "rescue")
-TOKEN = os.environ.get("APICHECK_CREDENTIAL", "")
-ADDRESS, _, _port = os.environ.get("APICHECK_LISTENER", "127.0.0.1:1").rpartition(":")
-PORT = int(_port)
+CREDENTIAL = os.environ.get("APICHECK_CREDENTIAL", "")
+LISTENER = os.environ.get("APICHECK_LISTENER", "127.0.0.1:1").rpartition(":")
+DRAINED = os.environ.get("APICHECK_DRAINED", "127.0.0.1:1").rpartition(":")
+EPOCH = 10**6
+WAIT_SECONDS = 0.01
 _random = Random(7)
 
 
-def _known(name: str, value: Any) -> Any:
-    """Most often something that there is: random names are all unknown, and show one answer only."""
-    if not isinstance(value, str) or _random.random() < 0.3:
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    """Random names are all unknown and show one answer only, so most of them become names that there are.
+
+    What was made wrong on purpose stays wrong.
+    """
+    for name in ("wait", "wait_seconds"):
+        if isinstance(case.query, dict) and isinstance(case.query.get(name), int | float):
+            case.query[name] = min(case.query[name], WAIT_SECONDS)
+    if isinstance(case.body, dict) and case.body.get("hold") is True:
+        # Its response would never end.
+        case.body["hold"] = False
+    if not case.meta.generation.mode.is_positive:
+        return
+    for fields in (case.path_parameters, case.query, case.body):
+        if isinstance(fields, dict):
+            fields |= {name: _known(name, value, fields) for name, value in fields.items()}
+            _places(case.operation.path, fields)
+    if isinstance(case.body, dict):
+        _possible(case.body)
+
+
+def _known(name: str, value: Any, beside: dict[str, Any]) -> Any:
+    if not isinstance(value, str) or _random.random() < 0.3 or (name == "name" and "kind" in beside):
         return value
     match name:
         case "service":
@@ -28,44 +51,23 @@ def _known(name: str, value: Any) -> Any:
         case "category" | "on":
             return _random.choice(CATEGORIES)
         case "credential":
-            return TOKEN or value
+            return CREDENTIAL or value
     return value
 
 
-@schemathesis.hook
-def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-    """Names in paths."""
-    if not isinstance(path_parameters, dict):
-        return path_parameters
-    return {name: _known(name, value) for name, value in path_parameters.items()}
+def _places(path: str, fields: dict[str, Any]) -> None:
+    """A listener that there is, in half of the cases; what can be drained at any time is another one."""
+    if not {"service", "address", "port"} <= fields.keys():
+        return
+    if path == "/v1/drain":
+        fields |= {"service": "chinaserver.openuss", "address": DRAINED[0], "port": int(DRAINED[2])}
+    elif _random.random() < 0.5:
+        fields |= {"service": "northeast.openuss", "address": LISTENER[0], "port": int(LISTENER[2])}
 
 
-@schemathesis.hook
-def map_query(context: Any, query: Any) -> Any:
-    """Nobody waits for minutes."""
-    if isinstance(query, dict) and isinstance(query.get("wait"), int | float):
-        query["wait"] = min(query["wait"], 0.01)
-    return query
-
-
-@schemathesis.hook
-def map_body(context: Any, body: Any) -> Any:
-    """Names in bodies."""
-    if not isinstance(body, dict):
-        return body
-    known = {name: _known(name, value) for name, value in body.items()}
-    if TOKEN and known.get("credential") == TOKEN:
-        known["service"] = "chinaserver.openuss"
-    if _random.random() < 0.5 and {"service", "address", "port"} <= known.keys() and isinstance(known["service"], str):
-        known |= {"service": "chinaserver.openuss", "address": ADDRESS, "port": PORT}
-    return known
-
-
-@schemathesis.hook
-def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A registration that is held would never end its response, and a process that is not there cannot serve."""
-    if isinstance(case.body, dict):
-        if case.body.get("hold") is True:
-            case.body["hold"] = False
-        if isinstance(case.body.get("pid"), int) and case.body["pid"] > 0:
-            case.body["pid"] = os.getpid()
+def _possible(body: dict[str, Any]) -> None:
+    """What no schema can say: a process that is there, and that no instance comes after one with the largest epoch."""
+    if isinstance(body.get("pid"), int) and body["pid"] > 0:
+        body["pid"] = os.getpid()
+    if isinstance(body.get("epoch"), int):
+        body["epoch"] = min(body["epoch"], EPOCH)

@@ -282,6 +282,11 @@ class Deployment:
         return reply
 
     @property
+    def https(self) -> str:
+        """The server's HTTPS API."""
+        return f"https://{self.address}:{self.https_port}"
+
+    @property
     def revision(self) -> int:
         """Of the catalogue."""
         return self.ask(Status(), ServerStatus).revision
