@@ -25,6 +25,8 @@ from compass.model.replies import Refusal
 
 BODY_MAX = 64 * 1024
 """Octets of a request's body: a registration with all the metadata there can be is 12 kB."""
+DISCARDED_MAX = 16 * 1024 * 1024
+"""Octets of a refused body that are read and thrown away, so that its sender comes to read the answer."""
 QUERY_FIELDS_MAX = 64
 """Fields in one query: more than any operation has."""
 
@@ -50,9 +52,13 @@ class BoundedRequest(Request):
     """
 
     _received = 0
+    _is_refused = False
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is here: hand it on, if path and headers are text in one line."""
+        if self._is_refused:
+            self._hang_up()
+            return
         headers = (value for _, values in self.requestHeaders.getAllRawHeaders() for value in values)
         place, _, query = path.partition(b"?")
         if all(_is_text(part) for part in (unquote_to_bytes(place), query, *headers)):
@@ -76,9 +82,13 @@ class BoundedRequest(Request):
             cast(Any, super()).gotLength(length)
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        """Part of the body; a chunked one announces no length."""
+        """Part of the body; a chunked one announces no length. What comes after a refusal is thrown away."""
         self._received += len(data)
-        if self._received > self.body_max:
+        if self._received > self.body_max + DISCARDED_MAX:
+            self._hang_up()
+        elif self._is_refused:
+            return
+        elif self._received > self.body_max:
             self._refuse()
         else:
             cast(Any, super()).handleContentChunk(data)
@@ -89,14 +99,17 @@ class BoundedRequest(Request):
         return BODY_MAX
 
     def _refuse(self) -> None:
+        """Answer at once, and read on: who is still sending would find a closed connection and no answer."""
+        self._is_refused = True
         body = msgspec.json.encode(Refusal("too-large", f"the body has more than {self.body_max} octets"))
         channel = self.channel
         if channel is not None and channel.transport is not None:
             head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}"
             cast(Any, channel.transport).write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
-            channel.loseConnection()
-        # What still comes of the body is thrown away.
-        self.handleContentChunk = lambda data: None  # type: ignore[method-assign]
+
+    def _hang_up(self) -> None:
+        if self.channel is not None:
+            self.channel.loseConnection()
 
 
 def _is_text(octets: bytes) -> bool:
