@@ -90,16 +90,19 @@ def free_port(address: str) -> int:
 class Host:
     """One client daemon."""
 
-    def __init__(self, name: str, address: str, directory: Path, config: str) -> None:
+    def __init__(self, name: str, address: str, directory: Path, config: str, agent: bool = False) -> None:
         self.name = name
         self.address = address
         self.directory = directory
         self.port = free_port(address)
+        self.agent_port = free_port(address) if agent else 0
         self.socket = directory / "api.sock"
         self.api = HostApi(Place(path=str(self.socket)), ANSWER_SECONDS)
         directory.mkdir()
         path = directory / "opengnscd.toml"
         listens = f'address = "{address}"\napi = "{address}:{self.port}"\nsocket = "{self.socket}"\n'
+        if agent:
+            listens += f'agent = "{address}:{self.agent_port}"\n'
         path.write_text(config.replace("[host]\n", f'[host]\nstate_directory = "{directory / "state"}"\n{listens}', 1))
         command = python("compass.assembly.main:host", "--config", str(path))
         self.daemon = Program(name, command, directory / "log")
@@ -232,6 +235,7 @@ class Deployment:
         port: int = 0,
         short: bool = False,
         refresh_seconds: float = 300.0,
+        agent: bool = False,
     ) -> Host:
         """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
         full_name = f"{name}.example.net"
@@ -240,7 +244,7 @@ class Deployment:
         config = f'[host]\nservers = ["{self.address}:{port or self.port}"]\nrefresh_seconds = {refresh_seconds}\n'
         if short:
             config += f'session = "short"\nupdate = "{address}:{free_port(address)}"\n'
-        host = Host(full_name, address, self.directory / name, config + self._tls(full_name))
+        host = Host(full_name, address, self.directory / name, config + self._tls(full_name), agent)
         self.hosts[name] = host
         self.programs.append(host.daemon)
         host.daemon.start()
