@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
+from compass.assembly import interpreter
 from compass.assembly.config import ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
 from compass.assembly.streams import secured
@@ -25,7 +26,7 @@ from compass.model.names import show_endpoint
 from compass.server.alerts import RunCommand
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
-from compass.server.sessions import Session
+from compass.server.sessions import PeerOf, Session
 from compass.store.store import Store
 
 SOFTWARE = f"compass/{compass.__version__}"
@@ -66,7 +67,7 @@ class ServerService(Service):
             token=lambda: secrets.token_urlsafe(32),
             storage=store,
             in_database=self._database.run,
-            peer_of=peers(rules_of(self._config.tls)),
+            peer_of=self._peer(),
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             run_command=command_runner(self._reactor, command) if command else None,
@@ -80,6 +81,7 @@ class ServerService(Service):
         The store is opened here and not before: twistd forks in between.
         """
         super().startService()
+        interpreter.tune()
         self._database.start()
         self.started = Deferred.fromCoroutine(self._start())
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -89,21 +91,28 @@ class ServerService(Service):
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
         self._server = server = NameServer(self._config.server.name or self._name, SOFTWARE, self._parts(store))
+        await self._listen(server)
+        await server.start()
+        interpreter.settle()
+        for port in self._ports:
+            bound = port.getHost()
+            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+
+    def _peer(self) -> PeerOf:
+        return peers(rules_of(self._config.tls))
+
+    async def _listen(self, server: NameServer) -> None:
         factory = secured(accepting(self._identity), server, client=False)
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
         await self._listen_https(server)
-        await server.start()
-        for port in self._ports:
-            bound = port.getHost()
-            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
 
     async def _listen_https(self, server: NameServer) -> None:
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
         if not self._config.https.listen:
             return
-        api = server_http.site(server, self._reactor, peers(rules_of(self._config.tls)))
+        api = server_http.site(server, self._reactor, self._peer())
         factory = secured(accepting_https(self._identity), Crowd(api, server.admits), client=False)
         for text in self._config.https.listen:
             self._ports.append(await listen(self._reactor, *parse_listen(text), factory))

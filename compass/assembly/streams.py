@@ -1,10 +1,16 @@
-"""TLS streams as both daemons use them: small writes go out at once, dead peers are noticed by the kernel."""
+"""TCP and TLS streams as both daemons use them: what is written goes out at once, dead peers are noticed by the kernel.
+
+Twisted keeps what is written until the reactor's next turn, so that the pieces of one answer leave together. compass
+writes whole frames, and one change is written to thousands of sessions: the turn of each cost as much as the rest of a
+notice. `PromptTransport` hands octets to the kernel in the call, as long as nothing waits there already.
+"""
 
 from __future__ import annotations
 
 import socket
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.interfaces import ITransport
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
@@ -30,14 +36,56 @@ _OPTIONS = (
 )
 
 
+def tune(handle: socket.socket) -> None:
+    """Set what every session's socket has."""
+    for level, option, value in _OPTIONS:
+        handle.setsockopt(level, option, value)
+
+
+class PromptTransport(tcp.Server):
+    """Writes to the socket in `write` itself, unless earlier octets still wait for it; all else is Twisted's.
+
+    Only public methods are overridden or called: the reactor is asked for a turn by `startWriting` exactly when the
+    buffer of the base class has something in it.
+    """
+
+    _waits = False
+
+    def write(self, data: bytes) -> None:
+        """See ITransport."""
+        if self._waits or not self.connected:
+            super().write(data)
+            return
+        sent = self.writeSomeData(data)
+        if sent == len(data):
+            return
+        # An error is met again, and dealt with, in the reactor's turn.
+        super().write(data[sent:] if isinstance(sent, int) and sent > 0 else data)
+
+    def startWriting(self) -> None:  # noqa: N802
+        """See FileDescriptor."""
+        self._waits = True
+        super().startWriting()
+
+    def stopWriting(self) -> None:  # noqa: N802
+        """See FileDescriptor."""
+        self._waits = False
+        super().stopWriting()
+
+
+class PromptPort(tcp.Port):
+    """A listening port whose connections are prompt and tuned."""
+
+    transport = PromptTransport
+
+
 class _TunedTls(TLSMemoryBIOProtocol):
     """Without the aggregation of small writes that Twisted's default adds: a notice must not wait for the next."""
 
     def makeConnection(self, transport: ITransport) -> None:
         handle: Any = getattr(transport, "getHandle", lambda: None)()
         if handle is not None:
-            for level, option, value in _OPTIONS:
-                handle.setsockopt(level, option, value)
+            tune(handle)
         super().makeConnection(transport)
 
 

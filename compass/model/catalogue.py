@@ -69,6 +69,15 @@ class Catalogue(msgspec.Struct, frozen=True):
     def with_change(self, change: Change) -> Catalogue:
         """The catalogue with the change's row set or removed, its topic and the revision moved on."""
         row = change.row
+        if isinstance(row, Listener) and not change.removed:
+            # Nearly all changes are these, so they are made in one step.
+            peers = self.listeners.get(row.service, Map()).set((row.address, row.port), row)
+            return msgspec.structs.replace(
+                self,
+                listeners=self.listeners.set(row.service, peers),
+                topics=self.topics.set(row.service, change.revision),
+                revision=max(self.revision, change.revision),
+            )
         after = self.without(row) if change.removed else self.with_row(row)
         topics = after.topics
         topic = topic_of(row)

@@ -106,7 +106,7 @@ _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 def decide(catalogue: Catalogue, request: Undecided, asker: Asker, now: float, token: str) -> Decision:
     """What becomes of a request at this catalogue: pure, so it can be decided again when another server was first.
 
-    `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is issued.
+    `now`: UNIX time in seconds. `token`: 256 fresh random bits as text when a credential is to be issued.
     """
 
     def decided(draft: Draft) -> Reply:
@@ -139,10 +139,14 @@ def check_right(catalogue: Catalogue, request: Any, asker: Asker) -> None:
             "forbidden",
             f"{asker} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
         )
-    if asker.role == "host":
-        host = catalogue.hosts.get(asker.name)
-        if host is not None and host.barred:
-            refuse("forbidden", f"{asker} may not {_operation(request)}: an administrator has barred this host")
+    if barred(catalogue, asker):
+        refuse("forbidden", f"{asker} may not {_operation(request)}: an administrator has barred this host")
+
+
+def barred(catalogue: Catalogue, asker: Asker) -> bool:
+    """Whether an administrator has barred the host that asks."""
+    host = catalogue.hosts.get(asker.name) if asker.role == "host" else None
+    return host is not None and host.barred
 
 
 def _conclude(

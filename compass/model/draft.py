@@ -121,6 +121,8 @@ class Draft:
 
     def close_alerts(self, listener: Listener) -> None:
         """The incidents of a listener are over."""
+        if not self.catalogue.alerts:
+            return
         for kind in ("failure", "slow"):
             alert = self.catalogue.alerts.get(alert_id(kind, listener))
             if alert is not None:

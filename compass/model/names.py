@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 LABEL_MAX = 63
 """Longest label in octets (RFC 1035 section 2.3.4)."""
@@ -15,6 +16,9 @@ HOST_NAME_MAX = 253
 """Longest host name in characters (RFC 1035 section 2.3.4, without the root)."""
 PORT_MAX = 65535
 """Largest TCP port (RFC 9293 section 3.1)."""
+PARSED_MAX = 20_000
+"""Names and addresses whose parsed form is remembered, of each: they come again with every request of their host, and
+parsing them was a tenth of a registration. At most some 6 MB."""
 
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -39,6 +43,7 @@ def parse_label(text: str, what: str = "name") -> str:
     return label
 
 
+@lru_cache(PARSED_MAX)
 def parse_service_id(text: str) -> str:
     """`service.category`, both DNS labels, in lower case."""
     service, dot, category = text.partition(".")
@@ -59,6 +64,7 @@ def category_of(service_id: str) -> str:
     return service_id.partition(".")[2]
 
 
+@lru_cache(PARSED_MAX)
 def parse_address(text: str) -> str:
     """An IPv4 or IPv6 literal in canonical form (RFC 5952 for IPv6), an IPv4-mapped one as IPv4, so that one listener
     has one address; no names, no zones, nothing that is not one interface of one host."""

@@ -8,7 +8,7 @@ committed in between, its changes are applied and the batch is decided again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,7 +18,7 @@ from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import decide
 from compass.model.draft import Asker, Decision
 from compass.model.replies import Refusal, Reply, SecurityEntry
-from compass.model.requests import Undecided
+from compass.model.requests import IssueCredential, Undecided
 from compass.model.rows import Change
 from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, Storage, StoreUnavailable
 
@@ -215,14 +215,16 @@ class Commits:
                     continue
                 raise
             self.available = True
-            self._publish(changes)
+            for decision in decisions:
+                self._publish_decision(decision)
             return decisions
 
     def _decide(self, batch: Batch) -> list[Decision]:
         draft = self.catalogue
         decisions = []
         for request, asker, _ in batch:
-            decision = decide(draft, request, asker, self._now(), self._token())
+            token = self._token() if isinstance(request, IssueCredential) else ""
+            decision = decide(draft, request, asker, self._now(), token)
             draft = decision.catalogue
             decisions.append(decision)
         return decisions
@@ -250,7 +252,15 @@ class Commits:
         self.catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         self._reloaded(self.catalogue)
 
-    def _publish(self, changes: list[Change]) -> None:
+    def _publish_decision(self, decision: Decision) -> None:
+        if len(decision.changes) == 1:
+            # The catalogue after its one change was made when it was decided.
+            self.catalogue = decision.catalogue
+            self._committed(decision.changes[0], self.catalogue)
+        else:
+            self._publish(decision.changes)
+
+    def _publish(self, changes: Iterable[Change]) -> None:
         for change in changes:
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue)

@@ -157,11 +157,11 @@ class Suspicion(Inquiry):
                 self.desk.judged(self.key, f"undecided: {problem}, and this server may be cut off itself")
                 self._try_again()
             elif judgement == "alive":
-                others = ", ".join(one.host for one in heard if one.alive)
+                others = ", ".join(sorted(one.host for one in heard if one.alive))
                 cause = "answered the probe" if not problem else f"answered {others}, though not this server"
                 self.verdict(alive=True, cause=cause)
             else:
-                hosts = ", ".join(one.host for one in heard)
+                hosts = ", ".join(sorted(one.host for one in heard))
                 cause = f"{problem}; {hosts} found the same" if hosts else problem
                 self.verdict(alive=False, cause=cause, settled=self._settled)
 

@@ -13,11 +13,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.decide import answer, permit
-from compass.model.draft import Asker
+from compass.model.decide import answer, barred, permit
+from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Lags, Refusal, Reply, SecurityEntry, ServerStatus
+from compass.model.replies import Dependencies, Lags, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
     Drain,
@@ -28,6 +28,7 @@ from compass.model.requests import (
     Lag,
     Pull,
     ReadLog,
+    ReadRequest,
     Register,
     Report,
     Request,
@@ -44,10 +45,11 @@ from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.gate import Gate
 from compass.server.logs import LogReader, Trimming
+from compass.server.pulls import Pulls
 from compass.server.push import TAIL_MAX, Push
-from compass.server.sessions import Missed, PeerOf, Session, origin_of
+from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, status_of
-from compass.server.visitors import RECENT_MAX, Deliver, Visitors
+from compass.server.visitors import RECENT_MAX, Deliver, Visit, Visitors
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
@@ -133,6 +135,7 @@ class NameServer(Factory):
             parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
         )
         system = Asker("server", self.name, "")
+        self._pulls = Pulls(self._push.last_told)
         self._watches = Watches(parts.clock, store, commits, self._push, system, self._desk.returned)
         self._visitors = Visitors(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
         self._alerts = Alerts(parts.run_command)
@@ -216,39 +219,36 @@ class NameServer(Factory):
         if self._commits is not None:
             self._commits.note(entry)
 
-    def ask(self, session: Session, request: Request) -> Deferred[Reply | bytes]:
-        """Route a session's request to where it is answered."""
-        if not isinstance(request, Watch):
-            return cast(Deferred[Reply | bytes], self.ask_as(session.asker, request))
-        refused = self._refused(session.asker, request)
-        if refused is not None:
-            return succeed(refused)
-        return Deferred.fromCoroutine(self._watches.watch(session, request))
+    def ask(self, session: Session, request: Request) -> Answer | Deferred[Answer]:
+        """Route a request to where it is answered: at once what is in memory, else when it is there."""
+        match request:
+            case Pull() | Fetch() | Impact():
+                return self._read(request, session.asker)
+            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
+                refused = permit(self.catalogue, request, session.asker, self._parts.now())
+                return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
+            case Report():
+                too_many = self._gate.report(session.asker)
+                return too_many or cast(Deferred[Answer], self._desk.report(request, session.asker))
+            case _:
+                return self._submit(request, session.asker)
 
-    # What the HTTPS gateway needs of us, and sessions for all that needs none.
+    # What the HTTPS gateway needs of us.
 
     def ask_as(self, asker: Asker, request: Request) -> Deferred[Reply]:
-        """Route a request that needs no session: every one but watch."""
+        """Route a request of somebody without a session, which only hosts need."""
         if self._commits is None:
             return succeed(_NOT_READY)
         match request:
-            case Pull() | Fetch() | Impact():
-                decision = answer(self.catalogue, request, asker, self._parts.now())
-                if decision.security is not None:
-                    self.note(decision.security)
-                return succeed(decision.reply)
-            case ReadLog() | Status() | Lag() | Findings() | Examine():
-                refused = self._refused(asker, request)
-                if refused is not None:
-                    return succeed(refused)
-                return Deferred.fromCoroutine(self._answer(asker, request))
-            case Report():
-                too_many = self._gate.report(asker)
-                return succeed(too_many) if too_many else self._desk.report(request, asker)
-            case Watch():
+            case Watch() | Findings():
                 return succeed(Refusal("out-of-turn", "only a session can watch; /v1/events tells every change"))
+            case Pull():
+                # Never as encoded for a session.
+                return succeed(self._noted(answer(self.catalogue, request, asker, self._parts.now())))
             case _:
-                return self._submit(request, asker)
+                # All others look at nothing of a session but who asks.
+                asked = self.ask(cast(Session, Visit(asker)), request)
+                return cast(Deferred[Reply], asked if isinstance(asked, Deferred) else succeed(asked))
 
     def bearer(self, token: str, origin: str) -> Asker | Refusal:
         """Who shows a bearer token."""
@@ -262,7 +262,8 @@ class NameServer(Factory):
         """Deliver every change to somebody who may read the log of them; see `Visitors.follow`."""
         if self._commits is None:
             return _NOT_READY
-        return self._refused(asker, ReadLog("updates")) or self._visitors.follow(since, deliver)
+        refused = permit(self.catalogue, ReadLog("updates"), asker, self._parts.now())
+        return cast(Refusal, self._noted(refused)) if refused else self._visitors.follow(since, deliver)
 
     def admits(self, origin: str) -> bool:
         """Whether a connection from there is taken."""
@@ -273,32 +274,43 @@ class NameServer(Factory):
         """Whether the store took the last write."""
         return self._commits is not None and self._commits.available
 
-    def _refused(self, asker: Asker, request: ShellRequest) -> Refusal | None:
-        decision = permit(self.catalogue, request, asker, self._parts.now())
-        if decision is None:
-            return None
-        if decision.security is not None:
-            self.note(decision.security)
-        return cast(Refusal, decision.reply)
+    # Where requests are answered.
 
-    def _submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
+    def _read(self, request: ReadRequest, asker: Asker) -> Answer:
+        catalogue = self.catalogue
+        if isinstance(request, Pull) and not barred(catalogue, asker):
+            kept = self._pulls.kept(catalogue, request.service)
+            if kept is not None:
+                return kept
+        decision = answer(catalogue, request, asker, self._parts.now())
+        reply = self._noted(decision)
+        return self._pulls.keep(reply) if isinstance(reply, Dependencies) else reply
+
+    def _noted(self, decision: Decision) -> Reply:
+        if decision.security is not None:
+            self.commits.note(decision.security)
+        return decision.reply
+
+    def _submit(self, request: Undecided, asker: Asker) -> Answer | Deferred[Answer]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
         submitted = self.commits.submit
         if not isinstance(request, Register | Deregister | Drain):
-            return submitted(request, asker)
+            return cast(Deferred[Answer], submitted(request, asker))
         too_many = self._gate.guess(asker, request.service)
         if too_many is not None:
-            return succeed(too_many)
+            return too_many
 
-        def look(reply: Reply) -> Reply:
+        def look(reply: Reply) -> Answer:
             if isinstance(reply, Refusal) and reply.code == "bad-credential":
                 self._gate.guessed_wrong(asker, request.service)
             return reply
 
         return submitted(request, asker).addCallback(look)
 
-    async def _answer(self, asker: Asker, request: ReadLog | Status | Lag | Findings | Examine) -> Reply:
+    async def _answer(self, session: Session, request: ShellRequest) -> Answer:
         match request:
+            case Watch():
+                return await self._watches.watch(session, request)
             case ReadLog():
                 return await self._logs.read(request)
             case Status():
@@ -306,7 +318,7 @@ class NameServer(Factory):
             case Lag():
                 return Lags(self.catalogue.revision, self._push.lag(self.catalogue.hosts.values()))
             case Findings():
-                return self._desk.findings(asker.name, request)
+                return self._desk.findings(session.asker.name, request)
             case Examine():
                 return self._desk.examine(request)
 

@@ -8,7 +8,7 @@ reads again it is told at once all it has missed. One that does not read at all 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -27,6 +27,9 @@ from compass.wire import limits
 from compass.wire.connection import Acknowledged, Asked, Ended, Event, Opened, ServerConnection
 from compass.wire.messages import Acknowledge, Hello, Inquiry
 
+Answer: TypeAlias = Reply | bytes
+"""A reply, or its body as encoded."""
+
 
 class Desk(Protocol):
     """What a session needs of the server behind it."""
@@ -37,8 +40,8 @@ class Desk(Protocol):
     def ready(self) -> tuple[str, int] | None:
         """The store's id and revision, or None while the catalogue is not complete (P5)."""
 
-    def ask(self, session: Session, request: Request) -> Deferred[Reply | bytes]:
-        """The reply to a request of that session, or its body."""
+    def ask(self, session: Session, request: Request) -> Answer | Deferred[Answer]:
+        """The answer to a request of that session: at once, or when it is there."""
 
     def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
         """The session's host holds a revision."""
@@ -261,7 +264,11 @@ class Session(TwistedProtocol):
                 text = f"{limits.REPLIES_QUEUED_MAX} octets wait for this peer to read them; ask again when it has"
                 self._reply(Refusal("busy", text, retry_after_seconds=1.0), number)
             case Asked(number, request):
-                self._desk.ask(self, request).addCallback(self._reply, number).addErrback(self._failed, number)
+                answer = self._desk.ask(self, request)
+                if isinstance(answer, Deferred):
+                    answer.addCallback(self._reply, number).addErrback(self._failed, number)
+                else:
+                    self._reply(answer, number)
             case Acknowledged(acknowledge):
                 self._desk.acknowledged(self, acknowledge)
             case Opened(Hello() as hello):
@@ -290,7 +297,7 @@ class Session(TwistedProtocol):
             self._write_out(connection)
         return connection.octets_to_send > limits.REPLIES_QUEUED_MAX
 
-    def _reply(self, reply: Reply | bytes, number: int) -> None:
+    def _reply(self, reply: Answer, number: int) -> None:
         if self._connection is not None:
             now = self._clock.seconds()
             self._connection.reply(number, reply, now)

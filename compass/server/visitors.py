@@ -28,6 +28,12 @@ FOLLOWERS_MAX = 200
 Deliver = Callable[[Followed], None]
 
 
+class Visit(msgspec.Struct, frozen=True):
+    """What of a session there is without one: who asks."""
+
+    asker: Asker
+
+
 class Visitors:
     """Who shows a token, and who follows."""
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-import msgspec
-from sqlalchemy import Delete, Insert, Select, Table, Update, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Delete, Select, Table, bindparam, delete, func, select, update
 
 from compass.model.rows import Row
 from compass.store import schema
@@ -55,7 +53,6 @@ AFTER: dict[Log, Select[Any]] = {
 }
 LATEST: dict[Log, Select[Any]] = {log: _entries(log).order_by(key_column(log).desc()) for log in LOGS}
 TRIM: dict[Log, Delete] = {log: delete(LOGS[log]).where(key_column(log) <= bindparam("gone")) for log in LOGS}
-INSERT: dict[Log, Insert] = {log: insert(LOGS[log]) for log in LOGS}
 
 CHANGES = (
     select(schema.update_log.c.revision, schema.update_log.c.change)
@@ -79,25 +76,3 @@ REMOVE: dict[type[Row], Delete] = {
     kind: delete(table).where(*(column == bindparam(column.name) for column in table.primary_key))
     for kind, table in TABLES.items()
 }
-
-
-class Upserts(msgspec.Struct, frozen=True):
-    """The statements whose spelling is each engine's own."""
-
-    set: dict[type[Row], Insert | Update]
-
-
-def upserts_for(dialect: str) -> Upserts:
-    """For `sqlite` or `postgresql`: insert a row, or update the one with its key."""
-    insert_into: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    return Upserts({kind: _upsert(insert_into(table), table) for kind, table in TABLES.items()})
-
-
-def _upsert(statement: Any, table: Table) -> Insert:
-    keys = list(table.primary_key)
-    others = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
-    if not others:
-        done: Insert = statement.on_conflict_do_nothing(index_elements=keys)
-    else:
-        done = statement.on_conflict_do_update(index_elements=keys, set_=others)
-    return done

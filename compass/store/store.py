@@ -20,12 +20,13 @@ from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
 from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, StoreUnavailable
 from compass.store import statements as sql
-from compass.store.batch import Batch, batch_of
+from compass.store.batch import batch_of
 from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up
+from compass.store.writing import Writer
 
 T = TypeVar("T")
 
@@ -40,7 +41,8 @@ class Store:
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
         self._engine = engine
-        self._upserts = sql.upserts_for(engine.dialect.name)
+        self._writer = Writer(engine.dialect.name)
+        self._connection: Connection | None = None
         self._in_doubt = False
 
     @classmethod
@@ -70,7 +72,13 @@ class Store:
 
     def close(self) -> None:
         """Let the connection go. The store can be used again all the same; it connects when asked something."""
+        self._disconnect()
         self._engine.dispose()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def load(self) -> Loaded:
         """See `Storage`."""
@@ -107,16 +115,15 @@ class Store:
             numbers = {"securities": len(security), "administrations": len(administration)}
             if changes:
                 fence = {**numbers, "expected": expected, "reached": reached}
-                clock = connection.execute(sql.FENCE, fence).first()
+                clock = self._writer.fence.run(connection, fence).first()
             else:
-                clock = connection.execute(sql.COUNT, numbers).first()
+                clock = self._writer.count.run(connection, numbers).first()
             if clock is None:
                 raise Conflict(f"the store is no longer at revision {expected}")
-            self._write_tables(connection, batch)
-            if security:
-                connection.execute(sql.INSERT["security"], entry_records(security, clock.security))
-            if administration:
-                connection.execute(sql.INSERT["administration"], entry_records(administration, clock.administration))
+            self._writer.write(connection, batch)
+            logs = self._writer.logs
+            logs["security"].write(connection, entry_records(security, clock.security))
+            logs["administration"].write(connection, entry_records(administration, clock.administration))
 
         try:
             batch = batch_of(changes)
@@ -124,18 +131,6 @@ class Store:
         except (ValueError, OverflowError) as error:
             # Text that is no Unicode, integers beyond 64 bits: the drivers say so in their own words.
             raise BatchRefused(f"{shown(self._url)} cannot hold a value of this batch: {error}") from error
-
-    def _write_tables(self, connection: Connection, batch: Batch) -> None:
-        for kind, records in batch.removed.items():
-            connection.execute(sql.REMOVE[kind], records)
-        for kind, records in batch.set.items():
-            connection.execute(self._upserts.set[kind], records)
-        if batch.categories:
-            connection.execute(sql.MOVE_CATEGORY, batch.categories)
-        if batch.services:
-            connection.execute(sql.MOVE_SERVICE, batch.services)
-        if batch.log:
-            connection.execute(sql.INSERT["updates"], batch.log)
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
         """See `Storage`. Conclusive after a commit that failed: it waits for that to come to its end.
@@ -188,8 +183,8 @@ class Store:
     def _transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
         """Do `work` in one transaction; reads see one state of the store. What it raises undoes everything."""
         options: dict[str, Any] = {WRITES: writes}
-        if not writes and self._engine.dialect.name == "postgresql":
-            options["isolation_level"] = "REPEATABLE READ"
+        if self._engine.dialect.name == "postgresql":
+            options["isolation_level"] = "READ COMMITTED" if writes else "REPEATABLE READ"
         try:
             return self._once(work, options)
         except (IntegrityError, DataError) as error:
@@ -206,13 +201,15 @@ class Store:
     def _once(self, work: Callable[[Connection], T], options: dict[str, Any], *, again: bool = True) -> T:
         committing = False
         try:
-            with self._engine.connect() as connection:
-                connection.execution_options(**options)
-                with connection.begin():
-                    result = work(connection)
-                    committing = True
+            # Kept from one transaction to the next: taking it from the pool costs as much as a small transaction.
+            connection = self._connection = self._connection or self._engine.connect()
+            connection.execution_options(**options)
+            with connection.begin():
+                result = work(connection)
+                committing = True
             return result
         except DBAPIError as error:
+            self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, TypeVar, Union
 
 import msgspec
 
-from compass.model.replies import Refusal, Reply
+from compass.model.replies import CategoryView, Refusal, Reply
 from compass.model.requests import Request
 from compass.model.rows import Change, Snapshot
 from compass.model.text import storable
@@ -103,6 +103,24 @@ class Unreadable(Exception):
 def encode(message: Message) -> bytes:
     """The body of a frame."""
     return _encoder.encode(message)
+
+
+class _Listed(msgspec.Struct, frozen=True, tag_field="type", tag="dependencies"):
+    """`Dependencies` with what it lists encoded already."""
+
+    service: str
+    revision: int
+    categories: msgspec.Raw
+
+
+def encode_views(views: tuple[CategoryView, ...]) -> bytes:
+    """What a pull lists, to be put into many answers by `encode_dependencies`."""
+    return _encoder.encode(views)
+
+
+def encode_dependencies(service: str, revision: int, views: bytes) -> bytes:
+    """The body of the answer to a pull: the same octets as `encode(Dependencies(...))`, but for an empty list."""
+    return _encoder.encode(_Listed(service, revision, msgspec.Raw(views)))
 
 
 def decode_from_client(body: bytes) -> ClientMessage:

@@ -1,0 +1,51 @@
+"""What every measured system offers: to be started and stopped, and a plan of load for each workload it can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.generator import Plan
+from bench.systems.running import Running
+
+LISTENERS = 3
+"""Of each service of a list."""
+SERVICES = 10
+"""Of the list that is pulled."""
+
+
+class System:
+    """One system. A workload that it has no equivalent of gives None."""
+
+    name = ""
+    version = ""
+    tls = False
+    running: Running
+
+    def __init__(self, directory: Path) -> None:
+        """`directory`: for its data, and gone with it."""
+        directory.mkdir(parents=True)
+        self.directory = directory
+
+    def start(self) -> None:
+        """Start it and put in what the workloads read. Raises NotInstalled."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End its processes."""
+        self.running.stop()
+
+    def registrations(self, clients: int) -> Plan | None:
+        """B1: each client changes its own record, durably, one request at a time."""
+        raise NotImplementedError
+
+    def fan_out(self, watchers: int) -> Plan | None:
+        """B2: one change is told to all watchers; they acknowledge, or read again, as its own clients do."""
+        raise NotImplementedError
+
+    def lists(self, clients: int) -> Plan | None:
+        """B3: each client reads a list of 10 services with 3 listeners each, one request at a time."""
+        raise NotImplementedError
+
+    def cold_start(self, clients: int, *, resumed: bool) -> Plan | None:
+        """B4: so many clients connect at once and get the list."""
+        return None
