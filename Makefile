@@ -38,8 +38,8 @@ storm: $(READY)  ## storms of hosts and a host that does not read, on real proce
 bench: $(READY)  ## measure a real server (ARGS="--clients 64 --hosts 1000")
 	@$(BIN)/python -m bench $(ARGS)
 
-fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (ARGS="--frames 1000 --seed 7")
-	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000)
+fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests to a host and to a server (ARGS="--frames 1000 --seed 7")
+	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000 --https 1000000)
 
 fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
 	@mkdir -p build/fuzz

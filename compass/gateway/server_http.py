@@ -68,7 +68,7 @@ class ServerRequest(http.BoundedRequest):
     @property
     def body_max(self) -> int:
         """Strangers get no more room than a question needs."""
-        known = self.getHeader("authorization") is not None or _has_certificate(self)
+        known = self.requestHeaders.hasHeader("authorization") or _has_certificate(self)
         return TOPOLOGY_MAX if known else http.BODY_MAX
 
 
