@@ -110,6 +110,27 @@ def test_the_longest_body(api: Api, chunked: bool) -> None:
         assert ("code" in json.loads(response.read())) == (status == 413)
 
 
+def test_who_is_still_sending_a_body_that_is_too_long_gets_the_answer(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is read and thrown away, to a limit; then the connection ends."""
+    rest = 1024 * 1024
+    monkeypatch.setattr(http_ground, "DISCARDED_MAX", rest - http_ground.BODY_MAX - 1)
+    head = "POST /v1/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+    for length, hears in ((http_ground.BODY_MAX + 1, True), (rest - 1, True), (8 * rest, False)):
+        with socket.create_connection(("127.0.0.1", api.port), 10) as client:
+            client.sendall(f"{head}{length}\r\n\r\n".encode())
+            try:
+                for _ in range(-(-length // 65536)):
+                    client.sendall(b" " * min(65536, length))
+                answer = b"".join(iter(lambda: client.recv(65536), b""))
+            except ConnectionError:
+                assert not hears
+            else:
+                assert answer.startswith(b"HTTP/1.1 413") and answer.count(b"HTTP/1.1") == 1
+    assert api.daemon.asked == []
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
