@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from compass.gateway import discovery, host_document
 from compass.gateway.event_stream import REVISION_MAX
@@ -194,3 +195,22 @@ def test_a_lookup_that_nobody_waits_for(api: Api) -> None:
     assert api.ask("GET", "/v1/status")[0] == 200
     api.thread.call(waiting.callback, Dependencies("a.b", 7))
     assert api.ask("GET", "/v1/status")[0] == 200
+
+
+def test_lookups_are_not_told_one_by_one(api: Api) -> None:
+    """They are there for who wants to hear everything, and without the query."""
+    levels: list[LogLevel] = []
+
+    def look(event: LogEvent) -> None:
+        if "GET" in str(formatEvent(event)):
+            levels.append(event["log_level"])
+            assert "since" not in str(formatEvent(event))
+
+    observe: Any = look
+    globalLogPublisher.addObserver(observe)
+    try:
+        for path, status in (("/v1/status", 200), ("/v1/dependencies/a.b?since=x", 400)):
+            assert api.ask("GET", path)[0] == status
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert levels == [LogLevel.debug, LogLevel.debug]
