@@ -163,6 +163,17 @@ def test_a_removed_token_is_refused_at_once(deployment: Deployment) -> None:
         assert leaver.get("/v1/status").status_code == 401
 
 
+def test_no_token_is_logged(deployment: Deployment) -> None:
+    """Neither a right one nor a wrong one, wherever it was put; not in the security log either."""
+    good = token(deployment, "discreet")
+    with client(deployment, token=good) as discreet:
+        assert discreet.get("/v1/status").status_code == 200
+        assert discreet.get("/v1/status", params={"token": good}).status_code == 400
+        assert discreet.get("/v1/status", headers={"Authorization": f"Bearer x{good}"}).status_code == 401
+    entries = deployment.ask(ReadLog("security", last=5), LogEntries).entries
+    assert good not in repr(entries) and good not in deployment.server.log.read_text()
+
+
 def test_the_longest_bodies(deployment: Deployment) -> None:
     """A stranger gets 64 KiB, who says who he is a topology; one octet more is refused."""
     ci = token(deployment, "bulk", "admin")
