@@ -10,7 +10,8 @@ CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
 
-.PHONY: help run test check bench simulate faults storm fuzz fuzz-long api-check clean
+# Every target that help lists is a name and no file.
+.PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -35,11 +36,20 @@ simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
-bench: $(READY)  ## measure a real server (ARGS="--clients 64 --hosts 1000")
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(READY)  ## measure compass beside etcd, ZooKeeper, Redis and NATS, under 20 minutes (ARGS="--only B1 B2")
+	@$(BIN)/python -m bench --json bench/results.json $(ARGS)
+
+bench-quick: $(READY)  ## the same in under two minutes, with what peers are there
+	@$(BIN)/python -m bench --quick $(ARGS)
+
+dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
+	@$(BIN)/python -m bench.dns $(ARGS)
 
 fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests to a host and to a server (ARGS="--frames 1000 --seed 7")
 	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000 --https 1000000)
+
+fuzz-dns: $(READY)  ## a million fuzzed DNS packets (ARGS="--dns 10000 --seed 7")
+	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--dns 1000000)
 
 fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
 	@mkdir -p build/fuzz
@@ -51,6 +61,12 @@ api-check: $(READY)  ## schemathesis against both HTTP APIs of real daemons (ARG
 faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
+
+bench-workers: $(READY)  ## two workers against one: registrations and pulls a second, as ratios (ARGS="--seconds 10")
+	@$(BIN)/python -m bench.workers $(ARGS)
+
+failover: $(READY)  ## kill the primary database, and a server of three, under load (ARGS="--rounds 10 --only server")
+	@$(BIN)/python -m tests.faults.failover $(ARGS)
 
 clean:  ## remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -8,7 +8,8 @@
  *   start    all connections are made and set up as fast as the server takes them
  *   hold     all connections are made and set up, and kept until standard input ends
  *
- * After the connections are set up it prints {"ready":true} and waits for a line on standard input.
+ * When the connections are set up it prints {"ready":true}, waits for a line on standard input, does it, prints what was
+ * measured, and waits for the next line; it ends when standard input does.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -29,9 +30,9 @@
 #include <unistd.h>
 
 #define PATCHES_MAX 16
-#define SETUPS_MAX 8
+#define SETUPS_MAX 64
 #define RETRY_SECONDS 0.2
-#define STUCK_SECONDS 60.0
+#define STUCK_SECONDS 30.0
 
 enum { REPLY = 1, PUSH = 2 };
 enum { INDEX, COUNT, TOTAL };
@@ -116,6 +117,7 @@ static void read_plan(const char *file) {
             match_length = strlen(a) / 2;
             for (int i = 0; i < match_length; i++) sscanf(a + 2 * i, "%2hhx", &match[i]);
         } else if (!strcmp(name, "tls")) { strcpy(tls_key, a); strcpy(tls_certs, b); if (n > 3) strncpy(sni, c, 255); }
+        else if (setups_count == SETUPS_MAX || writer_setups_count == SETUPS_MAX) die("too many setups");
         else if (!strcmp(name, "setup")) read_step(step = &setups[setups_count++], a, atoi(b));
         else if (!strcmp(name, "writer_setup")) read_step(step = &writer_setups[writer_setups_count++], a, atoi(b));
         else if (!strcmp(name, "request")) read_step(step = &request, a, atoi(b));
@@ -185,9 +187,11 @@ static int unit(struct connection *c, const unsigned char *data, int length, int
         if (!end) return 0;
         int used = end - data + 2, sid, size;
         if (!memcmp(data, "MSG ", 4)) {
-            char line[512] = {0};
+            char line[512] = {0}, last[512], *space;
             memcpy(line, data, used - 2 < 500 ? used - 2 : 500);
-            if (sscanf(line, "MSG %*s %d %d", &sid, &size) != 2) die("a MSG with a reply subject");
+            /* MSG subject sid [reply-to] size */
+            if (!(space = strrchr(line, ' ')) || sscanf(line, "MSG %511s %d", last, &sid) != 2) die("a strange MSG");
+            size = atoi(space + 1);
             *kind = sid == 1 ? REPLY : PUSH;
             return used + size + 2 <= length ? used + size + 2 : 0;
         }
@@ -267,6 +271,7 @@ static void connect_it(struct connection *c) {
         SSL_set_fd(c->ssl, c->fd);
         SSL_set_connect_state(c->ssl);
         SSL_set_mode(c->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+        if (!strcmp(framing, "http2")) SSL_set_alpn_protos(c->ssl, (const unsigned char *)"\2h2", 3);
         if (*sni) SSL_set_tlsext_host_name(c->ssl, sni);
         if (certificates_count) {
             SSL_use_certificate(c->ssl, certificates[c->index % certificates_count]);
@@ -471,6 +476,7 @@ static void set_up(int count, int target) {
 }
 
 static void wait_for_line(void) {
+    running = 0;
     printf("{\"ready\":true,\"connections\":%d,\"retries\":%d}\n", ready, retries);
     fflush(stdout);
     if (!pause_for_line) return;
@@ -504,6 +510,7 @@ static int by_size(const void *a, const void *b) {
 
 static void closed(void) {
     double before = cpu(), began = now();
+    answered = 0;
     running = 1;
     for (int i = 0; i < wanted; i++) {
         connections[i].sent_at = now();
@@ -514,6 +521,15 @@ static void closed(void) {
     double took = now() - began, used = cpu() - before;
     running = 0;
     if (!answered) die("nothing was answered");
+    long counted = answered;
+    /* The last replies are waited for, so that the next time begins with none under way. */
+    for (double until = now() + 5.0; now() < until;) {
+        int waiting = 0;
+        for (int i = 0; i < wanted; i++) waiting += connections[i].expected > 0;
+        if (!waiting) break;
+        turn(now() + 0.01);
+    }
+    answered = counted;
     qsort(latencies, answered, sizeof *latencies, by_size);
     printf("{\"answered\":%ld,\"seconds\":%.6f,\"p50\":%.9f,\"p99\":%.9f,\"worst\":%.9f,\"cpu\":%.4f}\n", answered, took,
            latencies[answered / 2] / 1e9, latencies[answered * 99 / 100] / 1e9, latencies[answered - 1] / 1e9, used);
@@ -591,10 +607,12 @@ int main(int argc, char **argv) {
         connect_it(writer);
         set_up(0, wanted);
     } else set_up(wanted, wanted);
-    wait_for_line();
-    if (!strcmp(mode, "closed")) closed();
-    else if (with_writer) fanout();
-    else if (!strcmp(mode, "trigger")) trigger();
-    fflush(stdout);
+    do {
+        wait_for_line();
+        if (!strcmp(mode, "closed")) closed();
+        else if (with_writer) fanout();
+        else if (!strcmp(mode, "trigger")) trigger();
+        fflush(stdout);
+    } while (pause_for_line);
     return 0;
 }

@@ -15,7 +15,10 @@ MAY = {
     "server": f"compass.model compass.wire msgspec immutables treq {TWISTED}",
     "host": f"compass.model compass.wire msgspec immutables {TWISTED}",
     "gateway": f"compass.model msgspec immutables klein werkzeug prometheus_client {TWISTED}",
-    "client": f"compass.model compass.wire msgspec click rich {TWISTED}",
+    "client": "compass.model compass.wire msgspec click rich h11",
+    "client/twisted.py": f"compass.model {TWISTED}",
+    "client/httpx.py": "compass.model httpx",
+    "client/requests.py": "compass.model requests urllib3",
     "admin": "compass.model compass.wire compass.client msgspec click rich cryptography",
     "admin/offline.py": "compass.model compass.store msgspec click rich sqlalchemy",
 }
@@ -73,5 +76,6 @@ def test_an_import_hidden_in_a_function_is_seen() -> None:
     assert [*broken_rules("compass/store/a.py", "from sqlalchemy import orm")]
     assert [*broken_rules("compass/host/a.py", "def f():\n    from twisted.internet import reactor")]
     assert [*broken_rules("compass/admin/a.py", "import compass.store")]
+    assert [*broken_rules("compass/client/a.py", "import twisted.internet.defer")]
     assert not [*broken_rules("compass/admin/offline.py", "import compass.store")]
     assert not [*broken_rules("compass/server/push/a.py", "from .. import desk\nfrom compass.model import names")]

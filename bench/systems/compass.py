@@ -8,11 +8,12 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 import compass
 from bench.generator import ROOT, Plan, Step, Template, Tls
@@ -53,10 +54,12 @@ class Compass(System):
         (directory / "authority.crt").write_bytes(self._authority.certificate_pem)
         self._identities: dict[int, Tls] = {}
         self._token = ""
+        self.host_api: Any = None
+        """Of a host daemon that some workloads start."""
 
     def start(self) -> None:
-        self._write("server", "gns1.example.net", ("127.0.0.1",))
-        self._admin = self._write("admin", "bench")
+        self.identity("server", "gns1.example.net", ("127.0.0.1",))
+        self._admin = self.identity("admin", "bench")
         config = self.directory / "opengnssd.toml"
         here = self.directory
         config.write_text(
@@ -65,7 +68,7 @@ class Compass(System):
             f'authority = "{here}/authority.crt"\n'
         )
         environment = os.environ | {"PYTHONPATH": str(ROOT), "COMPASS_BENCH_WITHOUT": self._without}
-        command = [sys.executable, "-m", "bench.systems.unencrypted", str(self.plain_port), str(config)]
+        command = [sys.executable, "-m", "bench.systems.daemon", str(self.plain_port), str(config)]
         self.running = Running(command, here / "opengnssd.log", environment)
         self.running.listens("127.0.0.1", self.plain_port)
         self._serves()
@@ -170,7 +173,7 @@ class Compass(System):
 
     # Identities.
 
-    def _write(self, role: str, name: str, more: tuple[str, ...] = ()) -> IdentityFiles:
+    def identity(self, role: str, name: str, more: tuple[str, ...] = ()) -> IdentityFiles:
         credentials = issue(self._authority, role, name, more, datetime.now(UTC))  # type: ignore[arg-type]
         files = write_credentials(self.directory, name, credentials)
         return IdentityFiles(files.certificate, files.key, self.directory / "authority.crt")
@@ -218,7 +221,7 @@ def _hosts(authority: Credentials, directory: Path, number: int) -> Tls:
     own, signers = key.public_key(), signer.public_key()
     key_id = x509.SubjectKeyIdentifier.from_public_key(own)
     authority_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signers)
-    usage = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH, x509.ExtendedKeyUsageOID.SERVER_AUTH])
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
     with (directory / f"hosts-{number}.crt").open("wb") as file:
         for index in range(number):
             name = f"h{index}.bench"

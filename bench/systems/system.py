@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.generator import Plan
+from bench.generator import Load, Plan
 from bench.systems.running import Running
 
 LISTENERS = 3
 """Of each service of a list."""
 SERVICES = 10
 """Of the list that is pulled."""
+RECORD_OCTETS = 150
+"""What peers store of a listener: as much as a compass row says about one."""
 
 
 class System:
@@ -21,6 +23,11 @@ class System:
     tls = False
     running: Running
 
+    @property
+    def label(self) -> str:
+        """The name for files and short tables."""
+        return f"{self.name}{'-tls' if self.tls else ''}".replace(" ", "-")
+
     def __init__(self, directory: Path) -> None:
         """`directory`: for its data, and gone with it."""
         directory.mkdir(parents=True)
@@ -29,6 +36,12 @@ class System:
     def start(self) -> None:
         """Start it and put in what the workloads read. Raises NotInstalled."""
         raise NotImplementedError
+
+    def loaded(self, plan: Plan) -> None:
+        """Run the setups of a plan, which put data in."""
+        plan.mode, plan.settings["pause"] = "hold", 0
+        with Load(plan, self.directory / "filling") as load:
+            load.ready()
 
     def stop(self) -> None:
         """End its processes."""

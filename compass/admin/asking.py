@@ -37,6 +37,9 @@ _SECONDS = (604800, 86400, 3600, 60, 1)
 POLICY_FIELDS: tuple[str, ...] = Policy.__struct_fields__
 """The names of a category's policy, as options and as keys of a topology file."""
 
+LISTENER_PARAMETERS: tuple[str, ...] = ("weight", "metadata", "zone", "load", "degradation")
+"""What a registration may say about a listener, and what `listener set` changes."""
+
 
 def duration(text: str) -> float:
     """Seconds of `90s`, `30m`, `1h`, `1d12h`, `2w`. Raises ValueError."""
@@ -79,6 +82,14 @@ def _category(row: Category, changes: Mapping[str, Any]) -> Category:
     )
 
 
+def pool_changed(row: Category, service: str, pool: str) -> Put:
+    """The category with another pool policy for one of its services; "": none of its own."""
+    label = parse_service_id(service).partition(".")[0]
+    others = {name: other for name, other in row.policy.pools.items() if name != label}
+    policy = msgspec.structs.replace(row.policy, pools=others | ({label: pool} if pool else {}))
+    return Put(msgspec.structs.replace(row, policy=policy))
+
+
 def service_added(name: str) -> Put:
     """A new service of a category that exists."""
     return Put(Service(parse_service_id(name)), create=True)
@@ -119,22 +130,25 @@ def token_declared(service: str) -> Apply:
     return Apply((Category(category_of(service)), Service(service)))
 
 
-def listener_added(service: str, endpoint: str, weight: int, described: Mapping[str, str]) -> Register:
-    """A listener that no host daemon looks after. Epoch 0 lets the server choose the next one."""
+def listener_added(service: str, endpoint: str, changes: Mapping[str, Any]) -> Register:
+    """A listener that no host daemon looks after. Epoch 0 lets the server choose the next one.
+
+    `changes`: some of the parameters that a registration has beyond its address and port.
+    """
     address, port = parse_endpoint(endpoint)
-    return Register(parse_service_id(service), "", address, port, 0, weight, dict(described))
+    return Register(parse_service_id(service), "", address, port, 0, **changes)
 
 
-def listener_changed(row: Listener, weight: int | None, described: Mapping[str, str] | None) -> Register:
-    """The listener with another weight or other metadata. Its own epoch: it stays the same instance."""
+def listener_changed(row: Listener, changes: Mapping[str, Any]) -> Register:
+    """The listener with `changes` of its parameters. Its own epoch: it stays the same instance."""
+    kept = {name: getattr(row, name) for name in LISTENER_PARAMETERS}
     return Register(
         service=row.service,
         credential="",
         address=row.address,
         port=row.port,
         epoch=row.epoch,
-        weight=row.weight if weight is None else weight,
-        metadata=dict(row.metadata if described is None else described),
+        **{**kept, **changes},
     )
 
 

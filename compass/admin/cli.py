@@ -13,6 +13,7 @@ from compass.admin.exits import exit_table
 from compass.admin.listener_commands import drain_commands, listener
 from compass.admin.look_commands import alert, log, look_commands
 from compass.admin.object_commands import category, credential, dependency, host, service
+from compass.admin.server_commands import server
 from compass.admin.settings import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
 from compass.admin.teaching import examples, json_option, taught
 from compass.admin.tls_commands import tls
@@ -89,6 +90,7 @@ for _group, _lines in (
     (token, ("token add grafana", "token list")),
     (host, ("host list", "host set web1.example.net --barred")),
     (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
+    (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),
     (alert, ("alert list",)),
     (log, ("log updates --follow", "log security --last 50")),
 ):

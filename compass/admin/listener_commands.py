@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import click
 import msgspec
@@ -41,13 +41,26 @@ def listener() -> None:
 _METADATA = click.option("--metadata", "pairs", type=PAIR, multiple=True, help="What users are told of it; repeatable.")
 
 
-@taught(listener, "add", "listener add chinaserver.openuss 192.0.2.7:2028 --weight 10", options=(_METADATA,))
+_PARAMETERS = (
+    _METADATA,
+    click.option("--weight", type=int, help="Its share of new users, 1 without this; 0: only in need."),
+    click.option("--zone", help="Where it is, one word."),
+    click.option("--load", type=float, help="Share of it that is in use, 0 to 1."),
+    click.option("--degradation", type=float, help="By how much one more user raises its load."),
+)
+
+
+def _given(pairs: tuple[tuple[str, str], ...], values: dict[str, Any]) -> dict[str, Any]:
+    changes = {name: value for name, value in values.items() if value is not None}
+    return changes | ({"metadata": dict(pairs)} if pairs else {})
+
+
+@taught(listener, "add", "listener add chinaserver.openuss 192.0.2.7:2028 --weight 10", options=_PARAMETERS)
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-@click.option("--weight", type=int, default=1, show_default=True, help="Its share of new users; 0: only in need.")
-def listener_add(desk: Desk, service: str, endpoint: str, weight: int, pairs: tuple[tuple[str, str], ...]) -> None:
+def listener_add(desk: Desk, service: str, endpoint: str, pairs: tuple[tuple[str, str], ...], **values: Any) -> None:
     """Register a listener that no host daemon looks after, such as a device."""
-    request = asking.listener_added(service, endpoint, weight, dict(pairs))
+    request = asking.listener_added(service, endpoint, _given(pairs, values))
     present = desk.rows(asking.one_listener(service, endpoint))[0].rows
     if any(isinstance(row, Listener) and row.state != "offline" for row in present):
         raise refused(
@@ -57,26 +70,25 @@ def listener_add(desk: Desk, service: str, endpoint: str, weight: int, pairs: tu
     desk.say(sentences(reply), reply)
 
 
-@taught(listener, "set", "listener set chinaserver.openuss 192.0.2.7:2028 --weight 0", options=(_METADATA,))
+@taught(listener, "set", "listener set chinaserver.openuss 192.0.2.7:2028 --weight 0", options=_PARAMETERS)
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-@click.option("--weight", type=int, help="Its share of new users; 0: only in need.")
 @click.option("--no-metadata", is_flag=True, help="It has no metadata any more.")
 def listener_set(
     desk: Desk,
     service: str,
     endpoint: str,
-    weight: int | None,
     pairs: tuple[tuple[str, str], ...],
     no_metadata: bool,
+    **values: Any,
 ) -> None:
-    """Change a listener's weight or all of its metadata. Its host sets them anew when it registers again."""
+    """Change a listener: its metadata as a whole, the rest one by one. Its host sets all anew when it registers it."""
     if pairs and no_metadata:
         raise click.UsageError("--metadata and --no-metadata exclude each other")
-    described = dict(pairs) if pairs or no_metadata else None
-    if weight is None and described is None:
-        raise click.UsageError("nothing to change; give --weight, --metadata or --no-metadata")
-    reply = desk.ask(asking.listener_changed(_listener(desk, service, endpoint), weight, described), Registered)
+    changes = _given(pairs, values) | ({"metadata": {}} if no_metadata else {})
+    if not changes:
+        raise click.UsageError("nothing to change; give at least one option, see --help")
+    reply = desk.ask(asking.listener_changed(_listener(desk, service, endpoint), changes), Registered)
     desk.say(sentences(reply), reply)
 
 

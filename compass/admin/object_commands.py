@@ -11,7 +11,8 @@ from compass.admin import asking
 from compass.admin.desk import Desk, replacing
 from compass.admin.sheets import as_json, judged_by, sentences, sheet_of_row, sheet_of_rows
 from compass.admin.teaching import DURATION, taught
-from compass.model.names import parse_host_name, parse_label, parse_service_id
+from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
+from compass.model.policies import LOCALITIES, POLICIES
 from compass.model.replies import CredentialIssued, Done
 from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Host, Listener, Row, Service
@@ -51,6 +52,8 @@ _POLICY = (
     click.option("--grace-seconds", type=float, help="How long a host may be lost before its listeners are probed."),
     click.option("--flaps", type=int, help="So often it may go down within --flap-seconds."),
     click.option("--flap-seconds", type=float, help="See --flaps."),
+    click.option("--pool", type=click.Choice(POLICIES), help="Which listener a user is given first."),
+    click.option("--locality", type=click.Choice(LOCALITIES), help="Which ones count as near, and come first."),
     click.option("--hold-seconds", type=float, help="How long one that goes down more often stays out; it doubles."),
 )
 
@@ -133,6 +136,23 @@ def service_add(desk: Desk, id: str) -> None:
     tell_done(desk, asking.service_added(id))
 
 
+@taught(
+    service,
+    "set",
+    "service set chinaserver.openuss --pool least-used",
+    "service set chinaserver.openuss --no-pool",
+)
+@click.argument("id")
+@click.option("--pool", type=click.Choice(POLICIES), help="Which of its listeners a user is given first.")
+@click.option("--no-pool", is_flag=True, help="As its category says, again.")
+def service_set(desk: Desk, id: str, pool: str | None, no_pool: bool) -> None:
+    """Give a service a pool policy of its own. It is kept with its category ('category show')."""
+    if (pool is not None) == no_pool:
+        raise click.UsageError("give --pool POLICY or --no-pool")
+    service = _service(desk, id)
+    tell_done(desk, asking.pool_changed(_category(desk, category_of(service.id)), service.id, pool or ""))
+
+
 @taught(service, "list", "service list", "service list --within openuss")
 @click.option("--within", metavar="CATEGORY", default="", help="Only those of this category.")
 def service_list(desk: Desk, within: str) -> None:
@@ -144,10 +164,8 @@ def service_list(desk: Desk, within: str) -> None:
 @click.argument("id")
 def service_show(desk: Desk, id: str) -> None:
     """Show a service with its listeners and its credentials (not the tokens: these are shown once, when made)."""
-    id = parse_service_id(id)
-    message = f"there is no service {id!r}; 'opengnsadmin service list' shows them"
-    row = desk.one(Fetch("service", name=id), "unknown-service", message)
-    listeners, credentials = desk.rows(Fetch("listener", within=id), Fetch("credential", within=id))
+    row = _service(desk, id)
+    listeners, credentials = desk.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
     if desk.in_json:
         desk.say(
             (),
@@ -158,6 +176,12 @@ def service_show(desk: Desk, id: str) -> None:
     for kind, part in (("listener", listeners), ("credential", credentials)):
         desk.say(["", f"{kind}s:"], None)
         desk.say(sheet_of_rows(kind, part.rows, desk.clock), None)
+
+
+def _service(desk: Desk, name: str) -> Service:
+    id = parse_service_id(name)
+    message = f"there is no service {id!r}; 'opengnsadmin service list' shows them"
+    return cast(Service, desk.one(Fetch("service", name=id), "unknown-service", message))
 
 
 @taught(service, "remove", "service remove chinaserver.openuss")

@@ -173,6 +173,8 @@ def sheet_of_listener(row: Listener, clock: Clock, case: CaseFile | None, histor
             *zip(_COLUMNS["listener"], _line(row, clock), strict=True),
             ("draining", "yes" if row.draining or row.state == "draining" else "no"),
             ("epoch", str(row.epoch)),
+            ("zone", row.zone),
+            ("load", f"{row.load:g}, and {row.degradation:g} more with each user"),
             *((f"metadata {key}", value) for key, value in sorted(row.metadata.items())),
             *(_health(case, clock) if case is not None else [("evidence", "this server is older and tells none")]),
             *(("change", _history_line(entry, clock)) for entry in history),
@@ -206,8 +208,11 @@ def _history_line(entry: UpdateEntry, clock: Clock) -> str:
 
 
 def judged_by(policy: Policy) -> list[tuple[str, str]]:
-    """The part of a category's policy that says what evidence is worth."""
+    """The part of a category's policy that says how listeners are given out and what evidence is worth."""
     return [
+        ("pool", policy.pool),
+        *((f"pool of {label}", pool) for label, pool in sorted(policy.pools.items())),
+        ("locality", policy.locality),
         ("reporters needed", str(policy.reporters)),
         ("witnesses asked", str(policy.witnesses)),
         ("cap", f"{100 * policy.cap:g} % may be down at once"),
@@ -304,6 +309,7 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
             ("revision", str(reply.revision)),
             ("started", when(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
+            *([("drained", "hosts are sent to other servers")] if reply.away else []),
             *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),
             ("listeners", ", ".join(f"{count} {state}" for state, count in sorted(reply.states.items()))),
             ("open incidents", str(len(reply.alerts))),

@@ -188,6 +188,7 @@ class _Reading:
             at = self.where.line("category", key, unknown)
             self._wrong(at, f"unknown key {unknown!r} in category {name!r}; there are {', '.join(KEYS)}")
         policy = self._policy(key, table)
+        self._check_pools(key, policy, table.get("services", []))
         backup = self._backup(key, table)
         self.rows.append((Category(name, backup, policy), line))
         for label, at in self._labels(key, table, "services", "service"):
@@ -224,6 +225,12 @@ class _Reading:
             else:
                 good[field] = getattr(value, field)
         return Policy(**good)
+
+    def _check_pools(self, key: str, policy: Policy, services: Any) -> None:
+        """A pool policy for a service that the table does not declare is most likely a slip of the pen."""
+        known = services if isinstance(services, list) else []
+        for label in policy.pools.keys() - {value.lower() for value in known if isinstance(value, str)}:
+            self._wrong(self.where.line("category", key, "pools"), f"pools: {label!r} is not among the services")
 
     def _labels(self, key: str, table: dict[str, Any], field: str, what: str) -> list[tuple[str, int]]:
         """The names in a list, each with its line."""
@@ -291,9 +298,15 @@ def _table(row: Category, services: list[str], needs: list[str]) -> str:
     for field in POLICY_FIELDS:
         value = getattr(row.policy, field)
         if value != getattr(Policy(), field):
-            # A JSON string or number is also a TOML one: what the model lets through is printable ASCII and finite.
-            lines.append(f"{field} = {json.dumps(value)}")
+            lines.append(f"{field} = {_value(value)}")
     return "\n".join([*lines, ""])
+
+
+def _value(value: Any) -> str:
+    """A JSON string or number is also a TOML one: what the model lets through is printable ASCII and finite."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {json.dumps(value[name])}" for name in sorted(value)) + " }"
+    return json.dumps(value)
 
 
 def _list(names: list[str]) -> str:

@@ -19,7 +19,19 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from compass.model.names import AddressProblem, NameProblem, parse_address, parse_endpoint, parse_host_name, parse_port
+from compass.assembly.servers import ENTRIES_MAX, ServerEntry, is_service, parse_service, ways_of
+from compass.model.administration import HOST_SERVICES_MAX
+from compass.model.names import (
+    SERVER_PORT,
+    NameProblem,
+    parse_address,
+    parse_endpoint,
+    parse_group,
+    parse_host_name,
+    parse_label,
+    parse_port_text,
+    parse_service_id,
+)
 
 CONFIG_OCTETS_MAX = 1024 * 1024
 """A configuration file is a page or two; a larger one is something else."""
@@ -29,18 +41,25 @@ KEEP_MIN = 1_000
 """A shorter update log sends everybody who was away for a moment back to a full reading."""
 KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
+WORKERS_MAX = 64
+"""Each keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a slip."""
 REFRESH_SECONDS_MIN = 1.0
 """Asking more often than this is what a kept session is for."""
 REFRESH_SECONDS_MAX = 86_400.0
 """A host that looks less often than daily has no use for a name service."""
 
-SERVER_PORT = 4863
 API_PORT = 4866
+DNS_PORT = 4853
 WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
 """Every address of the machine, as written and as listened to; the second takes IPv4, too."""
 
+Text = TypeVar("Text")
 Parsed = TypeVar("Parsed")
+TTL_SECONDS_MAX = 3600
+"""Longest time that resolvers may keep an answer: for so long they send users to a dead listener."""
+TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
+Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
 
@@ -69,6 +88,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     store: str
     name: str = ""
     listen: tuple[str, ...] = (f"[::]:{SERVER_PORT}",)
+    announce: str = ""
+    workers: Workers = 1
     alert_command: tuple[str, ...] = ()
     keep_updates: Entries = 1_000_000
     keep_others: Entries = 100_000
@@ -83,15 +104,34 @@ class HttpsSettings(msgspec.Struct, frozen=True):
 class HostSettings(msgspec.Struct, frozen=True):
     """Keys of [host] in the file of opengnscd."""
 
-    servers: tuple[str, ...]
+    servers: tuple[str | ServerEntry, ...]
     state_directory: str
     address: str
+    prefer: Literal["first", "any"] = "first"
+    resolver: str = ""
+    announcements: str = ""
     api: str = f"127.0.0.1:{API_PORT}"
     socket: str = "/run/opengns/opengnscd.sock"
     agent: str = ""
     update: str = ""
     session: Literal["keep", "short"] = "keep"
     refresh_seconds: RefreshSeconds = 300.0
+    zone: str = ""
+    services: tuple[str, ...] = ()
+
+
+class DnsSettings(msgspec.Struct, frozen=True):
+    """Keys of [host.dns]."""
+
+    listen: str = f"127.0.0.1:{DNS_PORT}"
+    zone: str = "gns"
+    ttl: TtlSeconds = 0
+
+
+class ServerDnsSettings(DnsSettings, frozen=True):
+    """Keys of [server.dns]: the same, but nothing is listened to unless it is said where. A host may be beside it."""
+
+    listen: str = ""
 
 
 DESCRIPTIONS = {
@@ -108,13 +148,29 @@ DESCRIPTIONS = {
     "server.name": "The server's name in logs and answers; without it, the one in its certificate.",
     "server.listen": "Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
     "without IPv6 it stands for 0.0.0.0.",
+    "server.announce": "Multicast group and port, such as 239.255.48.63:4863, to which this server announces itself "
+    "on its own network, so that hosts find it (docs/discovery.md); empty: it does not.",
+    "server.workers": "Processes that serve on these addresses, over the one store: as many as cores to be used. Each "
+    "is a server of its own with the whole catalogue in memory; one that dies is started again.",
     "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
-    "server.https.listen": 'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for whatever '
+    "https.listen": 'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for whatever '
     "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none.",
-    "host.servers": "Servers as name:port or address:port, the preferred first; their certificates show that name.",
+    "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
+    "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
+    "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
+    "dns.ttl": "Seconds that resolvers may keep an answer. With 0 a change counts for the very next lookup.",
+    "host.servers": "Servers, the preferred first: name:port or address:port, which the certificate must show; one "
+    'with several addresses, { name = "gns1.example.org", addresses = ["192.0.2.1", "198.51.100.1"] }; or an SRV name '
+    "of DNS, _opengns._tcp.example.org. See docs/discovery.md.",
+    "host.prefer": "first: the order of `servers` is that of preference. any: all are equal, each host takes one by "
+    "chance.",
+    "host.resolver": "Address and port of the DNS server that is asked for SRV names; empty: those of "
+    "/etc/resolv.conf.",
+    "host.announcements": "Multicast group and port, such as 239.255.48.63:4863, on which servers announce themselves; "
+    "those that prove to be servers are used after all in `servers`, which may then be empty. Empty: nothing is heard.",
     "host.state_directory": "Where the catalogue and the registrations survive a restart; made when it is missing.",
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "
     "servers dial `update`.",
@@ -126,6 +182,10 @@ DESCRIPTIONS = {
     "[::] for every address; empty: it is not dialled.",
     "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
     "host.refresh_seconds": "How often to look for changes that were missed.",
+    "host.services": "Services on whose behalf this host is told from the start. Those that register here or ask for "
+    "their dependencies need not be named; programs that only use DNS never ask.",
+    "host.zone": "Where this host is, one label: a data centre, a room. Its listeners are registered with it, and "
+    "where a category's locality says so, its programs are given listeners of the same zone first.",
 }
 """What each key means."""
 
@@ -146,7 +206,10 @@ class ServerConfig(msgspec.Struct, frozen=True):
 
     server: ServerSettings
     tls: TlsSettings
-    https: HttpsSettings = msgspec.field(default_factory=HttpsSettings, name="server.https")
+    dns: ServerDnsSettings | None = None
+    """[server.dns]. None: there is no such section, and no DNS."""
+    https: HttpsSettings = HttpsSettings()
+    """[server.https]."""
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -154,61 +217,69 @@ class HostConfig(msgspec.Struct, frozen=True):
 
     host: HostSettings
     tls: TlsSettings
+    dns: DnsSettings | None = None
+    """[host.dns]. None: there is no such section, and no DNS."""
 
 
 def read_server_config(path: Path) -> ServerConfig:
     """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
-    tables = reading.tables(("server", "server.https", "tls"))
+    tables = reading.tables(("server", "tls"))
+    dns = reading.dns(ServerDnsSettings, "server", tables)
+    https = reading.https("server", tables)
     server = reading.section(ServerSettings, "server", tables)
-    https = reading.section(HttpsSettings, "server.https", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
-    _check_listen(reading, "[server.https] listen", https.get("listen", ()))
     reading.finish()
-    return ServerConfig(ServerSettings(**server), TlsSettings(**reading.tls(tls)), HttpsSettings(**https))
+    return ServerConfig(
+        ServerSettings(**server),
+        TlsSettings(**reading.tls(tls)),
+        ServerDnsSettings(**dns) if dns is not None else None,
+        https,
+    )
 
 
 def read_host_config(path: Path) -> HostConfig:
     """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
     tables = reading.tables(("host", "tls"))
+    dns = reading.dns(DnsSettings, "host", tables)
     host = reading.section(HostSettings, "host", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_host(reading, host)
     reading.finish()
-    return HostConfig(HostSettings(**host), TlsSettings(**reading.tls(tls)))
+    return HostConfig(
+        HostSettings(**host), TlsSettings(**reading.tls(tls)), DnsSettings(**dns) if dns is not None else None
+    )
 
 
 def parse_listen(text: str) -> tuple[str, int]:
     """`address:port` to listen on; unlike an address to connect to it may be `0.0.0.0` or `[::]`."""
     address, _, port = text.rpartition(":")
     if address in WILDCARDS:
-        return WILDCARDS[address], _port(text, port)
+        return WILDCARDS[address], parse_port_text(text, port)
     return parse_endpoint(text)
 
 
-def parse_server(text: str) -> tuple[str, int]:
-    """`name:port`, `address:port` or one of these alone for the default port."""
-    name, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        name, port = text, str(SERVER_PORT)
-    if name.startswith("[") or ":" in name:
-        return parse_endpoint(f"{name}:{port}")
-    if name.rpartition(".")[2].isdigit():
-        # No top-level domain is a number, so this is meant to be an IPv4 address.
-        return parse_address(name), _port(text, port)
-    return parse_host_name(name), _port(text, port)
+def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
+    """The sections of a file, as they are written, with the class of their keys."""
+    if kind is ServerConfig:
+        return {
+            "server": ServerSettings,
+            "tls": TlsSettings,
+            "server.dns": ServerDnsSettings,
+            "server.https": HttpsSettings,
+        }
+    return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings}
 
 
 def example(kind: type[ServerConfig | HostConfig]) -> str:
     """A configuration file with every key, its default and what it means; it can be read as it is."""
     lines: list[str] = []
-    for section in msgspec.structs.fields(kind):
-        # A section within another is called by its whole name.
-        lines.append(f"[{section.encode_name}]")
-        for field in msgspec.structs.fields(section.type):
-            key = f"{section.encode_name}.{field.name}"
+    for name, settings in sections_of(kind).items():
+        lines.append(f"[{name}]")
+        for field in msgspec.structs.fields(settings):
+            key = f"{name.rpartition('.')[2]}.{field.name}"
             lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="# ", subsequent_indent="# ")
             shown = msgspec.json.encode(EXAMPLES[key] if field.required else field.default).decode()
             lines += [f"{'' if field.required else '# '}{field.name} = {shown}", ""]
@@ -236,11 +307,6 @@ class _Reading:
             tables = tomllib.loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise ConfigProblem(self.path, [f"is not TOML: {error}"]) from None
-        for name in known:
-            outer, _, inner = name.rpartition(".")
-            within = tables.get(outer)
-            if isinstance(within, dict) and inner in within:
-                tables[name] = within.pop(inner)
         for name in [name for name in tables if name not in known]:
             self.problems.append(f"there is no section [{name}]{_near(name, known, '[{}]')}")
         return tables
@@ -267,7 +333,40 @@ class _Reading:
                 values[key] = field.default
         return values
 
-    def parsed(self, where: str, parse: Callable[[str], Parsed], text: str) -> Parsed | None:
+    def https(self, within: str, tables: dict[str, Any]) -> HttpsSettings:
+        """[server.https], taken out of its table; nothing listens when the file has no such section."""
+        name = f"{within}.https"
+        values = self.section(HttpsSettings, name, self.inner(within, "https", tables))
+        _check_listen(self, f"[{name}] listen", values.get("listen", ()))
+        return HttpsSettings(**values)
+
+    def inner(self, within: str, name: str, tables: dict[str, Any]) -> dict[str, Any]:
+        """A section that stands within another, taken out of it, by its whole name; empty when there is none."""
+        outer = tables.get(within)
+        if not isinstance(outer, dict) or name not in outer:
+            return {}
+        tables[within] = {key: value for key, value in outer.items() if key != name}
+        return {f"{within}.{name}": outer[name]}
+
+    def dns(self, kind: type[DnsSettings], within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
+        """[host.dns] or [server.dns], taken out of its table; None when the file has no such section."""
+        name = f"{within}.dns"
+        inner = self.inner(within, "dns", tables)
+        if not inner:
+            return None
+        values = self.section(kind, name, inner)
+        if values.get("listen"):
+            endpoint = self.parsed(f"[{name}] listen", parse_listen, values["listen"])
+            if endpoint is not None and not _is_loopback(endpoint[0]):
+                self.problems.append(
+                    f"[{name}] listen: {endpoint[0]} is not a loopback address; off the loopback nothing is served "
+                    "unencrypted: put a resolver of yours in front of it (docs/dns.md)"
+                )
+        if "zone" in values:
+            values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
+        return values
+
+    def parsed(self, where: str, parse: Callable[[Text], Parsed], text: Text) -> Parsed | None:
         """What `parse` makes of it, or None when it is wrong."""
         try:
             return parse(text)
@@ -294,6 +393,8 @@ def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
     if listen is not None and not listen:
         reading.problems.append("[server] listen is empty: the server would serve nobody")
     _check_listen(reading, "[server] listen", listen or ())
+    if server.get("announce"):
+        reading.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):
         program = reading.absolute(command[0]) if "/" in command[0] else command[0]
         if shutil.which(program) is None:
@@ -338,10 +439,19 @@ def _store(reading: _Reading, text: str) -> str:
 
 
 def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
-    if host.get("servers") == ():
+    if host.get("servers") == () and not host.get("announcements"):
         reading.problems.append("[host] servers is empty: there is nobody to ask")
+    if len(host.get("servers", ())) > ENTRIES_MAX:
+        reading.problems.append(f"[host] servers has more than {ENTRIES_MAX} entries; make one SRV name of them")
     for server in host.get("servers", ()):
-        reading.parsed("[host] servers", parse_server, server)
+        if isinstance(server, str) and is_service(server):
+            reading.parsed("[host] servers", parse_service, server)
+        else:
+            reading.parsed("[host] servers", ways_of, server)
+    if host.get("resolver"):
+        reading.parsed("[host] resolver", parse_endpoint, host["resolver"])
+    if host.get("announcements"):
+        reading.parsed("[host] announcements", parse_group, host["announcements"])
     address = reading.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
     if update := host.get("update"):
         endpoint = reading.parsed("[host] update", parse_listen, update)
@@ -352,13 +462,19 @@ def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
             )
     elif update == "" and host.get("session") == "short":
         reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
+    services = [reading.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]
+    host["services"] = tuple(id for id in services if id is not None)
+    if len(services) > HOST_SERVICES_MAX:
+        reading.problems.append(f"[host] services names {len(services)}; at most {HOST_SERVICES_MAX}")
+    if zone := host.get("zone"):
+        host["zone"] = reading.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
     _check_local(reading, host)
 
 
 def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
     for key in ("api", "agent"):
         endpoint = reading.parsed(f"[host] {key}", parse_listen, host[key]) if host.get(key) else None
-        if endpoint is not None and not (endpoint[0].startswith("127.") or endpoint[0] == "::1"):
+        if endpoint is not None and not _is_loopback(endpoint[0]):
             reading.problems.append(
                 f"[host] {key}: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
             )
@@ -371,6 +487,10 @@ def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
             reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
     if "state_directory" in host:
         host["state_directory"] = reading.absolute(host["state_directory"])
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
 
 
 def _converted(value: object, kind: Any) -> Any:
@@ -388,9 +508,3 @@ def _converted(value: object, kind: Any) -> Any:
 def _near(name: str, known: Any, form: str) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {form.format(near[0])}?" if near else ""
-
-
-def _port(whole: str, port: str) -> int:
-    if not (port.isascii() and port.isdigit()):
-        raise AddressProblem(f"{whole[:80]!r}: the port is not a number")
-    return parse_port(int(port[:9]))

@@ -9,26 +9,35 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
+from twisted.names.client import Resolver
 from zope.interface import implementer
 
 import compass
-from compass.assembly.config import HostConfig, HostSettings, parse_listen, parse_server
-from compass.assembly.parts import endpoint, identity_of, listen, listen_unix, own_name, peers, rules_of
+from compass.assembly.config import HostConfig, HostSettings, parse_listen
+from compass.assembly.parts import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
+from compass.assembly.servers import known_servers
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.gateway.agent_check import AgentCheck
 from compass.gateway.host_http import site
+from compass.host.announcements import Listening
+from compass.host.choice import Choice, Way
 from compass.host.daemon import HostDaemon
+from compass.host.dials import Dial
 from compass.host.processes import ProcessWatch
-from compass.model.names import parse_host_name, show_endpoint
+from compass.host.records import ServiceName, lookup_with
+from compass.model.names import parse_endpoint, parse_group, parse_host_name, show_endpoint
 from compass.server.probes import Prober
 
 SOFTWARE = f"compass/{compass.__version__}"
 CONNECT_SECONDS = 5.0
 """To reach a server; then the next one is tried."""
+RESOLV_CONF = "/etc/resolv.conf"
+"""Where a system says which DNS servers it asks (resolv.conf(5))."""
 SOCKET_MODE = 0o666
 """Every program on the host may ask, as with the loopback port; what a service may change needs its credential."""
 
@@ -42,18 +51,24 @@ class HostService(Service):
         """Reads the certificates: raises IdentityError before anything is served."""
         self._reactor = reactor
         self._settings = settings = config.host
+        self._dns = config.dns
         self._identity = identity = identity_of(config.tls)
         for warning in identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._ports: list[Any] = []
+        self._name = parse_host_name(own_name(identity, config.tls, "host"))
+        known = known_servers(settings.servers, settings.prefer)
+        chance = random.SystemRandom().random
+        self._choice = Choice(chance, known.offers)
         self._daemon = HostDaemon(
             clock=reactor,
             now=time.time,
-            random=random.SystemRandom().random,
+            random=chance,
             state_directory=Path(settings.state_directory),
-            host_name=parse_host_name(own_name(identity, config.tls, "host")),
+            host_name=self._name,
             default_address=settings.address,
-            endpoints=[_endpoint(reactor, identity, *parse_server(server)) for server in settings.servers],
+            choice=self._choice,
+            dial=dialler(reactor, identity),
             process_watch=ProcessWatch(reactor),
             peer_of=peers(rules_of(config.tls)),
             update_port=parse_listen(settings.update)[1] if settings.update else 0,
@@ -61,7 +76,16 @@ class HostService(Service):
             refresh_seconds=settings.refresh_seconds,
             software=SOFTWARE,
             probe=Prober(reactor, SOFTWARE).probe,
+            zone=settings.zone,
+            services=settings.services,
         )
+        self._service_names: list[ServiceName] = []
+        if known.services:
+            lookup = lookup_with(_resolver(reactor, settings.resolver))
+            for name, rank in known.services:
+                self._choice.expect(name)
+                found = self._daemon.servers_found
+                self._service_names.append(ServiceName(reactor, chance, lookup, name, rank, found))
 
     def startService(self) -> None:
         """Answer from what the disk has, then go for a session; `started` fails with CannotListenError."""
@@ -81,38 +105,71 @@ class HostService(Service):
         if settings.update:
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
+        if self._dns is not None and self._dns.listen:
+            await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports)
         self._daemon.start()
+        for name in self._service_names:
+            name.start()
+        if settings.announcements:
+            self._ports.append(self._hear_announcements(*parse_group(settings.announcements)))
         for port in self._ports:
             bound = port.getHost()
             where = show_endpoint(bound.host, bound.port) if hasattr(bound, "port") else os.fsdecode(bound.name)
             self.log.info("opengnscd listens on {where}", where=where)
 
+    def _hear_announcements(self, group: str, port: int) -> Any:
+        """Bound to the group's own address: nothing that was sent to this host alone is taken for one."""
+        interface = "" if ":" in self._settings.address else self._settings.address
+        listening = Listening(self._reactor, self._choice, group, interface, self._daemon.servers_found)
+        try:
+            return self._reactor.listenMulticast(port, listening, interface=group, listenMultiple=True)
+        except CannotListenError as error:
+            raise CannotListenError(group, port, error.socketError) from None
+
     def stopService(self) -> Deferred[Any]:
         """Leave the server; everything registered here stays so."""
         super().stopService()
         self.started.cancel()
+        for name in self._service_names:
+            name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
         stopped = gatherResults([*closing, self._daemon.stop()], consumeErrors=True)
         return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 
-def _endpoint(reactor: Any, identity: Identity, name: str, port: int) -> IStreamClientEndpoint:
-    # The type checker cannot see what zope.interface's decorator declares.
-    return cast(IStreamClientEndpoint, _TlsEndpoint(reactor, identity, name, port))
+def dialler(reactor: Any, identity: Identity) -> Dial:
+    """Leads along a way, to whoever proves its name."""
+
+    def dial(way: Way) -> IStreamClientEndpoint:
+        # The type checker cannot see what zope.interface's decorator declares.
+        return cast(IStreamClientEndpoint, _TlsEndpoint(reactor, identity, way))
+
+    return dial
 
 
 @implementer(IStreamClientEndpoint)
 class _TlsEndpoint:
-    """Connects to a server whose certificate shows the name that the configuration gives."""
+    """Connects to a server whose certificate shows the name of the way."""
 
-    def __init__(self, reactor: Any, identity: Identity, name: str, port: int) -> None:
+    def __init__(self, reactor: Any, identity: Identity, way: Way) -> None:
         self._reactor = reactor
-        self._context = dialling(identity, name)
-        self._name = name
-        self._port = port
+        self._identity = identity
+        self._way = way
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        wrapped = secured(self._context, factory, client=True)
-        where = endpoint(self._reactor, self._name, self._port, CONNECT_SECONDS)
-        connected: Deferred[Any] = where.connect(wrapped)
+        way = self._way
+        try:
+            context = dialling(self._identity, way.name)
+        except ValueError as error:
+            # A stranger's announcement may name what no certificate can prove.
+            return fail(error)
+        where = endpoint(self._reactor, way.address, way.port, CONNECT_SECONDS)
+        connected: Deferred[Any] = where.connect(secured(context, factory, client=True))
         return connected.addCallback(lambda tls: tls.wrappedProtocol)
+
+
+def _resolver(reactor: Any, where: str) -> Any:
+    """The DNS server of the configuration, or those of the system."""
+    return (
+        Resolver(servers=[parse_endpoint(where)], reactor=reactor) if where else Resolver(RESOLV_CONF, reactor=reactor)
+    )

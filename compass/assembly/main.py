@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,18 +54,27 @@ CORE_OCTETS = 1
 """Limit of a core file (core(5)): nothing fits into one octet, and Linux takes just this limit as a ban on handing the
 memory to a collecting program, which it otherwise does whatever the limit is."""
 
-MakeService = Callable[[Any, Path], Service]
+
+class CannotStart(Exception):
+    """Why a process that is part of a daemon could not begin to serve."""
+
+
+MakeService = Callable[[Any, Path, bool], Service]
 ReadConfig = Callable[[Path], ServerConfig | HostConfig]
 
 
-def make_server(reactor: Any, path: Path) -> Service:
-    """The server daemon's service for a configuration file."""
+def make_server(reactor: Any, path: Path, verbose: bool = False) -> Service:
+    """The server daemon's service for a configuration file: one process, or the parent of several."""
     from compass.assembly.serverd import ServerService
+    from compass.assembly.workers import WorkersService
 
-    return ServerService(reactor, read_server_config(path))
+    config = read_server_config(path)
+    if config.server.workers == 1:
+        return ServerService(reactor, config)
+    return WorkersService(reactor, config, verbose)
 
 
-def make_host(reactor: Any, path: Path) -> Service:
+def make_host(reactor: Any, path: Path, verbose: bool = False) -> Service:
     """The client daemon's service for a configuration file."""
     from compass.assembly.hostd import HostService
 
@@ -78,7 +89,7 @@ def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
     app = Application(name)
     path = config_path(None, where)
     try:
-        service = make(reactor, path)
+        service = make(reactor, path, False)
     except (ConfigProblem, IdentityError) as problem:
         raise SystemExit(_explained(name, problem, path, where)) from None
     service.setServiceParent(app)
@@ -115,11 +126,15 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
 
     def started() -> None:
         outcome: Deferred[None] = service.started  # type: ignore[attr-defined]
-        outcome.addErrback(broken)
+        outcome.addCallbacks(serves, broken)
+
+    def serves(_: object) -> None:
+        if service.running:
+            tell_service_manager("READY=1")
 
     def broken(failure: Failure) -> None:
-        if failure.check(CannotListenError, StoreUnavailable):
-            failed.append(_why(failure))
+        if failure.check(CannotListenError, StoreUnavailable, CannotStart):
+            failed.append(why_not(failure))
             log.critical("{name} could not start: {why}", name=name, why=failed[0])
         else:
             failed.append(failure.getErrorMessage())
@@ -130,10 +145,22 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
         reactor.callFromThread(log.info, "SIGHUP changes nothing: start {name} again to read its files", name=name)
 
     reactor.callWhenRunning(reactor.callLater, 0, started)
+    reactor.addSystemEventTrigger("before", "shutdown", tell_service_manager, "STOPPING=1")
     reactor.callWhenRunning(signal.signal, signal.SIGHUP, hung_up)
 
 
-def _why(failure: Failure) -> str:
+def tell_service_manager(state: str) -> None:
+    """Tell systemd, or whoever else set NOTIFY_SOCKET, how this daemon is (sd_notify(3)); that it cannot be told is no
+    reason not to serve."""
+    where = os.environ.get("NOTIFY_SOCKET", "")
+    if where:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            # A leading @ stands for the zero of an abstract name.
+            told.sendto(state.encode(), where.replace("@", "\0", 1) if where.startswith("@") else where)
+
+
+def why_not(failure: Failure) -> str:
+    """Why a daemon could not start, in a sentence."""
     error = failure.value
     if not isinstance(error, CannotListenError):
         return failure.getErrorMessage()
@@ -142,13 +169,12 @@ def _why(failure: Failure) -> str:
     return f"cannot listen on {where}: {reason}"
 
 
-def _begin_log(verbose: bool) -> None:
-    """To standard error: what an operator wants to know, or everything."""
+def begin_log(verbose: bool, written: Any) -> None:
+    """Give `written`, an observer, what an operator wants to know, or everything."""
     shown: Any = LogLevelFilterPredicate(defaultLogLevel=LogLevel.debug if verbose else LogLevel.info)
     if not verbose:
         # Twisted tells of each factory and port.
         shown.setLogLevelForNamespace("log_legacy", LogLevel.warn)
-    written: Any = FileLogObserver(sys.stderr, _logged)
     observer: Any = FilteringLogObserver(written, [shown])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
@@ -168,12 +194,12 @@ def _spelled(character: str) -> str:
 
 def _run(name: str, make: MakeService, path: Path, where: tuple[str, str], verbose: bool) -> NoReturn:
     forbid_core_files()
-    _begin_log(verbose)
+    begin_log(verbose, FileLogObserver(sys.stderr, _logged))
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
     try:
-        service = make(reactor, path)
+        service = make(reactor, path, verbose)
     except (ConfigProblem, IdentityError) as problem:
         click.echo(_explained(name, problem, path, where), err=True)
         sys.exit(EXIT_CONFIG)

@@ -21,9 +21,11 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from compass.assembly.config import TlsSettings
+from compass.assembly.config import DnsSettings, TlsSettings, parse_listen
 from compass.assembly.streams import PromptPort
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
+from compass.gateway.dns import DnsServer
+from compass.gateway.dns_zone import DnsSource, Zone
 from compass.model.names import NameProblem, parse_host_name
 
 BACKLOG = 4096
@@ -31,6 +33,9 @@ BACKLOG = 4096
 host hears nothing, and its kernel tries again after 1, 3 and 7 seconds."""
 NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 """What a machine without IPv6 says to a socket, or to an address of it."""
+
+DATAGRAM_OCTETS_MAX = 4096
+"""Of a DNS query over UDP; what is longer is cut and then refused as malformed. A question has at most 260."""
 
 _log = Logger("compass.assembly")
 
@@ -132,6 +137,14 @@ def _listening(reactor: Any, port: int, factory: Any, interface: str) -> PromptP
     listening = PromptPort(port, factory, BACKLOG, interface, reactor)
     listening.startListening()
     return listening
+
+
+async def listen_dns(reactor: Any, settings: DnsSettings, source: DnsSource, nameserver: str, ports: list[Any]) -> None:
+    """Serve the zone over UDP and TCP, adding the ports as they open. Raises CannotListenError."""
+    server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor)
+    address, port = parse_listen(settings.listen)
+    ports.append(await listen(reactor, address, port, server.factory()))
+    ports.append(reactor.listenUDP(port, server.datagrams(), interface=address, maxPacketSize=DATAGRAM_OCTETS_MAX))
 
 
 def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -16,18 +18,23 @@ from twisted.python.failure import Failure
 
 import compass
 from compass.assembly import interpreter
-from compass.assembly.config import ServerConfig, parse_listen
-from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, own_name, peers, rules_of
+from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
+from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, accepting_https, dialling
 from compass.gateway import server_http
 from compass.gateway.crowd import Crowd
-from compass.model.names import show_endpoint
+from compass.model.names import parse_group, show_endpoint
+from compass.model.pool import Pools
+from compass.model.sight import Sight
 from compass.server.alerts import RunCommand
+from compass.server.announcer import Announcer
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
 from compass.server.sessions import PeerOf, Session
+from compass.store.roster import SqlRoster
 from compass.store.store import Store
+from compass.store.wakeups import Wakeups
 
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
@@ -54,11 +61,14 @@ class ServerService(Service):
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
         self._database = DatabaseThread(reactor)
+        self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
+        self._roster: SqlRoster | None = None
         self._server: NameServer | None = None
+        self._wakeups: Wakeups | None = None
         self._ports: list[Any] = []
 
-    def _parts(self, store: Store) -> Parts:
+    def _parts(self, store: Store, roster: SqlRoster) -> Parts:
         settings = self._config.server
         command = settings.alert_command
         return Parts(
@@ -71,6 +81,9 @@ class ServerService(Service):
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             run_command=command_runner(self._reactor, command) if command else None,
+            id=secrets.token_hex(8),
+            roster=roster,
+            beside=self._beside.run,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
         )
@@ -83,6 +96,7 @@ class ServerService(Service):
         super().startService()
         interpreter.tune()
         self._database.start()
+        self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
@@ -90,13 +104,20 @@ class ServerService(Service):
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
-        self._server = server = NameServer(self._config.server.name or self._name, SOFTWARE, self._parts(store))
+        self._roster = store.roster()
+        name = self._config.server.name or self._name
+        self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
         await self._listen(server)
         await server.start()
+        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
+        if self._wakeups is not None:
+            self._wakeups.start()
         interpreter.settle()
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+        if self._config.server.announce:
+            self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
@@ -107,6 +128,9 @@ class ServerService(Service):
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
         await self._listen_https(server)
+        if self._config.dns is not None and self._config.dns.listen:
+            source = ServerSource(server, Pools(random.SystemRandom().random))
+            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
 
     async def _listen_https(self, server: NameServer) -> None:
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
@@ -117,21 +141,53 @@ class ServerService(Service):
         for text in self._config.https.listen:
             self._ports.append(await listen(self._reactor, *parse_listen(text), factory))
 
+    def _announce(self, group: str, port: int) -> Any:
+        """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""
+        places = [parse_listen(text) for text in self._config.server.listen]
+        served = places[0][1]
+        own = [address for address, at in places if at == served and address not in WILDCARDS.values()]
+        announcer = Announcer(self._reactor, random.SystemRandom().random, (group, port), self._name, own, served)
+        self.log.info("opengnssd announces itself to {group}", group=show_endpoint(group, port))
+        return self._reactor.listenMulticast(0, announcer)
+
     def stopService(self) -> Deferred[Any]:
         """Say goodbye, let the last commit end, close the store."""
         super().stopService()
         self.started.cancel()
         if self._server is not None:
             self._server.stop()
+        if self._wakeups is not None:
+            self._wakeups.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
             self._database.stop()
+            self._beside.stop()
+            if self._roster is not None:
+                self._roster.close()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")
 
         return gatherResults(closing, consumeErrors=True).addBoth(finish)
+
+
+class ServerSource:
+    """A server's whole catalogue, looked up."""
+
+    def __init__(self, server: NameServer, pools: Pools) -> None:
+        self._server = server
+        self.pools = pools
+        self._sight: Sight | None = None
+
+    def sight(self) -> Sight | None:
+        """All there is; None until the catalogue is loaded (P5)."""
+        if self._server.ready() is None:
+            return None
+        catalogue = self._server.catalogue
+        if self._sight is None or self._sight.catalogue is not catalogue:
+            self._sight = Sight(catalogue)
+        return self._sight
 
 
 def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:

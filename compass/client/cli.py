@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from compass.client.api import ApiProblem
-from compass.client.course import retry_seconds
 from compass.client.desk import (
     ENDPOINT,
     JSON_OPTION,
@@ -20,6 +17,7 @@ from compass.client.desk import (
     PORT,
     PROGRAM,
     SERVICE,
+    SHARE,
     Desk,
     addressed,
     api_option,
@@ -27,9 +25,10 @@ from compass.client.desk import (
     describing,
     example_lines,
     metadata_of,
+    placing,
     proving,
 )
-from compass.client.exits import Exit, exit_of, exit_table
+from compass.client.exits import Exit, exit_table
 from compass.client.show import (
     as_json,
     line_of_event,
@@ -38,7 +37,7 @@ from compass.client.show import (
     lines_of_status,
     tree_of,
 )
-from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome
+from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, LocalReport
 from compass.model.names import show_endpoint
 
 READY_SECONDS = 30.0
@@ -88,6 +87,7 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 @addressed
 @proving
 @describing
+@placing
 @click.option(
     "--pid", type=click.IntRange(1), default=None, help="The process that serves; if it dies, users are told."
 )
@@ -103,23 +103,38 @@ def register(
     metadata: tuple[str, ...],
     pid: int | None,
     hold: bool,
+    **placed: Any,
 ) -> None:
     """Say that SERVICE is served at PORT of this host (function 2.1)."""
     token = credential_of(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold)
+    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold, **placed)
+    for outcome in desk.api.hold(wish, desk.remark) if hold else (desk.api.register(wish),):
+        desk.say(lines_of_outcome(outcome), outcome)
 
-    api = desk.api
 
-    def attempt(succeeded: Callable[[], None]) -> None:
-        def told(outcome: Outcome) -> None:
-            succeeded()
-            desk.say(lines_of_outcome(outcome), outcome)
+@_command("load", "load chinaserver.openuss 2028 0.35 --credential-file /etc/opengns/chinaserver.token")
+@click.argument("service", type=SERVICE)
+@click.argument("port", type=PORT)
+@click.argument("load", type=SHARE)
+@addressed
+@proving
+def load(
+    desk: Desk,
+    service: str,
+    port: int,
+    load: float,
+    address: str | None,
+    credential: str | None,
+    credential_file: Path | None,
+) -> None:
+    """Say how much of the listener at PORT is in use: LOAD is 0 (idle) to 1 (full).
 
-        api.hold(wish, told)
-
-    if hold:
-        _persist(desk, attempt)
-    outcome = api.register(wish)
+    Its users get it at once when their category's pool policy goes by load ('opengnsadmin category set --pool'). Each
+    report is a change that is told to all of them, so report what matters: every some seconds, in steps of a tenth.
+    """
+    outcome = desk.api.report_load(
+        LocalLoad(service, port, credential_of(desk, credential, credential_file), load, address or "")
+    )
     desk.say(lines_of_outcome(outcome), outcome)
 
 
@@ -196,41 +211,9 @@ def watch(desk: Desk, service: str, since: int | None) -> None:
 
     When the connection is lost it comes back by itself and goes on after the last line; nothing is left out.
     """
-    api = desk.api
-    last = since
-
-    def follow(succeeded: Callable[[], None]) -> None:
-        nonlocal last
-        for event in api.watch(service, last):
-            succeeded()
-            click.echo(as_json(event, indent=None) if desk.in_json else line_of_event(event))
-            sys.stdout.flush()
-            last = event.revision
-
-    _persist(desk, follow)
-
-
-def _persist(desk: Desk, attempt: Callable[[Callable[[], None]], None]) -> NoReturn:
-    """Attempt for ever; but the first attempt, and every refusal that no time can mend, must not fail."""
-    failures = 0
-    reached = False
-
-    def succeeded() -> None:
-        nonlocal failures, reached
-        failures, reached = 0, True
-
-    while True:
-        try:
-            attempt(succeeded)
-            problem = "opengnscd ended the connection"
-        except ApiProblem as refused:
-            if not reached or exit_of(refused.code) is not Exit.UNAVAILABLE:
-                raise
-            problem = refused.message
-        if not failures:
-            desk.remark(f"{problem}; trying again")
-        time.sleep(retry_seconds(failures))
-        failures += 1
+    for event in desk.api.follow(service, since, desk.remark):
+        click.echo(as_json(event, indent=None) if desk.in_json else line_of_event(event))
+        sys.stdout.flush()
 
 
 @_command("status", "status", "status --json | jq .session")
@@ -251,6 +234,7 @@ def status(desk: Desk) -> None:
 @addressed
 @proving
 @describing
+@placing
 @click.option(
     "--ready-timeout",
     type=click.FloatRange(0, min_open=True),
@@ -270,6 +254,7 @@ def run(
     weight: int,
     metadata: tuple[str, ...],
     ready_timeout: float,
+    **placed: Any,
 ) -> None:
     """Run COMMAND, registered as SERVICE from when it listens until it ends, however it ends.
 
@@ -284,7 +269,7 @@ def run(
     from compass.client.run import Run
 
     token = credential_of(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata))
+    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), **placed)
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
     environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
     if address:

@@ -37,3 +37,22 @@ def read_credential(path: Path, warn: Callable[[str], None]) -> str:
     if stat.S_ISREG(mode) and mode & OTHERS:
         warn(f"credential file {path} is open to other users: chmod 600 {path}")
     return token
+
+
+def credential_from(token: str, file: str | os.PathLike[str], warn: Callable[[str], None]) -> str:
+    """The token that was given, or that is in the file that was given, or where the environment says: the file that
+    OPENGNS_CREDENTIAL_FILE names, else OPENGNS_CREDENTIAL itself. Raises CredentialProblem."""
+    if token and file:
+        raise CredentialProblem("give a credential or a credential file, not both")
+    if token:
+        return token.strip()
+    file = file or os.environ.get("OPENGNS_CREDENTIAL_FILE", "")
+    if file:
+        return read_credential(Path(file), warn)
+    token = os.environ.get("OPENGNS_CREDENTIAL", "").strip()
+    if not token:
+        raise CredentialProblem(
+            "a credential is needed: credential_file=FILE, or OPENGNS_CREDENTIAL_FILE or OPENGNS_CREDENTIAL in the "
+            "environment; an administrator makes one with: opengnsadmin credential add SERVICE"
+        )
+    return token

@@ -21,6 +21,7 @@ from compass.client.show import (
     as_json,
 )
 from compass.model.names import NameProblem, parse_address, parse_endpoint, parse_label, parse_service_id
+from compass.model.rows import IDLE
 from compass.model.text import storable
 
 PROGRAM = "opengnsc"
@@ -117,6 +118,7 @@ NAME = Named("name", lambda text: parse_service_id(text) if "." in text else par
 ADDRESS = Named("address", parse_address)
 ENDPOINT = Named("address:port", parse_endpoint)
 PORT = click.IntRange(1, 65535)
+SHARE = click.FloatRange(0, 1)
 
 
 def _set_place(context: click.Context, _: click.Parameter, value: str) -> None:
@@ -176,6 +178,17 @@ def describing(command: Command) -> Command:
         click.option(
             "--weight", type=click.IntRange(0), default=1, show_default=True, help="Its share of users; 0: last resort."
         ),
+    ):
+        command = option(command)
+    return command
+
+
+def placing(command: Command) -> Command:
+    """The options that pool policies go by, besides the weight."""
+    for option in (
+        click.option("--degradation", type=SHARE, default=IDLE, help="By how much one more user raises its load."),
+        click.option("--load", type=SHARE, default=IDLE, help="Share of it that is in use, 0 to 1; see 'load'."),
+        click.option("--zone", default="", help="Where it is, one word. Without it: where the host is set up to be."),
     ):
         command = option(command)
     return command

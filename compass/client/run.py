@@ -18,6 +18,7 @@ from queue import Queue
 import msgspec
 
 from compass.client.api import ApiProblem, HostApi
+from compass.client.core import UNCHANGED
 from compass.client.course import (
     KILL_SECONDS,
     LEAVE_SECONDS,
@@ -52,8 +53,6 @@ FROM_KERNEL = 0x80
 """SI_KERNEL of sigaction(2): the terminal sent the signal, to the whole foreground process group."""
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that this interpreter ignores and that the command is to have as usual."""
-UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
-"""Refusals of a deregistration that say that there is nothing to deregister (any more)."""
 
 
 class Run:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from compass.model.local import HostStatus, LocalEvent, Outcome, Resolved
+from compass.model.local import HostStatus, KnownServer, LocalEvent, Outcome, Resolved
 from compass.model.names import show_endpoint
 from compass.model.replies import Dependencies
 from compass.model.rows import Category, Change, Dependency, Listener, Service, key_of
@@ -125,4 +125,24 @@ def lines_of_status(status: HostStatus) -> list[str]:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
         why = f"  ({own.problem})" if own.problem else ""
         lines.append(f"          {own.service} {show_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
+    for number, line in enumerate(_servers(status.servers)):
+        lines.append(("          " if number else "servers   ") + line)
     return [storable(line, LINE_MAX) for line in lines]
+
+
+def _servers(servers: Sequence[KnownServer]) -> list[str]:
+    """One known way to a server in a line, the preferred first: name, endpoint, source, state, and what went wrong."""
+    cells = [(known.name, known.endpoint, known.source, _standing(known)) for known in servers]
+    widths = [max(len(row[column]) for row in cells) for column in range(3)] if cells else []
+    lines = []
+    for *columns, state in cells:
+        padded = [f"{text:<{width}}" for text, width in zip(columns, widths, strict=True)]
+        lines.append("  ".join([*padded, state]))
+    return lines
+
+
+def _standing(known: KnownServer) -> str:
+    wait = f", next try in {known.next_try_seconds:.0f} s" if known.next_try_seconds else ""
+    sent = ", sent there by another server" if known.steered else ""
+    why = f"  ({known.problem})" if known.problem and known.state != "open" else ""
+    return known.state.replace("-", " ") + wait + sent + why

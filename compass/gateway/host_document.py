@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from compass.gateway.discovery import TargetGroup
 from compass.gateway.event_stream import REVISION_MAX
 from compass.gateway.operations import EVENTS, Operation, document
-from compass.model.local import HostStatus, LocalDeregister, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.local import HostStatus, LocalDeregister, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies
 from compass.model.rows import Change
 
@@ -79,6 +79,14 @@ DEREGISTER = Operation(
     answers=Outcome,
     pends=True,
 )
+LOAD = Operation(
+    method="POST",
+    path="/v1/load",
+    summary="How busy a listener of this host is, for the pool policies that go by load.",
+    asks=LocalLoad,
+    answers=Outcome,
+    pends=True,
+)
 REPORT = Operation(
     method="POST",
     path="/v1/report",
@@ -105,7 +113,7 @@ PROMETHEUS = Operation(
 STATUS = Operation(method="GET", path="/v1/status", summary="The daemon in figures.", answers=HostStatus)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
 
-OPERATIONS = (DEPENDENCIES, RESOLVE, REGISTER, DEREGISTER, REPORT, WATCH, PROMETHEUS, STATUS, OPENAPI)
+OPERATIONS = (DEPENDENCIES, RESOLVE, REGISTER, DEREGISTER, LOAD, REPORT, WATCH, PROMETHEUS, STATUS, OPENAPI)
 _ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code and says what to do next."
 
 

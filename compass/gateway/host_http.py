@@ -28,6 +28,7 @@ from compass.model.local import (
     HostStatus,
     LocalDeregister,
     LocalEvent,
+    LocalLoad,
     LocalRegister,
     LocalReport,
     Outcome,
@@ -54,6 +55,9 @@ class HostApi(Protocol):
 
     def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
         """Function 2.2."""
+
+    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+        """How busy a listener of this host is."""
 
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
@@ -91,6 +95,7 @@ class HostHttp:
             (host_document.PROMETHEUS, self._prometheus),
             (host_document.REGISTER, self._register),
             (host_document.DEREGISTER, lambda request, asked: _outcome(request, self._api.deregister(asked))),
+            (host_document.LOAD, lambda request, asked: _outcome(request, self._api.report_load(asked))),
             (host_document.REPORT, lambda request, asked: _outcome(request, self._api.report(asked))),
             (host_document.WATCH, self._watch),
             (host_document.STATUS, lambda request, _: http.answer(request, self._api.status())),

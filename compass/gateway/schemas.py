@@ -17,6 +17,7 @@ from compass.model.administration import (
     GRACE_SECONDS_MAX,
     HOST_SERVICES_MAX,
     OVERLAP_SECONDS_MAX,
+    POOLS_PER_CATEGORY_MAX,
     PROBE_ATTEMPTS_MAX,
     PROBE_PATH_MAX,
     PROBE_TIMEOUT_SECONDS_MAX,
@@ -35,6 +36,8 @@ from compass.model.listeners import (
     WEIGHT_MAX,
 )
 from compass.model.names import HOST_NAME_MAX, LABEL_MAX, PORT_MAX
+from compass.model.policies import LOCALITIES, POLICIES
+from compass.model.requests import STEER_SECONDS_MAX
 
 _LABEL = f"[A-Za-z0-9]([A-Za-z0-9-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?"
 LABEL = {"type": "string", "pattern": f"^{_LABEL}$", "examples": ["openuss"]}
@@ -50,6 +53,7 @@ ADDRESS = {
     "not": {"pattern": r"^(0\.0\.0\.0|255\.255\.255\.255|22[4-9]\..*|23\d\..*|[fF][fF].*|[0:]+|.*:.*\..*)$"},
     "examples": ["192.0.2.7", "2001:db8::1"],
 }
+SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 PORT = {"type": "integer", "minimum": 1, "maximum": PORT_MAX}
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _FIRST_OCTET = "(1[0-9][0-9]|2[01][0-9]|22[0-3]|[1-9][0-9]?)"
@@ -62,6 +66,10 @@ LISTENER = {
 """A service with an endpoint. Any IPv6 address will do in brackets; the pattern says no more than is easily said."""
 LOG_WAIT_SECONDS_MAX = 20.0
 """As in the protocol's limits, which are none of a gateway's business; a test sees that they agree."""
+
+
+INSTEAD_MAX = 8
+"""Likewise: servers to go to instead."""
 
 
 def _or_empty(schema: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +91,18 @@ FIELDS: dict[str, dict[str, Any]] = {
         "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_MAX, "pattern": PLAIN},
         "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_MAX, "pattern": PLAIN},
     },
+    "load": SHARE,
+    "degradation": SHARE,
+    "zone": _or_empty(LABEL),
+    "pool": {"enum": list(POLICIES)},
+    "pools": {
+        "type": "object",
+        # Names of services, in small letters.
+        "propertyNames": {"pattern": f"^{_LABEL}$".replace("A-Z", "")},
+        "maxProperties": POOLS_PER_CATEGORY_MAX,
+        "additionalProperties": {"enum": list(POLICIES)},
+    },
+    "locality": {"enum": list(LOCALITIES)},
     "detail": {"type": "string", "maxLength": DETAIL_MAX, "pattern": PLAIN},
     "reporter": _or_empty(SERVICE),
     "backup": _or_empty(SERVICE),
@@ -112,6 +132,7 @@ FIELDS_OF: dict[tuple[str, str], dict[str, Any]] = {
     ("NameAsked", "name"): NAME,
     ("LocalRegister", "address"): _or_empty(ADDRESS),
     ("LocalRegister", "pid"): {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+    ("LocalLoad", "address"): _or_empty(ADDRESS),
     ("LocalDeregister", "address"): _or_empty(ADDRESS),
     ("LocalDeregister", "epoch"): {"type": "integer", "minimum": 0, "maximum": EPOCH_MAX},
     ("Fetch", "limit"): {"type": "integer", "minimum": 1, "maximum": FETCH_LIMIT_MAX},
@@ -119,6 +140,15 @@ FIELDS_OF: dict[tuple[str, str], dict[str, Any]] = {
     ("ReadLog", "wait_seconds"): {"type": "number", "minimum": 0, "maximum": LOG_WAIT_SECONDS_MAX},
     ("Impact", "name"): {"anyOf": [NAME, LISTENER]},
     ("Register", "epoch"): {"type": "integer", "minimum": 0, "maximum": EPOCH_MAX},
+    ("Steer", "seconds"): {"type": "number", "minimum": 0, "maximum": STEER_SECONDS_MAX},
+    ("Steer", "instead"): {
+        "type": "array",
+        "maxItems": INSTEAD_MAX,
+        "items": {
+            "type": "string",
+            "pattern": rf"^({_LABEL}\.){{0,3}}[A-Za-z]([A-Za-z0-9-]{{0,20}}[A-Za-z0-9])?(:[1-9][0-9]{{0,3}})?$",
+        },
+    },
     ("RevokeCredential", "id"): {"type": "string"},
 }
 """Where it means something else in one struct."""

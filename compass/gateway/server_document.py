@@ -28,6 +28,7 @@ from compass.model.replies import (
     Reported,
     Rows,
     ServerStatus,
+    Steered,
     Told,
 )
 from compass.model.requests import (
@@ -48,6 +49,7 @@ from compass.model.requests import (
     Report,
     RevokeCredential,
     Status,
+    Steer,
 )
 from compass.model.rows import Change
 
@@ -132,6 +134,7 @@ ASKED = (
     _message(IssueCredential, CredentialIssued, "A new token for a service: the only time that it is seen."),
     _message(RevokeCredential, Done, "A token is refused from now on."),
     _message(Apply, Done, "Bring the declared objects into the state of a topology, all or nothing."),
+    _message(Steer, Steered, "Send this server's hosts to others, or welcome them again."),
     _message(Purge, Done, "Remove rows of listeners that are gone for long."),
 )
 """Operations that are a request of the protocol and nothing more."""

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from compass.host.cache import Cache, Cached
+from compass.host.choice import Choice, Offer
+from compass.host.dials import Dial
 from compass.host.evidence import Evidence
 from compass.host.feed import Deliver, Feed
 from compass.host.following import Following
@@ -24,6 +26,7 @@ from compass.model.draft import problem_code
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalLoad,
     LocalRegister,
     LocalReport,
     Outcome,
@@ -31,10 +34,13 @@ from compass.model.local import (
     Resolved,
 )
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id
+from compass.model.policies import Place
+from compass.model.pool import Pools
 from compass.model.ports import Clock
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply, Reported, ServiceView
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
+from compass.model.sight import Sight
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
@@ -54,7 +60,8 @@ class HostDaemon:
         state_directory: Path,
         host_name: str,
         default_address: str,
-        endpoints: Sequence[IStreamClientEndpoint],
+        choice: Choice,
+        dial: Dial,
         process_watch: Watcher,
         peer_of: PeerOf,
         update_port: int = 0,
@@ -62,12 +69,18 @@ class HostDaemon:
         refresh_seconds: float | None = None,
         software: str = SOFTWARE,
         probe: Probe | None = None,
+        zone: str = "",
+        services: Sequence[str] = (),
     ) -> None:
-        """`probe` asks a listener whether it serves; without it the host answers no inquiries."""
+        """`probe` asks a listener whether it serves; without it the host answers no inquiries. `zone`: where it is.
+        `services`: on whose behalf it is told from the start, whether they register and ask here or not."""
         self._clock = clock
-        self._random = random
+        self.pools = Pools(random, Place(host_name, zone))
+        """Whose turn it is, for every kind of lookup on this host."""
         self._host_name = host_name
+        self._zone = zone
         self._directory = state_directory
+        self._services = tuple(services)
         self._replica = Replica()
         self._evidence = Evidence()
         self._book = Book(state_directory)
@@ -86,10 +99,10 @@ class HostDaemon:
             self._book.services,
             self._witness.inquired if self._witness else None,
         )
-        self._upstream = Upstream(clock, random, endpoints, self._following, software, mode, peer_of=peer_of)
+        self._upstream = Upstream(clock, choice, dial, self._following, software, mode, peer_of=peer_of)
         self._following.upstream = self._upstream
         self._registrar = Registrar(
-            clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address
+            clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address, zone
         )
 
     # Life -------------------------------------------------------------------------------------------------
@@ -105,7 +118,7 @@ class HostDaemon:
         if cached is not None and cached.loaded:
             self._replica.restore(cached.store, cached.services, cached.held)
             self._feed.replaced(self._replica.catalogue)
-        wanted = dict.fromkeys([*(cached.wanted if cached else ()), *sorted(self._book.services())])
+        wanted = dict.fromkeys([*self._services, *(cached.wanted if cached else ()), *sorted(self._book.services())])
         self._following.start(wanted)
         self._registrar.start()
         self._upstream.start()
@@ -121,6 +134,10 @@ class HostDaemon:
     def update_factory(self) -> IProtocolFactory:
         """For the Update listener that servers dial."""
         return cast(IProtocolFactory, self._upstream.update_factory())
+
+    def servers_found(self, origin: str, offers: Sequence[Offer]) -> None:
+        """What DNS or announcements say of servers now, in place of what that origin said before."""
+        self._upstream.offer(origin, offers)
 
     # What local programs ask ------------------------------------------------------------------------------
 
@@ -148,7 +165,11 @@ class HostDaemon:
 
     def resolve(self, name: str) -> Resolved | Refusal:
         """The listeners to use now for a service or a category, best first; from memory, always at once."""
-        return self._replica.resolve(name, self._random, self._overlay)
+        return self._replica.resolve(name, self.pools, self._overlay)
+
+    def sight(self) -> Sight | None:
+        """What may be looked up here; the same object as long as nothing changes. None: not loaded yet."""
+        return self._replica.sight(self._overlay)
 
     def category(self, name: str) -> CategoryView | Refusal:
         """All registered listeners of a category, whatever their state; from memory."""
@@ -165,6 +186,10 @@ class HostDaemon:
     def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
         """Function 2.2."""
         return self._registrar.deregister(request)
+
+    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+        """How busy a listener of this host is."""
+        return self._registrar.report_load(request)
 
     def released(self, outcome: Outcome) -> None:
         """The connection that a registration with `hold` was asked on is closed."""
@@ -221,6 +246,8 @@ class HostDaemon:
                 for entry in self._book.all()
             ),
             problem=self._upstream.problem,
+            zone=self._zone,
+            servers=self._upstream.servers(),
         )
 
     # Between the parts ------------------------------------------------------------------------------------

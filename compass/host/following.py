@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.host.replica import Replica
-from compass.host.upstream import ASK_PATIENCE_SECONDS, Upstream
+from compass.host.upstream import Upstream
+from compass.host.waiting import ASK_PATIENCE_SECONDS
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.host.registrations import REGISTRATIONS_MAX, Book, CannotWrite, Registration
 from compass.model.draft import problem_code
-from compass.model.local import LocalDeregister, LocalRegister, Outcome
+from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, Outcome
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id, show_endpoint
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
@@ -61,6 +61,7 @@ class Registrar:
         want: Callable[[str], Refusal | None],
         watcher: Watcher,
         default_address: str,
+        zone: str = "",
     ) -> None:
         self._clock = clock
         self._now = now
@@ -69,6 +70,7 @@ class Registrar:
         self._want = want
         self._watcher = watcher
         self._default_address = default_address
+        self._zone = zone
         self._watches: dict[ListenerKey, Callable[[], None]] = {}
         self._held: dict[tuple[ListenerKey, int], tuple[ListenerKey, int]] = {}
         """Instance as its open connection knows it -> instance now; they differ when it had to take a newer epoch."""
@@ -169,6 +171,24 @@ class Registrar:
         self._book.note(entry)
         return self._deliver(entry)
 
+    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+        """How much of a listener registered here is in use: it is registered again as it is, with another load."""
+        try:
+            key = _key(request.service, request.address or self._default_address, request.port)
+        except NameProblem as problem:
+            return succeed(Refusal(problem_code(problem), str(problem)))
+        if not 0 <= request.load <= 1:
+            return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
+        old = self._book.get(key)
+        if old is None or old.standing not in ("pending", "registered"):
+            return succeed(Refusal("unknown-listener", f"{_named(key)} is not registered on this host; register it"))
+        if not hmac.compare_digest(old.credential.encode(), request.credential.encode()):
+            text = f"report the load of {_named(key)}: this is not the credential that it was registered with"
+            return succeed(Refusal("bad-credential", text))
+        entry = msgspec.structs.replace(old, load=request.load)
+        self._book.note(entry)
+        return self._establish(entry, old, first=False)
+
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
         key = (outcome.service, outcome.address, outcome.port)
@@ -200,6 +220,9 @@ class Registrar:
             pid=request.pid,
             started=started,
             hold=request.hold,
+            zone=request.zone or self._zone,
+            load=request.load,
+            degradation=request.degradation,
         )
 
     def _replace_verified(self, entry: Registration) -> Deferred[Outcome | Refusal]:
@@ -397,7 +420,16 @@ def _usurps(entry: Registration, old: Registration | None) -> bool:
 
 def _registration(entry: Registration) -> Register:
     return Register(
-        entry.service, entry.credential, entry.address, entry.port, entry.epoch, entry.weight, entry.metadata
+        entry.service,
+        entry.credential,
+        entry.address,
+        entry.port,
+        entry.epoch,
+        entry.weight,
+        entry.metadata,
+        entry.zone,
+        entry.load,
+        entry.degradation,
     )
 
 

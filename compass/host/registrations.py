@@ -17,7 +17,7 @@ from compass.host.files import set_aside, write_atomically
 from compass.model.listeners import EPOCH_MAX
 from compass.model.local import Integer
 from compass.model.names import PORT_MAX, parse_address, parse_service_id
-from compass.model.rows import ListenerKey
+from compass.model.rows import IDLE, ListenerKey
 
 FILE_NAME = "registrations.json"
 REGISTRATIONS_MAX = 4096
@@ -53,6 +53,9 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     """With `refused`: what the server said."""
     code: str = ""
     """With `refused`: the refusal's code."""
+    zone: str = ""
+    load: float = IDLE
+    degradation: float = IDLE
 
     @property
     def key(self) -> ListenerKey:

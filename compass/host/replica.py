@@ -17,10 +17,11 @@ from compass.model.catalogue import Catalogue, catalogue_of, topic_of
 from compass.model.draft import problem_code
 from compass.model.interest import category_view, dependencies_of, interest, listed, snapshot
 from compass.model.local import Resolved
-from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
-from compass.model.pool import choose
+from compass.model.names import NameProblem, category_of, parse_label
+from compass.model.pool import Pools
 from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
+from compass.model.sight import Sight, parsed_name
 from compass.wire.messages import Notice, Resync
 
 Taken = Literal["kept", "replaced", "held-back", "behind"]
@@ -45,6 +46,7 @@ class Replica:
         self.services: frozenset[str] = frozenset()
         """The services whose interest the catalogue is complete for."""
         self.loaded = False
+        self._sight: tuple[frozenset[str], Sight] | None = None
 
     @property
     def revision(self) -> int:
@@ -122,45 +124,47 @@ class Replica:
             return Refusal("unknown-service", f"there is no service {service!r}; an administrator can add it")
         return dependencies_of(overlay(self.catalogue), service)
 
-    def resolve(self, name: str, random: Callable[[], float], overlay: Overlay = no_overlay) -> Resolved | Refusal:
-        """The listeners to use for a service or category that this host's services depend on."""
-        try:
-            name = parse_service_id(name) if "." in name else parse_label(name, "category")
-        except NameProblem as problem:
-            return Refusal(problem_code(problem), str(problem))
-        unknown = self._unknown(name)
-        if unknown is not None:
-            return unknown
-        chosen = choose(overlay(self.catalogue), name, random)
-        return Resolved(name, self.revision, chosen.source, chosen.listeners)
+    def sight(self, overlay: Overlay = no_overlay) -> Sight | None:
+        """What may be looked up here; None: no view has been loaded. The same object as long as nothing changes."""
+        if not self.loaded:
+            return None
+        catalogue = overlay(self.catalogue)
+        if self._sight is None or self._sight[0] is not self.services or self._sight[1].catalogue is not catalogue:
+            needed = self._needed()
+            self._sight = (self.services, Sight(catalogue, needed, frozenset(self._backups(needed))))
+        return self._sight[1]
 
-    def category(self, name: str, overlay: Overlay = no_overlay) -> CategoryView | Refusal:
+    def resolve(self, text: str, pools: Pools, overlay: Overlay = no_overlay) -> Resolved | Refusal:
+        """The listeners to use for a service or category that this host's services depend on."""
+        name = parsed_name(text)
+        if isinstance(name, Refusal):
+            return name
+        seen = self._seen(name, overlay)
+        if isinstance(seen, Refusal):
+            return seen
+        chosen = pools.choose(seen, name)
+        return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
+
+    def category(self, text: str, overlay: Overlay = no_overlay) -> CategoryView | Refusal:
         """All registered listeners of a category that this host's services depend on, whatever their state."""
         try:
-            name = parse_label(name, "category")
+            name = parse_label(text, "category")
         except NameProblem as problem:
             return Refusal(problem_code(problem), str(problem))
-        return self._unknown(name) or category_view(overlay(self.catalogue), name)
+        seen = self._seen(name, overlay)
+        return seen if isinstance(seen, Refusal) else category_view(seen, name)
 
     def service(self, id: str, overlay: Overlay = no_overlay) -> ServiceView | Refusal:
         """All registered listeners of a service that this host's services may use. The id is parsed."""
-        return self._unknown(id) or ServiceView(id, listed(overlay(self.catalogue), id))
+        seen = self._seen(id, overlay)
+        return seen if isinstance(seen, Refusal) else ServiceView(id, listed(seen, id))
 
-    def _unknown(self, name: str) -> Refusal | None:
-        """Why nothing can be said about a service or category here, if so: three answers that are not the same (P5)."""
-        if not self.loaded:
+    def _seen(self, name: str, overlay: Overlay) -> Catalogue | Refusal:
+        """The catalogue to look a parsed name up in, or why nothing can be said about it (P5)."""
+        sight = self.sight(overlay)
+        if sight is None:
             return Refusal("not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0)
-        category = category_of(name) or name
-        needed = self._needed()
-        if category not in needed and name not in self._backups(needed):
-            return Refusal(
-                "unknown-dependency",
-                f"{name}: no service of this host depends on category {category}, so nothing is known of it here; "
-                "ask for the dependencies of a service that does, or have an administrator declare the dependency",
-            )
-        if "." in name and self.catalogue.service(name) is None:
-            return Refusal("unknown-service", f"there is no service {name!r}; an administrator can add it")
-        return None
+        return sight.problem(name) or sight.catalogue
 
     def _needed(self) -> frozenset[str]:
         needs = self.catalogue.needs

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from compass.host.choice import Way
 from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
@@ -36,18 +37,18 @@ class Owner(Interface):
     def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync]) -> None:
         """What arrived together, in order."""
 
-    def ended(self, session: Session, reason: str, retry_after_seconds: float) -> None:
+    def ended(self, session: Session, end: Ended) -> None:
         """The connection is over."""
 
 
 class Session(Protocol):
-    """One connection to a server. `place`: which of the servers was dialled; None when the server dialled."""
+    """One connection to a server. `way`: the one that was dialled; None when the server dialled."""
 
-    def __init__(self, clock: Clock, owner: Owner, software: str, place: int | None) -> None:
+    def __init__(self, clock: Clock, owner: Owner, software: str, way: Way | None) -> None:
         self._clock = clock
         self._owner = owner
         self._software = software
-        self.place = place
+        self.way = way
         self.leaving = False
         """We closed it, not the server."""
         self._connection: ClientConnection | None = None
@@ -129,7 +130,7 @@ class Session(Protocol):
         self._connection = None
         for answer in asked:
             answer.callback(lost(self._end.reason))
-        self._owner.ended(self, self._end.reason, self._end.retry_after_seconds)
+        self._owner.ended(self, self._end)
 
     def _happened(self, events: list[Event]) -> None:
         """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""

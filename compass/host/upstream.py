@@ -1,40 +1,32 @@
-"""The way up: one session to one of several servers, whichever side dialled, and the way back to one when it is lost.
+"""The way up: one session to one of several servers, whichever side dialled, and the way back when it is lost.
 
-`Session` is the shell around the sans-IO `ClientConnection`: it moves bytes, keeps one timer at its deadline and ties
-replies to those who asked. `Upstream` owns at most one session, tries the servers in order with exponential back-off,
-and takes a connection that a server dialled as a session of the same kind.
+`Upstream` owns at most one `Session`, the shell around the sans-IO `ClientConnection`. When there is none, `Dials`
+tries the ways that `Choice` gives, and requests wait a moment; a connection that a server dialled is taken as a session
+of the same kind. While the session is to a server that is not the preferred one, this host looks for a better way now
+and then, and leaves the one session only when the other is open.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from compass.host.choice import Choice, Offer, Way
+from compass.host.dials import Dial, Dials
 from compass.host.session import Session
+from compass.host.waiting import Waiting
+from compass.model.local import KnownServer
+from compass.model.names import NameProblem, parse_server, show_endpoint
 from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
+from compass.wire.connection import Ended
 from compass.wire.messages import Pushed, Welcome
 
-BACK_OFF_SECONDS_MIN = 0.2
-"""First pause after all servers failed: a restart of a server takes about so long."""
-BACK_OFF_SECONDS_MAX = 30.0
-"""Longest pause: with 10,000 hosts waiting, some 300 connections a second reach a server that returns."""
-RETRY_AFTER_SECONDS_MAX = 300.0
-"""A server that asks for more patience than this is not believed."""
-CONNECT_SECONDS = 5.0
-"""From the first packet to the connection, TLS included in the greeting; then the next server is tried."""
-ASK_PATIENCE_SECONDS = 3.0
-"""How long a request waits for a session that is being made, before it is answered `unreachable`."""
-WAITING_MAX = 1024
-"""Requests that wait for a session; more are refused as busy."""
 LINGER_SECONDS = 1.0
 """In mode `short`: a session on which nothing happened for so long is left."""
 STOP_SECONDS = 2.0
@@ -61,15 +53,19 @@ class Follower(Protocol):
 
 
 class Upstream:
-    """Keeps the one session. On a connection that a server dialled, `peer_of` must find a server at its other end."""
+    """Keeps the one session.
+
+    `peer_of` must find a server at the other end of every connection but those that were dialled by a name which the
+    configuration gives: that name alone says who is meant.
+    """
 
     _log = Logger()
 
     def __init__(
         self,
         clock: Clock,
-        random: Callable[[], float],
-        endpoints: Sequence[IStreamClientEndpoint],
+        choice: Choice,
+        dial: Dial,
         follower: Follower,
         software: str,
         mode: Mode = "keep",
@@ -77,22 +73,17 @@ class Upstream:
         peer_of: PeerOf,
     ) -> None:
         self._clock = clock
-        self._random = random
-        self._endpoints = list(endpoints)
+        self._choice = choice
         self._follower = follower
         self._software = software
         self._mode = mode
         self._peer_of = peer_of
+        self._dials = Dials(clock, choice, dial, self._new_session, self._not_reached)
+        self._waiting = Waiting(clock, self._unreachable)
         self._in_step = False
         self._session: Session | None = None
-        self._connecting: Deferred[IProtocol] | None = None
-        self._unopened: set[Session] = set()
-        self._not_before = [0.0] * len(self._endpoints)
-        self._next = 0
-        self._attempts = 0
-        self._retry: Timer | None = None
+        self._return: Timer | None = None
         self._linger: Timer | None = None
-        self._waiting: deque[tuple[Request, Deferred[Reply], Timer]] = deque()
         self._running = False
         self._stopped: Deferred[None] | None = None
         self.server = ""
@@ -100,29 +91,37 @@ class Upstream:
 
     @property
     def status(self) -> SessionStatus:
-        """open, connecting (also the short pauses while every server is tried once), waiting or stopped."""
+        """open, connecting (also the short pauses while every way is tried once), waiting or stopped."""
         if self._session is not None:
             return "open"
         if not self._running:
             return "stopped"
-        return "connecting" if self._trying() else "waiting"
+        return "connecting" if self._dials.trying() else "waiting"
+
+    def servers(self) -> tuple[KnownServer, ...]:
+        """Every known way to a server and how this host has fared with it."""
+        return self._choice.known(self._clock.seconds(), self._used, self._dials.tried())
 
     def start(self) -> None:
         """Go for a session."""
         self._running = True
-        self._connect()
+        self._go()
+
+    def offer(self, origin: str, offers: Sequence[Offer]) -> None:
+        """What an origin knows of servers now."""
+        self._choice.offer(origin, offers)
+        if self._running and self._session is None:
+            self._dials.found()
 
     def stop(self) -> Deferred[None]:
         """Leave; fires when the transport is closed."""
         self._running = False
-        _cancel(self._retry)
-        if self._connecting is not None:
-            self._connecting.cancel()
-        self._refuse_waiting("the daemon is stopping")
+        _cancel(self._return)
+        self._dials.give_up()
+        self.problem = "the daemon is stopping"
+        self._waiting.refuse()
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
-        for session in list(self._unopened):
-            session.close()
         if self._session is not None:
             self._session.close(STOP_SECONDS)
         else:
@@ -131,7 +130,8 @@ class Upstream:
 
     def settled(self) -> None:
         """The session works: the follower is in step. From here back-off starts anew."""
-        self._attempts = 0
+        if self._session is not None and self._session.way is not None:
+            self._choice.worked(self._session.way)
         self.problem = ""
         self._in_step = True
         self._touch()
@@ -148,24 +148,14 @@ class Upstream:
         if self._session is not None:
             self._touch()
             return self._session.ask(request)
-        answer: Deferred[Reply] = Deferred()
-        if not self.expected():
-            answer.callback(self._unreachable())
-        elif len(self._waiting) >= WAITING_MAX:
-            busy = f"{WAITING_MAX} requests wait for a server; try again in a moment"
-            answer.callback(Refusal("busy", busy, retry_after_seconds=1.0))
-        else:
-            patience = self._clock.callLater(ASK_PATIENCE_SECONDS, self._impatient, answer)
-            self._waiting.append((request, answer, patience))
-        return answer
+        return self._waiting.add(request) if self.expected() else succeed(self._unreachable())
 
     def expected(self) -> bool:
         """Whether a session is there, or may be in a moment; in mode `short` this goes for one."""
-        if self._session is None and self._mode == "short" and self._running and not self._trying():
-            _cancel(self._retry)
-            self._attempts = 0
-            self._connect()
-        return self._session is not None or self._trying()
+        if self._session is None and self._mode == "short" and self._running and not self._dials.trying():
+            self._choice.forgive()
+            self._go()
+        return self._session is not None or (self._running and self._dials.trying())
 
     def acknowledge(self, revision: int, *, gap: bool = False) -> None:
         """Say what is held."""
@@ -180,34 +170,40 @@ class Upstream:
 
     def connected(self, session: Session) -> bool:
         """Whether a new connection is wanted; one too many is closed politely."""
-        if not self._running or self._session is not None:
+        if not self._running or (self._session is not None and not self._is_better(session)):
             return False
-        self._unopened.add(session)
+        self._dials.greeting.add(session)
         return True
 
     def opened(self, session: Session, welcome: Welcome) -> None:
-        """A greeting is done; the first of two sessions that were made at once stays."""
-        self._unopened.discard(session)
+        """A greeting is done; the first of two sessions that were made at once stays, unless the other is better."""
+        self._dials.greeting.discard(session)
         problem = self._problem_with(session)
-        if self._session is not None or not self._running or problem:
-            if problem:
-                self._log.warn("a connection to the Update listener is no server's: {problem}", problem=problem)
+        old = self._session
+        if problem:
+            self._log.warn("who was reached is no server: {problem}", problem=problem)
+            session.close(reason=problem)
+            if session.way is not None:
+                self._not_reached(session.way, problem)
+            return
+        if not self._running or (old is not None and (old.unanswered or not self._is_better(session))):
             session.close()
             return
+        if old is not None:
+            self._end_session()
+            old.close(reason="this host goes to a server that it prefers")
         self._session, self.server, self._in_step = session, welcome.server, False
-        _cancel(self._retry)
-        if self._connecting is not None:
-            self._connecting.cancel()
+        self._dials.give_up()
         self._log.info(
             "session with server {server} at revision {revision}",
             server=welcome.server,
             revision=welcome.revision,
         )
+        self._look_for_better()
         self._follower.session_opened(welcome)
         self._touch()
-        while self._waiting and self._session is session:
-            request, answer, patience = self._waiting.popleft()
-            _cancel(patience)
+        while self._session is session and (waiting := self._waiting.next()) is not None:
+            request, answer = waiting
             session.ask(request).chainDeferred(answer)
 
     def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
@@ -216,82 +212,94 @@ class Upstream:
             self._touch()
             self._follower.session_pushed(messages)
 
-    def ended(self, session: Session, reason: str, retry_after_seconds: float) -> None:
+    def ended(self, session: Session, end: Ended) -> None:
         """A connection is over: closed, refused, timed out or left."""
-        self._unopened.discard(session)
-        if session.place is not None and retry_after_seconds > 0:
-            # What a server tells all of its hosts in one moment must not bring all of them back in one.
-            patience = min(retry_after_seconds, RETRY_AFTER_SECONDS_MAX) * (1 + self._random() / 2)
-            self._not_before[session.place] = self._clock.seconds() + patience
-        was_ours = session is self._session
+        self._dials.greeting.discard(session)
+        was_ours, worked = session is self._session, self._in_step
+        if session.way is not None:
+            self._told_at_the_end(session, session.way, end)
         if was_ours:
-            _cancel(self._linger)
-            self._session, self.server = None, ""
-            self._follower.session_ended()
+            self._choice.lost(self._clock.seconds(), worked=worked)
+            self._end_session()
             if self._stopped is not None:
                 self._stopped.callback(None)
-        if not self._running or self._session is not None or (not was_ours and session.place is None):
-            return
-        if was_ours and self._mode == "short" and self._in_step and not self.problem:
+        if was_ours and self._mode == "short" and worked and not self.problem:
             return  # Nothing more to be asked for now.
-        self._failed(session.place, reason)
+        if session.way is not None and (was_ours or not session.leaving):
+            self._not_reached(session.way, end.reason)
+        elif was_ours:
+            self._no_session(end.reason)
+
+    def _told_at_the_end(self, session: Session, way: Way, end: Ended) -> None:
+        """What was said about when to come back here, and, by a server, about where to go."""
+        now = self._clock.seconds()
+        if end.retry_after_seconds > 0:
+            self._choice.asked_for_patience(way, now, end.retry_after_seconds)
+        instead = []
+        for text in end.instead if end.instead and not self._problem_with(session) else ():
+            try:
+                instead.append(parse_server(text))
+            except NameProblem as problem:
+                self._log.warn("{name} sends this host to what is no server: {why}", name=way.name, why=problem)
+        if instead:
+            self._choice.steered(instead, now)
+
+    def _end_session(self) -> None:
+        _cancel(self._linger)
+        _cancel(self._return)
+        self._session, self.server = None, ""
+        self._follower.session_ended()
 
     # Connecting -------------------------------------------------------------------------------------------------
 
-    def _trying(self) -> bool:
-        """A session may be there in a moment: one is being made, or not every server has been tried yet."""
-        active = self._making() or _pending(self._retry)
-        return self._running and active and self._attempts < len(self._endpoints)
+    def _go(self) -> None:
+        if self._running and self._session is None:
+            self._dials.go()
 
-    def _making(self) -> bool:
-        return self._connecting is not None or bool(self._unopened)
+    def _not_reached(self, way: Way, reason: str) -> None:
+        """This way rests now; the next one is taken."""
+        where = show_endpoint(way.address, way.port)
+        self._log.info("no session with {name} at {where}: {reason}", name=way.name, where=where, reason=reason)
+        self._choice.failed(way, self._clock.seconds(), reason)
+        self._no_session(reason)
 
-    def _connect(self) -> None:
-        if self._session is not None or self._making() or not self._running:
+    def _no_session(self, reason: str) -> None:
+        if self._session is not None or not self._running:
             return
-        place = self._next
-        factory = Factory.forProtocol(lambda: self._new_session(place))
-        connecting: Deferred[IProtocol] = cast(Any, self._endpoints[place]).connect(factory)
-        self._connecting = connecting
-        connecting.addTimeout(CONNECT_SECONDS, cast(Any, self._clock))
-
-        def done(result: object) -> None:
-            self._connecting = None
-            if isinstance(result, Failure) and self._running and self._session is None:
-                self._failed(place, result.getErrorMessage() or "no connection in time")
-
-        connecting.addBoth(done)
-
-    def _failed(self, place: int | None, reason: str) -> None:
-        """Try the next server, after a pause that grows with every round through all of them."""
         self.problem = reason
-        count = len(self._endpoints)
-        if place is not None:
-            self._attempts += 1
-            self._next = (place + 1) % count
-        now = self._clock.seconds()
-        self._next = min(
-            ((self._next + step) % count for step in range(count)),
-            key=lambda index: max(self._not_before[index] - now, 0.0),
-        )
-        rounds = min(self._attempts // count, 16)
-        pause = min(BACK_OFF_SECONDS_MIN * 2 ** (rounds - 1), BACK_OFF_SECONDS_MAX)
-        pause = max(pause * (0.5 + self._random() / 2), self._not_before[self._next] - now)
-        self._log.info("no session ({reason}); next attempt in {pause:.1f} s", reason=reason, pause=pause)
-        _cancel(self._retry)
-        self._retry = self._clock.callLater(pause, self._connect)
-        if self._attempts >= count:
-            self._refuse_waiting(reason)
+        if not self._choice.hopeful:
+            self._waiting.refuse()
+        self._go()
+
+    @property
+    def _used(self) -> Way | None:
+        """The way that the session is on; None also for one that a server dialled."""
+        return self._session.way if self._session is not None else None
+
+    def _look_for_better(self) -> None:
+        """After a while, look whether a server that is preferred to this one is back."""
+        if self._mode == "keep":
+            self._return = self._clock.callLater(self._choice.return_seconds(), self._go_back)
+
+    def _go_back(self) -> None:
+        better = self._choice.better(self._used, self._clock.seconds())
+        if better is not None and not self._dials.tried():
+            self._dials.connect(better)
+        self._look_for_better()
+
+    def _is_better(self, session: Session) -> bool:
+        """Whether a new session is on a way that is preferred to that of the one there is."""
+        return session.way is not None and self._choice.prefers(session.way, self._used, self._clock.seconds())
 
     def _problem_with(self, session: Session) -> str:
-        """Why a server must not be believed on a connection that it dialled; dialled ones name it by TLS."""
-        if session.place is not None:
+        """Why who answered must not be believed. A name that the configuration gives is a server's by that alone."""
+        if session.way is not None and self._choice.source(session.way) == "configured":
             return ""
         role, name, wrong = self._peer_of(cast(Stream, session.transport))
         return wrong or ("" if role == "server" else f"the certificate of {name!r} has the role {role}, not server")
 
-    def _new_session(self, place: int | None) -> Session:
-        return Session(self._clock, self, self._software, place)
+    def _new_session(self, way: Way | None) -> Session:
+        return Session(self._clock, self, self._software, way)
 
     def _touch(self) -> None:
         """Something happened: in mode `short` the session is kept a little longer."""
@@ -306,19 +314,6 @@ class Upstream:
             else:
                 self._session.close()
 
-    # Waiting requests -------------------------------------------------------------------------------------------
-
-    def _impatient(self, answer: Deferred[Reply]) -> None:
-        self._waiting = deque(entry for entry in self._waiting if entry[1] is not answer)
-        answer.callback(self._unreachable())
-
-    def _refuse_waiting(self, reason: str) -> None:
-        self.problem = reason
-        waiting, self._waiting = self._waiting, deque()
-        for _, answer, patience in waiting:
-            _cancel(patience)
-            answer.callback(self._unreachable())
-
     def _unreachable(self) -> Refusal:
         why = f" ({self.problem})" if self.problem else ""
         return Refusal(
@@ -326,10 +321,6 @@ class Upstream:
             f"no server can be reached{why}; the daemon goes on trying, lookups are answered from memory",
             retry_after_seconds=1.0,
         )
-
-
-def _pending(call: Timer | None) -> bool:
-    return call is not None and bool(call.active())
 
 
 def _cancel(call: Timer | None) -> None:

@@ -20,6 +20,7 @@ from compass.model.names import (
     parse_port,
     parse_service_id,
 )
+from compass.model.policies import LOCALITIES, POLICIES
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import Category, Credential, Dependency, Host, Policy, Service
@@ -43,6 +44,8 @@ FLAPS_MAX = 30
 """Failures before a listener is kept out: no more of them are counted."""
 FLAP_SECONDS_MAX = 86_400.0
 """Longest window in which failures are counted, and longest first time of being kept out."""
+POOLS_PER_CATEGORY_MAX = 1000
+"""Services of a category with a pool policy of their own: they are in one row, which is told to all its users."""
 PROBLEMS_MAX = 1000
 """Problems of a topology that one refusal tells: more than anybody reads, and it must fit into a frame."""
 PROBE_PATH_MAX = 255
@@ -255,6 +258,24 @@ def _check_policy(policy: Policy) -> None:
     if not 0 < policy.recovery_seconds <= RECOVERY_SECONDS_MAX:
         refuse("bad-value", f"recovery_seconds {policy.recovery_seconds:g}: at most {RECOVERY_SECONDS_MAX:g}")
     _check_judgement(policy)
+    _check_pools(policy)
+
+
+def _check_pools(policy: Policy) -> None:
+    """How users are given listeners."""
+    if len(policy.pools) > POOLS_PER_CATEGORY_MAX:
+        refuse(
+            "too-large",
+            f"{len(policy.pools)} services with a pool policy of their own; at most {POOLS_PER_CATEGORY_MAX}",
+        )
+    for label in policy.pools:
+        if parse_label(label, "service") != label:
+            refuse("bad-name", f"pools: write {label[:80]!r} in small letters")
+    for pool in (policy.pool, *policy.pools.values()):
+        if pool not in POLICIES:
+            refuse("bad-value", f"pool {pool[:80]!r} is none of {', '.join(POLICIES)}")
+    if policy.locality not in LOCALITIES:
+        refuse("bad-value", f"locality {policy.locality[:80]!r} is none of {', '.join(LOCALITIES)}")
 
 
 def _check_judgement(policy: Policy) -> None:
@@ -349,7 +370,18 @@ def _remove_service(draft: Draft, id: str) -> None:
         draft.remove("purge", peer)
     for credential in sorted(draft.catalogue.credentials.get(id, Map()).values(), key=lambda row: row.id):
         draft.remove("credential-revoke", credential)
+    _forget_pool(draft, id)
     draft.remove("service-remove", Service(id))
+
+
+def _forget_pool(draft: Draft, id: str) -> None:
+    """A service that goes takes its pool policy along: a later one of the same name is another one."""
+    label, _, category = id.partition(".")
+    row = draft.catalogue.categories.get(category)
+    if row is not None and label in row.policy.pools:
+        pools = {name: pool for name, pool in row.policy.pools.items() if name != label}
+        policy = msgspec.structs.replace(row.policy, pools=pools)
+        draft.set("category-set", msgspec.structs.replace(row, policy=policy))
 
 
 def _remove_dependency(draft: Draft, row: Dependency) -> None:

@@ -175,9 +175,16 @@ class Case(msgspec.Struct):
     evidence: deque[Evidence]
     reporters: dict[str, None]
     """Hosts and administrators with reports that no probe has confirmed or refuted yet, in order."""
+    sufficed: bool = False
+    """Such reports have made it suspect, whichever server they were told to."""
     judgement: str = ""
     """The last judgement, in words; empty: there was none."""
     judged_at: float = 0.0
+
+    def settle(self) -> None:
+        """What was reported is confirmed or refuted, or is of an older instance."""
+        self.reporters.clear()
+        self.sufficed = False
 
 
 class Docket:

@@ -13,7 +13,7 @@ from immutables import Map
 from compass.model.catalogue import Catalogue, topic_of
 from compass.model.names import category_of
 from compass.model.replies import CategoryView, Dependencies, ServiceView
-from compass.model.rows import Category, Change, Dependency, Listener, Row, Snapshot, key_of
+from compass.model.rows import Category, Change, Dependency, Listener, Policy, Row, Snapshot, key_of
 
 
 def audience(catalogue: Catalogue, row: Row) -> frozenset[str]:
@@ -78,11 +78,15 @@ def category_view(catalogue: Catalogue, name: str) -> CategoryView:
     """A category's services with their listeners, and its backup's."""
     category = catalogue.categories.get(name)
     backup = category.backup if category else ""
+    policy = category.policy if category else Policy()
     return CategoryView(
         category=name,
         services=tuple(ServiceView(id, listed(catalogue, id)) for id in sorted(catalogue.services.get(name, Map()))),
         backup=backup,
         backup_listeners=listed(catalogue, backup) if backup else (),
+        pool=policy.pool,
+        pools=policy.pools,
+        locality=policy.locality,
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 from compass.model.catalogue import Catalogue
 from compass.model.draft import Draft, refuse
 from compass.model.failure import may_condemn
-from compass.model.names import category_of, parse_address, parse_port, parse_service_id, show_endpoint
+from compass.model.names import category_of, parse_address, parse_label, parse_port, parse_service_id, show_endpoint
 from compass.model.replies import Deregistered, Done, Registered, Reported
 from compass.model.requests import (
     Deregister,
@@ -24,7 +24,7 @@ from compass.model.requests import (
     Verdict,
     WeighedReport,
 )
-from compass.model.rows import FAILING, Listener, State
+from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.text import is_storable, storable
 
 WEIGHT_MAX = 65535
@@ -81,6 +81,9 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         metadata=request.metadata,
         cause="registered",
         draining=old.draining if old is not None and same_instance else False,
+        zone=parse_label(request.zone, "zone") if request.zone else "",
+        load=float(request.load) or IDLE,
+        degradation=float(request.degradation) or IDLE,
     )
     if old is not None and same_instance and old.state == state:
         row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
@@ -344,6 +347,9 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
 def _check_parameters(request: Register) -> None:
     if not 0 <= request.weight <= WEIGHT_MAX:
         refuse("bad-value", f"weight {request.weight} is not between 0 and {WEIGHT_MAX}")
+    for name, share in (("load", request.load), ("degradation", request.degradation)):
+        if not 0 <= share <= 1:
+            refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
     if len(request.metadata) > METADATA_ENTRIES_MAX:
         refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
     for key, value in request.metadata.items():

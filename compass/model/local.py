@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from compass.model.replies import Dependencies
-from compass.model.rows import Change, Listener, State
+from compass.model.rows import IDLE, Change, Listener, State
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """JSON's integers have no end, but MessagePack's do: what could never be said to a server is refused at the door."""
@@ -32,6 +32,10 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     """The process that serves; when it ends, the listener is deregistered as died. 0: nobody watches."""
     hold: bool = False
     """The registration lives as long as the connection that it was asked on."""
+    zone: str = ""
+    """Empty: the host's own."""
+    load: float = IDLE
+    degradation: float = IDLE
 
 
 class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -43,6 +47,17 @@ class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     address: str = ""
     epoch: Integer = 0
     """The instance that goes, as its registration's answer named it; 0: the one registered here now."""
+
+
+class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A listener that is registered here says how much of its capacity is in use, for the policies that go by load."""
+
+    service: str
+    port: Integer
+    credential: str
+    load: float
+    """From 0 (idle) to 1 (full)."""
+    address: str = ""
 
 
 class LocalReport(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -81,6 +96,8 @@ class Resolved(msgspec.Struct, frozen=True):
     source: str
     """`service`, `backup`, `draining`, `suspect`, or `none`: nothing is registered that could be used."""
     listeners: tuple[Listener, ...]
+    policy: str = ""
+    """The pool policy that ordered them."""
 
 
 class RegistrationStatus(msgspec.Struct, frozen=True):
@@ -95,6 +112,30 @@ class RegistrationStatus(msgspec.Struct, frozen=True):
     pid: int = 0
     hold: bool = False
     problem: str = ""
+
+
+Source: TypeAlias = Literal["configured", "srv", "announced", "steered"]
+"""Where a host knows a server from: its file, an SRV name of DNS, an announcement, or another server's goodbye."""
+
+
+class KnownServer(msgspec.Struct, frozen=True):
+    """One address of one server, as the host's daemon has fared with it."""
+
+    name: str
+    """What the server's certificate must prove."""
+    endpoint: str
+    """Where the daemon connects: an address or a name, and a port."""
+    source: Source
+    state: Literal["open", "connecting", "ready", "asked-to-wait", "backing-off"]
+    """`ready`: it would be taken now. `asked-to-wait`: a server there said when to come back."""
+    next_try_seconds: float = 0.0
+    """From now; 0: at once, when there is need."""
+    failures: int = 0
+    """Since it last worked."""
+    problem: str = ""
+    """The last of them."""
+    steered: bool = False
+    """Another server sent this host there, so it is preferred for a while."""
 
 
 class HostStatus(msgspec.Struct, frozen=True):
@@ -114,6 +155,10 @@ class HostStatus(msgspec.Struct, frozen=True):
     registrations: tuple[RegistrationStatus, ...]
     problem: str = ""
     """Why there is no session, or why what a server said was not taken."""
+    zone: str = ""
+    """Where the host is, as a label; empty: not known."""
+    servers: tuple[KnownServer, ...] = ()
+    """Every known way to a server, the preferred first."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):
@@ -124,4 +169,4 @@ class LocalEvent(msgspec.Struct, frozen=True):
     data: Dependencies | Change
 
 
-LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalReport
+LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalLoad | LocalReport

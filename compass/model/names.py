@@ -20,6 +20,9 @@ PARSED_MAX = 20_000
 """Names and addresses whose parsed form is remembered, of each: they come again with every request of their host, and
 parsing them was a tenth of a registration. At most some 6 MB."""
 
+SERVER_PORT = 4863
+"""Where servers listen when nothing else is said (opengnsp.md, "Transport")."""
+
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -103,3 +106,35 @@ def parse_endpoint(text: str) -> tuple[str, int]:
 def show_endpoint(address: str, port: int) -> str:
     """The inverse of `parse_endpoint`."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def parse_server(text: str) -> tuple[str, int]:
+    """`name:port`, `address:port` or one of these alone for the default port."""
+    name, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        name, port = text, str(SERVER_PORT)
+    if name.startswith("[") or ":" in name:
+        return parse_endpoint(f"{name}:{port}")
+    number = parse_port_text(text, port)
+    if name.rpartition(".")[2].isdigit():
+        # No top-level domain is a number, so this is meant to be an IPv4 address.
+        return parse_address(name), number
+    return parse_host_name(name), number
+
+
+def parse_group(text: str) -> tuple[str, int]:
+    """`address:port` of an IPv4 multicast group (RFC 1112, RFC 2365)."""
+    address, _, port = text.rpartition(":")
+    try:
+        if ipaddress.IPv4Address(address).is_multicast:
+            return address, parse_port_text(text, port)
+    except ValueError:
+        pass
+    raise AddressProblem(f"{text[:80]!r} is no IPv4 multicast group and port, such as 239.255.48.63:4863")
+
+
+def parse_port_text(whole: str, port: str) -> int:
+    """The port at the end of `whole`."""
+    if not (port.isascii() and port.isdigit()):
+        raise AddressProblem(f"{whole[:80]!r}: the port is not a number")
+    return parse_port(int(port[:9]))

@@ -92,6 +92,10 @@ class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
     services: tuple[ServiceView, ...] = ()
     backup: str = ""
     backup_listeners: tuple[Listener, ...] = ()
+    pool: str = "weighted-random"
+    pools: dict[str, str] = {}
+    locality: str = "none"
+    """How those who use it order its listeners, as the category's policy says (`rows.Policy`)."""
 
 
 class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dependencies"):
@@ -219,6 +223,8 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
     """`ok`, `gap` (it said that something is missing), or `unknown`: not heard of since this server started."""
+    server: str = ""
+    """The server that has its session or had it last; empty: none that is known of."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):
@@ -262,6 +268,32 @@ class CaseFile(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     """The server doubts its own probes and condemns nothing by itself."""
 
 
+class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of the servers over a store, as the one that was asked knows it."""
+
+    server: str
+    id: str
+    """Of this run of it."""
+    software: str
+    role: str
+    """`keeper`, `bystander` or `silent`: see `compass.model.roster.Role`."""
+    revision: int
+    """What it has applied."""
+    lag: int
+    """How many revisions that is behind the newest one known here."""
+    sessions: int
+    watching: int
+    started_at: float
+    silent_seconds: float = 0.0
+    """Since it was last heard of."""
+
+
+class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steered"):
+    """Steer: how many hosts are here that will be sent away."""
+
+    hosts: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
     """A server in figures, and the incidents that are open."""
 
@@ -278,6 +310,10 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Listeners in each state."""
     alerts: tuple[Alert, ...] = ()
     engine: str = ""
+    servers: tuple[KnownServer, ...] = ()
+    """All over the same store, this one too, by name."""
+    away: bool = False
+    """It is drained: hosts are sent elsewhere."""
 
 
 Reply: TypeAlias = Union[  # noqa: UP007
@@ -294,5 +330,6 @@ Reply: TypeAlias = Union[  # noqa: UP007
     Lags,
     ServerStatus,
     CaseFile,
+    Steered,
     Refusal,
 ]

@@ -10,7 +10,10 @@ from typing import Literal, TypeAlias, Union
 
 import msgspec
 
-from compass.model.rows import Category, Dependency, Host, Service, State
+from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
+
+STEER_SECONDS_MAX = 3600.0
+"""Longest time over which hosts are sent away: whoever services a machine does not wait for longer."""
 
 
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="register"):
@@ -23,6 +26,9 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     epoch: int
     weight: int = 1
     metadata: dict[str, str] = {}
+    zone: str = ""
+    load: float = IDLE
+    degradation: float = IDLE
 
 
 class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):
@@ -178,6 +184,16 @@ class Examine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     port: int
 
 
+class Steer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steer"):
+    """Function 2.6: send this server's hosts elsewhere, or welcome them again."""
+
+    away: bool = True
+    instead: tuple[str, ...] = ()
+    """Servers to go to; none: whichever each host knows."""
+    seconds: float = 30.0
+    """Over how long those are sent that are here now."""
+
+
 class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="status"):
     """2.6: this server in figures."""
 
@@ -192,7 +208,7 @@ WriteRequest: TypeAlias = Union[  # noqa: UP007
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007
 """Answered from the catalogue in memory by a pure function."""
-ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Lag, Findings, Examine]  # noqa: UP007
+ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Lag, Findings, Examine, Steer]  # noqa: UP007
 """Answered by the server's shells: they concern sessions or SQL."""
 Request: TypeAlias = Union[WriteRequest, ReadRequest, ShellRequest]  # noqa: UP007
 

@@ -20,8 +20,12 @@ FAILING: frozenset[str] = frozenset({"suspect", "down"})
 """States that evidence of a failure leads to."""
 
 
+IDLE = 0.0
+"""The load of what has reported none. msgspec leaves a default out of a frame only if it is this very object."""
+
+
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How the server treats failure reports about a category's listeners (opengnsp.md, "Failure reports").
+    """How a category's listeners are judged (opengnsp.md, "Failure reports") and given to users ("Pools").
 
     Unknown fields are skipped as everywhere: a policy of a newer server must not end an older host's session (P13).
     """
@@ -47,6 +51,12 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     flap_seconds: float = 600.0
     hold_seconds: float = 60.0
     """How long it then stays out; doubles with each further failure."""
+    pool: str = "weighted-random"
+    """Which of the listeners a user is given first: one of `policies.POLICIES`."""
+    pools: dict[str, str] = {}
+    """The same for single services of the category: label of the service -> pool policy."""
+    locality: str = "none"
+    """Which of them are near and come first: one of `policies.LOCALITIES`."""
 
 
 class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):
@@ -81,6 +91,12 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
     """Why it is in this state, in words."""
     draining: bool = False
     """It takes no new users, whatever its health: after `suspect` or `down` it is `draining` again, not `up`."""
+    zone: str = ""
+    """Where it is, as a label: a data centre, a room. Empty: not known."""
+    load: float = IDLE
+    """Share of its capacity in use, as it last reported."""
+    degradation: float = IDLE
+    """By how much one more user raises its load, as it reported."""
 
 
 class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="dependency"):

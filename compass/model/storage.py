@@ -5,7 +5,7 @@ All of it runs on the one database thread; what crosses are rows and changes, ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -31,6 +31,19 @@ class BatchRefused(StoreUnavailable):
 
     Nothing of the batch is in the store. Whoever retries it retries for ever.
     """
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """What a batch comes to at one revision: the changes, and the entries of the two other logs."""
+
+    changes: Sequence[Change]
+    security: Sequence[SecurityEntry] = ()
+    administration: Sequence[AdministrationEntry] = ()
+
+
+Again = Callable[[list[Change]], Proposal]
+"""Decides a batch anew after changes that came in between. It runs on the database thread, inside the transaction that
+holds all other writers up: it must be pure, and quick."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -60,11 +73,14 @@ class Storage(Protocol):
         changes: Sequence[Change],
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
+        again: Again | None = None,
     ) -> None:
         """Tables and logs in one transaction, durable when it returns (P1).
 
-        The changes have the revisions `expected + 1` and on. Raises Conflict unless the store stands at `expected`
-        (not checked when there are no changes); raises StoreUnavailable, BatchRefused.
+        The changes have the revisions `expected + 1` and on. When the store does not stand at `expected` any more (not
+        checked when there are no changes), `again` decides anew after what other servers have committed, in the same
+        transaction, so a batch is never passed over twice. Raises Conflict when that is too much or there is no
+        `again`; raises StoreUnavailable, BatchRefused.
         """
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:

@@ -12,7 +12,6 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.catalogue import Catalogue
 from compass.model.rows import Alert, Change
 
 NEWS_MAX = 1_000
@@ -32,10 +31,10 @@ class Alerts:
         self._news: deque[bytes] = deque()
         self._running = False
 
-    def committed(self, change: Change, catalogue: Catalogue) -> None:
-        """An incident has begun or ended."""
+    def committed(self, change: Change, *, own: bool) -> None:
+        """An incident has begun or ended. The server that committed it tells it, so that of several only one does."""
         alert = change.row
-        if not isinstance(alert, Alert):
+        if not own or not isinstance(alert, Alert):
             return
         if change.removed:
             self.log.info("alert over: {text}", text=alert.text)

@@ -2,15 +2,17 @@
 
 A batch is decided on a draft of the catalogue, written in one transaction that is fenced on the revision, and only
 then becomes the catalogue that everybody reads; only then are notices pushed and replies given. When another server
-committed in between, its changes are applied and the batch is decided again.
+committed in between, its changes are applied and the batch is decided again, inside the same transaction: two servers
+that are written to at once take turns, and neither is passed over twice.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -20,7 +22,15 @@ from compass.model.draft import Asker, Decision
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import IssueCredential, Undecided
 from compass.model.rows import Change
-from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, Storage, StoreUnavailable
+from compass.model.storage import (
+    BatchRefused,
+    Conflict,
+    Loaded,
+    LogTrimmed,
+    Proposal,
+    Storage,
+    StoreUnavailable,
+)
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
@@ -36,6 +46,16 @@ Batch = list[tuple[Undecided, Asker, Deferred[Reply]]]
 """Requests, who asked, and who waits for the answer."""
 InDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
+Committed = Callable[[Change, Catalogue, bool], None]
+"""Is told each change, with the catalogue after it, and whether this server committed it."""
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """A batch as decided after the changes of others in `missed`, which our catalogue does not have yet."""
+
+    decisions: list[Decision]
+    proposal: Proposal
+    missed: list[Change]
 
 
 class Commits:
@@ -50,7 +70,7 @@ class Commits:
         in_database: InDatabase,
         now: Callable[[], float],
         token: Callable[[], str],
-        committed: Callable[[Change, Catalogue], None],
+        committed: Committed,
         reloaded: Callable[[Catalogue], None],
         worth_a_row: Callable[[SecurityEntry], bool] = lambda entry: True,
     ) -> None:
@@ -68,6 +88,8 @@ class Commits:
         self._reloaded = reloaded
         self._worth_a_row = worth_a_row
         self._looking: list[Deferred[bool]] = []
+        self._heard = 0
+        """The revision that the store is said to be at."""
         self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
         self._notes: list[SecurityEntry] = []
         self._running = False
@@ -96,6 +118,19 @@ class Commits:
         self._wake()
         return looked
 
+    def heard(self, revision: int) -> None:
+        """Somebody has written, and the store is at this revision now: look, unless it is our own batch's."""
+        self._heard = max(self._heard, revision)
+        if self._behind:
+            self._wake()
+        elif not self._running:
+            # There may be something new in the two logs that have no revisions.
+            self._tell_waiting()
+
+    @property
+    def _behind(self) -> bool:
+        return self._heard > self.catalogue.revision
+
     def next_batch(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
         written: Deferred[None] = Deferred(self._waits_no_more)
@@ -120,8 +155,8 @@ class Commits:
     async def _run(self) -> None:
         first = True
         # Notes alone do not go on asking a store that is away; the next request takes them along.
-        while self._looking or self._waiting or (self._notes and (first or self.available)):
-            if self._looking:
+        while self._looking or self._behind or self._waiting or (self._notes and (first or self.available)):
+            if self._looking or self._behind:
                 await self._look()
             first = False
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
@@ -138,6 +173,7 @@ class Commits:
 
     async def _look(self) -> None:
         looking, self._looking = self._looking, []
+        self._heard = 0
         try:
             if await self._catch_up():
                 self._tell_waiting()
@@ -189,16 +225,28 @@ class Commits:
     async def _write(self, batch: Batch, notes: list[SecurityEntry]) -> list[Decision]:
         """Decide and commit, again after each conflict. Raises StoreUnavailable when nothing of it is in the store."""
         while True:
-            decisions = self._decide(batch)
-            changes = [change for decision in decisions for change in decision.changes]
-            found = [decision.security for decision in decisions if decision.security]
-            security = [*notes, *filter(self._worth_a_row, found)]
-            administration = [decision.administration for decision in decisions if decision.administration]
-            if not changes and not security and not administration:
+            decisions = self._decide(batch, self.catalogue)
+            passed = {
+                number for number, one in enumerate(decisions) if one.security and not self._worth_a_row(one.security)
+            }
+            attempts = [_attempt(decisions, notes, passed, [])]
+
+            def again(missed: list[Change], attempts: list[_Attempt] = attempts, passed: set[int] = passed) -> Proposal:
+                decisions = self._decide(batch, _after(self.catalogue, missed))
+                attempts.append(_attempt(decisions, notes, passed, missed))
+                return attempts[-1].proposal
+
+            first = attempts[0].proposal
+            if not first.changes and not first.security and not first.administration:
                 return decisions
             try:
                 await self._in_database(
-                    self._storage.commit, self.catalogue.revision, changes, security, administration
+                    self._storage.commit,
+                    self.catalogue.revision,
+                    first.changes,
+                    first.security,
+                    first.administration,
+                    again,
                 )
             except BatchRefused:
                 raise
@@ -207,20 +255,20 @@ class Commits:
                 continue
             except StoreUnavailable:
                 # Whether the transaction got through is known only by looking.
-                before = self.catalogue.revision
-                missed = await self._catch_up()
-                if changes and missed[: len(changes)] == changes:
-                    return decisions
+                before, proposed = self.catalogue.revision, attempts[-1].proposal.changes
+                found = await self._catch_up(proposed)
+                if proposed and found[len(attempts[-1].missed) :][: len(proposed)] == proposed:
+                    return attempts[-1].decisions
                 if self.catalogue.revision != before:
                     continue
                 raise
             self.available = True
-            for decision in decisions:
+            self._publish(attempts[-1].missed, own=False)
+            for decision in attempts[-1].decisions:
                 self._publish_decision(decision)
-            return decisions
+            return attempts[-1].decisions
 
-    def _decide(self, batch: Batch) -> list[Decision]:
-        draft = self.catalogue
+    def _decide(self, batch: Batch, draft: Catalogue) -> list[Decision]:
         decisions = []
         for request, asker, _ in batch:
             token = self._token() if isinstance(request, IssueCredential) else ""
@@ -229,8 +277,9 @@ class Commits:
             decisions.append(decision)
         return decisions
 
-    async def _catch_up(self) -> list[Change]:
-        """Apply what was committed after our revision, by other servers or unknown to us, and give it."""
+    async def _catch_up(self, proposed: Sequence[Change] = ()) -> list[Change]:
+        """Apply what was committed after our revision, by other servers or unknown to us (`proposed`), and give it."""
+        ours = {change.revision: change for change in proposed}
         found: list[Change] = []
         while True:
             try:
@@ -240,7 +289,8 @@ class Commits:
             except LogTrimmed:
                 await self._reload()
                 return found
-            self._publish(missed)
+            for change in missed:
+                self._publish([change], own=ours.get(change.revision) == change)
             found += missed
             if len(missed) < CATCH_UP_MAX:
                 return found
@@ -256,16 +306,33 @@ class Commits:
         if len(decision.changes) == 1:
             # The catalogue after its one change was made when it was decided.
             self.catalogue = decision.catalogue
-            self._committed(decision.changes[0], self.catalogue)
+            self._committed(decision.changes[0], self.catalogue, True)
         else:
-            self._publish(decision.changes)
+            self._publish(decision.changes, own=True)
 
-    def _publish(self, changes: Iterable[Change]) -> None:
+    def _publish(self, changes: Iterable[Change], *, own: bool) -> None:
         for change in changes:
             self.catalogue = self.catalogue.apply(change)
-            self._committed(change, self.catalogue)
+            self._committed(change, self.catalogue, own)
 
     def _unavailable(self, why: str) -> None:
         if self.available:
             self.log.error("the store cannot be written: {why}", why=why)
         self.available = False
+
+
+def _after(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
+    for change in changes:
+        catalogue = catalogue.apply(change)
+    return catalogue
+
+
+def _attempt(decisions: list[Decision], notes: list[SecurityEntry], passed: set[int], missed: list[Change]) -> _Attempt:
+    """`passed`: the numbers of decisions whose entry for the security log is not worth a row."""
+    found = [one.security for number, one in enumerate(decisions) if one.security and number not in passed]
+    proposal = Proposal(
+        changes=[change for decision in decisions for change in decision.changes],
+        security=[*notes, *found],
+        administration=[decision.administration for decision in decisions if decision.administration],
+    )
+    return _Attempt(decisions, proposal, missed)

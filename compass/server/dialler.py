@@ -40,8 +40,17 @@ class Dialler:
 
     log = Logger()
 
-    def __init__(self, clock: Clock, dial: Dial, push: Push, catalogue: Callable[[], Catalogue]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        dial: Dial,
+        push: Push,
+        catalogue: Callable[[], Catalogue],
+        ours: Callable[[str], bool],
+    ) -> None:
+        """`ours`: whether it is this server that reaches a host, which no server has a session of."""
         self._clock = clock
+        self._ours = ours
         self._dial = dial
         self._push = push
         self._catalogue = catalogue
@@ -57,6 +66,10 @@ class Dialler:
 
     def start(self) -> None:
         """Look after a while who has not come back."""
+        self.regroup()
+
+    def regroup(self) -> None:
+        """Hosts may have become ours to reach: see after a while who has not come by itself."""
         self._later(START_GRACE_SECONDS, lambda: self._consider(self._catalogue().hosts.values()))
 
     def stop(self) -> None:
@@ -92,7 +105,7 @@ class Dialler:
 
     def _wanted(self, host: Host) -> bool:
         """Whether it can be dialled and has missed something."""
-        if not host.update_port or host.barred or self._push.session_of(host.name) is not None:
+        if not host.update_port or host.barred or not self._ours(host.name):
             return False
         return self._push.behind(host)
 

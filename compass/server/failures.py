@@ -43,9 +43,11 @@ class Surroundings(msgspec.Struct, frozen=True):
     able: Callable[[Listener], Iterable[Asked]]
     """Sessions of hosts that depend on a listener and answer inquiries."""
     present: Callable[[str], bool]
-    """Whether a host has a session."""
+    """Whether a host has a session, at whichever server."""
     watching: Callable[[], int]
-    """How many have."""
+    """How many have one here."""
+    keeps: Callable[[Listener], bool]
+    """Whether this server looks after a listener, among those over the same store."""
 
 
 class FailureDesk:
@@ -87,11 +89,9 @@ class FailureDesk:
 
     def start(self, catalogue: Catalogue) -> None:
         """Take up what was open when the server stopped, and miss who does not come back."""
-        rows: Iterable[Listener] = (row for peers in catalogue.listeners.values() for row in peers.values())
-        # In an order of their own, so that the same history gives the same order of probes.
-        for row in sorted(rows, key=lambda row: (row.service, row.address, row.port)):
+        for row in _listeners(catalogue):
             self._consider(row, catalogue)
-        self._timers["absent"] = self.clock.callLater(ABSENCE_GRACE_SECONDS, self._miss)
+        self.miss_later()
         if _doubt_id(self._server) in catalogue.alerts:
             self.submit(Incident(_doubt_id(self._server)))
 
@@ -145,36 +145,62 @@ class FailureDesk:
         return Reported(self._catalogue().revision, "up" if findings.alive else "suspect")
 
     def lost(self, host: str) -> None:
-        """A host's session is lost: its listeners are checked when it is not back in time."""
+        """A host's session is lost: its listeners are checked when it is not back in time, by the server that keeps
+        them."""
         catalogue = self._catalogue()
         if host not in catalogue.hosts:
             return
         for key in self._of_host.get(host, {}):
             row = catalogue.listener(*key)
-            if row is not None and row.state not in FAILING | {"offline"}:
+            if row is not None and row.state not in FAILING | {"offline"} and self._around.keeps(row):
                 self._docket.note(key, Evidence("session", host, self._now(), detail="its session was lost"))
                 self._check(row, absent=True)
 
     def returned(self, host: str) -> None:
         """A host is back: nothing is held against it, and what failed meanwhile is probed at once."""
+        self.moved(host)
+        for key in list(self._of_host.get(host, {})):
+            if key in self._inquiries:
+                self._inquiries[key].hasten()
+
+    def moved(self, host: str) -> None:
+        """A host has come to a server: nobody misses it any more, and its listeners go with it."""
+        catalogue = self._catalogue()
         for key in list(self._of_host.get(host, {})):
             check = self._checks.get(key)
             if check is not None and check.absent:
                 self.checked(key)
-            if key in self._inquiries:
-                self._inquiries[key].hasten()
+            row = catalogue.listener(*key)
+            if row is not None:
+                self._take_or_leave(row, catalogue)
+
+    def regroup(self) -> None:
+        """Which servers look after listeners has changed: take up what is ours now, leave what is not."""
+        catalogue = self._catalogue()
+        for row in _listeners(catalogue):
+            self._take_or_leave(row, catalogue)
+
+    def miss_later(self) -> None:
+        """Hosts may be without a server; miss those that do not come back."""
+        pending = self._timers.get("absent")
+        if pending is not None and pending.active():
+            pending.cancel()
+        self._timers["absent"] = self.clock.callLater(ABSENCE_GRACE_SECONDS, self._miss)
 
     def committed(self, change: Change, catalogue: Catalogue) -> None:
         """Look at each change of a listener, and at complaints of slowness."""
         row = change.row
         if isinstance(row, Listener):
+            if change.operation == "report":
+                # Whichever server was told: what it was told sufficed.
+                self._docket.case((row.service, row.address, row.port)).sufficed = True
             if change.operation == "confirm":
                 self._confirmed(row)
             elif change.operation in ("retract", "recover"):
                 self.refuted((row.service, row.address, row.port))
             if change.operation == "register" and row.state == "up":
                 # A new instance: what was said of the old one is not held against it.
-                self._docket.look((row.service, row.address, row.port)).reporters.clear()
+                self._docket.look((row.service, row.address, row.port)).settle()
                 self.checked((row.service, row.address, row.port))
             if change.removed:
                 self._forget(row)
@@ -183,7 +209,7 @@ class FailureDesk:
         elif isinstance(row, Alert) and row.kind == "slow" and not change.removed:
             service, _, endpoint = row.id.removeprefix("slow ").partition(" ")
             listener = catalogue.listener(service, *parse_endpoint(endpoint))
-            if listener is not None and listener.state == "up":
+            if listener is not None and listener.state == "up" and self._around.keeps(listener):
                 self._begin(listener, Complaint(self, listener, Policy()))
 
     def examine(self, request: Examine) -> Reply:
@@ -262,10 +288,12 @@ class FailureDesk:
         return {row.host, *self._docket.look((row.service, row.address, row.port)).reporters}
 
     def reported(self, row: Listener) -> bool:
-        """Whether reports that suffice stand against it."""
+        """Whether reports that suffice stand against it, here or at another server."""
         key = (row.service, row.address, row.port)
-        reporters = self._docket.look(key).reporters
-        return bool(reporters) and self._reputation.suffice(reporters, self._policy(key), self.clock.seconds())
+        case = self._docket.look(key)
+        if case.sufficed or not case.reporters:
+            return case.sufficed
+        return self._reputation.suffice(case.reporters, self._policy(key), self.clock.seconds())
 
     def held(self, key: ListenerKey, policy: Policy) -> float:
         """Seconds that it must stay out because it went down too often."""
@@ -277,7 +305,7 @@ class FailureDesk:
         case = self._docket.look(key)
         for reporter in case.reporters:
             self._reputation.refuted(reporter, self.clock.seconds())
-        case.reporters.clear()
+        case.settle()
 
     def checked(self, key: ListenerKey) -> None:
         """A check is over."""
@@ -293,7 +321,7 @@ class FailureDesk:
         case = self._docket.look(key)
         for reporter in case.reporters:
             self._reputation.confirmed(reporter, seconds)
-        case.reporters.clear()
+        case.settle()
 
     def _policy(self, key: ListenerKey) -> Policy:
         category = self._catalogue().categories.get(category_of(key[0]))
@@ -307,7 +335,11 @@ class FailureDesk:
         self._index(key, row.host)
         category = catalogue.categories.get(category_of(row.service))
         policy = category.policy if category is not None else Policy()
-        if row.state == "suspect":
+        if not self._around.keeps(row):
+            self._drop(key)
+            if row.state in FAILING:
+                self.checked(key)
+        elif row.state == "suspect":
             self._begin(row, Suspicion(self, row, policy))
         elif row.state == "down":
             self._begin(row, Recovery(self, row, policy))
@@ -315,6 +347,17 @@ class FailureDesk:
             self._begin(row, Complaint(self, row, policy))
         else:
             self._drop(key)
+
+    def _take_or_leave(self, row: Listener, catalogue: Catalogue) -> None:
+        """Have an inquiry about a listener that needs one and is ours, and none about one that is not."""
+        key = (row.service, row.address, row.port)
+        if not self._around.keeps(row):
+            self._drop(key)
+            check = self._checks.get(key)
+            if check is not None and check.absent:
+                self.checked(key)
+        elif key not in self._inquiries and row.state in FAILING | {"slow"}:
+            self._consider(row, catalogue)
 
     def _begin(self, row: Listener, inquiry: Inquiry) -> None:
         self._drop(inquiry.key)
@@ -373,6 +416,12 @@ class FailureDesk:
     def _timers_pending(self, name: str) -> bool:
         timer = self._timers.get(name)
         return timer is not None and timer.active()
+
+
+def _listeners(catalogue: Catalogue) -> list[Listener]:
+    """All of them, in an order of their own, so that the same history gives the same order of probes."""
+    rows = (row for peers in catalogue.listeners.values() for row in peers.values())
+    return sorted(rows, key=lambda row: (row.service, row.address, row.port))
 
 
 def _doubt_id(server: str) -> str:

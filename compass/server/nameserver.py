@@ -17,7 +17,7 @@ from compass.model.decide import answer, barred, permit
 from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Dependencies, Lags, Refusal, Reply, SecurityEntry, ServerStatus
+from compass.model.replies import Dependencies, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
     Drain,
@@ -34,9 +34,11 @@ from compass.model.requests import (
     Request,
     ShellRequest,
     Status,
+    Steer,
     Undecided,
     Watch,
 )
+from compass.model.roster import Line, Neighbourhood, Roster, Turn
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
 from compass.server.alerts import Alerts, RunCommand
@@ -45,17 +47,19 @@ from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.gate import Gate
 from compass.server.logs import LogReader, Trimming
+from compass.server.neighbours import Neighbours
 from compass.server.pulls import Pulls
 from compass.server.push import TAIL_MAX, Push
 from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
-from compass.server.status import Figures, status_of
+from compass.server.status import Figures, lags_of, line_of, status_of
+from compass.server.steering import Elsewhere, Steering
 from compass.server.visitors import RECENT_MAX, Deliver, Visit, Visitors
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
 TAIL_EVERY_SECONDS = 0.5
-"""How often a server looks for what other servers over the same store have committed: one indexed read. Well below
-the second within which a killed process is gone everywhere (P9)."""
+"""How often a server looks for what other servers over the same store have committed, in case that nobody told it: one
+indexed read. Well below the second within which a killed process is gone everywhere (P9)."""
 
 _NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet", retry_after_seconds=1.0)
 
@@ -72,6 +76,11 @@ class Parts(msgspec.Struct, frozen=True):
     probe: Probe
     connect: Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]
     """Connects to a host's Update listener: name, address, port, and what makes the session."""
+    id: str
+    """Of this run of the server, unlike any other's over the same store."""
+    roster: Roster
+    beside: InDatabase
+    """Runs the roster's functions, on a thread of their own: they neither wait for a commit nor hold one up."""
     run_command: RunCommand | None = None
     keep_updates: int = 1_000_000
     keep_others: int = 100_000
@@ -88,6 +97,7 @@ class NameServer(Factory):
         self.software = software
         self._parts = parts
         self._gate = Gate(parts.clock, parts.now, self.note)
+        self._steering = Steering(parts.clock, lambda: self._gate.sessions)
         self._loaded: Loaded | None = None
         self._commits: Commits | None = None
         self._tail: Timer | None = None
@@ -100,13 +110,15 @@ class NameServer(Factory):
         catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
         recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
-        self._loaded = loaded
         self._started_at = parts.now()
         self._push = Push(catalogue, self._reach_absent)
         recent = [change for change in recent if change.revision <= loaded.revision]
         self._push.recall(recent, catalogue)
         self._compose(catalogue, loaded.store)
         self._visitors.recall(recent[-RECENT_MAX:])
+        # Who else is there decides what this server looks after; only then is it ready.
+        await self._neighbours.join()
+        self._loaded = loaded
         self._desk.start(catalogue)
         self._dialler.start()
         self._trimming.start()
@@ -130,19 +142,28 @@ class NameServer(Factory):
             self._reloaded,
             self._gate.worth_a_row,
         )
-        around = Surroundings(self._able, lambda host: self._push.session_of(host) is not None, self._watching)
+        self._known = known = Neighbourhood(parts.id)
+        self._neighbours = Neighbours(
+            parts.clock, parts.roster, parts.beside, known, self._line, self._is_here, self._turned
+        )
+        around = Surroundings(self._able, self._is_present, self._watching, known.keeps)
         self._desk = FailureDesk(
             parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
         )
         system = Asker("server", self.name, "")
         self._pulls = Pulls(self._push.last_told)
-        self._watches = Watches(parts.clock, store, commits, self._push, system, self._desk.returned)
+        self._watches = Watches(parts.clock, store, commits, self._push, system, self._returned)
         self._visitors = Visitors(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
         self._alerts = Alerts(parts.run_command)
-        self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue)
+        self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
         self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
         self._commits = commits
+
+    def heard(self, revision: int) -> None:
+        """Whoever listens to the store says that it is at this revision now; nothing before the catalogue is there."""
+        if self._commits is not None:
+            self._commits.heard(revision)
 
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
@@ -150,10 +171,13 @@ class NameServer(Factory):
             self._desk.stop()
             self._dialler.stop()
             self._trimming.stop()
+            self._neighbours.stop()
         if self._tail is not None and self._tail.active():
             self._tail.cancel()
+        self._steering.stop()
+        instead = self._steering.elsewhere.instead if self._steering.elsewhere else ()
         for session in list(self._gate.sessions):
-            session.goodbye("the server stops", retry_after_seconds=0.5)
+            session.goodbye("the server stops", 0.5, instead)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -182,6 +206,10 @@ class NameServer(Factory):
             return None
         return self._loaded.store, self._commits.catalogue.revision
 
+    def elsewhere(self, session: Session) -> Elsewhere | None:
+        """What a host is told that is not wanted here; None: it is welcome."""
+        return self._steering.turned_away(session)
+
     def opened(self, session: Session) -> None:
         """Count it."""
         self._gate.opened(session)
@@ -191,10 +219,12 @@ class NameServer(Factory):
         self._gate.closed(session)
         if session.host and self._push.session_of(session.host) is session:
             self._push.unsubscribe(session)
-            self._dialler.ended(session.host)
             row = self.catalogue.hosts.get(session.host)
             # A host that can be dialled may leave whenever it likes; it is missed when it cannot be reached.
-            if not (session.left and row is not None and row.update_port):
+            lost = not (session.left and row is not None and row.update_port)
+            self._neighbours.went(session.host, lost=lost, held=self._push.held(session.host))
+            self._dialler.ended(session.host)
+            if lost and not self._is_present(session.host):
                 self._desk.lost(session.host)
 
     def known(self, session: Session) -> str:
@@ -224,7 +254,7 @@ class NameServer(Factory):
         match request:
             case Pull() | Fetch() | Impact():
                 return self._read(request, session.asker)
-            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine():
+            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine() | Steer():
                 refused = permit(self.catalogue, request, session.asker, self._parts.now())
                 return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
             case Report():
@@ -237,7 +267,7 @@ class NameServer(Factory):
 
     def ask_as(self, asker: Asker, request: Request) -> Deferred[Reply]:
         """Route a request of somebody without a session, which only hosts need."""
-        if self._commits is None:
+        if self.ready() is None:
             return succeed(_NOT_READY)
         match request:
             case Watch() | Findings():
@@ -252,7 +282,7 @@ class NameServer(Factory):
 
     def bearer(self, token: str, origin: str) -> Asker | Refusal:
         """Who shows a bearer token."""
-        return _NOT_READY if self._commits is None else self._visitors.bearer(token, origin)
+        return _NOT_READY if self.ready() is None else self._visitors.bearer(token, origin)
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Somebody has shown a certificate that opens nothing here."""
@@ -260,7 +290,7 @@ class NameServer(Factory):
 
     def follow(self, asker: Asker, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
         """Deliver every change to somebody who may read the log of them; see `Visitors.follow`."""
-        if self._commits is None:
+        if self.ready() is None:
             return _NOT_READY
         refused = permit(self.catalogue, ReadLog("updates"), asker, self._parts.now())
         return cast(Refusal, self._noted(refused)) if refused else self._visitors.follow(since, deliver)
@@ -316,31 +346,69 @@ class NameServer(Factory):
             case Status():
                 return self._status()
             case Lag():
-                return Lags(self.catalogue.revision, self._push.lag(self.catalogue.hosts.values()))
+                return lags_of(self.catalogue, self._push, self._known, self.name)
             case Findings():
                 return self._desk.findings(session.asker.name, request)
             case Examine():
                 return self._desk.examine(request)
+            case Steer():
+                return self._steering.steer(request)
 
     def _status(self) -> ServerStatus:
-        assert self._loaded is not None, "the server has not started"
-        figures = Figures(
+        return status_of(self.catalogue, self._figures(), self._known, self._line())
+
+    def _figures(self) -> Figures:
+        return Figures(
             server=self.name,
             software=self.software,
-            store=self._loaded.store,
+            store=self._loaded.store if self._loaded is not None else "",
             started_at=self._started_at,
             sessions=len(self._gate.sessions),
             watching=self._push.watching,
             engine=self._parts.storage.engine,
+            away=self._steering.elsewhere is not None,
         )
-        return status_of(self.catalogue, figures)
+
+    # Among the servers over the same store.
+
+    def _line(self) -> Line:
+        able = self._push.watching > 0 and not self._desk.doubting
+        return line_of(self.catalogue, self._figures(), self._push, self._parts.id, able=able)
+
+    def _is_here(self, host: str) -> bool:
+        return self._push.session_of(host) is not None
+
+    def _is_present(self, host: str) -> bool:
+        return self._is_here(host) or self._known.present_elsewhere(host)
+
+    def _is_ours_to_reach(self, host: str) -> bool:
+        return not self._is_present(host) and self._known.keeps_host(host)
+
+    def _returned(self, host: str) -> None:
+        self._neighbours.came(host)
+        self._desk.returned(host)
+
+    def _turned(self, turn: Turn) -> None:
+        """What a beat has brought: hosts that moved, servers that came, fell silent or doubt themselves."""
+        for entry in turn.moved:
+            self._desk.moved(entry.host)
+            if entry.state == "lost" and not self._is_present(entry.host):
+                self._desk.lost(entry.host)
+        if turn.regroup:
+            self._desk.regroup()
+            self._dialler.regroup()
+            for host in self._known.lost():
+                if not self._is_present(host):
+                    self._desk.lost(host)
+        if turn.silenced:
+            self._desk.miss_later()
 
     # What follows a commit.
 
-    def _committed(self, change: Change, catalogue: Catalogue) -> None:
+    def _committed(self, change: Change, catalogue: Catalogue, own: bool) -> None:
         self._push.committed(change, catalogue)
         self._desk.committed(change, catalogue)
-        self._alerts.committed(change, catalogue)
+        self._alerts.committed(change, own=own)
         self._visitors.committed(change)
         if isinstance(change.row, Host) and change.row.barred:
             barred = "host", change.row.name

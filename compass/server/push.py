@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, islice
 from typing import Protocol
 
 import msgspec
@@ -33,6 +33,10 @@ class Subscriber(Protocol):
     """A session that watches."""
 
     host: str
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something that it has not acknowledged."""
 
     def deliver(self, encoded: bytes, revision: int) -> None:
         """Write a notice."""
@@ -181,11 +185,28 @@ class Push:
         missed = self.missed(frozenset(category_of(service) for service in host.services), at)
         return None if missed is None else len(missed)
 
-    def lag(self, hosts: Iterable[Host]) -> tuple[HostLag, ...]:
-        """Which host holds which revision."""
-        return tuple(self._lag_of(host) for host in sorted(hosts, key=lambda host: host.name))
+    def lagging(self, most: int) -> list[str]:
+        """Hosts with a session that may not hold everything; at most one more than so many."""
+        sessions = self._sessions.items()
+        doubtful = (
+            host
+            for host, (session, _) in sessions
+            if session.waiting or not self._acknowledged.get(host) or host in self._gaps
+        )
+        return list(islice(doubtful, most + 1))
 
-    def _lag_of(self, host: Host) -> HostLag:
+    def held(self, host: str) -> int:
+        """What a host has acknowledged here; 0: nothing."""
+        return self._acknowledged.get(host, 0)
+
+    def lag_of(self, host: Host, held: int) -> HostLag:
+        """Of a host that no server has a session of, and that held a revision when it had one elsewhere."""
+        missed = self.missed(frozenset(category_of(service) for service in host.services), held)
+        status = "unknown" if missed is None else "ok"
+        return HostLag(host.name, session=False, acknowledged=held, pending=len(missed or ()), status=status)
+
+    def lag(self, host: Host) -> HostLag:
+        """Which revision a host holds, as far as this server has heard."""
         pending = self._pending(host)
         status = "gap" if host.name in self._gaps else "unknown" if pending is None else "ok"
         return HostLag(

@@ -40,6 +40,9 @@ class Desk(Protocol):
     def ready(self) -> tuple[str, int] | None:
         """The store's id and revision, or None while the catalogue is not complete (P5)."""
 
+    def elsewhere(self, session: Session) -> tuple[str, float, tuple[str, ...]] | None:
+        """Why this peer is not wanted here, when it may come again, and where to go; None: it is welcome."""
+
     def ask(self, session: Session, request: Request) -> Answer | Deferred[Answer]:
         """The answer to a request of that session: at once, or when it is there."""
 
@@ -213,12 +216,12 @@ class Session(TwistedProtocol):
             self._connection.inquire(inquiry)
             self._flush()
 
-    def goodbye(self, reason: str, retry_after_seconds: float = 0.0) -> None:
-        """End the session from our side."""
+    def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
+        """End the session from our side; `instead`: servers where its host should go."""
         if self._connection is None:
             self._abort(reason)
             return
-        self._connection.goodbye(reason, retry_after_seconds)
+        self._connection.goodbye(reason, retry_after_seconds, instead)
         self._close(self._connection)
 
     def _admit(self) -> ServerConnection | None:
@@ -287,6 +290,8 @@ class Session(TwistedProtocol):
         ready = self._desk.ready()
         if ready is None:
             self.goodbye("this server has not loaded its catalogue yet", retry_after_seconds=1.0)
+        elif elsewhere := self._desk.elsewhere(self):
+            self.goodbye(*elsewhere)
         else:
             store, revision = ready
             connection.welcome(self._desk.name, store, revision, self._desk.software, hello.versions[0])

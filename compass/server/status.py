@@ -1,4 +1,4 @@
-"""Status: a server in figures (function 2.6)."""
+"""Status: a server in figures, those over the same store, and how far their hosts are (function 2.6, P12)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections import Counter
 import msgspec
 
 from compass.model.catalogue import Catalogue
-from compass.model.replies import ServerStatus
+from compass.model.replies import HostLag, KnownServer, Lags, ServerStatus
+from compass.model.roster import BEHIND_MAX, Line, Neighbourhood
+from compass.model.rows import Host
+from compass.server.push import Push
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -20,10 +23,11 @@ class Figures(msgspec.Struct, frozen=True):
     sessions: int
     watching: int
     engine: str
+    away: bool
 
 
-def status_of(catalogue: Catalogue, figures: Figures) -> ServerStatus:
-    """The reply to status."""
+def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own: Line) -> ServerStatus:
+    """The reply to status; `own`: this server's line as it is now."""
     listeners = [row for peers in catalogue.listeners.values() for row in peers.values()]
     return ServerStatus(
         server=figures.server,
@@ -44,4 +48,63 @@ def status_of(catalogue: Catalogue, figures: Figures) -> ServerStatus:
         states=dict(Counter(row.state for row in listeners)),
         alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
         engine=figures.engine,
+        servers=_servers(known, own),
+        away=figures.away,
     )
+
+
+def _servers(known: Neighbourhood, own: Line) -> tuple[KnownServer, ...]:
+    lines = {id: (heard.line, heard.silent_seconds) for id, heard in known.heard.items()} | {own.id: (own, 0.0)}
+    newest = max(line.revision for line, _ in lines.values())
+    return tuple(
+        KnownServer(
+            server=line.name,
+            id=line.id,
+            software=line.software,
+            role=known.role(line.id),
+            revision=line.revision,
+            lag=newest - line.revision,
+            sessions=line.sessions,
+            watching=line.watching,
+            started_at=line.started_at,
+            silent_seconds=round(silent, 3),
+        )
+        for line, silent in sorted(lines.values(), key=lambda one: (one[0].name, one[0].started_at))
+    )
+
+
+def line_of(catalogue: Catalogue, figures: Figures, push: Push, id: str, *, able: bool) -> Line:
+    """What a server says of itself with a beat. Hosts that hold everything, as nearly all do, cost it no words."""
+    doubtful = push.lagging(BEHIND_MAX)
+    lags = [push.lag(row) for row in map(catalogue.hosts.get, doubtful) if row is not None]
+    return Line(
+        id=id,
+        name=figures.server,
+        software=figures.software,
+        started_at=figures.started_at,
+        revision=catalogue.revision,
+        sessions=figures.sessions,
+        watching=figures.watching,
+        able=able,
+        held=catalogue.revision if len(doubtful) <= BEHIND_MAX else -1,
+        behind=tuple(lags[:BEHIND_MAX]),
+    )
+
+
+def lags_of(catalogue: Catalogue, push: Push, known: Neighbourhood, name: str) -> Lags:
+    """The reply to lag, of the server called `name`: its own hosts as it sees them, the others' as those said with
+    their last beat."""
+    hosts = (catalogue.hosts[host] for host in sorted(catalogue.hosts))
+    return Lags(catalogue.revision, tuple(_lag(host, push, known, name) for host in hosts))
+
+
+def _lag(host: Host, push: Push, known: Neighbourhood, name: str) -> HostLag:
+    entry = known.where(host.name)
+    if push.session_of(host.name) is not None or (entry is not None and entry.server == known.id):
+        return msgspec.structs.replace(push.lag(host), server=name)
+    if entry is None:
+        return push.lag(host)
+    if entry.state == "here":
+        return known.lag_of(host.name) or push.lag(host)
+    heard = known.heard.get(entry.server)
+    return msgspec.structs.replace(push.lag_of(host, entry.held), server=heard.line.name if heard else "")

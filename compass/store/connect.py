@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,14 @@ _POSTGRESQL: dict[str, str | int] = {
 }
 _OPTIONS = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout=60s"
 """The second keeps a server that hangs in a transaction from holding all others up."""
+
+CONFIRM_SECONDS = 5
+"""How long the first commit of a connection may wait for the synchronous standby, if there is one."""
+WARNINGS = "compass_warnings"
+"""Where a PostgreSQL connection's warnings are kept (`Connection.info`). There is one that matters: a commit whose wait
+for the standby was cancelled is reported as done, with a warning that it is on this machine only."""
+_PROOF = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'compass', '') END"
+"""The smallest change that is worth a commit; a standby has nothing to wait for."""
 
 _SQLITE_ADVICE = {
     "SQLITE_FULL": "free some space on its file system",
@@ -93,20 +104,25 @@ def prepare_file(path: Path, *, create: bool) -> None:
         raise StoreUnusable(f"{path}: this user cannot read and write it")
 
 
-def engine_for(url: URL) -> Engine:
-    """An engine with one connection, for one thread at a time. Nothing is opened yet."""
+def engine_for(url: URL, *, durable: bool = True) -> Engine:
+    """An engine with one connection, for one thread at a time. Nothing is opened yet.
+
+    Without `durable` a commit does not wait for the disk: for what a loss of power makes worthless anyway.
+    """
     if url.drivername == "sqlite":
         in_memory: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         alone: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
         engine = create_engine(url, **(alone if file_of(url) else in_memory))
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        if not durable:
+            event.listen(engine, "connect", _hurry_sqlite)
         return engine
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
     # The operator's own settings come later and win, one by one.
     arguments["options"] = f"{_OPTIONS} {url.query.get('options', '')}".strip()
     engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
-    event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "connect", partial(_prepare_postgresql, url) if durable else _hurry_postgresql)
     return engine
 
 
@@ -127,12 +143,68 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _prepare_postgresql(connection: Any, _: Any) -> None:
-    """A database set up to answer before its disk has it would break P1; stricter settings than `on` stay."""
+def _prepare_postgresql(url: URL, connection: Any, record: Any) -> None:
+    """A database set up to answer before its disk has it would break P1; stricter settings than `on` stay.
+
+    Then a commit of our own, for a primary that was restarted shows what it had written before its synchronous standby
+    confirmed it (a wait that ended with the process). Who read that and told it to hosts would have to take it back
+    after a failover. The log is one stream, so when this commit is confirmed, all that this connection can see is.
+    """
+    warnings: list[str] = []
+    record.info[WARNINGS] = warnings
+
+    def noticed(notice: Any) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            warnings.append(notice.message_primary)
+
+    connection.add_notice_handler(noticed)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            if cursor.fetchone()[0] == "off":
+                cursor.execute("SET synchronous_commit = on")
+            cursor.execute(_PROOF)
+        _commit_in_time(connection)
+        if warnings:
+            raise not_confirmed(url)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _commit_in_time(connection: Any) -> None:
+    """Commit, and cancel the wait for a standby that takes too long; PostgreSQL's own timeouts do not see that wait."""
+
+    def cancel() -> None:
+        # Whoever cannot be asked to cancel is found dead by the commit itself.
+        with contextlib.suppress(Exception):
+            connection.cancel_safe(timeout=CONNECT_SECONDS)
+
+    watch = threading.Timer(CONFIRM_SECONDS, cancel)
+    watch.daemon = True
+    watch.start()
+    try:
+        connection.commit()
+    finally:
+        watch.cancel()
+
+
+def not_confirmed(url: URL) -> StoreUnavailable:
+    """A commit is on the primary's disk, and perhaps nowhere else."""
+    return StoreUnavailable(
+        f"{shown(url)}: its synchronous standby does not confirm commits; start the standby, or take it from "
+        "synchronous_standby_names"
+    )
+
+
+def _hurry_sqlite(connection: Any, _: Any) -> None:
+    # The log file keeps its order all the same: what was committed durably before stays so.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _hurry_postgresql(connection: Any, _: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SHOW synchronous_commit")
-        if cursor.fetchone()[0] == "off":
-            cursor.execute("SET synchronous_commit = on")
+        cursor.execute("SET synchronous_commit = off")
     connection.commit()
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Table
 from compass.model.names import category_of
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry, UpdateEntry
 from compass.model.rows import (
+    IDLE,
     Alert,
     Category,
     Change,
@@ -66,6 +67,9 @@ def record_of(row: Row) -> Record:
                 "metadata": text_of(row.metadata),
                 "cause": row.cause,
                 "draining": row.draining,
+                "zone": row.zone,
+                "load": row.load,
+                "degradation": row.degradation,
             }
         case Category():
             return {"name": row.name, "backup": row.backup or None, "policy": text_of(row.policy)}
@@ -99,9 +103,26 @@ def _listener(
     metadata: str,
     cause: str,
     draining: bool,
+    zone: str,
+    load: float,
+    degradation: float,
 ) -> Listener:
-    described = _metadata(metadata)
-    return Listener(service, address, port, state, changed_at, epoch, host, weight, described, cause, draining)
+    return Listener(
+        service,
+        address,
+        port,
+        state,
+        changed_at,
+        epoch,
+        host,
+        weight,
+        _metadata(metadata),
+        cause,
+        draining,
+        zone,
+        load or IDLE,
+        degradation or IDLE,
+    )
 
 
 def _host(name: str, update_address: str, update_port: int, services: str, barred: bool) -> Host:

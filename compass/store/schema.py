@@ -15,6 +15,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     SmallInteger,
@@ -66,7 +67,7 @@ category = Table(
         ForeignKey("service.id", use_alter=True, deferrable=True, initially="DEFERRED"),
         nullable=True,
     ),
-    # JSON of `Policy`: how failure reports are treated.
+    # JSON of `Policy`: how its listeners are judged and given to users.
     Column("policy", Text, nullable=False),
     # Revision of the last change of the category, its services or its dependencies.
     Column("revision", BigInteger, nullable=False),
@@ -119,6 +120,12 @@ listener = Table(
     Column("cause", Text, nullable=False),
     # It takes no new users, whatever its health.
     Column("draining", Boolean, nullable=False, server_default=false()),
+    # Where it is, one label; '': not known.
+    Column("zone", Text, nullable=False, server_default=""),
+    # Share of its capacity in use, 0 to 1, as it last reported.
+    Column("load", Double, nullable=False, server_default="0"),
+    # By how much one more user raises that.
+    Column("degradation", Double, nullable=False, server_default="0"),
 )
 
 dependency = Table(
@@ -199,6 +206,54 @@ update_log = Table(
     Column("previous", BigInteger, nullable=False),
     # JSON of the whole `Change`: what replicas apply.
     Column("change", Text, nullable=False),
+)
+
+# Facts of the moment: who serves this store now, and whose session is where. `compass.model.roster` says what for.
+server = Table(
+    "server",
+    metadata,
+    # Of one run of a server: hexadecimal digits, new at each start.
+    Column("id", Text, primary_key=True),
+    # As in logs and answers; two runs may have the same.
+    Column("name", Text, nullable=False),
+    # Program and version.
+    Column("software", Text, nullable=False),
+    # By the server's own clock.
+    Column("started_at", Double, nullable=False),
+    # Of its last beat, by the database's clock.
+    Column("seen_at", Double, nullable=False),
+    # Counts its beats: what moves, lives.
+    Column("beat", BigInteger, nullable=False),
+    # What it has applied of the update log.
+    Column("revision", BigInteger, nullable=False),
+    # Connections to it.
+    Column("sessions", Integer, nullable=False),
+    # Those of hosts that watch.
+    Column("watching", Integer, nullable=False),
+    # It has hosts and believes its own probes.
+    Column("able", Boolean, nullable=False),
+    # The largest number among its presences.
+    Column("entry", BigInteger, nullable=False),
+    # All its hosts hold this revision, but for those in `behind`; -1: too many do not.
+    Column("held", BigInteger, nullable=False),
+    # JSON array of `HostLag`.
+    Column("behind", Text, nullable=False),
+)
+
+presence = Table(
+    "presence",
+    metadata,
+    # Its name. Whoever was here once stays until its server is forgotten.
+    Column("host", Text, primary_key=True),
+    # Id of the server that has its session or had it last. No foreign key: a server may be gone first.
+    Column("server", Text, nullable=False),
+    # Counts the entries of that server: who has read up to one reads only what is newer.
+    Column("entry", BigInteger, nullable=False),
+    # One of `Where`.
+    Column("state", Text, CheckConstraint("state IN ('here', 'left', 'lost')", name="state"), nullable=False),
+    # The revision that it held when the session ended.
+    Column("held", BigInteger, nullable=False),
+    Index("ix_presence_server", "server", "entry"),
 )
 
 security_log = Table(

@@ -18,17 +18,31 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
-from compass.model.storage import BatchRefused, Conflict, Loaded, LogTrimmed, StoreUnavailable
+from compass.model.storage import Again, BatchRefused, Conflict, Loaded, LogTrimmed, Proposal, StoreUnavailable
 from compass.store import statements as sql
 from compass.store.batch import batch_of
-from compass.store.connect import WRITES, engine_for, file_of, parse_url, prepare_file, shown, unavailable
+from compass.store.connect import (
+    WARNINGS,
+    WRITES,
+    engine_for,
+    file_of,
+    not_confirmed,
+    parse_url,
+    prepare_file,
+    shown,
+    unavailable,
+)
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
+from compass.store.roster import SqlRoster
 from compass.store.statements import Log
 from compass.store.upgrade import MIGRATIONS, bring_up
+from compass.store.wakeups import Wake, Wakeups, wakeups_for
 from compass.store.writing import Writer
 
 T = TypeVar("T")
+BETWEEN_MAX = 1_000
+"""Changes of others that are taken in inside a transaction; with more, all writers would wait for too long."""
 
 
 class Store:
@@ -70,6 +84,15 @@ class Store:
         store.engine = f"{dialect.name} {'.'.join(map(str, dialect.server_version_info or ()))}"
         return store
 
+    def wakeups(self, wake: Wake) -> Wakeups | None:
+        """What calls `wake`, from a thread of its own, when somebody has written; None when nobody else can."""
+        return wakeups_for(self._url, wake)
+
+    def roster(self) -> SqlRoster:
+        """Where the servers over this store know each other; for a thread of its own."""
+        in_memory = self._url.drivername == "sqlite" and file_of(self._url) is None
+        return SqlRoster(self._url, self._engine if in_memory else engine_for(self._url, durable=False))
+
     def close(self) -> None:
         """Let the connection go. The store can be used again all the same; it connects when asked something."""
         self._disconnect()
@@ -101,36 +124,62 @@ class Store:
         changes: Sequence[Change],
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
+        again: Again | None = None,
     ) -> None:
         """See `Storage`. After StoreUnavailable, `changes_after(expected, ...)` tells whether it was committed after
         all; BatchRefused is the StoreUnavailable that says that it was not and never can be.
         """
-        reached = expected + len(changes)
-        if [change.revision for change in changes] != list(range(expected + 1, reached + 1)):
-            raise BatchRefused(f"the changes do not have the revisions {expected + 1} to {reached}")
+        proposal = Proposal(changes, security, administration)
         if not (changes or security or administration):
             return
 
         def write(connection: Connection) -> None:
-            numbers = {"securities": len(security), "administrations": len(administration)}
-            if changes:
-                fence = {**numbers, "expected": expected, "reached": reached}
-                clock = self._writer.fence.run(connection, fence).first()
-            else:
-                clock = self._writer.count.run(connection, numbers).first()
-            if clock is None:
+            if self._write(connection, expected, proposal):
+                return
+            missed = self._between(connection, expected) if again is not None else None
+            if again is None or missed is None:
                 raise Conflict(f"the store is no longer at revision {expected}")
-            self._writer.write(connection, batch)
-            logs = self._writer.logs
-            logs["security"].write(connection, entry_records(security, clock.security))
-            logs["administration"].write(connection, entry_records(administration, clock.administration))
+            self._write(connection, expected + len(missed), again(missed))
 
         try:
-            batch = batch_of(changes)
             self._transaction(write, writes=True)
         except (ValueError, OverflowError) as error:
             # Text that is no Unicode, integers beyond 64 bits: the drivers say so in their own words.
             raise BatchRefused(f"{shown(self._url)} cannot hold a value of this batch: {error}") from error
+
+    def _between(self, connection: Connection, expected: int) -> list[Change] | None:
+        """What others have committed after a revision; from here on no writer gets in before this transaction's end.
+
+        None: it is too much, or not in the log any more.
+        """
+        clock = connection.execute(sql.CLOCK_LOCKED).one()
+        found = connection.execute(sql.CHANGES, {"after": expected, "most": BETWEEN_MAX}).all()
+        if [revision for revision, _ in found] != list(range(expected + 1, clock.revision + 1)):
+            return None
+        return [change_from(change) for _, change in found]
+
+    def _write(self, connection: Connection, expected: int, proposal: Proposal) -> bool:
+        """Fence, tables and logs; False and nothing done when the store is not at the expected revision."""
+        changes, security, administration = proposal.changes, proposal.security, proposal.administration
+        reached = expected + len(changes)
+        if [change.revision for change in changes] != list(range(expected + 1, reached + 1)):
+            raise BatchRefused(f"the changes do not have the revisions {expected + 1} to {reached}")
+        numbers = {"securities": len(security), "administrations": len(administration)}
+        if changes:
+            batch = batch_of(changes)
+            clock = self._writer.fence.run(connection, {**numbers, "expected": expected, "reached": reached}).fetchone()
+        elif security or administration:
+            clock = self._writer.count.run(connection, numbers).fetchone()
+        else:
+            return True
+        if clock is None:
+            return False
+        if changes:
+            self._writer.write(connection, batch)
+        last_security, last_administration = clock[:2]
+        self._writer.logs["security"].write(connection, entry_records(security, last_security))
+        self._writer.logs["administration"].write(connection, entry_records(administration, last_administration))
+        return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
         """See `Storage`. Conclusive after a commit that failed: it waits for that to come to its end.
@@ -207,8 +256,16 @@ class Store:
             with connection.begin():
                 result = work(connection)
                 committing = True
+            if connection.info.get(WARNINGS):
+                # The next connection proves that what is there is confirmed, before anything is read.
+                connection.invalidate()
+                self._disconnect()
+                self._in_doubt = self._in_doubt or options[WRITES]
+                raise not_confirmed(self._url)
             return result
         except DBAPIError as error:
+            if error.connection_invalidated and self._connection is not None:
+                self._connection.invalidate(error)
             self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
             if again and error.connection_invalidated and not committing:

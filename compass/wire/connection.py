@@ -73,6 +73,8 @@ class Ended(msgspec.Struct, frozen=True):
     violation: bool = False
     """The peer broke the protocol."""
     retry_after_seconds: float = 0.0
+    instead: tuple[str, ...] = ()
+    """Servers that the peer sends us to, as it spelled them."""
 
 
 _TOGETHER_SECONDS = 0.1
@@ -281,10 +283,10 @@ class ServerConnection(Connection):
         if self.state != "ended":
             self._send(inquiry)
 
-    def goodbye(self, reason: str, retry_after_seconds: float = 0.0) -> None:
-        """End the session from our side."""
+    def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
+        """End the session from our side; `instead`: servers where the client should go."""
         if self.state != "ended":
-            self._send(Goodbye(reason, retry_after_seconds))
+            self._send(Goodbye(reason, retry_after_seconds, instead[: limits.INSTEAD_MAX]))
             self.state = "ended"
 
     @property
@@ -433,7 +435,10 @@ class ClientConnection(Connection):
             case Notice() | Bookmark() | Resync() | Inquiry():
                 return Pushed(message) if self._move("push") else self._out_of_turn("notice")
             case Goodbye():
-                return self._end("goodbye", message.reason, retry_after_seconds=message.retry_after_seconds)
+                instead = message.instead[: limits.INSTEAD_MAX]
+                return self._end(
+                    "goodbye", message.reason, retry_after_seconds=message.retry_after_seconds, instead=instead
+                )
             case Refusal() if number == 0:
                 return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
             case reply:

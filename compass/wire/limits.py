@@ -43,3 +43,13 @@ WRITE_OCTETS = 64 * 1024
 """Written to a transport at once: what lies in a transport is a copy of one session's own, what waits is shared."""
 SERVICES_PER_WATCH_MAX = 256
 """Services in one watch, as many as a host may have."""
+INSTEAD_MAX = 8
+"""Servers that a goodbye names and a client looks at: more than anybody runs."""
+ANNOUNCEMENT_OCTETS_MAX = 1024
+"""Octets of an announcement: it never needs fragments, and reading one costs next to nothing."""
+ANNOUNCED_ADDRESSES_MAX = 8
+"""Addresses in one announcement: more networks than a machine has."""
+ANNOUNCE_SECONDS_MIN = 1.0
+"""A server that would announce itself more often is taken to announce itself every so many seconds."""
+ANNOUNCE_SECONDS_MAX = 300.0
+"""The same for one that would be silent for longer: what it said is forgotten after three times as long."""

@@ -68,10 +68,11 @@ class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
-    """Server to client: the session ends; come back after so long."""
+    """Server to client: the session ends; come back after so long. `instead`: servers to go to meanwhile."""
 
     reason: str
     retry_after_seconds: float = 0.0
+    instead: tuple[str, ...] = ()
 
 
 class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="acknowledge"):

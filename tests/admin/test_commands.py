@@ -68,6 +68,7 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("category", "show", "openuss"),
         ("category", "remove", "extra"),
         ("service", "add", "one.spare"),
+        ("service", "set", "one.spare", "--pool", "least-used"),
         ("service", "list"),
         ("service", "show", "chinaserver.openuss"),
         ("service", "remove", "one.spare"),

@@ -93,14 +93,14 @@ ROW = Category("web", "e.r", Policy(probe="http:/x", probe_attempts=4))
         (asking.credential_issued("s.c", 0.0), IssueCredential("s.c", 0.0)),
         (asking.credential_revoked("S.c", "12ab"), RevokeCredential("s.c", "12ab")),
         (
-            asking.listener_added("s.c", "[2001:DB8::1]:80", 5, {"a": "b"}),
+            asking.listener_added("s.c", "[2001:DB8::1]:80", {"weight": 5, "metadata": {"a": "b"}}),
             Register("s.c", "", "2001:db8::1", 80, 0, 5, {"a": "b"}),
         ),
         (
-            asking.listener_changed(PEER, 0, None),
+            asking.listener_changed(PEER, {"weight": 0}),
             Register("s.c", "", "2001:db8::1", 80, 9, 0, {"rack": "7"}),
         ),
-        (asking.listener_changed(PEER, None, {}), Register("s.c", "", "2001:db8::1", 80, 9, 2, {})),
+        (asking.listener_changed(PEER, {"metadata": {}}), Register("s.c", "", "2001:db8::1", 80, 9, 2, {})),
         (asking.listener_removed("S.c", "192.0.2.1:80"), Remove("listener", "s.c 192.0.2.1:80")),
         (asking.one_listener("S.c", "[2001:DB8::1]:80"), Fetch("listener", name="s.c [2001:db8::1]:80")),
         (asking.drained("s.c", "192.0.2.1:80", False), Drain("s.c", "192.0.2.1", 80, False)),
@@ -216,7 +216,8 @@ def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
 def test_one_listener_is_shown_whole() -> None:
     """Its epoch and metadata too; what the server knows of its health, and its last changes, each with its time."""
     lines = sheet_of_listener(PEER, CLOCK, None, ()).lines
-    assert lines[-4:-1] == (("draining", "no"), ("epoch", "9"), ("metadata rack", "7"))
+    assert lines[-6:-4] == (("draining", "no"), ("epoch", "9"))
+    assert lines[-4:-1] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
     assert lines[-1] == ("evidence", "this server is older and tells none")
     found = (
         Evidence("report", "web1", 999_000.0, detail="timed out"),
@@ -335,6 +336,9 @@ def test_json_has_every_field_and_the_tag() -> None:
                     "flaps": 3,
                     "flap_seconds": 600.0,
                     "hold_seconds": 60.0,
+                    "pool": "weighted-random",
+                    "pools": {},
+                    "locality": "none",
                 },
             }
         ],

@@ -30,6 +30,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     if isinstance(case.body, dict) and case.body.get("hold") is True:
         # Its response would never end.
         case.body["hold"] = False
+    if isinstance(case.body, dict) and "away" in case.body:
+        # Hosts that are sent away are missed, and what they registered is probed.
+        case.body["away"] = False
     if not case.meta.generation.mode.is_positive:
         return
     for fields in (case.path_parameters, case.query, case.body):

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.assembly import config
 from compass.assembly.config import (
     CONFIG_OCTETS_MAX,
     DESCRIPTIONS,
@@ -24,11 +23,11 @@ from compass.assembly.config import (
     ServerConfig,
     example,
     parse_listen,
-    parse_server,
     read_host_config,
     read_server_config,
+    sections_of,
 )
-from compass.model.names import NameProblem
+from compass.model.names import SERVER_PORT, NameProblem, parse_server
 
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 SERVER = '[server]\nstore = "sqlite:///gns.sqlite3"\n'
@@ -67,9 +66,9 @@ def test_the_example_can_be_read_as_it_is_and_with_every_comment_taken_away(
 def test_every_key_is_described_and_printed(kind: Any) -> None:
     """No key is a secret, and nothing is described that is not there."""
     keys = {
-        f"{section.encode_name}.{field.name}": field
-        for section in msgspec.structs.fields(kind)
-        for field in msgspec.structs.fields(section.type)
+        f"{name.rpartition('.')[2]}.{field.name}": field
+        for name, settings in sections_of(kind).items()
+        for field in msgspec.structs.fields(settings)
     }
     sections = {key.partition(".")[0] for key in keys}
     assert {key for key in DESCRIPTIONS if key.partition(".")[0] in sections} == set(keys)
@@ -184,6 +183,17 @@ def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
         ("refresh_seconds = 0.5", "`float` >= 1.0"),
         (f"refresh_seconds = {REFRESH_SECONDS_MAX + 1}", "`float` <= 86400.0"),
         ("refresh_seconds = nan", "`float` >= 1.0"),
+        ('zone = "two words"', "zone 'two words' is not a DNS label"),
+        ('services = ["nodot"]', "service id 'nodot' is not of the form service.category"),
+        (f"services = {[f's{n}.c' for n in range(257)]}", "services names 257; at most 256"),
+        ("dns = 1", "host.dns is a value; it must be a section"),
+        ('[host.dns]\nlisten = "0.0.0.0:53"', "0.0.0.0 is not a loopback address"),
+        ('[host.dns]\nlisten = "192.0.2.1:53"', "put a resolver of yours in front of it"),
+        ('[host.dns]\nlisten = "127.0.0.1"', "is not of the form address:port"),
+        ('[host.dns]\nzone = "a b"', "host name label 'a b' is not a DNS label"),
+        ("[host.dns]\nttl = -1", "`int` >= 0"),
+        ("[host.dns]\nttl = 3601", "`int` <= 3600"),
+        ('[host.dns]\nlisten_on = "127.0.0.1:53"', "[host.dns] has no key 'listen_on'"),
         ("refresh_seconds = inf", "`float` <= 86400.0"),
     ],
 )
@@ -191,6 +201,21 @@ def test_a_host_is_told_what_is_wrong(tmp_path: Path, lines: str, wrong: str) ->
     """Each rule of [host] has its own sentence."""
     (told,) = problems(host, tmp_path, f"{HOST}{lines}\n{TLS}")
     assert wrong in told
+
+
+def test_dns_is_where_the_file_says_so(tmp_path: Path) -> None:
+    """Without its section nowhere; at a server also with it, until an address is named: a host may be beside it."""
+    assert host(tmp_path, HOST + TLS).dns is None and server(tmp_path, SERVER + TLS).dns is None
+    of_host, of_server = (
+        host(tmp_path, f"{HOST}[host.dns]\n{TLS}").dns,
+        server(tmp_path, f"{SERVER}[server.dns]\n{TLS}").dns,
+    )
+    assert of_host is not None and (of_host.listen, of_host.zone, of_host.ttl) == ("127.0.0.1:4853", "gns", 0)
+    assert of_server is not None and (of_server.listen, of_server.zone) == ("", "gns")
+    named = host(tmp_path, f'{HOST}zone = "North"\n[host.dns]\nzone = "Svc.example.org."\n{TLS}')
+    assert named.dns is not None and (named.dns.zone, named.host.zone) == ("svc.example.org", "north")
+    (told,) = problems(server, tmp_path, f'{SERVER}[server.dns]\nlisten = "192.0.2.1:53"\n{TLS}')
+    assert told.startswith("[server.dns] listen: 192.0.2.1 is not a loopback address")
 
 
 def test_a_host_without_servers_is_told(tmp_path: Path) -> None:
@@ -211,6 +236,11 @@ def test_a_host_without_servers_is_told(tmp_path: Path) -> None:
         'socket = ""\napi = "[::1]:4866"',
         f"refresh_seconds = {REFRESH_SECONDS_MAX}\n",
         "refresh_seconds = 1",
+        f"services = {[f's{n}.c' for n in range(256)]}",
+        'zone = "North-1"',
+        "[host.dns]",
+        '[host.dns]\nlisten = ""\nzone = "svc.Example.org."\nttl = 3600',
+        '[host.dns]\nlisten = "[::1]:53"',
     ],
 )
 def test_a_host_may_be_set_up_so(tmp_path: Path, lines: str) -> None:
@@ -318,7 +348,7 @@ def test_a_server_that_cannot_be_meant(text: str, wrong: str) -> None:
 def test_a_listener_may_be_everywhere() -> None:
     """Wildcards are for listening only."""
     assert parse_listen("0.0.0.0:1") == ("0.0.0.0", 1)
-    assert parse_listen("[::]:4863") == ("::", config.SERVER_PORT)
+    assert parse_listen("[::]:4863") == ("::", SERVER_PORT)
     assert parse_listen("[::1]:4863") == ("::1", 4863)
     with pytest.raises(NameProblem):
         parse_listen("*:4863")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.client import api as module
+from compass.client import calls, place
 from compass.client.api import ApiProblem, HostApi, Place, PlaceProblem, place_of
 from compass.client.run import accepts, places_of
 from tests.client.little_api import LittleApi
@@ -18,7 +18,7 @@ from tests.client.little_api import LittleApi
 
 def test_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The socket when it is there, else the port on the loopback."""
-    monkeypatch.setattr(module, "DEFAULT_SOCKET", str(tmp_path / "opengnscd.sock"))
+    monkeypatch.setattr(place, "DEFAULT_SOCKET", str(tmp_path / "opengnscd.sock"))
     assert str(place_of("")) == "http://127.0.0.1:4866"
     (tmp_path / "opengnscd.sock").touch()
     assert str(place_of("")) == f"unix:{tmp_path}/opengnscd.sock"
@@ -82,6 +82,17 @@ def test_a_daemon_that_does_not_answer_or_breaks_off(tmp_path: Path) -> None:
                 api.status()
             thread.join(5)
             assert problem.value.code == "unreachable"
+
+
+def test_an_answer_has_a_limit(api: LittleApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ANSWER_OCTETS_MAX octets are read, and not one more."""
+    said = b'{"name":"a","revision":1,"source":"none","listeners":[]}'
+    api.answers["/v1/resolve/a"] = (200, said)
+    monkeypatch.setattr(calls, "ANSWER_OCTETS_MAX", len(said))
+    assert HostApi(place_of(api.place)).resolve("a").source == "none"
+    monkeypatch.setattr(calls, "ANSWER_OCTETS_MAX", len(said) - 1)
+    with pytest.raises(ApiProblem, match="more than"):
+        HostApi(place_of(api.place)).resolve("a")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to every socket")

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from compass.client.cli import cli
 from compass.client.credential import CREDENTIAL_OCTETS_MAX, CredentialProblem, read_credential
 from compass.client.exits import EXIT_OF_CODE, MEANINGS, Exit, exit_of, exit_table
-from compass.model.local import HostStatus, LocalEvent, RegistrationStatus, Resolved
+from compass.model.local import HostStatus, KnownServer, LocalEvent, RegistrationStatus, Resolved
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Category, Change, Dependency, Host, Listener, Row, Service
 from tests.client.little_api import CREDENTIAL, SERVICE, LittleApi, Start, outcome, refusal
@@ -86,6 +86,18 @@ def test_register_and_deregister_say_what_became_of_it(api: LittleApi) -> None:
     result = opengnsc(api, "deregister", SERVICE, "2028", "--epoch", "7", "--json", OPENGNS_CREDENTIAL="T")
     assert json.loads(result.output)["state"] == "offline"
     assert api.asked[1].body == {"service": SERVICE, "port": 2028, "credential": "T", "epoch": 7}
+
+
+def test_what_pool_policies_go_by_is_said_at_registration_and_later(api: LittleApi) -> None:
+    """Zone, load and degradation go along; 'load' tells a new load and says what became of it."""
+    api.answers = {"/v1/register": outcome(), "/v1/load": outcome()}
+    given = ("--zone", "north", "--load", "0.5", "--degradation", "0.125", "--credential", "T")
+    assert opengnsc(api, "register", SERVICE, "2028", *given).exit_code == 0
+    sent = {"service": SERVICE, "port": 2028, "credential": "T"}
+    assert api.asked[0].body == sent | {"zone": "north", "load": 0.5, "degradation": 0.125}
+    result = opengnsc(api, "load", SERVICE, "2028", "0.25", OPENGNS_CREDENTIAL="T")
+    assert (result.exit_code, result.output) == (0, "chinaserver.openuss 127.0.0.1:2028: up, revision 5\n")
+    assert api.asked[1].body == sent | {"load": 0.25}
 
 
 def test_a_pending_registration_is_no_failure(api: LittleApi) -> None:
@@ -191,6 +203,27 @@ def test_status_shows_session_view_and_registrations(api: LittleApi) -> None:
         "here      no registrations",
     ]
     assert json.loads(opengnsc(api, "--json", "status").output)["session"] == "open"
+
+
+def test_status_shows_every_way_to_a_server(api: LittleApi) -> None:
+    """Name, where it leads, where it is known from, how it is, when it is tried next, and why; in columns."""
+    servers = (
+        KnownServer("gns1.example", "192.0.2.1:4863", "configured", "backing-off", 12.4, 5, "no connection within 5 s"),
+        KnownServer("gns1.example", "198.51.100.1:4863", "configured", "open", 0.0, 0, "earlier"),
+        KnownServer("gns20.example", "192.0.2.20:4863", "srv", "asked-to-wait", 61.0, 1, "drained"),
+        KnownServer("gns3", "[2001:db8::3]:4863", "announced", "connecting", steered=True),
+    )
+    told = HostStatus("h1", "open", "gns1", "s", 9, True, (), 0, (), servers=servers)
+    api.answers["/v1/status"] = said(told)
+    assert opengnsc(api, "status").output.splitlines()[4:] == [
+        "servers   gns1.example   192.0.2.1:4863      configured  backing off, next try in 12 s"
+        "  (no connection within 5 s)",
+        "          gns1.example   198.51.100.1:4863   configured  open",
+        "          gns20.example  192.0.2.20:4863     srv         asked to wait, next try in 61 s  (drained)",
+        "          gns3           [2001:db8::3]:4863  announced   connecting, sent there by another server",
+    ]
+    shown = json.loads(opengnsc(api, "--json", "status").output)["servers"]
+    assert shown[0]["next_try_seconds"] == 12.4 and shown[3]["steered"]
 
 
 def test_control_characters_of_others_do_not_reach_the_terminal(api: LittleApi) -> None:

@@ -90,18 +90,21 @@ def free_port(address: str) -> int:
 class Host:
     """One client daemon."""
 
-    def __init__(self, name: str, address: str, directory: Path, config: str, agent: bool = False) -> None:
+    def __init__(
+        self, name: str, address: str, directory: Path, config: str, dns_port: int = 0, agent_port: int = 0
+    ) -> None:
         self.name = name
+        self.dns_port = dns_port
         self.address = address
         self.directory = directory
         self.port = free_port(address)
-        self.agent_port = free_port(address) if agent else 0
+        self.agent_port = agent_port
         self.socket = directory / "api.sock"
         self.api = HostApi(Place(path=str(self.socket)), ANSWER_SECONDS)
         directory.mkdir()
         path = directory / "opengnscd.toml"
         listens = f'address = "{address}"\napi = "{address}:{self.port}"\nsocket = "{self.socket}"\n'
-        if agent:
+        if agent_port:
             listens += f'agent = "{address}:{self.agent_port}"\n'
         path.write_text(config.replace("[host]\n", f'[host]\nstate_directory = "{directory / "state"}"\n{listens}', 1))
         command = python("compass.assembly.main:host", "--config", str(path))
@@ -166,30 +169,32 @@ class Host:
 class Deployment:
     """The whole; a context manager that ends whatever was started."""
 
-    def __init__(self, directory: Path, authority: Credentials, alert_command: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        authority: Credentials,
+        alert_command: list[str] | None = None,
+        store: str = "",
+        settings: str = "",
+    ) -> None:
+        """`store`: a database's URL; without it, a SQLite file here. `settings`: further lines for [server]."""
         self.directory = directory
         self.address = new_address()
         self.port = free_port(self.address)
         self.https_port = free_port(self.address)
         self.hosts: dict[str, Host] = {}
         self.programs: list[Program] = []
-        self.store = f"sqlite:///{directory / 'store.sqlite'}"
+        self.store = store or f"sqlite:///{directory / 'store.sqlite'}"
         self._authority = authority
         self._tokens: dict[str, str] = {}
         self._relays: list[Relay] = []
         (directory / "authority.crt").write_bytes(authority.certificate_pem)
         self.certify("server", "gns1.example.net", self.address)
         self.admin = self.certify("admin", "alice")
-        config = directory / "opengnssd.toml"
         alerts = f"alert_command = {alert_command!r}\n" if alert_command else ""
-        config.write_text(
-            f'[server]\nstore = "{self.store}"\nlisten = ["{self.address}:{self.port}"]\n{alerts}'
-            + f'[server.https]\nlisten = ["{self.address}:{self.https_port}"]\n'
-            + self._tls("gns1.example.net")
-        )
-        command = python("compass.assembly.main:server", "--config", str(config))
-        self.server = Program("opengnssd", command, directory / "opengnssd.log")
-        self.programs.append(self.server)
+        place = self.address, self.port
+        https = f'[server.https]\nlisten = ["{self.address}:{self.https_port}"]\n'
+        self.server = self._server("opengnssd", "gns1.example.net", place, alerts + settings + https)
 
     def __enter__(self) -> Deployment:
         return self
@@ -208,6 +213,24 @@ class Deployment:
         self.serves()
         if topology:
             self.apply(topology)
+
+    def add_server(self, name: str) -> tuple[Program, str, int]:
+        """Start another server over the same store; the program and where it listens. It is not waited for."""
+        address = new_address()
+        port = free_port(address)
+        self.certify("server", name, address)
+        program = self._server(name, name, (address, port))
+        program.start()
+        return program, address, port
+
+    def _server(self, program: str, name: str, place: tuple[str, int], settings: str = "") -> Program:
+        config = self.directory / f"{program}.toml"
+        config.write_text(
+            f'[server]\nstore = "{self.store}"\nlisten = ["{place[0]}:{place[1]}"]\n{settings}' + self._tls(name)
+        )
+        command = python("compass.assembly.main:server", "--config", str(config))
+        self.programs.append(Program(program, command, self.directory / f"{program}.log"))
+        return self.programs[-1]
 
     def apply(self, topology: str, *options: str) -> None:
         """`opengnsadmin apply`."""
@@ -236,15 +259,29 @@ class Deployment:
         short: bool = False,
         refresh_seconds: float = 300.0,
         agent: bool = False,
+        services: tuple[str, ...] = (),
+        dns: bool = False,
+        servers: str = "",
+        settings: str = "",
     ) -> Host:
-        """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together."""
+        """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together.
+
+        `servers`: the entries in the configuration, in place of the one server; `settings`: further lines of it.
+        """
         full_name = f"{name}.example.net"
         address = new_address()
         self.certify("host", full_name)
-        config = f'[host]\nservers = ["{self.address}:{port or self.port}"]\nrefresh_seconds = {refresh_seconds}\n'
+        known = servers or f'["{self.address}:{port or self.port}"]'
+        config = f"[host]\nservers = {known}\nrefresh_seconds = {refresh_seconds}\n{settings}"
         if short:
             config += f'session = "short"\nupdate = "{address}:{free_port(address)}"\n'
-        host = Host(full_name, address, self.directory / name, config + self._tls(full_name), agent)
+        if services:
+            config += f"services = {list(services)!r}\n"
+        dns_port = free_port(address) if dns else 0
+        if dns:
+            config += f'[host.dns]\nlisten = "{address}:{dns_port}"\n'
+        agent_port = free_port(address) if agent else 0
+        host = Host(full_name, address, self.directory / name, config + self._tls(full_name), dns_port, agent_port)
         self.hosts[name] = host
         self.programs.append(host.daemon)
         host.daemon.start()

@@ -14,6 +14,7 @@ import time
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from compass.admin.authority import create_authority
 from compass.model.replies import Rows
@@ -53,7 +54,7 @@ class Namespaces(Deployment):
     def __enter__(self) -> Namespaces:
         return self
 
-    def add_host(self, name: str, *, port: int = 0, short: bool = False, refresh_seconds: float = 300.0) -> Host:
+    def add_host(self, name: str, **_: Any) -> Host:
         """A host's daemon and a listener, in a namespace."""
         full_name, address = f"{name}.example.net", deployment.new_address()
         self.certify("host", full_name)

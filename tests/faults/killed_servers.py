@@ -24,9 +24,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from compass.admin.authority import create_authority
-from compass.assembly.hostd import _endpoint
+from compass.assembly.hostd import dialler
 from compass.assembly.parts import peers
 from compass.assembly.tls import load_identity
+from compass.host.choice import Choice, Offer, Way
 from compass.host.daemon import HostDaemon
 from compass.host.processes import ProcessWatch
 from compass.model.local import LocalDeregister, LocalRegister, Outcome
@@ -69,7 +70,8 @@ class LoadedHost:
             state_directory=deployment.directory / self.name,
             host_name=self.name,
             default_address=self.address,
-            endpoints=[_endpoint(reactor, identity, deployment.address, deployment.port)],
+            choice=Choice(random.random, [Offer(Way(deployment.address, deployment.address, deployment.port))]),
+            dial=dialler(reactor, identity),
             process_watch=ProcessWatch(reactor),
             peer_of=peers(None),
         )

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.fuzz import frames, http
+from tests.fuzz import dns, frames, http
 from tests.fuzz.http_server import ServerApi
 
 GROWTH_MAX = 48
@@ -62,6 +62,12 @@ def fuzz_frames(seed: int, goal: int) -> Counter[str]:
     return _with_memory(frames.run(seed, goal, memory.look), memory)
 
 
+def fuzz_dns(seed: int, goal: int) -> Counter[str]:
+    """One process's share of the DNS packets."""
+    memory = Memory("packets", goal)
+    return _with_memory(dns.run(seed, goal, memory.look), memory)
+
+
 def fuzz_http(seed: int, goal: int) -> Counter[str]:
     """One process's share of the requests at a host's API."""
     return _fuzz_http(seed, goal, http.Api)
@@ -100,11 +106,18 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=0, help="OpenGNSP frames, through both ends")
     parser.add_argument("--http", type=int, default=0, help="HTTP requests at a host's API")
     parser.add_argument("--https", type=int, default=0, help="HTTP requests at a server's API")
+    parser.add_argument("--dns", type=int, default=0, help="DNS packets at a zone")
     parser.add_argument("--processes", type=int, default=2, help="how many at once")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="to have it once more")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
-    for share, goal in ((fuzz_frames, given.frames), (fuzz_http, given.http), (fuzz_https, given.https)):
+    shares = (
+        (fuzz_frames, given.frames),
+        (fuzz_http, given.http),
+        (fuzz_https, given.https),
+        (fuzz_dns, given.dns),
+    )
+    for share, goal in shares:
         if not goal:
             continue
         began = time.monotonic()

@@ -37,6 +37,7 @@ from compass.host.registrations import Book
 from compass.host.replica import Replica
 from compass.model.local import LocalRegister
 from compass.model.names import parse_service_id
+from compass.model.pool import Pools
 from tests.fuzz.http import critical
 from tests.simulation.world import World
 from tests.wire.examples import BACKED, SNAPSHOT
@@ -208,7 +209,7 @@ def checked_cache(data: bytes) -> None:
     replica = Replica()
     replica.restore(cached.store, cached.services, cached.held)
     for name in ("portal.web", "openuss", "chinaserver.openuss", "spare.emergency"):
-        replica.resolve(name, Random(1).random)
+        replica.resolve(name, Pools(Random(1).random))
         if "." in name:
             replica.dependencies(parse_service_id(name))
     packed(Cached(replica.store, (), replica.held(), True, ()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import asking, frames, http
+from tests.fuzz import asking, dns, frames, http
 from tests.fuzz.http_server import ServerApi
 
 SEED = 20
@@ -32,6 +32,13 @@ def test_http_requests_to_a_server(tmp_path: Path) -> None:
     assert {f"status {status}" for status in (200, 400, 401, 403, 404, 422)} <= seen.keys(), seen
 
 
+def test_dns_packets() -> None:
+    """Whatever packet comes, nothing fails inside, and every answer is one that a strict parser reads."""
+    seen = dns.run(SEED, 6_000)
+    outcomes = ("NOERROR", "NXDOMAIN", "REFUSED", "FORMERR", "NOTIMP", "BADVERS", "silence")
+    assert min(seen[name] for name in outcomes) > 20, seen
+
+
 def test_questions_to_a_server(tmp_path: Path) -> None:
     """Requests of every type with hostile values: all answered, none a failure, and the store is what is believed."""
     seen = asking.run(SEED, 3_000, tmp_path)
@@ -53,6 +60,14 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         planted.setattr("compass.host.daemon.HostDaemon.resolve", broken)
         with pytest.raises(http.Broken, match=r"planted|500"):
             http.run(SEED, 1_000, tmp_path)
+    with monkeypatch.context() as planted:
+        planted.setattr("compass.gateway.dns_zone.Zone._apex", broken)
+        with pytest.raises(dns.Broken, match="planted"):
+            dns.run(SEED, 1_000)
+    with monkeypatch.context() as planted:
+        planted.setattr("compass.gateway.dns_wire._QUESTION_AT", b"\xc0\xff")
+        with pytest.raises(dns.Broken, match="which is no message"):
+            dns.run(SEED, 1_000)
     with monkeypatch.context() as planted:
         planted.setattr("compass.server.nameserver.NameServer._status", broken)
         with pytest.raises(http.Broken, match=r"log says how|planted"):

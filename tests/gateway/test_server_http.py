@@ -101,6 +101,7 @@ def test_everything_an_administrator_may_ask_has_its_path() -> None:
 def test_the_document_says_what_the_rules_say() -> None:
     """Limits that it repeats are those of the protocol; what it refers to is there; each operation has one name."""
     assert schemas.LOG_WAIT_SECONDS_MAX == limits.LOG_WAIT_SECONDS_MAX
+    assert schemas.INSTEAD_MAX == limits.INSTEAD_MAX
     assert server_http.TOPOLOGY_MAX == limits.FRAME_MAX_FROM_ADMIN
     document = json.loads(json.dumps(server_document.server_document()))
     names = set(document["components"]["schemas"])

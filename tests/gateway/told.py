@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 
 from compass.gateway import host_http
-from compass.model.local import HostStatus, LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome
+from compass.model.local import HostStatus, LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import Change, Listener
 from tests.reactor import ReactorThread
@@ -55,6 +55,9 @@ class Told:
         return self._asked(request)
 
     def report(self, request: LocalReport) -> Deferred[Any]:
+        return self._asked(request)
+
+    def report_load(self, request: LocalLoad) -> Deferred[Any]:
         return self._asked(request)
 
     def released(self, outcome: Outcome) -> None:

@@ -14,6 +14,7 @@ from compass.model.draft import Asker, Draft
 from compass.model.interest import audience, interest, snapshot, widening
 from compass.model.local import LocalReport, Resolved
 from compass.model.names import category_of
+from compass.model.pool import Pools
 from compass.model.replies import CategoryView, Refusal, ServiceView, Watching
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot, State, key_of
 from compass.wire.messages import Notice
@@ -165,9 +166,9 @@ def test_the_backup_alone_is_known_but_not_its_category() -> None:
         source.change(row)
     replica = Replica()
     replica.watching(source.pull(["s0.b"]), ["s0.b"])
-    assert isinstance(replica.resolve("s0.c", lambda: 0.5), Resolved)
+    assert isinstance(replica.resolve("s0.c", Pools(lambda: 0.5)), Resolved)
     for name in ("s1.c", "c"):
-        refusal = replica.resolve(name, lambda: 0.5)
+        refusal = replica.resolve(name, Pools(lambda: 0.5))
         assert isinstance(refusal, Refusal) and refusal.code == "unknown-dependency"
 
 

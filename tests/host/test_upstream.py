@@ -11,7 +11,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from compass.host import following, session, upstream
+from compass.host import choice, dials, following, session, waiting
+from compass.host.choice import Choice, Offer, Way, in_order
 from compass.host.daemon import HostDaemon
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.local import LocalRegister
@@ -21,9 +22,11 @@ from compass.model.rows import Category, Change, Dependency, Listener, Row, Serv
 from compass.wire import limits
 from compass.wire.connection import Acknowledged, Asked, Ended, Opened, ServerConnection
 from compass.wire.frames import frame
-from compass.wire.messages import Acknowledge, Notice, Resync, encode
+from compass.wire.messages import Acknowledge, Goodbye, Notice, Resync, encode
 from tests.simulation.world import SimulatedProcesses
 
+RETURN_SECONDS = (choice.RETURN_SECONDS_MIN + choice.RETURN_SECONDS_MAX) / 2
+"""When a host whose chance is always middling goes back to a server that it prefers."""
 ROWS: list[Row] = [Category("web"), Service("www.web"), Dependency("web", "uss"), Category("uss"), Service("a.uss")]
 VIEW = Snapshot(10, {"web": 5, "uss": 4, "a.uss": 3}, ROWS)
 
@@ -106,12 +109,13 @@ class Place:
         self.servers: list[Scripted] = []
         self.dead = False
         self.welcomes = True
+        self.role = "server"
 
     def connect(self, factory: Any) -> Deferred[Any]:
         if self.dead:
             return Deferred()
         protocol = factory.buildProtocol(None)
-        self.servers.append(Scripted(self.clock, protocol))
+        self.servers.append(Scripted(self.clock, protocol, self.role))
         self.servers[-1].welcomes = self.welcomes
         return succeed(protocol)
 
@@ -119,7 +123,7 @@ class Place:
 class Stage:
     """A daemon and the places it dials."""
 
-    def __init__(self, directory: Path, places: int = 1, **options: Any) -> None:
+    def __init__(self, directory: Path, places: int = 1, known: int | None = None, **options: Any) -> None:
         self.clock = Clock()
         self.places = [Place(self.clock) for _ in range(places)]
         self.daemon = HostDaemon(
@@ -129,7 +133,8 @@ class Stage:
             state_directory=directory,
             host_name="h",
             default_address="10.0.0.1",
-            endpoints=cast(Any, self.places),
+            choice=Choice(lambda: 0.5, in_order(f"s{place}" for place in range(places if known is None else known))),
+            dial=lambda way: cast(Any, self.places[int(way.name[1:]) if way.name[1:].isdigit() else 0]),
             process_watch=SimulatedProcesses(),
             peer_of=lambda transport: (*cast(Any, transport).getPeer(), ""),
             **options,
@@ -248,7 +253,157 @@ def test_a_connection_that_never_comes(tmp_path: Path) -> None:
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
     stage.daemon.start()
-    stage.run(upstream.CONNECT_SECONDS + 0.3)
+    stage.run(dials.CONNECT_SECONDS + 0.3)
+    assert len(stage.places[1].servers) == 1
+
+
+def test_a_dead_network_costs_little(tmp_path: Path) -> None:
+    """A way that does not answer is not waited for: the next is tried beside it, and its session is taken."""
+    stage = Stage(tmp_path, places=2)
+    stage.places[0].dead = True
+    stage.daemon.start()
+    stage.run(dials.BESIDE_SECONDS - 0.1)
+    assert stage.places[1].servers == []
+    stage.run(0.2)
+    stage.server.watched()
+    stage.run()
+    assert stage.daemon.status().session == "open"
+    slow, used = stage.daemon.status().servers
+    assert (slow.state, used.state) == ("backing-off", "open")
+    assert slow.problem == "no answer within 1.5 s; another way was quicker"
+    stage.run(dials.CONNECT_SECONDS)
+    assert len(stage.places[1].servers) == 1
+
+
+def test_a_server_that_takes_the_connection_and_is_silent_costs_as_little(tmp_path: Path) -> None:
+    """Its machine hangs, its kernel still answers: the next way is tried beside it, too."""
+    stage = Stage(tmp_path, places=2)
+    stage.places[0].welcomes = False
+    stage.start()
+    stage.run(dials.BESIDE_SECONDS + 0.1)
+    stage.places[1].servers[0].watched()
+    stage.run()
+    assert stage.daemon.status().session == "open" and not stage.places[0].servers[0].open
+
+
+def test_ways_tried_at_once_are_bounded(tmp_path: Path) -> None:
+    """So many wait for an answer; one more is tried when one of them has failed."""
+    stage = Stage(tmp_path, places=dials.DIALS_MAX + 1)
+    for place in stage.places:
+        place.welcomes = False
+    stage.daemon.start()
+    stage.run(limits.GREETING_SECONDS - 0.5)
+    assert [len(place.servers) for place in stage.places] == [1] * dials.DIALS_MAX + [0]
+    stage.run(1)
+    assert [len(place.servers) for place in stage.places][-1] == 1
+
+
+def test_a_host_goes_back_to_the_server_that_it_prefers(tmp_path: Path) -> None:
+    """Many servers, 6: "and MUST NOT end the one session before the other is welcomed". The view is resumed there."""
+    stage = Stage(tmp_path, places=2)
+    stage.places[0].dead = True
+    stage.daemon.start()
+    stage.run(2)
+    second = stage.places[1].servers[0]
+    second.watched()
+    stage.run()
+    stage.places[0].dead, stage.places[0].welcomes = False, False
+    stage.run(RETURN_SECONDS)
+    first = stage.places[0].servers[0]
+    assert second.open and stage.daemon.status().session == "open"
+    first.wire.welcome("s", "store", 10, "", 1)
+    first.flush()
+    stage.run()
+    assert not second.open and first.watched(Watching("store", 10)).since == 10
+    stage.run()
+    assert [known.state for known in stage.daemon.status().servers] == ["open", "ready"]
+    assert stage.daemon.status().problem == ""
+
+
+def test_a_preferred_server_that_is_not_back_is_looked_for_again(tmp_path: Path) -> None:
+    """The session goes on as if nothing had been tried, also while a request waits for its answer."""
+    stage = Stage(tmp_path, places=2)
+    stage.places[0].dead = True
+    stage.daemon.start()
+    stage.run(2)
+    second = stage.places[1].servers[0]
+    second.watched()
+    stage.run(RETURN_SECONDS + dials.CONNECT_SECONDS + 1)
+    status = stage.daemon.status()
+    assert second.open and status.session == "open" and status.problem == "" and status.servers[0].failures == 2
+    assert status.servers[0].problem == "no connection within 5 s"
+    stage.places[0].dead = False
+    stage.run(RETURN_SECONDS - dials.CONNECT_SECONDS - 2)
+    stage.daemon.register(LocalRegister("www.web", 80, "t"))
+    stage.run(1.5)
+    assert second.asked and second.open
+    assert [server.open for server in stage.places[0].servers] == [False]
+
+
+def test_a_server_sends_its_hosts_elsewhere(tmp_path: Path) -> None:
+    """Many servers, 5: to the server named, not to the next in the list; what is no name is skipped."""
+    stage = Stage(tmp_path, places=3)
+    server = ready(stage)
+    server.wire.goodbye("drained", 60.0, ("no server!", "s2:4863"))
+    server.flush()
+    stage.run(choice.JUMP_SECONDS)
+    assert [len(place.servers) for place in stage.places] == [1, 0, 1]
+    stage.places[2].servers[0].watched(Watching("store", 10))
+    stage.run()
+    known = {one.name: one for one in stage.daemon.status().servers}
+    assert known["s2"].state == "open" and known["s2"].steered and known["s0"].state == "asked-to-wait"
+
+
+def test_a_stranger_that_a_server_sends_its_hosts_to(tmp_path: Path) -> None:
+    """Many servers, 1: "A host MUST NOT send a request before the name of the server has been proven and, unless that
+    very name is configured, the role `server`."
+    """
+    stage = Stage(tmp_path, places=3, known=2)
+    server = ready(stage)
+    stage.places[2].role = "host"
+    server.wire.goodbye("drained", 60.0, ("s2:4863",))
+    server.flush()
+    stage.run(choice.JUMP_SECONDS + 1)
+    stranger = stage.places[2].servers[0]
+    assert not stranger.open and stranger.asked == []
+    assert stage.places[1].servers[0].asked
+    known = {one.name: one for one in stage.daemon.status().servers}
+    assert known["s2"].source == "steered" and "has the role host" in known["s2"].problem
+
+
+def test_servers_named_in_one_goodbye_are_bounded(tmp_path: Path) -> None:
+    """ "It MUST look at no more than 8": a ninth is as if it had not been named; nor is it sent."""
+    stage = Stage(tmp_path)
+    server = ready(stage)
+    names = tuple(f"gns{number}" for number in range(limits.INSTEAD_MAX + 1))
+    server.send(frame(encode(Goodbye("drained", 60.0, names))))
+    stage.run()
+    steered = [known.name for known in stage.daemon.status().servers if known.steered]
+    assert sorted(steered) == sorted(names[:-1])
+
+
+def test_servers_that_are_found_are_tried_at_once(tmp_path: Path) -> None:
+    """A host that knows no server waits for DNS and announcements; what asked meanwhile is answered then."""
+    stage = Stage(tmp_path, places=1, known=0)
+    stage.daemon.start()
+    stage.run(1)
+    assert stage.daemon.status().session == "waiting"
+    stage.daemon.servers_found("dns", [Offer(Way("s0", "s0", 4863), source="srv")])
+    stage.run()
+    stage.server.watched()
+    stage.run()
+    assert [(known.source, known.state) for known in stage.daemon.status().servers] == [("srv", "open")]
+
+
+def test_servers_that_are_found_wait_for_their_turn(tmp_path: Path) -> None:
+    """While the preferred one is being tried nobody else is dialled for having been found."""
+    stage = Stage(tmp_path, places=2, known=1)
+    stage.places[0].welcomes = False
+    stage.start()
+    stage.daemon.servers_found("dns", [Offer(Way("s1", "s1", 4863), (1,), source="srv")])
+    stage.run(dials.BESIDE_SECONDS - 0.2)
+    assert stage.places[1].servers == []
+    stage.run(0.3)
     assert len(stage.places[1].servers) == 1
 
 
@@ -261,7 +416,7 @@ def test_a_violation_ends_the_session(stage: Stage) -> None:
     assert not isinstance(stage.daemon.resolve("a.uss"), Refusal)
 
 
-@pytest.mark.parametrize(("asked", "waited"), [(3.0, 3.0), (10_000.0, upstream.RETRY_AFTER_SECONDS_MAX)])
+@pytest.mark.parametrize(("asked", "waited"), [(3.0, 3.0), (10_000.0, choice.RETRY_AFTER_SECONDS_MAX)])
 def test_a_server_that_asks_for_patience(stage: Stage, asked: float, waited: float) -> None:
     """Goodbye names a time; the host keeps to it as far as that is sensible, and comes up to half as much later."""
     server = ready(stage)
@@ -308,7 +463,7 @@ def test_a_request_that_is_too_long_for_the_server(stage: Stage) -> None:
 
 def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In number and in time; nobody waits where nothing is being tried."""
-    monkeypatch.setattr(upstream, "WAITING_MAX", 2)
+    monkeypatch.setattr(waiting, "WAITING_MAX", 2)
     stage = Stage(tmp_path)
     stage.places[0].dead = True
     answers: list[Any] = []
@@ -318,7 +473,7 @@ def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     for _ in range(3):
         stage.daemon._upstream.ask(Watch(())).addCallback(answers.append)
     assert [answer.code for answer in answers] == ["busy"]
-    stage.run(upstream.ASK_PATIENCE_SECONDS + 0.1)
+    stage.run(waiting.ASK_PATIENCE_SECONDS + 0.1)
     assert [answer.code for answer in answers] == ["busy", "unreachable", "unreachable"]
 
 

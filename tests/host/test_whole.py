@@ -16,6 +16,7 @@ from twisted.internet.defer import ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
 from compass.gateway import host_http
+from compass.host.choice import Choice, in_order
 from compass.host.daemon import HostDaemon
 from compass.host.processes import ProcessWatch
 from compass.model.draft import Asker
@@ -40,15 +41,19 @@ class Machines:
 
     async def _started(self) -> str:
         reactor = self.thread.reactor
+        store = Store.open("sqlite://")
         parts = Parts(
             clock=reactor,
             now=time.time,
             token=lambda: "token",
-            storage=Store.open("sqlite://"),
+            storage=store,
             in_database=lambda work, *args: maybeDeferred(work, *args),
             peer_of=lambda transport: ("host", "h1", ""),
             probe=lambda policy, address, port: succeed("refused"),
             connect=lambda *args: fail(ConnectionRefusedError()),
+            id="s-1",
+            roster=store.roster(),
+            beside=lambda work, *args: maybeDeferred(work, *args),
         )
         self.server = NameServer("s", "test", parts)
         await self.server.start()
@@ -65,7 +70,8 @@ class Machines:
             state_directory=self.directory,
             host_name="h1",
             default_address="127.0.0.1",
-            endpoints=[cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port))],
+            choice=Choice(random, in_order(["gns1"])),
+            dial=lambda way: cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)),
             process_watch=ProcessWatch(reactor),
             peer_of=lambda transport: ("server", "s", ""),
         )

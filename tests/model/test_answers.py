@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from random import Random
 
 import msgspec
@@ -11,7 +10,7 @@ import pytest
 from compass.model.answers import FETCH_LIMIT_MAX
 from compass.model.catalogue import Catalogue
 from compass.model.interest import audience, interest, snapshot, widening
-from compass.model.pool import choose, shuffled
+from compass.model.pool import Pools
 from compass.model.replies import CategoryView, Dependencies, Rows, ServiceView, Told
 from compass.model.requests import Attend, Deregister, Fetch, Impact, Pull, Put, Remove
 from compass.model.rows import Alert, Category, Credential, Dependency, Host, Listener, Row, Service, State
@@ -220,7 +219,7 @@ def test_a_change_that_widens_brings_what_it_widens_to() -> None:
 
 
 def ports(catalogue: Catalogue, name: str) -> tuple[str, set[int]]:
-    choice = choose(catalogue, name, Random(1).random)
+    choice = Pools(Random(1).random).choose(catalogue, name)
     return choice.source, {peer.port for peer in choice.listeners}
 
 
@@ -248,33 +247,3 @@ def test_users_are_given_the_best_there_is() -> None:
     assert ports(world.catalogue, "a.store") == ("service", {5, 6})
     assert ports(world.catalogue, "store") == ("service", {5, 6, 7})
     assert ports(world.catalogue, "none") == ports(world.catalogue, "x.none") == ("none", set())
-
-
-def peers(*weights: int) -> list[Listener]:
-    return [Listener("a.store", "10.0.0.1", n + 1, "up", NOW, 1, weight=w) for n, w in enumerate(weights)]
-
-
-def test_weights_are_the_shares_of_first_places() -> None:
-    """20,000 seeded draws: chi-square of first places, and of second given first, below the 0.1 % bound."""
-    random, draws, weights = Random(4863), 20_000, (1, 2, 5, 0)
-    orders = [tuple(p.weight for p in shuffled(peers(*weights), random.random)) for _ in range(draws)]
-    firsts = Counter(order[0] for order in orders)
-    assert sum((firsts[w] - draws * w / 8) ** 2 / (draws * w / 8) for w in (1, 2, 5)) < 13.8
-    after_five = Counter(order[1] for order in orders if order[0] == 5)
-    total = sum(after_five.values())
-    assert sum((after_five[w] - total * w / 3) ** 2 / (total * w / 3) for w in (1, 2)) < 10.8
-    assert {order[3] for order in orders} == {0}
-
-
-@pytest.mark.parametrize("draw", [0.0, 0.5, 1 - 2**-53])
-def test_weight_0_is_last_whatever_is_drawn(draw: float) -> None:
-    """Also at the ends of what a random source gives, and equal draws have one order."""
-    order = shuffled(peers(0, 1, 65535, 0), lambda: draw)
-    assert {peer.weight for peer in order[:2]} == {1, 65535} and len(order) == 4
-    assert order == shuffled(peers(0, 1, 65535, 0)[::-1], lambda: draw)
-
-
-def test_several_listeners_of_weight_0_take_turns() -> None:
-    """When there is nothing else they share the users."""
-    random = Random(1)
-    assert {shuffled(peers(0, 0), random.random)[0].port for _ in range(50)} == {1, 2}

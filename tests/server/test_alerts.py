@@ -11,11 +11,8 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import formatEvent, globalLogPublisher
 
-from compass.model.catalogue import Catalogue
 from compass.model.rows import Alert, Category, Change, Row
 from compass.server.alerts import NEWS_MAX, Alerts
-
-EMPTY = Catalogue()
 
 
 @contextmanager
@@ -62,9 +59,9 @@ def test_an_incident_is_told_when_it_begins_and_when_it_is_over(log: list[str]) 
     """The news say what, when, and at which revision; other changes are no news."""
     command = Command()
     alerts = Alerts(command)
-    alerts.committed(change(1), EMPTY)
-    alerts.committed(change(2, row=Category("web")), EMPTY)
-    alerts.committed(change(3, removed=True), EMPTY)
+    alerts.committed(change(1), own=True)
+    alerts.committed(change(2, row=Category("web")), own=True)
+    alerts.committed(change(3, removed=True), own=True)
     assert [run[0] for run in command.runs] == [
         {
             "event": "opened",
@@ -84,7 +81,7 @@ def test_an_incident_is_told_when_it_begins_and_when_it_is_over(log: list[str]) 
 
 def test_without_a_command_there_is_the_log(log: list[str]) -> None:
     """The default."""
-    Alerts(None).committed(change(1), EMPTY)
+    Alerts(None).committed(change(1), own=True)
     assert log == ["warn: alert: incident 1"]
 
 
@@ -93,7 +90,7 @@ def test_a_command_that_fails_is_logged_and_the_next_one_runs(log: list[str]) ->
     command = Command()
     alerts = Alerts(command)
     for number in (1, 2):
-        alerts.committed(change(number), EMPTY)
+        alerts.committed(change(number), own=True)
     command.runs[0][1].errback(OSError("no such program"))
     assert "error: the alert command failed: no such program" in log
     assert len(command.runs) == 2
@@ -104,9 +101,9 @@ def test_news_wait_up_to_a_limit(log: list[str]) -> None:
     command = Command()
     alerts = Alerts(command)
     for number in range(NEWS_MAX + 1):
-        alerts.committed(change(number), EMPTY)
+        alerts.committed(change(number), own=True)
     assert not [line for line in log if "behind" in line]
-    alerts.committed(change(NEWS_MAX + 1), EMPTY)
+    alerts.committed(change(NEWS_MAX + 1), own=True)
     assert log[-2:] == [
         f"warn: alert: incident {NEWS_MAX + 1}",
         f"error: the alert command is {NEWS_MAX} alerts behind; this one is only here",
@@ -129,6 +126,6 @@ def test_a_full_queue_of_commands_that_cannot_start_is_worked_off(log: list[str]
 
     alerts = Alerts(run)
     for number in range(NEWS_MAX + 1):
-        alerts.committed(change(number), EMPTY)
+        alerts.committed(change(number), own=True)
     command.runs[0][1].callback(None)
     assert len([line for line in log if "no memory" in line]) == NEWS_MAX

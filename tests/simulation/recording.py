@@ -69,11 +69,18 @@ class RecordedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def commit(self, expected: int, changes: Sequence[Change], security: Any, administration: Any) -> None:
-        """And note it."""
-        self._store.commit(expected, changes, security, administration)
+    def commit(self, expected: int, changes: Sequence[Change], security: Any, administration: Any, again: Any) -> None:
+        """And note it; what was decided again is what was committed."""
+        done = [changes]
+
+        def decided(missed: list[Change]) -> Any:
+            proposal = again(missed)
+            done.append(proposal.changes)
+            return proposal
+
+        self._store.commit(expected, changes, security, administration, decided)
         at = self._recorder.clock()
-        for change in changes:
+        for change in done[-1]:
             self._recorder(Committed(at, self._who, change))
 
 

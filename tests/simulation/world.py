@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from compass.host.choice import Choice, in_order
 from compass.host.daemon import HostDaemon
 from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.model.catalogue import catalogue_of
@@ -200,6 +201,8 @@ class SimulatedServer:
         self.name = name
         self.process = Process(world.clock)
         self.thread = SimulatedThread(world.clock, world.random, database_seconds)
+        # Its own randomness: what it does moves nothing else in time.
+        self.beside = SimulatedThread(world.clock, Random(name), database_seconds)
         self.probed: list[tuple[str, int]] = []
         self.news: list[bytes] = []
         self.nameserver = NameServer(
@@ -214,6 +217,9 @@ class SimulatedServer:
                 peer_of=_peer,
                 probe=self._probe,
                 connect=self._connect,
+                id=f"{name}-{len(world.killed)}",
+                roster=world.store.roster(),
+                beside=self.beside.run,
                 run_command=self._run_command,
             ),
         )
@@ -229,6 +235,7 @@ class SimulatedServer:
         self.world.killed.append(self)
         self.process.kill()
         self.thread.kill()
+        self.beside.kill()
         self.world.network.crash(self.name)
         del self.world.servers[self.name]
 
@@ -273,7 +280,8 @@ class SimulatedHost:
             random=world.random.random,
             state_directory=world.directory / name,
             host_name=name,
-            endpoints=[world.network.endpoint(server, identity, self.process) for server in servers],
+            choice=Choice(world.random.random, in_order(servers)),
+            dial=lambda way: world.network.endpoint(way.name, identity, self.process),
             process_watch=self.processes,
             peer_of=_peer,
             probe=self._probe,

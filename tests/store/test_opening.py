@@ -25,12 +25,14 @@ from compass.store.upgrade import MIGRATIONS
 from tests.store.workload import registrations
 
 ROOT = Path(__file__).parents[2]
-NEXT = """
+HEAD = max(path.name[:4] for path in MIGRATIONS.glob("versions/0*.py"))
+"""The newest migration there is."""
+NEXT = f"""
 import sqlalchemy as sa
 from alembic import op
 
 revision = "9999"
-down_revision = "0002"
+down_revision = "{HEAD}"
 
 
 def upgrade() -> None:
@@ -75,7 +77,7 @@ def test_the_migrations_make_the_tables_that_the_program_declares(
     schema.metadata.create_all(engine)
     engine.dispose()
     assert described(url) == described(declared)
-    assert len(described(url)) == 11
+    assert len(described(url)) == 13
 
 
 def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Pa
     assert "rack" in {column["name"] for column in inspect(engine).get_columns("host")}
     engine.dispose()
     if url.startswith("sqlite"):
-        assert upgraded.backup == tmp_path / "opengnss.db.0002-before-9999"
+        assert upgraded.backup == tmp_path / f"opengnss.db.{HEAD}-before-9999"
         assert stat.S_IMODE(upgraded.backup.stat().st_mode) == 0o600
         copy = Store.open(f"sqlite:///{upgraded.backup}", create=False)
         assert copy.load() == before
@@ -106,7 +108,7 @@ def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Pa
 def test_what_drained_before_the_column_was_there_drains_after_it(tmp_path: Path) -> None:
     """P13: the first schema knew draining as a state only."""
     first = tmp_path / "first"
-    shutil.copytree(MIGRATIONS, first, ignore=shutil.ignore_patterns("__pycache__", "0002*"))
+    shutil.copytree(MIGRATIONS, first, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]*"))
     url = f"sqlite:///{tmp_path}/opengnss.db"
     Store.open(url, migrations=first).close()
     engine = create_engine(parse_url(url))
@@ -131,7 +133,7 @@ def test_a_store_of_a_newer_program_is_refused_by_name_and_number(url: str, tmp_
     """And left as it is: the newer program opens it again."""
     newer = migrations_with_next(tmp_path)
     Store.open(url, migrations=newer).close()
-    with pytest.raises(StoreTooNew, match="has schema 9999, this program knows 0002"):
+    with pytest.raises(StoreTooNew, match=f"has schema 9999, this program knows {HEAD}"):
         Store.open(url)
     Store.open(url, migrations=newer).close()
 

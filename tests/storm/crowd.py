@@ -25,6 +25,7 @@ from zope.interface import implementer
 from compass.assembly.parts import peers
 from compass.assembly.streams import secured
 from compass.assembly.tls import dialling, load_identity
+from compass.host.choice import Choice, in_order
 from compass.host.following import Following
 from compass.host.replica import Replica
 from compass.host.upstream import Upstream
@@ -94,7 +95,10 @@ class Member:
         endpoint: Any = way
         # The operating system's randomness is what daemons have; here a seed for each will do.
         chance = random.Random().random
-        self.upstream = CountingUpstream(reactor, chance, [endpoint], self.following, "storm", peer_of=peers(None))
+        choice = Choice(chance, in_order(["the server"]))
+        self.upstream = CountingUpstream(
+            reactor, choice, lambda _: endpoint, self.following, "storm", peer_of=peers(None)
+        )
         self.following.upstream = self.upstream
         self._services = services
 

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
 from compass.assembly.parts import peers
+from compass.host.choice import Choice, in_order
 from compass.host.upstream import Upstream
 from compass.model.replies import Registered, Reply
 from compass.model.requests import Pull, Register
@@ -36,7 +37,8 @@ class Writer:
 
     def __init__(self, reactor: Any, way: Any) -> None:
         self._reactor = reactor
-        self.upstream = Upstream(reactor, lambda: 0.5, [way], self, "writer", peer_of=peers(None))
+        choice = Choice(lambda: 0.5, in_order(["the server"]))
+        self.upstream = Upstream(reactor, choice, lambda _: way, self, "writer", peer_of=peers(None))
         self.opened = False
         self.leaving = False
         self.sent: dict[int, float] = {}

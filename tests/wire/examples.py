@@ -27,6 +27,7 @@ POLICY = rows.Policy("http:/health", 2.5, 3, "notify", 4.0)
 JUDGED = rows.Policy(
     reporters=2, witnesses=1, cap=0.5, grace_seconds=9.0, flaps=5, flap_seconds=900.0, hold_seconds=30.0
 )
+POOLED = rows.Policy(pool="least-used", pools={"chinaserver": "round-robin"}, locality="zone")
 CATEGORY = rows.Category("openuss", "spare.emergency", POLICY)
 SERVICE = rows.Service("chinaserver.openuss")
 DEPENDENCY = rows.Dependency("web", "openuss")
@@ -49,6 +50,13 @@ ALERT = rows.Alert("failure chinaserver.openuss 192.0.2.17:2028", "failure", 179
 REGISTERED = rows.Change(41, 37, 1790000000.25, "register", LISTENER)
 DRAINED = rows.Change(
     45, 41, 1790000003.0, "confirm", rows.Listener("a.b", "::1", 1, "down", 1790000003.0, 7, draining=True)
+)
+LOADED = rows.Change(
+    46,
+    45,
+    1790000004.0,
+    "register",
+    rows.Listener("a.b", "::1", 1, "up", 1790000003.0, 7, zone="b7", load=0.5, degradation=0.125),
 )
 EVIDENCE = (
     replies.Evidence("report", "web1.example", 1790000001.0, detail="timed out"),
@@ -89,7 +97,17 @@ EXAMPLES: list[Example] = [
         ("watch of a host that probes", 33, requests.Watch(("portal.web",), probes=True)),
         ("findings", 34, requests.Findings(7, False, "no answer within 1 s")),
         ("examine", 35, requests.Examine("chinaserver.openuss", "192.0.2.17", 2028)),
+        ("steer", 37, requests.Steer(True, ("gns2.example:4863",), 300.0)),
+        ("steer back", 38, requests.Steer(away=False)),
         ("put of a policy", 36, requests.Put(rows.Category("openuss", policy=JUDGED))),
+        ("put of a pool policy", 37, requests.Put(rows.Category("openuss", policy=POOLED))),
+        (
+            "register of a loaded listener",
+            38,
+            requests.Register(
+                "chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, zone="b7", load=0.5, degradation=0.125
+            ),
+        ),
         ("report", 10, requests.Report("chinaserver.openuss", "192.0.2.17", 2028)),
         (
             "report of a slow listener",
@@ -120,10 +138,12 @@ EXAMPLES: list[Example] = [
         ("notice that widens", 0, messages.Notice(NEEDS, SNAPSHOT)),
         ("notice of a category", 0, messages.Notice(BACKED, rows.Snapshot(44, {"spare.emergency": 20}, [SIX]))),
         ("notice of a draining listener", 0, messages.Notice(DRAINED)),
+        ("notice of a loaded listener", 0, messages.Notice(LOADED)),
         ("bookmark", 0, messages.Bookmark(5000)),
         ("resync", 0, messages.Resync(SNAPSHOT)),
         ("inquiry", 0, messages.Inquiry(7, "chinaserver.openuss", "192.0.2.17", 2028)),
         ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
+        ("goodbye to elsewhere", 0, messages.Goodbye("it is drained", 60.0, ("gns2.example:4863", "192.0.2.3:4863"))),
         (
             "case-file",
             30,
@@ -150,6 +170,15 @@ EXAMPLES: list[Example] = [
                         (SIX,),
                     ),
                 ),
+            ),
+        ),
+        (
+            "dependencies with pools",
+            8,
+            replies.Dependencies(
+                "portal.web",
+                43,
+                (replies.CategoryView("openuss", pool="round-robin", pools={"a": "random"}, locality="zone"),),
             ),
         ),
         ("watching", 8, replies.Watching(STORE, 43, SNAPSHOT, ("shop.web",))),
@@ -201,6 +230,14 @@ EXAMPLES: list[Example] = [
                 "sqlite 3.50",
             ),
         ),
+        (
+            "server-status of a drained server",
+            28,
+            replies.ServerStatus(
+                "gns1.example", "example-server 0.1", STORE, 45, 1789990000.0, 3, 2, {}, {}, away=True
+            ),
+        ),
+        ("steered", 29, replies.Steered(2)),
         (
             "refusal",
             12,

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from compass.wire import limits
+from compass.wire.announcement import MAGIC
 from compass.wire.frames import frame
 from compass.wire.messages import encode
 from tests.wire.examples import EXAMPLES
@@ -26,7 +27,8 @@ ABOUT = (
     "(and, when the client reads, has asked 'asked' requests, numbered from 1), then gets 'frame'. 'code' and "
     "'number' are those of the refusal that a server sends for it (null: it sends nothing); a client sends none "
     "and its requests get the code; 'session' is what is left: 'alive' or 'ended'. The server takes bodies of "
-    "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does."
+    "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does. "
+    "'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is dropped."
 )
 Plain = dict[str, Any]
 _pack = msgspec.msgpack.encode
@@ -243,6 +245,51 @@ def refused() -> list[Plain]:
     return taken
 
 
+def announcements() -> list[Plain]:
+    """Datagrams of servers that announce themselves, and what is none."""
+    least = {"type": "announcement", "server": "gns1.example", "port": 4863}
+    most = {**least, "addresses": ["192.0.2.2", "2001:db8::2"], "next_seconds": 30.0}
+    many = {**least, "addresses": [f"192.0.2.{number}" for number in range(limits.ANNOUNCED_ADDRESSES_MAX + 1)]}
+    padded = {**least, "later": "x" * limits.ANNOUNCEMENT_OCTETS_MAX}
+
+    def vector(name: str, datagram: bytes, message: Plain | None) -> Plain:
+        return {"name": name, "message": message, "datagram": datagram.hex()}
+
+    def dropped(name: str, message: Plain) -> Plain:
+        return vector(name, MAGIC + _pack(message), None)
+
+    return [
+        vector("at the address it comes from", MAGIC + _pack(least), least),
+        vector("with two addresses", MAGIC + _pack(most), most),
+        vector("an unknown field is skipped", MAGIC + _pack({**most, "later": [1]}), most),
+        vector("capitals", MAGIC + _pack({**least, "server": "GNS1.Example"}), least),
+        vector(
+            "too often is taken as once a second",
+            MAGIC + _pack({**least, "next_seconds": 0}),
+            {**least, "next_seconds": 1.0},
+        ),
+        vector("too seldom", MAGIC + _pack({**least, "next_seconds": 1e9}), {**least, "next_seconds": 300.0}),
+        vector("empty", b"", None),
+        vector("without the 8 octets", _pack(least), None),
+        vector("of a later version", MAGIC[:-1] + b"\x02" + _pack(least), None),
+        vector("the 8 octets alone", MAGIC, None),
+        vector("octets after the map", MAGIC + _pack(least) + b"\0", None),
+        vector("a map that is cut", MAGIC + _pack(least)[:-1], None),
+        vector("nested too deeply", MAGIC + b"\x81\xa1x" + b"\x91" * 900 + b"\xc0", None),
+        dropped("too long", padded),
+        dropped("of another type", {**least, "type": "hello"}),
+        dropped("without a server", {"type": "announcement", "port": 4863}),
+        dropped("a name that is none", {**least, "server": "gns1.example\n"}),
+        dropped("an empty name", {**least, "server": ""}),
+        dropped("port 0", {**least, "port": 0}),
+        dropped("a port that is no number", {**least, "port": "4863"}),
+        dropped("too many addresses", many),
+        dropped("a name for an address", {**least, "addresses": ["gns1.example"]}),
+        dropped("the group itself for an address", {**least, "addresses": ["239.255.48.63"]}),
+        dropped("no number of seconds", {**least, "next_seconds": float("nan")}),
+    ]
+
+
 def text() -> str:
     """The whole file: one vector to a line."""
     parts = [
@@ -251,7 +298,8 @@ def text() -> str:
         f' "server_frame_max": {limits.FRAME_MAX_FROM_HOST}',
         f' "client_frame_max": {limits.FRAME_MAX_FROM_SERVER}',
     ]
-    for name, vectors in (("accepted", accepted()), ("variants", variants()), ("refused", refused())):
+    sections = {"accepted": accepted(), "variants": variants(), "refused": refused(), "announcements": announcements()}
+    for name, vectors in sections.items():
         lines = ",\n".join("  " + json.dumps(vector) for vector in vectors)
         parts.append(f' "{name}": [\n{lines}\n ]')
     return "{\n" + ",\n".join(parts) + "\n}\n"

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from compass.wire import messages
+from compass.wire.announcement import Announcement
 
 
 def _reached(annotation: Any, found: dict[type[msgspec.Struct], None]) -> None:
@@ -24,6 +25,7 @@ def _reached(annotation: Any, found: dict[type[msgspec.Struct], None]) -> None:
 def _collected() -> list[type[msgspec.Struct]]:
     found: dict[type[msgspec.Struct], None] = {}
     _reached(messages.Message, found)
+    _reached(Announcement, found)
     return list(found)
 
 

@@ -1,0 +1,71 @@
+"""What each fast path is worth: the same load on a server with it and on one without it, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.generator import Load, Plan
+from bench.measuring import Book, Figures, rate, spread
+from bench.systems.compass import Compass
+from bench.systems.daemon import WITHOUT
+from bench.workloads import Size
+
+WATCHERS = 1_000
+CLIENTS = 64
+
+Measure = Callable[[Compass, Load], Figures]
+Case = tuple[str, Callable[[Compass], Plan], Measure, bool]
+
+
+def _fan_out(compass: Compass) -> Plan:
+    return compass.fan_out(WATCHERS)
+
+
+def _spread(compass: Compass, load: Load) -> Figures:
+    return spread(compass, load, WATCHERS)
+
+
+def _registrations(clients: int) -> Callable[[Compass], Plan]:
+    return lambda compass: compass.registrations(clients)
+
+
+CASES: dict[str, Case] = {
+    "prompt writes": ("fan-out, TLS", _fan_out, _spread, True),
+    "rows by the statement": ("registrations", _registrations(CLIENTS), rate, False),
+    "kept pulls": ("lists", lambda compass: compass.lists(CLIENTS), rate, False),
+    "quick switches": ("registrations", _registrations(CLIENTS), rate, False),
+    "idle collector": ("registrations", _registrations(CLIENTS), rate, False),
+    "near thread": ("registrations, lone client", _registrations(1), rate, False),
+}
+"""Each path with the load that it is there for, and whether that is encrypted."""
+assert CASES.keys() == WITHOUT.keys()
+
+
+def measure(size: Size, book: Book, directory: Path) -> None:
+    """Each path in turn; the rows say `compass` with it and `compass without` without it."""
+    for number, (path, (load, plan_of, measured, tls)) in enumerate(CASES.items()):
+        book.tell(f"fast paths: {path} ({load})")
+        both = [
+            Compass(directory / f"path-{number}-{len(without)}", tls=tls, without=without) for without in ("", path)
+        ]
+        names = ("compass", "compass without")
+        try:
+            for system in both:
+                system.start()
+            loads = []
+            for system in both:
+                plan = plan_of(system)
+                plan.settings.update({"seconds": size.seconds, "rounds": size.changes})
+                loads.append(Load(plan, system.directory / "load"))
+                loads[-1].ready()
+            for _ in range(size.rounds):
+                for name, system, running in zip(names, both, loads, strict=True):
+                    figures = measured(system, running)
+                    clients = CLIENTS if measured is rate else WATCHERS
+                    book.add(f"Fast path: {path} ({load})", name, tls, clients, figures)
+            for running in loads:
+                running.__exit__()
+        finally:
+            for system in both:
+                system.stop()

@@ -1,0 +1,104 @@
+"""opengnssd as the benchmarks start it: with one more port that is not encrypted, and without fast paths on demand.
+
+Peers like etcd and Redis are usually measured without TLS. opengnssd has no such setting, on purpose (P11), so this
+program assembles the same daemon and listens once more on the loopback. A peer has no certificate there: it is a host
+named by the port that it comes from.
+
+COMPASS_BENCH_WITHOUT names fast paths, with commas between, that are taken out of the program before it starts. The
+daemon itself has no such switches: the report shows what each of them is worth, and one that gains little goes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from compass.assembly import interpreter, parts, serverd
+from compass.assembly.config import read_server_config
+from compass.server.pulls import Pulls
+from compass.store import writing
+
+
+class Unencrypted(serverd.ServerService):
+    """Adds the port before the server begins to serve."""
+
+    def __init__(self, reactor: Any, path: Path, port: int) -> None:
+        super().__init__(reactor, read_server_config(path))
+        self._plain_port = port
+
+    async def _listen(self, server: Any) -> None:
+        await super()._listen(server)
+        self._ports.append(await parts.listen(self._reactor, "127.0.0.1", self._plain_port, server))
+
+    def _peer(self) -> Any:
+        proven = super()._peer()
+
+        def peer(transport: Any) -> tuple[str, str, str]:
+            if transport.getHost().port != self._plain_port:
+                answer: tuple[str, str, str] = proven(transport)
+                return answer
+            return "host", f"h{transport.getPeer().port}.bench", ""
+
+        return peer
+
+
+class _PoolThread:
+    """The database thread as Twisted's pool of one."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(1, 1, "database")
+
+    def start(self) -> None:
+        self._pool.start()
+
+    def stop(self) -> None:
+        self._pool.stop()
+
+    def run(self, work: Callable[..., Any], *args: Any) -> Any:
+        return deferToThreadPool(self._reactor, self._pool, work, *args)
+
+
+def _set(module: Any, name: str, value: Any) -> Callable[[], None]:
+    return lambda: setattr(module, name, value)
+
+
+def _collector() -> None:
+    interpreter.YOUNG_OBJECTS = 700
+    _set(interpreter, "settle", lambda: None)()
+
+
+WITHOUT: dict[str, Callable[[], None]] = {
+    "prompt writes": _set(parts, "PromptPort", tcp.Port),
+    "rows by the statement": _set(writing, "SIZES", (1,)),
+    "kept pulls": _set(Pulls, "kept", lambda self, catalogue, service: None),
+    "quick switches": _set(interpreter, "SWITCH_SECONDS", 0.005),
+    "idle collector": _collector,
+    "near thread": _set(serverd, "DatabaseThread", _PoolThread),
+}
+"""Fast paths by the name they have in the report, and how each is taken out."""
+
+
+def main() -> None:
+    """Port of the unencrypted listener, configuration file."""
+    for name in filter(None, os.environ.get("COMPASS_BENCH_WITHOUT", "").split(",")):
+        WITHOUT[name]()
+    from twisted.internet import reactor as global_reactor
+
+    reactor: Any = global_reactor
+    service = Unencrypted(reactor, Path(sys.argv[2]), int(sys.argv[1]))
+    reactor.callWhenRunning(service.startService)
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.callWhenRunning(lambda: service.started.addErrback(lambda why: (why.printTraceback(), reactor.stop())))
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

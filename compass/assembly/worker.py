@@ -1,0 +1,71 @@
+"""One worker process of `opengnssd`: a server of its own over the common store, on sockets that its parent opened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, formatEvent
+from twisted.python.failure import Failure
+
+from compass.assembly.main import EXIT_CONFIG, EXIT_START, begin_log, forbid_core_files, why_not
+from compass.assembly.orders import FIRST_SOCKET, TEXT_MAX, VOICE, Failed, Orders, Said, Serving, Word, die_with
+from compass.assembly.serverd import ServerService
+from compass.assembly.tls import IdentityError
+
+
+def main() -> NoReturn:
+    """Read the orders, serve, and end with a status as `opengnssd` does."""
+    # A terminal sends these to all of its processes; only the parent's word counts here.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    die_with(orders.parent)
+    forbid_core_files()
+    voice = os.fdopen(VOICE, "wb")
+
+    def say(word: Word) -> None:
+        # Also from the database's thread; a line is never torn, for the file keeps others out while it takes one.
+        voice.write(msgspec.json.encode(word) + b"\n")
+        voice.flush()
+
+    begin_log(orders.verbose, lambda event: say(_entry(event)))
+    from twisted.internet import reactor as global_reactor
+
+    reactor: Any = global_reactor
+    sockets = [socket.socket(family, fileno=FIRST_SOCKET + n) for n, family in enumerate(orders.families)]
+    try:
+        service = ServerService(reactor, orders.config, sockets, orders.number)
+    except IdentityError as problem:
+        say(Failed(str(problem)))
+        sys.exit(EXIT_CONFIG)
+    status = [0]
+
+    def failed(failure: Failure) -> None:
+        status[0] = EXIT_START
+        say(Failed(why_not(failure)))
+        reactor.stop()
+
+    def began() -> None:
+        service.startService()
+        started: Deferred[None] = service.started
+        started.addCallbacks(lambda _: say(Serving()), failed)
+
+    reactor.callWhenRunning(began)
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    sys.exit(status[0])
+
+
+def _entry(event: LogEvent) -> Said:
+    """An entry of the log as its parent gets it: the traceback of a failure is part of the text."""
+    text = formatEvent(event)
+    if "log_failure" in event:
+        text += "\n" + event["log_failure"].getTraceback()
+    level = event.get("log_level")
+    return Said(level.name if level else "info", str(event.get("log_namespace", "")), text[:TEXT_MAX])

@@ -1,0 +1,135 @@
+"""Registration of an ASGI application for as long as it is served (ASGI lifespan protocol, version 2.0).
+
+    app = Registered(application, "frontpage.web", port=8080)
+
+Servers start an application before they listen, so it is registered as soon as its port accepts connections, and
+deregistered when the server tells it to end. For a server with several worker processes at one port let `opengnsc
+run` register all of them as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Unpack
+
+from compass.client.asyncio import Client
+from compass.client.core import Options, Registration
+from compass.client.credential import CredentialProblem
+from compass.client.problems import ApiProblem
+
+LISTENING_SECONDS = 30.0
+"""For the server to listen once the application has started: the time that `opengnsc run` gives a command."""
+PROBE_SECONDS = 0.05
+"""Between two looks whether it listens."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger("compass.client")
+
+
+class Registered:
+    """An application that is registered as a listener of `service` at `port` while it is served.
+
+    `client`: else one of its own, on behalf of the service. Options as for any registration. That it cannot be
+    registered is logged and does not end the application.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        service: str,
+        port: int,
+        client: Client | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self.client = client or Client(service)
+        self._is_own = client is None
+        self._application = application
+        self._service = service
+        self._port = port
+        self._options = options
+        self._announcing: asyncio.Task[Registration | None] | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve; of the lifespan only the moments are noted."""
+        if scope["type"] != "lifespan":
+            await self._application(scope, receive, send)
+            return
+        taken = False
+
+        async def received() -> Message:
+            nonlocal taken
+            taken = True
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                # Users are told before anything of the application ends.
+                await self._leave()
+            return message
+
+        async def sent(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self._announcing = asyncio.create_task(self._announce())
+
+        try:
+            await self._application(scope, received, sent)
+        except Exception:
+            if taken:
+                raise
+            # In this way an application says that it has no lifespan.
+        finally:
+            if taken:
+                await self._leave()
+        if not taken:
+            await _answer(received, sent)
+
+    async def _announce(self) -> Registration | None:
+        address = self._options.get("address", "") or "127.0.0.1"
+        try:
+            async with asyncio.timeout(LISTENING_SECONDS):
+                while not await _accepts(address, self._port):
+                    await asyncio.sleep(PROBE_SECONDS)
+            return await self.client.register(self._service, self._port, **self._options)
+        except TimeoutError:
+            text = f"nobody listens at {address} port {self._port} after {LISTENING_SECONDS:g} s; is address= missing?"
+            _log.error("%s is not registered: %s", self._service, text)
+        except (ApiProblem, CredentialProblem) as problem:
+            _log.error("%s is not registered: %s", self._service, problem)
+        return None
+
+    async def _leave(self) -> None:
+        announcing, self._announcing = self._announcing, None
+        if announcing is None:
+            return
+        if not announcing.done():
+            announcing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            registration = await announcing
+            if registration is not None:
+                await registration.end()
+        if self._is_own:
+            await self.client.close()
+
+
+async def _answer(receive: Receive, send: Send) -> None:
+    """The lifespan of an application that has none."""
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return
+
+
+async def _accepts(address: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

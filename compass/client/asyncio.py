@@ -1,0 +1,197 @@
+"""The face for asyncio.
+
+async with Client("portal.web") as client:
+    async with client.register("portal.web", port=8080), client.connect("openuss") as session:
+        await session.use(ask)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Generic, NamedTuple, TypeVar, Unpack
+
+from compass.client.calls import ANSWER_SECONDS
+from compass.client.core import Core, Options, Registration
+from compass.client.place import Place
+from compass.client.session import CONNECT_SECONDS, Failures, Session
+from compass.client.sockets import RECEIVE_OCTETS
+from compass.client.view import Views
+from compass.model.rows import Listener
+
+T = TypeVar("T")
+
+
+class Stream(NamedTuple):
+    """A connection to a listener."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class Client(Core):
+    """What a program asks of the daemon of its host. See `Core`, whose methods are coroutines here."""
+
+    def __init__(
+        self,
+        service: str = "",
+        api: str | Place = "",
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        views: Views | None = None,
+    ) -> None:
+        self._tasks = Tasks()
+        super().__init__(self._tasks, service, api, answer_seconds, views)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Watch no more, and see that the reports are delivered. Registrations stay until they are ended."""
+        self.rest()
+        await self._tasks.settled()
+
+    def register(self, service: str, port: int, **options: Unpack[Options]) -> Begun[Registration]:  # type: ignore[override]
+        """A registration: `async with client.register(...)`, or `registration = await client.register(...)` to be
+        ended with `await registration.end()`. See `Options`."""
+        return Begun(super().register(service, port, **options), lambda registration: registration.end())
+
+    def connect(
+        self,
+        name: str,
+        *,
+        seconds: float = CONNECT_SECONDS,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+        resume: Callable[[Stream, bytes], Awaitable[None]] | None = None,
+    ) -> Begun[Session[Stream]]:
+        """A session with a listener of a service or category: `async with client.connect(...)`, or await it and close
+        it. With `tls` over TLS, with a certificate for `server_name`. `seconds`: for a connection. `resume`: given a
+        new connection and the session's cookie when there is one. Raises NobodyThere, and what `resolve` does."""
+        session = Session(self, name, Streams(seconds, tls, server_name), resume)
+
+        async def begin() -> Session[Stream]:
+            await session.begin()
+            return session
+
+        async def end(session: Session[Stream]) -> None:
+            session.close()
+
+        return Begun(begin(), end)
+
+
+class Begun(Generic[T]):
+    """Something that begins when it is awaited, or entered; then it ends with the block."""
+
+    def __init__(self, begin: Coroutine[Any, Any, T], end: Callable[[T], Awaitable[None]]) -> None:
+        self._begin = begin
+        self._end = end
+        self._value: T | None = None
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._begin.__await__()
+
+    async def __aenter__(self) -> T:
+        self._value = await self._begin
+        return self._value
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._value is not None
+        await self._end(self._value)
+
+
+class Streams:
+    """Opens connections."""
+
+    failures: Failures = (OSError, EOFError)
+    timeouts: Failures = (TimeoutError,)
+
+    def __init__(self, seconds: float, tls: ssl.SSLContext | None, server_name: str) -> None:
+        self._seconds = seconds
+        self._tls = tls
+        self._server_name = server_name
+
+    async def open(self, peer: Listener) -> Stream:
+        """Connect."""
+        name = self._server_name or None
+        opening = asyncio.open_connection(peer.address, peer.port, ssl=self._tls, server_hostname=name)
+        return Stream(*await asyncio.wait_for(opening, self._seconds))
+
+    def close(self, stream: Stream) -> None:
+        """End it."""
+        stream.writer.close()
+
+
+class Tasks:
+    """The ground: the running loop."""
+
+    def __init__(self) -> None:
+        self._owed: set[asyncio.Task[None]] = set()
+
+    async def open(self, place: Place, seconds: float) -> TaskLine:
+        """Connect to the daemon."""
+        if place.path:
+            opening = asyncio.open_unix_connection(place.path)
+        else:
+            opening = asyncio.open_connection(place.address, place.port)
+        return TaskLine(Stream(*await asyncio.wait_for(opening, seconds)))
+
+    async def pause(self, seconds: float) -> None:
+        """Nothing, for so long."""
+        await asyncio.sleep(seconds)
+
+    def seconds(self) -> float:
+        """On a clock that never jumps."""
+        return asyncio.get_running_loop().time()
+
+    def random(self) -> float:
+        """From [0, 1)."""
+        return random.random()
+
+    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> TaskJob:
+        """A task of its own."""
+        task = asyncio.get_running_loop().create_task(work)
+        if owed:
+            self._owed.add(task)
+            task.add_done_callback(self._owed.discard)
+        return TaskJob(task)
+
+    async def settled(self) -> None:
+        """Wait for all that is owed."""
+        await asyncio.gather(*self._owed, return_exceptions=True)
+
+
+class TaskJob:
+    """A task."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def stop(self) -> None:
+        """End it."""
+        self._task.cancel()
+
+
+class TaskLine:
+    """A connection to the daemon."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it."""
+        self._stream.writer.write(data)
+        await self._stream.writer.drain()
+
+    async def receive(self, seconds: float | None) -> bytes:
+        """What came next; empty at the end."""
+        return await asyncio.wait_for(self._stream.reader.read(RECEIVE_OCTETS), seconds)
+
+    def close(self) -> None:
+        """End it."""
+        self._stream.writer.close()

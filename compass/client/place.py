@@ -1,0 +1,55 @@
+"""Where a host's daemon listens for its own programs (mission section 5): a Unix socket, or a port on the loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+DEFAULT_SOCKET = "/run/opengns/opengnscd.sock"
+DEFAULT_URL = "http://127.0.0.1:4866"
+API_PORT = 4866
+
+
+class PlaceProblem(ValueError):
+    """An address of the API that cannot be used; the text says what would be right."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the daemon listens: the path of a Unix socket, or an address and a port."""
+
+    path: str = ""
+    address: str = ""
+    port: int = API_PORT
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"http://{self.host}"
+
+    @property
+    def host(self) -> str:
+        """For the Host header; `unix` is the name that the daemon expects on its socket."""
+        if self.path:
+            return "unix"
+        return f"{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
+
+
+def place_of(text: str) -> Place:
+    """Parse `unix:/path` or `http://127.0.0.1:4866`. Empty: the socket at its default path if there is one, else the
+    default port. Raises PlaceProblem."""
+    if not text:
+        return Place(path=DEFAULT_SOCKET) if Path(DEFAULT_SOCKET).exists() else place_of(DEFAULT_URL)
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/"):
+            raise PlaceProblem(f"{text!r}: write the whole path of the socket, as in unix:{DEFAULT_SOCKET}")
+        return Place(path=path)
+    try:
+        parts = urlsplit(text)
+        if parts.scheme == "http" and parts.hostname and not parts.path.strip("/") and not parts.query:
+            return Place(address=parts.hostname, port=parts.port or API_PORT)
+    except ValueError:
+        pass
+    raise PlaceProblem(f"{text!r} is no address of the host API: write unix:/PATH or {DEFAULT_URL}")

@@ -1,0 +1,369 @@
+"""The face for Twisted: the core's coroutines as Deferreds, on the reactor that it is given.
+
+client = Client(reactor, "portal.web")
+registration = await client.register("portal.web", port=8080)
+session = await client.connect("openuss", Factory.forProtocol(Asking))
+answer = await session.use(lambda asking: asking.ask(b"..."))
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, TypeVar, Unpack, cast
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from compass.client.calls import ANSWER_SECONDS
+from compass.client.core import Core, Options
+from compass.client.core import Registration as CoreRegistration
+from compass.client.place import Place
+from compass.client.session import CONNECT_SECONDS, Failures
+from compass.client.session import Session as CoreSession
+from compass.client.view import Views
+from compass.model.local import HostStatus, LocalEvent, Outcome, Resolved
+from compass.model.replies import Dependencies
+from compass.model.rows import Listener
+
+T = TypeVar("T")
+
+_log = logging.getLogger("compass.client")
+
+
+class Client:
+    """What a program asks of the daemon of its host. See `Core` for the arguments and for what the methods raise."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        service: str = "",
+        api: str | Place = "",
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        views: Views | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._ground = OnReactor(reactor)
+        self.core = Core(self._ground, service, api, answer_seconds, views)
+
+    def close(self) -> Deferred[None]:
+        """Watch no more; fires when the reports are delivered. Registrations stay until they are ended."""
+        self.core.rest()
+        return self._ground.settled()
+
+    def resolve(self, name: str) -> Deferred[Resolved]:
+        """The listeners to use for a service or a category, best first, never none; without a round trip after the
+        first."""
+        return Deferred.fromCoroutine(self.core.resolve(name))
+
+    def dependencies(self, service: str = "") -> Deferred[Dependencies]:
+        """Function 2.3: all that a service depends on, this program's own by default."""
+        return Deferred.fromCoroutine(self.core.dependencies(service))
+
+    def watch(
+        self, told: Callable[[LocalEvent], object], service: str = "", since: int | None = None
+    ) -> Deferred[None]:
+        """Tell the dependencies of a service and then each change of them, also over restarts of the daemon, until the
+        result is cancelled. It fires only with why there is nothing (more) to be told. `since`: only what came after
+        this revision."""
+
+        async def follow() -> None:
+            following = self.core.follow(service, since)
+            try:
+                while (event := await following.next()) is not None:
+                    told(event)
+            finally:
+                following.close()
+
+        return Deferred.fromCoroutine(follow())
+
+    def register(
+        self,
+        service: str,
+        port: int,
+        **options: Unpack[Options],
+    ) -> Deferred[Registration]:
+        """Say that this process serves `service` at `port` (function 2.1), until `end`, or the end of an `async with`
+        block. See `compass.client.core.Options`."""
+        return Deferred.fromCoroutine(self.core.register(service, port, **options)).addCallback(Registration)
+
+    def report(
+        self,
+        service: str,
+        address: str,
+        port: int,
+        *,
+        state: Literal["unreachable", "slow"] = "unreachable",
+        detail: str = "",
+    ) -> Deferred[Outcome]:
+        """Say that a listener is dead or slow (function 2.5)."""
+        return Deferred.fromCoroutine(self.core.report(service, address, port, state=state, detail=detail))
+
+    def status(self) -> Deferred[HostStatus]:
+        """The daemon in figures."""
+        return Deferred.fromCoroutine(self.core.calls.status())
+
+    def connect(
+        self,
+        name: str,
+        factory: IProtocolFactory,
+        *,
+        seconds: float = CONNECT_SECONDS,
+        tls: Any = None,
+        resume: Callable[[Any, bytes], Awaitable[None]] | None = None,
+    ) -> Deferred[Session]:
+        """A session with a listener of a service or category; its stream is a protocol that the factory builds.
+
+        `tls`: what `twisted.internet.ssl.optionsForClientTLS` gives. `resume`: given a new protocol and the session's
+        cookie when there is one.
+        """
+        session = CoreSession(self.core, name, Protocols(self._reactor, factory, seconds, tls), resume)
+
+        async def begin() -> Session:
+            await session.begin()
+            return Session(session)
+
+        return Deferred.fromCoroutine(begin())
+
+    def attempt(
+        self, name: str, once: Callable[[Listener], Awaitable[T]], failures: Failures = (ConnectError, ConnectionClosed)
+    ) -> Deferred[T]:
+        """Do `once` with one listener of `name` after the other, best first, until it does not fail with one of
+        `failures`; those that failed are avoided and reported."""
+        return Deferred.fromCoroutine(self.core.attempt(name, once, failures))
+
+
+class Registration:
+    """One listener of this process, until `end`."""
+
+    def __init__(self, registration: CoreRegistration) -> None:
+        self._registration = registration
+
+    async def __aenter__(self) -> Registration:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+    @property
+    def outcome(self) -> Outcome:
+        """`state` is `pending` while no server could be asked: the daemon keeps it and delivers it."""
+        return self._registration.outcome
+
+    def report_load(self, load: float) -> Deferred[None]:
+        """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users."""
+        return Deferred.fromCoroutine(self._registration.report_load(load))
+
+    def end(self) -> Deferred[None]:
+        """Deregister (function 2.2); harmless when it is over already."""
+        return Deferred.fromCoroutine(self._registration.end())
+
+
+class Session:
+    """A connection to a listener of a name, and to the next one when that fails, until `close`."""
+
+    def __init__(self, session: CoreSession[Any]) -> None:
+        self._session = session
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def protocol(self) -> Any:
+        """The protocol of the connection: what the factory has built."""
+        return self._session.stream
+
+    @property
+    def peer(self) -> Listener:
+        """The listener in use."""
+        return self._session.peer
+
+    @property
+    def cookie(self) -> bytes:
+        """What the next listener needs to go on where this one was; at most COOKIE_OCTETS_MAX. Given to `resume`."""
+        return self._session.cookie
+
+    @cookie.setter
+    def cookie(self, cookie: bytes) -> None:
+        self._session.cookie = cookie
+
+    def use(self, exchange: Callable[[Any], Awaitable[T]]) -> Deferred[T]:
+        """The result of an exchange on the protocol; when it fails (ConnectionClosed, a timeout), it is done again
+        with another listener, so it must bear being done twice."""
+        return Deferred.fromCoroutine(self._session.use(exchange))
+
+    def fail_over(self, failure: BaseException) -> Deferred[None]:
+        """The connection has failed: go on with another."""
+        return Deferred.fromCoroutine(self._session.fail_over(failure))
+
+    def close(self) -> None:
+        """End the connection; harmless when it has ended."""
+        self._session.close()
+
+
+def endpoint(reactor: Any, address: str, port: int, seconds: float) -> Any:
+    """Of an address that is a literal; zope's interface would not say that it connects."""
+    kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+    return kind(reactor, address, port, timeout=cast(Any, seconds))
+
+
+class Protocols:
+    """Opens connections with a protocol on them."""
+
+    timeouts: Failures = (TimeoutError, DeferredTimeout, ConnectTimeout)
+    failures: Failures = (ConnectError, ConnectionClosed, OSError, EOFError, *timeouts)
+
+    def __init__(self, reactor: Any, factory: IProtocolFactory, seconds: float, tls: Any) -> None:
+        self._reactor = reactor
+        self._factory = factory
+        self._seconds = seconds
+        self._tls = tls
+
+    async def open(self, peer: Listener) -> IProtocol:
+        """Connect."""
+        where = endpoint(self._reactor, peer.address, peer.port, self._seconds)
+        if self._tls is not None:
+            where = wrapClientTLS(self._tls, where)
+        protocol: IProtocol = await where.connect(self._factory)
+        return protocol
+
+    def close(self, stream: IProtocol) -> None:
+        """End it, once what was written to it is sent."""
+        transport = cast(Any, stream).transport
+        if transport is not None:
+            transport.loseConnection()
+
+
+class OnReactor:
+    """The ground: a reactor."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._owed: set[Deferred[None]] = set()
+
+    async def open(self, place: Place, seconds: float) -> ReactorLine:
+        """Connect to the daemon."""
+        where = (
+            UNIXClientEndpoint(self._reactor, place.path, timeout=cast(Any, seconds))
+            if place.path
+            else endpoint(self._reactor, place.address, place.port, seconds)
+        )
+        try:
+            return cast(ReactorLine, await where.connect(Factory.forProtocol(lambda: ReactorLine(self._reactor))))
+        except ConnectTimeout:
+            raise TimeoutError from None
+        except ConnectError as error:
+            # The reasons of the other grounds, by the system's own number.
+            raise OSError(error.osError or 0, str(error)) from None
+
+    def pause(self, seconds: float) -> Deferred[None]:
+        """Nothing, for so long."""
+        return deferLater(self._reactor, seconds)
+
+    def seconds(self) -> float:
+        """On a clock that never jumps."""
+        return float(self._reactor.seconds())
+
+    def random(self) -> float:
+        """From [0, 1)."""
+        return random.random()
+
+    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> ReactorJob:
+        """A coroutine of its own."""
+        running: Deferred[None] = Deferred.fromCoroutine(work)
+
+        def failed(failure: Failure) -> None:
+            if not failure.check(CancelledError):
+                _log.error("%s", failure.getTraceback())
+
+        def over(result: None) -> None:
+            self._owed.discard(running)
+
+        if owed:
+            self._owed.add(running)
+        running.addErrback(failed).addCallback(over)
+        return ReactorJob(running)
+
+    def settled(self) -> Deferred[None]:
+        """Wait for all that is owed."""
+        waits: list[Deferred[None]] = []
+        for running in list(self._owed):
+            wait: Deferred[None] = Deferred()
+            waits.append(wait)
+            running.addCallback(wait.callback)
+        return DeferredList(waits).addCallback(lambda _: None)
+
+
+class ReactorJob:
+    """A coroutine that runs."""
+
+    def __init__(self, running: Deferred[None]) -> None:
+        self._running = running
+
+    def stop(self) -> None:
+        """End it."""
+        self._running.cancel()
+
+
+class ReactorLine(Protocol):
+    """A connection to the daemon."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._received = bytearray()
+        self._over = False
+        self._waiting: Deferred[bytes] | None = None
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it."""
+        cast(Any, self.transport).write(data)
+
+    async def receive(self, seconds: float | None) -> bytes:
+        """What came next; empty at the end."""
+        if not self._received and not self._over:
+            self._waiting = Deferred()
+            if seconds is not None:
+                self._waiting.addTimeout(seconds, self._clock)
+            try:
+                await self._waiting
+            except DeferredTimeout:
+                raise TimeoutError from None
+            finally:
+                self._waiting = None
+        data, self._received = bytes(self._received), bytearray()
+        return data
+
+    def close(self) -> None:
+        """End it."""
+        self._ended()
+        if self.transport is not None:
+            cast(Any, self.transport).abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Some of the response."""
+        self._received += data
+        self._told()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is over."""
+        self._ended()
+
+    def _ended(self) -> None:
+        self._over = True
+        self._told()
+
+    def _told(self) -> None:
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(b"")
