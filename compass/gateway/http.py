@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
@@ -30,7 +31,7 @@ DISCARDED_MAX = 16 * 1024 * 1024
 QUERY_FIELDS_MAX = 64
 """Fields in one query: more than any operation has."""
 
-Q = TypeVar("Q", bound=msgspec.Struct)
+_log = Logger()
 Endpoint = Callable[[Request, Any], Any]
 """Takes the request and what it asks (None where nothing is asked); gives octets, or a Deferred of them."""
 
@@ -148,6 +149,7 @@ def resource(routes: list[tuple[Operation, Endpoint]], admit: Callable[[Request,
         _route(app, number, operation, endpoint, admit)
     app.handle_errors(Unusable)(lambda request, failure: _refused(request, failure.value))
     app.handle_errors(HTTPException)(lambda request, failure: _not_here(request, failure.value))
+    app.handle_errors(Exception)(_failed)
     return app.resource()
 
 
@@ -251,6 +253,13 @@ def _not_here(request: Request, error: HTTPException) -> bytes:
     path = request.path.decode("ascii", "replace")[:200]
     text = f"{request.method.decode('ascii', 'replace')[:20]} {path}: {error.name}; see /openapi.json for what there is"
     return _refused(request, Unusable(error.code or 404, Refusal("unknown-message", text)))
+
+
+def _failed(request: Request, failure: Failure) -> bytes:
+    """A fault of ours: the log has it, who asked is told in JSON like everything else."""
+    _log.failure("a request failed", failure)
+    refusal = Refusal("store-unavailable", "the daemon failed; its log says how")
+    return octets(request, msgspec.json.encode(refusal), 500)
 
 
 def _body(request: Request, operation: Operation) -> msgspec.Struct:

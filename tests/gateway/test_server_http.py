@@ -151,6 +151,14 @@ def test_health_and_readiness(server_api: Api) -> None:
     assert server_api.open("HEAD", "/readyz").status == 503
 
 
+def test_a_fault_inside_is_told_in_json(server_api: Api) -> None:
+    """And stands in the log, with where it happened."""
+    server_api.server.answer = object()
+    response = server_api.open("GET", "/v1/status")
+    assert response.status == 500 and response.getheader("Content-Type") == "application/json"
+    assert "its log says how" in json.loads(response.read())["message"]
+
+
 def test_a_stream_ends_when_its_token_is_removed(server_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """P11: who was let in is asked again with each heartbeat."""
     monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.05)
