@@ -42,6 +42,9 @@ bench: $(READY)  ## measure compass beside etcd, ZooKeeper, Redis and NATS, unde
 bench-quick: $(READY)  ## the same in under two minutes, with what peers are there
 	@$(BIN)/python -m bench --quick $(ARGS)
 
+bench-page: $(READY)  ## write docs/benchmarks.md and its plots from bench/results.json
+	@$(BIN)/python -m bench.page
+
 dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
 	@$(BIN)/python -m bench.dns $(ARGS)
 
@@ -62,6 +65,8 @@ faults: $(READY)  ## kill real processes under load and check all that was seen 
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
 
+away: $(READY)  ## take the database away for a minute in four ways (ARGS="--seconds 10 --ways frozen")
+	@$(BIN)/python -m tests.faults.store_away $(ARGS)
 bench-workers: $(READY)  ## two workers against one: registrations and pulls a second, as ratios (ARGS="--seconds 10")
 	@$(BIN)/python -m bench.workers $(ARGS)
 

@@ -16,6 +16,7 @@ from bench import ablation, generator, report
 from bench.goals import goals
 from bench.growth import growth
 from bench.incidents import incidents
+from bench.local import lookups
 from bench.measuring import Book
 from bench.systems.bare import BareEcho, BareSend
 from bench.systems.compass import Compass
@@ -28,6 +29,8 @@ from bench.systems.zookeeper import ZooKeeper
 from bench.workloads import FULL, QUICK, Size, cold_start, fan_out, list_octets, lists, registrations
 
 PACKAGES = {"etcd": "etcd-server", "Redis": "redis-server", "ZooKeeper": "zookeeper", "NATS": "nats-server"}
+SLOW = ("B8", "paths")
+"""Left out of the quick run."""
 WORKLOADS = ("B1", "B2", "B3", "B4", "B6", "B7", "B8", "paths")
 
 
@@ -35,10 +38,12 @@ def main() -> None:
     """Parse, measure, tell."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes: fewer rounds, fewer clients")
-    parser.add_argument("--only", nargs="*", choices=WORKLOADS, default=list(WORKLOADS), help="these workloads")
+    parser.add_argument("--only", nargs="*", choices=WORKLOADS, default=None, help="these workloads")
     parser.add_argument("--no-peers", action="store_true", help="compass alone")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there, too")
     options = parser.parse_args()
+    if options.only is None:
+        options.only = [name for name in WORKLOADS if not (options.quick and name in SLOW)]
     _need_generator()
     began = time.monotonic()
 
@@ -76,6 +81,8 @@ def _measure(options: argparse.Namespace, size: Size, book: Book, directory: Pat
     finally:
         for system in systems:
             system.stop()
+    if "B6" in options.only:
+        lookups(size, book, directory / "B6")
     if "paths" in options.only:
         ablation.measure(size, book, directory)
     if "B8" in options.only:

@@ -43,7 +43,8 @@ def machine() -> dict[str, Any]:
 def write(path: Path, about: dict[str, Any], systems: Sequence[System], book: Book, goals: Sequence[Goal]) -> None:
     """All of it as JSON."""
     told = [
-        {"workload": g.workload, "goal": g.text, "bound": g.bound, "value": g.value, "verdict": g.verdict}
+        {"workload": g.workload, "goal": g.text, "least": g.least, "bound": g.bound}
+        | {"value": g.value, "unit": g.unit, "verdict": g.verdict}
         for g in goals
     ]
     versions = {system.name: system.version for system in systems}

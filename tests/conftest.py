@@ -9,8 +9,18 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.store.postgres import PostgreSQL
+
 MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory."""
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A real PostgreSQL for all tests that want one."""
+    server = PostgreSQL()
+    yield server
+    server.remove()
 
 
 @pytest.fixture

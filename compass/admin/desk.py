@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compass.admin.exits import EXIT_OF_LINK
+from compass.admin.seen import Seen
 from compass.admin.settings import Given, Settings, SettingsProblem, read_settings
 from compass.admin.sheets import Clock, Sheet, as_json
 from compass.client.exits import Exit, exit_of
@@ -30,7 +31,7 @@ from compass.client.link import Link, LinkProblem
 from compass.model.draft import problem_code
 from compass.model.names import NameProblem
 from compass.model.replies import Code, Refusal, Rows
-from compass.model.requests import Fetch, Request
+from compass.model.requests import Fetch, Impact, Pull, Request
 from compass.model.rows import Row
 from compass.model.text import storable
 
@@ -117,6 +118,7 @@ class Desk:
         self.pause = pause
         self._settings: Settings | None = None
         self._link: Link | None = None
+        self._seen = Seen(self.home, now)
 
     @property
     def settings(self) -> Settings:
@@ -135,7 +137,13 @@ class Desk:
         if self._link is None:
             settings = self.settings
             self._link = Link.connect(settings.servers, settings.identity, CONNECT_SECONDS, SOFTWARE)
+        store = self._link.welcome.store
+        if isinstance(request, Fetch | Impact | Pull):
+            request = msgspec.structs.replace(request, store=store, seen=self._seen.of(store))
         reply = self._link.ask(request)
+        if not getattr(request, "dry_run", False):
+            # What would be has not been seen.
+            self._seen.note(store, getattr(reply, "revision", 0))
         if isinstance(reply, Refusal):
             raise refused(reply)
         if not isinstance(reply, expected):

@@ -134,6 +134,9 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
 
 def _status(server: Server, link: Link) -> Check:
     reply = link.ask(Status())
+    if isinstance(reply, ServerStatus) and reply.trouble:
+        next_step = "see to the database; lookups go on meanwhile, and hosts repeat what they could not register"
+        return Check(f"{server} status", False, f"its store is away: {reply.trouble}", next_step)
     if isinstance(reply, ServerStatus):
         open_alerts = f", {len(reply.alerts)} open incidents" if reply.alerts else ""
         return Check(f"{server} status", True, f"{reply.server} at revision {reply.revision}{open_alerts}")

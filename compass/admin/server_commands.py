@@ -35,8 +35,8 @@ def server_drain(desk: Desk, to: tuple[str, ...], over: float) -> None:
     """Send the hosts of a server to others, a few at a time, and turn away those that come.
 
     Nothing is lost and no listener changes: each host goes on where it was. The server keeps serving administrators.
-    It welcomes hosts again after 'server undrain' or when it is started anew; hosts that prefer it are back a quarter
-    of an hour later.
+    It welcomes hosts again after 'server undrain' or when it is started anew; hosts that prefer it are back within
+    half an hour.
     """
     for text in to:
         try:

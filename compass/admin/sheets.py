@@ -306,6 +306,7 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
             ("server", reply.server),
             ("software", reply.software),
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
+            *([("store is away", reply.trouble)] if reply.trouble else []),
             ("revision", str(reply.revision)),
             ("started", when(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),

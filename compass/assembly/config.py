@@ -8,6 +8,7 @@ relative to the directory of the file, wherever the daemon is started from.
 from __future__ import annotations
 
 import difflib
+import grp
 import shutil
 import textwrap
 import tomllib
@@ -41,6 +42,10 @@ KEEP_MIN = 1_000
 """A shorter update log sends everybody who was away for a moment back to a full reading."""
 KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
+STORE_WAIT_SECONDS_MIN = 0.1
+"""A shorter wait would refuse what a busy disk takes anyway."""
+STORE_WAIT_SECONDS_MAX = 20.0
+"""Whoever asks gives up after 30 s (opengnsp.md, "Timers") and must hear the refusal before."""
 WORKERS_MAX = 64
 """Each keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a slip."""
 REFRESH_SECONDS_MIN = 1.0
@@ -49,6 +54,8 @@ REFRESH_SECONDS_MAX = 86_400.0
 """A host that looks less often than daily has no use for a name service."""
 
 API_PORT = 4866
+NOT_SHARED = "none"
+"""In place of a directory: the view is not shared."""
 DNS_PORT = 4853
 WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
 """Every address of the machine, as written and as listened to; the second takes IPv4, too."""
@@ -59,6 +66,7 @@ TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: for so long they send users to a dead listener."""
 TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
+StoreWaitSeconds = Annotated[float, Meta(ge=STORE_WAIT_SECONDS_MIN, le=STORE_WAIT_SECONDS_MAX)]
 Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
@@ -93,6 +101,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     alert_command: tuple[str, ...] = ()
     keep_updates: Entries = 1_000_000
     keep_others: Entries = 100_000
+    store_wait_seconds: StoreWaitSeconds = 3.0
 
 
 class HttpsSettings(msgspec.Struct, frozen=True):
@@ -113,6 +122,8 @@ class HostSettings(msgspec.Struct, frozen=True):
     api: str = f"127.0.0.1:{API_PORT}"
     socket: str = "/run/opengns/opengnscd.sock"
     agent: str = ""
+    view: str = ""
+    view_group: str = ""
     update: str = ""
     session: Literal["keep", "short"] = "keep"
     refresh_seconds: RefreshSeconds = 300.0
@@ -156,6 +167,8 @@ DESCRIPTIONS = {
     "it alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
+    "server.store_wait_seconds": "How long a change waits for a store that is away before it is refused, to be asked "
+    "again later; lookups and pushes go on meanwhile.",
     "https.listen": 'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for whatever '
     "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none.",
     "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
@@ -175,6 +188,9 @@ DESCRIPTIONS = {
     "host.address": "The address that listeners of this host are registered with unless they name one, and at which "
     "servers dial `update`.",
     "host.api": "Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only.",
+    "host.view": "Directory in which the host's view is shared in memory, for lookups that cost no call "
+    "(protocols/shared-view.md); empty: `view` beside the socket. none: it is not shared.",
+    "host.view_group": "The only group that may read the shared view; empty: everybody on this host.",
     "host.socket": "Path of the Unix socket with the same API; empty: none.",
     "host.agent": "Loopback address and port that answer HAProxy's agent-check, usually 127.0.0.1:4867; empty: none. "
     'Each server line sends its own name: agent-send "SERVICE ADDRESS:PORT\\n".',
@@ -487,6 +503,13 @@ def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
             reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
     if "state_directory" in host:
         host["state_directory"] = reading.absolute(host["state_directory"])
+    if host.get("view") not in (None, "", NOT_SHARED):
+        host["view"] = reading.absolute(host["view"])
+    if group := host.get("view_group"):
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            reading.problems.append(f"[host] view_group: there is no group {group!r} on this host")
 
 
 def _is_loopback(address: str) -> bool:

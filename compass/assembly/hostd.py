@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import random
 import time
@@ -17,7 +18,7 @@ from twisted.names.client import Resolver
 from zope.interface import implementer
 
 import compass
-from compass.assembly.config import HostConfig, HostSettings, parse_listen
+from compass.assembly.config import NOT_SHARED, HostConfig, HostSettings, parse_listen
 from compass.assembly.parts import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
 from compass.assembly.servers import known_servers
 from compass.assembly.streams import secured
@@ -40,6 +41,13 @@ RESOLV_CONF = "/etc/resolv.conf"
 """Where a system says which DNS servers it asks (resolv.conf(5))."""
 SOCKET_MODE = 0o666
 """Every program on the host may ask, as with the loopback port; what a service may change needs its credential."""
+
+
+def _view_directory(settings: HostSettings) -> Path | None:
+    """Where the view is shared; None: nowhere."""
+    if settings.view == NOT_SHARED or not (settings.view or settings.socket):
+        return None
+    return Path(settings.view) if settings.view else Path(settings.socket).parent / "view"
 
 
 class HostService(Service):
@@ -78,6 +86,8 @@ class HostService(Service):
             probe=Prober(reactor, SOFTWARE).probe,
             zone=settings.zone,
             services=settings.services,
+            view=_view_directory(settings),
+            view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
         )
         self._service_names: list[ServiceName] = []
         if known.services:

@@ -253,6 +253,9 @@ def server(config: str | None, check: bool, print_config: bool, verbose: bool) -
       opengnsadmin tls init
       opengnsadmin tls server gns1.example.org
       opengnssd --print-config > opengnssd.toml
+
+    With `workers` in its file it is the parent of so many processes that serve. SIGTERM and SIGINT end all in order,
+    and systemd is told when all of them serve (Type=notify).
     """
     path = config_path(config, SERVER_CONFIG)
     if print_config:

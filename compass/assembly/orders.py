@@ -13,8 +13,6 @@ from compass.assembly.config import ServerConfig
 
 VOICE = 3
 """File descriptor on which a worker speaks, one JSON object a line. Standard error is for what Python itself says."""
-FIRST_SOCKET = 4
-"""File descriptor of its first listening socket; the others follow."""
 TEXT_MAX = 16_000
 """Characters of one log entry that a worker hands on: a long traceback."""
 _PR_SET_PDEATHSIG = 1
@@ -27,8 +25,6 @@ class Orders(msgspec.Struct, frozen=True):
     """From 1 on; part of the worker's name."""
     parent: int
     """Process id."""
-    families: tuple[int, ...]
-    """Address family of each listening socket, from `FIRST_SOCKET` on."""
     config: ServerConfig
     """As the parent read it: a worker that is started again must not find another store in a file that was edited."""
     verbose: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -22,18 +23,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.assembly.config import DnsSettings, TlsSettings, parse_listen
-from compass.assembly.streams import PromptPort
+from compass.assembly.sharing import NO_IPV6, DatagramPort, StreamPort
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 from compass.gateway.dns import DnsServer
 from compass.gateway.dns_zone import DnsSource, Zone
 from compass.model.names import NameProblem, parse_host_name
+from compass.model.storage import StoreUnavailable
 
 BACKLOG = 4096
 """Connections that the kernel keeps until we take them: all hosts may come in one moment. Of one that finds no room the
 host hears nothing, and its kernel tries again after 1, 3 and 7 seconds."""
-NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
-"""What a machine without IPv6 says to a socket, or to an address of it."""
 
+HANG_SECONDS = 30.0
+"""A call to the database that takes longer is ended, and a new connection made, perhaps to another machine: six times
+what a transaction waits for a lock, and longer than it takes to read 100,000 listeners."""
+DATABASE_STOP_SECONDS = 2.0
+"""What the call under way may take when the daemon stops; then it is ended: supervisors do not wait for ever."""
+LOOK_SECONDS = 1.0
+"""How often it is looked how long a call has taken."""
 DATAGRAM_OCTETS_MAX = 4096
 """Of a DNS query over UDP; what is longer is cut and then refused as malformed. A question has at most 260."""
 
@@ -80,21 +87,39 @@ def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
 
 
 class DatabaseThread:
-    """The one thread that SQL runs on. Not Twisted's thread pool: its way there and back costs twice as much, which is
-    what a lone client waits for."""
+    """The one thread that SQL runs on, and what is done about a call on it that does not end.
+
+    Not Twisted's thread pool: its way there and back costs twice as much, which is what a lone client waits for.
+    """
+
+    _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._executor: ThreadPoolExecutor | None = None
+        self._since: float | None = None
+        """When the call under way began; written by the thread."""
+        self._cut: Callable[[], None] = lambda: None
+        self._look: Any = None
+        self._stopping = False
 
     def start(self) -> None:
         """Begin to take work."""
         self._executor = ThreadPoolExecutor(1, "database")
 
-    def stop(self) -> None:
-        """Finish what was begun."""
-        if self._executor is not None:
-            self._executor.shutdown()
+    def guard(self, cut: Callable[[], None], hang_seconds: float = HANG_SECONDS) -> None:
+        """From now on a call that takes longer is ended by `cut`, which makes it raise StoreUnavailable."""
+        self._cut = cut
+        self._look = self._reactor.callLater(LOOK_SECONDS, self._guard, hang_seconds)
+
+    def stop(self) -> Deferred[None]:
+        """Finish what was begun, unless that takes long; fires when the thread has ended."""
+        self._stopping = True
+        if self._look is not None and self._look.active():
+            self._look.cancel()
+        stopped: Deferred[None] = Deferred()
+        self._end(stopped, time.monotonic() + DATABASE_STOP_SECONDS)
+        return stopped
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """The result of `work`, which runs on the thread."""
@@ -104,12 +129,34 @@ class DatabaseThread:
         return done
 
     def _do(self, done: Deferred[Any], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._since = time.monotonic()
         try:
+            if self._stopping:
+                raise StoreUnavailable("this server stops")
             result = work(*args)
         except BaseException:
             self._reactor.callFromThread(done.errback, Failure())
         else:
             self._reactor.callFromThread(done.callback, result)
+        finally:
+            self._since = None
+
+    def _guard(self, hang_seconds: float) -> None:
+        since = self._since
+        if since is not None and time.monotonic() - since > hang_seconds:
+            self._log.warn("the database has not answered for {n:g} s; connecting anew", n=hang_seconds)
+            self._cut()
+        self._look = self._reactor.callLater(LOOK_SECONDS, self._guard, hang_seconds)
+
+    def _end(self, stopped: Deferred[None], until: float) -> None:
+        if self._since is not None:
+            if time.monotonic() >= until:
+                self._cut()
+            self._reactor.callLater(LOOK_SECONDS / 10, self._end, stopped, until)
+            return
+        if self._executor is not None:
+            self._executor.shutdown()
+        stopped.callback(None)
 
 
 def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
@@ -133,8 +180,8 @@ async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
         return _listening(reactor, port, factory, "0.0.0.0")
 
 
-def _listening(reactor: Any, port: int, factory: Any, interface: str) -> PromptPort:
-    listening = PromptPort(port, factory, BACKLOG, interface, reactor)
+def _listening(reactor: Any, port: int, factory: Any, interface: str) -> StreamPort:
+    listening = StreamPort(port, factory, BACKLOG, interface, reactor)
     listening.startListening()
     return listening
 
@@ -144,7 +191,9 @@ async def listen_dns(reactor: Any, settings: DnsSettings, source: DnsSource, nam
     server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor)
     address, port = parse_listen(settings.listen)
     ports.append(await listen(reactor, address, port, server.factory()))
-    ports.append(reactor.listenUDP(port, server.datagrams(), interface=address, maxPacketSize=DATAGRAM_OCTETS_MAX))
+    datagrams = DatagramPort(port, server.datagrams(), address, DATAGRAM_OCTETS_MAX, reactor)
+    datagrams.startListening()
+    ports.append(datagrams)
 
 
 def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:

@@ -52,12 +52,17 @@ class ServerService(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: ServerConfig) -> None:
-        """Reads the certificates: raises IdentityError before anything is opened or served."""
+    def __init__(self, reactor: Any, config: ServerConfig, worker: int = 0) -> None:
+        """Reads the certificates: raises IdentityError before anything is opened or served.
+
+        A worker (1, 2, ...) listens when it can serve, as the others do it meanwhile, and leaves it to its parent to
+        tell what is told once for all.
+        """
         self._reactor = reactor
         self._config = config
         self._identity = identity_of(config.tls)
-        for warning in self._identity.warnings:
+        self._worker = worker
+        for warning in () if worker else self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
         self._database = DatabaseThread(reactor)
@@ -86,6 +91,7 @@ class ServerService(Service):
             beside=self._beside.run,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
+            store_wait_seconds=settings.store_wait_seconds,
         )
 
     def startService(self) -> None:
@@ -106,13 +112,21 @@ class ServerService(Service):
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
         self._roster = store.roster()
         name = self._config.server.name or self._name
+        if self._worker:
+            name += f"#{self._worker}"
         self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
-        await self._listen(server)
+        if not self._worker:
+            await self._listen(server)
         await server.start()
+        self._database.guard(store.cut)
+        self._beside.guard(self._roster.cut)
         self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
         if self._wakeups is not None:
             self._wakeups.start()
         interpreter.settle()
+        if self._worker:
+            await self._listen(server)
+            return
         for port in self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
@@ -161,15 +175,15 @@ class ServerService(Service):
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
 
         def finish(_: object) -> None:
-            self._database.stop()
-            self._beside.stop()
             if self._roster is not None:
                 self._roster.close()
             if self._store is not None:
                 self._store.close()
             self.log.info("opengnssd has stopped")
 
-        return gatherResults(closing, consumeErrors=True).addBoth(finish)
+        ended = gatherResults(closing, consumeErrors=True)
+        ended.addBoth(lambda _: gatherResults([self._database.stop(), self._beside.stop()]))
+        return ended.addBoth(finish)
 
 
 class ServerSource:

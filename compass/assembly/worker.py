@@ -1,10 +1,9 @@
-"""One worker process of `opengnssd`: a server of its own over the common store, on sockets that its parent opened."""
+"""One worker process of `opengnssd`: a server of its own over the common store, on ports that its parent reserved."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from typing import Any, NoReturn
 
@@ -14,8 +13,9 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
 from compass.assembly.main import EXIT_CONFIG, EXIT_START, begin_log, forbid_core_files, why_not
-from compass.assembly.orders import FIRST_SOCKET, TEXT_MAX, VOICE, Failed, Orders, Said, Serving, Word, die_with
+from compass.assembly.orders import TEXT_MAX, VOICE, Failed, Orders, Said, Serving, Word, die_with
 from compass.assembly.serverd import ServerService
+from compass.assembly.sharing import share_ports
 from compass.assembly.tls import IdentityError
 
 
@@ -38,9 +38,9 @@ def main() -> NoReturn:
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
-    sockets = [socket.socket(family, fileno=FIRST_SOCKET + n) for n, family in enumerate(orders.families)]
+    share_ports()
     try:
-        service = ServerService(reactor, orders.config, sockets, orders.number)
+        service = ServerService(reactor, orders.config, orders.number)
     except IdentityError as problem:
         say(Failed(str(problem)))
         sys.exit(EXIT_CONFIG)

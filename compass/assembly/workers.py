@@ -1,11 +1,10 @@
-"""The parent of several `opengnssd` workers: it opens the sockets, starts the processes, and starts again who dies."""
+"""The parent of several `opengnssd` workers: it reserves the ports, starts the processes, starts again who dies."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from twisted.python.failure import Failure
 import compass
 from compass.assembly.config import ServerConfig, parse_listen
 from compass.assembly.main import CannotStart
-from compass.assembly.orders import FIRST_SOCKET, VOICE, Failed, Orders, Said, Serving, Word
+from compass.assembly.orders import VOICE, Failed, Orders, Said, Serving, Word
 from compass.assembly.parts import identity_of, own_name
-from compass.assembly.sockets import SharedAddress
+from compass.assembly.sharing import Reservation
 from compass.model.names import show_endpoint
 
 AGAIN_SECONDS_MIN = 0.1
@@ -60,12 +59,11 @@ class WorkersService(Service):
             self.log.warn("{warning}", warning=warning)
         self._reactor = reactor
         self._config = config
-        self._addresses: list[SharedAddress] = []
-        numbers = range(1, config.server.workers + 1)
-        self._workers = [_Worker(reactor, config, verbose, number, self._addresses) for number in numbers]
+        self._reserved: list[Reservation] = []
+        self._workers = [_Worker(reactor, config, verbose, n + 1) for n in range(config.server.workers)]
 
     def startService(self) -> None:
-        """Open the sockets and start the processes; `started` fires when all of them serve.
+        """Reserve the ports and start the processes; `started` fires when all of them serve.
 
         It fails with CannotListenError, or with CannotStart when one of them cannot.
         """
@@ -79,8 +77,8 @@ class WorkersService(Service):
         if not self.running:
             return
         try:
-            for text in self._config.server.listen:
-                self._addresses.append(SharedAddress(*parse_listen(text)))
+            for place in _places(self._config):
+                self._reserved.append(Reservation(*place))
         except CannotListenError:
             self.started.errback(Failure())
             return
@@ -90,7 +88,7 @@ class WorkersService(Service):
     def _all_serve(self, _: object) -> None:
         if not self.running:
             return
-        for opened in self._addresses:
+        for opened in self._reserved:
             where, number = show_endpoint(opened.address, opened.port), len(self._workers)
             self.log.info("opengnssd listens on {where} with {number} workers", where=where, number=number)
         self.started.callback(None)
@@ -106,11 +104,19 @@ class WorkersService(Service):
         self.started.cancel()
 
         def finish(_: object) -> None:
-            for opened in self._addresses:
+            for opened in self._reserved:
                 opened.close()
             self.log.info("opengnssd has stopped")
 
         return gatherResults([worker.stop() for worker in self._workers]).addBoth(finish)
+
+
+def _places(config: ServerConfig) -> list[tuple[str, int]]:
+    """Every address that the file tells to listen on, whatever is served there."""
+    sections = [getattr(config, name) for name in config.__struct_fields__]
+    listens = [getattr(section, "listen", ()) for section in sections]
+    texts = [text for listen in listens for text in ((listen,) if isinstance(listen, str) else listen)]
+    return [parse_listen(text) for text in texts if text]
 
 
 class _Worker:
@@ -118,11 +124,8 @@ class _Worker:
 
     log = Logger()
 
-    def __init__(
-        self, reactor: Any, config: ServerConfig, verbose: bool, number: int, addresses: list[SharedAddress]
-    ) -> None:
+    def __init__(self, reactor: Any, config: ServerConfig, verbose: bool, number: int) -> None:
         self._reactor = reactor
-        self._addresses = addresses
         self._number = number
         self._config = config
         self._verbose = verbose
@@ -154,23 +157,13 @@ class _Worker:
 
     def _begin(self) -> None:
         self._again = None
-        sockets: list[socket.socket] = []
+        process = _Process(self._reactor, self)
         try:
-            # At first all listen at once, so that nobody else takes the port, and those who come early wait a moment.
-            # Later a worker listens when it has loaded the catalogue: until then the others serve.
-            for address in self._addresses:
-                sockets.append(address.socket(listens=self._first is not None))
-            families = tuple(int(opened.family) for opened in sockets)
-            orders = Orders(self._number, os.getpid(), families, self._config, self._verbose)
-            process = _Process(self._reactor, self, orders)
-            process.spawn({FIRST_SOCKET + n: opened.fileno() for n, opened in enumerate(sockets)})
-            self._process = process
-        except (CannotListenError, OSError) as error:
+            process.spawn(Orders(self._number, os.getpid(), self._config, self._verbose))
+        except OSError as error:
             self.ended(f"it could not be started: {error}.", 0.0)
-        finally:
-            # The worker has its own; when it dies, the kernel gives nothing more to a socket that nobody has.
-            for opened in sockets:
-                opened.close()
+        else:
+            self._process = process
 
     # What the process tells.
 
@@ -218,24 +211,20 @@ class _Worker:
 class _Process(protocol.ProcessProtocol):
     """One process: its orders, its voice and its end."""
 
-    def __init__(self, reactor: Any, worker: _Worker, orders: Orders) -> None:
+    def __init__(self, reactor: Any, worker: _Worker) -> None:
         self._reactor = reactor
         self._worker = worker
-        self._orders = orders
         self._unread = b""
         self._began = reactor.seconds()
         self._kill: Any = None
         self._gone: Deferred[None] | None = None
 
-    def spawn(self, descriptors: dict[int, int]) -> None:
-        """Start it; `descriptors` are what it finds beyond its voice."""
+    def spawn(self, orders: Orders) -> None:
+        """Start it. Raises OSError when there can be no more processes."""
         command = [sys.executable, "-c", _PROGRAM, _ROOT]
-        files: dict[int, int | str] = {0: "w", 1: 1, 2: 2, VOICE: "r", **descriptors}
-        self._reactor.spawnProcess(self, sys.executable, command, env=None, childFDs=files)
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        transport.write(msgspec.json.encode(self._orders))
+        files: dict[int, int | str] = {0: "w", 1: 1, 2: 2, VOICE: "r"}
+        transport = self._reactor.spawnProcess(self, sys.executable, command, env=None, childFDs=files)
+        transport.write(msgspec.json.encode(orders))
         transport.closeStdin()
 
     def childDataReceived(self, fd: int, data: bytes) -> None:

@@ -23,31 +23,30 @@ of it with examples.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from compass.client.blocking import Client, Registration, Session
-from compass.client.credential import CredentialProblem
-from compass.client.place import Place, PlaceProblem, place_of
-from compass.client.problems import (
-    ApiProblem,
-    DaemonUnreachable,
-    NobodyThere,
-    NoneAnswers,
-    NoneRegistered,
-    NotAllowed,
-    NotLoaded,
-    Unavailable,
-    UnknownName,
-)
-from compass.client.view import View, Views, view_of
-from compass.model.local import LocalEvent, Outcome, Resolved
-from compass.model.replies import Dependencies
-from compass.model.rows import Change, Listener
-
-P = ParamSpec("P")
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from compass.client.blocking import Client, Registration, Session
+    from compass.client.credential import CredentialProblem
+    from compass.client.place import Place, PlaceProblem, place_of
+    from compass.client.problems import (
+        ApiProblem,
+        DaemonUnreachable,
+        NobodyThere,
+        NoneAnswers,
+        NoneRegistered,
+        NotAllowed,
+        NotLoaded,
+        Unavailable,
+        UnknownName,
+    )
+    from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, shared, watch
+    from compass.client.shared_view import SharedView
+    from compass.client.view import View, Views, view_of
+    from compass.model.local import LocalEvent, Outcome, Resolved
+    from compass.model.replies import Dependencies
+    from compass.model.rows import Change, Listener
 
 __all__ = [
     "ApiProblem",
@@ -69,6 +68,7 @@ __all__ = [
     "Registration",
     "Resolved",
     "Session",
+    "SharedView",
     "Unavailable",
     "UnknownName",
     "View",
@@ -81,31 +81,39 @@ __all__ = [
     "register",
     "report",
     "resolve",
+    "shared",
     "view_of",
     "watch",
 ]
 
+_HOMES = {
+    "compass.client.blocking": ("Client", "Registration", "Session"),
+    "compass.client.credential": ("CredentialProblem",),
+    "compass.client.place": ("Place", "PlaceProblem", "place_of"),
+    "compass.client.problems": (
+        *("ApiProblem", "DaemonUnreachable", "NobodyThere", "NoneAnswers", "NoneRegistered", "NotAllowed"),
+        *("NotLoaded", "Unavailable", "UnknownName"),
+    ),
+    "compass.client.program": (
+        *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "shared", "watch"),
+    ),
+    "compass.client.shared_view": ("SharedView",),
+    "compass.client.view": ("View", "Views", "view_of"),
+    "compass.model.local": ("LocalEvent", "Outcome", "Resolved"),
+    "compass.model.replies": ("Dependencies",),
+    "compass.model.rows": ("Change", "Listener"),
+}
+"""Where the names are. They are imported when they are first used: `opengnsc`, for one, needs few of them."""
 
-@functools.cache
-def default() -> Client:
-    """The client of the functions here, made when the first of them is called."""
-    return Client()
+
+if not TYPE_CHECKING:
+    # Not for type checkers: to them every name would be there.
+    def __getattr__(name: str) -> Any:
+        for home, names in _HOMES.items():
+            if name in names:
+                return globals().setdefault(name, getattr(importlib.import_module(home), name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _by_default(method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
-    """A method of `Client` as a function for the whole program."""
-
-    @functools.wraps(method)
-    def called(*arguments: P.args, **named: P.kwargs) -> T:
-        return method(default(), *arguments, **named)
-
-    return called
-
-
-resolve = _by_default(Client.resolve)
-dependencies = _by_default(Client.dependencies)
-watch = _by_default(Client.watch)
-register = _by_default(Client.register)
-report = _by_default(Client.report)
-connect = _by_default(Client.connect)
-attempt = _by_default(Client.attempt)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

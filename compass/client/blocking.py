@@ -22,6 +22,7 @@ from compass.client.core import Registration as CoreRegistration
 from compass.client.place import Place
 from compass.client.session import CONNECT_SECONDS, Failures
 from compass.client.session import Session as CoreSession
+from compass.client.shared_view import SharedView
 from compass.client.sockets import Threads, now
 from compass.client.view import Views
 from compass.model.local import HostStatus, LocalEvent, Outcome, Resolved
@@ -79,6 +80,11 @@ class Client:
     def dependencies(self, service: str = "") -> Dependencies:
         """Function 2.3: all that a service depends on, this program's own by default. Raises ApiProblem."""
         return now(self.core.dependencies(service))
+
+    def shared(self, service: str = "", directory: str = "") -> SharedView:
+        """The daemon's view in memory, for lookups that cost no call: `shared().listeners("openuss")`. `directory`:
+        else the daemon is asked for it. Raises NotLoaded when it shares none, DaemonUnreachable."""
+        return now(self.core.shared(service, directory))
 
     def watch(self, service: str = "", since: int | None = None) -> Iterator[LocalEvent]:
         """The dependencies of a service and then each change of them, also over restarts of the daemon; `since`: only

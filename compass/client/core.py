@@ -20,8 +20,9 @@ from compass.client.credential import credential_from
 from compass.client.following import Following, Keeping, Lost, Patience
 from compass.client.ground import Ground, Job
 from compass.client.place import Place, place_of
-from compass.client.problems import ApiProblem, NoneRegistered, may_pass, refused
+from compass.client.problems import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
 from compass.client.session import Failures, attempt
+from compass.client.shared_view import SharedView
 from compass.client.view import Shunned, View, Views, view_of
 from compass.model.local import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.policies import Place as Surroundings
@@ -123,6 +124,18 @@ class Core:
         whose = self._whose(service)
         kept = self._outside(whose) or self._inside(whose)
         return kept.dependencies() if kept is not None else await self.calls.dependencies(whose)
+
+    async def shared(self, service: str = "", directory: str = "") -> SharedView:
+        """The daemon's view in memory, for lookups that cost no call. `directory`: else the daemon is asked for it.
+        Raises NotLoaded when it shares none, DaemonUnreachable."""
+        whose = self._whose(service)
+        where = directory or (await self.calls.status()).view
+        if not where:
+            raise NotLoaded("not-ready", "opengnscd shares no view on this host: see [host] view in its configuration")
+        if not directory:
+            # So that the daemon is told what the service depends on, if it is not yet.
+            await self.calls.dependencies(whose)
+        return SharedView(where, whose)
 
     def follow(self, service: str = "", since: int | None = None) -> Following:
         """The dependencies of a service and then each change of them, also over restarts of the daemon."""

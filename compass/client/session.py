@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from compass.client.problems import NobodyThere, NoneAnswers, NoneRegistered
 from compass.model.local import Resolved
@@ -25,16 +25,15 @@ COOKIE_OCTETS_MAX = 65_531
 """Of a session's state cookie: what a parameter of RFC 5354 section 3 can carry (16 bits of length, 4 octets of it)."""
 CAUSES_MAX = 10
 """Links of an exception's chain that are looked at: libraries wrap an OSError three or four times."""
-OWN_TROUBLE = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
-)
+OWN_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM})
 """Failures that say something about this machine and nothing about the listener, however a library wraps them."""
-NETWORK = frozenset(
-    {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ENETRESET, errno.EPROTO}
-)
+NO_WAY = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""Failures of this machine that another listener may not have: it has no IPv6, perhaps."""
+NETWORK = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETRESET, errno.EPROTO})
 """Failures beside Python's ConnectionError and TimeoutError that a listener may be to blame for; any other OSError is
 about a file, a name, or the program itself."""
 
+Verdict = Literal["theirs", "no-way", "ours"]
 S = TypeVar("S")
 T = TypeVar("T")
 Failures = tuple[type[BaseException], ...]
@@ -77,8 +76,9 @@ async def attempt(
 ) -> T:
     """Do `once` with one listener of `name` after the other, best first, until it does not fail.
 
-    Each that fails is reported. `tried`: the endpoints that are not tried (again), with what happened there. Raises
-    NoneRegistered, NoneAnswers, the resolution's own problem, or a failure that is this machine's own.
+    Each that fails is reported, unless there is only no way to it from here. `tried`: the endpoints that are not tried
+    (again), with what happened there. Raises NoneRegistered, NoneAnswers, the resolution's own problem, or a failure
+    that is this machine's own.
     """
     tried = {} if tried is None else tried
     while True:
@@ -92,11 +92,13 @@ async def attempt(
         try:
             done = await once(peers[0])
         except failures as failure:
-            if not is_theirs(failure):
+            verdict = whose(failure)
+            if verdict == "ours":
                 raise
             detail = words_of(failure)
             tried[show_endpoint(peers[0].address, peers[0].port)] = detail
-            guide.blame(peers[0], detail)
+            if verdict == "theirs":
+                guide.blame(peers[0], detail)
         else:
             guide.praise(peers[0])
             return done
@@ -157,7 +159,7 @@ class Session(Generic[S]):
         A listener may close a connection that was idle, so one that has served before and did not keep us waiting is
         connected to once more. If that fails, or fails in use again, it is reported.
         """
-        if not is_theirs(failure):
+        if whose(failure) == "ours":
             raise failure
         peer, again = self.peer, self._proven and not isinstance(failure, self._opener.timeouts)
         self.close()
@@ -191,13 +193,17 @@ class Session(Generic[S]):
         self.peer, self.stream, self._open = peer, stream, True
 
 
-def is_theirs(failure: BaseException) -> bool:
-    """Whether a failure says that the listener cannot be used, rather than something about this machine or program."""
+def whose(failure: BaseException) -> Verdict:
+    """Whether a failure says that the listener cannot be used, that there is no way to it from here, or something
+    about this machine or program."""
     if isinstance(failure, ConnectionError | TimeoutError | ssl.SSLEOFError):
-        return True
+        return "theirs"
+    number = errno_of(failure)
+    if number in NO_WAY:
+        return "no-way"
     if isinstance(failure, OSError) and failure.errno is not None:
-        return failure.errno in NETWORK
-    return errno_of(failure) not in OWN_TROUBLE
+        return "theirs" if number in NETWORK else "ours"
+    return "ours" if number in OWN_TROUBLE else "theirs"
 
 
 def errno_of(failure: BaseException) -> int:

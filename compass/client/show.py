@@ -40,7 +40,7 @@ def lines_of_outcome(outcome: Outcome) -> list[str]:
     """What became of a registration, deregistration or report."""
     at = f"{outcome.service} {show_endpoint(outcome.address, outcome.port)}"
     if outcome.state == "pending":
-        return [f"{at}: pending; no server can be reached, opengnscd keeps it and delivers it"]
+        return [f"{at}: pending; no server has taken it yet, opengnscd keeps it and delivers it"]
     return [f"{at}: {outcome.state}, revision {outcome.revision}"]
 
 

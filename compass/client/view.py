@@ -12,7 +12,6 @@ from typing import Protocol
 import msgspec
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.draft import problem_code
 from compass.model.interest import dependencies_of
 from compass.model.local import LocalEvent, Resolved
 from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
@@ -64,7 +63,7 @@ class View(msgspec.Struct, frozen=True):
         try:
             name = parse_service_id(name) if "." in name else parse_label(name, "category")
         except NameProblem as problem:
-            return Refusal(problem_code(problem), str(problem))
+            return Refusal("bad-name", str(problem))
         needed = self.catalogue.needs.get(category_of(self.service), frozenset())
         rows = (self.catalogue.categories.get(category) for category in needed)
         backups = {row.backup for row in rows if row is not None}

@@ -91,6 +91,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_MAX, "pattern": PLAIN},
         "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_MAX, "pattern": PLAIN},
     },
+    "seen": {"type": "integer"},
     "load": SHARE,
     "degradation": SHARE,
     "zone": _or_empty(LABEL),

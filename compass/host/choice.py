@@ -166,6 +166,18 @@ class Choice:
         one, two = self._standings.get(way), self._standings.get(other) if other is not None else None
         return one is not None and two is not None and one.rank(now) < two.rank(now)
 
+    def others(self, than: Way | None) -> list[Way]:
+        """One way to each server other than that one, the preferred first, and such as have not failed lately."""
+        found: dict[str, Way] = {}
+        for way in sorted(self._standings, key=self._fares):
+            if than is None or way.name != than.name:
+                found.setdefault(way.name, way)
+        return list(found.values())
+
+    def _fares(self, way: Way) -> tuple[int, tuple[int, ...]]:
+        standing = self._standings[way]
+        return standing.failures, standing.offer.rank
+
     def better(self, than: Way | None, now: float) -> Way | None:
         """A way that is preferred to the one in use and might work by now, if there is one."""
         better = [s for way, s in self._standings.items() if s.free_at <= now and self.prefers(way, than, now)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
@@ -13,9 +14,12 @@ from twisted.logger import Logger
 from compass.host.cache import Cache, Cached
 from compass.host.choice import Choice, Offer
 from compass.host.dials import Dial
-from compass.host.evidence import Evidence
+from compass.host.elsewhere import Elsewhere
+from compass.host.evidence import ANEW_SECONDS, Evidence
 from compass.host.feed import Deliver, Feed
 from compass.host.following import Following
+from compass.host.pauses import Pauses
+from compass.host.publishing import Publisher
 from compass.host.registrar import TRANSIENT, Registrar, Watcher
 from compass.host.registrations import Book
 from compass.host.replica import Replica
@@ -23,6 +27,7 @@ from compass.host.upstream import Mode, PeerOf, Upstream
 from compass.host.witness import Probe, Witness
 from compass.model.catalogue import Catalogue
 from compass.model.draft import problem_code
+from compass.model.interest import snapshot
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
@@ -36,11 +41,13 @@ from compass.model.local import (
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id
 from compass.model.policies import Place
 from compass.model.pool import Pools
-from compass.model.ports import Clock
+from compass.model.ports import Clock, Timer
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply, Reported, ServiceView
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
 from compass.model.sight import Sight
+from compass.wire.messages import Suspicion
+from compass.wire.shared_view import Shared
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
@@ -71,9 +78,12 @@ class HostDaemon:
         probe: Probe | None = None,
         zone: str = "",
         services: Sequence[str] = (),
+        view: Path | None = None,
+        view_group: int | None = None,
     ) -> None:
         """`probe` asks a listener whether it serves; without it the host answers no inquiries. `zone`: where it is.
-        `services`: on whose behalf it is told from the start, whether they register and ask here or not."""
+        `services`: on whose behalf it is told from the start, whether they register and ask here or not. `view`: the
+        directory in which its view is shared, and the group that may read it (None: everybody)."""
         self._clock = clock
         self.pools = Pools(random, Place(host_name, zone))
         """Whose turn it is, for every kind of lookup on this host."""
@@ -86,6 +96,9 @@ class HostDaemon:
         self._book = Book(state_directory)
         self._cache = Cache(clock, state_directory, self._cached)
         self._witness = Witness(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
+        self._view = view
+        self._publisher = Publisher(clock, view, view_group, self._shared)
+        self._published: tuple[Sight, frozenset[str], Shared] | None = None
         self._feed = Feed(lambda service: self._replica.dependencies(service, self._overlay))
         self._following = Following(
             clock,
@@ -97,13 +110,21 @@ class HostDaemon:
             self._settled,
             self._lost,
             self._book.services,
+            self._suspected,
             self._witness.inquired if self._witness else None,
         )
         self._upstream = Upstream(clock, choice, dial, self._following, software, mode, peer_of=peer_of)
         self._following.upstream = self._upstream
         self._registrar = Registrar(
-            clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address, zone
+            clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address, Pauses(random), zone
         )
+        self._elsewhere = Elsewhere(
+            clock, self._upstream.others, dial, self._upstream.problem_with, software, self._told_elsewhere
+        )
+        self._pauses = Pauses(random)
+        self._repeat: Timer | None = None
+        self._retold: dict[str, Timer] = {}
+        """By service id: when programs are told that suspicions about its listeners have run out."""
 
     # Life -------------------------------------------------------------------------------------------------
 
@@ -120,6 +141,7 @@ class HostDaemon:
             self._feed.replaced(self._replica.catalogue)
         wanted = dict.fromkeys([*self._services, *(cached.wanted if cached else ()), *sorted(self._book.services())])
         self._following.start(wanted)
+        self._publisher.start()
         self._registrar.start()
         self._upstream.start()
 
@@ -127,6 +149,11 @@ class HostDaemon:
         """Leave the server, keep everything: services stay registered, and the next run goes on from the disk."""
         self._registrar.stop()
         self._following.stop()
+        self._publisher.stop()
+        self._elsewhere.stop()
+        for timer in (self._repeat, *self._retold.values()):
+            if timer is not None and timer.active():
+                timer.cancel()
         stopped = self._upstream.stop()
         self._cache.close()
         return stopped
@@ -209,6 +236,7 @@ class HostDaemon:
         suspects = request.state == "unreachable" and row is not None and row.state in USABLE
         if suspects and row is not None:
             self._evidence.add(request, row, self._clock.seconds())
+            self._publisher.changed()
         return self._deliver_report(request, key, suspects)
 
     def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
@@ -217,7 +245,10 @@ class HostDaemon:
         def answered(known: Dependencies | Refusal) -> Callable[[], None] | Refusal:
             if isinstance(known, Refusal):
                 return known
-            return self._feed.subscribe(known.service, since, self._replica.catalogue, deliver)
+            catalogue = self._replica.catalogue
+            # What a program has missed beside the log, no revision tells.
+            resumes = since if self._overlay(catalogue) is catalogue else None
+            return self._feed.subscribe(known.service, resumes, catalogue, deliver)
 
         return self.dependencies(service).addCallback(answered)
 
@@ -248,6 +279,7 @@ class HostDaemon:
             problem=self._upstream.problem,
             zone=self._zone,
             servers=self._upstream.servers(),
+            view=str(self._view) if self._publisher.published else "",
         )
 
     # Between the parts ------------------------------------------------------------------------------------
@@ -263,30 +295,75 @@ class HostDaemon:
         return refusal
 
     def _changed(self, change: Change) -> None:
+        self._publisher.changed()
         self._cache.changed()
         self._feed.changed(change, self._replica.catalogue)
 
     def _replaced(self) -> None:
+        self._publisher.changed()
         self._cache.changed()
         self._feed.replaced(self._replica.catalogue)
 
     def _settled(self) -> None:
         self._registrar.session_settled()
-        for report in self._evidence.undelivered(self._replica.catalogue, self._clock.seconds()):
-            self._deliver_report(report, (report.service, report.address, report.port), suspects=True)
+        self._pauses.over()
+        self._repeat_reports()
 
     def _lost(self) -> None:
         self._registrar.session_lost()
 
-    def _deliver_report(self, request: LocalReport, key: ListenerKey, suspects: bool) -> Deferred[Outcome | Refusal]:
+    def _suspected(self, suspicion: Suspicion | None) -> None:
+        """A server tells what it cannot write down now; None: it begins anew."""
+        now = self._clock.seconds()
+        self._publisher.changed()
+        if suspicion is None:
+            self._evidence.told_anew(now)
+            for service in self._retold:
+                self._retell(service, ANEW_SECONDS)
+            return
+        row = self._replica.catalogue.listener(suspicion.service, suspicion.address, suspicion.port)
+        if row is not None and row.epoch == suspicion.epoch:
+            seconds = self._evidence.told(suspicion, row, now)
+            self._feed.suspected(row.service)
+            if seconds:
+                self._retell(row.service, seconds)
+
+    def _retell(self, service: str, seconds: float) -> None:
+        timer = self._retold.get(service)
+        if timer is not None and timer.active():
+            timer.cancel()
+        self._retold[service] = self._clock.callLater(seconds, self._feed.suspected, service)
+
+    def _told_elsewhere(self, report: Report, reply: Reply) -> None:
+        if isinstance(reply, Reported):
+            key = report.service, report.address, report.port
+            self._evidence.delivered(key, reply.state, self._clock.seconds())
+
+    def _repeat_reports(self) -> None:
+        for report in self._evidence.undelivered(self._replica.catalogue, self._clock.seconds()):
+            self._deliver_report(report, (report.service, report.address, report.port), suspects=True, again=True)
+
+    def _repeat_later(self, refusal: Refusal) -> None:
+        """A server that can be reached has not taken a report; without one the next session begins with it."""
+        if refusal.code != "unreachable" and (self._repeat is None or not self._repeat.active()):
+            pause = self._pauses.next(refusal.retry_after_seconds)
+            self._repeat = self._clock.callLater(pause, self._repeat_reports)
+
+    def _deliver_report(
+        self, request: LocalReport, key: ListenerKey, suspects: bool, again: bool = False
+    ) -> Deferred[Outcome | Refusal]:
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Reported):
+                self._pauses.over()
                 self._evidence.delivered(key, reply.state, self._clock.seconds())
                 return Outcome(reply.state, *key, revision=reply.revision)
             refusal = reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered {reply}")
             if refusal.code not in TRANSIENT:
                 self._evidence.dismiss(key)
             elif suspects:
+                if refusal.code == "store-unavailable" and not again:
+                    self._elsewhere.tell(report)
+                self._repeat_later(refusal)
                 return Outcome("pending", *key)
             return refusal
 
@@ -302,3 +379,16 @@ class HostDaemon:
             loaded=self._replica.loaded,
             wanted=self._following.wanted,
         )
+
+    def _shared(self) -> Shared | None:
+        """What programs find in memory: the same object as long as nothing changes."""
+        sight, services = self.sight(), self._replica.services
+        if sight is None:
+            return None
+        last = self._published
+        if last is None or last[0] is not sight or last[1] is not services:
+            held = snapshot(sight.catalogue, sight.catalogue.topics)
+            held = msgspec.structs.replace(held, revision=self._replica.revision)
+            shared = Shared(self._host_name, self._zone, self._replica.store, tuple(sorted(services)), held)
+            self._published = last = sight, services, shared
+        return last[2]

@@ -89,6 +89,12 @@ class Feed:
             if dependencies_of(before, service).categories != dependencies_of(catalogue, service).categories:
                 self._tell_all_of(service, deliver)
 
+    def suspected(self, topic: str) -> None:
+        """Evidence about listeners of a service has come or gone, beside the log: all is told, at no new revision."""
+        for service, deliver in list(self._subscribers.values()):
+            if topic in interest(self._catalogue, [service]):
+                self._tell_all_of(service, deliver)
+
     def _since(self, service: str, since: int | None, catalogue: Catalogue) -> list[Change] | None:
         """The changes after `since` that concern the service; None when a snapshot has to be given instead."""
         if since is None or not self._floor <= since <= max(self._held, catalogue.revision):

@@ -20,7 +20,7 @@ from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Resync, Welcome
+from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
@@ -30,7 +30,8 @@ class Following:
     """The follower of an `Upstream`, once `upstream` is set.
 
     `changed` is told of each applied change, `replaced` of a whole new view, `settled` once per session when the
-    host is in step, `lost` when the session is over, `inquired` of what the server wants to have probed.
+    host is in step, `lost` when the session is over, `suspected` of what the server tells beside its log
+    (None: it begins anew), `inquired` of what it wants to have probed.
     """
 
     _log = Logger()
@@ -47,6 +48,7 @@ class Following:
         settled: Callable[[], None],
         lost: Callable[[], None],
         needed: Callable[[], frozenset[str]],
+        suspected: Callable[[Suspicion | None], None],
         inquired: Callable[[Inquiry], None] | None = None,
     ) -> None:
         self._clock = clock
@@ -58,6 +60,7 @@ class Following:
         self._settled = settled
         self._lost = lost
         self._needed = needed
+        self._suspected = suspected
         self._inquired = inquired
         self._wanted: dict[str, None] = {}
         self._store = ""
@@ -136,7 +139,9 @@ class Following:
                     self._replica.bookmark(message.revision)
                 case Inquiry() if self._inquired is not None:
                     self._inquired(message)
-        if not self._gap and not all(isinstance(message, Inquiry) for message in messages):
+                case Suspicion():
+                    self._suspected(message)
+        if not self._gap and not all(isinstance(message, Inquiry | Suspicion) for message in messages):
             self.upstream.acknowledge(self._replica.revision)
 
     def session_ended(self) -> None:
@@ -158,7 +163,7 @@ class Following:
         self._asking = True
         address, port = self._update
         probes = self._inquired is not None
-        request = Watch(services, store if since else "", since, address, port, resync=True, probes=probes)
+        request = Watch(services, store if since else "", since, address, port, True, probes, suspicions=True)
         self.upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
@@ -183,6 +188,7 @@ class Following:
                 "held stays in use until a server has caught up"
             )
             return
+        self._suspected(None)
         if taken == "replaced":
             self._gap = False
             self._replaced()

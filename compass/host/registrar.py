@@ -15,6 +15,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from compass.host.pauses import Pauses
 from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.host.registrations import REGISTRATIONS_MAX, Book, CannotWrite, Registration
 from compass.model.draft import problem_code
@@ -27,8 +28,6 @@ from compass.model.rows import ListenerKey
 
 HOLD_GRACE_SECONDS = 30.0
 """After the daemon's own restart: how long a program that held its registration open has to come back."""
-RETRY_SECONDS = 1.0
-"""Pause before a server that was busy or not ready is asked again, unless it names a longer one."""
 TRANSIENT = frozenset({"unreachable", "not-ready", "busy", "store-unavailable"})
 """Refusals that say nothing about the request: it stays in the book and is asked again."""
 _HOPELESS = frozenset({"bad-credential", "forbidden"})
@@ -61,6 +60,7 @@ class Registrar:
         want: Callable[[str], Refusal | None],
         watcher: Watcher,
         default_address: str,
+        pauses: Pauses,
         zone: str = "",
     ) -> None:
         self._clock = clock
@@ -70,6 +70,7 @@ class Registrar:
         self._want = want
         self._watcher = watcher
         self._default_address = default_address
+        self._pauses = pauses
         self._zone = zone
         self._watches: dict[ListenerKey, Callable[[], None]] = {}
         self._held: dict[tuple[ListenerKey, int], tuple[ListenerKey, int]] = {}
@@ -255,6 +256,7 @@ class Registrar:
     ) -> Outcome | Refusal | Deferred[Outcome | Refusal]:
         current = self._is_current(entry)
         if isinstance(reply, Registered):
+            self._pauses.over()
             if current and entry.standing != "registered":
                 self._book.note(msgspec.structs.replace(entry, standing="registered", problem="", code=""))
             return _outcome(entry, reply)
@@ -305,6 +307,7 @@ class Registrar:
 
     def _left(self, reply: Reply, entry: Registration) -> Outcome | Refusal:
         if isinstance(reply, Deregistered):
+            self._pauses.over()
             self._book.drop(entry)
             return Outcome(reply.state, *entry.key, epoch=entry.epoch, revision=reply.revision)
         refusal = _refusal(reply)
@@ -342,8 +345,7 @@ class Registrar:
         """It is due again: on the next session, or in a moment on this one."""
         self._settled.discard((entry.key, entry.epoch))
         if self._session and (self._retry is None or not self._retry.active()):
-            pause = max(RETRY_SECONDS, min(refusal.retry_after_seconds, HOLD_GRACE_SECONDS))
-            self._retry = self._clock.callLater(pause, self._settle)
+            self._retry = self._clock.callLater(self._pauses.next(refusal.retry_after_seconds), self._settle)
 
     # Processes and connections ----------------------------------------------------------------------------
 

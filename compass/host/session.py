@@ -17,7 +17,7 @@ from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
-from compass.wire.messages import Bookmark, Inquiry, Notice, Resync, Welcome, encode
+from compass.wire.messages import Bookmark, Inquiry, Notice, Resync, Suspicion, Welcome, encode
 
 QUEUED_MAX = 4096
 """Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
@@ -34,7 +34,7 @@ class Owner(Interface):
     def opened(self, session: Session, welcome: Welcome) -> None:
         """The greeting is done."""
 
-    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync]) -> None:
+    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
         """What arrived together, in order."""
 
     def ended(self, session: Session, end: Ended) -> None:
@@ -134,7 +134,7 @@ class Session(Protocol):
 
     def _happened(self, events: list[Event]) -> None:
         """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""
-        pushed: list[Notice | Bookmark | Inquiry | Resync] = []
+        pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion] = []
         for event in events:
             if isinstance(event, Pushed):
                 pushed.append(event.message)
@@ -155,7 +155,7 @@ class Session(Protocol):
         self._hand_on(pushed)
         self._flush()
 
-    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync]) -> None:
+    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
         if pushed:
             self._owner.pushed(self, tuple(pushed))
             pushed.clear()

@@ -157,6 +157,10 @@ class Upstream:
             self._go()
         return self._session is not None or (self._running and self._dials.trying())
 
+    def others(self) -> list[Way]:
+        """A way to each server that the session is not with."""
+        return self._choice.others(self._used)
+
     def acknowledge(self, revision: int, *, gap: bool = False) -> None:
         """Say what is held."""
         if self._session is not None:
@@ -178,7 +182,7 @@ class Upstream:
     def opened(self, session: Session, welcome: Welcome) -> None:
         """A greeting is done; the first of two sessions that were made at once stays, unless the other is better."""
         self._dials.greeting.discard(session)
-        problem = self._problem_with(session)
+        problem = self.problem_with(session)
         old = self._session
         if problem:
             self._log.warn("who was reached is no server: {problem}", problem=problem)
@@ -236,7 +240,7 @@ class Upstream:
         if end.retry_after_seconds > 0:
             self._choice.asked_for_patience(way, now, end.retry_after_seconds)
         instead = []
-        for text in end.instead if end.instead and not self._problem_with(session) else ():
+        for text in end.instead if end.instead and not self.problem_with(session) else ():
             try:
                 instead.append(parse_server(text))
             except NameProblem as problem:
@@ -291,7 +295,7 @@ class Upstream:
         """Whether a new session is on a way that is preferred to that of the one there is."""
         return session.way is not None and self._choice.prefers(session.way, self._used, self._clock.seconds())
 
-    def _problem_with(self, session: Session) -> str:
+    def problem_with(self, session: Session) -> str:
         """Why who answered must not be believed. A name that the configuration gives is a server's by that alone."""
         if session.way is not None and self._choice.source(session.way) == "configured":
             return ""

@@ -159,6 +159,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Where the host is, as a label; empty: not known."""
     servers: tuple[KnownServer, ...] = ()
     """Every known way to a server, the preferred first."""
+    view: str = ""
+    """The directory in which the view is shared with the programs of the host; empty: it is not (shared-view.md)."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ class Pools:
 
     def moved(self, place: Place) -> None:
         """Where the program is, once it is known."""
-        self._place = place
+        self.place = place
 
     def choose(self, catalogue: Catalogue, name: str) -> Choice:
         """The listeners to use for a service id or for any service of a category. `name` is parsed."""

@@ -314,6 +314,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """All over the same store, this one too, by name."""
     away: bool = False
     """It is drained: hosts are sent elsewhere."""
+    trouble: str = ""
+    """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
 
 
 Reply: TypeAlias = Union[  # noqa: UP007

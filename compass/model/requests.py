@@ -53,9 +53,11 @@ class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 
 
 class Pull(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="pull"):
-    """Function 2.3: what a service depends on."""
+    """Function 2.3: what a service depends on. `seen`, of `store`: the answer must not be older, here as below."""
 
     service: str
+    store: str = ""
+    seen: int = 0
 
 
 class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="watch"):
@@ -74,6 +76,8 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """The host takes `Resync` for an answer when it has read too slowly; else it is let go and resumes."""
     probes: bool = False
     """The host answers an `inquiry`: it probes a listener that it depends on when the server asks it to."""
+    suspicions: bool = False
+    """The host takes a `suspicion`: evidence that the server cannot write down while its store is away."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
@@ -155,12 +159,16 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     limit: int = 10_000
     after: int = 0
     """How many to skip."""
+    store: str = ""
+    seen: int = 0
 
 
 class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="impact"):
     """2.6: who would be told if something happened to this category, service or listener."""
 
     name: str
+    store: str = ""
+    seen: int = 0
 
 
 class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="read-log"):

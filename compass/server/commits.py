@@ -8,9 +8,8 @@ that are written to at once take turns, and neither is passed over twice.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -19,6 +18,7 @@ from twisted.logger import Logger
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import decide
 from compass.model.draft import Asker, Decision
+from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import IssueCredential, Undecided
 from compass.model.rows import Change
@@ -31,19 +31,22 @@ from compass.model.storage import (
     Storage,
     StoreUnavailable,
 )
+from compass.server.queue import STORE_WAIT_SECONDS, Queue, Waiting
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
-WAITING_MAX = 20_000
-"""Requests waiting for a transaction; one more is refused as busy. At 10,000 a second that is two seconds."""
 CATCH_UP_MAX = 10_000
 """Changes of other servers that are read at once."""
 
 NOTES_MAX = 10_000
 """Entries for the security log that wait for the store; the oldest go first."""
 
-Batch = list[tuple[Undecided, Asker, Deferred[Reply]]]
-"""Requests, who asked, and who waits for the answer."""
+TRY_AGAIN_SECONDS_MIN = 0.1
+"""Pause after the store could not be written, before it is tried again; it doubles each time."""
+TRY_AGAIN_SECONDS_MAX = 1.0
+"""Longest such pause: so soon after the store's return everything goes on."""
+
+Batch = list[Waiting]
 InDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
 Committed = Callable[[Change, Catalogue, bool], None]
@@ -73,13 +76,15 @@ class Commits:
         committed: Committed,
         reloaded: Callable[[Catalogue], None],
         worth_a_row: Callable[[SecurityEntry], bool] = lambda entry: True,
+        *,
+        clock: Clock,
+        wait_seconds: float = STORE_WAIT_SECONDS,
     ) -> None:
         """`committed` is called for each change, with the catalogue after it, before the replies of its batch;
         `reloaded` when there was no such way from one catalogue to the next. `worth_a_row` is asked about each entry
-        for the security log, perhaps again when a batch is decided again."""
+        for the security log, perhaps again when a batch is decided again. `wait_seconds`: how long a request waits for
+        the store before it is refused."""
         self.catalogue = catalogue
-        self.available = True
-        """Whether the store answered the last time."""
         self._storage = storage
         self._in_database = in_database
         self._now = now
@@ -87,23 +92,35 @@ class Commits:
         self._committed = committed
         self._reloaded = reloaded
         self._worth_a_row = worth_a_row
+        self._clock = clock
+        self._wait_seconds = wait_seconds
         self._looking: list[Deferred[bool]] = []
         self._heard = 0
         """The revision that the store is said to be at."""
-        self._waiting: deque[tuple[Undecided, Asker, Deferred[Reply]]] = deque()
+        self._queue = Queue(clock, wait_seconds, self._overdue)
+        self._pause_seconds = TRY_AGAIN_SECONDS_MIN
+        self._pausing: Timer | None = None
+        self._trouble = ""
+        self._unreadable = False
+        self._asked_at: float | None = None
         self._notes: list[SecurityEntry] = []
         self._running = False
         self._after_batch: list[Deferred[None]] = []
 
     def submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
-        """The reply, once what it says is on disk; or a refusal, also when the store cannot be written."""
-        answered: Deferred[Reply] = Deferred()
-        if len(self._waiting) >= WAITING_MAX:
-            answered.callback(Refusal("busy", f"{WAITING_MAX} requests wait for the store", retry_after_seconds=1.0))
-            return answered
-        self._waiting.append((request, asker, answered))
+        """The reply, once what it says is on disk; or a refusal, also when the store cannot be written in time."""
+        answered = self._queue.put(request, asker)
         self._wake()
         return answered
+
+    @property
+    def trouble(self) -> str:
+        """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
+        if self._asked_at is not None:
+            silent = self._clock.seconds() - self._asked_at
+            if silent >= self._wait_seconds:
+                return f"it has not answered for {silent:.0f} s"
+        return self._trouble
 
     def note(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
@@ -112,11 +129,22 @@ class Commits:
             self._wake()
 
     def look(self) -> Deferred[bool]:
-        """Fires when what other servers have committed by now is in the catalogue; False: the store cannot be read."""
-        looked: Deferred[bool] = Deferred()
+        """Fires when what other servers have committed by now is in the catalogue; False: the store could not be read,
+        or not in time."""
+        looked: Deferred[bool] = Deferred(self._looks_no_more)
         self._looking.append(looked)
         self._wake()
-        return looked
+        return looked.addTimeout(self._wait_seconds, cast(Any, self._clock))
+
+    def _looks_no_more(self, looked: Deferred[bool]) -> None:
+        self._looking = [other for other in self._looking if other is not looked]
+        looked.callback(False)
+
+    def stop(self) -> None:
+        """Nothing is tried again."""
+        self._queue.stop()
+        if self._pausing is not None and self._pausing.active():
+            self._pausing.cancel()
 
     def heard(self, revision: int) -> None:
         """Somebody has written, and the store is at this revision now: look, unless it is our own batch's."""
@@ -149,30 +177,33 @@ class Commits:
     def _broken(self, failure: Any) -> None:
         self.log.failure("the commit loop failed; its batch is lost to its askers", failure)
         self._running = False
-        if self._waiting:
+        if self._queue:
             self._wake()
 
     async def _run(self) -> None:
-        first = True
+        reached = True
         # Notes alone do not go on asking a store that is away; the next request takes them along.
-        while self._looking or self._behind or self._waiting or (self._notes and (first or self.available)):
-            if self._looking or self._behind:
-                await self._look()
-            first = False
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
-            notes, self._notes = self._notes, []
-            try:
-                await self._settle(batch, notes)
-            except Exception:
-                refusal = Refusal("store-unavailable", "the server failed; its log says how")
-                for _, _, answered in batch:
-                    if not answered.called:
-                        answered.callback(refusal)
-                raise
+        while self._looking or self._behind or self._queue or (self._notes and reached):
+            reached = await self._look()
+            if reached:
+                reached = await self._settle_next()
+            if reached:
+                self._pause_seconds = TRY_AGAIN_SECONDS_MIN
+            elif self._queue:
+                await self._pause()
         self._running = False
 
-    async def _look(self) -> None:
+    def _pause(self) -> Deferred[None]:
+        paused: Deferred[None] = Deferred()
+        self._pausing = self._clock.callLater(self._pause_seconds, paused.callback, None)
+        self._pause_seconds = min(self._pause_seconds * 2, TRY_AGAIN_SECONDS_MAX)
+        return paused
+
+    async def _look(self) -> bool:
+        """Read what others have committed, if anybody wants to know; False: the store is away."""
         looking, self._looking = self._looking, []
+        if not looking and not self._behind:
+            return True
         self._heard = 0
         try:
             if await self._catch_up():
@@ -183,26 +214,43 @@ class Commits:
         else:
             found = True
         for looked in looking:
-            looked.callback(found)
+            if not looked.called:
+                looked.callback(found)
+        return found
 
-    async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> None:
-        """Commit a batch and answer everybody in it, one way or the other."""
+    async def _settle_next(self) -> bool:
+        """Commit the next batch; False: the store is away, and what still waits comes first the next time."""
+        batch = self._queue.take(BATCH_MAX)
+        notes, self._notes = self._notes, []
+        try:
+            reached = await self._settle(batch, notes)
+        except Exception:
+            refusal = Refusal("store-unavailable", "the server failed; its log says how")
+            for waiting in batch:
+                if not waiting.answered.called:
+                    waiting.answered.callback(refusal)
+            raise
+        if not reached:
+            self._queue.give_back(batch)
+        return reached
+
+    async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> bool:
+        """Commit a batch and answer those in it who still wait; False: the store is away, nothing of it is there."""
         if not batch and not notes:
-            return
+            return True
         try:
             decisions = await self._write(batch, notes)
         except BatchRefused as error:
-            await self._settle_singly(batch, notes, error)
+            return await self._settle_singly(batch, notes, error)
         except StoreUnavailable as error:
             self._unavailable(str(error))
             self._notes = [*notes, *self._notes][-NOTES_MAX:]
-            refusal = Refusal("store-unavailable", f"the store cannot be written: {error}", retry_after_seconds=1.0)
-            for _, _, answered in batch:
-                answered.callback(refusal)
-        else:
-            for (_, _, answered), decision in zip(batch, decisions, strict=True):
-                answered.callback(decision.reply)
-            self._tell_waiting()
+            return False
+        for waiting, decision in zip(batch, decisions, strict=True):
+            if not waiting.answered.called:
+                waiting.answered.callback(decision.reply)
+        self._tell_waiting()
+        return True
 
     def _tell_waiting(self) -> None:
         waiters, self._after_batch = self._after_batch, []
@@ -210,17 +258,22 @@ class Commits:
             if not waiter.called:
                 waiter.callback(None)
 
-    async def _settle_singly(self, batch: Batch, notes: list[SecurityEntry], error: BatchRefused) -> None:
+    async def _settle_singly(self, batch: Batch, notes: list[SecurityEntry], error: BatchRefused) -> bool:
         """One request holds a value that the database never takes; it must not take the others down with it."""
         if len(batch) + len(notes) > 1:
-            for request in batch:
-                await self._settle([request], [])
-            for note in notes:
-                await self._settle([], [note])
-            return
+            for place, note in enumerate(notes):
+                if not await self._settle([], [note]):
+                    self._notes += notes[place + 1 :]
+                    return False
+            for waiting in batch:
+                if not await self._settle([waiting], []):
+                    return False
+            return True
         self.log.error("the store refuses for good: {why}", why=str(error))
-        for _, _, answered in batch:
-            answered.callback(Refusal("bad-value", f"the store cannot hold this request: {error}"))
+        for waiting in batch:
+            if not waiting.answered.called:
+                waiting.answered.callback(Refusal("bad-value", f"the store cannot hold this request: {error}"))
+        return True
 
     async def _write(self, batch: Batch, notes: list[SecurityEntry]) -> list[Decision]:
         """Decide and commit, again after each conflict. Raises StoreUnavailable when nothing of it is in the store."""
@@ -240,7 +293,7 @@ class Commits:
             if not first.changes and not first.security and not first.administration:
                 return decisions
             try:
-                await self._in_database(
+                await self._ask_store(
                     self._storage.commit,
                     self.catalogue.revision,
                     first.changes,
@@ -262,7 +315,7 @@ class Commits:
                 if self.catalogue.revision != before:
                     continue
                 raise
-            self.available = True
+            self._back()
             self._publish(attempts[-1].missed, own=False)
             for decision in attempts[-1].decisions:
                 self._publish_decision(decision)
@@ -270,9 +323,9 @@ class Commits:
 
     def _decide(self, batch: Batch, draft: Catalogue) -> list[Decision]:
         decisions = []
-        for request, asker, _ in batch:
-            token = self._token() if isinstance(request, IssueCredential) else ""
-            decision = decide(draft, request, asker, self._now(), token)
+        for waiting in batch:
+            token = self._token() if isinstance(waiting.request, IssueCredential) else ""
+            decision = decide(draft, waiting.request, waiting.asker, self._now(), token)
             draft = decision.catalogue
             decisions.append(decision)
         return decisions
@@ -283,7 +336,7 @@ class Commits:
         found: list[Change] = []
         while True:
             try:
-                missed: list[Change] = await self._in_database(
+                missed: list[Change] = await self._read(
                     self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX
                 )
             except LogTrimmed:
@@ -297,7 +350,7 @@ class Commits:
 
     async def _reload(self) -> None:
         """The log no longer has what we missed: begin anew from the tables."""
-        loaded: Loaded = await self._in_database(self._storage.load)
+        loaded: Loaded = await self._read(self._storage.load)
         self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
         self.catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         self._reloaded(self.catalogue)
@@ -315,10 +368,44 @@ class Commits:
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue, own)
 
+    async def _ask_store(self, work: Callable[..., Any], *args: Any) -> Any:
+        """The result of `work` on the database thread; as long as it is under way is known."""
+        self._asked_at = self._clock.seconds()
+        try:
+            return await self._in_database(work, *args)
+        finally:
+            self._asked_at = None
+
+    async def _read(self, work: Callable[..., Any], *args: Any) -> Any:
+        """The same for work that only reads. A store that cannot be read is back when it can be; one that can be read
+        but not written, because its disk is full for instance, is back when something has been written."""
+        try:
+            found = await self._ask_store(work, *args)
+        except LogTrimmed:
+            raise
+        except StoreUnavailable:
+            self._unreadable = True
+            raise
+        if self._unreadable:
+            self._back()
+        return found
+
+    def _overdue(self) -> str:
+        """Why a request has waited in vain; a store that just does not answer is told here, once."""
+        trouble = self.trouble
+        if trouble and not self._trouble:
+            self._unavailable(trouble)
+        return trouble
+
     def _unavailable(self, why: str) -> None:
-        if self.available:
-            self.log.error("the store cannot be written: {why}", why=why)
-        self.available = False
+        if not self._trouble:
+            self.log.error("the store is away: {why}", why=why)
+        self._trouble = why
+
+    def _back(self) -> None:
+        if self._trouble:
+            self.log.info("the store is back")
+        self._trouble, self._unreadable = "", False
 
 
 def _after(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:

@@ -22,6 +22,7 @@ from compass.model.replies import CaseFile, Evidence, Refusal, Reply, Reported
 from compass.model.requests import Examine, Findings, Incident, Report, Undecided, WeighedReport
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
 from compass.server.inquiries import Check, Complaint, Inquiry, Recovery, Suspicion
+from compass.server.unwritten import Unwritten
 from compass.server.witnesses import Asked, Testimony, Witnesses
 
 PROBES_MAX = 64
@@ -60,7 +61,7 @@ class FailureDesk:
         clock: Clock,
         now: Callable[[], float],
         probe: Probe,
-        submit: Callable[[Undecided, Asker], Deferred[Reply]],
+        unwritten: Unwritten,
         server: str,
         catalogue: Callable[[], Catalogue],
         surroundings: Surroundings,
@@ -68,7 +69,8 @@ class FailureDesk:
         self.clock = clock
         self._now = now
         self._probe = probe
-        self._submit = submit
+        self._unwritten = unwritten
+        self._submit = unwritten.submit
         self._server = server
         self._asker = Asker("server", server, "")
         self._catalogue = catalogue
@@ -120,12 +122,16 @@ class FailureDesk:
         enough = asker.role == "admin" or self._reputation.suffice(reporters, self._policy(key), self.clock.seconds())
         weighed = WeighedReport(**msgspec.structs.asdict(request), enough=enough)
 
-        def noted(reply: Reply) -> Reply:
+        def note(reply: Reply) -> None:
             if isinstance(reply, Reported):
                 self._reported(key, asker, request.detail, reply)
+
+        def noted(reply: Reply) -> Reply:
+            note(reply)
             return reply
 
-        return self._submit(weighed, asker).addCallback(noted)
+        # What the store does not take in time is noted, told and probed all the same.
+        return self._submit(weighed, asker, note).addCallback(noted)
 
     def _reported(self, key: ListenerKey, asker: Asker, detail: str, reply: Reported) -> None:
         row = self._catalogue().listener(*key)
@@ -302,6 +308,7 @@ class FailureDesk:
 
     def refuted(self, key: ListenerKey) -> None:
         """It is alive: whoever reported it was wrong."""
+        self._unwritten.refuted(key)
         case = self._docket.look(key)
         for reporter in case.reporters:
             self._reputation.refuted(reporter, self.clock.seconds())

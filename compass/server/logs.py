@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.ports import Clock, Timer
-from compass.model.replies import LogEntries, Refusal, Reply
+from compass.model.replies import LogEntries, LogEntry, Refusal, Reply
 from compass.model.requests import ReadLog
 from compass.model.storage import Storage, StoreUnavailable
 from compass.server.commits import Commits, InDatabase
+from compass.server.queue import RETRY_AFTER_SECONDS, STORE_WAIT_SECONDS
 from compass.wire import limits
 
 LOG_ENTRIES_MAX = 10_000
 """Entries in one answer to read-log."""
+READS_MAX = 64
+"""Readers of a log that the store has not answered yet: some administrators that follow it, not a pile of them."""
 REVISION_MAX = 2**63 - 1
 """Largest number of a log entry: what SQL's BIGINT holds."""
 TRIM_EVERY_SECONDS = 600.0
@@ -24,11 +28,20 @@ TRIM_EVERY_SECONDS = 600.0
 class LogReader:
     """Answers read-log from the store, which alone has the logs."""
 
-    def __init__(self, clock: Clock, commits: Commits, storage: Storage, in_database: InDatabase) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        commits: Commits,
+        storage: Storage,
+        in_database: InDatabase,
+        wait_seconds: float = STORE_WAIT_SECONDS,
+    ) -> None:
         self._clock = clock
         self._commits = commits
         self._storage = storage
         self._in_database = in_database
+        self._wait_seconds = wait_seconds
+        self._asked = 0
 
     async def read(self, request: ReadLog) -> Reply:
         """Entries of a log; when there are none yet, wait for the next batch as long as was asked."""
@@ -42,16 +55,35 @@ class LogReader:
         while True:
             written = self._commits.next_batch()
             try:
-                entries, floor = await self._in_database(
-                    self._storage.read_log, request.log, request.after, limit, last
-                )
+                entries, floor = await self._entries(request, limit, last)
             except StoreUnavailable as error:
-                return Refusal("store-unavailable", f"the log cannot be read: {error}", retry_after_seconds=1.0)
+                text = f"the log cannot be read: {error}"
+                return Refusal("store-unavailable", text, retry_after_seconds=RETRY_AFTER_SECONDS)
             left = until - self._clock.seconds()
             if entries or left <= 0:
                 written.addErrback(lambda _: None).cancel()
                 return LogEntries(tuple(entries), floor)
             await written.addTimeout(left, cast(Any, self._clock))
+
+    def _entries(self, request: ReadLog, limit: int, last: int) -> Deferred[tuple[list[LogEntry], int]]:
+        """Asks the store, and waits no longer than a writer would. What it was asked it does all the same in the end,
+        so a store that hangs is not asked by ever more readers."""
+        answered: Deferred[tuple[list[LogEntry], int]] = Deferred()
+        if self._asked >= READS_MAX:
+            answered.errback(StoreUnavailable(f"{READS_MAX} readers wait for it already"))
+            return answered
+        self._asked += 1
+        late = StoreUnavailable(f"it has not answered within {self._wait_seconds:g} s")
+        timer = self._clock.callLater(self._wait_seconds, answered.errback, late)
+
+        def done(result: Any) -> None:
+            self._asked -= 1
+            if timer.active():
+                timer.cancel()
+                answered.callback(result)
+
+        self._in_database(self._storage.read_log, request.log, request.after, limit, last).addBoth(done)
+        return answered
 
 
 class Trimming:

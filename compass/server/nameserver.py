@@ -13,11 +13,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.decide import answer, barred, permit
+from compass.model.decide import permit
 from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Dependencies, Refusal, Reply, SecurityEntry, ServerStatus
+from compass.model.replies import Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
     Drain,
@@ -28,7 +28,6 @@ from compass.model.requests import (
     Lag,
     Pull,
     ReadLog,
-    ReadRequest,
     Register,
     Report,
     Request,
@@ -48,12 +47,14 @@ from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.gate import Gate
 from compass.server.logs import LogReader, Trimming
 from compass.server.neighbours import Neighbours
-from compass.server.pulls import Pulls
 from compass.server.push import TAIL_MAX, Push
+from compass.server.queue import STORE_WAIT_SECONDS
+from compass.server.reading import Reading
 from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, lags_of, line_of, status_of
 from compass.server.steering import Elsewhere, Steering
-from compass.server.visitors import RECENT_MAX, Deliver, Visit, Visitors
+from compass.server.unwritten import Unwritten
+from compass.server.visitors import RECENT_MAX, Deliver, Visit, Visitors, plain
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
@@ -84,6 +85,7 @@ class Parts(msgspec.Struct, frozen=True):
     run_command: RunCommand | None = None
     keep_updates: int = 1_000_000
     keep_others: int = 100_000
+    store_wait_seconds: float = STORE_WAIT_SECONDS
 
 
 class NameServer(Factory):
@@ -141,23 +143,26 @@ class NameServer(Factory):
             self._committed,
             self._reloaded,
             self._gate.worth_a_row,
+            clock=parts.clock,
+            wait_seconds=parts.store_wait_seconds,
         )
+        self._unwritten = Unwritten(parts.clock, parts.now, commits.submit, lambda: commits.catalogue, self._push)
         self._known = known = Neighbourhood(parts.id)
         self._neighbours = Neighbours(
             parts.clock, parts.roster, parts.beside, known, self._line, self._is_here, self._turned
         )
         around = Surroundings(self._able, self._is_present, self._watching, known.keeps)
         self._desk = FailureDesk(
-            parts.clock, parts.now, parts.probe, commits.submit, self.name, lambda: commits.catalogue, around
+            parts.clock, parts.now, parts.probe, self._unwritten, self.name, lambda: commits.catalogue, around
         )
         system = Asker("server", self.name, "")
-        self._pulls = Pulls(self._push.last_told)
         self._watches = Watches(parts.clock, store, commits, self._push, system, self._returned)
         self._visitors = Visitors(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
-        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database)
+        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
         self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
+        self._reading = Reading(store, commits, parts.now, self._push.last_told)
         self._commits = commits
 
     def heard(self, revision: int) -> None:
@@ -168,6 +173,8 @@ class NameServer(Factory):
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
         if self._commits is not None:
+            self._commits.stop()
+            self._unwritten.stop()
             self._desk.stop()
             self._dialler.stop()
             self._trimming.stop()
@@ -253,7 +260,7 @@ class NameServer(Factory):
         """Route a request to where it is answered: at once what is in memory, else when it is there."""
         match request:
             case Pull() | Fetch() | Impact():
-                return self._read(request, session.asker)
+                return self._reading.ask(request, session.asker)
             case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine() | Steer():
                 refused = permit(self.catalogue, request, session.asker, self._parts.now())
                 return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
@@ -269,16 +276,11 @@ class NameServer(Factory):
         """Route a request of somebody without a session, which only hosts need."""
         if self.ready() is None:
             return succeed(_NOT_READY)
-        match request:
-            case Watch() | Findings():
-                return succeed(Refusal("out-of-turn", "only a session can watch; /v1/events tells every change"))
-            case Pull():
-                # Never as encoded for a session.
-                return succeed(self._noted(answer(self.catalogue, request, asker, self._parts.now())))
-            case _:
-                # All others look at nothing of a session but who asks.
-                asked = self.ask(cast(Session, Visit(asker)), request)
-                return cast(Deferred[Reply], asked if isinstance(asked, Deferred) else succeed(asked))
+        if isinstance(request, Watch | Findings):
+            return succeed(Refusal("out-of-turn", "only a session can watch; /v1/events tells every change"))
+        # All others look at nothing of a session but who asks.
+        asked = self.ask(cast(Session, Visit(asker)), request)
+        return (asked if isinstance(asked, Deferred) else succeed(asked)).addCallback(plain)
 
     def bearer(self, token: str, origin: str) -> Asker | Refusal:
         """Who shows a bearer token."""
@@ -302,19 +304,9 @@ class NameServer(Factory):
     @property
     def store_answers(self) -> bool:
         """Whether the store took the last write."""
-        return self._commits is not None and self._commits.available
+        return self._commits is not None and not self._commits.trouble
 
     # Where requests are answered.
-
-    def _read(self, request: ReadRequest, asker: Asker) -> Answer:
-        catalogue = self.catalogue
-        if isinstance(request, Pull) and not barred(catalogue, asker):
-            kept = self._pulls.kept(catalogue, request.service)
-            if kept is not None:
-                return kept
-        decision = answer(catalogue, request, asker, self._parts.now())
-        reply = self._noted(decision)
-        return self._pulls.keep(reply) if isinstance(reply, Dependencies) else reply
 
     def _noted(self, decision: Decision) -> Reply:
         if decision.security is not None:
@@ -323,7 +315,7 @@ class NameServer(Factory):
 
     def _submit(self, request: Undecided, asker: Asker) -> Answer | Deferred[Answer]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
-        submitted = self.commits.submit
+        submitted = self._unwritten.submit
         if not isinstance(request, Register | Deregister | Drain):
             return cast(Deferred[Answer], submitted(request, asker))
         too_many = self._gate.guess(asker, request.service)
@@ -366,6 +358,7 @@ class NameServer(Factory):
             sessions=len(self._gate.sessions),
             watching=self._push.watching,
             engine=self._parts.storage.engine,
+            trouble=self.commits.trouble,
             away=self._steering.elsewhere is not None,
         )
 
@@ -384,9 +377,10 @@ class NameServer(Factory):
     def _is_ours_to_reach(self, host: str) -> bool:
         return not self._is_present(host) and self._known.keeps_host(host)
 
-    def _returned(self, host: str) -> None:
-        self._neighbours.came(host)
-        self._desk.returned(host)
+    def _returned(self, session: Session) -> None:
+        self._neighbours.came(session.host)
+        self._desk.returned(session.host)
+        self._unwritten.watched(session)
 
     def _turned(self, turn: Turn) -> None:
         """What a beat has brought: hosts that moved, servers that came, fell silent or doubt themselves."""
@@ -407,6 +401,7 @@ class NameServer(Factory):
 
     def _committed(self, change: Change, catalogue: Catalogue, own: bool) -> None:
         self._push.committed(change, catalogue)
+        self._unwritten.committed(change)
         self._desk.committed(change, catalogue)
         self._alerts.committed(change, own=own)
         self._visitors.committed(change)
@@ -426,6 +421,7 @@ class NameServer(Factory):
         for session in [s for s in self._gate.sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()
+        self._unwritten.stop()
         self._desk.start(catalogue)
 
     def _reach_absent(self, told: frozenset[str]) -> None:

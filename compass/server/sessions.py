@@ -99,6 +99,8 @@ class Session(TwistedProtocol):
         """The peer closed it properly, or we did; it was not lost."""
         self.probes = False
         """Its host answers inquiries."""
+        self.suspicions = False
+        """Its host takes suspicions."""
         self.asker = Asker("host", "", "")
         self.takes_resync = False
         self._desk = desk
@@ -214,6 +216,13 @@ class Session(TwistedProtocol):
         """Ask this session's host to probe a listener."""
         if self._connection is not None:
             self._connection.inquire(inquiry)
+            self._flush()
+
+    def tell(self, encoded: bytes) -> None:
+        """Write a suspicion that was encoded for all; one who reads too slowly is told the next time."""
+        connection = self._connection
+        if connection is not None and connection.state == "open" and self._told is None:
+            connection.tell(encoded)
             self._flush()
 
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:

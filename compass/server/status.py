@@ -23,6 +23,7 @@ class Figures(msgspec.Struct, frozen=True):
     sessions: int
     watching: int
     engine: str
+    trouble: str
     away: bool
 
 
@@ -50,6 +51,7 @@ def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own:
         engine=figures.engine,
         servers=_servers(known, own),
         away=figures.away,
+        trouble=figures.trouble,
     )
 
 

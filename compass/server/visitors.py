@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from compass.model.catalogue import Catalogue
 from compass.model.draft import Asker
 from compass.model.events import Followed, Position
-from compass.model.replies import Refusal, SecurityEntry
+from compass.model.replies import Dependencies, Refusal, Reply, SecurityEntry
 from compass.model.rows import Change, Credential
 from compass.model.tokens import TOKEN_MAX, asker_of
 from compass.server.gate import Gate
@@ -32,6 +32,11 @@ class Visit(msgspec.Struct, frozen=True):
     """What of a session there is without one: who asks."""
 
     asker: Asker
+
+
+def plain(answer: Reply | bytes) -> Reply:
+    """An answer that may be encoded already, as a session likes it: what is kept so is what a pull gives."""
+    return msgspec.msgpack.decode(answer, type=Dependencies) if isinstance(answer, bytes) else answer
 
 
 class Visitors:

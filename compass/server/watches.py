@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import msgspec
+
 from compass.model.administration import parsed_host
 from compass.model.draft import Asker, Refused, problem_code
 from compass.model.names import NameProblem, category_of
@@ -15,6 +17,7 @@ from compass.model.rows import Host
 from compass.server.admission import Admission
 from compass.server.commits import Commits
 from compass.server.push import Push
+from compass.server.queue import RETRY_AFTER_SECONDS
 from compass.server.sessions import Missed, Session
 from compass.server.snapshots import Snapshots
 from compass.wire import limits
@@ -24,10 +27,10 @@ class Watches:
     """Answers watch, and keeps each host's stream whole."""
 
     def __init__(
-        self, clock: Clock, store: str, commits: Commits, push: Push, system: Asker, returned: Callable[[str], None]
+        self, clock: Clock, store: str, commits: Commits, push: Push, system: Asker, returned: Callable[[Session], None]
     ) -> None:
-        """`store` is the store's id; `system` asks for what the server notes by itself; `returned` is told each host
-        that watches."""
+        """`store` is the store's id; `system` asks for what the server notes by itself; `returned` is told each
+        session whose host watches."""
         self._store = store
         self._commits = commits
         self._push = push
@@ -53,7 +56,7 @@ class Watches:
         # A host that comes from another server may hold more than this one has heard of: never show it an older state.
         if refusal is None and since > self._commits.catalogue.revision and not await self._commits.look():
             why = f"this server is behind revision {since} and cannot read the store"
-            refusal = Refusal("store-unavailable", why, retry_after_seconds=1.0)
+            refusal = Refusal("store-unavailable", why, retry_after_seconds=RETRY_AFTER_SECONDS)
         if refusal is None and not session.connected:
             refusal = Refusal("unreachable", "the session ended meanwhile")
         return refusal or self._subscribe(session, request, host, since)
@@ -85,7 +88,13 @@ class Watches:
         return None if session.connected else Refusal("unreachable", "the session ended meanwhile")
 
     async def _attend(self, host: Host) -> Refusal | None:
-        """Remember the host. One that may leave and be dialled relies on that; any other is told on its session."""
+        """Remember the host. One that may leave and be dialled relies on that; any other is told on its session.
+
+        One that is known does not wait for a store that is away.
+        """
+        known = self._commits.catalogue.hosts.get(host.name)
+        if self._commits.trouble and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
+            return None
         attend = Attend(host.name, host.services, host.update_address, host.update_port)
         attended = await self._commits.submit(attend, self._system)
         if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
@@ -99,8 +108,8 @@ class Watches:
         self._push.acknowledged(host.name, 0 if missed is None else since)
         session.watch(missed or [], request.resync)
         replaced = self._push.subscribe(session, categories)
-        session.probes = request.probes
-        self._returned(host.name)
+        session.probes, session.suspicions = request.probes, request.suspicions
+        self._returned(session)
         if replaced is not None:
             cast(Session, replaced).goodbye("replaced by a newer session of this host")
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from compass.model.replies import HostLag
 from compass.model.roster import Heard, Line, Presence, Roll
 from compass.store.connect import WRITES, unavailable
+from compass.store.cutting import Cutting
 from compass.store.records import text_of
 from compass.store.schema import presence, server
 
@@ -42,6 +43,8 @@ class SqlRoster:
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
         self._engine = engine
+        self.cut = Cutting(engine).cut
+        """From another thread: end the call under way; the next one connects anew."""
         here = engine.dialect.name == "postgresql"
         # The database's clock in UNIX seconds. Within a transaction PostgreSQL's other functions stand still.
         on_postgresql, on_sqlite = "extract(epoch FROM clock_timestamp())", "(julianday('now') - 2440587.5) * 86400.0"

@@ -32,6 +32,7 @@ from compass.store.connect import (
     shown,
     unavailable,
 )
+from compass.store.cutting import Cutting
 from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.roster import SqlRoster
@@ -40,6 +41,8 @@ from compass.store.upgrade import MIGRATIONS, bring_up
 from compass.store.wakeups import Wake, Wakeups, wakeups_for
 from compass.store.writing import Writer
 
+READ_ONLY = "25006"
+"""SQLSTATE read_only_sql_transaction: what a standby says to a writer (PostgreSQL, appendix A)."""
 T = TypeVar("T")
 BETWEEN_MAX = 1_000
 """Changes of others that are taken in inside a transaction; with more, all writers would wait for too long."""
@@ -58,6 +61,8 @@ class Store:
         self._writer = Writer(engine.dialect.name)
         self._connection: Connection | None = None
         self._in_doubt = False
+        self.cut = Cutting(engine).cut
+        """From another thread: end the call under way, which raises StoreUnavailable; the next one connects anew."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, migrations: Path = MIGRATIONS) -> Store:
@@ -268,6 +273,9 @@ class Store:
                 self._connection.invalidate(error)
             self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
+            if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+                # A primary that has become a standby: the URL may name where the writable one is now.
+                self._engine.dispose()
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)
             raise

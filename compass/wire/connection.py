@@ -25,6 +25,7 @@ from compass.wire.messages import (
     Message,
     Notice,
     Resync,
+    Suspicion,
     Unreadable,
     Welcome,
     decode_from_client,
@@ -49,9 +50,9 @@ class Replied(msgspec.Struct, frozen=True):
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A notice, a bookmark, a resync or an inquiry from the server."""
+    """A notice, a bookmark, a resync, an inquiry or a suspicion from the server."""
 
-    message: Notice | Bookmark | Resync | Inquiry
+    message: Notice | Bookmark | Resync | Inquiry | Suspicion
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -283,6 +284,11 @@ class ServerConnection(Connection):
         if self.state != "ended":
             self._send(inquiry)
 
+    def tell(self, encoded: bytes) -> None:
+        """Send an encoded message that needs no acknowledgement and says nothing about revisions."""
+        if self.state != "ended":
+            self._queue(encoded)
+
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
         """End the session from our side; `instead`: servers where the client should go."""
         if self.state != "ended":
@@ -432,7 +438,7 @@ class ClientConnection(Connection):
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
             case Welcome():
                 return Opened(message) if self._move("welcome") else self._out_of_turn("welcome")
-            case Notice() | Bookmark() | Resync() | Inquiry():
+            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
                 return Pushed(message) if self._move("push") else self._out_of_turn("notice")
             case Goodbye():
                 instead = message.instead[: limits.INSTEAD_MAX]

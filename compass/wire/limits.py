@@ -29,6 +29,8 @@ REPLY_SECONDS = 30.0
 """From a request to its reply, at the client: longer than any commit that still has a chance."""
 LOG_WAIT_SECONDS_MAX = 20.0
 """How long a server holds a read-log that waits for news: less than REPLY_SECONDS."""
+SUSPICION_SECONDS_MAX = 60.0
+"""How long a host believes a suspicion that is not told again, whatever it says: the server may be gone by then."""
 REQUESTS_IN_FLIGHT_MAX = 256
 """Requests of one session that are not answered yet; one more is refused as busy."""
 SEND_QUEUE_MAX = 256 * 1024

@@ -67,6 +67,18 @@ class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     port: int
 
 
+class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="suspicion"):
+    """Server to host: there is evidence against an instance, which the store cannot take now. It is no change and has
+    no revision; it holds for `seconds` unless it is told again, and 0 withdraws it."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    seconds: float
+    cause: str = ""
+
+
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
     """Server to client: the session ends; come back after so long. `instead`: servers to go to meanwhile."""
 
@@ -82,7 +94,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     status: Literal["ok", "gap"] = "ok"
 
 
-Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Goodbye]  # noqa: UP007
+Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Suspicion, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007

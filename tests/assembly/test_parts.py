@@ -16,12 +16,14 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
 
 from compass.assembly.config import TlsSettings
 from compass.assembly.parts import DatabaseThread, listen, listen_unix, own_name, peers, rules_of
 from compass.assembly.serverd import COMPLAINT_OCTETS_MAX, CommandFailed, command_runner, connector
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, IdentityError, accepting, load_identity
+from compass.model.storage import StoreUnavailable
 from tests.assembly.installation import Installation
 from tests.reactor import ReactorThread
 
@@ -158,8 +160,44 @@ def test_work_of_the_database_thread_has_a_result_or_a_failure(thread: ReactorTh
 
     thread.reactor.callFromThread(database.run, work)
     begun.wait(5)
-    database.stop()
+    thread.call(database.stop)
     assert done.is_set()
+
+
+def test_a_call_that_hangs_is_ended(thread: ReactorThread) -> None:
+    """A database that keeps its connection and never answers is left for a new one, and does not keep the daemon from
+    stopping."""
+    database = DatabaseThread(thread.reactor)
+    database.start()
+    freed, cuts = Event(), []
+
+    def cut() -> None:
+        cuts.append(time.monotonic())
+        freed.set()
+
+    def hang() -> str:
+        assert freed.wait(20)
+        freed.clear()
+        return "it was cut"
+
+    thread.call(database.guard, cut, 0.1)
+    assert thread.call(database.run, hang) == "it was cut"
+    assert len(cuts) == 1
+    begun = Event()
+
+    def hang_again() -> None:
+        begun.set()
+        hang()
+
+    thread.call(database._look.cancel)
+    thread.reactor.callFromThread(database.run, hang_again)
+    assert begun.wait(5)
+    refused: list[Failure] = []
+    thread.call(lambda: database.run(sum, [1]).addErrback(refused.append) and None)
+    thread.call(database.stop)
+    assert len(cuts) == 2
+    thread.call(lambda: None)
+    assert refused[0].check(StoreUnavailable), "what had not been begun is not begun any more"
 
 
 def identity(installation: Installation, name: str) -> Identity:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.error import CannotListenError
 
 from compass.assembly import main
-from compass.assembly.sockets import SharedAddress
+from compass.assembly.sharing import Reservation
 from compass.assembly.workers import AGAIN_SECONDS_MAX, AGAIN_SECONDS_MIN, LIVED_SECONDS, pause_before_next
 from compass.client.link import Link, LinkProblem
 from compass.model.replies import Refusal, Rows, ServerStatus
@@ -65,9 +65,11 @@ def session_with(installation: Installation, name: str) -> Link:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installation, Daemon]]:
-    """Two workers on SQLite, for the tests that leave two workers behind."""
+    """Two workers on SQLite that serve DNS, too, for the tests that leave two workers behind."""
     installation = Installation(tmp_path_factory.mktemp("workers"))
-    daemon = installation.server(installation.server_config(workers=2))
+    config = installation.server_config(workers=2)
+    config.write_text(config.read_text() + f'\n[server.dns]\nlisten = "127.0.0.1:{free_port()}"\n')
+    daemon = installation.server(config)
     daemon.wait_for(SERVE)
     yield installation, daemon
     assert "Traceback" not in daemon.log
@@ -129,7 +131,7 @@ def test_no_worker_outlives_its_parent(installation: Installation) -> None:
 
     def free() -> bool:
         with contextlib.suppress(CannotListenError):
-            SharedAddress("127.0.0.1", installation.port).close()
+            Reservation("127.0.0.1", installation.port).close()
             return True
         return False
 
@@ -207,29 +209,55 @@ def test_pauses_grow_while_a_worker_dies_young() -> None:
     assert pause_before_next(pause, LIVED_SECONDS) == AGAIN_SECONDS_MIN
 
 
-def test_an_address_is_shared_by_its_own_sockets_only() -> None:
-    """The kernel spreads connections over them; another program is refused, and refused it is."""
+def listening(port: int, *, shares: bool) -> socket.socket:
+    """As a worker listens, or as another program does."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shares))
+    made.bind(("127.0.0.1", port))
+    made.listen(128)
+    made.setblocking(False)
+    return made
+
+
+def test_a_reserved_port_is_for_the_workers_of_one_server() -> None:
+    """Its workers share it and get their part each; any other program is refused, before they listen or after."""
     port = free_port()
-    shared = SharedAddress("127.0.0.1", port)
-    listening = [shared.socket(listens=True) for _ in range(2)]
+    reserved = Reservation("127.0.0.1", port)
     with pytest.raises(CannotListenError):
-        SharedAddress("127.0.0.1", port)
+        Reservation("127.0.0.1", port)
+    workers = [listening(port, shares=True) for _ in range(2)]
+    with pytest.raises(OSError, match="in use"):
+        listening(port, shares=False)
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(64)]
     taken = [0, 0]
-    for n, one in enumerate(listening):
+    for n, worker in enumerate(workers):
         with contextlib.suppress(BlockingIOError):
             while True:
-                one.accept()[0].close()
+                worker.accept()[0].close()
                 taken[n] += 1
     assert sum(taken) == 64 and min(taken) >= 8, taken
-    listening[0].close()
-    # What the kernel gave to a socket that is closed is told at once; everything after goes to the one that is left.
-    for _ in range(16):
-        clients.append(socket.create_connection(("127.0.0.1", port)))
-        time.sleep(0.001)
-        listening[1].accept()[0].close()
-    for opened in (*clients, listening[1]):
+    for opened in (*clients, *workers):
         opened.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
-    shared.close()
+    reserved.close()
+    with listening(port, shares=False), pytest.raises(CannotListenError):
+        Reservation("127.0.0.1", port)
+
+
+def test_a_machine_without_ipv6_reserves_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[::] is every address that there is; an address of IPv6 is refused."""
+    made = socket.socket
+
+    def without_ipv6(family: int = socket.AF_INET) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return made(family)
+
+    monkeypatch.setattr("compass.assembly.sharing.socket.socket", without_ipv6)
+    reserved = Reservation("::", free_port())
+    assert reserved.address == "0.0.0.0"
+    reserved.close()
+    with pytest.raises(CannotListenError):
+        Reservation("::1", free_port())

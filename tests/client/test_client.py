@@ -251,6 +251,17 @@ def test_a_child_begins_anew_and_leaves_its_parents_registration_alone(api: Litt
     registration.end()
 
 
+def test_every_public_name_is_there_and_says_what_it_is() -> None:
+    """Also those that are imported only when they are used; and a slip of the pen is told as one."""
+    assert set(client.__all__) <= set(dir(client))
+    homes = [name for names in client._HOMES.values() for name in names]
+    assert sorted(homes) == sorted(client.__all__)
+    for name in client.__all__:
+        assert getattr(client, name).__doc__, name
+    with pytest.raises(AttributeError, match="has no attribute 'resolv'"):
+        client.resolv  # type: ignore[attr-defined]  # noqa: B018
+
+
 def test_the_programs_own_functions(api: LittleApi) -> None:
     """`from compass import client`: one client for the whole program, which finds daemon and service by the
     environment; and nothing heavy is imported for it.

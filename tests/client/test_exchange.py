@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from compass.client import exchange
 from compass.client.exchange import BrokenOff, Events, Exchange, Lines, Misunderstood, event_of
@@ -86,3 +90,25 @@ def test_an_event_that_cannot_be_read_is_not_left_out() -> None:
         with pytest.raises(ApiProblem, match="does not understand"):
             event_of(lines)
     assert event_of(["data: 1"]) is None
+
+
+@given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([CHUNKED, SIZED, CHUNKED[:60], b"", b"\r\n"]))))
+@settings(max_examples=200, deadline=None)
+def test_whatever_comes_is_a_body_or_one_of_two_errors(pieces: list[bytes]) -> None:
+    """In whatever pieces."""
+    with contextlib.suppress(BrokenOff, Misunderstood):
+        read = asked()
+        for piece in pieces:
+            assert all(isinstance(part, bytes) for part in read.receive(piece))
+            if not piece:
+                break  # Nothing comes after the end.
+
+
+@given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([SNAPSHOT, SNAPSHOT[:70], event(15, PEER), b"\n"]))))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_watch_brings_is_an_event_or_an_error_in_words(pieces: list[bytes]) -> None:
+    """In whatever pieces."""
+    with contextlib.suppress(ApiProblem):
+        events = Events()
+        for piece in pieces:
+            assert all(told.kind in ("snapshot", "change") for told in events.split(piece))

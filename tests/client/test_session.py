@@ -13,10 +13,9 @@ import requests
 from twisted.internet.error import ConnectError, ConnectionLost
 
 from compass.client.problems import NoneAnswers, NoneRegistered, NotLoaded
-from compass.client.session import COOKIE_OCTETS_MAX, TRIES_MAX, Failures, Session, attempt, is_theirs
+from compass.client.session import COOKIE_OCTETS_MAX, TRIES_MAX, Failures, Session, attempt, whose
 from compass.client.sockets import now
 from compass.model.local import Resolved
-from compass.model.names import show_endpoint
 from compass.model.rows import Listener
 
 
@@ -225,6 +224,24 @@ def test_whose_failure_it_is() -> None:
         wrapped(requests.ConnectionError("no"), wrapped(RuntimeError(), full)),
         ConnectError(osError=errno.EMFILE),
     ]
-    assert [is_theirs(failure) for failure in theirs] == [True] * len(theirs)
-    assert [is_theirs(failure) for failure in ours] == [False] * len(ours)
-    assert show_endpoint(peer(1).address, 1) == "192.0.2.1:1"
+    no_way = [
+        OSError(errno.ENETUNREACH, "network is unreachable"),
+        wrapped(httpx.ConnectError("no"), OSError(errno.EAFNOSUPPORT, "no IPv6")),
+        ConnectError(osError=errno.ENETUNREACH),
+    ]
+    assert {whose(failure) for failure in theirs} == {"theirs"}
+    assert {whose(failure) for failure in ours} == {"ours"}
+    assert {whose(failure) for failure in no_way} == {"no-way"}
+
+
+def test_a_listener_to_which_there_is_no_way_is_passed_by_without_blame() -> None:
+    """This machine has no IPv6, say: that is nothing to report, and the next one may do."""
+    street = Street(1, 2)
+
+    async def once(peer: Listener) -> int:
+        if peer.port == 1:
+            raise OSError(errno.ENETUNREACH, "network is unreachable")
+        return peer.port
+
+    assert now(attempt(street, "a.store", once, (OSError,))) == 2
+    assert street.blamed == []

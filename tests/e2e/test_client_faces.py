@@ -8,14 +8,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from compass import client
 from compass.client.place import Place
-from compass.model.local import LocalDeregister, Outcome
+from compass.model.local import LocalDeregister, Outcome, Resolved
 from compass.model.rows import Listener
 from tests.e2e.deployment import Deployment, Host, free_port
 from tests.e2e.faces import FACES, Face, Opened
@@ -55,10 +55,9 @@ class World:
             if program is not None:
                 program.clear_away()
             mark = self.told.mark()
-            wish = LocalDeregister(
-                outcome.service, outcome.port, self.deployment.token(outcome.service), outcome.address
-            )
-            next(host for host in (self.storage, self.rescue) if host.address == outcome.address).api.deregister(wish)
+            host = next(host for host in self.deployment.hosts.values() if host.address == outcome.address)
+            token = self.deployment.token(outcome.service)
+            host.api.deregister(LocalDeregister(outcome.service, outcome.port, token, outcome.address))
             self.told.told(outcome.service, "offline", outcome.port, mark)
 
 
@@ -322,3 +321,28 @@ def _row(face: Face, name: str, port: int) -> Listener | None:
         return next((peer for peer in face.resolve(name).listeners if peer.port == port), None)
     except client.NoneRegistered:
         return None
+
+
+def test_the_pool_policy_and_nearness_decide_here_as_on_the_daemon(world: World, face: Face) -> None:
+    """One implementation: what an administrator sets is in the next answers from the daemon and from memory alike."""
+    service, category = "account.openuso", "openuso"
+    near, far = (world.deployment.register(host, service) for host in (world.web, world.storage))
+    everybody = sorted([near.port, far.port])
+    eventually(lambda: _ports(face, service) == everybody, "the face knows both")
+
+    def firsts(resolve: Callable[[str], Resolved], policy: str) -> list[int]:
+        """Who is given first in four lookups, once the policy is known."""
+        eventually(lambda: resolve(service).policy == policy, f"{policy} is known")
+        return [resolve(service).listeners[0].port for _ in range(4)]
+
+    lookups: tuple[Callable[[str], Resolved], ...] = (face.resolve, world.web.api.resolve)
+    world.deployment.opengnsadmin("category", "set", category, "--pool", "round-robin")
+    for resolve in lookups:
+        turns = firsts(resolve, "round-robin")
+        assert turns[:2] == turns[2:]
+        assert sorted(turns[:2]) == everybody
+    world.deployment.opengnsadmin("category", "set", category, "--pool", "priority", "--locality", "host")
+    for resolve in lookups:
+        assert firsts(resolve, "priority") == [near.port] * 4
+    world.deployment.opengnsadmin("category", "set", category, "--pool", "weighted-random", "--locality", "none")
+    world.end((near, None), (far, None))

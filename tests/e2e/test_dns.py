@@ -15,6 +15,7 @@ import dns.flags
 import dns.rcode
 import pytest
 
+from compass import client
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
 from tests.e2e.processes import PATIENCE_SECONDS, Program, eventually
@@ -82,6 +83,41 @@ def test_a_service_without_a_listener_answers_with_the_backups(zone: Zone) -> No
     assert f" {rescue.port} " in zone.addresses("_northeast._tcp.openuss.gns", "SRV")[0]
     world.register(one, "northeast.openuss")
     eventually(lambda: zone.addresses(name) == [one.address], "the service answers")
+
+
+def test_every_kind_of_lookup_has_the_same_order(zone: Zone) -> None:
+    """Policy, nearness and backup come from one implementation: DNS, HTTP, opengnsc and the library agree."""
+    world, user, one, two = zone.world, zone.host, zone.world.hosts["one"], zone.world.hosts["two"]
+    name = "northwest.openuss"
+    library = client.Client("portal.web", f"unix:{user.socket}")
+
+    def all_are(*addresses: str) -> None:
+        """The way through the daemon first: whoever asks it has what it has."""
+        wanted = list(addresses)
+        eventually(lambda: zone.addresses(f"{name}.gns") == wanted, f"DNS has {addresses}")
+        records = [record.split()[-1].partition(".")[0] for record in by_rank(zone, f"{name}.gns")]
+        assert [label.replace("-", ".") for label in records] == wanted
+        assert [peer.address for peer in user.api.resolve(name).listeners] == wanted
+        told = world.opengnsc(user, "resolve", name).stdout
+        assert [line.split(":")[0] for line in told.split()] == wanted
+        eventually(lambda: [peer.address for peer in library.resolve(name).listeners] == wanted, "the library too")
+
+    before = world.listeners("emergency.rescue")
+    rescue = next(iter(before.values())) if before else world.register(two, "emergency.rescue")
+    all_are(rescue.address)
+    world.opengnsadmin("category", "set", "openuss", "--pool", "priority")
+    for weight, host in ((1, user), (9, one), (4, two)):
+        world.register(host, name, weight=weight)
+    all_are(one.address, two.address, user.address)
+    world.opengnsadmin("category", "set", "openuss", "--locality", "host")
+    all_are(user.address, one.address, two.address)
+    world.opengnsadmin("category", "set", "openuss", "--locality", "none", "--pool", "weighted-random")
+    library.close()
+
+
+def by_rank(zone: Zone, name: str) -> list[str]:
+    """SRV records in the order of their priorities."""
+    return sorted(zone.addresses(name, "SRV"), key=lambda record: int(record.split()[0]))
 
 
 def measured(zone: Zone, resolver: Resolver, what: str) -> float:

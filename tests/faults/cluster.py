@@ -15,15 +15,16 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThreadPool
 
 from compass.admin.authority import Credentials
-from compass.assembly.hostd import _endpoint
+from compass.assembly.hostd import dialler
 from compass.assembly.parts import peers
 from compass.assembly.tls import load_identity
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
+from compass.host.choice import Choice, Offer, Way
 from compass.host.daemon import HostDaemon
 from compass.host.processes import ProcessWatch
 from compass.model.local import LocalDeregister, LocalRegister, Outcome, Resolved
 from compass.model.replies import Dependencies, Lags, ServerStatus
-from compass.model.requests import Lag, Status
+from compass.model.requests import Lag, Register, Status
 from compass.model.rows import Listener
 from compass.store.store import Store
 from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_address
@@ -79,6 +80,9 @@ class Cluster(Deployment):
         super().start(topology) if topology else super().start()
         for member in self.members[1:]:
             self.serving(member)
+        # A listener that nobody takes away: a lookup that does not find it has failed.
+        with self.link() as link:
+            link.ask(Register(SERVICES[0], self.token(SERVICES[0]), "192.0.2.1", 2028, 1))
 
     def serving(self, member: Member) -> None:
         """Wait until it answers."""
@@ -141,7 +145,8 @@ class LoadedHost:
             state_directory=cluster.directory / self.name,
             host_name=self.name,
             default_address=self.address,
-            endpoints=[_endpoint(reactor, identity, member.address, member.port) for member in known],
+            choice=Choice(random.random, [Offer(Way(one.address, one.address, one.port)) for one in known]),
+            dial=dialler(reactor, identity),
             process_watch=ProcessWatch(reactor),
             peer_of=peers(None),
         )

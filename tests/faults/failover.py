@@ -22,8 +22,7 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import Deferred, gatherResults
 
 from compass.admin.authority import create_authority
-from compass.model.requests import Register
-from tests.faults.cluster import SERVICES, Cluster, LoadedHost, in_thread, judge, pause, settle
+from tests.faults.cluster import Cluster, LoadedHost, in_thread, judge, pause, settle
 from tests.faults.replicated import Pair
 from tests.histories.events import Started, Stopped
 from tests.simulation.recording import Recorder
@@ -153,17 +152,10 @@ def run(
             authority = create_authority("failover", datetime.now(UTC))
             with Cluster(Path(directory), authority, url, SERVERS) as cluster:
                 await in_thread(reactor, cluster.start)
-                await in_thread(reactor, _always_there, cluster)
                 stage = await in_thread(reactor, Stage, reactor, pair, cluster, hosts, writers, slack)
                 return await play(stage, CAMPAIGNS[name], rounds)
 
     return Deferred.fromCoroutine(staged())
-
-
-def _always_there(cluster: Cluster) -> None:
-    """A listener that nobody takes away: a lookup that does not find it has failed."""
-    with cluster.link() as link:
-        link.ask(Register(SERVICES[0], cluster.token(SERVICES[0]), "192.0.2.1", 2028, 1))
 
 
 def main() -> None:

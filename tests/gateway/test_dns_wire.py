@@ -12,8 +12,9 @@ import pytest
 
 from compass.gateway import dns as dns_gateway
 from compass.gateway.dns_wire import TCP_OCTETS_MAX, UDP_OCTETS_MAX, UDP_PLAIN_OCTETS, read
+from compass.model.rows import Listener
 from tests.gateway.dns_world import STRICT, Asked, Source, world
-from tests.model.world import World
+from tests.model.world import NOW
 
 QUESTION = b"\1a\5store\3gns\0" + struct.pack("!2H", 1, 1)
 
@@ -43,12 +44,13 @@ def zone() -> Asked:
     return Asked(Source(world().catalogue))
 
 
-def many(count: int) -> World:
-    """A service with so many listeners."""
-    made = world()
+def many(count: int) -> Asked:
+    """A zone with a service that has so many listeners, and one more."""
+    catalogue = world().catalogue
     for number in range(count):
-        made.up("b.store", f"10.0.{number >> 8}.{number & 255}:80")
-    return made
+        address = f"10.0.{number >> 8}.{number & 255}"
+        catalogue = catalogue.with_row(Listener("b.store", address, 80, "up", NOW, 1))
+    return Asked(Source(catalogue))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_edns_is_answered_with_edns_and_nothing_else_is(zone: Asked) -> None:
 )
 def test_what_does_not_fit_is_cut_at_a_record(said: int | None, limit: int) -> None:
     """UDP: 512 octets, with EDNS as many as the asker takes, at most 1232. The flag TC sends it to TCP."""
-    zone = Asked(Source(many(200).catalogue))
+    zone = many(200)
     query = dns.message.make_query("b.store.gns", "A", use_edns=said is not None and 0, payload=said or 0)
     octets = zone.raw(query.to_wire())
     assert octets is not None and limit - 16 < len(octets) <= limit
@@ -167,7 +169,7 @@ def test_what_does_not_fit_is_cut_at_a_record(said: int | None, limit: int) -> N
 @pytest.mark.parametrize(("listeners", "cut"), [(29, False), (30, True)])
 def test_at_the_limit_nothing_is_cut(listeners: int, cut: bool) -> None:
     """30 addresses with their question are 509 octets, and one more would be 525."""
-    zone = Asked(Source(many(listeners).catalogue))
+    zone = many(listeners)
     octets = zone.raw(dns.message.make_query("b.store.gns", "A").to_wire())
     assert octets is not None and len(octets) == 509 <= UDP_PLAIN_OCTETS
     assert bool(dns.message.from_wire(octets, **STRICT).flags & dns.flags.TC) == cut
@@ -175,12 +177,12 @@ def test_at_the_limit_nothing_is_cut(listeners: int, cut: bool) -> None:
 
 def test_tcp_has_room_for_it() -> None:
     """All 300, with the addresses of the targets; what is too much even for TCP is cut at a record."""
-    zone = Asked(Source(many(300).catalogue))
+    zone = many(300)
     answer = zone.ask("b.store.gns", "SRV", over_tcp=True)
     assert len(answer.answer[0]) == 301 and not answer.flags & dns.flags.TC
     # Those whose name stands beyond the reach of a pointer are not told alongside.
     assert 200 < len(answer.additional) <= 301
-    big = Asked(Source(many(5_000).catalogue))
+    big = many(5_000)
     octets = big.raw(dns.message.make_query("b.store.gns", "A").to_wire(), over_tcp=True)
     assert octets is not None and TCP_OCTETS_MAX - 16 < len(octets) <= TCP_OCTETS_MAX
     assert dns.message.from_wire(octets, **STRICT).flags & dns.flags.TC
@@ -188,7 +190,7 @@ def test_tcp_has_room_for_it() -> None:
 
 def test_additional_records_are_left_out_without_a_word() -> None:
     """Whoever needs them asks for them; only an answer that is cut is flagged (RFC 2181 section 9)."""
-    zone = Asked(Source(many(24).catalogue))
+    zone = many(24)
     answer = zone.ask("b.store.gns", "SRV", use_edns=0, payload=1232)
     assert len(answer.answer[0]) == 25 and not answer.flags & dns.flags.TC
     assert 0 < len(answer.additional) < 25

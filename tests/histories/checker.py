@@ -12,7 +12,7 @@ import msgspec
 
 from compass.model.catalogue import Catalogue, topic_of
 from compass.model.rows import Alert, Change, Listener, key_of
-from tests.histories import streams, views
+from tests.histories import streams, suspicions, views
 from tests.histories.events import Answered, Committed, Died, History, Lived, Logged, Probed, Table, Violation
 from tests.histories.truth import Truth
 
@@ -39,6 +39,7 @@ def check(history: History, gone_within_seconds: float = GONE_WITHIN_SECONDS) ->
         *_condemned(history, truth),
         *streams.check(history, truth),
         *views.check(history, truth, gone_within_seconds),
+        *suspicions.check(history, truth),
     ]
     return sorted(found, key=lambda violation: (violation.at, violation.revision))
 

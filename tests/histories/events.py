@@ -111,6 +111,25 @@ class Watched(_Event, frozen=True, tag="watched"):
     start: int
     """The snapshot's revision, or what the host held when there is none."""
     snapshot: bool = False
+    suspicions: bool = False
+    """The host has said that it takes suspicions."""
+
+
+class Suspected(_Event, frozen=True, tag="suspected"):
+    """A suspicion came: evidence that the log does not have. `seconds` 0: it was withdrawn."""
+
+    session: int
+    service: str
+    address: str
+    port: int
+    epoch: int
+    seconds: float
+
+
+class Unsettled(_Event, frozen=True, tag="unsettled"):
+    """In the end the server `who` still had so many suspicions that its log had not judged."""
+
+    count: int
 
 
 class Received(_Event, frozen=True, tag="received"):
@@ -205,6 +224,8 @@ Event: TypeAlias = Union[  # noqa: UP007
     Ended,
     Watched,
     Received,
+    Suspected,
+    Unsettled,
     Applied,
     View,
     Looked,

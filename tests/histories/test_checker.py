@@ -32,7 +32,9 @@ from tests.histories.events import (
     Settled,
     Started,
     Stopped,
+    Suspected,
     Table,
+    Unsettled,
     View,
     Watched,
 )
@@ -234,6 +236,17 @@ BROKEN: dict[str, tuple[str, str, int, Callable[[], History]]] = {
     "an older epoch over a newer one": ("P6", "log", 7, lambda: relogged(LIFE[5], LIFE[0])),
     "not ready after it was": ("P7", "h2", 6, lambda: altered(a_run(), Looked, listed="not-ready")),
     "down without a failed probe": ("P8", "log", 8, lambda: altered(a_run(), Probed, problem="")),
+    "a suspicion of what the log never had": ("P8", "h2", 0, lambda: _suspected(epoch=7)),
+    "a suspicion that is not settled in the end": ("P8", "gns1", 11, lambda: [*a_run(), Unsettled(99.0, "gns1", 1)]),
+    "a suspicion before the watch": ("P3", "h2", 0, lambda: _suspected(session=9)),
+    "a suspicion that does not concern the host": ("P3", "h1", 5, lambda: _suspected(who="h1", session=1)),
+    "a suspicion for a host that takes none": ("P13", "h2", 0, lambda: _suspected(takes=False)),
+    "a suspicion that a host writes into what it holds": (
+        "P3",
+        "h2",
+        6,
+        lambda: altered(_suspected(), View, 1, listeners=(Instance(A, PORT, 1, "suspect"),)),
+    ),
     "a dead entry that stays": ("P9", "h2", 9, lambda: _stays(a_run())),
     "somebody told dead who lives": ("P9", "h1", 10, lambda: without(a_run(), Died)),
 }
@@ -270,6 +283,22 @@ def _stays(history: History) -> History:
     """The host of the dead process tells of it only after two seconds."""
     late = [2.0 if isinstance(event, View) and event.revision == 10 else 0.0 for event in history]
     return [msgspec.structs.replace(event, at=event.at + more) for event, more in zip(history, late, strict=True)]
+
+
+def _suspected(who: str = "h2", session: int = 2, epoch: int = 1, *, takes: bool = True) -> History:
+    """A server suspects the first instance while it is up in the log."""
+    history = [
+        msgspec.structs.replace(event, suspicions=takes) if isinstance(event, Watched) else event for event in a_run()
+    ]
+    told = Suspected(5.0, who, session, SERVICE, A, PORT, epoch, 30.0)
+    return sorted([*history, told], key=lambda event: event.at)
+
+
+def test_a_suspicion_is_no_entry_of_the_log() -> None:
+    """It is told without a revision, and withdrawn without one: nothing of it is missed in the log."""
+    withdrawn = Suspected(6.0, "h2", 2, SERVICE, A, PORT, 1, 0.0)
+    history: History = [*_suspected(), withdrawn, Unsettled(99.0, "gns1", 0)]
+    assert check(sorted(history, key=lambda event: event.at)) == []
 
 
 @pytest.mark.parametrize("what", BROKEN)

@@ -530,7 +530,7 @@ def test_a_busy_server_is_asked_again(stage: Stage) -> None:
     server.answer(Refusal("busy", "wait", retry_after_seconds=2.0))
     stage.run(1.5)
     assert outcomes[0].state == "pending" and not server.asked
-    stage.run(1)
+    stage.run(2)
     server.answer(Registered(11, "up"))
     stage.run()
     assert stage.daemon.status().registrations[0].state == "registered"

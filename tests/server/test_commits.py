@@ -11,7 +11,7 @@ from compass.model.replies import Refusal, Registered, Watching
 from compass.model.requests import Register, Status, Watch
 from compass.model.rows import Change
 from compass.model.storage import BatchRefused, StoreUnavailable
-from compass.server import commits
+from compass.server import queue
 from tests.server.conftest import Uss
 from tests.server.test_push import CHINA, register, watcher
 
@@ -128,7 +128,7 @@ def test_a_store_that_is_away_refuses_writes_and_goes_on_answering(world: Uss) -
     server.thread.failing = None
     assert isinstance(register(world, store), Registered)
     world.until(lambda: bool(client.pushed))
-    assert server.nameserver.commits.available
+    assert not server.nameserver.commits.trouble
 
 
 def test_a_commit_whose_answer_was_lost_is_found_out(world: Uss) -> None:
@@ -183,7 +183,7 @@ def test_one_request_that_can_never_be_stored_does_not_take_others_with_it(
 
 def test_the_queue_for_the_store_is_bounded(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
     """P10: one request more than the limit is told to come back."""
-    monkeypatch.setattr(commits, "WAITING_MAX", 3)
+    monkeypatch.setattr(queue, "WAITING_MAX", 3)
     server = world.server()
     world.wait(server.started)
     client = world.client(("host", "store1"))

@@ -26,6 +26,8 @@ class SimulatedThread:
         """Raised instead of doing the work, as long as it is set."""
         self.failing_after: Exception | None = None
         """Raised once, after the work has been done: a commit whose answer is lost."""
+        self.hanging = False
+        """A database that was stopped as by SIGSTOP: what is asked is neither done nor refused until it goes on."""
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """The result of `work`, later."""
@@ -39,6 +41,12 @@ class SimulatedThread:
         self._stopped = True
         self._queue.clear()
 
+    def go_on(self) -> None:
+        """It hangs no more; what it was asked meanwhile is done."""
+        self.hanging = False
+        if self._busy:
+            self._work()
+
     def _next(self) -> None:
         if self._busy or not self._queue:
             return
@@ -46,7 +54,7 @@ class SimulatedThread:
         self._clock.callLater(self._random.uniform(*self._latency_seconds), self._work)
 
     def _work(self) -> None:
-        if self._stopped or not self._queue:
+        if self._stopped or self.hanging or not self._queue:
             return
         work, args, done = self._queue.popleft()
         try:

@@ -39,6 +39,7 @@ from tests.histories.events import (
     Started,
     Stopped,
     Table,
+    Unsettled,
     Violation,
 )
 from tests.simulation.disk import Disk, Location, simulated_disks
@@ -103,6 +104,8 @@ class Deployment(World):
         self.registered: dict[int, Outcome] = {}
         """What the living ones got as an answer."""
         self.old: OldClient | None = None
+        self.store_away = ""
+        """How the store is away from all servers: it `fails`, or it `hangs`."""
         self.critical: list[str] = []
         names = service_names()
         self.watched = {
@@ -143,6 +146,8 @@ class Deployment(World):
         self.network.calm()
         for server in self.servers.values():
             server.thread.failing = server.thread.failing_after = None
+            server.thread.go_on()
+        self.store_away = ""
         for disk in self.disks.values():
             disk.failing = 0
         self.dead.clear()
@@ -159,6 +164,7 @@ class Deployment(World):
         for name, server in sorted(self.servers.items()):
             held = server.nameserver.catalogue
             record(Table(at, name, held.revision, _rows(held)))
+            record(Unsettled(at, name, len(server.nameserver._unwritten)))
         for name, services in self.watched.items():
             for service in services:
                 answers: list[Any] = []
@@ -189,6 +195,7 @@ class Deployment(World):
         self.servers[name] = server = SimulatedServer(machine, name, (0.0001, 0.003))
         server.nameserver._parts = _with_store(server.nameserver._parts, machine)
         server.thread._random = machine.random
+        self._keep_store_away(server)
         self.recorder(Started(self.recorder.clock(), name))
         server.start().addErrback(self._start_failed, name, server)
 
@@ -377,6 +384,25 @@ class Deployment(World):
             thread = self.servers[server].thread
             thread.failing = StoreUnavailable("simulated: no space left on device")
             self.disturb("store", float(seconds), lambda: setattr(thread, "failing", None), "full")
+
+    def do_store_away(self, how: str, seconds: str) -> None:
+        self.store_away = how
+        for server in self.servers.values():
+            self._keep_store_away(server)
+
+        def back() -> None:
+            self.store_away = ""
+            for server in self.servers.values():
+                server.thread.failing = None
+                server.thread.go_on()
+
+        self.disturb("store", float(seconds), back, f"away: it {how}")
+
+    def _keep_store_away(self, server: SimulatedServer) -> None:
+        if self.store_away == "hangs":
+            server.thread.hanging = True
+        elif self.store_away:
+            server.thread.failing = StoreUnavailable("simulated: connection refused")
 
     def do_lose_answer(self, server: str) -> None:
         if server in self.servers:

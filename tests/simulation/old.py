@@ -12,8 +12,8 @@ from compass.model.requests import Watch
 from compass.wire.connection import Ended as SessionEnded
 from compass.wire.connection import Event, Opened, Pushed, Replied
 from compass.wire.frames import frame
-from compass.wire.messages import Bookmark, Notice
-from tests.histories.events import Answered, Ended, Received, Watched
+from compass.wire.messages import Bookmark, Notice, Suspicion
+from tests.histories.events import Answered, Ended, Received, Suspected, Watched
 from tests.histories.events import Opened as SessionOpened
 from tests.simulation.recording import Recorder
 from tests.simulation.world import Client
@@ -77,6 +77,9 @@ class OldClient(Client):
             case Pushed(Bookmark(revision=revision)):
                 self.recorder(Received(at, NAME, self.session, revision))
                 self.held = revision
+            case Pushed(Suspicion() as told):
+                named = told.service, told.address, told.port, told.epoch, told.seconds
+                self.recorder(Suspected(at, NAME, self.session, *named))
             case SessionEnded():
                 self.lost = True
         super()._met(event)

@@ -83,6 +83,7 @@ class Planner:
             (self.pause, 3),
             (self.slow_store, 2),
             (self.lose_store, 2),
+            (self.store_away, 2),
             (self.lose_answer, 1),
             (self.fill_disk, 2),
             (self.jump, 3),
@@ -170,6 +171,9 @@ class Planner:
 
     def lose_store(self) -> dict[str, str]:
         return {"server": self.random.choice(self.servers), "for": self._seconds(0.5, 4.0)}
+
+    def store_away(self) -> dict[str, str]:
+        return {"how": self.random.choice(["fails", "hangs"]), "for": self._seconds(1.0, 6.0)}
 
     def lose_answer(self) -> dict[str, str]:
         return {"server": self.random.choice(self.servers)}

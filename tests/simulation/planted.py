@@ -1,4 +1,4 @@
-"""Three bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
+"""Four bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
 
 They exist here only; `compass` has no switch for them.
 """
@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from compass.host.daemon import HostDaemon
 from compass.model.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
 from compass.server import snapshots
@@ -18,6 +19,7 @@ from compass.server.commits import Commits
 from compass.server.push import Push
 from compass.server.sessions import Session
 from compass.server.watches import Watches
+from compass.wire.messages import Suspicion
 
 STARTING_SECONDS = 1.0
 """How long a server with the third bug has not loaded its listeners yet."""
@@ -39,16 +41,17 @@ def reply_before_commit() -> Iterator[None]:
     write = Commits._write
 
     async def write_later(self: Any, batch: Any, notes: Any) -> Any:
-        for (_, _, answered), decision in zip(batch, self._decide(batch), strict=True):
-            if not answered.called:
-                answered.callback(decision.reply)
+        for waiting, decision in zip(batch, self._decide(batch), strict=True):
+            if not waiting.answered.called:
+                waiting.answered.callback(decision.reply)
         return await write(self, batch, notes)
 
-    async def settle(self: Any, batch: Any, notes: Any) -> None:
+    async def settle(self: Any, batch: Any, notes: Any) -> bool:
         try:
             await self._write(batch, notes)
         except Exception:
             self._unavailable("planted")
+        return True
 
     with _replaced(Commits, "_write", write_later), _replaced(Commits, "_settle", settle):
         yield
@@ -97,8 +100,25 @@ def empty_list_during_start() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def suspicion_kept_as_truth() -> Iterator[None]:
+    """A host writes what a server only suspects into what it holds."""
+
+    def keep(self: Any, suspicion: Suspicion | None) -> None:
+        if suspicion is None:
+            return
+        replica: Any = self._replica
+        row = replica.catalogue.listener(suspicion.service, suspicion.address, suspicion.port)
+        if row is not None and row.epoch == suspicion.epoch:
+            replica.catalogue = replica.catalogue.with_row(msgspec.structs.replace(row, state="suspect"))
+
+    with _replaced(HostDaemon, "_suspected", keep):
+        yield
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "reply-before-commit": reply_before_commit,
     "notice-dropped-for-slow-session": notice_dropped_for_slow_session,
     "empty-list-during-start": empty_list_during_start,
+    "suspicion-kept-as-truth": suspicion_kept_as_truth,
 }

@@ -10,7 +10,7 @@ from compass.model.interest import listed
 from compass.model.replies import Deregistered, Refusal, Registered, Reply, Reported, Watching
 from compass.model.requests import Deregister, Register, Report, Request, Watch
 from compass.model.rows import Change, Listener
-from compass.wire.messages import Bookmark, Notice, Pushed, Resync, Welcome
+from compass.wire.messages import Bookmark, Notice, Pushed, Resync, Suspicion, Welcome
 from tests.histories.events import (
     Answered,
     Applied,
@@ -20,6 +20,7 @@ from tests.histories.events import (
     History,
     Opened,
     Received,
+    Suspected,
     View,
     Watched,
     instance_of,
@@ -146,7 +147,10 @@ class HostRecorder:
                 self._recorder(Received(at, self._who, self._session, message.revision))
             elif isinstance(message, Resync):
                 start = message.snapshot.revision
-                self._recorder(Watched(at, self._who, self._session, self._services, start, True))
+                self._recorder(Watched(at, self._who, self._session, self._services, start, True, True))
+            elif isinstance(message, Suspicion):
+                told = message.service, message.address, message.port, message.epoch, message.seconds
+                self._recorder(Suspected(at, self._who, self._session, *told))
 
     def _answered(self, reply: Reply, request: Request) -> Reply:
         if isinstance(request, Watch):
@@ -155,7 +159,8 @@ class HostRecorder:
                 snapshot = reply.snapshot is not None
                 at = self._recorder.clock()
                 self._services = request.services
-                self._recorder(Watched(at, self._who, self._session, request.services, start, snapshot))
+                takes = request.suspicions
+                self._recorder(Watched(at, self._who, self._session, request.services, start, snapshot, takes))
         else:
             self._recorder.answered(self._who, request, reply)
         return reply

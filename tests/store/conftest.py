@@ -11,13 +11,6 @@ from compass.store.store import Store
 from tests.store.postgres import PostgreSQL
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    yield server
-    server.remove()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a store can be created, on either engine."""

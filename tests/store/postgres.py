@@ -77,6 +77,32 @@ class PostgreSQL:
             self._server.wait()
             self._server = None
 
+    def freeze(self) -> None:
+        """Stop all of its processes as SIGSTOP does: connections stay, nobody answers."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT to all of them."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def become_standby(self) -> None:
+        """Start again as a standby that has no primary: it answers readers and takes no writes, until `promote`."""
+        self.stop()
+        (self._data / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """The standby becomes a primary."""
+        self.ask("SELECT pg_promote()")
+
+    def _pids(self) -> list[int]:
+        """The server and its processes, each of which leads a group of its own."""
+        assert self._server is not None, "the server does not run"
+        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text()
+        return [self._server.pid, *map(int, children.split())]
+
     def remove(self) -> None:
         """Stop it and leave nothing behind."""
         self.stop()

@@ -120,6 +120,27 @@ def test_a_server_that_is_away_is_unavailable_until_it_is_back(
     assert consistent(store) == len(changes) + 1
 
 
+def test_a_standby_takes_no_writes_and_after_its_promotion_does_by_itself(
+    postgresql: PostgreSQL, open_store: Callable[[str], Store]
+) -> None:
+    """A primary that was made a standby answers readers; the next commit after its promotion works, and nothing of the
+    refused ones is there."""
+    store = open_store(postgresql.new_url())
+    changes = registrations(1)
+    store.commit(0, changes, [], [])
+    more = registrations(1, revision=len(changes))
+    postgresql.become_standby()
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                store.commit(len(changes), more, [], [])
+        assert store.changes_after(0, 1000) == changes
+    finally:
+        postgresql.promote()
+    store.commit(len(changes), more, [], [])
+    assert consistent(store) == len(changes) + len(more)
+
+
 def test_a_commit_of_unknown_outcome_is_found_out_by_reading(
     postgresql: PostgreSQL, open_store: Callable[[str], Store]
 ) -> None:
@@ -144,6 +165,40 @@ def test_a_commit_of_unknown_outcome_is_found_out_by_reading(
     assert len(raised) == 1
     assert store.changes_after(0, 1000) == changes
     assert consistent(store) == len(changes)
+
+
+def test_a_call_to_a_database_that_hangs_can_be_cut(postgresql: PostgreSQL, open_store: Callable[[str], Store]) -> None:
+    """A primary whose processes stand still keeps its connections: without an end to that nobody would ever look for
+    another one. What became of the commit is found out when it goes on, for good."""
+    store = open_store(postgresql.new_url())
+    changes = registrations(1)
+    store.commit(0, changes, [], [])
+    raised: list[BaseException] = []
+
+    def commit() -> None:
+        try:
+            store.commit(len(changes), registrations(1, revision=len(changes)), [], [])
+        except StoreUnavailable as error:
+            raised.append(error)
+
+    postgresql.freeze()
+    try:
+        committing = threading.Thread(target=commit)
+        committing.start()
+        committing.join(0.5)
+        assert committing.is_alive(), "it waits for an answer"
+        deadline = time.monotonic() + 30
+        while committing.is_alive():
+            # The first cut ends the connection; a new one is made once, and gives up by itself.
+            store.cut()
+            committing.join(0.5)
+            assert time.monotonic() < deadline
+    finally:
+        postgresql.go_on()
+    assert len(raised) == 1
+    found = store.changes_after(len(changes), 10)
+    assert consistent(store) == len(changes) + len(found)
+    store.commit(consistent(store), registrations(1, revision=consistent(store)), [], [])
 
 
 def test_a_database_set_up_to_answer_early_is_made_to_wait_for_its_disk(

@@ -96,6 +96,14 @@ EXAMPLES: list[Example] = [
         ("watch resumed", 9, requests.Watch(("portal.web", "shop.web"), STORE, 41, "192.0.2.30", 4865, True)),
         ("watch of a host that probes", 33, requests.Watch(("portal.web",), probes=True)),
         ("findings", 34, requests.Findings(7, False, "no answer within 1 s")),
+        (
+            "watch of a host that takes suspicions",
+            37,
+            requests.Watch(("portal.web",), STORE, 41, resync=True, probes=True, suspicions=True),
+        ),
+        ("pull of a client that has seen more elsewhere", 38, requests.Pull("portal.web", STORE, 45)),
+        ("fetch of a client that has seen more elsewhere", 39, requests.Fetch("category", store=STORE, seen=45)),
+        ("impact of a client that has seen more elsewhere", 40, requests.Impact("openuss", STORE, 45)),
         ("examine", 35, requests.Examine("chinaserver.openuss", "192.0.2.17", 2028)),
         ("steer", 37, requests.Steer(True, ("gns2.example:4863",), 300.0)),
         ("steer back", 38, requests.Steer(away=False)),
@@ -142,6 +150,14 @@ EXAMPLES: list[Example] = [
         ("bookmark", 0, messages.Bookmark(5000)),
         ("resync", 0, messages.Resync(SNAPSHOT)),
         ("inquiry", 0, messages.Inquiry(7, "chinaserver.openuss", "192.0.2.17", 2028)),
+        (
+            "suspicion",
+            0,
+            messages.Suspicion(
+                "chinaserver.openuss", "192.0.2.17", 2028, 7, 30.0, "reported unreachable by portal.web on web1.example"
+            ),
+        ),
+        ("suspicion withdrawn", 0, messages.Suspicion("chinaserver.openuss", "192.0.2.17", 2028, 7, 0.0)),
         ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
         ("goodbye to elsewhere", 0, messages.Goodbye("it is drained", 60.0, ("gns2.example:4863", "192.0.2.3:4863"))),
         (
@@ -228,6 +244,23 @@ EXAMPLES: list[Example] = [
                 {"up": 1},
                 (ALERT,),
                 "sqlite 3.50",
+            ),
+        ),
+        (
+            "server-status of a server whose store is away",
+            28,
+            replies.ServerStatus(
+                "gns1.example",
+                "example-server 0.1",
+                STORE,
+                45,
+                1789990000.0,
+                3,
+                2,
+                {"listener": 1},
+                {"up": 1},
+                engine="postgresql 18.1",
+                trouble="it has not answered for 12 s",
             ),
         ),
         (

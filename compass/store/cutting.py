@@ -1,0 +1,34 @@
+"""A call to a PostgreSQL that does not answer, ended from another thread.
+
+A primary whose processes stand still keeps its connections: whoever waits for it waits for ever, and never looks for
+another one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+
+class Cutting:
+    """The connection that an engine made last, so that it can be cut."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._postgresql = engine.dialect.name == "postgresql"
+        self._line: Any = None
+        event.listen(engine, "connect", self._connected)
+
+    def cut(self) -> None:
+        """The call that is under way fails, as if the line had been lost; the next one connects anew."""
+        line = self._line
+        if line is not None and not line.closed:
+            with suppress(OSError), socket.socket(fileno=os.dup(line.fileno())) as stream:
+                stream.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self, line: Any, _: Any) -> None:
+        # SQLite gives up waiting by itself.
+        self._line = line if self._postgresql else None

@@ -1,0 +1,87 @@
+"""The shared view: the host's part of the catalogue in two files, for every program of the host (shared-view.md).
+
+`content` is replaced whole, by renaming. `index` is mapped into memory by the daemon and by every reader and never
+replaced: its generation is moved on after `content` has been, so a reader that finds it unmoved has the newest content
+without asking anybody. Nothing here touches a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+import msgspec
+
+from compass.model.rows import Snapshot
+
+FORMAT = 1
+INDEX_MAGIC = b"OGNSINDX"
+CONTENT_MAGIC = b"OGNSVIEW"
+INDEX_OCTETS = 4096
+"""A page of memory: the smallest thing that can be mapped."""
+INDEX_HEADER = struct.Struct("<8sII")
+GENERATION_WORD = 2
+"""The generation's place in the index, counted in words of 8 octets: aligned, so that it is read and written whole."""
+CONTENT_HEADER = struct.Struct("<8sIIQQ32s")
+CONTENT_OCTETS_MAX = 64 * 1024 * 1024
+"""Largest content that a reader takes: four times the largest snapshot that a server sends."""
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """What is in `content`: the view, on whose behalf it is complete, and where the host is."""
+
+    host: str
+    zone: str
+    store: str
+    services: tuple[str, ...]
+    """The services whose dependencies are all there."""
+    held: Snapshot
+
+
+class NotShared(Exception):
+    """The octets are no shared view of this format; the text says why."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Shared)
+
+
+def empty_index() -> bytes:
+    """The index of a view that was never published: generation 0."""
+    return INDEX_HEADER.pack(INDEX_MAGIC, FORMAT, 0).ljust(INDEX_OCTETS, b"\0")
+
+
+def check_index(octets: bytes) -> None:
+    """Raises NotShared unless it is an index of this format."""
+    if len(octets) != INDEX_OCTETS:
+        raise NotShared(f"the index has {len(octets)} octets, not {INDEX_OCTETS}")
+    magic, version, _ = INDEX_HEADER.unpack_from(octets)
+    if magic != INDEX_MAGIC:
+        raise NotShared("the index does not begin as one")
+    if version != FORMAT:
+        raise NotShared(f"the index has format {version}, this program reads {FORMAT}")
+
+
+def packed(shared: Shared, generation: int) -> bytes:
+    """The content of a generation."""
+    body = _encoder.encode(shared)
+    digest = hashlib.sha256(body).digest()
+    return CONTENT_HEADER.pack(CONTENT_MAGIC, FORMAT, 0, generation, len(body), digest) + body
+
+
+def unpacked(octets: bytes) -> tuple[Shared, int]:
+    """The inverse of `packed`. Raises NotShared."""
+    if len(octets) < CONTENT_HEADER.size:
+        raise NotShared(f"{len(octets)} octets are less than the header")
+    magic, version, _, generation, length, digest = CONTENT_HEADER.unpack_from(octets)
+    body = octets[CONTENT_HEADER.size :]
+    if magic != CONTENT_MAGIC:
+        raise NotShared("it does not begin as a shared view")
+    if version != FORMAT:
+        raise NotShared(f"its format is {version}, this program reads {FORMAT}")
+    if length != len(body) or hashlib.sha256(body).digest() != digest:
+        raise NotShared("its length or its checksum is wrong")
+    try:
+        return _decoder.decode(body), generation
+    except (ValueError, RecursionError) as error:
+        raise NotShared(str(error)) from None
