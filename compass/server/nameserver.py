@@ -179,6 +179,9 @@ class NameServer(Factory):
             self._dialler.stop()
             self._trimming.stop()
             self._neighbours.stop()
+            counts = self._commits.counts
+            text = "committed {n} batches, {again} of them decided again, {off} put off, because of other servers"
+            self.log.info(text, n=counts["batches"], again=counts["again"], off=counts["put off"])
         if self._tail is not None and self._tail.active():
             self._tail.cancel()
         self._steering.stop()
@@ -386,8 +389,11 @@ class NameServer(Factory):
         """What a beat has brought: hosts that moved, servers that came, fell silent or doubt themselves."""
         for entry in turn.moved:
             self._desk.moved(entry.host)
+            # Its last server may not be one that keeps hosts: then it is ours to miss and to reach.
             if entry.state == "lost" and not self._is_present(entry.host):
                 self._desk.lost(entry.host)
+            if entry.state != "here":
+                self._dialler.ended(entry.host)
         if turn.regroup:
             self._desk.regroup()
             self._dialler.regroup()
