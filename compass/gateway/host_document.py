@@ -6,7 +6,16 @@ from typing import Any
 
 import msgspec
 
-from compass.model.local import HostStatus, LocalDeregister, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.local import (
+    HostStatus,
+    LocalDeregister,
+    LocalDrain,
+    LocalLoad,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+    Resolved,
+)
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import Change
 
@@ -14,6 +23,7 @@ _REF = "#/components/schemas/{name}"
 _KINDS = (
     LocalRegister,
     LocalDeregister,
+    LocalDrain,
     LocalLoad,
     LocalReport,
     Outcome,
@@ -70,6 +80,7 @@ def document() -> dict[str, Any]:
         "/v1/register": {"post": operation("A listener comes up.", Outcome, body=LocalRegister)},
         "/v1/deregister": {"post": operation("A listener goes away.", Outcome, body=LocalDeregister)},
         "/v1/load": {"post": operation("How busy a listener of this host is.", Outcome, body=LocalLoad)},
+        "/v1/drain": {"post": operation("A listener takes no new users.", Outcome, body=LocalDrain)},
         "/v1/report": {"post": operation("A listener was found dead or slow.", Outcome, body=LocalReport)},
         "/v1/watch": {
             "get": operation(

@@ -26,6 +26,7 @@ from compass.gateway.server_events import EventStream
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalEvent,
     LocalLoad,
     LocalRegister,
@@ -61,6 +62,9 @@ class HostApi(Protocol):
 
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
         """How busy a listener of this host is."""
+
+    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+        """Whether a listener of this host takes new users."""
 
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
@@ -169,6 +173,7 @@ class HostHttp:
             ("/v1/register", "POST", self._register),
             ("/v1/deregister", "POST", self._deregister),
             ("/v1/load", "POST", self._load),
+            ("/v1/drain", "POST", self._drain),
             ("/v1/report", "POST", self._report),
             ("/v1/watch", "GET", self._watch),
             ("/v1/status", "GET", self._status),
@@ -206,6 +211,9 @@ class HostHttp:
 
     def _load(self, request: Request) -> Any:
         return _answers(request, self._api.report_load(_body(request, LocalLoad)))
+
+    def _drain(self, request: Request) -> Any:
+        return _answers(request, self._api.drain(_body(request, LocalDrain)))
 
     def _report(self, request: Request) -> Any:
         return _answers(request, self._api.report(_body(request, LocalReport)))
