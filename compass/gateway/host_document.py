@@ -10,7 +10,16 @@ from msgspec import UNSET, Meta, UnsetType
 from compass.gateway.discovery import TargetGroup
 from compass.gateway.event_stream import REVISION_MAX
 from compass.gateway.operations import EVENTS, Operation, document
-from compass.model.local import HostStatus, LocalDeregister, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.local import (
+    HostStatus,
+    LocalDeregister,
+    LocalDrain,
+    LocalLoad,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+    Resolved,
+)
 from compass.model.replies import Dependencies
 from compass.model.rows import Change
 
@@ -87,6 +96,14 @@ LOAD = Operation(
     answers=Outcome,
     pends=True,
 )
+DRAIN = Operation(
+    method="POST",
+    path="/v1/drain",
+    summary="A listener of this host takes no new users, or takes them again; a server has to be reached for it.",
+    asks=LocalDrain,
+    answers=Outcome,
+    pends=True,
+)
 REPORT = Operation(
     method="POST",
     path="/v1/report",
@@ -113,7 +130,7 @@ PROMETHEUS = Operation(
 STATUS = Operation(method="GET", path="/v1/status", summary="The daemon in figures.", answers=HostStatus)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
 
-OPERATIONS = (DEPENDENCIES, RESOLVE, REGISTER, DEREGISTER, LOAD, REPORT, WATCH, PROMETHEUS, STATUS, OPENAPI)
+OPERATIONS = (DEPENDENCIES, RESOLVE, REGISTER, DEREGISTER, LOAD, DRAIN, REPORT, WATCH, PROMETHEUS, STATUS, OPENAPI)
 _ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code and says what to do next."
 
 

@@ -27,6 +27,7 @@ from compass.gateway.operations import Operation
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalEvent,
     LocalLoad,
     LocalRegister,
@@ -58,6 +59,9 @@ class HostApi(Protocol):
 
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
         """How busy a listener of this host is."""
+
+    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+        """Whether a listener of this host takes new users."""
 
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
@@ -96,6 +100,7 @@ class HostHttp:
             (host_document.REGISTER, self._register),
             (host_document.DEREGISTER, lambda request, asked: _outcome(request, self._api.deregister(asked))),
             (host_document.LOAD, lambda request, asked: _outcome(request, self._api.report_load(asked))),
+            (host_document.DRAIN, lambda request, asked: _outcome(request, self._api.drain(asked))),
             (host_document.REPORT, lambda request, asked: _outcome(request, self._api.report(asked))),
             (host_document.WATCH, self._watch),
             (host_document.STATUS, lambda request, _: http.answer(request, self._api.status())),

@@ -31,6 +31,7 @@ from compass.model.interest import snapshot
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalLoad,
     LocalRegister,
     LocalReport,
@@ -217,6 +218,10 @@ class HostDaemon:
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
         """How busy a listener of this host is."""
         return self._registrar.report_load(request)
+
+    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+        """Whether a listener of this host takes new users."""
+        return self._registrar.drain(request)
 
     def released(self, outcome: Outcome) -> None:
         """The connection that a registration with `hold` was asked on is closed."""
