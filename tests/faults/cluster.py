@@ -156,7 +156,15 @@ class LoadedHost:
         """Begin, and fire when it knows its dependencies."""
         self._recorder(Started(self._recorder.clock(), self.name))
         self.daemon.start()
-        return self.daemon.dependencies(USER).addCallback(lambda _: self._look_up())
+        return self.daemon.dependencies(USER).addCallback(self._known)
+
+    def _known(self, answer: Any) -> Any:
+        if isinstance(answer, Dependencies):
+            return self._look_up()
+        # Not ready: fifty hosts come at once. From the first answer on it must always be there.
+        return pause(self._reactor, LOOKUP_SECONDS).addCallback(
+            lambda _: self.daemon.dependencies(USER).addCallback(self._known)
+        )
 
     def _look_up(self) -> None:
         """As a program on it would, again and again: a service that always has listeners must always be answered."""
