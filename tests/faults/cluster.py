@@ -204,8 +204,9 @@ class LoadedHost:
     @property
     def server(self) -> str:
         """The server that it is in session with, or nothing."""
-        status = self.daemon.status()
-        return status.server if status.session == "open" and not status.problem else ""
+        # Not from the daemon's status: that counts everything it holds, and this is asked a thousand times a second.
+        upstream = self.daemon._upstream
+        return "" if upstream.problem else upstream.server
 
     def delivered(self) -> bool:
         """Whether it is in session and nothing that was wished for is still to be told to a server."""

@@ -74,7 +74,7 @@ class Stage:
         began = time.monotonic()
         while not condition():
             assert time.monotonic() - began < PATIENCE_SECONDS, f"not within {PATIENCE_SECONDS:g} s: {what}"
-            await pause(self.reactor, 0.01)
+            await pause(self.reactor, 0.02)
         return time.monotonic() - began
 
     def written_since(self, at: float) -> bool:
