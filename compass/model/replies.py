@@ -312,10 +312,21 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     engine: str = ""
     servers: tuple[KnownServer, ...] = ()
     """All over the same store, this one too, by name."""
+    digest: str = ""
+    """Of all rows at `revision` (opengnsp.md, "Digests")."""
     away: bool = False
     """It is drained: hosts are sent elsewhere."""
     trouble: str = ""
     """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
+
+
+class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):
+    """The digest of all rows that a server held at a revision."""
+
+    server: str
+    store: str
+    revision: int
+    digest: str
 
 
 Reply: TypeAlias = Union[  # noqa: UP007
@@ -331,6 +342,7 @@ Reply: TypeAlias = Union[  # noqa: UP007
     LogEntries,
     Lags,
     ServerStatus,
+    CatalogueDigest,
     CaseFile,
     Steered,
     Refusal,

@@ -74,9 +74,16 @@ def file_of(url: URL) -> Path | None:
     return None if url.drivername != "sqlite" or in_memory else Path(str(url.database))
 
 
+def located(text: str, directory: Path) -> URL:
+    """The store that a configuration in `directory` names; a file's path counts from there. Raises StoreUnusable."""
+    url = parse_url(text)
+    file = file_of(url)
+    return url if file is None else url.set(database=str(directory / file))
+
+
 def shown(url: URL) -> str:
     """What to call the store in messages: its file, or its URL without the password."""
-    return str(file_of(url) or url.render_as_string(hide_password=True))
+    return str(file_of(url) or url.render_as_string(hide_password=True).replace("%3A", ":"))
 
 
 def prepare_file(path: Path, *, create: bool) -> None:

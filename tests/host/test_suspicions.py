@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from compass.host import elsewhere
 from compass.host.choice import Choice, Way, in_order
+from compass.host.dials import CONNECT_SECONDS
 from compass.host.elsewhere import Elsewhere
 from compass.host.evidence import ANEW_SECONDS, EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, Evidence
 from compass.host.pauses import PATIENCE_SECONDS_MAX, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Pauses
@@ -168,7 +169,7 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
     assert [len(one.asked) for one in others] == [1, 1]
     assert [len(errand._due) for errand in errands._errands.values()] == [2, 2]
     others[0].asked[0].errback(ConnectionRefusedError())
-    clock.advance(elsewhere.CONNECT_SECONDS)
+    clock.advance(CONNECT_SECONDS)
     assert not errands._errands and not told
     errands.tell(Report("s0.a", "10.0.0.1", 4))
     assert [len(one.asked) for one in others] == [2, 2]

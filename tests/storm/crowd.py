@@ -91,6 +91,7 @@ class Member:
             self._settled,
             self._lost,
             lambda: frozenset(services),
+            lambda suspicion: None,
         )
         endpoint: Any = way
         # The operating system's randomness is what daemons have; here a seed for each will do.
