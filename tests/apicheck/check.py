@@ -30,7 +30,7 @@ def check_host(directory: Path, examples: int, options: list[str]) -> int:
             "APICHECK_LISTENER": show_endpoint(listener.address, listener.port),
         }
         # A stream has no end; it is checked by tests of its own.
-        return run(f"{host.url}/openapi.json", examples, ["--exclude-path", "/v1/watch", *options], known)
+        return run(directory, f"{host.url}/openapi.json", examples, ["--exclude-path", "/v1/watch", *options], known)
 
 
 def check_server(directory: Path, examples: int, options: list[str]) -> int:
@@ -50,10 +50,10 @@ def check_server(directory: Path, examples: int, options: list[str]) -> int:
             "REQUESTS_CA_BUNDLE": str(deployment.directory / "authority.crt"),
         }
         own = ["--exclude-path", "/v1/events", "--header", f"Authorization: Bearer {token}"]
-        return run(f"{deployment.https}/openapi.json", examples, [*own, *options], known)
+        return run(directory, f"{deployment.https}/openapi.json", examples, [*own, *options], known)
 
 
-def run(document: str, examples: int, options: list[str], known: dict[str, str]) -> int:
+def run(directory: Path, document: str, examples: int, options: list[str], known: dict[str, str]) -> int:
     """schemathesis as a process."""
     command = [
         sys.executable,
@@ -67,4 +67,4 @@ def run(document: str, examples: int, options: list[str], known: dict[str, str])
     command += ["--max-examples", str(examples), "--checks", "all", "--continue-on-failure", "--no-color"]
     command += ["--request-timeout", "20", "--seed", "1", "--generation-database", "none", *options]
     settings = {"SCHEMATHESIS_HOOKS": "tests.apicheck.hooks"} | known
-    return subprocess.run(command, env=environment() | settings, timeout=SECONDS_MAX).returncode
+    return subprocess.run(command, cwd=directory, env=environment() | settings, timeout=SECONDS_MAX).returncode
