@@ -30,6 +30,7 @@ from compass.model.replies import (
     UpdateEntry,
 )
 from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Policy, Row, Service
+from compass.model.tokens import TOKEN_ROLES
 
 
 class Sheet(msgspec.Struct, frozen=True):
@@ -149,6 +150,15 @@ def _line(row: Row, clock: Clock) -> tuple[str, ...]:
             return (row.name, "barred" if row.barred else "no", dialled, " ".join(row.services) or "-")
         case Alert():
             return (row.kind, when(row.opened_at, clock), row.text)
+
+
+def sheet_of_tokens(rows: Iterable[Credential], clock: Clock) -> Sheet:
+    """Credentials that are bearer tokens, by name and role."""
+    lines = []
+    for row in rows:
+        name, _, category = row.service.partition(".")
+        lines.append((name, TOKEN_ROLES[category], *_line(row, clock)[1:]))
+    return Sheet(("name", "role", "id", "created", "expires"), tuple(lines), "There is no token.")
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> Sheet:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from compass.model.catalogue import Catalogue
+from compass.model.digest import Step
 from compass.model.draft import Decision
 from compass.model.replies import SecurityEntry
 from compass.model.rows import Change
@@ -23,19 +24,33 @@ class Attempt(msgspec.Struct, frozen=True):
     decisions: list[Decision]
     proposal: Proposal
     missed: Sequence[Change]
+    steps: list[Step]
+    """What those and the proposal's changes do to the digests."""
+
+
+def changes_of(decisions: Iterable[Decision]) -> list[Change]:
+    """All that they change, in order."""
+    return [change for decision in decisions for change in decision.changes]
 
 
 def attempt(
-    decisions: list[Decision], notes: list[SecurityEntry], passed: Passed, missed: Sequence[Change] = ()
+    decisions: list[Decision],
+    notes: list[SecurityEntry],
+    passed: Passed,
+    missed: Sequence[Change],
+    digested: tuple[list[Step], str],
 ) -> Attempt:
-    """What these decisions come to together; `notes` go into the security log with them."""
+    """What these decisions come to together; `notes` go into the security log with them. `digested`: what `missed` and
+    then these do to the digests, and the digest after all of it."""
+    steps, digest = digested
     found = [one.security for number, one in enumerate(decisions) if one.security and number not in passed]
     proposal = Proposal(
-        changes=[change for decision in decisions for change in decision.changes],
+        changes=changes_of(decisions),
         security=[*notes, *found],
         administration=[decision.administration for decision in decisions if decision.administration],
+        digest=digest,
     )
-    return Attempt(decisions, proposal, missed)
+    return Attempt(decisions, proposal, missed, steps)
 
 
 def after(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:

@@ -9,14 +9,16 @@ that are written to at once take turns, and neither is passed over twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import decide
+from compass.model.digest import Step, shown, steps_of, sum_of
 from compass.model.draft import Asker, Decision
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, SecurityEntry
@@ -31,7 +33,8 @@ from compass.model.storage import (
     Storage,
     StoreUnavailable,
 )
-from compass.server.attempts import Attempt, Passed, after, attempt
+from compass.server.attempts import Attempt, Passed, after, attempt, changes_of
+from compass.server.digests import Digests
 from compass.server.queue import STORE_WAIT_SECONDS, Queue, Waiting
 
 BATCH_MAX = 512
@@ -47,11 +50,31 @@ TRY_AGAIN_SECONDS_MIN = 0.1
 TRY_AGAIN_SECONDS_MAX = 1.0
 """Longest such pause: so soon after the store's return everything goes on."""
 
+COMPARE_ATTEMPTS = 5
+"""How often the tables are read to be compared, when other servers commit meanwhile."""
+
 Batch = list[Waiting]
 InDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
 Committed = Callable[[Change, Catalogue, bool], None]
 """Is told each change, with the catalogue after it, and whether this server committed it."""
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """What the tables, the store's word and this server were at a revision."""
+
+    revision: int
+    digest: str
+    """Of the rows in the tables."""
+    said: str
+    """That the store said; empty: none."""
+    held: bool
+    """Whether this server held what the tables have."""
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all three were the same."""
+        return self.held and self.said in ("", self.digest)
 
 
 class Commits:
@@ -78,6 +101,8 @@ class Commits:
         for the security log, perhaps again when a batch is decided again. `wait_seconds`: how long a request waits for
         the store before it is refused."""
         self.catalogue = catalogue
+        self.digests = Digests()
+        self.digests.restart(catalogue)
         self._storage = storage
         self._in_database = in_database
         self._now = now
@@ -88,6 +113,7 @@ class Commits:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._looking: list[Deferred[bool]] = []
+        self._comparing: list[Deferred[Comparison | None]] = []
         self._heard = 0
         """The revision that the store is said to be at."""
         self._queue = Queue(clock, wait_seconds, self._overdue)
@@ -142,6 +168,16 @@ class Commits:
         if self._pausing is not None and self._pausing.active():
             self._pausing.cancel()
 
+    def compare(self) -> Deferred[Comparison | None]:
+        """Read the tables and take them if they are not what is held; fires with what was found.
+
+        None: the store cannot be read, or changes too fast. The tables are right: every other server reads them, too.
+        """
+        compared: Deferred[Comparison | None] = Deferred()
+        self._comparing.append(compared)
+        self._wake()
+        return compared
+
     def heard(self, revision: int) -> None:
         """Somebody has written, and the store is at this revision now: look, unless it is our own batch's."""
         self._heard = max(self._heard, revision)
@@ -154,6 +190,10 @@ class Commits:
     @property
     def _behind(self) -> bool:
         return self._heard > self.catalogue.revision
+
+    @property
+    def _asked(self) -> bool:
+        return bool(self._looking or self._comparing or self._behind)
 
     def next_batch(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
@@ -179,8 +219,10 @@ class Commits:
     async def _run(self) -> None:
         reached = True
         # Notes alone do not go on asking a store that is away; the next request takes them along.
-        while self._looking or self._behind or self._queue or (self._notes and reached):
+        while self._asked or self._queue or (self._notes and reached):
             reached = await self._look()
+            if self._comparing:
+                await self._compare()
             if reached:
                 reached = await self._settle_next()
             if reached:
@@ -212,6 +254,34 @@ class Commits:
         for looked in looking:
             if not looked.called:
                 looked.callback(found)
+        return found
+
+    async def _compare(self) -> None:
+        comparing, self._comparing = self._comparing, []
+        found: Comparison | None = None
+        try:
+            for _ in range(COMPARE_ATTEMPTS):
+                found = await self._compared()
+                if found is not None:
+                    break
+        except StoreUnavailable as error:
+            self._unavailable(str(error))
+        for compared in comparing:
+            compared.callback(found)
+
+    async def _compared(self) -> Comparison | None:
+        """None: another server committed while the tables were read."""
+        await self._catch_up()
+        loaded, tables, digest = await self._read(_loaded, self._storage)
+        if loaded.revision != self.catalogue.revision:
+            return None
+        if digest != loaded.digest:
+            await self._ask_store(self._storage.correct, loaded.revision, digest, bool(loaded.digest))
+        found = Comparison(loaded.revision, digest, loaded.digest, held=tables == self.catalogue)
+        if not found.held:
+            self._begin_anew(tables)
+        elif self.digests.at(loaded.revision) != digest:
+            self.digests.restart(tables)
         return found
 
     async def _settle_next(self) -> bool:
@@ -277,11 +347,11 @@ class Commits:
             decisions = self._decide(batch, self.catalogue)
             found = [(number, one.security) for number, one in enumerate(decisions) if one.security]
             passed = frozenset(number for number, entry in found if not self._worth_a_row(entry))
-            attempts = [attempt(decisions, notes, passed)]
+            attempts = [self._attempt(decisions, notes, passed)]
 
             def again(missed: list[Change], attempts: list[Attempt] = attempts, passed: Passed = passed) -> Proposal:
                 decisions = self._decide(batch, after(self.catalogue, missed))
-                attempts.append(attempt(decisions, notes, passed, missed))
+                attempts.append(self._attempt(decisions, notes, passed, missed))
                 return attempts[-1].proposal
 
             first = attempts[0].proposal
@@ -295,6 +365,7 @@ class Commits:
                     first.security,
                     first.administration,
                     again,
+                    first.digest,
                 )
             except BatchRefused:
                 raise
@@ -314,10 +385,12 @@ class Commits:
             self._back()
             self.counts["batches"] += 1
             self.counts["again"] += len(attempts) > 1
-            self._publish(attempts[-1].missed, own=False)
-            for decision in attempts[-1].decisions:
-                self._publish_decision(decision)
-            return attempts[-1].decisions
+            done = attempts[-1]
+            steps = iter(done.steps)
+            self._publish(done.missed, steps, own=False)
+            for decision in done.decisions:
+                self._publish_decision(decision, steps)
+            return done.decisions
 
     def _decide(self, batch: Batch, draft: Catalogue) -> list[Decision]:
         decisions = []
@@ -340,8 +413,9 @@ class Commits:
             except LogTrimmed:
                 await self._reload()
                 return found
+            steps = iter(steps_of(self.catalogue, missed))
             for change in missed:
-                self._publish([change], own=ours.get(change.revision) == change)
+                self._publish([change], steps, own=ours.get(change.revision) == change)
             found += missed
             if len(missed) < CATCH_UP_MAX:
                 return found
@@ -350,19 +424,31 @@ class Commits:
         """The log no longer has what we missed: begin anew from the tables."""
         loaded: Loaded = await self._read(self._storage.load)
         self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
-        self.catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
-        self._reloaded(self.catalogue)
+        self._begin_anew(catalogue_of(loaded.rows, loaded.topics, loaded.revision))
 
-    def _publish_decision(self, decision: Decision) -> None:
+    def _begin_anew(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.digests.restart(catalogue)
+        self._reloaded(catalogue)
+
+    def _attempt(
+        self, decisions: list[Decision], notes: list[SecurityEntry], passed: Passed, missed: Sequence[Change] = ()
+    ) -> Attempt:
+        digested = self.digests.after(self.catalogue, [*missed, *changes_of(decisions)])
+        return attempt(decisions, notes, passed, missed, digested)
+
+    def _publish_decision(self, decision: Decision, steps: Iterator[Step]) -> None:
         if len(decision.changes) == 1:
             # The catalogue after its one change was made when it was decided.
+            self.digests.move(next(steps))
             self.catalogue = decision.catalogue
             self._committed(decision.changes[0], self.catalogue, True)
         else:
-            self._publish(decision.changes, own=True)
+            self._publish(decision.changes, steps, own=True)
 
-    def _publish(self, changes: Iterable[Change], *, own: bool) -> None:
+    def _publish(self, changes: Iterable[Change], steps: Iterator[Step], *, own: bool) -> None:
         for change in changes:
+            self.digests.move(next(steps))
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue, own)
 
@@ -404,3 +490,9 @@ class Commits:
         if self._trouble:
             self.log.info("the store is back")
         self._trouble, self._unreadable = "", False
+
+
+def _loaded(storage: Storage) -> tuple[Loaded, Catalogue, str]:
+    """The tables, as a catalogue, and its digest: all of it on the database's thread."""
+    loaded = storage.load()
+    return loaded, catalogue_of(loaded.rows, loaded.topics, loaded.revision), shown(sum_of(loaded.rows))

@@ -59,6 +59,8 @@ SHORT_EVERY = 5
 """Every so manieth host keeps no session."""
 STOP_SECONDS = 2.4
 """What a daemon has to stop after SIGTERM, before it is killed."""
+COMPARING = ("compass.host.following.Following", "compass.server.agreement.Agreement")
+"""They log an error when somebody holds other rows than he should: here that is a broken promise."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
 
 
@@ -492,6 +494,8 @@ class Deployment(World):
     def _observe(self, event: dict[str, Any]) -> None:
         if event.get("log_level") is LogLevel.critical:
             self.critical.append(str(event.get("log_format")) + " " + str(event.get("log_failure", "")))
+        elif event.get("log_level") is LogLevel.error and str(event.get("log_namespace")) in COMPARING:
+            self.critical.append(f"a digest differs: {event.get('log_format')}")
 
 
 def _with_store(parts: Any, machine: Machine) -> Any:
@@ -513,4 +517,4 @@ def judged(plan: Plan) -> tuple[Deployment, list[Violation]]:
     history = deployment.run_plan()
     violations = check(history)
     errors = [Violation("log", "log", 0.0, 0, text) for text in deployment.critical]
-    return deployment, errors + violations
+    return deployment, violations + errors

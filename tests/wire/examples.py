@@ -138,6 +138,10 @@ EXAMPLES: list[Example] = [
         ("read-log", 25, requests.ReadLog("updates", 40, 100, 10, 20.0)),
         ("status", 26, requests.Status()),
         ("lag", 0xFFFFFFFF, requests.Lag()),
+        ("acknowledge with a difference", 0, messages.Acknowledge(5000, "differs")),
+        ("watch of a host that compares", 37, requests.Watch(("portal.web",), digest=1)),
+        ("digest", 38, requests.Digest()),
+        ("digest at a revision", 39, requests.Digest(45)),
     ),
     *_server(
         ("welcome", 0, messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.1")),
@@ -323,5 +327,7 @@ EXAMPLES: list[Example] = [
             ),
         ),
         ("refusal of the session", 0, replies.Refusal("out-of-turn", "a second hello")),
+        ("bookmark with a digest", 0, messages.Bookmark(5000, "9f" * 32)),
+        ("catalogue-digest", 26, replies.CatalogueDigest("gns1.example", STORE, 45, "9f" * 32)),
     ),
 ]
