@@ -28,8 +28,16 @@ import msgspec
 from compass.admin.authority import create_authority
 from compass.client.link import IdentityFiles, Link, Server
 from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.replies import CredentialIssued, Deregistered, Refusal, Registered, Rows, ServerStatus
-from compass.model.requests import Deregister, Fetch, IssueCredential, Register, Status
+from compass.model.replies import (
+    CatalogueDigest,
+    CredentialIssued,
+    Deregistered,
+    Refusal,
+    Registered,
+    Rows,
+    ServerStatus,
+)
+from compass.model.requests import Deregister, Digest, Fetch, IssueCredential, Register, Status
 from compass.model.rows import Listener
 from compass.store.store import Store
 from tests.e2e.processes import eventually
@@ -178,6 +186,11 @@ def _compare(several: Several, names: tuple[str, ...], changes: dict[str, list[A
         rows = several.ask(name, Fetch("listener"), Rows).rows
         if sorted(rows, key=str) != sorted((row for row in loaded.rows if isinstance(row, Listener)), key=str):
             yield f"{name} has another catalogue than the store"
+    digests = {
+        (told.revision, told.digest) for told in (several.ask(name, Digest(), CatalogueDigest) for name in names)
+    }
+    if len(digests) != 1 or next(iter(digests))[0] != loaded.revision:
+        yield f"the servers' digests differ: {digests}"
 
 
 @contextlib.contextmanager
