@@ -18,6 +18,7 @@ from compass.admin.server_commands import server
 from compass.admin.settings import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
 from compass.admin.teaching import examples, json_option, taught
 from compass.admin.tls_commands import tls
+from compass.admin.token_commands import token
 from compass.admin.topology_commands import topology_commands
 from compass.client.exits import Exit
 
@@ -105,6 +106,7 @@ for _group, _lines in (
     (service, ("service list", "service add chinaserver.openuss")),
     (dependency, ("dependency add web openuss",)),
     (credential, ("credential add chinaserver.openuss",)),
+    (token, ("token add grafana", "token list")),
     (host, ("host list", "host set web1.example.net --barred")),
     (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
     (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),

@@ -8,6 +8,7 @@ that are written to at once take turns, and neither is passed over twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from compass.model.storage import (
     Storage,
     StoreUnavailable,
 )
+from compass.server.attempts import Attempt, Passed, after, attempt, changes_of
 from compass.server.digests import Digests
 from compass.server.queue import STORE_WAIT_SECONDS, Queue, Waiting
 
@@ -56,16 +58,6 @@ InDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
 Committed = Callable[[Change, Catalogue, bool], None]
 """Is told each change, with the catalogue after it, and whether this server committed it."""
-
-
-class _Attempt(msgspec.Struct, frozen=True):
-    """A batch as decided after the changes of others in `missed`, which our catalogue does not have yet."""
-
-    decisions: list[Decision]
-    proposal: Proposal
-    missed: list[Change]
-    steps: list[Step]
-    """What those and the proposal's changes do to the digests."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -133,6 +125,9 @@ class Commits:
         self._notes: list[SecurityEntry] = []
         self._running = False
         self._after_batch: list[Deferred[None]] = []
+        self.counts = Counter[str]()
+        """`batches` committed; of them `again`: decided again in their turn; and how often one was `put off`: too far
+        behind another server for that, and tried anew."""
 
     def submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
         """The reply, once what it says is on disk; or a refusal, also when the store cannot be written in time."""
@@ -350,13 +345,12 @@ class Commits:
         """Decide and commit, again after each conflict. Raises StoreUnavailable when nothing of it is in the store."""
         while True:
             decisions = self._decide(batch, self.catalogue)
-            passed = {
-                number for number, one in enumerate(decisions) if one.security and not self._worth_a_row(one.security)
-            }
-            attempts = [self._attempt(decisions, notes, passed, [])]
+            found = [(number, one.security) for number, one in enumerate(decisions) if one.security]
+            passed = frozenset(number for number, entry in found if not self._worth_a_row(entry))
+            attempts = [self._attempt(decisions, notes, passed)]
 
-            def again(missed: list[Change], attempts: list[_Attempt] = attempts, passed: set[int] = passed) -> Proposal:
-                decisions = self._decide(batch, _after(self.catalogue, missed))
+            def again(missed: list[Change], attempts: list[Attempt] = attempts, passed: Passed = passed) -> Proposal:
+                decisions = self._decide(batch, after(self.catalogue, missed))
                 attempts.append(self._attempt(decisions, notes, passed, missed))
                 return attempts[-1].proposal
 
@@ -376,18 +370,21 @@ class Commits:
             except BatchRefused:
                 raise
             except Conflict:
+                self.counts["put off"] += 1
                 await self._catch_up()
                 continue
             except StoreUnavailable:
                 # Whether the transaction got through is known only by looking.
                 before, proposed = self.catalogue.revision, attempts[-1].proposal.changes
-                found = await self._catch_up(proposed)
-                if proposed and found[len(attempts[-1].missed) :][: len(proposed)] == proposed:
+                there = await self._catch_up(proposed)
+                if proposed and there[len(attempts[-1].missed) :][: len(proposed)] == proposed:
                     return attempts[-1].decisions
                 if self.catalogue.revision != before:
                     continue
                 raise
             self._back()
+            self.counts["batches"] += 1
+            self.counts["again"] += len(attempts) > 1
             done = attempts[-1]
             steps = iter(done.steps)
             self._publish(done.missed, steps, own=False)
@@ -435,19 +432,10 @@ class Commits:
         self._reloaded(catalogue)
 
     def _attempt(
-        self, decisions: list[Decision], notes: list[SecurityEntry], passed: set[int], missed: list[Change]
-    ) -> _Attempt:
-        """`passed`: the numbers of decisions whose entry for the security log is not worth a row."""
-        found = [one.security for number, one in enumerate(decisions) if one.security and number not in passed]
-        changes = [change for decision in decisions for change in decision.changes]
-        steps, digest = self.digests.after(self.catalogue, [*missed, *changes])
-        proposal = Proposal(
-            changes=changes,
-            security=[*notes, *found],
-            administration=[decision.administration for decision in decisions if decision.administration],
-            digest=digest,
-        )
-        return _Attempt(decisions, proposal, missed, steps)
+        self, decisions: list[Decision], notes: list[SecurityEntry], passed: Passed, missed: Sequence[Change] = ()
+    ) -> Attempt:
+        digested = self.digests.after(self.catalogue, [*missed, *changes_of(decisions)])
+        return attempt(decisions, notes, passed, missed, digested)
 
     def _publish_decision(self, decision: Decision, steps: Iterator[Step]) -> None:
         if len(decision.changes) == 1:
@@ -502,12 +490,6 @@ class Commits:
         if self._trouble:
             self.log.info("the store is back")
         self._trouble, self._unreadable = "", False
-
-
-def _after(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
-    for change in changes:
-        catalogue = catalogue.apply(change)
-    return catalogue
 
 
 def _loaded(storage: Storage) -> tuple[Loaded, Catalogue, str]:

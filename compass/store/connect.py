@@ -183,7 +183,7 @@ def _commit_in_time(connection: Any) -> None:
     """Commit, and cancel the wait for a standby that takes too long; PostgreSQL's own timeouts do not see that wait."""
 
     def cancel() -> None:
-        # Whoever cannot be asked to cancel is found dead by the commit itself.
+        # Who cannot be asked to cancel is cut as any call is that hangs (`compass.store.cutting`).
         with contextlib.suppress(Exception):
             connection.cancel_safe(timeout=CONNECT_SECONDS)
 

@@ -276,6 +276,43 @@ EXAMPLES: list[Example] = [
         ),
         ("steered", 29, replies.Steered(2)),
         (
+            "lags of several servers",
+            26,
+            replies.Lags(45, (replies.HostLag("web2.example", True, 45, 0, server="gns2.example"),)),
+        ),
+        (
+            "server-status of several servers",
+            27,
+            replies.ServerStatus(
+                "gns1.example",
+                "example-server 0.1",
+                STORE,
+                45,
+                1789990000.0,
+                3,
+                2,
+                {"listener": 1},
+                {"up": 1},
+                servers=(
+                    replies.KnownServer(
+                        "gns1.example", "5d41402abc4b2a76", "example-server 0.1", "keeper", 45, 0, 3, 2, 1789990000.0
+                    ),
+                    replies.KnownServer(
+                        "gns2.example",
+                        "7d793037a0760186",
+                        "example-server 0.0",
+                        "silent",
+                        41,
+                        4,
+                        1,
+                        0,
+                        1789980000.0,
+                        75.5,
+                    ),
+                ),
+            ),
+        ),
+        (
             "refusal",
             12,
             replies.Refusal("stale-epoch", "registered by a newer instance", retry_after_seconds=1.0, epoch=8),
