@@ -13,7 +13,16 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 
 from compass.gateway import host_http
-from compass.model.local import HostStatus, LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome
+from compass.model.local import (
+    HostStatus,
+    LocalDeregister,
+    LocalDrain,
+    LocalEvent,
+    LocalLoad,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+)
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import Change, Listener
 from tests.reactor import ReactorThread
@@ -58,6 +67,9 @@ class Told:
         return self._asked(request)
 
     def report_load(self, request: LocalLoad) -> Deferred[Any]:
+        return self._asked(request)
+
+    def drain(self, request: LocalDrain) -> Deferred[Any]:
         return self._asked(request)
 
     def released(self, outcome: Outcome) -> None:
