@@ -309,7 +309,6 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
             *([("store is away", reply.trouble)] if reply.trouble else []),
             ("revision", str(reply.revision)),
-            *([("digest", reply.digest)] if reply.digest else []),
             ("started", when(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
             *([("drained", "hosts are sent to other servers")] if reply.away else []),

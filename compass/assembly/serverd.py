@@ -131,11 +131,11 @@ class ServerService(Service):
         interpreter.settle()
         if self._worker:
             await self._listen(server)
-            return
-        for port in self._ports:
+        for port in () if self._worker else self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
-        if self._config.server.announce:
+        # All workers are at one address, so one of them tells of it.
+        if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
     def _peer(self) -> PeerOf:

@@ -312,8 +312,6 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     engine: str = ""
     servers: tuple[KnownServer, ...] = ()
     """All over the same store, this one too, by name."""
-    digest: str = ""
-    """Of all rows at `revision` (opengnsp.md, "Digests")."""
     away: bool = False
     """It is drained: hosts are sent elsewhere."""
     trouble: str = ""
@@ -321,7 +319,7 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
 
 
 class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):
-    """The digest of all rows that a server held at a revision."""
+    """The digest of all rows that a server held at a revision (opengnsp.md, "Digests")."""
 
     server: str
     store: str

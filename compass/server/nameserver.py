@@ -372,7 +372,6 @@ class NameServer(Factory):
             sessions=len(self._gate.sessions),
             watching=self._push.watching,
             engine=self._parts.storage.engine,
-            digest=self.commits.digests.at(self.catalogue.revision) or "",
             trouble=self.commits.trouble,
             away=self._steering.elsewhere is not None,
         )

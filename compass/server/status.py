@@ -23,7 +23,6 @@ class Figures(msgspec.Struct, frozen=True):
     sessions: int
     watching: int
     engine: str
-    digest: str
     trouble: str
     away: bool
 
@@ -51,7 +50,6 @@ def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own:
         alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
         engine=figures.engine,
         servers=_servers(known, own),
-        digest=figures.digest,
         away=figures.away,
         trouble=figures.trouble,
     )

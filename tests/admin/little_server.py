@@ -34,9 +34,10 @@ from compass.model.replies import (
     Refusal,
     Reply,
     ServerStatus,
+    Steered,
     UpdateEntry,
 )
-from compass.model.requests import Digest, Examine, Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Watch
+from compass.model.requests import Digest, Examine, Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Steer, Watch
 from compass.model.rows import Change, Listener
 from compass.wire.connection import Asked, Ended, Opened, ServerConnection
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
@@ -148,6 +149,8 @@ class LittleServer:
                 case Status() | Digest() | Lag() | ReadLog() | Watch():
                     refused = permit(self.catalogue, request, asker, time.time())
                     return self._commit(refused) if refused else self._told(request)
+                case Steer():
+                    return Steered(0)
                 case Examine():
                     row = self.catalogue.listener(request.service, request.address, request.port)
                     assert row is not None

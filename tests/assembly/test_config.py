@@ -175,9 +175,7 @@ def test_a_section_within_a_section(tmp_path: Path) -> None:
 def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
     """The limits themselves are good, and so are addresses side by side."""
     lines = 'listen = ["0.0.0.0:1", "[::1]:1", "127.0.0.1:2"]\nalert_command = ["true", "x"]\n'
-    read = server(
-        tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\nworkers = {WORKERS_MAX}\n{TLS}"
-    ).server
+    read = server(tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\n{TLS}").server
     assert read.workers == 1
     assert server(tmp_path, f"{SERVER}workers = {WORKERS_MAX}\n{TLS}").server.workers == WORKERS_MAX
     assert (read.keep_updates, read.keep_others, read.alert_command) == (KEEP_MIN, KEEP_MAX, ("true", "x"))

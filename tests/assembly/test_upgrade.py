@@ -18,8 +18,8 @@ import pytest
 
 from compass.client.link import IdentityFiles, Link, Server
 from compass.model.digest import shown, sum_of
-from compass.model.replies import Done, Registered, Rows, ServerStatus
-from compass.model.requests import Apply, Fetch, Register, Status
+from compass.model.replies import CatalogueDigest, Done, Registered, Rows
+from compass.model.requests import Apply, Digest, Fetch, Register
 from compass.model.rows import Category, Service
 from compass.store.store import Store
 from compass.store.upgrade import head_of
@@ -59,7 +59,7 @@ class Pair:
 
     def link(self, name: str) -> Link:
         directory = self.installation.directory
-        files = IdentityFiles(*(directory / file for file in ("root.crt", "root.key", "authority.crt")))
+        files = IdentityFiles(directory / "root.crt", directory / "root.key", directory / "authority.crt")
         return Link.connect([Server("127.0.0.1", self.ports[name])], files, PATIENCE_SECONDS)
 
     def register(self, name: str, *ports: int) -> int:
@@ -113,8 +113,8 @@ def digests(pair: Pair, *names: str) -> set[str]:
         replies: list[Any] = []
         for name in names:
             with pair.link(name) as link:
-                replies.append(link.ask(Status()))
-        assert all(isinstance(reply, ServerStatus) for reply in replies)
+                replies.append(link.ask(Digest()))
+        assert all(isinstance(reply, CatalogueDigest) for reply in replies)
         return {reply.digest for reply in replies} if len({reply.revision for reply in replies}) == 1 else set()
 
     return eventually(told, "both at one revision")

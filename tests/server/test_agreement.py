@@ -10,8 +10,8 @@ from immutables import Map
 
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.digest import shown, sum_of
-from compass.model.replies import CatalogueDigest, Refusal, ServerStatus
-from compass.model.requests import Digest, Status
+from compass.model.replies import CatalogueDigest, Refusal
+from compass.model.requests import Digest
 from compass.model.rows import Alert, Change
 from compass.server import digests
 from compass.server.agreement import COMPARE_EVERY_SECONDS, QUIET_SECONDS, RECOUNT_EVERY_SECONDS
@@ -69,9 +69,9 @@ def test_the_store_has_the_digest_of_its_rows_after_every_commit(two: Uss) -> No
     loaded = two.store.load()
     assert loaded.digest == shown(sum_of(loaded.rows))
     for name in ("gns1", "gns2"):
-        status = two.admin(name).ask(Status())
-        assert isinstance(status, ServerStatus)
-        assert (status.revision, status.digest) == (loaded.revision, loaded.digest)
+        told = two.admin(name).ask(Digest())
+        assert isinstance(told, CatalogueDigest)
+        assert (told.store, told.revision, told.digest) == (loaded.store, loaded.revision, loaded.digest)
 
 
 def test_a_server_tells_the_digest_at_a_revision_that_it_remembers(two: Uss, monkeypatch: pytest.MonkeyPatch) -> None:

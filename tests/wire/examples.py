@@ -329,10 +329,5 @@ EXAMPLES: list[Example] = [
         ("refusal of the session", 0, replies.Refusal("out-of-turn", "a second hello")),
         ("bookmark with a digest", 0, messages.Bookmark(5000, "9f" * 32)),
         ("catalogue-digest", 26, replies.CatalogueDigest("gns1.example", STORE, 45, "9f" * 32)),
-        (
-            "server-status with a digest",
-            27,
-            replies.ServerStatus("gns1", "example-server 0.1", STORE, 0, 1789990000.0, 0, 0, {}, {}, digest="0" * 64),
-        ),
     ),
 ]
