@@ -187,8 +187,9 @@ class NameServer(Factory):
             self._agreement.stop()
             self._neighbours.stop()
             counts = self._commits.counts
-            text = "committed {n} batches, {again} of them decided again, {off} put off, because of other servers"
-            self.log.info(text, n=counts["batches"], again=counts["again"], off=counts["put off"])
+            if counts["batches"]:
+                text = "committed {n} batches, {again} of them decided again, {off} put off, because of other servers"
+                self.log.info(text, n=counts["batches"], again=counts["again"], off=counts["put off"])
         if self._tail is not None and self._tail.active():
             self._tail.cancel()
         self._steering.stop()
