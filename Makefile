@@ -19,9 +19,9 @@ help:  ## list the targets
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
 
-test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these)
+test: check  ## check, then the tests with coverage (JOBS=2; ARGS="tests/test_layers.py -k name": only these)
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
 

@@ -141,6 +141,7 @@ FIELDS_OF: dict[tuple[str, str], dict[str, Any]] = {
     ("ReadLog", "wait_seconds"): {"type": "number", "minimum": 0, "maximum": LOG_WAIT_SECONDS_MAX},
     ("Impact", "name"): {"anyOf": [NAME, LISTENER]},
     ("Register", "epoch"): {"type": "integer", "minimum": 0, "maximum": EPOCH_MAX},
+    ("Digest", "revision"): {"type": "integer", "minimum": 0},
     ("Steer", "seconds"): {"type": "number", "minimum": 0, "maximum": STEER_SECONDS_MAX},
     ("Steer", "instead"): {
         "type": "array",

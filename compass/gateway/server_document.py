@@ -18,6 +18,7 @@ from compass.gateway.operations import EVENTS, Operation, document
 from compass.model.events import Position
 from compass.model.replies import (
     CaseFile,
+    CatalogueDigest,
     CredentialIssued,
     Dependencies,
     Deregistered,
@@ -34,6 +35,7 @@ from compass.model.replies import (
 from compass.model.requests import (
     Apply,
     Deregister,
+    Digest,
     Drain,
     Examine,
     Fetch,
@@ -124,6 +126,7 @@ ASKED = (
     _look("/v1/examine", Examine, CaseFile, "What this server knows about a listener's health."),
     _look("/v1/logs/{log}", ReadLog, LogEntries, "Entries of the updates, security or administration log."),
     _look("/v1/status", Status, ServerStatus, "This server in figures."),
+    _look("/v1/digest", Digest, CatalogueDigest, "The digest of all rows at a revision, or as they are."),
     _look("/v1/lag", Lag, Lags, "Which host holds which revision."),
     _message(Register, Registered, "A listener comes up (function 2.1)."),
     _message(Deregister, Deregistered, "A listener goes away (function 2.2)."),

@@ -23,6 +23,7 @@ from compass.assembly import parts
 from compass.assembly.config import TlsSettings
 from compass.assembly.parts import DatabaseThread, listen, listen_unix, own_name, peers, rules_of
 from compass.assembly.serverd import COMPLAINT_OCTETS_MAX, CommandFailed, command_runner, connector
+from compass.assembly.sharing import StreamPort
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, IdentityError, accepting, load_identity
 from compass.model.storage import StoreUnavailable
@@ -94,7 +95,7 @@ def listened(monkeypatch: pytest.MonkeyPatch, reason: int, address: str) -> tupl
     """What listening gives on a machine without IPv6, and where it listened or would have."""
     asked: list[str] = []
 
-    class Port(parts.StreamPort):
+    class Port(StreamPort):
         def startListening(self) -> None:  # noqa: N802
             asked.append(self.interface)
             if ":" in self.interface:
