@@ -139,7 +139,7 @@ class Balancer:
         check = {
             "nginx": ["nginx", "-t", "-q", "-c", "{file}"],
         }.get(self.kind, ["haproxy", "-c", "-q", "-f", "{file}"])
-        reload = ["sh", "-c", f"test ! -e {self._pid} || kill -{number} $(cat {self._pid})"]
+        reload = ["sh", "-c", f"test ! -s {self._pid} || kill -{number} $(cat {self._pid})"]
         bind = f"{host_address}:{self._port}"
         dns = free_port(host_address)
         values = (
