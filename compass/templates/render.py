@@ -70,7 +70,7 @@ def _spelled(value: Any) -> Any:
         return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in value)
     if isinstance(value, dict):
         return {_spelled(key): _spelled(item) for key, item in value.items()}
-    return [_spelled(item) for item in value] if isinstance(value, list) else value
+    return [_spelled(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _line_of(error: BaseException, source: str) -> str:
