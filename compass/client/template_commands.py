@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from compass.client.api import HostApi
 from compass.client.desk import JSON_OPTION, NAME, Desk, Failed, api_option, example_lines
@@ -20,7 +21,9 @@ from compass.model.sight import Sight
 from compass.templates import READY, RENDER_COMMAND, RENDER_SECONDS, ready_names, ready_text, said
 
 
-@click.group("template")
+@click.group(
+    "template", epilog=example_lines("template list", "template show haproxy", "template try haproxy --on openuss")
+)
 def template() -> None:
     """Configuration files made from what this host knows: look at templates and try them.
 
@@ -34,10 +37,8 @@ class ReadyName(click.ParamType):  # type: ignore[type-arg]  # generic only for 
 
     name = "name"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[object]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
         """Those that begin so."""
-        from click.shell_completion import CompletionItem
-
         return [CompletionItem(name) for name in ready_names() if name.startswith(incomplete)]
 
 

@@ -47,6 +47,7 @@ class Commands:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._running: set[_Command] = set()
+        self._stopped = False
 
     def run(
         self,
@@ -62,14 +63,16 @@ class Commands:
 
         def ended(what: Ended) -> None:
             self._running.discard(running)
-            over.callback(what)
+            if not self._stopped:
+                over.callback(what)
 
         self._running.add(running)
         running.start(command, data, environment or {}, ended)
         return over
 
     def stop(self) -> None:
-        """End all that run."""
+        """End all that run, and tell nobody: what is half done is gone on with by the daemon's next run."""
+        self._stopped = True
         for running in list(self._running):
             running.end("opengnscd has stopped")
 
@@ -78,7 +81,7 @@ class Commands:
 class _Readable:
     """A file descriptor in the reactor's hands."""
 
-    def __init__(self, descriptor: int, ready: Callable[[], None]) -> None:
+    def __init__(self, descriptor: int, ready: Callable[[], object]) -> None:
         self._descriptor = descriptor
         self._ready = ready
 

@@ -310,6 +310,7 @@ def test_a_reload_that_the_end_of_the_daemon_has_cut_off_is_made_up_for(
     first.sees(sight(listener(1)))
     eventually((tmp_path / "begun").exists, "the reload has begun")
     first.stop()
+    assert (tmp_path / "target").read_text() == "192.0.2.7:1\n"
     again = host(template(tmp_path, LINES, reload=("sh", "-c", f"echo . >> {tmp_path}/made")))
     again.sees(sight(listener(1)))
     again.turned(1)
