@@ -76,6 +76,9 @@ away: $(READY)  ## take the database away for a minute in four ways (ARGS="--sec
 bench-workers: $(READY)  ## two workers against one: registrations and pulls a second, as ratios (ARGS="--seconds 10")
 	@$(BIN)/python -m bench.workers $(ARGS)
 
+balancers: $(READY)  ## HAProxy and nginx under load while their listeners come and go (ARGS="--rounds 3 --only nginx")
+	@$(BIN)/python -m tests.e2e.balancers $(ARGS)
+
 failover: $(READY)  ## kill the primary database, and a server of three, under load (ARGS="--rounds 10 --only server")
 	@$(BIN)/python -m tests.faults.failover $(ARGS)
 

@@ -20,7 +20,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from compass.assembly.reacting import REACTION_DESCRIPTIONS, REACTION_EXAMPLES, check_reactions, hook, template
 from compass.assembly.servers import ENTRIES_MAX, ServerEntry, is_service, parse_service, ways_of
+from compass.host.hooks import HookSettings
+from compass.host.templates import TemplateSettings
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.names import (
     SERVER_PORT,
@@ -145,7 +148,7 @@ class ServerDnsSettings(DnsSettings, frozen=True):
     listen: str = ""
 
 
-DESCRIPTIONS = {
+DESCRIPTIONS = REACTION_DESCRIPTIONS | {
     "tls.certificate": "Certificate of this daemon, PEM; intermediate certificates may follow in the file. Relative "
     "paths in this file are relative to its directory.",
     "tls.key": "Its private key, PEM, readable by this daemon only.",
@@ -205,7 +208,7 @@ DESCRIPTIONS = {
 }
 """What each key means."""
 
-EXAMPLES: dict[str, str | list[str]] = {
+EXAMPLES: dict[str, str | list[str]] = REACTION_EXAMPLES | {
     "tls.certificate": "tls/NAME.crt",
     "tls.key": "tls/NAME.key",
     "tls.authority": "tls/authority.crt",
@@ -235,6 +238,10 @@ class HostConfig(msgspec.Struct, frozen=True):
     tls: TlsSettings
     dns: DnsSettings | None = None
     """[host.dns]. None: there is no such section, and no DNS."""
+    hooks: tuple[HookSettings, ...] = ()
+    """Each [[host.hook]]."""
+    templates: tuple[TemplateSettings, ...] = ()
+    """Each [[host.template]]."""
 
 
 def read_server_config(path: Path) -> ServerConfig:
@@ -260,12 +267,19 @@ def read_host_config(path: Path) -> HostConfig:
     reading = _Reading(path)
     tables = reading.tables(("host", "tls"))
     dns = reading.dns(DnsSettings, "host", tables)
+    hooks = [hook(reading, values) for values in reading.each(HookSettings, "hook", tables)]
+    templates = [template(reading, values) for values in reading.each(TemplateSettings, "template", tables)]
     host = reading.section(HostSettings, "host", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_host(reading, host)
+    check_reactions(reading, hooks, templates)
     reading.finish()
     return HostConfig(
-        HostSettings(**host), TlsSettings(**reading.tls(tls)), DnsSettings(**dns) if dns is not None else None
+        HostSettings(**host),
+        TlsSettings(**reading.tls(tls)),
+        DnsSettings(**dns) if dns is not None else None,
+        tuple(HookSettings(**values) for values in hooks),
+        tuple(TemplateSettings(**values) for values in templates),
     )
 
 
@@ -289,6 +303,11 @@ def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
     return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings}
 
 
+def repeated_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
+    """The sections of which there may be several, or none."""
+    return {} if kind is ServerConfig else {"host.hook": HookSettings, "host.template": TemplateSettings}
+
+
 def example(kind: type[ServerConfig | HostConfig]) -> str:
     """A configuration file with every key, its default and what it means; it can be read as it is."""
     lines: list[str] = []
@@ -299,6 +318,16 @@ def example(kind: type[ServerConfig | HostConfig]) -> str:
             lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="# ", subsequent_indent="# ")
             shown = msgspec.json.encode(EXAMPLES[key] if field.required else field.default).decode()
             lines += [f"{'' if field.required else '# '}{field.name} = {shown}", ""]
+    for name, settings in repeated_of(kind).items():
+        # All of it is a comment: two characters taken away from each line make a section of it.
+        lines.append(f"# [[{name}]]")
+        for field in msgspec.structs.fields(settings):
+            key = f"{name.rpartition('.')[2]}.{field.name}"
+            lines += textwrap.wrap(DESCRIPTIONS[key], 100, initial_indent="#   # ", subsequent_indent="#   # ")
+            default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+            shown = msgspec.json.encode(EXAMPLES[key] if field.required else default).decode()
+            lines.append(f"#   {'' if field.required else '# '}{field.name} = {shown}")
+        lines.append("")
     return "\n".join(lines).rstrip("\n")
 
 
@@ -344,8 +373,9 @@ class _Reading:
                 except ValueError as error:
                     self.problems.append(f"[{name}] {key}: {error}")
             elif field.required:
-                self.problems.append(f"[{name}] needs {key}: {DESCRIPTIONS[f'{name}.{key}']}")
-            else:
+                described = DESCRIPTIONS.get(f"{name}.{key}") or DESCRIPTIONS[f"{name.rpartition('.')[2]}.{key}"]
+                self.problems.append(f"[{name}] needs {key}: {described}")
+            elif field.default is not msgspec.NODEFAULT:
                 values[key] = field.default
         return values
 
@@ -382,6 +412,18 @@ class _Reading:
             values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
         return values
 
+    def each(self, kind: type[Any], name: str, tables: dict[str, Any]) -> list[dict[str, Any]]:
+        """The values of each [[host.NAME]], taken out of the table of [host]."""
+        outer = tables.get("host")
+        if not isinstance(outer, dict) or name not in outer:
+            return []
+        tables["host"] = {key: value for key, value in outer.items() if key != name}
+        found = outer[name]
+        if not isinstance(found, list):
+            self.problems.append(f"[host.{name}] must be written [[host.{name}]]: there may be several")
+            return []
+        return [self.section(kind, f"host.{name}", {f"host.{name}": table}) for table in found]
+
     def parsed(self, where: str, parse: Callable[[Text], Parsed], text: Text) -> Parsed | None:
         """What `parse` makes of it, or None when it is wrong."""
         try:
@@ -389,6 +431,10 @@ class _Reading:
         except NameProblem as problem:
             self.problems.append(f"{where}: {problem}")
             return None
+
+    def near(self, name: str, known: Any, form: str) -> str:
+        """The one that was probably meant, for the end of a sentence."""
+        return _near(name, known, form)
 
     def absolute(self, text: str) -> str:
         """A path that does not depend on where the daemon was started."""

@@ -30,6 +30,7 @@ from compass.host.choice import Choice, Way
 from compass.host.daemon import HostDaemon
 from compass.host.dials import Dial
 from compass.host.processes import ProcessWatch
+from compass.host.reactions import reactions_of
 from compass.host.records import ServiceName, lookup_with
 from compass.model.names import parse_endpoint, parse_group, parse_host_name, show_endpoint
 from compass.server.probes import Prober
@@ -87,6 +88,9 @@ class HostService(Service):
             zone=settings.zone,
             services=settings.services,
             view=_view_directory(settings),
+            reactions=reactions_of(
+                reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
+            ),
             view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
         )
         self._service_names: list[ServiceName] = []

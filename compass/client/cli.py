@@ -39,6 +39,7 @@ from compass.client.show import (
     lines_of_status,
     tree_of,
 )
+from compass.client.template_commands import template
 from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, LocalReport
 from compass.model.names import show_endpoint
 
@@ -363,6 +364,9 @@ def completion(desk: Desk, shell: str) -> None:
     assert made is not None  # Click has one for each of the choices.
     source = made(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
     desk.say([source], {"type": "completion", "shell": shell, "source": source})
+
+
+cli.add_command(template)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.local import HostStatus, KnownServer, LocalEvent, Outcome, Resolved
+from compass.model.local import HostStatus, KnownServer, LocalEvent, Outcome, ReactionStatus, Resolved
 from compass.model.names import show_endpoint
 from compass.model.replies import Dependencies
 from compass.model.rows import Category, Change, Dependency, Listener, Service, key_of
@@ -125,9 +125,20 @@ def lines_of_status(status: HostStatus) -> list[str]:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
         why = f"  ({own.problem})" if own.problem else ""
         lines.append(f"          {own.service} {show_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
+    for number, reaction in enumerate(status.reactions):
+        lines.append(("          " if number else "reacts    ") + _reaction(reaction))
     for number, line in enumerate(_servers(status.servers)):
         lines.append(("          " if number else "servers   ") + line)
     return [storable(line, LINE_MAX) for line in lines]
+
+
+def _reaction(reaction: ReactionStatus) -> str:
+    """A hook or a template in a line: what it looks at, how it is, and what went wrong."""
+    often = f", {reaction.turns} turn{'s'[: reaction.turns != 1]}" if reaction.turns else ""
+    last = f", the last {reaction.ago_seconds:.0f} s ago" if reaction.ago_seconds >= 0 else ""
+    again = f", failed {reaction.failures} times" if reaction.failures > 1 else ""
+    why = f"  ({' '.join(reaction.problem.split())})" if reaction.problem else ""
+    return f"{reaction.kind} {reaction.name} on {', '.join(reaction.on)}  {reaction.state}{often}{last}{again}{why}"
 
 
 def _servers(servers: Sequence[KnownServer]) -> list[str]:

@@ -20,6 +20,7 @@ from compass.host.feed import Deliver, Feed
 from compass.host.following import Following
 from compass.host.pauses import Pauses
 from compass.host.publishing import Publisher
+from compass.host.reactions import Reactions
 from compass.host.registrar import TRANSIENT, Registrar, Watcher
 from compass.host.registrations import Book
 from compass.host.replica import Replica
@@ -81,10 +82,12 @@ class HostDaemon:
         services: Sequence[str] = (),
         view: Path | None = None,
         view_group: int | None = None,
+        reactions: Reactions | None = None,
     ) -> None:
         """`probe` asks a listener whether it serves; without it the host answers no inquiries. `zone`: where it is.
         `services`: on whose behalf it is told from the start, whether they register and ask here or not. `view`: the
-        directory in which its view is shared, and the group that may read it (None: everybody)."""
+        directory in which its view is shared, and the group that may read it (None: everybody).
+        `reactions`: the hooks and templates that follow what may be looked up here."""
         self._clock = clock
         self.pools = Pools(random, Place(host_name, zone))
         """Whose turn it is, for every kind of lookup on this host."""
@@ -99,6 +102,7 @@ class HostDaemon:
         self._witness = Witness(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
         self._view = view
         self._publisher = Publisher(clock, view, view_group, self._shared)
+        self._reactions = reactions
         self._published: tuple[Sight, frozenset[str], Shared] | None = None
         self._feed = Feed(lambda service: self._replica.dependencies(service, self._overlay))
         self._following = Following(
@@ -143,6 +147,8 @@ class HostDaemon:
         wanted = dict.fromkeys([*self._services, *(cached.wanted if cached else ()), *sorted(self._book.services())])
         self._following.start(wanted)
         self._publisher.start()
+        if self._reactions is not None:
+            self._reactions.start(self.sight)
         self._registrar.start()
         self._upstream.start()
 
@@ -151,6 +157,8 @@ class HostDaemon:
         self._registrar.stop()
         self._following.stop()
         self._publisher.stop()
+        if self._reactions is not None:
+            self._reactions.stop()
         self._elsewhere.stop()
         for timer in (self._repeat, *self._retold.values()):
             if timer is not None and timer.active():
@@ -241,7 +249,7 @@ class HostDaemon:
         suspects = request.state == "unreachable" and row is not None and row.state in USABLE
         if suspects and row is not None:
             self._evidence.add(request, row, self._clock.seconds())
-            self._publisher.changed()
+            self._seen_anew()
         return self._deliver_report(request, key, suspects)
 
     def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
@@ -285,6 +293,7 @@ class HostDaemon:
             zone=self._zone,
             servers=self._upstream.servers(),
             view=str(self._view) if self._publisher.published else "",
+            reactions=self._reactions.status() if self._reactions is not None else (),
         )
 
     # Between the parts ------------------------------------------------------------------------------------
@@ -299,13 +308,19 @@ class HostDaemon:
             self._cache.changed()
         return refusal
 
-    def _changed(self, change: Change) -> None:
+    def _seen_anew(self) -> None:
+        """What may be looked up here is not what it was."""
         self._publisher.changed()
+        if self._reactions is not None:
+            self._reactions.changed()
+
+    def _changed(self, change: Change) -> None:
+        self._seen_anew()
         self._cache.changed()
         self._feed.changed(change, self._replica.catalogue)
 
     def _replaced(self) -> None:
-        self._publisher.changed()
+        self._seen_anew()
         self._cache.changed()
         self._feed.replaced(self._replica.catalogue)
 
@@ -320,7 +335,7 @@ class HostDaemon:
     def _suspected(self, suspicion: Suspicion | None) -> None:
         """A server tells what it cannot write down now; None: it begins anew."""
         now = self._clock.seconds()
-        self._publisher.changed()
+        self._seen_anew()
         if suspicion is None:
             self._evidence.told_anew(now)
             for service in self._retold:

@@ -148,6 +148,29 @@ class KnownServer(msgspec.Struct, frozen=True):
     """Another server sent this host there, so it is preferred for a while."""
 
 
+ReactionState: TypeAlias = Literal["idle", "waiting", "running", "failed", "withheld"]
+
+
+class ReactionStatus(msgspec.Struct, frozen=True):
+    """A hook or a template of the host's configuration, and how it fares."""
+
+    kind: str
+    """`hook` or `template`."""
+    name: str
+    on: tuple[str, ...]
+    """The categories and services it looks at."""
+    state: ReactionState
+    """`failed`: the last turn did not do what it should, and is tried again. `withheld`: nothing is known to act on."""
+    turns: int = 0
+    """Since the daemon was started."""
+    failures: int = 0
+    """In a row."""
+    ago_seconds: float = -1.0
+    """Since the last turn ended; negative: there was none."""
+    problem: str = ""
+    """What went wrong in the last turn, or why it is withheld."""
+
+
 class HostStatus(msgspec.Struct, frozen=True):
     """The daemon in figures."""
 
@@ -171,6 +194,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Every known way to a server, the preferred first."""
     view: str = ""
     """The directory in which the view is shared with the programs of the host; empty: it is not (shared-view.md)."""
+    reactions: tuple[ReactionStatus, ...] = ()
+    """The hooks, then the templates, as the configuration lists them."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

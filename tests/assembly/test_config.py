@@ -30,10 +30,14 @@ from compass.assembly.config import (
     read_server_config,
     sections_of,
 )
+from compass.host.hooks import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookSettings
+from compass.host.reactions import REACTIONS_MAX
+from compass.host.templates import TemplateSettings
 from compass.model.names import SERVER_PORT, NameProblem, parse_server
 from compass.server.queue import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
 
+REPEATED = ("hook", "template")
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 SERVER = '[server]\nstore = "sqlite:///gns.sqlite3"\n'
 HOST = '[host]\nservers = ["gns1"]\nstate_directory = "state"\naddress = "192.0.2.1"\n'
@@ -80,6 +84,93 @@ def test_every_key_is_described_and_printed(kind: Any) -> None:
     assert {key for key, field in keys.items() if field.required} == EXAMPLES.keys() & keys.keys()
     printed = example(kind)
     assert all(re.search(rf"(?m)^(# )?{key.rpartition('.')[2]} = ", printed) for key in keys)
+
+
+def test_the_example_of_a_hook_and_a_template_is_a_section_when_its_comment_is_taken_away(tmp_path: Path) -> None:
+    """Each key is described; with the examples' programs and places changed to what is there, it can be read."""
+    text = example(HostConfig)
+    lines = [line.removeprefix("# ") for line in text[text.index("# [[host.hook]]") :].splitlines()]
+    sections = "\n".join(lines).replace("/usr/local/bin/on-change", "/bin/true").replace("/etc/haproxy/haproxy", "h")
+    assert all(f" {key.partition('.')[2]} = " in sections for key in DESCRIPTIONS if key.split(".")[0] in REPEATED)
+    read = host(tmp_path, HOST + TLS + sections)
+    assert read.hooks == (HookSettings(("openuss",), ("/bin/true",)),)
+    assert read.templates == (TemplateSettings(("openuss",), "ready:haproxy", str(tmp_path / "h.cfg")),)
+
+
+def test_mistakes_in_hooks_and_templates_are_told(tmp_path: Path) -> None:
+    """Each by its section and key, in one run with all others; paths are relative to the file."""
+    hook = '[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n'
+    made = (
+        '[[host.template]]\non = ["OpenUSS", "openuss"]\nsource = "my.j2"\ntarget = "out"\ncheck = ["true", "{file}"]\n'
+    )
+    (tmp_path / "my.j2").touch()
+    read = host(tmp_path, HOST + hook * 2 + made + 'values = { bind = "*:80" }\n' + TLS)
+    assert [len(read.hooks), read.templates[0].on, read.templates[0].values] == [2, ("openuss",), {"bind": "*:80"}]
+    assert read.templates[0].source == str(tmp_path / "my.j2")
+    told = problems(
+        host,
+        tmp_path,
+        HOST
+        + '[[host.hook]]\non = []\ncommand = []\n[[host.hook]]\non = ["a.b.c"]\ncommand = ["/no/such"]\n'
+        + "timeout_seconds = 0\nquiet_seconds = 3\n"
+        + made.replace("my.j2", "no.j2")
+        + made.replace('"my.j2"', '"ready:haprox"').replace('"out"', '"no/out"').replace('["true"', '["/no/such"')
+        + 'mode = "rw"\nreloads = 5\n'
+        + made
+        + "[[host.hook]]\n"
+        + TLS,
+    )
+    expected = [
+        "[host.hook] on is empty",
+        "[host.hook] command is empty",
+        "[host.hook] timeout_seconds: Expected `float` > 0",
+        "[host.hook] on: ",
+        "[host.hook] command: there is no program '/no/such'",
+        "[host.hook] quiet_seconds is more than quiet_seconds_max",
+        "[host.hook] needs on: ",
+        "[host.hook] needs command: ",
+        f"[host.template] source: there is no file {tmp_path}/no.j2",
+        "[host.template] has no key 'reloads'; did you mean 'reload'?",
+        "[host.template] check: there is no program '/no/such'",
+        "[host.template] source: there is no ready:haprox; did you mean ready:haproxy?",
+        f"[host.template] target: there is no directory {tmp_path}/no",
+        "[host.template] mode: 'rw' is not octal",
+        f"[host.template] target: 2 templates would write {tmp_path}/out",
+    ]
+    assert sorted(begin for begin in expected if not any(line.startswith(begin) for line in told)) == [], told
+    assert len(told) == len(expected), told
+    wrong = problems(host, tmp_path, HOST + "[host.hook]\non = []\n" + TLS)
+    assert wrong == ["[host.hook] must be written [[host.hook]]: there may be several"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_host_has_so_many_hooks_and_no_more(tmp_path: Path, more: int) -> None:
+    """Each may have a process of its own."""
+    text = HOST + '[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n' * (REACTIONS_MAX + more) + TLS
+    if more:
+        assert problems(host, tmp_path, text) == [f"{REACTIONS_MAX + 1} hooks and templates; at most {REACTIONS_MAX}"]
+    else:
+        assert len(host(tmp_path, text).hooks) == REACTIONS_MAX
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        (f"timeout_seconds = {LIMIT_SECONDS_MAX}", True),
+        (f"timeout_seconds = {LIMIT_SECONDS_MAX + 1}", False),
+        (f"quiet_seconds_max = {QUIET_SECONDS_MAX}", True),
+        (f"quiet_seconds_max = {QUIET_SECONDS_MAX + 1}", False),
+        ("quiet_seconds = 0", True),
+        ("quiet_seconds = -1", False),
+    ],
+)
+def test_a_hooks_times_have_bounds(tmp_path: Path, line: str, good: bool) -> None:
+    """At n and at n + 1."""
+    text = HOST + f'[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n{line}\n' + TLS
+    if good:
+        assert host(tmp_path, text)
+    else:
+        assert line.partition(" ")[0] in problems(host, tmp_path, text)[0]
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:

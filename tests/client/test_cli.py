@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from compass.client.cli import cli
 from compass.client.credential import CREDENTIAL_OCTETS_MAX, CredentialProblem, read_credential
 from compass.client.exits import EXIT_OF_CODE, MEANINGS, Exit, exit_of, exit_table
-from compass.model.local import HostStatus, KnownServer, LocalEvent, RegistrationStatus, Resolved
+from compass.model.local import HostStatus, KnownServer, LocalEvent, ReactionStatus, RegistrationStatus, Resolved
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Category, Change, Dependency, Host, Listener, Row, Service
 from tests.client.little_api import CREDENTIAL, SERVICE, LittleApi, Start, outcome, refusal
@@ -203,6 +203,24 @@ def test_status_shows_session_view_and_registrations(api: LittleApi) -> None:
         "here      no registrations",
     ]
     assert json.loads(opengnsc(api, "--json", "status").output)["session"] == "open"
+
+
+def test_status_shows_hooks_and_templates(api: LittleApi) -> None:
+    """What each looks at, how it is, and what went wrong, in one line whatever a command has said."""
+    reactions = (
+        ReactionStatus("hook", "on-change", ("openuss",), "failed", 3, 2, 12.3, "on-change ended with status 1:\n no"),
+        ReactionStatus("template", "haproxy.cfg", ("openuss", "openuso"), "idle", 1, 0, 4.0),
+        ReactionStatus("template", "hosts", ("other",), "withheld", problem="no service of this host depends on it"),
+    )
+    told = HostStatus("h1", "open", "gns1", "s", 9, True, (), 0, (), reactions=reactions)
+    api.answers["/v1/status"] = said(told)
+    assert opengnsc(api, "status").output.splitlines()[4:] == [
+        "reacts    hook on-change on openuss  failed, 3 turns, the last 12 s ago, failed 2 times"
+        "  (on-change ended with status 1: no)",
+        "          template haproxy.cfg on openuss, openuso  idle, 1 turn, the last 4 s ago",
+        "          template hosts on other  withheld  (no service of this host depends on it)",
+    ]
+    assert json.loads(opengnsc(api, "--json", "status").output)["reactions"][0]["failures"] == 2
 
 
 def test_status_shows_every_way_to_a_server(api: LittleApi) -> None:

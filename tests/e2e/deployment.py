@@ -263,10 +263,12 @@ class Deployment:
         dns: bool = False,
         servers: str = "",
         settings: str = "",
+        sections: str = "",
     ) -> Host:
         """Start a client daemon; `port` is a relay's. It is not waited for, so that several start together.
 
-        `servers`: the entries in the configuration, in place of the one server; `settings`: further lines of it.
+        `servers`: the entries in the configuration, in place of the one server; `settings`: further lines of it;
+        `sections`: further sections.
         """
         full_name = f"{name}.example.net"
         address = new_address()
@@ -280,6 +282,7 @@ class Deployment:
         dns_port = free_port(address) if dns else 0
         if dns:
             config += f'[host.dns]\nlisten = "{address}:{dns_port}"\n'
+        config += sections
         agent_port = free_port(address) if agent else 0
         host = Host(full_name, address, self.directory / name, config + self._tls(full_name), dns_port, agent_port)
         self.hosts[name] = host

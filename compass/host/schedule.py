@@ -1,0 +1,57 @@
+"""When a hook or a template has its turn: after quiet, one at a time, and again when it went wrong. Pure.
+
+A change waits until nothing has changed for a moment, so that ten changes in a row are one turn, but never longer than
+a bound, so that changes which never end are told as well. While a turn runs, whatever comes makes one more turn wait.
+"""
+
+from __future__ import annotations
+
+RETRY_SECONDS_MIN = 1.0
+"""First pause after a turn that failed, unless something changes before."""
+RETRY_SECONDS_MAX = 60.0
+"""Longest pause: what fails for an hour is tried once a minute, and works a minute after it was mended."""
+
+
+class Schedule:
+    """Times are seconds of any clock that never jumps."""
+
+    def __init__(self, quiet_seconds: float, quiet_seconds_max: float) -> None:
+        """How long nothing may change before a turn, and how long a change waits at most."""
+        self._quiet = quiet_seconds
+        self._quiet_max = quiet_seconds_max
+        self._first: float | None = None
+        self._last = 0.0
+        self._retry: float | None = None
+        self.running = False
+        self.failures = 0
+        """In a row."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a turn is to come."""
+        return self._first is not None or self._retry is not None
+
+    def changed(self, now: float) -> None:
+        """There is something new."""
+        self._first = now if self._first is None else self._first
+        self._last = now
+
+    def due(self) -> float | None:
+        """When the next turn begins; None: nothing is to be done, or a turn runs."""
+        if self.running:
+            return None
+        times = [] if self._retry is None else [self._retry]
+        if self._first is not None:
+            times.append(min(self._last + self._quiet, self._first + self._quiet_max))
+        return min(times, default=None)
+
+    def started(self) -> None:
+        """The turn has begun: it sees all that has changed so far."""
+        self.running, self._first, self._retry = True, None, None
+
+    def ended(self, now: float, done: bool) -> None:
+        """It is over; what was not done is tried again, by itself or with the next change."""
+        self.running = False
+        self.failures = 0 if done else self.failures + 1
+        if not done:
+            self._retry = now + min(RETRY_SECONDS_MIN * 2.0 ** min(self.failures - 1, 30), RETRY_SECONDS_MAX)

@@ -1,0 +1,40 @@
+"""Templates that come with compass, and the program that renders these and others (docs/hooks.md).
+
+Whoever wants something rendered runs `RENDER_COMMAND` with JSON on its standard input, and imports nothing: a template
+is other people's code, which may want all the memory and never end.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+
+READY = "ready:"
+"""A source that begins so is one of the templates that come with compass."""
+RENDER_COMMAND = (sys.executable, "-W", "ignore", "-m", "compass.templates.render")
+PREFIX = "render: "
+"""The line in which it says what is wrong begins so."""
+RENDERED_OCTETS_MAX = 4 * 1024 * 1024
+"""Of a rendered file: ten thousand listeners, with some hundred octets for each."""
+RENDER_SECONDS = 20.0
+"""Rendering takes a tenth of a second; a machine that is this slow has other worries."""
+_SUFFIX = ".j2"
+
+
+def ready_names() -> list[str]:
+    """The names of the templates that come with compass."""
+    found = (entry.name for entry in (files(__name__) / "ready").iterdir())
+    return sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX))
+
+
+def ready_text(name: str) -> str:
+    """One of them. Raises KeyError."""
+    if name not in ready_names():
+        raise KeyError(name)
+    return (files(__name__) / "ready" / (name + _SUFFIX)).read_text("utf-8")
+
+
+def said(output: bytes) -> str:
+    """What the program said was wrong, out of its output; empty when it could not say it."""
+    line = output.decode(errors="replace").rpartition(PREFIX)
+    return line[2].strip() if line[1] else ""

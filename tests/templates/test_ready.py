@@ -1,0 +1,160 @@
+"""The templates that come with compass: each gives what its own program takes, whatever the pool is like."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from compass.model.catalogue import catalogue_of
+from compass.model.names import parse_endpoint
+from compass.model.pool_view import pools_of
+from compass.model.rows import Category, Listener, Row, Service
+from compass.model.sight import Sight
+from compass.templates import ready_names
+from compass.templates.render import SOURCE_OCTETS_MAX, rendered
+
+NAME = "chinaserver.openuss"
+PATIENCE_SECONDS = 40.0
+
+
+def listener(endpoint: str, service: str = NAME, state: Any = "up", **more: Any) -> Listener:
+    address, port = parse_endpoint(endpoint)
+    return Listener(service, address, port, state, 0.0, 1, **more)
+
+
+BOTH = [
+    listener("192.0.2.7:2028", weight=1000),
+    listener("[2001:db8::7]:2028", weight=0),
+    listener("192.0.2.9:2028", state="down"),
+    listener("192.0.2.8:80", "north.openuss"),
+]
+RESCUE = listener("192.0.2.99:1", "rescue.backup")
+WORLDS = {
+    "both families and a backup": [*BOTH, RESCUE],
+    "only the backup": [RESCUE],
+    "nothing at all": [],
+}
+
+
+def pools(rows: list[Listener], *names: str) -> Any:
+    world: list[Row] = [Category("openuss", "rescue.backup"), Category("backup"), Service("rescue.backup")]
+    world += [Service(NAME), Service("north.openuss"), *rows]
+    found = pools_of(Sight(catalogue_of(world, {}, 5), frozenset({"openuss"}), frozenset({"rescue.backup"})), names)
+    assert isinstance(found, dict)
+    return json.loads(msgspec.json.encode(found))
+
+
+def ready(name: str, rows: list[Listener], *names: str, **values: str) -> str:
+    what = {"host": "h1.example.net", "zone": "b", "revision": 5, "reason": "change", "changed": names}
+    return rendered({**what, "source": f"ready:{name}", "values": values, "pools": pools(rows, *names)})
+
+
+def takes(path: Path, text: str, *command: str) -> None:
+    """The program finds nothing wrong with it."""
+    if not shutil.which(command[0]):
+        pytest.skip(f"{command[0]} is not installed (Debian: {command[0]})")
+    path.write_text(text)
+    filled = [argument.replace("{file}", str(path)) for argument in command]
+    ended = subprocess.run(filled, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert ended.returncode == 0, ended.stdout + ended.stderr + text
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_haproxy_takes_its_configuration(tmp_path: Path, world: str) -> None:
+    """Weights within its bounds, the backup as a backup, two names on two ports."""
+    more = {"bind": "127.0.0.1:8081", "bind_chinaserver.openuss": "127.0.0.1:8082", "stats": "/tmp/stats"}
+    text = ready("haproxy", WORLDS[world], "openuss", NAME, **more)
+    takes(tmp_path / "haproxy.cfg", text, "haproxy", "-c", "-q", "-f", "{file}")
+    assert text.count("weight 256 check") == (2 if world.startswith("both") else 0)
+    assert text.count(" backup\n") == (2 if world.startswith("both") else 0)
+    assert ("192.0.2.99:1" in text) == (world != "nothing at all")
+    assert "192.0.2.9:2028" not in text
+
+
+def test_haproxy_takes_what_lets_it_ask_dns(tmp_path: Path) -> None:
+    """A category is a front end for each of its services; it does not depend on who is there."""
+    more = {"bind_north.openuss": "127.0.0.1:8082", "dns": "127.0.0.2:53"}
+    text = ready("haproxy-dns", BOTH, "openuss", **more)
+    takes(tmp_path / "haproxy.cfg", text, "haproxy", "-c", "-q", "-f", "{file}")
+    assert "server-template north.openuss- 32 _north._tcp.openuss.gns\n" in text
+    assert text == ready("haproxy-dns", [], "openuss", **more)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_nginx_takes_its_configuration(tmp_path: Path, world: str) -> None:
+    """An upstream without servers is not allowed there: it answers 503 instead."""
+    more = {"pid": f"{tmp_path}/pid", "temp": str(tmp_path), "listen_chinaserver.openuss": "127.0.0.1:8082"}
+    text = ready("nginx", WORLDS[world], "openuss", NAME, **more)
+    takes(tmp_path / "nginx.conf", text, "nginx", "-t", "-q", "-c", "{file}")
+    assert text.count("return 503") == (2 if world == "nothing at all" else 0)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_keepalived_takes_its_configuration(tmp_path: Path, world: str) -> None:
+    """A virtual server has real servers of its own family only, and the backup as its sorry server."""
+    more = {"port_chinaserver.openuss": "81", "address_chinaserver.openuss": "2001:db8::1"}
+    text = ready("keepalived", WORLDS[world], "openuss", NAME, **more)
+    takes(tmp_path / "keepalived.conf", text, "keepalived", "-t", "-f", "{file}")
+    assert text.count("real_server") == {"both families and a backup": 3, "only the backup": 1}.get(world, 0)
+    assert text.count("sorry_server") == (1 if world.startswith("both") else 0)
+
+
+def test_hosts_has_each_address_once(tmp_path: Path) -> None:
+    """And what every such file has."""
+    lines = ready("hosts", [*BOTH, listener("192.0.2.7:2029")], "openuss", zone="example").splitlines()
+    found = [line.split() for line in lines if line and not line.startswith("#")]
+    assert ["127.0.0.1", "localhost"] in found
+    assert ["127.0.1.1", "h1.example.net", "h1"] in found
+    addresses = [address for address, *names in found if names == ["openuss.example"]]
+    assert addresses == ["192.0.2.7", "2001:db8::7", "192.0.2.8"]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_shell_reads_the_variables(tmp_path: Path, world: str) -> None:
+    """Set and, with nothing there, empty."""
+    (tmp_path / "env").write_text(ready("env", WORLDS[world], NAME))
+    script = f'set -aeu; . {tmp_path}/env; echo "$CHINASERVER_OPENUSS_ENDPOINTS $CHINASERVER_OPENUSS_SOURCE"'
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    expected = {
+        "both families and a backup": "192.0.2.7:2028,[2001:db8::7]:2028 service",
+        "only the backup": "192.0.2.99:1 backup",
+        "nothing at all": " none",
+    }
+    assert (said.stdout.rstrip("\n"), said.stderr) == (expected[world], "")
+
+
+def test_json_is_what_a_hook_is_told() -> None:
+    """All of it, in any order of keys."""
+    text = json.loads(ready("json", BOTH, "openuss", NAME))
+    assert text == {"host": "h1.example.net", "zone": "b", "revision": 5, "pools": pools(BOTH, "openuss", NAME)}
+
+
+def test_every_ready_template_is_tried_here() -> None:
+    """Whoever adds one adds a test with its program."""
+    assert ready_names() == ["env", "haproxy", "haproxy-dns", "hosts", "json", "keepalived", "nginx"]
+
+
+def test_what_a_service_says_of_itself_adds_no_line(tmp_path: Path) -> None:
+    """Metadata comes from whoever has a credential: a line break in it would be a line of configuration."""
+    (tmp_path / "my.j2").write_text("{{ pool.listeners[0].metadata.note }}{{ 'a b' | shell }} {{ 'a-b.c' | variable }}")
+    found = pools([listener("192.0.2.7:1", metadata={"note": "x\nexec rm\u2028"})], NAME)
+    text = rendered({"source": str(tmp_path / "my.j2"), "values": {}, "pools": found})
+    assert text == "x\\u000aexec rm\\u2028'a b' A_B_C"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_source_is_read_up_to_its_bound(tmp_path: Path, more: int) -> None:
+    """At n it is rendered, at n + 1 it is something else than a template."""
+    (tmp_path / "my.j2").write_text("x" * (SOURCE_OCTETS_MAX + more))
+    what = {"source": str(tmp_path / "my.j2"), "values": {}, "pools": pools([], NAME)}
+    if more:
+        with pytest.raises(Exception, match="is it the right file"):
+            rendered(what)
+    else:
+        assert len(rendered(what)) == SOURCE_OCTETS_MAX
