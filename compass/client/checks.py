@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import subprocess
+import threading
 from collections.abc import Sequence
 
 import msgspec
@@ -15,6 +16,12 @@ ANSWER_SECONDS = 1.0
 """For one connection on this machine to be accepted, and by default for one check to pass."""
 SAID_MAX = 200
 """Characters of what a failed check said that are repeated."""
+
+
+spawning = threading.Lock()
+"""Held while a check's process is made, and by whoever lets go of processes that are nobody's."""
+under_way: set[int] = set()
+"""Check processes that are waited for here."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -63,10 +70,18 @@ def _http_problem(place: tuple[str, int], check: Check) -> str:
 
 def _command_problem(check: Check) -> str:
     try:
-        ended = subprocess.run(check.command, capture_output=True, timeout=check.seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return f"not ended within {check.seconds:g} s"
+        with spawning:
+            process = subprocess.Popen(check.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            under_way.add(process.pid)
     except OSError as error:
         return str(error.strerror)
-    said = (ended.stderr or ended.stdout).decode("utf-8", "replace").strip()[:SAID_MAX]
-    return "" if ended.returncode == 0 else f"status {ended.returncode} {said}".strip()
+    try:
+        told, _ = process.communicate(timeout=check.seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return f"not ended within {check.seconds:g} s"
+    finally:
+        under_way.discard(process.pid)
+    said = told.decode("utf-8", "replace").strip()[:SAID_MAX]
+    return "" if process.returncode == 0 else f"status {process.returncode} {said}".strip()

@@ -8,6 +8,7 @@ way to it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from queue import Empty, Queue
 import msgspec
 
 from compass.client.api import ApiProblem, HostApi
-from compass.client.checks import Check, accepts, why_not
+from compass.client.checks import Check, accepts, spawning, under_way, why_not
 from compass.client.core import UNCHANGED
 from compass.client.course import (
     KILL_SECONDS,
@@ -311,12 +312,13 @@ class Instance:
 
 
 def _reap_others(pid: int) -> None:
-    """Let go of ended children that are not the command."""
-    try:
-        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)) and found.si_pid != pid:
-            os.waitpid(found.si_pid, 0)
-    except ChildProcessError:
-        pass
+    """Let go of ended children that are neither the command nor a check: orphans, whose parent we have become."""
+    with spawning:
+        for children in Path("/proc/self/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                if child != pid and child not in under_way:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(child, os.WNOHANG)
 
 
 def _take_signals() -> frozenset[int]:

@@ -1,6 +1,7 @@
 """The stand-in daemon, and the program as a process."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -48,5 +49,8 @@ def start(api: LittleApi) -> Iterator[Start]:
     yield begin
     for process in started:
         if process.poll() is None:
+            # With what it runs: that has the same pipes, and would be waited for.
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
             process.kill()
         process.communicate()
