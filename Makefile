@@ -19,9 +19,9 @@ help:  ## list the targets
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
 
-test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these)
+test: check  ## check, then the tests with coverage (JOBS=2; ARGS="tests/test_layers.py -k name": only these)
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
 
@@ -48,8 +48,8 @@ bench-page: $(READY)  ## write docs/benchmarks.md and its plots from bench/resul
 dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
 	@$(BIN)/python -m bench.dns $(ARGS)
 
-fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests (ARGS="--frames 1000 --seed 7")
-	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000)
+fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests to a host and to a server (ARGS="--frames 1000 --seed 7")
+	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000 --https 1000000)
 
 fuzz-dns: $(READY)  ## a million fuzzed DNS packets (ARGS="--dns 10000 --seed 7")
 	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--dns 1000000)
@@ -58,9 +58,18 @@ fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config
 	@mkdir -p build/fuzz
 	@cd build/fuzz && PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python -m tests.fuzz.coverage_guided $(or $(TARGET),frames) $(or $(SECONDS),60)
 
+api-check: $(READY)  ## schemathesis against both HTTP APIs of real daemons (ARGS="--examples 500 --api server")
+	$(BIN)/python -m tests.apicheck $(ARGS)
+
 faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
+
+engines: $(READY)  ## the tests of the store and of the server, on SQLite and on PostgreSQL
+	@COMPASS_ENGINES=sqlite,postgresql $(BIN)/python -m pytest tests/store tests/server tests/servers $(ARGS)
+
+servers: $(READY)  ## two servers written to at once, against one, on both engines (ARGS="--seconds 10")
+	@$(BIN)/python -m tests.servers.writers $(ARGS)
 
 away: $(READY)  ## take the database away for a minute in four ways (ARGS="--seconds 10 --ways frozen")
 	@$(BIN)/python -m tests.faults.store_away $(ARGS)

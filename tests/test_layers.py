@@ -22,7 +22,7 @@ MAY = {
     "templates": "",
     "templates/render.py": "jinja2",
     "admin": "compass.model compass.wire compass.client msgspec click rich cryptography",
-    "admin/offline.py": "compass.model compass.store msgspec click rich sqlalchemy",
+    "admin/offline.py": "compass.model compass.client compass.store msgspec click rich sqlalchemy",
 }
 # What it must not import although the list above, or being standard, would let it.
 IMPURE = "time random secrets os io pathlib socket select ssl logging threading asyncio subprocess"

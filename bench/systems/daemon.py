@@ -20,7 +20,7 @@ from twisted.internet import tcp
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from compass.assembly import interpreter, parts, serverd
+from compass.assembly import interpreter, parts, serverd, streams
 from compass.assembly.config import read_server_config
 from compass.server.pulls import Pulls
 from compass.store import writing
@@ -76,7 +76,7 @@ def _collector() -> None:
 
 
 WITHOUT: dict[str, Callable[[], None]] = {
-    "prompt writes": _set(parts, "PromptPort", tcp.Port),
+    "prompt writes": _set(streams.PromptPort, "transport", tcp.Server),
     "rows by the statement": _set(writing, "SIZES", (1,)),
     "kept pulls": _set(Pulls, "kept", lambda self, catalogue, service: None),
     "quick switches": _set(interpreter, "SWITCH_SECONDS", 0.005),

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from compass.model.names import (
+    category_of,
     parse_endpoint,
     parse_host_name,
     parse_label,
@@ -19,6 +20,7 @@ from compass.model.names import (
     show_endpoint,
 )
 from compass.model.requests import (
+    Apply,
     Drain,
     Fetch,
     Impact,
@@ -116,6 +118,16 @@ def credential_issued(service: str, overlap_seconds: float | None) -> IssueCrede
 def credential_revoked(service: str, id: str) -> RevokeCredential:
     """A credential is refused from now on."""
     return RevokeCredential(parse_service_id(service), id)
+
+
+def token_service(name: str, category: str) -> str:
+    """The service whose credential is the token of that name."""
+    return f"{parse_label(name, 'name')}.{category}"
+
+
+def token_declared(service: str) -> Apply:
+    """The service of a token and its category are there, if they were not."""
+    return Apply((Category(category_of(service)), Service(service)))
 
 
 def listener_added(service: str, endpoint: str, changes: Mapping[str, Any]) -> Register:

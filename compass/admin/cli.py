@@ -8,6 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from compass.admin.desk import Desk
+from compass.admin.digest_command import digest_command
 from compass.admin.doctor import doctor_command
 from compass.admin.exits import exit_table
 from compass.admin.listener_commands import drain_commands, listener
@@ -17,6 +18,7 @@ from compass.admin.server_commands import server
 from compass.admin.settings import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
 from compass.admin.teaching import examples, json_option, taught
 from compass.admin.tls_commands import tls
+from compass.admin.token_commands import token
 from compass.admin.topology_commands import topology_commands
 from compass.client.exits import Exit
 
@@ -24,7 +26,24 @@ PROGRAM = "opengnsadmin"
 
 
 class _Program(click.Group):
-    """The outermost group: every way to fail becomes a message and an exit status here."""
+    """The outermost group: every way to fail becomes a message and an exit status here.
+
+    What works on the store itself is loaded when it is asked for: it brings the database's libraries along.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._load()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands:
+            self._load()
+        return super().get_command(ctx, cmd_name)
+
+    def _load(self) -> None:
+        from compass.admin.offline import offline_commands
+
+        offline_commands(self)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -55,6 +74,7 @@ Exit status:
         "listener list --within openuss",
         "log updates --follow",
         "--json status",
+        "backup /var/backups/gns.sqlite3",
     ).lstrip()
 }"""
 
@@ -86,6 +106,7 @@ for _group, _lines in (
     (service, ("service list", "service add chinaserver.openuss")),
     (dependency, ("dependency add web openuss",)),
     (credential, ("credential add chinaserver.openuss",)),
+    (token, ("token add grafana", "token list")),
     (host, ("host list", "host set web1.example.net --barred")),
     (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
     (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),
@@ -98,6 +119,7 @@ cli.add_command(tls)
 drain_commands(cli)
 look_commands(cli)
 topology_commands(cli)
+digest_command(cli)
 doctor_command(cli)
 
 

@@ -184,15 +184,18 @@ class Desk:
             raise no_such(code, message)
         return rows[0]
 
-    def say(self, for_people: Sheet | Sequence[str], for_programs: Any) -> None:
-        """Print what was learned: JSON if that was asked for, else a table or sentences."""
+    def say(self, for_people: Sheet | Sequence[str | Sheet], for_programs: Any) -> None:
+        """Print what was learned: JSON if that was asked for, else tables and sentences."""
         if self.in_json:
             click.echo(json.dumps(as_json(for_programs), indent=2))
         elif isinstance(for_people, Sheet):
             print_sheet(for_people)
         else:
-            for sentence in for_people:
-                click.echo(storable(sentence, CELL_MAX))
+            for part in for_people:
+                if isinstance(part, Sheet):
+                    print_sheet(part)
+                else:
+                    click.echo(storable(part, CELL_MAX))
 
     def remark(self, text: str) -> None:
         """Something beside the answer, on the standard error stream."""

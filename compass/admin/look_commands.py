@@ -11,7 +11,7 @@ import click
 from compass.admin import asking
 from compass.admin.desk import Desk, Failed, print_sheet
 from compass.admin.object_commands import list_rows
-from compass.admin.sheets import as_json, sheet_of_lags, sheet_of_log, sheet_of_status, sheet_of_told
+from compass.admin.sheets import as_json, sheet_of_lags, sheet_of_log, sheet_of_servers, sheet_of_status, sheet_of_told
 from compass.admin.teaching import taught
 from compass.client.exits import Exit
 from compass.client.link import LinkProblem
@@ -149,12 +149,19 @@ def look_commands(group: click.Group) -> None:
 
     @taught(group, "status", "status", "--server gns2.example.net:4863 status --json")
     def status(desk: Desk) -> None:
-        """The server in figures."""
+        """The server in figures, and all servers over the same store.
+
+        Role: a keeper looks after hosts and incidents; a bystander serves, but has no host's session, or does not
+        believe its own probes; a silent one has not been heard of for some seconds. Lag: revisions behind the newest.
+        """
         reply = desk.ask(Status(), ServerStatus)
-        desk.say(sheet_of_status(reply, desk.clock), reply)
+        desk.say([sheet_of_status(reply, desk.clock), "", sheet_of_servers(reply, desk.clock)], reply)
 
     @taught(group, "lag", "lag")
     def lag(desk: Desk) -> None:
-        """Which host holds which revision: the proof that a change has arrived."""
+        """Which host holds which revision, at whichever server: the proof that a change has arrived.
+
+        Hosts of other servers are told of as those said within the last second.
+        """
         reply = desk.ask(Lag(), Lags)
         desk.say(sheet_of_lags(reply), reply)

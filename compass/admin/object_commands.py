@@ -14,7 +14,7 @@ from compass.admin.teaching import DURATION, taught
 from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
 from compass.model.policies import LOCALITIES, POLICIES
 from compass.model.replies import CredentialIssued, Done
-from compass.model.requests import Fetch, Put, Remove, RevokeCredential
+from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Host, Listener, Row, Service
 
 
@@ -239,7 +239,11 @@ def credential_add(desk: Desk, service: str, overlap: float | None, output: Path
     Without --overlap the older credentials stay good. To replace them: add one with an overlap, bring its token to
     the hosts within that time, and the older ones expire by themselves. A file at --output is replaced in one step.
     """
-    request = asking.credential_issued(service, overlap)
+    issue(desk, asking.credential_issued(service, overlap), output)
+
+
+def issue(desk: Desk, request: IssueCredential, output: Path | None) -> None:
+    """Have a credential made; its token is shown, or written into a file for its owner only."""
     if output is None:
         reply = desk.ask(request, CredentialIssued)
         desk.say([*sentences(reply), reply.token], reply)

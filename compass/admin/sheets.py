@@ -30,6 +30,7 @@ from compass.model.replies import (
     UpdateEntry,
 )
 from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Policy, Row, Service
+from compass.model.tokens import TOKEN_ROLES
 
 
 class Sheet(msgspec.Struct, frozen=True):
@@ -149,6 +150,15 @@ def _line(row: Row, clock: Clock) -> tuple[str, ...]:
             return (row.name, "barred" if row.barred else "no", dialled, " ".join(row.services) or "-")
         case Alert():
             return (row.kind, when(row.opened_at, clock), row.text)
+
+
+def sheet_of_tokens(rows: Iterable[Credential], clock: Clock) -> Sheet:
+    """Credentials that are bearer tokens, by name and role."""
+    lines = []
+    for row in rows:
+        name, _, category = row.service.partition(".")
+        lines.append((name, TOKEN_ROLES[category], *_line(row, clock)[1:]))
+    return Sheet(("name", "role", "id", "created", "expires"), tuple(lines), "There is no token.")
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> Sheet:
@@ -277,6 +287,7 @@ def sheet_of_lags(reply: Lags) -> Sheet:
     lines = tuple(
         (
             lag.host,
+            lag.server or "-",
             "open" if lag.session else "none",
             str(lag.acknowledged),
             str(max(reply.revision - lag.acknowledged, 0)),
@@ -285,7 +296,7 @@ def sheet_of_lags(reply: Lags) -> Sheet:
         )
         for lag in reply.hosts
     )
-    columns = ("host", "session", "holds revision", "behind", "pending", "status")
+    columns = ("host", "server", "session", "holds revision", "behind", "pending", "status")
     return Sheet(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
 
 
@@ -306,6 +317,25 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
             ("open incidents", str(len(reply.alerts))),
         ]
     )
+
+
+def sheet_of_servers(reply: ServerStatus, clock: Clock) -> Sheet:
+    """All servers over the store. One that was asked and is too old to know them is alone."""
+    lines = tuple(
+        (
+            one.server,
+            one.role,
+            str(one.revision),
+            str(one.lag),
+            f"{one.sessions}, {one.watching} watching",
+            one.software,
+            when(one.started_at, clock),
+            f"{span(one.silent_seconds)} ago",
+        )
+        for one in reply.servers
+    )
+    columns = ("server", "role", "revision", "lag", "sessions", "software", "started", "last heard of")
+    return Sheet(columns, lines, "This server does not tell of others over its store.")
 
 
 def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIssued) -> list[str]:

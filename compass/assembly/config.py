@@ -107,6 +107,12 @@ class ServerSettings(msgspec.Struct, frozen=True):
     store_wait_seconds: StoreWaitSeconds = 3.0
 
 
+class HttpsSettings(msgspec.Struct, frozen=True):
+    """Keys of [server.https] in the file of opengnssd."""
+
+    listen: tuple[str, ...] = ()
+
+
 class HostSettings(msgspec.Struct, frozen=True):
     """Keys of [host] in the file of opengnscd."""
 
@@ -118,6 +124,7 @@ class HostSettings(msgspec.Struct, frozen=True):
     announcements: str = ""
     api: str = f"127.0.0.1:{API_PORT}"
     socket: str = "/run/opengns/opengnscd.sock"
+    agent: str = ""
     view: str = ""
     view_group: str = ""
     update: str = ""
@@ -165,6 +172,8 @@ DESCRIPTIONS = REACTION_DESCRIPTIONS | {
     "server.keep_others": "Entries kept in the security and the administration log, each.",
     "server.store_wait_seconds": "How long a change waits for a store that is away before it is refused, to be asked "
     "again later; lookups and pushes go on meanwhile.",
+    "https.listen": 'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for whatever '
+    "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none.",
     "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
     "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
     "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
@@ -186,6 +195,8 @@ DESCRIPTIONS = REACTION_DESCRIPTIONS | {
     "(protocols/shared-view.md); empty: `view` beside the socket. none: it is not shared.",
     "host.view_group": "The only group that may read the shared view; empty: everybody on this host.",
     "host.socket": "Path of the Unix socket with the same API; empty: none.",
+    "host.agent": "Loopback address and port that answer HAProxy's agent-check, usually 127.0.0.1:4867; empty: none. "
+    'Each server line sends its own name: agent-send "SERVICE ADDRESS:PORT\\n".',
     "host.update": "Address and port where a server may dial this host, usually port 4865: `address`, or 0.0.0.0 or "
     "[::] for every address; empty: it is not dialled.",
     "host.session": "keep: one session stays open. short: connect, ask, leave; the server dials `update` to push.",
@@ -216,6 +227,8 @@ class ServerConfig(msgspec.Struct, frozen=True):
     tls: TlsSettings
     dns: ServerDnsSettings | None = None
     """[server.dns]. None: there is no such section, and no DNS."""
+    https: HttpsSettings = HttpsSettings()
+    """[server.https]."""
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -236,12 +249,16 @@ def read_server_config(path: Path) -> ServerConfig:
     reading = _Reading(path)
     tables = reading.tables(("server", "tls"))
     dns = reading.dns(ServerDnsSettings, "server", tables)
+    https = reading.https("server", tables)
     server = reading.section(ServerSettings, "server", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
     reading.finish()
     return ServerConfig(
-        ServerSettings(**server), TlsSettings(**reading.tls(tls)), ServerDnsSettings(**dns) if dns is not None else None
+        ServerSettings(**server),
+        TlsSettings(**reading.tls(tls)),
+        ServerDnsSettings(**dns) if dns is not None else None,
+        https,
     )
 
 
@@ -277,7 +294,12 @@ def parse_listen(text: str) -> tuple[str, int]:
 def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
     """The sections of a file, as they are written, with the class of their keys."""
     if kind is ServerConfig:
-        return {"server": ServerSettings, "tls": TlsSettings, "server.dns": ServerDnsSettings}
+        return {
+            "server": ServerSettings,
+            "tls": TlsSettings,
+            "server.dns": ServerDnsSettings,
+            "server.https": HttpsSettings,
+        }
     return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings}
 
 
@@ -357,14 +379,28 @@ class _Reading:
                 values[key] = field.default
         return values
 
+    def https(self, within: str, tables: dict[str, Any]) -> HttpsSettings:
+        """[server.https], taken out of its table; nothing listens when the file has no such section."""
+        name = f"{within}.https"
+        values = self.section(HttpsSettings, name, self.inner(within, "https", tables))
+        _check_listen(self, f"[{name}] listen", values.get("listen", ()))
+        return HttpsSettings(**values)
+
+    def inner(self, within: str, name: str, tables: dict[str, Any]) -> dict[str, Any]:
+        """A section that stands within another, taken out of it, by its whole name; empty when there is none."""
+        outer = tables.get(within)
+        if not isinstance(outer, dict) or name not in outer:
+            return {}
+        tables[within] = {key: value for key, value in outer.items() if key != name}
+        return {f"{within}.{name}": outer[name]}
+
     def dns(self, kind: type[DnsSettings], within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
         """[host.dns] or [server.dns], taken out of its table; None when the file has no such section."""
-        outer = tables.get(within)
-        if not isinstance(outer, dict) or "dns" not in outer:
-            return None
         name = f"{within}.dns"
-        tables[within] = {key: value for key, value in outer.items() if key != "dns"}
-        values = self.section(kind, name, {name: outer["dns"]})
+        inner = self.inner(within, "dns", tables)
+        if not inner:
+            return None
+        values = self.section(kind, name, inner)
         if values.get("listen"):
             endpoint = self.parsed(f"[{name}] listen", parse_listen, values["listen"])
             if endpoint is not None and not _is_loopback(endpoint[0]):
@@ -418,16 +454,7 @@ def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
     listen = server.get("listen")
     if listen is not None and not listen:
         reading.problems.append("[server] listen is empty: the server would serve nobody")
-    parsed = [reading.parsed("[server] listen", parse_listen, text) for text in listen or ()]
-    endpoints = Counter(endpoint for endpoint in parsed if endpoint is not None)
-    for (address, port), times in endpoints.items():
-        others = [other for other, at in endpoints if at == port and other != address]
-        if times > 1:
-            reading.problems.append(f"[server] listen names port {port} of {address} twice")
-        if address == "::" and others:
-            reading.problems.append(f"[server] listen: [::]:{port} takes {', '.join(others)} too; leave that out")
-        if address == "0.0.0.0" and any("." in other for other in others):
-            reading.problems.append(f"[server] listen: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
+    _check_listen(reading, "[server] listen", listen or ())
     if server.get("announce"):
         reading.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):
@@ -439,23 +466,33 @@ def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
         server["store"] = _store(reading, server["store"])
 
 
+def _check_listen(reading: _Reading, where: str, listen: tuple[str, ...]) -> None:
+    """Addresses to listen on, none of which takes what another one wants."""
+    parsed = [reading.parsed(where, parse_listen, text) for text in listen]
+    endpoints = Counter(endpoint for endpoint in parsed if endpoint is not None)
+    for (address, port), times in endpoints.items():
+        others = [other for other, at in endpoints if at == port and other != address]
+        if times > 1:
+            reading.problems.append(f"{where} names port {port} of {address} twice")
+        if address == "::" and others:
+            reading.problems.append(f"{where}: [::]:{port} takes {', '.join(others)} too; leave that out")
+        if address == "0.0.0.0" and any("." in other for other in others):
+            reading.problems.append(f"{where}: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
+
+
 def _store(reading: _Reading, text: str) -> str:
     """The store's URL with an absolute path."""
     # Only here, because it takes its time and opengnscd has no store.
-    from compass.store.connect import file_of, parse_url
+    from compass.store.connect import file_of, located
     from compass.store.errors import StoreUnusable
 
     try:
-        url = parse_url(text)
+        url = located(text, reading.directory)
     except StoreUnusable as problem:
         reading.problems.append(f"[server] store: {problem}")
         return text
-    file = file_of(url)
-    if url.drivername == "sqlite":
-        if file is None:
-            reading.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
-        else:
-            url = url.set(database=reading.absolute(str(file)))
+    if url.drivername == "sqlite" and file_of(url) is None:
+        reading.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
     return url.render_as_string(hide_password=False)
 
 
@@ -493,11 +530,11 @@ def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
 
 
 def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
-    if api := host.get("api"):
-        endpoint = reading.parsed("[host] api", parse_listen, api)
+    for key in ("api", "agent"):
+        endpoint = reading.parsed(f"[host] {key}", parse_listen, host[key]) if host.get(key) else None
         if endpoint is not None and not _is_loopback(endpoint[0]):
             reading.problems.append(
-                f"[host] api: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
+                f"[host] {key}: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
             )
     if host.get("api") == host.get("socket") == "":
         reading.problems.append("[host] api and socket are both empty: no program could ask")

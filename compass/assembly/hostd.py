@@ -23,6 +23,7 @@ from compass.assembly.parts import endpoint, identity_of, listen, listen_dns, li
 from compass.assembly.servers import known_servers
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
+from compass.gateway.agent_check import AgentCheck
 from compass.gateway.host_http import site
 from compass.host.announcements import Listening
 from compass.host.choice import Choice, Way
@@ -112,6 +113,9 @@ class HostService(Service):
             self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
         if settings.socket:
             self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
+        if settings.agent:
+            check = AgentCheck(self._daemon.service, self._reactor)
+            self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))

@@ -21,7 +21,9 @@ from compass.assembly import interpreter
 from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
-from compass.assembly.tls import Identity, accepting, dialling
+from compass.assembly.tls import Identity, accepting, accepting_https, dialling
+from compass.gateway import server_http
+from compass.gateway.crowd import Crowd
 from compass.model.names import parse_group, show_endpoint
 from compass.model.pool import Pools
 from compass.model.sight import Sight
@@ -108,6 +110,11 @@ class ServerService(Service):
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
             self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
+        if store.newer:
+            self.log.info(
+                "the store has the newer schema {schema}, which this program can work with while an upgrade lasts",
+                schema=store.newer,
+            )
         self._roster = store.roster()
         name = self._config.server.name or self._name
         if self._worker:
@@ -124,11 +131,11 @@ class ServerService(Service):
         interpreter.settle()
         if self._worker:
             await self._listen(server)
-            return
-        for port in self._ports:
+        for port in () if self._worker else self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
-        if self._config.server.announce:
+        # All workers are at one address, so one of them tells of it.
+        if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
     def _peer(self) -> PeerOf:
@@ -139,9 +146,19 @@ class ServerService(Service):
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
+        await self._listen_https(server)
         if self._config.dns is not None and self._config.dns.listen:
             source = ServerSource(server, Pools(random.SystemRandom().random))
             await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
+
+    async def _listen_https(self, server: NameServer) -> None:
+        """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
+        if not self._config.https.listen:
+            return
+        api = server_http.site(server, self._reactor, self._peer())
+        factory = secured(accepting_https(self._identity), Crowd(api, server.admits), client=False)
+        for text in self._config.https.listen:
+            self._ports.append(await listen(self._reactor, *parse_listen(text), factory))
 
     def _announce(self, group: str, port: int) -> Any:
         """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""

@@ -136,6 +136,19 @@ def load_identity(key_path: Path, certificate_path: Path, authority_path: Path, 
 
 def accepting(identity: Identity) -> ssl.CertificateOptions:
     """The context of a listening end: only peers with a certificate that an authority of ours vouches for."""
+    return _options(identity)
+
+
+def accepting_https(identity: Identity) -> ssl.CertificateOptions:
+    """The context of a listening end for browsers and tools: who has no certificate gets in as well, and says who he is
+    in another way. Who shows one that nobody vouches for does not."""
+    options = _options(identity, protocols=[b"http/1.1"])
+    # Together with a trust root it is no argument.
+    options.requireCertificate = False
+    return options
+
+
+def _options(identity: Identity, protocols: Sequence[bytes] = ()) -> ssl.CertificateOptions:
     # Twisted hands these three to pyOpenSSL as they are, and pyOpenSSL has come to prefer the objects of
     # cryptography to its own; Twisted's annotations still ask for the latter.
     own: dict[str, Any] = {
@@ -150,6 +163,7 @@ def accepting(identity: Identity) -> ssl.CertificateOptions:
         ),
         raiseMinimumTo=ssl.TLSVersion.TLSv1_3,
         enableSessionTickets=True,
+        acceptableProtocols=list(protocols) or None,
     )
 
 

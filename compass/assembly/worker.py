@@ -44,14 +44,14 @@ def main() -> NoReturn:
     except IdentityError as problem:
         say(Failed(str(problem)))
         sys.exit(EXIT_CONFIG)
-    status = [0]
+    ending = Ending(reactor)
 
     def failed(failure: Failure) -> None:
-        status[0] = EXIT_START
         say(Failed(why_not(failure)))
-        reactor.stop()
+        ending.begin(EXIT_START)
 
     def began() -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: reactor.callFromThread(ending.begin, 0))
         service.startService()
         started: Deferred[None] = service.started
         started.addCallbacks(lambda _: say(Serving()), failed)
@@ -59,7 +59,22 @@ def main() -> NoReturn:
     reactor.callWhenRunning(began)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
-    sys.exit(status[0])
+    sys.exit(ending.status)
+
+
+class Ending:
+    """Stops the reactor once: a supervisor that signals the whole unit, and the parent, both say so."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._begun = False
+        self.status = 0
+
+    def begin(self, status: int) -> None:
+        """The first reason counts."""
+        if not self._begun:
+            self._begun, self.status = True, status
+            self._reactor.stop()
 
 
 def _entry(event: LogEvent) -> Said:

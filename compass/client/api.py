@@ -19,6 +19,7 @@ from compass.client.sockets import Threads, now
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalEvent,
     LocalLoad,
     LocalRegister,
@@ -58,6 +59,10 @@ class HostApi:
     def report_load(self, request: LocalLoad) -> Outcome:
         """How busy a listener of this host is."""
         return now(self._calls.report_load(request))
+
+    def drain(self, request: LocalDrain) -> Outcome:
+        """A listener takes no new users, or takes them again."""
+        return now(self._calls.drain(request))
 
     def report(self, request: LocalReport) -> Outcome:
         """Function 2.5."""

@@ -122,6 +122,10 @@ class Streams:
         opening = asyncio.open_connection(peer.address, peer.port, ssl=self._tls, server_hostname=name)
         return Stream(*await asyncio.wait_for(opening, self._seconds))
 
+    def is_closed(self, stream: Stream) -> bool:
+        """Whether the end of what it says has been received."""
+        return stream.writer.is_closing() or stream.reader.at_eof()
+
     def close(self, stream: Stream) -> None:
         """End it."""
         stream.writer.close()

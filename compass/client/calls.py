@@ -23,6 +23,7 @@ from compass.client.problems import ApiProblem, DaemonUnreachable, NotAllowed, r
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalEvent,
     LocalLoad,
     LocalRegister,
@@ -68,6 +69,10 @@ class Calls:
     async def report_load(self, request: LocalLoad) -> Outcome:
         """How busy a listener of this host is."""
         return await self._ask(Outcome, "POST", "/v1/load", request)
+
+    async def drain(self, request: LocalDrain) -> Outcome:
+        """A listener takes no new users, or takes them again."""
+        return await self._ask(Outcome, "POST", "/v1/drain", request)
 
     async def report(self, request: LocalReport) -> Outcome:
         """Function 2.5."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from compass.client.checks import ANSWER_SECONDS, Check
 from compass.client.desk import (
     ENDPOINT,
     JSON_OPTION,
@@ -237,12 +239,57 @@ def status(desk: Desk) -> None:
 @describing
 @placing
 @click.option(
+    "--also",
+    type=(SERVICE, PORT, click.Path(exists=True, dir_okay=False, path_type=Path)),
+    multiple=True,
+    metavar="SERVICE PORT FILE",
+    help="Another service of the same command, where it listens, and the file with its credential. Repeatable.",
+)
+@click.option(
     "--ready-timeout",
     type=click.FloatRange(0, min_open=True),
     default=READY_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="How long the command may take until it listens.",
+    help="How long the command may take until it listens and passes its check.",
+)
+@click.option("--check-http", default="", metavar="PATH", help="Register when GET of this path is answered below 400.")
+@click.option("--check-command", default="", metavar="COMMAND", help="Register when this ends with status 0.")
+@click.option(
+    "--check-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=ANSWER_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long one check may take.",
+)
+@click.option(
+    "--drain",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Before a stop, let users go for so long: no new ones come, those that are there are served.",
+)
+@click.option(
+    "--restart",
+    type=click.Choice(["no", "on-failure", "always"]),
+    default="no",
+    show_default=True,
+    help="Start the command again when it ends without being asked to; first after half a second, then ever later.",
+)
+@click.option(
+    "--restart-limit",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="At most so many new starts in a row; a minute of running begins the count anew. 0: without end.",
+)
+@click.option(
+    "--dependencies-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="Keep what the service depends on in this file, as JSON that is replaced whole at each change.",
 )
 def run(
     desk: Desk,
@@ -254,30 +301,51 @@ def run(
     credential_file: Path | None,
     weight: int,
     metadata: tuple[str, ...],
+    also: tuple[tuple[str, int, Path], ...],
     ready_timeout: float,
+    check_http: str,
+    check_command: str,
+    check_timeout: float,
+    drain: float,
+    restart: Any,
+    restart_limit: int,
+    dependencies_file: Path | None,
     **placed: Any,
 ) -> None:
     """Run COMMAND, registered as SERVICE from when it listens until it ends, however it ends.
 
-    COMMAND stays in the foreground and finds OPENGNS_SERVICE, OPENGNS_PORT and (with --address) OPENGNS_ADDRESS in
-    its environment. SIGTERM, SIGINT and SIGQUIT first deregister, so that users are told before it is gone, and are
-    then passed on, like SIGHUP, SIGUSR1 and SIGUSR2. If it crashes, opengnscd tells its users within a second. When
-    opengnscd is not there, COMMAND runs and is registered later.
+    COMMAND stays in the foreground and finds in its environment OPENGNS_SERVICE, OPENGNS_PORT and (with --address)
+    OPENGNS_ADDRESS, and for each category that it depends on OPENGNS_DEPENDENCY_<CATEGORY> with the listeners that
+    were usable when it started. SIGTERM, SIGINT and SIGQUIT first let users go (--drain) and deregister, so that they
+    are told before it is gone, and are then passed on, like SIGHUP, SIGUSR1 and SIGUSR2; a second one does not wait.
+    If it crashes, opengnscd tells its users within a second. When opengnscd is not there, COMMAND runs and is
+    registered later.
+
+    As the first process of a container it lets go of orphans. Under a service manager (Type=notify) it says when the
+    service is registered, when it leaves, and, with WatchdogSec=, that it is alive; COMMAND does not get NOTIFY_SOCKET.
 
     The exit status is COMMAND's, 128 + N when signal N killed it; if its registration is refused, the command is
     stopped and the status is the refusal's ('opengnsc --help').
     """
-    from compass.client.run import Run
+    from compass.client.run import Orders, Run
 
     token = credential_of(desk, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), **placed)
+    described = metadata_of(metadata)
+    wish = LocalRegister(service, port, token, address or "", weight, described, **placed)
+    others = [
+        LocalRegister(name, at, credential_of(desk, None, file), address or "", weight, described, **placed)
+        for name, at, file in also
+    ]
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
     environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
     if address:
         environment["OPENGNS_ADDRESS"] = address
+    check = Check(check_http, tuple(shlex.split(check_command)), check_timeout)
+    orders = Orders(
+        (wish, *others), command, environment, ready_timeout, check, drain, restart, restart_limit, dependencies_file
+    )
     at = f"{service} {show_endpoint(address, port) if address else port}"
-    started = Run(desk.api, wish, command, environment, ready_timeout, lambda text: desk.remark(f"{at}: {text}"))
-    sys.exit(started.run())
+    sys.exit(Run(desk.api, orders, lambda text: desk.remark(f"{at}: {text}")).run())
 
 
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")

@@ -1,10 +1,11 @@
 """The course of `opengnsc run`, without doing any of it: (where it is, what happened) -> (where it is, what to do).
 
-    starting -> registering -> registered -> leaving -> stopping
+    starting -> registering -> registered -> draining -> leaving -> stopping
 
-`leaving` stands between a request to stop and the stop itself: users are told before the service is gone. A command
-that crashes is not deregistered here: the daemon watches its process and says that it died, which is more than
-`deregistered`. Only an end that was wanted is: status 0, or by a signal that was passed on.
+`draining`, if it is wanted, gives users time to go before they are told that the listener is gone. `leaving` stands
+between a request to stop and the stop itself: users are told before the service is gone. A command that crashes is not
+deregistered here: the daemon watches its process and says that it died, which is more than `deregistered`. Only an end
+that was wanted is: status 0, or by a signal that was passed on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 from compass.client.exits import Exit, exit_of
 
-Phase = Literal["starting", "registering", "registered", "leaving", "stopping"]
+Phase = Literal["starting", "registering", "registered", "draining", "leaving", "stopping"]
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 """Signals that ask a service to end; the listener is deregistered before they are passed on."""
@@ -59,6 +60,10 @@ class Unregistered(msgspec.Struct, frozen=True):
     retry_after_seconds: float = 0.0
 
 
+class Drained(msgspec.Struct, frozen=True):
+    """The time for users to go is over."""
+
+
 class Left(msgspec.Struct, frozen=True):
     """The deregistration is answered, or is waited for no longer. `problem`: why it is not done."""
 
@@ -78,13 +83,17 @@ class Ended(msgspec.Struct, frozen=True):
     status: int
 
 
-Happening: TypeAlias = Listening | NotListening | Registered | Unregistered | Left | Signalled | Ended
+Happening: TypeAlias = Listening | NotListening | Registered | Unregistered | Drained | Left | Signalled | Ended
 
 
 class Register(msgspec.Struct, frozen=True):
     """Ask the daemon to register, after a pause."""
 
     after_seconds: float = 0.0
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """Let the listener take no new users; `Drained` follows when they have had their time."""
 
 
 class Deregister(msgspec.Struct, frozen=True):
@@ -113,13 +122,15 @@ class Finish(msgspec.Struct, frozen=True):
     status: int
 
 
-Action: TypeAlias = Register | Deregister | Pass | Kill | Say | Finish
+Action: TypeAlias = Register | Drain | Deregister | Pass | Kill | Say | Finish
 
 
 class Course(msgspec.Struct, frozen=True):
     """Where a run is."""
 
     phase: Phase = "starting"
+    drains: bool = False
+    """Users are given time before a stop."""
     waiting: tuple[int, ...] = ()
     """Signals that are passed on after the deregistration."""
     passed: frozenset[int] = frozenset()
@@ -151,6 +162,8 @@ def step(course: Course, happening: Happening) -> Step:
             return _with(course, phase="registered", attempts=0), (news if pending else Say("registered"),)
         case Unregistered(), "registering":
             return _unregistered(course, happening)
+        case Drained(), "draining":
+            return _with(course, phase="leaving"), (Deregister(),)
         case Left(problem), "leaving":
             return _left(course, problem)
         case _:
@@ -161,10 +174,16 @@ def _signalled(course: Course, signalled: Signalled) -> Step:
     number = signalled.number
     passing: tuple[int, ...] = () if signalled.shared else (number,)
     course = _with(course, passed=course.passed | {number})
+    if number in STOP_SIGNALS and course.phase == "registered" and course.drains:
+        return _with(course, phase="draining", waiting=passing), (Drain(),)
     if number in STOP_SIGNALS and course.phase in ("registering", "registered"):
         return _with(course, phase="leaving", waiting=passing), (Deregister(),)
+    if number in STOP_SIGNALS and course.phase == "draining":
+        # Asked twice: whoever asks does not want to wait for the users.
+        waiting = tuple(dict.fromkeys(course.waiting + passing))
+        return _with(course, phase="leaving", waiting=waiting), (Deregister(),)
     if number in STOP_SIGNALS and course.phase in ("starting", "leaving"):
-        # Asked twice: whoever asks does not want to wait for the deregistration.
+        # Asked once more: nor for the deregistration.
         passing = tuple(dict.fromkeys(course.waiting + passing))
         course = _with(course, phase="stopping", waiting=())
         if course.ended is not None:
@@ -177,7 +196,7 @@ def _ended(course: Course, status: int) -> Step:
     finish = Finish(_status(course, status))
     if course.phase == "leaving":
         return _with(course, ended=status), ()
-    if course.phase == "registering" or (course.phase == "registered" and wanted):
+    if course.phase in ("registering", "draining") or (course.phase == "registered" and wanted):
         return _with(course, phase="leaving", ended=status), (Deregister(),)
     if course.phase == "registered":
         return course, (Say(f"the command {_death(status)}; opengnscd tells its users"), finish)

@@ -1,8 +1,9 @@
 """The shell of `opengnsc run`: a real command, real signals, a real daemon, around the pure `course`.
 
 Everything that happens comes through one queue. Threads wait for it: one for signals, one for the command to listen,
-one for the daemon's answers; the main thread alone starts, signals and ends the command. The command's process is
-not reaped before the end, so its number means nobody else while the daemon or a signal is on the way to it.
+one for the daemon's answers; the main thread alone starts, signals and ends the command, and starts the next one. The
+command's process is not reaped before the end, so its number means nobody else while the daemon or a signal is on the
+way to it.
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import Queue
+from pathlib import Path
+from queue import Empty, Queue
 
 import msgspec
 
 from compass.client.api import ApiProblem, HostApi
+from compass.client.checks import Check, accepts, why_not
 from compass.client.core import UNCHANGED
 from compass.client.course import (
     KILL_SECONDS,
     LEAVE_SECONDS,
     PASSED_SIGNALS,
+    STOP_SIGNALS,
     Action,
     Course,
     Deregister,
+    Drain,
+    Drained,
     Ended,
     Finish,
     Happening,
@@ -42,92 +48,188 @@ from compass.client.course import (
     step,
 )
 from compass.client.exits import Exit
-from compass.model.local import LocalDeregister, LocalRegister
+from compass.client.notify import Notify
+from compass.client.restarts import Policy, Restarts
+from compass.client.surroundings import Surroundings
+from compass.model.local import LocalDeregister, LocalDrain, LocalRegister
 from compass.model.names import show_endpoint
 
 PROBE_SECONDS = 0.05
 """Between two looks whether the command listens: what a start-up may be registered late."""
-PROBE_ANSWER_SECONDS = 1.0
-"""For one connection on this machine to be accepted."""
+STUCK_HAPPENINGS = 100
+"""Happenings that wait to be taken: with more we are not alive, whatever else moves."""
 FROM_KERNEL = 0x80
 """SI_KERNEL of sigaction(2): the terminal sent the signal, to the whole foreground process group."""
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that this interpreter ignores and that the command is to have as usual."""
 
 
+class Orders(msgspec.Struct, frozen=True):
+    """What `opengnsc run` is to do."""
+
+    wishes: tuple[LocalRegister, ...]
+    """The registrations; their `pid` is set here. The first one's service is on whose behalf dependencies are asked."""
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    ready_seconds: float
+    check: Check = Check()
+    drain_seconds: float = 0.0
+    restart: Policy = "no"
+    restart_limit: int = 0
+    dependencies_file: Path | None = None
+
+
 class Run:
-    """One command under the name service. `wish.pid` is set here."""
+    """One command under the name service, and each that takes its place."""
+
+    def __init__(self, api: HostApi, orders: Orders, say: Callable[[str], None]) -> None:
+        self._api = api
+        self._orders = orders
+        self._say = say
+        self._environment = dict(orders.environment)
+        self._notify = Notify(self._environment)
+        self._surroundings = Surroundings(api, orders.wishes[0].service, orders.dependencies_file, say)
+        self._happenings: Queue[Happening | None] = Queue()
+        self._taken: frozenset[int] = frozenset()
+
+    def run(self) -> int:
+        """Start the command, see it through, and give the exit status."""
+        places = [places_of(wish.address, wish.port) for wish in self._orders.wishes]
+        for several in places:
+            if any(accepts(place) for place in several):
+                at = " or ".join(show_endpoint(*place) for place in several)
+                self._say(f"another process accepts connections at {at}; end it, or choose another --port")
+                return Exit.CONFLICT
+        self._taken = _take_signals()
+        threading.Thread(target=self._await_signals, daemon=True).start()
+        if self._notify.watchdog_seconds:
+            threading.Thread(target=self._stay_alive, daemon=True).start()
+        self._environment |= self._surroundings.variables()
+        self._surroundings.keep()
+        restarts = Restarts(self._orders.restart, self._orders.restart_limit)
+        while True:
+            began = time.monotonic()
+            instance = Instance(self._api, self._orders, self._environment, self._happenings, self._say, self._notify)
+            status = instance.run(places)
+            asked = bool(instance.course.passed & STOP_SIGNALS)
+            refused = instance.course.verdict is not None
+            ran = time.monotonic() - began
+            pause = None if asked or instance.lost else restarts.pause(status, ran, refused=refused)
+            if pause is None:
+                if restarts.exhausted and not asked:
+                    self._say(f"it has ended {self._orders.restart_limit + 1} times in a row: it is not started again")
+                return status
+            self._say(f"the command is started again in {pause:g} s")
+            self._notify.state("waiting to start again")
+            if self._told_to_stop(pause):
+                return status
+
+    def _told_to_stop(self, seconds: float) -> bool:
+        """Wait; whether a signal ended it."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            try:
+                happening = self._happenings.get(timeout=left)
+            except Empty:
+                return False
+            if isinstance(happening, Signalled) and happening.number in STOP_SIGNALS:
+                return True
+        return False
+
+    def _await_signals(self) -> None:
+        while True:
+            seen = signal.sigwaitinfo(self._taken)
+            if seen.si_signo == signal.SIGCHLD:
+                # None: look whether the command, or an orphan, has ended.
+                self._happenings.put(None)
+            else:
+                self._happenings.put(Signalled(seen.si_signo, shared=seen.si_code == FROM_KERNEL))
+
+    def _stay_alive(self) -> None:
+        """Signs of life for the service manager, as long as happenings are taken."""
+        while True:
+            if self._happenings.qsize() < STUCK_HAPPENINGS:
+                self._notify.alive()
+            time.sleep(self._notify.watchdog_seconds)
+
+
+class Instance:
+    """One process of the command, from its start to its end."""
 
     def __init__(
         self,
         api: HostApi,
-        wish: LocalRegister,
-        command: Sequence[str],
+        orders: Orders,
         environment: dict[str, str],
-        ready_seconds: float,
+        happenings: Queue[Happening | None],
         say: Callable[[str], None],
+        notify: Notify,
     ) -> None:
+        self.course = Course(drains=orders.drain_seconds > 0)
+        self.lost = False
+        """The command could not be started at all."""
         self._api = api
-        self._wish = wish
-        self._command = command
+        self._orders = orders
         self._environment = environment
-        self._ready_seconds = ready_seconds
+        self._happenings = happenings
         self._say = say
-        self._epoch = 0
-        self._course = Course()
-        self._happenings: Queue[Happening | None] = Queue()
-        self._asks: Queue[Callable[[], Happening]] = Queue()
+        self._notify = notify
+        self._pid = 0
+        self._epochs: dict[tuple[str, int], int] = {}
+        self._asks: Queue[Callable[[], Happening | None]] = Queue()
         self._over = threading.Event()
 
-    def run(self) -> int:
-        """Start the command, see it through, and give the exit status."""
-        places = places_of(self._wish.address, self._wish.port)
-        if any(accepts(place) for place in places):
-            at = " or ".join(show_endpoint(*place) for place in places)
-            self._say(f"another process accepts connections at {at}; end it, or choose another --port")
-            return Exit.CONFLICT
-        taken = _take_signals()
+    def run(self, places: Sequence[Sequence[tuple[str, int]]]) -> int:
+        """Start it, see it through, and give the exit status."""
         try:
-            pid = self._start()
+            self._pid = self._start()
         except FileNotFoundError:
-            self._say(f"there is no command {self._command[0]!r}")
+            self.lost = True
+            self._say(f"there is no command {self._orders.command[0]!r}")
             return Exit.NO_COMMAND
         except OSError as error:
-            self._say(f"{self._command[0]!r} cannot be executed: {error.strerror}")
+            self.lost = True
+            self._say(f"{self._orders.command[0]!r} cannot be executed: {error.strerror}")
             return Exit.NOT_EXECUTABLE
-        self._wish = msgspec.structs.replace(self._wish, pid=pid)
-        for target in (lambda: self._await_signals(taken), lambda: self._await_listening(places), self._ask_daemon):
+        for target in (lambda: self._await_listening(places), self._ask_daemon):
             threading.Thread(target=target, daemon=True).start()
         while True:
             happening = self._happenings.get() or self._ended()
             if happening is None:
                 continue
-            self._course, actions = step(self._course, happening)
+            self.course, actions = step(self.course, happening)
             for action in actions:
                 if isinstance(action, Finish):
                     self._over.set()
-                    os.waitpid(pid, 0)
+                    os.waitpid(self._pid, 0)
                     return action.status
                 self._do(action)
 
     def _start(self) -> int:
         """The command as a process of its own in our process group, with the signals as they were given to us."""
-        return os.posix_spawnp(
-            self._command[0], list(self._command), self._environment, setsigmask=[], setsigdef=PYTHON_IGNORES
-        )
+        command = self._orders.command
+        return os.posix_spawnp(command[0], list(command), self._environment, setsigmask=[], setsigdef=PYTHON_IGNORES)
 
     def _do(self, action: Action) -> None:
         match action:
             case Say(text):
                 self._say(text)
+                if text == "registered":
+                    self._notify.ready("registered")
             case Pass(number):
-                os.kill(self._wish.pid, number)
+                os.kill(self._pid, number)
             case Kill():
-                os.kill(self._wish.pid, signal.SIGTERM)
-                self._later(KILL_SECONDS, lambda: os.kill(self._wish.pid, signal.SIGKILL))
+                os.kill(self._pid, signal.SIGTERM)
+                self._later(KILL_SECONDS, lambda: os.kill(self._pid, signal.SIGKILL))
             case Register(pause):
                 self._later(pause, lambda: self._asks.put(self._register))
+            case Drain():
+                self._notify.stopping()
+                self._say(f"draining for {self._orders.drain_seconds:g} s")
+                self._asks.put(self._drain)
+                self._later(self._orders.drain_seconds, lambda: self._happenings.put(Drained()))
             case Deregister():
+                self._notify.stopping()
                 self._asks.put(self._deregister)
                 text = f"opengnscd at {self._api.place} did not answer within {LEAVE_SECONDS:g} s"
                 self._later(LEAVE_SECONDS, lambda: self._happenings.put(Left(text)))
@@ -138,57 +240,83 @@ class Run:
         timer.start()
 
     def _register(self) -> Happening:
-        try:
-            outcome = self._api.register(self._wish)
-        except ApiProblem as problem:
-            return Unregistered(problem.code, problem.message, problem.retry_after_seconds)
-        self._epoch = outcome.epoch
-        return Registered(pending=outcome.state == "pending")
+        """All of them; after a failure those that are registered already are asked for again, which changes nothing."""
+        pending = False
+        for wish in self._orders.wishes:
+            try:
+                outcome = self._api.register(msgspec.structs.replace(wish, pid=self._pid))
+            except ApiProblem as problem:
+                return Unregistered(problem.code, problem.message, problem.retry_after_seconds)
+            self._epochs[wish.service, wish.port] = outcome.epoch
+            pending = pending or outcome.state == "pending"
+        return Registered(pending=pending)
+
+    def _drain(self) -> None:
+        for wish in self._orders.wishes:
+            try:
+                self._api.drain(LocalDrain(wish.service, wish.port, wish.credential, True, wish.address))
+            except ApiProblem as problem:
+                self._say(f"users of {wish.service} are not told that it drains: {problem.message}")
 
     def _deregister(self) -> Happening:
-        wish = self._wish
-        try:
-            self._api.deregister(
-                LocalDeregister(wish.service, wish.port, wish.credential, wish.address, epoch=self._epoch)
-            )
-        except ApiProblem as problem:
-            return Left("" if problem.code in UNCHANGED else problem.message)
-        return Left()
+        problems = []
+        for wish in self._orders.wishes:
+            epoch = self._epochs.get((wish.service, wish.port), 0)
+            request = LocalDeregister(wish.service, wish.port, wish.credential, wish.address, epoch=epoch)
+            try:
+                self._api.deregister(request)
+            except ApiProblem as problem:
+                if problem.code not in UNCHANGED:
+                    problems.append(problem.message)
+        return Left("; ".join(dict.fromkeys(problems)))
 
     def _ended(self) -> Ended | None:
-        """How the command ended, if it has."""
-        found = os.waitid(os.P_PID, self._wish.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        """How the command ended, if it has. Orphans, of which we are the parent as the first process of a container,
+        are let go."""
+        _reap_others(self._pid)
+        found = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if found is None:
             return None
         return Ended(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
-    def _await_signals(self, taken: frozenset[int]) -> None:
-        while True:
-            seen = signal.sigwaitinfo(taken)
-            if seen.si_signo == signal.SIGCHLD:
-                # None: look whether the command has ended.
-                self._happenings.put(None)
-            else:
-                self._happenings.put(Signalled(seen.si_signo, shared=seen.si_code == FROM_KERNEL))
-
-    def _await_listening(self, places: Sequence[tuple[str, int]]) -> None:
-        end = time.monotonic() + self._ready_seconds
+    def _await_listening(self, places: Sequence[Sequence[tuple[str, int]]]) -> None:
+        seconds = self._orders.ready_seconds
+        end = time.monotonic() + seconds
+        missing = [""]
         while time.monotonic() < end:
-            if any(accepts(place) for place in places):
-                self._happenings.put(Listening())
+            # The check of its own is made once, where the first one listens.
+            checks = [self._orders.check, *[Check()] * (len(places) - 1)]
+            missing = list(filter(None, map(why_not, places, checks)))
+            if not missing:
+                self._put(Listening())
                 return
             if self._over.wait(PROBE_SECONDS):
                 return
-        at = " or ".join(show_endpoint(*place) for place in places)
         text = (
-            f"the command accepts no connections at {at} after {self._ready_seconds:g} s and is stopped; "
+            f"the command {missing[0]} after {seconds:g} s and is stopped; "
             "is it the address and the port that it listens on, or does it need a longer --ready-timeout?"
         )
-        self._happenings.put(NotListening(text))
+        self._put(NotListening(text))
 
     def _ask_daemon(self) -> None:
-        while True:
-            self._happenings.put(self._asks.get()())
+        while not self._over.is_set():
+            happening = self._asks.get()()
+            if happening is not None:
+                self._put(happening)
+
+    def _put(self, happening: Happening) -> None:
+        """Unless it is over: the next instance has another course."""
+        if not self._over.is_set():
+            self._happenings.put(happening)
+
+
+def _reap_others(pid: int) -> None:
+    """Let go of ended children that are not the command."""
+    try:
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)) and found.si_pid != pid:
+            os.waitpid(found.si_pid, 0)
+    except ChildProcessError:
+        pass
 
 
 def _take_signals() -> frozenset[int]:
@@ -219,12 +347,3 @@ def _own_addresses() -> list[str]:
         except OSError:
             continue
     return found
-
-
-def accepts(place: tuple[str, int]) -> bool:
-    """Whether a TCP connection is accepted there."""
-    try:
-        with socket.create_connection(place, PROBE_ANSWER_SECONDS):
-            return True
-    except OSError:
-        return False

@@ -34,6 +34,8 @@ NETWORK = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETRESET, errno
 about a file, a name, or the program itself."""
 
 Verdict = Literal["theirs", "no-way", "ours"]
+CLOSED = "the listener has closed the connection"
+
 S = TypeVar("S")
 T = TypeVar("T")
 Failures = tuple[type[BaseException], ...]
@@ -62,6 +64,9 @@ class Opener(Protocol[S]):
 
     def open(self, peer: Listener) -> Awaitable[S]:
         """Connect. Raises one of `failures`."""
+
+    def is_closed(self, stream: S) -> bool:
+        """Whether it is known already that the listener has closed it."""
 
     def close(self, stream: S) -> None:
         """End it."""
@@ -146,6 +151,9 @@ class Session(Generic[S]):
             try:
                 if not self._open:
                     await self.begin(tried)
+                elif self._opener.is_closed(self.stream):
+                    # What is written to it would be lost, and its answer waited for in vain.
+                    raise ConnectionResetError(CLOSED)
                 done = await exchange(self.stream)
             except self._opener.failures as failure:
                 await self.fail_over(failure, tried)

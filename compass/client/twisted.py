@@ -239,6 +239,10 @@ class Protocols:
         protocol: IProtocol = await where.connect(self._factory)
         return protocol
 
+    def is_closed(self, stream: IProtocol) -> bool:
+        """Whether the protocol has lost its connection; it may take what is written all the same, without a word."""
+        return not getattr(cast(Any, stream).transport, "connected", True)
+
     def close(self, stream: IProtocol) -> None:
         """End it, once what was written to it is sent."""
         transport = cast(Any, stream).transport

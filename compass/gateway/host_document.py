@@ -1,95 +1,139 @@
-"""The host API's OpenAPI document (3.1), made from the very structs that are read and written."""
+"""What the host API can be asked for: the table that its routes and its OpenAPI document (3.1) are made from."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
-from compass.model.local import HostStatus, LocalDeregister, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
-from compass.model.replies import Dependencies, Refusal
-from compass.model.rows import Change
-
-_REF = "#/components/schemas/{name}"
-_KINDS = (
-    LocalRegister,
+from compass.gateway.discovery import TargetGroup
+from compass.gateway.event_stream import REVISION_MAX
+from compass.gateway.operations import EVENTS, Operation, document
+from compass.model.local import (
+    HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalLoad,
+    LocalRegister,
     LocalReport,
     Outcome,
     Resolved,
-    HostStatus,
-    Dependencies,
-    Change,
-    Refusal,
 )
+from compass.model.replies import Dependencies
+from compass.model.rows import Change
+
+WAIT_SECONDS_MAX = 300.0
+"""How long an answer may be waited for: five minutes, which the idle limits of most clients and proxies let pass."""
+
+Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
-def document() -> dict[str, Any]:
+class ServiceAsked(msgspec.Struct, frozen=True):
+    """Whose dependencies; with `wait` not before they have changed after revision `since`."""
+
+    service: str
+    since: Revision | UnsetType = UNSET
+    """The revision that the asker holds."""
+    wait: Annotated[float, Meta(ge=0)] = 0.0
+    """Seconds to wait for a change after `since`; then the answer is as it was."""
+
+
+class NameAsked(msgspec.Struct, frozen=True):
+    """A service or a category."""
+
+    name: str
+
+
+class CategoryAsked(msgspec.Struct, frozen=True):
+    """A category."""
+
+    category: str
+
+
+class WatchAsked(msgspec.Struct, frozen=True):
+    """Whose dependencies to tell of, and from which revision on."""
+
+    service: str
+    since: Revision | UnsetType = UNSET
+
+
+DEPENDENCIES = Operation(
+    method="GET",
+    path="/v1/dependencies/{service}",
+    summary="What a service depends on (function 2.3). With `since` and `wait`: as soon as that has changed.",
+    asks=ServiceAsked,
+    answers=Dependencies,
+)
+RESOLVE = Operation(
+    method="GET",
+    path="/v1/resolve/{name}",
+    summary="The listeners of a service or category to use, best first.",
+    asks=NameAsked,
+    answers=Resolved,
+)
+REGISTER = Operation(
+    method="POST",
+    path="/v1/register",
+    summary="A listener comes up (function 2.1).",
+    asks=LocalRegister,
+    answers=Outcome,
+    pends=True,
+)
+DEREGISTER = Operation(
+    method="POST",
+    path="/v1/deregister",
+    summary="A listener goes away (function 2.2).",
+    asks=LocalDeregister,
+    answers=Outcome,
+    pends=True,
+)
+LOAD = Operation(
+    method="POST",
+    path="/v1/load",
+    summary="How busy a listener of this host is, for the pool policies that go by load.",
+    asks=LocalLoad,
+    answers=Outcome,
+    pends=True,
+)
+DRAIN = Operation(
+    method="POST",
+    path="/v1/drain",
+    summary="A listener of this host takes no new users, or takes them again; a server has to be reached for it.",
+    asks=LocalDrain,
+    answers=Outcome,
+    pends=True,
+)
+REPORT = Operation(
+    method="POST",
+    path="/v1/report",
+    summary="A listener was found dead or slow (function 2.5).",
+    asks=LocalReport,
+    answers=Outcome,
+    pends=True,
+)
+WATCH = Operation(
+    method="GET",
+    path="/v1/watch",
+    summary="Events `snapshot` (data: Dependencies) and `change` (data: Change); the id is the revision.",
+    asks=WatchAsked,
+    media=EVENTS,
+    headers=("Last-Event-ID",),
+)
+PROMETHEUS = Operation(
+    method="GET",
+    path="/v1/prometheus/{category}",
+    summary="Every registered listener of a category, for Prometheus' http_sd_configs.",
+    asks=CategoryAsked,
+    answers=tuple[TargetGroup, ...],
+)
+STATUS = Operation(method="GET", path="/v1/status", summary="The daemon in figures.", answers=HostStatus)
+OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
+
+OPERATIONS = (DEPENDENCIES, RESOLVE, REGISTER, DEREGISTER, LOAD, DRAIN, REPORT, WATCH, PROMETHEUS, STATUS, OPENAPI)
+_ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code and says what to do next."
+
+
+def host_document() -> dict[str, Any]:
     """The whole document, ready for JSON."""
-    schemas, components = msgspec.json.schema_components(_KINDS, ref_template=_REF)
-    named: dict[Any, Any] = dict(zip(_KINDS, schemas, strict=True))
-
-    def content(kind: type) -> dict[str, Any]:
-        return {"application/json": {"schema": named[kind]}}
-
-    def operation(
-        summary: str,
-        answer: type | None,
-        *,
-        body: type | None = None,
-        path: str = "",
-        query: tuple[tuple[str, bool], ...] = (),
-        media: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        parameters = [_parameter(path, "path", required=True)] if path else []
-        parameters += [_parameter(name, "query", required=required) for name, required in query]
-        done = media or (content(answer) if answer is not None else {"application/json": {}})
-        described: dict[str, Any] = {
-            "summary": summary,
-            "parameters": parameters,
-            "responses": {
-                "200": {"description": "Done.", "content": done},
-                "default": {"description": "Refused; the code says why.", "content": content(Refusal)},
-            },
-        }
-        if body is not None:
-            described["requestBody"] = {"required": True, "content": content(body)}
-            described["responses"]["202"] = {
-                "description": "No server could be asked; kept on disk and delivered when one returns.",
-                "content": done,
-            }
-        return described
-
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
-    paths = {
-        "/v1/dependencies/{service}": {"get": operation("What a service depends on.", Dependencies, path="service")},
-        "/v1/resolve/{name}": {
-            "get": operation("The listeners of a service or category to use.", Resolved, path="name")
-        },
-        "/v1/register": {"post": operation("A listener comes up.", Outcome, body=LocalRegister)},
-        "/v1/deregister": {"post": operation("A listener goes away.", Outcome, body=LocalDeregister)},
-        "/v1/load": {"post": operation("How busy a listener of this host is.", Outcome, body=LocalLoad)},
-        "/v1/report": {"post": operation("A listener was found dead or slow.", Outcome, body=LocalReport)},
-        "/v1/watch": {
-            "get": operation(
-                "Events `snapshot` (data: Dependencies) and `change` (data: Change); the id is the revision.",
-                None,
-                query=(("service", True), ("since", False)),
-                media=events,
-            )
-        },
-        "/v1/status": {"get": operation("The daemon in figures.", HostStatus)},
-        "/openapi.json": {"get": operation("This document.", None)},
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "OpenGNS host API", "version": "1"},
-        "paths": paths,
-        "components": {"schemas": components},
-    }
-
-
-def _parameter(name: str, place: str, *, required: bool) -> dict[str, Any]:
-    kind = "integer" if name == "since" else "string"
-    return {"name": name, "in": place, "required": required, "schema": {"type": kind}}
+    return document("OpenGNS host API", _ABOUT, OPERATIONS, (Dependencies, Change))

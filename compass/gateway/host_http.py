@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
-from urllib.parse import unquote_to_bytes
+from typing import Any, Protocol, cast
 
 import msgspec
-from klein import Klein
+from msgspec import UNSET
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
-from werkzeug.exceptions import HTTPException
 
-from compass.gateway.host_document import document
-from compass.gateway.http_status import status_of
-from compass.gateway.server_events import EventStream
+from compass.gateway import host_document, http
+from compass.gateway.discovery import target_groups
+from compass.gateway.event_stream import EventStream, resumes_at
+from compass.gateway.host_document import CategoryAsked, NameAsked, ServiceAsked, WatchAsked
+from compass.gateway.long_poll import Waiting
+from compass.gateway.operations import Operation
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalEvent,
     LocalLoad,
     LocalRegister,
@@ -34,14 +36,7 @@ from compass.model.local import (
     Resolved,
 )
 from compass.model.ports import Clock
-from compass.model.replies import Dependencies, Refusal
-
-BODY_MAX = 64 * 1024
-"""Octets of a request's body: a registration with all the metadata there can be is 12 kB."""
-REVISION_MAX = 2**63 - 1
-"""Largest revision: what SQL's BIGINT holds."""
-
-B = TypeVar("B", bound=msgspec.Struct)
+from compass.model.replies import CategoryView, Dependencies, Refusal
 
 
 class HostApi(Protocol):
@@ -53,6 +48,9 @@ class HostApi(Protocol):
     def resolve(self, name: str) -> Resolved | Refusal:
         """The listeners to use."""
 
+    def category(self, name: str) -> CategoryView | Refusal:
+        """All registered listeners of a category."""
+
     def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""
 
@@ -61,6 +59,9 @@ class HostApi(Protocol):
 
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
         """How busy a listener of this host is."""
+
+    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+        """Whether a listener of this host takes new users."""
 
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
@@ -77,77 +78,9 @@ class HostApi(Protocol):
         """The daemon in figures."""
 
 
-class _Unusable(Exception):
-    """A request that is answered without asking the daemon."""
-
-    def __init__(self, status: int, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.status = status
-        self.refusal = refusal
-
-
-class BoundedRequest(Request):
-    """A request whose body is refused as soon as it is longer than `BODY_MAX`, before it is stored.
-
-    What cannot be read as text is refused here, too: the layers above would call it a failure of their own.
-    """
-
-    _received = 0
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """All of it is here: hand it on, if path and headers are text in one line."""
-        headers = (value for _, values in self.requestHeaders.getAllRawHeaders() for value in values)
-        if _is_text(unquote_to_bytes(path)) and all(_is_text(value) for value in headers):
-            cast(Any, super()).requestReceived(command, path, version)
-            return
-        self.method, self.uri, self.clientproto = command, path, version
-        _prepare(self, 400)
-        refusal = Refusal("malformed", "path and headers must be UTF-8 without control characters")
-        cast(Any, self).write(msgspec.json.encode(refusal))
-        cast(Any, self).finish()
-
-    def getRequestHostname(self) -> bytes:  # noqa: N802
-        """Whatever the request says: the paths are the same for all, and `_check_origin` judges the name."""
-        return b"localhost"
-
-    def gotLength(self, length: int | None) -> None:  # noqa: N802
-        """The length that was announced."""
-        if length is not None and length > BODY_MAX:
-            self._refuse()
-        else:
-            cast(Any, super()).gotLength(length)
-
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        """Part of the body; a chunked one announces no length."""
-        self._received += len(data)
-        if self._received > BODY_MAX:
-            self._refuse()
-        else:
-            cast(Any, super()).handleContentChunk(data)
-
-    def _refuse(self) -> None:
-        body = msgspec.json.encode(Refusal("too-large", f"the body has more than {BODY_MAX} octets"))
-        channel = self.channel
-        if channel is not None and channel.transport is not None:
-            head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-            cast(Any, channel.transport).write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
-            channel.loseConnection()
-        # What still comes of the body is thrown away.
-        self.handleContentChunk = lambda data: None  # type: ignore[method-assign]
-
-
-def _is_text(octets: bytes) -> bool:
-    """Whether it is UTF-8 in one line; libraries split lines at more than CR and LF."""
-    try:
-        text = octets.decode()
-    except UnicodeDecodeError:
-        return False
-    return text.replace("\t", " ").isprintable()
-
-
 def site(api: HostApi, clock: Clock) -> Site:
     """The factory to listen with, on the loopback or a Unix socket."""
-    return Site(HostHttp(api, clock).resource(), requestFactory=BoundedRequest, reactor=cast(Any, clock))
+    return http.site(HostHttp(api, clock).resource(), clock)
 
 
 class HostHttp:
@@ -156,66 +89,44 @@ class HostHttp:
     def __init__(self, api: HostApi, clock: Clock) -> None:
         self._api = api
         self._clock = clock
-        self._document = msgspec.json.encode(document())
+        self._document = msgspec.json.encode(host_document.host_document())
 
     def resource(self) -> Any:
         """The root resource."""
-        app = Klein()
-        # Two slashes are not one: the redirect that werkzeug would have made of them is no use to anybody.
-        app.url_map.merge_slashes = False
-        for path, method, endpoint in (
-            ("/v1/dependencies/<service>", "GET", self._dependencies),
-            ("/v1/resolve/<name>", "GET", self._resolve),
-            ("/v1/register", "POST", self._register),
-            ("/v1/deregister", "POST", self._deregister),
-            ("/v1/load", "POST", self._load),
-            ("/v1/report", "POST", self._report),
-            ("/v1/watch", "GET", self._watch),
-            ("/v1/status", "GET", self._status),
-            ("/openapi.json", "GET", self._openapi),
-        ):
-            self._route(app, path, method, endpoint)
-        app.handle_errors(_Unusable)(lambda request, failure: _refused(request, failure.value))
-        app.handle_errors(HTTPException)(lambda request, failure: _not_here(request, failure.value))
-        return app.resource()
+        routes: list[tuple[Operation, http.Endpoint]] = [
+            (host_document.DEPENDENCIES, self._dependencies),
+            (host_document.RESOLVE, self._resolve),
+            (host_document.PROMETHEUS, self._prometheus),
+            (host_document.REGISTER, self._register),
+            (host_document.DEREGISTER, lambda request, asked: _outcome(request, self._api.deregister(asked))),
+            (host_document.LOAD, lambda request, asked: _outcome(request, self._api.report_load(asked))),
+            (host_document.DRAIN, lambda request, asked: _outcome(request, self._api.drain(asked))),
+            (host_document.REPORT, lambda request, asked: _outcome(request, self._api.report(asked))),
+            (host_document.WATCH, self._watch),
+            (host_document.STATUS, lambda request, _: http.answer(request, self._api.status())),
+            (host_document.OPENAPI, lambda request, _: http.octets(request, self._document)),
+        ]
+        return http.resource(routes, lambda request, _: _check_origin(request))
 
-    @staticmethod
-    def _route(app: Klein, path: str, method: str, endpoint: Callable[..., Any]) -> None:
-        def guarded(request: Request, **arguments: str) -> Any:
-            _check_origin(request)
-            return endpoint(request, **arguments)
+    def _dependencies(self, request: Request, asked: ServiceAsked) -> Any:
+        if asked.since is UNSET or not asked.wait > 0:
+            return http.answers(request, self._api.dependencies(asked.service))
+        seconds = min(asked.wait, host_document.WAIT_SECONDS_MAX)
+        waiting = Waiting(request, self._clock, seconds, lambda: self._api.dependencies(asked.service))
+        return http.answers(request, waiting.begin(self._api.watch(asked.service, asked.since, waiting.told)))
 
-        guarded.__name__ = endpoint.__name__
-        app.route(path, methods=[method])(guarded)
+    def _resolve(self, request: Request, asked: NameAsked) -> bytes:
+        return http.answer(request, self._api.resolve(asked.name))
 
-    def _dependencies(self, request: Request, service: str) -> Any:
-        return _answers(request, self._api.dependencies(service))
+    def _prometheus(self, request: Request, asked: CategoryAsked) -> bytes:
+        view = self._api.category(asked.category)
+        if isinstance(view, Refusal):
+            return http.answer(request, view)
+        return http.answer(request, target_groups(peer for service in view.services for peer in service.listeners))
 
-    def _resolve(self, request: Request, name: str) -> bytes:
-        return _answer(request, self._api.resolve(name))
-
-    def _status(self, request: Request) -> bytes:
-        return _answer(request, self._api.status())
-
-    def _openapi(self, request: Request) -> bytes:
-        _prepare(request, 200)
-        return self._document
-
-    def _deregister(self, request: Request) -> Any:
-        return _answers(request, self._api.deregister(_body(request, LocalDeregister)))
-
-    def _load(self, request: Request) -> Any:
-        return _answers(request, self._api.report_load(_body(request, LocalLoad)))
-
-    def _report(self, request: Request) -> Any:
-        return _answers(request, self._api.report(_body(request, LocalReport)))
-
-    def _register(self, request: Request) -> Any:
-        wish = _body(request, LocalRegister)
-        asked = self._api.register(wish)
-        if not wish.hold:
-            return _answers(request, asked)
-        return self._hold(request, asked)
+    def _register(self, request: Request, asked: LocalRegister) -> Any:
+        registered = self._api.register(asked)
+        return self._hold(request, registered) if asked.hold else _outcome(request, registered)
 
     def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
         """Answer, and keep the response open: when the connection is closed, the registration is over."""
@@ -231,118 +142,53 @@ class HostHttp:
 
         def answered(answer: Outcome | Refusal) -> Any:
             if isinstance(answer, Refusal):
-                return b"" if closed else _answer(request, answer)
+                return b"" if closed else http.answer(request, answer)
             held.append(answer)
             if closed:
                 self._api.released(answer)
             else:
-                request.write(_answer(request, answer) + b"\n")
+                http.prepare(request, _status_of(answer))
+                request.write(msgspec.json.encode(answer) + b"\n")
             return None
 
-        return _shielded(asked.addCallback(answered))
+        return http.shielded(asked.addCallback(answered))
 
-    def _watch(self, request: Request) -> Any:
-        service = _argument(request, b"service")
-        if not service:
-            raise _Unusable(400, Refusal("malformed", "say whose dependencies: /v1/watch?service=NAME.CATEGORY"))
-        since = _revision(request.getHeader("last-event-id") or _argument(request, b"since"))
+    def _watch(self, request: Request, asked: WatchAsked) -> Any:
+        since = resumes_at(request, asked.since)
         stream = EventStream(request, self._clock)
+
+        def deliver(event: LocalEvent) -> None:
+            stream.deliver(event.revision, event.kind, event.data)
 
         def answered(result: Callable[[], None] | Refusal) -> Any:
             if isinstance(result, Refusal):
-                return stream.refused(lambda: _answer(request, result))
+                return stream.refused(lambda: http.answer(request, result))
             stream.goes_on(result)
             return None
 
-        return _shielded(self._api.watch(service, since, stream.deliver).addCallback(answered))
+        return http.shielded(self._api.watch(asked.service, since, deliver).addCallback(answered))
 
 
-def _answers(request: Request, asked: Deferred[Any]) -> Deferred[bytes]:
-    """The daemon's answer, once there is one and somebody is still there to read it."""
-    gone: list[object] = []
-    request.notifyFinish().addBoth(gone.append)
-    return _shielded(asked.addCallback(lambda answer: b"" if gone else _answer(request, answer)))
+def _outcome(request: Request, asked: Deferred[Outcome | Refusal]) -> Deferred[bytes]:
+    return http.answers(request, asked, _status_of)
 
 
-def _shielded(asked: Deferred[Any]) -> Deferred[Any]:
-    """The result of `asked`, to be cancelled without harm; a result of None leaves the response open.
-
-    Klein cancels what it waits for when a program closes its connection, but what the program asked for is under way.
-    """
-    shown: Deferred[Any] = Deferred()
-    asked.addCallbacks(lambda result: None if result is None else shown.callback(result), shown.errback)
-    return shown
-
-
-def _answer(request: Request, answer: msgspec.Struct) -> bytes:
-    """An answer of the daemon as JSON, with the status that its kind has."""
-    status = 200
-    if isinstance(answer, Refusal):
-        status = status_of(answer.code)
-        if answer.retry_after_seconds:
-            request.setHeader("Retry-After", str(max(1, round(answer.retry_after_seconds))))
-    elif isinstance(answer, Outcome) and answer.state == "pending":
-        status = 202
-    _prepare(request, status)
-    return msgspec.json.encode(answer)
-
-
-def _prepare(request: Request, status: int) -> None:
-    request.setResponseCode(status)
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Cache-Control", "no-store")
-
-
-def _refused(request: Request, unusable: _Unusable) -> bytes:
-    _prepare(request, unusable.status)
-    return msgspec.json.encode(unusable.refusal)
-
-
-def _not_here(request: Request, error: HTTPException) -> bytes:
-    """Paths and methods that there are not."""
-    headers = dict(error.get_headers(None))
-    if "Allow" in headers:
-        request.setHeader("Allow", headers["Allow"])
-    path = request.path.decode("ascii", "replace")[:200]
-    text = f"{request.method.decode('ascii', 'replace')[:20]} {path}: {error.name}; see /openapi.json for what there is"
-    return _refused(request, _Unusable(error.code or 404, Refusal("unknown-message", text)))
-
-
-def _body(request: Request, kind: type[B]) -> B:
-    """The request's body, or what is wrong with it."""
-    declared = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
-    if declared != "application/json":
-        text = f"the body must be application/json, not {declared[:80] or 'without a type'}"
-        raise _Unusable(415, Refusal("malformed", text))
-    try:
-        return msgspec.json.decode(cast(Any, request.content).read(), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
-
-
-def _argument(request: Request, name: bytes) -> str:
-    values = (request.args or {}).get(name, [])
-    return values[0].decode("utf-8", "replace") if values else ""
-
-
-def _revision(text: str) -> int | None:
-    """A revision to resume from; what is none means from the beginning, as for an unknown Last-Event-ID."""
-    if text.isascii() and text.isdigit() and len(text) <= len(str(REVISION_MAX)):
-        return int(text)
-    return None
+def _status_of(outcome: Outcome) -> int:
+    """202 for what is kept until a server returns."""
+    return 202 if outcome.state == "pending" else 200
 
 
 def _check_origin(request: Request) -> None:
     """Refuse what a web page made a browser send: cross-site requests and rebound names."""
     if request.getHeader("origin") is not None:
-        raise _Unusable(403, Refusal("forbidden", "this API is for programs on this host, not for web pages"))
+        raise http.Unusable(403, Refusal("forbidden", "this API is for programs on this host, not for web pages"))
     channel = cast(HTTPChannel | None, request.channel)
     if channel is not None and isinstance(channel.getPeer(), UNIXAddress):
         return
     named = request.getHeader("host") or ""
     if named and not _is_loopback(named):
         text = f"this API is reached at the loopback, not at {named[:80]!r}"
-        raise _Unusable(403, Refusal("forbidden", text))
+        raise http.Unusable(403, Refusal("forbidden", text))
 
 
 def _is_loopback(named: str) -> bool:

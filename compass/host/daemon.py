@@ -32,6 +32,7 @@ from compass.model.interest import snapshot
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
+    LocalDrain,
     LocalLoad,
     LocalRegister,
     LocalReport,
@@ -43,7 +44,7 @@ from compass.model.names import NameProblem, parse_address, parse_port, parse_se
 from compass.model.policies import Place
 from compass.model.pool import Pools
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Dependencies, Refusal, Reply, Reported
+from compass.model.replies import CategoryView, Dependencies, Refusal, Reply, Reported, ServiceView
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
 from compass.model.sight import Sight
@@ -206,6 +207,14 @@ class HostDaemon:
         """What may be looked up here; the same object as long as nothing changes. None: not loaded yet."""
         return self._replica.sight(self._overlay)
 
+    def category(self, name: str) -> CategoryView | Refusal:
+        """All registered listeners of a category, whatever their state; from memory."""
+        return self._replica.category(name, self._overlay)
+
+    def service(self, id: str) -> ServiceView | Refusal:
+        """All registered listeners of a service, whatever their state; from memory. The id is parsed."""
+        return self._replica.service(id, self._overlay)
+
     def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""
         return self._registrar.register(request)
@@ -217,6 +226,10 @@ class HostDaemon:
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
         """How busy a listener of this host is."""
         return self._registrar.report_load(request)
+
+    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+        """Whether a listener of this host takes new users."""
+        return self._registrar.drain(request)
 
     def released(self, outcome: Outcome) -> None:
         """The connection that a registration with `hold` was asked on is closed."""

@@ -16,11 +16,12 @@ from compass.host.replica import Replica
 from compass.host.upstream import Upstream
 from compass.host.waiting import ASK_PATIENCE_SECONDS
 from compass.model.administration import HOST_SERVICES_MAX
+from compass.model.digest import DIGEST_VERSION, Count, part_of, shown
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.wire.messages import Bookmark, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
+from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
@@ -68,7 +69,9 @@ class Following:
         self._asking = False
         self._told = False
         self._gap = False
+        self._abandoned = False
         self._gaps = 0
+        self._sessions = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refresh: Timer | None = None
 
@@ -123,12 +126,15 @@ class Following:
     def session_opened(self, welcome: Welcome) -> None:
         """Watch first of all."""
         self._session, self._store = True, welcome.store
-        self._told = self._gap = False
+        self._sessions += 1
+        self._told = self._gap = self._abandoned = False
         self._gaps = 0
         self._watch()
 
     def session_pushed(self, messages: Sequence[Pushed]) -> None:
         """Apply, then acknowledge all of it at once."""
+        if self._abandoned:
+            return
         for message in messages:
             match message:
                 case Notice():
@@ -137,6 +143,7 @@ class Following:
                     self._resync(message)
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
+                    self._compare(message.digest)
                 case Inquiry() if self._inquired is not None:
                     self._inquired(message)
                 case Suspicion():
@@ -163,7 +170,10 @@ class Following:
         self._asking = True
         address, port = self._update
         probes = self._inquired is not None
-        request = Watch(services, store if since else "", since, address, port, True, probes, suspicions=True)
+        since_store = store if since else ""
+        request = Watch(
+            services, since_store, since, address, port, True, probes, suspicions=True, digest=DIGEST_VERSION
+        )
         self.upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
@@ -173,17 +183,17 @@ class Following:
         if not isinstance(reply, Watching):
             refusal = reply if isinstance(reply, Refusal) else Refusal("malformed", f"it answered a watch with {reply}")
             text = f"the server does not let this host watch: {refusal.message}"
-            self.upstream.abandon(text, refusal.retry_after_seconds)
+            self._abandon(text, refusal.retry_after_seconds)
             return
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
-            self.upstream.abandon(
+            self._abandon(
                 "the server has another store than before, with nothing in it for this host, so what is held stays "
                 "in use; once the services of this host are declared there, it follows"
             )
             return
         if taken == "behind":
-            self.upstream.abandon(
+            self._abandon(
                 f"the server has not heard of all that this host holds at revision {self._replica.revision}; what is "
                 "held stays in use until a server has caught up"
             )
@@ -224,11 +234,41 @@ class Following:
                 "a notice before revision {revision} is missing; asking for everything anew",
                 revision=notice.change.revision,
             )
-            self.upstream.acknowledge(self._replica.revision, gap=True)
-            if self._gaps > GAPS_PER_SESSION_MAX:
-                self.upstream.abandon(f"{self._gaps} gaps in the notices of one session")
-            else:
-                self._watch()
+            self._ask_anew("gap")
+
+    def _compare(self, digest: str) -> None:
+        """Count what is held now, in pieces, and see whether it is what the server says."""
+        session, revision = self._sessions, self._replica.revision
+        count = Count(part_of(self._replica.catalogue, self._replica.services))
+
+        def advance() -> None:
+            if not self._session or self._gap or session != self._sessions:
+                return
+            if not count.advance():
+                self._clock.callLater(0.0, advance)
+            elif shown(count.digest) != digest:
+                self._log.error(
+                    "what is held at revision {revision} is not what the server says; asking for everything anew",
+                    revision=revision,
+                )
+                self._gap = True
+                self._gaps += 1
+                self._ask_anew("differs")
+
+        if digest:
+            advance()
+
+    def _abandon(self, why: str, retry_after_seconds: float = 0.0) -> None:
+        """Leave this server; what it has pushed already counts no more."""
+        self._abandoned = True
+        self.upstream.abandon(why, retry_after_seconds)
+
+    def _ask_anew(self, status: Held) -> None:
+        self.upstream.acknowledge(self._replica.revision, status)
+        if self._gaps > GAPS_PER_SESSION_MAX:
+            self._abandon(f"{self._gaps} gaps in the notices of one session")
+        else:
+            self._watch()
 
     def _resync(self, resync: Resync) -> None:
         """This host has read too slowly; here is all of it anew."""

@@ -19,11 +19,11 @@ from compass.host.pauses import Pauses
 from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.host.registrations import REGISTRATIONS_MAX, Book, CannotWrite, Registration
 from compass.model.draft import problem_code
-from compass.model.local import LocalDeregister, LocalLoad, LocalRegister, Outcome
+from compass.model.local import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
 from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id, show_endpoint
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
-from compass.model.requests import Deregister, Register, Request
+from compass.model.requests import Deregister, Drain, Register, Request
 from compass.model.rows import ListenerKey
 
 HOLD_GRACE_SECONDS = 30.0
@@ -189,6 +189,20 @@ class Registrar:
         entry = msgspec.structs.replace(old, load=request.load)
         self._book.note(entry)
         return self._establish(entry, old, first=False)
+
+    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+        """A listener takes no new users, or takes them again: a server says so to all, or it is not done."""
+        try:
+            key = _key(request.service, request.address or self._default_address, request.port)
+        except NameProblem as problem:
+            return succeed(Refusal(problem_code(problem), str(problem)))
+
+        def answered(reply: Reply) -> Outcome | Refusal:
+            if isinstance(reply, Refusal):
+                return reply
+            return Outcome("draining" if request.draining else "up", *key)
+
+        return self._ask(Drain(*key, request.draining, request.credential)).addCallback(answered)
 
     def released(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""

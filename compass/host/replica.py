@@ -14,11 +14,12 @@ import msgspec
 from immutables import Map
 
 from compass.model.catalogue import Catalogue, catalogue_of, topic_of
-from compass.model.interest import dependencies_of, interest, snapshot
+from compass.model.draft import problem_code
+from compass.model.interest import category_view, dependencies_of, interest, listed, snapshot
 from compass.model.local import Resolved
-from compass.model.names import category_of
+from compass.model.names import NameProblem, category_of, parse_label
 from compass.model.pool import Pools
-from compass.model.replies import Dependencies, Refusal, Watching
+from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
 from compass.model.sight import Sight, parsed_name
 from compass.wire.messages import Notice, Resync
@@ -138,14 +139,32 @@ class Replica:
         name = parsed_name(text)
         if isinstance(name, Refusal):
             return name
+        seen = self._seen(name, overlay)
+        if isinstance(seen, Refusal):
+            return seen
+        chosen = pools.choose(seen, name)
+        return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
+
+    def category(self, text: str, overlay: Overlay = no_overlay) -> CategoryView | Refusal:
+        """All registered listeners of a category that this host's services depend on, whatever their state."""
+        try:
+            name = parse_label(text, "category")
+        except NameProblem as problem:
+            return Refusal(problem_code(problem), str(problem))
+        seen = self._seen(name, overlay)
+        return seen if isinstance(seen, Refusal) else category_view(seen, name)
+
+    def service(self, id: str, overlay: Overlay = no_overlay) -> ServiceView | Refusal:
+        """All registered listeners of a service that this host's services may use. The id is parsed."""
+        seen = self._seen(id, overlay)
+        return seen if isinstance(seen, Refusal) else ServiceView(id, listed(seen, id))
+
+    def _seen(self, name: str, overlay: Overlay) -> Catalogue | Refusal:
+        """The catalogue to look a parsed name up in, or why nothing can be said about it (P5)."""
         sight = self.sight(overlay)
         if sight is None:
             return Refusal("not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0)
-        problem = sight.problem(name)
-        if problem is not None:
-            return problem
-        chosen = pools.choose(sight.catalogue, name)
-        return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
+        return sight.problem(name) or sight.catalogue
 
     def _needed(self) -> frozenset[str]:
         needs = self.catalogue.needs

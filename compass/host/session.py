@@ -17,7 +17,7 @@ from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
-from compass.wire.messages import Bookmark, Inquiry, Notice, Resync, Suspicion, Welcome, encode
+from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspicion, Welcome, encode
 
 QUEUED_MAX = 4096
 """Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
@@ -83,10 +83,10 @@ class Session(Protocol):
             answer.callback(Refusal("busy", f"{QUEUED_MAX} requests wait already", retry_after_seconds=1.0))
         return answer
 
-    def acknowledge(self, revision: int, *, gap: bool = False) -> None:
+    def acknowledge(self, revision: int, status: Held = "ok") -> None:
         """Say what is held."""
         if self._connection is not None:
-            self._connection.acknowledge(revision, gap=gap)
+            self._connection.acknowledge(revision, status)
             self._flush()
 
     def close(

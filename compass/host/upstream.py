@@ -25,7 +25,7 @@ from compass.model.ports import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire.connection import Ended
-from compass.wire.messages import Pushed, Welcome
+from compass.wire.messages import Held, Pushed, Welcome
 
 LINGER_SECONDS = 1.0
 """In mode `short`: a session on which nothing happened for so long is left."""
@@ -161,10 +161,10 @@ class Upstream:
         """A way to each server that the session is not with."""
         return self._choice.others(self._used)
 
-    def acknowledge(self, revision: int, *, gap: bool = False) -> None:
+    def acknowledge(self, revision: int, status: Held = "ok") -> None:
         """Say what is held."""
         if self._session is not None:
-            self._session.acknowledge(revision, gap=gap)
+            self._session.acknowledge(revision, status)
 
     def update_factory(self) -> Factory:
         """Protocols for connections that a server dials to the Update listener."""

@@ -24,11 +24,14 @@ from compass.model.policies import LOCALITIES, POLICIES
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import Category, Credential, Dependency, Host, Policy, Service
+from compass.model.tokens import is_of_tokens
 
 Declared: TypeAlias = Category | Service | Dependency
 """The rows of a topology."""
 CREDENTIALS_PER_SERVICE_MAX = 8
 """Rotation needs two; every one more is compared at each registration."""
+OVERLAP_SECONDS_MAX = 10 * 365 * 86_400.0
+"""Ten years: a longer overlap is a slip of the hand for one without an end."""
 HOST_SERVICES_MAX = 256
 """Services on one host: they are one row and one watch request."""
 REPORTERS_NEEDED_MAX = 10
@@ -91,7 +94,7 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
     """A new credential; `token` is 256 random bits in text form, made by the caller."""
     service = existing_service(draft, request.service)
     overlap = request.overlap_seconds
-    if overlap is not None and not 0 <= overlap <= 10 * 365 * 86400:
+    if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
         refuse("bad-value", f"overlap {overlap:g} s is not between 0 and ten years")
     for old in list(draft.catalogue.credentials.get(service, Map()).values()):
         if overlap == 0 or 0 < old.expires_at <= draft.now:
@@ -191,7 +194,7 @@ def _problem(index: int, problem: Refused | NameProblem) -> Problem:
 
 
 def _prune(draft: Draft, wanted: list[Declared]) -> None:
-    """Remove what the topology does not name: dependencies first, then services, then categories."""
+    """Remove what the topology does not name, but for tokens: dependencies first, then services, then categories."""
     named = {(type(row), _name(row)) for row in wanted}
     for name, row in sorted(draft.catalogue.categories.items()):
         # A category that goes must let go of its backup service, which may have to go before it.
@@ -204,10 +207,10 @@ def _prune(draft: Draft, wanted: list[Declared]) -> None:
                 _remove_dependency(draft, Dependency(category, on))
     for ids in sorted(catalogue.services.values(), key=min):
         for id in sorted(ids):
-            if (Service, id) not in named:
+            if (Service, id) not in named and not is_of_tokens(id):
                 _remove_service(draft, id)
     for name in sorted(catalogue.categories):
-        if (Category, name) not in named:
+        if (Category, name) not in named and not is_of_tokens(name):
             _remove_category(draft, name)
 
 

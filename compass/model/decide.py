@@ -18,6 +18,7 @@ from compass.model.requests import (
     Apply,
     Attend,
     Deregister,
+    Digest,
     Drain,
     Examine,
     Fetch,
@@ -45,6 +46,8 @@ from compass.model.requests import (
 )
 from compass.model.text import storable
 
+_LOOK = frozenset({"admin", "viewer"})
+
 ROLES: dict[type, frozenset[str]] = {
     Register: frozenset({"host", "admin"}),
     Deregister: frozenset({"host", "admin"}),
@@ -52,7 +55,7 @@ ROLES: dict[type, frozenset[str]] = {
     Report: frozenset({"host", "admin"}),
     WeighedReport: frozenset({"host", "admin"}),
     Findings: frozenset({"host"}),
-    Pull: frozenset({"host", "admin"}),
+    Pull: _LOOK | {"host"},
     Watch: frozenset({"host"}),
     Put: frozenset({"admin"}),
     Remove: frozenset({"admin"}),
@@ -60,12 +63,13 @@ ROLES: dict[type, frozenset[str]] = {
     RevokeCredential: frozenset({"admin"}),
     Apply: frozenset({"admin"}),
     Purge: frozenset({"admin"}),
-    Fetch: frozenset({"admin"}),
-    Impact: frozenset({"admin"}),
-    ReadLog: frozenset({"admin"}),
-    Status: frozenset({"admin"}),
-    Lag: frozenset({"admin"}),
-    Examine: frozenset({"admin"}),
+    Fetch: _LOOK,
+    Impact: _LOOK,
+    ReadLog: _LOOK,
+    Status: _LOOK,
+    Digest: _LOOK,
+    Lag: _LOOK,
+    Examine: _LOOK,
     Steer: frozenset({"admin"}),
     Suspect: frozenset({"server"}),
     Incident: frozenset({"server"}),

@@ -16,11 +16,12 @@ from compass.model.text import storable
 PARAMETERS_MAX = 4096
 """Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""
 
-Role = Literal["host", "admin", "server"]
+Role = Literal["host", "admin", "viewer", "server"]
+"""A viewer looks at what an administrator may look at, and changes nothing; only a bearer token has this role."""
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who asks: role and name from the certificate, and where the connection came from.
+    """Who asks: role and name from the certificate or the token, and where the connection came from.
 
     A host's name is a DNS name, so it is kept in lower case, as the rows of hosts are: a bar holds for every spelling.
     """

@@ -70,25 +70,24 @@ def widening(catalogue: Catalogue, change: Change) -> tuple[Snapshot, frozenset[
 
 def dependencies_of(catalogue: Catalogue, service: str) -> Dependencies:
     """Function 2.3: what `service` depends on, as the catalogue knows it."""
-    views = []
-    for needed in sorted(catalogue.needs.get(category_of(service), frozenset())):
-        category = catalogue.categories.get(needed)
-        backup = category.backup if category else ""
-        policy = category.policy if category else Policy()
-        views.append(
-            CategoryView(
-                category=needed,
-                services=tuple(
-                    ServiceView(id, listed(catalogue, id)) for id in sorted(catalogue.services.get(needed, Map()))
-                ),
-                backup=backup,
-                backup_listeners=listed(catalogue, backup) if backup else (),
-                pool=policy.pool,
-                pools=policy.pools,
-                locality=policy.locality,
-            )
-        )
-    return Dependencies(service, catalogue.revision, tuple(views))
+    needed = sorted(catalogue.needs.get(category_of(service), frozenset()))
+    return Dependencies(service, catalogue.revision, tuple(category_view(catalogue, name) for name in needed))
+
+
+def category_view(catalogue: Catalogue, name: str) -> CategoryView:
+    """A category's services with their listeners, and its backup's."""
+    category = catalogue.categories.get(name)
+    backup = category.backup if category else ""
+    policy = category.policy if category else Policy()
+    return CategoryView(
+        category=name,
+        services=tuple(ServiceView(id, listed(catalogue, id)) for id in sorted(catalogue.services.get(name, Map()))),
+        backup=backup,
+        backup_listeners=listed(catalogue, backup) if backup else (),
+        pool=policy.pool,
+        pools=policy.pools,
+        locality=policy.locality,
+    )
 
 
 def listed(catalogue: Catalogue, service: str) -> tuple[Listener, ...]:

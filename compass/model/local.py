@@ -60,6 +60,16 @@ class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     address: str = ""
 
 
+class LocalDrain(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A listener that is registered here takes no new users, or takes them again."""
+
+    service: str
+    port: Integer
+    credential: str
+    draining: bool = True
+    address: str = ""
+
+
 class LocalReport(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Function 2.5, asked by a program on the host."""
 
@@ -196,4 +206,4 @@ class LocalEvent(msgspec.Struct, frozen=True):
     data: Dependencies | Change
 
 
-LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalLoad | LocalReport
+LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalLoad | LocalDrain | LocalReport

@@ -318,6 +318,15 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
 
 
+class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):
+    """The digest of all rows that a server held at a revision (opengnsp.md, "Digests")."""
+
+    server: str
+    store: str
+    revision: int
+    digest: str
+
+
 Reply: TypeAlias = Union[  # noqa: UP007
     Registered,
     Deregistered,
@@ -331,6 +340,7 @@ Reply: TypeAlias = Union[  # noqa: UP007
     LogEntries,
     Lags,
     ServerStatus,
+    CatalogueDigest,
     CaseFile,
     Steered,
     Refusal,

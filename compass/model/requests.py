@@ -76,6 +76,8 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """The host takes `Resync` for an answer when it has read too slowly; else it is let go and resumes."""
     probes: bool = False
     """The host answers an `inquiry`: it probes a listener that it depends on when the server asks it to."""
+    digest: int = 0
+    """The version of digests that the host compares with what it holds; 0: none."""
     suspicions: bool = False
     """The host takes a `suspicion`: evidence that the server cannot write down while its store is away."""
 
@@ -206,6 +208,12 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
     """2.6: this server in figures."""
 
 
+class Digest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="digest"):
+    """2.6: the digest of all that this server holds, at `revision`, or where it stands now (0)."""
+
+    revision: int = 0
+
+
 class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lag"):
     """2.6: which host holds which revision (P12)."""
 
@@ -216,7 +224,7 @@ WriteRequest: TypeAlias = Union[  # noqa: UP007
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007
 """Answered from the catalogue in memory by a pure function."""
-ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Lag, Findings, Examine, Steer]  # noqa: UP007
+ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Digest, Lag, Findings, Examine, Steer]  # noqa: UP007
 """Answered by the server's shells: they concern sessions or SQL."""
 Request: TypeAlias = Union[WriteRequest, ReadRequest, ShellRequest]  # noqa: UP007
 

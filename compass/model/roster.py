@@ -138,7 +138,7 @@ class Neighbourhood:
         entries = [one for one in roll.presences if one.server != self.id]
         for one in entries:
             self._where[one.host] = one
-        return Turn(before != self._able, bool(set(living) - set(now)), tuple(entries))
+        return Turn((before, living) != (self._able, now), bool(set(living) - set(now)), tuple(entries))
 
     def came(self, host: str) -> Presence:
         """A host's session is here; the entry to write."""

@@ -39,6 +39,8 @@ class Proposal(msgspec.Struct, frozen=True):
     changes: Sequence[Change]
     security: Sequence[SecurityEntry] = ()
     administration: Sequence[AdministrationEntry] = ()
+    digest: str = ""
+    """Of all rows after the changes; empty: it is not known."""
 
 
 Again = Callable[[list[Change]], Proposal]
@@ -56,6 +58,18 @@ class Loaded(msgspec.Struct, frozen=True):
     """The oldest revision still in the update log; `revision + 1` when it is empty."""
     rows: list[Row]
     topics: dict[str, int]
+    digest: str = ""
+    """What whoever committed this revision took for the digest of all rows; empty: it said none."""
+
+
+class Digested(msgspec.Struct, frozen=True):
+    """What the store says of its own digest (opengnsp.md, "Digests")."""
+
+    revision: int
+    digest: str
+    """As in `Loaded`, at `revision`."""
+    doubted: int
+    """The last revision at which a server found that the digest was not that of the rows; 0: never."""
 
 
 class Storage(Protocol):
@@ -74,13 +88,14 @@ class Storage(Protocol):
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
         again: Again | None = None,
+        digest: str = "",
     ) -> None:
         """Tables and logs in one transaction, durable when it returns (P1).
 
         The changes have the revisions `expected + 1` and on. When the store does not stand at `expected` any more (not
         checked when there are no changes), `again` decides anew after what other servers have committed, in the same
         transaction, so a batch is never passed over twice. Raises Conflict when that is too much or there is no
-        `again`; raises StoreUnavailable, BatchRefused.
+        `again`; raises StoreUnavailable, BatchRefused. `digest`: of all rows as they are then.
         """
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
@@ -93,6 +108,12 @@ class Storage(Protocol):
         self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int
     ) -> tuple[list[LogEntry], int]:
         """Entries after number `after` in order, and the log's floor; with `last` > 0 the last so many instead."""
+
+    def digest(self) -> Digested:
+        """What was committed last, and the digest that was committed with it."""
+
+    def correct(self, revision: int, digest: str, doubt: bool) -> None:
+        """Say the right digest of `revision`, if the store still stands there; with `doubt`, that another was there."""
 
     def trim(self, keep_updates: int, keep_others: int) -> None:
         """Let the oldest log entries go, beyond so many. What was trimmed cannot be resumed from."""

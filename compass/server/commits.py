@@ -8,7 +8,8 @@ that are written to at once take turns, and neither is passed over twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -17,6 +18,7 @@ from twisted.logger import Logger
 
 from compass.model.catalogue import Catalogue, catalogue_of
 from compass.model.decide import decide
+from compass.model.digest import Step, shown, steps_of, sum_of
 from compass.model.draft import Asker, Decision
 from compass.model.ports import Clock, Timer
 from compass.model.replies import Refusal, Reply, SecurityEntry
@@ -31,6 +33,8 @@ from compass.model.storage import (
     Storage,
     StoreUnavailable,
 )
+from compass.server.attempts import Attempt, Passed, after, attempt, changes_of
+from compass.server.digests import Digests
 from compass.server.queue import STORE_WAIT_SECONDS, Queue, Waiting
 
 BATCH_MAX = 512
@@ -46,6 +50,9 @@ TRY_AGAIN_SECONDS_MIN = 0.1
 TRY_AGAIN_SECONDS_MAX = 1.0
 """Longest such pause: so soon after the store's return everything goes on."""
 
+COMPARE_ATTEMPTS = 5
+"""How often the tables are read to be compared, when other servers commit meanwhile."""
+
 Batch = list[Waiting]
 InDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
@@ -53,12 +60,21 @@ Committed = Callable[[Change, Catalogue, bool], None]
 """Is told each change, with the catalogue after it, and whether this server committed it."""
 
 
-class _Attempt(msgspec.Struct, frozen=True):
-    """A batch as decided after the changes of others in `missed`, which our catalogue does not have yet."""
+class Comparison(msgspec.Struct, frozen=True):
+    """What the tables, the store's word and this server were at a revision."""
 
-    decisions: list[Decision]
-    proposal: Proposal
-    missed: list[Change]
+    revision: int
+    digest: str
+    """Of the rows in the tables."""
+    said: str
+    """That the store said; empty: none."""
+    held: bool
+    """Whether this server held what the tables have."""
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all three were the same."""
+        return self.held and self.said in ("", self.digest)
 
 
 class Commits:
@@ -85,6 +101,8 @@ class Commits:
         for the security log, perhaps again when a batch is decided again. `wait_seconds`: how long a request waits for
         the store before it is refused."""
         self.catalogue = catalogue
+        self.digests = Digests()
+        self.digests.restart(catalogue)
         self._storage = storage
         self._in_database = in_database
         self._now = now
@@ -95,6 +113,7 @@ class Commits:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._looking: list[Deferred[bool]] = []
+        self._comparing: list[Deferred[Comparison | None]] = []
         self._heard = 0
         """The revision that the store is said to be at."""
         self._queue = Queue(clock, wait_seconds, self._overdue)
@@ -106,6 +125,9 @@ class Commits:
         self._notes: list[SecurityEntry] = []
         self._running = False
         self._after_batch: list[Deferred[None]] = []
+        self.counts = Counter[str]()
+        """`batches` committed; of them `again`: decided again in their turn; and how often one was `put off`: too far
+        behind another server for that, and tried anew."""
 
     def submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
         """The reply, once what it says is on disk; or a refusal, also when the store cannot be written in time."""
@@ -146,6 +168,16 @@ class Commits:
         if self._pausing is not None and self._pausing.active():
             self._pausing.cancel()
 
+    def compare(self) -> Deferred[Comparison | None]:
+        """Read the tables and take them if they are not what is held; fires with what was found.
+
+        None: the store cannot be read, or changes too fast. The tables are right: every other server reads them, too.
+        """
+        compared: Deferred[Comparison | None] = Deferred()
+        self._comparing.append(compared)
+        self._wake()
+        return compared
+
     def heard(self, revision: int) -> None:
         """Somebody has written, and the store is at this revision now: look, unless it is our own batch's."""
         self._heard = max(self._heard, revision)
@@ -158,6 +190,10 @@ class Commits:
     @property
     def _behind(self) -> bool:
         return self._heard > self.catalogue.revision
+
+    @property
+    def _asked(self) -> bool:
+        return bool(self._looking or self._comparing or self._behind)
 
     def next_batch(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
@@ -183,8 +219,10 @@ class Commits:
     async def _run(self) -> None:
         reached = True
         # Notes alone do not go on asking a store that is away; the next request takes them along.
-        while self._looking or self._behind or self._queue or (self._notes and reached):
+        while self._asked or self._queue or (self._notes and reached):
             reached = await self._look()
+            if self._comparing:
+                await self._compare()
             if reached:
                 reached = await self._settle_next()
             if reached:
@@ -216,6 +254,34 @@ class Commits:
         for looked in looking:
             if not looked.called:
                 looked.callback(found)
+        return found
+
+    async def _compare(self) -> None:
+        comparing, self._comparing = self._comparing, []
+        found: Comparison | None = None
+        try:
+            for _ in range(COMPARE_ATTEMPTS):
+                found = await self._compared()
+                if found is not None:
+                    break
+        except StoreUnavailable as error:
+            self._unavailable(str(error))
+        for compared in comparing:
+            compared.callback(found)
+
+    async def _compared(self) -> Comparison | None:
+        """None: another server committed while the tables were read."""
+        await self._catch_up()
+        loaded, tables, digest = await self._read(_loaded, self._storage)
+        if loaded.revision != self.catalogue.revision:
+            return None
+        if digest != loaded.digest:
+            await self._ask_store(self._storage.correct, loaded.revision, digest, bool(loaded.digest))
+        found = Comparison(loaded.revision, digest, loaded.digest, held=tables == self.catalogue)
+        if not found.held:
+            self._begin_anew(tables)
+        elif self.digests.at(loaded.revision) != digest:
+            self.digests.restart(tables)
         return found
 
     async def _settle_next(self) -> bool:
@@ -279,14 +345,13 @@ class Commits:
         """Decide and commit, again after each conflict. Raises StoreUnavailable when nothing of it is in the store."""
         while True:
             decisions = self._decide(batch, self.catalogue)
-            passed = {
-                number for number, one in enumerate(decisions) if one.security and not self._worth_a_row(one.security)
-            }
-            attempts = [_attempt(decisions, notes, passed, [])]
+            found = [(number, one.security) for number, one in enumerate(decisions) if one.security]
+            passed = frozenset(number for number, entry in found if not self._worth_a_row(entry))
+            attempts = [self._attempt(decisions, notes, passed)]
 
-            def again(missed: list[Change], attempts: list[_Attempt] = attempts, passed: set[int] = passed) -> Proposal:
-                decisions = self._decide(batch, _after(self.catalogue, missed))
-                attempts.append(_attempt(decisions, notes, passed, missed))
+            def again(missed: list[Change], attempts: list[Attempt] = attempts, passed: Passed = passed) -> Proposal:
+                decisions = self._decide(batch, after(self.catalogue, missed))
+                attempts.append(self._attempt(decisions, notes, passed, missed))
                 return attempts[-1].proposal
 
             first = attempts[0].proposal
@@ -300,26 +365,32 @@ class Commits:
                     first.security,
                     first.administration,
                     again,
+                    first.digest,
                 )
             except BatchRefused:
                 raise
             except Conflict:
+                self.counts["put off"] += 1
                 await self._catch_up()
                 continue
             except StoreUnavailable:
                 # Whether the transaction got through is known only by looking.
                 before, proposed = self.catalogue.revision, attempts[-1].proposal.changes
-                found = await self._catch_up(proposed)
-                if proposed and found[len(attempts[-1].missed) :][: len(proposed)] == proposed:
+                there = await self._catch_up(proposed)
+                if proposed and there[len(attempts[-1].missed) :][: len(proposed)] == proposed:
                     return attempts[-1].decisions
                 if self.catalogue.revision != before:
                     continue
                 raise
             self._back()
-            self._publish(attempts[-1].missed, own=False)
-            for decision in attempts[-1].decisions:
-                self._publish_decision(decision)
-            return attempts[-1].decisions
+            self.counts["batches"] += 1
+            self.counts["again"] += len(attempts) > 1
+            done = attempts[-1]
+            steps = iter(done.steps)
+            self._publish(done.missed, steps, own=False)
+            for decision in done.decisions:
+                self._publish_decision(decision, steps)
+            return done.decisions
 
     def _decide(self, batch: Batch, draft: Catalogue) -> list[Decision]:
         decisions = []
@@ -342,8 +413,9 @@ class Commits:
             except LogTrimmed:
                 await self._reload()
                 return found
+            steps = iter(steps_of(self.catalogue, missed))
             for change in missed:
-                self._publish([change], own=ours.get(change.revision) == change)
+                self._publish([change], steps, own=ours.get(change.revision) == change)
             found += missed
             if len(missed) < CATCH_UP_MAX:
                 return found
@@ -352,19 +424,31 @@ class Commits:
         """The log no longer has what we missed: begin anew from the tables."""
         loaded: Loaded = await self._read(self._storage.load)
         self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
-        self.catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
-        self._reloaded(self.catalogue)
+        self._begin_anew(catalogue_of(loaded.rows, loaded.topics, loaded.revision))
 
-    def _publish_decision(self, decision: Decision) -> None:
+    def _begin_anew(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.digests.restart(catalogue)
+        self._reloaded(catalogue)
+
+    def _attempt(
+        self, decisions: list[Decision], notes: list[SecurityEntry], passed: Passed, missed: Sequence[Change] = ()
+    ) -> Attempt:
+        digested = self.digests.after(self.catalogue, [*missed, *changes_of(decisions)])
+        return attempt(decisions, notes, passed, missed, digested)
+
+    def _publish_decision(self, decision: Decision, steps: Iterator[Step]) -> None:
         if len(decision.changes) == 1:
             # The catalogue after its one change was made when it was decided.
+            self.digests.move(next(steps))
             self.catalogue = decision.catalogue
             self._committed(decision.changes[0], self.catalogue, True)
         else:
-            self._publish(decision.changes, own=True)
+            self._publish(decision.changes, steps, own=True)
 
-    def _publish(self, changes: Iterable[Change], *, own: bool) -> None:
+    def _publish(self, changes: Iterable[Change], steps: Iterator[Step], *, own: bool) -> None:
         for change in changes:
+            self.digests.move(next(steps))
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue, own)
 
@@ -408,18 +492,7 @@ class Commits:
         self._trouble, self._unreadable = "", False
 
 
-def _after(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
-    for change in changes:
-        catalogue = catalogue.apply(change)
-    return catalogue
-
-
-def _attempt(decisions: list[Decision], notes: list[SecurityEntry], passed: set[int], missed: list[Change]) -> _Attempt:
-    """`passed`: the numbers of decisions whose entry for the security log is not worth a row."""
-    found = [one.security for number, one in enumerate(decisions) if one.security and number not in passed]
-    proposal = Proposal(
-        changes=[change for decision in decisions for change in decision.changes],
-        security=[*notes, *found],
-        administration=[decision.administration for decision in decisions if decision.administration],
-    )
-    return _Attempt(decisions, proposal, missed)
+def _loaded(storage: Storage) -> tuple[Loaded, Catalogue, str]:
+    """The tables, as a catalogue, and its digest: all of it on the database's thread."""
+    loaded = storage.load()
+    return loaded, catalogue_of(loaded.rows, loaded.topics, loaded.revision), shown(sum_of(loaded.rows))

@@ -110,6 +110,21 @@ class Gate:
         """A credential was wrong."""
         self._guesses.count(_guess(asker, service))
 
+    def token(self, origin: str) -> Refusal | None:
+        """The refusal of a bearer token, when too many that were nobody's came from there."""
+        wait = self._guesses.wait(f"token {origin}")
+        if not wait:
+            return None
+        text = (
+            f"{FAILURES_PER_MINUTE_MAX} tokens that are nobody's came from {origin} within a minute: "
+            "no more are looked at until it is over"
+        )
+        return Refusal("busy", text, retry_after_seconds=wait)
+
+    def token_was_wrong(self, origin: str) -> None:
+        """A bearer token was nobody's."""
+        self._guesses.count(f"token {origin}")
+
     def worth_a_row(self, entry: SecurityEntry) -> bool:
         """Whether a refusal gets an entry of its own in the security log."""
         return self._refusals.count(entry.principal or entry.origin)

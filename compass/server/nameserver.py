@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -17,9 +17,10 @@ from compass.model.decide import permit
 from compass.model.draft import Asker, Decision
 from compass.model.interest import audience
 from compass.model.ports import Clock, Timer
-from compass.model.replies import Refusal, Reply, SecurityEntry, ServerStatus
+from compass.model.replies import CatalogueDigest, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
+    Digest,
     Drain,
     Examine,
     Fetch,
@@ -40,6 +41,7 @@ from compass.model.requests import (
 from compass.model.roster import Line, Neighbourhood, Roster, Turn
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
+from compass.server.agreement import Agreement
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits, InDatabase
 from compass.server.dialler import Dialler
@@ -54,12 +56,15 @@ from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, lags_of, line_of, status_of
 from compass.server.steering import Elsewhere, Steering
 from compass.server.unwritten import Unwritten
+from compass.server.visitors import RECENT_MAX, Deliver, Visit, Visitors, plain
 from compass.server.watches import Watches
 from compass.wire.messages import Acknowledge
 
 TAIL_EVERY_SECONDS = 0.5
 """How often a server looks for what other servers over the same store have committed, in case that nobody told it: one
 indexed read. Well below the second within which a killed process is gone everywhere (P9)."""
+
+_NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet", retry_after_seconds=1.0)
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -110,15 +115,18 @@ class NameServer(Factory):
         after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
         recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
         self._started_at = parts.now()
-        self._push = Push(catalogue, self._reach_absent)
-        self._push.recall((change for change in recent if change.revision <= loaded.revision), catalogue)
+        self._push = Push(catalogue, self._reach_absent, self._part)
+        recent = [change for change in recent if change.revision <= loaded.revision]
+        self._push.recall(recent, catalogue)
         self._compose(catalogue, loaded.store)
+        self._visitors.recall(recent[-RECENT_MAX:])
         # Who else is there decides what this server looks after; only then is it ready.
         await self._neighbours.join()
         self._loaded = loaded
         self._desk.start(catalogue)
         self._dialler.start()
         self._trimming.start()
+        self._agreement.start(loaded.digest)
         self._tail = parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
         self.log.info(
             "{name} serves store {store} at revision {revision}",
@@ -151,7 +159,11 @@ class NameServer(Factory):
             parts.clock, parts.now, parts.probe, self._unwritten, self.name, lambda: commits.catalogue, around
         )
         system = Asker("server", self.name, "")
-        self._watches = Watches(parts.clock, store, commits, self._push, system, self._returned)
+        self._agreement = Agreement(self.name, parts.clock, commits, parts.storage, parts.in_database)
+        self._watches = Watches(
+            parts.clock, store, commits, self._push, system, self._returned, self._agreement.settled
+        )
+        self._visitors = Visitors(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
         self._alerts = Alerts(parts.run_command)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
@@ -172,7 +184,12 @@ class NameServer(Factory):
             self._desk.stop()
             self._dialler.stop()
             self._trimming.stop()
+            self._agreement.stop()
             self._neighbours.stop()
+            counts = self._commits.counts
+            if counts["batches"]:
+                text = "committed {n} batches, {again} of them decided again, {off} put off, because of other servers"
+                self.log.info(text, n=counts["batches"], again=counts["again"], off=counts["put off"])
         if self._tail is not None and self._tail.active():
             self._tail.cancel()
         self._steering.stop()
@@ -243,7 +260,9 @@ class NameServer(Factory):
     def acknowledged(self, session: Session, acknowledge: Acknowledge) -> None:
         """Note how far a host is; one that tells of a gap will watch again."""
         if session.host:
-            self._push.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status == "gap")
+            self._push.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status != "ok")
+            if acknowledge.status == "differs":
+                self._agreement.differs(session.host, acknowledge.revision)
 
     def note(self, entry: SecurityEntry) -> None:
         """Into the security log, when there is a store yet."""
@@ -255,7 +274,7 @@ class NameServer(Factory):
         match request:
             case Pull() | Fetch() | Impact():
                 return self._reading.ask(request, session.asker)
-            case Watch() | ReadLog() | Status() | Lag() | Findings() | Examine() | Steer():
+            case Watch() | ReadLog() | Status() | Digest() | Lag() | Findings() | Examine() | Steer():
                 refused = permit(self.catalogue, request, session.asker, self._parts.now())
                 return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
             case Report():
@@ -263,6 +282,44 @@ class NameServer(Factory):
                 return too_many or cast(Deferred[Answer], self._desk.report(request, session.asker))
             case _:
                 return self._submit(request, session.asker)
+
+    # What the HTTPS gateway needs of us.
+
+    def ask_as(self, asker: Asker, request: Request) -> Deferred[Reply]:
+        """Route a request of somebody without a session, which only hosts need."""
+        if self.ready() is None:
+            return succeed(_NOT_READY)
+        if isinstance(request, Watch | Findings):
+            return succeed(Refusal("out-of-turn", "only a session can watch; /v1/events tells every change"))
+        # All others look at nothing of a session but who asks.
+        asked = self.ask(cast(Session, Visit(asker)), request)
+        return (asked if isinstance(asked, Deferred) else succeed(asked)).addCallback(plain)
+
+    def bearer(self, token: str, origin: str) -> Asker | Refusal:
+        """Who shows a bearer token."""
+        return _NOT_READY if self.ready() is None else self._visitors.bearer(token, origin)
+
+    def turned_away(self, name: str, origin: str, why: str) -> None:
+        """Somebody has shown a certificate that opens nothing here."""
+        self.note(SecurityEntry(0, self._parts.now(), "connect", "", "{}", origin, name, why))
+
+    def follow(self, asker: Asker, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
+        """Deliver every change to somebody who may read the log of them; see `Visitors.follow`."""
+        if self.ready() is None:
+            return _NOT_READY
+        refused = permit(self.catalogue, ReadLog("updates"), asker, self._parts.now())
+        return cast(Refusal, self._noted(refused)) if refused else self._visitors.follow(since, deliver)
+
+    def admits(self, origin: str) -> bool:
+        """Whether a connection from there is taken."""
+        return self._gate.admits(origin)
+
+    @property
+    def store_answers(self) -> bool:
+        """Whether the store took the last write."""
+        return self._commits is not None and not self._commits.trouble
+
+    # Where requests are answered.
 
     def _noted(self, decision: Decision) -> Reply:
         if decision.security is not None:
@@ -293,6 +350,8 @@ class NameServer(Factory):
                 return await self._logs.read(request)
             case Status():
                 return self._status()
+            case Digest():
+                return self._digest(request.revision)
             case Lag():
                 return lags_of(self.catalogue, self._push, self._known, self.name)
             case Findings():
@@ -318,6 +377,17 @@ class NameServer(Factory):
             away=self._steering.elsewhere is not None,
         )
 
+    def _digest(self, revision: int) -> CatalogueDigest | Refusal:
+        at = revision or self.catalogue.revision
+        digest = self.commits.digests.at(at)
+        if digest is None:
+            text = f"this server is at revision {self.catalogue.revision} and knows no digest of revision {at}"
+            return Refusal("bad-value", text)
+        return CatalogueDigest(self.name, self._loaded.store if self._loaded is not None else "", at, digest)
+
+    def _part(self, categories: frozenset[str]) -> str:
+        return self.commits.digests.part(self.catalogue, categories, self._push.last_told)
+
     # Among the servers over the same store.
 
     def _line(self) -> Line:
@@ -342,8 +412,11 @@ class NameServer(Factory):
         """What a beat has brought: hosts that moved, servers that came, fell silent or doubt themselves."""
         for entry in turn.moved:
             self._desk.moved(entry.host)
+            # Its last server may not be one that keeps hosts: then it is ours to miss and to reach.
             if entry.state == "lost" and not self._is_present(entry.host):
                 self._desk.lost(entry.host)
+            if entry.state != "here":
+                self._dialler.ended(entry.host)
         if turn.regroup:
             self._desk.regroup()
             self._dialler.regroup()
@@ -360,6 +433,7 @@ class NameServer(Factory):
         self._unwritten.committed(change)
         self._desk.committed(change, catalogue)
         self._alerts.committed(change, own=own)
+        self._visitors.committed(change)
         if isinstance(change.row, Host) and change.row.barred:
             barred = "host", change.row.name
             for session in [s for s in self._gate.sessions if (s.asker.role, s.asker.name) == barred]:
@@ -372,6 +446,9 @@ class NameServer(Factory):
     def _reloaded(self, catalogue: Catalogue) -> None:
         """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
         self._push.forget(catalogue.revision)
+        self._watches.snapshots.forget()
+        self._reading.forget()
+        self._visitors.reloaded(catalogue.revision)
         for session in [s for s in self._gate.sessions if s.host]:
             session.goodbye("this server began anew from its store", retry_after_seconds=0.5)
         self._desk.stop()

@@ -33,6 +33,8 @@ class Subscriber(Protocol):
     """A session that watches."""
 
     host: str
+    compares: bool
+    """Its host compares digests."""
 
     @property
     def waiting(self) -> bool:
@@ -64,8 +66,14 @@ class _Sent(msgspec.Struct, frozen=True):
 class Push:
     """Who watches what, and what was sent lately."""
 
-    def __init__(self, catalogue: Catalogue, absent: Callable[[frozenset[str]], None]) -> None:
-        """`absent` is told the member categories of each notice, to reach hosts without a session."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        absent: Callable[[frozenset[str]], None],
+        digest: Callable[[frozenset[str]], str] = lambda categories: "",
+    ) -> None:
+        """`absent` is told the member categories of each notice, to reach hosts without a session; `digest` tells what
+        hosts with services of these categories hold."""
         self._watchers: dict[str, dict[Subscriber, None]] = {}
         """By member category: the sessions, in the order of their watches."""
         self._sessions: dict[str, tuple[Subscriber, frozenset[str]]] = {}
@@ -80,6 +88,7 @@ class Push:
         self._acknowledged: dict[str, int] = {}
         self._gaps: set[str] = set()
         self._absent = absent
+        self._digest = digest
 
     def recall(self, changes: Iterable[Change], catalogue: Catalogue) -> None:
         """Fill the tail at start from the log's newest changes, oldest first; `catalogue` is the one after them.
@@ -98,10 +107,11 @@ class Push:
                 self._keep(_Sent(change.revision, told, frame(encode(Notice(change)))))
 
     def forget(self, revision: int) -> None:
-        """Begin anew at a revision: nothing before it can be replayed."""
+        """Begin anew at a revision: nothing can be replayed to whoever comes, not even that nothing was missed."""
         self._tail.clear()
         self._last_told.clear()
-        self._complete_after = self._revision = self._began = revision
+        self._revision = self._began = revision
+        self._complete_after = revision + 1
 
     def committed(self, change: Change, catalogue: Catalogue) -> None:
         """Tell a change to whoever depends on it; `catalogue` is the one after it."""
@@ -118,9 +128,19 @@ class Push:
             self._keep(sent)
             self._absent(told)
         if change.revision % BOOKMARK_EVERY == 0:
-            bookmark = frame(encode(Bookmark(change.revision)))
-            for subscriber, _ in list(self._sessions.values()):
-                subscriber.deliver_bookmark(bookmark, change.revision)
+            self._deliver_bookmarks(change.revision)
+
+    def _deliver_bookmarks(self, revision: int) -> None:
+        encoded: dict[frozenset[str] | None, bytes] = {}
+        for subscriber, categories in list(self._sessions.values()):
+            kind = categories if subscriber.compares else None
+            if kind not in encoded:
+                encoded[kind] = self.bookmark(kind)
+            subscriber.deliver_bookmark(encoded[kind], revision)
+
+    def bookmark(self, categories: frozenset[str] | None) -> bytes:
+        """The frame of a bookmark; with the digest of what hosts with services of these categories hold."""
+        return frame(encode(Bookmark(self._revision, "" if categories is None else self._digest(categories))))
 
     def subscribe(self, subscriber: Subscriber, categories: frozenset[str]) -> Subscriber | None:
         """Push to it what concerns these member categories. Gives another session of its host that it replaces."""

@@ -26,7 +26,12 @@ class Reading:
         self._store = store
         self._commits = commits
         self._now = now
+        self._last_told = last_told
         self._pulls = Pulls(last_told)
+
+    def forget(self) -> None:
+        """What was kept is good no more."""
+        self._pulls = Pulls(self._last_told)
 
     def ask(self, request: ReadRequest, asker: Asker) -> Answer | Deferred[Answer]:
         """The answer, at once unless this server has to read first what its client has seen."""

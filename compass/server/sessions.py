@@ -103,6 +103,8 @@ class Session(TwistedProtocol):
         """Its host takes suspicions."""
         self.asker = Asker("host", "", "")
         self.takes_resync = False
+        self.compares = False
+        """Its host compares digests."""
         self._desk = desk
         self._clock = clock
         self._now = now
@@ -112,6 +114,7 @@ class Session(TwistedProtocol):
         self._paused = False
         self._receiving = False
         self._missed: list[tuple[int, bytes]] = []
+        self._bookmark: tuple[bytes, int] | None = None
         self._told: int | None = None
         """Of a host that fell behind: up to where it was told everything. None: it is in step."""
 
@@ -178,9 +181,12 @@ class Session(TwistedProtocol):
         """Whether it reads so slowly that it was taken off the stream."""
         return self._told is not None
 
-    def watch(self, missed: list[tuple[int, bytes]], takes_resync: bool) -> None:
-        """The session is a host's subscription from now on; `missed` follows the reply to its watch."""
+    def watch(
+        self, missed: list[tuple[int, bytes]], takes_resync: bool, bookmark: tuple[bytes, int] | None = None
+    ) -> None:
+        """The session is a host's subscription from now on; `missed` and `bookmark` follow the reply to its watch."""
         self._missed = missed
+        self._bookmark = bookmark
         self._told = None
         self.takes_resync = takes_resync
         self.host = self.asker.name
@@ -318,6 +324,9 @@ class Session(TwistedProtocol):
             missed, self._missed = self._missed, []
             for revision, encoded in missed:
                 self._connection.push(encoded, revision, now)
+            bookmark, self._bookmark = self._bookmark, None
+            if bookmark is not None:
+                self._connection.bookmark(*bookmark)
             self._flush()
 
     def _failed(self, failure: Failure, number: int) -> None:

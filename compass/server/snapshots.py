@@ -49,6 +49,11 @@ class Snapshots:
         kept = self._take("resync", catalogue, categories, ())
         return kept.encoded, kept.revision
 
+    def forget(self) -> None:
+        """What was made is good no more."""
+        self._kept.clear()
+        self._octets = 0
+
     def _take(self, kind: Kind, catalogue: Catalogue, categories: frozenset[str], unknown: tuple[str, ...]) -> _Kept:
         key = kind, categories, unknown
         kept = self._kept.pop(key, None)

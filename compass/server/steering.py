@@ -67,7 +67,9 @@ class Steering:
         count = len(self._leaving)
         # One host after another; so many together where that would be too many moments.
         self._step_seconds = max(request.seconds / max(count, 1), STEP_SECONDS)
-        self._at_once = math.ceil(count * self._step_seconds / request.seconds) if request.seconds else count
+        self._at_once = (
+            math.ceil(count * self._step_seconds / request.seconds) if request.seconds >= STEP_SECONDS else count
+        )
         self.log.info(
             "{n} hosts are sent away within {seconds:g} s, to {where}",
             n=count,

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import cast
 
 import msgspec
+from twisted.internet.defer import Deferred
 
 from compass.model.administration import parsed_host
+from compass.model.digest import DIGEST_VERSION
 from compass.model.draft import Asker, Refused, problem_code
 from compass.model.names import NameProblem, category_of
 from compass.model.ports import Clock
@@ -27,15 +29,23 @@ class Watches:
     """Answers watch, and keeps each host's stream whole."""
 
     def __init__(
-        self, clock: Clock, store: str, commits: Commits, push: Push, system: Asker, returned: Callable[[Session], None]
+        self,
+        clock: Clock,
+        store: str,
+        commits: Commits,
+        push: Push,
+        system: Asker,
+        returned: Callable[[Session], None],
+        settled: Callable[[], Deferred[None]],
     ) -> None:
         """`store` is the store's id; `system` asks for what the server notes by itself; `returned` is told each
-        session whose host watches."""
+        session whose host watches; `settled` fires when the server is not just making sure of what it holds."""
         self._store = store
         self._commits = commits
         self._push = push
         self._system = system
         self._returned = returned
+        self._settled = settled
         self._admission = Admission(clock)
         self.snapshots = Snapshots(store, push.last_told)
 
@@ -50,6 +60,7 @@ class Watches:
             return refused.refusal
         except NameProblem as problem:
             return Refusal(problem_code(problem), str(problem))
+        await self._settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
         refusal = await self._turn(session, categories, since) or await self._attend(host)
@@ -106,7 +117,9 @@ class Watches:
         categories = frozenset(category_of(service) for service in host.services)
         missed = self._push.missed(categories, since)
         self._push.acknowledged(host.name, 0 if missed is None else since)
-        session.watch(missed or [], request.resync)
+        session.compares = request.digest == DIGEST_VERSION
+        bookmark = (self._push.bookmark(categories), catalogue.revision) if session.compares else None
+        session.watch(missed or [], request.resync, bookmark)
         replaced = self._push.subscribe(session, categories)
         session.probes, session.suspicions = request.probes, request.suspicions
         self._returned(session)

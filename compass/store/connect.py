@@ -74,9 +74,16 @@ def file_of(url: URL) -> Path | None:
     return None if url.drivername != "sqlite" or in_memory else Path(str(url.database))
 
 
+def located(text: str, directory: Path) -> URL:
+    """The store that a configuration in `directory` names; a file's path counts from there. Raises StoreUnusable."""
+    url = parse_url(text)
+    file = file_of(url)
+    return url if file is None else url.set(database=str(directory / file))
+
+
 def shown(url: URL) -> str:
     """What to call the store in messages: its file, or its URL without the password."""
-    return str(file_of(url) or url.render_as_string(hide_password=True))
+    return str(file_of(url) or url.render_as_string(hide_password=True).replace("%3A", ":"))
 
 
 def prepare_file(path: Path, *, create: bool) -> None:
@@ -176,7 +183,7 @@ def _commit_in_time(connection: Any) -> None:
     """Commit, and cancel the wait for a standby that takes too long; PostgreSQL's own timeouts do not see that wait."""
 
     def cancel() -> None:
-        # Whoever cannot be asked to cancel is found dead by the commit itself.
+        # Who cannot be asked to cancel is cut as any call is that hangs (`compass.store.cutting`).
         with contextlib.suppress(Exception):
             connection.cancel_safe(timeout=CONNECT_SECONDS)
 

@@ -20,7 +20,8 @@ class Cutting:
     def __init__(self, engine: Engine) -> None:
         self._postgresql = engine.dialect.name == "postgresql"
         self._line: Any = None
-        event.listen(engine, "connect", self._connected)
+        # First of all: the commit that a connection begins with can hang, too.
+        event.listen(engine, "connect", self._connected, insert=True)
 
     def cut(self) -> None:
         """The call that is under way fails, as if the line had been lost; the next one connects anew."""

@@ -11,3 +11,7 @@ class StoreUnusable(StoreUnavailable):
 
 class StoreTooNew(StoreUnusable):
     """The database was written by a newer program than this one."""
+
+
+class StoreInUse(StoreUnusable):
+    """What was asked for can be done only while no server uses the store."""

@@ -53,6 +53,14 @@ clock = Table(
     Column("administration", BigInteger, nullable=False),
     # When the store was created, by the database's clock (UTC).
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.current_timestamp()),
+    # Digest of all rows (opengnsp.md, "Digests"), 64 hexadecimal digits; '': none was said.
+    Column("digest", Text, nullable=False, server_default=""),
+    # The revision that it is of. A server that knows of no digests moves `revision` on and leaves these behind.
+    Column("digest_at", BigInteger, nullable=False, server_default="0"),
+    # The last revision at which a server found it wrong: the others then look at the tables, too.
+    Column("doubted", BigInteger, nullable=False, server_default="0"),
+    # The oldest schema whose programs can work with this one while an upgrade is under way.
+    Column("readable_from", Text, nullable=False, server_default=""),
 )
 
 category = Table(

@@ -39,10 +39,18 @@ CHANNEL = "opengns_"
 """PostgreSQL's channel for wake-ups, followed by the store's id: databases may hold several stores, one a schema."""
 COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _clock.administration)
 """Number new entries of the two other logs. The row stays locked until the commit: numbers are in its order."""
-FENCE: Any = COUNT.values(revision=bindparam("reached")).where(_clock.revision == bindparam("expected"))
+FENCE: Any = COUNT.values(
+    revision=bindparam("reached"), digest=bindparam("new_digest"), digest_at=bindparam("reached")
+).where(_clock.revision == bindparam("expected"))
 """The same, and move the clock on; hits no row when another server has moved it."""
 NOTIFY = func.pg_notify(literal_column(f"'{CHANNEL}'") + _clock.store, cast(_clock.revision, Text))
 """For PostgreSQL to return with these: told at the commit, and only if it comes, which revision the store is at."""
+CORRECT = (
+    update(schema.clock)
+    .values(digest=bindparam("new_digest"), digest_at=bindparam("of"))
+    .where(_clock.revision == bindparam("of"))
+)
+DOUBT = update(schema.clock).values(doubted=_clock.revision)
 CLOCK = select(schema.clock)
 CLOCK_LOCKED = select(schema.clock).with_for_update()
 """Waits for whoever is writing (on SQLite the transaction itself does)."""

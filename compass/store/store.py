@@ -18,7 +18,16 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
-from compass.model.storage import Again, BatchRefused, Conflict, Loaded, LogTrimmed, Proposal, StoreUnavailable
+from compass.model.storage import (
+    Again,
+    BatchRefused,
+    Conflict,
+    Digested,
+    Loaded,
+    LogTrimmed,
+    Proposal,
+    StoreUnavailable,
+)
 from compass.store import statements as sql
 from compass.store.batch import batch_of
 from compass.store.connect import (
@@ -37,7 +46,7 @@ from compass.store.errors import StoreUnusable
 from compass.store.records import change_from, entry_records, rows_from, update_entry
 from compass.store.roster import SqlRoster
 from compass.store.statements import Log
-from compass.store.upgrade import MIGRATIONS, bring_up
+from compass.store.upgrade import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.wakeups import Wake, Wakeups, wakeups_for
 from compass.store.writing import Writer
 
@@ -54,6 +63,8 @@ class Store:
     engine: str
     backup: Path | None
     """The copy that was made of a SQLite file because it had to be upgraded."""
+    newer: str = ""
+    """The store's schema, when it is a newer one than this program's that it can work with all the same."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
@@ -77,11 +88,13 @@ class Store:
             prepare_file(file, create=create)
         store = cls(parsed, engine_for(parsed))
 
-        def prepare(connection: Connection) -> Path | None:
-            return bring_up(connection, shown(parsed), create=create, file=file, migrations=migrations)
+        def prepare(connection: Connection) -> tuple[Path | None, str]:
+            copy = bring_up(connection, shown(parsed), create=create, file=file, migrations=migrations)
+            return copy, version_of(connection, shown(parsed)) or ""
 
         try:
-            store.backup = store._transaction(prepare, writes=True)
+            store.backup, version = store._transaction(prepare, writes=True)
+            store.newer = version if version > head_of(migrations) else ""
         except BaseException:
             store.close()
             raise
@@ -119,7 +132,8 @@ class Store:
             topics: dict[str, int] = {}
             for topic_revisions in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
                 topics.update((topic, at) for topic, at in connection.execute(topic_revisions))
-            return Loaded(clock.store, clock.revision, _floor(connection, "updates", clock.revision), rows, topics)
+            floor = _floor(connection, "updates", clock.revision)
+            return Loaded(clock.store, clock.revision, floor, rows, topics, _digest(clock))
 
         return self._transaction(read, writes=False)
 
@@ -130,11 +144,12 @@ class Store:
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
         again: Again | None = None,
+        digest: str = "",
     ) -> None:
         """See `Storage`. After StoreUnavailable, `changes_after(expected, ...)` tells whether it was committed after
         all; BatchRefused is the StoreUnavailable that says that it was not and never can be.
         """
-        proposal = Proposal(changes, security, administration)
+        proposal = Proposal(changes, security, administration, digest)
         if not (changes or security or administration):
             return
 
@@ -172,7 +187,8 @@ class Store:
         numbers = {"securities": len(security), "administrations": len(administration)}
         if changes:
             batch = batch_of(changes)
-            clock = self._writer.fence.run(connection, {**numbers, "expected": expected, "reached": reached}).fetchone()
+            fence = {**numbers, "expected": expected, "reached": reached, "new_digest": proposal.digest}
+            clock = self._writer.fence.run(connection, fence).fetchone()
         elif security or administration:
             clock = self._writer.count.run(connection, numbers).fetchone()
         else:
@@ -222,6 +238,25 @@ class Store:
             return [build(*record) for record in records], _floor(connection, log, newest)
 
         return self._transaction(read, writes=False)
+
+    def digest(self) -> Digested:
+        """See `Storage`."""
+
+        def read(connection: Connection) -> Digested:
+            clock = connection.execute(sql.CLOCK).one()
+            return Digested(clock.revision, _digest(clock), clock.doubted)
+
+        return self._transaction(read, writes=False)
+
+    def correct(self, revision: int, digest: str, doubt: bool) -> None:
+        """See `Storage`."""
+
+        def write(connection: Connection) -> None:
+            connection.execute(sql.CORRECT, {"of": revision, "new_digest": digest})
+            if doubt:
+                connection.execute(sql.DOUBT)
+
+        self._transaction(write, writes=True)
 
     def trim(self, keep_updates: int, keep_others: int) -> None:
         """See `Storage`."""
@@ -279,6 +314,11 @@ class Store:
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)
             raise
+
+
+def _digest(clock: Any) -> str:
+    """The digest at the clock's revision, unless whoever committed it said none."""
+    return str(clock.digest) if clock.digest_at == clock.revision else ""
 
 
 def _floor(connection: Connection, log: Log, newest: int) -> int:

@@ -1,4 +1,8 @@
-"""Bringing a database to this program's schema: from nothing, or from any earlier one, in one transaction."""
+"""Bringing a database to this program's schema: from nothing, from any earlier one, and back, in one transaction.
+
+Each migration says in `readable_from` how old a program may be to work with the schema that it makes, so that servers
+of two versions can run side by side during an upgrade; without the word only programs that know it themselves.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, insert, inspect, select, text
+from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from compass.store import schema
 from compass.store.errors import StoreTooNew, StoreUnusable
@@ -26,34 +30,91 @@ def bring_up(
 ) -> Path | None:
     """Create or upgrade the schema in the connection's transaction, which must hold SQLite's write lock.
 
-    `name` is what messages call the database; `file` is copied before an upgrade, and the copy's path returned.
-    Raises StoreTooNew for a database of a newer program, StoreUnusable for one of another program or an absent one.
+    `name` is what messages call the database; `file` is copied before an upgrade, and the copy's path returned. A
+    newer schema is left as it is when it says that programs of this one can work with it (docs/operations.md).
+    Raises StoreTooNew for one that does not, StoreUnusable for a database of another program or an absent one.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    config = Config()
-    # A percent sign in the path would be an interpolation.
-    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    head = ScriptDirectory.from_config(config).get_current_head() or ""
-    found = _version(connection, name)
-    if found == head:
+    known = _Known(connection, migrations)
+    found = version_of(connection, name)
+    if found == known.head:
         return None
     if found is None and not create:
         raise StoreUnusable(f"{name} is empty: no store has been created in it")
-    if found is not None and found > head:
-        raise StoreTooNew(f"{name} has schema {found}, this program knows {head}: start the program that wrote it")
-    copy = _copied(file, found, head) if file is not None and found is not None else None
-    command.upgrade(config, "head")
+    if found is not None and found > known.head:
+        oldest = readable_from(connection) or found
+        if oldest <= known.head:
+            return None
+        raise StoreTooNew(
+            f"{name} has schema {found}, this program knows {known.head}: start the program that wrote it; "
+            f"the oldest that can use it knows schema {oldest}"
+        )
+    copy = _copied(file, found, known.head) if file is not None and found is not None else None
+    command.upgrade(known.config, "head")
     if found is None:
         connection.execute(
             insert(schema.clock),
             {"one": 1, "store": uuid.uuid4().hex, "revision": 0, "security": 0, "administration": 0},
         )
+    _say(connection, known.readable_from(known.head))
     return copy
 
 
-def _version(connection: Connection, name: str) -> str | None:
+def bring_down(connection: Connection, name: str, version: str, *, migrations: Path = MIGRATIONS) -> None:
+    """Take the schema back to an earlier version, in the connection's transaction.
+
+    What only the newer schema has a place for is lost. Raises StoreUnusable when that version cannot be reached.
+    """
+    known = _Known(connection, migrations)
+    found = version_of(connection, name)
+    earlier = [other for other in known.versions if found is not None and other < found <= known.head]
+    if version not in earlier:
+        reachable = f"it can go down to {', '.join(earlier)}" if earlier else "this program knows none below it"
+        raise StoreUnusable(f"{name} has schema {found}; {reachable}, not to {version}")
+    command.downgrade(known.config, version)
+    _say(connection, known.readable_from(version))
+
+
+class _Known:
+    """The migrations that this program has."""
+
+    def __init__(self, connection: Connection, migrations: Path) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        self.config = Config()
+        # A percent sign in the path would be an interpolation.
+        self.config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+        self.config.attributes["connection"] = connection
+        scripts = sorted(ScriptDirectory.from_config(self.config).walk_revisions(), key=lambda script: script.revision)
+        self._oldest = {one.revision: str(getattr(one.module, "readable_from", one.revision)) for one in scripts}
+        self.versions = list(self._oldest)
+        self.head = self.versions[-1]
+
+    def readable_from(self, version: str) -> str:
+        """The oldest schema whose programs can work with that version: what every step up to it allows."""
+        return max(oldest for step, oldest in self._oldest.items() if step <= version)
+
+
+def head_of(migrations: Path = MIGRATIONS) -> str:
+    """The newest schema of this program."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    return ScriptDirectory.from_config(config).get_current_head() or ""
+
+
+def _say(connection: Connection, oldest: str) -> None:
+    if readable_from(connection) is not None:
+        connection.execute(update(schema.clock), {"readable_from": oldest})
+
+
+def readable_from(connection: Connection) -> str | None:
+    """What the database says of it; None when it has no word for it."""
+    columns = {column["name"] for column in inspect(connection).get_columns("clock")}
+    if "readable_from" not in columns:
+        return None
+    return connection.execute(select(schema.clock.c.readable_from)).scalar() or ""
+
+
+def version_of(connection: Connection, name: str) -> str | None:
     """The migration a database is at; None when it is empty."""
     tables = inspect(connection).get_table_names()
     if not tables:

@@ -20,6 +20,7 @@ from compass.wire.messages import (
     Acknowledge,
     Bookmark,
     Goodbye,
+    Held,
     Hello,
     Inquiry,
     Message,
@@ -402,10 +403,10 @@ class ClientConnection(Connection):
         self._send(request, self._last_number)
         return self._last_number
 
-    def acknowledge(self, revision: int, *, gap: bool = False) -> None:
+    def acknowledge(self, revision: int, status: Held = "ok") -> None:
         """Say what is held."""
         if self.state == "open":
-            self._send(Acknowledge(revision, "gap" if gap else "ok"))
+            self._send(Acknowledge(revision, status))
 
     def deadline(self) -> float | None:
         """The earliest of welcome and reply."""

@@ -16,6 +16,9 @@ from compass.model.rows import Change, Snapshot
 from compass.model.text import storable
 from compass.wire import limits
 
+Held = Literal["ok", "gap", "differs"]
+"""How a host stands at the revision that it acknowledges."""
+
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="hello"):
     """Client to server, the first message: which versions it speaks."""
@@ -47,6 +50,8 @@ class Bookmark(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     """Server to host: everything up to `revision` has been sent; resume from there."""
 
     revision: int
+    digest: str = ""
+    """Of what the host should hold then, if it said in its watch that it compares digests."""
 
 
 class Resync(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="resync"):
@@ -88,10 +93,13 @@ class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="acknowledge"):
-    """Host to server: it holds everything up to `revision`. `gap`: something before it is missing."""
+    """Host to server: it holds everything up to `revision`. `gap`: something before it is missing.
+
+    `differs`: it holds something else than the digest of a bookmark says.
+    """
 
     revision: int
-    status: Literal["ok", "gap"] = "ok"
+    status: Held = "ok"
 
 
 Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Suspicion, Goodbye]  # noqa: UP007

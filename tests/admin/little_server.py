@@ -20,10 +20,12 @@ from immutables import Map
 
 from compass.model.catalogue import Catalogue
 from compass.model.decide import answer, decide, permit
+from compass.model.digest import shown, sum_of
 from compass.model.draft import Asker, Decision
 from compass.model.names import show_endpoint
 from compass.model.replies import (
     CaseFile,
+    CatalogueDigest,
     Evidence,
     HostLag,
     Lags,
@@ -32,9 +34,10 @@ from compass.model.replies import (
     Refusal,
     Reply,
     ServerStatus,
+    Steered,
     UpdateEntry,
 )
-from compass.model.requests import Examine, Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Watch
+from compass.model.requests import Digest, Examine, Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Steer, Watch
 from compass.model.rows import Change, Listener
 from compass.wire.connection import Asked, Ended, Opened, ServerConnection
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
@@ -143,9 +146,11 @@ class LittleServer:
             match request:
                 case Fetch() | Impact() | Pull():
                     return self._commit(answer(self.catalogue, request, asker, time.time()))
-                case Status() | Lag() | ReadLog() | Watch():
+                case Status() | Digest() | Lag() | ReadLog() | Watch():
                     refused = permit(self.catalogue, request, asker, time.time())
                     return self._commit(refused) if refused else self._told(request)
+                case Steer():
+                    return Steered(0)
                 case Examine():
                     row = self.catalogue.listener(request.service, request.address, request.port)
                     assert row is not None
@@ -163,7 +168,7 @@ class LittleServer:
         self.changed.notify_all()
         return decision.reply
 
-    def _told(self, request: Status | Lag | ReadLog | Watch) -> Reply:
+    def _told(self, request: Status | Digest | Lag | ReadLog | Watch) -> Reply:
         catalogue = self.catalogue
         match request:
             case Status():
@@ -175,6 +180,9 @@ class LittleServer:
                 alerts = tuple(catalogue.alerts.values())
                 now = time.time()
                 return ServerStatus("little", "test", "store-1", catalogue.revision, now, 1, 0, kinds, states, alerts)
+            case Digest():
+                digest = shown(sum_of(catalogue.all_rows()))
+                return CatalogueDigest("little", "store-1", catalogue.revision, digest)
             case Lag():
                 return Lags(
                     catalogue.revision,

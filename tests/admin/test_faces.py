@@ -17,6 +17,7 @@ from compass.admin.sheets import (
     sheet_of_lags,
     sheet_of_listener,
     sheet_of_rows,
+    sheet_of_servers,
     sheet_of_status,
     sheet_of_told,
     span,
@@ -31,6 +32,7 @@ from compass.model.replies import (
     Done,
     Evidence,
     HostLag,
+    KnownServer,
     Lags,
     LogEntries,
     Refusal,
@@ -306,11 +308,28 @@ def test_figures_become_tables() -> None:
     assert (lines["sessions"], lines["listeners"]) == ("3, 2 of them watching", "1 down, 3 up")
     lags = Lags(9, (HostLag("h1", True, 7, 2), HostLag("h2", False, 12, 0, "gap")))
     assert sheet_of_lags(lags).lines == (
-        ("h1", "open", "7", "2", "2", "ok"),
-        ("h2", "none", "12", "0", "0", "gap"),
+        ("h1", "-", "open", "7", "2", "2", "ok"),
+        ("h2", "-", "none", "12", "0", "0", "gap"),
     )
+    lags = Lags(9, (HostLag("h1", True, 9, 0, server="s2"),))
+    assert sheet_of_lags(lags).lines == (("h1", "s2", "open", "9", "0", "0", "ok"),)
     told = pairs(sheet_of_told(Told("s.c", 9, ("web",), ("a.web", "b.web"), ("h1",))))
     assert told["with the services"] == "a.web b.web" and told["it is the backup of"] == "-"
+
+
+def test_all_servers_over_a_store_are_a_table() -> None:
+    """One line each: what an operator looks for when something is slow or gone."""
+    known = (
+        KnownServer("s1", "ab", "compass/1", "keeper", 9, 0, 3, 2, 999_000.0),
+        KnownServer("s2", "cd", "compass/0", "silent", 7, 2, 1, 0, 999_000.0, 61.25),
+    )
+    sheet = sheet_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}, servers=known), CLOCK)
+    assert [line[:5] for line in sheet.lines] == [
+        ("s1", "keeper", "9", "0", "3, 2 watching"),
+        ("s2", "silent", "7", "2", "1, 0 watching"),
+    ]
+    assert [line[-1] for line in sheet.lines] == ["0 s ago", "1 min 1 s ago"]
+    assert not sheet_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}), CLOCK).lines
 
 
 def test_json_has_every_field_and_the_tag() -> None:

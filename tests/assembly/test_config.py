@@ -83,7 +83,7 @@ def test_every_key_is_described_and_printed(kind: Any) -> None:
     assert {key for key in DESCRIPTIONS if key.partition(".")[0] in sections} == set(keys)
     assert {key for key, field in keys.items() if field.required} == EXAMPLES.keys() & keys.keys()
     printed = example(kind)
-    assert all(re.search(rf"(?m)^(# )?{key.partition('.')[2]} = ", printed) for key in keys)
+    assert all(re.search(rf"(?m)^(# )?{key.rpartition('.')[2]} = ", printed) for key in keys)
 
 
 def test_the_example_of_a_hook_and_a_template_is_a_section_when_its_comment_is_taken_away(tmp_path: Path) -> None:
@@ -221,6 +221,12 @@ def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
         ('listen = ["0.0.0.0:1", "127.0.0.1:1"]', "0.0.0.0:1 takes every IPv4 address"),
         ('alert_command = ["no-such-program"]', "there is no program 'no-such-program'"),
         ('alert_command = ["./d.toml"]', "d.toml', or it may not be run"),
+        (
+            '[server.https]\nlisten = ["[::]:4864", "0.0.0.0:4864"]',
+            r"\[server.https\] listen: \[::\]:4864 takes 0.0.0.0",
+        ),
+        ('[server.https]\nlisen = ["[::]:4864"]', r"\[server.https\] has no key 'lisen'; did you mean 'listen'"),
+        ("https = 5", r"server.https is a value; it must be a section \[server.https\]"),
         (f"keep_updates = {KEEP_MIN - 1}", "`int` >= 1000"),
         ("workers = 0", "`int` >= 1"),
         (f"workers = {WORKERS_MAX + 1}", "`int` <= 64"),
@@ -250,12 +256,17 @@ def test_a_store_is_a_file_or_a_postgresql(tmp_path: Path, store: str, wrong: st
     assert wrong in told
 
 
+def test_a_section_within_a_section(tmp_path: Path) -> None:
+    """The HTTPS API is listened for where it is said, and nowhere else."""
+    assert server(tmp_path, f"{SERVER}{TLS}").https.listen == ()
+    read = server(tmp_path, f'{SERVER}[server.https]\nlisten = ["[::]:4864"]\n{TLS}')
+    assert read.https.listen == ("[::]:4864",) and read.server.listen == ("[::]:4863",)
+
+
 def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
     """The limits themselves are good, and so are addresses side by side."""
     lines = 'listen = ["0.0.0.0:1", "[::1]:1", "127.0.0.1:2"]\nalert_command = ["true", "x"]\n'
-    read = server(
-        tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\nworkers = {WORKERS_MAX}\n{TLS}"
-    ).server
+    read = server(tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\n{TLS}").server
     assert read.workers == 1
     assert server(tmp_path, f"{SERVER}workers = {WORKERS_MAX}\n{TLS}").server.workers == WORKERS_MAX
     assert (read.keep_updates, read.keep_others, read.alert_command) == (KEEP_MIN, KEEP_MAX, ("true", "x"))
@@ -275,6 +286,7 @@ def test_the_wait_for_a_store_may_be_short_or_long(tmp_path: Path, seconds: floa
         ('session = "short"', "session = short needs update"),
         ('api = "localhost:4866"', "'localhost' is neither"),
         ('api = "0.0.0.0:4866"', "0.0.0.0 is not a loopback address"),
+        ('agent = "192.0.2.1:4867"', "[host] agent: 192.0.2.1 is not a loopback address"),
         ('api = ""\nsocket = ""', "api and socket are both empty"),
         ('update = "192.0.2.2:4865"', "servers would dial address 192.0.2.1, not 192.0.2.2"),
         ('update = "192.0.2.1"', "is not of the form address:port"),

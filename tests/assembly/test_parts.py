@@ -16,11 +16,14 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from compass.assembly import parts
 from compass.assembly.config import TlsSettings
 from compass.assembly.parts import DatabaseThread, listen, listen_unix, own_name, peers, rules_of
 from compass.assembly.serverd import COMPLAINT_OCTETS_MAX, CommandFailed, command_runner, connector
+from compass.assembly.sharing import StreamPort
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, IdentityError, accepting, load_identity
 from compass.model.storage import StoreUnavailable
@@ -88,33 +91,29 @@ def test_a_command_that_does_not_read_is_no_trouble(thread: ReactorThread) -> No
     alert(thread, "true")
 
 
-class NoIpv6:
-    """A reactor on a machine without IPv6; `asked` is where it listened or would have."""
+def listened(monkeypatch: pytest.MonkeyPatch, reason: int, address: str) -> tuple[Any, list[str]]:
+    """What listening gives on a machine without IPv6, and where it listened or would have."""
+    asked: list[str] = []
 
-    def __init__(self, reason: int) -> None:
-        self.reason = reason
-        self.asked: list[str] = []
+    class Port(StreamPort):
+        def startListening(self) -> None:  # noqa: N802
+            asked.append(self.interface)
+            if ":" in self.interface:
+                raise CannotListenError(self.interface, self.port, OSError(reason, "no"))
 
-    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> str:
-        self.asked.append(interface)
-        if ":" in interface:
-            raise CannotListenError(interface, port, OSError(self.reason, "no"))
-        return interface
-
-
-def listened(reactor: NoIpv6, address: str) -> Any:
+    monkeypatch.setattr(parts, "StreamPort", Port)
     outcome: list[Any] = []
-    Deferred.fromCoroutine(listen(reactor, address, 4863, NOBODY)).addBoth(outcome.append)
-    return outcome[0]
+    Deferred.fromCoroutine(listen(Clock(), address, 4863, NOBODY)).addBoth(outcome.append)
+    return outcome[0], asked
 
 
-def test_everywhere_is_ipv4_on_a_machine_without_ipv6() -> None:
+def test_everywhere_is_ipv4_on_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default serves there, too; an address of IPv6 and a port in use are told as they are."""
-    reactor = NoIpv6(errno.EAFNOSUPPORT)
-    assert listened(reactor, "::") == "0.0.0.0"
-    assert reactor.asked == ["::", "0.0.0.0"]
-    assert listened(reactor, "::1").check(CannotListenError)
-    assert listened(NoIpv6(errno.EADDRINUSE), "::").check(CannotListenError)
+    port, asked = listened(monkeypatch, errno.EAFNOSUPPORT, "::")
+    assert port.interface == "0.0.0.0"
+    assert asked == ["::", "0.0.0.0"]
+    assert listened(monkeypatch, errno.EAFNOSUPPORT, "::1")[0].check(CannotListenError)
+    assert listened(monkeypatch, errno.EADDRINUSE, "::")[0].check(CannotListenError)
 
 
 def test_everywhere_takes_both_families(thread: ReactorThread) -> None:

@@ -65,9 +65,9 @@ def session_with(installation: Installation, name: str) -> Link:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installation, Daemon]]:
-    """Two workers on SQLite that serve DNS, too, for the tests that leave two workers behind."""
+    """Two workers on SQLite that serve DNS and announce themselves, for the tests that leave two workers behind."""
     installation = Installation(tmp_path_factory.mktemp("workers"))
-    config = installation.server_config(workers=2)
+    config = installation.server_config(workers=2, announce="239.192.48.63:48630")
     config.write_text(config.read_text() + f'\n[server.dns]\nlisten = "127.0.0.1:{free_port()}"\n')
     daemon = installation.server(config)
     daemon.wait_for(SERVE)
@@ -77,8 +77,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installat
 
 
 def test_all_workers_serve_one_port_and_one_store(shared: tuple[Installation, Daemon]) -> None:
-    """What is asked of one worker is known to the other; each is told apart by its name."""
-    installation, _ = shared
+    """What is asked of one worker is known to the other; each is told apart by its name. One of them announces the
+    common address."""
+    installation, daemon = shared
+    daemon.wait_for("worker 1: opengnssd announces itself to 239.192.48.63:48630")
+    assert "worker 2: opengnssd announces" not in daemon.log
     with session_with(installation, "gns1#1") as one, session_with(installation, "gns1#2") as other:
         assert not isinstance(one.ask(Apply((Category("web"),))), Refusal)
 
@@ -154,6 +157,9 @@ def test_a_terminal_interrupts_all_of_them_and_the_end_is_in_order(installation:
         daemon.wait_for("SIGHUP changes nothing")
         with installation.link() as link:
             os.killpg(daemon.process.pid, signal.SIGINT)
+            for worker in workers:
+                # As a supervisor does that ends every process of a unit.
+                os.kill(worker, signal.SIGTERM)
             assert daemon.status() == 0
             with pytest.raises(LinkProblem, match="the server stops"):
                 link.ask(Status())

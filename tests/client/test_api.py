@@ -12,7 +12,8 @@ import pytest
 
 from compass.client import calls, place
 from compass.client.api import ApiProblem, HostApi, Place, PlaceProblem, place_of
-from compass.client.run import accepts, places_of
+from compass.client.checks import accepts
+from compass.client.run import places_of
 from tests.client.little_api import LittleApi
 
 

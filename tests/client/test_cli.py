@@ -105,7 +105,7 @@ def test_a_pending_registration_is_no_failure(api: LittleApi) -> None:
     api.answers["/v1/register"] = outcome("pending", revision=0)
     result = opengnsc(api, "register", SERVICE, "2028", OPENGNS_CREDENTIAL="T")
     assert result.exit_code == 0
-    assert "pending; no server can be reached" in result.output
+    assert "pending; no server has taken it yet" in result.output
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from compass.client.course import (
     Action,
     Course,
     Deregister,
+    Drain,
+    Drained,
     Ended,
     Finish,
     Happening,
@@ -56,6 +58,11 @@ TABLE: list[tuple[Phase, Happening, Phase, tuple[Action, ...]]] = [
     ("registered", Ended(0), "leaving", (Deregister(),)),
     ("registered", NotListening("late"), "registered", ()),
     ("registered", Left(), "registered", ()),
+    ("draining", Drained(), "leaving", (Deregister(),)),
+    ("draining", Signalled(TERM), "leaving", (Deregister(),)),
+    ("draining", Signalled(HUP), "draining", (Pass(HUP),)),
+    ("draining", Ended(KILLED), "leaving", (Deregister(),)),
+    ("leaving", Drained(), "leaving", ()),
     ("leaving", Left(), "stopping", ()),
     ("leaving", Ended(0), "leaving", ()),
     ("leaving", Registered(), "leaving", ()),
@@ -147,3 +154,14 @@ def test_pauses_grow_to_their_limit_and_stay_there() -> None:
     """Also after weeks."""
     assert retry_seconds(0) == RETRY_SECONDS
     assert retry_seconds(4) < RETRY_SECONDS_MAX == retry_seconds(5) == retry_seconds(100_000)
+
+
+def test_users_are_given_time_before_a_stop_when_it_is_wanted() -> None:
+    """Drain, wait, deregister, pass the signal on; and a second signal does not wait for the users."""
+    course = Course("registered", drains=True)
+    course, actions = step(course, Signalled(TERM))
+    assert (course.phase, actions) == ("draining", (Drain(),))
+    for happening in (Drained(), Signalled(TERM)):
+        leaving, actions = step(course, happening)
+        assert (leaving.phase, actions) == ("leaving", (Deregister(),))
+        assert step(leaving, Left())[1] == (Pass(TERM),)

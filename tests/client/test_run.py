@@ -209,7 +209,7 @@ def test_a_command_that_ends_before_it_listens_is_never_registered(
     said = process.communicate(timeout=20)[1]
     assert process.returncode == 5
     assert "ended with status 5 before it accepted connections" in said
-    assert welcoming.asked == []
+    assert "/v1/register" not in welcoming.paths()
 
 
 def test_a_stop_before_it_listens_goes_straight_to_the_command(
@@ -221,7 +221,7 @@ def test_a_stop_before_it_listens_goes_straight_to_the_command(
     running.process.send_signal(signal.SIGTERM)
     assert running.end()[0] == 0
     assert running.notes[1:] == ["SIGTERM"]
-    assert welcoming.asked == []
+    assert "/v1/register" not in welcoming.paths()
 
 
 def test_a_command_that_does_not_listen_in_time_is_stopped(
@@ -232,7 +232,7 @@ def test_a_command_that_does_not_listen_in_time_is_stopped(
     status, said = running.end()
     assert status == Exit.NOT_LISTENING
     assert f"accepts no connections at 127.0.0.1:{port} after 0.8 s" in said
-    assert welcoming.asked == []
+    assert "/v1/register" not in welcoming.paths()
 
 
 def test_the_service_runs_without_a_daemon_and_is_registered_later(
@@ -246,7 +246,7 @@ def test_the_service_runs_without_a_daemon_and_is_registered_later(
     assert said is not None
     assert "told why: not-ready; the command runs on, registration is tried again" in said.readline()
     assert "no server can be reached; opengnscd keeps the registration" in said.readline()
-    assert welcoming.paths() == ["/v1/register"] * 3
+    assert welcoming.paths().count("/v1/register") == 3
     running.process.send_signal(signal.SIGTERM)
     status, rest = running.end()
     assert (status, running.notes[1:], rest) == (0, ["SIGTERM"], "")

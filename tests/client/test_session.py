@@ -36,6 +36,8 @@ class Street:
         self.blamed: list[tuple[int, str]] = []
         self.praised: list[int] = []
         self.open_doors: list[int] = []
+        self.left: set[int] = set()
+        """Those that have closed what was open."""
 
     async def resolve(self, name: str) -> Resolved:
         if not self.ports:
@@ -53,6 +55,9 @@ class Street:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
         self.open_doors.append(peer.port)
         return peer.port
+
+    def is_closed(self, stream: int) -> bool:
+        return stream in self.left
 
     def close(self, stream: int) -> None:
         self.open_doors.remove(stream)
@@ -137,6 +142,16 @@ def test_a_connection_that_was_idle_is_made_once_more() -> None:
     session.close()
     assert street.open_doors == []
     assert used(session, None) == [1]
+
+
+def test_a_connection_that_is_known_to_be_closed_is_not_used() -> None:
+    """Nothing is written to it; one that served is connected to once more, and left when it is closed again."""
+    street = Street(1, 2)
+    session = begun(street)
+    used(session, None)
+    street.left = {1}
+    assert used(session, None) == [2]
+    assert street.blamed == [(1, "the listener has closed the connection")]
 
 
 def test_a_listener_that_keeps_us_waiting_or_never_served_gets_no_second_chance() -> None:

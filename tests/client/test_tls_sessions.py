@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet import ssl as twisted_ssl
+from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
@@ -100,18 +101,23 @@ def on_twisted(api: LittleApi, greeter: Greeter, name: str) -> bytes:
     done: queue.Queue[Any] = queue.Queue()
 
     class Listening(Protocol):
+        def __init__(self) -> None:
+            self.said: Deferred[bytes] = Deferred()
+
         def dataReceived(self, data: bytes) -> None:
-            done.put(data)
+            self.said.callback(data)
 
         def connectionLost(self, reason: Any = None) -> None:
-            done.put(reason)
+            if not self.said.called:
+                self.said.errback(reason)
 
     def begin() -> None:
         trust = twisted_ssl.Certificate.loadPEM(greeter.authority_pem)
         tls = twisted_ssl.optionsForClientTLS(name, trust)
         used = compass.client.twisted.Client(reactor, api=api.place)
         factory: Any = Factory.forProtocol(Listening)
-        used.connect("openuss", factory, tls=tls).addErrback(done.put)
+        connecting = used.connect("openuss", factory, tls=tls)
+        connecting.addCallback(lambda session: session.use(lambda protocol: protocol.said)).addBoth(done.put)
 
     thread = threading.Thread(target=reactor.run, args=(False,), daemon=True)
     thread.start()

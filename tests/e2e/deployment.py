@@ -90,17 +90,22 @@ def free_port(address: str) -> int:
 class Host:
     """One client daemon."""
 
-    def __init__(self, name: str, address: str, directory: Path, config: str, dns_port: int = 0) -> None:
+    def __init__(
+        self, name: str, address: str, directory: Path, config: str, dns_port: int = 0, agent_port: int = 0
+    ) -> None:
         self.name = name
         self.dns_port = dns_port
         self.address = address
         self.directory = directory
         self.port = free_port(address)
+        self.agent_port = agent_port
         self.socket = directory / "api.sock"
         self.api = HostApi(Place(path=str(self.socket)), ANSWER_SECONDS)
         directory.mkdir()
         path = directory / "opengnscd.toml"
         listens = f'address = "{address}"\napi = "{address}:{self.port}"\nsocket = "{self.socket}"\n'
+        if agent_port:
+            listens += f'agent = "{address}:{self.agent_port}"\n'
         path.write_text(config.replace("[host]\n", f'[host]\nstate_directory = "{directory / "state"}"\n{listens}', 1))
         command = python("compass.assembly.main:host", "--config", str(path))
         self.daemon = Program(name, command, directory / "log")
@@ -176,6 +181,7 @@ class Deployment:
         self.directory = directory
         self.address = new_address()
         self.port = free_port(self.address)
+        self.https_port = free_port(self.address)
         self.hosts: dict[str, Host] = {}
         self.programs: list[Program] = []
         self.store = store or f"sqlite:///{directory / 'store.sqlite'}"
@@ -187,7 +193,8 @@ class Deployment:
         self.admin = self.certify("admin", "alice")
         alerts = f"alert_command = {alert_command!r}\n" if alert_command else ""
         place = self.address, self.port
-        self.server = self._server("opengnssd", "gns1.example.net", place, alerts + settings)
+        https = f'[server.https]\nlisten = ["{self.address}:{self.https_port}"]\n'
+        self.server = self._server("opengnssd", "gns1.example.net", place, alerts + settings + https)
 
     def __enter__(self) -> Deployment:
         return self
@@ -251,6 +258,7 @@ class Deployment:
         port: int = 0,
         short: bool = False,
         refresh_seconds: float = 300.0,
+        agent: bool = False,
         services: tuple[str, ...] = (),
         dns: bool = False,
         servers: str = "",
@@ -275,7 +283,8 @@ class Deployment:
         if dns:
             config += f'[host.dns]\nlisten = "{address}:{dns_port}"\n'
         config += sections
-        host = Host(full_name, address, self.directory / name, config + self._tls(full_name), dns_port)
+        agent_port = free_port(address) if agent else 0
+        host = Host(full_name, address, self.directory / name, config + self._tls(full_name), dns_port, agent_port)
         self.hosts[name] = host
         self.programs.append(host.daemon)
         host.daemon.start()
@@ -315,6 +324,11 @@ class Deployment:
             reply: Reply = link.ask(request)
         assert isinstance(reply, expected), reply
         return reply
+
+    @property
+    def https(self) -> str:
+        """The server's HTTPS API."""
+        return f"https://{self.address}:{self.https_port}"
 
     @property
     def revision(self) -> int:

@@ -156,7 +156,15 @@ class LoadedHost:
         """Begin, and fire when it knows its dependencies."""
         self._recorder(Started(self._recorder.clock(), self.name))
         self.daemon.start()
-        return self.daemon.dependencies(USER).addCallback(lambda _: self._look_up())
+        return self.daemon.dependencies(USER).addCallback(self._known)
+
+    def _known(self, answer: Any) -> Any:
+        if isinstance(answer, Dependencies):
+            return self._look_up()
+        # Not ready: fifty hosts come at once. From the first answer on it must always be there.
+        return pause(self._reactor, LOOKUP_SECONDS).addCallback(
+            lambda _: self.daemon.dependencies(USER).addCallback(self._known)
+        )
 
     def _look_up(self) -> None:
         """As a program on it would, again and again: a service that always has listeners must always be answered."""
@@ -196,8 +204,9 @@ class LoadedHost:
     @property
     def server(self) -> str:
         """The server that it is in session with, or nothing."""
-        status = self.daemon.status()
-        return status.server if status.session == "open" and not status.problem else ""
+        # Not from the daemon's status: that counts everything it holds, and this is asked a thousand times a second.
+        upstream = self.daemon._upstream
+        return "" if upstream.problem else upstream.server
 
     def delivered(self) -> bool:
         """Whether it is in session and nothing that was wished for is still to be told to a server."""

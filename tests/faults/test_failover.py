@@ -127,6 +127,29 @@ def test_a_commit_that_was_cut_off_is_found_once_the_standby_has_it(pair: Pair) 
     assert writer.changes_after(0, 10) == [category(1)]
 
 
+def test_the_first_commit_of_a_connection_can_be_cut(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call to the database is ended by whoever cannot wait any longer, also while it waits for the standby."""
+    monkeypatch.setattr(connect, "CONFIRM_SECONDS", 600)
+    _, url = pair.new_database()
+    store = Store.open(url)
+    store.close()
+    with ThreadPoolExecutor() as threads:
+        pair.standby.stop()
+        asked = threads.submit(store.load)
+        waits_for_the_standby(pair)
+        store.cut()
+        with pytest.raises(StoreUnavailable):
+            asked.result()
+    pair.standby.start()
+    assert eventually(lambda: _reached(store), "the standby confirms")
+
+
+def _reached(store: Store) -> bool:
+    with suppress(StoreUnavailable):
+        return store.load().revision == 0
+    return False
+
+
 @pytest.mark.parametrize("campaign", ["database", "server"])
 def test_hosts_and_writers_do_not_mind(pair: Pair, thread: ReactorThread, campaign: str) -> None:
     """P1 to P5 through the loss of the primary database, and of one of three servers: writes go on, every answered

@@ -1,4 +1,4 @@
-"""Much fuzzing at once: `python -m tests.fuzz --frames 10000000 --http 1000000` (`make fuzz-long`).
+"""Much fuzzing at once: `python -m tests.fuzz --frames 10000000 --http 1000000`, as `make fuzz-long` does.
 
 Every process has its own seed and its own share. The first broken invariant ends the run with status 1 and says what
 it was; the seed makes it come again. Memory is looked at from outside: what a process holds when a tenth is done must
@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.fuzz import dns, frames, http
+from tests.fuzz.http_server import ServerApi
 
 GROWTH_MAX = 48
 """MiB that a process may grow after its first tenth: what the allocator leaves lying about, not what a leak takes."""
@@ -68,11 +69,21 @@ def fuzz_dns(seed: int, goal: int) -> Counter[str]:
 
 
 def fuzz_http(seed: int, goal: int) -> Counter[str]:
-    """One process's share of the requests. The daemon's files are in memory, if there is such a place."""
+    """One process's share of the requests at a host's API."""
+    return _fuzz_http(seed, goal, http.Api)
+
+
+def fuzz_https(seed: int, goal: int) -> Counter[str]:
+    """One process's share of the requests at a server's API."""
+    return _fuzz_http(seed, goal, ServerApi)
+
+
+def _fuzz_http(seed: int, goal: int, kind: Callable[[int, Path], http.Api]) -> Counter[str]:
+    """The daemon's files are in memory, if there is such a place."""
     memory = Memory("requests", goal)
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as directory:
-        return _with_memory(http.run(seed, goal, Path(directory), memory.look), memory)
+        return _with_memory(http.run(seed, goal, Path(directory), memory.look, kind), memory)
 
 
 def _with_memory(seen: Counter[str], memory: Memory) -> Counter[str]:
@@ -94,12 +105,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=int, default=0, help="OpenGNSP frames, through both ends")
     parser.add_argument("--http", type=int, default=0, help="HTTP requests at a host's API")
+    parser.add_argument("--https", type=int, default=0, help="HTTP requests at a server's API")
     parser.add_argument("--dns", type=int, default=0, help="DNS packets at a zone")
     parser.add_argument("--processes", type=int, default=2, help="how many at once")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="to have it once more")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
-    for share, goal in ((fuzz_frames, given.frames), (fuzz_http, given.http), (fuzz_dns, given.dns)):
+    shares = (
+        (fuzz_frames, given.frames),
+        (fuzz_http, given.http),
+        (fuzz_https, given.https),
+        (fuzz_dns, given.dns),
+    )
+    for share, goal in shares:
         if not goal:
             continue
         began = time.monotonic()

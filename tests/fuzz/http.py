@@ -32,7 +32,7 @@ REQUESTS_PER_WORLD = 20_000
 """Then everything begins anew, so that a seed is found again in reasonable time."""
 ANSWER_SECONDS = 6.0
 """Virtual seconds within which everything that is answered at all is answered: longer than any patience of the host."""
-STATUSES = {200, 202, 405, 415, *STATUS.values()}
+STATUSES = {200, 202, 304, 401, 405, 415, *STATUS.values()}
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
 
@@ -121,15 +121,17 @@ def critical() -> Iterator[list[str]]:
 class Api:
     """A world with one server, a host whose API is under fuzz, and another host that is told."""
 
+    topology: dict[str, list[str]] = TOPOLOGY
+
     def __init__(self, seed: int, directory: Path) -> None:
         self.world = World(seed, directory)
         self.random = self.world.random
-        tokens = self.world.declare(TOPOLOGY)
+        self.tokens = self.world.declare(self.topology)
         self.world.server()
         self.host = self.world.host("web1")
         self.host.processes.start(11)
         self.host.processes.start(12)
-        self.maker = Maker(self.random, tokens)
+        self.maker = Maker(self.random, self.tokens)
         self.factory: Any = site(self.host.daemon, self.world.clock)
         self.seen: Counter[str] = Counter()
         self._open: list[Wire] = []
@@ -232,7 +234,11 @@ class Api:
 
 
 def run(
-    seed: int, requests: int, directory: Path, report: Callable[[Counter[str]], None] | None = None
+    seed: int,
+    requests: int,
+    directory: Path,
+    report: Callable[[Counter[str]], None] | None = None,
+    kind: Callable[[int, Path], Api] = Api,
 ) -> Counter[str]:
     """So many requests; what happened, counted. Raises Broken with the seed of the world that showed it."""
     random = Random(seed)
@@ -240,7 +246,7 @@ def run(
     while seen["requests"] < requests:
         world_seed = random.getrandbits(32)
         with critical() as found:
-            api = Api(world_seed, directory / str(world_seed))
+            api = kind(world_seed, directory / str(world_seed))
             try:
                 goal = min(REQUESTS_PER_WORLD, requests - seen["requests"])
                 while api.seen["requests"] < goal:

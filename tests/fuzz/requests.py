@@ -43,6 +43,9 @@ PATHS = (
     "http://elsewhere.example/v1/status",
     "/v1/watch?service={service}&service=%ff%fe&;=&&since=",
     "/" + "a/" * 200,
+    "/v1/prometheus/{category}",
+    "/v1/dependencies/{service}?since={number}&wait=0.5",
+    "/v1/dependencies/{service}?wait={number}",
 )
 HEADERS = (
     "Host: 127.0.0.1:4866",
@@ -136,7 +139,7 @@ class Maker:
         """What a program would send, with whatever values."""
         random = self._random
         if random.random() < 0.4:
-            path = random.choice(PATHS[:2] + PATHS[5:10])
+            path = random.choice(PATHS[:2] + PATHS[5:10] + PATHS[-3:])
             return self._head("GET", self._filled(path), ["Host: 127.0.0.1"]) + b"\r\n"
         path = random.choice(("/v1/register", "/v1/deregister", "/v1/report"))
         body = self._body(path)
@@ -180,7 +183,9 @@ class Maker:
 
     def _filled(self, path: str) -> str:
         service, number = self._random.choice(SERVICES), self._random.choice(NUMBERS)
-        return path.replace("{service}", quote(service)).replace("{number}", str(number))
+        category = quote(service.partition(".")[2])
+        filled = path.replace("{service}", quote(service)).replace("{category}", category)
+        return filled.replace("{number}", str(number))
 
     def _body(self, path: str) -> bytes:
         """A wish, most often one that the host understands."""

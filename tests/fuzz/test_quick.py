@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import asking, dns, frames, http
+from tests.fuzz.http_server import ServerApi
 
 SEED = 20
 
@@ -23,6 +24,12 @@ def test_http_requests(tmp_path: Path) -> None:
     """No request to the host's API fails inside, what is a request is answered, and every status was meant."""
     seen = http.run(SEED, 3_000, tmp_path)
     assert {"status 200", "status 202", "status 400", "status 404", "status 413"} <= seen.keys(), seen
+
+
+def test_http_requests_to_a_server(tmp_path: Path) -> None:
+    """Nor any request to the server's API; and the store is what the server believes."""
+    seen = http.run(SEED, 2_000, tmp_path, kind=ServerApi)
+    assert {f"status {status}" for status in (200, 400, 401, 403, 404, 422)} <= seen.keys(), seen
 
 
 def test_dns_packets() -> None:

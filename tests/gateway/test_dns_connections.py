@@ -26,7 +26,7 @@ class Listening:
 
     def connect(self) -> tuple[Any, StringTransport] | None:
         """A new connection; None when it is not taken."""
-        protocol: Any = self._factory.buildProtocol(None)  # type: ignore[arg-type]
+        protocol: Any = self._factory.buildProtocol(None)
         if protocol is None:
             return None
         transport = StringTransport()
@@ -89,13 +89,14 @@ def test_who_does_not_read_is_not_read() -> None:
     """Questions wait until their answers can go; what waits at the end is dropped with the connection."""
     listening = Listening()
     protocol, transport = connected(listening)
+    producer: Any = transport.producer
     protocol.dataReceived(framed())
-    transport.producer.pauseProducing()
+    producer.pauseProducing()
     protocol.dataReceived(framed() * 2)
     assert len(answers(transport)) == 1 and transport.producerState == "paused"
-    transport.producer.resumeProducing()
+    producer.resumeProducing()
     assert len(answers(transport)) == 3
-    transport.producer.pauseProducing()
+    producer.pauseProducing()
     listening.clock.advance(IDLE_SECONDS)
     assert transport.disconnected
 

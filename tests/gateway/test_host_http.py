@@ -5,136 +5,36 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from threading import Event as Flag
 from typing import Any
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.defer import Deferred
 
-from compass.gateway import host_http, server_events
-from compass.gateway.host_document import document
+from compass.gateway import event_stream
+from compass.gateway import http as http_ground
+from compass.gateway.host_document import host_document
 from compass.gateway.http_status import STATUS
 from compass.model.local import (
-    HostStatus,
     LocalDeregister,
     LocalEvent,
-    LocalLoad,
     LocalRegister,
     LocalReport,
     Outcome,
     Resolved,
 )
 from compass.model.replies import CODES, Dependencies, Refusal
-from compass.model.rows import Change, Listener
-from tests.reactor import ReactorThread
-
-LISTENER = Listener("a.b", "10.0.0.1", 80, "up", 1.0, 5)
-CHANGE = Change(8, 7, 1.0, "register", LISTENER)
-
-
-class Told:
-    """A daemon that gives the next answer it was told to give, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        self.answer: Any = None
-        self.deliver: Callable[[LocalEvent], None] = lambda event: None
-        self.stopped = Flag()
-        self.left = Flag()
-
-    def _asked(self, *what: Any) -> Deferred[Any]:
-        self.asked.append(what)
-        return self.answer if isinstance(self.answer, Deferred) else succeed(self.answer)
-
-    def dependencies(self, service: str) -> Deferred[Any]:
-        return self._asked("dependencies", service)
-
-    def resolve(self, name: str) -> Any:
-        self._asked("resolve", name)
-        return self.answer
-
-    def register(self, request: LocalRegister) -> Deferred[Any]:
-        return self._asked(request)
-
-    def deregister(self, request: LocalDeregister) -> Deferred[Any]:
-        return self._asked(request)
-
-    def report_load(self, request: LocalLoad) -> Deferred[Any]:
-        return self._asked(request)
-
-    def report(self, request: LocalReport) -> Deferred[Any]:
-        return self._asked(request)
-
-    def released(self, outcome: Outcome) -> None:
-        self.asked.append(("released", outcome))
-        self.left.set()
-
-    def watch(self, service: str, since: int | None, deliver: Callable[[LocalEvent], None]) -> Deferred[Any]:
-        self.asked.append(("watch", service, since))
-        if isinstance(self.answer, Refusal):
-            return succeed(self.answer)
-        self.deliver = deliver
-        deliver(LocalEvent("snapshot", 7, Dependencies(service, 7)))
-        return succeed(self.stopped.set)
-
-    def status(self) -> HostStatus:
-        return HostStatus("h", "open", "s", "st", 7, True, (), 0, ())
-
-
-class Api:
-    """A daemon, the site in front of it, and a client."""
-
-    def __init__(self, thread: ReactorThread, unix: Path) -> None:
-        self.daemon = Told()
-        self.thread = thread
-        site = host_http.site(self.daemon, thread.reactor)
-        endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
-        self.listening = [thread.call(endpoint.listen, site)]
-        self.listening.append(thread.call(UNIXServerEndpoint(thread.reactor, str(unix)).listen, site))
-        self.port = self.listening[0].getHost().port
-        self.unix = unix
-
-    def open(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        if body is not None and not isinstance(body, bytes):
-            headers.setdefault("Content-Type", "application/json")
-            body = json.dumps(body).encode()
-        connection.request(method, path, body, headers)
-        return connection.getresponse()
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        response = self.open(method, path, body, **headers)
-        assert response.getheader("Content-Type") == "application/json"
-        return response.status, json.loads(response.read())
-
-
-@pytest.fixture(scope="module")
-def thread() -> Iterator[ReactorThread]:
-    thread = ReactorThread()
-    yield thread
-    thread.stop()
-
-
-@pytest.fixture
-def api(thread: ReactorThread, tmp_path: Path) -> Iterator[Api]:
-    api = Api(thread, tmp_path / "socket")
-    yield api
-    for port in api.listening:
-        thread.call(port.stopListening)
+from compass.model.rows import Change
+from tests.gateway.told import CHANGE, LISTENER, Api
 
 
 def test_lookups(api: Api) -> None:
-    """Dependencies, resolve and status come as JSON and are not to be stored."""
+    """Dependencies, resolve and status come as JSON and are not to be used again unasked."""
     api.daemon.answer = Dependencies("a.b", 7)
     assert api.ask("GET", "/v1/dependencies/a.b") == (200, {"type": "dependencies", "service": "a.b", "revision": 7})
     api.daemon.answer = Resolved("a.b", 7, "service", (LISTENER,))
     response = api.open("GET", "/v1/resolve/a.b")
-    assert response.getheader("Cache-Control") == "no-store"
+    assert response.getheader("Cache-Control") == "private, no-cache"
     assert json.loads(response.read())["listeners"][0]["port"] == 80
     assert api.ask("GET", "/v1/status")[1]["revision"] == 7
     assert api.daemon.asked == [("dependencies", "a.b"), ("resolve", "a.b")]
@@ -197,7 +97,7 @@ def test_bodies_that_cannot_be_used(api: Api, body: Any, headers: Any, status: i
 def test_the_longest_body(api: Api, chunked: bool) -> None:
     """One octet more than the limit is refused, however it is sent."""
     api.daemon.answer = Outcome("up", "a.b", "10.0.0.1", 80, 5, 7)
-    for size, status in ((host_http.BODY_MAX, 200), (host_http.BODY_MAX + 1, 413)):
+    for size, status in ((http_ground.BODY_MAX, 200), (http_ground.BODY_MAX + 1, 413)):
         body = json.dumps({"service": "a.b", "port": 80, "credential": "t"}).encode()
         body += b" " * (size - len(body))
         connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
@@ -208,6 +108,27 @@ def test_the_longest_body(api: Api, chunked: bool) -> None:
         response = connection.getresponse()
         assert response.status == status
         assert ("code" in json.loads(response.read())) == (status == 413)
+
+
+def test_who_is_still_sending_a_body_that_is_too_long_gets_the_answer(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is read and thrown away, to a limit; then the connection ends."""
+    rest = 1024 * 1024
+    monkeypatch.setattr(http_ground, "DISCARDED_MAX", rest - http_ground.BODY_MAX - 1)
+    head = "POST /v1/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+    for length, hears in ((http_ground.BODY_MAX + 1, True), (rest - 1, True), (8 * rest, False)):
+        with socket.create_connection(("127.0.0.1", api.port), 10) as client:
+            client.sendall(f"{head}{length}\r\n\r\n".encode())
+            try:
+                for _ in range(-(-length // 65536)):
+                    client.sendall(b" " * min(65536, length))
+                answer = b"".join(iter(lambda: client.recv(65536), b""))
+            except ConnectionError:
+                assert not hears
+            else:
+                assert answer.startswith(b"HTTP/1.1 413") and answer.count(b"HTTP/1.1") == 1
+    assert api.daemon.asked == []
 
 
 @pytest.mark.parametrize(
@@ -270,7 +191,7 @@ def test_watching_again(api: Api) -> None:
 
 def test_a_silent_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment now and then keeps the connection from looking dead."""
-    monkeypatch.setattr(server_events, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.05)
     response = api.open("GET", "/v1/watch?service=a.b")
     event(response)
     assert response.readline().startswith(b":") and response.readline() == b"\n"
@@ -284,7 +205,7 @@ def test_a_program_that_does_not_read_is_let_go(api: Api) -> None:
     large = Change(8, 7, 1.0, "register", msgspec.structs.replace(LISTENER, cause="x" * 60_000))
 
     def flood() -> None:
-        for _ in range(server_events.EVENTS_HELD_MAX + 200):
+        for _ in range(event_stream.EVENTS_HELD_MAX + 200):
             api.daemon.deliver(LocalEvent("change", 8, large))
 
     api.thread.call(flood)
@@ -323,7 +244,7 @@ def test_a_held_registration_whose_program_left_early(api: Api) -> None:
 def test_the_document_is_true(api: Api) -> None:
     """Every path of the OpenAPI document is there, and every schema that it refers to."""
     status, served = api.ask("GET", "/openapi.json")
-    assert status == 200 and served == json.loads(json.dumps(document()))
+    assert status == 200 and served == json.loads(json.dumps(host_document()))
     assert served["openapi"].startswith("3.1")
     api.daemon.answer = Refusal("unknown-service", "no")
     for path, operations in served["paths"].items():

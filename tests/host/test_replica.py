@@ -15,7 +15,7 @@ from compass.model.interest import audience, interest, snapshot, widening
 from compass.model.local import LocalReport, Resolved
 from compass.model.names import category_of
 from compass.model.pool import Pools
-from compass.model.replies import Refusal, Watching
+from compass.model.replies import CategoryView, Refusal, ServiceView, Watching
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot, State, key_of
 from compass.wire.messages import Notice
 
@@ -170,6 +170,27 @@ def test_the_backup_alone_is_known_but_not_its_category() -> None:
     for name in ("s1.c", "c"):
         refusal = replica.resolve(name, Pools(lambda: 0.5))
         assert isinstance(refusal, Refusal) and refusal.code == "unknown-dependency"
+
+
+def test_a_whole_category_or_service_whatever_the_state_of_its_listeners() -> None:
+    """P5: for Prometheus and HAProxy, too, "not loaded yet", "no such name" and "none registered" are three answers."""
+    replica = Replica()
+    for early in (replica.category("a"), replica.service("s0.a")):
+        assert isinstance(early, Refusal) and early.code == "not-ready"
+    source = Source(1)
+    rows: tuple[Row, ...] = (Service("s0.a"), Service("s0.c"), Category("a", "s0.c"), Dependency("b", "a"))
+    for one in rows:
+        source.change(one)
+    replica.watching(source.pull(["s0.b"]), ["s0.b"])
+    for unknown in (replica.category("c"), replica.category("A b"), replica.service("s1.a"), replica.service("s0.d")):
+        assert isinstance(unknown, Refusal) and unknown.code in ("unknown-dependency", "unknown-service", "bad-name")
+    assert replica.service("s0.a") == ServiceView("s0.a") and replica.service("s0.c") == ServiceView("s0.c")
+    down = Listener("s0.a", "10.0.0.1", 1, "down", 1.0, 1)
+    for peer in (down, Listener("s0.a", "10.0.0.1", 2, "offline", 1.0, 1)):
+        replica.notice(Notice(source.change(peer)))
+    assert replica.service("s0.a") == ServiceView("s0.a", (down,))
+    view = replica.category("A")
+    assert isinstance(view, CategoryView) and view.services == (ServiceView("s0.a", (down,)),)
 
 
 def row(port: int = 1) -> Listener:

@@ -9,7 +9,7 @@ import pytest
 from compass.model.replies import LogEntries, Refusal, Registered, Rows, Watching
 from compass.model.requests import Deregister, Fetch, ReadLog, Register, Status, Watch
 from compass.model.storage import StoreUnavailable
-from compass.server import queue
+from compass.server import logs, queue
 from tests.server.conftest import Uss
 from tests.server.test_commits import committed, replayed
 from tests.server.test_push import CHINA, register, watcher
@@ -137,3 +137,21 @@ def test_looking_for_news_does_not_pile_up_while_the_store_hangs(world: Uss, ser
     assert len(server.thread._queue) < 10
     server.thread.go_on()
     assert isinstance(register(world, world.client(("host", "store1"))), Registered)
+
+
+def test_readers_of_a_log_do_not_pile_up_while_the_store_hangs(
+    world: Uss, server: SimulatedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P10: what the store was asked it does all the same in the end, so one reader more than `READS_MAX` is refused at
+    once; when the store goes on, readers are welcome again."""
+    monkeypatch.setattr(logs, "READS_MAX", 2)
+    admin = world.admin()
+    world.run(1.0)
+    server.thread.hanging = True
+    waiting = [admin.send(ReadLog("updates")) for _ in range(2)]
+    reply, taken = seconds_of(world, admin, ReadLog("updates"))
+    assert isinstance(reply, Refusal) and "2 readers wait for it already" in reply.message and taken < 0.5
+    assert not any(number in admin.replies for number in waiting)
+    server.thread.go_on()
+    world.until(lambda: all(number in admin.replies for number in waiting))
+    assert isinstance(admin.ask(ReadLog("updates")), LogEntries)

@@ -159,7 +159,7 @@ def test_notices_are_acknowledged_and_lag_shows_who_holds_what(world: Uss) -> No
     lags = {lag.host: lag for lag in world.admin().ask(Lag()).hosts}
     assert (lags["web1"].acknowledged, lags["web1"].pending, lags["web1"].session) == (revision, 0, True)
     assert (lags["web2"].pending, lags["web2"].status) == (0, "unknown")
-    quick.connection.acknowledge(revision, gap=True)
+    quick.connection.acknowledge(revision, "gap")
     quick.flush()
     world.run(0.1)
     assert {lag.host: lag.status for lag in world.admin().ask(Lag()).hosts}["web1"] == "gap"

@@ -59,6 +59,8 @@ SHORT_EVERY = 5
 """Every so manieth host keeps no session."""
 STOP_SECONDS = 2.4
 """What a daemon has to stop after SIGTERM, before it is killed."""
+COMPARING = ("compass.host.following.Following", "compass.server.agreement.Agreement")
+"""They log an error when somebody holds other rows than he should: here that is a broken promise."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
 
 
@@ -145,8 +147,9 @@ class Deployment(World):
         self.network.heal()
         self.network.calm()
         for server in self.servers.values():
-            server.thread.failing = server.thread.failing_after = None
+            server.thread.failing = server.thread.failing_after = server.beside.failing = None
             server.thread.go_on()
+            server.beside.go_on()
         self.store_away = ""
         for disk in self.disks.values():
             disk.failing = 0
@@ -382,8 +385,13 @@ class Deployment(World):
     def do_lose_store(self, server: str, seconds: str) -> None:
         if server in self.servers:
             thread = self.servers[server].thread
-            thread.failing = StoreUnavailable("simulated: no space left on device")
-            self.disturb("store", float(seconds), lambda: setattr(thread, "failing", None), "full")
+            beside = self.servers[server].beside
+            thread.failing = beside.failing = StoreUnavailable("simulated: no space left on device")
+
+            def found() -> None:
+                thread.failing = beside.failing = None
+
+            self.disturb("store", float(seconds), found, "full")
 
     def do_store_away(self, how: str, seconds: str) -> None:
         self.store_away = how
@@ -393,16 +401,18 @@ class Deployment(World):
         def back() -> None:
             self.store_away = ""
             for server in self.servers.values():
-                server.thread.failing = None
-                server.thread.go_on()
+                for thread in (server.thread, server.beside):
+                    thread.failing = None
+                    thread.go_on()
 
         self.disturb("store", float(seconds), back, f"away: it {how}")
 
     def _keep_store_away(self, server: SimulatedServer) -> None:
-        if self.store_away == "hangs":
-            server.thread.hanging = True
-        elif self.store_away:
-            server.thread.failing = StoreUnavailable("simulated: connection refused")
+        for thread in (server.thread, server.beside):
+            if self.store_away == "hangs":
+                thread.hanging = True
+            elif self.store_away:
+                thread.failing = StoreUnavailable("simulated: connection refused")
 
     def do_lose_answer(self, server: str) -> None:
         if server in self.servers:
@@ -484,6 +494,8 @@ class Deployment(World):
     def _observe(self, event: dict[str, Any]) -> None:
         if event.get("log_level") is LogLevel.critical:
             self.critical.append(str(event.get("log_format")) + " " + str(event.get("log_failure", "")))
+        elif event.get("log_level") is LogLevel.error and str(event.get("log_namespace")) in COMPARING:
+            self.critical.append(f"a digest differs: {event.get('log_format')}")
 
 
 def _with_store(parts: Any, machine: Machine) -> Any:
@@ -505,4 +517,4 @@ def judged(plan: Plan) -> tuple[Deployment, list[Violation]]:
     history = deployment.run_plan()
     violations = check(history)
     errors = [Violation("log", "log", 0.0, 0, text) for text in deployment.critical]
-    return deployment, errors + violations
+    return deployment, violations + errors

@@ -70,7 +70,7 @@ class RecordedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def commit(self, expected: int, changes: Sequence[Change], security: Any, administration: Any, again: Any) -> None:
+    def commit(self, expected: int, changes: Sequence[Change], *more: Any) -> None:
         """And note it; what was decided again is what was committed."""
         done = [changes]
 
@@ -79,7 +79,8 @@ class RecordedStore:
             done.append(proposal.changes)
             return proposal
 
-        self._store.commit(expected, changes, security, administration, decided)
+        security, administration, again, digest = more
+        self._store.commit(expected, changes, security, administration, decided, digest)
         at = self._recorder.clock()
         for change in done[-1]:
             self._recorder(Committed(at, self._who, change))

@@ -7,6 +7,7 @@ listener answers a probe. The same seed gives the same trace.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from compass.model.requests import IssueCredential, Put, Request
 from compass.model.rows import Category, Dependency, Policy, Service
 from compass.server.nameserver import NameServer, Parts
 from compass.server.sessions import Session
+from compass.store.roster import SqlRoster
 from compass.store.store import Store
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
 from tests.simulation.database import SimulatedThread
@@ -42,11 +44,14 @@ TICK_SECONDS = 1e-6
 class World:
     """The machines of a deployment. `trace` collects what anybody wants to be compared between two runs."""
 
-    def __init__(self, seed: int, directory: Path) -> None:
+    def __init__(self, seed: int, directory: Path, store: str = "sqlite://") -> None:
         self.random = Random(seed)
         self.clock: Any = Timeline()
         self.network = Network(self.clock, self.random)
-        self.store = Store.open("sqlite://")
+        self.store = Store.open(store)
+        self.rosters: list[SqlRoster] = []
+        self.starts = count(1)
+        """Numbers the runs of servers."""
         self.directory = directory
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
@@ -58,6 +63,17 @@ class World:
         """Machine and address between which packets are dropped: a probe from there gets no answer."""
         self.processes: dict[str, SimulatedProcesses] = {}
         self.trace: list[str] = []
+
+    def roster(self) -> SqlRoster:
+        """One server's connection to the others."""
+        self.rosters.append(self.store.roster())
+        return self.rosters[-1]
+
+    def close(self) -> None:
+        """Let the connections of the store go."""
+        for roster in self.rosters:
+            roster.close()
+        self.store.close()
 
     def now(self) -> float:
         return EPOCH + float(self.clock.seconds())
@@ -217,8 +233,8 @@ class SimulatedServer:
                 peer_of=_peer,
                 probe=self._probe,
                 connect=self._connect,
-                id=f"{name}-{len(world.killed)}",
-                roster=world.store.roster(),
+                id=f"{name}-{next(world.starts)}",
+                roster=world.roster(),
                 beside=self.beside.run,
                 run_command=self._run_command,
             ),

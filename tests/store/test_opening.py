@@ -21,18 +21,22 @@ from compass.store import schema
 from compass.store.connect import parse_url
 from compass.store.errors import StoreTooNew, StoreUnusable
 from compass.store.store import Store
-from compass.store.upgrade import MIGRATIONS
+from compass.store.upgrade import MIGRATIONS, head_of
 from tests.store.workload import registrations
 
 ROOT = Path(__file__).parents[2]
-HEAD = max(path.name[:4] for path in MIGRATIONS.glob("versions/0*.py"))
-"""The newest migration there is."""
-NEXT = f"""
+HEAD = head_of()
+NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
 revision = "9999"
-down_revision = "{HEAD}"
+down_revision = "{head}"
+{readable}
+
+def downgrade() -> None:
+    op.drop_column("host", "rack")
+
 
 
 def upgrade() -> None:
@@ -57,11 +61,12 @@ def described(url: str) -> dict[str, object]:
     return told
 
 
-def migrations_with_next(directory: Path) -> Path:
-    """The migrations of a program one step newer than this."""
+def migrations_with_next(directory: Path, readable_from: str = "") -> Path:
+    """The migrations of a program one step newer than this, which may say how old a program can be to work with it."""
     copy = directory / "migrations"
     shutil.copytree(MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "versions" / "9999_next.py").write_text(NEXT)
+    readable = f'readable_from = "{readable_from}"' if readable_from else ""
+    (copy / "versions" / "9999_next.py").write_text(NEXT.format(head=HEAD, readable=readable))
     return copy
 
 

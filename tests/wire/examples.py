@@ -138,6 +138,10 @@ EXAMPLES: list[Example] = [
         ("read-log", 25, requests.ReadLog("updates", 40, 100, 10, 20.0)),
         ("status", 26, requests.Status()),
         ("lag", 0xFFFFFFFF, requests.Lag()),
+        ("acknowledge with a difference", 0, messages.Acknowledge(5000, "differs")),
+        ("watch of a host that compares", 37, requests.Watch(("portal.web",), digest=1)),
+        ("digest", 38, requests.Digest()),
+        ("digest at a revision", 39, requests.Digest(45)),
     ),
     *_server(
         ("welcome", 0, messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.1")),
@@ -272,6 +276,43 @@ EXAMPLES: list[Example] = [
         ),
         ("steered", 29, replies.Steered(2)),
         (
+            "lags of several servers",
+            26,
+            replies.Lags(45, (replies.HostLag("web2.example", True, 45, 0, server="gns2.example"),)),
+        ),
+        (
+            "server-status of several servers",
+            27,
+            replies.ServerStatus(
+                "gns1.example",
+                "example-server 0.1",
+                STORE,
+                45,
+                1789990000.0,
+                3,
+                2,
+                {"listener": 1},
+                {"up": 1},
+                servers=(
+                    replies.KnownServer(
+                        "gns1.example", "5d41402abc4b2a76", "example-server 0.1", "keeper", 45, 0, 3, 2, 1789990000.0
+                    ),
+                    replies.KnownServer(
+                        "gns2.example",
+                        "7d793037a0760186",
+                        "example-server 0.0",
+                        "silent",
+                        41,
+                        4,
+                        1,
+                        0,
+                        1789980000.0,
+                        75.5,
+                    ),
+                ),
+            ),
+        ),
+        (
             "refusal",
             12,
             replies.Refusal("stale-epoch", "registered by a newer instance", retry_after_seconds=1.0, epoch=8),
@@ -286,5 +327,7 @@ EXAMPLES: list[Example] = [
             ),
         ),
         ("refusal of the session", 0, replies.Refusal("out-of-turn", "a second hello")),
+        ("bookmark with a digest", 0, messages.Bookmark(5000, "9f" * 32)),
+        ("catalogue-digest", 26, replies.CatalogueDigest("gns1.example", STORE, 45, "9f" * 32)),
     ),
 ]

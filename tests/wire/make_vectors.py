@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from compass.model.digest import canonical, row_digest, shown, sum_of
+from compass.model.rows import Category, Listener
 from compass.wire import limits
 from compass.wire.announcement import MAGIC
 from compass.wire.frames import frame
 from compass.wire.messages import encode
-from tests.wire.examples import EXAMPLES
+from tests.wire.examples import ALERT, CATEGORY, CREDENTIAL, DEPENDENCY, EXAMPLES, HOST, LISTENER, SERVICE, SIX
 
 PATH = Path(__file__).parents[2] / "protocols" / "vectors.json"
 ABOUT = (
@@ -28,7 +30,8 @@ ABOUT = (
     "'number' are those of the refusal that a server sends for it (null: it sends nothing); a client sends none "
     "and its requests get the code; 'session' is what is left: 'alive' or 'ended'. The server takes bodies of "
     "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does. "
-    "'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is dropped."
+    "'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is dropped. 'digests': 'octets' are "
+    "the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': of the 'digests' at these places."
 )
 Plain = dict[str, Any]
 _pack = msgspec.msgpack.encode
@@ -245,6 +248,37 @@ def refused() -> list[Plain]:
     return taken
 
 
+ROWS = (
+    CATEGORY,
+    Category("web"),
+    SERVICE,
+    LISTENER,
+    SIX,
+    Listener(
+        "a.b", "::1", 1, "down", 1790000003.0, 2**63 - 1, metadata={"z": "", "é": "ü", "a": "中文"}, draining=True
+    ),
+    DEPENDENCY,
+    CREDENTIAL,
+    HOST,
+    ALERT,
+)
+"""What digests are shown of."""
+
+
+def digests() -> list[Plain]:
+    """Rows, their canonical octets and their digests."""
+    return [
+        {"row": msgspec.to_builtins(row), "octets": canonical(row).hex(), "digest": shown(row_digest(row))}
+        for row in ROWS
+    ]
+
+
+def sums() -> list[Plain]:
+    """Digests of several rows: none, one, all in either order, some whose sum overflows."""
+    chosen = [[], [2], list(range(len(ROWS))), list(reversed(range(len(ROWS)))), [3, 4, 5]]
+    return [{"rows": places, "digest": shown(sum_of(ROWS[place] for place in places))} for places in chosen]
+
+
 def announcements() -> list[Plain]:
     """Datagrams of servers that announce themselves, and what is none."""
     least = {"type": "announcement", "server": "gns1.example", "port": 4863}
@@ -298,7 +332,14 @@ def text() -> str:
         f' "server_frame_max": {limits.FRAME_MAX_FROM_HOST}',
         f' "client_frame_max": {limits.FRAME_MAX_FROM_SERVER}',
     ]
-    sections = {"accepted": accepted(), "variants": variants(), "refused": refused(), "announcements": announcements()}
+    sections = {
+        "accepted": accepted(),
+        "variants": variants(),
+        "refused": refused(),
+        "announcements": announcements(),
+        "digests": digests(),
+        "sums": sums(),
+    }
     for name, vectors in sections.items():
         lines = ",\n".join("  " + json.dumps(vector) for vector in vectors)
         parts.append(f' "{name}": [\n{lines}\n ]')

@@ -68,7 +68,7 @@ def test_a_notice_is_acknowledged_with_all_before_it(piece: int) -> None:
     pair.client.acknowledge(43)
     assert pair.to_server() == [Acknowledged(Acknowledge(43))]
     assert pair.server.unacknowledged == 44
-    pair.client.acknowledge(43, gap=True)
+    pair.client.acknowledge(43, "gap")
     assert pair.to_server() == [Acknowledged(Acknowledge(43, "gap"))]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import msgspec
 import pytest
 
+from compass.model.digest import FIELDS, canonical, row_digest, shown
 from compass.model.replies import Refusal
+from compass.model.rows import Row
 from compass.wire import messages
 from compass.wire.connection import (
     Acknowledged,
@@ -169,3 +172,22 @@ def test_every_field_of_every_message_is_shown_by_a_vector(struct: type[msgspec.
 
     walk([vector["message"] for vector in [*VECTORS["accepted"], *VECTORS["announcements"]]])
     assert set(struct.__struct_fields__) <= shown
+
+
+@pytest.mark.parametrize("vector", VECTORS["digests"], ids=lambda vector: str(vector["digest"])[:12])
+def test_the_digest_of_a_row_is_that_of_its_octets(vector: dict[str, Any]) -> None:
+    """As a stranger would make it: MessagePack in the order of the document, then BLAKE2b."""
+    row = msgspec.convert(vector["row"], Row)
+    octets = bytes.fromhex(vector["octets"])
+    assert canonical(row) == octets
+    assert hashlib.blake2b(octets, digest_size=32).hexdigest() == vector["digest"] == shown(row_digest(row))
+    kind, *values = msgspec.msgpack.decode(octets)
+    assert kind == vector["row"]["row"]
+    assert len(values) == len(FIELDS[type(row)])
+
+
+@pytest.mark.parametrize("vector", VECTORS["sums"], ids=str)
+def test_the_digest_of_rows_is_a_sum(vector: dict[str, Any]) -> None:
+    """Modulo 2**256, in any order."""
+    digests = [int(VECTORS["digests"][place]["digest"], 16) for place in vector["rows"]]
+    assert vector["digest"] == f"{sum(digests) % 2**256:064x}"

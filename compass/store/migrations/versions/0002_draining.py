@@ -13,3 +13,8 @@ def upgrade() -> None:
     """Add it; what drains now says so by its state."""
     op.add_column("listener", sa.Column("draining", sa.Boolean, nullable=False, server_default=sa.false()))
     op.execute("UPDATE listener SET draining = (state = 'draining')")
+
+
+def downgrade() -> None:
+    """What drains while it is suspect or down comes back as `up` then; the rest says it by its state."""
+    op.drop_column("listener", "draining")

@@ -1,0 +1,72 @@
+"""Whether a command serves: its port accepts, and what more was asked of it (an HTTP answer, a command of its own)."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import subprocess
+from collections.abc import Sequence
+
+import msgspec
+
+from compass.model.names import show_endpoint
+
+ANSWER_SECONDS = 1.0
+"""For one connection on this machine to be accepted, and by default for one check to pass."""
+SAID_MAX = 200
+"""Characters of what a failed check said that are repeated."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What has to pass before a command is registered, beside that it accepts connections."""
+
+    http_path: str = ""
+    """GET of this path must be answered with a status below 400."""
+    command: tuple[str, ...] = ()
+    """Must end with status 0."""
+    seconds: float = ANSWER_SECONDS
+    """For each of both."""
+
+
+def why_not(places: Sequence[tuple[str, int]], check: Check) -> str:
+    """What is missing until it serves; empty: nothing."""
+    place = next((place for place in places if accepts(place)), None)
+    if place is None:
+        return f"accepts no connections at {' or '.join(show_endpoint(*place) for place in places)}"
+    if check.http_path and (problem := _http_problem(place, check)):
+        return f"does not answer GET {check.http_path} at {show_endpoint(*place)}: {problem}"
+    if check.command and (problem := _command_problem(check)):
+        return f"does not pass {' '.join(check.command)}: {problem}"
+    return ""
+
+
+def accepts(place: tuple[str, int]) -> bool:
+    """Whether a TCP connection is accepted there."""
+    try:
+        with socket.create_connection(place, ANSWER_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _http_problem(place: tuple[str, int], check: Check) -> str:
+    asking = http.client.HTTPConnection(*place, timeout=check.seconds)
+    try:
+        asking.request("GET", check.http_path, headers={"Connection": "close"})
+        status = asking.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"nothing within {check.seconds:g} s" if isinstance(error, TimeoutError) else str(error) or repr(error)
+    finally:
+        asking.close()
+    return "" if status < 400 else f"status {status}"
+
+
+def _command_problem(check: Check) -> str:
+    try:
+        ended = subprocess.run(check.command, capture_output=True, timeout=check.seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return f"not ended within {check.seconds:g} s"
+    except OSError as error:
+        return str(error.strerror)
+    said = (ended.stderr or ended.stdout).decode("utf-8", "replace").strip()[:SAID_MAX]
+    return "" if ended.returncode == 0 else f"status {ended.returncode} {said}".strip()

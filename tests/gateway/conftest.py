@@ -1,0 +1,28 @@
+"""Fixtures for tests of gateways over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.told import Api
+from tests.reactor import ReactorThread
+
+
+@pytest.fixture(scope="module")
+def thread() -> Iterator[ReactorThread]:
+    """A reactor of its own."""
+    thread = ReactorThread()
+    yield thread
+    thread.stop()
+
+
+@pytest.fixture
+def api(thread: ReactorThread, tmp_path: Path) -> Iterator[Api]:
+    """A host API in front of a daemon that answers as told."""
+    api = Api(thread, tmp_path / "socket")
+    yield api
+    for port in api.listening:
+        thread.call(port.stopListening)
