@@ -183,6 +183,13 @@ class Balancer:
         assert reaction.state != "failed", reaction.problem
         return reaction.state == "idle" and self.target.exists()
 
+    def evidence(self) -> str:
+        """What there is to know when it does not do what it should."""
+        status = self.host.status()
+        rows = [f"{port}: {row.state} {row.cause}" for (_, port), row in self.world.listeners().items()]
+        logs = self.host.daemon.shown_log()[-2000:], self.program.shown_log()[-4000:]
+        return "\n".join([str(status and status.reactions), *rows, self.target.read_text()[-1500:], *logs])
+
     def new_port(self) -> int:
         """Where a listener may be."""
         return free_port(self._address)
@@ -284,7 +291,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory), authority) as world:
             world.start()
             balancer = Balancer(world, kind)
-            load = come_and_go(balancer, arguments.rounds)
+            try:
+                load = come_and_go(balancer, arguments.rounds)
+            except AssertionError as problem:
+                sys.exit(f"{kind}: {problem}\n{balancer.evidence()}")
             print(told(balancer, load), flush=True)
             failed = judged(balancer, load)[1]
             broken += len(failed)
