@@ -72,6 +72,10 @@ class HostApi:
         """The daemon in figures."""
         return now(self._calls.status())
 
+    def holding(self, request: LocalRegister, lost: Lost) -> Holding:
+        """A registration with `hold`, made with the first `next`, until it is closed by whoever."""
+        return Holding(Keeping(self._ground, self._calls, request, lost))
+
     def hold(self, request: LocalRegister, lost: Lost) -> Iterator[Outcome]:
         """A registration with `hold`: its outcome, and that of each one that replaces a lost one, for as long as it is
         iterated; then it is over. `lost` is told of each interruption."""
@@ -104,3 +108,19 @@ class HostApi:
                 yield event
         finally:
             watched.close()
+
+
+class Holding:
+    """A registration that lasts as long as its connection; one thread follows it, another one may end it."""
+
+    def __init__(self, keeping: Keeping) -> None:
+        self._keeping = keeping
+
+    def next(self) -> Outcome | None:
+        """The outcome of the registration, then of each one that replaces a lost one; None once it is closed. Raises
+        ApiProblem at first, and for a refusal that no time can mend."""
+        return now(self._keeping.next())
+
+    def close(self) -> None:
+        """The registration is over; unless it was deregistered before, its users are told that it died."""
+        self._keeping.close()

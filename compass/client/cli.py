@@ -321,7 +321,8 @@ def run(
     If it crashes, opengnscd tells its users within a second. When opengnscd is not there, COMMAND runs and is
     registered later.
 
-    As the first process of a container it lets go of orphans. Under a service manager (Type=notify) it says when the
+    As the first process of a container it lets go of orphans, and is watched by a connection to opengnscd, which cannot
+    see a container's processes. Under a service manager (Type=notify) it says when the
     service is registered, when it leaves, and, with WatchdogSec=, that it is alive; COMMAND does not get NOTIFY_SOCKET.
 
     The exit status is COMMAND's, 128 + N when signal N killed it; if its registration is refused, the command is

@@ -20,7 +20,7 @@ from queue import Empty, Queue
 
 import msgspec
 
-from compass.client.api import ApiProblem, HostApi
+from compass.client.api import ApiProblem, Holding, HostApi
 from compass.client.checks import Check, accepts, spawning, under_way, why_not
 from compass.client.core import UNCHANGED
 from compass.client.course import (
@@ -52,13 +52,15 @@ from compass.client.exits import Exit
 from compass.client.notify import Notify
 from compass.client.restarts import Policy, Restarts
 from compass.client.surroundings import Surroundings
-from compass.model.local import LocalDeregister, LocalDrain, LocalRegister
+from compass.model.local import LocalDeregister, LocalDrain, LocalRegister, Outcome
 from compass.model.names import show_endpoint
 
 PROBE_SECONDS = 0.05
 """Between two looks whether the command listens: what a start-up may be registered late."""
 STUCK_HAPPENINGS = 100
 """Happenings that wait to be taken: with more we are not alive, whatever else moves."""
+FIRST_PROCESS = 1
+"""Our own number as the first process of a container, which has a namespace of process numbers of its own."""
 FROM_KERNEL = 0x80
 """SI_KERNEL of sigaction(2): the terminal sent the signal, to the whole foreground process group."""
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -177,6 +179,8 @@ class Instance:
         self._notify = notify
         self._pid = 0
         self._epochs: dict[tuple[str, int], int] = {}
+        self._holdings: dict[tuple[str, int], Holding] = {}
+        """In a process namespace of our own: the daemon cannot watch processes by our numbers, but sees connections."""
         self._asks: Queue[Callable[[], Happening | None]] = Queue()
         self._over = threading.Event()
 
@@ -202,6 +206,8 @@ class Instance:
             for action in actions:
                 if isinstance(action, Finish):
                     self._over.set()
+                    for holding in list(self._holdings.values()):
+                        holding.close()
                     os.waitpid(self._pid, 0)
                     return action.status
                 self._do(action)
@@ -245,12 +251,36 @@ class Instance:
         pending = False
         for wish in self._orders.wishes:
             try:
-                outcome = self._api.register(msgspec.structs.replace(wish, pid=self._pid))
+                outcome = self._registered(wish)
             except ApiProblem as problem:
                 return Unregistered(problem.code, problem.message, problem.retry_after_seconds)
             self._epochs[wish.service, wish.port] = outcome.epoch
             pending = pending or outcome.state == "pending"
         return Registered(pending=pending)
+
+    def _registered(self, wish: LocalRegister) -> Outcome:
+        """Raises ApiProblem."""
+        if os.getpid() != FIRST_PROCESS:
+            return self._api.register(msgspec.structs.replace(wish, pid=self._pid))
+        key = wish.service, wish.port
+        if key in self._holdings:
+            self._holdings.pop(key).close()
+        # Noted before it is asked for: the command may end meanwhile, and then it must be over, too.
+        holding = self._holdings[key] = self._api.holding(msgspec.structs.replace(wish, hold=True), self._say)
+        outcome = holding.next()
+        if outcome is None or self._over.is_set():
+            holding.close()
+            raise ApiProblem("deregistered", "the command has ended")
+        threading.Thread(target=self._hold, args=(key, holding), daemon=True).start()
+        return outcome
+
+    def _hold(self, key: tuple[str, int], holding: Holding) -> None:
+        """Make it anew whenever the daemon is restarted."""
+        try:
+            while (outcome := holding.next()) is not None:
+                self._epochs[key] = outcome.epoch
+        except ApiProblem as problem:
+            self._say(f"{key[0]} at port {key[1]} is not registered any more: {problem.message}")
 
     def _drain(self) -> None:
         for wish in self._orders.wishes:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_the_first_process_of_a_container(deployment: Deployment) -> None:
         eventually(lambda: user.resolved(SERVICE)[1] != [port], "the user sees its death")
         eventually(lambda: user.resolved(SERVICE) == ("service", [port]), "the user sees the new instance")
         assert service not in children(first)
+        # The answer to its registration is on its way to it at the most.
+        time.sleep(0.5)
         os.kill(first, signal.SIGTERM)
         eventually(lambda: user.resolved(SERVICE) == ("draining", [port]), "the user sees it drain")
         eventually(lambda: user.resolved(SERVICE)[1] == [], "the user sees it gone")

@@ -25,6 +25,7 @@ def test_a_program_finds_the_view_and_sees_what_the_daemon_sees(deployment: Depl
         both = sorted((one.port, two.port))
         eventually(lambda: sorted(ports_of(view, "northeast.openuss")) == both, "both listeners are shared")
         assert sorted(peer.port for peer in client.resolve("northeast.openuss").listeners) == both
+        web.saved()
         web.daemon.kill()
         assert sorted(ports_of(view, "northeast.openuss")) == both
         web.daemon.start()
