@@ -23,7 +23,7 @@ from typing import NamedTuple
 from compass.admin.authority import create_authority
 from compass.model.local import LocalRegister
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
-from tests.e2e.processes import Program, eventually
+from tests.e2e.processes import ROOT, Program, eventually
 
 SERVICE = "chinaserver.openuss"
 THREADS = 4
@@ -135,11 +135,12 @@ class Balancer:
     def _host(self) -> Host:
         host_address = new_address()
         self._port = free_port(host_address)
-        number = {"nginx": "HUP"}.get(self.kind, "USR2")
         check = {
             "nginx": ["nginx", "-t", "-q", "-c", "{file}"],
         }.get(self.kind, ["haproxy", "-c", "-q", "-f", "{file}"])
-        reload = ["sh", "-c", f"test ! -s {self._pid} || kill -{number} $(cat {self._pid})"]
+        reload = {
+            "nginx": ["sh", "-c", f"test ! -s {self._pid} || kill -HUP $(cat {self._pid})"],
+        }.get(self.kind, [str(ROOT / "examples" / "reload-haproxy"), str(self._pid)])
         bind = f"{host_address}:{self._port}"
         dns = free_port(host_address)
         values = (
