@@ -15,7 +15,11 @@ from tests.e2e.deployment import Deployment, Host, free_port
 from tests.e2e.processes import PATIENCE_SECONDS, ROOT, Program, environment, eventually
 
 EXAMPLES = ROOT / "examples"
-ELSEWHERE = {"scene": ".ci/run", "uss.toml": "tests/admin/test_topology.py"}
+ELSEWHERE = {
+    "scene": ".ci/run",
+    "uss.toml": "tests/admin/test_topology.py",
+    "reload-haproxy": "tests/e2e/balancers.py",
+}
 """What is run by something else than this file, and by what."""
 
 
