@@ -19,11 +19,14 @@ help:  ## list the targets
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
 
-test: check  ## check, then the tests with coverage (JOBS=2; ARGS="tests/test_layers.py -k name": only these)
+test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these; JOBS=2: two processes)
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile $(ARGS)
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(or $(JOBS),0) --dist loadfile $(if $(ALL),,-m 'not long') $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
+
+test-all:  ## make test with the tests that take a minute each: upgrades, failover, two writers, the store away
+	@$(MAKE) --no-print-directory test ALL=1
 
 check: $(READY)  ## ruff and mypy --strict, without running anything
 	$(BIN)/python -m ruff check .

@@ -8,8 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.store.postgres import PostgreSQL
+
+# How fast examples are made says something about the machine, and nothing about the program.
+settings.register_profile("compass", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("compass")
 
 MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory."""

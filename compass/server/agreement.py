@@ -45,6 +45,8 @@ class Agreement:
         self._in_database = in_database
         self._asker = Asker("server", name, "")
         self._compared_at = 0
+        self._looking = False
+        """Whether the store was asked for its digest and has not answered."""
         self._examined_at = -EXAMINE_EVERY_SECONDS
         self._comparing = False
         self._waiting: list[Deferred[None]] = []
@@ -91,11 +93,18 @@ class Agreement:
 
     def _compare_now(self) -> None:
         self._later("compare", COMPARE_EVERY_SECONDS, self._compare_now)
+        if self._looking:
+            # The store has not answered the look before; asking once more makes it no quicker (P10).
+            return
+        self._looking = True
         self._run(self._look())
 
     async def _look(self) -> None:
         commits = self._commits
-        told: Digested = await self._in_database(self._storage.digest)
+        try:
+            told: Digested = await self._in_database(self._storage.digest)
+        finally:
+            self._looking = False
         if told.revision > commits.catalogue.revision:
             await commits.look()
         held = commits.digests.at(told.revision)

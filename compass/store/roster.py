@@ -57,6 +57,9 @@ class SqlRoster:
             set_={name: made.excluded[name] for name in ("server", "entry", "state", "held")},
             where=(made.excluded.state == "here") | (presence.c.server == made.excluded.server),
         )
+        written = {name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "beat", "entry")}
+        self._move = update(server).where(server.c.id == bindparam("of")).values(seen_at=self._now, **written)
+        self._enter = insert(server).values(id=bindparam("of"), seen_at=self._now, **written)
         self._lines = _LINES.add_columns((self._now - server.c.seen_at).label("silent"))
         self._beats = 0
         self._entries = 0
@@ -91,14 +94,14 @@ class SqlRoster:
         self._engine.dispose()
 
     def _write(self, connection: Connection, line: Line, presences: Sequence[Presence]) -> None:
-        values = {name: getattr(line, name) for name in _COLUMNS}
-        values |= {"behind": text_of(line.behind), "beat": self._beats + 1, "entry": self._entries + len(presences)}
-        mine = update(server).where(server.c.id == line.id).values(seen_at=self._now, **values)
+        values = {"of": line.id, **{f"new_{name}": getattr(line, name) for name in _COLUMNS}}
+        values |= {"new_behind": text_of(line.behind), "new_beat": self._beats + 1}
+        values |= {"new_entry": self._entries + len(presences)}
         if not self._beats:
             self._clear(connection, line.name)
-        if not self._beats or not connection.execute(mine).rowcount:
+        if not self._beats or not connection.execute(self._move, values).rowcount:
             # Taken out as forgotten while this process stood still, or not in yet.
-            connection.execute(insert(server).values(id=line.id, seen_at=self._now, **values))
+            connection.execute(self._enter, values)
         if presences:
             # In the same order at all servers, so that none waits for another that waits for it.
             ordered = enumerate(sorted(presences, key=lambda one: one.host), start=self._entries + 1)

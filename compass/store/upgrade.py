@@ -108,8 +108,10 @@ def _say(connection: Connection, oldest: str) -> None:
 
 def readable_from(connection: Connection) -> str | None:
     """What the database says of it; None when it has no word for it."""
-    columns = {column["name"] for column in inspect(connection).get_columns("clock")}
-    if "readable_from" not in columns:
+    inspector = inspect(connection)
+    if not inspector.has_table("clock"):
+        return None
+    if "readable_from" not in {column["name"] for column in inspector.get_columns("clock")}:
         return None
     return connection.execute(select(schema.clock.c.readable_from)).scalar() or ""
 

@@ -28,6 +28,8 @@ from tests.e2e.processes import eventually
 from tests.store.postgres import PostgreSQL
 from tests.store.test_opening import HEAD, NEXT
 
+pytestmark = pytest.mark.long
+
 BEFORE_DIGESTS = "2289a74d0ee5f221efb56b6930970116f2f856ad"
 """A commit of the program with schema 0002, which knows no rule for side by side."""
 NEWER = "9999"

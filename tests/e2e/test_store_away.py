@@ -15,6 +15,8 @@ from tests.e2e.processes import eventually
 from tests.faults.store_away import REGISTRATIONS, WAYS, Stage
 from tests.store.postgres import PostgreSQL
 
+pytestmark = pytest.mark.long
+
 WAIT_SECONDS = 1.0
 """`store_wait_seconds` of the server here: a third of the usual, so that the test is over sooner."""
 TOLD_SECONDS = 5.0

@@ -17,6 +17,8 @@ from tests.faults.failover import run
 from tests.faults.replicated import Pair
 from tests.reactor import ReactorThread
 
+pytestmark = pytest.mark.long
+
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.servers.several import Several
 from tests.servers.writers import play
+
+pytestmark = pytest.mark.long
 
 SECONDS = 2.0
 

@@ -28,6 +28,8 @@ from tests.store.postgres import PostgreSQL
 from tests.store.test_opening import HEAD, described, migrations_with_next
 from tests.store.workload import Workload, registrations
 
+pytestmark = pytest.mark.long
+
 
 def silent(done: int, total: int) -> None:
     """Nobody looks at the progress."""
