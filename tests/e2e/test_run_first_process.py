@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,23 +47,34 @@ def state_of(pid: int) -> str:
         return ""
 
 
-def started(deployment: Deployment, host: Host, port: int, *options: str) -> subprocess.Popen[bytes]:
+def started(deployment: Deployment, host: Host, port: int, manager: Path, *options: str) -> subprocess.Popen[bytes]:
     own = [sys.executable, "-c", LISTENS]
     more = ["--port", str(port), "--address", host.address, *options]
     command = [*UNSHARE, *python("compass.client.cli:main", "run", SERVICE, *more, "--", *own)]
     secrets = {"OPENGNS_API": f"unix:{host.socket}", "OPENGNS_CREDENTIAL": deployment.token(SERVICE)}
+    secrets |= {"NOTIFY_SOCKET": str(manager), "WATCHDOG_USEC": "2000000"}
     return subprocess.Popen(command, env=environment() | secrets)
 
 
-def test_the_first_process_of_a_container(deployment: Deployment) -> None:
+def told(manager: socket.socket, word: bytes) -> None:
+    """Wait until the service manager has been told so."""
+    manager.settimeout(40.0)
+    while word not in manager.recv(1000):
+        pass
+
+
+def test_the_first_process_of_a_container(deployment: Deployment, tmp_path: Path) -> None:
     """Registered, restarted after a kill -9, orphans let go, drained, stopped, with the command's own exit status: each
-    as another host sees it."""
+    as another host sees it, and as a service manager is told with sd_notify(3)."""
     user, store = deployment.add_hosts("first-user", "first-store")
     user.api.dependencies("portal.web")
     port = free_port(store.address)
-    unshared = started(deployment, store, port, "--drain", "1", "--restart", "on-failure")
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    unshared = started(deployment, store, port, tmp_path / "notify", "--drain", "1", "--restart", "on-failure")
     try:
         eventually(lambda: user.resolved(SERVICE) == ("service", [port]), "the user sees it")
+        told(manager, b"READY=1")
         (first,) = children(unshared.pid)
         (service, *_) = children(first)
         eventually(lambda: all(state_of(child) != "Z" for child in children(first)), "no orphan is left")
@@ -71,12 +82,14 @@ def test_the_first_process_of_a_container(deployment: Deployment) -> None:
         eventually(lambda: user.resolved(SERVICE)[1] != [port], "the user sees its death")
         eventually(lambda: user.resolved(SERVICE) == ("service", [port]), "the user sees the new instance")
         assert service not in children(first)
-        # The answer to its registration is on its way to it at the most.
-        time.sleep(0.5)
+        told(manager, b"READY=1")
+        told(manager, b"WATCHDOG=1")
         os.kill(first, signal.SIGTERM)
         eventually(lambda: user.resolved(SERVICE) == ("draining", [port]), "the user sees it drain")
         eventually(lambda: user.resolved(SERVICE)[1] == [], "the user sees it gone")
+        told(manager, b"STOPPING=1")
         assert unshared.wait(20) == 7
     finally:
         unshared.kill()
         unshared.wait()
+        manager.close()
