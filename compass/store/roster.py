@@ -57,7 +57,7 @@ class SqlRoster:
             set_={name: made.excluded[name] for name in ("server", "entry", "state", "held")},
             where=(made.excluded.state == "here") | (presence.c.server == made.excluded.server),
         )
-        written = {name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "beat", "entry")}
+        written: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "beat", "entry")}
         self._move = update(server).where(server.c.id == bindparam("of")).values(seen_at=self._now, **written)
         self._enter = insert(server).values(id=bindparam("of"), seen_at=self._now, **written)
         self._lines = _LINES.add_columns((self._now - server.c.seen_at).label("silent"))
