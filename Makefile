@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKED := compass tests examples bench
 ONCE ?=
 ARGS ?=
+# Two processes need two cores; on one, or to see output as it comes: JOBS=0.
+JOBS ?= 2
 
 # Every target that help lists is a name and no file.
 .PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
@@ -19,9 +21,9 @@ help:  ## list the targets
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
 
-test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these; JOBS=2: two processes)
+test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these; JOBS=0: in one process)
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest --numprocesses $(or $(JOBS),0) --dist loadfile $(if $(ALL),,-m 'not long') $(ARGS)
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(JOBS) --dist loadfile $(if $(ALL),,-m 'not long') $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
 

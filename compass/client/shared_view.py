@@ -77,10 +77,12 @@ class SharedView:
     def _look_up(self, name: str) -> tuple[Listener, ...]:
         if self._words[GENERATION_WORD] != self._generation:
             self._load()
-        view, answers = self._held
-        if category_of(self._service) not in self._members:
-            raise NotLoaded("not-ready", f"what {self._service} depends on is not shared in {self._directory}")
-        answer = view.resolve(name, self._pools, _NONE_SHUNNED, 0.0)
+        # Pools keep the turn of each pool: two threads at once would mix two views.
+        with self._lock:
+            view, answers = self._held
+            if category_of(self._service) not in self._members:
+                raise NotLoaded("not-ready", f"what {self._service} depends on is not shared in {self._directory}")
+            answer = view.resolve(name, self._pools, _NONE_SHUNNED, 0.0)
         if isinstance(answer, Refusal):
             raise refused(answer.code, answer.message)
         if not answer.listeners:

@@ -15,7 +15,7 @@ import msgspec
 
 from compass.model.catalogue import catalogue_of
 from compass.model.replies import Refusal
-from compass.model.requests import Request
+from compass.model.requests import Request, Steer
 from compass.wire import limits
 from compass.wire.messages import Unreadable, decode_from_client
 from tests.fuzz.http import Broken, critical
@@ -129,6 +129,7 @@ class Asking:
             if example.sender == "client" and example.number and isinstance(example.message, msgspec.Struct)
         ]
         self._sessions: dict[tuple[str, str], Client] = {}
+        self._drained = False
         self.world.run(1.0)
 
     def ask(self, requests: int) -> None:
@@ -145,6 +146,7 @@ class Asking:
             if len(client.connection._waiting) >= limits.REQUESTS_IN_FLIGHT_MAX:
                 break
             waiting.append((client, client.send(request), request))
+            self._drained = self._drained or isinstance(request, Steer)
         for client, number, request in waiting:
             until = self.world.clock.seconds() + limits.REPLY_SECONDS
             while number not in client.replies and not client.lost and self.world.clock.seconds() < until:
@@ -232,9 +234,17 @@ class Asking:
         field = random.choice(sorted(good))
         return {**good, field: self._odd(good[field])}
 
+    def _welcome(self) -> None:
+        """A server that was drained by one of the questions lets no host in until it is told to."""
+        if self._drained:
+            self._session(("admin", "root")).ask(Steer(away=False))
+            self._drained = False
+
     def _session(self, identity: tuple[str, str]) -> Client:
         client = self._sessions.get(identity)
         if client is None or client.lost or client.ended is not None or client.connection.state != "open":
+            if identity[0] == "host":
+                self._welcome()
             client = self.world.client(identity)
             self.seen["sessions"] += 1
             self._sessions[identity] = client

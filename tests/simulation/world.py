@@ -39,6 +39,8 @@ EPOCH = 1_800_000_000.0
 ADMIN = Asker("admin", "root", "console")
 TICK_SECONDS = 1e-6
 """How far time moves at least, so that what is due at once does not hold it up for ever."""
+ADMISSION_ATTEMPTS = 100
+"""How often a session comes back to a server that does not let it in; a drained one never lets a host in."""
 
 
 class World:
@@ -141,12 +143,13 @@ class World:
 
     def client(self, identity: tuple[str, str], server: str = "gns1") -> Client:
         """A bare session of any role, open; comes back when a server is not ready yet."""
-        while True:
+        for _ in range(ADMISSION_ATTEMPTS):
             client = self.stranger(identity, server)
             self.until(lambda client=client: client.opened is not None or client.lost)  # type: ignore[misc]
             if client.ended is None or not client.ended.retry_after_seconds:
                 return client
             self.run(client.ended.retry_after_seconds)
+        raise TimeoutError(f"{identity} was never let in: {client.ended}")
 
     def stranger(self, identity: tuple[str, str], server: str = "gns1") -> Client:
         """A connection on which the greeting is under way."""
