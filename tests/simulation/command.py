@@ -76,7 +76,10 @@ def violations_of(told: Plan, planted: str | None = None) -> list[Violation]:
 
 
 def _judge(given: argparse.Namespace, seed: int) -> tuple[int, list[Violation]]:
-    return seed, violations_of(_plan(given, seed), given.planted)
+    try:
+        return seed, violations_of(_plan(given, seed), given.planted)
+    except Exception as error:
+        raise RuntimeError(f"seed {seed} could not be played to its end") from error
 
 
 def _results(given: argparse.Namespace) -> Iterator[tuple[int, list[Violation]]]:

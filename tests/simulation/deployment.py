@@ -400,7 +400,8 @@ class Deployment(World):
 
         def back() -> None:
             self.store_away = ""
-            for server in self.servers.values():
+            # What went on may end a server at once.
+            for server in list(self.servers.values()):
                 for thread in (server.thread, server.beside):
                     thread.failing = None
                     thread.go_on()

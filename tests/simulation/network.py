@@ -177,14 +177,21 @@ class Network:
         """Connections to it are refused from now on."""
         self._listening.pop(machine, None)
 
-    def connect(self, machine: str, identity: tuple[str, str], make: Callable[[], Any]) -> Deferred[Any]:
-        """A connection to `machine`; the protocol that `make` gives is the dialling side's."""
+    def connect(
+        self,
+        machine: str,
+        identity: tuple[str, str],
+        make: Callable[[], Any],
+        killed: Callable[[], bool] = lambda: False,
+    ) -> Deferred[Any]:
+        """A connection to `machine`; the protocol that `make` gives is the dialling side's, who hears nothing any more
+        once it has been `killed`."""
         self.dialled.append((self.clock.seconds(), identity[1], machine))
         answered: Deferred[Any] = Deferred()
 
         def reach() -> None:
-            if answered.called:
-                return  # The caller gave up.
+            if answered.called or killed():
+                return  # The caller gave up, or is no more.
             if (identity[1], machine) in self._silent or (machine, identity[1]) in self._silent:
                 return  # Nobody answers; the caller's own timeout ends it.
             if machine not in self._listening:
@@ -293,6 +300,6 @@ class _Endpoint:
 
     def connect(self, factory: Any) -> Deferred[Any]:
         def make() -> Any:
-            return None if self._process.killed else factory.buildProtocol(None)
+            return factory.buildProtocol(None)
 
-        return self._network.connect(self._machine, self._identity, make)
+        return self._network.connect(self._machine, self._identity, make, lambda: self._process.killed)

@@ -272,7 +272,8 @@ class SimulatedServer:
         if self.process.killed:
             # Its timers run on, because nobody can tell whose they are.
             return Deferred()
-        return self.world.network.connect(f"{host}:update", ("server", self.name), make)
+        identity = ("server", self.name)
+        return self.world.network.connect(f"{host}:update", identity, make, lambda: self.process.killed)
 
     def _run_command(self, news: bytes) -> Deferred[None]:
         self.news.append(news)
