@@ -121,7 +121,16 @@ class HostDaemon:
         self._upstream = Upstream(clock, choice, dial, self._following, software, mode, peer_of=peer_of)
         self._following.upstream = self._upstream
         self._registrar = Registrar(
-            clock, now, self._book, self._upstream.ask, self._want, process_watch, default_address, Pauses(random), zone
+            clock,
+            now,
+            self._book,
+            self._upstream.ask,
+            self._want,
+            process_watch,
+            default_address,
+            Pauses(random),
+            self._upstream.expected,
+            zone,
         )
         self._elsewhere = Elsewhere(
             clock, self._upstream.others, dial, self._upstream.problem_with, software, self._told_elsewhere
@@ -364,8 +373,8 @@ class HostDaemon:
             self._deliver_report(report, (report.service, report.address, report.port), suspects=True, again=True)
 
     def _repeat_later(self, refusal: Refusal) -> None:
-        """A server that can be reached has not taken a report; without one the next session begins with it."""
-        if refusal.code != "unreachable" and (self._repeat is None or not self._repeat.active()):
+        """No server has taken a report; a session that is made meanwhile begins with it."""
+        if self._repeat is None or not self._repeat.active():
             pause = self._pauses.next(refusal.retry_after_seconds)
             self._repeat = self._clock.callLater(pause, self._repeat_reports)
 

@@ -47,7 +47,8 @@ class Watcher(Protocol):
 
 
 class Registrar:
-    """`ask` puts a request to a server; `want` makes the host be told on behalf of a service."""
+    """`ask` puts a request to a server, `reach` goes for a session if there is none and none is being made; `want` makes
+    the host be told on behalf of a service."""
 
     _log = Logger()
 
@@ -61,6 +62,7 @@ class Registrar:
         watcher: Watcher,
         default_address: str,
         pauses: Pauses,
+        reach: Callable[[], object],
         zone: str = "",
     ) -> None:
         self._clock = clock
@@ -71,6 +73,7 @@ class Registrar:
         self._watcher = watcher
         self._default_address = default_address
         self._pauses = pauses
+        self._reach = reach
         self._zone = zone
         self._watches: dict[ListenerKey, Callable[[], None]] = {}
         self._held: dict[tuple[ListenerKey, int], tuple[ListenerKey, int]] = {}
@@ -356,10 +359,17 @@ class Registrar:
                 self._establish(entry, None, first=False)
 
     def _unsettle(self, entry: Registration, refusal: Refusal) -> None:
-        """It is due again: on the next session, or in a moment on this one."""
+        """It is due again: on the next session, or in a moment."""
         self._settled.discard((entry.key, entry.epoch))
-        if self._session and (self._retry is None or not self._retry.active()):
-            self._retry = self._clock.callLater(self._pauses.next(refusal.retry_after_seconds), self._settle)
+        if self._retry is None or not self._retry.active():
+            self._retry = self._clock.callLater(self._pauses.next(refusal.retry_after_seconds), self._again)
+
+    def _again(self) -> None:
+        if self._session:
+            self._settle()
+        else:
+            # A host that keeps no session makes one for what is due, and begins it with that.
+            self._reach()
 
     # Processes and connections ----------------------------------------------------------------------------
 

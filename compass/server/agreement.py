@@ -18,7 +18,8 @@ from compass.model.draft import Asker
 from compass.model.ports import Clock, Timer
 from compass.model.requests import Incident
 from compass.model.storage import Digested, Storage, StoreUnavailable
-from compass.server.commits import Commits, InDatabase
+from compass.server.commits import Commits
+from compass.server.reaching import InDatabase
 
 COMPARE_EVERY_SECONDS = 10.0
 """How often the store's word is compared with what is held: one indexed read of one row."""

@@ -36,6 +36,7 @@ from compass.model.storage import (
 from compass.server.attempts import Attempt, Passed, after, attempt, changes_of
 from compass.server.digests import Digests
 from compass.server.queue import STORE_WAIT_SECONDS, Queue, Waiting
+from compass.server.reaching import InDatabase, Reaching
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
@@ -54,8 +55,6 @@ COMPARE_ATTEMPTS = 5
 """How often the tables are read to be compared, when other servers commit meanwhile."""
 
 Batch = list[Waiting]
-InDatabase = Callable[..., Deferred[Any]]
-"""Runs a function on the one database thread."""
 Committed = Callable[[Change, Catalogue, bool], None]
 """Is told each change, with the catalogue after it, and whether this server committed it."""
 
@@ -104,7 +103,6 @@ class Commits:
         self.digests = Digests()
         self.digests.restart(catalogue)
         self._storage = storage
-        self._in_database = in_database
         self._now = now
         self._token = token
         self._committed = committed
@@ -116,12 +114,10 @@ class Commits:
         self._comparing: list[Deferred[Comparison | None]] = []
         self._heard = 0
         """The revision that the store is said to be at."""
-        self._queue = Queue(clock, wait_seconds, self._overdue)
+        self._store = Reaching(clock, in_database, wait_seconds)
+        self._queue = Queue(clock, wait_seconds, self._store.overdue)
         self._pause_seconds = TRY_AGAIN_SECONDS_MIN
         self._pausing: Timer | None = None
-        self._trouble = ""
-        self._unreadable = False
-        self._asked_at: float | None = None
         self._notes: list[SecurityEntry] = []
         self._running = False
         self._after_batch: list[Deferred[None]] = []
@@ -138,11 +134,7 @@ class Commits:
     @property
     def trouble(self) -> str:
         """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
-        if self._asked_at is not None:
-            silent = self._clock.seconds() - self._asked_at
-            if silent >= self._wait_seconds:
-                return f"it has not answered for {silent:.0f} s"
-        return self._trouble
+        return self._store.trouble
 
     def note(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
@@ -247,7 +239,7 @@ class Commits:
             if await self._catch_up():
                 self._tell_waiting()
         except StoreUnavailable as error:
-            self._unavailable(str(error))
+            self._store.away(str(error))
             found = False
         else:
             found = True
@@ -265,18 +257,18 @@ class Commits:
                 if found is not None:
                     break
         except StoreUnavailable as error:
-            self._unavailable(str(error))
+            self._store.away(str(error))
         for compared in comparing:
             compared.callback(found)
 
     async def _compared(self) -> Comparison | None:
         """None: another server committed while the tables were read."""
         await self._catch_up()
-        loaded, tables, digest = await self._read(_loaded, self._storage)
+        loaded, tables, digest = await self._store.read(_loaded, self._storage)
         if loaded.revision != self.catalogue.revision:
             return None
         if digest != loaded.digest:
-            await self._ask_store(self._storage.correct, loaded.revision, digest, bool(loaded.digest))
+            await self._store.ask(self._storage.correct, loaded.revision, digest, bool(loaded.digest))
         found = Comparison(loaded.revision, digest, loaded.digest, held=tables == self.catalogue)
         if not found.held:
             self._begin_anew(tables)
@@ -309,7 +301,7 @@ class Commits:
         except BatchRefused as error:
             return await self._settle_singly(batch, notes, error)
         except StoreUnavailable as error:
-            self._unavailable(str(error))
+            self._store.away(str(error))
             self._notes = [*notes, *self._notes][-NOTES_MAX:]
             return False
         for waiting, decision in zip(batch, decisions, strict=True):
@@ -358,7 +350,7 @@ class Commits:
             if not first.changes and not first.security and not first.administration:
                 return decisions
             try:
-                await self._ask_store(
+                await self._store.ask(
                     self._storage.commit,
                     self.catalogue.revision,
                     first.changes,
@@ -382,7 +374,7 @@ class Commits:
                 if self.catalogue.revision != before:
                     continue
                 raise
-            self._back()
+            self._store.back()
             self.counts["batches"] += 1
             self.counts["again"] += len(attempts) > 1
             done = attempts[-1]
@@ -407,9 +399,8 @@ class Commits:
         found: list[Change] = []
         while True:
             try:
-                missed: list[Change] = await self._read(
-                    self._storage.changes_after, self.catalogue.revision, CATCH_UP_MAX
-                )
+                read, since = self._storage.changes_after, self.catalogue.revision
+                missed: list[Change] = await self._store.read(read, since, CATCH_UP_MAX)
             except LogTrimmed:
                 await self._reload()
                 return found
@@ -422,7 +413,7 @@ class Commits:
 
     async def _reload(self) -> None:
         """The log no longer has what we missed: begin anew from the tables."""
-        loaded: Loaded = await self._read(self._storage.load)
+        loaded: Loaded = await self._store.read(self._storage.load)
         self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
         self._begin_anew(catalogue_of(loaded.rows, loaded.topics, loaded.revision))
 
@@ -451,45 +442,6 @@ class Commits:
             self.digests.move(next(steps))
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue, own)
-
-    async def _ask_store(self, work: Callable[..., Any], *args: Any) -> Any:
-        """The result of `work` on the database thread; as long as it is under way is known."""
-        self._asked_at = self._clock.seconds()
-        try:
-            return await self._in_database(work, *args)
-        finally:
-            self._asked_at = None
-
-    async def _read(self, work: Callable[..., Any], *args: Any) -> Any:
-        """The same for work that only reads. A store that cannot be read is back when it can be; one that can be read
-        but not written, because its disk is full for instance, is back when something has been written."""
-        try:
-            found = await self._ask_store(work, *args)
-        except LogTrimmed:
-            raise
-        except StoreUnavailable:
-            self._unreadable = True
-            raise
-        if self._unreadable:
-            self._back()
-        return found
-
-    def _overdue(self) -> str:
-        """Why a request has waited in vain; a store that just does not answer is told here, once."""
-        trouble = self.trouble
-        if trouble and not self._trouble:
-            self._unavailable(trouble)
-        return trouble
-
-    def _unavailable(self, why: str) -> None:
-        if not self._trouble:
-            self.log.error("the store is away: {why}", why=why)
-        self._trouble = why
-
-    def _back(self) -> None:
-        if self._trouble:
-            self.log.info("the store is back")
-        self._trouble, self._unreadable = "", False
 
 
 def _loaded(storage: Storage) -> tuple[Loaded, Catalogue, str]:

@@ -11,8 +11,9 @@ from compass.model.ports import Clock, Timer
 from compass.model.replies import LogEntries, LogEntry, Refusal, Reply
 from compass.model.requests import ReadLog
 from compass.model.storage import Storage, StoreUnavailable
-from compass.server.commits import Commits, InDatabase
+from compass.server.commits import Commits
 from compass.server.queue import RETRY_AFTER_SECONDS, STORE_WAIT_SECONDS
+from compass.server.reaching import InDatabase
 from compass.wire import limits
 
 LOG_ENTRIES_MAX = 10_000

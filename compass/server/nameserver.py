@@ -43,7 +43,7 @@ from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
 from compass.server.agreement import Agreement
 from compass.server.alerts import Alerts, RunCommand
-from compass.server.commits import Commits, InDatabase
+from compass.server.commits import Commits
 from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
 from compass.server.gate import Gate
@@ -51,6 +51,7 @@ from compass.server.logs import LogReader, Trimming
 from compass.server.neighbours import Neighbours
 from compass.server.push import TAIL_MAX, Push
 from compass.server.queue import STORE_WAIT_SECONDS
+from compass.server.reaching import InDatabase
 from compass.server.reading import Reading
 from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, lags_of, line_of, status_of

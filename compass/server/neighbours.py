@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from compass.model.ports import Clock, Timer
 from compass.model.roster import Line, Neighbourhood, Presence, Roll, Roster, Turn
 from compass.model.storage import StoreUnavailable
-from compass.server.commits import InDatabase
+from compass.server.reaching import InDatabase
 
 BEAT_SECONDS = 1.0
 """Between two beats: one small transaction of each server that waits for no disk."""

@@ -10,12 +10,14 @@ import pytest
 from compass.host import registrar
 from compass.host.daemon import HostDaemon
 from compass.host.evidence import EVIDENCE_SECONDS
+from compass.host.pauses import RETRY_SECONDS_MAX
 from compass.host.registrar import HOLD_GRACE_SECONDS
 from compass.model.draft import Asker
 from compass.model.local import LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal, UpdateEntry
 from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Service
+from compass.model.storage import StoreUnavailable
 from tests.host.world import Hosts
 
 CHINA = "chinaserver.openuss"
@@ -500,6 +502,25 @@ def test_short_sessions(world: Hosts, tokens: dict[str, str]) -> None:
     world.run(300)
     assert len([host for _, host, _ in world.network.dialled if host == "user"]) == before + 1
     assert world.wait(user.register(wish(tokens["www.web"], "www.web", 80))).state == "up"
+    world.run(5)
+    assert user.status().session == "waiting"
+
+
+def test_what_a_host_without_a_session_owes_is_delivered_once_the_store_is_back(
+    world: Hosts, tokens: dict[str, str]
+) -> None:
+    """P1: a registration that the store did not take is asked for again, also by a host that has left since."""
+    user = web(world, mode="short", update_port=4865, refresh_seconds=3600.0)
+    world.run(3)
+    server = world.servers["gns1"]
+    server.thread.failing = StoreUnavailable("no space left on device")
+    registered = user.register(wish(tokens["www.web"], "www.web", 80))
+    assert world.wait(registered).state == "pending"
+    world.run(20)
+    server.thread.failing = None
+    world.run(RETRY_SECONDS_MAX * 2)
+    assert [entry.state for entry in user.status().registrations] == ["registered"]
+    assert server.nameserver.catalogue.listener("www.web", "10.0.0.1", 80) is not None
     world.run(5)
     assert user.status().session == "waiting"
 

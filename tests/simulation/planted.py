@@ -41,7 +41,7 @@ def reply_before_commit() -> Iterator[None]:
     write = Commits._write
 
     async def write_later(self: Any, batch: Any, notes: Any) -> Any:
-        for waiting, decision in zip(batch, self._decide(batch), strict=True):
+        for waiting, decision in zip(batch, self._decide(batch, self.catalogue), strict=True):
             if not waiting.answered.called:
                 waiting.answered.callback(decision.reply)
         return await write(self, batch, notes)
@@ -50,7 +50,7 @@ def reply_before_commit() -> Iterator[None]:
         try:
             await self._write(batch, notes)
         except Exception:
-            self._unavailable("planted")
+            self._store.away("planted")
         return True
 
     with _replaced(Commits, "_write", write_later), _replaced(Commits, "_settle", settle):
