@@ -47,8 +47,8 @@ class Watcher(Protocol):
 
 
 class Registrar:
-    """`ask` puts a request to a server, `reach` goes for a session if there is none and none is being made; `want` makes
-    the host be told on behalf of a service."""
+    """`ask` puts a request to a server, `reach` goes for a session unless there is one or one is being made; `want`
+    makes the host be told on behalf of a service."""
 
     _log = Logger()
 
