@@ -28,9 +28,9 @@ DOUBTFUL_SECONDS_MAX = 600.0
 """Longest pause for a way that a stranger proposed and that never led to a server: it may be somebody else's door."""
 RETRY_AFTER_SECONDS_MAX = 300.0
 """A server that asks for more patience than this is not believed."""
-JUMP_SECONDS = 1.0
-"""A host that has lost its session goes to another server within so long, at a moment of its own: the thousand hosts
-of a dead server come in a thousand milliseconds, and still nobody is without a server for more than two seconds."""
+JUMP_SECONDS = 0.6
+"""A host that has lost its session goes to another server within so long, at a moment of its own: in that time one core
+shakes hands with a thousand hosts, and there is more than a second left of the two within which all are served."""
 RETURN_SECONDS_MIN = 300.0
 """A host stays at least so long where it is before it goes back to a server that it prefers: that one has to last."""
 RETURN_SECONDS_MAX = 900.0

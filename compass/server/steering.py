@@ -23,7 +23,7 @@ from compass.server.sessions import Session
 from compass.wire.limits import INSTEAD_MAX
 
 STEP_SECONDS = 0.1
-"""Shortest time between two groups of hosts that are sent away: hosts wait up to a second by themselves."""
+"""Shortest time between two groups of hosts that are sent away: hosts wait up to 0.6 s by themselves."""
 AWAY_SECONDS = 60.0
 """When a host that was sent away may look here again: an undrained server is found by those that prefer it within
 this time and the pause with which hosts go back, and meanwhile few ask in vain."""
