@@ -49,21 +49,27 @@ class Unencrypted(serverd.ServerService):
         return peer
 
 
-class _PoolThread:
-    """The database thread as Twisted's pool of one."""
+class _PoolThread(parts.DatabaseThread):
+    """The database thread as Twisted's pool of one; nobody watches for calls that hang."""
 
     def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+        super().__init__(reactor)
+        self._used = reactor
         self._pool = ThreadPool(1, 1, "database")
 
     def start(self) -> None:
+        """See DatabaseThread."""
+        super().start()
         self._pool.start()
 
-    def stop(self) -> None:
+    def stop(self) -> Any:
+        """See DatabaseThread."""
         self._pool.stop()
+        return super().stop()
 
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
-        return deferToThreadPool(self._reactor, self._pool, work, *args)
+        """See DatabaseThread."""
+        return deferToThreadPool(self._used, self._pool, work, *args)
 
 
 def _set(module: Any, name: str, value: Any) -> Callable[[], None]:
