@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +36,8 @@ from compass.assembly.config import (
     read_host_config,
     read_server_config,
 )
-from compass.assembly.tls import IdentityError
+from compass.assembly.supervision import Renewal, Supervision
+from compass.assembly.tls import Identity, IdentityError
 from compass.model.names import show_endpoint
 from compass.model.storage import StoreUnavailable
 from compass.model.text import storable
@@ -91,9 +90,9 @@ def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
     try:
         service = make(reactor, path, False)
     except (ConfigProblem, IdentityError) as problem:
-        raise SystemExit(_explained(name, problem, path, where)) from None
+        raise SystemExit(explained(name, problem, path, where)) from None
     service.setServiceParent(app)
-    _watch_start(reactor, service, name, [])
+    watch_start(reactor, service, name)
     return app
 
 
@@ -110,7 +109,7 @@ def config_path(option: str | None, where: tuple[str, str]) -> Path:
     return Path(option or os.environ.get(variable) or default)
 
 
-def _explained(name: str, problem: Exception, path: Path, where: tuple[str, str]) -> str:
+def explained(name: str, problem: Exception, path: Path, where: tuple[str, str]) -> str:
     """A problem with the configuration or the certificates, and what to do when there is no configuration."""
     text = "\n".join(f"{name}: {line}" for line in str(problem).splitlines())
     if not path.exists():
@@ -120,8 +119,15 @@ def _explained(name: str, problem: Exception, path: Path, where: tuple[str, str]
     return text
 
 
-def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -> None:
-    """Stop the reactor when the service cannot start, and say why. SIGHUP changes nothing from then on."""
+def watch_start(reactor: Any, service: Service, name: str) -> None:
+    """Watch the start of a service whose process is somebody else's, twistd's: it is not renewed."""
+    _watch_start(reactor, service, name, [], Supervision(reactor, os.environ))
+
+
+def _watch_start(
+    reactor: Any, service: Service, name: str, failed: list[str], told: Supervision, renewal: Renewal | None = None
+) -> None:
+    """Stop the reactor when the service cannot start, and say why. SIGHUP renews; without `renewal` it does nothing."""
     log = Logger("compass")
 
     def started() -> None:
@@ -130,7 +136,7 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
 
     def serves(_: object) -> None:
         if service.running:
-            tell_service_manager("READY=1")
+            told.serves()
 
     def broken(failure: Failure) -> None:
         if failure.check(CannotListenError, StoreUnavailable, CannotStart):
@@ -141,22 +147,15 @@ def _watch_start(reactor: Any, service: Service, name: str, failed: list[str]) -
             log.failure("{name} could not start", failure, name=name)
         reactor.stop()
 
+    def nothing() -> None:
+        log.info("SIGHUP changes nothing: start {name} again to read its files", name=name)
+
     def hung_up(signal_number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(log.info, "SIGHUP changes nothing: start {name} again to read its files", name=name)
+        reactor.callFromThread(renewal.hung_up if renewal else nothing)
 
     reactor.callWhenRunning(reactor.callLater, 0, started)
-    reactor.addSystemEventTrigger("before", "shutdown", tell_service_manager, "STOPPING=1")
+    reactor.addSystemEventTrigger("before", "shutdown", told.stops)
     reactor.callWhenRunning(signal.signal, signal.SIGHUP, hung_up)
-
-
-def tell_service_manager(state: str) -> None:
-    """Tell systemd, or whoever else set NOTIFY_SOCKET, how this daemon is (sd_notify(3)); that it cannot be told is no
-    reason not to serve."""
-    where = os.environ.get("NOTIFY_SOCKET", "")
-    if where:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            # A leading @ stands for the zero of an abstract name.
-            told.sendto(state.encode(), where.replace("@", "\0", 1) if where.startswith("@") else where)
 
 
 def why_not(failure: Failure) -> str:
@@ -192,7 +191,9 @@ def _spelled(character: str) -> str:
     return character if character in "\n\t" else storable(character, len("\\u0000"))
 
 
-def _run(name: str, make: MakeService, path: Path, where: tuple[str, str], verbose: bool) -> NoReturn:
+def _run(
+    name: str, role: str, read: ReadConfig, make: MakeService, path: Path, where: tuple[str, str], verbose: bool
+) -> NoReturn:
     forbid_core_files()
     begin_log(verbose, FileLogObserver(sys.stderr, _logged))
     from twisted.internet import reactor as global_reactor
@@ -201,25 +202,35 @@ def _run(name: str, make: MakeService, path: Path, where: tuple[str, str], verbo
     try:
         service = make(reactor, path, verbose)
     except (ConfigProblem, IdentityError) as problem:
-        click.echo(_explained(name, problem, path, where), err=True)
+        click.echo(explained(name, problem, path, where), err=True)
         sys.exit(EXIT_CONFIG)
     failed: list[str] = []
+    supervision = Supervision(reactor, os.environ)
+    renewal = Renewal(reactor, name, lambda: _readable(role, read, path), supervision)
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    _watch_start(reactor, service, name, failed)
+    _watch_start(reactor, service, name, failed, supervision, renewal)
     reactor.run()
+    if renewal.wanted and not failed:
+        renewal.begin_anew()
     sys.exit(EXIT_START if failed else 0)
 
 
-def _check(name: str, role: str, read: ReadConfig, path: Path, where: tuple[str, str]) -> NoReturn:
+def _readable(role: str, read: ReadConfig, path: Path) -> Identity:
+    """The identity that the files give. Raises ConfigProblem or IdentityError."""
     from compass.assembly.parts import identity_of, own_name
 
+    tls = read(path).tls
+    identity = identity_of(tls)
+    own_name(identity, tls, role)
+    return identity
+
+
+def _check(name: str, role: str, read: ReadConfig, path: Path, where: tuple[str, str]) -> NoReturn:
     try:
-        tls = read(path).tls
-        identity = identity_of(tls)
-        own_name(identity, tls, role)
+        identity = _readable(role, read, path)
     except (ConfigProblem, IdentityError) as problem:
-        click.echo(_explained(name, problem, path, where), err=True)
+        click.echo(explained(name, problem, path, where), err=True)
         sys.exit(EXIT_CONFIG)
     for warning in identity.warnings:
         click.echo(f"{name}: warning: {warning}", err=True)
@@ -255,7 +266,7 @@ def server(config: str | None, check: bool, print_config: bool, verbose: bool) -
       opengnssd --print-config > opengnssd.toml
 
     With `workers` in its file it is the parent of so many processes that serve. SIGTERM and SIGINT end all in order,
-    and systemd is told when all of them serve (Type=notify).
+    SIGHUP has the daemon read its files and begin anew, and systemd is told when all serve (Type=notify, WatchdogSec=).
     """
     path = config_path(config, SERVER_CONFIG)
     if print_config:
@@ -263,7 +274,7 @@ def server(config: str | None, check: bool, print_config: bool, verbose: bool) -
     elif check:
         _check("opengnssd", "server", read_server_config, path, SERVER_CONFIG)
     else:
-        _run("opengnssd", make_server, path, SERVER_CONFIG, verbose)
+        _run("opengnssd", "server", read_server_config, make_server, path, SERVER_CONFIG, verbose)
 
 
 @click.command(
@@ -274,7 +285,7 @@ def host(config: str | None, check: bool, print_config: bool, verbose: bool) -> 
     """The OpenGNS client daemon: one for each host; programs on the host ask it and register with it.
 
     It goes on answering when every server is down, and its own restart loses nothing. Runs in the foreground and
-    logs to standard error. The configuration file is --config, or the environment variable OPENGNSCD_CONFIG, or
+    logs to standard error; SIGHUP has it read its files and begin anew. The configuration file is --config, or the environment variable OPENGNSCD_CONFIG, or
     /etc/opengns/opengnscd.toml. Begin with:
 
     \b
@@ -287,4 +298,4 @@ def host(config: str | None, check: bool, print_config: bool, verbose: bool) -> 
     elif check:
         _check("opengnscd", "host", read_host_config, path, HOST_CONFIG)
     else:
-        _run("opengnscd", make_host, path, HOST_CONFIG, verbose)
+        _run("opengnscd", "host", read_host_config, make_host, path, HOST_CONFIG, verbose)

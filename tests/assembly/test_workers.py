@@ -152,9 +152,10 @@ def test_a_terminal_interrupts_all_of_them_and_the_end_is_in_order(installation:
         daemon = installation.start(command, NOTIFY_SOCKET=str(where))
         assert manager.recv(100) == b"READY=1"
         assert daemon.log.count(" serves store ") == 2
-        workers = workers_of(daemon)
         os.killpg(daemon.process.pid, signal.SIGHUP)
-        daemon.wait_for("SIGHUP changes nothing")
+        assert manager.recv(100).startswith(b"RELOADING=1")
+        assert manager.recv(100) == b"READY=1"
+        workers = workers_of(daemon)
         with installation.link() as link:
             os.killpg(daemon.process.pid, signal.SIGINT)
             for worker in workers:

@@ -1,0 +1,6 @@
+"""`twistd opengnssd` and `twistd opengnscd`: installed as twisted.plugins.opengns_plugin, where twistd looks."""
+
+from twisted.application.service import ServiceMaker
+
+opengnssd = ServiceMaker("opengnssd", "compass.assembly.server_plugin", "The OpenGNS server daemon.", "opengnssd")
+opengnscd = ServiceMaker("opengnscd", "compass.assembly.host_plugin", "The OpenGNS client daemon.", "opengnscd")
