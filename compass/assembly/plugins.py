@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from twisted.application.service import Service
-from twisted.python.usage import Options, UsageError
+from twisted.python.usage import Options
 
 from compass.assembly.config import ConfigProblem
 from compass.assembly.main import MakeService, config_path, explained, forbid_core_files, watch_start
@@ -21,7 +21,7 @@ class ConfigOptions(Options):
 
 
 def service(name: str, make: MakeService, where: tuple[str, str], options: ConfigOptions) -> Service:
-    """The daemon as a service of twistd's application. Raises UsageError with what is wrong with its files."""
+    """The daemon as a service of twistd's application. Raises SystemExit with what is wrong with its files."""
     from twisted.internet import reactor
 
     forbid_core_files()
@@ -29,6 +29,6 @@ def service(name: str, make: MakeService, where: tuple[str, str], options: Confi
     try:
         made = make(reactor, path, False)
     except (ConfigProblem, IdentityError) as problem:
-        raise UsageError(explained(name, problem, path, where)) from None
+        raise SystemExit(explained(name, problem, path, where)) from None
     watch_start(reactor, made, name)
     return made
