@@ -87,6 +87,25 @@ balancers: $(READY)  ## HAProxy and nginx under load while their listeners come 
 failover: $(READY)  ## kill the primary database, and a server of three, under load (ARGS="--rounds 10 --only server")
 	@$(BIN)/python -m tests.faults.failover $(ARGS)
 
+man: $(READY)  ## write manual pages and shell completions anew, after a change of options or help
+	@$(BIN)/python contrib/make_pages.py
+
+wheel: $(READY)  ## build the wheel and the source archive into dist/
+	@rm -rf build/lib dist
+	@$(BIN)/python -m build --outdir dist . >build.log 2>&1 || { cat build.log; exit 1; }
+	@rm -f build.log
+	@ls dist
+
+wheel-check: wheel  ## install the wheel into an empty environment and type the tutorial and README there
+	@$(BIN)/python -m tests.docs.typing docs/tutorial.md README.md --wheel dist/*.whl
+
+docs-rewrite: $(READY)  ## type README and tutorials and put what came back into them (ARGS="README.md": only these)
+	@$(BIN)/python -m tests.docs.typing $(or $(ARGS),README.md README.zh.md docs/tutorial.md docs/tutorial.zh.md) --rewrite
+
+site: $(READY)  ## make the documents a site in build/site
+	@$(PIP) install 'mkdocs>=1.6,<2'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo build/site/index.html
+
 clean:  ## remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,15 +25,19 @@ HOME = "/home/alice"
 LOOPBACK = "127.0.0."
 """The addresses of the pages. A test may have others in their place, so that several can run beside each other."""
 
+JOB_ENDED = re.compile(r"(.*: line \d+: +\d+ (Killed|Terminated)\s|\[\d+\][ +-]+ (Killed|Terminated|Done|Exit)\s)")
+"""bash tells of a background job that has ended, at another moment than a terminal shows it."""
+
 ALIKE = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?", "TIME"),
     (r"\b\d{4}-\d\d-\d\d\b", "DAY"),
-    (r"\b\d\d:\d\d:\d\d(\.\d+)?\b", "TIME"),
+    (r"\b\d\d:\d\d:\d\d(\.\d+)?Z?\b", "TIME"),
     (r"\b([0-9A-F]{2}:){8,}[0-9A-F]{2}\b", "PRINT"),
     (r"\b[0-9a-f]{12,}\b", "ID"),
     (r"\b[0-9]{15,}\b", "ID"),
     (r"\b(pid|epoch|process) \d+", r"\1 N"),
     (r"\b\d+(\.\d+)? ?(ms|us|s|min|h|d)\b", "SPAN"),
+    (r"SPAN( SPAN)+", "SPAN"),
     (r"\b\d+(\.\d+)?( octets| kB| MB)", "SIZE"),
 )
 
@@ -79,14 +83,15 @@ class Shell:
             env=environment,
             start_new_session=True,
         )
-        # Jobs have numbers, as in a terminal.
-        self._write("set -m")
+        # Jobs have numbers and aliases count, as in a terminal.
+        self._write("set -m; shopt -s expand_aliases")
 
     def __enter__(self) -> Shell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write("kill -9 $(jobs -p) 2>/dev/null; exit")
+        # Each job is a group of processes: what it started goes with it.
+        self._write("for job in $(jobs -p); do kill -9 -$job; done 2>/dev/null; exit")
         try:
             self._shell.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -109,9 +114,8 @@ class Shell:
             data = self._said.read_bytes()[self._read :].decode(errors="replace")
             if f"{mark}\n" in data:
                 self._read += len(data.encode())
-                # A background job is told of by bash itself when it ends; a terminal shows that at another moment.
                 lines = data.partition(mark)[0].splitlines()
-                return [self._ours(line) for line in lines if not re.match(r"bash: line \d+: +\d+ (Killed|Term)", line)]
+                return [self._ours(line).rstrip() for line in lines if not JOB_ENDED.match(line)]
             assert self._shell.poll() is None, f"the shell has ended at: {command}\n{data}"
             assert time.monotonic() < until, f"it does not come back: {command}\n{data}"
             time.sleep(0.005)

@@ -19,7 +19,7 @@ from tests.docs.shell import LOOPBACK, Shell, matches, play
 from tests.packaging.installed import built, installed
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-REWRITE_SECONDS = 3.0
+REWRITE_SECONDS = 8.0
 """Before the output of a command that takes its time is recorded."""
 
 

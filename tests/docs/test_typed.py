@@ -1,0 +1,38 @@
+"""README and tutorials, typed command by command into a real bash, against the wheel, far from the checkout.
+
+`make wheel-check` types the tutorial once more from an empty environment, with `pip install` of the wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import TYPED
+from tests.docs.typing import SYSTEM_PATH, type_page
+from tests.packaging.installed import built, installed
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PATH of somebody who has installed the wheel."""
+    directory = tmp_path_factory.mktemp("installed")
+    programs = installed(built(directory), directory)
+    return f"{programs}:{Path(sys.base_prefix) / 'bin'}:{SYSTEM_PATH}"
+
+
+@pytest.mark.parametrize("page", TYPED)
+def test_what_is_typed_gives_what_is_shown(page: str, path: str, tmp_path: Path) -> None:
+    """Every command of the page, in order; other runs on this machine have other addresses of the loopback."""
+    home = tmp_path / "home"
+    home.mkdir()
+    pid = os.getpid()
+    network = f"127.{128 + next(_numbers) + 8 * ((pid >> 8) % 14)}.{pid % 256}."
+    wrong = type_page(page, home, path, network)
+    assert not wrong, "\n".join(wrong)
