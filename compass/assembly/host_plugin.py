@@ -12,6 +12,6 @@ class Options(ConfigOptions):
     longdesc = "The OpenGNS client daemon. Without --config, OPENGNSCD_CONFIG names the file. See opengnscd(1)."
 
 
-def makeService(options: Options) -> Service:  # noqa: N802 - twistd calls it so.
+def makeService(options: Options) -> Service:
     """The client daemon."""
     return service("opengnscd", make_host, HOST_CONFIG, options)

@@ -285,8 +285,8 @@ def host(config: str | None, check: bool, print_config: bool, verbose: bool) -> 
     """The OpenGNS client daemon: one for each host; programs on the host ask it and register with it.
 
     It goes on answering when every server is down, and its own restart loses nothing. Runs in the foreground and
-    logs to standard error; SIGHUP has it read its files and begin anew. The configuration file is --config, or the environment variable OPENGNSCD_CONFIG, or
-    /etc/opengns/opengnscd.toml. Begin with:
+    logs to standard error; SIGHUP has it read its files and begin anew. The configuration file is --config, or the
+    environment variable OPENGNSCD_CONFIG, or /etc/opengns/opengnscd.toml. Begin with:
 
     \b
       opengnsadmin tls host web1.example.org

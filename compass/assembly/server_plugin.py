@@ -12,6 +12,6 @@ class Options(ConfigOptions):
     longdesc = "The OpenGNS server daemon. Without --config, OPENGNSSD_CONFIG names the file. See opengnssd(1)."
 
 
-def makeService(options: Options) -> Service:  # noqa: N802 - twistd calls it so.
+def makeService(options: Options) -> Service:
     """The server daemon."""
     return service("opengnssd", make_server, SERVER_CONFIG, options)

@@ -1,7 +1,7 @@
 """What a service manager and a daemon tell each other: readiness, life, reload and end (sd_notify(3)).
 
-systemd sets NOTIFY_SOCKET and, with WatchdogSec=, WATCHDOG_USEC; whoever else sets them is told the same. SIGHUP has the
-daemon begin anew in its own process: all files are read again, certificates and the program itself too. That is a
+systemd sets NOTIFY_SOCKET and, with WatchdogSec=, WATCHDOG_USEC; whoever else sets them is told the same. SIGHUP has
+the daemon begin anew in its own process: all files are read again, certificates and the program itself too. That is a
 restart without a gap in the manager's eyes, and hosts notice a restart as little as they notice this.
 """
 

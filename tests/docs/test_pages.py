@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def anchors(path: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and MkDocs make them."""
     found: set[str] = set()
     tokens = MarkdownIt().parse(path.read_text())
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             text = "".join(child.content for child in inline.children or [])
             kept = (c for c in text.lower() if c in " -_" or unicodedata.category(c)[0] in "LN")

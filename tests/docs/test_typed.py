@@ -9,6 +9,7 @@ import os
 import sys
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{programs}:{Path(sys.base_prefix) / 'bin'}:{SYSTEM_PATH}"
 
 
-@pytest.mark.parametrize("page", TYPED)
+def marked(page: str) -> Any:
+    """The Chinese pages type the same as the English ones, which `test_pages.py` sees: `make test-all` does it too."""
+    return pytest.param(page, marks=pytest.mark.long) if ".zh." in page else page
+
+
+@pytest.mark.parametrize("page", map(marked, TYPED))
 def test_what_is_typed_gives_what_is_shown(page: str, path: str, tmp_path: Path) -> None:
     """Every command of the page, in order; other runs on this machine have other addresses of the loopback."""
     home = tmp_path / "home"
