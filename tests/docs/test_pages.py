@@ -107,13 +107,15 @@ def test_the_chinese_page_has_the_same_blocks(page: str) -> None:
 
 
 def test_there_is_a_page_for_each_of_the_ten_things() -> None:
-    """And the table of contents names every page there is."""
+    """And both tables of contents, for readers and for the site, name every page there is."""
     index = (ROOT / "docs/index.md").read_text()
     howto = sorted((ROOT / "docs/howto").glob("*.md"))
     assert len(howto) >= HOWTO_MIN
+    site = (ROOT / "mkdocs.yml").read_text()
     for path in (ROOT / "docs").rglob("*.md"):
         name = path.relative_to(ROOT / "docs").as_posix()
         assert name == "index.md" or f"({name})" in index, f"docs/index.md does not name {name}"
+        assert re.search(rf"[ :]{re.escape(name)}$", site, re.MULTILINE), f"mkdocs.yml does not name {name}"
 
 
 def test_what_the_faq_quotes_is_there() -> None:

@@ -487,6 +487,19 @@ def test_a_topology_that_is_taken_away(world: Hosts, tokens: dict[str, str]) -> 
     world.administer(Purge(60.0))
 
 
+def test_a_service_of_the_configuration_may_be_declared_later(world: Hosts, tokens: dict[str, str]) -> None:
+    """`[host] services` may name what no administrator has added yet: the host is told as soon as it is there."""
+    user = world.daemon("user", services=("front.shop",))
+    world.run(5)
+    assert refused(user, CHINA) == "unknown-dependency"
+    world.administer(Put(Category("shop"), create=True))
+    world.administer(Put(Service("front.shop"), create=True))
+    world.administer(Put(Dependency("shop", "openuss"), create=True))
+    world.run(1)
+    assert ports(user) == ("none", set())
+    assert "front.shop" in user.status().services
+
+
 def test_short_sessions(world: Hosts, tokens: dict[str, str]) -> None:
     """G18: a host keeps no session at rest; it connects to ask, is dialled to be told, and looks now and then."""
     user = web(world, mode="short", update_port=4865, refresh_seconds=300.0)

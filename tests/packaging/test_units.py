@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,49 @@ def test_little_is_left_open_to_whoever_breaks_in(name: str) -> None:
     found = re.search(r"exposure level for .*: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= EXPOSURE_MAX, done.stdout
+
+
+def calls(group: str) -> set[str]:
+    """The system calls of a group, as systemd knows them; a call is a group of itself."""
+    if not group.startswith("@"):
+        return {group}
+    told = subprocess.run([str(ANALYZE), "syscall-filter", group], capture_output=True, text=True, check=True).stdout
+    names = (line.strip() for line in told.splitlines()[1:])
+    return {call for name in names if name and not name.startswith("#") for call in calls(name)}
+
+
+def allowed(name: str) -> set[str]:
+    """What SystemCallFilter= leaves: the first line says what is allowed, later ones take away and add."""
+    left: set[str] = set()
+    for line in unit(UNITS / f"{name}.service")["SystemCallFilter"]:
+        told = {call for group in line.lstrip("~").split() for call in calls(group)}
+        left = left - told if line.startswith("~") else left | told
+    return left
+
+
+@pytest.mark.long
+@pytest.mark.skipif(ANALYZE is None or shutil.which("strace") is None, reason="systemd or strace is not installed")
+def test_the_filters_let_through_what_the_daemons_call(installation: Installation) -> None:
+    """Every system call of a start, a session, a reload and an end is in the filter of the unit, as strace counts."""
+    files = {"opengnssd": installation.server_config(), "opengnscd": installation.host_config()}
+    started = {}
+    for name, path in files.items():
+        counted = ["strace", "-f", "-qq", "-c", "-U", "name", "-o", str(installation.directory / f"{name}.calls")]
+        started[name] = installation.start([*counted, *program(name), "--config", str(path)])
+        started[name].wait_for(f"{name} listens on")
+    started["opengnscd"].wait_for("session")
+    for number, told in ((signal.SIGHUP, r"begins anew\n(.*\n)*.*listens on"), (signal.SIGTERM, "has stopped")):
+        for daemon in started.values():
+            tracer = daemon.process.pid
+            child = Path(f"/proc/{tracer}/task/{tracer}/children").read_text().split()[0]
+            os.kill(int(child), number)
+            daemon.wait_for(told)
+    for name, daemon in started.items():
+        daemon.status()
+        lines = (installation.directory / f"{name}.calls").read_text().split()
+        used = {line for line in lines if re.fullmatch(r"[a-z][a-z0-9_]*", line)} - {"syscall", "total"}
+        assert len(used) > 20
+        assert used <= allowed(name), used - allowed(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
