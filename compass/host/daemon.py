@@ -114,7 +114,7 @@ class HostDaemon:
             self._replaced,
             self._settled,
             self._lost,
-            lambda: {*self._services, *self._book.services()},
+            lambda: self._book.services().union(self._services),
             self._suspected,
             self._witness.inquired if self._witness else None,
         )

@@ -89,15 +89,17 @@ def shown(url: URL) -> str:
 def prepare_file(path: Path, *, create: bool) -> None:
     """Make sure that a SQLite file is there and only ours (mode 0600), or raise StoreUnusable saying what is wrong."""
     directory = path.absolute().parent
-    if path.is_dir():
-        raise StoreUnusable(f"{path} is a directory; name a file in it")
-    if not directory.is_dir():
-        raise StoreUnusable(f"{path}: there is no directory {directory}; create it")
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise StoreUnusable(
-            f"{path}: this user cannot write the directory {directory}, where SQLite keeps files beside the database"
-        )
     try:
+        if not directory.is_dir():
+            raise StoreUnusable(f"{path}: there is no directory {directory}; create it")
+        # Before anything in it is looked at: that may already be forbidden.
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise StoreUnusable(
+                f"{path}: this user cannot write the directory {directory}, where SQLite keeps files beside the "
+                "database"
+            )
+        if path.is_dir():
+            raise StoreUnusable(f"{path} is a directory; name a file in it")
         if path.exists():
             if stat.S_IMODE(path.stat().st_mode) & 0o077:
                 path.chmod(0o600)

@@ -33,7 +33,7 @@ def marked(page: str) -> Any:
     return pytest.param(page, marks=pytest.mark.long) if ".zh." in page else page
 
 
-@pytest.mark.parametrize("page", map(marked, TYPED))
+@pytest.mark.parametrize("page", [marked(page) for page in TYPED])
 def test_what_is_typed_gives_what_is_shown(page: str, path: str, tmp_path: Path) -> None:
     """Every command of the page, in order; other runs on this machine have other addresses of the loopback."""
     home = tmp_path / "home"
