@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,10 +30,12 @@ class Dials:
         self.made: list[tuple[float, str]] = []
         world.network.connect = self  # type: ignore[method-assign]
 
-    def __call__(self, machine: str, identity: tuple[str, str], make: Any) -> Deferred[Any]:
+    def __call__(
+        self, machine: str, identity: tuple[str, str], make: Any, killed: Callable[[], bool] = lambda: False
+    ) -> Deferred[Any]:
         if machine.endswith(":update"):
             self.made.append((self._world.clock.seconds(), machine.removesuffix(":update")))
-        return self._connect(machine, identity, make)
+        return self._connect(machine, identity, make, killed)
 
     @property
     def names(self) -> list[str]:
