@@ -78,6 +78,7 @@ def _servers(known: Neighbourhood, own: Line) -> tuple[KnownServer, ...]:
 def line_of(catalogue: Catalogue, figures: Figures, push: Push, id: str, *, able: bool) -> Line:
     """What a server says of itself with a beat. Hosts that hold everything, as nearly all do, cost it no words."""
     doubtful = push.lagging(BEHIND_MAX)
+    push.doubtful = len(doubtful)
     lags = [push.lag(row) for row in map(catalogue.hosts.get, doubtful) if row is not None]
     return Line(
         id=id,
