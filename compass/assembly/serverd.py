@@ -24,6 +24,8 @@ from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, accepting_https, dialling
 from compass.gateway import server_http
 from compass.gateway.crowd import Crowd
+from compass.gateway.metrics import Edges, Metrics
+from compass.gateway.server_metrics import SERVER
 from compass.model.names import parse_group, show_endpoint
 from compass.model.pool import Pools
 from compass.model.sight import Sight
@@ -72,6 +74,7 @@ class ServerService(Service):
         self._server: NameServer | None = None
         self._wakeups: Wakeups | None = None
         self._ports: list[Any] = []
+        self._edges = Edges()
 
     def _parts(self, store: Store, roster: SqlRoster) -> Parts:
         settings = self._config.server
@@ -149,14 +152,19 @@ class ServerService(Service):
         await self._listen_https(server)
         if self._config.dns is not None and self._config.dns.listen:
             source = ServerSource(server, Pools(random.SystemRandom().random))
-            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
+            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports, self._edges.dns)
 
     async def _listen_https(self, server: NameServer) -> None:
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
         if not self._config.https.listen:
             return
-        api = server_http.site(server, self._reactor, self._peer())
-        factory = secured(accepting_https(self._identity), Crowd(api, server.admits), client=False)
+        build = {"version": compass.__version__, "worker": str(self._worker or "")}
+        metrics = Metrics(self._reactor, SERVER, server.tally, build, self._edges)
+        is_open = self._config.https.metrics == "open"
+        api = server_http.site(server, self._reactor, self._peer(), metrics=metrics, metrics_are_open=is_open)
+        crowd = Crowd(api, server.admits)
+        self._edges.connections = lambda: crowd.here
+        factory = secured(accepting_https(self._identity), crowd, client=False)
         for text in self._config.https.listen:
             self._ports.append(await listen(self._reactor, *parse_listen(text), factory))
 

@@ -344,7 +344,9 @@ class NameServer(Factory):
             **of_push(self._push),
             **of_failures(self._desk, self._unwritten),
             **of_watches(self._watches, self._visitors),
-            **of_servers(self._known, self.name, len(self._gate.sessions), self._push.watching, self.catalogue.revision),
+            **of_servers(
+                self._known, self.name, len(self._gate.sessions), self._push.watching, self.catalogue.revision
+            ),
         )
 
     def bearer(self, token: str, origin: str) -> Asker | Refusal:

@@ -88,8 +88,10 @@ def of_servers(known: Neighbourhood, name: str, sessions: int, watching: int, re
     """The servers over the same store: this one as it is, the others as they said with their last beat."""
     others = [heard.line for id, heard in known.heard.items() if id != known.id]
     newest = max([revision, *(line.revision for line in others)])
-    roster = {line.name: KnownServerTally(line.name, line.sessions, line.watching, newest - line.revision)
-              for line in sorted(others, key=lambda line: line.started_at)}
+    roster = {
+        line.name: KnownServerTally(line.name, line.sessions, line.watching, newest - line.revision)
+        for line in sorted(others, key=lambda line: line.started_at)
+    }
     # A server that was started again leaves a silent line of the same name for a while; the younger one counts.
     roster[name] = KnownServerTally(name, sessions, watching, newest - revision)
     return {
