@@ -111,7 +111,7 @@ class BoundedRequest(Request):
         channel = self.channel
         if channel is not None and channel.transport is not None:
             head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}"
-            cast(Any, channel.site).counts[self.operation, "413"] += 1
+            cast(Any, channel).site.counts[self.operation, "413"] += 1
             cast(Any, channel.transport).write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
 
     def _hang_up(self) -> None:

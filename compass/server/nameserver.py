@@ -110,7 +110,7 @@ class NameServer(Factory):
         self._commits: Commits | None = None
         self._tail: Timer | None = None
         self._started_at = 0.0
-        self._asked = Counter[type]()
+        self._asked = Counter[type[msgspec.Struct]]()
         self._refused = Counter[str]()
         self._committed_by = Counter[str]()
 
@@ -305,8 +305,8 @@ class NameServer(Factory):
             return succeed(Refusal("out-of-turn", "only a session can watch; /v1/events tells every change"))
         # All others look at nothing of a session but who asks.
         asked = self.ask(cast(Session, Visit(asker)), request)
-        answered = (asked if isinstance(asked, Deferred) else succeed(asked)).addCallback(plain)
-        return answered.addCallback(self._counted)
+        answered = asked if isinstance(asked, Deferred) else succeed(asked)
+        return answered.addCallback(lambda answer: self._counted(plain(answer)))
 
     def _counted(self, reply: Reply) -> Reply:
         if isinstance(reply, Refusal):
