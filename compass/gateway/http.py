@@ -17,6 +17,7 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
@@ -29,6 +30,9 @@ BODY_MAX = 64 * 1024
 """Octets of a request's body: a registration with all the metadata there can be is 12 kB."""
 DISCARDED_MAX = 16 * 1024 * 1024
 """Octets of a refused body that are read and thrown away, so that its sender comes to read the answer."""
+UNREAD_ANSWERS_MAX = 16
+"""Requests of one connection that are answered while it reads nothing of the answers before: clients that pipeline send
+a handful. Who sends more is cut, or a request of 30 octets would have us hold an answer of 60 kB for each of them."""
 NO_OPERATION = "none"
 """What is counted in place of a path that there is not: whoever asks for nonsense makes no new series."""
 QUERY_FIELDS_MAX = 64
@@ -62,6 +66,10 @@ class BoundedRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is here: hand it on, if path and headers are text in one line."""
+        channel: Any = self.channel
+        if channel.has_unread():
+            channel.forceAbortClient()
+            return
         if self._is_refused:
             self._hang_up()
             return
@@ -141,10 +149,33 @@ def site(
     return cast(Site, made)
 
 
+class _Channel(HTTPChannel):
+    """A connection. Twisted itself reads and answers on while the transport has more than the peer reads."""
+
+    _is_full = False
+    _unread = 0
+
+    def pauseProducing(self) -> None:
+        """The peer does not read what was written."""
+        self._is_full = True
+        cast(Any, super()).pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It has read."""
+        self._is_full, self._unread = False, 0
+        cast(Any, super()).resumeProducing()
+
+    def has_unread(self) -> bool:
+        """Count a request; whether too many came while the peer reads nothing."""
+        self._unread += self._is_full
+        return self._unread > UNREAD_ANSWERS_MAX
+
+
 class _Site(Site):
     """One that counts each request, and tells of it only to who wants to hear everything."""
 
     noisy = False
+    protocol = _Channel
     counts: Answered
     _log = Logger()
 
