@@ -85,9 +85,10 @@ EDGES = (
     Measure(
         "opengns_dns_answers",
         "counter",
-        "Answers to DNS queries, by response code; none when the daemon serves no DNS.",
+        "Answers to DNS queries, by response code; all 0 when the daemon serves no DNS.",
         lambda edges: {RCODES.get(rcode, "other"): count for rcode, count in edges.dns.items()},
         ("rcode",),
+        tuple(RCODES.values()),
     ),
 )
 """What both daemons tell of their gateways."""
