@@ -17,8 +17,7 @@ class Census:
     """In step with one catalogue, as `Digests` is."""
 
     def __init__(self) -> None:
-        self.rows = Counter[str]()
-        """By kind."""
+        self._rows = Counter[type[Row]]()
         self.listeners = Counter[str]()
         """By state."""
         self.incidents = Counter[str]()
@@ -26,20 +25,30 @@ class Census:
 
     def restart(self, catalogue: Catalogue) -> None:
         """Count a whole catalogue."""
-        for counts in (self.rows, self.listeners, self.incidents):
-            counts.clear()
+        self._rows.clear()
+        self.listeners.clear()
+        self.incidents.clear()
         for row in catalogue.all_rows():
             self._count(row, 1)
 
     def move(self, step: Step) -> None:
         """A change is committed."""
-        if step.before is not None:
-            self._count(step.before, -1)
-        if step.after is not None:
-            self._count(step.after, 1)
+        before, after = step.before, step.after
+        if isinstance(before, Listener) and isinstance(after, Listener) and before.state == after.state:
+            # It registers again: what happens most often costs least.
+            return
+        if before is not None:
+            self._count(before, -1)
+        if after is not None:
+            self._count(after, 1)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """By kind."""
+        return {str(kind.__struct_config__.tag): number for kind, number in (+self._rows).items()}
 
     def _count(self, row: Row, number: int) -> None:
-        self.rows[str(row.__struct_config__.tag)] += number
+        self._rows[type(row)] += number
         if isinstance(row, Listener):
             self.listeners[row.state] += number
         elif isinstance(row, Alert):

@@ -1,25 +1,26 @@
 """The lag of push: how long after a commit the last dependant has acknowledged its notice.
 
-Not every notice is followed: a notice begins to be followed when none has begun for `FOLLOW_EVERY_SECONDS`, so what
-this costs does not grow with the number of changes. Hosts acknowledge by revision, so each has a line of the notices
-it is awaited for, and the last one that leaves the line of a notice closes it. A host whose session ends is awaited no
-more, for it comes back and is told everything anew; what it did not say counts for nothing.
+Not every notice is followed: one that is makes the next wait, longer the more hosts are told, so what this costs
+grows neither with the number of changes nor with that of hosts. Hosts acknowledge by revision, so each has a line of
+the notices it is awaited for, and the last one that leaves the line of a notice closes it. A host whose session ends is
+awaited no more, for it comes back and is told everything anew; what it did not say counts for nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from compass.model.tally import LAG_BOUNDS, Spread
 
 FOLLOW_EVERY_SECONDS = 0.05
-"""At most so often a notice begins to be followed: twenty times a second, each some 0.3 us for each host that is told,
-are below a hundredth of a server's time with 1,000 hosts and below a tenth with 10,000 that are told twenty changes a
-second."""
+"""Shortest time between two notices that are followed."""
+FOLLOW_SECONDS_PER_HOST = 0.0001
+"""After one that is told to so many hosts the next waits at least so long for each: a hundred times the microsecond
+that it costs to await one host, so that following takes a hundredth of a server's time at most."""
 AWAITED_MAX = 200_000
-"""Acknowledgements awaited at once: twenty notices to 10,000 hosts none of which says anything, a second's worth, and
-some 20 MB. Beyond that no notice begins to be followed."""
+"""Acknowledgements awaited at once: some 20 MB. By the time above 10,000 hosts that say nothing make 10,000 a second,
+and are let go after 10 s; beyond this no notice begins to be followed."""
 
 
 class _Followed:
@@ -55,16 +56,17 @@ class PushLag:
         """How long the oldest notice that is followed is on its way; 0: none is."""
         return self._seconds() - next(iter(self._open)).began if self._open else 0.0
 
-    def told(self, revision: int, hosts: Iterable[str]) -> None:
-        """A notice is about to be written to these hosts; perhaps it is followed."""
+    def begins(self) -> float | None:
+        """A notice is about to be written: now, when it is to be followed; else None."""
         now = self._seconds()
-        if now < self._next or self._awaited >= AWAITED_MAX:
-            return
-        names = list(hosts)
+        return None if now < self._next or self._awaited >= AWAITED_MAX else now
+
+    def told(self, revision: int, began: float, names: Sequence[str]) -> None:
+        """It was written to the hosts of these names, and is followed from then on."""
         if not names:
             return
-        self._next = now + FOLLOW_EVERY_SECONDS
-        followed = _Followed(revision, now, len(names))
+        self._next = began + max(FOLLOW_EVERY_SECONDS, FOLLOW_SECONDS_PER_HOST * len(names))
+        followed = _Followed(revision, began, len(names))
         self._open[followed] = None
         self._awaited += len(names)
         for name in names:

@@ -263,7 +263,14 @@ class Push:
         told = self.subscribers(sent.told)
         self.notices += 1
         self.deliveries += len(told)
-        self.way.told(sent.revision, (subscriber.host for subscriber in told))
+        began = self.way.begins()
+        self._write(sent, told)
+        if began is not None:
+            # Who is not here any more has been let go while it was written to.
+            here = [one.host for one in told if self.session_of(one.host) is one]
+            self.way.told(sent.revision, began, here)
+
+    def _write(self, sent: _Sent, told: list[Subscriber]) -> None:
         if not sent.widened:
             for subscriber in told:
                 subscriber.deliver(sent.encoded, sent.revision)
