@@ -26,6 +26,7 @@ from compass.host.hooks import HookSettings
 from compass.host.templates import TemplateSettings
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.names import (
+    PORT_MAX,
     SERVER_PORT,
     NameProblem,
     parse_address,
@@ -112,6 +113,7 @@ class HttpsSettings(msgspec.Struct, frozen=True):
 
     listen: tuple[str, ...] = ()
     metrics: Literal["known", "open"] = "known"
+    worker_ports: str = ""
 
 
 class LogSettings(msgspec.Struct, frozen=True):
@@ -183,6 +185,8 @@ DESCRIPTIONS = REACTION_DESCRIPTIONS | {
     "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none.",
     "https.metrics": "Who may read /metrics: known, whoever may ask for the server's status, by certificate or by a "
     "viewer's token; open, everybody who reaches the port (docs/metrics.md).",
+    "https.worker_ports": "With `workers`: address and first of as many ports, such as 127.0.0.1:4871, at which each "
+    "worker serves the same API for itself, so that each can be scraped; empty: none.",
     "log.format": "text: lines for people. json: one object a line, for programs that collect logs (docs/metrics.md).",
     "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
     "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
@@ -401,6 +405,12 @@ class _Reading:
         name = f"{within}.https"
         values = self.section(HttpsSettings, name, self.inner(within, "https", tables))
         _check_listen(self, f"[{name}] listen", values.get("listen", ()))
+        first = values.get("worker_ports") and self.parsed(
+            f"[{name}] worker_ports", parse_listen, values["worker_ports"]
+        )
+        if first and first[1] + WORKERS_MAX - 1 > PORT_MAX:
+            last = PORT_MAX - WORKERS_MAX + 1
+            self.problems.append(f"[{name}] worker_ports: from port {first[1]} there may be too few; at most {last}")
         return HttpsSettings(**values)
 
     def inner(self, within: str, name: str, tables: dict[str, Any]) -> dict[str, Any]:

@@ -156,17 +156,22 @@ class ServerService(Service):
 
     async def _listen_https(self, server: NameServer) -> None:
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
-        if not self._config.https.listen:
+        https = self._config.https
+        places = [parse_listen(text) for text in https.listen]
+        if https.worker_ports and self._worker:
+            address, port = parse_listen(https.worker_ports)
+            places.append((address, port + self._worker - 1))
+        if not places:
             return
         build = {"version": compass.__version__, "worker": str(self._worker or "")}
         metrics = Metrics(self._reactor, SERVER, server.tally, build, self._edges)
-        is_open = self._config.https.metrics == "open"
+        is_open = https.metrics == "open"
         api = server_http.site(server, self._reactor, self._peer(), metrics=metrics, metrics_are_open=is_open)
         crowd = Crowd(api, server.admits)
         self._edges.connections = lambda: crowd.here
         factory = secured(accepting_https(self._identity), crowd, client=False)
-        for text in self._config.https.listen:
-            self._ports.append(await listen(self._reactor, *parse_listen(text), factory))
+        for place in places:
+            self._ports.append(await listen(self._reactor, *place, factory))
 
     def _announce(self, group: str, port: int) -> Any:
         """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from itertools import chain
 
@@ -37,6 +39,14 @@ def value(text: str, name: str, **labels: str) -> float:
     """The one sample with these labels."""
     (found,) = [one.value for one in samples_of(text) if one.name == name and labels.items() <= one.labels.items()]
     return float(found)
+
+
+def two_free_ports() -> int:
+    """The first of two neighbours that nobody listens on."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+            return first
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
@@ -153,27 +163,34 @@ def test_metrics_can_be_opened_to_all(deploy: Deploy) -> None:
 
 
 def test_a_scrape_reaches_one_worker_and_hears_of_all(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Which one is a label of the build; what the others are doing stands in the roster."""
+    """Which one is a label of the build; what the others are doing stands in the roster. Each has a port of its own,
+    too, where just this one answers."""
     installation = Installation(tmp_path_factory.mktemp("workers"))
     config = installation.server_config(workers=2)
-    port = free_port()
-    https = f'[server.https]\nlisten = ["127.0.0.1:{port}"]\nmetrics = "open"\n'
+    port, first = free_port(), two_free_ports()
+    https = f'[server.https]\nlisten = ["127.0.0.1:{port}"]\nmetrics = "open"\nworker_ports = "127.0.0.1:{first}"\n'
     config.write_text(f"{config.read_text()}\n{https}{LOGGED}")
     daemon = installation.server(config)
     try:
         daemon.wait_for("with 2 workers")
         seen: dict[str, str] = {}
 
-        def all_seen() -> bool:
+        def scraped(port: int) -> tuple[str, str]:
             with httpx.Client(verify=False) as scraper:
                 text = scraper.get(f"https://127.0.0.1:{port}/metrics").text
             (worker,) = labels_of(samples_of(text))["opengns_build_info"]["worker"]
+            return worker, text
+
+        def all_seen() -> bool:
+            worker, text = scraped(port)
             names = labels_of(samples_of(text))["opengns_server_roster_sessions"]["server"]
             if names == {"gns1#1", "gns1#2"}:
                 seen[worker] = text
             return set(seen) == {"1", "2"}
 
         eventually(all_seen, "both workers were scraped, and each knows both")
+        for _ in range(5):
+            assert (scraped(first)[0], scraped(first + 1)[0]) == ("1", "2")
     finally:
         installation.stop()
     entries = [json.loads(line) for line in daemon.log.splitlines()]
