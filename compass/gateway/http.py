@@ -175,7 +175,7 @@ class _Site(Site):
     """One that counts each request, and tells of it only to who wants to hear everything."""
 
     noisy = False
-    protocol = _Channel
+    protocol = cast(Any, _Channel)
     counts: Answered
     _log = Logger()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.logger import LogEvent, Logger, LogLevel
@@ -93,7 +93,7 @@ def test_what_a_worker_said_keeps_its_fields() -> None:
 def test_the_configuration_chooses(form: Any) -> None:
     """The same entry either way."""
     file = io.StringIO()
-    Logger("compass.test", observer=observer(form, file)).info("{n} hosts", n=5)
+    Logger("compass.test", observer=cast(Any, observer(form, file))).info("{n} hosts", n=5)
     line = file.getvalue()
     assert (json.loads(line)["text"] if form == "json" else line.partition("] ")[2]) == (
         "5 hosts" if form == "json" else "5 hosts\n"

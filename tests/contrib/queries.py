@@ -32,7 +32,7 @@ class Query:
                 matchers = tuple(
                     (one.name, str(one.op).rpartition(".")[2], one.value) for one in node.matchers.matchers
                 )
-                found.append(Selected(node.name, matchers))
+                found.append(Selected(node.name or "", matchers))
         return found
 
     def grouped(self) -> set[str]:

@@ -20,6 +20,7 @@ import yaml
 from compass.gateway.host_metrics import HOST
 from compass.gateway.metrics import EDGES
 from compass.gateway.server_metrics import SERVER
+from tests.contrib import make_page
 from tests.contrib.queries import Query
 from tests.e2e.deployment import free_port, new_address
 from tests.e2e.processes import ROOT, Program, eventually
@@ -204,3 +205,15 @@ def test_a_real_prometheus_scrapes_both_and_answers_every_query(prometheus: str)
         assert answer["status"] == "success", (where, answer)
     ready = httpx.get(f"{prometheus}/query", params={"query": "opengns_server_ready"}).json()["data"]["result"]
     assert [one["value"][1] for one in ready] == ["1"] and ready[0]["metric"]["job"] == "opengnssd"
+
+
+def test_the_page_lists_every_metric() -> None:
+    """The tables of docs/metrics.md are those of the code: `python -m tests.contrib.make_page` writes them."""
+    page = make_page.PATH.read_text()
+    assert make_page.drawn(page) == page
+
+
+def test_no_table_can_be_lost() -> None:
+    """A page without its markers is told, not left as it is."""
+    with pytest.raises(ValueError, match="0 pairs of markers metrics:server"):
+        make_page.drawn("nothing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import dns.message
 import dns.query
@@ -81,7 +82,7 @@ def text_of(host: Host, accept: str = "") -> str:
 
 def samples_of(text: str) -> list[Sample]:
     """Every sample of a text in either format."""
-    families = openmetrics(text) if text.endswith("# EOF\n") else text_004(text)
+    families = cast(Any, openmetrics)(text) if text.endswith("# EOF\n") else text_004(text)
     return [sample for family in families for sample in family.samples]
 
 
