@@ -31,8 +31,9 @@ HOST: tuple[Measure, ...] = (
     Measure(
         "opengns_host_view_age_seconds",
         "gauge",
-        "How long no server has vouched for the view: 0 while this host is in step with one. After a restart with no "
-        "server: since the view on disk was written. Without a view there is no such line.",
+        "How long no server has vouched for the view: 0 while this host is in step with one, and with session = short "
+        "until refresh_seconds after it left. After a restart with no server: since the view on disk was written. "
+        "Without a view there is no such line.",
         lambda tally: tally.view_age_seconds,
     ),
     Measure("opengns_host_revision", "gauge", "Everything up to here is held.", lambda tally: tally.revision),

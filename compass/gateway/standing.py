@@ -13,7 +13,8 @@ class Health(msgspec.Struct, frozen=True):
     status: str
     store: str
     """`available`, or `away`. Of a server: its store took the last write or did not, and reads and pushes go on from
-    memory. Of a host: it has a session with a server or none, and lookups go on from memory."""
+    memory. Of a host: it has a session with a server, or had one and left it in order; or no server can be reached, and
+    lookups go on from memory."""
 
 
 HEALTH = Operation(method="GET", path="/healthz", summary="The process runs and answers.", answers=Health, is_open=True)

@@ -94,6 +94,9 @@ class HostDaemon:
         self._now = now
         self._vouched_until: float | None = None
         """When the last session ended that was in step, in the clock's seconds; None: none has yet."""
+        look = REFRESH_SECONDS[mode] if refresh_seconds is None else refresh_seconds
+        self._looks_every = look if mode == "short" else 0.0
+        """A host that leaves by itself is dialled when there is news, and looks so often whether there was any."""
         self._in_step = False
         self._lookups = Counter[str]()
         self._reported = Counter[str]()
@@ -116,7 +119,7 @@ class HostDaemon:
         self._following = Following(
             clock,
             self._replica,
-            REFRESH_SECONDS[mode] if refresh_seconds is None else refresh_seconds,
+            look,
             (default_address if update_port else "", update_port),
             self._changed,
             self._replaced,
@@ -349,7 +352,7 @@ class HostDaemon:
             return None
         if self._in_step or self._vouched_until is None:
             return 0.0
-        return self._clock.seconds() - self._vouched_until
+        return max(0.0, self._clock.seconds() - self._vouched_until - self._looks_every)
 
     # Between the parts ------------------------------------------------------------------------------------
 

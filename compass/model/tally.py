@@ -135,7 +135,8 @@ class HostTally(msgspec.Struct, frozen=True, kw_only=True):
     """There is a view to answer from."""
     revision: int
     view_age_seconds: float | None
-    """How long no server has vouched for the view; 0: one does now. None: there is no view."""
+    """How long no server has vouched for the view; 0: one does now, or did when this host left it for a while. None:
+    there is no view."""
     session: str
     sessions_opened: int
     servers: Counts

@@ -145,6 +145,22 @@ def test_a_host_without_a_server_tells_how_old_its_view_is(deploy: Deploy) -> No
     assert httpx.get(f"{host.url}/readyz").json() == {"status": "ready", "store": "away"}
 
 
+def test_a_host_that_keeps_no_session_is_not_alone(deploy: Deploy) -> None:
+    """Session short: it leaves by itself, is dialled when there is news, and its view is as good meanwhile."""
+    deployment = deploy()
+    deployment.start()
+    host = deployment.add_host("web3", short=True, services=("portal.web",))
+
+    def left() -> bool:
+        status = host.status()
+        return status is not None and status.loaded and status.session == "waiting"
+
+    eventually(left, "it has left the server")
+    text = httpx.get(f"{host.url}/metrics").text
+    assert value(text, "opengns_host_view_age_seconds") == 0.0
+    assert httpx.get(f"{host.url}/readyz").json() == {"status": "ready", "store": "available"}
+
+
 def test_metrics_can_be_opened_to_all(deploy: Deploy) -> None:
     """By the configuration; without it a stranger is told what to show, and a host's certificate does not suffice."""
     closed, opened = deploy(), deploy()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from compass.model.draft import Asker
-from compass.model.replies import Refusal, ServerStatus
-from compass.model.requests import Fetch, Register, Status
+from compass.model.replies import Refusal, SecurityEntry, ServerStatus
+from compass.model.requests import Deregister, Fetch, Register, Status
+from compass.model.storage import StoreUnavailable
 from tests.server.conftest import Uss
 from tests.server.test_push import CHINA, register, watcher
 from tests.simulation.world import Client, SimulatedServer
@@ -103,3 +104,22 @@ def test_what_is_asked_over_https_counts_too(world: Uss) -> None:
     tally = server.nameserver.tally()
     assert tally.requests["fetch"] >= 1 and tally.requests["register"] == 1
     assert sum(tally.refusals.values()) >= 1
+
+
+def test_a_store_that_is_away_is_seen(world: Uss) -> None:
+    """Whether it can be reached, who waits for it, what waits to be noted, and which suspicions stand meanwhile."""
+    server = serving(world)
+    store = world.client(("host", "store1"))
+    register(world, store)
+    server.thread.failing = StoreUnavailable("connection refused")
+    store.send(Register(CHINA, world.tokens[CHINA], "192.168.2.1", 9, 9))
+    store.send(Deregister(CHINA, world.tokens[CHINA], "192.168.2.1", 2028, 1))
+    server.nameserver.note(SecurityEntry(0, 1.0, "connect", "", "{}", "192.0.2.1", "nobody", "why"))
+    world.run(1.0)
+    tally = server.nameserver.tally()
+    assert (tally.store_reachable, tally.ready) == (False, True)
+    assert (tally.queue_length, tally.notes_waiting, tally.suspicions_told) == (2, 1, 1)
+    server.thread.failing = None
+    world.run(5.0)
+    tally = server.nameserver.tally()
+    assert (tally.store_reachable, tally.queue_length, tally.notes_waiting, tally.suspicions_told) == (True, 0, 0, 0)
