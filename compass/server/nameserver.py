@@ -416,7 +416,7 @@ class NameServer(Factory):
                 return self._steering.steer(request)
 
     def _status(self) -> ServerStatus:
-        return status_of(self.catalogue, self._figures(), self._known, self._line())
+        return status_of(self.catalogue, self.commits.census, self._figures(), self._known, self._line())
 
     def _figures(self) -> Figures:
         return Figures(
