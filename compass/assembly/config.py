@@ -26,6 +26,7 @@ from compass.host.hooks import HookSettings
 from compass.host.templates import TemplateSettings
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.names import (
+    PORT_MAX,
     SERVER_PORT,
     NameProblem,
     parse_address,
@@ -111,6 +112,14 @@ class HttpsSettings(msgspec.Struct, frozen=True):
     """Keys of [server.https] in the file of opengnssd."""
 
     listen: tuple[str, ...] = ()
+    metrics: Literal["known", "open"] = "known"
+    worker_ports: str = ""
+
+
+class LogSettings(msgspec.Struct, frozen=True):
+    """Keys of [log]: how this daemon writes its log."""
+
+    format: Literal["text", "json"] = "text"
 
 
 class HostSettings(msgspec.Struct, frozen=True):
@@ -174,6 +183,11 @@ DESCRIPTIONS = REACTION_DESCRIPTIONS | {
     "again later; lookups and pushes go on meanwhile.",
     "https.listen": 'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for whatever '
     "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none.",
+    "https.metrics": "Who may read /metrics: known, whoever may ask for the server's status, by certificate or by a "
+    "viewer's token; open, everybody who reaches the port (docs/metrics.md).",
+    "https.worker_ports": "With `workers`: address and first of as many ports, such as 127.0.0.1:4871, at which each "
+    "worker serves the same API for itself, so that each can be scraped; empty: none.",
+    "log.format": "text: lines for people. json: one object a line, for programs that collect logs (docs/metrics.md).",
     "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
     "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
     "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
@@ -229,6 +243,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
     """[server.dns]. None: there is no such section, and no DNS."""
     https: HttpsSettings = HttpsSettings()
     """[server.https]."""
+    log: LogSettings = LogSettings()
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -242,14 +257,16 @@ class HostConfig(msgspec.Struct, frozen=True):
     """Each [[host.hook]]."""
     templates: tuple[TemplateSettings, ...] = ()
     """Each [[host.template]]."""
+    log: LogSettings = LogSettings()
 
 
 def read_server_config(path: Path) -> ServerConfig:
     """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
-    tables = reading.tables(("server", "tls"))
+    tables = reading.tables(("server", "tls", "log"))
     dns = reading.dns(ServerDnsSettings, "server", tables)
     https = reading.https("server", tables)
+    log = reading.section(LogSettings, "log", tables)
     server = reading.section(ServerSettings, "server", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
@@ -259,16 +276,18 @@ def read_server_config(path: Path) -> ServerConfig:
         TlsSettings(**reading.tls(tls)),
         ServerDnsSettings(**dns) if dns is not None else None,
         https,
+        LogSettings(**log),
     )
 
 
 def read_host_config(path: Path) -> HostConfig:
     """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
     reading = _Reading(path)
-    tables = reading.tables(("host", "tls"))
+    tables = reading.tables(("host", "tls", "log"))
     dns = reading.dns(DnsSettings, "host", tables)
     hooks = [hook(reading, values) for values in reading.each(HookSettings, "hook", tables)]
     templates = [template(reading, values) for values in reading.each(TemplateSettings, "template", tables)]
+    log = reading.section(LogSettings, "log", tables)
     host = reading.section(HostSettings, "host", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_host(reading, host)
@@ -280,6 +299,7 @@ def read_host_config(path: Path) -> HostConfig:
         DnsSettings(**dns) if dns is not None else None,
         tuple(HookSettings(**values) for values in hooks),
         tuple(TemplateSettings(**values) for values in templates),
+        LogSettings(**log),
     )
 
 
@@ -299,8 +319,9 @@ def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
             "tls": TlsSettings,
             "server.dns": ServerDnsSettings,
             "server.https": HttpsSettings,
+            "log": LogSettings,
         }
-    return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings}
+    return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings, "log": LogSettings}
 
 
 def repeated_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
@@ -384,6 +405,12 @@ class _Reading:
         name = f"{within}.https"
         values = self.section(HttpsSettings, name, self.inner(within, "https", tables))
         _check_listen(self, f"[{name}] listen", values.get("listen", ()))
+        first = values.get("worker_ports") and self.parsed(
+            f"[{name}] worker_ports", parse_listen, values["worker_ports"]
+        )
+        if first and first[1] + WORKERS_MAX - 1 > PORT_MAX:
+            last = PORT_MAX - WORKERS_MAX + 1
+            self.problems.append(f"[{name}] worker_ports: from port {first[1]} there may be too few; at most {last}")
         return HttpsSettings(**values)
 
     def inner(self, within: str, name: str, tables: dict[str, Any]) -> dict[str, Any]:

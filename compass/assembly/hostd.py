@@ -25,6 +25,8 @@ from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.gateway.agent_check import AgentCheck
 from compass.gateway.host_http import site
+from compass.gateway.host_metrics import HOST
+from compass.gateway.metrics import Edges, Metrics
 from compass.host.announcements import Listening
 from compass.host.choice import Choice, Way
 from compass.host.daemon import HostDaemon
@@ -108,7 +110,9 @@ class HostService(Service):
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     async def _start(self, settings: HostSettings) -> None:
-        api = site(self._daemon, self._reactor)
+        edges = Edges()
+        metrics = Metrics(self._reactor, HOST, self._daemon.tally, {"version": compass.__version__}, edges)
+        api = site(self._daemon, self._reactor, metrics)
         if settings.api:
             self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
         if settings.socket:
@@ -120,7 +124,7 @@ class HostService(Service):
             factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
         if self._dns is not None and self._dns.listen:
-            await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports)
+            await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports, edges.dns)
         self._daemon.start()
         for name in self._service_names:
             name.start()

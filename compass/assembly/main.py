@@ -16,13 +16,10 @@ from twisted.application.service import Application, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import (
-    FileLogObserver,
     FilteringLogObserver,
-    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
-    formatEventAsClassicLogText,
     globalLogBeginner,
 )
 from twisted.python.failure import Failure
@@ -36,11 +33,11 @@ from compass.assembly.config import (
     read_host_config,
     read_server_config,
 )
+from compass.assembly.logs import observer
 from compass.assembly.supervision import Renewal, Supervision
 from compass.assembly.tls import Identity, IdentityError
 from compass.model.names import show_endpoint
 from compass.model.storage import StoreUnavailable
-from compass.model.text import storable
 
 SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
 HOST_CONFIG = ("OPENGNSCD_CONFIG", "/etc/opengns/opengnscd.toml")
@@ -178,24 +175,16 @@ def begin_log(verbose: bool, written: Any) -> None:
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
-def _logged(event: LogEvent) -> str | None:
-    """An event as text; what others sent is quoted in it, and must not command the terminal that shows the log.
-
-    Twisted indents the lines after the first, so nobody can make a line of his own either.
-    """
-    text = formatEventAsClassicLogText(event)
-    return None if text is None else "".join(map(_spelled, text))
-
-
-def _spelled(character: str) -> str:
-    return character if character in "\n\t" else storable(character, len("\\u0000"))
-
-
 def _run(
     name: str, role: str, read: ReadConfig, make: MakeService, path: Path, where: tuple[str, str], verbose: bool
 ) -> NoReturn:
     forbid_core_files()
-    begin_log(verbose, FileLogObserver(sys.stderr, _logged))
+    try:
+        form = read(path).log.format
+    except ConfigProblem as problem:
+        click.echo(explained(name, problem, path, where), err=True)
+        sys.exit(EXIT_CONFIG)
+    begin_log(verbose, observer(form, sys.stderr))
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from typing import TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 import msgspec
 
@@ -46,6 +46,8 @@ class Said(msgspec.Struct, frozen=True, tag="said"):
     level: str
     namespace: str
     text: str
+    fields: dict[str, Any] = {}
+    """What the text names, for a log in JSON."""
 
 
 Word: TypeAlias = Union[Serving, Failed, Said]  # noqa: UP007

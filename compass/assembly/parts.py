@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -186,9 +187,19 @@ def _listening(reactor: Any, port: int, factory: Any, interface: str) -> StreamP
     return listening
 
 
-async def listen_dns(reactor: Any, settings: DnsSettings, source: DnsSource, nameserver: str, ports: list[Any]) -> None:
-    """Serve the zone over UDP and TCP, adding the ports as they open. Raises CannotListenError."""
-    server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor)
+async def listen_dns(
+    reactor: Any,
+    settings: DnsSettings,
+    source: DnsSource,
+    nameserver: str,
+    ports: list[Any],
+    answers: Counter[int] | None = None,
+) -> None:
+    """Serve the zone over UDP and TCP, adding the ports as they open; `answers` counts by response code.
+
+    Raises CannotListenError.
+    """
+    server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor, answers)
     address, port = parse_listen(settings.listen)
     ports.append(await listen(reactor, address, port, server.factory()))
     datagrams = DatagramPort(port, server.datagrams(), address, DATAGRAM_OCTETS_MAX, reactor)

@@ -24,6 +24,8 @@ from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, accepting_https, dialling
 from compass.gateway import server_http
 from compass.gateway.crowd import Crowd
+from compass.gateway.metrics import Edges, Metrics
+from compass.gateway.server_metrics import SERVER
 from compass.model.names import parse_group, show_endpoint
 from compass.model.pool import Pools
 from compass.model.sight import Sight
@@ -72,6 +74,7 @@ class ServerService(Service):
         self._server: NameServer | None = None
         self._wakeups: Wakeups | None = None
         self._ports: list[Any] = []
+        self._edges = Edges()
 
     def _parts(self, store: Store, roster: SqlRoster) -> Parts:
         settings = self._config.server
@@ -149,16 +152,26 @@ class ServerService(Service):
         await self._listen_https(server)
         if self._config.dns is not None and self._config.dns.listen:
             source = ServerSource(server, Pools(random.SystemRandom().random))
-            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports)
+            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports, self._edges.dns)
 
     async def _listen_https(self, server: NameServer) -> None:
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
-        if not self._config.https.listen:
+        https = self._config.https
+        places = [parse_listen(text) for text in https.listen]
+        if https.worker_ports and self._worker:
+            address, port = parse_listen(https.worker_ports)
+            places.append((address, port + self._worker - 1))
+        if not places:
             return
-        api = server_http.site(server, self._reactor, self._peer())
-        factory = secured(accepting_https(self._identity), Crowd(api, server.admits), client=False)
-        for text in self._config.https.listen:
-            self._ports.append(await listen(self._reactor, *parse_listen(text), factory))
+        build = {"version": compass.__version__, "worker": str(self._worker or "")}
+        metrics = Metrics(self._reactor, SERVER, server.tally, build, self._edges)
+        is_open = https.metrics == "open"
+        api = server_http.site(server, self._reactor, self._peer(), metrics=metrics, metrics_are_open=is_open)
+        crowd = Crowd(api, server.admits)
+        self._edges.connections = lambda: crowd.here
+        factory = secured(accepting_https(self._identity), crowd, client=False)
+        for place in places:
+            self._ports.append(await listen(self._reactor, *place, factory))
 
     def _announce(self, group: str, port: int) -> Any:
         """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""

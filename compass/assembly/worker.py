@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
+from compass.assembly.logs import fields_of
 from compass.assembly.main import EXIT_CONFIG, EXIT_START, begin_log, forbid_core_files, why_not
 from compass.assembly.orders import TEXT_MAX, VOICE, Failed, Orders, Said, Serving, Word, die_with
 from compass.assembly.serverd import ServerService
@@ -83,4 +84,5 @@ def _entry(event: LogEvent) -> Said:
     if "log_failure" in event:
         text += "\n" + event["log_failure"].getTraceback()
     level = event.get("log_level")
-    return Said(level.name if level else "info", str(event.get("log_namespace", "")), text[:TEXT_MAX])
+    namespace = str(event.get("log_namespace", ""))
+    return Said(level.name if level else "info", namespace, text[:TEXT_MAX], fields_of(event))

@@ -170,9 +170,10 @@ class _Worker:
     def said(self, word: Word) -> None:
         """Hand on what goes into the log; note that it serves, or why it cannot."""
         match word:
-            case Said(level, namespace, text):
+            case Said(level, namespace, text, fields):
                 where = Logger(namespace or "compass")
-                where.emit(LogLevel.lookupByName(level), "worker {n}: {text}", n=self._number, text=text)
+                more = {"text": text, "said_fields": fields}
+                where.emit(LogLevel.lookupByName(level), "worker {n}: {text}", n=self._number, **more)
             case Serving():
                 if self._first is None:
                     self.log.info("worker {n} serves again", n=self._number)

@@ -51,6 +51,11 @@ class Crowd(WrappingFactory):
             self._here[origin] += 1
         return made
 
+    @property
+    def here(self) -> int:
+        """Connections that are open."""
+        return self._here.total()
+
     def left(self, origin: str) -> None:
         """One of them is gone."""
         self._here[origin] -= 1

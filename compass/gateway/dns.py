@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -25,7 +26,9 @@ QUERIES_KEPT_MAX = 4_096
 class DnsServer:
     """One zone with its two protocols."""
 
-    def __init__(self, zone: Zone, clock: Clock) -> None:
+    def __init__(self, zone: Zone, clock: Clock, answers: Counter[int] | None = None) -> None:
+        """`answers` is added to, by response code."""
+        self._answers = Counter[int]() if answers is None else answers
         self._zone = zone
         self._read: dict[bytes, Query] = {}
         self._clock = clock
@@ -43,7 +46,9 @@ class DnsServer:
                 self._read.clear()
             self._read[asked] = query
         limit = TCP_OCTETS_MAX if over_tcp else query.udp_octets
-        return octets[:2] + write(query, self._zone.answer(query), limit)
+        answer = self._zone.answer(query)
+        self._answers[answer.rcode] += 1
+        return octets[:2] + write(query, answer, limit)
 
     def datagrams(self) -> DatagramProtocol:
         """The protocol for UDP."""

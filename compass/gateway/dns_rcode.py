@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from twisted.names.dns import ENAME, ESERVER
+from twisted.names.dns import EBADVERSION, EFORMAT, ENAME, ENOTIMP, EREFUSED, ESERVER, OK
 
+RCODES: dict[int, str] = {
+    OK: "NOERROR",
+    EFORMAT: "FORMERR",
+    ESERVER: "SERVFAIL",
+    ENAME: "NXDOMAIN",
+    ENOTIMP: "NOTIMP",
+    EREFUSED: "REFUSED",
+    EBADVERSION: "BADVERS",
+}
+"""What the codes that are given here are called (RFC 6895, section 2.3)."""
 RCODE: dict[str, int] = {
     "malformed": ESERVER,
     "unknown-message": ESERVER,

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from compass.gateway.discovery import TargetGroup
 from compass.gateway.event_stream import REVISION_MAX
 from compass.gateway.operations import EVENTS, Operation, document
+from compass.gateway.standing import HEALTH, METRICS, READY
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
@@ -130,7 +131,22 @@ PROMETHEUS = Operation(
 STATUS = Operation(method="GET", path="/v1/status", summary="The daemon in figures.", answers=HostStatus)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
 
-OPERATIONS = (DEPENDENCIES, RESOLVE, REGISTER, DEREGISTER, LOAD, DRAIN, REPORT, WATCH, PROMETHEUS, STATUS, OPENAPI)
+OPERATIONS = (
+    DEPENDENCIES,
+    RESOLVE,
+    REGISTER,
+    DEREGISTER,
+    LOAD,
+    DRAIN,
+    REPORT,
+    WATCH,
+    PROMETHEUS,
+    STATUS,
+    HEALTH,
+    READY,
+    METRICS,
+    OPENAPI,
+)
 _ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code and says what to do next."
 
 

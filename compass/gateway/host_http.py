@@ -18,12 +18,14 @@ from twisted.internet.defer import Deferred
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
-from compass.gateway import host_document, http
+from compass.gateway import host_document, http, standing
 from compass.gateway.discovery import target_groups
 from compass.gateway.event_stream import EventStream, resumes_at
 from compass.gateway.host_document import CategoryAsked, NameAsked, ServiceAsked, WatchAsked
 from compass.gateway.long_poll import Waiting
+from compass.gateway.metrics import Metrics
 from compass.gateway.operations import Operation
+from compass.gateway.standing import Health
 from compass.model.local import (
     HostStatus,
     LocalDeregister,
@@ -78,9 +80,10 @@ class HostApi(Protocol):
         """The daemon in figures."""
 
 
-def site(api: HostApi, clock: Clock) -> Site:
+def site(api: HostApi, clock: Clock, metrics: Metrics | None = None) -> Site:
     """The factory to listen with, on the loopback or a Unix socket."""
-    return http.site(HostHttp(api, clock).resource(), clock)
+    counts = metrics.edges.http if metrics is not None else None
+    return http.site(HostHttp(api, clock).resource(metrics), clock, counts=counts)
 
 
 class HostHttp:
@@ -91,7 +94,7 @@ class HostHttp:
         self._clock = clock
         self._document = msgspec.json.encode(host_document.host_document())
 
-    def resource(self) -> Any:
+    def resource(self, metrics: Metrics | None = None) -> Any:
         """The root resource."""
         routes: list[tuple[Operation, http.Endpoint]] = [
             (host_document.DEPENDENCIES, self._dependencies),
@@ -104,8 +107,12 @@ class HostHttp:
             (host_document.REPORT, lambda request, asked: _outcome(request, self._api.report(asked))),
             (host_document.WATCH, self._watch),
             (host_document.STATUS, lambda request, _: http.answer(request, self._api.status())),
+            (standing.HEALTH, lambda request, _: http.answer(request, self._health("running"))),
+            (standing.READY, self._ready),
             (host_document.OPENAPI, lambda request, _: http.octets(request, self._document)),
         ]
+        if metrics is not None:
+            routes.append((standing.METRICS, lambda request, _: metrics.answer(request)))
         return http.resource(routes, lambda request, _: _check_origin(request))
 
     def _dependencies(self, request: Request, asked: ServiceAsked) -> Any:
@@ -114,6 +121,18 @@ class HostHttp:
         seconds = min(asked.wait, host_document.WAIT_SECONDS_MAX)
         waiting = Waiting(request, self._clock, seconds, lambda: self._api.dependencies(asked.service))
         return http.answers(request, waiting.begin(self._api.watch(asked.service, asked.since, waiting.told)))
+
+    def _health(self, status: str) -> Health:
+        # A host that keeps no session has none most of the time, and nothing is wrong with that.
+        told = self._api.status()
+        reached = told.session == "open" or (told.loaded and not told.problem)
+        return Health(status, "available" if reached else "away")
+
+    def _ready(self, request: Request, _: None) -> bytes:
+        if not self._api.status().loaded:
+            text = "this host has loaded no view yet, from a server or from its disk"
+            return http.answer(request, Refusal("not-ready", text, retry_after_seconds=1.0))
+        return http.answer(request, self._health("ready"))
 
     def _resolve(self, request: Request, asked: NameAsked) -> bytes:
         return http.answer(request, self._api.resolve(asked.name))

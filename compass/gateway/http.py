@@ -6,6 +6,7 @@ query; what comes of it is another. Everything that cannot be used is refused in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any, cast
@@ -16,6 +17,7 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
@@ -28,6 +30,11 @@ BODY_MAX = 64 * 1024
 """Octets of a request's body: a registration with all the metadata there can be is 12 kB."""
 DISCARDED_MAX = 16 * 1024 * 1024
 """Octets of a refused body that are read and thrown away, so that its sender comes to read the answer."""
+UNREAD_ANSWERS_MAX = 16
+"""Requests of one connection that are answered while it reads nothing of the answers before: clients that pipeline send
+a handful. Who sends more is cut, or a request of 30 octets would have us hold an answer of 60 kB for each of them."""
+NO_OPERATION = "none"
+"""What is counted in place of a path that there is not: whoever asks for nonsense makes no new series."""
 QUERY_FIELDS_MAX = 64
 """Fields in one query: more than any operation has."""
 
@@ -52,11 +59,17 @@ class BoundedRequest(Request):
     What cannot be read as text is refused here, too: the layers above would call it a failure of their own.
     """
 
+    operation = NO_OPERATION
+    """The path of what it asks for, as the table of operations has it."""
     _received = 0
     _is_refused = False
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is here: hand it on, if path and headers are text in one line."""
+        channel: Any = self.channel
+        if channel.has_unread():
+            channel.forceAbortClient()
+            return
         if self._is_refused:
             self._hang_up()
             return
@@ -106,6 +119,7 @@ class BoundedRequest(Request):
         channel = self.channel
         if channel is not None and channel.transport is not None:
             head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}"
+            cast(Any, channel).site.counts[self.operation, "413"] += 1
             cast(Any, channel.transport).write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
 
     def _hang_up(self) -> None:
@@ -122,20 +136,52 @@ def _is_text(octets: bytes) -> bool:
     return text.replace("\t", " ").isprintable()
 
 
-def site(resource: Any, clock: Clock, request: type[BoundedRequest] = BoundedRequest) -> Site:
-    """The factory to listen with."""
-    made: Site = cast(Any, _Site)(resource, requestFactory=request, reactor=cast(Any, clock))
-    return made
+Answered = Counter[tuple[str, str]]
+"""How many requests were answered, by the operation's path and the status."""
+
+
+def site(
+    resource: Any, clock: Clock, request: type[BoundedRequest] = BoundedRequest, counts: Answered | None = None
+) -> Site:
+    """The factory to listen with; `counts` is added to."""
+    made = cast(Any, _Site)(resource, requestFactory=request, reactor=cast(Any, clock))
+    made.counts = Answered() if counts is None else counts
+    return cast(Site, made)
+
+
+class _Channel(HTTPChannel):
+    """A connection. Twisted itself reads and answers on while the transport has more than the peer reads."""
+
+    _is_full = False
+    _unread = 0
+
+    def pauseProducing(self) -> None:
+        """The peer does not read what was written."""
+        self._is_full = True
+        cast(Any, super()).pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It has read."""
+        self._is_full, self._unread = False, 0
+        cast(Any, super()).resumeProducing()
+
+    def has_unread(self) -> bool:
+        """Count a request; whether too many came while the peer reads nothing."""
+        self._unread += self._is_full
+        return self._unread > UNREAD_ANSWERS_MAX
 
 
 class _Site(Site):
-    """One that tells of each request only to who wants to hear everything."""
+    """One that counts each request, and tells of it only to who wants to hear everything."""
 
     noisy = False
+    protocol = cast(Any, _Channel)
+    counts: Answered
     _log = Logger()
 
     def log(self, request: Any) -> None:
         """The request is answered."""
+        self.counts[request.operation, str(request.code)] += 1
         method, path = (part.decode("ascii", "replace") for part in (request.method, request.uri.partition(b"?")[0]))
         self._log.debug("{method} {path}: {status}", method=method, path=path, status=request.code)
 
@@ -157,6 +203,7 @@ def _route(
     app: Klein, number: int, operation: Operation, endpoint: Endpoint, admit: Callable[[Request, Operation], None]
 ) -> None:
     def routed(request: Request, **placed: str) -> Any:
+        cast(Any, request).operation = operation.path
         admit(request, operation)
         asked = _body(request, operation) if operation.method == "POST" else _question(request, operation, placed)
         if operation.media == EVENTS and request.method == b"HEAD":

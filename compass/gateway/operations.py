@@ -17,6 +17,7 @@ from compass.model.replies import Refusal
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+TEXT = "text/plain"
 _REF = "#/components/schemas/{name}"
 _FIELD = re.compile(r"{(\w+)}")
 

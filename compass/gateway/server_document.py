@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from compass.gateway.discovery import TargetGroup
 from compass.gateway.host_document import CategoryAsked, Revision
 from compass.gateway.operations import EVENTS, Operation, document
+from compass.gateway.standing import HEALTH, METRICS, READY
 from compass.model.events import Position
 from compass.model.replies import (
     CaseFile,
@@ -56,28 +57,12 @@ from compass.model.requests import (
 from compass.model.rows import Change
 
 
-class Health(msgspec.Struct, frozen=True):
-    """That the server runs, and whether its store took the last write."""
-
-    status: str
-    store: str
-    """`available`, or `away`: reads and pushes go on from memory, writes are refused."""
-
-
 class EventsAsked(msgspec.Struct, frozen=True):
     """From which revision on; without one, from now on."""
 
     since: Revision | UnsetType = UNSET
 
 
-HEALTH = Operation(method="GET", path="/healthz", summary="The process runs and answers.", answers=Health, is_open=True)
-READY = Operation(
-    method="GET",
-    path="/readyz",
-    summary="The catalogue is loaded: it can serve (else 503).",
-    answers=Health,
-    is_open=True,
-)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.", is_open=True)
 EVENTS_OF_ALL = Operation(
     method="GET",
@@ -142,7 +127,7 @@ ASKED = (
 )
 """Operations that are a request of the protocol and nothing more."""
 
-OPERATIONS = (HEALTH, READY, OPENAPI, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
+OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by 'opengnsadmin token add'."},
     "certificate": {"type": "mutualTLS", "description": "Of this installation's authority, role admin or host."},

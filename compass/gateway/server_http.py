@@ -14,13 +14,15 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.server import Request, Site
 
-from compass.gateway import http, server_document
+from compass.gateway import http, server_document, standing
 from compass.gateway.discovery import target_groups
 from compass.gateway.event_stream import EventStream, resumes_at
 from compass.gateway.host_document import CategoryAsked
 from compass.gateway.http_status import status_of
+from compass.gateway.metrics import Metrics
 from compass.gateway.operations import Operation
-from compass.gateway.server_document import EventsAsked, Health
+from compass.gateway.server_document import EventsAsked
+from compass.gateway.standing import Health
 from compass.model.answers import FETCH_LIMIT_MAX
 from compass.model.draft import Asker
 from compass.model.events import Followed, Position
@@ -53,6 +55,9 @@ class ServerApi(Protocol):
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Somebody has shown a certificate that opens nothing here."""
 
+    def may_look(self, asker: Asker) -> Refusal | None:
+        """Why somebody may not see the server's figures; None: he may."""
+
     def ask_as(self, asker: Asker, request: Any) -> Deferred[Reply]:
         """The reply to a request, or its refusal."""
 
@@ -72,9 +77,33 @@ class ServerRequest(http.BoundedRequest):
         return TOPOLOGY_MAX if known else http.BODY_MAX
 
 
-def site(api: ServerApi, clock: Clock, peer_of: PeerOf, more: tuple[tuple[Operation, http.Endpoint], ...] = ()) -> Site:
-    """The factory to listen with, behind TLS that asks for a certificate and takes none as well."""
-    return http.site(ServerHttp(api, clock, peer_of).resource(more), clock, ServerRequest)
+def site(
+    api: ServerApi,
+    clock: Clock,
+    peer_of: PeerOf,
+    more: tuple[tuple[Operation, http.Endpoint], ...] = (),
+    metrics: Metrics | None = None,
+    *,
+    metrics_are_open: bool = False,
+) -> Site:
+    """The factory to listen with, behind TLS that asks for a certificate and takes none as well.
+
+    `metrics_are_open`: nobody has to say who he is to read them.
+    """
+    if metrics is not None:
+        more = (*more, _metrics(api, metrics, is_open=metrics_are_open))
+    counts = metrics.edges.http if metrics is not None else None
+    return http.site(ServerHttp(api, clock, peer_of).resource(more), clock, ServerRequest, counts)
+
+
+def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operation, http.Endpoint]:
+    """Metrics are for whoever may ask for the server's status, or for all."""
+
+    def scraped(request: Request, _: None) -> bytes:
+        refused = None if is_open else api.may_look(_who(request))
+        return http.answer(request, refused) if refused is not None else metrics.answer(request)
+
+    return msgspec.structs.replace(standing.METRICS, is_open=is_open), scraped
 
 
 class ServerHttp:
@@ -89,8 +118,8 @@ class ServerHttp:
     def resource(self, more: tuple[tuple[Operation, http.Endpoint], ...] = ()) -> Any:
         """The root resource."""
         routes: list[tuple[Operation, http.Endpoint]] = [
-            (server_document.HEALTH, lambda request, _: http.answer(request, self._health("running"))),
-            (server_document.READY, self._ready),
+            (standing.HEALTH, lambda request, _: http.answer(request, self._health("running"))),
+            (standing.READY, self._ready),
             (server_document.OPENAPI, lambda request, _: http.octets(request, self._document)),
             (server_document.PROMETHEUS, self._prometheus),
             (server_document.EVENTS_OF_ALL, self._events),

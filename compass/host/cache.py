@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,15 @@ class Cache:
         self._content = content
         self._due: Timer | None = None
         self._complained = False
+        self.writes = Counter[str]()
+        """`done` or `failed`."""
+
+    def age_seconds(self, now: float) -> float:
+        """How long ago the file was written; 0 when that cannot be known."""
+        try:
+            return max(0.0, now - self._path.stat().st_mtime)
+        except OSError:
+            return 0.0
 
     def load(self) -> Cached | None:
         """What an earlier run kept, or None; never raises."""
@@ -120,7 +130,9 @@ class Cache:
         try:
             write_atomically(self._path, packed(self._content()))
             self._complained = False
+            self.writes["done"] += 1
         except OSError as error:
+            self.writes["failed"] += 1
             if not self._complained:
                 self._log.warn(
                     "cannot write {path}: {error}; going on from memory, a restart will need a server",

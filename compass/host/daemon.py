@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -48,6 +49,7 @@ from compass.model.replies import CategoryView, Dependencies, Refusal, Reply, Re
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
 from compass.model.sight import Sight
+from compass.model.tally import HostTally
 from compass.wire.messages import Suspicion
 from compass.wire.shared_view import Shared
 
@@ -89,6 +91,15 @@ class HostDaemon:
         directory in which its view is shared, and the group that may read it (None: everybody).
         `reactions`: the hooks and templates that follow what may be looked up here."""
         self._clock = clock
+        self._now = now
+        self._vouched_until: float | None = None
+        """When the last session ended that was in step, in the clock's seconds; None: none has yet."""
+        look = REFRESH_SECONDS[mode] if refresh_seconds is None else refresh_seconds
+        self._looks_every = look if mode == "short" else 0.0
+        """A host that leaves by itself is dialled when there is news, and looks so often whether there was any."""
+        self._in_step = False
+        self._lookups = Counter[str]()
+        self._reported = Counter[str]()
         self.pools = Pools(random, Place(host_name, zone))
         """Whose turn it is, for every kind of lookup on this host."""
         self._host_name = host_name
@@ -108,7 +119,7 @@ class HostDaemon:
         self._following = Following(
             clock,
             self._replica,
-            REFRESH_SECONDS[mode] if refresh_seconds is None else refresh_seconds,
+            look,
             (default_address if update_port else "", update_port),
             self._changed,
             self._replaced,
@@ -152,6 +163,7 @@ class HostDaemon:
         self._book.load()
         if cached is not None and cached.loaded:
             self._replica.restore(cached.store, cached.services, cached.held)
+            self._vouched_until = self._clock.seconds() - self._cache.age_seconds(self._now())
             self._feed.replaced(self._replica.catalogue)
         wanted = dict.fromkeys([*self._services, *(cached.wanted if cached else ()), *sorted(self._book.services())])
         self._following.start(wanted)
@@ -210,7 +222,9 @@ class HostDaemon:
 
     def resolve(self, name: str) -> Resolved | Refusal:
         """The listeners to use now for a service or a category, best first; from memory, always at once."""
-        return self._replica.resolve(name, self.pools, self._overlay)
+        found = self._replica.resolve(name, self.pools, self._overlay)
+        self._lookups["refused" if isinstance(found, Refusal) else found.source] += 1
+        return found
 
     def sight(self) -> Sight | None:
         """What may be looked up here; the same object as long as nothing changes. None: not loaded yet."""
@@ -305,6 +319,41 @@ class HostDaemon:
             reactions=self._reactions.status() if self._reactions is not None else (),
         )
 
+    def tally(self) -> HostTally:
+        """The daemon in numbers."""
+        ways = self._upstream.servers()
+        reactions = self._reactions
+        return HostTally(
+            host=self._host_name,
+            loaded=self._replica.loaded,
+            revision=self._replica.revision,
+            view_age_seconds=self._view_age(),
+            session=self._upstream.status,
+            sessions_opened=self._upstream.opened_count,
+            servers=Counter(way.state for way in ways),
+            sources=Counter(way.source for way in ways),
+            services=len(self._following.wanted),
+            listeners=sum(map(len, self._replica.catalogue.listeners.values())),
+            registrations=Counter(entry.standing for entry in self._book.all()),
+            lookups=self._lookups,
+            notices=self._following.notices,
+            snapshots=self._following.snapshots,
+            cache_writes=self._cache.writes,
+            reports=self._reported,
+            suspicions=self._evidence.counts,
+            reactions=reactions.turns if reactions is not None else {},
+            reactions_failing=reactions.failing if reactions is not None else 0,
+            watchers=len(self._feed),
+        )
+
+    def _view_age(self) -> float | None:
+        """How long no server has vouched for what is held; None: nothing is."""
+        if not self._replica.loaded:
+            return None
+        if self._in_step or self._vouched_until is None:
+            return 0.0
+        return max(0.0, self._clock.seconds() - self._vouched_until - self._looks_every)
+
     # Between the parts ------------------------------------------------------------------------------------
 
     def _overlay(self, catalogue: Catalogue) -> Catalogue:
@@ -334,11 +383,14 @@ class HostDaemon:
         self._feed.replaced(self._replica.catalogue)
 
     def _settled(self) -> None:
+        self._in_step = True
         self._registrar.session_settled()
         self._pauses.over()
         self._repeat_reports()
 
     def _lost(self) -> None:
+        if self._in_step:
+            self._in_step, self._vouched_until = False, self._clock.seconds()
         self._registrar.session_lost()
 
     def _suspected(self, suspicion: Suspicion | None) -> None:
@@ -384,16 +436,19 @@ class HostDaemon:
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Reported):
                 self._pauses.over()
+                self._reported["delivered"] += 1
                 self._evidence.delivered(key, reply.state, self._clock.seconds())
                 return Outcome(reply.state, *key, revision=reply.revision)
             refusal = reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered {reply}")
             if refusal.code not in TRANSIENT:
                 self._evidence.dismiss(key)
             elif suspects:
+                self._reported["pending"] += not again
                 if refusal.code == "store-unavailable" and not again:
                     self._elsewhere.tell(report)
                 self._repeat_later(refusal)
                 return Outcome("pending", *key)
+            self._reported["refused"] += 1
             return refusal
 
         service, address, port = key

@@ -50,6 +50,11 @@ class Evidence:
         self._findings: dict[ListenerKey, _Finding] = {}
         self._told: dict[ListenerKey, _Told] = {}
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings of programs `here`, and suspicions that a `server` told; some may be over by now."""
+        return {"here": len(self._findings), "server": len(self._told)}
+
     def add(self, report: LocalReport, row: Listener, now: float) -> None:
         """A program found this listener dead."""
         key = (row.service, row.address, row.port)

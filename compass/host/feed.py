@@ -39,6 +39,10 @@ class Feed:
         self._subscribers: dict[int, tuple[str, Deliver]] = {}
         self._last = 0
 
+    def __len__(self) -> int:
+        """Programs that watch."""
+        return len(self._subscribers)
+
     def subscribe(
         self, service: str, since: int | None, catalogue: Catalogue, deliver: Deliver
     ) -> Callable[[], None] | Refusal:

@@ -7,6 +7,7 @@ yet is told when the answer has come, or when it cannot come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
@@ -74,6 +75,10 @@ class Following:
         self._sessions = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refresh: Timer | None = None
+        self.notices = Counter[str]()
+        """By what came of them: `applied`, `duplicate` or `gap`."""
+        self.snapshots = 0
+        """Whole views that were taken."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -200,6 +205,7 @@ class Following:
             return
         self._suspected(None)
         if taken == "replaced":
+            self.snapshots += 1
             self._gap = False
             self._replaced()
             self.upstream.acknowledge(self._replica.revision)
@@ -225,6 +231,7 @@ class Following:
         if self._gap:
             return  # The snapshot that was asked for will hold it.
         applied = self._replica.notice(notice)
+        self.notices[applied] += 1
         if applied == "applied":
             self._changed(notice.change)
         elif applied == "gap":
@@ -273,6 +280,7 @@ class Following:
     def _resync(self, resync: Resync) -> None:
         """This host has read too slowly; here is all of it anew."""
         if self._replica.resync(resync) == "replaced":
+            self.snapshots += 1
             self._gap = False
             self._replaced()
 

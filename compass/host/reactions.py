@@ -6,6 +6,7 @@ depend on, is no reason to write an empty list into a file (P5). What fails is t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -61,7 +62,9 @@ class Reactions:
         self._clock = clock
         self._commands = commands
         self._place = host, zone
-        self._courses = [_Course(clock, reaction, self._occasion) for reaction in reactions]
+        self.turns = Counter({(one.kind, result): 0 for one in reactions for result in ("done", "failed")})
+        """By kind and result."""
+        self._courses = [_Course(clock, reaction, self._occasion, self.turns) for reaction in reactions]
         self._sight: Callable[[], Sight | None] = lambda: None
         self._last: Sight | None = None
         self._timer: Timer | None = None
@@ -92,6 +95,11 @@ class Reactions:
         """How each of them is."""
         return tuple(course.status() for course in self._courses)
 
+    @property
+    def failing(self) -> int:
+        """How many did not do what they should in their last turn."""
+        return sum(course.is_failing for course in self._courses)
+
     def _look(self) -> None:
         self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
         sight = self._sight()
@@ -111,8 +119,13 @@ class _Course:
     _log = Logger()
 
     def __init__(
-        self, clock: Clock, reaction: Reaction, occasion: Callable[[str, tuple[str, ...], Pools], Occasion]
+        self,
+        clock: Clock,
+        reaction: Reaction,
+        occasion: Callable[[str, tuple[str, ...], Pools], Occasion],
+        counts: Counter[tuple[str, str]],
     ) -> None:
+        self._counts = counts
         settings = reaction.settings
         self.on = settings.on
         self._clock = clock
@@ -140,6 +153,11 @@ class _Course:
             self._seen = pools
             self._schedule.changed(self._clock.seconds())
             self._wait()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last turn did not do what it should."""
+        return bool(self._problem)
 
     def stop(self) -> None:
         """No more turns."""
@@ -204,6 +222,7 @@ class _Course:
             self._acted = pools
         self._problem = problem
         self._turns += 1
+        self._counts[self._reaction.kind, "failed" if problem else "done"] += 1
         self._ended_at = self._clock.seconds()
         self._schedule.ended(self._ended_at, done=not problem)
         self._wait()

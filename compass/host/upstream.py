@@ -88,6 +88,8 @@ class Upstream:
         self._stopped: Deferred[None] | None = None
         self.server = ""
         self.problem = ""
+        self.opened_count = 0
+        """Sessions since the start."""
 
     @property
     def status(self) -> SessionStatus:
@@ -197,6 +199,7 @@ class Upstream:
             self._end_session()
             old.close(reason="this host goes to a server that it prefers")
         self._session, self.server, self._in_step = session, welcome.server, False
+        self.opened_count += 1
         self._dials.give_up()
         self._log.info(
             "session with server {server} at revision {revision}",

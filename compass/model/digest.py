@@ -150,6 +150,9 @@ class Step(msgspec.Struct, frozen=True):
     total: int
     topic: str
     part: int
+    before: Row | None = None
+    after: Row | None = None
+    """The row, as it was and as it is; None: it was not, or is not any more."""
 
 
 def steps_of(catalogue: Catalogue, changes: Iterable[Change]) -> list[Step]:
@@ -166,7 +169,7 @@ def steps_of(catalogue: Catalogue, changes: Iterable[Change]) -> list[Step]:
         part = (gained if after is not None and in_part(after) else 0) - (
             lost if before is not None and in_part(before) else 0
         )
-        steps.append(Step(change.revision, gained - lost, topic_of(row), part))
+        steps.append(Step(change.revision, gained - lost, topic_of(row), part, before, after))
     return steps
 
 

@@ -7,6 +7,8 @@ would wait longer is told when to come back, each at a time of its own.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from twisted.internet.defer import Deferred, succeed
 
 from compass.model.ports import Clock
@@ -32,6 +34,13 @@ class Admission:
         """When the next turn is."""
         self._promised = 0.0
         """When the last one that was sent away comes back."""
+        self.turns = Counter[str]()
+        """Given `at-once`, `waited` for, or `sent-away`."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the next one would wait for its turn."""
+        return max(0.0, self._next - self._clock.seconds())
 
     def turn(self) -> Deferred[float]:
         """Fires when it is this one's turn, with 0.0; or at once with the seconds after which to come back."""
@@ -39,9 +48,11 @@ class Admission:
         self._next = max(self._next, now - AT_ONCE_SECONDS)
         wait = self._next - now
         if wait > WAIT_SECONDS_MAX:
+            self.turns["sent-away"] += 1
             self._promised = max(self._promised, now + wait) + 1 / SNAPSHOTS_PER_SECOND_MAX
             return succeed(min(self._promised - now, RETRY_SECONDS_MAX))
         self._next += 1 / SNAPSHOTS_PER_SECOND_MAX
+        self.turns["at-once" if wait <= 0 else "waited"] += 1
         if wait <= 0:
             return succeed(0.0)
         turn: Deferred[float] = Deferred()

@@ -33,7 +33,9 @@ from compass.model.storage import (
     Storage,
     StoreUnavailable,
 )
+from compass.model.tally import BATCH_BOUNDS, COMMIT_BOUNDS, Spread
 from compass.server.attempts import Attempt, Passed, after, attempt, changes_of
+from compass.server.census import Census
 from compass.server.digests import Digests
 from compass.server.queue import STORE_WAIT_SECONDS, Queue, Waiting
 from compass.server.reaching import InDatabase, Reaching
@@ -102,6 +104,8 @@ class Commits:
         self.catalogue = catalogue
         self.digests = Digests()
         self.digests.restart(catalogue)
+        self.census = Census()
+        self.census.restart(catalogue)
         self._storage = storage
         self._now = now
         self._token = token
@@ -124,6 +128,10 @@ class Commits:
         self.counts = Counter[str]()
         """`batches` committed; of them `again`: decided again in their turn; and how often one was `put off`: too far
         behind another server for that, and tried anew."""
+        self.batch_sizes = Spread(BATCH_BOUNDS)
+        self.commit_seconds = Spread(COMMIT_BOUNDS)
+        self.noted = 0
+        """Entries for the security log, those of decisions not counted."""
 
     def submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
         """The reply, once what it says is on disk; or a refusal, also when the store cannot be written in time."""
@@ -136,8 +144,19 @@ class Commits:
         """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
         return self._store.trouble
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a transaction."""
+        return len(self._queue)
+
+    @property
+    def notes_waiting(self) -> int:
+        """Entries for the security log that do."""
+        return len(self._notes)
+
     def note(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
+        self.noted += 1
         if self._worth_a_row(entry):
             self._notes.append(entry)
             self._wake()
@@ -349,6 +368,7 @@ class Commits:
             first = attempts[0].proposal
             if not first.changes and not first.security and not first.administration:
                 return decisions
+            began = self._clock.seconds()
             try:
                 await self._store.ask(
                     self._storage.commit,
@@ -375,6 +395,8 @@ class Commits:
                     continue
                 raise
             self._store.back()
+            self.commit_seconds.add(self._clock.seconds() - began)
+            self.batch_sizes.add(len(batch))
             self.counts["batches"] += 1
             self.counts["again"] += len(attempts) > 1
             done = attempts[-1]
@@ -420,6 +442,7 @@ class Commits:
     def _begin_anew(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.digests.restart(catalogue)
+        self.census.restart(catalogue)
         self._reloaded(catalogue)
 
     def _attempt(
@@ -431,7 +454,7 @@ class Commits:
     def _publish_decision(self, decision: Decision, steps: Iterator[Step]) -> None:
         if len(decision.changes) == 1:
             # The catalogue after its one change was made when it was decided.
-            self.digests.move(next(steps))
+            self._count(next(steps))
             self.catalogue = decision.catalogue
             self._committed(decision.changes[0], self.catalogue, True)
         else:
@@ -439,9 +462,13 @@ class Commits:
 
     def _publish(self, changes: Iterable[Change], steps: Iterator[Step], *, own: bool) -> None:
         for change in changes:
-            self.digests.move(next(steps))
+            self._count(next(steps))
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue, own)
+
+    def _count(self, step: Step) -> None:
+        self.digests.move(step)
+        self.census.move(step)
 
 
 def _loaded(storage: Storage) -> tuple[Loaded, Catalogue, str]:

@@ -7,6 +7,7 @@ becomes of the listener is decided and committed like everything else.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -88,6 +89,10 @@ class FailureDesk:
         self._damping = Damping()
         self._answered_at: dict[ListenerKey, float] = {}
         self._timers: dict[str, Timer] = {}
+        self.probes = Counter[str]()
+        """Of this server that were `answered` or `failed`."""
+        self.found = Counter[str]()
+        """What hosts said that were asked to probe: `alive` or `dead`."""
 
     def start(self, catalogue: Catalogue) -> None:
         """Take up what was open when the server stopped, and miss who does not come back."""
@@ -148,6 +153,7 @@ class FailureDesk:
         """A host that was asked to probe says what it found."""
         if not self.witnesses.heard(host, findings):
             return Refusal("bad-value", f"inquiry {findings.id} was not asked of {host}, or it is over")
+        self.found["alive" if findings.alive else "dead"] += 1
         return Reported(self._catalogue().revision, "up" if findings.alive else "suspect")
 
     def lost(self, host: str) -> None:
@@ -218,6 +224,16 @@ class FailureDesk:
             if listener is not None and listener.state == "up" and self._around.keeps(listener):
                 self._begin(listener, Complaint(self, listener, Policy()))
 
+    @property
+    def open_inquiries(self) -> int:
+        """Listeners that are being found out about, because they are suspect, down or slow."""
+        return len(self._inquiries)
+
+    @property
+    def open_checks(self) -> int:
+        """Listeners in use that are probed because something was said against them."""
+        return len(self._checks)
+
     def examine(self, request: Examine) -> Reply:
         """What is known here of a listener's health."""
         try:
@@ -256,6 +272,7 @@ class FailureDesk:
 
     def probed(self, key: ListenerKey, problem: str) -> None:
         """A probe of this server has come to something."""
+        self.probes["failed" if problem else "answered"] += 1
         self._docket.note(key, Evidence("probe", self._server, self._now(), not problem, problem))
         if not problem and key in self._host_of:
             self._answered_at[key] = self.clock.seconds()

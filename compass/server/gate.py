@@ -40,6 +40,10 @@ class Gate:
         self._now = now
         self._note = note
         self.sessions: dict[Session, None] = {}
+        self.by_role = Counter[str]()
+        """Sessions whose peer has proven its role."""
+        self.refused = 0
+        """Connections that were not taken."""
         self._per_peer: Counter[tuple[str, str]] = Counter()
         self._failures = Quota(clock, CONNECTIONS_FAILED_PER_MINUTE_MAX)
         self._failures_told = Quota(clock, FAILURES_PER_MINUTE_MAX, self._tell_failures)
@@ -50,8 +54,10 @@ class Gate:
     def admits(self, origin: str) -> bool:
         """Whether a new connection from there is taken: not too many are here, nor came to nothing from there."""
         if self._failures.wait(origin):
+            self.refused += 1
             return False
         if len(self.sessions) >= SESSIONS_MAX:
+            self.refused += 1
             if self.failed(origin):
                 self.log.warn("connection from {origin} refused: {n} sessions", origin=origin, n=SESSIONS_MAX)
             return False
@@ -67,6 +73,7 @@ class Gate:
         if session.asker.name:
             peer = session.asker.role, session.asker.name
             self._per_peer[peer] -= 1
+            self.by_role[peer[0]] -= 1
             if not self._per_peer[peer]:
                 del self._per_peer[peer]
 
@@ -74,6 +81,7 @@ class Gate:
         """Count it by the name that it has proven; why it is refused beyond `SESSIONS_PER_PEER_MAX`, or nothing."""
         peer = session.asker.role, session.asker.name
         self._per_peer[peer] += 1
+        self.by_role[peer[0]] += 1
         if self._per_peer[peer] <= SESSIONS_PER_PEER_MAX:
             return ""
         return f"{peer[0]} {peer[1]!r} has {SESSIONS_PER_PEER_MAX} sessions, the most there can be; close some first"

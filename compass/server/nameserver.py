@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
@@ -41,6 +42,7 @@ from compass.model.requests import (
 from compass.model.roster import Line, Neighbourhood, Roster, Turn
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
+from compass.model.tally import ServerTally
 from compass.server.agreement import Agreement
 from compass.server.alerts import Alerts, RunCommand
 from compass.server.commits import Commits
@@ -56,6 +58,7 @@ from compass.server.reading import Reading
 from compass.server.sessions import Answer, Missed, PeerOf, Session, origin_of
 from compass.server.status import Figures, lags_of, line_of, status_of
 from compass.server.steering import Elsewhere, Steering
+from compass.server.tally import of_commits, of_failures, of_push, of_servers, of_sessions, of_watches
 from compass.server.unwritten import Unwritten
 from compass.server.visitors import RECENT_MAX, Deliver, Visit, Visitors, plain
 from compass.server.watches import Watches
@@ -107,6 +110,9 @@ class NameServer(Factory):
         self._commits: Commits | None = None
         self._tail: Timer | None = None
         self._started_at = 0.0
+        self._asked = Counter[type[msgspec.Struct]]()
+        self._refused = Counter[str]()
+        self._committed_by = Counter[str]()
 
     async def start(self) -> None:
         """Load the catalogue; until then every session is told to come back (P5). Raises StoreUnavailable."""
@@ -116,7 +122,7 @@ class NameServer(Factory):
         after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
         recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
         self._started_at = parts.now()
-        self._push = Push(catalogue, self._reach_absent, self._part)
+        self._push = Push(catalogue, self._reach_absent, self._part, parts.clock.seconds)
         recent = [change for change in recent if change.revision <= loaded.revision]
         self._push.recall(recent, catalogue)
         self._compose(catalogue, loaded.store)
@@ -229,6 +235,10 @@ class NameServer(Factory):
         """What a host is told that is not wanted here; None: it is welcome."""
         return self._steering.turned_away(session)
 
+    def refused(self, refusal: Refusal) -> None:
+        """Count it."""
+        self._refused[refusal.code] += 1
+
     def opened(self, session: Session) -> None:
         """Count it."""
         self._gate.opened(session)
@@ -272,6 +282,7 @@ class NameServer(Factory):
 
     def ask(self, session: Session, request: Request) -> Answer | Deferred[Answer]:
         """Route a request to where it is answered: at once what is in memory, else when it is there."""
+        self._asked[type(request)] += 1
         match request:
             case Pull() | Fetch() | Impact():
                 return self._reading.ask(request, session.asker)
@@ -294,7 +305,49 @@ class NameServer(Factory):
             return succeed(Refusal("out-of-turn", "only a session can watch; /v1/events tells every change"))
         # All others look at nothing of a session but who asks.
         asked = self.ask(cast(Session, Visit(asker)), request)
-        return (asked if isinstance(asked, Deferred) else succeed(asked)).addCallback(plain)
+        answered = asked if isinstance(asked, Deferred) else succeed(asked)
+        return answered.addCallback(lambda answer: self._counted(plain(answer)))
+
+    def _counted(self, reply: Reply) -> Reply:
+        if isinstance(reply, Refusal):
+            self.refused(reply)
+        return reply
+
+    def may_look(self, asker: Asker) -> Refusal | None:
+        """Why somebody may not see this server's figures; None: he may, as he may ask for its status.
+
+        Before the catalogue is there nobody but an administrator is known.
+        """
+        if self._commits is None:
+            return None if asker.role == "admin" else _NOT_READY
+        refused = permit(self.catalogue, Status(), asker, self._parts.now())
+        return cast(Refusal, self._noted(refused)) if refused else None
+
+    def tally(self) -> ServerTally:
+        """This server in numbers, whatever state it is in."""
+        told = ServerTally(
+            server=self.name,
+            engine=self._parts.storage.engine,
+            ready=self.ready() is not None,
+            store_reachable=self.store_answers,
+            requests={str(kind.__struct_config__.tag): count for kind, count in self._asked.items()},
+            refusals=self._refused,
+            changes=self._committed_by,
+            draining=self._steering.elsewhere is not None,
+            **of_sessions(self._gate),
+        )
+        if self._loaded is None:
+            return told
+        return msgspec.structs.replace(
+            told,
+            **of_commits(self.commits),
+            **of_push(self._push),
+            **of_failures(self._desk, self._unwritten),
+            **of_watches(self._watches, self._visitors),
+            **of_servers(
+                self._known, self.name, len(self._gate.sessions), self._push.watching, self.catalogue.revision
+            ),
+        )
 
     def bearer(self, token: str, origin: str) -> Asker | Refusal:
         """Who shows a bearer token."""
@@ -363,7 +416,7 @@ class NameServer(Factory):
                 return self._steering.steer(request)
 
     def _status(self) -> ServerStatus:
-        return status_of(self.catalogue, self._figures(), self._known, self._line())
+        return status_of(self.catalogue, self.commits.census, self._figures(), self._known, self._line())
 
     def _figures(self) -> Figures:
         return Figures(
@@ -430,6 +483,7 @@ class NameServer(Factory):
     # What follows a commit.
 
     def _committed(self, change: Change, catalogue: Catalogue, own: bool) -> None:
+        self._committed_by[change.operation] += 1
         self._push.committed(change, catalogue)
         self._unwritten.committed(change)
         self._desk.committed(change, catalogue)

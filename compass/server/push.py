@@ -18,6 +18,7 @@ from compass.model.interest import audience, widening
 from compass.model.names import category_of
 from compass.model.replies import HostLag
 from compass.model.rows import Category, Change, Dependency, Host
+from compass.server.lag import PushLag
 from compass.wire.frames import frame
 from compass.wire.messages import Bookmark, Notice, encode
 
@@ -71,9 +72,18 @@ class Push:
         catalogue: Catalogue,
         absent: Callable[[frozenset[str]], None],
         digest: Callable[[frozenset[str]], str] = lambda categories: "",
+        seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`absent` is told the member categories of each notice, to reach hosts without a session; `digest` tells what
-        hosts with services of these categories hold."""
+        hosts with services of these categories hold; `seconds` is a clock that never jumps."""
+        self.way = PushLag(seconds)
+        """How long notices take."""
+        self.notices = 0
+        """That were told to somebody, or would have been."""
+        self.doubtful = 0
+        """Hosts that may not have held everything when it was looked last (`lagging`)."""
+        self.deliveries = 0
+        """How often one was handed to a session."""
         self._watchers: dict[str, dict[Subscriber, None]] = {}
         """By member category: the sessions, in the order of their watches."""
         self._sessions: dict[str, tuple[Subscriber, frozenset[str]]] = {}
@@ -157,6 +167,7 @@ class Push:
         if self.session_of(subscriber.host) is not subscriber:
             return
         _, categories = self._sessions.pop(subscriber.host)
+        self.way.gone(subscriber.host)
         for category in categories:
             watchers = self._watchers[category]
             del watchers[subscriber]
@@ -192,6 +203,7 @@ class Push:
         revision = min(revision, self._revision)
         self._acknowledged[host] = max(revision, 0 if gap else self._acknowledged.get(host, 0))
         (self._gaps.add if gap else self._gaps.discard)(host)
+        self.way.acknowledged(host, revision)
 
     def behind(self, host: Host) -> bool:
         """Whether there may be a notice that the host does not hold."""
@@ -248,14 +260,25 @@ class Push:
         return len(self._sessions)
 
     def _deliver(self, sent: _Sent) -> None:
+        told = self.subscribers(sent.told)
+        self.notices += 1
+        self.deliveries += len(told)
+        began = self.way.begins()
+        self._write(sent, told)
+        if began is not None:
+            # Who is not here any more has been let go while it was written to.
+            here = [one.host for one in told if self.session_of(one.host) is one]
+            self.way.told(sent.revision, began, here)
+
+    def _write(self, sent: _Sent, told: list[Subscriber]) -> None:
         if not sent.widened:
-            for subscriber in self.subscribers(sent.told):
+            for subscriber in told:
                 subscriber.deliver(sent.encoded, sent.revision)
             return
         widened = dict.fromkeys(self.subscribers(sent.widened))
         for subscriber in widened:
             subscriber.deliver(sent.encoded_widened, sent.revision)
-        for subscriber in self.subscribers(sent.told):
+        for subscriber in told:
             if subscriber not in widened:
                 subscriber.deliver(sent.encoded, sent.revision)
 

@@ -58,6 +58,9 @@ class Desk(Protocol):
     def missed(self, session: Session, since: int) -> list[Missed] | None:
         """All that a session which fell behind was not told after `since`, or None when it cannot be told."""
 
+    def refused(self, refusal: Refusal) -> None:
+        """A request was answered with that."""
+
     def opened(self, session: Session) -> None:
         """The connection is there."""
 
@@ -180,6 +183,11 @@ class Session(TwistedProtocol):
     def behind(self) -> bool:
         """Whether it reads so slowly that it was taken off the stream."""
         return self._told is not None
+
+    @property
+    def queued_octets(self) -> int:
+        """What waits for the transport to take it."""
+        return self._connection.octets_to_send if self._connection is not None else 0
 
     def watch(
         self, missed: list[tuple[int, bytes]], takes_resync: bool, bookmark: tuple[bytes, int] | None = None
@@ -318,6 +326,8 @@ class Session(TwistedProtocol):
         return connection.octets_to_send > limits.REPLIES_QUEUED_MAX
 
     def _reply(self, reply: Answer, number: int) -> None:
+        if isinstance(reply, Refusal):
+            self._desk.refused(reply)
         if self._connection is not None:
             now = self._clock.seconds()
             self._connection.reply(number, reply, now)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
 
 from compass.model.catalogue import Catalogue
 from compass.model.replies import HostLag, KnownServer, Lags, ServerStatus
 from compass.model.roster import BEHIND_MAX, Line, Neighbourhood
 from compass.model.rows import Host
+from compass.server.census import Census
 from compass.server.push import Push
+
+COUNTED = ("category", "service", "listener", "dependency", "credential", "host")
+"""Kinds of rows that the status counts; of alerts it has each."""
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -27,9 +29,9 @@ class Figures(msgspec.Struct, frozen=True):
     away: bool
 
 
-def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own: Line) -> ServerStatus:
+def status_of(catalogue: Catalogue, census: Census, figures: Figures, known: Neighbourhood, own: Line) -> ServerStatus:
     """The reply to status; `own`: this server's line as it is now."""
-    listeners = [row for peers in catalogue.listeners.values() for row in peers.values()]
+    rows = census.rows
     return ServerStatus(
         server=figures.server,
         software=figures.software,
@@ -38,15 +40,8 @@ def status_of(catalogue: Catalogue, figures: Figures, known: Neighbourhood, own:
         started_at=figures.started_at,
         sessions=figures.sessions,
         watching=figures.watching,
-        counts={
-            "category": len(catalogue.categories),
-            "service": sum(map(len, catalogue.services.values())),
-            "listener": len(listeners),
-            "dependency": sum(map(len, catalogue.needs.values())),
-            "credential": sum(map(len, catalogue.credentials.values())),
-            "host": len(catalogue.hosts),
-        },
-        states=dict(Counter(row.state for row in listeners)),
+        counts={kind: rows.get(kind, 0) for kind in COUNTED},
+        states=dict(+census.listeners),
         alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
         engine=figures.engine,
         servers=_servers(known, own),
@@ -78,6 +73,7 @@ def _servers(known: Neighbourhood, own: Line) -> tuple[KnownServer, ...]:
 def line_of(catalogue: Catalogue, figures: Figures, push: Push, id: str, *, able: bool) -> Line:
     """What a server says of itself with a beat. Hosts that hold everything, as nearly all do, cost it no words."""
     doubtful = push.lagging(BEHIND_MAX)
+    push.doubtful = len(doubtful)
     lags = [push.lag(row) for row in map(catalogue.hosts.get, doubtful) if row is not None]
     return Line(
         id=id,

@@ -63,6 +63,11 @@ class Visitors:
         self._followers: dict[int, Deliver] = {}
         self._last = 0
 
+    @property
+    def followers(self) -> int:
+        """Who follows the changes now."""
+        return len(self._followers)
+
     def bearer(self, token: str, origin: str) -> Asker | Refusal:
         """Who shows this token."""
         too_many = self._gate.token(origin)

@@ -46,7 +46,7 @@ class Watches:
         self._system = system
         self._returned = returned
         self._settled = settled
-        self._admission = Admission(clock)
+        self.admission = Admission(clock)
         self.snapshots = Snapshots(store, push.last_told)
 
     async def watch(self, session: Session, request: Watch) -> Reply | bytes:
@@ -85,14 +85,14 @@ class Watches:
         encoded, revision = self.snapshots.resync(self._commits.catalogue, categories)
         if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
             return None
-        self._admission.sent(len(encoded))
+        self.admission.sent(len(encoded))
         return [Missed(revision, encoded, since)]
 
     async def _turn(self, session: Session, categories: frozenset[str], since: int) -> Refusal | None:
         """Wait until the host may have a snapshot, if it needs one."""
         if self._push.missed(categories, since) is not None:
             return None
-        later = await self._admission.turn()
+        later = await self.admission.turn()
         if later:
             session.goodbye("many hosts come at once; this one's turn comes", retry_after_seconds=later)
             return Refusal("busy", "many hosts come at once", retry_after_seconds=later)
@@ -129,5 +129,5 @@ class Watches:
         if missed is not None:
             return Watching(self._store, catalogue.revision, None, unknown)
         body = self.snapshots.watching(catalogue, categories, unknown)
-        self._admission.sent(len(body))
+        self.admission.sent(len(body))
         return body

@@ -33,7 +33,7 @@ from compass.assembly.config import (
 from compass.host.hooks import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookSettings
 from compass.host.reactions import REACTIONS_MAX
 from compass.host.templates import TemplateSettings
-from compass.model.names import SERVER_PORT, NameProblem, parse_server
+from compass.model.names import PORT_MAX, SERVER_PORT, NameProblem, parse_server
 from compass.server.queue import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
 
@@ -462,3 +462,28 @@ def test_a_listener_may_be_everywhere() -> None:
     assert parse_listen("[::1]:4863") == ("::1", 4863)
     with pytest.raises(NameProblem):
         parse_listen("*:4863")
+
+
+def test_how_logs_are_written_and_who_reads_metrics(tmp_path: Path) -> None:
+    """Both daemons write text unless told otherwise; metrics are for those who are known; a slip is told."""
+    assert server(tmp_path, SERVER + TLS).log.format == host(tmp_path, HOST + TLS).log.format == "text"
+    json = '[log]\nformat = "json"\n'
+    assert server(tmp_path, SERVER + TLS + json).log.format == host(tmp_path, HOST + TLS + json).log.format == "json"
+    assert server(tmp_path, SERVER + TLS).https.metrics == "known"
+    told = problems(host, tmp_path, HOST + TLS + '[log]\nformat = "xml"\nlevel = "info"\n')
+    assert any("[log] format: 'xml' is not one of text, json" in line for line in told)
+    assert any("[log] has no key 'level'" in line for line in told)
+    (told_of_metrics,) = problems(server, tmp_path, SERVER + '[server.https]\nmetrics = "all"\n' + TLS)
+    assert "[server.https] metrics: 'all' is not one of known, open" in told_of_metrics
+
+
+def test_the_ports_of_workers_end_where_ports_end(tmp_path: Path) -> None:
+    """There is one for each of as many workers as there may be."""
+    last = PORT_MAX - WORKERS_MAX + 1
+
+    def file(port: int) -> str:
+        return f'{SERVER}[server.https]\nworker_ports = "127.0.0.1:{port}"\n{TLS}'
+
+    assert server(tmp_path, file(last)).https.worker_ports == f"127.0.0.1:{last}"
+    (told,) = problems(server, tmp_path, file(last + 1))
+    assert f"at most {last}" in told

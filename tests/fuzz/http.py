@@ -161,7 +161,7 @@ class Api:
             if not wire.open or wire.disconnecting:
                 break
             # Behind an answer that stays open nothing is answered.
-            if not must or wire.protocol._channel.requests:
+            if not must or wire.protocol.requests:
                 break
         self._judge(wire, sent)
         # Some programs hang up at once, some stay: watching, holding, or silent.

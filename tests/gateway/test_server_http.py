@@ -50,6 +50,9 @@ class Told:
     def turned_away(self, name: str, origin: str, why: str) -> None:
         self.asked.append(("turned away", name, why))
 
+    def may_look(self, asker: Asker) -> Refusal | None:
+        return self.answer if isinstance(self.answer, Refusal) else None
+
     def ask_as(self, asker: Asker, request: Any) -> Deferred[Any]:
         self.asked.append((asker, request))
         return succeed(self.answer)

@@ -14,7 +14,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
-from compass.assembly.main import _logged
+from compass.assembly.logs import text_line
 from compass.gateway.host_http import site
 from compass.host.registrations import Book
 from compass.model.listeners import EPOCH_MAX
@@ -212,11 +212,11 @@ def test_a_peers_words_do_not_command_the_terminal_that_shows_the_log() -> None:
         "log_namespace": "n",
         "log_time": 0.0,
     }
-    text = _logged(event)
+    text = text_line(event)
     assert text is not None
     assert "\\u001b[2J\\u009b1m\\u000dfoo\n\t2026" in text
     assert not set(text) & {"\x1b", "\x9b", "\r"}
-    assert _logged({}) is None
+    assert text_line({}) is None
 
 
 def test_a_report_with_control_characters_is_refused(world: World) -> None:

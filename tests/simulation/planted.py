@@ -78,9 +78,9 @@ def empty_list_during_start() -> Iterator[None]:
     starting: list[bool] = []
 
     async def watch_early(self: Any, session: Any, request: Any) -> Any:
-        started = getattr(self, "_planted_start", None) or self._admission._clock.seconds()
+        started = getattr(self, "_planted_start", None) or self.admission._clock.seconds()
         self._planted_start = started
-        if self._admission._clock.seconds() - started < STARTING_SECONDS:
+        if self.admission._clock.seconds() - started < STARTING_SECONDS:
             starting.append(True)
         try:
             return await watch(self, session, request)

@@ -1,0 +1,21 @@
+"""A watched deployment for the tests of what is contributed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from compass.admin.authority import Credentials
+from tests.e2e.conftest import authority, check_logs  # noqa: F401
+from tests.e2e.scraping import Watched
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory, authority: Credentials) -> Iterator[Watched]:  # noqa: F811
+    """A server and a host, to which something of everything has happened."""
+    watched = Watched(tmp_path_factory.mktemp("gns"), authority)
+    with watched.deployment as deployment:
+        watched.start()
+        yield watched
+        check_logs(deployment)
