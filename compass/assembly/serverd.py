@@ -22,6 +22,7 @@ from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, accepting_https, dialling
+from compass.console import pages as console
 from compass.gateway import server_http
 from compass.gateway.crowd import Crowd
 from compass.model.names import parse_group, show_endpoint
@@ -155,7 +156,7 @@ class ServerService(Service):
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
         if not self._config.https.listen:
             return
-        api = server_http.site(server, self._reactor, self._peer())
+        api = server_http.site(server, self._reactor, self._peer(), console.routes())
         factory = secured(accepting_https(self._identity), Crowd(api, server.admits), client=False)
         for text in self._config.https.listen:
             self._ports.append(await listen(self._reactor, *parse_listen(text), factory))

@@ -64,6 +64,15 @@ class Health(msgspec.Struct, frozen=True):
     """`available`, or `away`: reads and pushes go on from memory, writes are refused."""
 
 
+class Who(msgspec.Struct, frozen=True):
+    """Who the server takes you for."""
+
+    role: str
+    name: str
+    may: tuple[str, ...]
+    """The messages that this role may send: what a page need not offer to others."""
+
+
 class EventsAsked(msgspec.Struct, frozen=True):
     """From which revision on; without one, from now on."""
 
@@ -78,6 +87,7 @@ READY = Operation(
     answers=Health,
     is_open=True,
 )
+WHO = Operation(method="GET", path="/v1/who", summary="Who you are here, and what you may.", answers=Who)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.", is_open=True)
 EVENTS_OF_ALL = Operation(
     method="GET",
@@ -142,7 +152,7 @@ ASKED = (
 )
 """Operations that are a request of the protocol and nothing more."""
 
-OPERATIONS = (HEALTH, READY, OPENAPI, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
+OPERATIONS = (HEALTH, READY, OPENAPI, WHO, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by 'opengnsadmin token add'."},
     "certificate": {"type": "mutualTLS", "description": "Of this installation's authority, role admin or host."},
