@@ -55,7 +55,8 @@ export class Acts {
     const fields = h("p", { class: "fields" }, h("label", { for: "purge-state" }, "Remove listeners that are"), state, h("label", { for: "purge-age" }, "for more than"), number, unit);
     this.#open("Purge listeners that are gone?", [fields, comes], "Purge", true, async () => {
       const reply = await this.page.api.post("/v1/purge", { age_seconds: age(), state: state.value });
-      return `${amount((reply.changes ?? []).length, "row")} removed as of revision ${reply.revision}.`;
+      const gone = (reply.changes ?? []).filter(({ row }) => row.row === "listener");
+      return `${amount(gone.length, "row")} removed as of revision ${reply.revision}.`;
     });
   }
 
@@ -64,6 +65,8 @@ export class Acts {
     const go = h("button", { type: "submit", class: isDanger ? "danger" : "primary" }, word);
     const cancel = h("button", { type: "button", onclick: () => this.dialog.close() }, "Cancel");
     const form = h("form", { method: "dialog" }, h("h2", { id: "ask-title" }, title), content, refused, h("p", { class: "actions" }, cancel, go));
+    // What was refused is being put right.
+    form.addEventListener("input", () => text(refused, ""));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       go.disabled = true;

@@ -6,8 +6,13 @@ export const STATES = ["down", "suspect", "draining", "slow", "up", "offline"];
 // Worst first: the order of everything on the page.
 export const IN_USE = new Set(["up", "slow"]);
 const RANK = Object.fromEntries(STATES.map((state, rank) => [state, rank]));
+export const FOLD_MIN = 60;
+// Listeners up to which all of them are shown: two screens.
 const NONE_REGISTERED = 3.5;
 // Where a service without listeners stands among states: worth a look, and no failure.
+
+const TOKENS = new Set(["gns-admin", "gns-viewer"]);
+// Categories whose services are bearer tokens: nobody listens there, and they are no part of an application.
 
 export function categoryOf(service) {
   return service.slice(service.indexOf(".") + 1);
@@ -47,7 +52,7 @@ export function figures(state) {
   };
   const total = counts();
   const ofHost = new Map();
-  for (const id of state.rows.service.keys()) serviceOf(id);
+  for (const id of state.rows.service.keys()) if (!TOKENS.has(categoryOf(id))) serviceOf(id);
   for (const row of state.rows.listener.values()) {
     const service = serviceOf(row.service);
     service.count[row.state] = (service.count[row.state] ?? 0) + 1;
@@ -62,6 +67,7 @@ function categories(state, services) {
   const made = new Map();
   for (const row of state.rows.category.values()) {
     const name = row.name;
+    if (TOKENS.has(name)) continue;
     made.set(name, { name, backup: row.backup ?? "", policy: row.policy ?? {}, count: counts(), services: [], lost: 0,
       on: [], by: [] });
   }
@@ -97,15 +103,20 @@ function matches(row, words) {
   return words.every((word) => lower.includes(word));
 }
 
-/** The entries of the list, worst first: a service, then its listeners. `shown` and `all` count listeners. */
-export function listing({ services }, { words = "", states = [], category = "" }) {
+/** The entries of the list, worst first: a service, then its listeners. `shown` and `all` count listeners.
+ *
+ * Where there are many and nothing is searched for, those that are up are folded away below the name of their service,
+ * unless it is one of `opened`: so what is not well stands together, however many are well.
+ */
+export function listing({ services }, { words = "", states = [], category = "", opened = new Set() }) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const only = new Set(states);
   const groups = [];
   let shown = 0;
   let all = 0;
+  for (const service of services.values()) all += service.listeners.length;
+  const folds = all > FOLD_MIN && !wanted.length && !only.size;
   for (const service of services.values()) {
-    all += service.listeners.length;
     if (category && service.category !== category) continue;
     const rows = service.listeners.filter(
       (row) => (only.size ? only.has(row.state) : row.state !== "offline") && matches(row, wanted),
@@ -119,8 +130,10 @@ export function listing({ services }, { words = "", states = [], category = "" }
   groups.sort((a, b) => a.rank - b.rank || (a.service.id < b.service.id ? -1 : 1));
   const entries = [];
   for (const { service, rows } of groups) {
-    entries.push({ key: `service ${service.id}`, service });
-    for (const row of rows) entries.push({ key: keyOf(row), listener: row });
+    const up = folds ? rows.filter((row) => row.state === "up").length : 0;
+    const open = opened.has(service.id);
+    entries.push({ key: `service ${service.id}`, service, folded: up, open });
+    for (const row of rows.filter(({ state }) => open || !up || state !== "up")) entries.push({ key: keyOf(row), listener: row });
   }
   return { entries, shown, all };
 }
@@ -172,7 +185,9 @@ export function headline(state, { total, categories: all }, status, hosts) {
     servers: `${Math.max(servers.length, 1) - silent} of ${Math.max(servers.length, 1)}`,
     listeners: `${count(inUse(total))} of ${count(registered(total))}`,
     hosts: `${count(connected)} of ${count(hosts.length)}`,
-    lag: behind.length
+    lag: !connected
+      ? "to nobody"
+      : behind.length
       ? `${amount(behind.length, "host")} behind, most ${count(Math.max(...behind.map((one) => one.lag.pending)))}`
       : "all in step",
   };

@@ -5,8 +5,12 @@ import { amount, count, inUse, registered, STATES } from "./figures.js";
 import { layered } from "./layered.js";
 import { some } from "./words.js";
 
-const BOX = { width: 148, height: 50, gapX: 56, gapY: 16 };
+const BOX = { height: 44, gapX: 64, gapY: 10 };
+const WIDTH_MIN = 142;
+const LETTER = 8.4;
+const NAME_MAX = 26;
 const EDGE = 14;
+const SHARE_MIN = 4;
 const GRAPH_MAX = 80;
 // Categories beyond which the list is shown first: no drawing of more of them tells anything at a glance.
 const NARROW = "(max-width: 720px)";
@@ -96,16 +100,18 @@ export class Graph {
 
   #graph(categories) {
     const edges = categories.flatMap(({ name, on }) => on.map((other) => [name, other]));
-    const plan = layered(categories.map(({ name }) => name), edges, BOX);
+    const longest = Math.max(0, ...categories.map(({ name }) => Math.min(name.length, NAME_MAX)));
+    const box = { ...BOX, width: Math.max(WIDTH_MIN, Math.round(longest * LETTER) + 38) };
+    const plan = layered(categories.map(({ name }) => name), edges, box);
     const shape = JSON.stringify([...plan.places.keys(), edges]);
     const near = this.#near();
     const width = plan.width + 2 * EDGE;
     const height = plan.height + 2 * EDGE;
     const lines = plan.edges.map(({ from, to, points }) => {
       const on = near && near.has(from) && near.has(to) && (from === this.chosen || to === this.chosen);
-      return s("path", { d: curve(points), class: `edge${near ? (on ? " near" : " far") : ""}`, "marker-end": "url(#tip)" });
+      return s("path", { d: curve(points, box.width), class: `edge${near ? (on ? " near" : " far") : ""}`, "marker-end": "url(#tip)" });
     });
-    const boxes = categories.map((category) => this.#box(category, plan.places.get(category.name), near));
+    const boxes = categories.map((category) => this.#box(category, plan.places.get(category.name), near, box));
     const tip = s("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" }, s("path", { d: "M0 0.6 7 4 0 7.4z", class: "tip" }));
     const drawing = s("svg", { width, height, viewBox: `${-EDGE} ${-EDGE} ${width} ${height}`, role: "group", "aria-label": "Categories; arrows lead to what is depended on" },
       s("defs", {}, tip), s("g", { "aria-hidden": "true" }, lines), boxes);
@@ -120,17 +126,16 @@ export class Graph {
     return category ? new Set([category.name, ...category.on, ...category.by]) : null;
   }
 
-  #box({ name, count: number, health, on, by, lost, backup }, { x, y }, near) {
-    const { width, height } = BOX;
-    const label = `${name}: ${use(number)}, ${HEALTH[health]}${lost ? `, ${amount(lost, "service")} without a usable listener` : ""}` +
+  #box({ name, count: number, health, on, by, lost, backup }, { x, y }, near, { width, height }) {
+    // A name begins with what is seen, for those who speak to their machine.
+    const label = `${name} ${use(number)}, ${HEALTH[health]}${lost ? `, ${amount(lost, "service")} without a usable listener` : ""}` +
       `${on.length ? `; depends on ${on.join(", ")}` : ""}${by.length ? `; used by ${by.join(", ")}` : ""}${backup ? `; backup ${backup}` : ""}`;
     const node = s("g", { class: `node is-${health}${near ? (near.has(name) ? " near" : " far") : ""}${name === this.chosen ? " chosen-node" : ""}`,
       transform: `translate(${x - width / 2} ${y - height / 2})`, tabindex: 0, role: "button", "aria-pressed": String(name === this.chosen), "aria-label": label },
-      s("title", {}, label),
       s("rect", { width, height, rx: 8, class: "box" }),
-      s("use", { href: `#i-${PICTURES[health]}`, x: 10, y: 9, width: 14, height: 14, class: `icon-${PICTURES[health]}` }),
-      s("text", { x: 30, y: 21, class: "name" }, shortened(name, 15)),
-      s("text", { x: 10, y: 37, class: "figure" }, use(number)),
+      s("use", { href: `#i-${PICTURES[health]}`, x: 10, y: 7, width: 14, height: 14, class: `icon-${PICTURES[health]}` }),
+      s("text", { x: 30, y: 19, class: "name" }, shortened(name, NAME_MAX)), " ",
+      s("text", { x: 10, y: 33, class: "figure" }, use(number)),
       bar(number, width - 2, height));
     node.dataset.name = name;
     node.addEventListener("click", () => this.choose(name));
@@ -163,22 +168,21 @@ function shortened(name, most) {
 /** The shares of the states along the lower edge of a box. */
 function bar(number, width, height) {
   const of = registered(number);
-  const parts = [];
+  const there = STATES.filter((state) => state !== "offline" && number[state]).reverse();
+  // Even one of thousands is seen.
+  const left = width - there.length * SHARE_MIN;
   let x = 1;
-  for (const state of ["up", "slow", "draining", "suspect", "down"]) {
-    if (!of || !number[state] || !STATES.includes(state)) continue;
-    // Even one of thousands is seen.
-    const wide = Math.max(4, (number[state] / of) * width);
-    parts.push(s("rect", { x, y: height - 7, width: Math.max(2, Math.min(wide, width + 1 - x)), height: 5, class: `b-${state}` }));
+  return s("g", { class: "shares" }, there.map((state) => {
+    const wide = SHARE_MIN + (number[state] / of) * left;
     x += wide;
-  }
-  return s("g", { class: "shares" }, parts);
+    return s("rect", { x: x - wide, y: height - 6, width: wide, height: 4, class: `b-${state}` });
+  }));
 }
 
 /** From the right edge of a box, through the bends, to the left edge of another; backwards from left to right. */
-function curve(points) {
+function curve(points, width) {
   const ahead = points.at(-1).x >= points[0].x ? 1 : -1;
-  const half = (BOX.width / 2) * ahead;
+  const half = (width / 2) * ahead;
   const way = points.map(({ x, y }, number) => ({ x: number === 0 ? x + half : number === points.length - 1 ? x - half - ahead : x, y }));
   let path = `M${way[0].x} ${way[0].y}`;
   for (let number = 1; number < way.length; number += 1) {

@@ -47,7 +47,7 @@ export function drawIncidents(page) {
   const { state } = page;
   const open = [...state.rows.alert.values()].sort((a, b) => b.opened_at - a.opened_at);
   const over = state.resolved.filter((one) => !state.rows.alert.has(one.id)).slice(0, 5);
-  const whole = JSON.stringify([open, over, "alert" in state.at]);
+  const whole = JSON.stringify([open, over, "alert" in state.at, open.map((alert) => Boolean(listenerOf(state, alert)))]);
   if (whole === drawn) return;
   drawn = whole;
   text($("n-incidents"), open.length ? amount(open.length, "open incident") : "");
@@ -64,9 +64,13 @@ export function drawIncidents(page) {
   );
 }
 
+/** An incident of a listener is named after it; others are told as they are. */
+function listenerOf(state, alert) {
+  return state.rows.listener.get(alert.id.slice(alert.kind.length + 1));
+}
+
 function incident(page, alert) {
-  // An incident of a listener is named after it; others are told as they are.
-  const listener = page.state.rows.listener.get(alert.id.slice(alert.kind.length + 1));
+  const listener = listenerOf(page.state, alert);
   const what = listener
     ? h("button", { type: "button", class: "link", onclick: () => page.sheet.open(listener) }, alert.text)
     : h("span", {}, alert.text);

@@ -17,13 +17,14 @@ function cell(kind, ...children) {
 export class ListenerList {
   #states = new Set();
   #words = "";
+  #opened = new Set();
   category = "";
 
   constructor(page) {
     this.page = page;
     this.rows = new Rows($("listener-list"), $("listener-rows"), {
       make: (entry) => h("div", { role: "row", class: entry.service ? "row service" : "row l" }),
-      mend: (element, entry) => (entry.service ? this.#service(element, entry.service) : this.#listener(element, entry)),
+      mend: (element, entry) => (entry.service ? this.#service(element, entry) : this.#listener(element, entry)),
     });
     this.#tools();
   }
@@ -74,7 +75,7 @@ export class ListenerList {
       text(number, count(figures.total[name]));
       chip.classList.toggle("zero", !figures.total[name]);
     }
-    const { entries, shown, all } = listing(figures, { words: this.#words, states: [...this.#states], category: this.category });
+    const { entries, shown, all } = listing(figures, { words: this.#words, states: [...this.#states], category: this.category, opened: this.#opened });
     const here = this.category ? ` of ${this.category}` : "";
     text($("n-listeners"), "listener" in state.at ? `${shown === all ? count(all) : `${count(shown)} of ${count(all)}`}${here}` : "reading …");
     $("listener-table").setAttribute("aria-rowcount", entries.length + 1);
@@ -83,19 +84,28 @@ export class ListenerList {
     text($("no-listeners"), state.rows.service.size ? "None is like that." : "There is no service yet: opengnsadmin apply topology.toml");
   }
 
-  #service(element, service) {
+  #service(element, { service, folded, open }) {
     const { count: number, id, category } = service;
     const of = registered(number);
     const backup = this.page.figures.categories.get(category)?.backup;
     const well = health(number);
     const sum = of ? `${count(inUse(number))} of ${count(of)} in use` : "none registered";
-    const whole = `${id} ${sum} ${well} ${backup}`;
+    const whole = `${id} ${sum} ${well} ${backup} ${folded} ${open}`;
     if (element.dataset.whole === whole) return;
     element.dataset.whole = whole;
+    const had = element.contains(document.activeElement);
+    const fold = () => {
+      if (!this.#opened.delete(id)) this.#opened.add(id);
+      this.draw();
+    };
+    const unfolds = folded
+      ? h("button", { type: "button", class: "link fold", "aria-expanded": String(open), "aria-label": `${id}: ${open ? "fold" : "show"} the ${count(folded)} that are up`, onclick: fold }, open ? "fold" : `${count(folded)} up`)
+      : "";
     element.replaceChildren(
       h("span", { role: "cell", "aria-colspan": 5 }, icon(HEALTH_PICTURES[well]), h("b", {}, id), h("span", { class: "sum" }, sum),
-        backup && well === "ill" ? h("span", { class: "backup" }, `users go to ${backup}`) : ""),
+        backup && well === "ill" ? h("span", { class: "backup" }, `users go to ${backup}`) : "", unfolds),
     );
+    if (had) element.querySelector("button")?.focus({ preventScroll: true });
   }
 
   #listener(element, { listener }) {
@@ -129,7 +139,8 @@ export class HostList {
   draw() {
     const hosts = this.page.hostRows;
     const behind = hosts.filter(({ condition }) => condition === "behind" || condition === "gap").length;
-    text($("n-hosts"), hosts.length ? `${amount(hosts.length, "host")}, ${behind ? `${count(behind)} behind` : "none behind"}` : "");
+    const connected = hosts.filter(({ lag }) => lag.session).length;
+    text($("n-hosts"), hosts.length ? `${count(connected)} of ${count(hosts.length)} connected, ${behind ? count(behind) : "none"} behind` : "");
     $("host-table").setAttribute("aria-rowcount", hosts.length + 1);
     $("no-hosts").hidden = hosts.length > 0;
     this.rows.show(hosts);
