@@ -52,7 +52,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cache-Control": "no-cache",
 }
-"""`no-cache`: a browser keeps the files and asks each time whether they are still these, so an upgrade is seen at once."""
+"""`no-cache`: a browser keeps the files and asks each time whether they are still these; so an upgrade is seen."""
 
 
 class FileAsked(msgspec.Struct, frozen=True):

@@ -1,10 +1,12 @@
-"""A real Chromium without a window, and what there is to see in it. Nothing of the page is known but what people see."""
+"""A real Chromium without a window, and what there is to see in it. Tests know of the page what people see."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -139,9 +141,22 @@ class Browser:
         return [one["message"] for one in entries if one["source"] != "network"]
 
 
+CERTUTIL = shutil.which("certutil")
+needs_certutil = pytest.mark.skipif(CERTUTIL is None, reason="certutil is not installed (Debian: libnss3-tools)")
+
+
+def believe(authority: Path, home: Path) -> None:
+    """Import an authority for a browser, as a person does in its settings."""
+    store = home / ".pki" / "nssdb"
+    store.mkdir(parents=True)
+    for arguments in (["-N", "--empty-password"], ["-A", "-n", "compass", "-t", "C,,", "-i", str(authority)]):
+        subprocess.run([str(CERTUTIL), "-d", f"sql:{store}", *arguments], check=True, timeout=60)
+
+
 @contextmanager
-def browser(*trusted: Path) -> Iterator[Browser]:
-    """A browser with a profile of its own that takes servers with these certificates."""
+def browser(*trusted: Path, home: Path | None = None) -> Iterator[Browser]:
+    """A browser with a profile of its own that takes servers with these certificates, or believes as `home` does."""
+    surroundings = {**os.environ, **({"HOME": str(home)} if home else {})}
     with tempfile.TemporaryDirectory(prefix="console-browser-") as profile:
         options = Options()
         options.binary_location = str(CHROMIUM)
@@ -151,7 +166,7 @@ def browser(*trusted: Path) -> Iterator[Browser]:
         if trusted:
             options.add_argument(f"--ignore-certificate-errors-spki-list={','.join(map(key_hash, trusted))}")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+        driver = webdriver.Chrome(options=options, service=Service(str(DRIVER), env=surroundings))
         try:
             yield Browser(driver)
         finally:

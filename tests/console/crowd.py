@@ -50,7 +50,9 @@ def rows(listeners: int, now: float) -> list[Row]:
     alerts: list[Row] = []
     hosts: dict[str, set[str]] = {}
     for number in range(listeners):
-        service = services[number * 7 % len(services)] if listeners < len(services) else services[number % len(services)]
+        service = (
+            services[number * 7 % len(services)] if listeners < len(services) else services[number % len(services)]
+        )
         host = f"{service.partition('.')[2]}{number % 40 + 1}.example.net"
         hosts.setdefault(host, set()).add(service)
         listener = _listener(service, host, number, listeners, now)

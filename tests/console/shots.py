@@ -51,6 +51,17 @@ def shoot(window: Browser, url: str, token: str, listeners: int, directory: Path
             name = f"{listeners}-{size[0]}-{'dark' if dark else 'light'}.png"
             whole = size is NARROW
             save(window, directory / name, whole=whole)
+    for size, dark in ((WIDE, False), (NARROW, True)):
+        window.look(*size, dark=dark)
+        window.see("#incident-list button").click()
+        window.sees("#sheet", "Evidence")
+        window.until(lambda: "Asking" not in window.said("#sheet"), "it is answered")
+        save(window, directory / f"{listeners}-{size[0]}-sheet.png")
+        window.see("#sheet-drain").click()
+        window.until(lambda: "Asking" not in window.said("#ask"), "it is answered")
+        save(window, directory / f"{listeners}-{size[0]}-question.png")
+        for dialog in ("#ask", "#sheet"):
+            window.run(f"document.querySelector('{dialog}').close()")
     for complaint in window.complaints():
         print("  the browser complains:", complaint)
 

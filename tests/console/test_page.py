@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
 import signal
+import ssl
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from compass.admin.authority import Credentials, create_authority, issue, write_credentials
 from compass.gateway.server_document import ASKED
 from compass.model.replies import LogEntries, Rows
 from compass.model.requests import Fetch, ReadLog
-from tests.console.browser import NARROW, WIDE, Browser, browser, needs_chromium, refused_by_browser
+from tests.console.browser import (
+    NARROW,
+    WIDE,
+    Browser,
+    believe,
+    browser,
+    needs_certutil,
+    needs_chromium,
+    refused_by_browser,
+)
 from tests.console.crowd import fill
 from tests.e2e.conftest import Deploy
-from tests.e2e.deployment import Deployment
+from tests.e2e.deployment import Deployment, new_address
 
 pytestmark = needs_chromium
 
@@ -172,8 +188,10 @@ def test_purge_says_beforehand_what_it_removes(deploy: Deploy, tmp_path: Path) -
         age = window.see("#purge-age")
         age.clear()
         age.send_keys("0.0001")
-        window.run("document.getElementById('purge-age').removeAttribute('min');"
-                   "document.getElementById('purge-age').step = 'any'")
+        window.run(
+            "document.getElementById('purge-age').removeAttribute('min');"
+            "document.getElementById('purge-age').step = 'any'"
+        )
         window.sees("#ask", "This removes 6 rows")
         window.button("Purge").click()
         window.sees("#ask", "too young to purge")
@@ -206,14 +224,18 @@ def test_ten_thousand_listeners_by_keyboard(deploy: Deploy, tmp_path: Path) -> N
         window.see("#listener-rows .row.l button").send_keys(Keys.END)
         window.until(lambda: "9," in focused(window)[1] or int(focused(window)[1] or 0) > 9_753, "the last row has it")
         last = focused(window)
-        window.run("document.activeElement.dispatchEvent("
-                   "new KeyboardEvent('keydown', {key: 'ArrowUp', bubbles: true, cancelable: true}))")
+        window.run(
+            "document.activeElement.dispatchEvent("
+            "new KeyboardEvent('keydown', {key: 'ArrowUp', bubbles: true, cancelable: true}))"
+        )
         assert int(focused(window)[1]) == int(last[1]) - 1
         window.see("#states button[title='in use']").click()
         window.see("#filter").send_keys("127.100.3.3:")
         window.until(lambda: window.said("#n-listeners") == "1 of 10,000", "one is found")
         window.see("#graph .node[data-name=openuss]").send_keys(Keys.ENTER)
-        window.sees("#chosen", "openuss", "forum, mobile and web depend on it", "would be told", "backup emergency.rescue")
+        window.sees(
+            "#chosen", "openuss", "forum, mobile and web depend on it", "would be told", "backup emergency.rescue"
+        )
         window.sees("#n-listeners", "of openuss")
 
 
@@ -285,9 +307,54 @@ def test_a_server_that_proves_nothing_is_not_shown(deployment: Deployment) -> No
         assert "ERR_CERT_AUTHORITY_INVALID" in refused_by_browser(stranger, f"{deployment.https}/console/")
 
 
+@needs_certutil
+def test_who_imported_the_authority_is_shown_the_console_and_no_expired_server(
+    deployment: Deployment, authority: Credentials, tmp_path: Path
+) -> None:
+    """With the authority in the browser no warning comes; a server whose certificate is over is told as just that."""
+    believe(deployment.directory / "authority.crt", tmp_path / "believer")
+    with browser(home=tmp_path / "believer") as window:
+        window.driver.get(f"{deployment.https}/console/")
+        window.see("#token")
+    begun = datetime.now(UTC) - timedelta(days=400)
+    old = create_authority("old", begun)
+    (tmp_path / "old.crt").write_bytes(old.certificate_pem)
+    believe(tmp_path / "old.crt", tmp_path / "believer-of-old")
+    address = new_address()
+    files = write_credentials(tmp_path, "late", issue(old, "server", "gns1.example.net", [address], begun, days=30))
+    with serving(address, files) as url, browser(home=tmp_path / "believer-of-old") as window:
+        assert "ERR_CERT_DATE_INVALID" in refused_by_browser(window, url)
+
+
+@contextmanager
+def serving(address: str, files: Any) -> Iterator[str]:
+    """A server that goes on with its certificate whatever that is: opengnssd would not start with it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    server = http.server.ThreadingHTTPServer((address, 0), http.server.SimpleHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"https://{address}:{server.server_port}/console/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
 def test_the_api_that_the_page_uses_is_there() -> None:
     """Every path in the page's files is one that the server answers."""
     paths = {operation.path for operation in ASKED} | {"/v1/events", "/v1/who"}
     text = "".join(file.read_text("utf-8") for file in Path("compass/console/page").glob("*.js"))
-    for path in ("/v1/drain", "/v1/purge", "/v1/impact", "/v1/examine", "/v1/status", "/v1/lag", "/v1/who", "/v1/events"):
+    for path in (
+        "/v1/drain",
+        "/v1/purge",
+        "/v1/impact",
+        "/v1/examine",
+        "/v1/status",
+        "/v1/lag",
+        "/v1/who",
+        "/v1/events",
+    ):
         assert path in text and path in paths

@@ -61,7 +61,9 @@ def test_the_policy_allows_files_of_this_server_and_nothing_else() -> None:
     }
     for file in PAGE.iterdir():
         text = file.read_text("utf-8")
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text), file
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text), (
+            file
+        )
         foreign = set(re.findall(r"https?://[^\s\"')]+", text)) - {"http://www.w3.org/2000/svg"}
         assert not foreign, (file, foreign)
         assert len(text.splitlines()) < 400, file
@@ -109,20 +111,27 @@ def test_a_certificate_of_the_wrong_kind_is_told_so(deployment: Deployment) -> N
     """
     with client(deployment, deployment.certify("server", "gns9.example.net")) as wrong:
         refused = wrong.get("/v1/who")
-        assert refused.status_code == 403 and "has the role server; host or admin is needed" in refused.json()["message"]
-    for identity in (_expired(deployment), _foreign(deployment)):
-        with client(deployment, identity) as refused_in_handshake, pytest.raises(httpx.TransportError):
-            refused_in_handshake.get("/console/")
+        assert (
+            refused.status_code == 403 and "has the role server; host or admin is needed" in refused.json()["message"]
+        )
+    with client(deployment, _foreign(deployment)) as foreign, pytest.raises(httpx.TransportError):
+        foreign.get("/console/")
     with client(deployment) as stranger:
         assert stranger.get("/console/").status_code == 200
 
 
-def _expired(deployment: Deployment) -> IdentityFiles:
-    long_ago = datetime.now(UTC) - timedelta(days=10_000)
-    files = write_credentials(
-        deployment.directory, "late", issue(deployment._authority, "admin", "late", [], long_ago)
-    )
-    return IdentityFiles(files.certificate, files.key, deployment.directory / "authority.crt")
+def test_an_expired_certificate_is_told_in_the_handshake(tmp_path: Path) -> None:
+    """Of the right authority and the right role, but of last year; who has none at all still sees the sign-in."""
+    begun = datetime.now(UTC) - timedelta(days=400)
+    authority = create_authority("old", begun)
+    with Deployment(tmp_path, authority) as deployment:
+        deployment.start()
+        files = write_credentials(tmp_path, "late", issue(authority, "admin", "late", [], begun, days=30))
+        late = IdentityFiles(files.certificate, files.key, tmp_path / "authority.crt")
+        with client(deployment, late) as refused, pytest.raises(httpx.TransportError, match="expired"):
+            refused.get("/console/")
+        with client(deployment) as stranger:
+            assert stranger.get("/console/").status_code == 200
 
 
 def _foreign(deployment: Deployment) -> IdentityFiles:

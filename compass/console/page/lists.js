@@ -99,7 +99,7 @@ export class ListenerList {
       this.draw();
     };
     const unfolds = folded
-      ? h("button", { type: "button", class: "link fold", "aria-expanded": String(open), "aria-label": `${id}: ${open ? "fold" : "show"} the ${count(folded)} that are up`, onclick: fold }, open ? "fold" : `${count(folded)} up`)
+      ? h("button", { type: "button", class: "link fold", "aria-expanded": String(open), "aria-label": `${count(folded)} up of ${id}`, onclick: fold }, `${count(folded)} up`)
       : "";
     element.replaceChildren(
       h("span", { role: "cell", "aria-colspan": 5 }, icon(HEALTH_PICTURES[well]), h("b", {}, id), h("span", { class: "sum" }, sum),

@@ -85,6 +85,9 @@ export function drainImpact(listener, draining, service, category, backupService
   const left = inUse(service.count) - (draining && (listener.state === "up" || listener.state === "slow") ? 1 : 0);
   const others = `${left} of ${registered(service.count)} listeners of ${listener.service}`;
   if (!draining) return { level: "watch", text: "It is given to new users again as soon as it is found alive." };
+  if (!["up", "slow"].includes(listener.state) && left > 0) {
+    return { level: "watch", text: `It is ${listener.state} and not given out now; when it is well again it will still take no new users. ${others} ${left === 1 ? "is" : "are"} in use.` };
+  }
   if (left > 0) return { level: "watch", text: `${others} ${left === 1 ? "stays" : "stay"} in use. Those who use this one may finish.` };
   if (!category?.backup) return { level: "ill", text: `It is the last one in use: new users of ${listener.service} will find none.` };
   const usable = backupService ? inUse(backupService.count) : 0;
