@@ -22,9 +22,15 @@ def main() -> None:
     """Each number of listeners, one after the other."""
     parser = argparse.ArgumentParser(prog="python -m tests.console.shots")
     parser.add_argument("--listeners", type=int, nargs="*", default=[10, 1_000, 10_000])
+    parser.add_argument("--at", nargs=3, metavar=("URL", "TOKEN", "CERTIFICATE"), help="of a server that runs already")
     parser.add_argument("--write", type=Path, default=Path("build/console"))
     given = parser.parse_args()
     given.write.mkdir(parents=True, exist_ok=True)
+    if given.at:
+        url, token, certificate = given.at
+        with browser(Path(certificate)) as window:
+            shoot(window, url, token, "scene", given.write)
+        return
     authority = create_authority("shots", datetime.now(UTC))
     for listeners in given.listeners:
         with tempfile.TemporaryDirectory() as directory:
@@ -37,12 +43,12 @@ def main() -> None:
                     shoot(window, deployment.https, token, listeners, given.write)
 
 
-def shoot(window: Browser, url: str, token: str, listeners: int, directory: Path) -> None:
+def shoot(window: Browser, url: str, token: str, listeners: int | str, directory: Path) -> None:
     """All sizes and schemes."""
     window.look(*WIDE)
     window.sign_in(url, token)
     window.see("#listener-rows .row.l")
-    print(f"{listeners:,} listeners: {measured(window)}", flush=True)
+    print(f"{listeners} listeners: {measured(window)}", flush=True)
     for size in (WIDE, NARROW):
         for dark in (False, True):
             window.look(*size, dark=dark)

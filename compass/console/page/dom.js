@@ -26,7 +26,11 @@ export function s(tag, attributes = {}, ...children) {
 
 /** One of the pictures in index.html. It is decoration: the word stands beside it. */
 export function icon(name) {
-  return s("svg", { class: `icon icon-${name}`, "aria-hidden": "true", focusable: "false" }, s("use", { href: `#i-${name}` }));
+  return s(
+    "svg",
+    { class: `icon icon-${name}`, "aria-hidden": "true", focusable: "false" },
+    s("use", { href: `#i-${name}` }),
+  );
 }
 
 /** A state with its picture and its word, never by colour alone. */

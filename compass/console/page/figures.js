@@ -43,6 +43,11 @@ export function health(count) {
   return count.down || count.suspect || count.slow ? "watch" : "well";
 }
 
+/** The same of a service, or `gone`: it had listeners, and none of them is registered any more. */
+export function condition({ count, listeners }) {
+  return listeners.length && !registered(count) ? "gone" : health(count);
+}
+
 /** Everything that is derived from the rows, made anew after changes. */
 export function figures(state) {
   const services = new Map();
@@ -68,32 +73,42 @@ function categories(state, services) {
   for (const row of state.rows.category.values()) {
     const name = row.name;
     if (TOKENS.has(name)) continue;
-    made.set(name, { name, backup: row.backup ?? "", policy: row.policy ?? {}, count: counts(), services: [], lost: 0,
-      on: [], by: [] });
+    made.set(name, {
+      name,
+      backup: row.backup ?? "",
+      policy: row.policy ?? {},
+      count: counts(),
+      services: [],
+      lost: 0,
+      gone: 0,
+      on: [],
+      by: [],
+    });
   }
   for (const service of services.values()) {
     const category = made.get(service.category);
     if (!category) continue;
     category.services.push(service);
     add(category.count, service.count);
-    if (registered(service.count) && !inUse(service.count)) category.lost += 1;
+    category.lost += condition(service) === "ill";
+    category.gone += condition(service) === "gone";
   }
   for (const { category, on } of state.rows.dependency.values()) {
     made.get(category)?.on.push(on);
     made.get(on)?.by.push(category);
   }
   for (const category of made.values()) {
-    category.health = category.lost && health(category.count) !== "none" ? "ill" : health(category.count);
+    const own = health(category.count);
+    category.health = category.lost ? "ill" : category.gone && own !== "ill" ? "watch" : own;
     category.on.sort();
     category.by.sort();
   }
   return made;
 }
 
-function serviceRank({ count, listeners }) {
-  const worst = Math.min(...listeners.map((row) => RANK[row.state]), Infinity);
-  if (!registered(count)) return listeners.length ? RANK.offline : NONE_REGISTERED;
-  return inUse(count) ? worst : -1;
+function serviceRank(service) {
+  const place = { ill: -2, gone: -1, none: NONE_REGISTERED }[condition(service)];
+  return place ?? Math.min(...service.listeners.map((row) => RANK[row.state]));
 }
 
 /** Whether each of the words is somewhere in what is known of a listener. */
@@ -133,7 +148,8 @@ export function listing({ services }, { words = "", states = [], category = "", 
     const up = folds ? rows.filter((row) => row.state === "up").length : 0;
     const open = opened.has(service.id);
     entries.push({ key: `service ${service.id}`, service, folded: up, open });
-    for (const row of rows.filter(({ state }) => open || !up || state !== "up")) entries.push({ key: keyOf(row), listener: row });
+    for (const row of rows.filter(({ state }) => open || !up || state !== "up"))
+      entries.push({ key: keyOf(row), listener: row });
   }
   return { entries, shown, all };
 }
@@ -168,9 +184,11 @@ export function headline(state, { total, categories: all }, status, hosts) {
   const servers = status?.servers ?? [];
   const silent = servers.filter((server) => server.role === "silent").length;
   const lost = [...all.values()].reduce((sum, category) => sum + category.lost, 0);
+  const gone = [...all.values()].reduce((sum, category) => sum + category.gone, 0);
   const bad = [];
   if (status?.trouble) bad.push("the store cannot be written");
   if (lost) bad.push(`${amount(lost, "service")} without a usable listener`);
+  if (gone) bad.push(`${amount(gone, "service")} with none registered any more`);
   if (total.down) bad.push(`${amount(total.down, "listener")} down`);
   if (total.suspect) bad.push(`${total.suspect} suspect`);
   if (silent) bad.push(`${amount(silent, "server")} silent`);
@@ -188,8 +206,8 @@ export function headline(state, { total, categories: all }, status, hosts) {
     lag: !connected
       ? "to nobody"
       : behind.length
-      ? `${amount(behind.length, "host")} behind, most ${count(Math.max(...behind.map((one) => one.lag.pending)))}`
-      : "all in step",
+        ? `${amount(behind.length, "host")} behind, most ${count(Math.max(...behind.map((one) => one.lag.pending)))}`
+        : "all in step",
   };
 }
 

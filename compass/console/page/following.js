@@ -95,7 +95,11 @@ export class Following {
     this.#turn += 1;
     const turn = this.#turn;
     const rest = new Set([...KINDS, "log"]);
-    for (let pause = PAUSE_MS; rest.size && turn === this.#turn && !this.#ended; pause = Math.min(pause * 2, PAUSE_MAX_MS)) {
+    for (
+      let pause = PAUSE_MS;
+      rest.size && turn === this.#turn && !this.#ended;
+      pause = Math.min(pause * 2, PAUSE_MAX_MS)
+    ) {
       const tried = await Promise.allSettled([...rest].map((kind) => this.#readOne(kind, turn, rest)));
       const failed = tried.find((one) => one.status === "rejected");
       if (!failed || this.#out(failed.reason)) return;

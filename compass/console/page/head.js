@@ -47,14 +47,24 @@ export function drawIncidents(page) {
   const { state } = page;
   const open = [...state.rows.alert.values()].sort((a, b) => b.opened_at - a.opened_at);
   const over = state.resolved.filter((one) => !state.rows.alert.has(one.id)).slice(0, 5);
-  const whole = JSON.stringify([open, over, "alert" in state.at, open.map((alert) => Boolean(listenerOf(state, alert)))]);
+  const whole = JSON.stringify([
+    open,
+    over,
+    "alert" in state.at,
+    open.map((alert) => Boolean(listenerOf(state, alert))),
+  ]);
   if (whole === drawn) return;
   drawn = whole;
   text($("n-incidents"), open.length ? amount(open.length, "open incident") : "");
   const items = open.map((alert) => incident(page, alert));
   const past = over.map((alert) =>
-    h("li", { class: "over" }, badge("up", "resolved"), h("span", { class: "what" }, alert.text),
-      h("span", { class: "dim" }, since(alert.closed_at, page.now()), " ago")),
+    h(
+      "li",
+      { class: "over" },
+      badge("up", "resolved"),
+      h("span", { class: "what" }, alert.text),
+      h("span", { class: "dim" }, since(alert.closed_at, page.now()), " ago"),
+    ),
   );
   const none = "alert" in state.at ? "No incident is open." : "";
   $("incident-list").replaceChildren(
@@ -74,6 +84,11 @@ function incident(page, alert) {
   const what = listener
     ? h("button", { type: "button", class: "link", onclick: () => page.sheet.open(listener) }, alert.text)
     : h("span", {}, alert.text);
-  return h("li", {}, badge(alert.kind === "slow" ? "slow" : "down", alert.kind), h("span", { class: "what" }, what),
-    h("span", { class: "dim" }, since(alert.opened_at, page.now())));
+  return h(
+    "li",
+    {},
+    badge(alert.kind === "slow" ? "slow" : "down", alert.kind),
+    h("span", { class: "what" }, what),
+    h("span", { class: "dim" }, since(alert.opened_at, page.now())),
+  );
 }

@@ -11,7 +11,10 @@ export function layered(nodes, edges, { width, height, gapX, gapY }) {
   const known = new Set(nodes);
   const pairs = edges.filter(([from, to]) => from !== to && known.has(from) && known.has(to));
   const joined = new Set(pairs.flat());
-  const forward = withoutCycles(nodes.filter((name) => joined.has(name)), pairs);
+  const forward = withoutCycles(
+    nodes.filter((name) => joined.has(name)),
+    pairs,
+  );
   const layerOf = longestPaths(forward);
   const { layers, chains } = withBends(forward, layerOf);
   order(layers, chains);
@@ -25,10 +28,12 @@ export function layered(nodes, edges, { width, height, gapX, gapY }) {
   });
   let bottom = tallest * (height + gapY);
   const columns = Math.max(layers.length, 3);
-  nodes.filter((name) => !joined.has(name)).forEach((name, number) => {
-    const x = (number % columns) * (width + gapX) + width / 2;
-    at.set(name, { x, y: bottom + Math.floor(number / columns) * (height + gapY) + height / 2 });
-  });
+  nodes
+    .filter((name) => !joined.has(name))
+    .forEach((name, number) => {
+      const x = (number % columns) * (width + gapX) + width / 2;
+      at.set(name, { x, y: bottom + Math.floor(number / columns) * (height + gapY) + height / 2 });
+    });
   const alone = nodes.length - joined.size;
   bottom += Math.ceil(alone / columns) * (height + gapY);
   const used = Math.max(layers.length, alone ? Math.min(alone, columns) : 0);

@@ -15,7 +15,9 @@ export class Log {
 
   constructor(page) {
     this.page = page;
-    this.buttons = Object.fromEntries(["updates", "security", "administration"].map((kind) => [kind, $(`log-${kind}`)]));
+    this.buttons = Object.fromEntries(
+      ["updates", "security", "administration"].map((kind) => [kind, $(`log-${kind}`)]),
+    );
     for (const [kind, button] of Object.entries(this.buttons)) {
       button.onclick = () => {
         this.#kind = kind;
@@ -40,7 +42,11 @@ export class Log {
       `updates ${changes.at(-1)?.revision} ${changes[0]?.revision}`,
       shown.map((change) => {
         const { what, of, now, why } = told(change);
-        return this.#line(change.time, change.revision, what, [of, now && h("span", { class: `word s-${now}` }, now), why && h("span", { class: "dim" }, why)]);
+        return this.#line(change.time, change.revision, what, [
+          of,
+          now && h("span", { class: `word s-${now}` }, now),
+          why && h("span", { class: "dim" }, why),
+        ]);
       }),
       "Nothing has happened yet.",
     );
@@ -56,20 +62,32 @@ export class Log {
       return;
     }
     if (kind !== this.#kind) return;
-    const lines = [...this.#entries].reverse().map((entry) =>
-      this.#line(entry.time, entry.number, entry.operation, [
-        entry.subject,
-        h("span", { class: "word" }, entry.principal || entry.origin || ""),
-        h("span", { class: "dim" }, kind === "security" ? entry.reason : entry.outcome),
-      ]),
-    );
+    const lines = [...this.#entries]
+      .reverse()
+      .map((entry) =>
+        this.#line(entry.time, entry.number, entry.operation, [
+          entry.subject,
+          h("span", { class: "word" }, entry.principal || entry.origin || ""),
+          h("span", { class: "dim" }, kind === "security" ? entry.reason : entry.outcome),
+        ]),
+      );
     const none = kind === "security" ? "Nothing was refused." : "No administrator has done anything yet.";
     this.#put(`${kind} ${this.#entries.at(-1)?.number}`, lines, none);
   }
 
   #line(time, number, what, parts) {
-    return h("li", {}, h("span", { class: "when" }, since(time, this.page.now())), h("b", {}, what),
-      h("span", { class: "parts" }, parts.filter(Boolean).flatMap((part) => [part, " "])), h("span", { class: "dim number" }, `#${number}`));
+    return h(
+      "li",
+      {},
+      h("span", { class: "when" }, since(time, this.page.now())),
+      h("b", {}, what),
+      h(
+        "span",
+        { class: "parts" },
+        parts.filter(Boolean).flatMap((part) => [part, " "]),
+      ),
+      h("span", { class: "dim number" }, `#${number}`),
+    );
   }
 
   #put(key, lines, none) {

@@ -29,7 +29,10 @@ class Page {
     this.who = who;
     this.may = new Set(who.may);
     this.state = fresh();
-    this.following = new Following(api, this.state, { onNews: () => this.later(), onOut: (error) => leave(error.message) });
+    this.following = new Following(api, this.state, {
+      onNews: () => this.later(),
+      onOut: (error) => leave(error.message),
+    });
     this.figures = figures(this.state);
     this.acts = new Acts(this);
     this.sheet = new Sheet(this);
@@ -123,7 +126,11 @@ async function enter(token) {
   const api = new Api(token);
   const who = await api.get("/v1/who");
   if (!who.may.includes("fetch")) {
-    throw new Refusal("forbidden", `${who.role} '${who.name}' may not look at the catalogue: a token, or the certificate of an administrator, opens this page`, 403);
+    throw new Refusal(
+      "forbidden",
+      `${who.role} '${who.name}' may not look at the catalogue: a token, or the certificate of an administrator, opens this page`,
+      403,
+    );
   }
   if (token) sessionStorage.setItem(TOKEN, token);
   show("console");

@@ -5,7 +5,12 @@ import { keyOf, place } from "./store.js";
 import { moment, STATE_MEANS, uses } from "./words.js";
 
 const KINDS = { report: "report of", session: "lost session of", probe: "probe by", findings: "probe by" };
-const INQUIRIES = { suspicion: "A suspicion is being looked into.", recovery: "It is probed until it is back.", complaint: "A complaint is being looked into.", check: "It is being checked." };
+const INQUIRIES = {
+  suspicion: "A suspicion is being looked into.",
+  recovery: "It is probed until it is back.",
+  complaint: "A complaint is being looked into.",
+  check: "It is being checked.",
+};
 
 export class Sheet {
   #key = "";
@@ -63,18 +68,33 @@ export class Sheet {
     const top = this.dialog.scrollTop;
     const close = h("button", { type: "button", id: "sheet-close", onclick: () => this.dialog.close() }, "Close");
     if (!listener) {
-      this.dialog.replaceChildren(h("div", { class: "head" }, h("h2", { id: "sheet-title" }, "This listener was removed"), close));
+      this.dialog.replaceChildren(
+        h("div", { class: "head" }, h("h2", { id: "sheet-title" }, "This listener was removed"), close),
+      );
       return;
     }
     const now = this.page.now();
     this.dialog.replaceChildren(
-      h("div", { class: "head" }, h("div", {}, h("p", { class: "dim" }, listener.service), h("h2", { id: "sheet-title" }, place(listener))), close),
-      h("p", { class: "now" }, badge(listener.state), h("span", {}, ` ${STATE_MEANS[listener.state]}, for `, since(listener.changed_at, now))),
+      h(
+        "div",
+        { class: "head" },
+        h("div", {}, h("p", { class: "dim" }, listener.service), h("h2", { id: "sheet-title" }, place(listener))),
+        close,
+      ),
+      h(
+        "p",
+        { class: "now" },
+        badge(listener.state),
+        h("span", {}, ` ${STATE_MEANS[listener.state]}, for `, since(listener.changed_at, now)),
+      ),
       listener.cause ? h("p", { class: "cause-line" }, listener.cause) : "",
       this.#actions(listener),
-      h("h3", {}, "Who uses it"), this.#users(listener),
-      h("h3", {}, "Evidence"), this.#evidence(now),
-      h("h3", {}, "What it is"), facts(listener),
+      h("h3", {}, "Who uses it"),
+      this.#users(listener),
+      h("h3", {}, "Evidence"),
+      this.#evidence(now),
+      h("h3", {}, "What it is"),
+      facts(listener),
     );
     this.dialog.scrollTop = top;
     if (focused) (document.getElementById(focused) ?? close).focus();
@@ -83,8 +103,20 @@ export class Sheet {
   #actions(listener) {
     if (!this.page.may.has("drain") || listener.state === "offline") return "";
     const draining = !listener.draining;
-    return h("p", { class: "actions" },
-      h("button", { type: "button", id: "sheet-drain", class: draining ? "danger" : "primary", onclick: () => this.page.acts.drain(listener, draining) }, draining ? "Drain …" : "Undrain …"));
+    return h(
+      "p",
+      { class: "actions" },
+      h(
+        "button",
+        {
+          type: "button",
+          id: "sheet-drain",
+          class: draining ? "danger" : "primary",
+          onclick: () => this.page.acts.drain(listener, draining),
+        },
+        draining ? "Drain …" : "Undrain …",
+      ),
+    );
   }
 
   #users(listener) {
@@ -99,16 +131,37 @@ export class Sheet {
     const file = this.#file;
     if (!file) return h("p", { class: "dim" }, "Asking …");
     if (file.refused) return h("p", { class: "refused" }, file.refused);
-    const lines = [...(file.evidence ?? [])].reverse().map((one) =>
-      h("li", {}, badge(one.alive ? "up" : "down", one.alive ? "alive" : "dead"), h("span", { class: "what" }, `${KINDS[one.kind] ?? one.kind} ${one.by}`,
-        one.detail ? h("span", { class: "dim" }, `: ${one.detail}`) : ""), h("span", { class: "dim" }, since(one.time, now))),
-    );
-    return h("div", {},
-      file.judgement ? h("p", {}, file.judgement, file.judged_at ? [" (", since(file.judged_at, now), " ago)"] : "") : "",
+    const lines = [...(file.evidence ?? [])]
+      .reverse()
+      .map((one) =>
+        h(
+          "li",
+          {},
+          badge(one.alive ? "up" : "down", one.alive ? "alive" : "dead"),
+          h(
+            "span",
+            { class: "what" },
+            `${KINDS[one.kind] ?? one.kind} ${one.by}`,
+            one.detail ? h("span", { class: "dim" }, `: ${one.detail}`) : "",
+          ),
+          h("span", { class: "dim" }, since(one.time, now)),
+        ),
+      );
+    return h(
+      "div",
+      {},
+      file.judgement
+        ? h("p", {}, file.judgement, file.judged_at ? [" (", since(file.judged_at, now), " ago)"] : "")
+        : "",
       file.inquiry ? h("p", {}, INQUIRIES[file.inquiry] ?? file.inquiry) : "",
-      file.held_until > now ? h("p", {}, `It went down ${file.failures} times lately and stays out until ${moment(file.held_until)}.`) : "",
+      file.held_until > now
+        ? h("p", {}, `It went down ${file.failures} times lately and stays out until ${moment(file.held_until)}.`)
+        : "",
       file.doubting ? h("p", { class: "refused" }, "This server doubts its own probes: it may be cut off itself.") : "",
-      lines.length ? h("ul", { class: "incidents" }, lines) : h("p", { class: "dim" }, "This server has learnt nothing about its health since it started."));
+      lines.length
+        ? h("ul", { class: "incidents" }, lines)
+        : h("p", { class: "dim" }, "This server has learnt nothing about its health since it started."),
+    );
   }
 }
 
@@ -124,5 +177,11 @@ function facts(listener) {
     ["Instance", epoch],
     ...Object.entries(metadata),
   ];
-  return h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== undefined && value !== "").map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value)))));
+  return h(
+    "dl",
+    { class: "facts" },
+    pairs
+      .filter(([, value]) => value !== undefined && value !== "")
+      .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value)))),
+  );
 }

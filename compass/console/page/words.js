@@ -9,7 +9,7 @@ export const STATE_MEANS = {
   suspect: "reported or lost; the verdict is pending",
   down: "failed",
   draining: "takes no new users",
-  offline: "deregistered on purpose",
+  offline: "not registered any more",
 };
 
 export const HOST_MEANS = {
@@ -39,14 +39,22 @@ export function age(seconds) {
 
 /** UTC to the second, as the logs of the daemons have it. */
 export function moment(seconds) {
-  return new Date(seconds * 1000).toISOString().replace(/\.\d+Z$/, "Z").replace("T", " ");
+  return new Date(seconds * 1000)
+    .toISOString()
+    .replace(/\.\d+Z$/, "Z")
+    .replace("T", " ");
 }
 
 /** A change of the log in words. */
 export function told({ operation, row, removed }) {
   switch (row.row) {
     case "listener":
-      return { what: operation, of: `${row.service} ${place(row)}`, now: removed ? "removed" : row.state, why: row.cause };
+      return {
+        what: operation,
+        of: `${row.service} ${place(row)}`,
+        now: removed ? "removed" : row.state,
+        why: row.cause,
+      };
     case "dependency":
       return { what: operation, of: `${row.category} on ${row.on}`, now: removed ? "removed" : "", why: "" };
     case "alert":
@@ -60,7 +68,8 @@ export function told({ operation, row, removed }) {
 
 /** "web, mail and 3 more" */
 export function some(names, most = 3) {
-  if (names.length <= most + 1) return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+  if (names.length <= most + 1)
+    return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
   return `${names.slice(0, most).join(", ")} and ${names.length - most} more`;
 }
 
@@ -86,10 +95,18 @@ export function drainImpact(listener, draining, service, category, backupService
   const others = `${left} of ${registered(service.count)} listeners of ${listener.service}`;
   if (!draining) return { level: "watch", text: "It is given to new users again as soon as it is found alive." };
   if (!["up", "slow"].includes(listener.state) && left > 0) {
-    return { level: "watch", text: `It is ${listener.state} and not given out now; when it is well again it will still take no new users. ${others} ${left === 1 ? "is" : "are"} in use.` };
+    return {
+      level: "watch",
+      text: `It is ${listener.state} and not given out now; when it is well again it will still take no new users. ${others} ${left === 1 ? "is" : "are"} in use.`,
+    };
   }
-  if (left > 0) return { level: "watch", text: `${others} ${left === 1 ? "stays" : "stay"} in use. Those who use this one may finish.` };
-  if (!category?.backup) return { level: "ill", text: `It is the last one in use: new users of ${listener.service} will find none.` };
+  if (left > 0)
+    return {
+      level: "watch",
+      text: `${others} ${left === 1 ? "stays" : "stay"} in use. Those who use this one may finish.`,
+    };
+  if (!category?.backup)
+    return { level: "ill", text: `It is the last one in use: new users of ${listener.service} will find none.` };
   const usable = backupService ? inUse(backupService.count) : 0;
   return {
     level: usable ? "watch" : "ill",
