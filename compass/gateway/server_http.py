@@ -147,7 +147,8 @@ class ServerHttp:
 
     def _say_who(self, request: Request, _: None) -> bytes:
         asker = _who(request)
-        may = sorted(str(kind.__struct_config__.tag) for kind, roles in ROLES.items() if asker.role in roles)
+        kinds: list[Any] = [kind for kind, roles in ROLES.items() if asker.role in roles]
+        may = sorted(str(kind.__struct_config__.tag) for kind in kinds)
         return http.answer(request, Who(asker.role, asker.name, tuple(may)))
 
     def _prometheus(self, request: Request, asked: CategoryAsked) -> Any:
