@@ -21,6 +21,9 @@ help:  ## list the targets
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
 
+console: $(READY)  ## a small deployment to be looked at in a browser: prints the address and a token
+	@$(BIN)/python -m examples.scene --console
+
 test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these; JOBS=0: in one process)
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest --numprocesses $(JOBS) --dist loadfile $(if $(ALL),,-m 'not long') $(ARGS)

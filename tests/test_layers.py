@@ -15,6 +15,7 @@ MAY = {
     "server": f"compass.model compass.wire msgspec immutables treq {TWISTED}",
     "host": f"compass.model compass.wire compass.templates msgspec immutables {TWISTED}",
     "gateway": f"compass.model msgspec immutables klein werkzeug prometheus_client {TWISTED}",
+    "console": f"compass.gateway compass.model msgspec {TWISTED}",
     "client": "compass.model compass.wire compass.templates msgspec click rich h11",
     "client/twisted.py": f"compass.model {TWISTED}",
     "client/httpx.py": "compass.model httpx",

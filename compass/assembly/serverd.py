@@ -22,6 +22,7 @@ from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, accepting_https, dialling
+from compass.console import pages as console
 from compass.gateway import server_http
 from compass.gateway.crowd import Crowd
 from compass.gateway.metrics import Edges, Metrics
@@ -166,7 +167,9 @@ class ServerService(Service):
         build = {"version": compass.__version__, "worker": str(self._worker or "")}
         metrics = Metrics(self._reactor, SERVER, server.tally, build, self._edges)
         is_open = https.metrics == "open"
-        api = server_http.site(server, self._reactor, self._peer(), metrics=metrics, metrics_are_open=is_open)
+        api = server_http.site(
+            server, self._reactor, self._peer(), console.routes(), metrics=metrics, metrics_are_open=is_open
+        )
         crowd = Crowd(api, server.admits)
         self._edges.connections = lambda: crowd.here
         factory = secured(accepting_https(self._identity), crowd, client=False)

@@ -57,12 +57,22 @@ from compass.model.requests import (
 from compass.model.rows import Change
 
 
+class Who(msgspec.Struct, frozen=True):
+    """Who the server takes you for."""
+
+    role: str
+    name: str
+    may: tuple[str, ...]
+    """The messages that this role may send: what a page need not offer to others."""
+
+
 class EventsAsked(msgspec.Struct, frozen=True):
     """From which revision on; without one, from now on."""
 
     since: Revision | UnsetType = UNSET
 
 
+WHO = Operation(method="GET", path="/v1/who", summary="Who you are here, and what you may.", answers=Who)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.", is_open=True)
 EVENTS_OF_ALL = Operation(
     method="GET",
@@ -127,7 +137,7 @@ ASKED = (
 )
 """Operations that are a request of the protocol and nothing more."""
 
-OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
+OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, WHO, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by 'opengnsadmin token add'."},
     "certificate": {"type": "mutualTLS", "description": "Of this installation's authority, role admin or host."},

@@ -21,9 +21,10 @@ from compass.gateway.host_document import CategoryAsked
 from compass.gateway.http_status import status_of
 from compass.gateway.metrics import Metrics
 from compass.gateway.operations import Operation
-from compass.gateway.server_document import EventsAsked
+from compass.gateway.server_document import EventsAsked, Who
 from compass.gateway.standing import Health
 from compass.model.answers import FETCH_LIMIT_MAX
+from compass.model.decide import ROLES
 from compass.model.draft import Asker
 from compass.model.events import Followed, Position
 from compass.model.ports import Clock
@@ -121,6 +122,7 @@ class ServerHttp:
             (standing.HEALTH, lambda request, _: http.answer(request, self._health("running"))),
             (standing.READY, self._ready),
             (server_document.OPENAPI, lambda request, _: http.octets(request, self._document)),
+            (server_document.WHO, self._say_who),
             (server_document.PROMETHEUS, self._prometheus),
             (server_document.EVENTS_OF_ALL, self._events),
             *((operation, self._ask) for operation in server_document.ASKED),
@@ -171,6 +173,12 @@ class ServerHttp:
             text = "this server has not loaded its catalogue yet"
             return http.answer(request, Refusal("not-ready", text, retry_after_seconds=1.0))
         return http.answer(request, self._health("ready"))
+
+    def _say_who(self, request: Request, _: None) -> bytes:
+        asker = _who(request)
+        kinds: list[Any] = [kind for kind, roles in ROLES.items() if asker.role in roles]
+        may = sorted(str(kind.__struct_config__.tag) for kind in kinds)
+        return http.answer(request, Who(asker.role, asker.name, tuple(may)))
 
     def _prometheus(self, request: Request, asked: CategoryAsked) -> Any:
         """Three answers (P5): 503 while nothing is loaded, 404 for a name that there is not, and else the list."""

@@ -1,4 +1,4 @@
-"""Play the scene: `python -m examples.scene [--once] [--directory DIRECTORY]`, from the top of the checkout.
+"""Play the scene: `python -m examples.scene [--once|--console] [--directory DIRECTORY]`, from the top of the checkout.
 
 Exit status: 0 when every step was seen, 1 when one was not, 130 when it was interrupted in the middle.
 """
@@ -9,6 +9,7 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +18,8 @@ from rich.markup import escape
 
 from compass.client.api import ApiProblem
 from examples.scene.deployment import PROGRAMS, Deployment, SceneProblem
-from examples.scene.play import Play
+from examples.scene.play import Play, Step
+from examples.scene.stir import PAUSE_SECONDS, stir
 
 TOPOLOGY = Path(__file__).parents[1] / "uss.toml"
 DIRECTORY = Path("var/scene")
@@ -28,6 +30,7 @@ def main() -> int:
     """Build, play, and unless it is played once, stay."""
     parser = argparse.ArgumentParser(prog="python -m examples.scene", description="A name service doing its job.")
     parser.add_argument("--once", action="store_true", help="end after the last step")
+    parser.add_argument("--console", action="store_true", help="start all and let things happen, to be looked at")
     parser.add_argument("--directory", type=Path, default=DIRECTORY, help="where everything is kept (%(default)s)")
     given = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
@@ -39,6 +42,8 @@ def main() -> int:
         console.print(f"[red]{escape(str(problem))}[/]")
         return 1
     try:
+        if given.console:
+            return show_console(console, deployment)
         return play(console, deployment, once=given.once)
     except KeyboardInterrupt:
         console.print("\n[yellow]interrupted[/]")
@@ -52,6 +57,16 @@ def play(console: Console, deployment: Deployment, *, once: bool) -> int:
     """All steps; gives the exit status."""
     begun = time.monotonic()
     steps = Play(deployment).steps
+    if not seen(console, deployment, steps):
+        return 1
+    console.print(f"\n[bold green]All {len(steps)} steps were seen[/] in {time.monotonic() - begun:.1f} s.")
+    if not once:
+        stay(console, deployment)
+    return 0
+
+
+def seen(console: Console, deployment: Deployment, steps: Sequence[tuple[str, Step]]) -> bool:
+    """Play some steps; whether all of them were seen."""
     for number, (title, step) in enumerate(steps, 1):
         console.print(f"\n[bold]{number}  {escape(title)}[/]")
         try:
@@ -61,10 +76,33 @@ def play(console: Console, deployment: Deployment, *, once: bool) -> int:
         except (SceneProblem, ApiProblem) as problem:
             console.print(f"   [red]✗ {escape(str(problem))}[/]")
             console.print(f"\nStep {number} was not seen. What each process said is in {deployment.directory}/logs.")
-            return 1
-    console.print(f"\n[bold green]All {len(steps)} steps were seen[/] in {time.monotonic() - begun:.1f} s.")
-    if not once:
-        stay(console, deployment)
+            return False
+    return True
+
+
+def show_console(console: Console, deployment: Deployment) -> int:
+    """Start everything, say where the console is, and let something happen every few seconds until Ctrl-C."""
+    if not seen(console, deployment, Play(deployment).steps[:2]):
+        return 1
+    console.print(
+        f"""
+The console of this scene (Ctrl-C ends it):
+
+  https://{deployment.https_endpoint}/console/
+  token of an administrator   {deployment.bearer("operator", "admin")}
+  token of who only looks     {deployment.bearer("guest", "viewer")}
+
+The browser warns of an authority that it does not know: that of this scene, in
+{deployment.directory}/tls/authority.crt. Import it, or go on for this once. docs/console.md says how.
+""",
+        markup=False,
+    )
+    try:
+        for text in stir(deployment):
+            console.print(f"   {escape(text)}")
+            time.sleep(PAUSE_SECONDS)
+    except KeyboardInterrupt:
+        console.print("\nEnding everything that was started.")
     return 0
 
 
@@ -87,6 +125,7 @@ Everything stays up until Ctrl-C. In another terminal, try:
   {admin} log updates --last 10
   {admin} impact openuss
   {admin} lag
+  {admin} token add me --role admin             # for the console: https://{deployment.https_endpoint}/console/
 """,
         markup=False,
     )

@@ -29,6 +29,8 @@ from compass.model.names import show_endpoint
 
 SERVER = ("gns1", "127.0.0.10", 4863)
 """The server's name, address, and the port it gets when that is free."""
+HTTPS_PORT = 4864
+"""Where the server's console is, when that is free."""
 API_PORT = 4866
 SERVICE_PORT = 8001
 START_SECONDS = 20.0
@@ -110,6 +112,7 @@ class Deployment:
         self.serving: list[Serving] = []
         self.server: subprocess.Popen[bytes] | None = None
         self.server_endpoint = ""
+        self.https_endpoint = ""
         self._tcp_ports: set[tuple[str, int]] = set()
         self._started: list[subprocess.Popen[bytes]] = []
         self._lock = self._take_directory()
@@ -125,7 +128,9 @@ class Deployment:
         self._certify(authority, "admin", "admin", [], now)
         store = f"sqlite:///{self.directory}/catalogue.sqlite3"
         settings: dict[str, object] = {"name": name, "store": store, "listen": [self.server_endpoint]}
-        self._write("opengnssd", {"server": settings, "tls": {**self._identity(name)}})
+        self.https_endpoint = show_endpoint(address, self.free_port(address, HTTPS_PORT))
+        https: dict[str, object] = {"listen": [self.https_endpoint]}
+        self._write("opengnssd", {"server": settings, "server.https": https, "tls": {**self._identity(name)}})
         admin = {"server": self.server_endpoint, **self._identity("admin")}
         self._file("opengnsadmin").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in admin.items()))
         for name, address in hosts.items():
@@ -188,6 +193,10 @@ class Deployment:
         ]
         if any(process.wait() for process in asked):
             raise SceneProblem(f"a credential was not made; see {self.directory}/logs/opengnsadmin.log")
+
+    def bearer(self, name: str, role: str) -> str:
+        """A token for the server's HTTPS port: it is shown once, so here is where it is seen."""
+        return self.administer("token", "add", name, "--role", role).split()[-1]
 
     def token(self, service: str) -> Path:
         """The file with a service's credential."""

@@ -1,0 +1,94 @@
+// The top of the page: the headline, the connection, and the incidents.
+
+import { $, badge, h, icon, since, text } from "./dom.js";
+import { amount, count } from "./figures.js";
+import { age } from "./words.js";
+
+const PICTURES = { well: "up", watch: "suspect", ill: "down" };
+const LATE_SECONDS = 20;
+// A stream is never silent for longer; then it is worth saying how old the news are.
+
+export function drawHead({ state, following, who }, line) {
+  const { condition, newsAt, status } = following;
+  const reading = !status && !("listener" in state.at);
+  const quiet = newsAt ? (Date.now() - newsAt) / 1000 : 0;
+  const live = condition === "live";
+  text($("condition"), live ? "live" : condition);
+  text($("news"), live && quiet < LATE_SECONDS ? "" : newsAt ? `last news ${age(quiet)} ago` : "");
+  $("connection").dataset.is = condition;
+  text($("server"), status?.server ?? "");
+  text($("f-listeners"), line.listeners);
+  text($("f-servers"), line.servers);
+  text($("f-hosts"), line.hosts);
+  text($("f-lag"), line.lag);
+  text($("f-revision"), count(state.revision));
+  if (reading) return;
+  const headline = $("headline");
+  if (headline.dataset.level !== line.level) {
+    headline.dataset.level = line.level;
+    $("verdict-icon").replaceChildren(icon(PICTURES[line.level]));
+    const mark = `mark-${line.level === "ill" ? "ill" : "well"}.svg`;
+    $("favicon").href = mark;
+    $("mark").src = mark;
+  }
+  text($("verdict"), line.text);
+  text($("why"), line.why);
+  const trouble = status?.trouble ? `The store cannot be written: ${status.trouble}` : live ? "" : following.trouble;
+  text($("trouble"), trouble);
+  $("trouble").hidden = !trouble;
+  const title = `${live ? "" : "(reconnecting) "}${line.text} · compass`;
+  if (document.title !== title) document.title = title;
+}
+
+let drawn = "";
+
+/** Those that are open, and the last ones that are over. */
+export function drawIncidents(page) {
+  const { state } = page;
+  const open = [...state.rows.alert.values()].sort((a, b) => b.opened_at - a.opened_at);
+  const over = state.resolved.filter((one) => !state.rows.alert.has(one.id)).slice(0, 5);
+  const whole = JSON.stringify([
+    open,
+    over,
+    "alert" in state.at,
+    open.map((alert) => Boolean(listenerOf(state, alert))),
+  ]);
+  if (whole === drawn) return;
+  drawn = whole;
+  text($("n-incidents"), open.length ? amount(open.length, "open incident") : "");
+  const items = open.map((alert) => incident(page, alert));
+  const past = over.map((alert) =>
+    h(
+      "li",
+      { class: "over" },
+      badge("up", "resolved"),
+      h("span", { class: "what" }, alert.text),
+      h("span", { class: "dim" }, since(alert.closed_at, page.now()), " ago"),
+    ),
+  );
+  const none = "alert" in state.at ? "No incident is open." : "";
+  $("incident-list").replaceChildren(
+    items.length ? h("ul", { class: "incidents" }, items) : h("p", { class: "empty" }, none),
+    past.length ? h("h3", {}, "Lately resolved") : "",
+    past.length ? h("ul", { class: "incidents" }, past) : "",
+  );
+}
+
+/** An incident of a listener is named after it; others are told as they are. */
+function listenerOf(state, alert) {
+  return state.rows.listener.get(alert.id.slice(alert.kind.length + 1));
+}
+
+function incident(page, alert) {
+  const listener = listenerOf(page.state, alert);
+  const what = listener
+    ? h("button", { type: "button", class: "link", onclick: () => page.sheet.open(listener) }, alert.text)
+    : h("span", {}, alert.text);
+  return h(
+    "li",
+    {},
+    badge(alert.kind === "slow" ? "slow" : "down", alert.kind),
+    h("span", { class: "what" }, what),
+    h("span", { class: "dim" }, since(alert.opened_at, page.now())),
+  );
+}

@@ -1,0 +1,254 @@
+// The two long lists: services with their listeners, and hosts.
+
+import { $, badge, h, icon, since, text } from "./dom.js";
+import { amount, condition, count, inUse, listing, registered, STATES } from "./figures.js";
+import { Rows } from "./rows.js";
+import { place } from "./store.js";
+import { HOST_MEANS, STATE_MEANS } from "./words.js";
+
+const PICTURES = {
+  step: "up",
+  dialled: "up",
+  behind: "slow",
+  gap: "suspect",
+  gone: "down",
+  unheard: "offline",
+  barred: "none",
+};
+const HEALTH_PICTURES = { well: "up", watch: "suspect", ill: "down", none: "none", gone: "offline" };
+const TYPING_MS = 120;
+
+function cell(kind, ...children) {
+  return h("span", { role: "cell", class: kind }, ...children);
+}
+
+export class ListenerList {
+  #states = new Set();
+  #words = "";
+  #opened = new Set();
+  category = "";
+
+  constructor(page) {
+    this.page = page;
+    this.rows = new Rows($("listener-list"), $("listener-rows"), {
+      make: (entry) => h("div", { role: "row", class: entry.service ? "row service" : "row l" }),
+      mend: (element, entry) => (entry.service ? this.#service(element, entry) : this.#listener(element, entry)),
+    });
+    this.#tools();
+  }
+
+  #tools() {
+    let timer;
+    $("filter").value = "";
+    $("filter").oninput = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => this.filter($("filter").value), TYPING_MS);
+    };
+    this.chips = new Map(
+      STATES.map((state) => {
+        const number = h("b", {}, "0");
+        const chip = h(
+          "button",
+          { type: "button", class: "chip", "aria-pressed": "false", title: STATE_MEANS[state] },
+          badge(state),
+          number,
+        );
+        chip.addEventListener("click", () => {
+          if (!this.#states.delete(state)) this.#states.add(state);
+          chip.setAttribute("aria-pressed", this.#states.has(state));
+          this.#again();
+        });
+        return [state, { chip, number }];
+      }),
+    );
+    $("states").replaceChildren(...[...this.chips.values()].map(({ chip }) => chip));
+    $("purge").onclick = () => this.page.acts.purge();
+  }
+
+  filter(words) {
+    this.#words = words;
+    $("filter").value = words;
+    this.#again();
+  }
+
+  /** Only the services of a category; an empty name: of all. */
+  within(category) {
+    this.category = category;
+    this.#again();
+  }
+
+  #again() {
+    $("listener-list").scrollTop = 0;
+    this.draw();
+  }
+
+  draw() {
+    const { figures, state } = this.page;
+    for (const [name, { number, chip }] of this.chips) {
+      text(number, count(figures.total[name]));
+      chip.classList.toggle("zero", !figures.total[name]);
+    }
+    const { entries, shown, all } = listing(figures, {
+      words: this.#words,
+      states: [...this.#states],
+      category: this.category,
+      opened: this.#opened,
+    });
+    const here = this.category ? ` of ${this.category}` : "";
+    text(
+      $("n-listeners"),
+      "listener" in state.at
+        ? `${shown === all ? count(all) : `${count(shown)} of ${count(all)}`}${here}`
+        : "reading …",
+    );
+    $("listener-table").setAttribute("aria-rowcount", entries.length + 1);
+    this.rows.show(entries);
+    $("no-listeners").hidden = entries.length > 0 || !("listener" in state.at);
+    text(
+      $("no-listeners"),
+      state.rows.service.size ? "None is like that." : "There is no service yet: opengnsadmin apply topology.toml",
+    );
+  }
+
+  #service(element, { service, folded, open }) {
+    const { count: number, id, category } = service;
+    const of = registered(number);
+    const backup = this.page.figures.categories.get(category)?.backup;
+    const well = condition(service);
+    const sum = of
+      ? `${count(inUse(number))} of ${count(of)} in use`
+      : well === "gone"
+        ? "none registered any more"
+        : "none registered";
+    const whole = `${id} ${sum} ${well} ${backup} ${folded} ${open}`;
+    if (element.dataset.whole === whole) return;
+    element.dataset.whole = whole;
+    const had = element.contains(document.activeElement);
+    const fold = () => {
+      if (!this.#opened.delete(id)) this.#opened.add(id);
+      this.draw();
+    };
+    const unfolds = folded
+      ? h(
+          "button",
+          {
+            type: "button",
+            class: "link fold",
+            "aria-expanded": String(open),
+            "aria-label": `${count(folded)} up of ${id}`,
+            onclick: fold,
+          },
+          `${count(folded)} up`,
+        )
+      : "";
+    element.replaceChildren(
+      h(
+        "span",
+        { role: "cell", "aria-colspan": 5 },
+        icon(HEALTH_PICTURES[well]),
+        h("b", {}, id),
+        h("span", { class: "sum" }, sum),
+        backup && backup !== id && (well === "ill" || well === "gone")
+          ? h("span", { class: "backup" }, `users go to ${backup}`)
+          : "",
+        unfolds,
+      ),
+    );
+    if (had) element.querySelector("button")?.focus({ preventScroll: true });
+  }
+
+  #listener(element, { listener }) {
+    const whole = `${listener.state} ${listener.changed_at} ${listener.cause} ${listener.host} ${listener.draining}`;
+    if (element.dataset.whole === whole) return;
+    element.dataset.whole = whole;
+    const had = element.contains(document.activeElement);
+    const { state, host = "", cause = "", changed_at: changed, draining } = listener;
+    const cells = [
+      cell("state", badge(state), draining && state !== "draining" ? h("span", { class: "dim" }, " draining") : ""),
+      cell(
+        "place",
+        h(
+          "button",
+          {
+            type: "button",
+            class: "link",
+            "aria-label": `${place(listener)} of ${listener.service}, ${state}`,
+            onclick: () => this.page.sheet.open(listener),
+          },
+          place(listener),
+        ),
+      ),
+      cell("host", host),
+      cell("cause", h("span", { title: cause }, cause)),
+      cell("num age", since(changed, this.page.now())),
+    ];
+    element.className = `row l is-${state}`;
+    element.replaceChildren(...cells);
+    if (had) element.querySelector("button").focus({ preventScroll: true });
+  }
+}
+
+export class HostList {
+  constructor(page) {
+    this.page = page;
+    this.rows = new Rows($("host-list"), $("host-rows"), {
+      make: () => h("div", { role: "row", class: "row t" }),
+      mend: (element, host) => this.#host(element, host),
+    });
+  }
+
+  draw() {
+    const hosts = this.page.hostRows;
+    const behind = hosts.filter(({ condition }) => condition === "behind" || condition === "gap").length;
+    const connected = hosts.filter(({ lag }) => lag.session).length;
+    text(
+      $("n-hosts"),
+      hosts.length
+        ? `${count(connected)} of ${count(hosts.length)} connected, ${behind ? count(behind) : "none"} behind`
+        : "",
+    );
+    $("host-table").setAttribute("aria-rowcount", hosts.length + 1);
+    $("no-hosts").hidden = hosts.length > 0;
+    this.rows.show(hosts);
+  }
+
+  #host(element, { name, lag, condition, listeners }) {
+    const whole = `${condition} ${lag.acknowledged} ${lag.pending} ${lag.server} ${listeners}`;
+    if (element.dataset.whole === whole) return;
+    element.dataset.whole = whole;
+    const had = element.contains(document.activeElement);
+    const show = () => {
+      this.page.listeners.within("");
+      this.page.graph.choose("");
+      this.page.listeners.filter(name);
+      $("listeners").scrollIntoView({ block: "nearest" });
+    };
+    element.replaceChildren(
+      cell(
+        "place",
+        h(
+          "button",
+          {
+            type: "button",
+            class: "link",
+            "aria-label": `${name}: show its ${amount(listeners, "listener")}`,
+            onclick: show,
+          },
+          name,
+        ),
+      ),
+      cell(
+        "state",
+        h(
+          "span",
+          { class: `badge s-${PICTURES[condition]}`, title: lag.server ? `session with ${lag.server}` : "" },
+          icon(PICTURES[condition]),
+          HOST_MEANS[condition],
+        ),
+      ),
+      cell("num", lag.acknowledged ? count(lag.acknowledged) : "–"),
+      cell("num", count(lag.pending)),
+    );
+    if (had) element.querySelector("button").focus({ preventScroll: true });
+  }
+}

@@ -1,0 +1,117 @@
+"""The console's files at the server's HTTPS port, below `/console/`.
+
+They are the same for everybody and say nothing about the installation, so nobody has to be known to read them; what
+the page then asks of the API is admitted there. Every file is read once, at the start. The headers leave a browser no
+way to run, load or send anything that is not of this server, even if a name in the catalogue were a script.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from twisted.web.http import CACHED
+from twisted.web.server import Request
+
+from compass.gateway.http import Endpoint, Unusable
+from compass.gateway.operations import Operation
+from compass.model.replies import Refusal
+
+INDEX = "index.html"
+MEDIA = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+"""Of each kind of file that there is."""
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "form-action 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+"""The Content-Security-Policy: files of this server only, nothing inline, no text that becomes markup or script."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cache-Control": "no-cache",
+}
+"""`no-cache`: a browser keeps the files and asks each time whether they are still these; so an upgrade is seen."""
+
+
+class FileAsked(msgspec.Struct, frozen=True):
+    """One of the page's files."""
+
+    name: str
+
+
+def routes() -> tuple[tuple[Operation, Endpoint], ...]:
+    """What the server's site serves beside its API."""
+    console = Console()
+
+    def elsewhere(request: Request, _: None) -> bytes:
+        request.setResponseCode(308)
+        request.setHeader("Location", "/console/")
+        return b""
+
+    def index(request: Request, _: None) -> bytes:
+        return console.file(request, FileAsked(INDEX))
+
+    return (
+        (_operation("/", "Leads to the console."), elsewhere),
+        (_operation("/console", "Leads to the console."), elsewhere),
+        (_operation("/console/", "The console: a page for browsers."), index),
+        (_operation("/console/{name}", "A file of the console.", FileAsked), console.file),
+    )
+
+
+def _operation(path: str, summary: str, asks: type[msgspec.Struct] | None = None) -> Operation:
+    return Operation(method="GET", path=path, summary=summary, asks=asks, is_open=True)
+
+
+class Console:
+    """The files, ready to be sent."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[bytes, bytes, str]] = {}
+        for file in files("compass.console").joinpath("page").iterdir():
+            media = MEDIA.get(file.name.rpartition(".")[2])
+            if media is not None:
+                octets = file.read_bytes()
+                self._files[file.name] = (octets, blake2b(octets, digest_size=12).hexdigest().encode(), media)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all files."""
+        return tuple(sorted(self._files))
+
+    def file(self, request: Request, asked: FileAsked) -> bytes:
+        """A file, or nothing but its tag when the browser has just that. Raises Unusable when there is none."""
+        if asked.name not in self._files:
+            text = f"the console has no file {asked.name[:80]!r}; it begins at /console/"
+            raise Unusable(404, Refusal("unknown-message", text))
+        octets, tag, media = self._files[asked.name]
+        for name, value in HEADERS.items():
+            request.setHeader(name, value)
+        request.setHeader("Content-Type", media)
+        answer: Any = request.setETag(b'"' + tag + b'"')
+        if answer is CACHED:
+            return b""
+        request.setHeader("Content-Length", str(len(octets)))
+        return octets

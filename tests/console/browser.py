@@ -1,0 +1,182 @@
+"""A real Chromium without a window, and what there is to see in it. Tests know of the page what people see."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.e2e.processes import eventually
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+needs_chromium = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no browser is installed (Debian: chromium, chromium-driver)"
+)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--enable-precise-memory-info",
+)
+WIDE = (1440, 900)
+NARROW = (375, 812)
+
+T = TypeVar("T")
+
+
+def key_hash(certificate: Path) -> str:
+    """What Chromium calls a key that it is to trust: the SHA-256 of the public key, in base 64."""
+    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    octets = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(octets).digest()).decode()
+
+
+class Browser:
+    """One window."""
+
+    def __init__(self, driver: WebDriver) -> None:
+        self.driver = driver
+
+    def look(self, width: int, height: int, *, dark: bool = False, reduced: bool = True) -> None:
+        """The size of the window, and what the person prefers."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        features = [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce" if reduced else "no-preference"},
+        ]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def sign_in(self, url: str, token: str) -> None:
+        """Open the console and type a token."""
+        self.driver.get(f"{url}/console/")
+        self.see("#token").send_keys(token)
+        self.see("#signin-form button").click()
+        self.sees("#condition", "live")
+
+    def element(self, selector: str) -> WebElement | None:
+        """The first one that is displayed."""
+        for found in self.driver.find_elements(By.CSS_SELECTOR, selector):
+            if found.is_displayed():
+                return found
+        return None
+
+    def see(self, selector: str) -> WebElement:
+        """Wait until there is such an element to be seen."""
+        return self.until(lambda: self.element(selector), f"there is {selector}")
+
+    def said(self, selector: str) -> str:
+        """The text of the first such element, or nothing."""
+        element = self.element(selector)
+        return element.text if element is not None else ""
+
+    def sees(self, selector: str, *words: str) -> str:
+        """Wait until the element says all of that; its text."""
+
+        def there() -> str | None:
+            text = self.said(selector)
+            return text if all(word in text for word in words) else None
+
+        try:
+            return self.until(there, f"{selector} says {words}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {self.said(selector)!r}") from None
+
+    def button(self, text: str) -> WebElement:
+        """Wait for a button with this text, or with a name that begins so."""
+
+        def there() -> WebElement | None:
+            for one in self.driver.find_elements(By.CSS_SELECTOR, "button"):
+                name = one.get_attribute("aria-label") or ""
+                if (one.text == text or name.startswith(text)) and one.is_displayed():
+                    return one
+            return None
+
+        return self.until(there, f"there is a button {text!r}")
+
+    def until(self, condition: Callable[[], T | None], what: str) -> T:
+        """As `eventually`; elements that are exchanged meanwhile are looked for again."""
+
+        def tried() -> T | None:
+            try:
+                return condition()
+            except StaleElementReferenceException:
+                return None
+
+        return eventually(tried, what)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What a piece of JavaScript in the page returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def complaints(self) -> list[str]:
+        """What the browser's console says is wrong, refusals of the API apart."""
+        entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [one["message"] for one in entries if one["source"] != "network"]
+
+
+CERTUTIL = shutil.which("certutil")
+needs_certutil = pytest.mark.skipif(CERTUTIL is None, reason="certutil is not installed (Debian: libnss3-tools)")
+
+
+def believe(authority: Path, home: Path) -> None:
+    """Import an authority for a browser, as a person does in its settings."""
+    store = home / ".pki" / "nssdb"
+    store.mkdir(parents=True)
+    for arguments in (["-N", "--empty-password"], ["-A", "-n", "compass", "-t", "C,,", "-i", str(authority)]):
+        subprocess.run([str(CERTUTIL), "-d", f"sql:{store}", *arguments], check=True, timeout=60)
+
+
+@contextmanager
+def browser(*trusted: Path, home: Path | None = None) -> Iterator[Browser]:
+    """A browser with a profile of its own that takes servers with these certificates, or believes as `home` does."""
+    surroundings = {**os.environ, **({"HOME": str(home)} if home else {})}
+    with tempfile.TemporaryDirectory(prefix="console-browser-") as profile:
+        options = Options()
+        options.binary_location = str(CHROMIUM)
+        for flag in FLAGS:
+            options.add_argument(flag)
+        options.add_argument(f"--user-data-dir={profile}")
+        if trusted:
+            options.add_argument(f"--ignore-certificate-errors-spki-list={','.join(map(key_hash, trusted))}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        driver = webdriver.Chrome(options=options, service=Service(str(DRIVER), env=surroundings))
+        try:
+            yield Browser(driver)
+        finally:
+            driver.quit()
+
+
+def refused_by_browser(window: Browser, url: str) -> str:
+    """Open a page that the browser must not open; what it says."""
+    try:
+        window.driver.get(url)
+    except WebDriverException as error:
+        return str(error.msg)
+    return window.driver.page_source

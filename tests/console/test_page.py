@@ -1,0 +1,354 @@
+"""The console in a real Chromium, on a real server with real hosts: what an operator sees, without a reload."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from compass.admin.authority import Credentials, create_authority, issue, write_credentials
+from compass.gateway.server_document import ASKED
+from compass.model.replies import LogEntries, Rows
+from compass.model.requests import Fetch, ReadLog
+from tests.console.browser import (
+    NARROW,
+    WIDE,
+    Browser,
+    believe,
+    browser,
+    needs_certutil,
+    needs_chromium,
+    refused_by_browser,
+)
+from tests.console.crowd import fill
+from tests.e2e.conftest import Deploy
+from tests.e2e.deployment import Deployment, new_address
+
+pytestmark = needs_chromium
+
+AXE = Path("build/npm/node_modules/axe-core/axe.min.js")
+
+
+def token(deployment: Deployment, name: str, role: str = "admin") -> str:
+    """As an administrator makes it."""
+    return deployment.opengnsadmin("token", "add", name, "--role", role).split()[-1]
+
+
+def row(place: str) -> str:
+    """The row of a listener, by its address and port."""
+    return f"//div[@role='row'][.//button[text()='{place}']]"
+
+
+def state_of(window: Browser, place: str) -> str:
+    """The text of a listener's row, or nothing."""
+    found = window.driver.find_elements("xpath", row(place))
+    return found[0].text if found else ""
+
+
+def becomes(window: Browser, place: str, *words: str) -> None:
+    """Wait until the row says all of that."""
+    window.until(lambda: all(word in state_of(window, place) for word in words), f"{place} is {words}")
+
+
+def test_an_incident_is_seen_as_it_happens(deployment: Deployment, window: Browser) -> None:
+    """Issue 7, "Seen when" 2: "a test registers, kills, drains and watches the page change without a reload"."""
+    web, storage = deployment.add_hosts("web1", "store1")
+    deployment.register(web, "portal.web")
+    window.look(*WIDE)
+    window.sign_in(deployment.https, token(deployment, "operator"))
+    window.run("window.neverReloaded = true")
+    first = deployment.run(storage, "chinaserver.openuss")
+    second = deployment.run(storage, "chinaserver.openuss")
+    one, two = (f"{storage.address}:{service.port}" for service in (first, second))
+    becomes(window, one, "up")
+    becomes(window, two, "up")
+    window.sees("#verdict", "All well")
+    window.sees("#f-hosts", "2 of 2")
+
+    first.signal(signal.SIGKILL)
+    window.until(lambda: state_of(window, one) == "", "the one that ended is out of the list")
+    window.sees("#verdict", "1 incident open")
+    window.sees("#f-lag", "all in step")
+    window.sees("#incident-list", "ended without deregistering")
+    window.sees("#log-list", "chinaserver.openuss")
+    assert "1 incident open" in window.driver.title
+
+    window.button(f"{two} of chinaserver.openuss").click()
+    window.sees("#sheet", "Who uses it", "1 host", "backup is emergency.rescue")
+    window.button("Drain …").click()
+    asked = window.sees("#ask", f"Drain {two} of chinaserver.openuss?", "web1.example.net")
+    assert "last one in use" in asked and "emergency.rescue has no usable listener either" in asked
+    window.button("Drain").click()
+    window.sees("#sheet", "takes no new users")
+    becomes(window, two, "draining")
+    assert deployment.listeners()["chinaserver.openuss", second.port].state == "draining"
+    window.sees(".row.service", "chinaserver.openuss", "0 of 1 in use", "users go to emergency.rescue")
+
+    window.button("Undrain …").click()
+    window.button("Undrain").click()
+    becomes(window, two, "up")
+    assert deployment.listeners()["chinaserver.openuss", second.port].state == "up"
+    assert window.run("return window.neverReloaded") is True
+    assert window.complaints() == []
+
+
+def test_the_server_goes_and_comes_back(deploy: Deploy) -> None:
+    """The page says since when it knows nothing, and goes on by itself; a resumed stream has left nothing out."""
+    deployment = deploy()
+    deployment.start()
+    with browser(deployment.directory / "gns1.example.net.crt") as window:
+        window.look(*WIDE)
+        window.sign_in(deployment.https, token(deployment, "operator"))
+        window.sees("#listener-rows", "portal.web", "none registered")
+        deployment.server.kill()
+        window.sees("#condition", "reconnecting")
+        window.sees("#news", "last news", "s ago")
+        assert "reconnecting" in window.driver.title
+        window.sees("#listener-rows", "portal.web")
+        deployment.server.start()
+        deployment.serves()
+        deployment.opengnsadmin("service", "add", "extra.web")
+        window.sees("#condition", "live")
+        window.sees("#listener-rows", "extra.web")
+
+
+def test_a_viewer_looks_and_finds_nothing_to_press(deployment: Deployment, window: Browser) -> None:
+    """P11: no button that would be refused, and who forces the request is refused in the server's words, and logged."""
+    (host,) = deployment.add_hosts("viewed")
+    here = deployment.register(host, "forum.web")
+    place = f"{here.address}:{here.port}"
+    secret = token(deployment, "guest", "viewer")
+    window.look(*WIDE)
+    window.sign_in(deployment.https, secret)
+    window.sees("#who", "guest.gns-viewer (viewer)")
+    becomes(window, place, "up")
+    assert window.element("#purge") is None
+    window.button(f"{place} of forum.web").click()
+    window.sees("#sheet", "Who uses it")
+    assert not window.driver.find_elements("css selector", "#sheet-drain")
+    fields = {"service": here.service, "address": here.address, "port": here.port}
+    forced: dict[str, Any] = window.driver.execute_async_script(
+        """const [fields, token, done] = arguments;
+        fetch("/v1/drain", {method: "POST", body: JSON.stringify(fields), headers: {
+            "Content-Type": "application/json", Authorization: `Bearer ${token}`}})
+          .then(async (response) => done({status: response.status, ...await response.json()}))""",
+        fields,
+        secret,
+    )
+    assert forced["status"] == 403
+    assert forced["message"] == "viewer 'guest.gns-viewer' may not drain: that needs the role admin or host"
+    last = deployment.ask(ReadLog("security", last=1), LogEntries).entries[0]
+    assert getattr(last, "principal", "") == "guest.gns-viewer"
+    assert secret not in window.driver.current_url and window.complaints() == []
+
+
+def test_a_wrong_token_and_a_removed_one(deployment: Deployment, window: Browser) -> None:
+    """The server's words stand in the form; who loses the right while looking is brought back to it."""
+    window.look(*WIDE)
+    window.driver.get(f"{deployment.https}/")
+    assert window.driver.current_url == f"{deployment.https}/console/"
+    window.see("#token").send_keys("nobody" + Keys.ENTER)
+    window.sees("#refused", "the bearer token is nobody's", "opengnsadmin token add")
+    secret = token(deployment, "brief")
+    window.see("#token").clear()
+    window.see("#token").send_keys(secret + Keys.ENTER)
+    window.sees("#condition", "live")
+    window.driver.refresh()
+    window.sees("#condition", "live")
+    deployment.opengnsadmin("token", "remove", "brief", "--role", "admin")
+    window.sees("#refused", "the bearer token is nobody's")
+    window.driver.refresh()
+    window.see("#token")
+    assert window.said("#refused") == ""
+
+
+def test_purge_says_beforehand_what_it_removes(deploy: Deploy, tmp_path: Path) -> None:
+    """The dialog counts; the server's refusal of an age that is too young stands in it; then the rows are gone."""
+    store = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    fill(store, 1_000)
+    deployment = deploy(store=store)
+    deployment.start(topology="")
+    with browser(deployment.directory / "gns1.example.net.crt") as window:
+        window.look(*WIDE)
+        window.sign_in(deployment.https, token(deployment, "operator"))
+        window.sees("#n-listeners", "994 of 1,000")
+        window.see("#purge").click()
+        window.sees("#ask", "nothing would be removed")
+        age = window.see("#purge-age")
+        age.clear()
+        age.send_keys("0.0001")
+        window.run(
+            "document.getElementById('purge-age').removeAttribute('min');"
+            "document.getElementById('purge-age').step = 'any'"
+        )
+        window.sees("#ask", "This removes 6 rows")
+        window.button("Purge").click()
+        window.sees("#ask", "too young to purge")
+        age.clear()
+        age.send_keys("0.001")
+        told = window.sees("#ask", "This removes")
+        rows = int(told.split("This removes ")[1].split()[0])
+        window.button("Purge").click()
+        window.sees("#said", f"{rows} row")
+        window.sees("#n-listeners", f"994 of {1_000 - rows:,}" if rows < 6 else "994")
+        assert deployment.ask(Fetch("listener"), Rows).total == 1_000 - rows
+
+
+def test_ten_thousand_listeners_by_keyboard(deploy: Deploy, tmp_path: Path) -> None:
+    """What is not well stands first; some words find one of all; arrows lead through them; few elements are alive."""
+    store = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    fill(store, 10_000)
+    deployment = deploy(store=store)
+    deployment.start(topology="")
+    with browser(deployment.directory / "gns1.example.net.crt") as window:
+        window.look(*WIDE)
+        window.sign_in(deployment.https, token(deployment, "operator"))
+        window.sees("#n-listeners", "9,940 of 10,000")
+        window.sees("#listener-rows", "down")
+        window.see("#states button[title='in use']").click()
+        window.sees("#n-listeners", "9,753 of 10,000")
+        assert len(window.driver.find_elements("css selector", "#listener-rows .row")) < 60
+        table = window.see("#listener-table")
+        assert int(table.get_attribute("aria-rowcount") or 0) > 9_753
+        window.see("#listener-rows .row.l button").send_keys(Keys.END)
+        window.until(lambda: "9," in focused(window)[1] or int(focused(window)[1] or 0) > 9_753, "the last row has it")
+        last = focused(window)
+        window.run(
+            "document.activeElement.dispatchEvent("
+            "new KeyboardEvent('keydown', {key: 'ArrowUp', bubbles: true, cancelable: true}))"
+        )
+        assert int(focused(window)[1]) == int(last[1]) - 1
+        window.see("#states button[title='in use']").click()
+        window.see("#filter").send_keys("127.100.3.3:")
+        window.until(lambda: window.said("#n-listeners") == "1 of 10,000", "one is found")
+        window.see("#graph .node[data-name=openuss]").send_keys(Keys.ENTER)
+        window.sees(
+            "#chosen", "openuss", "forum, mobile and web depend on it", "would be told", "backup emergency.rescue"
+        )
+        window.sees("#n-listeners", "of openuss")
+
+
+def focused(window: Browser) -> tuple[str, str]:
+    """The text of what has the focus, and the number of its row."""
+    text, number = window.run(
+        "const one = document.activeElement;"
+        "return [one.textContent, one.closest('[aria-rowindex]')?.getAttribute('aria-rowindex') ?? '']"
+    )
+    return text, number
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed, which fetches axe-core (Debian: npm)")
+def test_nothing_serious_for_people_who_see_or_move_otherwise(deployment: Deployment, window: Browser) -> None:
+    """axe-core finds nothing serious or critical: light and dark, wide and narrow, with and without a dialog open."""
+    if not AXE.exists():
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", "build/npm", "axe-core@4"]
+        if subprocess.run(command, capture_output=True, timeout=300).returncode:
+            pytest.skip("npm could not fetch axe-core")
+    (host,) = deployment.add_hosts("seen")
+    here = deployment.register(host, "account.openuso")
+    deployment.opengnsadmin("drain", "account.openuso", f"{here.address}:{here.port}")
+    place = f"{here.address}:{here.port}"
+    script = AXE.read_text("utf-8")
+    window.look(*WIDE)
+    window.driver.get(f"{deployment.https}/console/")
+    window.see("#token")
+    found = [*violations(window, script, "signing in")]
+    window.sign_in(deployment.https, token(deployment, "axe"))
+    becomes(window, place, "draining")
+    for size in (WIDE, NARROW):
+        for dark in (False, True):
+            window.look(*size, dark=dark)
+            what = f"{size[0]} {'dark' if dark else 'light'}"
+            found += violations(window, script, what)
+            window.run("document.getElementById('as-list').click(); document.getElementById('log-security').click()")
+            found += violations(window, script, f"{what}, list")
+            window.run("document.getElementById('as-graph').click()")
+            assert window.run("return document.documentElement.scrollWidth") <= size[0]
+            window.button(f"{place} of account.openuso").click()
+            window.sees("#sheet", "Evidence")
+            found += violations(window, script, f"{what}, sheet")
+            window.button("Undrain …").click()
+            window.sees("#ask", "Undrain")
+            found += violations(window, script, f"{what}, question")
+            window.see("#ask").send_keys(Keys.ESCAPE)
+            window.see("#sheet").send_keys(Keys.ESCAPE)
+    assert not found, "\n".join(found)
+
+
+def violations(window: Browser, script: str, where: str) -> list[str]:
+    """What axe-core calls serious or critical, in words."""
+    if not window.run("return Boolean(window.axe)"):
+        window.run(script)
+    result: dict[str, Any] = window.driver.execute_async_script(
+        "axe.run(document, {resultTypes: ['violations']}).then(arguments[0])"
+    )
+    return [
+        f"{where}: {one['impact']} {one['id']}: {one['help']}: "
+        + json.dumps([f"{node['html'][:160]} {node['failureSummary'][:200]}" for node in one["nodes"][:3]])
+        for one in result["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_a_server_that_proves_nothing_is_not_shown(deployment: Deployment) -> None:
+    """A browser that does not know the authority says so, and nothing of the page is loaded."""
+    with browser() as stranger:
+        assert "ERR_CERT_AUTHORITY_INVALID" in refused_by_browser(stranger, f"{deployment.https}/console/")
+
+
+@needs_certutil
+def test_who_imported_the_authority_is_shown_the_console_and_no_expired_server(
+    deployment: Deployment, authority: Credentials, tmp_path: Path
+) -> None:
+    """With the authority in the browser no warning comes; a server whose certificate is over is told as just that."""
+    believe(deployment.directory / "authority.crt", tmp_path / "believer")
+    with browser(home=tmp_path / "believer") as window:
+        window.driver.get(f"{deployment.https}/console/")
+        window.see("#token")
+    begun = datetime.now(UTC) - timedelta(days=400)
+    old = create_authority("old", begun)
+    (tmp_path / "old.crt").write_bytes(old.certificate_pem)
+    believe(tmp_path / "old.crt", tmp_path / "believer-of-old")
+    address = new_address()
+    files = write_credentials(tmp_path, "late", issue(old, "server", "gns1.example.net", [address], begun, days=30))
+    with serving(address, files) as url, browser(home=tmp_path / "believer-of-old") as window:
+        assert "ERR_CERT_DATE_INVALID" in refused_by_browser(window, url)
+
+
+@contextmanager
+def serving(address: str, files: Any) -> Iterator[str]:
+    """A server that goes on with its certificate whatever that is: opengnssd would not start with it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    server = http.server.ThreadingHTTPServer((address, 0), http.server.SimpleHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"https://{address}:{server.server_port}/console/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def test_the_api_that_the_page_uses_is_there() -> None:
+    """Every path in the page's files is one that the server answers."""
+    paths = {operation.path for operation in ASKED} | {"/v1/events", "/v1/who"}
+    text = "".join(file.read_text("utf-8") for file in Path("compass/console/page").glob("*.js"))
+    named = set(re.findall(r"\"(/v1/[a-z/-]+)\"", text))
+    assert {"/v1/drain", "/v1/purge", "/v1/impact", "/v1/events", "/v1/who"} <= named
+    assert {path.replace("/v1/logs/updates", "/v1/logs/{log}") for path in named} <= paths
