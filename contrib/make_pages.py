@@ -56,7 +56,8 @@ def commands(command: click.Command, context: click.Context) -> Iterator[click.C
 
 def program_page(name: str, command: click.Command) -> str:
     """The page of a program, section 1."""
-    context = click.Context(command, info_name=name, max_content_width=WIDTH, terminal_width=WIDTH)
+    settings = {**command.context_settings, "max_content_width": WIDTH, "terminal_width": WIDTH}
+    context = click.Context(command, info_name=name, **settings)
     lines = [*head(name, 1, command.get_short_help_str(limit=100).rstrip(".").lower())]
     lines += [".SH DESCRIPTION", ".nf", quoted(command.get_help(context)), ".fi"]
     for inner in commands(command, context):

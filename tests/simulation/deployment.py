@@ -79,7 +79,7 @@ class Machine:
         return EPOCH + float(deployment.clock.seconds()) + deployment.offsets.get(self._name, 0.0)
 
     def __truediv__(self, name: str) -> Location:
-        return Location(self._deployment.disks.setdefault(name, Disk()), name)
+        return Location(self._deployment.disks.setdefault(name, Disk(self.now)), name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._deployment, name)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from compass.host import files
@@ -23,13 +24,15 @@ class _File:
     def __init__(self) -> None:
         self.data = b""
         self.durable = b""
+        self.modified = 0.0
 
 
 class Disk:
-    """One directory of files. `failing`: every write is answered with this error number."""
+    """One directory of files. `failing`: every write is answered with this error number. `now`: the host's time."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self.failing = 0
+        self.now = now
         self._names: dict[str, _File] = {}
         self._durable_names: dict[str, _File] = {}
 
@@ -100,6 +103,9 @@ class Location:
     def read_bytes(self) -> bytes:
         return self.disk.file(self.name).data
 
+    def stat(self) -> SimpleNamespace:
+        return SimpleNamespace(st_mtime=self.disk.file(self.name).modified)
+
     def replace(self, target: Location) -> Location:
         self.disk.rename(self.name, target.name)
         return target
@@ -140,6 +146,7 @@ class _Os:
         path.disk.check()
         assert file is not None
         file.data += bytes(data)
+        file.modified = path.disk.now()
         return len(data)
 
     def fsync(self, descriptor: int) -> None:
