@@ -61,6 +61,8 @@ class BoundedRequest(Request):
 
     operation = NO_OPERATION
     """The path of what it asks for, as the table of operations has it."""
+    declared = ""
+    """The media type of the body, as the request says."""
     _received = 0
     _is_refused = False
 
@@ -76,6 +78,10 @@ class BoundedRequest(Request):
         headers = (value for _, values in self.requestHeaders.getAllRawHeaders() for value in values)
         place, _, query = path.partition(b"?")
         if all(_is_text(part) for part in (unquote_to_bytes(place), query, *headers)):
+            # Twisted looks for forms, of which there are none here, and its reader of media types raises whatever
+            # the package email raises.
+            self.declared = self.getHeader("content-type") or ""
+            self.requestHeaders.removeHeader("content-type")
             cast(Any, super()).requestReceived(command, path, version)
             return
         self.method, self.uri, self.clientproto = command, path, version
@@ -311,7 +317,7 @@ def _failed(request: Request, failure: Failure) -> bytes:
 
 def _body(request: Request, operation: Operation) -> msgspec.Struct:
     """What the request's body asks, or what is wrong with it."""
-    declared = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
+    declared = cast(BoundedRequest, request).declared.partition(";")[0].strip().lower()
     if declared != JSON:
         text = f"the body must be {JSON}, not {declared[:80] or 'without a type'}"
         raise Unusable(415, Refusal("malformed", text))
