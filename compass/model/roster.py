@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from compass.model.replies import HostLag
-from compass.model.rows import Listener
+from compass.model.rows import Change, Listener
 
 SILENT_BEATS = 5
 """Own beats without a beat of another server, after which it is silent: of beats a second apart, longer than a busy
@@ -101,6 +101,10 @@ class Roster(Protocol):
 
     def told(self, way: str) -> int | None:
         """The revision up to which all has been told by a way; None: nothing is known. Raises StoreUnavailable."""
+
+    def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
+        """Of the changes after `revision` the first so many by which an incident began or ended, in order, and the
+        update log's floor: nothing is told of what was before that. Raises StoreUnavailable."""
 
     def tell(self, way: str, revision: int) -> None:
         """Write that down. A crash of the database may take it back: then something is told twice. Raises
@@ -191,6 +195,11 @@ class Neighbourhood:
         if row.host:
             return self.keeps_host(row.host)
         return rendezvous(f"{row.service} {row.address} {row.port}", self._able) == self.id
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other server has been heard of lately."""
+        return self._living() == (self.id,)
 
     def teller(self, way: str) -> str:
         """The id of the server that tells administrators by a way: one of those that can; this one if there is none."""

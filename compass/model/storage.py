@@ -104,10 +104,6 @@ class Storage(Protocol):
         After a commit that raised StoreUnavailable it tells for good whether the changes are there.
         """
 
-    def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
-        """Of the changes after `revision` the first so many by which an incident began or ended, in order, and the
-        log's floor: what was before it is not told. Raises StoreUnavailable."""
-
     def read_log(
         self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int
     ) -> tuple[list[LogEntry], int]:

@@ -15,10 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from compass.model.replies import HostLag
 from compass.model.roster import Heard, Line, Presence, Roll
+from compass.model.rows import Change
 from compass.store.connect import WRITES, unavailable
 from compass.store.cutting import Cutting
-from compass.store.records import text_of
+from compass.store.records import change_from, text_of
 from compass.store.schema import presence, server, told
+from compass.store.statements import CLOCK, INCIDENTS, floor
 
 REPLACED_SECONDS = 60.0
 """A line so old goes when its server has been started again: by then nobody has a session there."""
@@ -59,7 +61,9 @@ class SqlRoster:
             set_={name: made.excluded[name] for name in ("server", "entry", "state", "held")},
             where=(made.excluded.state == "here") | (presence.c.server == made.excluded.server),
         )
-        written: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "ways", "beat", "entry")}
+        written: dict[str, Any] = {
+            name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "ways", "beat", "entry")
+        }
         self._move = update(server).where(server.c.id == bindparam("of")).values(seen_at=self._now, **written)
         self._enter = insert(server).values(id=bindparam("of"), seen_at=self._now, **written)
         self._lines = _LINES.add_columns((self._now - server.c.seen_at).label("silent"))
@@ -95,6 +99,17 @@ class SqlRoster:
         """See `Roster`."""
         chosen = select(told.c.revision).where(told.c.way == way)
         return self._transaction(lambda connection: connection.execute(chosen).scalar())
+
+    def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
+        """See `Roster`."""
+
+        def work(connection: Connection) -> tuple[list[Change], int]:
+            found = connection.execute(INCIDENTS, {"after": revision, "most": limit}).all()
+            newest = connection.execute(CLOCK).one().revision
+            oldest = connection.execute(floor("updates")).scalar()
+            return [change_from(change) for _, change in found], newest + 1 if oldest is None else oldest
+
+        return self._transaction(work)
 
     def tell(self, way: str, revision: int) -> None:
         """See `Roster`."""

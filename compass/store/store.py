@@ -224,16 +224,6 @@ class Store:
         self._in_doubt = False
         return changes
 
-    def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
-        """See `Storage`."""
-
-        def read(connection: Connection) -> tuple[list[Change], int]:
-            clock = connection.execute(sql.CLOCK).one()
-            found = connection.execute(sql.INCIDENTS, {"after": revision, "most": limit}).all()
-            return [change_from(change) for _, change in found], _floor(connection, "updates", clock.revision)
-
-        return self._transaction(read, writes=False)
-
     def read_log(self, log: Log, after: int, limit: int, last: int) -> tuple[list[LogEntry], int]:
         """See `Storage`. The floor of an empty log is the number that its next entry will have."""
 

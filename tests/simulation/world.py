@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -25,8 +26,11 @@ from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import IssueCredential, Put, Request
 from compass.model.rows import Category, Dependency, Policy, Service
+from compass.server.alerts import Way
 from compass.server.nameserver import NameServer, Parts
 from compass.server.sessions import Session
+from compass.server.telling import PER_MINUTE_MAX, Message
+from compass.server.wording import json_of
 from compass.store.roster import SqlRoster
 from compass.store.store import Store
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
@@ -239,7 +243,8 @@ class SimulatedServer:
                 id=f"{name}-{next(world.starts)}",
                 roster=world.roster(),
                 beside=self.beside.run,
-                run_command=self._run_command,
+                random=Random(name).random,
+                ways=(Way("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
             ),
         )
 
@@ -274,8 +279,8 @@ class SimulatedServer:
             return Deferred()
         return self.world.network.connect(f"{host}:update", ("server", self.name), make)
 
-    def _run_command(self, news: bytes) -> Deferred[None]:
-        self.news.append(news)
+    def _run_command(self, message: Message) -> Deferred[None]:
+        self.news.append(msgspec.json.encode(json_of(message, self.name)))
         return succeed(None)
 
 

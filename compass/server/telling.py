@@ -33,7 +33,7 @@ DIGEST_NEWS_MAX = 20
 PAUSE_SECONDS_MIN = 2.0
 """Before the first repetition: a receiver that was just restarted is back by then."""
 PAUSE_SECONDS_MAX = 300.0
-"""Longest pause between two attempts, which are repeated without an end: greylisting lasts for some minutes, and whoever
+"""Longest pause between two attempts, which are repeated without an end: greylisting lasts for some minutes, and who
 repairs a mail server wants to see within a few that it works."""
 
 Event = Literal["opened", "resolved", "passed"]
@@ -65,6 +65,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a digest only the first."""
     counts: dict[Event, int] = {}
     """How many incidents it is about."""
+    answers: str = ""
+    """The id of the message that told the beginning of what this one tells the end of."""
 
 
 class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,7 +102,7 @@ _Key = tuple[str, float]
 
 
 class Outbox:
-    """What one way has still to tell. Times are UNIX time in seconds."""
+    """What one way has still to tell. `now` is in seconds on a clock that never jumps, `time` is UNIX time."""
 
     def __init__(self, store: str, random: Callable[[], float], per_minute: int = PER_MINUTE) -> None:
         """`store`: its id, part of messages' ids. `random`: of 0 to 1, for pauses that do not all end together."""
@@ -176,7 +178,7 @@ class Outbox:
         full = len(self._sent) >= self._per_minute
         return max(self._not_before, self._sent[0] + MINUTE_SECONDS if full else 0.0)
 
-    def next(self, now: float) -> Message | None:
+    def next(self, now: float, time: float) -> Message | None:
         """What to send now, or None. It is under way until one of the three below is called."""
         at = self.deadline(now)
         if at is None or at > now:
@@ -184,21 +186,21 @@ class Outbox:
         if self._message is None:
             waiting = len(self._pending) + sum(self._more.values())
             alone = waiting <= self._per_minute - len(self._sent)
-            self._message = self._single(now) if alone else self._digest(now)
+            self._message = self._single(time) if alone else self._digest(time)
         self._flying = True
         return self._message
 
-    def taken(self, now: float) -> None:
+    def taken(self, now: float, time: float) -> None:
         """It has arrived."""
         self._over(now)
-        self._standing = msgspec.structs.replace(self._standing, attempts=0, told_at=now)
+        self._standing = msgspec.structs.replace(self._standing, attempts=0, told_at=time)
 
-    def refused(self, now: float, problem: str) -> None:
+    def refused(self, now: float, time: float, problem: str) -> None:
         """It never will: whoever was to take it will not have it. The next one may do better."""
         self._over(now)
-        self._standing = msgspec.structs.replace(self._standing, attempts=0, failed_at=now, problem=problem)
+        self._standing = msgspec.structs.replace(self._standing, attempts=0, failed_at=time, problem=problem)
 
-    def postponed(self, now: float, problem: str, *, perhaps: bool) -> float:
+    def postponed(self, now: float, time: float, problem: str, *, perhaps: bool) -> float:
         """It has not arrived, as far as is known; the pause in seconds until the next attempt.
 
         `perhaps`: it may have, so the very same is repeated. Otherwise what has happened meanwhile goes along.
@@ -206,11 +208,9 @@ class Outbox:
         self._flying = False
         attempts = self._standing.attempts + 1
         longest = min(PAUSE_SECONDS_MIN * 2 ** min(attempts - 1, 20), PAUSE_SECONDS_MAX)
-        pause = longest * (0.5 + self._random() / 2)
+        pause: float = longest * (0.5 + self._random() / 2)
         self._not_before = now + pause
-        self._standing = msgspec.structs.replace(
-            self._standing, attempts=attempts, failed_at=now, problem=problem
-        )
+        self._standing = msgspec.structs.replace(self._standing, attempts=attempts, failed_at=time, problem=problem)
         if not perhaps:
             self._settle()
         return pause
@@ -220,13 +220,15 @@ class Outbox:
         pending = len(self._pending) + sum(self._more.values())
         return msgspec.structs.replace(self._standing, pending=pending)
 
-    def _single(self, now: float) -> Message:
+    def _single(self, time: float) -> Message:
         key, first = next(iter(self._pending.items()))
         news = first.news()
         self._covers = {key: news.event}
-        return Message(message_id(self._store, news.event, news.alert), news.event, now, (news,), {news.event: 1})
+        id = message_id(self._store, news.event, news.alert)
+        answers = message_id(self._store, "opened", news.alert) if news.event == "resolved" else ""
+        return Message(id, news.event, time, (news,), {news.event: 1}, answers)
 
-    def _digest(self, now: float) -> Message:
+    def _digest(self, time: float) -> Message:
         news = [pending.news() for pending in self._pending.values()]
         self._covers = {key: one.event for key, one in zip(self._pending, news, strict=True)}
         self._covers_more = dict(self._more)
@@ -235,7 +237,7 @@ class Outbox:
             counts[one.event] = counts.get(one.event, 0) + 1
         ids = (message_id(self._store, one.event, one.alert) for one in news)
         id = hashlib.sha256(" ".join([*ids, str(counts)]).encode()).hexdigest()[:32]
-        return Message(id, "digest", now, tuple(news[:DIGEST_NEWS_MAX]), counts)
+        return Message(id, "digest", time, tuple(news[:DIGEST_NEWS_MAX]), counts)
 
     def _over(self, now: float) -> None:
         """The message is done with: what it said is not pending any more, but what has happened since is."""
