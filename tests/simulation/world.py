@@ -62,6 +62,8 @@ class World:
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
         self.killed: list[SimulatedServer] = []
+        self.receiving: Callable[[Message], Deferred[None] | None] | None = None
+        """What becomes of a message to administrators in place of `news`: it may fail, or never end."""
         """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
@@ -280,6 +282,10 @@ class SimulatedServer:
         return self.world.network.connect(f"{host}:update", ("server", self.name), make)
 
     def _run_command(self, message: Message) -> Deferred[None]:
+        if self.world.receiving is not None:
+            answer = self.world.receiving(message)
+            if answer is not None:
+                return answer
         self.news.append(msgspec.json.encode(json_of(message, self.name)))
         return succeed(None)
 
