@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import default
 from email.utils import format_datetime
 from typing import Any
 
@@ -29,6 +29,8 @@ ANSWER_SECONDS = 50.0
 """For each of its answers; the whole attempt has a minute."""
 ANSWER_TEXT_MAX = 200
 """Characters of a relay's answer that are kept: they go into the log and into tables."""
+_POLICY = default.clone(cte_type="7bit")
+"""Lines end as Twisted wants them, which makes CRLF of that; and no relay need know of 8BITMIME."""
 _LOGIN_CODES = frozenset({530, 534, 535, 538, 454})
 """RFC 4954: nothing is wrong with the message; whoever puts the password right gets it."""
 
@@ -106,11 +108,13 @@ class _Session(ESMTPSenderFactory):
 
 def _undelivered(host: str, error: SMTPClientError) -> Undelivered:
     """Only the relay's answer: the error's own text is a protocol of the session, passwords included."""
-    said = error.resp.decode("utf-8", "replace")
-    text = " ".join("".join(one if one.isprintable() else " " for one in said).split())[:ANSWER_TEXT_MAX]
     addresses: Any = error.addresses or ()
-    refused = [code for _, code, _ in addresses if code >= 400] if error.code < 0 else []
-    code = refused[0] if refused else error.code
+    code, said = error.code, error.resp
+    if code < 0 and addresses:
+        # The recipient was refused; there is one.
+        _, code, said = addresses[0]
+    shown = said.decode("utf-8", "replace")
+    text = " ".join("".join(one if one.isprintable() else " " for one in shown).split())[:ANSWER_TEXT_MAX]
     if code < 0:
         # No answer at all, or none that was understood: perhaps after all was said.
         return Undelivered(f"{host}: {text}", perhaps=True)
@@ -128,7 +132,7 @@ def mailbox(relay: Relay, sender: str, recipient: str, server: str) -> Callable[
 
 def mail_of(message: Message, sender: str, recipient: str, server: str) -> bytes:
     """The whole mail. What is told twice has the same Message-ID; the end of an incident answers its beginning."""
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=_POLICY)
     domain = sender.rpartition("@")[2]
     mail["From"], mail["To"] = sender, recipient
     mail["Subject"] = f"[{server}] {subject_of(message)}"

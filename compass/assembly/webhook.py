@@ -13,7 +13,13 @@ from treq.client import HTTPClient
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ResponseFailed, ResponseNeverReceived
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
 
 from compass.assembly.outside import secret_now, trust_of
 from compass.server.alerts import Undelivered
@@ -54,7 +60,7 @@ def webhook(
             headers[SIGNATURE_HEADER] = signature_of(secret_now(secret_file), message.id, time, body)
         # A new agent each time: no connection is kept for months, and a new authority's file counts at once.
         policy = BrowserLikePolicyForHTTPS(trust_of(authority))
-        agent: Any = Agent(reactor, policy, connectTimeout=CONNECT_SECONDS)
+        agent: Any = Agent(reactor, policy, connectTimeout=CONNECT_SECONDS, pool=_Pool(reactor, persistent=False))
         client = HTTPClient(agent)
         try:
             response = await client.post(url, data=body, headers=headers, allow_redirects=False, unbuffered=True)
@@ -70,6 +76,13 @@ def webhook(
             raise Undelivered(text, final=response.code in _FINAL, perhaps=response.code >= 500)
 
     return lambda message: Deferred.fromCoroutine(deliver(message))
+
+
+class _Pool(HTTPConnectionPool):
+    """Says nothing in the log of each connection."""
+
+    class _factory(HTTPConnectionPool._factory):  # noqa: N801
+        noisy = False
 
 
 def _told(error: BaseException | None) -> str:
