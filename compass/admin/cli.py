@@ -110,7 +110,7 @@ for _group, _lines in (
     (host, ("host list", "host set web1.example.net --barred")),
     (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
     (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),
-    (alert, ("alert list",)),
+    (alert, ("alert list", "alert ways", "alert test")),
     (log, ("log updates --follow", "log security --last 50")),
 ):
     _group.epilog = examples(*_lines)

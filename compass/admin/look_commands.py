@@ -11,12 +11,21 @@ import click
 from compass.admin import asking
 from compass.admin.desk import Desk, Failed, print_sheet
 from compass.admin.object_commands import list_rows
-from compass.admin.sheets import as_json, sheet_of_lags, sheet_of_log, sheet_of_servers, sheet_of_status, sheet_of_told
+from compass.admin.sheets import (
+    as_json,
+    sheet_of_lags,
+    sheet_of_log,
+    sheet_of_servers,
+    sheet_of_status,
+    sheet_of_told,
+    sheet_of_tried,
+    sheet_of_ways,
+)
 from compass.admin.teaching import taught
 from compass.client.exits import Exit
 from compass.client.link import LinkProblem
-from compass.model.replies import Lags, LogEntries, LogEntry, ServerStatus, Told
-from compass.model.requests import Fetch, Lag, ReadLog, Status
+from compass.model.replies import Lags, LogEntries, LogEntry, ServerStatus, Told, WayList, WaysTried
+from compass.model.requests import Fetch, Lag, ReadLog, Status, TryWays, Ways
 from compass.wire.limits import LOG_WAIT_SECONDS_MAX
 
 LOG_PAGE = 1000
@@ -37,6 +46,32 @@ def alert() -> None:
 def alert_list(desk: Desk) -> None:
     """List the open incidents."""
     list_rows(desk, Fetch("alert"))
+
+
+@taught(alert, "ways", "alert ways", "--server gns2.example.net alert ways --json")
+def alert_ways(desk: Desk) -> None:
+    """By which ways a server tells administrators of incidents, and how they do.
+
+    Of several servers over one store one tells by each way; 'pending' are incidents that it has still to tell of.
+    """
+    reply = desk.ask(Ways(), WayList)
+    desk.say(sheet_of_ways(reply, desk.clock), reply)
+
+
+@taught(alert, "test", "alert test", "alert test --way pager", "--server gns2.example.net alert test --json")
+@click.option(
+    "--way", "name", default="", metavar="NAME", help="Only this one; for mail without an address: all of it."
+)
+def alert_test(desk: Desk, name: str) -> None:
+    """Have a server send a message by every configured way, now, and see which of them arrive.
+
+    Ends with a status other than 0 when one does not. A mail counts as arrived when the relay has taken it.
+    """
+    reply = desk.ask(TryWays(name), WaysTried)
+    desk.say(sheet_of_tried(reply), reply)
+    failed = [way.name for way in reply.ways if way.problem]
+    if failed:
+        click.get_current_context().exit(Exit.FAILED.value)
 
 
 @click.group("log")

@@ -28,6 +28,8 @@ from compass.model.replies import (
     ServerStatus,
     Told,
     UpdateEntry,
+    WayList,
+    WaysTried,
 )
 from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Policy, Row, Service
 from compass.model.tokens import TOKEN_ROLES
@@ -336,6 +338,30 @@ def sheet_of_servers(reply: ServerStatus, clock: Clock) -> Sheet:
     )
     columns = ("server", "role", "revision", "lag", "sessions", "software", "started", "last heard of")
     return Sheet(columns, lines, "This server does not tell of others over its store.")
+
+
+def sheet_of_ways(reply: WayList, clock: Clock) -> Sheet:
+    """The ways to administrators, as the server that was asked knows them."""
+    lines = tuple(
+        (
+            one.name,
+            one.way,
+            "yes" if one.tells else "no",
+            str(one.pending),
+            when(one.told_at, clock),
+            when(one.failed_at, clock),
+            one.problem or "-",
+        )
+        for one in reply.ways
+    )
+    columns = ("name", "way", "tells", "pending", "last success", "last failure", "why")
+    return Sheet(columns, lines, "This server tells of incidents in its log only; see docs/alerts.md.")
+
+
+def sheet_of_tried(reply: WaysTried) -> Sheet:
+    """What came of a message by each way."""
+    lines = tuple((one.name, one.way, one.problem or "ok") for one in reply.ways)
+    return Sheet(("name", "way", "outcome"), lines, "No way was tried.")
 
 
 def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIssued) -> list[str]:

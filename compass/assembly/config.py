@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from compass.assembly.alerting import ALERT_DESCRIPTIONS, ALERT_EXAMPLES, AlertSettings, alert, check_alerts
 from compass.assembly.reacting import REACTION_DESCRIPTIONS, REACTION_EXAMPLES, check_reactions, hook, template
 from compass.assembly.servers import ENTRIES_MAX, ServerEntry, is_service, parse_service, ways_of
 from compass.host.hooks import HookSettings
@@ -157,7 +158,8 @@ class ServerDnsSettings(DnsSettings, frozen=True):
     listen: str = ""
 
 
-DESCRIPTIONS = REACTION_DESCRIPTIONS | {
+_REPEATED = REACTION_DESCRIPTIONS | ALERT_DESCRIPTIONS
+DESCRIPTIONS = _REPEATED | {
     "tls.certificate": "Certificate of this daemon, PEM; intermediate certificates may follow in the file. Relative "
     "paths in this file are relative to its directory.",
     "tls.key": "Its private key, PEM, readable by this daemon only.",
@@ -175,8 +177,8 @@ DESCRIPTIONS = REACTION_DESCRIPTIONS | {
     "on its own network, so that hosts find it (docs/discovery.md); empty: it does not.",
     "server.workers": "Processes that serve on these addresses, over the one store: as many as cores to be used. Each "
     "is a server of its own with the whole catalogue in memory; one that dies is started again.",
-    "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input; without "
-    "it alerts are logged only.",
+    "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input: the "
+    "same as a [[server.alert]] of that way. Without either, alerts are logged only.",
     "server.keep_updates": "Entries kept in the update log; hosts that missed more read everything again.",
     "server.keep_others": "Entries kept in the security and the administration log, each.",
     "server.store_wait_seconds": "How long a change waits for a store that is away before it is refused, to be asked "
@@ -222,15 +224,19 @@ DESCRIPTIONS = REACTION_DESCRIPTIONS | {
 }
 """What each key means."""
 
-EXAMPLES: dict[str, str | list[str]] = REACTION_EXAMPLES | {
-    "tls.certificate": "tls/NAME.crt",
-    "tls.key": "tls/NAME.key",
-    "tls.authority": "tls/authority.crt",
-    "server.store": "sqlite:////var/lib/opengns/catalogue.sqlite3",
-    "host.servers": [f"gns1.example.org:{SERVER_PORT}", f"gns2.example.org:{SERVER_PORT}"],
-    "host.state_directory": "/var/lib/opengns/host",
-    "host.address": "192.0.2.10",
-}
+EXAMPLES: dict[str, str | list[str]] = (
+    ALERT_EXAMPLES
+    | REACTION_EXAMPLES
+    | {
+        "tls.certificate": "tls/NAME.crt",
+        "tls.key": "tls/NAME.key",
+        "tls.authority": "tls/authority.crt",
+        "server.store": "sqlite:////var/lib/opengns/catalogue.sqlite3",
+        "host.servers": [f"gns1.example.org:{SERVER_PORT}", f"gns2.example.org:{SERVER_PORT}"],
+        "host.state_directory": "/var/lib/opengns/host",
+        "host.address": "192.0.2.10",
+    }
+)
 """What the required keys look like."""
 
 
@@ -244,6 +250,8 @@ class ServerConfig(msgspec.Struct, frozen=True):
     https: HttpsSettings = HttpsSettings()
     """[server.https]."""
     log: LogSettings = LogSettings()
+    alerts: tuple[AlertSettings, ...] = ()
+    """Each [[server.alert]]."""
 
 
 class HostConfig(msgspec.Struct, frozen=True):
@@ -267,9 +275,11 @@ def read_server_config(path: Path) -> ServerConfig:
     dns = reading.dns(ServerDnsSettings, "server", tables)
     https = reading.https("server", tables)
     log = reading.section(LogSettings, "log", tables)
+    alerts = [alert(reading, values) for values in reading.each(AlertSettings, "alert", tables, "server")]
     server = reading.section(ServerSettings, "server", tables)
     tls = reading.section(TlsSettings, "tls", tables)
     _check_server(reading, server)
+    check_alerts(reading, alerts, server.get("alert_command", ()))
     reading.finish()
     return ServerConfig(
         ServerSettings(**server),
@@ -277,6 +287,7 @@ def read_server_config(path: Path) -> ServerConfig:
         ServerDnsSettings(**dns) if dns is not None else None,
         https,
         LogSettings(**log),
+        tuple(AlertSettings(**values) for values in alerts),
     )
 
 
@@ -326,7 +337,9 @@ def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
 
 def repeated_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
     """The sections of which there may be several, or none."""
-    return {} if kind is ServerConfig else {"host.hook": HookSettings, "host.template": TemplateSettings}
+    if kind is ServerConfig:
+        return {"server.alert": AlertSettings}
+    return {"host.hook": HookSettings, "host.template": TemplateSettings}
 
 
 def example(kind: type[ServerConfig | HostConfig]) -> str:
@@ -439,17 +452,18 @@ class _Reading:
             values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
         return values
 
-    def each(self, kind: type[Any], name: str, tables: dict[str, Any]) -> list[dict[str, Any]]:
-        """The values of each [[host.NAME]], taken out of the table of [host]."""
-        outer = tables.get("host")
+    def each(self, kind: type[Any], name: str, tables: dict[str, Any], within: str = "host") -> list[dict[str, Any]]:
+        """The values of each [[host.NAME]], taken out of the table of [host]; or of `within` in its place."""
+        outer = tables.get(within)
         if not isinstance(outer, dict) or name not in outer:
             return []
-        tables["host"] = {key: value for key, value in outer.items() if key != name}
+        tables[within] = {key: value for key, value in outer.items() if key != name}
         found = outer[name]
         if not isinstance(found, list):
-            self.problems.append(f"[host.{name}] must be written [[host.{name}]]: there may be several")
+            self.problems.append(f"[{within}.{name}] must be written [[{within}.{name}]]: there may be several")
             return []
-        return [self.section(kind, f"host.{name}", {f"host.{name}": table}) for table in found]
+        whole = f"{within}.{name}"
+        return [self.section(kind, whole, {whole: table}) for table in found]
 
     def parsed(self, where: str, parse: Callable[[Text], Parsed], text: Text) -> Parsed | None:
         """What `parse` makes of it, or None when it is wrong."""

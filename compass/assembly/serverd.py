@@ -12,9 +12,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet import protocol
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
-from twisted.internet.error import ProcessDone
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 import compass
 from compass.assembly import interpreter
@@ -22,6 +20,7 @@ from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, accepting_https, dialling
+from compass.assembly.ways import ways_to_administrators
 from compass.console import pages as console
 from compass.gateway import server_http
 from compass.gateway.crowd import Crowd
@@ -30,7 +29,6 @@ from compass.gateway.server_metrics import SERVER
 from compass.model.names import parse_group, show_endpoint
 from compass.model.pool import Pools
 from compass.model.sight import Sight
-from compass.server.alerts import RunCommand
 from compass.server.announcer import Announcer
 from compass.server.nameserver import NameServer, Parts
 from compass.server.probes import Prober
@@ -42,12 +40,6 @@ from compass.store.wakeups import Wakeups
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
 """To reach a host's Update listener; one that takes longer is tried again later."""
-LAST_WORDS_SECONDS = 0.5
-"""For the output of an alert command that has ended."""
-ALERT_COMMAND_SECONDS = 30.0
-"""An alert command that runs longer is ended, so that the next alert gets out."""
-COMPLAINT_OCTETS_MAX = 1_000
-"""Kept of what an alert command writes to standard error: its last words, for the log."""
 
 
 class ServerService(Service):
@@ -79,7 +71,6 @@ class ServerService(Service):
 
     def _parts(self, store: Store, roster: SqlRoster) -> Parts:
         settings = self._config.server
-        command = settings.alert_command
         return Parts(
             clock=self._reactor,
             now=time.time,
@@ -89,7 +80,8 @@ class ServerService(Service):
             peer_of=self._peer(),
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
-            run_command=command_runner(self._reactor, command) if command else None,
+            random=random.SystemRandom().random,
+            ways=ways_to_administrators(self._reactor, settings.alert_command, self._config.alerts, self._name),
             id=secrets.token_hex(8),
             roster=roster,
             beside=self._beside.run,
@@ -234,61 +226,3 @@ def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Call
         return connected.addCallback(lambda wrapped: wrapped.wrappedProtocol)
 
     return connect
-
-
-def command_runner(reactor: Any, command: tuple[str, ...], limit_seconds: float = ALERT_COMMAND_SECONDS) -> RunCommand:
-    """Runs the alert command with the news on its standard input; it is killed when it takes too long."""
-
-    def run(news: bytes) -> Deferred[None]:
-        process = _Command(reactor, news)
-        transport = reactor.spawnProcess(process, command[0], command, env=None)
-
-        def kill() -> None:
-            process.complaint = f"it was ended after {limit_seconds:g} s".encode()
-            transport.signalProcess("KILL")
-
-        timer = reactor.callLater(limit_seconds, kill)
-
-        def over(result: Any) -> Any:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        return process.over.addBoth(over)
-
-    return run
-
-
-class CommandFailed(Exception):
-    """How a command ended, and its last words."""
-
-
-class _Command(protocol.ProcessProtocol):
-    def __init__(self, reactor: Any, news: bytes) -> None:
-        self._reactor = reactor
-        self.over: Deferred[None] = Deferred()
-        self.complaint = b""
-        self._news = news
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        transport.write(self._news)
-        transport.closeStdin()
-
-    def errReceived(self, data: bytes) -> None:
-        self.complaint = (self.complaint + data)[-COMPLAINT_OCTETS_MAX:]
-
-    def processExited(self, reason: Failure) -> None:  # noqa: N802
-        # Its last words may still be in the pipe; something that it left running may hold the pipe for ever.
-        self._reactor.callLater(LAST_WORDS_SECONDS, self.processEnded, reason)
-
-    def processEnded(self, reason: Failure) -> None:
-        if self.over.called:
-            return
-        if reason.check(ProcessDone):
-            self.over.callback(None)
-        else:
-            words = self.complaint.decode("utf-8", "replace").strip()
-            self.over.errback(CommandFailed(f"{reason.getErrorMessage()} {words}".strip()))
-        transport: Any = self.transport
-        transport.loseConnection()

@@ -32,6 +32,8 @@ from compass.model.replies import (
     ServerStatus,
     Steered,
     Told,
+    WayList,
+    WaysTried,
 )
 from compass.model.requests import (
     Apply,
@@ -53,6 +55,8 @@ from compass.model.requests import (
     RevokeCredential,
     Status,
     Steer,
+    TryWays,
+    Ways,
 )
 from compass.model.rows import Change
 
@@ -121,6 +125,7 @@ ASKED = (
     _look("/v1/examine", Examine, CaseFile, "What this server knows about a listener's health."),
     _look("/v1/logs/{log}", ReadLog, LogEntries, "Entries of the updates, security or administration log."),
     _look("/v1/status", Status, ServerStatus, "This server in figures."),
+    _look("/v1/ways", Ways, WayList, "By which ways this server tells administrators of incidents, and how they do."),
     _look("/v1/digest", Digest, CatalogueDigest, "The digest of all rows at a revision, or as they are."),
     _look("/v1/lag", Lag, Lags, "Which host holds which revision."),
     _message(Register, Registered, "A listener comes up (function 2.1)."),
@@ -133,6 +138,7 @@ ASKED = (
     _message(RevokeCredential, Done, "A token is refused from now on."),
     _message(Apply, Done, "Bring the declared objects into the state of a topology, all or nothing."),
     _message(Steer, Steered, "Send this server's hosts to others, or welcome them again."),
+    _message(TryWays, WaysTried, "Send a message to try the ways by which administrators are told."),
     _message(Purge, Done, "Remove rows of listeners that are gone for long."),
 )
 """Operations that are a request of the protocol and nothing more."""

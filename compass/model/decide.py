@@ -39,9 +39,11 @@ from compass.model.requests import (
     Status,
     Steer,
     Suspect,
+    TryWays,
     Undecided,
     Verdict,
     Watch,
+    Ways,
     WeighedReport,
 )
 from compass.model.text import storable
@@ -71,6 +73,8 @@ ROLES: dict[type, frozenset[str]] = {
     Lag: _LOOK,
     Examine: _LOOK,
     Steer: frozenset({"admin"}),
+    Ways: _LOOK,
+    TryWays: frozenset({"admin"}),
     Suspect: frozenset({"server"}),
     Incident: frozenset({"server"}),
     Verdict: frozenset({"server"}),

@@ -294,6 +294,47 @@ class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     hosts: int
 
 
+class WayTried(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One way to administrators, and what came of a message by it."""
+
+    name: str
+    way: str
+    """`mail`, `webhook`, `syslog` or `command`."""
+    problem: str = ""
+    """Why it did not arrive; empty: whoever is next on the way has taken it."""
+
+
+class WaysTried(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ways-tried"):
+    """TryWays: what came of it."""
+
+    ways: tuple[WayTried, ...]
+
+
+class WayStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a way to administrators does, as far as this server knows since it started."""
+
+    name: str
+    way: str
+    """`mail`, `webhook`, `syslog` or `command`."""
+    tells: bool = False
+    """This server tells by it; of several over one store one does."""
+    pending: int = 0
+    """Incidents with something still to be told."""
+    attempts: int = 0
+    """In vain since the last success."""
+    told_at: float = 0.0
+    """UNIX time of the last success; 0: none yet."""
+    failed_at: float = 0.0
+    problem: str = ""
+    """Why the last attempt that failed did."""
+
+
+class WayList(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="way-list"):
+    """Ways: by which this server can tell administrators, in the order of its configuration."""
+
+    ways: tuple[WayStatus, ...]
+
+
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
     """A server in figures, and the incidents that are open."""
 
@@ -343,5 +384,7 @@ Reply: TypeAlias = Union[  # noqa: UP007
     CatalogueDigest,
     CaseFile,
     Steered,
+    WayList,
+    WaysTried,
     Refusal,
 ]

@@ -204,6 +204,17 @@ class Steer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """Over how long those are sent that are here now."""
 
 
+class Ways(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ways"):
+    """2.6: the ways by which this server tells administrators of incidents, and how they do."""
+
+
+class TryWays(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="try-ways"):
+    """2.6: send a message to try the ways by which this server tells administrators of incidents."""
+
+    name: str = ""
+    """Only the way, or ways, of this name."""
+
+
 class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="status"):
     """2.6: this server in figures."""
 
@@ -224,7 +235,7 @@ WriteRequest: TypeAlias = Union[  # noqa: UP007
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007
 """Answered from the catalogue in memory by a pure function."""
-ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Digest, Lag, Findings, Examine, Steer]  # noqa: UP007
+ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Digest, Lag, Findings, Examine, Steer, Ways, TryWays]  # noqa: UP007
 """Answered by the server's shells: they concern sessions or SQL."""
 Request: TypeAlias = Union[WriteRequest, ReadRequest, ShellRequest]  # noqa: UP007
 

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from compass.model.replies import HostLag
-from compass.model.rows import Listener
+from compass.model.rows import Change, Listener
 
 SILENT_BEATS = 5
 """Own beats without a beat of another server, after which it is silent: of beats a second apart, longer than a busy
@@ -55,6 +55,8 @@ class Line(msgspec.Struct, frozen=True):
     held: int
     """All of its hosts hold everything up to this revision, but for those in `behind`; -1: there are too many."""
     behind: tuple[HostLag, ...] = ()
+    ways: tuple[str, ...] = ()
+    """By which it can tell administrators."""
 
 
 class Presence(msgspec.Struct, frozen=True):
@@ -96,6 +98,17 @@ class Roster(Protocol):
 
     def leave(self, id: str) -> None:
         """This server ends: it is taken out, with its entries."""
+
+    def told(self, way: str) -> int | None:
+        """The revision up to which all has been told by a way; None: nothing is known. Raises StoreUnavailable."""
+
+    def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
+        """Of the changes after `revision` the first so many by which an incident began or ended, in order, and the
+        update log's floor: nothing is told of what was before that. Raises StoreUnavailable."""
+
+    def tell(self, way: str, revision: int) -> None:
+        """Write that down. A crash of the database may take it back: then something is told twice. Raises
+        StoreUnavailable."""
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -182,6 +195,16 @@ class Neighbourhood:
         if row.host:
             return self.keeps_host(row.host)
         return rendezvous(f"{row.service} {row.address} {row.port}", self._able) == self.id
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other server has been heard of lately."""
+        return self._living() == (self.id,)
+
+    def teller(self, way: str) -> str:
+        """The id of the server that tells administrators by a way: one of those that can; this one if there is none."""
+        able = [id for id in self._living() if id == self.id or way in self.heard[id].line.ways]
+        return rendezvous(f"way {way}", able)
 
     def role(self, id: str) -> Role:
         """What part a server plays."""

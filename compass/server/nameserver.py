@@ -36,15 +36,17 @@ from compass.model.requests import (
     ShellRequest,
     Status,
     Steer,
+    TryWays,
     Undecided,
     Watch,
+    Ways,
 )
 from compass.model.roster import Line, Neighbourhood, Roster, Turn
 from compass.model.rows import Change, Host, Listener
 from compass.model.storage import Loaded, Storage
 from compass.model.tally import ServerTally
 from compass.server.agreement import Agreement
-from compass.server.alerts import Alerts, RunCommand
+from compass.server.alerts import Alerts, Around, Way
 from compass.server.commits import Commits
 from compass.server.dialler import Dialler
 from compass.server.failures import FailureDesk, Probe, Surroundings
@@ -88,7 +90,10 @@ class Parts(msgspec.Struct, frozen=True):
     roster: Roster
     beside: InDatabase
     """Runs the roster's functions, on a thread of their own: they neither wait for a commit nor hold one up."""
-    run_command: RunCommand | None = None
+    random: Callable[[], float] = lambda: 0.5
+    """Of 0 to 1, spreads repetitions; handed in, as all chance is."""
+    ways: tuple[Way, ...] = ()
+    """By which administrators are told."""
     keep_updates: int = 1_000_000
     keep_others: int = 100_000
     store_wait_seconds: float = STORE_WAIT_SECONDS
@@ -134,6 +139,7 @@ class NameServer(Factory):
         self._dialler.start()
         self._trimming.start()
         self._agreement.start(loaded.digest)
+        self._alerts.regroup()
         self._tail = parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
         self.log.info(
             "{name} serves store {store} at revision {revision}",
@@ -171,7 +177,18 @@ class NameServer(Factory):
             parts.clock, store, commits, self._push, system, self._returned, self._agreement.settled
         )
         self._visitors = Visitors(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
-        self._alerts = Alerts(parts.run_command)
+        told = Around(
+            parts.clock,
+            parts.now,
+            parts.random,
+            store,
+            parts.roster,
+            parts.beside,
+            lambda: commits.catalogue,
+            lambda way: known.teller(way) == known.id,
+            lambda: known.is_alone,
+        )
+        self._alerts = Alerts(told, parts.ways)
         self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
         self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
@@ -192,6 +209,7 @@ class NameServer(Factory):
             self._dialler.stop()
             self._trimming.stop()
             self._agreement.stop()
+            self._alerts.stop()
             self._neighbours.stop()
             counts = self._commits.counts
             if counts["batches"]:
@@ -286,7 +304,18 @@ class NameServer(Factory):
         match request:
             case Pull() | Fetch() | Impact():
                 return self._reading.ask(request, session.asker)
-            case Watch() | ReadLog() | Status() | Digest() | Lag() | Findings() | Examine() | Steer():
+            case (
+                Watch()
+                | ReadLog()
+                | Status()
+                | Digest()
+                | Lag()
+                | Findings()
+                | Examine()
+                | Steer()
+                | Ways()
+                | TryWays()
+            ):
                 refused = permit(self.catalogue, request, session.asker, self._parts.now())
                 return Deferred.fromCoroutine(self._answer(session, request)) if not refused else self._noted(refused)
             case Report():
@@ -414,6 +443,10 @@ class NameServer(Factory):
                 return self._desk.examine(request)
             case Steer():
                 return self._steering.steer(request)
+            case Ways():
+                return self._alerts.ways()
+            case TryWays():
+                return await self._alerts.attempt(request)
 
     def _status(self) -> ServerStatus:
         return status_of(self.catalogue, self.commits.census, self._figures(), self._known, self._line())
@@ -429,6 +462,7 @@ class NameServer(Factory):
             engine=self._parts.storage.engine,
             trouble=self.commits.trouble,
             away=self._steering.elsewhere is not None,
+            ways=tuple(way.name for way in self._parts.ways),
         )
 
     def _digest(self, revision: int) -> CatalogueDigest | Refusal:
@@ -473,6 +507,7 @@ class NameServer(Factory):
                 self._dialler.ended(entry.host)
         if turn.regroup:
             self._desk.regroup()
+            self._alerts.regroup()
             self._dialler.regroup()
             for host in self._known.lost():
                 if not self._is_present(host):

@@ -27,6 +27,8 @@ class Figures(msgspec.Struct, frozen=True):
     engine: str
     trouble: str
     away: bool
+    ways: tuple[str, ...] = ()
+    """The names of those by which it can tell administrators."""
 
 
 def status_of(catalogue: Catalogue, census: Census, figures: Figures, known: Neighbourhood, own: Line) -> ServerStatus:
@@ -86,6 +88,7 @@ def line_of(catalogue: Catalogue, figures: Figures, push: Push, id: str, *, able
         able=able,
         held=catalogue.revision if len(doubtful) <= BEHIND_MAX else -1,
         behind=tuple(lags[:BEHIND_MAX]),
+        ways=figures.ways,
     )
 
 

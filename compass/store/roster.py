@@ -15,10 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from compass.model.replies import HostLag
 from compass.model.roster import Heard, Line, Presence, Roll
+from compass.model.rows import Change
 from compass.store.connect import WRITES, unavailable
 from compass.store.cutting import Cutting
-from compass.store.records import text_of
-from compass.store.schema import presence, server
+from compass.store.records import change_from, text_of
+from compass.store.schema import presence, server, told
+from compass.store.statements import CLOCK, INCIDENTS, floor
 
 REPLACED_SECONDS = 60.0
 """A line so old goes when its server has been started again: by then nobody has a session there."""
@@ -28,8 +30,10 @@ FORGOTTEN_SECONDS = 86_400.0
 T = TypeVar("T")
 
 _behind = msgspec.json.Decoder(tuple[HostLag, ...]).decode
+_ways = msgspec.json.Decoder(tuple[str, ...]).decode
 _COLUMNS = ("name", "software", "started_at", "revision", "sessions", "watching", "able", "held")
-_LINES = select(server.c.id, *(server.c[name] for name in _COLUMNS), server.c.behind, server.c.beat, server.c.entry)
+_LINES = select(server.c.id, *(server.c[name] for name in _COLUMNS), server.c.behind, server.c.ways)
+_LINES = _LINES.add_columns(server.c.beat, server.c.entry)
 _NEWER = (
     select(presence.c.host, presence.c.server, presence.c.state, presence.c.held, presence.c.entry)
     .where(presence.c.server == bindparam("of"), presence.c.entry > bindparam("after"))
@@ -57,7 +61,9 @@ class SqlRoster:
             set_={name: made.excluded[name] for name in ("server", "entry", "state", "held")},
             where=(made.excluded.state == "here") | (presence.c.server == made.excluded.server),
         )
-        written: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "beat", "entry")}
+        written: dict[str, Any] = {
+            name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "ways", "beat", "entry")
+        }
         self._move = update(server).where(server.c.id == bindparam("of")).values(seen_at=self._now, **written)
         self._enter = insert(server).values(id=bindparam("of"), seen_at=self._now, **written)
         self._lines = _LINES.add_columns((self._now - server.c.seen_at).label("silent"))
@@ -89,13 +95,38 @@ class SqlRoster:
 
         self._transaction(work)
 
+    def told(self, way: str) -> int | None:
+        """See `Roster`."""
+        chosen = select(told.c.revision).where(told.c.way == way)
+        return self._transaction(lambda connection: connection.execute(chosen).scalar())
+
+    def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
+        """See `Roster`."""
+
+        def work(connection: Connection) -> tuple[list[Change], int]:
+            found = connection.execute(INCIDENTS, {"after": revision, "most": limit}).all()
+            newest = connection.execute(CLOCK).one().revision
+            oldest = connection.execute(floor("updates")).scalar()
+            return [change_from(change) for _, change in found], newest + 1 if oldest is None else oldest
+
+        return self._transaction(work)
+
+    def tell(self, way: str, revision: int) -> None:
+        """See `Roster`."""
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(update(told).where(told.c.way == way).values(revision=revision)).rowcount:
+                connection.execute(insert(told).values(way=way, revision=revision))
+
+        self._transaction(work)
+
     def close(self) -> None:
         """Let the connection go."""
         self._engine.dispose()
 
     def _write(self, connection: Connection, line: Line, presences: Sequence[Presence]) -> None:
         values = {"of": line.id, **{f"new_{name}": getattr(line, name) for name in _COLUMNS}}
-        values |= {"new_behind": text_of(line.behind), "new_beat": self._beats + 1}
+        values |= {"new_behind": text_of(line.behind), "new_ways": text_of(line.ways), "new_beat": self._beats + 1}
         values |= {"new_entry": self._entries + len(presences)}
         if not self._beats:
             self._clear(connection, line.name)
@@ -118,8 +149,8 @@ class SqlRoster:
         lines: list[Heard] = []
         presences: list[Presence] = []
         read: dict[str, int] = {}
-        for of, *facts, behind, beat, entry, silent in connection.execute(self._lines).all():
-            line = Line(of, **dict(zip(_COLUMNS, facts, strict=True)), behind=_behind(behind))
+        for of, *facts, behind, ways, beat, entry, silent in connection.execute(self._lines).all():
+            line = Line(of, **dict(zip(_COLUMNS, facts, strict=True)), behind=_behind(behind), ways=_ways(ways))
             lines.append(Heard(line, beat, entry, max(silent, 0.0)))
             known = self._read.get(of, 0)
             if of != id and entry > known:

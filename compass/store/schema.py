@@ -246,6 +246,17 @@ server = Table(
     Column("held", BigInteger, nullable=False),
     # JSON array of `HostLag`.
     Column("behind", Text, nullable=False),
+    # JSON array of the names of the ways by which it tells administrators.
+    Column("ways", Text, nullable=False, server_default="[]"),
+)
+
+told = Table(
+    "told",
+    metadata,
+    # The name of a way by which administrators are told.
+    Column("way", Text, primary_key=True),
+    # Of the last change that needs not be told by it any more, nor any before. Whoever tells next begins after it.
+    Column("revision", BigInteger, nullable=False),
 )
 
 presence = Table(

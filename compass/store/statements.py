@@ -84,6 +84,8 @@ CHANGES = (
     .order_by(schema.update_log.c.revision)
     .limit(bindparam("most"))
 )
+INCIDENTS = CHANGES.where(schema.update_log.c.operation.in_(("alert", "alert-over")))
+"""The changes by which incidents began and ended."""
 
 ALL: dict[type[Row], Select[Any]] = {
     kind: select(*(table.c[name] for name in kind.__struct_fields__ if name in table.c))

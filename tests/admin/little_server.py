@@ -36,8 +36,26 @@ from compass.model.replies import (
     ServerStatus,
     Steered,
     UpdateEntry,
+    WayList,
+    WayStatus,
+    WaysTried,
+    WayTried,
 )
-from compass.model.requests import Digest, Examine, Fetch, Impact, Lag, Pull, ReadLog, Request, Status, Steer, Watch
+from compass.model.requests import (
+    Digest,
+    Examine,
+    Fetch,
+    Impact,
+    Lag,
+    Pull,
+    ReadLog,
+    Request,
+    Status,
+    Steer,
+    TryWays,
+    Watch,
+    Ways,
+)
 from compass.model.rows import Change, Listener
 from compass.wire.connection import Asked, Ended, Opened, ServerConnection
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
@@ -151,6 +169,10 @@ class LittleServer:
                     return self._commit(refused) if refused else self._told(request)
                 case Steer():
                     return Steered(0)
+                case Ways():
+                    return WayList((WayStatus("pager", "webhook", True, 2, 3, 900.0, 990.0, "it answers 503"),))
+                case TryWays():
+                    return WaysTried((WayTried("pager", "webhook"),))
                 case Examine():
                     row = self.catalogue.listener(request.service, request.address, request.port)
                     assert row is not None

@@ -95,6 +95,8 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("listener", "remove", *endpoint),
         ("listener", "purge", "--older-than", "1h"),
         ("alert", "list"),
+        ("alert", "ways"),
+        ("alert", "test"),
         ("server", "drain"),
         ("server", "undrain"),
         ("digest",),

@@ -59,8 +59,10 @@ from compass.model.requests import (
     Status,
     Steer,
     Suspect,
+    TryWays,
     Verdict,
     Watch,
+    Ways,
     WeighedReport,
 )
 from compass.model.rows import Category, Dependency, Host, Policy, Service
@@ -232,6 +234,8 @@ EVERY_REQUEST = (
     Findings(1, True),
     Examine("a.store", "10.0.0.1", 1),
     Steer(),
+    Ways(),
+    TryWays(),
     Suspect("a.store", "10.0.0.1", 1, 1, ""),
     Incident("x", "y"),
     Verdict("a.store", "10.0.0.1", 1, 1, True, ""),

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -25,8 +26,11 @@ from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import IssueCredential, Put, Request
 from compass.model.rows import Category, Dependency, Policy, Service
+from compass.server.alerts import Way
 from compass.server.nameserver import NameServer, Parts
 from compass.server.sessions import Session
+from compass.server.telling import PER_MINUTE_MAX, Message
+from compass.server.wording import json_of
 from compass.store.roster import SqlRoster
 from compass.store.store import Store
 from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
@@ -58,6 +62,8 @@ class World:
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
         self.killed: list[SimulatedServer] = []
+        self.receiving: Callable[[Message], Deferred[None] | None] | None = None
+        """What becomes of a message to administrators in place of `news`: it may fail, or never end."""
         """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
@@ -239,7 +245,8 @@ class SimulatedServer:
                 id=f"{name}-{next(world.starts)}",
                 roster=world.roster(),
                 beside=self.beside.run,
-                run_command=self._run_command,
+                random=Random(name).random,
+                ways=(Way("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
             ),
         )
 
@@ -275,8 +282,12 @@ class SimulatedServer:
         identity = ("server", self.name)
         return self.world.network.connect(f"{host}:update", identity, make, lambda: self.process.killed)
 
-    def _run_command(self, news: bytes) -> Deferred[None]:
-        self.news.append(news)
+    def _run_command(self, message: Message) -> Deferred[None]:
+        if self.world.receiving is not None:
+            answer = self.world.receiving(message)
+            if answer is not None:
+                return answer
+        self.news.append(msgspec.json.encode(json_of(message, self.name)))
         return succeed(None)
 
 

@@ -107,6 +107,9 @@ EXAMPLES: list[Example] = [
         ("examine", 35, requests.Examine("chinaserver.openuss", "192.0.2.17", 2028)),
         ("steer", 37, requests.Steer(True, ("gns2.example:4863",), 300.0)),
         ("steer back", 38, requests.Steer(away=False)),
+        ("ways", 40, requests.Ways()),
+        ("try-ways", 41, requests.TryWays()),
+        ("try-ways of one name", 42, requests.TryWays("mail")),
         ("put of a policy", 36, requests.Put(rows.Category("openuss", policy=JUDGED))),
         ("put of a pool policy", 37, requests.Put(rows.Category("openuss", policy=POOLED))),
         (
@@ -275,6 +278,28 @@ EXAMPLES: list[Example] = [
             ),
         ),
         ("steered", 29, replies.Steered(2)),
+        (
+            "ways-tried",
+            30,
+            replies.WaysTried(
+                (
+                    replies.WayTried("mail to ops@example.org", "mail"),
+                    replies.WayTried("pager", "webhook", "pager.example.org answers 503"),
+                )
+            ),
+        ),
+        (
+            "way-list",
+            30,
+            replies.WayList(
+                (
+                    replies.WayStatus("mail to ops@example.org", "mail", True, told_at=1790000001.0),
+                    replies.WayStatus(
+                        "pager", "webhook", True, 2, 5, 1790000001.5, 1790000003.5, "pager.example.org answers 503"
+                    ),
+                )
+            ),
+        ),
         (
             "lags of several servers",
             26,
