@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import connectionDone
-from twisted.mail.smtp import ESMTPSender, ESMTPSenderFactory, SMTPClientError
+from twisted.mail.smtp import ESMTPClientError, ESMTPSender, ESMTPSenderFactory, SMTPClientError
 from twisted.python.failure import Failure
 
 from compass.assembly.alerting import Security
@@ -94,6 +94,12 @@ class _Sender(ESMTPSender):
         factory: Any = self.factory
         factory.clientConnectionLost(None, reason)
 
+    def sendError(self, error: SMTPClientError) -> None:  # noqa: N802
+        """Nobody is there to be told when the attempt was given up in the middle of the text."""
+        factory: Any = self.factory
+        if not factory.sendFinished:
+            super().sendError(error)
+
 
 class _Session(ESMTPSenderFactory):
     protocol = _Sender
@@ -110,7 +116,7 @@ def _undelivered(host: str, error: SMTPClientError) -> Undelivered:
     """Only the relay's answer: the error's own text is a protocol of the session, passwords included."""
     addresses: Any = error.addresses or ()
     code, said = error.code, error.resp
-    if code < 0 and addresses:
+    if addresses:
         # The recipient was refused; there is one.
         _, code, said = addresses[0]
     shown = said.decode("utf-8", "replace")
@@ -118,7 +124,9 @@ def _undelivered(host: str, error: SMTPClientError) -> Undelivered:
     if code < 0:
         # No answer at all, or none that was understood: perhaps after all was said.
         return Undelivered(f"{host}: {text}", perhaps=True)
-    return Undelivered(f"{host} answers {code} {text}", final=500 <= code < 600 and code not in _LOGIN_CODES)
+    # Other than a delivery's, an error of the extensions (TLS, login) says nothing about the message.
+    final = 500 <= code < 600 and code not in _LOGIN_CODES and not isinstance(error, ESMTPClientError)
+    return Undelivered(f"{host} answers {code} {text}", final=final)
 
 
 def mailbox(relay: Relay, sender: str, recipient: str, server: str) -> Callable[[Message], Deferred[None]]:

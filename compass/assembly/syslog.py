@@ -10,9 +10,11 @@ from typing import Any
 
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from compass.assembly.outside import client_tls
 from compass.model.names import parse_server
@@ -73,12 +75,13 @@ def syslog(
         endpoint: Any = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
         if kind == "tls":
             endpoint = wrapClientTLS(client_tls(host, authority), endpoint)
+        # Each message is preceded by its length (RFC 6587, 3.4.1; RFC 5425, 4.3).
+        stream = _Stream(reactor, str(len(line)).encode() + b" " + line, secured=kind == "tls")
         try:
-            written = await endpoint.connect(protocol.Factory.forProtocol(_Stream))
+            await connectProtocol(endpoint, stream)
         except (ConnectError, DNSLookupError) as error:
             raise Undelivered(f"{place} cannot be reached: {error}") from None
-        # Each message is preceded by its length (RFC 6587, 3.4.1; RFC 5425, 4.3).
-        await written.write(reactor, str(len(line)).encode() + b" " + line)
+        await stream.over
 
     return lambda message: Deferred.fromCoroutine(deliver(message))
 
@@ -94,32 +97,44 @@ def _datagram(family: socket.AddressFamily, place: Any, line: bytes, shown: str)
         raise Undelivered(f"{shown}: {error.strerror}") from None
 
 
+@implementer(IHandshakeListener)
 class _Stream(protocol.Protocol):
     """Writes one line; it counts as taken when the peer has not closed the connection for a moment after that."""
 
-    def __init__(self) -> None:
-        self._over: Deferred[None] = Deferred(lambda _: self._abort())
-        self._written = False
-
-    def write(self, reactor: Any, line: bytes) -> Deferred[None]:
+    def __init__(self, reactor: Any, line: bytes, *, secured: bool) -> None:
+        self.over: Deferred[None] = Deferred(lambda _: self._abort())
         """Fires when the connection is closed."""
-        transport: Any = self.transport
-        transport.write(line)
-        reactor.callLater(SETTLE_SECONDS, self._close)
-        return self._over
+        self._reactor = reactor
+        self._line = line
+        self._secured = secured
+        self._settled = False
+
+    def connectionMade(self) -> None:
+        """Without TLS it is the peer that was meant."""
+        if not self._secured:
+            self._write()
+
+    def handshakeCompleted(self) -> None:
+        """Now we know whom we talk to."""
+        self._write()
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         """By us, or by the peer, which has not taken it then."""
-        if self._over.called:
+        if self.over.called:
             return
-        # TLS that fails later than that is lost with an error of its own.
-        if self._written and reason.check(ConnectionDone):
-            self._over.callback(None)
+        # A peer that ends TLS without a word is none that refuses; one that refuses says so by an error of TLS.
+        if self._settled and reason.check(ConnectionDone, ConnectionLost):
+            self.over.callback(None)
         else:
-            self._over.errback(Undelivered(f"the connection was lost: {reason.getErrorMessage()}", perhaps=True))
+            self.over.errback(Undelivered(f"the connection was lost: {reason.getErrorMessage()}", perhaps=True))
+
+    def _write(self) -> None:
+        transport: Any = self.transport
+        transport.write(self._line)
+        self._reactor.callLater(SETTLE_SECONDS, self._close)
 
     def _close(self) -> None:
-        self._written = True
+        self._settled = True
         transport: Any = self.transport
         transport.loseConnection()
 

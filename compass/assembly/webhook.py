@@ -9,8 +9,9 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
+from OpenSSL import SSL
 from twisted.internet import protocol
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.web.client import (
     Agent,
@@ -65,6 +66,8 @@ def webhook(
         except (ConnectError, DNSLookupError) as error:
             raise Undelivered(f"{place} cannot be reached: {error}") from None
         except (ResponseNeverReceived, ResponseFailed) as failed:
+            if any(reason.check(CancelledError) for reason in failed.reasons):
+                raise CancelledError from None
             why = "; ".join(_told(reason.value) for reason in failed.reasons)
             raise Undelivered(f"{place} gave no answer: {why}", perhaps=True) from None
         response.deliverBody(_Ignore())
@@ -111,9 +114,8 @@ class _Pool(HTTPConnectionPool):
 
 def _told(error: BaseException | None) -> str:
     """OpenSSL's errors are lists of triples."""
-    found = error.args[0] if error is not None and error.args else ""
-    if isinstance(found, list):
-        return "TLS: " + ", ".join(str(one[-1]) for one in found)
+    if isinstance(error, SSL.Error) and error.args:
+        return "TLS: " + ", ".join(str(one[-1]) for one in error.args[0])
     return str(error) or type(error).__name__
 
 

@@ -60,7 +60,7 @@ def test_the_ways_are_made_of_the_sections_in_their_order(tmp_path: Path) -> Non
 def test_the_printed_example_is_a_section_when_its_comment_is_taken_away(tmp_path: Path) -> None:
     """Each key is described."""
     text = example(ServerConfig)
-    section = "\n".join(line.removeprefix("# ") for line in text[text.index("# [[server.alert]]") :].splitlines())
+    section = "\n".join(line.removeprefix("# ") for line in text[text.rindex("# [[server.alert]]") :].splitlines())
     section = section.replace("#   #", "  #")
     assert all(f" {key.partition('.')[2]} = " in section for key in ALERT_DESCRIPTIONS)
     (tmp_path / "d.toml").write_text(START + section)

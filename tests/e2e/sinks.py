@@ -65,7 +65,8 @@ class MailSink:
     def _login(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         assert isinstance(data, LoginPassword)
         self.logins.append((data.login, data.password))
-        return AuthResult(success=data.password == b"secret-of-the-relay")
+        # Not handled: the server itself is to answer.
+        return AuthResult(success=data.password == b"secret-of-the-relay", handled=False)
 
 
 class HttpSink:
