@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -13,11 +18,15 @@ from compass.assembly.alerting import (
     ALERTS_MAX,
     RECIPIENTS_MAX,
     AlertSettings,
+    WayKind,
 )
 from compass.assembly.config import ConfigProblem, ServerConfig, example, read_server_config
 from compass.assembly.outside import SECRET_OCTETS_MAX, SECRET_OCTETS_MIN
 from compass.assembly.ways import COMMAND_PER_MINUTE, ways_to_administrators
+from compass.assembly.webhook import ID_HEADER, SIGNATURE_HEADER, TIME_HEADER, signature_of
 from compass.server.telling import PER_MINUTE_MAX
+
+PAGE = (Path(__file__).parents[2] / "docs/alerts.md").read_text()
 
 START = '[server]\nstore = "sqlite:///gns.sqlite3"\n[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 MAIL = 'way = "mail"\nto = ["ops@example.org"]\nsender = "gns@example.org"\n'
@@ -65,6 +74,30 @@ def test_the_printed_example_is_a_section_when_its_comment_is_taken_away(tmp_pat
     assert all(f" {key.partition('.')[2]} = " in section for key in ALERT_DESCRIPTIONS)
     (tmp_path / "d.toml").write_text(START + section)
     assert read_server_config(tmp_path / "d.toml").alerts == (AlertSettings("syslog"),)
+
+
+def test_the_sections_of_the_documentation_are_good(tmp_path: Path) -> None:
+    """docs/alerts.md, but for the program and the secrets, which are not here."""
+    [toml] = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+    for name in ("mail.password", "pager.secret"):
+        (tmp_path / name).write_bytes(b"x" * SECRET_OCTETS_MIN)
+    (tmp_path / "d.toml").write_text(START + toml.replace("/usr/local/bin/page", "true"))
+    assert [one.way for one in read_server_config(tmp_path / "d.toml").alerts] == list(get_args(WayKind))
+
+
+def test_the_documentation_s_check_of_a_signature_is_right() -> None:
+    """It accepts what a webhook is signed with, and nothing else."""
+    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    names: dict[str, Any] = {"Mapping": Mapping, "hmac": hmac, "hashlib": hashlib, "time": time}
+    exec(code, names)
+    now, body = str(int(time.time())), b'{"event":"test"}'
+    signature = signature_of(b"secret", "4711", now, body)
+    headers = {ID_HEADER: "4711", TIME_HEADER: now, SIGNATURE_HEADER: signature}
+    assert names["is_genuine"](b"secret", headers, body)
+    assert not names["is_genuine"](b"secret", headers, body + b" ")
+    old = str(int(time.time()) - 301)
+    late = {**headers, TIME_HEADER: old, SIGNATURE_HEADER: signature_of(b"secret", "4711", old, body)}
+    assert not names["is_genuine"](b"secret", late, body)
 
 
 @pytest.mark.parametrize(
