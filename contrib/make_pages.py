@@ -18,7 +18,7 @@ from click.shell_completion import get_completion_class
 
 from compass.admin.cli import cli as opengnsadmin
 from compass.assembly import main
-from compass.assembly.config import HostConfig, ServerConfig, example
+from compass.assembly.settings import HostConfig, ServerConfig, example
 from compass.client.cli import cli as opengnsc
 
 HERE = Path(__file__).parent

@@ -18,9 +18,10 @@ from twisted.names.client import Resolver
 from zope.interface import implementer
 
 import compass
-from compass.assembly.config import NOT_SHARED, HostConfig, HostSettings, parse_listen
+from compass.assembly.config import parse_listen
 from compass.assembly.parts import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
 from compass.assembly.servers import known_servers
+from compass.assembly.settings import NOT_SHARED, HostConfig, HostSettings
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, dialling
 from compass.gateway.agent_check import AgentCheck

@@ -25,15 +25,9 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 import compass
-from compass.assembly.config import (
-    ConfigProblem,
-    HostConfig,
-    ServerConfig,
-    example,
-    read_host_config,
-    read_server_config,
-)
+from compass.assembly.config import ConfigProblem, read_host_config, read_server_config
 from compass.assembly.logs import observer
+from compass.assembly.settings import HostConfig, ServerConfig, example
 from compass.assembly.supervision import Renewal, Supervision
 from compass.assembly.tls import Identity, IdentityError
 from compass.model.names import show_endpoint

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, Union
 
 import msgspec
 
-from compass.assembly.config import ServerConfig
+from compass.assembly.settings import ServerConfig
 
 VOICE = 3
 """File descriptor on which a worker speaks, one JSON object a line. Standard error is for what Python itself says."""

@@ -23,7 +23,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from compass.assembly.config import DnsSettings, TlsSettings, parse_listen
+from compass.assembly.config import parse_listen
+from compass.assembly.settings import DnsSettings, TlsSettings
 from compass.assembly.sharing import NO_IPV6, DatagramPort, StreamPort
 from compass.assembly.tls import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 from compass.gateway.dns import DnsServer

@@ -16,8 +16,9 @@ from twisted.logger import Logger
 
 import compass
 from compass.assembly import interpreter
-from compass.assembly.config import WILDCARDS, ServerConfig, parse_listen
+from compass.assembly.config import WILDCARDS, parse_listen
 from compass.assembly.parts import DatabaseThread, endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
+from compass.assembly.settings import ServerConfig
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, accepting, accepting_https, dialling
 from compass.assembly.ways import ways_to_administrators

@@ -18,10 +18,11 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 import compass
-from compass.assembly.config import ServerConfig, parse_listen
+from compass.assembly.config import parse_listen
 from compass.assembly.main import CannotStart
 from compass.assembly.orders import VOICE, Failed, Orders, Said, Serving, Word
 from compass.assembly.parts import identity_of, own_name
+from compass.assembly.settings import ServerConfig
 from compass.assembly.sharing import Reservation
 from compass.model.names import show_endpoint
 

@@ -59,6 +59,7 @@ EXIT_OF_CODE: dict[str, Exit] = {
     "unknown-listener": Exit.NOT_FOUND,
     "unknown-credential": Exit.NOT_FOUND,
     "unknown-host": Exit.NOT_FOUND,
+    "unknown-way": Exit.NOT_FOUND,
     "exists": Exit.CONFLICT,
     "in-use": Exit.CONFLICT,
     "stale-epoch": Exit.CONFLICT,

@@ -31,6 +31,7 @@ RCODE: dict[str, int] = {
     "unknown-listener": ENAME,
     "unknown-credential": ESERVER,
     "unknown-host": ENAME,
+    "unknown-way": ENAME,
     "exists": ESERVER,
     "in-use": ESERVER,
     "stale-epoch": ESERVER,

@@ -19,6 +19,7 @@ STATUS: dict[str, int] = {
     "unknown-listener": 404,
     "unknown-credential": 404,
     "unknown-host": 404,
+    "unknown-way": 404,
     "exists": 409,
     "in-use": 409,
     "stale-epoch": 409,

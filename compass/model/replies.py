@@ -25,6 +25,7 @@ Code = Literal[
     "unknown-listener",
     "unknown-credential",
     "unknown-host",
+    "unknown-way",
     "exists",
     "in-use",
     "stale-epoch",

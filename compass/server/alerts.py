@@ -339,7 +339,7 @@ class Alerts:
         name = request.name
         chosen = [one for one in self._tellers if name in ("", one.way.name, one.way.name.partition(" ")[0])]
         if not chosen:
-            return Refusal("bad-name", self._unknown(name))
+            return Refusal("unknown-way", self._unknown(name))
         if self._trying:
             return Refusal("busy", "the ways are being tried already", retry_after_seconds=TRY_SECONDS)
         self._trying = True

@@ -20,8 +20,9 @@ from compass.assembly.alerting import (
     AlertSettings,
     WayKind,
 )
-from compass.assembly.config import ConfigProblem, ServerConfig, example, read_server_config
+from compass.assembly.config import ConfigProblem, read_server_config
 from compass.assembly.outside import SECRET_OCTETS_MAX, SECRET_OCTETS_MIN
+from compass.assembly.settings import ServerConfig, example
 from compass.assembly.ways import COMMAND_PER_MINUTE, ways_to_administrators
 from compass.assembly.webhook import ID_HEADER, SIGNATURE_HEADER, TIME_HEADER, signature_of
 from compass.server.telling import PER_MINUTE_MAX

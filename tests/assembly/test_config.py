@@ -12,22 +12,24 @@ import pytest
 
 from compass.assembly.config import (
     CONFIG_OCTETS_MAX,
+    SOCKET_OCTETS_MAX,
+    ConfigProblem,
+    parse_listen,
+    read_host_config,
+    read_server_config,
+)
+from compass.assembly.settings import (
     DESCRIPTIONS,
     EXAMPLES,
     KEEP_MAX,
     KEEP_MIN,
     REFRESH_SECONDS_MAX,
-    SOCKET_OCTETS_MAX,
     STORE_WAIT_SECONDS_MAX,
     STORE_WAIT_SECONDS_MIN,
     WORKERS_MAX,
-    ConfigProblem,
     HostConfig,
     ServerConfig,
     example,
-    parse_listen,
-    read_host_config,
-    read_server_config,
     sections_of,
 )
 from compass.host.hooks import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookSettings

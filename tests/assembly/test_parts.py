@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 
 from compass.assembly import parts
 from compass.assembly.alert_command import COMPLAINT_OCTETS_MAX, CommandFailed, command_runner
-from compass.assembly.config import TlsSettings
 from compass.assembly.parts import DatabaseThread, listen, listen_unix, own_name, peers, rules_of
 from compass.assembly.serverd import connector
+from compass.assembly.settings import TlsSettings
 from compass.assembly.sharing import StreamPort
 from compass.assembly.streams import secured
 from compass.assembly.tls import Identity, IdentityError, accepting, load_identity

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from compass.assembly.config import ConfigProblem, HostConfig, read_host_config, read_server_config
+from compass.assembly.config import ConfigProblem, read_host_config, read_server_config
 from compass.assembly.servers import ADDRESSES_MAX, ENTRIES_MAX, known_servers
+from compass.assembly.settings import HostConfig
 from compass.host.choice import Offer, Way
 
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'

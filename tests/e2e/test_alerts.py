@@ -230,4 +230,4 @@ def test_an_administrator_tries_the_ways(deployed: Deployment, post: Post) -> No
     assert "ok" in deployed.opengnsadmin("alert", "test", "--way", "mail")
     assert sorted(mail.recipients) == ["night@example.org", "ops@example.org"]
     assert "pager" in deployed.opengnsadmin("alert", "ways")
-    deployed.opengnsadmin("alert", "test", "--way", "nobody", status=6)
+    deployed.opengnsadmin("alert", "test", "--way", "nobody", status=3)

@@ -23,14 +23,9 @@ from compass.admin import topology
 from compass.admin.cli import cli as opengnsadmin
 from compass.admin.desk import Desk
 from compass.admin.settings import Given, SettingsProblem, read_settings
-from compass.assembly.config import (
-    ConfigProblem,
-    HostConfig,
-    ServerConfig,
-    read_host_config,
-    read_server_config,
-)
-from compass.assembly.config import example as example_config
+from compass.assembly.config import ConfigProblem, read_host_config, read_server_config
+from compass.assembly.settings import HostConfig, ServerConfig
+from compass.assembly.settings import example as example_config
 from compass.client.cli import cli as opengnsc
 from compass.host.cache import _HEADER, FORMAT, MAGIC, Cache, Cached, Unusable, packed, unpacked
 from compass.host.registrations import Book

@@ -362,9 +362,9 @@ def test_only_one_administrator_tries_them_at_a_time(world: Uss, server: Simulat
 
 
 def test_a_way_that_is_not_there_is_refused_with_those_that_are(world: Uss, server: SimulatedServer) -> None:
-    """`bad-name`."""
+    """`unknown-way`."""
     refused = world.admin().ask(TryWays("pager"))
-    assert isinstance(refused, Refusal) and refused.code == "bad-name" and "there are: command" in refused.message
+    assert isinstance(refused, Refusal) and refused.code == "unknown-way" and "there are: command" in refused.message
     ways = world.admin().ask(Ways())
     assert isinstance(ways, WayList) and ways.ways[0].way == "command"
 
