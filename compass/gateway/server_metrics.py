@@ -41,6 +41,13 @@ SERVER: tuple[Measure, ...] = (
         INCIDENTS,
     ),
     Measure(
+        "opengns_server_alerts_pending",
+        "gauge",
+        "Incidents with something still to be told, by way to administrators; at the server that tells by it.",
+        lambda tally: tally.alerts_pending,
+        ("way",),
+    ),
+    Measure(
         "opengns_server_listeners",
         "gauge",
         "Listeners in the catalogue, by state.",

@@ -75,6 +75,8 @@ class ServerTally(msgspec.Struct, frozen=True, kw_only=True):
     """By state."""
     incidents: Counts = {}
     """That are open, by kind."""
+    alerts_pending: Counts = {}
+    """Incidents with something still to be told, by each way that this server tells by."""
     sessions: Counts = {}
     """By role; `unknown`: who has not said yet."""
     watching: int = 0

@@ -373,6 +373,7 @@ class NameServer(Factory):
             **of_push(self._push),
             **of_failures(self._desk, self._unwritten),
             **of_watches(self._watches, self._visitors),
+            alerts_pending={way.name: way.pending for way in self._alerts.ways().ways if way.tells},
             **of_servers(
                 self._known, self.name, len(self._gate.sessions), self._push.watching, self.catalogue.revision
             ),

@@ -20,6 +20,7 @@ from tests.e2e.processes import eventually
 from tests.e2e.test_https import client, token
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+WAY = '[[server.alert]]\nway = "command"\ncommand = ["true"]\n'
 HOOK = '[[host.hook]]\non = ["openuss"]\ncommand = ["/bin/true"]\nquiet_seconds = 0.0\n'
 
 
@@ -29,7 +30,7 @@ class Watched:
     def __init__(self, directory: Path, authority: Credentials, log: str = "") -> None:
         self.dns_place = new_address(), 0
         self.dns_place = self.dns_place[0], free_port(self.dns_place[0])
-        settings = f'[server.dns]\nlisten = "{self.dns_place[0]}:{self.dns_place[1]}"\n'
+        settings = f'[server.dns]\nlisten = "{self.dns_place[0]}:{self.dns_place[1]}"\n{WAY}'
         self.deployment = Deployment(directory, authority, settings=settings + log)
         self._log = log
         self.token = ""
