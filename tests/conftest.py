@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,11 @@ from tests.store.postgres import PostgreSQL
 # How fast examples are made says something about the machine, and nothing about the program.
 settings.register_profile("compass", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("compass")
+
+# Who is started in the background of a shell script ignores these, and so would every program that a test starts.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory."""

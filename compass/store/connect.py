@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import stat
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from compass.store.errors import StoreUnusable
 
 BUSY_SECONDS = 5
 """How long a transaction waits for another server's before it gives up: far longer than any takes."""
+SWITCH_PAUSE_SECONDS = 0.01
+"""Between attempts to switch a new SQLite file to WAL: the one who is at it needs some milliseconds."""
 CONNECT_SECONDS = 5
 """How long a PostgreSQL server may take to let us in; then the next one of the URL is tried."""
 SILENCE_MILLISECONDS = 10_000
@@ -138,13 +142,23 @@ def engine_for(url: URL, *, durable: bool = True) -> Engine:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     # Python's driver would begin transactions late and of the wrong kind; `_begin_sqlite` begins them.
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {BUSY_SECONDS * 1000}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    _log_ahead(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _log_ahead(connection: Any) -> None:
+    """Switch to WAL. Where several open a new file at once SQLite says that it is busy without waiting at all."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(SWITCH_PAUSE_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -9,7 +9,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -176,6 +178,21 @@ def test_the_files_are_for_the_owner_only(tmp_path: Path) -> None:
     file.chmod(0o644)
     Store.open(f"sqlite:///{file}").close()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """As the workers of one server do: each waits for the one who creates the tables, and none gives up."""
+    for number in range(20):
+        url, ready = f"sqlite:///{tmp_path}/{number}.sqlite3", threading.Barrier(4)
+
+        def opened(_: int, url: str = url, ready: threading.Barrier = ready) -> str:
+            ready.wait()
+            store = Store.open(url)
+            store.close()
+            return store.load().store
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(opened, range(4)))) == 1
 
 
 def test_a_sqlite_commit_is_on_disk(tmp_path: Path) -> None:
