@@ -12,7 +12,7 @@ MAY = {
     "model": "msgspec immutables",
     "wire": "compass.model msgspec",
     "store": "compass.model msgspec immutables sqlalchemy alembic psycopg",
-    "server": f"compass.model compass.wire msgspec immutables treq {TWISTED}",
+    "server": f"compass.model compass.wire msgspec immutables {TWISTED}",
     "host": f"compass.model compass.wire compass.templates msgspec immutables {TWISTED}",
     "gateway": f"compass.model msgspec immutables klein werkzeug prometheus_client {TWISTED}",
     "console": f"compass.gateway compass.model msgspec {TWISTED}",

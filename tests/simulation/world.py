@@ -62,9 +62,9 @@ class World:
         self.servers: dict[str, SimulatedServer] = {}
         self.hosts: dict[str, SimulatedHost] = {}
         self.killed: list[SimulatedServer] = []
+        """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.receiving: Callable[[Message], Deferred[None] | None] | None = None
         """What becomes of a message to administrators in place of `news`: it may fail, or never end."""
-        """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
         self.apart: set[tuple[str, str]] = set()
