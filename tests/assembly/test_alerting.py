@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
+from compass.assembly.alert_command import ALERT_COMMAND_SECONDS
 from compass.assembly.alerting import (
     ADDRESS_MAX,
     ALERT_DESCRIPTIONS,
@@ -25,7 +30,20 @@ from compass.assembly.outside import SECRET_OCTETS_MAX, SECRET_OCTETS_MIN
 from compass.assembly.settings import ServerConfig, example
 from compass.assembly.ways import COMMAND_PER_MINUTE, ways_to_administrators
 from compass.assembly.webhook import ID_HEADER, SIGNATURE_HEADER, TIME_HEADER, signature_of
-from compass.server.telling import PER_MINUTE_MAX
+from compass.model.roster import SILENT_BEATS
+from compass.model.rows import Alert
+from compass.server.alerts import ATTEMPT_SECONDS, TAKE_OVER_SECONDS, TRY_SECONDS
+from compass.server.telling import (
+    DIGEST_NEWS_MAX,
+    PAUSE_SECONDS_MAX,
+    PAUSE_SECONDS_MIN,
+    PENDING_MAX,
+    PER_MINUTE,
+    PER_MINUTE_MAX,
+    Message,
+    News,
+)
+from compass.server.wording import json_of
 
 PAGE = (Path(__file__).parents[2] / "docs/alerts.md").read_text()
 
@@ -84,6 +102,53 @@ def test_the_sections_of_the_documentation_are_good(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x" * SECRET_OCTETS_MIN)
     (tmp_path / "d.toml").write_text(START + toml.replace("/usr/local/bin/page", "true"))
     assert [one.way for one in read_server_config(tmp_path / "d.toml").alerts] == list(get_args(WayKind))
+
+
+def test_the_message_of_the_documentation_is_what_arrives() -> None:
+    """Octet for octet, and signed as it says."""
+    body = re.findall(r"```json\n(.*?)\n```", PAGE, re.S)[0].encode()
+    fields: dict[str, Any] = json.loads(body)
+    opened_at = fields["opened_at"]
+    news = News("opened", Alert(fields["id"], fields["kind"], opened_at, fields["text"]), fields["revision"], opened_at)
+    message = Message(fields["message"], "opened", opened_at, (news,), {"opened": 1})
+    assert msgspec.json.encode(json_of(message, fields["server"])) == body
+    headers = dict(re.findall(r"^    (Co[-A-Za-z]+): (.*)$", PAGE, re.M))
+    assert headers["Content-Length"] == str(len(body)) and headers[ID_HEADER] == message.id
+    [secret] = re.findall(r"with the secret `(.*?)`", PAGE)
+    signature = signature_of(secret.encode(), message.id, headers[TIME_HEADER], body)
+    assert headers[SIGNATURE_HEADER] == signature
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+def test_the_shell_of_the_documentation_finds_the_same_signature(tmp_path: Path) -> None:
+    """With the file of the secret as an editor leaves it, and the body as it came."""
+    (tmp_path / "body").write_text(re.findall(r"```json\n(.*?)\n```", PAGE, re.S)[0])
+    (tmp_path / "pager.secret").write_text(re.findall(r"with the secret `(.*?)`", PAGE)[0] + "\n")
+    [session] = [text for text in re.findall(r"```console\n(.*?)```", PAGE, re.S) if "openssl" in text]
+    typed = [line.removeprefix("$ ") for line in session.splitlines() if line.startswith("$ ")]
+    found = subprocess.run(["sh", "-c", "\n".join(typed)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[0] == session.splitlines()[-1].split()[0]
+
+
+def test_the_limits_in_the_documentation_are_those_of_the_code() -> None:
+    """Each constant that it names is there, with the number that it says."""
+    said = {
+        "ALERTS_MAX": f"{ALERTS_MAX} sections",
+        "RECIPIENTS_MAX": f"{RECIPIENTS_MAX} recipients",
+        "ALERT_COMMAND_SECONDS": f"{ALERT_COMMAND_SECONDS:g} s",
+        "DIGEST_NEWS_MAX": f"the first {DIGEST_NEWS_MAX} (",
+        "PER_MINUTE": f"`PER_MINUTE`, {PER_MINUTE};",
+        "PER_MINUTE_MAX": f"`PER_MINUTE_MAX`, {PER_MINUTE_MAX})",
+        "PENDING_MAX": f"{PENDING_MAX:,} incidents",
+        "PAUSE_SECONDS_MIN": f"{PAUSE_SECONDS_MIN:g} s (",
+        "PAUSE_SECONDS_MAX": f"{PAUSE_SECONDS_MAX / 60:g} minutes",
+        "ATTEMPT_SECONDS": f"{ATTEMPT_SECONDS:g} s",
+        "TRY_SECONDS": f"{TRY_SECONDS:g} s",
+        "SILENT_BEATS": "five beats" if SILENT_BEATS == 5 else "?",
+        "TAKE_OVER_SECONDS": "waits three" if TAKE_OVER_SECONDS == 3 else "?",
+    }
+    assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*_(?:MAX|MIN|SECONDS|BEATS|MINUTE))`", PAGE)) == set(said)
+    assert [name for name, text in said.items() if text not in PAGE] == []
 
 
 def test_the_documentation_s_check_of_a_signature_is_right() -> None:

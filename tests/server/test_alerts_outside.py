@@ -187,5 +187,6 @@ def test_ten_thousand_alerts_at_once(outside: Outside, down: bool) -> None:
         assert counts[event] == len(names) and outside.pending() == 0
         assert len(sink.taken) - already <= PER_MINUTE + 2
     assert counts == {"opened": len(names), "resolved": len(names)}
+    assert sink is not None
     assert max(len(item.get("incidents", ())) for item in sink.taken) == DIGEST_NEWS_MAX
     assert max(map(len, sink.bodies)) <= BODY_OCTETS_MAX
