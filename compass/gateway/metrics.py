@@ -33,6 +33,9 @@ KEPT_SECONDS = 1.0
 """For so long the same text is given: less than any scraper's interval, and what a console shows is still now."""
 ACCEPT_OCTETS_MAX = 1_000
 """Of an Accept header; Prometheus sends 200. Of a longer one nothing is read, and it gets text 0.0.4."""
+ACCEPTED_VERSIONS = frozenset(("0.0.4", "1.0.0"))
+"""Of either text. What asks for another is passed over: the encoder compares any word with numbers, which raises, and
+repeats in its media type what it has only made 1.0.0 of."""
 
 Labels = str | tuple[str, ...]
 Value = float | Spread | Mapping[Any, float] | None
@@ -108,7 +111,7 @@ class Metrics:
         """`tally` is asked once for each text; `build` says in words which program this is."""
         self.edges = edges or Edges()
         self._clock = clock
-        self._kept: dict[str, tuple[float, bytes, str]] = {}
+        self._kept: dict[str, tuple[float, bytes]] = {}
         self._registry = CollectorRegistry()
         about = {**build, "python": platform.python_version()}
         for collector in (
@@ -126,15 +129,14 @@ class Metrics:
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """The text that an Accept header asks for, and its media type."""
-        encode, media = choose_encoder(accept if len(accept) <= ACCEPT_OCTETS_MAX else "")
+        encode, media = choose_encoder(_readable(accept))
         now = self._clock.seconds()
         kept = self._kept.get(media)
         if kept is not None and now - kept[0] < KEPT_SECONDS:
             return kept[1], media
-        # A few media types there are; what the header may add to one is no reason to keep more.
-        self._kept.clear()
+        # Two versions and four ways to escape names make a handful of media types, however many headers there are.
         body = encode(self._registry)
-        self._kept[media] = now, body, media
+        self._kept[media] = now, body
         return body, media
 
     def answer(self, request: Request) -> bytes:
@@ -144,6 +146,19 @@ class Metrics:
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("Content-Length", str(len(body)))
         return body
+
+
+def _readable(accept: str) -> str:
+    """What of an Accept header may be put before the encoder."""
+    if len(accept) > ACCEPT_OCTETS_MAX:
+        return ""
+    return ",".join(offer for offer in accept.split(",") if _versions(offer) <= ACCEPTED_VERSIONS)
+
+
+def _versions(offer: str) -> set[str]:
+    """The versions that it names, found as the encoder finds them."""
+    named = (part.strip().partition("=") for part in offer.split(";"))
+    return {version for name, _, version in named if name == "version"}
 
 
 class _Build(Collector):

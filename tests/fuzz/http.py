@@ -23,7 +23,9 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from compass.gateway.host_http import site
+from compass.gateway.host_metrics import HOST
 from compass.gateway.http_status import STATUS
+from compass.gateway.metrics import Metrics
 from tests.fuzz.requests import Maker
 from tests.simulation.world import World
 
@@ -32,7 +34,7 @@ REQUESTS_PER_WORLD = 20_000
 """Then everything begins anew, so that a seed is found again in reasonable time."""
 ANSWER_SECONDS = 6.0
 """Virtual seconds within which everything that is answered at all is answered: longer than any patience of the host."""
-STATUSES = {200, 202, 304, 401, 405, 415, *STATUS.values()}
+STATUSES = {200, 202, 304, 308, 401, 405, 415, *STATUS.values()}
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
 
@@ -132,7 +134,8 @@ class Api:
         self.host.processes.start(11)
         self.host.processes.start(12)
         self.maker = Maker(self.random, self.tokens)
-        self.factory: Any = site(self.host.daemon, self.world.clock)
+        metrics = Metrics(self.world.clock, HOST, self.host.daemon.tally, {})
+        self.factory: Any = site(self.host.daemon, self.world.clock, metrics)
         self.seen: Counter[str] = Counter()
         self._open: list[Wire] = []
         self.world.run(2.0)

@@ -13,15 +13,18 @@ from urllib.parse import quote
 
 import msgspec
 
+from compass.console.pages import routes
+from compass.gateway.metrics import Metrics
 from compass.gateway.server_document import ASKED, OPERATIONS
 from compass.gateway.server_http import site
+from compass.gateway.server_metrics import SERVER
 from compass.model.tokens import TOKEN_ROLES
 from tests.fuzz.asking import FLOATS, NUMBERS, ROWS, TEXTS
 from tests.fuzz.http import TOPOLOGY, Api, Broken
 from tests.fuzz.requests import Maker
 from tests.wire.examples import EXAMPLES
 
-GETS = tuple(one for one in OPERATIONS if one.method == "GET")
+GETS = tuple(one for one in (*OPERATIONS, *(beside for beside, _ in routes())) if one.method == "GET")
 BODIES = tuple(
     (f"/v1/{fields.pop('type')}", fields)
     for fields in (msgspec.to_builtins(one.message) for one in EXAMPLES if type(one.message) in {o.asks for o in ASKED})
@@ -108,7 +111,9 @@ class ServerApi(Api):
         server = self.world.servers["gns1"].nameserver
         bearers = tuple(self.tokens[f"fuzz.{category}"] for category in TOKEN_ROLES)
         self.maker = ServerMaker(self.random, self.tokens, bearers)
-        self.factory = site(server, self.world.clock, lambda transport: ("", "", "no certificate"))
+        metrics = Metrics(self.world.clock, SERVER, server.tally, {})
+        nobody = lambda transport: ("", "", "no certificate")  # noqa: E731
+        self.factory = site(server, self.world.clock, nobody, routes(), metrics, metrics_are_open=seed % 2 == 1)
 
     def trouble(self) -> None:
         """Nothing more than time."""

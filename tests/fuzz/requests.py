@@ -1,4 +1,4 @@
-"""HTTP requests nobody should send: whole and good ones, odd ones, wounded ones, from a seed."""
+"""HTTP requests nobody should send: whole and good ones, laced ones, odd ones, wounded ones, from a seed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from random import Random
 from typing import Any
 from urllib.parse import quote
+
+from tests.fuzz.laced import laced
 
 SERVICES = (
     "portal.web",
@@ -46,6 +48,9 @@ PATHS = (
     "/v1/prometheus/{category}",
     "/v1/dependencies/{service}?since={number}&wait=0.5",
     "/v1/dependencies/{service}?wait={number}",
+    "/metrics",
+    "/healthz",
+    "/readyz",
 )
 HEADERS = (
     "Host: 127.0.0.1:4866",
@@ -117,6 +122,8 @@ class Maker:
         dice = random.random()
         if dice < 0.55:
             return self._good(), True
+        if dice < 0.65:
+            return laced(random, self._good())
         if dice < 0.75:
             return self._odd(), False
         octets = bytearray(self._good() if dice < 0.9 else self._odd())
@@ -139,7 +146,7 @@ class Maker:
         """What a program would send, with whatever values."""
         random = self._random
         if random.random() < 0.4:
-            path = random.choice(PATHS[:2] + PATHS[5:10] + PATHS[-3:])
+            path = random.choice(PATHS[:2] + PATHS[5:10] + PATHS[-6:])
             return self._head("GET", self._filled(path), ["Host: 127.0.0.1"]) + b"\r\n"
         path = random.choice(("/v1/register", "/v1/deregister", "/v1/report"))
         body = self._body(path)

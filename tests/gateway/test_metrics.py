@@ -71,7 +71,7 @@ class Api:
         self.listening = thread.call(endpoint.listen, self.site)
         self.port = self.listening.getHost().port
 
-    def get(self, path: str = "/metrics", **headers: str) -> tuple[int, str, str]:
+    def get(self, path: str = "/metrics", **headers: str | bytes) -> tuple[int, str, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
@@ -124,13 +124,32 @@ def test_a_scraper_gets_the_format_that_it_asks_for(for_all: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "accept", ["", ";;;q", "*/*;q=zebra", "application/openmetrics-text;version=99", "text/plain;q=0", "x" * 5_000]
+    "accept",
+    [
+        "",
+        ";;;q",
+        "*/*;q=zebra",
+        "application/openmetrics-text;version=99",
+        "application/openmetrics-text;version=1.zero",
+        "text/plain;version=latest",
+        'text/plain;version="1.0.0"',
+        "text/plain;version=1.0.0;version=",
+        "text/plain;version=\u00b9",
+        "text/plain;q=0",
+        "x" * 5_000,
+    ],
 )
 def test_whatever_is_accepted_gets_something(for_all: Api, accept: str) -> None:
-    """A header that makes no sense is no reason for a fault."""
-    status, media, text = for_all.get(Accept=accept)
-    assert status == 200 and media.startswith(("text/plain", "application/openmetrics-text"))
+    """A header that makes no sense, or asks for a version that there is not, is no reason for a fault."""
+    status, media, text = for_all.get(Accept=accept.encode())
+    assert status == 200 and media == "text/plain; version=0.0.4; charset=utf-8"
     assert "opengns_server_ready" in text
+
+
+def test_an_offer_that_cannot_be_used_leaves_the_others(for_all: Api) -> None:
+    """Prometheus sends several, the newest first."""
+    accept = "application/openmetrics-text;version=2.0.0,text/plain;version=x, application/openmetrics-text;q=0.3"
+    assert for_all.get(Accept=accept)[1].startswith("application/openmetrics-text; version=1.0.0")
 
 
 def test_the_longest_header_that_is_read(for_all: Api) -> None:
@@ -174,6 +193,9 @@ def test_a_flood_of_scrapes_costs_one() -> None:
     clock.advance(KEPT_SECONDS * 0.02)
     told.text("")
     assert len(asked) == 2
+    for number in range(50):
+        told.text(f"text/plain;version=1.{number}.0" if number % 2 else f"{OPENMETRICS};q=0.{number}")
+    assert len(asked) == 3
 
 
 def test_a_scraper_that_does_not_read_holds_nobody_up(for_all: Api) -> None:

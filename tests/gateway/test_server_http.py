@@ -78,7 +78,7 @@ class Api:
         self.listening = thread.call(endpoint.listen, Crowd(site, lambda origin: self.is_heard))
         self.port = self.listening.getHost().port
 
-    def open(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    def open(self, method: str, path: str, body: Any = None, **headers: str | bytes) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         sent = {"Authorization": "Bearer good", "Content-Type": "application/json", **headers}
         connection.request(method, path, None if body is None else json.dumps(body), sent)
@@ -143,6 +143,19 @@ def test_questions_become_messages(server_api: Api) -> None:
     response = server_api.open("POST", "/v1/apply", {"rows": [{"row": "service", "id": "a.b"}, {"row": "service"}]})
     assert "$.rows[1]" in json.loads(response.read())["message"]
     assert len(server_api.server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "declared", [b"application/jso\xed\x85\xbfn", b"multipart/form-data; boundary=", b"text/plain"]
+)
+def test_media_types_that_cannot_be_read(server_api: Api, declared: Any) -> None:
+    """Nobody but the API reads them: what is not JSON is refused, and nothing fails."""
+    body = {"servers": [{"address": "10.0.0.1", "port": 4867}], "seconds": 1.0}
+    for path in ("/v1/steer", "/v1/put"):
+        response = server_api.open("POST", path, body, **{"Content-Type": declared})
+        assert response.status == 415
+        assert "application/json" in json.loads(response.read())["message"]
+    assert server_api.server.asked == []
 
 
 def test_health_and_readiness(server_api: Api) -> None:

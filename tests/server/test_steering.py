@@ -166,3 +166,13 @@ def test_a_simulated_fleet_moves_to_the_second_server_and_back(world: Uss, monke
     back = sorted(at - back_from for at, _, machine in world.network.dialled if machine == "gns1" and at > back_from)
     assert max(sum(at <= other < at + 1.0 for other in back) for at in back) <= 8
     assert not any(isinstance(host.daemon.resolve("openuss"), Refusal) for host in fleet)
+
+
+@pytest.mark.parametrize("seconds", [5e-324, 1e-300, steering.STEP_SECONDS / 2])
+def test_a_time_too_short_to_be_one_is_none(world: Uss, seconds: float) -> None:
+    """All are sent away at once."""
+    started(world)
+    clients = hosts(world, 3)
+    assert world.admin().ask(Steer(True, (), seconds)) == Steered(3)
+    world.run(1.0)
+    assert away(clients) == 3
