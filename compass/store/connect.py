@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from compass.model.storage import StoreUnavailable
 from compass.store.errors import StoreUnusable
+from compass.store.writing import execute
 
 BUSY_SECONDS = 5
 """How long a transaction waits for another server's before it gives up: far longer than any takes."""
@@ -163,7 +164,7 @@ def _log_ahead(connection: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    execute(connection, "BEGIN IMMEDIATE" if writes else "BEGIN", ())
 
 
 def _prepare_postgresql(url: URL, connection: Any, record: Any) -> None:

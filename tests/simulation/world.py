@@ -197,6 +197,8 @@ class Process:
     def __init__(self, clock: Clock) -> None:
         self._clock: Any = clock
         self._calls: list[Any] = []
+        self._active = 0
+        """Of these, when last looked."""
         self.killed = False
 
     def seconds(self) -> float:
@@ -207,7 +209,9 @@ class Process:
             if not self.killed:
                 callable(*args, **kw)
 
-        self._calls = [known for known in self._calls if known.active()]
+        if len(self._calls) > 2 * self._active:
+            self._calls = [known for known in self._calls if known.active()]
+            self._active = len(self._calls)
         self._calls.append(self._clock.callLater(delay, call))
         return self._calls[-1]
 
