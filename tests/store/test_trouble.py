@@ -244,10 +244,10 @@ def waiting_for_standby(server: PostgreSQL) -> bool:
 
 
 def end_connections(server: PostgreSQL) -> None:
-    """Cut every session but the asking one, and wait until they are gone."""
-    others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    server.ask(f"SELECT pg_terminate_backend(pid) {others}")
-    wait_for(lambda: not server.ask(f"SELECT 1 {others}"))
+    """Cut every session but the asking one, and wait until they are gone; some are soon followed by another."""
+    there = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    ended = {pid for pid, _ in server.ask(f"SELECT pid, pg_terminate_backend(pid) {there}")}
+    wait_for(lambda: not ended & {pid for (pid,) in server.ask(f"SELECT pid {there}")})
 
 
 def wait_for(true: Callable[[], bool]) -> None:
