@@ -144,10 +144,13 @@ class Load:
         return self._line()
 
     def go(self) -> None:
-        """Begin with what is measured."""
+        """Begin with what is measured. Raises LoadFailed with the generator's words when it has ended since."""
         assert self._process.stdin
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._line()
 
     def result(self) -> dict[str, Any]:
         """What was measured."""
