@@ -82,6 +82,8 @@ class Plan:
     writer_setups: list[Step] = field(default_factory=list)
     writer_request: Step | None = None
     reaction: Step | None = None
+    heartbeat: Step | None = None
+    """What a session says each `beat_seconds` of the settings while nothing is measured."""
     settings: dict[str, Any] = field(default_factory=dict)
 
     def write(self, directory: Path) -> Path:
@@ -95,6 +97,7 @@ class Plan:
             lines.append(f"tls {self.tls.key} {self.tls.certificates} {self.tls.name}")
         steps = [("setup", step) for step in self.setups] + [("writer_setup", step) for step in self.writer_setups]
         single = {"request": self.request, "writer_request": self.writer_request, "reaction": self.reaction}
+        single["heartbeat"] = self.heartbeat
         steps += [(name, step) for name, step in single.items() if step]
         for number, (name, step) in enumerate(steps):
             path = directory / f"{number}.octets"
@@ -126,6 +129,7 @@ class Load:
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         file = plan.write(directory)
+        self._name = directory.name
         self._errors = (directory / "errors").open("w+")
         self._process = subprocess.Popen(
             [str(PROGRAM), str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
@@ -162,6 +166,7 @@ class Load:
         if not line.endswith("\n"):
             self._process.wait()
             self._errors.seek(0)
-            raise LoadFailed(self._errors.read().strip() or f"the generator ended with {self._process.returncode}")
+            why = self._errors.read().strip() or f"the generator ended with {self._process.returncode}"
+            raise LoadFailed(f"{self._name}: {why}")
         result: dict[str, Any] = json.loads(line)
         return result

@@ -47,7 +47,7 @@ struct connection {
     unsigned char *in, *out;
     int in_length, in_size, out_length, out_sent, out_size;
     long counts[4];
-    double sent_at, retry_at;
+    double sent_at, retry_at, beat_at;
     int is_writer;
 };
 
@@ -56,7 +56,8 @@ static int port, wanted = 1, rounds = 20, echo_length, pause_for_line = 1, resum
 static double run_seconds = 5.0, gap_seconds = 0.02;
 static unsigned char match[256];
 static int match_length;
-static struct step setups[SETUPS_MAX], writer_setups[SETUPS_MAX], request, writer_request, reaction;
+static double beat_seconds;
+static struct step setups[SETUPS_MAX], writer_setups[SETUPS_MAX], request, writer_request, reaction, heartbeat;
 static int setups_count, writer_setups_count;
 
 static struct connection *connections, *writer;
@@ -122,6 +123,8 @@ static void read_plan(const char *file) {
         else if (!strcmp(name, "writer_setup")) read_step(step = &writer_setups[writer_setups_count++], a, atoi(b));
         else if (!strcmp(name, "request")) read_step(step = &request, a, atoi(b));
         else if (!strcmp(name, "writer_request")) read_step(step = &writer_request, a, atoi(b));
+        else if (!strcmp(name, "beat_seconds")) beat_seconds = atof(a);
+        else if (!strcmp(name, "heartbeat")) read_step(step = &heartbeat, a, atoi(b));
         else if (!strcmp(name, "reaction")) read_step(step = &reaction, a, atoi(b));
         else if (!strcmp(name, "patch")) {
             struct patch *p = &step->patches[step->patches_count++];
@@ -174,6 +177,7 @@ static int unit(struct connection *c, const unsigned char *data, int length, int
     if (!strcmp(framing, "zookeeper")) {
         if (length < 8) return 0;
         if (number_at(data + 4, 4) == 0xffffffff) *kind = PUSH;
+        if (number_at(data + 4, 4) == 0xfffffffe) *kind = 0; /* the answer to a heartbeat */
         long whole = 4 + number_at(data, 4);
         return whole <= length ? whole : 0;
     }
@@ -196,6 +200,7 @@ static int unit(struct connection *c, const unsigned char *data, int length, int
             return used + size + 2 <= length ? used + size + 2 : 0;
         }
         if (memcmp(data, "PONG", 4)) *kind = 0;
+        if (!memcmp(data, "PING", 4)) put(c, (const unsigned char *)"PONG\r\n", 6);
         if (!memcmp(data, "-ERR", 4)) { fwrite(data, 1, used, stderr); exit(1); }
         return used;
     }
@@ -427,6 +432,17 @@ static void turn(double until) {
     for (int i = 0; i < n; i++) serve(events[i].data.ptr, events[i].events);
 }
 
+/* Sessions that the system ends when it hears nothing: each says so often that it is there, but not while measured. */
+static void beat(void) {
+    double at = now();
+    for (int i = 0; heartbeat.length && i < wanted; i++) {
+        struct connection *c = &connections[i];
+        if (c->fd < 0 || c->setup >= 0 || at - c->beat_at < beat_seconds) continue;
+        if (c->beat_at) { put(c, heartbeat.octets, heartbeat.length); flush(c); }
+        c->beat_at = at;
+    }
+}
+
 static int keep_session(SSL *ssl, SSL_SESSION *session) {
     struct connection *c = SSL_get_app_data(ssl);
     if (c->session) SSL_SESSION_free(c->session);
@@ -466,6 +482,7 @@ static void set_up(int count, int target) {
     while (ready < target) {
         while (begun < count && (!in_flight || begun - ready < in_flight)) connect_it(&connections[begun++]);
         turn(now() + 0.05);
+        if (ready != before) beat();
         if (retries)
             for (int i = 0; i < wanted; i++)
                 if (connections[i].fd < 0 && connections[i].retry_at && connections[i].retry_at < now())
@@ -494,6 +511,7 @@ static void wait_for_line(void) {
             if (got == 0) exit(0);
             if (got == 1 && c == '\n') { epoll_ctl(poller, EPOLL_CTL_DEL, 0, NULL); return; }
         }
+        beat();
     }
 }
 

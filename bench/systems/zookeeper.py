@@ -16,6 +16,9 @@ from bench.systems.system import LISTENERS, RECORD_OCTETS, SERVICES, System
 
 SCRIPTS = ("/usr/share/zookeeper/bin/zkServer.sh", "zkServer.sh")
 CREATE, GET, SET = 1, 4, 5
+SESSION_MILLISECONDS = 30_000
+"""After so long without a word a session ends; its clients speak after a third of that."""
+PING = struct.pack("!ii", -2, 11)
 
 
 class ZooKeeper(System):
@@ -84,10 +87,11 @@ class ZooKeeper(System):
         return plan
 
     def _plan(self, connections: int, mode: str = "closed") -> Plan:
-        connect = struct.pack("!iqiq", 0, 0, 30_000, 0) + _text(bytes(16)) + b"\0"
+        connect = struct.pack("!iqiq", 0, 0, SESSION_MILLISECONDS, 0) + _text(bytes(16)) + b"\0"
         plan = Plan("zookeeper", ("127.0.0.1", self._port), connections, mode, None, [Step(Template(_framed(connect)))])
         # Its default backlog is 50 connections; what comes beyond waits for the kernel's next try.
         plan.settings["in_flight"] = 40
+        plan.heartbeat, plan.settings["beat_seconds"] = Step(Template(_framed(PING))), SESSION_MILLISECONDS / 3e3
         return plan
 
 
