@@ -32,6 +32,7 @@
 #define PATCHES_MAX 16
 #define SETUPS_MAX 64
 #define RETRY_SECONDS 0.2
+#define REACTIONS_AT_ONCE 32
 #define STUCK_SECONDS 30.0
 
 enum { REPLY = 1, PUSH = 2 };
@@ -41,7 +42,7 @@ struct patch { int offset, width, decimal, of; long start, step; int copy_from; 
 struct step { unsigned char *octets; int length, expect; struct patch patches[PATCHES_MAX]; int patches_count; };
 
 struct connection {
-    int fd, index, connected, handshaken, setup, expected, want_write, round, failed;
+    int fd, index, connected, handshaken, setup, expected, want_write, round, failed, later;
     SSL *ssl;
     SSL_SESSION *session;
     unsigned char *in, *out;
@@ -53,7 +54,7 @@ struct connection {
 
 static char mode[16] = "closed", framing[16] = "echo", host[64] = "127.0.0.1", tls_key[512], tls_certs[512], sni[256];
 static int port, wanted = 1, rounds = 20, echo_length, pause_for_line = 1, resume_sessions, in_flight = 0;
-static double run_seconds = 5.0, gap_seconds = 0.02;
+static double run_seconds = 5.0, gap_seconds = 0.25;
 static unsigned char match[256];
 static int match_length;
 static double beat_seconds;
@@ -61,6 +62,9 @@ static struct step setups[SETUPS_MAX], writer_setups[SETUPS_MAX], request, write
 static int setups_count, writer_setups_count;
 
 static struct connection *connections, *writer;
+/* Those whose reaction to a push is not sent yet: a ring, in the order of the pushes. */
+static struct connection **reacting;
+static int reacting_first, reacting_count;
 static int poller, ready, told, running, retries, reused;
 static long total, answered, latencies_size;
 static uint32_t *latencies;
@@ -344,6 +348,24 @@ static void next_setup(struct connection *c) {
     last_at = now();
 }
 
+/* Each watcher stands for a host of its own, whose reaction does not keep the others from reading. So what there is to
+ * be read is read first, and reactions go out while there is nothing. */
+static void react(struct connection *c, const unsigned char *pushed) {
+    send_step(c, &reaction, 1, pushed);
+    if (c->later) return;
+    c->later = 1;
+    reacting[(reacting_first + reacting_count++) % wanted] = c;
+}
+
+static void send_reactions(int most) {
+    for (; reacting_count && most--; reacting_count--) {
+        struct connection *c = reacting[reacting_first];
+        reacting_first = (reacting_first + 1) % wanted;
+        c->later = 0;
+        if (c->fd >= 0) flush(c);
+    }
+}
+
 static void latency(double seconds) {
     if (answered == latencies_size)
         latencies = realloc(latencies, (latencies_size = latencies_size * 2 + 65536) * sizeof *latencies);
@@ -365,9 +387,9 @@ static void met(struct connection *c, int kind, const unsigned char *octets, int
     }
     if (c->is_writer) { if (kind == REPLY && --c->expected == 0) writer_answered_at = now(); return; }
     if (kind == PUSH && (!match_length || memmem(octets, length, match, match_length))) {
-        if (reaction.length) send_step(c, &reaction, 1, octets);
+        if (reaction.length) react(c, octets);
         if (!reaction.expect) { told++; c->round++; last_at = now(); }
-    } else if (kind == PUSH) { if (reaction.length) send_step(c, &reaction, 1, octets); }
+    } else if (kind == PUSH) { if (reaction.length) react(c, octets); }
     else if (reaction.expect && c->expected > 0 && --c->expected == 0) { told++; c->round++; last_at = now(); }
 }
 
@@ -422,13 +444,14 @@ static void serve(struct connection *c, unsigned events) {
         memmove(c->in, c->in + used, c->in_length -= used);
         if (!c->ssl && c->in_size - c->in_length > 2048 && n < 2048) break;
     }
-    flush(c);
+    if (!c->later) flush(c);
 }
 
 static void turn(double until) {
     struct epoll_event events[512];
     double left = until - now();
-    int n = epoll_wait(poller, events, 512, left <= 0 ? 0 : left > 0.1 ? 100 : (int)(left * 1000) + 1);
+    int n = epoll_wait(poller, events, 512, left <= 0 || reacting_count ? 0 : left > 0.1 ? 100 : (int)(left * 1000) + 1);
+    if (!n) send_reactions(REACTIONS_AT_ONCE);
     for (int i = 0; i < n; i++) serve(events[i].data.ptr, events[i].events);
 }
 
@@ -505,7 +528,7 @@ static void wait_for_line(void) {
     for (;;) {
         int n = epoll_wait(poller, events, 512, 1000);
         for (int i = 0; i < n; i++) {
-            if (events[i].data.ptr) { serve(events[i].data.ptr, events[i].events); continue; }
+            if (events[i].data.ptr) { serve(events[i].data.ptr, events[i].events); send_reactions(1); continue; }
             char c;
             int got = read(0, &c, 1);
             if (got == 0) exit(0);
@@ -571,7 +594,7 @@ static void fanout(void) {
         printf("%s%.9f", r ? "," : "", last_at - at);
         reply_sum += writer_answered_at - at;
         double pause = now() + gap_seconds;
-        while (now() < pause) turn(pause);
+        while (now() < pause || reacting_count) turn(pause);
     }
     printf("],\"reply\":%.9f,\"cpu\":%.4f,\"seconds\":%.6f}\n", reply_sum / rounds, cpu() - before, now() - began);
 }
@@ -598,6 +621,7 @@ int main(int argc, char **argv) {
     poller = epoll_create1(0);
     prepare_tls();
     connections = calloc(wanted, sizeof *connections);
+    reacting = calloc(wanted, sizeof *reacting);
     for (int i = 0; i < wanted; i++) connections[i].index = i, connections[i].fd = -1;
     int with_writer = !strcmp(mode, "fanout");
     if (with_writer) { writer = &connections[wanted - 1]; writer->is_writer = 1; }
