@@ -236,4 +236,7 @@ class Neighbourhood:
 def rendezvous(subject: str, servers: Iterable[str]) -> str:
     """The one of these servers that a subject falls to: when one of them goes, only its own subjects move (HRW
     hashing, Thaler and Ravishankar 1998)."""
-    return max(servers, key=lambda id: hashlib.blake2b(f"{id} {subject}".encode(), digest_size=8).digest())
+    able = tuple(servers)
+    if len(able) == 1:
+        return able[0]
+    return max(able, key=lambda id: hashlib.blake2b(f"{id} {subject}".encode(), digest_size=8).digest())

@@ -6,7 +6,7 @@ digest of a host's part is a sum of a few numbers, whoever asks.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from compass.model.catalogue import Catalogue, topic_of
@@ -27,7 +27,8 @@ class Digests:
         self.revision = 0
         self._total = 0
         self._topics: Counter[str] = Counter()
-        self._remembered: dict[int, int] = {}
+        self._remembered: deque[int] = deque()
+        """The digests of the last revisions, up to the present one."""
         self._parts: dict[frozenset[str], tuple[int, str]] = {}
 
     def restart(self, catalogue: Catalogue) -> None:
@@ -59,8 +60,8 @@ class Digests:
 
     def at(self, revision: int) -> str | None:
         """The digest of all rows at a revision; None when it is not remembered."""
-        total = self._remembered.get(revision)
-        return None if total is None else shown(total)
+        ago = self.revision - revision
+        return shown(self._remembered[-1 - ago]) if 0 <= ago < len(self._remembered) else None
 
     def part(self, catalogue: Catalogue, categories: frozenset[str], last_told: Callable[[frozenset[str]], int]) -> str:
         """The digest of what hosts with services of these categories hold now.
@@ -78,6 +79,6 @@ class Digests:
 
     def _remember(self, revision: int) -> None:
         self.revision = revision
-        self._remembered[revision] = self._total
+        self._remembered.append(self._total)
         if len(self._remembered) > REMEMBERED_MAX:
-            del self._remembered[next(iter(self._remembered))]
+            self._remembered.popleft()
