@@ -19,7 +19,7 @@ from bench.incidents import incidents
 from bench.local import lookups
 from bench.measuring import Book
 from bench.systems.bare import BareEcho, BareSend
-from bench.systems.compass import Compass
+from bench.systems.compass import Compass, CompassOnPostgreSQL
 from bench.systems.etcd import Etcd
 from bench.systems.nats import Nats
 from bench.systems.redis import Redis
@@ -67,6 +67,7 @@ def _measure(options: argparse.Namespace, size: Size, book: Book, directory: Pat
         plain, secure = _compass(directory, systems)
         octets = list_octets(plain, directory)
         peers: list[Callable[[], System]] = [
+            lambda: CompassOnPostgreSQL(directory / "compass-postgresql"),
             lambda: BareSend(directory / "bare-send"),
             lambda: BareEcho(directory / "bare-echo", octets),
         ]

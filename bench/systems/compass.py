@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 import compass
 from bench.generator import ROOT, Plan, Step, Template, Tls
-from bench.systems.running import START_SECONDS, Running, free_port
+from bench.systems.running import START_SECONDS, NotInstalled, Running, free_port
 from bench.systems.system import LISTENERS, SERVICES, System
 from compass.admin.authority import Credentials, create_authority, issue, write_credentials
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
@@ -26,6 +26,7 @@ from compass.model.requests import Apply, IssueCredential, Pull, Register, Reque
 from compass.model.rows import Category, Dependency, Service
 from compass.wire.frames import frame
 from compass.wire.messages import Acknowledge, Hello, encode
+from tests.store.postgres import PostgreSQL
 
 FIRST_PORT = 1024
 """Of the listeners that clients register, one a client."""
@@ -182,6 +183,35 @@ class Compass(System):
         if number not in self._identities:
             self._identities[number] = _hosts(self._authority, self.directory, number)
         return self._identities[number]
+
+
+class CompassOnPostgreSQL(System):
+    """The same over a PostgreSQL of its own, with the settings that it comes with; for what depends on the store."""
+
+    name = "compass (PostgreSQL)"
+    version = compass.__version__
+
+    def start(self) -> None:
+        try:
+            self._database = PostgreSQL()
+        except (ImportError, OSError, RuntimeError) as error:
+            raise NotInstalled(f"PostgreSQL does not start: {error}") from error
+        self._server = Compass(self.directory / "server", tls=False, store=self._database.new_url())
+        self._server.start()
+        self.running = self._server.running
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._database.remove()
+
+    def registrations(self, clients: int) -> Plan:
+        return self._server.registrations(clients)
+
+    def fan_out(self, watchers: int) -> None:
+        return None
+
+    def lists(self, clients: int) -> None:
+        return None
 
 
 def asked(link: Link, request: Request) -> Reply:
