@@ -126,12 +126,14 @@ def _lookups(book: Book) -> list[Goal]:
     def p50(system: str) -> Value:
         return book.median("B6 lookups", system, "p50", tls=False, clients=1)
 
-    library, dns, dnsmasq = p50("compass library"), p50("compass DNS"), p50("dnsmasq")
-    return [
-        Goal("B6", "a lookup in the client library", 0.25, library, unit="us"),
-        Goal("B6", "dnsmasq's query against the library's lookup", 250.0, _ratio(dnsmasq, library), least=True),
-        Goal("B6", "p50 of the host's DNS against dnsmasq", 2.0, _ratio(dns, dnsmasq)),
-    ]
+    library = p50("compass library")
+    found = [Goal("B6", "a lookup in the client library", 0.25, library, unit="us")]
+    for place in ("same core", "other core"):
+        dns, dnsmasq = p50(f"compass DNS, {place}"), p50(f"dnsmasq, {place}")
+        text = f"dnsmasq's query against the library's lookup, {place}"
+        found.append(Goal("B6", text, 250.0, _ratio(dnsmasq, library), least=True))
+        found.append(Goal("B6", f"p50 of the host's DNS against dnsmasq, {place}", 2.0, _ratio(dns, dnsmasq)))
+    return found
 
 
 def _incidents(book: Book) -> list[Goal]:
