@@ -8,9 +8,10 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -88,17 +89,22 @@ def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
     return peer
 
 
+_Call = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]
+
+
 class DatabaseThread:
     """The one thread that SQL runs on, and what is done about a call on it that does not end.
 
-    Not Twisted's thread pool: its way there and back costs twice as much, which is what a lone client waits for.
+    Not Twisted's thread pool: its way there and back costs twice as much, which is what a lone client waits for; and a
+    pool of futures makes a lock and two conditions for each call.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._executor: ThreadPoolExecutor | None = None
+        self._work: SimpleQueue[_Call | None] = SimpleQueue()
+        self._thread: Thread | None = None
         self._since: float | None = None
         """When the call under way began; written by the thread."""
         self._cut: Callable[[], None] = lambda: None
@@ -107,7 +113,9 @@ class DatabaseThread:
 
     def start(self) -> None:
         """Begin to take work."""
-        self._executor = ThreadPoolExecutor(1, "database")
+        # Whoever ends without `stop` does not wait for it: what is under way ends as it does when a server is killed.
+        self._thread = Thread(target=self._serve, name="database", daemon=True)
+        self._thread.start()
 
     def guard(self, cut: Callable[[], None], hang_seconds: float = HANG_SECONDS) -> None:
         """From now on a call that takes longer is ended by `cut`, which makes it raise StoreUnavailable."""
@@ -125,10 +133,13 @@ class DatabaseThread:
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """The result of `work`, which runs on the thread."""
-        assert self._executor is not None, "the database thread has not started"
         done: Deferred[Any] = Deferred()
-        self._executor.submit(self._do, done, work, args)
+        self._work.put((done, work, args))
         return done
+
+    def _serve(self) -> None:
+        while (call := self._work.get()) is not None:
+            self._do(*call)
 
     def _do(self, done: Deferred[Any], work: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._since = time.monotonic()
@@ -156,8 +167,9 @@ class DatabaseThread:
                 self._cut()
             self._reactor.callLater(LOOK_SECONDS / 10, self._end, stopped, until)
             return
-        if self._executor is not None:
-            self._executor.shutdown()
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread.join()
         stopped.callback(None)
 
 

@@ -14,6 +14,8 @@ from compass.model.catalogue import topic_of
 from compass.model.rows import Category, Change, Credential, Row, Service, key_of
 from compass.store.records import TABLES, Record, record_of, update_record
 
+_KEYS = {kind: [column.name for column in table.primary_key] for kind, table in TABLES.items()}
+
 
 class Batch(msgspec.Struct, frozen=True):
     """Records to write, ready for `executemany`."""
@@ -31,20 +33,21 @@ class Batch(msgspec.Struct, frozen=True):
 
 def batch_of(changes: Sequence[Change]) -> Batch:
     """The batch for changes in the order of their revisions."""
-    last: dict[type[Row], dict[Hashable, Change]] = {kind: {} for kind in TABLES}
+    last: dict[type[Row], dict[Hashable, Change]] = {}
     topics: dict[str, int] = {}
     for change in changes:
         row = change.row
-        last[type(row)][_key(row)] = change
+        last.setdefault(type(row), {})[_key(row)] = change
         if topic := topic_of(row):
             topics[topic] = change.revision
         if isinstance(row, Service):
             topics[row.id] = change.revision
-    written = last[Service].keys() | last[Category].keys()
+    written = last.get(Service, {}).keys() | last.get(Category, {}).keys()
+    kinds = [kind for kind in TABLES if kind in last]
     moved: list[Record] = [{"topic": topic, "at": at} for topic, at in topics.items() if topic not in written]
     return Batch(
-        removed={kind: keys for kind in reversed(TABLES) if (keys := _removed(kind, last[kind]))},
-        set={kind: records for kind in TABLES if (records := _set(last[kind], topics))},
+        removed={kind: keys for kind in reversed(kinds) if (keys := _removed(kind, last[kind]))},
+        set={kind: records for kind in kinds if (records := _set(last[kind], topics))},
         categories=[record for record in moved if "." not in record["topic"]],
         services=[record for record in moved if "." in record["topic"]],
         log=[update_record(change) for change in changes],
@@ -58,8 +61,7 @@ def _key(row: Row) -> Hashable:
 
 def _removed(kind: type[Row], last: dict[Hashable, Change]) -> list[Record]:
     gone = [record_of(change.row) for change in last.values() if change.removed]
-    columns = [column.name for column in TABLES[kind].primary_key]
-    return [{name: record[name] for name in columns} for record in gone]
+    return [{name: record[name] for name in _KEYS[kind]} for record in gone]
 
 
 def _set(last: dict[Hashable, Change], topics: dict[str, int]) -> list[Record]:
