@@ -30,7 +30,7 @@ from compass.gateway.host_metrics import HOST
 from compass.gateway.metrics import Edges, Metrics
 from compass.host.announcements import Listening
 from compass.host.choice import Choice, Way
-from compass.host.daemon import HostDaemon
+from compass.host.daemon import HostDaemon, HostParts
 from compass.host.dials import Dial
 from compass.host.processes import ProcessWatch
 from compass.host.reactions import reactions_of
@@ -73,28 +73,30 @@ class HostService(Service):
         chance = random.SystemRandom().random
         self._choice = Choice(chance, known.offers)
         self._daemon = HostDaemon(
-            clock=reactor,
-            now=time.time,
-            random=chance,
-            state_directory=Path(settings.state_directory),
-            host_name=self._name,
-            default_address=settings.address,
-            choice=self._choice,
-            dial=dialler(reactor, identity),
-            process_watch=ProcessWatch(reactor),
-            peer_of=peers(rules_of(config.tls)),
-            update_port=parse_listen(settings.update)[1] if settings.update else 0,
-            mode=settings.session,
-            refresh_seconds=settings.refresh_seconds,
-            software=SOFTWARE,
-            probe=Prober(reactor, SOFTWARE).probe,
-            zone=settings.zone,
-            services=settings.services,
-            view=_view_directory(settings),
-            reactions=reactions_of(
-                reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
-            ),
-            view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
+            HostParts(
+                clock=reactor,
+                now=time.time,
+                random=chance,
+                state_directory=Path(settings.state_directory),
+                host_name=self._name,
+                default_address=settings.address,
+                choice=self._choice,
+                dial=dialler(reactor, identity),
+                process_watch=ProcessWatch(reactor),
+                peer_of=peers(rules_of(config.tls)),
+                update_port=parse_listen(settings.update)[1] if settings.update else 0,
+                mode=settings.session,
+                refresh_seconds=settings.refresh_seconds,
+                software=SOFTWARE,
+                probe=Prober(reactor, SOFTWARE).probe,
+                zone=settings.zone,
+                services=settings.services,
+                view=_view_directory(settings),
+                reactions=reactions_of(
+                    reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
+                ),
+                view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
+            )
         )
         self._service_names: list[ServiceName] = []
         if known.services:

@@ -58,93 +58,99 @@ REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
 """How often the host asks whether all is as held; what a push could not tell is seen after so long."""
 
 
+class HostParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What assembly hands to a host's daemon."""
+
+    clock: Clock
+    now: Callable[[], float]
+    random: Callable[[], float]
+    """Of 0 to 1; handed in, as all chance is."""
+    state_directory: Path
+    host_name: str
+    default_address: str
+    """Where the listeners are of programs that do not say it."""
+    choice: Choice
+    dial: Dial
+    process_watch: Watcher
+    peer_of: PeerOf
+    update_port: int = 0
+    """Where servers reach this host; 0: nowhere."""
+    mode: Mode = "keep"
+    refresh_seconds: float | None = None
+    """How often the host asks whether all is as held; None: as the mode wants it."""
+    software: str = SOFTWARE
+    probe: Probe | None = None
+    """Asks a listener whether it serves; without it the host answers no inquiries."""
+    zone: str = ""
+    """Where the host is."""
+    services: Sequence[str] = ()
+    """On whose behalf it is told from the start, whether they register and ask here or not."""
+    view: Path | None = None
+    """The directory in which its view is shared."""
+    view_group: int | None = None
+    """The group that may read the view; None: everybody."""
+    reactions: Reactions | None = None
+    """The hooks and templates that follow what may be looked up here."""
+
+
 class HostDaemon:
     """One per machine. Its lookups are answered at once from memory, its wishes go into the book and to a server."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: Clock,
-        now: Callable[[], float],
-        random: Callable[[], float],
-        state_directory: Path,
-        host_name: str,
-        default_address: str,
-        choice: Choice,
-        dial: Dial,
-        process_watch: Watcher,
-        peer_of: PeerOf,
-        update_port: int = 0,
-        mode: Mode = "keep",
-        refresh_seconds: float | None = None,
-        software: str = SOFTWARE,
-        probe: Probe | None = None,
-        zone: str = "",
-        services: Sequence[str] = (),
-        view: Path | None = None,
-        view_group: int | None = None,
-        reactions: Reactions | None = None,
-    ) -> None:
-        """`probe` asks a listener whether it serves; without it the host answers no inquiries. `zone`: where it is.
-        `services`: on whose behalf it is told from the start, whether they register and ask here or not. `view`: the
-        directory in which its view is shared, and the group that may read it (None: everybody).
-        `reactions`: the hooks and templates that follow what may be looked up here."""
-        self._clock = clock
-        self._now = now
+    def __init__(self, parts: HostParts) -> None:
+        self._parts = parts
+        clock, random = parts.clock, parts.random
         self._vouched_until: float | None = None
         """When the last session ended that was in step, in the clock's seconds; None: none has yet."""
-        look = REFRESH_SECONDS[mode] if refresh_seconds is None else refresh_seconds
-        self._looks_every = look if mode == "short" else 0.0
+        look = REFRESH_SECONDS[parts.mode] if parts.refresh_seconds is None else parts.refresh_seconds
+        self._looks_every = look if parts.mode == "short" else 0.0
         """A host that leaves by itself is dialled when there is news, and looks so often whether there was any."""
         self._in_step = False
         self._lookups = Counter[str]()
         self._reported = Counter[str]()
-        self.pools = Pools(random, Place(host_name, zone))
+        self.pools = Pools(random, Place(parts.host_name, parts.zone))
         """Whose turn it is, for every kind of lookup on this host."""
-        self._host_name = host_name
-        self._zone = zone
-        self._directory = state_directory
-        self._services = tuple(services)
         self._replica = Replica()
         self._evidence = Evidence()
-        self._book = Book(state_directory)
-        self._cache = Cache(clock, state_directory, self._cached)
+        self._book = Book(parts.state_directory)
+        self._cache = Cache(clock, parts.state_directory, self._cached)
+        probe = parts.probe
         self._witness = Witness(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
-        self._view = view
-        self._publisher = Publisher(clock, view, view_group, self._shared)
-        self._reactions = reactions
+        self._publisher = Publisher(clock, parts.view, parts.view_group, self._shared)
         self._published: tuple[Sight, frozenset[str], Shared] | None = None
         self._feed = Feed(lambda service: self._replica.dependencies(service, self._overlay))
         self._following = Following(
             clock,
             self._replica,
             look,
-            (default_address if update_port else "", update_port),
+            (parts.default_address if parts.update_port else "", parts.update_port),
             self._changed,
             self._replaced,
             self._settled,
             self._lost,
-            lambda: self._book.services().union(self._services),
+            lambda: self._book.services().union(parts.services),
             self._suspected,
             self._witness.inquired if self._witness else None,
         )
-        self._upstream = Upstream(clock, choice, dial, self._following, software, mode, peer_of=peer_of)
+        self._upstream = Upstream(
+            clock, parts.choice, parts.dial, self._following, parts.software, parts.mode, peer_of=parts.peer_of
+        )
         self._following.upstream = self._upstream
         self._registrar = Registrar(
             clock,
-            now,
+            parts.now,
             self._book,
             self._upstream.ask,
             self._want,
-            process_watch,
-            default_address,
+            parts.process_watch,
+            parts.default_address,
             Pauses(random),
             self._upstream.expected,
-            zone,
+            parts.zone,
         )
         self._elsewhere = Elsewhere(
-            clock, self._upstream.others, dial, self._upstream.problem_with, software, self._told_elsewhere
+            clock, self._upstream.others, parts.dial, self._upstream.problem_with, parts.software, self._told_elsewhere
         )
         self._pauses = Pauses(random)
         self._repeat: Timer | None = None
@@ -156,20 +162,22 @@ class HostDaemon:
     def start(self) -> None:
         """Answer from what the disk has, and go for a session."""
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._parts.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            self._log.warn("cannot make {path}: {error}", path=self._directory, error=error)
+            self._log.warn("cannot make {path}: {error}", path=self._parts.state_directory, error=error)
         cached = self._cache.load()
         self._book.load()
         if cached is not None and cached.loaded:
             self._replica.restore(cached.store, cached.services, cached.held)
-            self._vouched_until = self._clock.seconds() - self._cache.age_seconds(self._now())
+            self._vouched_until = self._parts.clock.seconds() - self._cache.age_seconds(self._parts.now())
             self._feed.replaced(self._replica.catalogue)
-        wanted = dict.fromkeys([*self._services, *(cached.wanted if cached else ()), *sorted(self._book.services())])
+        wanted = dict.fromkeys(
+            [*self._parts.services, *(cached.wanted if cached else ()), *sorted(self._book.services())]
+        )
         self._following.start(wanted)
         self._publisher.start()
-        if self._reactions is not None:
-            self._reactions.start(self.sight)
+        if self._parts.reactions is not None:
+            self._parts.reactions.start(self.sight)
         self._registrar.start()
         self._upstream.start()
 
@@ -178,8 +186,8 @@ class HostDaemon:
         self._registrar.stop()
         self._following.stop()
         self._publisher.stop()
-        if self._reactions is not None:
-            self._reactions.stop()
+        if self._parts.reactions is not None:
+            self._parts.reactions.stop()
         self._elsewhere.stop()
         for timer in (self._repeat, *self._retold.values()):
             if timer is not None and timer.active():
@@ -271,7 +279,7 @@ class HostDaemon:
         row = self._replica.catalogue.listener(*key)
         suspects = request.state == "unreachable" and row is not None and row.state in USABLE
         if suspects and row is not None:
-            self._evidence.add(request, row, self._clock.seconds())
+            self._evidence.add(request, row, self._parts.clock.seconds())
             self._seen_anew()
         return self._deliver_report(request, key, suspects)
 
@@ -291,7 +299,7 @@ class HostDaemon:
     def status(self) -> HostStatus:
         """The daemon in figures."""
         return HostStatus(
-            host=self._host_name,
+            host=self._parts.host_name,
             session=self._upstream.status,
             server=self._upstream.server,
             store=self._replica.store,
@@ -313,18 +321,18 @@ class HostDaemon:
                 for entry in self._book.all()
             ),
             problem=self._upstream.problem,
-            zone=self._zone,
+            zone=self._parts.zone,
             servers=self._upstream.servers(),
-            view=str(self._view) if self._publisher.published else "",
-            reactions=self._reactions.status() if self._reactions is not None else (),
+            view=str(self._parts.view) if self._publisher.published else "",
+            reactions=self._parts.reactions.status() if self._parts.reactions is not None else (),
         )
 
     def tally(self) -> HostTally:
         """The daemon in numbers."""
         ways = self._upstream.servers()
-        reactions = self._reactions
+        reactions = self._parts.reactions
         return HostTally(
-            host=self._host_name,
+            host=self._parts.host_name,
             loaded=self._replica.loaded,
             revision=self._replica.revision,
             view_age_seconds=self._view_age(),
@@ -352,12 +360,12 @@ class HostDaemon:
             return None
         if self._in_step or self._vouched_until is None:
             return 0.0
-        return max(0.0, self._clock.seconds() - self._vouched_until - self._looks_every)
+        return max(0.0, self._parts.clock.seconds() - self._vouched_until - self._looks_every)
 
     # Between the parts ------------------------------------------------------------------------------------
 
     def _overlay(self, catalogue: Catalogue) -> Catalogue:
-        return self._evidence.over(catalogue, self._clock.seconds())
+        return self._evidence.over(catalogue, self._parts.clock.seconds())
 
     def _want(self, service: str) -> Refusal | None:
         before = self._following.wanted
@@ -369,8 +377,8 @@ class HostDaemon:
     def _seen_anew(self) -> None:
         """What may be looked up here is not what it was."""
         self._publisher.changed()
-        if self._reactions is not None:
-            self._reactions.changed()
+        if self._parts.reactions is not None:
+            self._parts.reactions.changed()
 
     def _changed(self, change: Change) -> None:
         self._seen_anew()
@@ -390,12 +398,12 @@ class HostDaemon:
 
     def _lost(self) -> None:
         if self._in_step:
-            self._in_step, self._vouched_until = False, self._clock.seconds()
+            self._in_step, self._vouched_until = False, self._parts.clock.seconds()
         self._registrar.session_lost()
 
     def _suspected(self, suspicion: Suspicion | None) -> None:
         """A server tells what it cannot write down now; None: it begins anew."""
-        now = self._clock.seconds()
+        now = self._parts.clock.seconds()
         self._seen_anew()
         if suspicion is None:
             self._evidence.told_anew(now)
@@ -413,22 +421,22 @@ class HostDaemon:
         timer = self._retold.get(service)
         if timer is not None and timer.active():
             timer.cancel()
-        self._retold[service] = self._clock.callLater(seconds, self._feed.suspected, service)
+        self._retold[service] = self._parts.clock.callLater(seconds, self._feed.suspected, service)
 
     def _told_elsewhere(self, report: Report, reply: Reply) -> None:
         if isinstance(reply, Reported):
             key = report.service, report.address, report.port
-            self._evidence.delivered(key, reply.state, self._clock.seconds())
+            self._evidence.delivered(key, reply.state, self._parts.clock.seconds())
 
     def _repeat_reports(self) -> None:
-        for report in self._evidence.undelivered(self._replica.catalogue, self._clock.seconds()):
+        for report in self._evidence.undelivered(self._replica.catalogue, self._parts.clock.seconds()):
             self._deliver_report(report, (report.service, report.address, report.port), suspects=True, again=True)
 
     def _repeat_later(self, refusal: Refusal) -> None:
         """No server has taken a report; a session that is made meanwhile begins with it."""
         if self._repeat is None or not self._repeat.active():
             pause = self._pauses.next(refusal.retry_after_seconds)
-            self._repeat = self._clock.callLater(pause, self._repeat_reports)
+            self._repeat = self._parts.clock.callLater(pause, self._repeat_reports)
 
     def _deliver_report(
         self, request: LocalReport, key: ListenerKey, suspects: bool, again: bool = False
@@ -437,7 +445,7 @@ class HostDaemon:
             if isinstance(reply, Reported):
                 self._pauses.over()
                 self._reported["delivered"] += 1
-                self._evidence.delivered(key, reply.state, self._clock.seconds())
+                self._evidence.delivered(key, reply.state, self._parts.clock.seconds())
                 return Outcome(reply.state, *key, revision=reply.revision)
             refusal = reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered {reply}")
             if refusal.code not in TRANSIENT:
@@ -473,6 +481,6 @@ class HostDaemon:
         if last is None or last[0] is not sight or last[1] is not services:
             held = snapshot(sight.catalogue, sight.catalogue.topics)
             held = msgspec.structs.replace(held, revision=self._replica.revision)
-            shared = Shared(self._host_name, self._zone, self._replica.store, tuple(sorted(services)), held)
+            shared = Shared(self._parts.host_name, self._parts.zone, self._replica.store, tuple(sorted(services)), held)
             self._published = last = sight, services, shared
         return last[2]

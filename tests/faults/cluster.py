@@ -20,7 +20,7 @@ from compass.assembly.parts import peers
 from compass.assembly.tls import load_identity
 from compass.client.link import IdentityFiles, Link, LinkProblem, Server
 from compass.host.choice import Choice, Offer, Way
-from compass.host.daemon import HostDaemon
+from compass.host.daemon import HostDaemon, HostParts
 from compass.host.processes import ProcessWatch
 from compass.model.local import LocalDeregister, LocalRegister, Outcome, Resolved
 from compass.model.replies import Dependencies, Lags, ServerStatus
@@ -139,16 +139,18 @@ class LoadedHost:
         turn = number % len(cluster.members)
         known = cluster.members[turn:] + cluster.members[:turn]
         self.daemon = HostDaemon(
-            clock=reactor,
-            now=time.time,
-            random=random.random,
-            state_directory=cluster.directory / self.name,
-            host_name=self.name,
-            default_address=self.address,
-            choice=Choice(random.random, [Offer(Way(one.address, one.address, one.port)) for one in known]),
-            dial=dialler(reactor, identity),
-            process_watch=ProcessWatch(reactor),
-            peer_of=peers(None),
+            HostParts(
+                clock=reactor,
+                now=time.time,
+                random=random.random,
+                state_directory=cluster.directory / self.name,
+                host_name=self.name,
+                default_address=self.address,
+                choice=Choice(random.random, [Offer(Way(one.address, one.address, one.port)) for one in known]),
+                dial=dialler(reactor, identity),
+                process_watch=ProcessWatch(reactor),
+                peer_of=peers(None),
+            )
         )
         HostRecorder(recorder, self.name, self.daemon)
 

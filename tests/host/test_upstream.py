@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from compass.host import choice, dials, following, session, waiting
 from compass.host.choice import Choice, Offer, Way, in_order
-from compass.host.daemon import HostDaemon
+from compass.host.daemon import HostDaemon, HostParts
 from compass.model.administration import HOST_SERVICES_MAX
 from compass.model.local import LocalRegister
 from compass.model.replies import Refusal, Registered, Watching
@@ -127,17 +127,21 @@ class Stage:
         self.clock = Clock()
         self.places = [Place(self.clock) for _ in range(places)]
         self.daemon = HostDaemon(
-            clock=self.clock,
-            now=self.clock.seconds,
-            random=lambda: 0.5,
-            state_directory=directory,
-            host_name="h",
-            default_address="10.0.0.1",
-            choice=Choice(lambda: 0.5, in_order(f"s{place}" for place in range(places if known is None else known))),
-            dial=lambda way: cast(Any, self.places[int(way.name[1:]) if way.name[1:].isdigit() else 0]),
-            process_watch=SimulatedProcesses(),
-            peer_of=lambda transport: (*cast(Any, transport).getPeer(), ""),
-            **options,
+            HostParts(
+                clock=self.clock,
+                now=self.clock.seconds,
+                random=lambda: 0.5,
+                state_directory=directory,
+                host_name="h",
+                default_address="10.0.0.1",
+                choice=Choice(
+                    lambda: 0.5, in_order(f"s{place}" for place in range(places if known is None else known))
+                ),
+                dial=lambda way: cast(Any, self.places[int(way.name[1:]) if way.name[1:].isdigit() else 0]),
+                process_watch=SimulatedProcesses(),
+                peer_of=lambda transport: (*cast(Any, transport).getPeer(), ""),
+                **options,
+            )
         )
 
     def start(self) -> Scripted:

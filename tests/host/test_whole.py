@@ -17,7 +17,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
 from compass.gateway import host_http
 from compass.host.choice import Choice, in_order
-from compass.host.daemon import HostDaemon
+from compass.host.daemon import HostDaemon, HostParts
 from compass.host.processes import ProcessWatch
 from compass.model.draft import Asker
 from compass.model.replies import CredentialIssued
@@ -64,16 +64,18 @@ class Machines:
         assert isinstance(issued, CredentialIssued)
         listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.server)
         self.daemon = HostDaemon(
-            clock=reactor,
-            now=time.time,
-            random=random,
-            state_directory=self.directory,
-            host_name="h1",
-            default_address="127.0.0.1",
-            choice=Choice(random, in_order(["gns1"])),
-            dial=lambda way: cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)),
-            process_watch=ProcessWatch(reactor),
-            peer_of=lambda transport: ("server", "s", ""),
+            HostParts(
+                clock=reactor,
+                now=time.time,
+                random=random,
+                state_directory=self.directory,
+                host_name="h1",
+                default_address="127.0.0.1",
+                choice=Choice(random, in_order(["gns1"])),
+                dial=lambda way: cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)),
+                process_watch=ProcessWatch(reactor),
+                peer_of=lambda transport: ("server", "s", ""),
+            )
         )
         self.daemon.start()
         site = host_http.site(self.daemon, reactor)

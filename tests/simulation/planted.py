@@ -38,23 +38,22 @@ def _replaced(owner: Any, name: str, other: Any) -> Iterator[None]:
 @contextmanager
 def reply_before_commit() -> Iterator[None]:
     """The answers of a batch go out as soon as it is decided, and the transaction follows."""
-    begin = Commits._begin
+    write = Commits._write
 
-    def begin_late(self: Any, batch: Any, notes: Any, tip: Any) -> Any:
-        for waiting, decision in zip(batch, self._decide(batch, tip.catalogue), strict=True):
+    async def write_later(self: Any, batch: Any, notes: Any) -> Any:
+        for waiting, decision in zip(batch, self._decide(batch, self.catalogue), strict=True):
             if not waiting.answered.called:
                 waiting.answered.callback(decision.reply)
-        return begin(self, batch, notes, tip)
+        return await write(self, batch, notes)
 
-    async def settle(self: Any, begun: Any, *, alone: bool = False) -> None:
+    async def settle(self: Any, batch: Any, notes: Any) -> bool:
         try:
-            done, published = await self._written(begun)
+            await self._write(batch, notes)
         except Exception:
             self._store.away("planted")
-        else:
-            self._tell(begun.batch, done, published)
+        return True
 
-    with _replaced(Commits, "_begin", begin_late), _replaced(Commits, "_settle", settle):
+    with _replaced(Commits, "_write", write_later), _replaced(Commits, "_settle", settle):
         yield
 
 

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from compass.host.choice import Choice, in_order
-from compass.host.daemon import HostDaemon
+from compass.host.daemon import HostDaemon, HostParts
 from compass.host.processes import CannotWatch, NoSuchProcess
 from compass.model.catalogue import catalogue_of
 from compass.model.decide import decide
@@ -310,17 +310,19 @@ class SimulatedHost:
         place = 1 + list(dict.fromkeys([*world.hosts, name])).index(name)
         options.setdefault("default_address", f"10.0.0.{place}")
         self.daemon = HostDaemon(
-            clock=self.process,
-            now=world.now,
-            random=world.random.random,
-            state_directory=world.directory / name,
-            host_name=name,
-            choice=Choice(world.random.random, in_order(servers)),
-            dial=lambda way: world.network.endpoint(way.name, identity, self.process),
-            process_watch=self.processes,
-            peer_of=_peer,
-            probe=self._probe,
-            **options,
+            HostParts(
+                clock=self.process,
+                now=world.now,
+                random=world.random.random,
+                state_directory=world.directory / name,
+                host_name=name,
+                choice=Choice(world.random.random, in_order(servers)),
+                dial=lambda way: world.network.endpoint(way.name, identity, self.process),
+                process_watch=self.processes,
+                peer_of=_peer,
+                probe=self._probe,
+                **options,
+            )
         )
         if options.get("update_port"):
             world.network.listen(f"{name}:update", identity, self.daemon.update_factory())
