@@ -55,8 +55,8 @@ struct connection {
 static char mode[16] = "closed", framing[16] = "echo", host[64] = "127.0.0.1", tls_key[512], tls_certs[512], sni[256];
 static int port, wanted = 1, rounds = 20, echo_length, pause_for_line = 1, resume_sessions, in_flight = 0;
 static double run_seconds = 5.0, gap_seconds = 0.25;
-static unsigned char match[256];
-static int match_length;
+static unsigned char match[256], later[64];
+static int match_length, later_length;
 static double beat_seconds;
 static struct step setups[SETUPS_MAX], writer_setups[SETUPS_MAX], request, writer_request, reaction, heartbeat;
 static int setups_count, writer_setups_count;
@@ -121,6 +121,9 @@ static void read_plan(const char *file) {
         else if (!strcmp(name, "match")) {
             match_length = strlen(a) / 2;
             for (int i = 0; i < match_length; i++) sscanf(a + 2 * i, "%2hhx", &match[i]);
+        } else if (!strcmp(name, "later")) {
+            later_length = strlen(a) / 2;
+            for (int i = 0; i < later_length; i++) sscanf(a + 2 * i, "%2hhx", &later[i]);
         } else if (!strcmp(name, "tls")) { strcpy(tls_key, a); strcpy(tls_certs, b); if (n > 3) strncpy(sni, c, 255); }
         else if (setups_count == SETUPS_MAX || writer_setups_count == SETUPS_MAX) die("too many setups");
         else if (!strcmp(name, "setup")) read_step(step = &setups[setups_count++], a, atoi(b));
@@ -372,9 +375,27 @@ static void latency(double seconds) {
     latencies[answered++] = seconds * 1e9 > 4e9 ? 4000000000u : seconds * 1e9;
 }
 
+/* Whether the system sends this one away until later: it says so with given octets, after which the seconds stand as
+ * MessagePack has them. It is not there then, and comes again at that time. */
+static int sent_away(struct connection *c, const unsigned char *octets, int length) {
+    const unsigned char *said = later_length ? memmem(octets, length, later, later_length) : NULL;
+    if (!said) return 0;
+    double seconds = RETRY_SECONDS;
+    said += later_length;
+    if (octets + length - said >= 9 && *said == 0xcb) {
+        uint64_t bits = (uint64_t)number_at(said + 1, 4) << 32 | (uint64_t)number_at(said + 5, 4);
+        memcpy(&seconds, &bits, 8);
+    }
+    drop(c);
+    retries++;
+    c->retry_at = now() + seconds;
+    return 1;
+}
+
 static void met(struct connection *c, int kind, const unsigned char *octets, int length) {
     if (!kind) return;
     if (c->setup >= 0) {
+        if (sent_away(c, octets, length)) return;
         if (c->expected > 0 && --c->expected == 0) next_setup(c);
         return;
     }
@@ -439,6 +460,7 @@ static void serve(struct connection *c, unsigned events) {
             int whole = used < c->in_length ? unit(c, c->in + used, c->in_length - used, &kind) : 0;
             if (!whole) break;
             met(c, kind, c->in + used, whole);
+            if (c->fd < 0) return;
             used += whole;
         }
         memmove(c->in, c->in + used, c->in_length -= used);

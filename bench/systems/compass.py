@@ -165,6 +165,8 @@ class Compass(System):
         watch = Step(Template(frame(encode(Watch((DEPENDANT,))), 1)))
         plan = self._plan(clients, mode="start", setups=[HELLO, watch])
         plan.settings["resume"] = int(resumed)
+        # Of so many at once some are told when to come again.
+        plan.settings["later"] = b"retry_after_seconds".hex()
         return plan
 
     def _plan(self, connections: int, *, mode: str = "closed", setups: list[Step], request: Step | None = None) -> Plan:
