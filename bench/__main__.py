@@ -58,7 +58,10 @@ def main() -> None:
     report.show(book, reached)
     if options.json:
         report.write(options.json, about, systems, book, reached)
+    for failure in book.failures:
+        tell(f"FAILED: {failure}")
     tell("done")
+    sys.exit(bool(book.failures))
 
 
 def _measure(options: argparse.Namespace, size: Size, book: Book, directory: Path) -> list[System]:
@@ -78,16 +81,19 @@ def _measure(options: argparse.Namespace, size: Size, book: Book, directory: Pat
         _start(peers, systems, book)
         _shared(options.only, systems, size, book, directory)
         if "B7" in options.only:
-            incidents(secure, size, book, directory)
+            with book.despite():
+                incidents(secure, size, book, directory)
     finally:
         for system in systems:
             system.stop()
     if "B6" in options.only:
         lookups(size, book, directory / "B6")
     if "paths" in options.only:
-        ablation.measure(size, book, directory)
+        with book.despite():
+            ablation.measure(size, book, directory)
     if "B8" in options.only:
-        growth(size, book, directory)
+        with book.despite():
+            growth(size, book, directory)
     return systems
 
 
@@ -115,7 +121,8 @@ def _shared(only: list[str], systems: list[System], size: Size, book: Book, dire
     steps = {"B1": registrations, "B3": lists, "B2": fan_out, "B4": cold_start}
     for name, step in steps.items():
         if name in only:
-            step(systems, size, book, directory)
+            with book.despite():
+                step(systems, size, book, directory)
 
 
 def _need_generator() -> None:

@@ -69,7 +69,7 @@ def fill(store: str, listeners: int) -> None:
         group, within = divmod(number, LISTENERS_A_CATEGORY)
         service, listener = divmod(within, 10)
         address = f"10.{number // 65_536}.{number // 256 % 256}.{number % 256}"
-        rows.append(Listener(f"s{service}.g{group}", address, 80 + listener, "up", BEGAN, 1, f"h{number}.bench"))
+        rows.append(Listener(f"s{service}.g{group}", address, 80 + listener, "up", BEGAN, 1))
     opened = Store.open(store)
     try:
         topics: dict[str, int] = {}

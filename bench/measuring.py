@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.generator import Load, Plan
+from bench.generator import Load, LoadFailed, Plan
 from bench.systems.system import System
 
 GENERATOR_BUSY = 0.8
@@ -47,6 +47,17 @@ class Book:
     tell: Callable[[str], None]
     values: dict[tuple[str, str, bool, int, str, str], list[float]] = field(default_factory=dict)
     notes: dict[tuple[str, str, bool, int], str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """Loads that came to nothing, and why: their rows are not there, or have fewer rounds."""
+
+    @contextmanager
+    def despite(self) -> Iterator[None]:
+        """What is measured in here may fail without the rest being lost."""
+        try:
+            yield
+        except LoadFailed as error:
+            self.failures.append(str(error))
+            self.tell(f"FAILED: {error}")
 
     def add(self, workload: str, system: str, tls: bool, clients: int, figures: Figures) -> None:
         """The figures of one round."""

@@ -49,6 +49,7 @@ def write(path: Path, about: dict[str, Any], systems: Sequence[System], book: Bo
     ]
     versions = {system.name: system.version for system in systems}
     whole = {"machine": about, "versions": versions, "results": book.results(), "goals": told}
+    whole["failures"] = book.failures
     path.write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
 
 

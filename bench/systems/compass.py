@@ -35,6 +35,9 @@ EPOCH = 2**40
 EPOCH_MARK = 0x0102030405060708
 """Stands in a template where a number will be."""
 DEPENDANT, DEPENDENCY = "portal.web", "s0.c0"
+REGISTERED = "s0.registered"
+"""What registrations are of: a category that another one depends on, of which no host has a session. The generator's
+hosts vanish without a word, and what is found out about their listeners is not to be told to the next watchers."""
 REVISION_WIDTHS = {2: 0x0100, 4: 0x10000}
 
 
@@ -54,7 +57,8 @@ class Compass(System):
         self._authority = create_authority("bench", datetime.now(UTC))
         (directory / "authority.crt").write_bytes(self._authority.certificate_pem)
         self._identities: dict[int, Tls] = {}
-        self._token = ""
+        self._tokens: dict[str, str] = {}
+        """By service."""
         self.host_api: Any = None
         """Of a host daemon that some workloads start."""
 
@@ -88,17 +92,17 @@ class Compass(System):
 
     def fill(self) -> None:
         """The topology of the workloads: web depends on ten categories with one service of three listeners each."""
-        categories = [Category("web"), *(Category(f"c{n}") for n in range(SERVICES))]
-        services = [Service(DEPENDANT), *(Service(f"s0.c{n}") for n in range(SERVICES))]
-        needs = [Dependency("web", f"c{n}") for n in range(SERVICES)]
+        names = ("web", "registered", "elsewhere", *(f"c{n}" for n in range(SERVICES)))
+        categories = [Category(name) for name in names]
+        services = [Service(DEPENDANT), Service(REGISTERED), *(Service(f"s0.c{n}") for n in range(SERVICES))]
+        needs = [Dependency("elsewhere", "registered"), *(Dependency("web", f"c{n}") for n in range(SERVICES))]
         with self.link() as link:
             asked(link, Apply((*categories, *services, *needs)))
             for n in range(SERVICES):
-                token = self.credential(link, f"s0.c{n}")
+                token = self._tokens[f"s0.c{n}"] = self.credential(link, f"s0.c{n}")
                 for listener in range(LISTENERS):
                     asked(link, Register(f"s0.c{n}", token, f"10.0.{n}.{listener + 1}", 80, EPOCH))
-                if n == 0:
-                    self._token = token
+            self._tokens[REGISTERED] = self.credential(link, REGISTERED)
 
     def link(self) -> Link:
         """An administrator's session."""
@@ -113,18 +117,18 @@ class Compass(System):
     # What is sent.
 
     def registrations(self, clients: int) -> Plan:
-        request = Step(self.registering().number(frame_number(), "count", 1))
+        request = Step(self.registering(REGISTERED).number(frame_number(), "count", 1))
         return self._plan(clients, setups=[HELLO], request=request)
 
-    def registering(self) -> Template:
+    def registering(self, service: str) -> Template:
         """A registration of the connection's own listener with the next epoch."""
-        request = Register(DEPENDENCY, self._token, "10.9.9.9", 0xABCD, EPOCH_MARK)
+        request = Register(service, self._tokens[service], "10.9.9.9", 0xABCD, EPOCH_MARK)
         template = Template(frame(encode(request), 0x7F7F7F7F))
         template.number(EPOCH_MARK.to_bytes(8, "big"), "total", _epochs(), 1)
         return template.number(b"\xab\xcd", "index", FIRST_PORT, 1)
 
     def fan_out(self, watchers: int) -> Plan:
-        changing = Step(self.registering().number(frame_number(), "count", 1))
+        changing = Step(self.registering(DEPENDENCY).number(frame_number(), "count", 1))
         watch = Step(Template(frame(encode(Watch((DEPENDANT,))), 1)))
         plan = self._plan(watchers + 1, mode="fanout", setups=[HELLO, watch])
         plan.writer_setups, plan.writer_request = [HELLO], changing
@@ -140,7 +144,7 @@ class Compass(System):
             # Short revisions are encoded in one octet; a few hundred changes more and there is room.
             with self.link() as link:
                 for _ in range(0x100 - now):
-                    request = Register(DEPENDENCY, self._token, "10.0.0.1", 80, _epochs())
+                    request = Register(DEPENDENCY, self._tokens[DEPENDENCY], "10.0.0.1", 80, _epochs())
                     now = asked(link, request).revision  # type: ignore[union-attr]
         revision = REVISION_WIDTHS[width]
         acknowledge = frame(encode(Acknowledge(revision)))
@@ -166,6 +170,7 @@ class Compass(System):
         plan = self._plan(clients, mode="start", setups=[HELLO, watch])
         plan.settings["resume"] = int(resumed)
         # Of so many at once some are told when to come again.
+        plan.reaction = Step(self.acknowledging(), 0)
         plan.settings["later"] = b"retry_after_seconds".hex()
         return plan
 
