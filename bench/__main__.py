@@ -87,7 +87,8 @@ def _measure(options: argparse.Namespace, size: Size, book: Book, directory: Pat
         for system in systems:
             system.stop()
     if "B6" in options.only:
-        lookups(size, book, directory / "B6")
+        with book.despite():
+            lookups(size, book, directory / "B6")
     if "paths" in options.only:
         with book.despite():
             ablation.measure(size, book, directory)

@@ -56,9 +56,7 @@ def _killed(compass: Compass, load: Load) -> float:
     process = subprocess.Popen([sys.executable, "-c", LISTENS.format(port=port)], stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
-    with compass.link() as link:
-        token = compass.credential(link, DEPENDENCY)
-    compass.host_api.register(LocalRegister(DEPENDENCY, port, token, pid=process.pid))
+    compass.host_api.register(LocalRegister(DEPENDENCY, port, compass.tokens[DEPENDENCY], pid=process.pid))
     load.go()
     time.sleep(ARMED_SECONDS)
     began = time.monotonic()

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.generator import Load, LoadFailed, Plan
+from bench.generator import Load, Plan
 from bench.systems.system import System
 
 GENERATOR_BUSY = 0.8
@@ -55,9 +55,9 @@ class Book:
         """What is measured in here may fail without the rest being lost."""
         try:
             yield
-        except LoadFailed as error:
-            self.failures.append(str(error))
-            self.tell(f"FAILED: {error}")
+        except Exception as error:
+            self.failures.append(f"{type(error).__name__}: {error}")
+            self.tell(f"FAILED: {self.failures[-1]}")
 
     def add(self, workload: str, system: str, tls: bool, clients: int, figures: Figures) -> None:
         """The figures of one round."""

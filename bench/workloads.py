@@ -27,6 +27,8 @@ class Size:
     watchers: tuple[int, ...]
     changes: int
     """Of a fan-out in one round."""
+    gap_seconds: float
+    """Between two of them: in which the acknowledgements of the first are taken in."""
     hosts: int
     """Of cold starts and of what they cost when idle."""
     starts: int
@@ -36,8 +38,8 @@ class Size:
     incidents: int
 
 
-QUICK = Size(3, 0.4, (1, 64), (1_000,), 3, 200, 1, 1.0, (1_000, 10_000), 3)
-FULL = Size(5, 1.0, (1, 64, 512), (1_000, 10_000), 5, 10_000, 3, 10.0, (1_000, 10_000, 100_000), 12)
+QUICK = Size(3, 0.4, (1, 64), (1_000,), 3, 0.05, 200, 1, 1.0, (1_000, 10_000), 3)
+FULL = Size(5, 1.0, (1, 64, 512), (1_000, 10_000), 5, 0.25, 10_000, 3, 10.0, (1_000, 10_000, 100_000), 12)
 
 
 def registrations(systems: list[System], size: Size, book: Book, directory: Path) -> None:
@@ -82,9 +84,8 @@ def fan_out(systems: list[System], size: Size, book: Book, directory: Path) -> N
         def plan_of(system: System, watchers: int = watchers) -> Plan | None:
             plan = system.fan_out(watchers)
             if plan is not None:
-                plan.settings.update(
-                    {"rounds": size.changes, "in_flight": min(plan.settings.get("in_flight", 200), 200)}
-                )
+                plan.settings |= {"rounds": size.changes, "gap": size.gap_seconds}
+                plan.settings["in_flight"] = min(plan.settings.get("in_flight", 200), 200)
             return plan
 
         with loads(systems, plan_of, directory / "B2") as ready:

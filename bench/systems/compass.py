@@ -57,7 +57,7 @@ class Compass(System):
         self._authority = create_authority("bench", datetime.now(UTC))
         (directory / "authority.crt").write_bytes(self._authority.certificate_pem)
         self._identities: dict[int, Tls] = {}
-        self._tokens: dict[str, str] = {}
+        self.tokens: dict[str, str] = {}
         """By service."""
         self.host_api: Any = None
         """Of a host daemon that some workloads start."""
@@ -99,10 +99,10 @@ class Compass(System):
         with self.link() as link:
             asked(link, Apply((*categories, *services, *needs)))
             for n in range(SERVICES):
-                token = self._tokens[f"s0.c{n}"] = self.credential(link, f"s0.c{n}")
+                token = self.tokens[f"s0.c{n}"] = self.credential(link, f"s0.c{n}")
                 for listener in range(LISTENERS):
                     asked(link, Register(f"s0.c{n}", token, f"10.0.{n}.{listener + 1}", 80, EPOCH))
-            self._tokens[REGISTERED] = self.credential(link, REGISTERED)
+            self.tokens[REGISTERED] = self.credential(link, REGISTERED)
 
     def link(self) -> Link:
         """An administrator's session."""
@@ -122,7 +122,7 @@ class Compass(System):
 
     def registering(self, service: str) -> Template:
         """A registration of the connection's own listener with the next epoch."""
-        request = Register(service, self._tokens[service], "10.9.9.9", 0xABCD, EPOCH_MARK)
+        request = Register(service, self.tokens[service], "10.9.9.9", 0xABCD, EPOCH_MARK)
         template = Template(frame(encode(request), 0x7F7F7F7F))
         template.number(EPOCH_MARK.to_bytes(8, "big"), "total", _epochs(), 1)
         return template.number(b"\xab\xcd", "index", FIRST_PORT, 1)
@@ -144,7 +144,7 @@ class Compass(System):
             # Short revisions are encoded in one octet; a few hundred changes more and there is room.
             with self.link() as link:
                 for _ in range(0x100 - now):
-                    request = Register(DEPENDENCY, self._tokens[DEPENDENCY], "10.0.0.1", 80, _epochs())
+                    request = Register(DEPENDENCY, self.tokens[DEPENDENCY], "10.0.0.1", 80, _epochs())
                     now = asked(link, request).revision  # type: ignore[union-attr]
         revision = REVISION_WIDTHS[width]
         acknowledge = frame(encode(Acknowledge(revision)))
