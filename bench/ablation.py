@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.generator import Load, Plan
+from bench.growth import fill
 from bench.measuring import Book, Figures, rate, spread
 from bench.systems.compass import Compass
 from bench.systems.daemon import WITHOUT
@@ -15,7 +16,7 @@ WATCHERS = 1_000
 CLIENTS = 64
 
 Measure = Callable[[Compass, Load], Figures]
-Case = tuple[str, Callable[[Compass], Plan], Measure, bool]
+Case = tuple[str, Callable[[Compass], Plan], Measure, bool, int]
 
 
 def _fan_out(compass: Compass) -> Plan:
@@ -31,24 +32,26 @@ def _registrations(clients: int) -> Callable[[Compass], Plan]:
 
 
 CASES: dict[str, Case] = {
-    "prompt writes": ("fan-out, TLS", _fan_out, _spread, True),
-    "rows by the statement": ("registrations", _registrations(CLIENTS), rate, False),
-    "kept pulls": ("lists", lambda compass: compass.lists(CLIENTS), rate, False),
-    "quick switches": ("registrations", _registrations(CLIENTS), rate, False),
-    "idle collector": ("registrations", _registrations(CLIENTS), rate, False),
-    "near thread": ("registrations, lone client", _registrations(1), rate, False),
+    "prompt writes": ("fan-out, TLS", _fan_out, _spread, True, 0),
+    "rows by the statement": ("registrations", _registrations(CLIENTS), rate, False, 0),
+    "kept pulls": ("lists", lambda compass: compass.lists(CLIENTS), rate, False, 0),
+    "idle collector": ("registrations beside 100,000 listeners", _registrations(CLIENTS), rate, False, 100_000),
 }
-"""Each path with the load that it is there for, and whether that is encrypted."""
+"""Each path with the load that it is there for, whether that is encrypted, and the listeners that are there before."""
 assert CASES.keys() == WITHOUT.keys()
 
 
 def measure(size: Size, book: Book, directory: Path) -> None:
     """Each path in turn; the rows say `compass` with it and `compass without` without it."""
-    for number, (path, (load, plan_of, measured, tls)) in enumerate(CASES.items()):
+    for number, (path, (load, plan_of, measured, tls, listeners)) in enumerate(CASES.items()):
         book.tell(f"fast paths: {path} ({load})")
-        both = [
-            Compass(directory / f"path-{number}-{len(without)}", tls=tls, without=without) for without in ("", path)
-        ]
+        both = []
+        for without in ("", path):
+            place = directory / f"path-{number}-{len(without)}"
+            store = f"sqlite:///{place}.sqlite"
+            if listeners:
+                fill(store, listeners)
+            both.append(Compass(place, tls=tls, store=store, without=without))
         names = ("compass", "compass without")
         try:
             for system in both:

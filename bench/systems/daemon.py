@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from compass.assembly import interpreter, parts, serverd, streams
 from compass.assembly.config import read_server_config
@@ -49,29 +47,6 @@ class Unencrypted(serverd.ServerService):
         return peer
 
 
-class _PoolThread(parts.DatabaseThread):
-    """The database thread as Twisted's pool of one; nobody watches for calls that hang."""
-
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(reactor)
-        self._used = reactor
-        self._pool = ThreadPool(1, 1, "database")
-
-    def start(self) -> None:
-        """See DatabaseThread."""
-        super().start()
-        self._pool.start()
-
-    def stop(self) -> Any:
-        """See DatabaseThread."""
-        self._pool.stop()
-        return super().stop()
-
-    def run(self, work: Callable[..., Any], *args: Any) -> Any:
-        """See DatabaseThread."""
-        return deferToThreadPool(self._used, self._pool, work, *args)
-
-
 def _set(module: Any, name: str, value: Any) -> Callable[[], None]:
     return lambda: setattr(module, name, value)
 
@@ -85,9 +60,7 @@ WITHOUT: dict[str, Callable[[], None]] = {
     "prompt writes": _set(streams.PromptPort, "transport", tcp.Server),
     "rows by the statement": _set(writing, "SIZES", (1,)),
     "kept pulls": _set(Pulls, "kept", lambda self, catalogue, service: None),
-    "quick switches": _set(interpreter, "SWITCH_SECONDS", 0.005),
     "idle collector": _collector,
-    "near thread": _set(serverd, "DatabaseThread", _PoolThread),
 }
 """Fast paths by the name they have in the report, and how each is taken out."""
 
