@@ -74,13 +74,13 @@ faults: $(READY)  ## kill real processes under load and check all that was seen 
 	$(BIN)/python -m tests.faults.killed_servers
 
 engines: $(READY)  ## the tests of the store and of the server, on SQLite and on PostgreSQL
-	@COMPASS_ENGINES=sqlite,postgresql $(BIN)/python -m pytest tests/store tests/server tests/servers $(ARGS)
+	@COMPASS_ENGINES=sqlite,postgresql $(BIN)/python -m pytest tests/store tests/server tests/cluster $(ARGS)
 
 servers: $(READY)  ## two servers written to at once, against one, on both engines (ARGS="--seconds 10")
-	@$(BIN)/python -m tests.servers.writers $(ARGS)
+	@$(BIN)/python -m tests.cluster.writers $(ARGS)
 
 away: $(READY)  ## take the database away for a minute in four ways (ARGS="--seconds 10 --ways frozen")
-	@$(BIN)/python -m tests.faults.store_away $(ARGS)
+	@$(BIN)/python -m tests.faults.store_outage $(ARGS)
 bench-workers: $(READY)  ## two workers against one: registrations and pulls a second, as ratios (ARGS="--seconds 10")
 	@$(BIN)/python -m bench.workers $(ARGS)
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import ablation, generator, report
+from bench.failover_time import incidents
 from bench.goals import goals
 from bench.growth import growth
-from bench.incidents import incidents
 from bench.local import lookups
-from bench.measuring import Book
-from bench.systems.bare import BareEcho, BareSend
+from bench.statistics import Book
+from bench.systems.baseline_socket import BareEcho, BareSend
 from bench.systems.compass import Compass, CompassOnPostgreSQL
 from bench.systems.etcd import Etcd
 from bench.systems.nats import Nats

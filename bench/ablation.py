@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.generator import Load, Plan
 from bench.growth import fill
-from bench.measuring import Book, Figures, rate, spread
+from bench.statistics import Book, Figures, rate, spread
 from bench.systems.compass import Compass
 from bench.systems.daemon import WITHOUT
 from bench.workloads import Size

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import dns.message
 
-from compass.admin.authority import create_authority
+from compass.pki.authority import create_authority
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
 from tests.e2e.processes import Program, eventually
 from tests.e2e.resolvers import Resolver, dnsmasq, unbound

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from bench.measuring import Book
+from bench.statistics import Book
 
 SHORTEST_LEASE_MS = 2_000.0
 """The shortest lease etcd grants with its default election time-out of 1 s; ZooKeeper's shortest session is 4 s."""

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from bench.generator import Load
-from bench.measuring import Book, rate, spread
+from bench.statistics import Book, rate, spread
 from bench.systems.compass import Compass
 from bench.systems.system import System
 from bench.workloads import Size

@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.dns import SERVICE, TARGETS, one_by_one, reference
-from bench.measuring import Book
+from bench.statistics import Book
 from bench.workloads import Size
-from compass.admin.authority import create_authority
 from compass.client import Client
+from compass.pki.authority import create_authority
 from tests.e2e.deployment import Deployment, new_address
 from tests.e2e.resolvers import Resolver
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.goals import Goal
-from bench.measuring import Book, Result
+from bench.statistics import Book, Result
 from bench.systems.system import System
 
 REFERENCE = "compass"

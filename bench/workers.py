@@ -16,10 +16,10 @@ from typing import Any
 
 from bench import generator
 from bench.generator import ROOT
-from bench.measuring import Figures, loads, rate
+from bench.statistics import Figures, loads, rate
 from bench.systems.compass import Compass
 from bench.systems.running import Running
-from tests.store.postgres import PostgreSQL
+from tests.support.postgresql import PostgreSQL
 
 CLIENTS = 64
 WORKLOADS = ("pulls", "registrations")
@@ -44,7 +44,7 @@ class Workers(Compass):
             f'[tls]\ncertificate = "{here}/gns1.example.net.crt"\nkey = "{here}/gns1.example.net.key"\n'
             f'authority = "{here}/authority.crt"\n'
         )
-        command = [sys.executable, "-c", "from compass.assembly.main import server; server()", "--config", str(config)]
+        command = [sys.executable, "-c", "from compass.daemons.main import server; server()", "--config", str(config)]
         self.running = Running(command, here / "opengnssd.log", os.environ | {"PYTHONPATH": str(ROOT)})
         self.running.listens("127.0.0.1", self.port)
         self._serves()

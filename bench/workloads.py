@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.generator import Load, Plan
-from bench.measuring import Book, loads, rate, spread
+from bench.statistics import Book, loads, rate, spread
 from bench.systems.compass import Compass
 from bench.systems.system import System
 
@@ -155,7 +155,7 @@ def _start_all(system: System, plan: Plan, size: Size, book: Book, directory: Pa
 
 def list_octets(compass: Compass, directory: Path) -> int:
     """How many octets compass answers a pull with: the bare echo answers with as many."""
-    from compass.client.link import Link
+    from compass.admin.shell.connection import Link
     from compass.model.requests import Pull
     from compass.wire.frames import frame
     from compass.wire.messages import encode

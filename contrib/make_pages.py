@@ -16,10 +16,10 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from compass.admin.cli import cli as opengnsadmin
-from compass.assembly import main
-from compass.assembly.settings import HostConfig, ServerConfig, example
-from compass.client.cli import cli as opengnsc
+from compass.admin.main import cli as opengnsadmin
+from compass.cli.main import cli as opengnsc
+from compass.daemons import main
+from compass.daemons.config.settings import HostConfig, ServerConfig, example
 
 HERE = Path(__file__).parent
 PROGRAMS: dict[str, click.Command] = {

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.store.postgres import PostgreSQL
+from tests.support.postgresql import PostgreSQL
 
 # How fast examples are made says something about the machine, and nothing about the program.
 settings.register_profile("compass", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,14 +19,14 @@ import compass
 from bench.generator import ROOT, Plan, Step, Template, Tls
 from bench.systems.running import START_SECONDS, NotInstalled, Running, free_port
 from bench.systems.system import LISTENERS, SERVICES, System
-from compass.admin.authority import Credentials, create_authority, issue, write_credentials
-from compass.client.link import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import Apply, IssueCredential, Pull, Register, Request, Watch
 from compass.model.rows import Category, Dependency, Service
+from compass.pki.authority import Credentials, create_authority, issue, write_credentials
 from compass.wire.frames import frame
 from compass.wire.messages import Acknowledge, Hello, encode
-from tests.store.postgres import PostgreSQL
+from tests.support.postgresql import PostgreSQL
 
 FIRST_PORT = 1024
 """Of the listeners that clients register, one a client."""

@@ -18,13 +18,15 @@ from typing import Any
 
 from twisted.internet import tcp
 
-from compass.assembly import interpreter, parts, serverd, streams
-from compass.assembly.config import read_server_config
-from compass.server.pulls import Pulls
-from compass.store import writing
+from compass.daemons.config.reader import read_server_config
+from compass.daemons.net import listen, transport
+from compass.daemons.process import gc
+from compass.daemons.services import opengnssd
+from compass.server.queries.pull_cache import Pulls
+from compass.store import bulk_insert
 
 
-class Unencrypted(serverd.ServerService):
+class Unencrypted(opengnssd.ServerService):
     """Adds the port before the server begins to serve."""
 
     def __init__(self, reactor: Any, path: Path, port: int) -> None:
@@ -33,7 +35,7 @@ class Unencrypted(serverd.ServerService):
 
     async def _listen(self, server: Any) -> None:
         await super()._listen(server)
-        self._ports.append(await parts.listen(self._reactor, "127.0.0.1", self._plain_port, server))
+        self._ports.append(await listen.listen(self._reactor, "127.0.0.1", self._plain_port, server))
 
     def _peer(self) -> Any:
         proven = super()._peer()
@@ -52,13 +54,13 @@ def _set(module: Any, name: str, value: Any) -> Callable[[], None]:
 
 
 def _collector() -> None:
-    interpreter.YOUNG_OBJECTS = 700
-    _set(interpreter, "settle", lambda: None)()
+    gc.YOUNG_OBJECTS = 700
+    _set(gc, "settle", lambda: None)()
 
 
 WITHOUT: dict[str, Callable[[], None]] = {
-    "prompt writes": _set(streams.PromptPort, "transport", tcp.Server),
-    "rows by the statement": _set(writing, "SIZES", (1,)),
+    "prompt writes": _set(transport.PromptPort, "transport", tcp.Server),
+    "rows by the statement": _set(bulk_insert, "SIZES", (1,)),
     "kept pulls": _set(Pulls, "kept", lambda self, catalogue, service: None),
     "idle collector": _collector,
 }

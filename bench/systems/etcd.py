@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.generator import Plan, Step, Template, Tls
 from bench.systems.running import Running, free_port, program
 from bench.systems.system import LISTENERS, RECORD_OCTETS, SERVICES, System
-from compass.admin.authority import create_authority, issue, write_credentials
+from compass.pki.authority import create_authority, issue, write_credentials
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW_MAX = 2**31 - 1

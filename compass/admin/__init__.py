@@ -1,1 +1,1 @@
-"""The administrators' shell: turns commands into requests and replies into tables or JSON."""
+"""Command line `opengnsadmin`, for administrators: commands become requests, replies become tables or JSON."""

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compass.client.blocking import Client, Registration, Session
-    from compass.client.credential import CredentialProblem
-    from compass.client.place import Place, PlaceProblem, place_of
-    from compass.client.problems import (
+    from compass.client.core.credential import CredentialProblem
+    from compass.client.core.endpoint import Place, PlaceProblem, place_of
+    from compass.client.core.errors import (
         ApiProblem,
         DaemonUnreachable,
         NobodyThere,
@@ -41,10 +41,20 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownName,
     )
-    from compass.client.program import attempt, connect, default, dependencies, register, report, resolve, shared, watch
-    from compass.client.shared_view import SharedView
-    from compass.client.view import View, Views, view_of
-    from compass.model.local import LocalEvent, Outcome, Resolved
+    from compass.client.core.shared_view import SharedView
+    from compass.client.core.view import View, Views, view_of
+    from compass.client.default_client import (
+        attempt,
+        connect,
+        default,
+        dependencies,
+        register,
+        report,
+        resolve,
+        shared,
+        watch,
+    )
+    from compass.model.host_api import LocalEvent, Outcome, Resolved
     from compass.model.replies import Dependencies
     from compass.model.rows import Change, Listener
 
@@ -88,18 +98,18 @@ __all__ = [
 
 _HOMES = {
     "compass.client.blocking": ("Client", "Registration", "Session"),
-    "compass.client.credential": ("CredentialProblem",),
-    "compass.client.place": ("Place", "PlaceProblem", "place_of"),
-    "compass.client.problems": (
+    "compass.client.core.credential": ("CredentialProblem",),
+    "compass.client.core.endpoint": ("Place", "PlaceProblem", "place_of"),
+    "compass.client.core.errors": (
         *("ApiProblem", "DaemonUnreachable", "NobodyThere", "NoneAnswers", "NoneRegistered", "NotAllowed"),
         *("NotLoaded", "Unavailable", "UnknownName"),
     ),
-    "compass.client.program": (
+    "compass.client.default_client": (
         *("attempt", "connect", "default", "dependencies", "register", "report", "resolve", "shared", "watch"),
     ),
-    "compass.client.shared_view": ("SharedView",),
-    "compass.client.view": ("View", "Views", "view_of"),
-    "compass.model.local": ("LocalEvent", "Outcome", "Resolved"),
+    "compass.client.core.shared_view": ("SharedView",),
+    "compass.client.core.view": ("View", "Views", "view_of"),
+    "compass.model.host_api": ("LocalEvent", "Outcome", "Resolved"),
     "compass.model.replies": ("Dependencies",),
     "compass.model.rows": ("Change", "Listener"),
 }

@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Unpack
 
 from compass.client.asyncio import Client
-from compass.client.core import Options, Registration
-from compass.client.credential import CredentialProblem
-from compass.client.problems import ApiProblem
+from compass.client.core.client import Options, Registration
+from compass.client.core.credential import CredentialProblem
+from compass.client.core.errors import ApiProblem
 
 LISTENING_SECONDS = 30.0
 """For the server to listen once the application has started: the time that `opengnsc run` gives a command."""

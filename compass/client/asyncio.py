@@ -13,12 +13,12 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 
-from compass.client.calls import ANSWER_SECONDS
-from compass.client.core import Core, Options, Registration
-from compass.client.place import Place
-from compass.client.session import CONNECT_SECONDS, Failures, Session
-from compass.client.sockets import RECEIVE_OCTETS
-from compass.client.view import Views
+from compass.client.core.api import ANSWER_SECONDS
+from compass.client.core.client import Core, Options, Registration
+from compass.client.core.endpoint import Place
+from compass.client.core.session import CONNECT_SECONDS, Failures, Session
+from compass.client.core.threads import RECEIVE_OCTETS
+from compass.client.core.view import Views
 from compass.model.rows import Listener
 
 T = TypeVar("T")

@@ -16,16 +16,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Generic, Literal, TypeVar, Unpack
 
-from compass.client.calls import ANSWER_SECONDS
-from compass.client.core import Core, Options
-from compass.client.core import Registration as CoreRegistration
-from compass.client.place import Place
-from compass.client.session import CONNECT_SECONDS, Failures
-from compass.client.session import Session as CoreSession
-from compass.client.shared_view import SharedView
-from compass.client.sockets import Threads, now
-from compass.client.view import Views
-from compass.model.local import HostStatus, LocalEvent, Outcome, Resolved
+from compass.client.core.api import ANSWER_SECONDS
+from compass.client.core.client import Core, Options
+from compass.client.core.client import Registration as CoreRegistration
+from compass.client.core.endpoint import Place
+from compass.client.core.session import CONNECT_SECONDS, Failures
+from compass.client.core.session import Session as CoreSession
+from compass.client.core.shared_view import SharedView
+from compass.client.core.threads import Threads, now
+from compass.client.core.view import Views
+from compass.model.host_api import HostStatus, LocalEvent, Outcome, Resolved
 from compass.model.replies import Dependencies
 from compass.model.rows import Listener
 
@@ -103,7 +103,7 @@ class Client:
         **options: Unpack[Options],
     ) -> Registration:
         """Say that this process serves `service` at `port` (function 2.1), until the end of the `with` block; it is
-        registered when this returns. See `compass.client.core.Options`."""
+        registered when this returns. See `compass.client.core.client.Options`."""
         return Registration(now(self.core.register(service, port, **options)))
 
     def report(

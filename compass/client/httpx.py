@@ -18,10 +18,10 @@ import httpx
 
 import compass.client
 import compass.client.asyncio
-from compass.client.addresses import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of
 from compass.client.blocking import Client
-from compass.client.problems import ApiProblem
-from compass.client.session import Failures
+from compass.client.core.errors import ApiProblem
+from compass.client.core.session import Failures
+from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of
 from compass.model.rows import Listener
 
 UNSENT: Failures = (httpx.ConnectError, httpx.ConnectTimeout)

@@ -18,9 +18,9 @@ import requests.adapters
 import urllib3.exceptions
 
 import compass.client
-from compass.client.addresses import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of, with_scheme
 from compass.client.blocking import Client
-from compass.client.problems import ApiProblem
+from compass.client.core.errors import ApiProblem
+from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of, with_scheme
 from compass.model.names import show_endpoint
 from compass.model.rows import Listener
 

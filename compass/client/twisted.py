@@ -23,14 +23,14 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from compass.client.calls import ANSWER_SECONDS
-from compass.client.core import Core, Options
-from compass.client.core import Registration as CoreRegistration
-from compass.client.place import Place
-from compass.client.session import CONNECT_SECONDS, Failures
-from compass.client.session import Session as CoreSession
-from compass.client.view import Views
-from compass.model.local import HostStatus, LocalEvent, Outcome, Resolved
+from compass.client.core.api import ANSWER_SECONDS
+from compass.client.core.client import Core, Options
+from compass.client.core.client import Registration as CoreRegistration
+from compass.client.core.endpoint import Place
+from compass.client.core.session import CONNECT_SECONDS, Failures
+from compass.client.core.session import Session as CoreSession
+from compass.client.core.view import Views
+from compass.model.host_api import HostStatus, LocalEvent, Outcome, Resolved
 from compass.model.replies import Dependencies
 from compass.model.rows import Listener
 
@@ -93,7 +93,7 @@ class Client:
         **options: Unpack[Options],
     ) -> Deferred[Registration]:
         """Say that this process serves `service` at `port` (function 2.1), until `end`, or the end of an `async with`
-        block. See `compass.client.core.Options`."""
+        block. See `compass.client.core.client.Options`."""
         return Deferred.fromCoroutine(self.core.register(service, port, **options)).addCallback(Registration)
 
     def report(

@@ -1,1 +1,1 @@
-"""The console: one page for operators, plain files for a browser (`page/`), and what serves them (`pages`)."""
+"""Console: one page for operators, plain files for a browser (`page/`), and what serves them (`pages`)."""

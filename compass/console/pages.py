@@ -15,8 +15,8 @@ import msgspec
 from twisted.web.http import CACHED
 from twisted.web.server import Request
 
-from compass.gateway.http import Endpoint, Unusable
-from compass.gateway.operations import Operation
+from compass.gateway.http.openapi import Operation
+from compass.gateway.http.server import Endpoint, Unusable
 from compass.model.replies import Refusal
 
 INDEX = "index.html"

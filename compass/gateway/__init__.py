@@ -1,1 +1,1 @@
-"""Translations of the name service into protocols of the field: they are handed callables and decide nothing."""
+"""Gateways: translations of the name service into protocols of the field. They decide nothing."""

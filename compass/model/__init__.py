@@ -1,5 +1,5 @@
-"""The vocabulary and the rules of the name service: pure values and pure functions.
+"""Vocabulary and rules of the name service: pure values and pure functions.
 
-Nothing here knows of time, randomness, files, sockets or SQL: `now` and every random value are arguments.
-What a decision takes and returns is what the wire spells; there is no second set of classes.
+Time, randomness, files, sockets and SQL stay outside: `now` and every random value are arguments. The structs that a
+decision takes and returns are the structs on the wire; there is no second set of classes.
 """

@@ -277,7 +277,7 @@ class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of this run of it."""
     software: str
     role: str
-    """`keeper`, `bystander` or `silent`: see `compass.model.roster.Role`."""
+    """`keeper`, `bystander` or `silent`: see `compass.model.cluster.Role`."""
     revision: int
     """What it has applied."""
     lag: int

@@ -1,5 +1,5 @@
-"""The server daemon's shells: commit loop, push, sessions, failure desk. They own transports and timers, never rules.
+"""Server daemon without reactor, TLS and SQL: sessions, commit loop, push, failure detection, alerts.
 
-A request goes one way: session -> commits -> (store) -> push and desk -> session. Nothing here imports SQL, TLS or
-the global reactor; assembly hands in the storage, the endpoints, the clock and the probes.
+A request goes one way: session -> router -> commit -> (store) -> push and failure detection -> session. Rules are in
+`compass.model`; `compass.daemons` hands in the store, the endpoints, the clock and the probes.
 """

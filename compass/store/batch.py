@@ -10,9 +10,9 @@ from collections.abc import Hashable, Sequence
 
 import msgspec
 
-from compass.model.catalogue import topic_of
+from compass.model.catalogue.catalogue import topic_of
 from compass.model.rows import Category, Change, Credential, Row, Service, key_of
-from compass.store.records import TABLES, Record, record_of, update_record
+from compass.store.row_mapping import TABLES, Record, record_of, update_record
 
 _KEYS = {kind: [column.name for column in table.primary_key] for kind, table in TABLES.items()}
 

@@ -216,7 +216,7 @@ update_log = Table(
     Column("change", Text, nullable=False),
 )
 
-# Facts of the moment: who serves this store now, and whose session is where. `compass.model.roster` says what for.
+# Facts of the moment: who serves this store now, and whose session is where. `compass.model.cluster` says what for.
 server = Table(
     "server",
     metadata,

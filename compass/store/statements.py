@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from compass.model.rows import Row
 from compass.store import schema
-from compass.store.records import TABLES
+from compass.store.row_mapping import TABLES
 
 Log: TypeAlias = Literal["updates", "security", "administration"]
 

@@ -1,4 +1,4 @@
-"""A store on SQLite or PostgreSQL: `compass.model.storage.Storage` in SQL.
+"""A store on SQLite or PostgreSQL: `compass.model.interfaces_store.Storage` in SQL.
 
 Every write is one transaction that begins by moving the clock from the revision it was decided at to the one it
 reaches (the fence). That row is the lock of all writers: whoever comes second finds it moved and gets Conflict.
@@ -16,9 +16,7 @@ import msgspec
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
-from compass.model.rows import Change, Row
-from compass.model.storage import (
+from compass.model.interfaces_store import (
     Again,
     BatchRefused,
     Conflict,
@@ -28,9 +26,14 @@ from compass.model.storage import (
     Proposal,
     StoreUnavailable,
 )
+from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
+from compass.model.rows import Change, Row
 from compass.store import statements as sql
+from compass.store.abort import Cutting
 from compass.store.batch import batch_of
-from compass.store.connect import (
+from compass.store.bulk_insert import Writer
+from compass.store.cluster import SqlRoster
+from compass.store.engine import (
     WARNINGS,
     WRITES,
     engine_for,
@@ -41,14 +44,11 @@ from compass.store.connect import (
     shown,
     unavailable,
 )
-from compass.store.cutting import Cutting
 from compass.store.errors import StoreUnusable
-from compass.store.records import change_from, entry_records, rows_from, update_entry
-from compass.store.roster import SqlRoster
+from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
+from compass.store.notifications import Wake, Wakeups, wakeups_for
+from compass.store.row_mapping import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
-from compass.store.upgrade import MIGRATIONS, bring_up, head_of, version_of
-from compass.store.wakeups import Wake, Wakeups, wakeups_for
-from compass.store.writing import Writer
 
 READ_ONLY = "25006"
 """SQLSTATE read_only_sql_transaction: what a standby says to a writer (PostgreSQL, appendix A)."""

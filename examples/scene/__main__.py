@@ -16,7 +16,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from compass.client.api import ApiProblem
+from compass.client.core.blocking_api import ApiProblem
 from examples.scene.deployment import PROGRAMS, Deployment, SceneProblem
 from examples.scene.play import Play, Step
 from examples.scene.stir import PAUSE_SECONDS, stir

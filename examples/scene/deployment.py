@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TypeVar
 
-from compass.admin.authority import Credentials, Role, create_authority, issue, write_credentials
-from compass.client.api import ApiProblem, HostApi, place_of
+from compass.client.core.blocking_api import ApiProblem, HostApi, place_of
 from compass.model.names import show_endpoint
+from compass.pki.authority import Credentials, Role, create_authority, issue, write_credentials
 
 SERVER = ("gns1", "127.0.0.10", 4863)
 """The server's name, address, and the port it gets when that is free."""
@@ -39,10 +39,10 @@ STOP_SECONDS = 5.0
 """For a process to end when asked; then it is killed."""
 LISTENER = Path(__file__).with_name("listener.py")
 PROGRAMS = {
-    "opengnssd": "from compass.assembly.main import server as main",
-    "opengnscd": "from compass.assembly.main import host as main",
-    "opengnsc": "from compass.client.cli import main",
-    "opengnsadmin": "from compass.admin.cli import main",
+    "opengnssd": "from compass.daemons.main import server as main",
+    "opengnscd": "from compass.daemons.main import host as main",
+    "opengnsc": "from compass.cli.main import main",
+    "opengnsadmin": "from compass.admin.main import main",
 }
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
-from compass.client.api import ApiProblem
-from compass.model.local import LocalReport
+from compass.client.core.blocking_api import ApiProblem
+from compass.model.host_api import LocalReport
 from compass.model.names import show_endpoint
 from examples.scene.deployment import Deployment, Host, SceneProblem, Serving, until
 from examples.scene.watcher import Told, Watcher

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from compass.model.local import LocalReport
+from compass.model.host_api import LocalReport
 from examples.scene.deployment import Deployment, Serving, until
 
 PAUSE_SECONDS = 8.0

@@ -10,10 +10,10 @@ from typing import Any
 import click.testing
 import pytest
 
-from compass.admin.authority import Credentials, create_authority, issue, write_credentials
-from compass.admin.cli import cli
-from compass.admin.desk import Desk
-from tests.admin.little_server import LittleServer
+from compass.admin.main import cli
+from compass.admin.shell.context import Desk
+from compass.pki.authority import Credentials, create_authority, issue, write_credentials
+from tests.support.fake_server import LittleServer
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,15 @@ from typing import Any
 import click
 import pytest
 
-from compass.admin.cli import cli
-from compass.client.exits import EXIT_OF_CODE, Exit
-from compass.model.draft import Asker
+from compass.admin.main import cli
+from compass.model.exit_codes import EXIT_OF_CODE, Exit
 from compass.model.replies import CODES, LogEntries, Refusal, Told
 from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, Register, Report, Status
 from compass.model.rows import Category
-from compass.model.tokens import asker_of
+from compass.model.rules.draft import Asker
+from compass.model.rules.tokens import asker_of
 from tests.admin.conftest import Program
-from tests.admin.little_server import LittleServer
+from tests.support.fake_server import LittleServer
 
 USS = str(Path(__file__).parents[2] / "examples" / "uss.toml")
 ALICE = Asker("admin", "alice", "127.0.0.1:1")
@@ -310,7 +310,7 @@ def test_incidents_and_impact_are_told(uss: Program, server: LittleServer) -> No
 
 def test_many_rows_come_in_pages(program: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows beyond one page are asked for until all are there."""
-    monkeypatch.setattr("compass.admin.desk.PAGE", 2)
+    monkeypatch.setattr("compass.admin.shell.context.PAGE", 2)
     for name in "abcde":
         program.done("category", "add", name)
     rows = json.loads(program.done("category", "list", "--json"))["rows"]
@@ -356,7 +356,7 @@ def test_logs_are_read_from_the_end_and_from_a_number(uss: Program, server: Litt
 
 def test_long_logs_are_read_to_their_end(uss: Program, server: LittleServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """--after reads all pages."""
-    monkeypatch.setattr("compass.admin.look_commands.LOG_PAGE", 3)
+    monkeypatch.setattr("compass.admin.commands.status.LOG_PAGE", 3)
     entries = json.loads(uss.done("log", "updates", "--after", "0", "--json"))["entries"]
     assert [entry["number"] for entry in entries] == list(range(1, server.catalogue.revision + 1))
 

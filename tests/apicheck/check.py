@@ -7,8 +7,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from compass.admin.authority import create_authority
 from compass.model.names import show_endpoint
+from compass.pki.authority import create_authority
 from tests.e2e.deployment import Deployment
 from tests.e2e.processes import environment
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.little_api import CREDENTIAL, LittleApi, Start, serving
+from tests.support.fake_api import CREDENTIAL, LittleApi, Start, serving
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def start(api: LittleApi) -> Iterator[Start]:
     def begin(*arguments: str, **more: Any) -> "subprocess.Popen[str]":
         environment = os.environ | {"OPENGNS_API": api.place, "OPENGNS_CREDENTIAL": CREDENTIAL} | more.pop("env", {})
         process = subprocess.Popen(
-            [sys.executable, "-m", "compass.client.cli", *arguments],
+            [sys.executable, "-m", "compass.cli.main", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -20,12 +20,12 @@ import requests
 
 import compass.client.asyncio
 from compass import client
-from compass.admin.authority import create_authority, issue, write_credentials
-from compass.client.addresses import AddressUnusable, name_of
+from compass.client.core.urls import AddressUnusable, name_of
 from compass.client.httpx import AsyncTransport, Transport, async_mounts, mounts
 from compass.client.requests import Adapter, Session
 from compass.model.rows import Listener
-from tests.client.little_api import LittleApi, outcome, refusal
+from compass.pki.authority import create_authority, issue, write_credentials
+from tests.support.fake_api import LittleApi, outcome, refusal
 
 
 class Site:

@@ -11,7 +11,7 @@ import pytest
 from compass.client import asgi
 from compass.client.asgi import Message, Receive, Registered, Send
 from compass.client.asyncio import Client
-from tests.client.little_api import CREDENTIAL, SERVICE, LittleApi, outcome, refusal, wait_until
+from tests.support.fake_api import CREDENTIAL, SERVICE, LittleApi, outcome, refusal, wait_until
 
 
 class Server:

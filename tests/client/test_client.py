@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from compass import client
-from compass.client.core import Core
-from compass.client.credential import CredentialProblem
-from compass.client.problems import ApiProblem, refused
-from compass.client.sockets import Threads, now
+from compass.client.core.client import Core
+from compass.client.core.credential import CredentialProblem
+from compass.client.core.errors import ApiProblem, refused
+from compass.client.core.threads import Threads, now
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Listener
-from tests.client.little_api import CREDENTIAL, SERVICE, LittleApi, outcome, refusal, wait_until
+from tests.support.fake_api import CREDENTIAL, SERVICE, LittleApi, outcome, refusal, wait_until
 
 PEER = Listener(SERVICE, "127.0.0.1", 2028, "up", 1000.5, 7)
 OTHER = Listener(SERVICE, "127.0.0.1", 2029, "up", 1000.5, 7)

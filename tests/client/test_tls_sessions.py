@@ -23,9 +23,9 @@ from twisted.python.failure import Failure
 import compass.client.asyncio
 import compass.client.twisted
 from compass import client
-from compass.admin.authority import create_authority, issue, write_credentials
 from compass.model.rows import Listener
-from tests.client.little_api import LittleApi
+from compass.pki.authority import create_authority, issue, write_credentials
+from tests.support.fake_api import LittleApi
 
 NAME = "pictures.example"
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from compass.admin.authority import create_authority
+from compass.pki.authority import create_authority
 from tests.console.browser import NARROW, WIDE, Browser, browser
-from tests.console.crowd import fill
+from tests.console.large_catalogue import fill
 from tests.e2e.deployment import Deployment
 
 

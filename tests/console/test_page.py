@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from compass.admin.authority import Credentials, create_authority, issue, write_credentials
-from compass.gateway.server_document import ASKED
+from compass.gateway.server_api.operations import ASKED
 from compass.model.replies import LogEntries, Rows
 from compass.model.requests import Fetch, ReadLog
+from compass.pki.authority import Credentials, create_authority, issue, write_credentials
 from tests.console.browser import (
     NARROW,
     WIDE,
@@ -33,7 +33,7 @@ from tests.console.browser import (
     needs_chromium,
     refused_by_browser,
 )
-from tests.console.crowd import fill
+from tests.console.large_catalogue import fill
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, new_address
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from compass.admin.authority import create_authority, issue, write_credentials
-from compass.client.link import IdentityFiles
+from compass.admin.shell.connection import IdentityFiles
 from compass.console.pages import HEADERS, POLICY, Console
+from compass.pki.authority import create_authority, issue, write_credentials
 from tests.e2e.deployment import Deployment
 from tests.e2e.test_https import client, token
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from compass.admin.authority import Credentials
+from compass.pki.authority import Credentials
 from tests.e2e.conftest import authority, check_logs  # noqa: F401
 from tests.e2e.scraping import Watched
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from compass.gateway.host_metrics import HOST
-from compass.gateway.metrics import EDGES, Measure
-from compass.gateway.server_metrics import SERVER
+from compass.gateway.metrics.agent_metrics import HOST
+from compass.gateway.metrics.exposition import EDGES, Measure
+from compass.gateway.metrics.server_metrics import SERVER
 from tests.e2e.processes import ROOT
 
 PATH = ROOT / "docs" / "metrics.md"

@@ -17,9 +17,9 @@ import httpx
 import pytest
 import yaml
 
-from compass.gateway.host_metrics import HOST
-from compass.gateway.metrics import EDGES
-from compass.gateway.server_metrics import SERVER
+from compass.gateway.metrics.agent_metrics import HOST
+from compass.gateway.metrics.exposition import EDGES
+from compass.gateway.metrics.server_metrics import SERVER
 from tests.contrib import make_page
 from tests.contrib.queries import Query
 from tests.e2e.deployment import free_port, new_address

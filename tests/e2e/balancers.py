@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from compass.admin.authority import create_authority
-from compass.model.local import LocalRegister
+from compass.model.host_api import LocalRegister
+from compass.pki.authority import create_authority
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
 from tests.e2e.processes import ROOT, Program, eventually
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from compass.admin.authority import Credentials, create_authority
+from compass.pki.authority import Credentials, create_authority
 from tests.e2e.deployment import Deployment
 
 Deploy = Callable[..., Deployment]

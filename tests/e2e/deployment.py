@@ -20,16 +20,16 @@ from typing import Any, TypeVar
 
 import click.testing
 
-from compass.admin.authority import Credentials, Role, issue, write_credentials
-from compass.admin.cli import cli as admin_cli
-from compass.admin.desk import Desk
-from compass.client.api import ApiProblem, HostApi, Place
-from compass.client.link import IdentityFiles, Link, LinkProblem, Server
-from compass.host.cache import unpacked
-from compass.model.local import HostStatus, LocalRegister, LocalReport, Outcome
+from compass.admin.main import cli as admin_cli
+from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.context import Desk
+from compass.agent.replica.disk_cache import unpacked
+from compass.client.core.blocking_api import ApiProblem, HostApi, Place
+from compass.model.host_api import HostStatus, LocalRegister, LocalReport, Outcome
 from compass.model.replies import CredentialIssued, HostLag, Lags, LogEntries, Reply, Rows, ServerStatus, UpdateEntry
 from compass.model.requests import Fetch, IssueCredential, Lag, ReadLog, Request, Status
 from compass.model.rows import Listener
+from compass.pki.authority import Credentials, Role, issue, write_credentials
 from tests.e2e.processes import PATIENCE_SECONDS, Program, environment, eventually, python
 from tests.e2e.relay import Relay
 from tests.e2e.watching import Dependant
@@ -107,7 +107,7 @@ class Host:
         if agent_port:
             listens += f'agent = "{address}:{self.agent_port}"\n'
         path.write_text(config.replace("[host]\n", f'[host]\nstate_directory = "{directory / "state"}"\n{listens}', 1))
-        command = python("compass.assembly.main:host", "--config", str(path))
+        command = python("compass.daemons.main:host", "--config", str(path))
         self.daemon = Program(name, command, directory / "log")
 
     @property
@@ -228,7 +228,7 @@ class Deployment:
         config.write_text(
             f'[server]\nstore = "{self.store}"\nlisten = ["{place[0]}:{place[1]}"]\n{settings}' + self._tls(name)
         )
-        command = python("compass.assembly.main:server", "--config", str(config))
+        command = python("compass.daemons.main:server", "--config", str(config))
         self.programs.append(Program(program, command, self.directory / f"{program}.log"))
         return self.programs[-1]
 
@@ -402,7 +402,7 @@ class Deployment:
     def opengnsc(self, host: Host, *arguments: str, more: dict[str, str] | None = None) -> Any:
         """One run of the program as a process; its result."""
         return subprocess.run(
-            python("compass.client.cli:main", *arguments),
+            python("compass.cli.main:main", *arguments),
             env=environment() | {"OPENGNS_API": host.url} | (more or {}),
             capture_output=True,
             text=True,
@@ -414,7 +414,7 @@ class Deployment:
         port = port or free_port(host.address)
         own = [sys.executable, "-c", HTTP_SERVICE, host.address, str(port)]
         options = ["--port", str(port), "--address", host.address]
-        command = python("compass.client.cli:main", "run", service, *options, "--", *own)
+        command = python("compass.cli.main:main", "run", service, *options, "--", *own)
         secrets = {"OPENGNS_API": f"unix:{host.socket}", "OPENGNS_CREDENTIAL": self.token(service)}
         log = self.directory / f"{service}-{port}.log"
         program = Program(f"opengnsc run {service}", command, log, secrets)

@@ -16,10 +16,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from compass.admin.authority import create_authority
 from compass.model.replies import Rows
 from compass.model.requests import Fetch
 from compass.model.rows import Listener
+from compass.pki.authority import create_authority
 from tests.e2e import deployment
 from tests.e2e.deployment import HTTP_SERVICE, WORLD, Deployment, Host
 from tests.e2e.processes import Program, eventually

@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_004
 from prometheus_client.samples import Sample
 
-from compass.admin.authority import Credentials
+from compass.pki.authority import Credentials
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
 from tests.e2e.processes import eventually
 from tests.e2e.test_https import client, token

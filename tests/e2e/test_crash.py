@@ -6,9 +6,9 @@ import threading
 import time
 from collections import Counter
 
-from compass.client.link import IdentityFiles, Link, LinkProblem, Server
-from compass.model.catalogue import catalogue_of
-from compass.model.local import LocalEvent
+from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.model.catalogue.catalogue import catalogue_of
+from compass.model.host_api import LocalEvent
 from compass.model.replies import Registered, Rows
 from compass.model.requests import Fetch, Register
 from compass.model.rows import Listener, key_of

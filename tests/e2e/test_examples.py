@@ -17,7 +17,7 @@ from tests.e2e.processes import PATIENCE_SECONDS, ROOT, Program, environment, ev
 EXAMPLES = ROOT / "examples"
 ELSEWHERE = {
     "scene": ".ci/run",
-    "uss.toml": "tests/admin/test_topology.py",
+    "uss.toml": "tests/admin/topology/test_file.py",
     "reload-haproxy": "tests/e2e/balancers.py",
 }
 """What is run by something else than this file, and by what."""
@@ -164,7 +164,7 @@ def test_a_session_keeps_its_count(stage: Stage) -> None:
     for _ in range(2):
         port = free_port(stage.storage.address)
         options = ["--port", str(port), "--address", stage.storage.address, "--", sys.executable, script, "serve"]
-        command = ["-m", "compass.client.cli", "run", "account.openuso", *options, stage.storage.address, str(port)]
+        command = ["-m", "compass.cli.main", "run", "account.openuso", *options, stage.storage.address, str(port)]
         secrets = {
             "OPENGNS_API": f"unix:{stage.storage.socket}",
             "OPENGNS_CREDENTIAL": stage.deployment.token("account.openuso"),

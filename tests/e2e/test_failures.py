@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.model.local import LocalReport
+from compass.model.host_api import LocalReport
 from compass.model.replies import Rows
 from compass.model.requests import Fetch
 from compass.model.rows import Alert

@@ -15,15 +15,15 @@ import httpx
 import msgspec
 import pytest
 
-from compass.admin.authority import create_authority
-from compass.client.link import IdentityFiles
-from compass.gateway.http import BODY_MAX
-from compass.gateway.server_document import ASKED
-from compass.gateway.server_http import TOPOLOGY_MAX
+from compass.admin.shell.connection import IdentityFiles
+from compass.gateway.http.server import BODY_MAX
+from compass.gateway.server_api.operations import ASKED
+from compass.gateway.server_api.routes import TOPOLOGY_MAX
 from compass.model.replies import Done, LogEntries, Refusal
 from compass.model.requests import Put, ReadLog
 from compass.model.rows import Category, Host
-from compass.server.quotas import FAILURES_PER_MINUTE_MAX
+from compass.pki.authority import create_authority
+from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, new_address
 from tests.e2e.processes import eventually

@@ -11,15 +11,15 @@ from itertools import chain
 import httpx
 import pytest
 
-from compass.admin.authority import Credentials
-from compass.gateway.host_metrics import HOST
-from compass.gateway.metrics import EDGES
-from compass.gateway.server_metrics import SERVER
-from tests.assembly.installation import Installation, free_port
+from compass.gateway.metrics.agent_metrics import HOST
+from compass.gateway.metrics.exposition import EDGES
+from compass.gateway.metrics.server_metrics import SERVER
+from compass.pki.authority import Credentials
 from tests.e2e.conftest import Deploy, check_logs
 from tests.e2e.processes import eventually
 from tests.e2e.scraping import OPENMETRICS, Watched, labels_of, samples_of
 from tests.e2e.test_https import client
+from tests.support.installation import Installation, free_port
 
 LOGGED = '[log]\nformat = "json"\n'
 WORDS = ("web1", "openuss", "chinaserver", "portal", "127.")

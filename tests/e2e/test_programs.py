@@ -60,7 +60,7 @@ def test_a_second_daemon_on_the_same_ports_ends_and_the_first_goes_on(deploy: De
         ("opengnssd", "server", deployment.directory / "opengnssd.toml", f"{deployment.address}:{deployment.port}"),
         ("opengnscd", "host", host.directory / "opengnscd.toml", f"{host.address}:{host.port}"),
     ):
-        again = python(f"compass.assembly.main:{entry}", "--config", str(config))
+        again = python(f"compass.daemons.main:{entry}", "--config", str(config))
         second = Program(name, again, deployment.directory / f"{name}-second.log")
         deployment.programs.append(second)
         second.start()
@@ -83,8 +83,8 @@ def test_commands_that_stay_tell_what_happens_through_a_restart_of_the_server(de
     who = deployment.admin
     settings = [f"--server={deployment.address}:{deployment.port}", f"--certificate={who.certificate}"]
     settings += [f"--key={who.key}", f"--authority={who.authority}"]
-    watch = _start(deployment, "watch", python("compass.client.cli:main", "watch", "portal.web"), host)
-    follow = python("compass.admin.cli:main", *settings, "log", "updates", "--follow")
+    watch = _start(deployment, "watch", python("compass.cli.main:main", "watch", "portal.web"), host)
+    follow = python("compass.admin.main:main", *settings, "log", "updates", "--follow")
     log = _start(deployment, "log", follow, host)
     eventually(lambda: "snapshot" in watch.shown_log(), "the watch has begun")
     eventually(lambda: "northwest.openuss" in log.shown_log(), "the log has begun")

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from compass.admin.authority import create_authority
-from compass.client.api import ApiProblem
-from compass.client.link import Link, LinkProblem, Server, context_of, dial, secure
-from compass.model.local import LocalDeregister, LocalRegister
+from compass.admin.shell.connection import Link, LinkProblem, Server, context_of, dial, secure
+from compass.client.core.blocking_api import ApiProblem
+from compass.model.host_api import LocalDeregister, LocalRegister
 from compass.model.replies import LogEntries, Refusal, Registered, SecurityEntry
 from compass.model.requests import Deregister, Fetch, Put, ReadLog, Register
 from compass.model.rows import Category
+from compass.pki.authority import create_authority
 from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_address
 
 

@@ -50,7 +50,7 @@ def state_of(pid: int) -> str:
 def started(deployment: Deployment, host: Host, port: int, manager: Path, *options: str) -> subprocess.Popen[bytes]:
     own = [sys.executable, "-c", LISTENS]
     more = ["--port", str(port), "--address", host.address, *options]
-    command = [*UNSHARE, *python("compass.client.cli:main", "run", SERVICE, *more, "--", *own)]
+    command = [*UNSHARE, *python("compass.cli.main:main", "run", SERVICE, *more, "--", *own)]
     secrets = {"OPENGNS_API": f"unix:{host.socket}", "OPENGNS_CREDENTIAL": deployment.token(SERVICE)}
     secrets |= {"NOTIFY_SOCKET": str(manager), "WATCHDOG_USEC": "2000000"}
     return subprocess.Popen(command, env=environment() | secrets)

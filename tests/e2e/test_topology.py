@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.client.api import ApiProblem
+from compass.client.core.blocking_api import ApiProblem
 from compass.model.replies import Rows
 from compass.model.requests import Fetch
 from compass.model.rows import Row

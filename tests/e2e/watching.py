@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from compass.client.api import ApiProblem, HostApi
-from compass.model.local import LocalEvent
+from compass.client.core.blocking_api import ApiProblem, HostApi
+from compass.model.host_api import LocalEvent
 from compass.model.rows import Change, Listener
 from tests.e2e.processes import PATIENCE_SECONDS
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.names import common, dns, server
 from twisted.names.authority import FileAuthority
 
-from tests.reactor import ReactorThread
+from tests.support.reactor_thread import ReactorThread
 
 SERVICE = "_opengns._tcp.example.net"
 

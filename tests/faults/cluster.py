@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThreadPool
 
-from compass.admin.authority import Credentials
-from compass.assembly.hostd import dialler
-from compass.assembly.parts import peers
-from compass.assembly.tls import load_identity
-from compass.client.link import IdentityFiles, Link, LinkProblem, Server
-from compass.host.choice import Choice, Offer, Way
-from compass.host.daemon import HostDaemon, HostParts
-from compass.host.processes import ProcessWatch
-from compass.model.local import LocalDeregister, LocalRegister, Outcome, Resolved
+from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.agent.agent import HostDaemon, HostParts
+from compass.agent.registration.process_watch import ProcessWatch
+from compass.agent.upstream.server_selector import Choice, Offer, Way
+from compass.daemons.net.listen import peers
+from compass.daemons.services.opengnscd import dialler
+from compass.model.host_api import LocalDeregister, LocalRegister, Outcome, Resolved
 from compass.model.replies import Dependencies, Lags, ServerStatus
 from compass.model.requests import Lag, Register, Status
 from compass.model.rows import Listener
+from compass.pki.authority import Credentials
+from compass.pki.contexts import load_identity
 from compass.store.store import Store
 from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_address
 from tests.e2e.processes import Program, eventually, python
@@ -68,7 +68,7 @@ class Cluster(Deployment):
         config = self.directory / f"{name}.toml"
         where = f'[server]\nstore = "{self.store}"\nlisten = ["{address}:{port}"]\n{settings}'
         config.write_text(where + self._tls(name))
-        command = python("compass.assembly.main:server", "--config", str(config))
+        command = python("compass.daemons.main:server", "--config", str(config))
         program = Program(name, command, self.directory / f"{name}.log")
         self.programs.append(program)
         return Member(name, program, address, port)

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from compass.admin.authority import create_authority
+from compass.pki.authority import create_authority
 from tests.faults.cluster import Cluster, LoadedHost, in_thread, judge, pause, settle
 from tests.faults.replicated import Pair
 from tests.histories.events import Started, Stopped

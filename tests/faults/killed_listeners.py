@@ -23,9 +23,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from compass.admin.authority import create_authority
-from compass.client.api import ApiProblem
-from compass.model.local import LocalRegister, LocalReport
+from compass.client.core.blocking_api import ApiProblem
+from compass.model.host_api import LocalRegister, LocalReport
+from compass.pki.authority import create_authority
 from tests.e2e.deployment import Deployment, Host, free_port
 from tests.e2e.processes import eventually
 

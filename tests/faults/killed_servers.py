@@ -21,7 +21,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from compass.admin.authority import create_authority
+from compass.pki.authority import create_authority
 from tests.faults.cluster import Cluster, LoadedHost, in_thread, judge, pause, settle
 from tests.histories.events import Started, Stopped
 from tests.simulation.recording import Recorder

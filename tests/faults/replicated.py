@@ -19,7 +19,7 @@ import psycopg
 
 from tests.e2e.deployment import free_port, new_address
 from tests.e2e.processes import eventually
-from tests.store.postgres import _programs, _reachable_by_all
+from tests.support.postgresql import _programs, _reachable_by_all
 
 SEGMENT_MB = 1
 """Of a piece of the log: a test writes a few hundred kilobytes."""

@@ -8,14 +8,14 @@ from contextlib import suppress
 
 import pytest
 
+from compass.model.interfaces_store import StoreUnavailable
 from compass.model.rows import Category, Change
-from compass.model.storage import StoreUnavailable
-from compass.store import connect
+from compass.store import engine
 from compass.store.store import Store
 from tests.e2e.processes import eventually
 from tests.faults.failover import run
 from tests.faults.replicated import Pair
-from tests.reactor import ReactorThread
+from tests.support.reactor_thread import ReactorThread
 
 pytestmark = pytest.mark.long
 
@@ -62,7 +62,7 @@ def waits_for_the_standby(pair: Pair) -> int:
 def test_a_failover_loses_nothing_that_was_answered_or_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """P1: a reply means that the standby has it, whatever becomes of the commit's wait. P2: the same log from any
     server, so none may read what a failover would take back."""
-    monkeypatch.setattr(connect, "CONFIRM_SECONDS", 1)
+    monkeypatch.setattr(engine, "CONFIRM_SECONDS", 1)
     name, url = pair.new_database()
     writer, reader = Store.open(url), Store.open(url)
     commits(writer, 1)
@@ -131,7 +131,7 @@ def test_a_commit_that_was_cut_off_is_found_once_the_standby_has_it(pair: Pair) 
 
 def test_the_first_commit_of_a_connection_can_be_cut(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call to the database is ended by whoever cannot wait any longer, also while it waits for the standby."""
-    monkeypatch.setattr(connect, "CONFIRM_SECONDS", 600)
+    monkeypatch.setattr(engine, "CONFIRM_SECONDS", 600)
     _, url = pair.new_database()
     store = Store.open(url)
     store.close()

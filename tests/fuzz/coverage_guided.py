@@ -24,9 +24,10 @@ except ImportError:
     sys.exit(EXIT_NO_ATHERIS)
 
 with atheris.instrument_imports(include=["compass"]):
-    from compass.admin import topology
-    from compass.assembly.config import ConfigProblem, read_host_config
-    from compass.host import cache, registrations
+    from compass.admin.topology import file
+    from compass.agent.registration import journal
+    from compass.agent.replica import disk_cache
+    from compass.daemons.config.reader import ConfigProblem, read_host_config
     from compass.wire import limits
     from compass.wire.connection import ClientConnection, ServerConnection
     from compass.wire.frames import frame
@@ -53,8 +54,8 @@ def one_frame_stream(data: bytes) -> None:
 def one_topology(data: bytes) -> None:
     """Read, or refused with mistakes."""
     try:
-        topology.parse(data.decode("utf-8", "replace"))
-    except topology.TopologyProblem as problem:
+        file.parse(data.decode("utf-8", "replace"))
+    except file.TopologyProblem as problem:
         assert problem.mistakes
 
 
@@ -77,7 +78,7 @@ def one_cache(data: bytes) -> None:
 def one_book(data: bytes) -> None:
     """Read, or refused."""
     try:
-        registrations._unpacked(data)
+        journal._unpacked(data)
     except (ValueError, RecursionError):
         return
 
@@ -89,7 +90,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
     ),
     "topology": (one_topology, lambda: [test_files.TOPOLOGY.encode()]),
     "config": (one_config, lambda: [text.encode() for text in test_files.TOMLS]),
-    "cache": (one_cache, lambda: [*test_files.CONTENTS, test_files.CONTENTS[0][cache._HEADER.size :]]),
+    "cache": (one_cache, lambda: [*test_files.CONTENTS, test_files.CONTENTS[0][disk_cache._HEADER.size :]]),
     "book": (one_book, lambda: [test_files.BOOK]),
 }
 """What reads octets, and what it begins with."""

@@ -20,8 +20,8 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
-from compass.gateway.dns_wire import TCP_OCTETS_MAX, UDP_OCTETS_MAX
-from tests.gateway.dns_world import STRICT, Asked, Source, world
+from compass.gateway.dns.messages import TCP_OCTETS_MAX, UDP_OCTETS_MAX
+from tests.support.dns_world import STRICT, Asked, Source, world
 
 NAMES = (
     "a.store.gns",

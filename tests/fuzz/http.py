@@ -22,12 +22,12 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from compass.gateway.host_http import site
-from compass.gateway.host_metrics import HOST
-from compass.gateway.http_status import STATUS
-from compass.gateway.metrics import Metrics
-from tests.fuzz.requests import Maker
-from tests.simulation.world import World
+from compass.gateway.host_api.routes import site
+from compass.gateway.http.status_codes import STATUS
+from compass.gateway.metrics.agent_metrics import HOST
+from compass.gateway.metrics.exposition import Metrics
+from tests.fuzz.http_requests import Maker
+from tests.support.virtual_world import World
 
 TOPOLOGY = {"web": ["portal.web", ">disk"], "disk": ["store.disk", ">web"]}
 REQUESTS_PER_WORLD = 20_000

@@ -14,14 +14,14 @@ from urllib.parse import quote
 import msgspec
 
 from compass.console.pages import routes
-from compass.gateway.metrics import Metrics
-from compass.gateway.server_document import ASKED, OPERATIONS
-from compass.gateway.server_http import site
-from compass.gateway.server_metrics import SERVER
-from compass.model.tokens import TOKEN_ROLES
-from tests.fuzz.asking import FLOATS, NUMBERS, ROWS, TEXTS
+from compass.gateway.metrics.exposition import Metrics
+from compass.gateway.metrics.server_metrics import SERVER
+from compass.gateway.server_api.operations import ASKED, OPERATIONS
+from compass.gateway.server_api.routes import site
+from compass.model.rules.tokens import TOKEN_ROLES
 from tests.fuzz.http import TOPOLOGY, Api, Broken
-from tests.fuzz.requests import Maker
+from tests.fuzz.http_requests import Maker
+from tests.fuzz.opengnsp_requests import FLOATS, NUMBERS, ROWS, TEXTS
 from tests.wire.examples import EXAMPLES
 
 GETS = tuple(one for one in (*OPERATIONS, *(beside for beside, _ in routes())) if one.method == "GET")

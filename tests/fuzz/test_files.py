@@ -19,22 +19,22 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from compass.admin import topology
-from compass.admin.cli import cli as opengnsadmin
-from compass.admin.desk import Desk
-from compass.admin.settings import Given, SettingsProblem, read_settings
-from compass.assembly.config import ConfigProblem, read_host_config, read_server_config
-from compass.assembly.settings import HostConfig, ServerConfig
-from compass.assembly.settings import example as example_config
-from compass.client.cli import cli as opengnsc
-from compass.host.cache import _HEADER, FORMAT, MAGIC, Cache, Cached, Unusable, packed, unpacked
-from compass.host.registrations import Book
-from compass.host.replica import Replica
-from compass.model.local import LocalRegister
+from compass.admin.main import cli as opengnsadmin
+from compass.admin.shell.config import Given, SettingsProblem, read_settings
+from compass.admin.shell.context import Desk
+from compass.admin.topology import file
+from compass.agent.registration.journal import Book
+from compass.agent.replica.disk_cache import _HEADER, FORMAT, MAGIC, Cache, Cached, Unusable, packed, unpacked
+from compass.agent.replica.replica import Replica
+from compass.cli.main import cli as opengnsc
+from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
+from compass.daemons.config.settings import HostConfig, ServerConfig
+from compass.daemons.config.settings import example as example_config
+from compass.model.host_api import LocalRegister
 from compass.model.names import parse_service_id
-from compass.model.pool import Pools
+from compass.model.selection.selector import Pools
 from tests.fuzz.http import critical
-from tests.simulation.world import World
+from tests.support.virtual_world import World
 from tests.wire.examples import BACKED, SNAPSHOT
 
 QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -153,11 +153,11 @@ def test_topology_files(data: bytes) -> None:
     """A topology is read and can be written and read again, or each mistake is told with its line."""
     text = data.decode("utf-8", "replace")
     try:
-        found = topology.parse(text)
-    except topology.TopologyProblem as problem:
+        found = file.parse(text)
+    except file.TopologyProblem as problem:
         assert all(1 <= mistake.line <= text.count("\n") + 1 and mistake.message for mistake in problem.mistakes)
         return
-    again = topology.parse(topology.dump(found.rows))
+    again = file.parse(file.dump(found.rows))
     assert set(map(repr, again.rows)) == set(map(repr, found.rows))
 
 
@@ -320,7 +320,7 @@ def test_arguments_of_opengnsadmin(command: tuple[str, ...], rest: list[str]) ->
 
 def test_the_examples_are_good() -> None:
     """The fuzzers begin with what is read without a complaint."""
-    assert len(topology.parse(TOPOLOGY).rows) == 8
+    assert len(file.parse(TOPOLOGY).rows) == 8
     assert unpacked(CONTENTS[0]) == CONTENT and BACKED.row in SNAPSHOT.rows
     with written(BOOK, "registrations.json") as path:
         book = Book(path.parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import asking, dns, frames, http
+from tests.fuzz import dns, frames, http, opengnsp_requests
 from tests.fuzz.http_server import ServerApi
 
 SEED = 20
@@ -41,7 +41,7 @@ def test_dns_packets() -> None:
 
 def test_questions_to_a_server(tmp_path: Path) -> None:
     """Requests of every type with hostile values: all answered, none a failure, and the store is what is believed."""
-    seen = asking.run(SEED, 3_000, tmp_path)
+    seen = opengnsp_requests.run(SEED, 3_000, tmp_path)
     for kind in ("Register Registered", "Put Done", "Apply invalid-topology", "Watch Watching", "Status ServerStatus"):
         assert seen[kind], kind
 
@@ -57,21 +57,21 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         with pytest.raises(frames.Broken, match="planted"):
             frames.run(SEED, 5_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.host.daemon.HostDaemon.resolve", broken)
+        planted.setattr("compass.agent.agent.HostDaemon.resolve", broken)
         with pytest.raises(http.Broken, match=r"planted|500"):
             http.run(SEED, 1_000, tmp_path)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.gateway.dns_zone.Zone._apex", broken)
+        planted.setattr("compass.gateway.dns.zone.Zone._apex", broken)
         with pytest.raises(dns.Broken, match="planted"):
             dns.run(SEED, 1_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.gateway.dns_wire._QUESTION_AT", b"\xc0\xff")
+        planted.setattr("compass.gateway.dns.messages._QUESTION_AT", b"\xc0\xff")
         with pytest.raises(dns.Broken, match="which is no message"):
             dns.run(SEED, 1_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.server.nameserver.NameServer._status", broken)
+        planted.setattr("compass.server.server.NameServer._status", broken)
         with pytest.raises(http.Broken, match=r"log says how|planted"):
-            asking.run(SEED, 1_000, tmp_path / "server")
+            opengnsp_requests.run(SEED, 1_000, tmp_path / "server")
 
 
 def test_coverage_guided_fuzzing_without_its_library_says_what_to_do() -> None:

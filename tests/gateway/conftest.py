@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.told import Api
-from tests.reactor import ReactorThread
+from tests.support.fake_host_api import Api
+from tests.support.reactor_thread import ReactorThread
 
 
 @pytest.fixture(scope="module")

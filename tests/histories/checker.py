@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from compass.model.catalogue import Catalogue, topic_of
+from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.rows import Alert, Change, Listener, key_of
-from tests.histories import streams, suspicions, views
+from tests.histories import notice_order, suspicions, views
 from tests.histories.events import Answered, Committed, Died, History, Lived, Logged, Probed, Table, Violation
-from tests.histories.truth import Truth
+from tests.histories.expected_state import Truth
 
 GONE_WITHIN_SECONDS = 1.0
 """P9: "gone within a second"."""
@@ -37,7 +37,7 @@ def check(history: History, gone_within_seconds: float = GONE_WITHIN_SECONDS) ->
         *_removals(truth),
         *_deaths(history, truth),
         *_condemned(history, truth),
-        *streams.check(history, truth),
+        *notice_order.check(history, truth),
         *views.check(history, truth, gone_within_seconds),
         *suspicions.check(history, truth),
     ]

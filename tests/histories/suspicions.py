@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compass.model.interest import audience
+from compass.model.catalogue.interest import audience
 from compass.model.names import category_of
 from compass.model.rows import Listener
 from tests.histories.events import Ended, History, Received, Stopped, Suspected, Unsettled, Violation, Watched
-from tests.histories.truth import Truth
+from tests.histories.expected_state import Truth
 
 
 def check(history: History, truth: Truth) -> Iterator[Violation]:

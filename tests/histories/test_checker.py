@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.model.catalogue import Catalogue, topic_of
-from compass.model.interest import dependencies_of
+from compass.model.catalogue.catalogue import Catalogue, topic_of
+from compass.model.catalogue.interest import dependencies_of
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, State
 from tests.histories.checker import check
 from tests.histories.events import (

@@ -10,10 +10,10 @@ from typing import Literal
 import msgspec
 import pytest
 
-from compass.client.show import as_json
-from compass.model.catalogue import Catalogue
-from compass.model.interest import dependencies_of
-from compass.model.local import LocalEvent
+from compass.cli.output import as_json
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.interest import dependencies_of
+from compass.model.host_api import LocalEvent
 from compass.model.rows import Change
 from tests.histories.checker import check
 from tests.histories.events import Logged, Received, View

@@ -20,7 +20,7 @@ from tests.histories.events import (
     Violation,
     Watched,
 )
-from tests.histories.truth import Truth
+from tests.histories.expected_state import Truth
 
 CALM_AFTER_SECONDS = 5.0
 """After a disturbance bounds in time hold again only when what it delayed has been worked off."""

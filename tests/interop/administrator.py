@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from compass.client.link import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
 
 TIMEOUT_SECONDS = 10.0
 

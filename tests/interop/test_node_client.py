@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from compass.admin.authority import Role, create_authority, issue, write_credentials
-from compass.client.link import IdentityFiles, Link, Server
+from compass.admin.shell.connection import IdentityFiles, Link, Server
 from compass.model.replies import CredentialIssued, Done, Lags, Registered
 from compass.model.requests import Apply, IssueCredential, Lag, Register
 from compass.model.rows import Category, Dependency, Service
+from compass.pki.authority import Role, create_authority, issue, write_credentials
 from tests.interop.administrator import administrator_of_new_server
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     port = free_port()
     configuration = tmp_path / "opengnssd.toml"
     configuration.write_text(CONFIGURATION.format(directory=tmp_path, port=port))
-    run = "from compass.assembly.main import server; server()"
+    run = "from compass.daemons.main import server; server()"
     daemon = subprocess.Popen([sys.executable, "-c", run, "--config", str(configuration)], cwd=ROOT)
     try:
         identity = IdentityFiles(files["admin.crt"], files["admin.key"], files["authority.crt"])

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from compass.client.api import HostApi, Place
-from compass.model.local import LocalRegister
+from compass.client.core.blocking_api import HostApi, Place
+from compass.model.host_api import LocalRegister
 from compass.model.replies import CredentialIssued, LogEntries, UpdateEntry
 from compass.model.requests import IssueCredential, Put, ReadLog
 from compass.model.rows import Category, Listener, Service
-from tests.assembly.installation import Installation, free_port
 from tests.e2e.processes import ROOT, eventually
 from tests.packaging.supervisor import INSTALLED, UNITS, Supervised, unit
+from tests.support.installation import Installation, free_port
 
 ANALYZE = shutil.which("systemd-analyze")
 NAMES = ("opengnssd", "opengnscd")
@@ -37,7 +37,7 @@ ENTRY = {"opengnssd": "server", "opengnscd": "host"}
 def program(name: str, version: str = "") -> list[str]:
     """The daemon as its console script runs it; with `version`, as the next release would be."""
     other = f"compass.__version__ = {version!r}; " if version else ""
-    start = f"from compass.assembly.main import {ENTRY[name]} as run; sys.argv[0] = {name!r}; run()"
+    start = f"from compass.daemons.main import {ENTRY[name]} as run; sys.argv[0] = {name!r}; run()"
     return [sys.executable, "-c", PATH_LINES + other + start]
 
 

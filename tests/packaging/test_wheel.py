@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import compass
-from tests.assembly.installation import Installation
 from tests.packaging.installed import ROOT, built, installed, names
+from tests.support.installation import Installation
 
 CONTRIB = ROOT / "contrib"
 PROGRAMS = ("opengnssd", "opengnscd", "opengnsc", "opengnsadmin")

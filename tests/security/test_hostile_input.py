@@ -14,20 +14,20 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
-from compass.assembly.logs import text_line
-from compass.gateway.host_http import site
-from compass.host.registrations import Book
-from compass.model.listeners import EPOCH_MAX
-from compass.model.local import LocalRegister
+from compass.agent.registration.journal import Book
+from compass.daemons.process.logging import text_line
+from compass.gateway.host_api.routes import site
+from compass.model.host_api import LocalRegister
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Put, Report, Status
 from compass.model.rows import Category, Policy
-from compass.server import quotas
+from compass.model.rules.listeners import EPOCH_MAX
+from compass.server.sessions import rate_limit
 from compass.wire import limits
 from compass.wire.messages import Unreadable, decode_from_client
 from tests.fuzz.http import critical
-from tests.reactor import ReactorThread
-from tests.simulation.world import World
+from tests.support.reactor_thread import ReactorThread
+from tests.support.virtual_world import World
 
 TOPOLOGY = {"web": ["portal.web", ">disk"], "disk": ["store.disk"]}
 
@@ -229,8 +229,8 @@ def test_a_report_with_control_characters_is_refused(world: World) -> None:
 
 def test_many_strangers_do_not_get_the_innocent_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the peers that are counted one by one the guilty share a count; who has done nothing has all its quota."""
-    monkeypatch.setattr(quotas, "PEERS_COUNTED_MAX", 3)
-    quota = quotas.Quota(Clock(), 2)
+    monkeypatch.setattr(rate_limit, "PEERS_COUNTED_MAX", 3)
+    quota = rate_limit.Quota(Clock(), 2)
     for number in range(20):
         quota.count(f"stranger {number}")
     assert not quota.count("one more stranger")

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from compass.client.link import IdentityFiles
+from compass.admin.shell.connection import IdentityFiles
 from compass.model.replies import ServerStatus
 from compass.model.requests import Status
-from compass.server.quotas import CONNECTIONS_FAILED_PER_MINUTE_MAX
+from compass.server.sessions.rate_limit import CONNECTIONS_FAILED_PER_MINUTE_MAX
 from compass.wire.frames import frame
 from compass.wire.messages import Hello, encode
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, new_address
 from tests.e2e.processes import Program
 from tests.fuzz.frames import Sender
-from tests.fuzz.requests import Maker
+from tests.fuzz.http_requests import Maker
 
 REQUESTS = 500
 FRAMES = 1_200

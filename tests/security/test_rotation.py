@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from compass.admin.authority import Credentials, create_authority, issue
-from compass.client.api import ApiProblem, HostApi, Place
-from compass.client.link import IdentityFiles, LinkProblem
-from compass.model.listeners import EPOCH_MAX
-from compass.model.local import LocalRegister, Resolved
+from compass.admin.shell.connection import IdentityFiles, LinkProblem
+from compass.client.core.blocking_api import ApiProblem, HostApi, Place
+from compass.model.host_api import LocalRegister, Resolved
 from compass.model.replies import CredentialIssued, Refusal, Rows, ServerStatus
 from compass.model.requests import Deregister, Fetch, IssueCredential, Pull, Register, Status
 from compass.model.rows import Credential
+from compass.model.rules.listeners import EPOCH_MAX
+from compass.pki.authority import Credentials, create_authority, issue
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, free_port
 from tests.e2e.processes import eventually

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from compass.client.api import ApiProblem
-from compass.model.local import LocalRegister
+from compass.client.core.blocking_api import ApiProblem
+from compass.model.host_api import LocalRegister
 from compass.model.replies import LogEntries
 from compass.model.requests import ReadLog
 from tests.e2e.conftest import Deploy
@@ -94,7 +94,7 @@ def use(deployment: Deployment, watched: Watched) -> tuple[Host, str]:
     wrong = write(files / "wrong.token", WRONG)
     two = write(files / "two.token", TWO_IN_ONE)
     place = f"unix:{host.socket}"
-    client = "compass.client.cli:main"
+    client = "compass.cli.main:main"
     for file in (good, wrong, two):
         port = str(free_port(host.address))
         watched.command(client, "--api", place, "register", "chinaserver.openuss", port, "--credential-file", str(file))
@@ -158,7 +158,7 @@ def test_a_database_password_is_told_to_nobody(deploy: Deploy, tmp_path: Path) -
     watched = Watched(deployment)
     for url in (f"postgresql://gns:{PASSWORD}@127.0.0.1:1/gns", f"mysql://gns:{PASSWORD}@localhost/x", PASSWORD):
         path = write(tmp_path / "opengnssd.toml", config.replace(deployment.store, url))
-        said = watched.command("compass.assembly.main:server", "--config", str(path))
+        said = watched.command("compass.daemons.main:server", "--config", str(path))
         assert "opengnssd" in said and PASSWORD not in said, said
 
 
@@ -206,7 +206,7 @@ def test_a_crash_leaves_no_memory_behind(deploy: Deploy) -> None:
 def test_a_token_on_the_command_line_is_warned_of() -> None:
     """It can be given so, and the help says what that means."""
     said = subprocess.run(
-        [sys.executable, "-c", "from compass.client.cli import main; main()", "register", "--help"],
+        [sys.executable, "-c", "from compass.cli.main import main; main()", "register", "--help"],
         capture_output=True,
         text=True,
         env=environment(),

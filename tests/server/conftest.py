@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 
 from compass.store import schema
 from compass.store.store import Store
-from tests.simulation.world import World
-from tests.store.postgres import PostgreSQL
+from tests.support.postgresql import PostgreSQL
+from tests.support.virtual_world import World
 
-ON_BOTH = ("test_commits",)
+ON_BOTH = ("test_committer",)
 USS = {
     "web": ["portal.web", "forum.web", ">openuso", ">openuss"],
     "openuso": ["account.openuso"],

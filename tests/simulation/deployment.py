@@ -18,13 +18,13 @@ from typing import Any, cast
 import msgspec
 from twisted.logger import LogLevel, globalLogPublisher
 
-from compass.model.catalogue import Catalogue, catalogue_of
-from compass.model.local import LocalDeregister, LocalRegister, LocalReport, Outcome
+from compass.model.catalogue.catalogue import Catalogue, catalogue_of
+from compass.model.host_api import LocalDeregister, LocalRegister, LocalReport, Outcome
+from compass.model.interfaces_store import StoreUnavailable
 from compass.model.names import show_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
 from compass.model.rows import Category, Dependency, Row, Service, key_of
-from compass.model.storage import StoreUnavailable
 from tests.histories.checker import check
 from tests.histories.events import (
     Calmed,
@@ -47,7 +47,7 @@ from tests.simulation.old import OldClient
 from tests.simulation.plan import Action, Plan, service_names
 from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
 from tests.simulation.topology import POLICY, fresh_store
-from tests.simulation.world import ADMIN, EPOCH, SimulatedHost, SimulatedServer, World
+from tests.support.virtual_world import ADMIN, EPOCH, SimulatedHost, SimulatedServer, World
 
 SETTLE_SECONDS = 100.0
 """Longer than any back-off, pause or timer that a fault may have set going, so that what can heal has healed."""
@@ -59,7 +59,7 @@ SHORT_EVERY = 5
 """Every so manieth host keeps no session."""
 STOP_SECONDS = 2.4
 """What a daemon has to stop after SIGTERM, before it is killed."""
-COMPARING = ("compass.host.following.Following", "compass.server.agreement.Agreement")
+COMPARING = ("compass.agent.replica.sync.Following", "compass.server.commit.anti_entropy.Agreement")
 """They log an error when somebody holds other rows than he should: here that is a broken promise."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from compass.host import files
+from compass.system import files
 
 DESCRIPTORS_FROM = 1_000_000
 """Larger than any real descriptor, so that the two are never mixed up."""
@@ -112,7 +112,7 @@ class Location:
 
 
 class _Os:
-    """`os` as `compass.host.files` sees it: the real one, but for descriptors of simulated files."""
+    """`os` as `compass.system.files` sees it: the real one, but for descriptors of simulated files."""
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[Location, _File | None]] = {}
@@ -167,7 +167,7 @@ class _Os:
 
 @contextmanager
 def simulated_disks() -> Iterator[None]:
-    """As long as this lasts, `compass.host.files` takes `Location` as well as `Path`."""
+    """As long as this lasts, `compass.system.files` takes `Location` as well as `Path`."""
     module: Any = files
     before = module.os
     module.os = _Os()

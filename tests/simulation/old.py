@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.catalogue import topic_of
+from compass.model.catalogue.catalogue import topic_of
 from compass.model.replies import Refusal, Watching
 from compass.model.requests import Watch
 from compass.wire.connection import Ended as SessionEnded
@@ -16,7 +16,7 @@ from compass.wire.messages import Bookmark, Notice, Suspicion
 from tests.histories.events import Answered, Ended, Received, Suspected, Watched
 from tests.histories.events import Opened as SessionOpened
 from tests.simulation.recording import Recorder
-from tests.simulation.world import Client
+from tests.support.virtual_world import Client
 
 NAME = "old"
 

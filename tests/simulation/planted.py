@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import msgspec
 
-from compass.host.daemon import HostDaemon
-from compass.model.catalogue import Catalogue
+from compass.agent.agent import HostDaemon
+from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
-from compass.server import snapshots
-from compass.server.commits import Commits
-from compass.server.push import Push
-from compass.server.sessions import Session
-from compass.server.watches import Watches
+from compass.server.commit.committer import Commits
+from compass.server.push import snapshot_cache
+from compass.server.push.publisher import Push
+from compass.server.push.subscriptions import Watches
+from compass.server.sessions.session import Session
 from compass.wire.messages import Suspicion
 
 STARTING_SECONDS = 1.0
@@ -73,7 +73,7 @@ def notice_dropped_for_slow_session() -> Iterator[None]:
 @contextmanager
 def empty_list_during_start() -> Iterator[None]:
     """A server answers watches before it has loaded the listeners and the newest notices."""
-    watch, module = Watches.watch, cast(Any, snapshots)
+    watch, module = Watches.watch, cast(Any, snapshot_cache)
     complete = module.snapshot
     starting: list[bool] = []
 
@@ -94,7 +94,7 @@ def empty_list_during_start() -> Iterator[None]:
 
     with (
         _replaced(Watches, "watch", watch_early),
-        _replaced(snapshots, "snapshot", incomplete),
+        _replaced(snapshot_cache, "snapshot", incomplete),
         _replaced(Push, "recall", lambda *args: None),
     ):
         yield

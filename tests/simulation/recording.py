@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from compass.model.catalogue import Catalogue, topic_of
-from compass.model.interest import listed
+from compass.model.catalogue.catalogue import Catalogue, topic_of
+from compass.model.catalogue.interest import listed
 from compass.model.replies import Deregistered, Refusal, Registered, Reply, Reported, Watching
 from compass.model.requests import Deregister, Register, Report, Request, Watch
 from compass.model.rows import Change, Listener

@@ -6,14 +6,14 @@ import sqlite3
 from functools import cache
 from typing import Any, cast
 
-from compass.model.catalogue import catalogue_of
-from compass.model.decide import decide
+from compass.model.catalogue.catalogue import catalogue_of
 from compass.model.replies import CredentialIssued, Refusal
 from compass.model.requests import Apply, IssueCredential
 from compass.model.rows import Category, Change, Dependency, Policy, Service
+from compass.model.rules.decide import decide
 from compass.store.store import Store
 from tests.simulation.plan import CATEGORIES, service_names
-from tests.simulation.world import ADMIN, EPOCH
+from tests.support.virtual_world import ADMIN, EPOCH
 
 POLICY = Policy(recovery_seconds=1.0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compass.store.store import Store
-from tests.store.postgres import PostgreSQL
+from tests.support.postgresql import PostgreSQL
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from compass.model.catalogue import Catalogue, catalogue_of
+from compass.model.catalogue.catalogue import Catalogue, catalogue_of
+from compass.model.interfaces_store import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
 from compass.model.replies import AdministrationEntry, SecurityEntry, UpdateEntry
 from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Row, Service
-from compass.model.storage import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
 from compass.store.statements import Log
 from compass.store.store import Store
 from tests.store.workload import registrations

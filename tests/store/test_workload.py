@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from compass.model.catalogue import Catalogue, catalogue_of
+from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change
 from compass.store.statements import Log

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from compass.model.catalogue import Catalogue
-from compass.model.decide import decide
-from compass.model.draft import Asker, Decision
+from compass.model.catalogue.catalogue import Catalogue
 from compass.model.replies import CredentialIssued
 from compass.model.requests import (
     Apply,
@@ -30,6 +28,8 @@ from compass.model.requests import (
     Verdict,
 )
 from compass.model.rows import Category, Change, Dependency, Host, Listener, Policy, Row, Service
+from compass.model.rules.decide import decide
+from compass.model.rules.draft import Asker, Decision
 
 ADMIN = Asker("admin", "root", "127.0.0.1")
 SERVER = Asker("server", "one", "")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from compass.admin.authority import create_authority
+from compass.pki.authority import create_authority
 from tests.e2e.deployment import Deployment
 from tests.storm.storm import slow_reader, storms
 

@@ -16,14 +16,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
-from compass.assembly.parts import peers
-from compass.host.choice import Choice, in_order
-from compass.host.upstream import Upstream
+from compass.agent.upstream.server_selector import Choice, in_order
+from compass.agent.upstream.upstream import Upstream
+from compass.daemons.net.listen import peers
 from compass.model.replies import Registered, Reply
 from compass.model.requests import Pull, Register
 from compass.model.rows import Change, Listener
 from compass.wire.messages import Pushed, Welcome
-from tests.storm.crowd import Member, Way
+from tests.storm.load_hosts import Member, Way
 from tests.storm.storm import rss_kib
 
 PADDING = {f"k{n}": "x" * 200 for n in range(4)}

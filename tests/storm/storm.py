@@ -62,7 +62,7 @@ class Hosts:
             listed = deployment.directory / f"crowd{n}.json"
             listed.write_text(json.dumps(dict(list(names.items())[n::PROCESSES])))
             place = [str(deployment.directory), deployment.address, str(deployment.port), str(listed)]
-            command = [sys.executable, "-m", "tests.storm.crowd", *place]
+            command = [sys.executable, "-m", "tests.storm.load_hosts", *place]
             pipe = subprocess.PIPE
             self._processes.append(
                 subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=pipe, stdout=pipe, text=True)

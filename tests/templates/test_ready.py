@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.model.catalogue import catalogue_of
+from compass.model.catalogue.catalogue import catalogue_of
+from compass.model.catalogue.lookup_scope import Sight
 from compass.model.names import parse_endpoint
-from compass.model.pool_view import pools_of
 from compass.model.rows import Category, Listener, Row, Service
-from compass.model.sight import Sight
+from compass.model.selection.pool_view import pools_of
 from compass.templates import ready_names
 from compass.templates.render import SOURCE_OCTETS_MAX, rendered
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.digest import canonical, row_digest, shown, sum_of
+from compass.model.catalogue.digest import canonical, row_digest, shown, sum_of
 from compass.model.rows import Category, Listener
 from compass.wire import limits
 from compass.wire.announcement import MAGIC

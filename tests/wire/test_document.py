@@ -11,10 +11,10 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from compass.model import decide as rules
 from compass.model.replies import CODES
 from compass.model.requests import Request
 from compass.model.rows import State
+from compass.model.rules import decide as rules
 from compass.wire.frames import frame
 from compass.wire.messages import Hello, encode
 from tests.wire import make_diagrams
@@ -56,11 +56,17 @@ def table(text: str, first: str) -> list[list[str]]:
     return found
 
 
+NOT_OF_THE_PROTOCOL = ("backoff",)
+"""Modules below the vocabulary whose constants no peer can observe."""
+
+
 def constants_of(package: str) -> dict[str, object]:
     """The limits among the constants that the modules of a package define, with their values."""
     found: dict[str, object] = {}
-    for path in sorted((ROOT / "compass" / package).glob("*.py")):
-        module = importlib.import_module(f"compass.{package}.{path.stem}")
+    for path in sorted((ROOT / "compass" / package).rglob("*.py")):
+        if path.stem in NOT_OF_THE_PROTOCOL:
+            continue
+        module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
         names = re.findall(r"^([A-Z][A-Z_]*)(?:: [^=]+)? = ", path.read_text(), re.MULTILINE)
         found |= {name: getattr(module, name) for name in names if _LIMIT.fullmatch(name)}
     return found
@@ -174,7 +180,9 @@ def test_every_state_of_a_listener_is_explained() -> None:
 
 def test_every_operation_on_a_listener_has_its_transition() -> None:
     """The operations that the rules give to changes of listeners are those of the table of states."""
-    source = (ROOT / "compass/model/listeners.py").read_text() + (ROOT / "compass/model/administration.py").read_text()
+    source = (ROOT / "compass/model/rules/listeners.py").read_text() + (
+        ROOT / "compass/model/rules/administration.py"
+    ).read_text()
     known = set(re.findall(r"`([a-z-]+)`", section("#### `change`").split("| `operation` |")[1].split("\n")[0]))
     written = set(re.findall(r'draft\.(?:set|remove)\(\s*"([a-z-]+)"', source))
     assert written <= known

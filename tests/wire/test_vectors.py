@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.model.digest import FIELDS, canonical, row_digest, shown
+from compass.model.catalogue.digest import FIELDS, canonical, row_digest, shown
 from compass.model.replies import Refusal
 from compass.model.rows import Row
 from compass.wire import messages

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the steps on the connection that `compass.store.upgrade` holds, inside its transaction."""
+"""Alembic's entry: runs the steps on the connection that `compass.store.migrate` holds, inside its transaction."""
 
 from __future__ import annotations
 

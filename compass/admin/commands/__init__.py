@@ -1,0 +1,1 @@
+"""Commands of `opengnsadmin`, one file for each kind of object."""

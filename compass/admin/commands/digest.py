@@ -1,0 +1,92 @@
+"""`digest`: whether several servers hold the same, asked of each of them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import click
+
+from compass.admin.shell.connection import Link, LinkProblem, Server
+from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, Desk
+from compass.admin.shell.decorators import taught
+from compass.admin.shell.tables import Sheet
+from compass.model.exit_codes import Exit
+from compass.model.replies import CatalogueDigest, Refusal
+from compass.model.requests import Digest
+
+
+def digest_command(group: click.Group) -> None:
+    """Add `digest` to the program."""
+
+    @taught(
+        group,
+        "digest",
+        "digest",
+        "--server gns1.example.net --server gns2.example.net digest",
+        "digest --json",
+    )
+    def digest(desk: Desk) -> None:
+        """Compare what all servers of the settings hold, at one revision that each of them has reached.
+
+        The digest of a server is one number for all rows that it holds. Servers compare by themselves, too; an
+        incident is open when they have found a difference. The status is 0 when all are equal, 1 when one differs,
+        7 when one cannot be asked.
+        """
+        answers = ask_all(desk)
+        told = {server: answer for server, answer in answers.items() if isinstance(answer, CatalogueDigest)}
+        equal = len({(one.store, one.revision, one.digest) for one in told.values()}) == 1
+        lines = tuple(
+            (str(server), answer.server, str(answer.revision), answer.digest)
+            if isinstance(answer, CatalogueDigest)
+            else (str(server), "-", "-", answer)
+            for server, answer in answers.items()
+        )
+        complete = len(told) == len(answers)
+        verdict = "not all answered" if not complete else "equal" if equal else "they differ"
+        servers = [
+            {"address": str(server), "answer": answer if isinstance(answer, CatalogueDigest) else None}
+            | ({} if isinstance(answer, CatalogueDigest) else {"problem": answer})
+            for server, answer in answers.items()
+        ]
+        desk.say(
+            Sheet(("at", "server", "revision", "digest"), lines),
+            {"type": "digests", "equal": equal, "complete": complete, "servers": servers},
+        )
+        desk.remark(f"{len(told)} of {len(answers)} servers: {verdict}.")
+        if told and not equal:
+            click.get_current_context().exit(Exit.FAILED.value)
+        if not complete:
+            click.get_current_context().exit(Exit.UNAVAILABLE.value)
+
+
+def ask_all(desk: Desk) -> dict[Server, CatalogueDigest | str]:
+    """Each server's digest at the earliest revision that one of them is at; in words why there is none."""
+    answers: dict[Server, CatalogueDigest | str] = {}
+    with ExitStack() as stack:
+        links: dict[Server, Link] = {}
+        for server in desk.settings.servers:
+            try:
+                link = Link.connect((server,), desk.settings.identity, CONNECT_SECONDS, SOFTWARE)
+                links[server] = stack.enter_context(link)
+            except LinkProblem as problem:
+                answers[server] = str(problem)
+        for server, link in links.items():
+            answers[server] = _answer(link, Digest())
+        reached = {answer.revision for answer in answers.values() if isinstance(answer, CatalogueDigest)}
+        for server, link in links.items():
+            answer = answers[server]
+            if isinstance(answer, CatalogueDigest) and answer.revision > min(reached):
+                answers[server] = _answer(link, Digest(min(reached)))
+    return {server: answers[server] for server in desk.settings.servers}
+
+
+def _answer(link: Link, request: Digest) -> CatalogueDigest | str:
+    try:
+        reply = link.ask(request)
+    except LinkProblem as problem:
+        return str(problem)
+    if isinstance(reply, CatalogueDigest):
+        return reply
+    if isinstance(reply, Refusal) and reply.code == "unknown-message":
+        return "this server is older and knows no digests"
+    return reply.message if isinstance(reply, Refusal) else f"answered with {type(reply).__name__}"

@@ -1,0 +1,144 @@
+"""`doctor`: everything that must be right before a command can work, tried one after another.
+
+A check that fails says what to do next, and what builds on it is left out.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import msgspec
+
+from compass.admin.shell.config import Settings, SettingsProblem
+from compass.admin.shell.connection import Link, LinkProblem, Server, context_of, dial, secure
+from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, Desk
+from compass.admin.shell.decorators import taught
+from compass.admin.shell.tables import Sheet
+from compass.model.exit_codes import Exit
+from compass.model.replies import Refusal, ServerStatus
+from compass.model.requests import Status
+from compass.pki.authority import AuthorityError, describe
+
+EXPIRY_NOTICE = timedelta(days=30)
+"""A certificate that ends within this time is worth a remark."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was tried. `next`: what to do about it."""
+
+    name: str
+    ok: bool
+    found: str
+    next: str = ""
+
+
+def doctor_command(group: click.Group) -> None:
+    """Add `doctor` to the program."""
+
+    @taught(group, "doctor", "doctor", "--server gns2.example.net:4863 doctor", "doctor --json")
+    def doctor(desk: Desk) -> None:
+        """Check settings, certificates, names, the network, TLS, and what the server says.
+
+        The status is 0 when every check is ok, else 1.
+        """
+        checks = list(examine(desk))
+        lines = tuple(("ok" if one.ok else "failed", one.name, one.found, one.next) for one in checks)
+        desk.say(Sheet(("", "check", "found", "next"), lines), {"type": "doctor", "checks": checks})
+        if not all(one.ok for one in checks):
+            click.get_current_context().exit(Exit.FAILED.value)
+
+
+def examine(desk: Desk) -> Iterator[Check]:
+    """All checks, in the order in which they build on each other."""
+    try:
+        settings = desk.settings
+    except SettingsProblem as problem:
+        for one in problem.problems:
+            yield Check("settings", False, one, "see 'opengnsadmin --help'")
+        return
+    yield Check("settings", True, f"from {settings.config}" if settings.config else "from the command line")
+    now = datetime.fromtimestamp(desk.now(), UTC)
+    yield from _certificate("certificate", settings.identity.certificate, now, "admin")
+    yield from _certificate("authority", settings.identity.authority, now, "")
+    try:
+        context_of(settings.identity)
+    except LinkProblem as problem:
+        yield Check("key", False, str(problem), "copy the files that 'opengnsadmin tls admin NAME' made together")
+        return
+    yield Check("key", True, f"{settings.identity.key} belongs to the certificate")
+    for server in settings.servers:
+        yield from _server(settings, server)
+
+
+def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Check]:
+    try:
+        said = describe(path.read_bytes())
+    except OSError as error:
+        yield Check(what, False, f"{path} cannot be read: {error.strerror}", "check the path and its permissions")
+        return
+    except AuthorityError as error:
+        yield Check(what, False, f"{path}: {error}", "make one with 'opengnsadmin tls', or take your own PKI's in PEM")
+        return
+    begins, ends = datetime.fromisoformat(said["not_before"]), datetime.fromisoformat(said["not_after"])
+    who = said["name"] or said["subject"]
+    if now < begins:
+        yield Check(what, False, f"{who} is valid only from {begins:%Y-%m-%d %H:%M} UTC", "is this clock right?")
+    elif now >= ends:
+        yield Check(what, False, f"{who} expired on {ends:%Y-%m-%d}", "make a new one with 'opengnsadmin tls'")
+    else:
+        soon = "make a new one soon" if ends - now < EXPIRY_NOTICE else ""
+        yield Check(what, True, f"{who}, until {ends:%Y-%m-%d}", soon)
+    if role and said["role"] == role:
+        yield Check("role", True, role)
+    elif role and said["role"]:
+        yield Check(
+            "role",
+            False,
+            said["role"],
+            f"use a certificate of the role {role}: 'opengnsadmin tls admin NAME'",
+        )
+    elif role:
+        yield Check("role", True, "none in the certificate", "the server's role rules decide")
+
+
+def _server(settings: Settings, server: Server) -> Iterator[Check]:
+    """One server, from its name to its status."""
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        yield Check(f"{server} name", False, f"{error}", "check the spelling and the DNS")
+        return
+    yield Check(f"{server} name", True, " ".join(sorted({str(entry[4][0]) for entry in found})))
+    step = "TCP"
+    try:
+        plain = dial(server, CONNECT_SECONDS)
+        yield Check(f"{server} TCP", True, "connected")
+        step = "TLS"
+        name = settings.identity.server_name or server.host
+        secured = secure(plain, context_of(settings.identity), server, name)
+        yield Check(f"{server} TLS", True, f"{secured.version()}, it is {name}")
+        step = "hello"
+        with Link(secured, server, SOFTWARE, CONNECT_SECONDS) as link:
+            software = link.welcome.software or "OpenGNSP"
+            yield Check(f"{server} hello", True, f"{software}, protocol version {link.welcome.version}")
+            step = "status"
+            yield _status(server, link)
+    except LinkProblem as problem:
+        why, _, what_next = str(problem).removeprefix(f"{server}: ").rpartition("; ")
+        yield Check(f"{server} {step}", False, why or what_next, what_next if why else "")
+
+
+def _status(server: Server, link: Link) -> Check:
+    reply = link.ask(Status())
+    if isinstance(reply, ServerStatus) and reply.trouble:
+        next_step = "see to the database; lookups go on meanwhile, and hosts repeat what they could not register"
+        return Check(f"{server} status", False, f"its store is away: {reply.trouble}", next_step)
+    if isinstance(reply, ServerStatus):
+        open_alerts = f", {len(reply.alerts)} open incidents" if reply.alerts else ""
+        return Check(f"{server} status", True, f"{reply.server} at revision {reply.revision}{open_alerts}")
+    why = reply.message if isinstance(reply, Refusal) else f"answered with {type(reply).__name__}"
+    return Check(f"{server} status", False, why, "use an administrator's certificate, or wait until it is ready")

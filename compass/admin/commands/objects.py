@@ -1,0 +1,327 @@
+"""`category`, `service`, `dependency`, `credential`, `host`: what administrators declare, and who may register."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from compass.admin.shell import build_request
+from compass.admin.shell.context import Desk, replacing
+from compass.admin.shell.decorators import DURATION, taught
+from compass.admin.shell.tables import as_json, judged_by, sentences, sheet_of_row, sheet_of_rows
+from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
+from compass.model.replies import CredentialIssued, Done
+from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential
+from compass.model.rows import Category, Dependency, Host, Listener, Row, Service
+from compass.model.selection.policies import LOCALITIES, POLICIES
+
+
+def tell_done(desk: Desk, request: Put | Remove | RevokeCredential) -> None:
+    """Have a change made and say what came of it."""
+    reply = desk.ask(request, Done)
+    desk.say(sentences(reply), reply)
+
+
+def list_rows(desk: Desk, fetch: Fetch) -> None:
+    """Print the rows of a fetch."""
+    reply = desk.rows(fetch)[0]
+    desk.say(sheet_of_rows(fetch.kind, reply.rows, desk.clock), reply)
+
+
+@click.group("category")
+def category() -> None:
+    """Kinds of service, such as web or openuss: what depends on what is said between them.
+
+    A category may name a backup service, where users go when one of its services has no usable listener left, and
+    says how reports about its listeners are checked.
+    """
+
+
+_POLICY = (
+    click.option("--backup", metavar="SERVICE", help="Where its users go in need: the id of a service."),
+    click.option("--probe", metavar="tcp|http:/PATH", help="How a reported listener is checked."),
+    click.option("--slow", type=click.Choice(["alert", "notify"]), help="Whom a report of slowness reaches."),
+    click.option("--probe-timeout-seconds", type=float, help="How long a probe waits."),
+    click.option("--probe-attempts", type=int, help="So many probes fail before a listener is down."),
+    click.option("--recovery-seconds", type=float, help="Pause before a down listener is probed again."),
+    click.option("--reporters", type=int, help="So many hosts must report it before a listener is suspect unprobed."),
+    click.option("--witnesses", type=int, help="So many other hosts are asked to probe before it is down."),
+    click.option("--cap", type=float, help="Share of the listeners that may be down at once."),
+    click.option("--grace-seconds", type=float, help="How long a host may be lost before its listeners are probed."),
+    click.option("--flaps", type=int, help="So often it may go down within --flap-seconds."),
+    click.option("--flap-seconds", type=float, help="See --flaps."),
+    click.option("--pool", type=click.Choice(POLICIES), help="Which listener a user is given first."),
+    click.option("--locality", type=click.Choice(LOCALITIES), help="Which ones count as near, and come first."),
+    click.option("--hold-seconds", type=float, help="How long one that goes down more often stays out; it doubles."),
+)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@taught(category, "add", "category add web", "category add openuss --probe http:/health", options=_POLICY)
+@click.argument("name")
+def category_add(desk: Desk, name: str, **changes: Any) -> None:
+    """Add a category NAME: one DNS label."""
+    tell_done(desk, build_request.category_added(name, _given(changes)))
+
+
+@taught(
+    category,
+    "set",
+    "category set openuss --backup emergency.rescue",
+    "category set openuss --no-backup --slow notify",
+    options=_POLICY,
+)
+@click.option("--no-backup", is_flag=True, help="It has no backup service any more.")
+@click.argument("name")
+def category_set(desk: Desk, name: str, no_backup: bool, **changes: Any) -> None:
+    """Change a category: what no option names stays as it is."""
+    given = _given(changes)
+    if no_backup and "backup" in given:
+        raise click.UsageError("--backup and --no-backup exclude each other")
+    if no_backup:
+        given["backup"] = ""
+    if not given:
+        raise click.UsageError("nothing to change; give at least one option, see --help")
+    tell_done(desk, build_request.category_changed(_category(desk, name), given))
+
+
+@taught(category, "list", "category list", "category list --json")
+def category_list(desk: Desk) -> None:
+    """List the categories."""
+    list_rows(desk, Fetch("category"))
+
+
+@taught(category, "show", "category show openuss")
+@click.argument("name")
+def category_show(desk: Desk, name: str) -> None:
+    """Show a category with its services, what it depends on, and what depends on it."""
+    row = _category(desk, name)
+    services, dependencies = desk.rows(Fetch("service", within=row.name), Fetch("dependency", within=row.name))
+    ids = [service.id for service in services.rows if isinstance(service, Service)]
+    pairs = [pair for pair in dependencies.rows if isinstance(pair, Dependency)]
+    needs = [pair.on for pair in pairs if pair.category == row.name]
+    dependants = [pair.category for pair in pairs if pair.on == row.name]
+    told = {"services": ids, "depends_on": needs, "dependants": dependants}
+    more = [(title.replace("_", " "), " ".join(names)) for title, names in told.items()]
+    desk.say(sheet_of_row(row, desk.clock, [*judged_by(row.policy), *more]), as_json(row) | told)
+
+
+@taught(category, "remove", "category remove web")
+@click.argument("name")
+def category_remove(desk: Desk, name: str) -> None:
+    """Remove a category that has no services and that nothing depends on."""
+    tell_done(desk, Remove("category", parse_label(name, "category")))
+
+
+def _category(desk: Desk, name: str) -> Category:
+    name = parse_label(name, "category")
+    message = f"there is no category {name!r}; 'opengnsadmin category list' shows them"
+    return cast(Category, desk.one(Fetch("category", name=name), "unknown-category", message))
+
+
+@click.group("service")
+def service() -> None:
+    """Services, such as chinaserver.openuss: the parts of a category that have different content."""
+
+
+@taught(service, "add", "service add chinaserver.openuss")
+@click.argument("id")
+def service_add(desk: Desk, id: str) -> None:
+    """Add a service: ID is SERVICE.CATEGORY."""
+    tell_done(desk, build_request.service_added(id))
+
+
+@taught(
+    service,
+    "set",
+    "service set chinaserver.openuss --pool least-used",
+    "service set chinaserver.openuss --no-pool",
+)
+@click.argument("id")
+@click.option("--pool", type=click.Choice(POLICIES), help="Which of its listeners a user is given first.")
+@click.option("--no-pool", is_flag=True, help="As its category says, again.")
+def service_set(desk: Desk, id: str, pool: str | None, no_pool: bool) -> None:
+    """Give a service a pool policy of its own. It is kept with its category ('category show')."""
+    if (pool is not None) == no_pool:
+        raise click.UsageError("give --pool POLICY or --no-pool")
+    service = _service(desk, id)
+    tell_done(desk, build_request.pool_changed(_category(desk, category_of(service.id)), service.id, pool or ""))
+
+
+@taught(service, "list", "service list", "service list --within openuss")
+@click.option("--within", metavar="CATEGORY", default="", help="Only those of this category.")
+def service_list(desk: Desk, within: str) -> None:
+    """List the services."""
+    list_rows(desk, Fetch("service", within=build_request.place(within) if within else ""))
+
+
+@taught(service, "show", "service show chinaserver.openuss")
+@click.argument("id")
+def service_show(desk: Desk, id: str) -> None:
+    """Show a service with its listeners and its credentials (not the tokens: these are shown once, when made)."""
+    row = _service(desk, id)
+    listeners, credentials = desk.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
+    if desk.in_json:
+        desk.say(
+            (),
+            as_json(row) | {"listeners": as_json(listeners.rows), "credentials": as_json(credentials.rows)},
+        )
+        return
+    desk.say(sheet_of_row(row, desk.clock), row)
+    for kind, part in (("listener", listeners), ("credential", credentials)):
+        desk.say(["", f"{kind}s:"], None)
+        desk.say(sheet_of_rows(kind, part.rows, desk.clock), None)
+
+
+def _service(desk: Desk, name: str) -> Service:
+    id = parse_service_id(name)
+    message = f"there is no service {id!r}; 'opengnsadmin service list' shows them"
+    return cast(Service, desk.one(Fetch("service", name=id), "unknown-service", message))
+
+
+@taught(service, "remove", "service remove chinaserver.openuss")
+@click.argument("id")
+def service_remove(desk: Desk, id: str) -> None:
+    """Remove a service without registered listeners, and its credentials."""
+    tell_done(desk, Remove("service", parse_service_id(id)))
+
+
+@click.group("dependency")
+def dependency() -> None:
+    """Who is told about whom: the services of a category that depends on another are told about its services."""
+
+
+@taught(dependency, "add", "dependency add web openuss")
+@click.argument("category")
+@click.argument("on")
+def dependency_add(desk: Desk, category: str, on: str) -> None:
+    """CATEGORY depends on category ON from now on."""
+    tell_done(desk, build_request.dependency_added(category, on))
+
+
+@taught(dependency, "list", "dependency list", "dependency list --within web")
+@click.option("--within", metavar="CATEGORY", default="", help="Only those from or to this category.")
+def dependency_list(desk: Desk, within: str) -> None:
+    """List the dependencies."""
+    list_rows(desk, Fetch("dependency", within=build_request.place(within) if within else ""))
+
+
+@taught(dependency, "remove", "dependency remove web openuss")
+@click.argument("category")
+@click.argument("on")
+def dependency_remove(desk: Desk, category: str, on: str) -> None:
+    """CATEGORY depends on category ON no longer; its hosts are told no more of it."""
+    tell_done(desk, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}"))
+
+
+@click.group("credential")
+def credential() -> None:
+    """What a service proves itself with when it registers and deregisters."""
+
+
+@taught(
+    credential,
+    "add",
+    "credential add chinaserver.openuss --output /etc/opengns/chinaserver.token",
+    "credential add chinaserver.openuss --overlap 1h",
+)
+@click.argument("service")
+@click.option("--overlap", type=DURATION, help="The older ones expire after so long (1h, 2d; 0s: now).")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
+def credential_add(desk: Desk, service: str, overlap: float | None, output: Path | None) -> None:
+    """Make a new credential for SERVICE. Its token is shown this once and stored nowhere.
+
+    Without --overlap the older credentials stay good. To replace them: add one with an overlap, bring its token to
+    the hosts within that time, and the older ones expire by themselves. A file at --output is replaced in one step.
+    """
+    issue(desk, build_request.credential_issued(service, overlap), output)
+
+
+def issue(desk: Desk, request: IssueCredential, output: Path | None) -> None:
+    """Have a credential made; its token is shown, or written into a file for its owner only."""
+    if output is None:
+        reply = desk.ask(request, CredentialIssued)
+        desk.say([*sentences(reply), reply.token], reply)
+        return
+    # The file is opened first: a token that cannot be written down would be lost.
+    with replacing(output, 0o600) as file:
+        reply = desk.ask(request, CredentialIssued)
+        file.write(reply.token + "\n")
+    told = as_json(reply) | {"written": str(output)}
+    del told["token"]
+    desk.say([*sentences(reply), f"Its token is in {output}, for its owner only."], told)
+
+
+@taught(credential, "list", "credential list", "credential list --within chinaserver.openuss")
+@click.option("--within", metavar="NAME", default="", help="Only those of this service or category.")
+def credential_list(desk: Desk, within: str) -> None:
+    """List the credentials: which service, which id, since when and until when; never the tokens."""
+    list_rows(desk, Fetch("credential", within=build_request.place(within) if within else ""))
+
+
+@taught(credential, "remove", "credential remove chinaserver.openuss 1f2e3d4c5b6a")
+@click.argument("service")
+@click.argument("id")
+def credential_remove(desk: Desk, service: str, id: str) -> None:
+    """Revoke the credential ID: it is refused from now on. Listeners registered with it stay."""
+    tell_done(desk, build_request.credential_revoked(service, id))
+
+
+@click.group("host")
+def host() -> None:
+    """Machines that run opengnscd. They appear by themselves when they first connect with a good certificate."""
+
+
+@taught(host, "add", "host add web1.example.net", "host add old7.example.net --barred")
+@click.argument("name")
+@click.option("--barred", is_flag=True, help="Refuse whatever it asks.")
+def host_add(desk: Desk, name: str, barred: bool) -> None:
+    """Add a host before it connects, for instance to bar it."""
+    tell_done(desk, build_request.host_added(name, barred))
+
+
+@taught(host, "set", "host set web1.example.net --barred", "host set web1.example.net --not-barred")
+@click.argument("name")
+@click.option("--barred/--not-barred", required=True, help="Refuse whatever it asks, or let it ask again.")
+def host_set(desk: Desk, name: str, barred: bool) -> None:
+    """Bar a host, or lift the bar."""
+    tell_done(desk, build_request.host_changed(_host(desk, name), barred))
+
+
+@taught(host, "list", "host list")
+def host_list(desk: Desk) -> None:
+    """List the hosts, with the services on whose behalf they are told."""
+    list_rows(desk, Fetch("host"))
+
+
+@taught(host, "show", "host show web1.example.net")
+@click.argument("name")
+def host_show(desk: Desk, name: str) -> None:
+    """Show a host and the listeners it registered."""
+    row = _host(desk, name)
+    listeners: tuple[Row, ...] = desk.rows(Fetch("listener", within=row.name))[0].rows
+    own = [peer for peer in listeners if isinstance(peer, Listener) and peer.host == row.name]
+    if desk.in_json:
+        desk.say((), as_json(row) | {"listeners": as_json(own)})
+        return
+    desk.say(sheet_of_row(row, desk.clock), row)
+    desk.say(["", "listeners:"], None)
+    desk.say(sheet_of_rows("listener", own, desk.clock), None)
+
+
+@taught(host, "remove", "host remove old7.example.net")
+@click.argument("name")
+def host_remove(desk: Desk, name: str) -> None:
+    """Forget a host. If it still connects, it appears again; bar it to keep it out."""
+    tell_done(desk, Remove("host", parse_host_name(name)))
+
+
+def _host(desk: Desk, name: str) -> Host:
+    name = parse_host_name(name)
+    message = f"no host {name!r} has connected or been added; 'opengnsadmin host list' shows them"
+    return cast(Host, desk.one(Fetch("host", name=name), "unknown-host", message))

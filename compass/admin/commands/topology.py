@@ -1,0 +1,143 @@
+"""`export`, `plan`, `apply`: the declared part of the catalogue as a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from compass.admin.shell.context import Desk, Failed, write_new_text
+from compass.admin.shell.decorators import taught
+from compass.admin.shell.tables import as_json
+from compass.admin.topology.file import TOPOLOGY_MAX, Mistake, Topology, TopologyProblem, dump, mistakes_of, parse
+from compass.admin.topology.plan import Step, plan_json, plan_lines, steps, summary
+from compass.model.exit_codes import Exit
+from compass.model.replies import Done
+from compass.model.requests import Apply, Fetch
+from compass.model.rows import Category, Dependency, Service
+from compass.model.text import storable
+
+
+def topology_commands(group: click.Group) -> None:
+    """Add `export`, `plan` and `apply` to the program."""
+
+    @taught(group, "export", "export > topology.toml", "export --output topology.toml", "export --json")
+    @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, in one step.")
+    def export(desk: Desk, output: Path | None) -> None:
+        """Print the topology: categories with backup, policy, dependencies and services, as TOML.
+
+        What hosts register (listeners), credentials and hosts are no part of it. 'apply' takes the file.
+        """
+        parts = desk.rows(Fetch("category"), Fetch("service"), Fetch("dependency"))
+        rows = [row for part in parts for row in part.rows if isinstance(row, Category | Service | Dependency)]
+        text = dump(rows)
+        told = {"type": "topology", "revision": parts[0].revision, "rows": as_json(rows)}
+        if output is not None:
+            write_new_text(output, text, 0o644)
+            desk.say([f"Wrote {len(rows)} rows of revision {parts[0].revision} to {output}."], told)
+        elif desk.in_json:
+            desk.say((), told)
+        else:
+            click.echo(text, nl=False)
+
+    prune = click.option("--prune", is_flag=True, help="Remove what the file does not name.")
+    file = click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+
+    @taught(group, "plan", "plan topology.toml", "export | opengnsadmin plan -", options=(file, prune))
+    @click.option("--detailed-exitcode", is_flag=True, help=f"Exit with {Exit.CHANGES.value} if there are changes.")
+    def plan(desk: Desk, file: Path, prune: bool, detailed_exitcode: bool) -> None:
+        """Show what applying FILE ('-': standard input) would change; nothing is changed."""
+        planned, revision = _planned(desk, file, _read(file), prune)
+        _show(desk, planned, revision)
+        if planned and detailed_exitcode:
+            click.get_current_context().exit(Exit.CHANGES.value)
+
+    @taught(group, "apply", "apply topology.toml", "apply topology.toml --prune --yes", options=(file, prune))
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    def apply(desk: Desk, file: Path, prune: bool, yes: bool) -> None:
+        """Make the catalogue as FILE says: all of it, or nothing when anything is wrong.
+
+        The plan is shown first, and then you are asked. Categories that exist already get exactly the backup and
+        policy that the file gives them.
+        """
+        topology = _read(file)
+        planned, revision = _planned(desk, file, topology, prune)
+        if not planned:
+            _show(desk, planned, revision)
+            return
+        if not yes:
+            if desk.in_json or not desk.is_interactive():
+                raise Failed(Exit.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
+            _show(desk, planned, revision)
+            # Servers do not keep an idle session, and people think.
+            desk.leave()
+            if not click.confirm("Apply these changes?", err=True):
+                raise Failed(Exit.FAILED, "nothing was changed")
+        before = _categories(desk)
+        done = _ask(desk, file, topology, Apply(topology.rows, prune))
+        made = steps(before, done.changes)
+        desk.say(
+            [*(line for line, _ in (plan_lines(made) if yes else [])), f"Applied; revision {done.revision}."],
+            plan_json(made, done.revision, applied=True),
+        )
+
+
+def _read(path: Path) -> Topology:
+    """The topology in a file; Failed with all its mistakes."""
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(TOPOLOGY_MAX + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(TOPOLOGY_MAX + 1)
+    except OSError as error:
+        raise Failed(Exit.FAILED, f"cannot read {path}: {error.strerror}") from None
+    if len(data) > TOPOLOGY_MAX:
+        raise Failed(Exit.BAD_INPUT, f"{path} has more than {TOPOLOGY_MAX} octets, the most that is taken at once")
+    try:
+        return parse(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise _mistaken(path, (Mistake(line, "not UTF-8"),)) from None
+    except TopologyProblem as problem:
+        raise _mistaken(path, problem.mistakes) from None
+
+
+def _mistaken(path: Path, mistakes: tuple[Mistake, ...]) -> Failed:
+    text = "\n".join(f"{path}:{mistake.line}: {mistake.message}" for mistake in mistakes)
+    told = {
+        "type": "problem",
+        "kind": "topology",
+        "message": f"{len(mistakes)} mistakes, nothing was changed",
+        "mistakes": [{"file": str(path), "line": one.line, "message": one.message} for one in mistakes],
+    }
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    return Failed(Exit.BAD_INPUT, f"{count}, nothing was changed:\n{text}", told)
+
+
+def _ask(desk: Desk, path: Path, topology: Topology, request: Apply) -> Done:
+    """Apply or its dry run; what the server finds wrong is told at the lines of the file."""
+    try:
+        return desk.ask(request, Done)
+    except Failed as failed:
+        if failed.refusal is None or not failed.refusal.problems:
+            raise
+        raise _mistaken(path, mistakes_of(topology, failed.refusal.problems)) from None
+
+
+def _planned(desk: Desk, path: Path, topology: Topology, prune: bool) -> tuple[tuple[Step, ...], int]:
+    before = _categories(desk)
+    done = _ask(desk, path, topology, Apply(topology.rows, prune, dry_run=True))
+    return steps(before, done.changes), done.revision - len(done.changes)
+
+
+def _categories(desk: Desk) -> dict[str, Category]:
+    return {row.name: row for row in desk.rows(Fetch("category"))[0].rows if isinstance(row, Category)}
+
+
+def _show(desk: Desk, planned: tuple[Step, ...], revision: int) -> None:
+    if not desk.in_json:
+        for line, colour in plan_lines(planned):
+            click.secho(storable(line, 4096), fg=colour)
+    desk.say([summary(planned)], plan_json(planned, revision, applied=False))

@@ -1,0 +1,147 @@
+"""`opengnsadmin`: the program. It puts the commands together and says how the whole is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from compass.admin.commands.digest import digest_command
+from compass.admin.commands.doctor import doctor_command
+from compass.admin.commands.listeners import drain_commands, listener
+from compass.admin.commands.objects import category, credential, dependency, host, service
+from compass.admin.commands.servers import server
+from compass.admin.commands.status import alert, log, look_commands
+from compass.admin.commands.tls import tls
+from compass.admin.commands.tokens import token
+from compass.admin.commands.topology import topology_commands
+from compass.admin.shell.config import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
+from compass.admin.shell.context import Desk
+from compass.admin.shell.decorators import examples, json_option, taught
+from compass.admin.shell.exit_codes import exit_table
+from compass.model.exit_codes import Exit
+
+PROGRAM = "opengnsadmin"
+
+
+class _Program(click.Group):
+    """The outermost group: every way to fail becomes a message and an exit status here.
+
+    What works on the store itself is loaded when it is asked for: it brings the database's libraries along.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._load()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands:
+            self._load()
+        return super().get_command(ctx, cmd_name)
+
+    def _load(self) -> None:
+        from compass.admin.commands.store import offline_commands
+
+        offline_commands(self)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with ctx.ensure_object(Desk).ending():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(Exit.INTERRUPTED.value)
+
+
+_EPILOG = f"""\b
+Settings: options, else ${SERVER_VARIABLE} (for --server), else a TOML file: --config, ${CONFIG_VARIABLE},
+~/{USER_CONFIG} or {SYSTEM_CONFIG}. Its keys, with paths relative to it:
+  server = ["gns1.example.net:{PORT}", "gns2.example.net:{PORT}"]
+  certificate = "admin-alice.crt"
+  key = "admin-alice.key"
+  authority = "authority.crt"
+
+\b
+Exit status:
+{exit_table()}
+
+{
+    examples(
+        "tls init",
+        "doctor",
+        "apply examples/uss.toml",
+        "credential add chinaserver.openuss",
+        "listener list --within openuss",
+        "log updates --follow",
+        "--json status",
+        "backup /var/backups/gns.sqlite3",
+    ).lstrip()
+}"""
+
+
+@click.group(PROGRAM, cls=_Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="Ask this one; repeat for others to try.")
+@click.option("--certificate", default="", metavar="FILE", help="Your certificate, PEM.")
+@click.option("--key", default="", metavar="FILE", help="Its key, PEM.")
+@click.option("--authority", default="", metavar="FILE", help="The authority that vouches for servers, PEM.")
+@click.option("--server-name", default="", metavar="NAME", help="The name servers must prove, if not HOST.")
+@click.option("--config", default="", metavar="FILE", help="Read the settings from this file.")
+@json_option
+@click.pass_context
+def cli(context: click.Context, /, **given: Any) -> None:
+    """Look after an OpenGNS name service: what exists, who depends on whom, who may register, what happened.
+
+    Everything goes through a server, over TLS, with your certificate; the servers' administration log names you
+    with each change. 'opengnsadmin COMMAND --help' teaches each command, with examples.
+    """
+    desk = context.ensure_object(Desk)
+    desk.given = Given(**given)
+    if desk.in_json:
+        # These commands have an option of their own for it.
+        context.default_map = {"tls": {name: {"as_json": True} for name in tls.commands}}
+
+
+for _group, _lines in (
+    (category, ("category list", "category add web", "category set openuss --backup emergency.rescue")),
+    (service, ("service list", "service add chinaserver.openuss")),
+    (dependency, ("dependency add web openuss",)),
+    (credential, ("credential add chinaserver.openuss",)),
+    (token, ("token add grafana", "token list")),
+    (host, ("host list", "host set web1.example.net --barred")),
+    (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
+    (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),
+    (alert, ("alert list", "alert ways", "alert test")),
+    (log, ("log updates --follow", "log security --last 50")),
+):
+    _group.epilog = examples(*_lines)
+    cli.add_command(_group)
+cli.add_command(tls)
+drain_commands(cli)
+look_commands(cli)
+topology_commands(cli)
+digest_command(cli)
+doctor_command(cli)
+
+
+@taught(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(desk: Desk, shell: str) -> None:
+    """Print what makes SHELL complete the commands and options of this program.
+
+    \b
+    bash: into ~/.local/share/bash-completion/completions/opengnsadmin
+    zsh:  into a file named _opengnsadmin in a directory of $fpath
+    fish: into ~/.config/fish/completions/opengnsadmin.fish
+    """
+    made = get_completion_class(shell)
+    assert made is not None  # Click has one for each of the choices.
+    source = made(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
+    if desk.in_json:
+        desk.say((), {"type": "completion", "shell": shell, "source": source})
+    else:
+        click.echo(source)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name=PROGRAM)

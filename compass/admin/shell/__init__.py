@@ -1,0 +1,1 @@
+"""Ground of all commands of `opengnsadmin`: settings, session, requests, tables, exit codes."""

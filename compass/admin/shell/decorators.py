@@ -1,0 +1,71 @@
+"""How commands are made: each gets the desk first, takes --json, and ends its help with examples."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from compass.admin.shell.build_request import duration, metadata
+from compass.admin.shell.context import Desk
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def examples(*lines: str) -> str:
+    """An epilog that click leaves as it is."""
+    return "\b\nExamples:\n" + "\n".join(f"  opengnsadmin {line}" for line in lines)
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Desk).in_json = True
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_json,
+    help="Print JSON, errors too, instead of text.",
+)
+
+
+def taught(
+    group: click.Group, name: str, *lines: str, options: tuple[Callable[..., Any], ...] = ()
+) -> Callable[[Callable[..., None]], click.Command]:
+    """A command of `group`; `lines` are the examples, `options` what several commands share."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def called(*arguments: Any, **named: Any) -> None:
+            function(click.get_current_context().ensure_object(Desk), *arguments, **named)
+
+        decorated: Callable[..., None] = called
+        for option in reversed(options):
+            decorated = option(decorated)
+        return group.command(name, epilog=examples(*lines))(json_option(decorated))
+
+    return make
+
+
+class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy, not in click 8.1
+    """Text that a pure function understands, or says what would be right."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as problem:
+            self.fail(str(problem), param, ctx)
+
+
+DURATION = _Parsed("duration", duration)
+PAIR = _Parsed("key=value", lambda text: next(iter(metadata([text]).items())))

@@ -1,0 +1,386 @@
+"""Replies as tables for people and as JSON for programs. Pure: the time and the time zone are arguments.
+
+JSON is the reply as the protocol spells it, with every field, also those that have their default. A table is a
+`Sheet`: text in rows and columns; only `compass.admin.shell.context` knows how it gets onto a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, tzinfo
+from typing import Any
+
+import msgspec
+
+from compass.model.names import category_of, show_endpoint
+from compass.model.replies import (
+    AdministrationEntry,
+    CaseFile,
+    CredentialIssued,
+    Deregistered,
+    Done,
+    Evidence,
+    Lags,
+    LogEntry,
+    Registered,
+    Reported,
+    SecurityEntry,
+    ServerStatus,
+    Told,
+    UpdateEntry,
+    WayList,
+    WaysTried,
+)
+from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Policy, Row, Service
+from compass.model.rules.tokens import TOKEN_ROLES
+
+
+class Sheet(msgspec.Struct, frozen=True):
+    """A table. `otherwise` is said when it has no lines."""
+
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    otherwise: str = "There are none."
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """How times are shown: against which present (UNIX seconds), in which zone (None: this machine's)."""
+
+    now: float
+    zone: tzinfo | None = None
+
+
+def as_json(value: Any) -> Any:
+    """A struct as a dictionary with its tag and all its fields; containers likewise; the rest as it is."""
+    if isinstance(value, msgspec.Struct):
+        config = value.__struct_config__
+        tag = {config.tag_field: config.tag} if config.tag_field else {}
+        return tag | {name: as_json(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_json(item) for item in value]
+    return value
+
+
+def when(time: float, clock: Clock) -> str:
+    """A UNIX time in ISO 8601 and how long ago it was; `-` for 0, which stands for never."""
+    if not time:
+        return "-"
+    moment = datetime.fromtimestamp(time, clock.zone)
+    if clock.zone is None:
+        moment = moment.astimezone()
+    age = clock.now - time
+    told = f"{span(age)} ago" if age >= 0 else f"in {span(-age)}"
+    return f"{moment.isoformat(timespec='seconds')} ({told})"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its one or two largest units: `3 d 4 h`, `12 s`."""
+    left = int(seconds)
+    parts: list[tuple[int, str]] = []
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append((count, name))
+    return " ".join(f"{count} {name}" for count, name in parts[:2] if count) or "0 s"
+
+
+def row_name(row: Row) -> str:
+    """What an administrator calls a row on the command line."""
+    match row:
+        case Category() | Host():
+            return row.name
+        case Service() | Alert():
+            return row.id
+        case Dependency():
+            return f"{row.category} {row.on}"
+        case Listener():
+            return f"{row.service} {show_endpoint(row.address, row.port)}"
+        case Credential():
+            return f"{row.service} {row.id}"
+
+
+def row_kind(row: Row) -> str:
+    """The row's word: `category`, `listener`, and so on."""
+    return type(row).__name__.lower()
+
+
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "category": ("category", "backup", "probe", "timeout", "attempts", "slow", "recovery"),
+    "service": ("service", "category"),
+    "dependency": ("category", "depends on"),
+    "listener": ("service", "listener", "state", "since", "weight", "host", "cause"),
+    "credential": ("service", "id", "created", "expires"),
+    "host": ("host", "barred", "dialled at", "services"),
+    "alert": ("kind", "opened", "what"),
+}
+
+
+def sheet_of_rows(kind: str, rows: Iterable[Row], clock: Clock) -> Sheet:
+    """Rows of one kind."""
+    lines = tuple(_line(row, clock) for row in rows)
+    otherwise = {"alert": "No incident is open.", "listener": "No listener fits."}.get(kind, f"There is no {kind}.")
+    return Sheet(_COLUMNS[kind], lines, otherwise)
+
+
+def _line(row: Row, clock: Clock) -> tuple[str, ...]:
+    match row:
+        case Category(policy=policy):
+            return (
+                row.name,
+                row.backup or "-",
+                policy.probe,
+                f"{policy.probe_timeout_seconds:g} s",
+                str(policy.probe_attempts),
+                policy.slow,
+                f"{policy.recovery_seconds:g} s",
+            )
+        case Service():
+            return (row.id, category_of(row.id))
+        case Dependency():
+            return (row.category, row.on)
+        case Listener():
+            endpoint = show_endpoint(row.address, row.port)
+            since = when(row.changed_at, clock)
+            return (row.service, endpoint, row.state, since, str(row.weight), row.host or "-", row.cause)
+        case Credential():
+            expires = when(row.expires_at, clock) if row.expires_at else "never"
+            return (row.service, row.id, when(row.created_at, clock), expires)
+        case Host():
+            dialled = show_endpoint(row.update_address, row.update_port) if row.update_port else "-"
+            return (row.name, "barred" if row.barred else "no", dialled, " ".join(row.services) or "-")
+        case Alert():
+            return (row.kind, when(row.opened_at, clock), row.text)
+
+
+def sheet_of_tokens(rows: Iterable[Credential], clock: Clock) -> Sheet:
+    """Credentials that are bearer tokens, by name and role."""
+    lines = []
+    for row in rows:
+        name, _, category = row.service.partition(".")
+        lines.append((name, TOKEN_ROLES[category], *_line(row, clock)[1:]))
+    return Sheet(("name", "role", "id", "created", "expires"), tuple(lines), "There is no token.")
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> Sheet:
+    """One object, a line for each thing known of it."""
+    return Sheet(("", ""), tuple((name, value or "-") for name, value in pairs))
+
+
+def sheet_of_listener(row: Listener, clock: Clock, case: CaseFile | None, history: Sequence[UpdateEntry]) -> Sheet:
+    """All that is known of one listener: its row, what the server found out about its health, its last changes."""
+    return fields(
+        [
+            *zip(_COLUMNS["listener"], _line(row, clock), strict=True),
+            ("draining", "yes" if row.draining or row.state == "draining" else "no"),
+            ("epoch", str(row.epoch)),
+            ("zone", row.zone),
+            ("load", f"{row.load:g}, and {row.degradation:g} more with each user"),
+            *((f"metadata {key}", value) for key, value in sorted(row.metadata.items())),
+            *(_health(case, clock) if case is not None else [("evidence", "this server is older and tells none")]),
+            *(("change", _history_line(entry, clock)) for entry in history),
+        ]
+    )
+
+
+def _health(case: CaseFile, clock: Clock) -> list[tuple[str, str]]:
+    judged = f"{case.judgement}, {when(case.judged_at, clock)}" if case.judgement else "none since the server started"
+    lines = [("evidence", _evidence_line(one, clock)) for one in case.evidence] or [("evidence", "none")]
+    lines += [("judgement", judged), ("under way", case.inquiry or "nothing")]
+    lines += [("failures lately", str(case.failures)), ("kept out until", when(case.held_until, clock))]
+    return [*lines, ("the server", "doubts its own probes")] if case.doubting else lines
+
+
+def _evidence_line(one: Evidence, clock: Clock) -> str:
+    words = {
+        "report": "reported by",
+        "session": "session lost of",
+        "probe": "probed by",
+        "findings": "probed for us by",
+    }
+    found = "alive" if one.alive else one.detail or "not reached"
+    return f"{when(one.time, clock)}: {words.get(one.kind, one.kind)} {one.by}: {found}"
+
+
+def _history_line(entry: UpdateEntry, clock: Clock) -> str:
+    row = entry.change.row
+    cause = f": {row.cause}" if isinstance(row, Listener) and row.cause else ""
+    return f"revision {entry.number}, {when(entry.time, clock)}: {entry.operation}, {entry.state}{cause}"
+
+
+def judged_by(policy: Policy) -> list[tuple[str, str]]:
+    """The part of a category's policy that says how listeners are given out and what evidence is worth."""
+    return [
+        ("pool", policy.pool),
+        *((f"pool of {label}", pool) for label, pool in sorted(policy.pools.items())),
+        ("locality", policy.locality),
+        ("reporters needed", str(policy.reporters)),
+        ("witnesses asked", str(policy.witnesses)),
+        ("cap", f"{100 * policy.cap:g} % may be down at once"),
+        ("grace", f"{policy.grace_seconds:g} s for a lost host"),
+        ("flaps", f"{policy.flaps} in {policy.flap_seconds:g} s, then out for {policy.hold_seconds:g} s and longer"),
+    ]
+
+
+def sheet_of_row(row: Row, clock: Clock, more: Sequence[tuple[str, str]] = ()) -> Sheet:
+    """One row, a line for each column, and what else is to be said about it."""
+    return fields([*zip(_COLUMNS[row_kind(row)], _line(row, clock), strict=True), *more])
+
+
+_LOG_COLUMNS: dict[str, tuple[str, ...]] = {
+    "updates": ("revision", "time", "operation", "subject", "listener", "state"),
+    "security": ("number", "time", "operation", "subject", "origin", "principal", "reason"),
+    "administration": (
+        "number",
+        "time",
+        "operation",
+        "principal",
+        "origin",
+        "outcome",
+        "revision",
+        "arguments",
+    ),
+}
+
+
+def sheet_of_log(log: str, entries: Iterable[LogEntry], clock: Clock) -> Sheet:
+    """Entries of one log."""
+    lines = tuple(log_line(entry, clock) for entry in entries)
+    return Sheet(_LOG_COLUMNS[log], lines, "There are no entries.")
+
+
+def log_line(entry: LogEntry, clock: Clock) -> tuple[str, ...]:
+    """One entry of a log."""
+    first = (str(entry.number), when(entry.time, clock), entry.operation)
+    match entry:
+        case UpdateEntry():
+            endpoint = show_endpoint(entry.address, entry.port) if entry.port else "-"
+            return (*first, entry.subject, endpoint, entry.state or "-")
+        case SecurityEntry():
+            return (*first, entry.subject, entry.origin, entry.principal, entry.reason)
+        case AdministrationEntry():
+            return (
+                *first,
+                entry.principal,
+                entry.origin,
+                entry.outcome,
+                str(entry.revision),
+                entry.arguments,  # The last one, for they may be long.
+            )
+
+
+def sheet_of_told(reply: Told) -> Sheet:
+    """Who would be told of a change."""
+    return fields(
+        [
+            ("a change of", reply.name),
+            ("is told to categories", " ".join(reply.categories)),
+            ("with the services", " ".join(reply.services)),
+            ("on the hosts", " ".join(reply.hosts)),
+            ("it is the backup of", " ".join(reply.backup_of)),
+            ("at revision", str(reply.revision)),
+        ]
+    )
+
+
+def sheet_of_lags(reply: Lags) -> Sheet:
+    """Which host holds which revision."""
+    lines = tuple(
+        (
+            lag.host,
+            lag.server or "-",
+            "open" if lag.session else "none",
+            str(lag.acknowledged),
+            str(max(reply.revision - lag.acknowledged, 0)),
+            str(lag.pending),
+            lag.status,
+        )
+        for lag in reply.hosts
+    )
+    columns = ("host", "server", "session", "holds revision", "behind", "pending", "status")
+    return Sheet(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
+
+
+def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
+    """A server in figures."""
+    return fields(
+        [
+            ("server", reply.server),
+            ("software", reply.software),
+            ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
+            *([("store is away", reply.trouble)] if reply.trouble else []),
+            ("revision", str(reply.revision)),
+            ("started", when(reply.started_at, clock)),
+            ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
+            *([("drained", "hosts are sent to other servers")] if reply.away else []),
+            *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),
+            ("listeners", ", ".join(f"{count} {state}" for state, count in sorted(reply.states.items()))),
+            ("open incidents", str(len(reply.alerts))),
+        ]
+    )
+
+
+def sheet_of_servers(reply: ServerStatus, clock: Clock) -> Sheet:
+    """All servers over the store. One that was asked and is too old to know them is alone."""
+    lines = tuple(
+        (
+            one.server,
+            one.role,
+            str(one.revision),
+            str(one.lag),
+            f"{one.sessions}, {one.watching} watching",
+            one.software,
+            when(one.started_at, clock),
+            f"{span(one.silent_seconds)} ago",
+        )
+        for one in reply.servers
+    )
+    columns = ("server", "role", "revision", "lag", "sessions", "software", "started", "last heard of")
+    return Sheet(columns, lines, "This server does not tell of others over its store.")
+
+
+def sheet_of_ways(reply: WayList, clock: Clock) -> Sheet:
+    """The ways to administrators, as the server that was asked knows them."""
+    lines = tuple(
+        (
+            one.name,
+            one.way,
+            "yes" if one.tells else "no",
+            str(one.pending),
+            when(one.told_at, clock),
+            when(one.failed_at, clock),
+            one.problem or "-",
+        )
+        for one in reply.ways
+    )
+    columns = ("name", "way", "tells", "pending", "last success", "last failure", "why")
+    return Sheet(columns, lines, "This server tells of incidents in its log only; see docs/alerts.md.")
+
+
+def sheet_of_tried(reply: WaysTried) -> Sheet:
+    """What came of a message by each way."""
+    lines = tuple((one.name, one.way, one.problem or "ok") for one in reply.ways)
+    return Sheet(("name", "way", "outcome"), lines, "No way was tried.")
+
+
+def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIssued) -> list[str]:
+    """What an answered change comes to, for people."""
+    match reply:
+        case Done(changes=()):
+            return [f"Done; revision {reply.revision}."]
+        case Done():
+            return [change_sentence(change) for change in reply.changes]
+        case CredentialIssued():
+            return [f"revision {reply.revision}: credential {reply.credential.id} of {reply.credential.service}"]
+        case Registered(changed=False) | Deregistered(changed=False):
+            return [f"It is {reply.state} already; revision {reply.revision}."]
+        case _:
+            return [f"revision {reply.revision}: {reply.state}"]
+
+
+def change_sentence(change: Change) -> str:
+    """One committed change."""
+    row = change.row
+    state = f" {row.state}" if isinstance(row, Listener) and not change.removed else ""
+    return f"revision {change.revision}: {change.operation} {row_kind(row)} {row_name(row)}{state}"

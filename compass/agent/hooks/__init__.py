@@ -1,0 +1,1 @@
+"""Hooks and templates: commands that run, and files that are rendered, after a change."""

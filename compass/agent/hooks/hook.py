@@ -1,0 +1,86 @@
+"""A hook: a command that is run when what it looks at has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from compass.agent.hooks.subprocesses import Commands
+from compass.model.selection.pool_view import PoolView
+
+LIMIT_SECONDS_MAX = 3600.0
+"""What takes longer than an hour is a service of its own, not the answer to a change."""
+QUIET_SECONDS_MAX = 3600.0
+"""Who lets a change wait for longer has no use for a push."""
+VARIABLE_OCTETS_MAX = 4096
+"""Of each variable in a hook's environment: there is room for a few only (execve(2)); all there is comes as JSON."""
+
+LimitSeconds = Annotated[float, Meta(gt=0, le=LIMIT_SECONDS_MAX)]
+QuietSeconds = Annotated[float, Meta(ge=0, le=QUIET_SECONDS_MAX)]
+
+
+class Occasion(msgspec.Struct, frozen=True):
+    """Why a hook or a template has its turn, and what there is to know."""
+
+    host: str
+    zone: str
+    revision: int
+    reason: str
+    """`start`: the first time since the daemon runs. `change`. `retry`: what went wrong before is tried again."""
+    changed: tuple[str, ...]
+    """The names that are not what they were when the last turn went well."""
+    pools: Mapping[str, PoolView]
+    """By name, all that is looked at."""
+
+
+class Blunder(Exception):
+    """What was to be done was not done; the text is for people."""
+
+
+class HookSettings(msgspec.Struct, frozen=True):
+    """Keys of [[host.hook]]."""
+
+    on: tuple[str, ...]
+    command: tuple[str, ...]
+    name: str = ""
+    quiet_seconds: QuietSeconds = 0.1
+    quiet_seconds_max: QuietSeconds = 2.0
+    timeout_seconds: LimitSeconds = 30.0
+
+
+class Hook:
+    """One [[host.hook]]."""
+
+    kind = "hook"
+
+    def __init__(self, settings: HookSettings, commands: Commands) -> None:
+        self.settings = settings
+        self.name = settings.name or settings.command[0]
+        self._commands = commands
+
+    async def act(self, occasion: Occasion) -> None:
+        """Run the command. Raises Blunder when it fails, or takes too long, or floods."""
+        settings = self.settings
+        data = msgspec.json.encode({"hook": self.name, **msgspec.to_builtins(occasion)})
+        ended = await self._commands.run(
+            settings.command, data, settings.timeout_seconds, environment_of(self.name, occasion)
+        )
+        if ended.problem:
+            raise Blunder(ended.problem)
+
+
+def environment_of(name: str, occasion: Occasion) -> dict[str, str]:
+    """The summary: what a script of three lines wants to know without reading JSON."""
+    summary = {
+        "OPENGNS_HOOK": name,
+        "OPENGNS_REASON": occasion.reason,
+        "OPENGNS_REVISION": str(occasion.revision),
+        "OPENGNS_ON": " ".join(occasion.pools),
+        "OPENGNS_CHANGED": " ".join(occasion.changed),
+        "OPENGNS_USABLE": " ".join(f"{name}={len(pool.listeners)}" for name, pool in occasion.pools.items()),
+    }
+    # A name is never cut in two: nobody should act on half of one.
+    return {key: value if len(value) <= VARIABLE_OCTETS_MAX else "" for key, value in summary.items()}

@@ -1,0 +1,243 @@
+"""What the host does by itself when a pool changes: its hooks and templates, each in its own time.
+
+They act on what is known and on nothing else: a view that is not loaded, or a name that this host's services do not
+depend on, is no reason to write an empty list into a file (P5). What fails is told, tried again, and in nobody's way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from compass.agent.hooks.debounce import Schedule
+from compass.agent.hooks.hook import Blunder, Hook, HookSettings, Occasion
+from compass.agent.hooks.subprocesses import Commands
+from compass.agent.hooks.template import Template, TemplateSettings
+from compass.model.catalogue.lookup_scope import Sight
+from compass.model.host_api import ReactionState, ReactionStatus
+from compass.model.interfaces import Clock, Timer
+from compass.model.replies import Refusal
+from compass.model.selection.pool_view import PoolView, pools_of
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether what this host suspects by itself has run out; changes are seen at once."""
+REACTIONS_MAX = 64
+"""Hooks and templates of one host: each may have a process of its own at the same time."""
+
+Pools = Mapping[str, PoolView]
+
+
+class _Settings(Protocol):
+    @property
+    def on(self) -> tuple[str, ...]: ...
+    @property
+    def quiet_seconds(self) -> float: ...
+    @property
+    def quiet_seconds_max(self) -> float: ...
+
+
+class Reaction(Protocol):
+    """A hook or a template."""
+
+    kind: str
+    name: str
+
+    @property
+    def settings(self) -> _Settings:
+        """What it looks at, and how long it waits."""
+
+    async def act(self, occasion: Occasion) -> None:
+        """Have a turn. Raises Blunder."""
+
+
+class Reactions:
+    """All hooks and templates of a host."""
+
+    def __init__(self, clock: Clock, reactions: Sequence[Reaction], commands: Commands, host: str, zone: str) -> None:
+        self._clock = clock
+        self._commands = commands
+        self._place = host, zone
+        self.turns = Counter({(one.kind, result): 0 for one in reactions for result in ("done", "failed")})
+        """By kind and result."""
+        self._courses = [_Course(clock, reaction, self._occasion, self.turns) for reaction in reactions]
+        self._sight: Callable[[], Sight | None] = lambda: None
+        self._last: Sight | None = None
+        self._timer: Timer | None = None
+
+    def start(self, sight: Callable[[], Sight | None]) -> None:
+        """`sight`: what may be looked up here, the same object as long as nothing changes."""
+        if self._courses:
+            self._sight = sight
+            self._look()
+
+    def changed(self) -> None:
+        """There may be something new; it is looked at before the reactor's next turn is over."""
+        if self._timer is not None:
+            if self._timer.active():
+                self._timer.cancel()
+            self._timer = self._clock.callLater(0, self._look)
+
+    def stop(self) -> None:
+        """Nothing is begun any more, and what runs is ended."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        for course in self._courses:
+            course.stop()
+        self._commands.stop()
+
+    def status(self) -> tuple[ReactionStatus, ...]:
+        """How each of them is."""
+        return tuple(course.status() for course in self._courses)
+
+    @property
+    def failing(self) -> int:
+        """How many did not do what they should in their last turn."""
+        return sum(course.is_failing for course in self._courses)
+
+    def _look(self) -> None:
+        self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
+        sight = self._sight()
+        if sight is not None and sight is not self._last:
+            self._last = sight
+            for course in self._courses:
+                course.seen(pools_of(sight, course.on))
+
+    def _occasion(self, reason: str, changed: tuple[str, ...], pools: Pools) -> Occasion:
+        host, zone = self._place
+        return Occasion(host, zone, self._last.catalogue.revision if self._last else 0, reason, changed, pools)
+
+
+class _Course:
+    """One hook or template: what it has seen, what it has acted on, and when it has its turn."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Clock,
+        reaction: Reaction,
+        occasion: Callable[[str, tuple[str, ...], Pools], Occasion],
+        counts: Counter[tuple[str, str]],
+    ) -> None:
+        self._counts = counts
+        settings = reaction.settings
+        self.on = settings.on
+        self._clock = clock
+        self._reaction = reaction
+        self._occasion = occasion
+        self._schedule = Schedule(settings.quiet_seconds, settings.quiet_seconds_max)
+        self._seen: Pools | None = None
+        self._acted: Pools | None = None
+        """What the last turn that went well was about; None: none has yet."""
+        self._problem = ""
+        self._withheld = "nothing has been loaded from a server yet"
+        """Why nothing is known to act on."""
+        self._turns = 0
+        self._ended_at: float | None = None
+        self._timer: Timer | None = None
+        self._stopped = False
+
+    def seen(self, pools: Pools | Refusal) -> None:
+        """What it looks at is so now, or cannot be looked up, which is no news of it."""
+        if isinstance(pools, Refusal):
+            self._withheld = pools.message
+            return
+        self._withheld = ""
+        if pools != self._seen:
+            self._seen = pools
+            self._schedule.changed(self._clock.seconds())
+            self._wait()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last turn did not do what it should."""
+        return bool(self._problem)
+
+    def stop(self) -> None:
+        """No more turns."""
+        self._stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def status(self) -> ReactionStatus:
+        """How it is."""
+        schedule = self._schedule
+        state: ReactionState = "idle"
+        if schedule.running:
+            state = "running"
+        elif self._withheld:
+            state = "withheld"
+        elif self._problem:
+            state = "failed"
+        elif schedule.waiting:
+            state = "waiting"
+        ago = -1.0 if self._ended_at is None else self._clock.seconds() - self._ended_at
+        problem = self._problem or self._withheld
+        reaction = self._reaction
+        return ReactionStatus(
+            reaction.kind, reaction.name, self.on, state, self._turns, schedule.failures, ago, problem
+        )
+
+    def _wait(self) -> None:
+        due = self._schedule.due()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if due is not None and not self._stopped:
+            self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._begin)
+
+    def _begin(self) -> None:
+        pools, failures = self._seen, self._schedule.failures
+        self._schedule.started()
+        if pools is None or (pools == self._acted and not failures):
+            # What has changed is again as it was.
+            self._schedule.ended(self._clock.seconds(), done=True)
+            return
+        acted = self._acted or {}
+        changed = tuple(name for name in pools if pools[name] != acted.get(name))
+        reason = "retry" if failures else "change" if self._acted is not None else "start"
+        Deferred.fromCoroutine(self._turn(pools, self._occasion(reason, changed, pools)))
+
+    async def _turn(self, pools: Pools, occasion: Occasion) -> None:
+        try:
+            await self._reaction.act(occasion)
+            problem = ""
+        except Blunder as blunder:
+            problem = str(blunder)
+        except Exception as error:
+            self._log.failure("{kind} {name} has failed", kind=self._reaction.kind, name=self._reaction.name)
+            problem = f"a defect of opengnscd: {error!r}"
+        if self._stopped:
+            return
+        if problem:
+            self._log.warn("{kind} {name}: {why}", kind=self._reaction.kind, name=self._reaction.name, why=problem)
+        elif self._problem:
+            self._log.info("{kind} {name} works again", kind=self._reaction.kind, name=self._reaction.name)
+        if not problem:
+            self._acted = pools
+        self._problem = problem
+        self._turns += 1
+        self._counts[self._reaction.kind, "failed" if problem else "done"] += 1
+        self._ended_at = self._clock.seconds()
+        self._schedule.ended(self._ended_at, done=not problem)
+        self._wait()
+
+
+def reactions_of(
+    reactor: Clock,
+    hooks: Sequence[HookSettings],
+    templates: Sequence[TemplateSettings],
+    state_directory: Path,
+    host: str,
+    zone: str,
+) -> Reactions:
+    """Those of a configuration, on a reactor that takes file descriptors."""
+    commands = Commands(reactor)
+    made: list[Reaction] = [Hook(settings, commands) for settings in hooks]
+    made += [Template(settings, commands, state_directory) for settings in templates]
+    return Reactions(reactor, made, commands, host, zone)

@@ -1,0 +1,206 @@
+"""Other people's commands, contained: a bounded time, a bounded output, and nothing of theirs in the daemon's way.
+
+A command has a process group of its own, so that all it started can be ended with it. It finds its input in memory
+(memfd_create(2)), so nobody waits for it to read; its end is seen by its pidfd, whatever is left that holds its output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from compass.model.interfaces import Timer
+
+OUTPUT_OCTETS_MAX = 1024 * 1024
+"""A command that says more is ended: it floods, and nobody would read it."""
+SHOWN_OCTETS_MAX = 500
+"""Of its output in a problem that is told; the end, where commands say what was wrong."""
+GRACE_SECONDS = 2.0
+"""After SIGTERM, for a command that is over its time; then SIGKILL."""
+READ_OCTETS = 65_536
+NOT_HANDED_ON = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""What the service manager has told the daemon, and nobody else."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What became of a command."""
+
+    output: bytes
+    """What it wrote to both its streams, no more than was asked for."""
+    problem: str = ""
+    """Why it did not do what it should, in words, with the end of what it said; empty: it did."""
+
+
+class Commands:
+    """Runs commands on a reactor that takes file descriptors."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._running: set[_Command] = set()
+        self._stopped = False
+
+    def run(
+        self,
+        command: Sequence[str],
+        data: bytes,
+        limit_seconds: float,
+        environment: Mapping[str, str] | None = None,
+        output_max: int = OUTPUT_OCTETS_MAX,
+    ) -> Deferred[Ended]:
+        """Run it with `data` on its standard input and `environment` added to the daemon's; never fails."""
+        over: Deferred[Ended] = Deferred()
+        running = _Command(self._reactor, limit_seconds, output_max)
+
+        def ended(what: Ended) -> None:
+            self._running.discard(running)
+            if not self._stopped:
+                over.callback(what)
+
+        self._running.add(running)
+        running.start(command, data, environment or {}, ended)
+        return over
+
+    def stop(self) -> None:
+        """End all that run, and tell nobody: what is half done is gone on with by the daemon's next run."""
+        self._stopped = True
+        for running in list(self._running):
+            running.end("opengnscd has stopped")
+
+
+@implementer(IReadDescriptor)
+class _Readable:
+    """A file descriptor in the reactor's hands."""
+
+    def __init__(self, descriptor: int, ready: Callable[[], object]) -> None:
+        self._descriptor = descriptor
+        self._ready = ready
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def doRead(self) -> None:  # noqa: N802
+        """There is something."""
+        self._ready()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops."""
+
+    def logPrefix(self) -> str:  # noqa: N802
+        """For Twisted's own log lines."""
+        return "command"
+
+
+class _Command:
+    """One run."""
+
+    def __init__(self, reactor: Any, limit_seconds: float, output_max: int) -> None:
+        self._reactor = reactor
+        self._limit = limit_seconds
+        self._output_max = output_max
+        self._output = bytearray()
+        self._problem = ""
+        self._timer: Timer | None = None
+        self._readers: list[_Readable] = []
+
+    def start(
+        self, command: Sequence[str], data: bytes, environment: Mapping[str, str], ended: Callable[[Ended], None]
+    ) -> None:
+        self._name, self._ended = command[0], ended
+        kept = {name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON}
+        try:
+            with _in_memory(data) as file:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=file,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=kept | dict(environment),
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:
+            ended(Ended(b"", f"cannot run {self._name}: {getattr(error, 'strerror', None) or error}"))
+            return
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        self._pidfd = os.pidfd_open(self._process.pid)
+        os.set_blocking(self._pipe, False)
+        self._readers = [_Readable(self._pipe, self._read), _Readable(self._pidfd, self._died)]
+        for reader in self._readers:
+            self._reactor.addReader(reader)
+        self._timer = self._reactor.callLater(self._limit, self._late)
+
+    def end(self, problem: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """The first reason is the one that is told."""
+        self._problem = self._problem or problem
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _late(self) -> None:
+        self.end(f"{self._name} was ended: it took more than {self._limit:g} s")
+        self._timer = self._reactor.callLater(GRACE_SECONDS, self.end, self._problem, signal.SIGKILL)
+
+    def _read(self) -> bool:
+        """Whether there may be more."""
+        try:
+            octets = os.read(self._pipe, READ_OCTETS)
+        except BlockingIOError:
+            return False
+        if not octets:
+            self._reactor.removeReader(self._readers[0])
+            return False
+        self._output += octets
+        if len(self._output) > self._output_max:
+            del self._output[self._output_max :]
+            self.end(f"{self._name} was ended: it wrote more than {self._output_max} octets", signal.SIGKILL)
+            self._reactor.removeReader(self._readers[0])
+            return False
+        return True
+
+    def _died(self) -> None:
+        if self._problem:
+            # What it has started in the background has no claim to stay either. As long as nobody has waited for the
+            # process, its number is nobody else's.
+            self.end(self._problem, signal.SIGKILL)
+        status = self._process.wait()
+        # The reader may be gone already: after a flood, or because the command closed its output.
+        while self._readers[0] in self._reactor.getReaders() and self._read():
+            pass
+        for reader in self._readers:
+            self._reactor.removeReader(reader)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        os.close(self._pidfd)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        output = bytes(self._output)
+        self._ended(Ended(output, self._problem or _told(self._name, status, output)))
+
+
+def _in_memory(data: bytes) -> Any:
+    """A file that holds `data`, to be read from its beginning."""
+    file = os.fdopen(os.memfd_create("opengnscd", os.MFD_CLOEXEC), "w+b", buffering=0)
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+    file.seek(0)
+    return file
+
+
+def _told(name: str, status: int, output: bytes) -> str:
+    """What is wrong with an exit status, in words; nothing with 0."""
+    if not status:
+        return ""
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    said = output[-SHOWN_OCTETS_MAX:].decode(errors="replace").strip()
+    return f"{name} {how}" + (f": {said}" if said else "")

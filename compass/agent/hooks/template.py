@@ -1,0 +1,145 @@
+"""A template: a file that is rendered from what it looks at, and a program that reads it anew when it differs.
+
+The file is replaced whole or not at all, after a command has found nothing wrong with the new one; when the program
+does not take it the old one is put back. Rendering is done by a program of its own (`compass.templates.render`), so a
+template that never ends or wants all the memory costs the daemon nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from compass.agent.hooks.hook import Blunder, LimitSeconds, Occasion, QuietSeconds
+from compass.agent.hooks.subprocesses import Commands
+from compass.system.files import write_atomically
+from compass.templates import RENDER_COMMAND, RENDER_SECONDS, RENDERED_OCTETS_MAX, said
+
+FILE = "{file}"
+"""In the check command: the path of the rendered file before it gets its place."""
+
+Step = Literal["nothing", "reload", "replace"]
+
+
+class TemplateSettings(msgspec.Struct, frozen=True):
+    """Keys of [[host.template]]."""
+
+    on: tuple[str, ...]
+    source: str
+    target: str
+    name: str = ""
+    mode: str = "0644"
+    check: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    values: dict[str, str] = {}
+    quiet_seconds: QuietSeconds = 0.1
+    quiet_seconds_max: QuietSeconds = 2.0
+    timeout_seconds: LimitSeconds = 30.0
+
+
+def step(current: bytes | None, rendered: bytes, owed: bool) -> Step:
+    """What is to be done. `current`: what the file has, None when it is not there. `owed`: the program was never told
+    of that, because the daemon or the command was ended in between."""
+    if current != rendered:
+        return "replace"
+    return "reload" if owed else "nothing"
+
+
+def with_file(command: Sequence[str], path: Path) -> list[str]:
+    """The check command for one file."""
+    return [argument.replace(FILE, str(path)) for argument in command]
+
+
+class Template:
+    """One [[host.template]]."""
+
+    kind = "template"
+
+    def __init__(self, settings: TemplateSettings, commands: Commands, state_directory: Path) -> None:
+        self.settings = settings
+        self.name = settings.name or Path(settings.target).name
+        self._commands = commands
+        self._target = Path(settings.target)
+        self._mode = int(settings.mode, 8)
+        mark = hashlib.sha256(settings.target.encode()).hexdigest()[:16]
+        self._owed = state_directory / "reloads" / mark
+
+    async def act(self, occasion: Occasion) -> None:
+        """Bring the file and its program up to date. Raises Blunder; then the file is what it was before."""
+        rendered = await self._rendered(occasion)
+        try:
+            current = self._current()
+            owed = self._owed.exists()
+            match step(current, rendered, owed):
+                case "replace":
+                    await self._replace(current, rendered)
+                case "reload":
+                    await self._reload()
+                case "nothing":
+                    return
+            self._owed.unlink(missing_ok=True)
+        except OSError as error:
+            raise Blunder(f"{error.filename or self._target}: {error.strerror}") from None
+
+    def _current(self) -> bytes | None:
+        try:
+            return self._target.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    async def _rendered(self, occasion: Occasion) -> bytes:
+        settings = self.settings
+        what = {"source": settings.source, "values": settings.values, **msgspec.to_builtins(occasion)}
+        limit = min(RENDER_SECONDS, settings.timeout_seconds)
+        ended = await self._commands.run(
+            RENDER_COMMAND, msgspec.json.encode(what), limit, output_max=RENDERED_OCTETS_MAX
+        )
+        if ended.problem:
+            # The program that renders says what is wrong; where it could not, how it ended is told.
+            raise Blunder(f"cannot render: {said(ended.output) or ended.problem}")
+        return ended.output
+
+    async def _replace(self, current: bytes | None, rendered: bytes) -> None:
+        """Check the new file, put it in its place, reload; back out when the program does not take it."""
+        candidate = self._target.with_name(self._target.name + ".checked")
+        if self.settings.check:
+            write_atomically(candidate, rendered, self._mode)
+            await self._run(with_file(self.settings.check, candidate), f"{candidate} is not good")
+            candidate.unlink(missing_ok=True)
+        if self.settings.reload:
+            self._owed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._owed, str(self._target).encode())
+        write_atomically(self._target, rendered, self._mode)
+        try:
+            await self._reload()
+        except Blunder as blunder:
+            raise Blunder(f"{blunder}; {await self._back_out(current)}") from None
+
+    async def _back_out(self, before: bytes | None) -> str:
+        """The file as it was, and the program told so; what came of that, in words."""
+        if before is None:
+            self._target.unlink(missing_ok=True)
+            return f"{self._target} is taken away again"
+        write_atomically(self._target, before, self._mode)
+        try:
+            await self._reload()
+        except Blunder as again:
+            return f"the old {self._target} is back, but with it, too: {again}"
+        self._owed.unlink(missing_ok=True)
+        return f"the old {self._target} is back and in use"
+
+    async def _reload(self) -> None:
+        if self.settings.reload:
+            await self._run(self.settings.reload, "reload failed")
+
+    async def _run(self, command: Sequence[str], otherwise: str) -> None:
+        ended = await self._commands.run(command, b"", self.settings.timeout_seconds, self._environment())
+        if ended.problem:
+            raise Blunder(f"{otherwise}: {ended.problem}")
+
+    def _environment(self) -> Mapping[str, str]:
+        return {"OPENGNS_TEMPLATE": self.name, "OPENGNS_TARGET": str(self._target)}

@@ -1,0 +1,168 @@
+"""The host's own book: what its services asked for, on disk before a server is asked.
+
+An entry stays until the wish is fulfilled: a registration as long as its instance lives, a deregistration until a
+server has it. So nothing that a service asked for is lost by servers that are down or by the daemon's restart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from twisted.logger import Logger
+
+from compass.model.host_api import Integer
+from compass.model.names import PORT_MAX, parse_address, parse_service_id
+from compass.model.rows import IDLE, ListenerKey
+from compass.model.rules.listeners import EPOCH_MAX
+from compass.system.files import set_aside, write_atomically
+
+FILE_NAME = "registrations.json"
+REGISTRATIONS_MAX = 4096
+"""Instances on one host; the book is rewritten with each change, and this many are about 1 MB."""
+
+VERSION = 1
+"""Of the file's form; another one is not guessed at."""
+
+Epoch = Annotated[int, Meta(ge=0, le=EPOCH_MAX)]
+Standing = Literal["pending", "registered", "leaving", "refused"]
+"""pending: no server has answered yet. leaving: its deregistration is not delivered yet. refused: a server said no
+when it was re-established; it is kept to be seen and not asked for again on this session."""
+
+
+class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One instance of a service on this host."""
+
+    service: str
+    address: str
+    port: Annotated[int, Meta(ge=1, le=PORT_MAX)]
+    epoch: Epoch
+    credential: str
+    standing: Standing
+    weight: Integer = 1
+    metadata: dict[str, str] = {}
+    pid: Integer = 0
+    started: str = ""
+    """When the process started, as `processes.start_of` tells; with the pid it names one process for good."""
+    hold: bool = False
+    died: bool = False
+    """With `leaving`: it was not asked to go, its process ended."""
+    problem: str = ""
+    """With `refused`: what the server said."""
+    code: str = ""
+    """With `refused`: the refusal's code."""
+    zone: str = ""
+    load: float = IDLE
+    degradation: float = IDLE
+
+    @property
+    def key(self) -> ListenerKey:
+        """What tells it from the others; a new instance at the same place replaces the old one."""
+        return (self.service, self.address, self.port)
+
+
+class _Book(msgspec.Struct, frozen=True):
+    version: int
+    last_epoch: Epoch
+    registrations: tuple[Registration, ...]
+
+
+def _unpacked(data: bytes) -> _Book:
+    """The book in a file. Raises ValueError or RecursionError when it is none that this program has written."""
+    book = msgspec.json.decode(data, type=_Book)
+    if book.version != VERSION:
+        raise ValueError(f"its version is {book.version}, this program reads {VERSION}")
+    for entry in book.registrations:
+        if (parse_service_id(entry.service), parse_address(entry.address)) != (entry.service, entry.address):
+            raise ValueError(f"{entry.service} at {entry.address} is not spelled as this program does")
+    return book
+
+
+class CannotWrite(Exception):
+    """The book could not be written: what was asked for would not survive, so it is refused."""
+
+
+class Book:
+    """The entries by listener. Every change is on disk when the method returns."""
+
+    _log = Logger()
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / FILE_NAME
+        self._entries: dict[ListenerKey, Registration] = {}
+        self.last_epoch = 0
+
+    def load(self) -> None:
+        """Read what an earlier run left; a damaged file is set aside and said so."""
+        try:
+            book = _unpacked(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._log.warn("cannot read {path}: {error}; services have to register again", path=self._path, error=error)
+            return
+        except (ValueError, RecursionError) as error:
+            # msgspec's own errors are ValueErrors, and so is what it raises for text that is no UTF-8.
+            self._log.warn("{path} is unusable: {error}; services have to register again", path=self._path, error=error)
+            try:
+                set_aside(self._path)
+            except OSError as problem:
+                self._log.warn("{path} cannot be renamed: {problem}", path=self._path, problem=problem)
+            return
+        self.last_epoch = book.last_epoch
+        self._entries = {entry.key: entry for entry in book.registrations}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def all(self) -> tuple[Registration, ...]:
+        """Every entry, in the order of their arrival."""
+        return tuple(self._entries.values())
+
+    def get(self, key: ListenerKey) -> Registration | None:
+        """The entry of a listener."""
+        return self._entries.get(key)
+
+    def services(self) -> frozenset[str]:
+        """The services that have an instance here."""
+        return frozenset(entry.service for entry in self._entries.values() if entry.standing != "leaving")
+
+    def next_epoch(self, now: float, above: int = 0) -> int:
+        """A larger epoch than any before: the wall clock in microseconds, unless that went backwards.
+
+        `above`: what is known of the one listener. It moves no other's epoch: whoever has the credential of one
+        service can give it the largest epoch there is, and must not thereby use up those of the whole host.
+        """
+        self.last_epoch = max(self.last_epoch + 1, int(now * 1_000_000))
+        return min(max(self.last_epoch, above + 1), EPOCH_MAX)
+
+    def put(self, entry: Registration) -> None:
+        """Set an entry. Raises CannotWrite, and then the book is as it was."""
+        self._write({**self._entries, entry.key: entry})
+
+    def note(self, entry: Registration) -> None:
+        """Set an entry, in memory at least: what has happened has happened, whether the disk takes it or not."""
+        self._note({**self._entries, entry.key: entry})
+
+    def drop(self, entry: Registration) -> None:
+        """Forget an entry, if it is still this instance's."""
+        held = self._entries.get(entry.key)
+        if held is not None and held.epoch == entry.epoch:
+            self._note({key: other for key, other in self._entries.items() if key != entry.key})
+
+    def _note(self, entries: dict[ListenerKey, Registration]) -> None:
+        try:
+            self._write(entries)
+        except CannotWrite as problem:
+            self._log.warn("{problem}; going on from memory", problem=str(problem))
+            self._entries = entries
+
+    def _write(self, entries: dict[ListenerKey, Registration]) -> None:
+        book = _Book(VERSION, self.last_epoch, tuple(entries.values()))
+        try:
+            write_atomically(self._path, msgspec.json.encode(book), 0o600)
+        except OSError as error:
+            raise CannotWrite(f"cannot write {self._path}: {error}") from error
+        self._entries = entries

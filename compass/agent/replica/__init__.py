@@ -1,0 +1,1 @@
+"""Replica of what this host depends on: synchronization, suspicions, disk cache, change feed."""

@@ -1,0 +1,142 @@
+"""The replica on disk, so that a host answers after its own restart or a reboot with every server down (P7).
+
+One file: magic, format version, length and SHA-256 of the body, then the body as MessagePack. A file that is damaged
+or foreign is set aside and never served; a directory that cannot be written costs the cache, not the daemon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from twisted.logger import Logger
+
+from compass.model.interfaces import Clock, Timer
+from compass.model.rows import Snapshot
+from compass.system.files import set_aside, write_atomically
+
+WRITE_PAUSE_SECONDS = 0.2
+"""At most five writes a second, however fast notices come; what a power cut takes is resumed from the server."""
+FILE_NAME = "catalogue.msgpack"
+MAGIC = b"OGNSHOST"
+FORMAT = 1
+_HEADER = struct.Struct("!8sIQ32s")
+
+
+class Cached(msgspec.Struct, frozen=True):
+    """What is kept: the view, what it is complete for, and on whose behalf the host is told."""
+
+    store: str
+    services: tuple[str, ...]
+    held: Snapshot
+    loaded: bool
+    wanted: tuple[str, ...]
+
+
+class Unusable(Exception):
+    """The bytes are no cache of this format; the text says why."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Cached)
+
+
+def packed(cached: Cached) -> bytes:
+    """The file's content."""
+    body = _encoder.encode(cached)
+    return _HEADER.pack(MAGIC, FORMAT, len(body), hashlib.sha256(body).digest()) + body
+
+
+def unpacked(data: bytes) -> Cached:
+    """The inverse of `packed`. Raises Unusable."""
+    if len(data) < _HEADER.size:
+        raise Unusable(f"{len(data)} octets are less than the header")
+    magic, version, length, digest = _HEADER.unpack_from(data)
+    body = data[_HEADER.size :]
+    if magic != MAGIC:
+        raise Unusable("it does not begin as a catalogue of this program")
+    if version != FORMAT:
+        raise Unusable(f"its format is {version}, this program reads {FORMAT}")
+    if length != len(body):
+        raise Unusable(f"it should have {length} octets and has {len(body)}")
+    if hashlib.sha256(body).digest() != digest:
+        raise Unusable("its checksum is wrong")
+    try:
+        return _decoder.decode(body)
+    except (ValueError, RecursionError) as error:
+        # msgspec's own errors are ValueErrors, and so is what it raises for text that is no UTF-8.
+        raise Unusable(str(error)) from None
+
+
+class Cache:
+    """Keeps `directory/catalogue.msgpack` in step with what `content` gives."""
+
+    _log = Logger()
+
+    def __init__(self, clock: Clock, directory: Path, content: Callable[[], Cached]) -> None:
+        self._clock = clock
+        self._path = directory / FILE_NAME
+        self._content = content
+        self._due: Timer | None = None
+        self._complained = False
+        self.writes = Counter[str]()
+        """`done` or `failed`."""
+
+    def age_seconds(self, now: float) -> float:
+        """How long ago the file was written; 0 when that cannot be known."""
+        try:
+            return max(0.0, now - self._path.stat().st_mtime)
+        except OSError:
+            return 0.0
+
+    def load(self) -> Cached | None:
+        """What an earlier run kept, or None; never raises."""
+        try:
+            return unpacked(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._log.warn("cannot read {path}: {error}; going on without it", path=self._path, error=error)
+        except Unusable as problem:
+            try:
+                aside = set_aside(self._path)
+                self._log.warn(
+                    "{path} is unusable ({problem}); set aside as {aside}, a server has to be asked",
+                    path=self._path,
+                    problem=problem,
+                    aside=aside.name,
+                )
+            except OSError as error:
+                self._log.warn("{path} is unusable and cannot be renamed: {error}", path=self._path, error=error)
+        return None
+
+    def changed(self) -> None:
+        """The content is another one; it is written soon."""
+        if self._due is None or not self._due.active():
+            self._due = self._clock.callLater(WRITE_PAUSE_SECONDS, self.write)
+
+    def close(self) -> None:
+        """Write now what is due."""
+        if self._due is not None and self._due.active():
+            self._due.cancel()
+            self.write()
+
+    def write(self) -> None:
+        """Replace the file; a failure is told once and does not stop the daemon."""
+        try:
+            write_atomically(self._path, packed(self._content()))
+            self._complained = False
+            self.writes["done"] += 1
+        except OSError as error:
+            self.writes["failed"] += 1
+            if not self._complained:
+                self._log.warn(
+                    "cannot write {path}: {error}; going on from memory, a restart will need a server",
+                    path=self._path,
+                    error=error,
+                )
+            self._complained = True

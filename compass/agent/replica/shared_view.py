@@ -1,0 +1,125 @@
+"""Publishes the host's view for the programs of the host (`compass.wire.shared_view`, protocols/shared-view.md)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from compass.model.interfaces import Clock, Timer
+from compass.wire.shared_view import (
+    GENERATION_WORD,
+    INDEX_OCTETS,
+    NotShared,
+    Shared,
+    check_index,
+    empty_index,
+    packed,
+    unpacked,
+)
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether what this host suspects by itself has run out; changes are published at once."""
+
+
+class Publisher:
+    """Keeps `directory` in step with what `shared` gives. A directory that cannot be written costs the shared view,
+    not the daemon."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: Clock, directory: Path | None, group: int | None, shared: Callable[[], Shared | None]
+    ) -> None:
+        """`directory` None: nothing is published. `group`: the only one, beside the daemon's user, that may read;
+        None: everybody may. `shared`: what to publish, the same object as long as nothing changes; None: nothing is
+        loaded yet."""
+        self.published = False
+        """Whether programs find a view there."""
+        self._clock = clock
+        self._directory = directory or Path()
+        self._wanted = directory is not None
+        self._group = group
+        self._shared = shared
+        self._last: Shared | None = None
+        self._index: mmap.mmap | None = None
+        self._generation = 0
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Go on from the generation of the run before; never raises."""
+        if not self._wanted:
+            return
+        try:
+            self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            os.chown(self._directory, -1, -1 if self._group is None else self._group)
+            self._directory.chmod(0o755 if self._group is None else 0o750)
+            self._index = self._open_index()
+        except OSError as error:
+            self._log.warn("programs find no shared view in {path}: {error}", path=self._directory, error=error)
+            return
+        self.look()
+
+    def changed(self) -> None:
+        """There is something new; it is published before the reactor's next turn is over."""
+        if self._index is not None:
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+            self._timer = self._clock.callLater(0, self.look)
+
+    def look(self) -> None:
+        """Publish, if it is something new, and look again in a while."""
+        self._timer = self._clock.callLater(LOOK_SECONDS, self.look)
+        shared = self._shared()
+        if shared is None or shared is self._last or self._index is None:
+            return
+        generation = self._generation + 1
+        try:
+            self._replace("content", packed(shared, generation))
+        except OSError as error:
+            self._log.warn("cannot publish in {path}: {error}", path=self._directory, error=error)
+            return
+        with memoryview(self._index) as octets, octets.cast("Q") as words:
+            words[GENERATION_WORD] = generation
+        self._generation, self._last, self.published = generation, shared, True
+
+    def stop(self) -> None:
+        """Publish no more. What is there stays: programs go on with it (P7)."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+    def _open_index(self) -> mmap.mmap:
+        """The index of the run before, which readers have mapped, or a new one."""
+        path = self._directory / "index"
+        try:
+            check_index(path.read_bytes())
+            _, self._generation = unpacked((self._directory / "content").read_bytes())
+        except FileNotFoundError:
+            if not path.exists():
+                self._replace("index", empty_index())
+        except NotShared as problem:
+            self._log.warn("{path} is made anew: {problem}", path=self._directory, problem=problem)
+            self._replace("index", empty_index())
+        with path.open("r+b") as file:
+            index = mmap.mmap(file.fileno(), INDEX_OCTETS)
+        with memoryview(index) as octets, octets.cast("Q") as words:
+            # Killed between the two steps, the daemon has left a content whose generation was not told.
+            self._generation = max(self._generation, words[GENERATION_WORD])
+        return index
+
+    def _replace(self, name: str, octets: bytes) -> None:
+        """Not synchronised to the disk: after a reboot it is published anew, and nobody has the old one mapped."""
+        path = self._directory / f"{name}.new"
+        mode = 0o644 if self._group is None else 0o640
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            os.fchown(descriptor, -1, -1 if self._group is None else self._group)
+            file.write(octets)
+        path.replace(self._directory / name)

@@ -1,0 +1,124 @@
+"""What is known of listeners beside the log: what this host's programs found out, and suspicions that a server told.
+
+Such a listener is treated as suspect here at once, also with every server down. The evidence is bounded in time, and
+ends as soon as the log says anything about the listener: its row is then another one than the one that was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.host_api import LocalReport
+from compass.model.rows import FAILING, USABLE, Listener, ListenerKey, State
+from compass.wire.limits import SUSPICION_SECONDS_MAX
+from compass.wire.messages import Suspicion
+
+EVIDENCE_SECONDS = 60.0
+"""A report that nobody could confirm for so long is forgotten: the listener may long be well again."""
+OWED_SECONDS = 600.0
+"""How long a report is repeated that no server has taken: longer ago than this nobody's finding says anything."""
+UNSHARED_SECONDS = 5.0
+"""A suspicion that the server does not share from the start: its probe says within so long whether it should."""
+ANEW_SECONDS = 1.0
+"""How long suspicions outlast the answer to a watch: those that still stand are told again right after it."""
+EVIDENCE_MAX = 1024
+"""Listeners under local suspicion, and as many that a server suspects; beyond that the oldest is forgotten. A host
+rarely uses so many at all."""
+
+
+class _Finding(msgspec.Struct, frozen=True):
+    report: LocalReport
+    row: Listener
+    until: float
+    owed_until: float
+    delivered: bool = False
+
+
+class _Told(msgspec.Struct, frozen=True):
+    row: Listener
+    until: float
+    cause: str
+
+
+class Evidence:
+    """By listener; `now` is any clock's seconds."""
+
+    def __init__(self) -> None:
+        self._findings: dict[ListenerKey, _Finding] = {}
+        self._told: dict[ListenerKey, _Told] = {}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings of programs `here`, and suspicions that a `server` told; some may be over by now."""
+        return {"here": len(self._findings), "server": len(self._told)}
+
+    def add(self, report: LocalReport, row: Listener, now: float) -> None:
+        """A program found this listener dead."""
+        key = (row.service, row.address, row.port)
+        self._findings.pop(key, None)
+        self._findings[key] = _Finding(report, row, now + EVIDENCE_SECONDS, now + OWED_SECONDS)
+        if len(self._findings) > EVIDENCE_MAX:
+            del self._findings[next(iter(self._findings))]
+
+    def told(self, suspicion: Suspicion, row: Listener, now: float) -> float:
+        """A server suspects this instance, or does so no more; how long that holds."""
+        key = (row.service, row.address, row.port)
+        self._told.pop(key, None)
+        seconds = min(suspicion.seconds, SUSPICION_SECONDS_MAX)
+        if not seconds > 0:
+            # It answered a probe, whatever a program here has found.
+            self.dismiss(key)
+            return 0.0
+        self._told[key] = _Told(row, now + seconds, suspicion.cause)
+        if len(self._told) > EVIDENCE_MAX:
+            del self._told[next(iter(self._told))]
+        return seconds
+
+    def told_anew(self, now: float) -> None:
+        """A server has answered a watch: what it suspects now it tells again."""
+        for key, told in self._told.items():
+            self._told[key] = msgspec.structs.replace(told, until=min(told.until, now + ANEW_SECONDS))
+
+    def delivered(self, key: ListenerKey, state: State, now: float) -> None:
+        """The server has the report, and the listener is in that state there; what it decides comes as a notice.
+
+        When the report alone was not enough for it, a probe of the server that finds the listener alive is no change:
+        then no notice comes, and the local suspicion ends by itself.
+        """
+        finding = self._findings.get(key)
+        if finding is not None:
+            until = min(finding.until, now + UNSHARED_SECONDS) if state in USABLE else finding.until
+            self._findings[key] = msgspec.structs.replace(finding, delivered=True, until=until)
+
+    def dismiss(self, key: ListenerKey) -> None:
+        """The server refused the report."""
+        self._findings.pop(key, None)
+
+    def undelivered(self, catalogue: Catalogue, now: float) -> list[LocalReport]:
+        """The reports that still hold and that no server has seen."""
+        return [finding.report for finding in self._standing(catalogue, now) if not finding.delivered]
+
+    def over(self, catalogue: Catalogue, now: float) -> Catalogue:
+        """The catalogue with the listeners under suspicion as suspect; itself when there are none."""
+        after = catalogue
+        for finding in self._standing(catalogue, now):
+            if now < finding.until and finding.row.state in USABLE:
+                suspect = msgspec.structs.replace(finding.row, state="suspect", cause="reported on this host")
+                after = after.with_row(suspect)
+        for key, told in list(self._told.items()):
+            if now >= told.until or catalogue.listener(*key) != told.row:
+                del self._told[key]
+            elif told.row.state not in FAILING:
+                after = after.with_row(msgspec.structs.replace(told.row, state="suspect", cause=told.cause))
+        return after
+
+    def _standing(self, catalogue: Catalogue, now: float) -> Iterator[_Finding]:
+        for key, finding in list(self._findings.items()):
+            until = finding.until if finding.delivered else finding.owed_until
+            if now >= until or catalogue.listener(*key) != finding.row:
+                del self._findings[key]
+            else:
+                yield finding

@@ -1,0 +1,1 @@
+"""Session with one of several servers: discovery, selection, connection, pending requests."""

@@ -1,0 +1,114 @@
+"""Making a session: the ways that are being tried, one after another and, when one is slow, one beside another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from compass.agent.upstream.server_selector import Choice, Way
+from compass.agent.upstream.session import Session
+from compass.model.interfaces import Clock, Timer
+
+CONNECT_SECONDS = 5.0
+"""From the first packet to the connection, TLS included in the greeting; then this way has failed."""
+BESIDE_SECONDS = 1.5
+"""A way that has not led to a session by then may be a dead network's: the next one is tried beside it."""
+DIALS_MAX = 3
+"""Ways tried at once: one that is dead, one that is slow, and one that works."""
+
+Dial = Callable[[Way], IStreamClientEndpoint]
+"""Where a way leads; who answers there has to prove the way's name."""
+
+
+class Dials:
+    """Everything on the way to a session. `make` gives the protocol for a way, `failed` hears why one led nowhere."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        choice: Choice,
+        dial: Dial,
+        make: Callable[[Way], Session],
+        failed: Callable[[Way, str], None],
+    ) -> None:
+        self._clock = clock
+        self._choice = choice
+        self._dial = dial
+        self._make = make
+        self._failed = failed
+        self._connecting: dict[Way, Deferred[IProtocol]] = {}
+        self._since: dict[Way, float] = {}
+        """When each way was last dialled."""
+        self._retry: Timer | None = None
+        self.greeting: set[Session] = set()
+        """Connections on which no welcome has come yet, also such as a server dialled."""
+
+    def tried(self) -> set[Way]:
+        """The ways on which a session is being made."""
+        return {*self._connecting, *(session.way for session in self.greeting if session.way is not None)}
+
+    def trying(self) -> bool:
+        """A session may be there in a moment: one is being made, or not every way has been tried yet."""
+        active = bool(self._connecting or self.greeting) or self._retry_comes()
+        return self._choice.hopeful and (active or not self._choice.ways)
+
+    def found(self) -> None:
+        """There are other ways than before: their turn comes, at once if nothing is being tried."""
+        if not (self.tried() and self._retry_comes()):
+            self.go()
+
+    def go(self) -> None:
+        """Dial the way that is to be tried next, as soon as its time has come, and then the one after it."""
+        self._cancel_retry()
+        following = self._choice.next(self._clock.seconds(), self.tried())
+        if following is None or len(self.tried()) >= DIALS_MAX:
+            return  # It goes on from here when one of those that are being tried fails, or another way is found.
+        if following.seconds > 0:
+            self._retry = self._clock.callLater(following.seconds, self.go)
+        else:
+            self._retry = self._clock.callLater(BESIDE_SECONDS, self.go)
+            self.connect(following.way)
+
+    def connect(self, way: Way) -> None:
+        """Dial this way now."""
+        factory = Factory.forProtocol(lambda: self._make(way))
+        factory.noisy = False
+        connecting: Deferred[IProtocol] = cast(Any, self._dial(way)).connect(factory)
+        self._connecting[way] = connecting
+        self._since[way] = self._clock.seconds()
+        connecting.addTimeout(CONNECT_SECONDS, cast(Any, self._clock))
+
+        def done(result: object) -> None:
+            wanted = self._connecting.pop(way, None) is not None
+            if wanted and isinstance(result, Failure):
+                late = f"no connection within {CONNECT_SECONDS:g} s" if result.check(TimeoutError) else ""
+                self._failed(way, late or result.getErrorMessage() or "no connection")
+
+        connecting.addBoth(done)
+
+    def give_up(self) -> None:
+        """There is a session, or none is wanted: end whatever is under way, and remember what was slow."""
+        self._cancel_retry()
+        now = self._clock.seconds()
+        for way in self.tried():
+            waited = now - self._since.get(way, now)
+            if waited >= BESIDE_SECONDS:
+                self._choice.failed(way, now, f"no answer within {waited:.1f} s; another way was quicker")
+        self._since.clear()
+        connecting, self._connecting = self._connecting, {}
+        for each in connecting.values():
+            each.cancel()
+        for session in list(self.greeting):
+            session.close()
+
+    def _retry_comes(self) -> bool:
+        return self._retry is not None and self._retry.active()
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()

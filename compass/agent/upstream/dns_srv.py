@@ -1,0 +1,185 @@
+"""Servers from DNS: an SRV name that is asked again before its answer is stale (RFC 2782).
+
+What DNS says is a proposal. Who answers at a target must prove the target's name and have the role of a server, so a
+forged answer leads nowhere; and since what is known stays until there is a better answer, a name server that is away
+or has lost its zone takes no server away.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IResolver
+from twisted.logger import Logger
+from twisted.names import dns
+from twisted.python.failure import Failure
+
+from compass.agent.upstream.server_selector import Offer, Way
+from compass.model.interfaces import Clock, Timer
+from compass.model.names import NameProblem, parse_address, parse_host_name, parse_port
+
+LIFE_SECONDS_MIN = 30.0
+"""An answer that may be kept for less is kept so long all the same: 10,000 hosts make 300 questions a second of it."""
+LIFE_SECONDS_MAX = 3600.0
+"""An answer that may be kept for days is asked for again after so long: a server that was added is wanted today."""
+PAUSE_SECONDS_MIN = 2.0
+"""After a question without an answer; it doubles each time."""
+PAUSE_SECONDS_MAX = 300.0
+"""Longest such pause: DNS was away longer than anybody has waited by then."""
+RECORDS_MAX = 16
+"""Targets taken from one answer, the preferred ones; more servers than a deployment has are a mistake or an attack."""
+ADDRESSES_MAX = 4
+"""Addresses taken for one target: two networks, each with IPv4 and IPv6."""
+QUESTION_SECONDS = (1, 2, 4)
+"""How long each of the attempts of one question waits for its answer."""
+
+
+class Record(NamedTuple):
+    """An SRV record, as it was received."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+    """Without the dot at the end; empty: there is no such service here."""
+    life_seconds: float
+    addresses: tuple[str, ...] = ()
+    """Of the target; none: its name is looked up when it is dialled."""
+
+
+Lookup = Callable[[str], Deferred[Sequence[Record]]]
+"""Asks DNS for the SRV records of a name; fails when there is no answer or no such name."""
+
+
+def lookup_with(resolver: IResolver) -> Lookup:
+    """Asks by way of a resolver of twisted.names: for the SRV records, then for addresses that did not come along."""
+    asked: Any = resolver
+
+    async def lookup(name: str) -> Sequence[Record]:
+        answers, _, additional = await asked.lookupService(name, timeout=QUESTION_SECONDS)
+        known = addresses_in(additional)
+        records = records_of(answers, known)[:RECORDS_MAX]
+        missing = list(dict.fromkeys(r.target for r in records if r.target and not r.addresses))
+        questions = [ask(target) for ask in (asked.lookupAddress, asked.lookupIPV6Address) for target in missing]
+        for found, outcome in await DeferredList(questions, consumeErrors=True):
+            if found:
+                for target, more in addresses_in(outcome[0]).items():
+                    known[target] = (*known.get(target, ()), *more)
+        return records_of(answers, known)
+
+    return lambda name: Deferred.fromCoroutine(lookup(name))
+
+
+def addresses_in(section: Iterable[Any]) -> dict[str, tuple[str, ...]]:
+    """The addresses of each name in a section of an answer (RRHeaders of twisted.names)."""
+    addresses: dict[str, tuple[str, ...]] = {}
+    for header in section:
+        if isinstance(header.payload, dns.Record_A | dns.Record_AAAA) and header.payload.address:
+            family = socket.AF_INET if header.type == dns.A else socket.AF_INET6
+            name = _spelled(header.name)
+            addresses[name] = (*addresses.get(name, ()), socket.inet_ntop(family, header.payload.address))
+    return addresses
+
+
+def records_of(answers: Iterable[Any], addresses: Mapping[str, tuple[str, ...]]) -> list[Record]:
+    """The SRV records of an answer, the preferred first, with what is known of their targets' addresses."""
+    records = []
+    for header in answers:
+        if isinstance(header.payload, dns.Record_SRV):
+            srv, target = header.payload, _spelled(header.payload.target)
+            known = addresses.get(target, ())
+            records.append(Record(srv.priority, srv.weight, srv.port, target, float(header.ttl), known))
+    return sorted(records, key=lambda record: (record.priority, -record.weight))
+
+
+def _spelled(name: Any) -> str:
+    return str(name.name.decode("ascii", "replace")).lower().removesuffix(".")
+
+
+def offers_of(records: Iterable[Record], rank: int) -> tuple[Offer, ...]:
+    """The ways in an answer: one for each known address, else one to the target's name.
+
+    What cannot be connected to is left out, and so is the target `.`, which means that there is none (RFC 2782).
+    """
+    offers: list[Offer] = []
+    preferred = sorted(records, key=lambda record: (record.priority, -record.weight))
+    for record in preferred[:RECORDS_MAX]:
+        try:
+            name, port = parse_host_name(record.target), parse_port(record.port)
+            places = [parse_address(text) for text in record.addresses[:ADDRESSES_MAX]] or [name]
+        except NameProblem:
+            continue
+        # The weight is the target's, however many addresses it has.
+        share = record.weight / len(places)
+        offers += [Offer(Way(name, place, port), (rank, record.priority), share, "srv") for place in places]
+    return tuple(offers)
+
+
+class ServiceName:
+    """Keeps what one SRV name leads to. `offer` is called with each answer."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Clock,
+        random: Callable[[], float],
+        lookup: Lookup,
+        name: str,
+        rank: int,
+        offer: Callable[[str, Sequence[Offer]], None],
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._lookup = lookup
+        self._rank = rank
+        self._offer = offer
+        self._timer: Timer | None = None
+        self._asking: Deferred[None] | None = None
+        self._failures = 0
+        self._answered = False
+        self.name = name
+
+    def start(self) -> None:
+        """Ask now, and again in time."""
+        self._asking = self._lookup(self.name).addCallbacks(self._heard, self._not_heard)
+        self._asking.addErrback(lambda failure: self._log.failure("the answer for {name}", failure, name=self.name))
+
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _heard(self, records: Sequence[Record]) -> None:
+        offers = offers_of(records, self._rank)
+        closed = bool(records) and not any(record.target for record in records)
+        if offers or closed:
+            self._answered, self._failures = True, 0
+            self._offer(self.name, offers)
+        else:
+            self._nothing_new(f"{len(records)} SRV records, none of which can be connected to")
+            return
+        life = min((record.life_seconds for record in records), default=0.0)
+        self._again(min(max(life, LIFE_SECONDS_MIN), LIFE_SECONDS_MAX))
+
+    def _not_heard(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # Nobody wants to know any more.
+        self._nothing_new(failure.getErrorMessage() or type(failure.value).__name__)
+
+    def _nothing_new(self, why: str) -> None:
+        """What is known stays; the first time, whoever waits is told that there is nothing."""
+        self._log.warn("{name} leads to no server: {why}", name=self.name, why=why)
+        if not self._answered:
+            self._offer(self.name, ())
+        self._failures += 1
+        self._again(min(PAUSE_SECONDS_MIN * 2.0 ** min(self._failures - 1, 16), PAUSE_SECONDS_MAX))
+
+    def _again(self, seconds: float) -> None:
+        """Somewhat later, at a time of this host's own."""
+        self._timer = self._clock.callLater(seconds * (1 + self._random() / 4), self.start)

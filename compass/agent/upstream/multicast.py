@@ -1,0 +1,152 @@
+"""Servers that announce themselves: what a host keeps of what it hears, however much is said by whomever.
+
+Anybody on the network can send an announcement. So one only proposes a place: whoever answers there must prove the
+name and be a server. How many proposals are kept is bounded, in all and from each sender; one that was tried and led
+to no server gives way to a new one, one that worked does not; and of a flood of datagrams a hundred a second are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Choice, Offer, Way
+from compass.model.interfaces import Clock, Timer
+from compass.model.names import AddressProblem, parse_address
+from compass.wire.announcement import Announcement, NotAnnouncement, decode
+
+ORIGIN = "announcements"
+DATAGRAMS_PER_SECOND_MAX = 100
+"""Read in one second; further ones are dropped unread. A network has a few servers, each heard every ten seconds."""
+PROPOSALS_MAX = 32
+"""Proposals kept: some servers with some addresses each."""
+PROPOSALS_PER_SENDER_MAX = 8
+"""Of these from one address: a server with eight networks, and one liar cannot take all places."""
+LIVES = 3
+"""Announcements in a row that may get lost before what they proposed is forgotten."""
+
+SWEEP_SECONDS = 10.0
+"""How often it is looked for what was not announced again."""
+
+
+class _Proposal(msgspec.Struct):
+    sender: str
+    until: float
+
+
+class Proposals:
+    """The table. Pure but for the choice that it asks how a way has fared."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self._proposals: dict[Way, _Proposal] = {}
+        self._second = 0.0
+        self._read = 0
+
+    def may_read(self, now: float) -> bool:
+        """Whether one more datagram may be read in this second."""
+        if now >= self._second + 1.0:
+            self._second, self._read = now, 0
+        self._read += 1
+        return self._read <= DATAGRAMS_PER_SECOND_MAX
+
+    def heard(self, said: Announcement, sender: str, now: float) -> bool:
+        """Take in what was announced; whether there is a way that was not known."""
+        news = self.expire(now)
+        for address in said.addresses or (sender,):
+            way = Way(said.server, address, said.port)
+            if way in self._proposals or self._makes_room(sender):
+                news = news or way not in self._proposals
+                self._proposals[way] = _Proposal(sender, now + LIVES * said.next_seconds)
+        return news
+
+    def expire(self, now: float) -> bool:
+        """Forget what was not announced again, unless it has worked; whether anything was forgotten."""
+        over = [way for way, p in self._proposals.items() if p.until <= now and not self._choice.has_worked(way)]
+        for way in over:
+            del self._proposals[way]
+        return bool(over)
+
+    def offers(self) -> tuple[Offer, ...]:
+        """All that is proposed now, one as good as another."""
+        return tuple(Offer(way, (ANNOUNCED_RANK,), source="announced") for way in self._proposals)
+
+    def _makes_room(self, sender: str) -> bool:
+        """Room for one more from there, if need be in place of one that was tried in vain."""
+        own = [way for way, proposal in self._proposals.items() if proposal.sender == sender]
+        crowd = own if len(own) >= PROPOSALS_PER_SENDER_MAX else list(self._proposals)
+        if len(crowd) < (PROPOSALS_PER_SENDER_MAX if crowd is own else PROPOSALS_MAX):
+            return True
+        useless = next((way for way in crowd if self._choice.doubtful(way)), None)
+        if useless is None:
+            return False
+        del self._proposals[useless]
+        return True
+
+
+class Listening(DatagramProtocol):
+    """Hears announcements in one multicast group; `offer` is called when what is proposed has changed."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Clock,
+        choice: Choice,
+        group: str,
+        interface: str,
+        offer: Callable[[str, Sequence[Offer]], None],
+    ) -> None:
+        self._clock = clock
+        self._proposals = Proposals(choice)
+        self._group = group
+        self._interface = interface
+        self._offer = offer
+        self._sweep: Timer | None = None
+        self._told_bad = False
+
+    def startProtocol(self) -> None:
+        """Join the group on the interface that has this host's address."""
+        transport: Any = self.transport
+        joined = transport.joinGroup(self._group, self._interface)
+        joined.addErrback(
+            lambda failure: self._log.error(
+                "cannot hear announcements to {group} on {interface}: {why}",
+                group=self._group,
+                interface=self._interface,
+                why=failure.getErrorMessage(),
+            )
+        )
+        self._sweep = self._clock.callLater(SWEEP_SECONDS, self._swept)
+
+    def stopProtocol(self) -> None:
+        """No more sweeping."""
+        if self._sweep is not None and self._sweep.active():
+            self._sweep.cancel()
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """A proposal, or a stranger's noise."""
+        now = self._clock.seconds()
+        if not self._proposals.may_read(now):
+            return
+        try:
+            said = decode(datagram)
+            news = self._proposals.heard(said, parse_address(addr[0]), now)
+        except (NotAnnouncement, AddressProblem) as problem:
+            if not self._told_bad:
+                self._told_bad = True
+                text = "from {sender} came what is no announcement: {why} (told once)"
+                self._log.warn(text, sender=addr[0], why=problem)
+            return
+        if news:
+            self._log.info("{server} announces itself from {sender}", server=said.server, sender=addr[0])
+            self._offer(ORIGIN, self._proposals.offers())
+
+    def _swept(self) -> None:
+        self._sweep = self._clock.callLater(SWEEP_SECONDS, self._swept)
+        if self._proposals.expire(self._clock.seconds()):
+            self._offer(ORIGIN, self._proposals.offers())

@@ -1,0 +1,54 @@
+"""Requests that wait for a session: so many, and not for long."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
+from compass.model.interfaces import Clock, Timer
+from compass.model.replies import Refusal, Reply
+from compass.model.requests import Request
+
+ASK_PATIENCE_SECONDS = 3.0
+"""How long a request waits for a session that is being made, before it is answered `unreachable`."""
+WAITING_MAX = 1024
+"""Requests that wait for a session; more are refused as busy."""
+
+
+class Waiting:
+    """In the order in which they came. `unreachable` makes the refusal for those that waited in vain."""
+
+    def __init__(self, clock: Clock, unreachable: Callable[[], Refusal]) -> None:
+        self._clock = clock
+        self._unreachable = unreachable
+        self._requests: deque[tuple[Request, Deferred[Reply], Timer]] = deque()
+
+    def add(self, request: Request) -> Deferred[Reply]:
+        """The reply, when there is a session in time."""
+        answer: Deferred[Reply] = Deferred()
+        if len(self._requests) >= WAITING_MAX:
+            busy = f"{WAITING_MAX} requests wait for a server; try again in a moment"
+            answer.callback(Refusal("busy", busy, retry_after_seconds=1.0))
+        else:
+            patience = self._clock.callLater(ASK_PATIENCE_SECONDS, self._impatient, answer)
+            self._requests.append((request, answer, patience))
+        return answer
+
+    def next(self) -> tuple[Request, Deferred[Reply]] | None:
+        """The one that waits longest, which waits no more; None: there is none."""
+        if not self._requests:
+            return None
+        request, answer, patience = self._requests.popleft()
+        patience.cancel()
+        return request, answer
+
+    def refuse(self) -> None:
+        """No session will come soon."""
+        while (waiting := self.next()) is not None:
+            waiting[1].callback(self._unreachable())
+
+    def _impatient(self, answer: Deferred[Reply]) -> None:
+        self._requests = deque(entry for entry in self._requests if entry[1] is not answer)
+        answer.callback(self._unreachable())

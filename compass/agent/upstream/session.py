@@ -1,0 +1,200 @@
+"""The shell of one session: bytes between a transport and the sans-IO `ClientConnection`, and one timer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol as Interface
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from compass.agent.upstream.server_selector import Way
+from compass.model.interfaces import Clock, Stream, Timer
+from compass.model.replies import Refusal, Reply
+from compass.model.requests import Request
+from compass.wire import limits
+from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
+from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspicion, Welcome, encode
+
+QUEUED_MAX = 4096
+"""Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
+CLOSE_SECONDS = 2.0
+"""From our goodbye to the end of the transport; then it is cut."""
+
+
+class Owner(Interface):
+    """What a session tells its owner."""
+
+    def connected(self, session: Session) -> bool:
+        """Whether the connection is wanted."""
+
+    def opened(self, session: Session, welcome: Welcome) -> None:
+        """The greeting is done."""
+
+    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
+        """What arrived together, in order."""
+
+    def ended(self, session: Session, end: Ended) -> None:
+        """The connection is over."""
+
+
+class Session(Protocol):
+    """One connection to a server. `way`: the one that was dialled; None when the server dialled."""
+
+    def __init__(self, clock: Clock, owner: Owner, software: str, way: Way | None) -> None:
+        self._clock = clock
+        self._owner = owner
+        self._software = software
+        self.way = way
+        self.leaving = False
+        """We closed it, not the server."""
+        self._connection: ClientConnection | None = None
+        self._asked: dict[int, Deferred[Reply]] = {}
+        self._queue: deque[tuple[Request, Deferred[Reply]]] = deque()
+        self._frame_max = limits.FRAME_MAX_FROM_HOST
+        self._timer: Timer | None = None
+        self._cut: Timer | None = None
+        self._gone = False
+        self._end = Ended("")
+
+    @property
+    def unanswered(self) -> int:
+        """Requests under way and waiting."""
+        return len(self._asked) + len(self._queue)
+
+    def ask(self, request: Request) -> Deferred[Reply]:
+        """The reply; refused here when the request is too long to send or too many wait."""
+        answer: Deferred[Reply] = Deferred()
+        size = len(encode(request))
+        if self.leaving or self._connection is None or self._connection.state != "open":
+            answer.callback(lost(self._end.reason))
+        elif size > self._frame_max:
+            text = f"the request has {size} octets; the server takes at most {self._frame_max}: shorten its metadata"
+            answer.callback(Refusal("too-large", text))
+        elif len(self._asked) < limits.REQUESTS_IN_FLIGHT_MAX:
+            self._asked[self._connection.ask(request, self._clock.seconds())] = answer
+            self._flush()
+        elif len(self._queue) < QUEUED_MAX:
+            self._queue.append((request, answer))
+        else:
+            answer.callback(Refusal("busy", f"{QUEUED_MAX} requests wait already", retry_after_seconds=1.0))
+        return answer
+
+    def acknowledge(self, revision: int, status: Held = "ok") -> None:
+        """Say what is held."""
+        if self._connection is not None:
+            self._connection.acknowledge(revision, status)
+            self._flush()
+
+    def close(
+        self,
+        seconds: float = CLOSE_SECONDS,
+        reason: str = "this host left it",
+        retry_after_seconds: float = 0.0,
+    ) -> None:
+        """Leave politely; cut the transport if that takes longer than `seconds`."""
+        if not self.leaving:
+            self._end = Ended(reason, retry_after_seconds=retry_after_seconds)
+        self.leaving = True
+        if self.transport is not None and self._cut is None:
+            self._cut = self._clock.callLater(seconds, self._abort)
+            self._stream().loseConnection()
+
+    def connectionMade(self) -> None:
+        """Greet, unless one session is open already."""
+        if not self._owner.connected(self):
+            self.close()
+            return
+        self._connection = ClientConnection(self._clock.seconds(), self._software)
+        self._flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the server."""
+        if self._connection is not None and not self.leaving:
+            self._happened(self._connection.receive(data, self._clock.seconds()))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The end, whoever wanted it."""
+        self._gone = True
+        for call in (self._timer, self._cut):
+            if call is not None and call.active():
+                call.cancel()
+        if not self._end.reason:
+            self._end = Ended(f"the connection was lost: {reason.getErrorMessage()}")
+        asked = [*self._asked.values(), *(answer for _, answer in self._queue)]
+        self._asked.clear()
+        self._queue.clear()
+        self._connection = None
+        for answer in asked:
+            answer.callback(lost(self._end.reason))
+        self._owner.ended(self, self._end)
+
+    def _happened(self, events: list[Event]) -> None:
+        """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""
+        pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion] = []
+        for event in events:
+            if isinstance(event, Pushed):
+                pushed.append(event.message)
+                continue
+            self._hand_on(pushed)
+            match event:
+                case Opened(peer=Welcome() as welcome):
+                    self._frame_max = min(welcome.frame_max, self._frame_max) or self._frame_max
+                    self._owner.opened(self, welcome)
+                case Replied():
+                    self._asked.pop(event.number).callback(event.reply)
+                    self._ask_queued()
+                case Ended():
+                    self._end = event
+                    if self.transport is not None:
+                        self._stream().loseConnection()
+                    self._cut = self._cut or self._clock.callLater(CLOSE_SECONDS, self._abort)
+        self._hand_on(pushed)
+        self._flush()
+
+    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
+        if pushed:
+            self._owner.pushed(self, tuple(pushed))
+            pushed.clear()
+
+    def _ask_queued(self) -> None:
+        if self._queue and self._connection is not None and self._connection.state == "open":
+            request, answer = self._queue.popleft()
+            self._asked[self._connection.ask(request, self._clock.seconds())] = answer
+
+    def _flush(self) -> None:
+        """Write what there is and keep the one timer at the connection's deadline."""
+        if self._connection is None or self.transport is None:
+            return
+        data = self._connection.bytes_to_send()
+        if data:
+            self._stream().write(data)
+        deadline = self._connection.deadline()
+        if self._timer is not None and self._timer.active():
+            if deadline is not None and self._timer.getTime() <= deadline:
+                return
+            self._timer.cancel()
+        if deadline is not None:
+            self._timer = self._clock.callLater(max(deadline - self._clock.seconds(), 0.0), self._expired)
+
+    def _expired(self) -> None:
+        if self._connection is not None:
+            self._happened(self._connection.expire(self._clock.seconds()))
+
+    def _abort(self) -> None:
+        if self._gone:
+            return
+        if self.transport is not None:
+            self._stream().abortConnection()
+
+    def _stream(self) -> Stream:
+        return cast(Stream, self.transport)
+
+
+def lost(reason: str) -> Refusal:
+    """The answer to a request whose own answer can no longer come."""
+    text = f"the session with the server ended before the answer came ({reason}); whether it was carried out is unknown"
+    return Refusal("unreachable", text, retry_after_seconds=1.0)

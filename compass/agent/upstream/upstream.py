@@ -1,0 +1,335 @@
+"""The way up: one session to one of several servers, whichever side dialled, and the way back when it is lost.
+
+`Upstream` owns at most one `Session`, the shell around the sans-IO `ClientConnection`. When there is none, `Dials`
+tries the ways that `Choice` gives, and requests wait a moment; a connection that a server dialled is taken as a session
+of the same kind. While the session is to a server that is not the preferred one, this host looks for a better way now
+and then, and leaves the one session only when the other is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from compass.agent.upstream.connector import Dial, Dials
+from compass.agent.upstream.pending_requests import Waiting
+from compass.agent.upstream.server_selector import Choice, Offer, Way
+from compass.agent.upstream.session import Session
+from compass.model.host_api import KnownServer
+from compass.model.interfaces import Clock, Stream, Timer
+from compass.model.names import NameProblem, parse_server, show_endpoint
+from compass.model.replies import Refusal, Reply
+from compass.model.requests import Request
+from compass.wire.connection import Ended
+from compass.wire.messages import Held, Pushed, Welcome
+
+LINGER_SECONDS = 1.0
+"""In mode `short`: a session on which nothing happened for so long is left."""
+STOP_SECONDS = 2.0
+"""How long the end of the session may take when the daemon stops."""
+
+PeerOf = Callable[[Stream], tuple[str, str, str]]
+"""Role and name in the peer's verified certificate, or in third place why they cannot be known."""
+Mode = Literal["keep", "short"]
+"""keep: a session is always open, notices come at once. short: connect, ask, leave; the server dials to push."""
+SessionStatus = Literal["open", "connecting", "waiting", "stopped"]
+
+
+class Follower(Protocol):
+    """Who uses the session: told of its beginning, of what is pushed, and of its end."""
+
+    def session_opened(self, welcome: Welcome) -> None:
+        """Ask now what must be asked first; requests that waited follow."""
+
+    def session_pushed(self, messages: Sequence[Pushed]) -> None:
+        """Notices and bookmarks that arrived together, in order."""
+
+    def session_ended(self) -> None:
+        """No session any more; requests without an answer have been answered `unreachable`."""
+
+
+class Upstream:
+    """Keeps the one session.
+
+    `peer_of` must find a server at the other end of every connection but those that were dialled by a name which the
+    configuration gives: that name alone says who is meant.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Clock,
+        choice: Choice,
+        dial: Dial,
+        follower: Follower,
+        software: str,
+        mode: Mode = "keep",
+        *,
+        peer_of: PeerOf,
+    ) -> None:
+        self._clock = clock
+        self._choice = choice
+        self._follower = follower
+        self._software = software
+        self._mode = mode
+        self._peer_of = peer_of
+        self._dials = Dials(clock, choice, dial, self._new_session, self._not_reached)
+        self._waiting = Waiting(clock, self._unreachable)
+        self._in_step = False
+        self._session: Session | None = None
+        self._return: Timer | None = None
+        self._linger: Timer | None = None
+        self._running = False
+        self._stopped: Deferred[None] | None = None
+        self.server = ""
+        self.problem = ""
+        self.opened_count = 0
+        """Sessions since the start."""
+
+    @property
+    def status(self) -> SessionStatus:
+        """open, connecting (also the short pauses while every way is tried once), waiting or stopped."""
+        if self._session is not None:
+            return "open"
+        if not self._running:
+            return "stopped"
+        return "connecting" if self._dials.trying() else "waiting"
+
+    def servers(self) -> tuple[KnownServer, ...]:
+        """Every known way to a server and how this host has fared with it."""
+        return self._choice.known(self._clock.seconds(), self._used, self._dials.tried())
+
+    def start(self) -> None:
+        """Go for a session."""
+        self._running = True
+        self._go()
+
+    def offer(self, origin: str, offers: Sequence[Offer]) -> None:
+        """What an origin knows of servers now."""
+        self._choice.offer(origin, offers)
+        if self._running and self._session is None:
+            self._dials.found()
+
+    def stop(self) -> Deferred[None]:
+        """Leave; fires when the transport is closed."""
+        self._running = False
+        _cancel(self._return)
+        self._dials.give_up()
+        self.problem = "the daemon is stopping"
+        self._waiting.refuse()
+        stopped: Deferred[None] = Deferred()
+        self._stopped = stopped
+        if self._session is not None:
+            self._session.close(STOP_SECONDS)
+        else:
+            stopped.callback(None)
+        return stopped
+
+    def settled(self) -> None:
+        """The session works: the follower is in step. From here back-off starts anew."""
+        if self._session is not None and self._session.way is not None:
+            self._choice.worked(self._session.way)
+        self.problem = ""
+        self._in_step = True
+        self._touch()
+
+    def abandon(self, reason: str, retry_after_seconds: float = 0.0) -> None:
+        """Give this session up, as if the server had ended it."""
+        if self._session is not None:
+            self.problem = reason
+            self._log.warn("session with {server} given up: {reason}", server=self.server, reason=reason)
+            self._session.close(reason=reason, retry_after_seconds=retry_after_seconds)
+
+    def ask(self, request: Request) -> Deferred[Reply]:
+        """The server's reply; a refusal `unreachable` when no server could be asked or the answer got lost."""
+        if self._session is not None:
+            self._touch()
+            return self._session.ask(request)
+        return self._waiting.add(request) if self.expected() else succeed(self._unreachable())
+
+    def expected(self) -> bool:
+        """Whether a session is there, or may be in a moment; in mode `short` this goes for one."""
+        if self._session is None and self._mode == "short" and self._running and not self._dials.trying():
+            self._choice.forgive()
+            self._go()
+        return self._session is not None or (self._running and self._dials.trying())
+
+    def others(self) -> list[Way]:
+        """A way to each server that the session is not with."""
+        return self._choice.others(self._used)
+
+    def acknowledge(self, revision: int, status: Held = "ok") -> None:
+        """Say what is held."""
+        if self._session is not None:
+            self._session.acknowledge(revision, status)
+
+    def update_factory(self) -> Factory:
+        """Protocols for connections that a server dials to the Update listener."""
+        return Factory.forProtocol(lambda: self._new_session(None))
+
+    # From sessions ----------------------------------------------------------------------------------------------
+
+    def connected(self, session: Session) -> bool:
+        """Whether a new connection is wanted; one too many is closed politely."""
+        if not self._running or (self._session is not None and not self._is_better(session)):
+            return False
+        self._dials.greeting.add(session)
+        return True
+
+    def opened(self, session: Session, welcome: Welcome) -> None:
+        """A greeting is done; the first of two sessions that were made at once stays, unless the other is better."""
+        self._dials.greeting.discard(session)
+        problem = self.problem_with(session)
+        old = self._session
+        if problem:
+            self._log.warn("who was reached is no server: {problem}", problem=problem)
+            session.close(reason=problem)
+            if session.way is not None:
+                self._not_reached(session.way, problem)
+            return
+        if not self._running or (old is not None and (old.unanswered or not self._is_better(session))):
+            session.close()
+            return
+        if old is not None:
+            self._end_session()
+            old.close(reason="this host goes to a server that it prefers")
+        self._session, self.server, self._in_step = session, welcome.server, False
+        self.opened_count += 1
+        self._dials.give_up()
+        self._log.info(
+            "session with server {server} at revision {revision}",
+            server=welcome.server,
+            revision=welcome.revision,
+        )
+        self._look_for_better()
+        self._follower.session_opened(welcome)
+        self._touch()
+        while self._session is session and (waiting := self._waiting.next()) is not None:
+            request, answer = waiting
+            session.ask(request).chainDeferred(answer)
+
+    def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
+        """From the one session that counts."""
+        if session is self._session:
+            self._touch()
+            self._follower.session_pushed(messages)
+
+    def ended(self, session: Session, end: Ended) -> None:
+        """A connection is over: closed, refused, timed out or left."""
+        self._dials.greeting.discard(session)
+        was_ours, worked = session is self._session, self._in_step
+        if session.way is not None:
+            self._told_at_the_end(session, session.way, end)
+        if was_ours:
+            self._choice.lost(self._clock.seconds(), worked=worked)
+            self._end_session()
+            if self._stopped is not None:
+                self._stopped.callback(None)
+        if was_ours and self._mode == "short" and worked and not self.problem:
+            return  # Nothing more to be asked for now.
+        if session.way is not None and (was_ours or not session.leaving):
+            self._not_reached(session.way, end.reason)
+        elif was_ours:
+            self._no_session(end.reason)
+
+    def _told_at_the_end(self, session: Session, way: Way, end: Ended) -> None:
+        """What was said about when to come back here, and, by a server, about where to go."""
+        now = self._clock.seconds()
+        if end.retry_after_seconds > 0:
+            self._choice.asked_for_patience(way, now, end.retry_after_seconds)
+        instead = []
+        for text in end.instead if end.instead and not self.problem_with(session) else ():
+            try:
+                instead.append(parse_server(text))
+            except NameProblem as problem:
+                self._log.warn("{name} sends this host to what is no server: {why}", name=way.name, why=problem)
+        if instead:
+            self._choice.steered(instead, now)
+
+    def _end_session(self) -> None:
+        _cancel(self._linger)
+        _cancel(self._return)
+        self._session, self.server = None, ""
+        self._follower.session_ended()
+
+    # Connecting -------------------------------------------------------------------------------------------------
+
+    def _go(self) -> None:
+        if self._running and self._session is None:
+            self._dials.go()
+
+    def _not_reached(self, way: Way, reason: str) -> None:
+        """This way rests now; the next one is taken."""
+        where = show_endpoint(way.address, way.port)
+        self._log.info("no session with {name} at {where}: {reason}", name=way.name, where=where, reason=reason)
+        self._choice.failed(way, self._clock.seconds(), reason)
+        self._no_session(reason)
+
+    def _no_session(self, reason: str) -> None:
+        if self._session is not None or not self._running:
+            return
+        self.problem = reason
+        if not self._choice.hopeful:
+            self._waiting.refuse()
+        self._go()
+
+    @property
+    def _used(self) -> Way | None:
+        """The way that the session is on; None also for one that a server dialled."""
+        return self._session.way if self._session is not None else None
+
+    def _look_for_better(self) -> None:
+        """After a while, look whether a server that is preferred to this one is back."""
+        if self._mode == "keep":
+            self._return = self._clock.callLater(self._choice.return_seconds(), self._go_back)
+
+    def _go_back(self) -> None:
+        better = self._choice.better(self._used, self._clock.seconds())
+        if better is not None and not self._dials.tried():
+            self._dials.connect(better)
+        self._look_for_better()
+
+    def _is_better(self, session: Session) -> bool:
+        """Whether a new session is on a way that is preferred to that of the one there is."""
+        return session.way is not None and self._choice.prefers(session.way, self._used, self._clock.seconds())
+
+    def problem_with(self, session: Session) -> str:
+        """Why who answered must not be believed. A name that the configuration gives is a server's by that alone."""
+        if session.way is not None and self._choice.source(session.way) == "configured":
+            return ""
+        role, name, wrong = self._peer_of(cast(Stream, session.transport))
+        return wrong or ("" if role == "server" else f"the certificate of {name!r} has the role {role}, not server")
+
+    def _new_session(self, way: Way | None) -> Session:
+        return Session(self._clock, self, self._software, way)
+
+    def _touch(self) -> None:
+        """Something happened: in mode `short` the session is kept a little longer."""
+        _cancel(self._linger)
+        if self._mode == "short" and self._session is not None:
+            self._linger = self._clock.callLater(LINGER_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        if self._session is not None:
+            if self._session.unanswered:
+                self._touch()
+            else:
+                self._session.close()
+
+    def _unreachable(self) -> Refusal:
+        why = f" ({self.problem})" if self.problem else ""
+        return Refusal(
+            "unreachable",
+            f"no server can be reached{why}; the daemon goes on trying, lookups are answered from memory",
+            retry_after_seconds=1.0,
+        )
+
+
+def _cancel(call: Timer | None) -> None:
+    if call is not None and call.active():
+        call.cancel()

@@ -1,1 +1,0 @@
-"""The one place that sees everything: configuration, TLS, the reactor, the clock, the environment."""

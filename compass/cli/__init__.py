@@ -1,0 +1,1 @@
+"""Command line `opengnsc`, for services and scripts on a host."""

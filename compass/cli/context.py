@@ -1,0 +1,232 @@
+"""What all commands of `opengnsc` share: where the daemon is, how answers and errors are shown, common options.
+
+Answers go to the standard output, remarks and errors to the standard error stream. With --json both are JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import click
+
+from compass.cli.output import (
+    LINE_MAX,
+    as_json,
+)
+from compass.client.core.blocking_api import ApiProblem, HostApi, PlaceProblem, place_of
+from compass.client.core.credential import CredentialProblem, read_credential
+from compass.model.exit_codes import Exit, exit_of
+from compass.model.names import NameProblem, parse_address, parse_endpoint, parse_label, parse_service_id
+from compass.model.rows import IDLE
+from compass.model.text import storable
+
+PROGRAM = "opengnsc"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Failed(click.ClickException):
+    """The end of a command that did not do what was asked."""
+
+    def __init__(self, status: Exit, message: str, code: str = "", retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.exit_code = int(status)  # type: ignore[misc]  # click reads the instance's, and types the class's
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+        self.in_json = False
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it to the standard error stream."""
+        again = f" (try again in {self.retry_after_seconds:g} s)" if self.retry_after_seconds else ""
+        code = f" [{self.code}]" if self.code else ""
+        text = f"Error: {storable(self.message, LINE_MAX)}{again}{code}"
+        if self.in_json:
+            told = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
+            text = as_json(told | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
+        click.echo(text, file=file or sys.stderr)
+
+
+class Desk:
+    """What all commands share: where the daemon is, and how answers are printed."""
+
+    place = ""
+    in_json = False
+
+    @property
+    def api(self) -> HostApi:
+        """The daemon. Raises Failed when its address cannot be one."""
+        try:
+            return HostApi(place_of(self.place))
+        except PlaceProblem as problem:
+            raise Failed(Exit.USAGE, str(problem)) from None
+
+    def say(self, lines: Iterable[str], told: Any) -> None:
+        """Print an answer."""
+        click.echo(as_json(told) if self.in_json else "\n".join(lines))
+        sys.stdout.flush()
+
+    def remark(self, text: str) -> None:
+        """Something beside the answer."""
+        click.echo(f"{PROGRAM}: {storable(text, LINE_MAX)}", err=True)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Every way in which a command can fail, as `Failed`, or as an interruption."""
+        try:
+            try:
+                yield
+            except ApiProblem as problem:
+                raise failed(problem) from None
+            except CredentialProblem as problem:
+                raise Failed(Exit.FAILED, str(problem)) from None
+            except KeyboardInterrupt:
+                # After ^C on a terminal the prompt begins a line of its own.
+                if sys.stderr.isatty():
+                    click.echo(err=True)
+                sys.exit(Exit.INTERRUPTED)
+        except Failed as failure:
+            failure.in_json = self.in_json
+            raise
+
+
+def failed(problem: ApiProblem) -> Failed:
+    """A refusal as the end of a command."""
+    return Failed(exit_of(problem.code), problem.message, problem.code, problem.retry_after_seconds)
+
+
+class Named(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
+    """Text that a rule of `compass.model.names` parses, or says what would be right."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The parsed value."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except NameProblem as problem:
+            self.fail(str(problem), param, ctx)
+
+
+SERVICE = Named("service.category", parse_service_id)
+NAME = Named("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
+ADDRESS = Named("address", parse_address)
+ENDPOINT = Named("address:port", parse_endpoint)
+PORT = click.IntRange(1, 65535)
+SHARE = click.FloatRange(0, 1)
+
+
+def _set_place(context: click.Context, _: click.Parameter, value: str) -> None:
+    if value:
+        context.ensure_object(Desk).place = value
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Desk).in_json = True
+
+
+JSON_OPTION = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, errors too."
+)
+
+
+def api_option(envvar: str | None) -> Callable[[Command], Command]:
+    # Only the program itself reads the environment: a command's option would put it over what the program was given.
+    return click.option(
+        "--api",
+        metavar="ADDRESS",
+        expose_value=False,
+        callback=_set_place,
+        envvar=envvar,
+        help="Where opengnscd listens: unix:/PATH or http://127.0.0.1:4866. Without it OPENGNS_API says; else it is "
+        "the usual socket, if there is one, or that port.",
+    )
+
+
+def proving(command: Command) -> Command:
+    """The options for a credential."""
+    for option in (
+        click.option(
+            "--credential-file",
+            type=click.Path(path_type=Path),
+            envvar="OPENGNS_CREDENTIAL_FILE",
+            show_envvar=True,
+            help="The file that holds it, readable by you only. The best way.",
+        ),
+        click.option(
+            "--credential",
+            metavar="TOKEN",
+            envvar="OPENGNS_CREDENTIAL",
+            show_envvar=True,
+            help="What the service proves itself with. Other users can see it in the list of processes.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def describing(command: Command) -> Command:
+    """The options that say more about a listener."""
+    for option in (
+        click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="For its users; repeat for more."),
+        click.option(
+            "--weight", type=click.IntRange(0), default=1, show_default=True, help="Its share of users; 0: last resort."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def placing(command: Command) -> Command:
+    """The options that pool policies go by, besides the weight."""
+    for option in (
+        click.option("--degradation", type=SHARE, default=IDLE, help="By how much one more user raises its load."),
+        click.option("--load", type=SHARE, default=IDLE, help="Share of it that is in use, 0 to 1; see 'load'."),
+        click.option("--zone", default="", help="Where it is, one word. Without it: where the host is set up to be."),
+    ):
+        command = option(command)
+    return command
+
+
+def addressed(command: Command) -> Command:
+    return click.option("--address", type=ADDRESS, help="Without it: the one opengnscd is set up with.")(command)
+
+
+def credential_of(desk: Desk, token: str | None, file: Path | None) -> str:
+    """The token from where it is; a file is preferred to the environment."""
+    context = click.get_current_context()
+    given = [
+        context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        for name in ("credential", "credential_file")
+    ]
+    if all(given):
+        raise Failed(Exit.USAGE, "give --credential or --credential-file, not both")
+    if token and not (file and not given[0]):
+        return token.strip()
+    if file:
+        return read_credential(file, desk.remark)
+    raise Failed(
+        Exit.USAGE,
+        "a credential is needed: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "
+        "an administrator makes one with: opengnsadmin credential add SERVICE",
+    )
+
+
+def metadata_of(pairs: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or key in found:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE with a key of its own", param_hint="--metadata")
+        found[key] = value
+    return found
+
+
+def example_lines(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {PROGRAM} {line}" for line in lines)

@@ -1,0 +1,159 @@
+"""The daemon's answers as text for people and as JSON for programs. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from compass.model.host_api import HostStatus, KnownServer, LocalEvent, Outcome, ReactionStatus, Resolved
+from compass.model.names import show_endpoint
+from compass.model.replies import Dependencies
+from compass.model.rows import Category, Change, Dependency, Listener, Service, key_of
+from compass.model.text import storable
+
+LINE_MAX = 1000
+"""Longest line of text; a cause is a sentence."""
+
+
+def as_json(value: Any, indent: int | None = 2) -> str:
+    """Any answer as JSON, also the fields that have their defaults, which the protocol leaves out."""
+    return json.dumps(_whole(value), indent=indent)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
+        tag = value.__struct_config__
+        return {tag.tag_field: tag.tag, **fields} if tag.tag_field else fields
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    return value
+
+
+def lines_of_outcome(outcome: Outcome) -> list[str]:
+    """What became of a registration, deregistration or report."""
+    at = f"{outcome.service} {show_endpoint(outcome.address, outcome.port)}"
+    if outcome.state == "pending":
+        return [f"{at}: pending; no server has taken it yet, opengnscd keeps it and delivers it"]
+    return [f"{at}: {outcome.state}, revision {outcome.revision}"]
+
+
+def lines_of_resolved(resolved: Resolved) -> list[str]:
+    """One address and port in a line, best first."""
+    return [show_endpoint(peer.address, peer.port) for peer in resolved.listeners]
+
+
+def tree_of(dependencies: Dependencies) -> list[str]:
+    """Function 2.3's answer as a tree: category, service, listener, and where to go when there is none left."""
+    lines = [f"{dependencies.service} at revision {dependencies.revision}"]
+    if not dependencies.categories:
+        lines.append("  depends on nothing; an administrator can say otherwise: opengnsadmin dependency add")
+    for category in dependencies.categories:
+        lines.append(f"  {category.category}")
+        for service in category.services:
+            lines.append(f"    {service.id}")
+            lines += _peers(service.listeners, "      ", "(no listener)")
+        if not category.services:
+            lines.append("    (no service)")
+        if category.backup:
+            lines.append(f"    backup: {category.backup}")
+            lines += _peers(category.backup_listeners, "      ", "(no listener)")
+    return [storable(line, LINE_MAX) for line in lines]
+
+
+def _peers(peers: Iterable[Listener], indent: str, otherwise: str) -> list[str]:
+    shown = [(show_endpoint(peer.address, peer.port), _condition(peer)) for peer in peers]
+    width = max((len(endpoint) for endpoint, _ in shown), default=0)
+    return [f"{indent}{endpoint:<{width}}  {rest}" for endpoint, rest in shown] or [indent + otherwise]
+
+
+def _condition(peer: Listener) -> str:
+    weight = f"  weight {peer.weight}" if peer.weight != 1 else ""
+    said = "".join(f"  {key}={value}" for key, value in sorted(peer.metadata.items()))
+    # Why it is well is no news.
+    cause = f"  ({peer.cause})" if peer.cause and peer.state != "up" else ""
+    return peer.state + weight + said + cause
+
+
+def line_of_event(event: LocalEvent) -> str:
+    """One line: the revision, the time, and what changed."""
+    if isinstance(event.data, Change):
+        when = datetime.fromtimestamp(event.data.time, UTC).strftime("%H:%M:%S.%f")[:-3]
+        return storable(f"{event.revision:>8}  {when}Z  {_change(event.data)}", LINE_MAX)
+    categories = event.data.categories
+    count = sum(len(service.listeners) for category in categories for service in category.services)
+    names = ", ".join(category.category for category in categories) or "nothing"
+    return storable(
+        f"{event.revision:>8}  snapshot: {event.data.service} depends on {names}; {count} listeners", LINE_MAX
+    )
+
+
+def _change(change: Change) -> str:
+    match change.row:
+        case Listener() as peer:
+            gone = "gone" if change.removed else _condition(peer)
+            return f"listener {peer.service} {show_endpoint(peer.address, peer.port)}: {gone}"
+        case Category() as category:
+            news = f"backup {category.backup}" if category.backup else "no backup"
+            return f"category {category.name}: {'removed' if change.removed else news}"
+        case Service() as service:
+            return f"service {service.id}: {'removed' if change.removed else 'added'}"
+        case Dependency() as dependency:
+            verb = "no longer depends on" if change.removed else "depends on"
+            return f"category {dependency.category}: {verb} {dependency.on}"
+        case other:
+            return f"{other.__struct_config__.tag} {key_of(other)}: {'removed' if change.removed else 'set'}"
+
+
+def lines_of_status(status: HostStatus) -> list[str]:
+    """The daemon in figures, and what it holds for the programs here."""
+    session = {"open": f"open to {status.server}"}.get(status.session, status.session)
+    lines = [
+        f"host      {status.host}",
+        f"session   {session}" + (f" ({status.problem})" if status.problem else ""),
+        f"view      {f'revision {status.revision}' if status.loaded else 'not loaded yet'}, "
+        f"{status.listeners} listeners, for {', '.join(status.services) or 'no service'}",
+        f"here      {len(status.registrations) or 'no'} registration{'s'[: len(status.registrations) != 1]}",
+    ]
+    for own in status.registrations:
+        kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
+        why = f"  ({own.problem})" if own.problem else ""
+        lines.append(f"          {own.service} {show_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
+    for number, reaction in enumerate(status.reactions):
+        lines.append(("          " if number else "reacts    ") + _reaction(reaction))
+    for number, line in enumerate(_servers(status.servers)):
+        lines.append(("          " if number else "servers   ") + line)
+    return [storable(line, LINE_MAX) for line in lines]
+
+
+def _reaction(reaction: ReactionStatus) -> str:
+    """A hook or a template in a line: what it looks at, how it is, and what went wrong."""
+    often = f", {reaction.turns} turn{'s'[: reaction.turns != 1]}" if reaction.turns else ""
+    last = f", the last {reaction.ago_seconds:.0f} s ago" if reaction.ago_seconds >= 0 else ""
+    again = f", failed {reaction.failures} times" if reaction.failures > 1 else ""
+    why = f"  ({' '.join(reaction.problem.split())})" if reaction.problem else ""
+    return f"{reaction.kind} {reaction.name} on {', '.join(reaction.on)}  {reaction.state}{often}{last}{again}{why}"
+
+
+def _servers(servers: Sequence[KnownServer]) -> list[str]:
+    """One known way to a server in a line, the preferred first: name, endpoint, source, state, and what went wrong."""
+    cells = [(known.name, known.endpoint, known.source, _standing(known)) for known in servers]
+    widths = [max(len(row[column]) for row in cells) for column in range(3)] if cells else []
+    lines = []
+    for *columns, state in cells:
+        padded = [f"{text:<{width}}" for text, width in zip(columns, widths, strict=True)]
+        lines.append("  ".join([*padded, state]))
+    return lines
+
+
+def _standing(known: KnownServer) -> str:
+    wait = f", next try in {known.next_try_seconds:.0f} s" if known.next_try_seconds else ""
+    sent = ", sent there by another server" if known.steered else ""
+    why = f"  ({known.problem})" if known.problem and known.state != "open" else ""
+    return known.state.replace("-", " ") + wait + sent + why

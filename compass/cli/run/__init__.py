@@ -1,0 +1,1 @@
+"""Supervisor `opengnsc run`: a process that is registered while it listens."""

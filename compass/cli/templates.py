@@ -1,0 +1,171 @@
+"""`opengnsc template`: the templates that come with compass, and what a template gives on this host now."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+import msgspec
+from click.shell_completion import CompletionItem
+
+from compass.cli.context import JSON_OPTION, NAME, Desk, Failed, api_option, example_lines
+from compass.client.core.blocking_api import HostApi
+from compass.client.core.view import view_of
+from compass.model.catalogue.lookup_scope import Sight
+from compass.model.exit_codes import Exit, exit_of
+from compass.model.names import category_of
+from compass.model.replies import Refusal
+from compass.model.selection.pool_view import PoolView, pools_of
+from compass.templates import READY, RENDER_COMMAND, RENDER_SECONDS, ready_names, ready_text, said
+
+
+@click.group(
+    "template", epilog=example_lines("template list", "template show haproxy", "template try haproxy --on openuss")
+)
+def template() -> None:
+    """Configuration files made from what this host knows: look at templates and try them.
+
+    opengnscd renders those of [[host.template]] in its configuration and keeps them up to date; here nothing is
+    written. See docs/hooks.md.
+    """
+
+
+class ReadyName(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
+    """The name of a template that comes with compass, for completion as well."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """Those that begin so."""
+        return [CompletionItem(name) for name in ready_names() if name.startswith(incomplete)]
+
+
+@template.command("list", epilog=example_lines("template list"))
+@JSON_OPTION
+def list_templates() -> None:
+    """Print the templates that come with compass, each with what it is for."""
+    desk = _desk()
+    with desk.ending():
+        about = {name: _about(ready_text(name)) for name in ready_names()}
+        width = max(map(len, about))
+        desk.say([f"{name:<{width}}  {text}" for name, text in about.items()], about)
+
+
+@template.command("show", epilog=example_lines("template show haproxy", "template show nginx > my-nginx.j2"))
+@click.argument("name", type=ReadyName())
+@JSON_OPTION
+def show_template(name: str) -> None:
+    """Print the template NAME: as documentation of its values, or as the beginning of one of your own."""
+    desk = _desk()
+    with desk.ending():
+        if name not in ready_names():
+            raise _no_such(name)
+        text = ready_text(name)
+        desk.say([text.rstrip("\n")], {"type": "template", "name": name, "text": text})
+
+
+@template.command(
+    "try",
+    epilog=example_lines(
+        "template try haproxy --on chinaserver.openuss --value bind=127.0.0.1:8080",
+        "template try ./my.j2 --on openuss --on openuso | diff /etc/my.conf -",
+    ),
+)
+@click.argument("source", type=ReadyName(), metavar="NAME|FILE")
+@click.option("--on", "names", type=NAME, multiple=True, help="Category or service; without it: all categories known.")
+@click.option("--value", "values", multiple=True, metavar="KEY=VALUE", help="What the template finds in `values`.")
+@api_option(None)
+@JSON_OPTION
+def try_template(source: str, names: tuple[str, ...], values: tuple[str, ...]) -> None:
+    """Print what a template gives now: one that comes with compass, by its NAME, or a FILE (with a / or a .j2)."""
+    desk = _desk()
+    with desk.ending():
+        given = dict(_value(text) for text in values)
+        where = _source(source)
+        status = desk.api.status()
+        sights = list(_sights(desk.api, status.services))
+        wanted = names or tuple(dict.fromkeys(name for sight in sights for name in sorted(sight.categories or ())))
+        if not wanted:
+            raise Failed(
+                Exit.NOT_FOUND,
+                "no service of this host depends on anything yet, so there is nothing to fill a template with; name "
+                "services in the daemon's configuration ([host] services) and have dependencies declared",
+            )
+        what = {
+            "source": where,
+            "values": given,
+            "host": status.host,
+            "zone": status.zone,
+            "revision": status.revision,
+            "reason": "try",
+            "changed": wanted,
+            "pools": {name: _pool(sights, name) for name in wanted},
+        }
+        text = _rendered(msgspec.json.encode(what))
+        desk.say([text.rstrip("\n")], {"type": "rendered", "source": where, "text": text})
+
+
+def _desk() -> Desk:
+    return click.get_current_context().ensure_object(Desk)
+
+
+def _about(text: str) -> str:
+    """The first sentence of the comment that a template begins with."""
+    return " ".join(text.partition("{#")[2].partition("#}")[0].split()).partition(". ")[0].removesuffix(".")
+
+
+def _no_such(name: str) -> Failed:
+    return Failed(Exit.NOT_FOUND, f"there is no template {name!r}; there are {', '.join(ready_names())}")
+
+
+def _source(text: str) -> str:
+    if text in ready_names():
+        return READY + text
+    if "/" not in text and not text.endswith(".j2"):
+        raise _no_such(text)
+    if not Path(text).is_file():
+        raise Failed(Exit.FAILED, f"there is no file {text}")
+    return str(Path(text).absolute())
+
+
+def _value(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not key or not sign:
+        raise Failed(Exit.USAGE, f"--value {text!r}: must be KEY=VALUE")
+    return key, value
+
+
+def _sights(api: HostApi, services: Iterable[str]) -> Iterable[Sight]:
+    """What may be looked up on behalf of each of the host's services."""
+    for service in services:
+        catalogue = view_of(api.dependencies(service)).catalogue
+        needed = catalogue.needs.get(category_of(service), frozenset())
+        rows = (catalogue.categories.get(category) for category in needed)
+        backups = frozenset(row.backup for row in rows if row is not None and row.backup)
+        yield Sight(catalogue, needed, backups)
+
+
+def _pool(sights: Sequence[Sight], name: str) -> PoolView:
+    """The name as a pool, as the first of the services sees it that may."""
+    refusal = Refusal("unknown-dependency", f"{name}: no service of this host is known, so nothing is known of it here")
+    for sight in sights:
+        pools = pools_of(sight, [name])
+        if not isinstance(pools, Refusal):
+            return pools[name]
+        refusal = pools
+    raise Failed(exit_of(refusal.code), refusal.message, refusal.code)
+
+
+def _rendered(data: bytes) -> str:
+    try:
+        ended = subprocess.run(RENDER_COMMAND, input=data, capture_output=True, timeout=RENDER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise Failed(Exit.BAD_INPUT, f"cannot render: it takes more than {RENDER_SECONDS:g} s") from None
+    if ended.returncode:
+        # As for the daemon, an end without a word (by a signal, for instance) is told as such.
+        raise Failed(
+            Exit.BAD_INPUT, f"cannot render: {said(ended.stdout) or f'the program ended with {ended.returncode}'}"
+        )
+    return ended.stdout.decode()

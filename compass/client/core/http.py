@@ -1,0 +1,143 @@
+"""One request to the daemon and its response, as bytes, without input or output (RFC 9112, by h11).
+
+    exchange = Exchange("GET", "/v1/status", "unix")
+    send(exchange.request)
+    while not exchange.ended:
+        pieces = exchange.receive(received())
+
+Server-sent events are read from the same pieces by `Events`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import h11
+import msgspec
+
+from compass.client.core.errors import ApiProblem
+from compass.model.host_api import LocalEvent
+from compass.model.replies import Dependencies
+from compass.model.rows import Change
+
+HEAD_OCTETS_MAX = 64 * 1024
+"""Of a response's status line and headers: the daemon's are some hundred octets."""
+ANSWER_OCTETS_MAX = 64 * 1024 * 1024
+"""Of one answer: four times the largest view that a server's frame can carry, spelled as JSON."""
+LINE_OCTETS_MAX = ANSWER_OCTETS_MAX
+"""Of one line of a watch, which holds a whole answer."""
+
+
+class BrokenOff(Exception):
+    """The connection ended before the response did."""
+
+
+class Misunderstood(Exception):
+    """What came is no response of an opengnscd."""
+
+
+class Exchange:
+    """A request, and what has been received of its response."""
+
+    def __init__(
+        self, method: str, path: str, host: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        self._wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_OCTETS_MAX)
+        sent = {"Host": host, "Accept-Encoding": "identity", **(headers or {})}
+        if body is not None:
+            sent |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        head = h11.Request(method=method, target=path, headers=list(sent.items()))
+        self.request = self._wire.send(head) or b""
+        if body is not None:
+            self.request += self._wire.send(h11.Data(data=body)) or b""
+        self.request += self._wire.send(h11.EndOfMessage()) or b""
+        self.status = 0
+        """Of the response; 0 until it has begun."""
+        self.ended = False
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The pieces of the response's body in what was received; empty `data` says that the connection has ended.
+
+        Raises BrokenOff and Misunderstood.
+        """
+        pieces: list[bytes] = []
+        try:
+            self._wire.receive_data(data)
+            while not self.ended:
+                event = self._wire.next_event()
+                if event is h11.NEED_DATA or event is h11.PAUSED:
+                    break
+                if isinstance(event, h11.Response):
+                    self.status = event.status_code
+                elif isinstance(event, h11.Data):
+                    pieces.append(bytes(event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    self.ended = True
+                elif isinstance(event, h11.ConnectionClosed):
+                    raise BrokenOff
+        except h11.RemoteProtocolError as error:
+            if not data:
+                raise BrokenOff from None
+            raise Misunderstood(str(error)) from None
+        return pieces
+
+
+class Lines:
+    """Whole lines out of the pieces of a stream."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def split(self, piece: bytes) -> list[bytes]:
+        """The lines that are whole now, without their ends. Raises Misunderstood when one has no end."""
+        first, *more = piece.split(b"\n")
+        self._held += first
+        whole = []
+        for line in more:
+            whole.append(bytes(self._held).removesuffix(b"\r"))
+            self._held[:] = line
+        if len(self._held) > LINE_OCTETS_MAX:
+            raise Misunderstood(f"a line has more than {LINE_OCTETS_MAX} octets")
+        return whole
+
+
+class Events:
+    """The events in the lines of a watch."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self._block: list[str] = []
+
+    def split(self, piece: bytes) -> Iterator[LocalEvent]:
+        """The events that are whole now. Raises Misunderstood, and ApiProblem for one that cannot be read."""
+        for line in self._lines.split(piece):
+            if line:
+                self._block.append(line.decode("utf-8", "replace"))
+                continue
+            block, self._block = self._block, []
+            event = event_of(block)
+            if event is not None:
+                yield event
+
+
+def event_of(lines: list[str]) -> LocalEvent | None:
+    """One event from the lines of a block (HTML Living Standard, section 9.2.6), or None if there is none in it or it
+    is of a kind that this program does not know. Raises ApiProblem when it cannot be read."""
+    fields = {"event": "", "id": "", "data": ""}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name in fields:
+            fields[name] += value.removeprefix(" ")
+    kinds: dict[str, tuple[Literal["snapshot", "change"], type[Dependencies] | type[Change]]] = {
+        "snapshot": ("snapshot", Dependencies),
+        "change": ("change", Change),
+    }
+    if fields["event"] not in kinds:
+        return None
+    kind, shape = kinds[fields["event"]]
+    try:
+        return LocalEvent(kind, int(fields["id"]), msgspec.json.decode(fields["data"], type=shape))
+    except (ValueError, msgspec.MsgspecError) as error:
+        text = f"the daemon sent an event that this library does not understand ({error})"
+        raise ApiProblem("malformed", text) from None

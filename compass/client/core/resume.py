@@ -1,0 +1,130 @@
+"""A watch, and a held registration, that outlive the daemon's restarts: they come back and go on where they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from compass.client.core.api import Calls, Held, Watched
+from compass.client.core.errors import ApiProblem, may_pass
+from compass.client.core.runtime import Ground
+from compass.model.backoff import retry_seconds
+from compass.model.host_api import LocalEvent, LocalRegister, Outcome
+
+Lost = Callable[[str], None]
+"""Told once of each interruption, in words."""
+
+
+class Patience:
+    """What a failure means that is repeated: wait and try again, or give up."""
+
+    def __init__(self, lost: Lost, passing: Callable[[ApiProblem], bool] = may_pass) -> None:
+        """`passing`: whether a problem may be over when it is tried again."""
+        self._lost = lost
+        self._passing = passing
+        self._failures = 0
+        self._reached = False
+
+    def succeeded(self) -> None:
+        """The daemon has answered."""
+        self._failures, self._reached = 0, True
+
+    def failed(self, problem: ApiProblem | None) -> float:
+        """The pause in seconds before the next attempt; None: the daemon has ended the connection. Raises the problem
+        when the daemon has never been reached, or when no time can mend it."""
+        if problem is not None and not (self._reached and self._passing(problem)):
+            raise problem
+        if not self._failures:
+            self._lost(f"{problem.message if problem else 'opengnscd ended the connection'}; trying again")
+        pause = max(retry_seconds(self._failures), problem.retry_after_seconds if problem else 0.0)
+        self._failures += 1
+        return pause
+
+
+class Following:
+    """The events of a service's dependencies, without end, each once and in order."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        calls: Calls,
+        service: str,
+        since: int | None,
+        lost: Lost,
+        passing: Callable[[ApiProblem], bool] = may_pass,
+    ) -> None:
+        self._ground = ground
+        self._calls = calls
+        self._service = service
+        self._last = since
+        self._patience = Patience(lost, passing)
+        self._watched: Watched | None = None
+        self._closed = False
+
+    async def next(self) -> LocalEvent | None:
+        """The next event; None once it is closed. Raises ApiProblem at the first attempt, and for a refusal that no
+        time can mend."""
+        while not self._closed:
+            problem: ApiProblem | None = None
+            try:
+                if self._watched is None:
+                    self._watched = await self._calls.watch(self._service, self._last)
+                event = await self._watched.next()
+                if event is not None:
+                    self._patience.succeeded()
+                    self._last = event.revision
+                    return event
+            except ApiProblem as caught:
+                problem = caught
+            self._drop()
+            if not self._closed:
+                await self._ground.pause(self._patience.failed(problem))
+        self._drop()
+        return None
+
+    def close(self) -> None:
+        """No more; who waits in `next` is told so."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            watched.close()
+
+
+class Keeping:
+    """A registration held by a connection, and made anew whenever the connection is lost."""
+
+    def __init__(self, ground: Ground, calls: Calls, wish: LocalRegister, lost: Lost) -> None:
+        self._ground = ground
+        self._calls = calls
+        self._wish = wish
+        self._patience = Patience(lost)
+        self._held: Held | None = None
+        self._closed = False
+
+    async def next(self) -> Outcome | None:
+        """The outcome of the first registration, then that of each one that replaces a lost one; None once it is
+        closed. Raises as `Following.next` does."""
+        if self._held is not None:
+            await self._held.ended()
+            if not self._closed:
+                await self._ground.pause(self._patience.failed(None))
+        while not self._closed:
+            try:
+                self._held = await self._calls.hold(self._wish)
+                self._patience.succeeded()
+            except ApiProblem as problem:
+                await self._ground.pause(self._patience.failed(problem))
+                continue
+            if self._closed:
+                self._held.close()
+                return None
+            return self._held.outcome
+        return None
+
+    def close(self) -> None:
+        """The registration is over."""
+        self._closed = True
+        if self._held is not None:
+            self._held.close()

@@ -1,0 +1,135 @@
+"""Lookups that cost no call: the view that the daemon shares in memory (protocols/shared-view.md).
+
+    peers = compass.client.SharedView("/run/opengns/view", "portal.web")
+    for peer in peers.listeners("openuss"): ...
+
+A lookup reads one number from memory that the daemon moves on after each change, and while that stands still it answers
+from a dictionary: no system call, no round trip, and right as soon as the daemon knows. It goes on while the daemon is
+restarted, and after its death with what was true last (P7).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import threading
+from pathlib import Path
+
+from compass.client.core.errors import NoneRegistered, NotLoaded, refused
+from compass.client.core.view import Shunned, View
+from compass.model.catalogue.catalogue import Catalogue, catalogue_of
+from compass.model.names import category_of
+from compass.model.replies import Refusal
+from compass.model.rows import Listener
+from compass.model.selection.policies import Place
+from compass.model.selection.selector import Pools
+from compass.wire.shared_view import (
+    CONTENT_OCTETS_MAX,
+    GENERATION_WORD,
+    INDEX_OCTETS,
+    NotShared,
+    Shared,
+    check_index,
+    unpacked,
+)
+
+READS_MAX = 100
+"""Times that the content is read again because it changed meanwhile; then what was read last is taken."""
+
+
+class SharedView:
+    """What one service depends on, in the view shared in `directory`.
+
+    May be used by several threads, and in the child of a fork. Raises NotLoaded when nothing is shared there yet, and
+    ApiProblem when what is there cannot be read.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], service: str) -> None:
+        self._directory = Path(directory)
+        self._service = service
+        self._lock = threading.Lock()
+        self._words = self._mapped()
+        self._generation = 0
+        self._held: tuple[View, dict[str, tuple[Listener, ...]]]
+        """The view, and the answers that were made from it."""
+        self._pools = Pools(random.random)
+        self._load()
+
+    def listeners(self, name: str) -> tuple[Listener, ...]:
+        """The listeners to use for a service or a category, never none: in the order that the pool's policy gives once
+        for each change. Who wants a turn for each lookup uses `Client.resolve`. Raises NoneRegistered, UnknownName."""
+        if self._words[GENERATION_WORD] == self._generation:
+            found = self._answers.get(name)
+            if found is not None:
+                return found
+        return self._look_up(name)
+
+    def view(self, service: str) -> View | None:
+        """For `Client(views=...)`: what any service depends on of which the host is told; None: it is not here."""
+        if self._words[GENERATION_WORD] != self._generation:
+            self._load()
+        view, _ = self._held
+        if category_of(service) not in self._members:
+            return None
+        return view if service == view.service else View(service, view.catalogue)
+
+    def _look_up(self, name: str) -> tuple[Listener, ...]:
+        if self._words[GENERATION_WORD] != self._generation:
+            self._load()
+        # Pools keep the turn of each pool: two threads at once would mix two views.
+        with self._lock:
+            view, answers = self._held
+            if category_of(self._service) not in self._members:
+                raise NotLoaded("not-ready", f"what {self._service} depends on is not shared in {self._directory}")
+            answer = view.resolve(name, self._pools, _NONE_SHUNNED, 0.0)
+        if isinstance(answer, Refusal):
+            raise refused(answer.code, answer.message)
+        if not answer.listeners:
+            raise NoneRegistered(name)
+        answers[name] = answer.listeners
+        return answer.listeners
+
+    def _load(self) -> None:
+        """Take in the newest content. The generation is read first, so that a later one is found by the next lookup."""
+        with self._lock:
+            for _ in range(READS_MAX):
+                generation = self._words[GENERATION_WORD]
+                if not generation:
+                    raise NotLoaded("not-ready", f"nothing has been shared in {self._directory} yet")
+                shared = self._read()
+                if self._words[GENERATION_WORD] == generation:
+                    break
+            self._pools.moved(Place(shared.host, shared.zone))
+            self._members = frozenset(category_of(service) for service in shared.services)
+            # Together: what another thread makes of the old view goes into the old answers.
+            self._held = View(self._service, _catalogue(shared)), {}
+            self._answers = self._held[1]
+            self._generation = generation
+
+    def _read(self) -> Shared:
+        path = self._directory / "content"
+        try:
+            with path.open("rb") as file:
+                shared, _ = unpacked(file.read(CONTENT_OCTETS_MAX))
+        except (OSError, NotShared) as problem:
+            raise NotLoaded("not-ready", f"{path}: {problem}") from problem
+        return shared
+
+    def _mapped(self) -> memoryview:
+        path = self._directory / "index"
+        try:
+            with path.open("rb") as file:
+                check_index(file.read(INDEX_OCTETS + 1))
+                octets = mmap.mmap(file.fileno(), INDEX_OCTETS, prot=mmap.PROT_READ)
+        except (OSError, NotShared) as problem:
+            text = f"{path}: {problem}; does opengnscd run here, and does it share its view ([host] view)?"
+            raise NotLoaded("not-ready", text) from problem
+        return memoryview(octets).cast("Q")
+
+
+def _catalogue(shared: Shared) -> Catalogue:
+    return catalogue_of(shared.held.rows, shared.held.topics, shared.held.revision)
+
+
+_NONE_SHUNNED = Shunned()

@@ -1,0 +1,1 @@
+"""Channels by which alerts leave the server: SMTP, webhook, syslog, command."""

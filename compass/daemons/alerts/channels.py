@@ -1,0 +1,54 @@
+"""The ways to administrators, made from [[server.alert]] and `alert_command`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from compass.daemons.alerts.command import command_way
+from compass.daemons.alerts.smtp import Relay, mailbox
+from compass.daemons.alerts.syslog import syslog
+from compass.daemons.alerts.webhook import webhook
+from compass.daemons.config.alerts import AlertSettings, parse_place
+from compass.server.alerts.notifier import Way
+from compass.server.alerts.outbox import Message
+
+COMMAND_PER_MINUTE = 600
+"""Of `alert_command`, which was there before there was a limit: ten a second."""
+
+
+def ways_to_administrators(
+    reactor: Any, command: tuple[str, ...], alerts: tuple[AlertSettings, ...], server: str
+) -> tuple[Way, ...]:
+    """What the configuration comes to; `server` is this server's name, which messages tell."""
+    ways: list[Way] = []
+    if command:
+        deliver = command_way(reactor, command, server)
+        ways.append(Way("alert_command", "command", deliver, per_minute=COMMAND_PER_MINUTE))
+    for settings in alerts:
+        name = settings.name or settings.way
+        for suffix, deliver in _delivering(reactor, settings, server):
+            ways.append(Way(name + suffix, settings.way, deliver, settings.kinds, settings.per_minute))
+    return tuple(ways)
+
+
+def _delivering(
+    reactor: Any, settings: AlertSettings, server: str
+) -> list[tuple[str, Callable[[Message], Deferred[None]]]]:
+    match settings.way:
+        case "mail":
+            login = settings.user, settings.password_file
+            place = parse_place(settings.relay)
+            relay = Relay(reactor, place, settings.security, settings.authority, login, settings.sender)
+            boxes = dict.fromkeys(settings.to)
+            return [(f" to {to}", mailbox(relay, settings.sender, to, server)) for to in boxes]
+        case "webhook":
+            hook = webhook(reactor, settings.url, settings.secret_file, settings.authority, time.time, server)
+            return [("", hook)]
+        case "syslog":
+            return [("", syslog(reactor, settings.target, settings.facility, settings.authority, server))]
+        case "command":
+            return [("", command_way(reactor, settings.command, server))]

@@ -1,0 +1,157 @@
+"""Mail as a way to administrators: one message to one recipient through a relay, over TLS unless that is beside us."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import default
+from email.utils import format_datetime
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.protocol import connectionDone
+from twisted.mail.smtp import ESMTPClientError, ESMTPSender, ESMTPSenderFactory, SMTPClientError
+from twisted.python.failure import Failure
+
+from compass.daemons.config.alerts import Security
+from compass.daemons.config.secrets import client_tls, secret_now
+from compass.server.alerts.notifier import Undelivered
+from compass.server.alerts.outbox import Message
+from compass.server.alerts.render import body_of, subject_of
+
+CONNECT_SECONDS = 10.0
+"""To reach the relay, which is near."""
+ANSWER_SECONDS = 50.0
+"""For each of its answers; the whole attempt has a minute."""
+ANSWER_TEXT_MAX = 200
+"""Characters of a relay's answer that are kept: they go into the log and into tables."""
+_POLICY = default.clone(cte_type="7bit")
+"""Lines end as Twisted wants them, which makes CRLF of that; and no relay need know of 8BITMIME."""
+_LOGIN_CODES = frozenset({530, 534, 535, 538, 454})
+"""RFC 4954: nothing is wrong with the message; whoever puts the password right gets it."""
+
+
+class Relay:
+    """Where mail is handed in, and as whom."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        place: tuple[str, int],
+        security: Security,
+        authority: str,
+        login: tuple[str, str],
+        sender: str,
+    ) -> None:
+        """`login`: user and the file of the password; empty: none."""
+        self._reactor = reactor
+        self._place = place
+        self._security = security
+        self._authority = authority
+        self._user, self._password_file = login
+        self._sender = sender
+
+    async def deliver(self, mail: bytes, recipient: str) -> None:
+        """One attempt, in a session of its own. Raises Undelivered."""
+        host, port = self._place
+        password = secret_now(self._password_file) if self._user else None
+        over: Deferred[Any] = Deferred(lambda _: factory.abandon())
+        factory = _Session(
+            self._user.encode() or None,
+            password,
+            self._sender,
+            recipient,
+            io.BytesIO(mail),
+            over,
+            retries=0,
+            timeout=ANSWER_SECONDS,
+            contextFactory=client_tls(host, self._authority) if self._security == "starttls" else None,
+            requireAuthentication=bool(self._user),
+            requireTransportSecurity=self._security == "starttls",
+        )
+        endpoint: Any = HostnameEndpoint(self._reactor, host, port, CONNECT_SECONDS)
+        if self._security == "tls":
+            endpoint = wrapClientTLS(client_tls(host, self._authority), endpoint)
+        try:
+            await endpoint.connect(factory)
+        except (ConnectError, DNSLookupError) as error:
+            raise Undelivered(f"{host} cannot be reached: {error}") from None
+        try:
+            await over
+        except SMTPClientError as error:
+            raise _undelivered(host, error) from None
+
+
+class _Sender(ESMTPSender):
+    """Tells its factory that the connection is lost: an endpoint does not."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        factory: Any = self.factory
+        factory.clientConnectionLost(None, reason)
+
+    def sendError(self, error: SMTPClientError) -> None:  # noqa: N802
+        """Nobody is there to be told when the attempt was given up in the middle of the text."""
+        factory: Any = self.factory
+        if not factory.sendFinished:
+            super().sendError(error)
+
+
+class _Session(ESMTPSenderFactory):
+    protocol = _Sender
+    noisy = False
+
+    def abandon(self) -> None:
+        """Nobody waits for its end any more."""
+        self.sendFinished = True
+        if self.currentProtocol is not None:
+            self.currentProtocol.transport.abortConnection()
+
+
+def _undelivered(host: str, error: SMTPClientError) -> Undelivered:
+    """Only the relay's answer: the error's own text is a protocol of the session, passwords included."""
+    addresses: Any = error.addresses or ()
+    code, said = error.code, error.resp
+    if addresses:
+        # The recipient was refused; there is one.
+        _, code, said = addresses[0]
+    shown = said.decode("utf-8", "replace")
+    text = " ".join("".join(one if one.isprintable() else " " for one in shown).split())[:ANSWER_TEXT_MAX]
+    if code < 0:
+        # No answer at all, or none that was understood: perhaps after all was said.
+        return Undelivered(f"{host}: {text}", perhaps=True)
+    # Other than a delivery's, an error of the extensions (TLS, login) says nothing about the message.
+    final = 500 <= code < 600 and code not in _LOGIN_CODES and not isinstance(error, ESMTPClientError)
+    return Undelivered(f"{host} answers {code} {text}", final=final)
+
+
+def mailbox(relay: Relay, sender: str, recipient: str, server: str) -> Callable[[Message], Deferred[None]]:
+    """One attempt of a way: to one recipient, because others may be greylisted, full or gone."""
+
+    def deliver(message: Message) -> Deferred[None]:
+        return Deferred.fromCoroutine(relay.deliver(mail_of(message, sender, recipient, server), recipient))
+
+    return deliver
+
+
+def mail_of(message: Message, sender: str, recipient: str, server: str) -> bytes:
+    """The whole mail. What is told twice has the same Message-ID; the end of an incident answers its beginning."""
+    mail = EmailMessage(policy=_POLICY)
+    domain = sender.rpartition("@")[2]
+    mail["From"], mail["To"] = sender, recipient
+    mail["Subject"] = f"[{server}] {subject_of(message)}"
+    mail["Date"] = format_datetime(datetime.fromtimestamp(message.time, UTC))
+    mail["Message-ID"] = f"<{message.id}@{domain}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    if message.answers:
+        mail["In-Reply-To"] = mail["References"] = f"<{message.answers}@{domain}>"
+    mail.set_content(body_of(message, server, _when))
+    return mail.as_bytes()
+
+
+def _when(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,127 @@
+"""A webhook as a way to administrators: JSON by POST, signed, over TLS that is verified."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import msgspec
+from OpenSSL import SSL
+from twisted.internet import protocol
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from compass.daemons.config.secrets import secret_now, trust_of
+from compass.server.alerts.notifier import Undelivered
+from compass.server.alerts.outbox import Message
+from compass.server.alerts.render import json_of
+
+ID_HEADER = "Compass-Message"
+TIME_HEADER = "Compass-Time"
+SIGNATURE_HEADER = "Compass-Signature"
+CONNECT_SECONDS = 10.0
+"""To reach the receiver: two lost packets and a TLS handshake."""
+_FINAL = frozenset({400, 413, 415, 422})
+"""What a receiver answers that will never take this very message. Everything else may be put right meanwhile."""
+
+
+def signature_of(secret: bytes, id: str, time: str, body: bytes) -> str:
+    """What stands in the header: HMAC-SHA256 of `id.time.body` in hexadecimal digits, with its version in front."""
+    signed = b".".join((id.encode(), time.encode(), body))
+    return "v1=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()
+
+
+def webhook(
+    reactor: Any, url: str, secret_file: str, authority: str, now: Callable[[], float], server: str
+) -> Callable[[Message], Deferred[None]]:
+    """One attempt of a way. In errors the receiver is called by its host: its path may be a secret."""
+    place = urlsplit(url).netloc.rpartition("@")[2]
+
+    async def deliver(message: Message) -> None:
+        body = msgspec.json.encode(json_of(message, server))
+        time = str(int(now()))
+        headers = {"Content-Type": "application/json", "User-Agent": "compass"}
+        headers |= {ID_HEADER: message.id, TIME_HEADER: time}
+        if secret_file:
+            headers[SIGNATURE_HEADER] = signature_of(secret_now(secret_file), message.id, time, body)
+        # A new agent each time: no connection is kept for months, and a new authority's file counts at once.
+        pool = _Pool(reactor, persistent=False)
+        agent: Any = Agent(reactor, BrowserLikePolicyForHTTPS(trust_of(authority)), CONNECT_SECONDS, pool=pool)
+        fields = Headers({name: [value] for name, value in headers.items()})
+        try:
+            response = await agent.request(b"POST", url.encode("ascii"), fields, _Body(body))
+        except (ConnectError, DNSLookupError) as error:
+            raise Undelivered(f"{place} cannot be reached: {error}") from None
+        except (ResponseNeverReceived, ResponseFailed) as failed:
+            if any(reason.check(CancelledError) for reason in failed.reasons):
+                raise CancelledError from None
+            why = "; ".join(_told(reason.value) for reason in failed.reasons)
+            raise Undelivered(f"{place} gave no answer: {why}", perhaps=True) from None
+        response.deliverBody(_Ignore())
+        if not 200 <= response.code < 300:
+            moved = "; follow it in `url`" if 300 <= response.code < 400 else ""
+            text = f"{place} answers {response.code}{moved}"
+            raise Undelivered(text, final=response.code in _FINAL, perhaps=response.code >= 500)
+
+    return lambda message: Deferred.fromCoroutine(deliver(message))
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """All of it at once: it is short. Twisted's own producers, and so treq's, run on the global reactor only."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        """Write it."""
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It is all written."""
+
+    def resumeProducing(self) -> None:
+        """It is all written."""
+
+    def stopProducing(self) -> None:
+        """It is all written."""
+
+
+_Factory: Any = cast(Any, HTTPConnectionPool)._factory
+
+
+class _Pool(HTTPConnectionPool):
+    """Says nothing in the log of each connection."""
+
+    class _factory(_Factory):  # type: ignore[misc]  # noqa: N801
+        noisy = False
+
+
+def _told(error: BaseException | None) -> str:
+    """OpenSSL's errors are lists of triples."""
+    if isinstance(error, SSL.Error) and error.args:
+        return "TLS: " + ", ".join(str(one[-1]) for one in error.args[0])
+    return str(error) or type(error).__name__
+
+
+class _Ignore(protocol.Protocol):
+    """What else it answers, which could be without an end."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.loseConnection()

@@ -1,0 +1,1 @@
+"""Configuration files of both daemons: settings, readers, secrets, server lists."""

@@ -1,0 +1,372 @@
+"""Configuration files: TOML into settings, with every mistake reported at once.
+
+What is returned is ready for use: relative paths in the file are relative to the directory of the file, wherever the
+daemon is started from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import grp
+import shutil
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from compass.agent.hooks.hook import HookSettings
+from compass.agent.hooks.template import TemplateSettings
+from compass.daemons.config.alerts import AlertSettings, alert, check_alerts
+from compass.daemons.config.hooks import check_reactions, hook, template
+from compass.daemons.config.server_list import ENTRIES_MAX, is_service, parse_service, ways_of
+from compass.daemons.config.settings import (
+    DESCRIPTIONS,
+    NOT_SHARED,
+    WORKERS_MAX,
+    DnsSettings,
+    HostConfig,
+    HostSettings,
+    HttpsSettings,
+    LogSettings,
+    ServerConfig,
+    ServerDnsSettings,
+    ServerSettings,
+    TlsSettings,
+)
+from compass.model.names import (
+    PORT_MAX,
+    NameProblem,
+    parse_address,
+    parse_endpoint,
+    parse_group,
+    parse_host_name,
+    parse_label,
+    parse_port_text,
+    parse_service_id,
+)
+from compass.model.rules.administration import HOST_SERVICES_MAX
+
+CONFIG_OCTETS_MAX = 1024 * 1024
+"""A configuration file is a page or two; a larger one is something else."""
+SOCKET_OCTETS_MAX = 107
+"""Longest path of a Unix socket: Linux has room for 108 octets, the last of which is zero (unix(7))."""
+WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
+"""Every address of the machine, as written and as listened to; the second takes IPv4, too."""
+Text = TypeVar("Text")
+Parsed = TypeVar("Parsed")
+
+
+class ConfigProblem(Exception):
+    """What is wrong with a configuration file, all of it."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+        self.problems = problems
+
+
+def read_server_config(path: Path) -> ServerConfig:
+    """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
+    reading = _Reading(path)
+    tables = reading.tables(("server", "tls", "log"))
+    dns = reading.dns(ServerDnsSettings, "server", tables)
+    https = reading.https("server", tables)
+    log = reading.section(LogSettings, "log", tables)
+    alerts = [alert(reading, values) for values in reading.each(AlertSettings, "alert", tables, "server")]
+    server = reading.section(ServerSettings, "server", tables)
+    tls = reading.section(TlsSettings, "tls", tables)
+    _check_server(reading, server)
+    check_alerts(reading, alerts, server.get("alert_command", ()))
+    reading.finish()
+    return ServerConfig(
+        ServerSettings(**server),
+        TlsSettings(**reading.tls(tls)),
+        ServerDnsSettings(**dns) if dns is not None else None,
+        https,
+        LogSettings(**log),
+        tuple(AlertSettings(**values) for values in alerts),
+    )
+
+
+def read_host_config(path: Path) -> HostConfig:
+    """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
+    reading = _Reading(path)
+    tables = reading.tables(("host", "tls", "log"))
+    dns = reading.dns(DnsSettings, "host", tables)
+    hooks = [hook(reading, values) for values in reading.each(HookSettings, "hook", tables)]
+    templates = [template(reading, values) for values in reading.each(TemplateSettings, "template", tables)]
+    log = reading.section(LogSettings, "log", tables)
+    host = reading.section(HostSettings, "host", tables)
+    tls = reading.section(TlsSettings, "tls", tables)
+    _check_host(reading, host)
+    check_reactions(reading, hooks, templates)
+    reading.finish()
+    return HostConfig(
+        HostSettings(**host),
+        TlsSettings(**reading.tls(tls)),
+        DnsSettings(**dns) if dns is not None else None,
+        tuple(HookSettings(**values) for values in hooks),
+        tuple(TemplateSettings(**values) for values in templates),
+        LogSettings(**log),
+    )
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`address:port` to listen on; unlike an address to connect to it may be `0.0.0.0` or `[::]`."""
+    address, _, port = text.rpartition(":")
+    if address in WILDCARDS:
+        return WILDCARDS[address], parse_port_text(text, port)
+    return parse_endpoint(text)
+
+
+class _Reading:
+    """One file being read; collects what is wrong with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.directory = path.absolute().parent
+        self.problems: list[str] = []
+
+    def tables(self, known: tuple[str, ...]) -> dict[str, Any]:
+        """The file's sections; what is no TOML has no other mistakes worth telling."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(CONFIG_OCTETS_MAX + 1)
+        except OSError as error:
+            raise ConfigProblem(self.path, [f"cannot be read: {error.strerror}"]) from None
+        if len(data) > CONFIG_OCTETS_MAX:
+            raise ConfigProblem(self.path, [f"has more than {CONFIG_OCTETS_MAX} octets; is it the right file?"])
+        try:
+            tables = tomllib.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ConfigProblem(self.path, [f"is not TOML: {error}"]) from None
+        for name in [name for name in tables if name not in known]:
+            self.problems.append(f"there is no section [{name}]{_near(name, known, '[{}]')}")
+        return tables
+
+    def section(self, kind: type[Any], name: str, tables: dict[str, Any]) -> dict[str, Any]:
+        """The values of a section's keys, defaults included, without those that are missing or wrong."""
+        table = tables.get(name, {})
+        if not isinstance(table, dict):
+            self.problems.append(f"{name} is a value; it must be a section [{name}]")
+            return {}
+        values: dict[str, Any] = {}
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        for key in [key for key in table if key not in fields]:
+            self.problems.append(f"[{name}] has no key {key!r}{_near(key, fields, '{!r}')}")
+        for key, field in fields.items():
+            if key in table:
+                try:
+                    values[key] = _converted(table[key], field.type)
+                except ValueError as error:
+                    self.problems.append(f"[{name}] {key}: {error}")
+            elif field.required:
+                described = DESCRIPTIONS.get(f"{name}.{key}") or DESCRIPTIONS[f"{name.rpartition('.')[2]}.{key}"]
+                self.problems.append(f"[{name}] needs {key}: {described}")
+            elif field.default is not msgspec.NODEFAULT:
+                values[key] = field.default
+        return values
+
+    def https(self, within: str, tables: dict[str, Any]) -> HttpsSettings:
+        """[server.https], taken out of its table; nothing listens when the file has no such section."""
+        name = f"{within}.https"
+        values = self.section(HttpsSettings, name, self.inner(within, "https", tables))
+        _check_listen(self, f"[{name}] listen", values.get("listen", ()))
+        first = values.get("worker_ports") and self.parsed(
+            f"[{name}] worker_ports", parse_listen, values["worker_ports"]
+        )
+        if first and first[1] + WORKERS_MAX - 1 > PORT_MAX:
+            last = PORT_MAX - WORKERS_MAX + 1
+            self.problems.append(f"[{name}] worker_ports: from port {first[1]} there may be too few; at most {last}")
+        return HttpsSettings(**values)
+
+    def inner(self, within: str, name: str, tables: dict[str, Any]) -> dict[str, Any]:
+        """A section that stands within another, taken out of it, by its whole name; empty when there is none."""
+        outer = tables.get(within)
+        if not isinstance(outer, dict) or name not in outer:
+            return {}
+        tables[within] = {key: value for key, value in outer.items() if key != name}
+        return {f"{within}.{name}": outer[name]}
+
+    def dns(self, kind: type[DnsSettings], within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
+        """[host.dns] or [server.dns], taken out of its table; None when the file has no such section."""
+        name = f"{within}.dns"
+        inner = self.inner(within, "dns", tables)
+        if not inner:
+            return None
+        values = self.section(kind, name, inner)
+        if values.get("listen"):
+            endpoint = self.parsed(f"[{name}] listen", parse_listen, values["listen"])
+            if endpoint is not None and not _is_loopback(endpoint[0]):
+                self.problems.append(
+                    f"[{name}] listen: {endpoint[0]} is not a loopback address; off the loopback nothing is served "
+                    "unencrypted: put a resolver of yours in front of it (docs/dns.md)"
+                )
+        if "zone" in values:
+            values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
+        return values
+
+    def each(self, kind: type[Any], name: str, tables: dict[str, Any], within: str = "host") -> list[dict[str, Any]]:
+        """The values of each [[host.NAME]], taken out of the table of [host]; or of `within` in its place."""
+        outer = tables.get(within)
+        if not isinstance(outer, dict) or name not in outer:
+            return []
+        tables[within] = {key: value for key, value in outer.items() if key != name}
+        found = outer[name]
+        if not isinstance(found, list):
+            self.problems.append(f"[{within}.{name}] must be written [[{within}.{name}]]: there may be several")
+            return []
+        whole = f"{within}.{name}"
+        return [self.section(kind, whole, {whole: table}) for table in found]
+
+    def parsed(self, where: str, parse: Callable[[Text], Parsed], text: Text) -> Parsed | None:
+        """What `parse` makes of it, or None when it is wrong."""
+        try:
+            return parse(text)
+        except NameProblem as problem:
+            self.problems.append(f"{where}: {problem}")
+            return None
+
+    def near(self, name: str, known: Any, form: str) -> str:
+        """The one that was probably meant, for the end of a sentence."""
+        return _near(name, known, form)
+
+    def absolute(self, text: str) -> str:
+        """A path that does not depend on where the daemon was started."""
+        return str(self.directory / text)
+
+    def tls(self, values: dict[str, Any]) -> dict[str, Any]:
+        """[tls] with absolute paths."""
+        return {**values, **{name: self.absolute(values[name]) for name in ("certificate", "key", "authority")}}
+
+    def finish(self) -> None:
+        """Raises ConfigProblem when anything was wrong."""
+        if self.problems:
+            raise ConfigProblem(self.path, self.problems)
+
+
+def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
+    listen = server.get("listen")
+    if listen is not None and not listen:
+        reading.problems.append("[server] listen is empty: the server would serve nobody")
+    _check_listen(reading, "[server] listen", listen or ())
+    if server.get("announce"):
+        reading.parsed("[server] announce", parse_group, server["announce"])
+    if command := server.get("alert_command"):
+        program = reading.absolute(command[0]) if "/" in command[0] else command[0]
+        if shutil.which(program) is None:
+            reading.problems.append(f"[server] alert_command: there is no program {program!r}, or it may not be run")
+        server["alert_command"] = (program, *command[1:])
+    if "store" in server:
+        server["store"] = _store(reading, server["store"])
+
+
+def _check_listen(reading: _Reading, where: str, listen: tuple[str, ...]) -> None:
+    """Addresses to listen on, none of which takes what another one wants."""
+    parsed = [reading.parsed(where, parse_listen, text) for text in listen]
+    endpoints = Counter(endpoint for endpoint in parsed if endpoint is not None)
+    for (address, port), times in endpoints.items():
+        others = [other for other, at in endpoints if at == port and other != address]
+        if times > 1:
+            reading.problems.append(f"{where} names port {port} of {address} twice")
+        if address == "::" and others:
+            reading.problems.append(f"{where}: [::]:{port} takes {', '.join(others)} too; leave that out")
+        if address == "0.0.0.0" and any("." in other for other in others):
+            reading.problems.append(f"{where}: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
+
+
+def _store(reading: _Reading, text: str) -> str:
+    """The store's URL with an absolute path."""
+    # Only here, because it takes its time and opengnscd has no store.
+    from compass.store.engine import file_of, located
+    from compass.store.errors import StoreUnusable
+
+    try:
+        url = located(text, reading.directory)
+    except StoreUnusable as problem:
+        reading.problems.append(f"[server] store: {problem}")
+        return text
+    if url.drivername == "sqlite" and file_of(url) is None:
+        reading.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
+    return url.render_as_string(hide_password=False)
+
+
+def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
+    if host.get("servers") == () and not host.get("announcements"):
+        reading.problems.append("[host] servers is empty: there is nobody to ask")
+    if len(host.get("servers", ())) > ENTRIES_MAX:
+        reading.problems.append(f"[host] servers has more than {ENTRIES_MAX} entries; make one SRV name of them")
+    for server in host.get("servers", ()):
+        if isinstance(server, str) and is_service(server):
+            reading.parsed("[host] servers", parse_service, server)
+        else:
+            reading.parsed("[host] servers", ways_of, server)
+    if host.get("resolver"):
+        reading.parsed("[host] resolver", parse_endpoint, host["resolver"])
+    if host.get("announcements"):
+        reading.parsed("[host] announcements", parse_group, host["announcements"])
+    address = reading.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
+    if update := host.get("update"):
+        endpoint = reading.parsed("[host] update", parse_listen, update)
+        if endpoint is not None and address is not None and endpoint[0] not in (address, *WILDCARDS.values()):
+            reading.problems.append(
+                f"[host] update: servers would dial address {address}, not {endpoint[0]}; "
+                "listen on the same one, or on 0.0.0.0 or [::]"
+            )
+    elif update == "" and host.get("session") == "short":
+        reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
+    services = [reading.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]
+    host["services"] = tuple(id for id in services if id is not None)
+    if len(services) > HOST_SERVICES_MAX:
+        reading.problems.append(f"[host] services names {len(services)}; at most {HOST_SERVICES_MAX}")
+    if zone := host.get("zone"):
+        host["zone"] = reading.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
+    _check_local(reading, host)
+
+
+def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
+    for key in ("api", "agent"):
+        endpoint = reading.parsed(f"[host] {key}", parse_listen, host[key]) if host.get(key) else None
+        if endpoint is not None and not _is_loopback(endpoint[0]):
+            reading.problems.append(
+                f"[host] {key}: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
+            )
+    if host.get("api") == host.get("socket") == "":
+        reading.problems.append("[host] api and socket are both empty: no program could ask")
+    if host.get("socket"):
+        host["socket"] = socket = reading.absolute(host["socket"])
+        octets = len(socket.encode())
+        if octets > SOCKET_OCTETS_MAX:
+            reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
+    if "state_directory" in host:
+        host["state_directory"] = reading.absolute(host["state_directory"])
+    if host.get("view") not in (None, "", NOT_SHARED):
+        host["view"] = reading.absolute(host["view"])
+    if group := host.get("view_group"):
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            reading.problems.append(f"[host] view_group: there is no group {group!r} on this host")
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def _converted(value: object, kind: Any) -> Any:
+    """`value` as what the key must be; ValueError says what would be right."""
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if choices and value not in choices:
+        raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+    converted = msgspec.convert(value, kind)
+    texts = converted if isinstance(converted, tuple) else (converted,)
+    if any(isinstance(text, str) and "\0" in text for text in texts):
+        raise ValueError("there is a NUL character in it")
+    return converted
+
+
+def _near(name: str, known: Any, form: str) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {form.format(near[0])}?" if near else ""

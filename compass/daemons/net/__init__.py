@@ -1,0 +1,1 @@
+"""Network ground of both daemons: listening ports, transports, the database thread."""

@@ -1,0 +1,1 @@
+"""Process of a daemon: start, logging, reload on SIGHUP, garbage collection."""

@@ -1,0 +1,1 @@
+"""Assembly of `opengnssd` and `opengnscd`: configuration in, running services out."""

@@ -1,0 +1,196 @@
+"""opengnscd assembled: configuration, TLS, process watch and HTTP API become one service."""
+
+from __future__ import annotations
+
+import grp
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.names.client import Resolver
+from zope.interface import implementer
+
+import compass
+from compass.agent.agent import HostDaemon, HostParts
+from compass.agent.hooks.runner import reactions_of
+from compass.agent.registration.process_watch import ProcessWatch
+from compass.agent.upstream.connector import Dial
+from compass.agent.upstream.dns_srv import ServiceName, lookup_with
+from compass.agent.upstream.multicast import Listening
+from compass.agent.upstream.server_selector import Choice, Way
+from compass.daemons.config.reader import parse_listen
+from compass.daemons.config.server_list import known_servers
+from compass.daemons.config.settings import NOT_SHARED, HostConfig, HostSettings
+from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
+from compass.daemons.net.transport import secured
+from compass.gateway.haproxy_agent import AgentCheck
+from compass.gateway.host_api.routes import site
+from compass.gateway.metrics.agent_metrics import HOST
+from compass.gateway.metrics.exposition import Edges, Metrics
+from compass.model.names import parse_endpoint, parse_group, parse_host_name, show_endpoint
+from compass.pki.contexts import Identity, accepting, dialling
+from compass.server.failure.probes import Prober
+
+SOFTWARE = f"compass/{compass.__version__}"
+CONNECT_SECONDS = 5.0
+"""To reach a server; then the next one is tried."""
+RESOLV_CONF = "/etc/resolv.conf"
+"""Where a system says which DNS servers it asks (resolv.conf(5))."""
+SOCKET_MODE = 0o666
+"""Every program on the host may ask, as with the loopback port; what a service may change needs its credential."""
+
+
+def _view_directory(settings: HostSettings) -> Path | None:
+    """Where the view is shared; None: nowhere."""
+    if settings.view == NOT_SHARED or not (settings.view or settings.socket):
+        return None
+    return Path(settings.view) if settings.view else Path(settings.socket).parent / "view"
+
+
+class HostService(Service):
+    """The client daemon."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, config: HostConfig) -> None:
+        """Reads the certificates: raises IdentityError before anything is served."""
+        self._reactor = reactor
+        self._settings = settings = config.host
+        self._dns = config.dns
+        self._identity = identity = identity_of(config.tls)
+        for warning in identity.warnings:
+            self.log.warn("{warning}", warning=warning)
+        self._ports: list[Any] = []
+        self._name = parse_host_name(own_name(identity, config.tls, "host"))
+        known = known_servers(settings.servers, settings.prefer)
+        chance = random.SystemRandom().random
+        self._choice = Choice(chance, known.offers)
+        self._daemon = HostDaemon(
+            HostParts(
+                clock=reactor,
+                now=time.time,
+                random=chance,
+                state_directory=Path(settings.state_directory),
+                host_name=self._name,
+                default_address=settings.address,
+                choice=self._choice,
+                dial=dialler(reactor, identity),
+                process_watch=ProcessWatch(reactor),
+                peer_of=peers(rules_of(config.tls)),
+                update_port=parse_listen(settings.update)[1] if settings.update else 0,
+                mode=settings.session,
+                refresh_seconds=settings.refresh_seconds,
+                software=SOFTWARE,
+                probe=Prober(reactor, SOFTWARE).probe,
+                zone=settings.zone,
+                services=settings.services,
+                view=_view_directory(settings),
+                reactions=reactions_of(
+                    reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
+                ),
+                view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
+            )
+        )
+        self._service_names: list[ServiceName] = []
+        if known.services:
+            lookup = lookup_with(_resolver(reactor, settings.resolver))
+            for name, rank in known.services:
+                self._choice.expect(name)
+                found = self._daemon.servers_found
+                self._service_names.append(ServiceName(reactor, chance, lookup, name, rank, found))
+
+    def startService(self) -> None:
+        """Answer from what the disk has, then go for a session; `started` fails with CannotListenError."""
+        super().startService()
+        self.started = Deferred.fromCoroutine(self._start(self._settings))
+        self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
+    async def _start(self, settings: HostSettings) -> None:
+        edges = Edges()
+        metrics = Metrics(self._reactor, HOST, self._daemon.tally, {"version": compass.__version__}, edges)
+        api = site(self._daemon, self._reactor, metrics)
+        if settings.api:
+            self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
+        if settings.socket:
+            self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
+        if settings.agent:
+            check = AgentCheck(self._daemon.service, self._reactor)
+            self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
+        if settings.update:
+            factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
+            self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
+        if self._dns is not None and self._dns.listen:
+            await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports, edges.dns)
+        self._daemon.start()
+        for name in self._service_names:
+            name.start()
+        if settings.announcements:
+            self._ports.append(self._hear_announcements(*parse_group(settings.announcements)))
+        for port in self._ports:
+            bound = port.getHost()
+            where = show_endpoint(bound.host, bound.port) if hasattr(bound, "port") else os.fsdecode(bound.name)
+            self.log.info("opengnscd listens on {where}", where=where)
+
+    def _hear_announcements(self, group: str, port: int) -> Any:
+        """Bound to the group's own address: nothing that was sent to this host alone is taken for one."""
+        interface = "" if ":" in self._settings.address else self._settings.address
+        listening = Listening(self._reactor, self._choice, group, interface, self._daemon.servers_found)
+        try:
+            return self._reactor.listenMulticast(port, listening, interface=group, listenMultiple=True)
+        except CannotListenError as error:
+            raise CannotListenError(group, port, error.socketError) from None
+
+    def stopService(self) -> Deferred[Any]:
+        """Leave the server; everything registered here stays so."""
+        super().stopService()
+        self.started.cancel()
+        for name in self._service_names:
+            name.stop()
+        closing = [maybeDeferred(port.stopListening) for port in self._ports]
+        stopped = gatherResults([*closing, self._daemon.stop()], consumeErrors=True)
+        return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
+
+
+def dialler(reactor: Any, identity: Identity) -> Dial:
+    """Leads along a way, to whoever proves its name."""
+
+    def dial(way: Way) -> IStreamClientEndpoint:
+        # The type checker cannot see what zope.interface's decorator declares.
+        return cast(IStreamClientEndpoint, _TlsEndpoint(reactor, identity, way))
+
+    return dial
+
+
+@implementer(IStreamClientEndpoint)
+class _TlsEndpoint:
+    """Connects to a server whose certificate shows the name of the way."""
+
+    def __init__(self, reactor: Any, identity: Identity, way: Way) -> None:
+        self._reactor = reactor
+        self._identity = identity
+        self._way = way
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        way = self._way
+        try:
+            context = dialling(self._identity, way.name)
+        except ValueError as error:
+            # A stranger's announcement may name what no certificate can prove.
+            return fail(error)
+        where = endpoint(self._reactor, way.address, way.port, CONNECT_SECONDS)
+        connected: Deferred[Any] = where.connect(secured(context, factory, client=True))
+        return connected.addCallback(lambda tls: tls.wrappedProtocol)
+
+
+def _resolver(reactor: Any, where: str) -> Any:
+    """The DNS server of the configuration, or those of the system."""
+    return (
+        Resolver(servers=[parse_endpoint(where)], reactor=reactor) if where else Resolver(RESOLV_CONF, reactor=reactor)
+    )

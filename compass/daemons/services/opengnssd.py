@@ -1,0 +1,238 @@
+"""opengnssd assembled: configuration, store, TLS and reactor become one service."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet import protocol
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.logger import Logger
+
+import compass
+from compass.console import pages as console
+from compass.daemons.alerts.channels import ways_to_administrators
+from compass.daemons.config.reader import WILDCARDS, parse_listen
+from compass.daemons.config.settings import ServerConfig
+from compass.daemons.net.listen import (
+    DatabaseThread,
+    endpoint,
+    identity_of,
+    listen,
+    listen_dns,
+    own_name,
+    peers,
+    rules_of,
+)
+from compass.daemons.net.transport import secured
+from compass.daemons.process import gc
+from compass.gateway.http.connection_limit import Crowd
+from compass.gateway.metrics.exposition import Edges, Metrics
+from compass.gateway.metrics.server_metrics import SERVER
+from compass.gateway.server_api import routes
+from compass.model.catalogue.lookup_scope import Sight
+from compass.model.names import parse_group, show_endpoint
+from compass.model.selection.selector import Pools
+from compass.pki.contexts import Identity, accepting, accepting_https, dialling
+from compass.server.cluster.announcer import Announcer
+from compass.server.failure.probes import Prober
+from compass.server.server import NameServer, Parts
+from compass.server.sessions.session import PeerOf, Session
+from compass.store.cluster import SqlRoster
+from compass.store.notifications import Wakeups
+from compass.store.store import Store
+
+SOFTWARE = f"compass/{compass.__version__}"
+DIAL_SECONDS = 5.0
+"""To reach a host's Update listener; one that takes longer is tried again later."""
+
+
+class ServerService(Service):
+    """The server daemon."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, config: ServerConfig, worker: int = 0) -> None:
+        """Reads the certificates: raises IdentityError before anything is opened or served.
+
+        A worker (1, 2, ...) listens when it can serve, as the others do it meanwhile, and leaves it to its parent to
+        tell what is told once for all.
+        """
+        self._reactor = reactor
+        self._config = config
+        self._identity = identity_of(config.tls)
+        self._worker = worker
+        for warning in () if worker else self._identity.warnings:
+            self.log.warn("{warning}", warning=warning)
+        self._name = own_name(self._identity, config.tls, "server")
+        self._database = DatabaseThread(reactor)
+        self._beside = DatabaseThread(reactor)
+        self._store: Store | None = None
+        self._roster: SqlRoster | None = None
+        self._server: NameServer | None = None
+        self._wakeups: Wakeups | None = None
+        self._ports: list[Any] = []
+        self._edges = Edges()
+
+    def _parts(self, store: Store, roster: SqlRoster) -> Parts:
+        settings = self._config.server
+        return Parts(
+            clock=self._reactor,
+            now=time.time,
+            token=lambda: secrets.token_urlsafe(32),
+            storage=store,
+            in_database=self._database.run,
+            peer_of=self._peer(),
+            probe=Prober(self._reactor, SOFTWARE).probe,
+            connect=connector(self._reactor, self._identity),
+            random=random.SystemRandom().random,
+            ways=ways_to_administrators(self._reactor, settings.alert_command, self._config.alerts, self._name),
+            id=secrets.token_hex(8),
+            roster=roster,
+            beside=self._beside.run,
+            keep_updates=settings.keep_updates,
+            keep_others=settings.keep_others,
+            store_wait_seconds=settings.store_wait_seconds,
+        )
+
+    def startService(self) -> None:
+        """Open the store, listen, load; `started` fails with StoreUnavailable or CannotListenError.
+
+        The store is opened here and not before: twistd forks in between.
+        """
+        super().startService()
+        gc.tune()
+        self._database.start()
+        self._beside.start()
+        self.started = Deferred.fromCoroutine(self._start())
+        self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
+    async def _start(self) -> None:
+        self._store = store = await self._database.run(Store.open, self._config.server.store)
+        if store.backup is not None:
+            self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
+        if store.newer:
+            self.log.info(
+                "the store has the newer schema {schema}, which this program can work with while an upgrade lasts",
+                schema=store.newer,
+            )
+        self._roster = store.roster()
+        name = self._config.server.name or self._name
+        if self._worker:
+            name += f"#{self._worker}"
+        self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
+        if not self._worker:
+            await self._listen(server)
+        await server.start()
+        self._database.guard(store.cut)
+        self._beside.guard(self._roster.cut)
+        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
+        if self._wakeups is not None:
+            self._wakeups.start()
+        gc.settle()
+        if self._worker:
+            await self._listen(server)
+        for port in () if self._worker else self._ports:
+            bound = port.getHost()
+            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+        # All workers are at one address, so one of them tells of it.
+        if self._config.server.announce and self._worker <= 1:
+            self._ports.append(self._announce(*parse_group(self._config.server.announce)))
+
+    def _peer(self) -> PeerOf:
+        return peers(rules_of(self._config.tls))
+
+    async def _listen(self, server: NameServer) -> None:
+        factory = secured(accepting(self._identity), server, client=False)
+        for text in self._config.server.listen:
+            address, port = parse_listen(text)
+            self._ports.append(await listen(self._reactor, address, port, factory))
+        await self._listen_https(server)
+        if self._config.dns is not None and self._config.dns.listen:
+            source = ServerSource(server, Pools(random.SystemRandom().random))
+            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports, self._edges.dns)
+
+    async def _listen_https(self, server: NameServer) -> None:
+        """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
+        https = self._config.https
+        places = [parse_listen(text) for text in https.listen]
+        if https.worker_ports and self._worker:
+            address, port = parse_listen(https.worker_ports)
+            places.append((address, port + self._worker - 1))
+        if not places:
+            return
+        build = {"version": compass.__version__, "worker": str(self._worker or "")}
+        metrics = Metrics(self._reactor, SERVER, server.tally, build, self._edges)
+        is_open = https.metrics == "open"
+        api = routes.site(
+            server, self._reactor, self._peer(), console.routes(), metrics=metrics, metrics_are_open=is_open
+        )
+        crowd = Crowd(api, server.admits)
+        self._edges.connections = lambda: crowd.here
+        factory = secured(accepting_https(self._identity), crowd, client=False)
+        for place in places:
+            self._ports.append(await listen(self._reactor, *place, factory))
+
+    def _announce(self, group: str, port: int) -> Any:
+        """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""
+        places = [parse_listen(text) for text in self._config.server.listen]
+        served = places[0][1]
+        own = [address for address, at in places if at == served and address not in WILDCARDS.values()]
+        announcer = Announcer(self._reactor, random.SystemRandom().random, (group, port), self._name, own, served)
+        self.log.info("opengnssd announces itself to {group}", group=show_endpoint(group, port))
+        return self._reactor.listenMulticast(0, announcer)
+
+    def stopService(self) -> Deferred[Any]:
+        """Say goodbye, let the last commit end, close the store."""
+        super().stopService()
+        self.started.cancel()
+        if self._server is not None:
+            self._server.stop()
+        if self._wakeups is not None:
+            self._wakeups.stop()
+        closing = [maybeDeferred(port.stopListening) for port in self._ports]
+
+        def finish(_: object) -> None:
+            if self._roster is not None:
+                self._roster.close()
+            if self._store is not None:
+                self._store.close()
+            self.log.info("opengnssd has stopped")
+
+        ended = gatherResults(closing, consumeErrors=True)
+        ended.addBoth(lambda _: gatherResults([self._database.stop(), self._beside.stop()]))
+        return ended.addBoth(finish)
+
+
+class ServerSource:
+    """A server's whole catalogue, looked up."""
+
+    def __init__(self, server: NameServer, pools: Pools) -> None:
+        self._server = server
+        self.pools = pools
+        self._sight: Sight | None = None
+
+    def sight(self) -> Sight | None:
+        """All there is; None until the catalogue is loaded (P5)."""
+        if self._server.ready() is None:
+            return None
+        catalogue = self._server.catalogue
+        if self._sight is None or self._sight.catalogue is not catalogue:
+            self._sight = Sight(catalogue)
+        return self._sight
+
+
+def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
+    """Dials a host's Update listener; its certificate must show the host's name."""
+
+    def connect(host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        factory = secured(dialling(identity, host), protocol.Factory.forProtocol(make), client=True)
+        connected: Deferred[Any] = endpoint(reactor, address, port, DIAL_SECONDS).connect(factory)
+        return connected.addCallback(lambda wrapped: wrapped.wrappedProtocol)
+
+    return connect

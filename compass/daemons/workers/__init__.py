@@ -1,0 +1,1 @@
+"""Worker processes of one `opengnssd`: supervisor, worker, and the messages between them."""

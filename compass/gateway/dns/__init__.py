@@ -1,0 +1,1 @@
+"""DNS gateway of the host: messages, zone, UDP and TCP servers."""

@@ -1,0 +1,127 @@
+"""The zone served: over UDP, and over TCP for what does not fit (RFC 7766)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.logger import Logger
+from twisted.protocols.basic import Int16StringReceiver
+from twisted.protocols.policies import TimeoutMixin
+
+from compass.gateway.dns.messages import TCP_OCTETS_MAX, Query, read, write
+from compass.gateway.dns.zone import Zone
+from compass.model.interfaces import Clock, Timer
+
+CONNECTIONS_MAX = 100
+"""TCP connections at once: resolvers open one for an answer that was truncated; one more is closed at once."""
+IDLE_SECONDS = 10.0
+"""A TCP connection without a query is closed (RFC 7766 section 6.2.3 says some seconds)."""
+QUERIES_KEPT_MAX = 4_096
+"""Spellings of queries whose parts are kept: programs ask the same again and again, but for the id."""
+
+
+class DnsServer:
+    """One zone with its two protocols."""
+
+    def __init__(self, zone: Zone, clock: Clock, answers: Counter[int] | None = None) -> None:
+        """`answers` is added to, by response code."""
+        self._answers = Counter[int]() if answers is None else answers
+        self._zone = zone
+        self._read: dict[bytes, Query] = {}
+        self._clock = clock
+        self.connections = 0
+
+    def answered(self, octets: bytes, over_tcp: bool) -> bytes | None:
+        """The answer to a message; None: there is nothing to be said to it."""
+        asked = octets[2:]
+        query = self._read.get(asked)
+        if query is None:
+            query = read(octets)
+            if query is None:
+                return None
+            if len(self._read) >= QUERIES_KEPT_MAX:
+                self._read.clear()
+            self._read[asked] = query
+        limit = TCP_OCTETS_MAX if over_tcp else query.udp_octets
+        answer = self._zone.answer(query)
+        self._answers[answer.rcode] += 1
+        return octets[:2] + write(query, answer, limit)
+
+    def datagrams(self) -> DatagramProtocol:
+        """The protocol for UDP."""
+        return _Datagrams(self)
+
+    def factory(self) -> Factory:
+        """The factory for TCP."""
+        return _Connections(self, self._clock)
+
+
+class _Datagrams(DatagramProtocol):
+    log = Logger()
+    noisy = False
+
+    def __init__(self, server: DnsServer) -> None:
+        self._server = server
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        """One message, answered at once or never."""
+        answer = self._server.answered(datagram, over_tcp=False)
+        if answer is not None:
+            try:
+                # The transport's own `write` looks again whether what the kernel has just told is an address.
+                cast(Any, self.transport).socket.sendto(answer, addr)
+            except OSError as error:
+                # No room in the socket's queue, or no way back: whoever asked asks again.
+                self.log.debug("an answer could not be sent: {error}", error=error)
+
+
+class _Connections(Factory):
+    noisy = False
+
+    def __init__(self, server: DnsServer, clock: Clock) -> None:
+        self.server = server
+        self.clock = clock
+
+    def buildProtocol(self, addr: Any) -> _Connection | None:
+        """A connection, unless there are as many as there can be."""
+        return _Connection(self.server, self.clock) if self.server.connections < CONNECTIONS_MAX else None
+
+
+class _Connection(Int16StringReceiver, TimeoutMixin):
+    """Messages with their length in front. Who does not read its answers is not read either."""
+
+    def __init__(self, server: DnsServer, clock: Clock) -> None:
+        self._server = server
+        self._clock = clock
+
+    def callLater(self, delay: float, callback: Callable[..., object]) -> Timer:
+        """What TimeoutMixin sets its timer with."""
+        return self._clock.callLater(delay, callback)
+
+    def connectionMade(self) -> None:
+        """Count it."""
+        self._server.connections += 1
+        cast(Any, self.transport).registerProducer(self, True)
+        cast(Any, self).setTimeout(IDLE_SECONDS)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Forget it."""
+        self._server.connections -= 1
+        cast(Any, self).setTimeout(None)
+
+    def stringReceived(self, string: bytes) -> None:
+        """One message; what is no query ends the connection."""
+        answer = self._server.answered(string, over_tcp=True)
+        if answer is None:
+            cast(Any, self.transport).loseConnection()
+            return
+        whole: Any = self
+        whole.resetTimeout()
+        whole.sendString(answer)
+
+    def timeoutConnection(self) -> None:
+        """No query came, or the other end does not read: what waits for it is dropped with it."""
+        cast(Any, self.transport).abortConnection()

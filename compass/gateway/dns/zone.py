@@ -1,0 +1,236 @@
+"""The zone: what is asked by name and type, as what the catalogue says, as DNS records. No input or output.
+
+    gns.                                 SOA, NS
+    openuss.gns.                         A, AAAA, SRV, TXT    any service of the category
+    chinaserver.openuss.gns.             A, AAAA, SRV, TXT    the service; its backup when it has none left
+    _chinaserver._tcp.openuss.gns.       SRV                  the same (RFC 2782)
+    192-0-2-17.chinaserver.openuss.gns.  A or AAAA            one address of it: what SRV records lead to
+
+"Not loaded yet" is SERVFAIL, "no such name" NXDOMAIN, "none registered" an answer without records (P5).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+from immutables import Map
+from twisted.names import dns
+
+from compass.gateway.dns.messages import NOT_READY, OTHER_ERROR, Answer, Query, record
+from compass.gateway.dns.rcodes import rcode_of
+from compass.model.catalogue.lookup_scope import Sight
+from compass.model.names import parse_host_name, show_endpoint
+from compass.model.rows import Listener
+from compass.model.selection.policies import Rule, preference
+from compass.model.selection.selector import Pools, candidates, rule_of
+
+STRING_OCTETS_MAX = 255
+"""One string of a TXT record (RFC 1035 section 3.3.14); a longer text is cut into several."""
+KEPT_MAX = 1_000
+"""Names of which the records are kept between two changes of the catalogue."""
+REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS = 60, 10, 3600
+"""What the SOA tells secondaries; there are none, but the numbers must make sense."""
+_ADDRESSES = {dns.A: 4, dns.AAAA: 6}
+_POOL_TYPES = (dns.SRV, dns.A, dns.AAAA, dns.TXT)
+_ANY_OF = 255
+_META_TYPES = range(128, 255)
+"""Questions that are no question for records: transfers, signatures and the like (RFC 6895 section 3.1)."""
+_SRV_TARGET_AT = 10 + 6
+"""Where the target stands in a SRV record without its owner: after type, class, time to live, length and numbers."""
+
+
+class DnsSource(Protocol):
+    """Who knows the catalogue: a host's daemon or a server."""
+
+    pools: Pools
+
+    def sight(self) -> Sight | None:
+        """What may be looked up now; the same object as long as nothing changes. None: not loaded yet."""
+
+
+class _Pool(msgspec.Struct):
+    """What can be given for one name and type, with its records: good until the catalogue changes."""
+
+    sight: Sight | None
+    """None: it is not good any more."""
+    key: str
+    kind: int
+    rule: Rule
+    found: list[Listener]
+    records: dict[tuple[str, str, int], bytes]
+
+    def retire(self) -> None:
+        """Queries that are remembered may still know it, and must keep nothing alive by it."""
+        self.sight, self.found, self.records = None, [], {}
+
+
+class Zone:
+    """The names below one name, answered from what `source` knows."""
+
+    def __init__(self, source: DnsSource, name: str, nameserver: str, ttl: int = 0) -> None:
+        """`nameserver`: this machine's own name, for SOA and NS. `ttl`: seconds that resolvers may keep an answer."""
+        self._source = source
+        self._labels = tuple(label.encode() for label in parse_host_name(name).split("."))
+        self._name = name
+        self._nameserver = nameserver
+        self._ttl = ttl
+        self._sight: Sight | None = None
+        self._kept: dict[tuple[str, int], _Pool] = {}
+
+    def answer(self, query: Query) -> Answer:
+        """What is said to a query. Never raises, whatever it asks."""
+        sight, pool = self._source.sight(), query.known
+        if isinstance(pool, _Pool) and pool.sight is sight is not None:
+            return self._given(pool)
+        if query.rcode:
+            return Answer(query.rcode, is_authoritative=False)
+        if query.klass not in (dns.IN, dns.ANY) or query.type in _META_TYPES:
+            return Answer(dns.EREFUSED, is_authoritative=False)
+        depth = len(query.labels) - len(self._labels)
+        if depth < 0 or query.labels[depth:] != self._labels:
+            text = f"this server answers for {self._name} only and forwards nothing"
+            return Answer(dns.EREFUSED, is_authoritative=False, error=(OTHER_ERROR, text))
+        if sight is None:
+            return Answer(dns.ESERVER, is_authoritative=False, error=(NOT_READY, "not loaded from a server yet"))
+        return self._inside(sight, query, query.labels[:depth])
+
+    def _inside(self, sight: Sight, query: Query, octets: Sequence[bytes]) -> Answer:
+        """A question for a name of the zone; `octets` are its labels before the zone's own."""
+        found: _Pool | Answer = Answer(dns.ENAME)
+        # A dot within a label would make two names of one.
+        if all(label.isascii() and b"." not in label for label in octets):
+            found = self._found(sight, [label.decode("ascii") for label in octets], query.type)
+        if isinstance(found, _Pool) and found.found:
+            query.known = found
+            return self._given(found)
+        answer = Answer() if isinstance(found, _Pool) else found
+        if not answer.records:
+            answer.authority = self._soa(sight)
+            answer.zone_at = sum(1 + len(label) for label in octets)
+        return answer
+
+    def _found(self, sight: Sight, labels: list[str], kind: int) -> _Pool | Answer:
+        match labels:
+            case []:
+                return self._apex(sight, kind)
+            case [name]:
+                return self._pool(sight, name, _POOL_TYPES, kind)
+            case ["_tcp", category]:
+                # Only names below it have records, but it is there (RFC 8020).
+                return self._pool(sight, category, (), kind)
+            case [service, category]:
+                return self._pool(sight, f"{service}.{category}", _POOL_TYPES, kind)
+            case [service, "_tcp", category] if service.startswith("_"):
+                return self._pool(sight, f"{service[1:]}.{category}", (dns.SRV,), kind)
+            case [address, service, category]:
+                return self._address(sight, address, f"{service}.{category}", kind)
+        return Answer(dns.ENAME)
+
+    def _apex(self, sight: Sight, kind: int) -> Answer:
+        if kind in (dns.SOA, _ANY_OF):
+            return Answer(records=[self._soa(sight)])
+        return Answer(records=[record(dns.Record_NS(self._nameserver), self._ttl)] if kind == dns.NS else [])
+
+    def _soa(self, sight: Sight) -> bytes:
+        """The serial is the revision, as far as 32 bits go (RFC 1982)."""
+        numbers = (sight.catalogue.revision & 0xFFFFFFFF, REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS, self._ttl)
+        return record(dns.Record_SOA(self._nameserver, f"hostmaster.{self._name}", *numbers), self._ttl)
+
+    def _pool(self, sight: Sight, name: str, types: Sequence[int], kind: int) -> _Pool | Answer:
+        """What can be given of a type for a service or a category, if there is such a one with such a type."""
+        if sight is not self._sight or len(self._kept) >= KEPT_MAX:
+            for old in self._kept.values():
+                old.retire()
+            self._kept.clear()
+            self._sight = sight
+        pool = self._kept.get((name, kind)) if kind in types else None
+        if pool is not None:
+            return pool
+        problem = sight.problem(name)
+        if problem is not None:
+            return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
+        if kind == _ANY_OF:
+            # One of the types that there are, which is all that an answer to ANY has to be (RFC 8482).
+            each = (self._pool(sight, name, types, one) for one in types)
+            return next((pool for pool in each if isinstance(pool, _Pool) and pool.found), Answer())
+        if kind not in types:
+            return Answer()
+        found, _ = candidates(sight.catalogue, name)
+        family = _ADDRESSES.get(kind)
+        if family is not None:
+            # Turns are taken by type: a program asks for A and AAAA together and uses the one it gets.
+            found = [peer for peer in found if (":" in peer.address) == (family == 6)]
+        key = f"{name} {dns.QUERY_TYPES[kind]}"
+        self._kept[name, kind] = pool = _Pool(sight, key, kind, rule_of(sight.catalogue, name), found, {})
+        return pool
+
+    def _given(self, pool: _Pool) -> Answer:
+        """Its records, best listener first."""
+        order = self._source.pools.order(pool.key, pool.found, pool.rule)
+        if pool.kind == dns.SRV:
+            return self._services(order, pool)
+        make = self._text if pool.kind == dns.TXT else _address_record
+        records = [self._kept_record(pool, peer, make) for peer in order]
+        # Two ports at one address are two listeners and one address record.
+        return Answer(records=list(dict.fromkeys(records)))
+
+    def _kept_record(self, pool: _Pool, peer: Listener, make: Callable[[Listener, int], bytes]) -> bytes:
+        key = (peer.service, peer.address, peer.port)
+        made = pool.records.get(key)
+        if made is None:
+            made = pool.records[key] = make(peer, self._ttl)
+        return made
+
+    def _services(self, order: Sequence[Listener], pool: _Pool) -> Answer:
+        """SRV records, and the addresses of their targets beside them."""
+        ranks = preference(order, pool.rule, self._source.pools.place)
+        records = [self._service(peer, *rank) for peer, rank in zip(order, ranks, strict=True)]
+        first: dict[tuple[str, str], int] = {}
+        for place, peer in enumerate(order):
+            first.setdefault((peer.service, peer.address), place)
+        return Answer(
+            records=records,
+            additional=[(at, _SRV_TARGET_AT, _address_record(order[at], self._ttl)) for at in first.values()],
+        )
+
+    def _service(self, peer: Listener, rank: int, share: int) -> bytes:
+        target = f"{label_of(peer.address)}.{peer.service}.{self._name}"
+        return record(dns.Record_SRV(rank, share, peer.port, target), self._ttl)
+
+    def _text(self, peer: Listener, ttl: int) -> bytes:
+        """`listener=` and its endpoint, `weight=`, then the metadata, each a string (RFC 6763 section 6.3)."""
+        pairs = [("listener", show_endpoint(peer.address, peer.port)), ("weight", str(peer.weight))]
+        pairs += sorted(peer.metadata.items())
+        strings = [piece for key, value in pairs for piece in _strings(f"{key}={value}")]
+        return record(dns.Record_TXT(*strings), ttl)
+
+    def _address(self, sight: Sight, label: str, service: str, kind: int) -> Answer:
+        """The address that a label spells, if the service has a listener there, whatever its state."""
+        problem = sight.problem(service)
+        if problem is not None:
+            return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
+        peers = sight.catalogue.listeners.get(service, Map()).values()
+        peer = next((peer for peer in peers if peer.state != "offline" and label_of(peer.address) == label), None)
+        if peer is None:
+            return Answer(dns.ENAME)
+        fits = kind == _ANY_OF or _ADDRESSES.get(kind) == (6 if ":" in peer.address else 4)
+        return Answer(records=[_address_record(peer, self._ttl)] if fits else [])
+
+
+def label_of(address: str) -> str:
+    """An address as a DNS label: `192-0-2-17`, and 32 hexadecimal digits for IPv6."""
+    parsed = ipaddress.ip_address(address)
+    return address.replace(".", "-") if parsed.version == 4 else parsed.packed.hex()
+
+
+def _address_record(peer: Listener, ttl: int) -> bytes:
+    kind = dns.Record_AAAA if ":" in peer.address else dns.Record_A
+    return record(kind(peer.address), ttl)
+
+
+def _strings(text: str) -> list[bytes]:
+    octets = text.encode()
+    return [octets[at : at + STRING_OCTETS_MAX] for at in range(0, len(octets), STRING_OCTETS_MAX)]

@@ -1,0 +1,1 @@
+"""HTTP API of the host daemon, for programs on the same host."""

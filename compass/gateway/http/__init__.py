@@ -1,0 +1,1 @@
+"""HTTP ground of both APIs: bounded requests, OpenAPI, event streams, long polls, health."""

@@ -1,0 +1,171 @@
+"""What an HTTP API can be asked for, as data: its routes and its OpenAPI document are both made from one table.
+
+An operation names the struct that it reads and the structs that it answers with, which are those of the model: the
+document cannot say anything else than what is decoded and encoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from compass.gateway.http.schemas import closed, of_bodies, referred
+from compass.model.replies import Refusal
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+TEXT = "text/plain"
+_REF = "#/components/schemas/{name}"
+_FIELD = re.compile(r"{(\w+)}")
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One path with one method."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    """As OpenAPI writes it: `/v1/resolve/{name}` reads the field `name` of `asks` from there."""
+    summary: str
+    asks: type[msgspec.Struct] | None = None
+    """What is read: from the body of a POST; from the path and the query of a GET."""
+    fixed: dict[str, Any] = {}
+    """Fields of `asks` that the path decides."""
+    omitted: tuple[str, ...] = ()
+    """Fields of `asks` that mean nothing here."""
+    answers: Any = None
+    """The type of the answer; None: JSON of a shape that is described elsewhere."""
+    media: str = JSON
+    pends: bool = False
+    """202 is an answer, too."""
+    is_open: bool = False
+    """Nobody has to say who he is."""
+    headers: tuple[str, ...] = ()
+    """Headers of the request that mean something."""
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """The fields of `asks` that stand in the path."""
+        return tuple(_FIELD.findall(self.path))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The fields of `asks` that stand in the query."""
+        names = msgspec.structs.fields(self.asks) if self.asks is not None and self.method == "GET" else ()
+        left = {*self.placed, *self.fixed, *self.omitted}
+        return tuple(field.name for field in names if field.name not in left)
+
+
+def document(
+    title: str,
+    description: str,
+    operations: Sequence[Operation],
+    events: Sequence[type[msgspec.Struct]],
+    security: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The OpenAPI document (3.1), ready for JSON.
+
+    `events`: what is in the data of streams. `security`: the security schemes, any of which will do.
+    """
+    bodies = [one.asks for one in operations if one.asks is not None]
+    answers = [one.answers for one in operations if one.answers is not None and one.media == JSON]
+    kinds = [*bodies, *answers, *events, Refusal]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    spelled = _Spelling(dict(zip(map(_name, kinds), schemas, strict=True)), components)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = spelled.operation(operation, bool(security))
+    components = spelled.components(one.asks for one in operations if one.asks is not None and one.method == "POST")
+    used = closed(components, [*referred(paths), *(kind.__name__ for kind in events)])
+    made: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": "1", "description": description},
+        "paths": paths,
+        "components": {"schemas": {name: schema for name, schema in components.items() if name in used}},
+    }
+    if security:
+        made["components"]["securitySchemes"] = security
+        made["security"] = [{name: []} for name in security]
+    return made
+
+
+def _name(kind: Any) -> str:
+    return repr(kind)
+
+
+class _Spelling:
+    """Types as OpenAPI spells them."""
+
+    def __init__(self, schemas: dict[str, Any], components: dict[str, Any]) -> None:
+        self._schemas = schemas
+        self._components = components
+
+    def operation(self, operation: Operation, secured: bool) -> dict[str, Any]:
+        done = {operation.media: self._done(operation)}
+        described: dict[str, Any] = {
+            "summary": operation.summary,
+            "operationId": _identifier(operation),
+            "parameters": self._parameters(operation),
+            "responses": {
+                "200": {"description": "Done.", "content": done},
+                "default": {
+                    "description": "Refused; the code says why.",
+                    "content": {JSON: {"schema": self._schemas[_name(Refusal)]}},
+                },
+            },
+        }
+        if operation.method == "GET" and operation.media == JSON:
+            described["responses"]["200"]["headers"] = {
+                "ETag": {"description": "For If-None-Match.", "schema": {"type": "string"}}
+            }
+            described["responses"]["304"] = {"description": "It is what If-None-Match says."}
+        if operation.method == "POST":
+            schema = self._schemas[_name(operation.asks)]
+            described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+        if operation.pends:
+            described["responses"]["202"] = {
+                "description": "No server could be asked; kept on disk and delivered when one returns.",
+                "content": done,
+            }
+        if secured and operation.is_open:
+            described["security"] = []
+        return described
+
+    def components(self, bodies: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
+        """The schemas that are referred to; what can be sent is refined, and closed to unknown fields."""
+        asked = {kind.__name__ for kind in bodies}
+        reached = closed(self._components, asked)
+        return {
+            name: of_bodies(name, schema, tag_optional=name in asked) if name in reached else schema
+            for name, schema in self._components.items()
+        }
+
+    def _done(self, operation: Operation) -> dict[str, Any]:
+        if operation.media != JSON:
+            return {"schema": {"type": "string"}}
+        return {"schema": self._schemas[_name(operation.answers)]} if operation.answers is not None else {}
+
+    def _parameters(self, operation: Operation) -> list[dict[str, Any]]:
+        if operation.asks is None or operation.method != "GET":
+            return []
+        schema = of_bodies(operation.asks.__name__, self._components[operation.asks.__name__])
+        made = []
+        for place, names in (("path", operation.placed), ("query", operation.asked)):
+            for name in names:
+                own = dict(schema["properties"][name])
+                about = own.pop("description", "")
+                required = place == "path" or name in schema.get("required", ())
+                made.append({"name": name, "in": place, "required": required, "schema": own})
+                if about:
+                    made[-1]["description"] = about
+        for name in operation.headers:
+            made.append({"name": name, "in": "header", "required": False, "schema": {"type": "string"}})
+        return made
+
+
+def _identifier(operation: Operation) -> str:
+    """A name for generated clients: getV1ResolveName."""
+    words = re.findall(r"[A-Za-z0-9]+", operation.path)
+    return operation.method.lower() + "".join(word.capitalize() for word in words)

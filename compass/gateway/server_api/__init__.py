@@ -1,0 +1,1 @@
+"""HTTPS API of the server, for administrators, dashboards and the console."""

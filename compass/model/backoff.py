@@ -1,0 +1,42 @@
+"""Pauses between attempts at what could not be done: longer each time, and never the same at all hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+RETRY_SECONDS_MIN = 1.0
+"""First pause before a server that could not do something is asked again, unless it names a longer one."""
+RETRY_SECONDS_MAX = 10.0
+"""Longest pause: 10,000 hosts that all owe something are 1,000 requests a second, and a store that is back has
+everything ten seconds later."""
+PATIENCE_SECONDS_MAX = 30.0
+"""A server that asks for more patience than this is not believed."""
+LOCAL_RETRY_SECONDS = 0.5
+"""Before the first new attempt to register when the daemon does not answer; doubles from one to the next."""
+LOCAL_RETRY_SECONDS_MAX = 15.0
+"""A daemon that returns knows of the service at most so much later."""
+
+
+def retry_seconds(attempts: int) -> float:
+    """The pause after so many failures before this one."""
+    # 2**10 half seconds are beyond the limit; the exponent is bounded for a daemon that is away for weeks.
+    return min(LOCAL_RETRY_SECONDS * 2.0 ** min(attempts, 10), LOCAL_RETRY_SECONDS_MAX)
+
+
+class Pauses:
+    """`random` gives floats in [0, 1)."""
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._seconds = RETRY_SECONDS_MIN
+
+    def next(self, asked_for: float = 0.0) -> float:
+        """How long to wait now; no less than a server has asked for."""
+        least, self._seconds = self._seconds, min(self._seconds * 2, RETRY_SECONDS_MAX)
+        pause = max(least, min(asked_for, PATIENCE_SECONDS_MAX))
+        # What kept all hosts waiting must not bring all of them back in one moment.
+        return pause * (1 + self._random() / 2)
+
+    def over(self) -> None:
+        """It works again."""
+        self._seconds = RETRY_SECONDS_MIN

@@ -1,0 +1,106 @@
+"""Who must be told, and what they must know: the push filter, computed from the declared dependencies.
+
+A *member* category is one that a host has services of. Its interest is the topics of its member categories and of
+everything these depend on, with each category's backup service, known beforehand (P7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from immutables import Map
+
+from compass.model.catalogue.catalogue import Catalogue, topic_of
+from compass.model.names import category_of
+from compass.model.replies import CategoryView, Dependencies, ServiceView
+from compass.model.rows import Category, Change, Dependency, Listener, Policy, Row, Snapshot, key_of
+
+
+def audience(catalogue: Catalogue, row: Row) -> frozenset[str]:
+    """The member categories whose hosts are told of a change of `row`; empty when nobody is.
+
+    `catalogue` is the one after the change. A listener is told to the dependants of its category and to the
+    dependants of each category it backs; a change of a category's own shape to its members as well.
+    """
+    topic = topic_of(row)
+    if not topic:
+        return frozenset()
+    told = catalogue.dependants.get(category_of(topic) or topic, frozenset())
+    if not isinstance(row, Listener):
+        return told | {topic}
+    backed = catalogue.backed.get(topic)
+    if backed:
+        return told.union(*(catalogue.dependants.get(category, frozenset()) for category in backed))
+    return told
+
+
+def interest(catalogue: Catalogue, services: Iterable[str]) -> frozenset[str]:
+    """The topics that a host with these services must know."""
+    members = {category_of(service) for service in services}
+    topics = set(members)
+    for member in members:
+        for needed in catalogue.needs.get(member, frozenset()):
+            topics |= _topics_of(catalogue, needed)
+    return frozenset(topics)
+
+
+def snapshot(catalogue: Catalogue, topics: Iterable[str]) -> Snapshot:
+    """The rows of these topics, each topic with its last revision: what a pull or a restart begins with."""
+    rows: dict[object, Row] = {}
+    covered: dict[str, int] = {}
+    for topic in sorted(topics):
+        covered[topic] = catalogue.topics.get(topic, 0)
+        for row in catalogue.rows_of(topic):
+            rows[type(row), key_of(row)] = row
+    return Snapshot(catalogue.revision, covered, list(rows.values()))
+
+
+def widening(catalogue: Catalogue, change: Change) -> tuple[Snapshot, frozenset[str]] | None:
+    """What a change makes some of its audience depend on in addition, and which member categories these are.
+
+    It is sent along with the change, so that nobody has to ask. `catalogue` is the one after the change.
+    """
+    match change.row:
+        case Dependency(category=category, on=on) if not change.removed:
+            return snapshot(catalogue, _topics_of(catalogue, on)), frozenset({category})
+        case Category(name=name, backup=backup) if backup and not change.removed:
+            return snapshot(catalogue, [backup]), catalogue.dependants.get(name, frozenset())
+    return None
+
+
+def dependencies_of(catalogue: Catalogue, service: str) -> Dependencies:
+    """Function 2.3: what `service` depends on, as the catalogue knows it."""
+    needed = sorted(catalogue.needs.get(category_of(service), frozenset()))
+    return Dependencies(service, catalogue.revision, tuple(category_view(catalogue, name) for name in needed))
+
+
+def category_view(catalogue: Catalogue, name: str) -> CategoryView:
+    """A category's services with their listeners, and its backup's."""
+    category = catalogue.categories.get(name)
+    backup = category.backup if category else ""
+    policy = category.policy if category else Policy()
+    return CategoryView(
+        category=name,
+        services=tuple(ServiceView(id, listed(catalogue, id)) for id in sorted(catalogue.services.get(name, Map()))),
+        backup=backup,
+        backup_listeners=listed(catalogue, backup) if backup else (),
+        pool=policy.pool,
+        pools=policy.pools,
+        locality=policy.locality,
+    )
+
+
+def listed(catalogue: Catalogue, service: str) -> tuple[Listener, ...]:
+    """The listeners of a service that a pull shows: all but the offline ones, in a stable order."""
+    peers = catalogue.listeners.get(service, Map()).values()
+    shown = [peer for peer in peers if peer.state != "offline"]
+    return tuple(sorted(shown, key=lambda peer: (peer.address, peer.port)))
+
+
+def _topics_of(catalogue: Catalogue, category: str) -> set[str]:
+    """A category with its services and its backup service."""
+    topics = {category, *catalogue.services.get(category, Map())}
+    row = catalogue.categories.get(category)
+    if row is not None and row.backup:
+        topics.add(row.backup)
+    return topics

@@ -1,0 +1,1 @@
+"""Rules: pure functions from (catalogue, request, principal, now) to a decision."""

@@ -1,0 +1,413 @@
+"""Decisions of administrators: objects, credentials, topologies (function 2.6)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TypeAlias
+
+import msgspec
+from immutables import Map
+
+from compass.model.names import (
+    NameProblem,
+    category_of,
+    parse_address,
+    parse_endpoint,
+    parse_host_name,
+    parse_label,
+    parse_port,
+    parse_service_id,
+)
+from compass.model.replies import CredentialIssued, Done, Problem
+from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
+from compass.model.rows import Category, Credential, Dependency, Host, Policy, Service
+from compass.model.rules.draft import Draft, Refused, problem_code, refuse
+from compass.model.rules.listeners import digest_of, existing_listener, existing_service
+from compass.model.rules.tokens import is_of_tokens
+from compass.model.selection.policies import LOCALITIES, POLICIES
+
+Declared: TypeAlias = Category | Service | Dependency
+"""The rows of a topology."""
+CREDENTIALS_PER_SERVICE_MAX = 8
+"""Rotation needs two; every one more is compared at each registration."""
+OVERLAP_SECONDS_MAX = 10 * 365 * 86_400.0
+"""Ten years: a longer overlap is a slip of the hand for one without an end."""
+HOST_SERVICES_MAX = 256
+"""Services on one host: they are one row and one watch request."""
+REPORTERS_NEEDED_MAX = 10
+"""Of more independent reporters a dead listener would have to wait for longer than for its probe."""
+WITNESSES_MAX = 5
+"""Hosts asked to probe one listener: each is a connection to something that may be in trouble already."""
+GRACE_SECONDS_MAX = 600.0
+"""Longest time that a lost host's listeners are given to users unprobed."""
+FLAPS_MAX = 30
+"""Failures before a listener is kept out: no more of them are counted."""
+FLAP_SECONDS_MAX = 86_400.0
+"""Longest window in which failures are counted, and longest first time of being kept out."""
+POOLS_PER_CATEGORY_MAX = 1000
+"""Services of a category with a pool policy of their own: they are in one row, which is told to all its users."""
+PROBLEMS_MAX = 1000
+"""Problems of a topology that one refusal tells: more than anybody reads, and it must fit into a frame."""
+PROBE_PATH_MAX = 255
+"""Longest path of an HTTP probe, in characters."""
+PROBE_TIMEOUT_SECONDS_MAX = 30.0
+"""A verdict that takes longer than this helps nobody."""
+PROBE_ATTEMPTS_MAX = 10
+"""Likewise."""
+RECOVERY_SECONDS_MAX = 60.0
+"""Longest pause between two probes of a listener that is down."""
+
+
+def decide_put(draft: Draft, request: Put) -> Done:
+    """Add an object or change it."""
+    row = parsed_host(request.row) if isinstance(request.row, Host) else parsed(request.row)
+    exists = _exists(draft, row)
+    if request.create and exists:
+        refuse("exists", f"{_kind(row)} {_name(row)} exists already")
+    if not request.create and not exists:
+        _refuse_unknown(row)
+    _put(draft, row)
+    return Done(draft.revision, tuple(draft.changes))
+
+
+def decide_remove(draft: Draft, request: Remove) -> Done:
+    """Remove an object that nothing uses; a listener stays as an offline row so that its epoch is known."""
+    match request.kind:
+        case "category":
+            _remove_category(draft, parse_label(request.name, "category"))
+        case "service":
+            _remove_service(draft, existing_service(draft, request.name))
+        case "dependency":
+            category, _, on = request.name.partition(" ")
+            _remove_dependency(draft, Dependency(parse_label(category, "category"), parse_label(on, "category")))
+        case "listener":
+            _remove_listener(draft, request.name)
+        case "host":
+            host = draft.catalogue.hosts.get(parse_host_name(request.name))
+            if host is None:
+                refuse("unknown-host", f"no host {request.name!r} has connected or been added")
+            draft.remove("host-remove", host)
+    return Done(draft.revision, tuple(draft.changes))
+
+
+def decide_issue(draft: Draft, request: IssueCredential, token: str) -> CredentialIssued:
+    """A new credential; `token` is 256 random bits in text form, made by the caller."""
+    service = existing_service(draft, request.service)
+    overlap = request.overlap_seconds
+    if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
+        refuse("bad-value", f"overlap {overlap:g} s is not between 0 and ten years")
+    for old in list(draft.catalogue.credentials.get(service, Map()).values()):
+        if overlap == 0 or 0 < old.expires_at <= draft.now:
+            draft.remove("credential-expire", old)
+        elif overlap is not None and (not old.expires_at or old.expires_at > draft.now + overlap):
+            draft.set("credential-rotate", msgspec.structs.replace(old, expires_at=draft.now + overlap))
+    if len(draft.catalogue.credentials.get(service, Map())) >= CREDENTIALS_PER_SERVICE_MAX:
+        refuse(
+            "in-use",
+            f"{service} has {CREDENTIALS_PER_SERVICE_MAX} credentials, the most there can be; revoke one",
+        )
+    digest = digest_of(token)
+    credential = Credential(digest[:12], service, digest, draft.now)
+    draft.set("credential-issue", credential)
+    return CredentialIssued(draft.revision, msgspec.structs.replace(credential, digest=""), token)
+
+
+def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
+    """The token is refused from now on; listeners registered with it stay."""
+    service = existing_service(draft, request.service)
+    credential = draft.catalogue.credentials.get(service, Map()).get(request.id)
+    if credential is None:
+        refuse("unknown-credential", f"{service} has no credential {request.id[:80]!r}")
+    draft.remove("credential-revoke", credential)
+    return Done(draft.revision)
+
+
+def decide_attend(draft: Draft, request: Attend) -> Done:
+    """Remember what a host watches and where it can be dialled; no change when that is known."""
+    row = parsed_host(Host(request.host, request.update_address, request.update_port, request.services))
+    old = draft.catalogue.hosts.get(row.name)
+    if old is not None:
+        row = msgspec.structs.replace(row, barred=old.barred)
+    if row != old:
+        draft.set("host-watch", row)
+    return Done(draft.revision)
+
+
+def decide_apply(draft: Draft, request: Apply) -> Done:
+    """Bring the declared objects into the state of a topology, or tell everything that is wrong with it."""
+    problems: list[Problem] = []
+    wanted: list[tuple[int, Declared]] = []
+    for index, row in enumerate(request.rows):
+        try:
+            wanted.append((index, parsed(row)))
+        except (Refused, NameProblem) as problem:
+            problems.append(_problem(index, problem))
+            if isinstance(row, Category):
+                # What refers to it by its name is no mistake, so it stands in the draft, which is dropped.
+                with suppress(NameProblem):
+                    _put(draft, Category(parse_label(row.name)))
+    problems += _contradictions(wanted)
+    # A category may name a backup service that the same topology declares, so backups come last.
+    for index, row in sorted(wanted, key=lambda entry: _ORDER.index(type(entry[1]))):
+        if isinstance(row, Category):
+            old = draft.catalogue.categories.get(row.name)
+            _attempt(draft, index, msgspec.structs.replace(row, backup=old.backup if old else ""), problems)
+        else:
+            _attempt(draft, index, row, problems)
+    for index, row in wanted:
+        if isinstance(row, Category):
+            _attempt(draft, index, row, problems)
+    if request.prune and not problems:
+        _prune(draft, [row for _, row in wanted])
+    if problems:
+        problems.sort(key=lambda problem: problem.index)
+        told = tuple(problems[:PROBLEMS_MAX])
+        rest = f"; the first {len(told)} are told" if len(told) < len(problems) else ""
+        refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=told)
+    return Done(draft.revision, tuple(draft.changes))
+
+
+_ORDER: tuple[type, ...] = (Category, Service, Dependency)
+
+
+def _contradictions(wanted: list[tuple[int, Declared]]) -> list[Problem]:
+    """Categories that a topology declares twice and not alike: neither would be there just so afterwards."""
+    first: dict[str, Category] = {}
+    return [
+        Problem(index, "exists", f"category {row.name} is declared twice, and not alike")
+        for index, row in wanted
+        if isinstance(row, Category) and first.setdefault(row.name, row) != row
+    ]
+
+
+def _attempt(draft: Draft, index: int, row: Declared, problems: list[Problem]) -> None:
+    try:
+        _put(draft, row)
+    except Refused as refused:
+        problems.append(_problem(index, refused))
+
+
+def _problem(index: int, problem: Refused | NameProblem) -> Problem:
+    if isinstance(problem, Refused):
+        return Problem(index, problem.refusal.code, problem.refusal.message)
+    return Problem(index, problem_code(problem), str(problem))
+
+
+def _prune(draft: Draft, wanted: list[Declared]) -> None:
+    """Remove what the topology does not name, but for tokens: dependencies first, then services, then categories."""
+    named = {(type(row), _name(row)) for row in wanted}
+    for name, row in sorted(draft.catalogue.categories.items()):
+        # A category that goes must let go of its backup service, which may have to go before it.
+        if row.backup and (Category, name) not in named:
+            draft.set("category-set", msgspec.structs.replace(row, backup=""))
+    catalogue = draft.catalogue
+    for category, needs in sorted(catalogue.needs.items()):
+        for on in sorted(needs):
+            if (Dependency, f"{category} {on}") not in named:
+                _remove_dependency(draft, Dependency(category, on))
+    for ids in sorted(catalogue.services.values(), key=min):
+        for id in sorted(ids):
+            if (Service, id) not in named and not is_of_tokens(id):
+                _remove_service(draft, id)
+    for name in sorted(catalogue.categories):
+        if (Category, name) not in named and not is_of_tokens(name):
+            _remove_category(draft, name)
+
+
+def parsed(row: Declared) -> Declared:
+    """The row with its names in canonical form; a refusal when a value cannot be used."""
+    match row:
+        case Category():
+            _check_policy(row.policy)
+            backup = parse_service_id(row.backup) if row.backup else ""
+            return msgspec.structs.replace(row, name=parse_label(row.name, "category"), backup=backup)
+        case Service():
+            return Service(parse_service_id(row.id))
+        case Dependency():
+            return Dependency(parse_label(row.category, "category"), parse_label(row.on, "category"))
+
+
+def parsed_host(row: Host) -> Host:
+    """A host's row with its names, services and address in canonical form."""
+    if len(row.services) > HOST_SERVICES_MAX:
+        refuse("too-large", f"{len(row.services)} services on one host; at most {HOST_SERVICES_MAX}")
+    return Host(
+        name=parse_host_name(row.name),
+        update_address=parse_address(row.update_address) if row.update_address else "",
+        update_port=parse_port(row.update_port) if row.update_port else 0,
+        services=tuple(sorted({parse_service_id(service) for service in row.services})),
+        barred=row.barred,
+    )
+
+
+def _check_policy(policy: Policy) -> None:
+    scheme, _, path = policy.probe.partition(":")
+    if scheme == "http" and not (path.startswith("/") and path.isascii() and path.isprintable() and " " not in path):
+        refuse("bad-value", f"probe {policy.probe[:80]!r}: an HTTP probe is written http:/path")
+    if len(path) > PROBE_PATH_MAX:
+        refuse("bad-value", f"the probe's path has {len(path)} characters; at most {PROBE_PATH_MAX}")
+    if scheme not in ("tcp", "http") or (scheme == "tcp" and path):
+        refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path")
+    if not 0 < policy.probe_timeout_seconds <= PROBE_TIMEOUT_SECONDS_MAX:
+        refuse(
+            "bad-value",
+            f"probe_timeout_seconds {policy.probe_timeout_seconds:g}: at most {PROBE_TIMEOUT_SECONDS_MAX:g}",
+        )
+    if not 1 <= policy.probe_attempts <= PROBE_ATTEMPTS_MAX:
+        refuse("bad-value", f"probe_attempts {policy.probe_attempts}: 1 to {PROBE_ATTEMPTS_MAX}")
+    if not 0 < policy.recovery_seconds <= RECOVERY_SECONDS_MAX:
+        refuse("bad-value", f"recovery_seconds {policy.recovery_seconds:g}: at most {RECOVERY_SECONDS_MAX:g}")
+    _check_judgement(policy)
+    _check_pools(policy)
+
+
+def _check_pools(policy: Policy) -> None:
+    """How users are given listeners."""
+    if len(policy.pools) > POOLS_PER_CATEGORY_MAX:
+        refuse(
+            "too-large",
+            f"{len(policy.pools)} services with a pool policy of their own; at most {POOLS_PER_CATEGORY_MAX}",
+        )
+    for label in policy.pools:
+        if parse_label(label, "service") != label:
+            refuse("bad-name", f"pools: write {label[:80]!r} in small letters")
+    for pool in (policy.pool, *policy.pools.values()):
+        if pool not in POLICIES:
+            refuse("bad-value", f"pool {pool[:80]!r} is none of {', '.join(POLICIES)}")
+    if policy.locality not in LOCALITIES:
+        refuse("bad-value", f"locality {policy.locality[:80]!r} is none of {', '.join(LOCALITIES)}")
+
+
+def _check_judgement(policy: Policy) -> None:
+    """What the failure desk is told: each value within its range, NaN in none."""
+    if not 0 < policy.cap <= 1:
+        refuse("bad-value", f"cap {policy.cap:g}: a share, more than 0 and at most 1")
+    for name, low, high in (
+        ("reporters", 1, REPORTERS_NEEDED_MAX),
+        ("witnesses", 0, WITNESSES_MAX),
+        ("flaps", 1, FLAPS_MAX),
+        ("grace_seconds", 0, GRACE_SECONDS_MAX),
+        ("flap_seconds", 0, FLAP_SECONDS_MAX),
+        ("hold_seconds", 0, FLAP_SECONDS_MAX),
+    ):
+        if not low <= getattr(policy, name) <= high:
+            refuse("bad-value", f"{name} {getattr(policy, name):g}: {low} to {high:g}")
+
+
+def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:
+    """Set a parsed row whose references exist; nothing happens when it is there just so."""
+    match row:
+        case Category():
+            if row.backup and draft.catalogue.service(row.backup) is None:
+                refuse("unknown-service", f"category {row.name}: its backup service {row.backup} does not exist")
+            if draft.catalogue.categories.get(row.name) == row:
+                return
+        case Service():
+            if category_of(row.id) not in draft.catalogue.categories:
+                refuse("unknown-category", f"service {row.id}: there is no category {category_of(row.id)!r}")
+        case Dependency():
+            for name in (row.category, row.on):
+                if name not in draft.catalogue.categories:
+                    refuse(
+                        "unknown-category",
+                        f"dependency of {row.category} on {row.on}: there is no category {name!r}",
+                    )
+        case Host():
+            if draft.catalogue.hosts.get(row.name) == row:
+                return
+    if isinstance(row, Category | Host) or not _exists(draft, row):
+        draft.set(f"{_kind(row)}-{'set' if _exists(draft, row) else 'add'}", row)
+
+
+def _exists(draft: Draft, row: Category | Service | Dependency | Host) -> bool:
+    match row:
+        case Category():
+            return row.name in draft.catalogue.categories
+        case Service():
+            return draft.catalogue.service(row.id) is not None
+        case Dependency():
+            return row.on in draft.catalogue.needs.get(row.category, frozenset())
+        case Host():
+            return row.name in draft.catalogue.hosts
+
+
+def _refuse_unknown(row: Category | Service | Dependency | Host) -> None:
+    match row:
+        case Category():
+            refuse("unknown-category", f"there is no category {row.name!r}")
+        case Service():
+            refuse("unknown-service", f"there is no service {row.id!r}")
+        case Dependency():
+            refuse("unknown-dependency", f"{row.category} does not depend on {row.on}")
+        case Host():
+            refuse("unknown-host", f"no host {row.name!r} has connected or been added")
+
+
+def _remove_category(draft: Draft, name: str) -> None:
+    row = draft.catalogue.categories.get(name)
+    if row is None:
+        refuse("unknown-category", f"there is no category {name!r}")
+    services = draft.catalogue.services.get(name)
+    if services:
+        refuse("in-use", f"category {name} has services ({', '.join(sorted(services)[:3])}); remove them first")
+    dependants = draft.catalogue.dependants.get(name, frozenset()) - {name}
+    if dependants:
+        refuse("in-use", f"category {name} is depended on by {', '.join(sorted(dependants)[:3])}")
+    for on in sorted(draft.catalogue.needs.get(name, frozenset())):
+        draft.remove("dependency-remove", Dependency(name, on))
+    draft.remove("category-remove", row)
+
+
+def _remove_service(draft: Draft, id: str) -> None:
+    backed = draft.catalogue.backed.get(id)
+    if backed:
+        refuse("in-use", f"service {id} is the backup of {', '.join(sorted(backed))}")
+    peers = sorted(draft.catalogue.listeners.get(id, Map()).values(), key=lambda peer: (peer.address, peer.port))
+    if any(peer.state != "offline" for peer in peers):
+        refuse("in-use", f"service {id} has registered listeners; stop or remove them first")
+    for peer in peers:
+        draft.close_alerts(peer)
+        draft.remove("purge", peer)
+    for credential in sorted(draft.catalogue.credentials.get(id, Map()).values(), key=lambda row: row.id):
+        draft.remove("credential-revoke", credential)
+    _forget_pool(draft, id)
+    draft.remove("service-remove", Service(id))
+
+
+def _forget_pool(draft: Draft, id: str) -> None:
+    """A service that goes takes its pool policy along: a later one of the same name is another one."""
+    label, _, category = id.partition(".")
+    row = draft.catalogue.categories.get(category)
+    if row is not None and label in row.policy.pools:
+        pools = {name: pool for name, pool in row.policy.pools.items() if name != label}
+        policy = msgspec.structs.replace(row.policy, pools=pools)
+        draft.set("category-set", msgspec.structs.replace(row, policy=policy))
+
+
+def _remove_dependency(draft: Draft, row: Dependency) -> None:
+    if not _exists(draft, row):
+        _refuse_unknown(row)
+    draft.remove("dependency-remove", row)
+
+
+def _remove_listener(draft: Draft, name: str) -> None:
+    service, _, endpoint = name.partition(" ")
+    old = existing_listener(draft, existing_service(draft, service), *parse_endpoint(endpoint))
+    if old.state != "offline":
+        cause = f"removed by {draft.asker.name}"
+        draft.set("remove", msgspec.structs.replace(old, state="offline", changed_at=draft.now, cause=cause))
+    draft.close_alerts(old)
+
+
+def _kind(row: Category | Service | Dependency | Host) -> str:
+    return type(row).__name__.lower()
+
+
+def _name(row: Category | Service | Dependency | Host) -> str:
+    match row:
+        case Service():
+            return row.id
+        case Dependency():
+            return f"{row.category} {row.on}"
+        case Category() | Host():
+            return row.name

@@ -1,0 +1,219 @@
+"""The entrance to the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
+
+Both check first whether the asker may ask at all; both give a Decision, so that a refused right reaches the
+security log the same way whatever was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.names import NameProblem
+from compass.model.replies import AdministrationEntry, Refusal, Reply, SecurityEntry
+from compass.model.requests import (
+    Apply,
+    Attend,
+    Deregister,
+    Digest,
+    Drain,
+    Examine,
+    Fetch,
+    Findings,
+    Impact,
+    Incident,
+    IssueCredential,
+    Lag,
+    Pull,
+    Purge,
+    Put,
+    ReadLog,
+    ReadRequest,
+    Register,
+    Remove,
+    Report,
+    RevokeCredential,
+    Status,
+    Steer,
+    Suspect,
+    TryWays,
+    Undecided,
+    Verdict,
+    Watch,
+    Ways,
+    WeighedReport,
+)
+from compass.model.rules import administration, listeners, queries
+from compass.model.rules.draft import Asker, Decision, Draft, Refused, parameters_of, problem_code, refuse
+from compass.model.text import storable
+
+_LOOK = frozenset({"admin", "viewer"})
+
+ROLES: dict[type, frozenset[str]] = {
+    Register: frozenset({"host", "admin"}),
+    Deregister: frozenset({"host", "admin"}),
+    Drain: frozenset({"host", "admin"}),
+    Report: frozenset({"host", "admin"}),
+    WeighedReport: frozenset({"host", "admin"}),
+    Findings: frozenset({"host"}),
+    Pull: _LOOK | {"host"},
+    Watch: frozenset({"host"}),
+    Put: frozenset({"admin"}),
+    Remove: frozenset({"admin"}),
+    IssueCredential: frozenset({"admin"}),
+    RevokeCredential: frozenset({"admin"}),
+    Apply: frozenset({"admin"}),
+    Purge: frozenset({"admin"}),
+    Fetch: _LOOK,
+    Impact: _LOOK,
+    ReadLog: _LOOK,
+    Status: _LOOK,
+    Digest: _LOOK,
+    Lag: _LOOK,
+    Examine: _LOOK,
+    Steer: frozenset({"admin"}),
+    Ways: _LOOK,
+    TryWays: frozenset({"admin"}),
+    Suspect: frozenset({"server"}),
+    Incident: frozenset({"server"}),
+    Verdict: frozenset({"server"}),
+    Attend: frozenset({"server"}),
+}
+"""Which roles may ask for what."""
+
+_DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
+    Register: listeners.decide_register,
+    Deregister: listeners.decide_deregister,
+    Drain: listeners.decide_drain,
+    Report: listeners.decide_report,
+    WeighedReport: listeners.decide_report,
+    Suspect: listeners.decide_suspect,
+    Incident: listeners.decide_incident,
+    Verdict: listeners.decide_verdict,
+    Purge: listeners.decide_purge,
+    Put: administration.decide_put,
+    Remove: administration.decide_remove,
+    RevokeCredential: administration.decide_revoke,
+    Attend: administration.decide_attend,
+    Apply: administration.decide_apply,
+}
+_ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
+    Pull: queries.answer_pull,
+    Fetch: queries.answer_fetch,
+    Impact: queries.answer_impact,
+}
+_LOGGED_FOR_ADMINS = frozenset(
+    {Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
+)
+SUBJECT_MAX = 140
+"""Longest subject in a log, in characters: more than a service id has, which is what it should be."""
+_SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
+
+
+def decide(catalogue: Catalogue, request: Undecided, asker: Asker, now: float, token: str) -> Decision:
+    """What becomes of a request at this catalogue: pure, so it can be decided again when another server was first.
+
+    `now`: UNIX time in seconds. `token`: 256 fresh random bits as text when a credential is to be issued.
+    """
+
+    def decided(draft: Draft) -> Reply:
+        if isinstance(request, IssueCredential):
+            return administration.decide_issue(draft, request, token)
+        return _DECISIONS[type(request)](draft, request)
+
+    return _conclude(catalogue, request, asker, now, decided)
+
+
+def answer(catalogue: Catalogue, request: ReadRequest, asker: Asker, now: float) -> Decision:
+    """The answer to a request that changes nothing, from memory."""
+    return _conclude(catalogue, request, asker, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request))
+
+
+def permit(catalogue: Catalogue, request: Any, asker: Asker, now: float) -> Decision | None:
+    """For requests that a shell answers: None when the asker may ask, or the decision that refuses it."""
+    try:
+        check_right(catalogue, request, asker)
+    except Refused as refused:
+        return _refused(catalogue, request, asker, now, refused.refusal)
+    return None
+
+
+def check_right(catalogue: Catalogue, request: Any, asker: Asker) -> None:
+    """Refuse what the asker's role does not include, and everything from a barred host."""
+    allowed = ROLES[type(request)]
+    if asker.role not in allowed:
+        refuse(
+            "forbidden",
+            f"{asker} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
+        )
+    if barred(catalogue, asker):
+        refuse("forbidden", f"{asker} may not {_operation(request)}: an administrator has barred this host")
+
+
+def barred(catalogue: Catalogue, asker: Asker) -> bool:
+    """Whether an administrator has barred the host that asks."""
+    host = catalogue.hosts.get(asker.name) if asker.role == "host" else None
+    return host is not None and host.barred
+
+
+def _conclude(
+    catalogue: Catalogue, request: Any, asker: Asker, now: float, decided: Callable[[Draft], Reply]
+) -> Decision:
+    draft = Draft(catalogue, asker, now)
+    try:
+        check_right(catalogue, request, asker)
+        reply = decided(draft)
+    except Refused as refused:
+        return _refused(catalogue, request, asker, now, refused.refusal)
+    except NameProblem as problem:
+        return _refused(catalogue, request, asker, now, Refusal(problem_code(problem), str(problem)))
+    if isinstance(request, Apply) and request.dry_run:
+        return Decision(catalogue, (), reply)
+    entry = _administration(request, asker, now, "done", draft.revision)
+    return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
+
+
+def _refused(catalogue: Catalogue, request: Any, asker: Asker, now: float, refusal: Refusal) -> Decision:
+    security = None
+    if refusal.code in _SECURITY_CODES:
+        security = SecurityEntry(
+            number=0,
+            time=now,
+            operation=_operation(request),
+            subject=_subject(request),
+            parameters=parameters_of(request),
+            origin=asker.origin,
+            principal=asker.name,
+            reason=refusal.message,
+        )
+    entry = _administration(request, asker, now, refusal.code, catalogue.revision)
+    return Decision(catalogue, (), refusal, security, entry)
+
+
+def _administration(request: Any, asker: Asker, now: float, outcome: str, revision: int) -> AdministrationEntry | None:
+    if asker.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
+        return None
+    return AdministrationEntry(
+        number=0,
+        time=now,
+        operation=_operation(request),
+        arguments=parameters_of(request),
+        origin=asker.origin,
+        principal=asker.name,
+        outcome=outcome,
+        revision=revision,
+    )
+
+
+def _operation(request: Any) -> str:
+    """The message's name."""
+    return str(request.__struct_config__.tag or type(request).__name__.lower())
+
+
+def _subject(request: Any) -> str:
+    for field in ("service", "name"):
+        value = getattr(request, field, "")
+        if value:
+            return storable(value, SUBJECT_MAX)
+    return ""

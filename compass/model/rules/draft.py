@@ -1,0 +1,142 @@
+"""A decision in the making: the catalogue with the changes decided so far, and what goes into the logs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, NoReturn
+
+import msgspec
+
+from compass.model.catalogue.catalogue import Catalogue, topic_of
+from compass.model.names import AddressProblem, NameProblem, show_endpoint
+from compass.model.replies import AdministrationEntry, Code, Problem, Refusal, Reply, SecurityEntry
+from compass.model.rows import Alert, Change, Listener, Row
+from compass.model.text import storable
+
+PARAMETERS_MAX = 4096
+"""Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""
+
+Role = Literal["host", "admin", "viewer", "server"]
+"""A viewer looks at what an administrator may look at, and changes nothing; only a bearer token has this role."""
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """Who asks: role and name from the certificate or the token, and where the connection came from.
+
+    A host's name is a DNS name, so it is kept in lower case, as the rows of hosts are: a bar holds for every spelling.
+    """
+
+    role: Role
+    name: str
+    origin: str
+
+    def __post_init__(self) -> None:
+        if self.role == "host":
+            msgspec.structs.force_setattr(self, "name", self.name.lower())
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.name!r}"
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What a request comes to: the changes to commit, the reply that is true once they are, the log entries."""
+
+    catalogue: Catalogue
+    """With the changes applied."""
+    changes: tuple[Change, ...]
+    reply: Reply
+    security: SecurityEntry | None = None
+    administration: AdministrationEntry | None = None
+
+
+class Refused(Exception):
+    """Raised within a decision to end it with a refusal; never leaves `decide`."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem, ...] = ()) -> NoReturn:
+    """End the decision: nothing is changed, and the asker is told why."""
+    raise Refused(Refusal(code, message, epoch=epoch, problems=problems))
+
+
+def problem_code(problem: NameProblem) -> Code:
+    """The refusal that a name or address which cannot be used comes to."""
+    return "bad-address" if isinstance(problem, AddressProblem) else "bad-name"
+
+
+class Draft:
+    """Collects changes on a catalogue, numbering them; mutable, but it never outlives one decision."""
+
+    def __init__(self, catalogue: Catalogue, asker: Asker, now: float) -> None:
+        self.catalogue = catalogue
+        self.asker = asker
+        self.now = now
+        self.changes: list[Change] = []
+
+    @property
+    def revision(self) -> int:
+        """The revision after the changes so far."""
+        return self.catalogue.revision
+
+    def set(self, operation: str, row: Row) -> None:
+        """Add `row` or replace the one with its key."""
+        self._change(operation, row, removed=False)
+
+    def remove(self, operation: str, row: Row) -> None:
+        """Remove the row with the key of `row`."""
+        self._change(operation, row, removed=True)
+
+    def _change(self, operation: str, row: Row, *, removed: bool) -> None:
+        topic = topic_of(row)
+        change = Change(
+            revision=self.catalogue.revision + 1,
+            previous=self.catalogue.topics.get(topic, 0) if topic else 0,
+            time=self.now,
+            operation=operation,
+            row=row,
+            removed=removed,
+        )
+        self.catalogue = self.catalogue.apply(change)
+        self.changes.append(change)
+
+    def open_alert(self, kind: Literal["failure", "slow"], listener: Listener, text: str) -> None:
+        """Tell the administrators, unless this incident is open already (once per incident, not per report)."""
+        id = alert_id(kind, listener)
+        if id not in self.catalogue.alerts:
+            self.set("alert", Alert(id, kind, self.now, text))
+
+    def open_incident(self, id: str, text: str) -> None:
+        """Tell the administrators of something that is not one listener's, unless it is open already."""
+        if id not in self.catalogue.alerts:
+            self.set("alert", Alert(id, "failure", self.now, text))
+
+    def close_incident(self, id: str) -> None:
+        """It is over."""
+        alert = self.catalogue.alerts.get(id)
+        if alert is not None:
+            self.remove("alert-over", alert)
+
+    def close_alerts(self, listener: Listener) -> None:
+        """The incidents of a listener are over."""
+        if not self.catalogue.alerts:
+            return
+        for kind in ("failure", "slow"):
+            alert = self.catalogue.alerts.get(alert_id(kind, listener))
+            if alert is not None:
+                self.remove("alert-over", alert)
+
+
+def alert_id(kind: str, listener: Listener) -> str:
+    """The name of an incident: what happened to which listener."""
+    return f"{kind} {listener.service} {show_endpoint(listener.address, listener.port)}"
+
+
+def parameters_of(request: Any) -> str:
+    """A request as JSON for a log: without its type and its credential, cut at `PARAMETERS_MAX`."""
+    fields = msgspec.to_builtins(request)
+    fields.pop("credential", None)
+    fields.pop("type", None)
+    return storable(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), PARAMETERS_MAX)

@@ -1,0 +1,378 @@
+"""Decisions about listeners: register, deregister, drain, report, verdict, purge (functions 2.1, 2.2, 2.5)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+
+import msgspec
+
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.names import category_of, parse_address, parse_label, parse_port, parse_service_id, show_endpoint
+from compass.model.replies import Deregistered, Done, Registered, Reported
+from compass.model.requests import (
+    Deregister,
+    Drain,
+    Incident,
+    Purge,
+    Register,
+    Report,
+    Suspect,
+    Verdict,
+    WeighedReport,
+)
+from compass.model.rows import FAILING, IDLE, Listener, State
+from compass.model.rules.draft import Draft, refuse
+from compass.model.rules.failure import may_condemn
+from compass.model.text import is_storable, storable
+
+WEIGHT_MAX = 65535
+"""Largest weight: what a DNS SRV record can carry (RFC 2782)."""
+EPOCH_MAX = 2**63 - 1
+"""Largest epoch: what SQL's BIGINT holds."""
+METADATA_ENTRIES_MAX = 32
+"""Metadata describes a listener to its users; what is larger belongs into a store."""
+METADATA_KEY_MAX = 63
+"""Longest metadata key in characters."""
+METADATA_VALUE_MAX = 255
+"""Longest metadata value in characters: one DNS TXT string (RFC 1035 section 3.3.14)."""
+DETAIL_MAX = 255
+"""Longest detail of a report in characters: it ends up in tables and mails."""
+LISTENERS_PER_SERVICE_MAX = 10_000
+"""A service with more is a configuration error; its snapshot must fit into one frame."""
+PURGE_AGE_SECONDS_MIN = 60.0
+"""Nothing younger is purged: the row's epoch still guards against late messages of old instances (P6)."""
+
+
+def decide_register(draft: Draft, request: Register) -> Registered:
+    """2.1. An equal or older epoch of a living listener changes nothing it should not."""
+    service = existing_service(draft, request.service)
+    check_credential(draft, service, request.credential, "register")
+    address, port = parse_address(request.address), parse_port(request.port)
+    _check_parameters(request)
+    old = draft.catalogue.listener(service, address, port)
+    epoch = _epoch_for(draft, request, old)
+    if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
+        refuse(
+            "too-large",
+            f"{service} has {LISTENERS_PER_SERVICE_MAX} listeners, the most there can be; purge old ones",
+        )
+    if old is not None and epoch < old.epoch:
+        refuse("stale-epoch", f"{_named(old)} was registered by a newer instance", epoch=old.epoch)
+    if old is not None and epoch == old.epoch and old.state == "offline":
+        refuse(
+            "deregistered",
+            f"this instance of {_named(old)} is over ({old.cause}); only a new one can register",
+            epoch=old.epoch,
+        )
+    same_instance = old is not None and epoch == old.epoch
+    # A host that re-establishes its listeners after a server's restart knows nothing new about their health.
+    state: State = old.state if old is not None and same_instance else "up"
+    row = Listener(
+        service=service,
+        address=address,
+        port=port,
+        state=state,
+        changed_at=draft.now,
+        epoch=epoch,
+        host=old.host if old is not None and draft.asker.role == "admin" else draft.asker.name,
+        weight=request.weight,
+        metadata=request.metadata,
+        cause="registered",
+        draining=old.draining if old is not None and same_instance else False,
+        zone=parse_label(request.zone, "zone") if request.zone else "",
+        load=float(request.load) or IDLE,
+        degradation=float(request.degradation) or IDLE,
+    )
+    if old is not None and same_instance and old.state == state:
+        row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
+        if row == old:
+            return Registered(draft.revision, state, changed=False)
+    draft.set("register", row)
+    if state == "up":
+        draft.close_alerts(row)
+        _settle_cap(draft, row)
+    return Registered(draft.revision, state)
+
+
+def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
+    """2.2. A late one, of an instance that has been replaced, is refused and leaves the new one alone (P6).
+
+    An early one, whose registration is still under way, is kept: that registration then finds its instance over.
+    """
+    service = existing_service(draft, request.service)
+    if not _saw_it_die(draft, service, request):
+        check_credential(draft, service, request.credential, "deregister")
+    old = existing_listener(draft, service, request.address, request.port)
+    if not 1 <= request.epoch <= EPOCH_MAX:
+        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
+    if request.epoch < old.epoch:
+        refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
+    if old.state == "offline" and request.epoch == old.epoch:
+        return Deregistered(draft.revision, "offline", changed=False)
+    operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
+    row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
+    draft.set(operation, row)
+    if request.died:
+        draft.open_alert("failure", row, f"{_named(row)} on host {row.host} ended without deregistering")
+    else:
+        draft.close_alerts(row)
+    _settle_cap(draft, row)
+    return Deregistered(draft.revision, "offline")
+
+
+def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
+    """Whether the very host that registered this instance tells of its death.
+
+    It is believed even when the credential has been revoked or has expired meanwhile: the dead must not stay.
+    """
+    if not request.died or draft.asker.role != "host":
+        return False
+    old = draft.catalogue.listener(service, parse_address(request.address), parse_port(request.port))
+    return old is not None and old.host == draft.asker.name and old.epoch == request.epoch
+
+
+def decide_drain(draft: Draft, request: Drain) -> Reported:
+    """No new users for a listener, or new users again. A verdict that is pending stays pending."""
+    service = existing_service(draft, request.service)
+    check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
+    old = existing_listener(draft, service, request.address, request.port)
+    drains = is_draining(old)
+    if old.state == "offline" or (request.draining and old.state == "down" and not drains):
+        refuse("bad-value", f"{_named(old)} is {old.state}: there is nothing to drain")
+    if not request.draining and not drains and old.state != "up":
+        refuse("bad-value", f"{_named(old)} is {old.state}, not draining")
+    if drains == request.draining:
+        return Reported(draft.revision, old.state)
+    row = msgspec.structs.replace(old, draining=request.draining)
+    if old.state not in FAILING:
+        state: State = "draining" if request.draining else "up"
+        cause = f"{'drained' if request.draining else 'undrained'} by {draft.asker.name}"
+        row = msgspec.structs.replace(row, state=state, changed_at=draft.now, cause=cause)
+    draft.set("drain" if request.draining else "undrain", row)
+    return Reported(draft.revision, row.state)
+
+
+def is_draining(listener: Listener) -> bool:
+    """Whether it takes no new users by wish. A row of an older server says so by its state alone."""
+    return listener.draining or listener.state == "draining"
+
+
+def decide_report(draft: Draft, request: Report) -> Reported:
+    """2.5. `unreachable` makes a listener suspect at once; `slow` is for administrators, by the category's policy.
+
+    A report that is weighed and found not to be enough changes nothing: the desk probes, and the probe says.
+    """
+    service = existing_service(draft, request.service)
+    if draft.asker.role == "host" and not _uses(draft, service):
+        refuse(
+            "forbidden",
+            f"{draft.asker} may not report {service}: none of its services depends on category {category_of(service)}",
+        )
+    if len(request.detail) > DETAIL_MAX:
+        refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
+    if not is_storable(request.detail):
+        refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
+    reporter = parse_service_id(request.reporter) if request.reporter else draft.asker.name
+    old = existing_listener(draft, service, request.address, request.port)
+    if old.state == "offline":
+        refuse("unknown-listener", f"{_named(old)} is not registered any more ({old.cause})")
+    if request.state == "slow":
+        return _decide_slow(draft, old, reporter, request.detail)
+    if old.state in FAILING or (isinstance(request, WeighedReport) and not request.enough):
+        return Reported(draft.revision, old.state)
+    cause = f"reported unreachable by {reporter} on {draft.asker.name}" + _suffix(request.detail)
+    return _suspect(draft, "report", old, cause)
+
+
+def decide_suspect(draft: Draft, request: Suspect) -> Reported:
+    """There is evidence against an instance that nobody reported: a probe failed after its host's session was lost."""
+    old = draft.catalogue.listener(request.service, request.address, request.port)
+    if old is None or old.epoch != request.epoch or old.state == "offline" or old.state in FAILING:
+        return Reported(draft.revision, old.state if old else "offline")
+    return _suspect(draft, "suspect", old, storable(request.cause, DETAIL_MAX))
+
+
+def _suspect(draft: Draft, operation: str, old: Listener, cause: str) -> Reported:
+    row = msgspec.structs.replace(old, state="suspect", changed_at=draft.now, cause=cause, draining=is_draining(old))
+    draft.set(operation, row)
+    return Reported(draft.revision, row.state)
+
+
+def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Reported:
+    category = draft.catalogue.categories[category_of(old.service)]
+    draft.open_alert("slow", old, f"{_named(old)} reported slow by {reporter}{_suffix(detail)}")
+    if category.policy.slow == "notify" and old.state == "up":
+        cause = f"reported slow by {reporter}{_suffix(detail)}"
+        draft.set("slow", msgspec.structs.replace(old, state="slow", changed_at=draft.now, cause=cause))
+        return Reported(draft.revision, "slow")
+    return Reported(draft.revision, old.state)
+
+
+def decide_verdict(draft: Draft, request: Verdict) -> Reported:
+    """The desk's verdict. It counts only for the instance that was probed; a dead one only confirms a suspicion.
+
+    Beyond the category's cap a listener stays suspect, and administrators are told once (P8).
+    """
+    old = draft.catalogue.listener(request.service, request.address, request.port)
+    if old is None or old.epoch != request.epoch or old.state == "offline":
+        return Reported(draft.revision, old.state if old else "offline")
+    row, cause = old, storable(request.cause, DETAIL_MAX)
+    if request.alive:
+        if old.state in FAILING | {"slow"}:
+            state: State = "draining" if is_draining(old) else "up"
+            row = msgspec.structs.replace(old, state=state, changed_at=draft.now, cause=cause)
+            draft.set("retract" if old.state == "suspect" else "recover", row)
+        draft.close_alerts(row)
+        _settle_cap(draft, row)
+    elif old.state == "suspect":
+        policy = draft.catalogue.categories[category_of(old.service)].policy
+        if not may_condemn(_peers(draft, old), policy.cap):
+            text = (
+                f"as many listeners of {category_of(old.service)} are down as its cap of {policy.cap:g} lets be: "
+                f"{_named(old)} and others that fail stay suspect and are used when nothing better is left"
+            )
+            draft.open_incident(_cap_id(old), text)
+            return Reported(draft.revision, old.state)
+        row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=cause)
+        draft.set("confirm", row)
+        draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
+    return Reported(draft.revision, row.state)
+
+
+def decide_incident(draft: Draft, request: Incident) -> Reported:
+    """What the desk tells administrators of itself: once when it begins, once when it is over."""
+    if request.text:
+        draft.open_incident(request.id, request.text)
+    else:
+        draft.close_incident(request.id)
+    return Reported(draft.revision, "up")
+
+
+def _settle_cap(draft: Draft, row: Listener) -> None:
+    """The alert about a category's cap is over when there is room again."""
+    if _cap_id(row) in draft.catalogue.alerts:
+        category = draft.catalogue.categories.get(category_of(row.service))
+        if category is None or may_condemn(_peers(draft, row), category.policy.cap):
+            draft.close_incident(_cap_id(row))
+
+
+def _cap_id(row: Listener) -> str:
+    return f"failure cap of {category_of(row.service)}"
+
+
+def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
+    """All listeners of its category."""
+    for service in draft.catalogue.services.get(category_of(row.service), ()):
+        yield from draft.catalogue.listeners.get(service, {}).values()
+
+
+def decide_purge(draft: Draft, request: Purge) -> Done:
+    """Rows of listeners that have been gone for long, and their incidents."""
+    if not request.age_seconds >= PURGE_AGE_SECONDS_MIN:
+        refuse(
+            "bad-value",
+            f"age {request.age_seconds:g} s is too young to purge; at least {PURGE_AGE_SECONDS_MIN:g} s",
+        )
+    before = draft.now - request.age_seconds
+    stale = [
+        peer
+        for peers in draft.catalogue.listeners.values()
+        for peer in peers.values()
+        if peer.state == request.state and peer.changed_at <= before
+    ]
+    for peer in sorted(stale, key=lambda peer: (peer.service, peer.address, peer.port)):
+        draft.close_alerts(peer)
+        draft.remove("purge", peer)
+    return Done(draft.revision, tuple(draft.changes))
+
+
+def existing_service(draft: Draft, text: str) -> str:
+    """The parsed id of a service that exists, or a refusal that says which part does not."""
+    service = parse_service_id(text)
+    if category_of(service) not in draft.catalogue.categories:
+        refuse("unknown-category", f"there is no category {category_of(service)!r}; an administrator can add it")
+    if draft.catalogue.service(service) is None:
+        refuse("unknown-service", f"there is no service {service!r}; an administrator can add it")
+    return service
+
+
+def existing_listener(draft: Draft, service: str, address: str, port: int) -> Listener:
+    """The listener, offline ones included, or a refusal."""
+    address, port = parse_address(address), parse_port(port)
+    listener = draft.catalogue.listener(service, address, port)
+    if listener is None:
+        refuse("unknown-listener", f"{service} has no listener {show_endpoint(address, port)}")
+    return listener
+
+
+def check_credential(draft: Draft, service: str, token: str, action: str) -> None:
+    """Refuse unless the token is one of the service's; administrators need none."""
+    if draft.asker.role == "admin" and not token:
+        return
+    if not credential_holds(draft.catalogue, service, token, draft.now):
+        refuse(
+            "bad-credential",
+            f"{action} {service}: this is not a credential of {service}"
+            if token
+            else f"{action} {service}: a credential of {service} is needed; an administrator can issue one",
+        )
+
+
+def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:
+    """Whether the token is a current one of the service, compared in constant time."""
+    digest = digest_of(token)
+    held = False
+    for credential in catalogue.credentials.get(service, {}).values():
+        current = not credential.expires_at or now < credential.expires_at
+        held |= current & hmac.compare_digest(credential.digest, digest)
+    return held
+
+
+def digest_of(token: str) -> str:
+    """What is stored of a token. It is random and long, so a plain SHA-256 cannot be searched."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
+    epoch = request.epoch
+    if epoch == 0 and draft.asker.role == "admin":
+        epoch = old.epoch + 1 if old else 1
+    if not 1 <= epoch <= EPOCH_MAX:
+        refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
+    return epoch
+
+
+def _check_parameters(request: Register) -> None:
+    if not 0 <= request.weight <= WEIGHT_MAX:
+        refuse("bad-value", f"weight {request.weight} is not between 0 and {WEIGHT_MAX}")
+    for name, share in (("load", request.load), ("degradation", request.degradation)):
+        if not 0 <= share <= 1:
+            refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
+    if len(request.metadata) > METADATA_ENTRIES_MAX:
+        refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
+    for key, value in request.metadata.items():
+        if not 1 <= len(key) <= METADATA_KEY_MAX:
+            refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
+        if len(value) > METADATA_VALUE_MAX:
+            refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
+        if not is_storable(key) or not is_storable(value):
+            refuse("bad-value", f"metadata {key!r}: control characters cannot be stored")
+
+
+def _uses(draft: Draft, service: str) -> bool:
+    """Whether the asking host has services whose category depends on this one, or on one it backs."""
+    host = draft.catalogue.hosts.get(draft.asker.name)
+    if host is None:
+        return False
+    provided = {category_of(service), *draft.catalogue.backed.get(service, frozenset())}
+    return any(draft.catalogue.needs.get(category_of(own), frozenset()) & provided for own in host.services)
+
+
+def _named(listener: Listener) -> str:
+    return f"{listener.service} at {show_endpoint(listener.address, listener.port)}"
+
+
+def _suffix(detail: str) -> str:
+    return f": {detail}" if detail else ""

@@ -1,0 +1,194 @@
+"""In which order the members of a pool are given: the nine policies of RFC 5356, and nearness before them.
+
+A policy puts the members of a pool in an order. A user takes the first, and the next when that one fails; the first
+is the one whose turn it was. Each policy is one key to sort by, from what a listener reported (weight,
+load), from what is remembered of the pool (`Turns`), and from a source of randomness that the caller brings.
+A listener of weight 0 comes after all others, whatever the policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from compass.model.rows import Listener, ListenerKey
+from compass.model.rules.listeners import WEIGHT_MAX
+
+Random: TypeAlias = Callable[[], float]
+"""Gives floats in [0, 1)."""
+LOCALITIES: tuple[str, ...] = ("none", "zone", "host")
+"""What nearness counts for. none: nothing. zone: those of the user's zone first. host: those on the user's host, then
+those of its zone, then the others."""
+DEFAULT_POLICY = "weighted-random"
+"""Needs neither reports nor memory, and many users who do not know of each other share the load by it."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a user is, to tell what is near. Empty: not known, so nothing is."""
+
+    host: str = ""
+    zone: str = ""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """How a pool's members are ordered."""
+
+    policy: str = DEFAULT_POLICY
+    """One of `POLICIES`. A word that is not known, of a newer server, stands for the default."""
+    locality: str = "none"
+    """One of `LOCALITIES`."""
+
+
+class _Member(msgspec.Struct):
+    """What is remembered of one listener."""
+
+    row: Listener
+    turn: float
+    """When it was first for the last time: a count. Below 0 it never was, and comes before those that were."""
+    credit: int = 0
+    """Weighted round robin: what is owed to it, in weights; between minus and plus the sum of all weights."""
+    wear: float = 0.0
+    """Least used with degradation: what its load has become by our own use since it reported it."""
+
+
+class Turns:
+    """Whose turn it is in one pool. Small: a few numbers for each member there is."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._members: dict[ListenerKey, _Member] = {}
+        self._groups: list[list[_Member]] = []
+        self._grouped: tuple[Sequence[Listener], Rule, Place] | None = None
+
+    def ordered(self, peers: Sequence[Listener], rule: Rule, place: Place, random: Random) -> tuple[Listener, ...]:
+        """The listeners, best first; the first has had its turn then. The same `peers` again are the quick case."""
+        if self._grouped is None or self._grouped[0] is not peers or self._grouped[1:] != (rule, place):
+            self._group(peers, rule, place, random)
+        policy = rule.policy if rule.policy in _KEYS else DEFAULT_POLICY
+        key = _KEYS[policy]
+        order: list[_Member] = []
+        for group in self._groups:
+            # Sorting keeps the order of equals, which is that of their addresses.
+            order += sorted(group, key=lambda member: key(member, random))
+        if order:
+            self._took(order[0], policy, self._groups[0])
+        return tuple([member.row for member in order])
+
+    def _group(self, peers: Sequence[Listener], rule: Rule, place: Place, random: Random) -> None:
+        """Part them by what comes before any policy: whether they have a weight, and how near they are."""
+        groups: dict[tuple[bool, int], list[_Member]] = {}
+        for member in self._members_of(peers, random):
+            rank = (not member.row.weight, distance(member.row, place, rule.locality))
+            groups.setdefault(rank, []).append(member)
+        self._groups = [groups[rank] for rank in sorted(groups)]
+        self._grouped = (peers, rule, place)
+
+    def _members_of(self, peers: Iterable[Listener], random: Random) -> list[_Member]:
+        """What is remembered of these, by address; what was of others is forgotten."""
+        before, self._members = self._members, {}
+        for row in sorted(peers, key=lambda row: (row.address, row.port, row.service)):
+            key = (row.service, row.address, row.port)
+            member = before.get(key)
+            if member is None or member.row.epoch != row.epoch:
+                # Below 0 and drawn: users that start at the same time do not all begin with the same one.
+                member = _Member(row, random() - 1.0)
+            elif member.row is not row:
+                if (member.row.load, member.row.degradation) != (row.load, row.degradation):
+                    member.wear = 0.0
+                member.row = row
+            self._members[key] = member
+        return list(self._members.values())
+
+    def _took(self, first: _Member, policy: str, group: list[_Member]) -> None:
+        self._count += 1
+        first.turn = self._count
+        if policy == "least-used-with-degradation":
+            first.wear = min(first.wear + first.row.degradation, 1.0)
+        elif policy == "weighted-round-robin":
+            for member in group:
+                member.credit += member.row.weight
+            first.credit -= sum(member.row.weight for member in group)
+
+
+def distance(peer: Listener, place: Place, locality: str) -> int:
+    """0: on the user's host. 1: in its zone. 2: elsewhere, or all are treated alike."""
+    if locality not in ("zone", "host"):
+        return 2
+    if place.host and peer.host == place.host:
+        return 0 if locality == "host" else 1
+    return 1 if place.zone and peer.zone == place.zone else 2
+
+
+_Key: TypeAlias = tuple[float, ...]
+
+
+def _race(share: float, random: Random) -> _Key:
+    """Sorted by these, each place is drawn in proportion to the shares that are left; a share of 0 comes last.
+
+    -log(u)/share is the time at which an event of that rate happens, and the first to happen wins (Efraimidis and
+    Spirakis, 2006, "Weighted random sampling with a reservoir").
+    """
+    time = -math.log(1.0 - random())
+    return (0.0, time / share) if share > 0 else (1.0, time)
+
+
+def _least_used_with_degradation(member: _Member, random: Random) -> _Key:
+    return (min(member.row.load + member.wear, 1.0), member.turn)
+
+
+def _priority_least_used(member: _Member, random: Random) -> _Key:
+    return (min(member.row.load + member.row.degradation, 1.0), member.turn)
+
+
+_KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
+    # 4.1: one after the other.
+    "round-robin": lambda member, random: (member.turn,),
+    # 4.2: in a round each as often as its weight says, spread over the round and not in a row.
+    "weighted-round-robin": lambda member, random: (-(member.credit + member.row.weight), member.turn),
+    # 4.3 and 4.4: each with the same probability; in proportion to its weight.
+    "random": lambda member, random: _race(1.0, random),
+    "weighted-random": lambda member, random: _race(member.row.weight, random),
+    # 4.5: the highest priority, which is the weight; among equals in turn.
+    "priority": lambda member, random: (-member.row.weight, member.turn),
+    # 5.1: the lowest load; among equals in turn.
+    "least-used": lambda member, random: (member.row.load, member.turn),
+    # 5.2: the lowest load, to which each use adds the degradation until the load is reported anew.
+    "least-used-with-degradation": _least_used_with_degradation,
+    # 5.3: the lowest load that it would have with one more user.
+    "priority-least-used": _priority_least_used,
+    # 5.4: in proportion to what is left of it.
+    "randomized-least-used": lambda member, random: _race(1.0 - member.row.load, random),
+}
+POLICIES: tuple[str, ...] = tuple(_KEYS)
+"""The names of the policies (RFC 5356, sections 4.1 to 4.5 and 5.1 to 5.4)."""
+
+
+def preference(order: Sequence[Listener], rule: Rule, place: Place) -> list[tuple[int, int]]:
+    """For each listener of an order, when its users choose by themselves: a rank (the smallest first) and a share.
+
+    Among equal ranks a user draws in proportion to the shares, from 1 to 65535 (RFC 2782 calls them priority and
+    weight). So policies that draw give their shares; those that take turns hand the turns over as equal shares, and
+    those that prefer a listener give each a rank of its own.
+    """
+    found: list[tuple[int, int]] = []
+    rank, before = -1, None
+    for peer in order:
+        group = (not peer.weight, distance(peer, place, rule.locality))
+        share = _SHARES.get(rule.policy if rule.policy in _KEYS else DEFAULT_POLICY)
+        if share is None or group != before:
+            rank += 1
+        before = group
+        found.append((min(rank, WEIGHT_MAX), share(peer) if share is not None else 1))
+    return found
+
+
+_SHARES: dict[str, Callable[[Listener], int]] = {
+    "round-robin": lambda peer: 1,
+    "random": lambda peer: 1,
+    "weighted-round-robin": lambda peer: max(peer.weight, 1),
+    "weighted-random": lambda peer: max(peer.weight, 1),
+    "randomized-least-used": lambda peer: max(round((1.0 - peer.load) * WEIGHT_MAX), 1),
+}

@@ -1,0 +1,1 @@
+"""Certificates: the private authority, identities, and TLS contexts for pyOpenSSL."""

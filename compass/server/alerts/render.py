@@ -1,0 +1,71 @@
+"""A message to administrators in words, for mail and syslog, and as JSON, for webhooks and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from compass.server.alerts.outbox import Event, Message, News
+
+SUBJECT_MAX = 200
+"""Characters of a subject: the text of an incident may quote what a stranger reported."""
+_SAID: dict[Event, str] = {"opened": "ALERT", "resolved": "over", "passed": "over already"}
+_COUNTED: dict[Event, str] = {"opened": "began", "resolved": "are over", "passed": "began and are over already"}
+
+
+def subject_of(message: Message) -> str:
+    """One line: printable characters only, so that it can stand in a mail's header and in a log."""
+    if message.event == "test":
+        return "test of the alerts"
+    if message.event == "digest":
+        counts = (f"{count:,} {_COUNTED[event]}" for event, count in message.counts.items())
+        return f"{sum(message.counts.values()):,} incidents: {', '.join(counts)}"
+    return _line(message.news[0])[:SUBJECT_MAX]
+
+
+def body_of(message: Message, server: str, when: Callable[[float], str]) -> str:
+    """Some lines; `when` shows a UNIX time."""
+    lines = [subject_of(message), ""]
+    if message.event == "test":
+        lines += ["An administrator asked for this message: so alerts arrive by this way."]
+    for one in message.news:
+        if message.event == "digest":
+            lines += [f"{when(one.time)}  {_line(one)}"]
+        else:
+            lines += [f"incident   {_printable(one.alert.id)}", f"began      {when(one.alert.opened_at)}"]
+            lines += [f"over       {when(one.resolved_at)}"] if one.resolved_at else []
+    left = sum(message.counts.values()) - len(message.news)
+    if message.event == "digest" and left:
+        lines += ["", f"and {left:,} more. They came faster than messages may be sent, and are told in this one."]
+    if message.event != "test":
+        lines += ["", "What is open now: opengnsadmin alert list"]
+    lines += ["", "-- ", f"OpenGNS server {server}", f"message {message.id}"]
+    return "\n".join(lines) + "\n"
+
+
+def json_of(message: Message, server: str) -> dict[str, Any]:
+    """What a webhook and a command get; `docs/alerts.md` describes it."""
+    head = {"event": message.event, "message": message.id, "server": server}
+    if message.event == "test":
+        return {**head, "time": message.time, "text": subject_of(message)}
+    if message.event == "digest":
+        incidents = [_fields(one) for one in message.news]
+        summary = subject_of(message)
+        return {**head, "time": message.time, "text": summary, "counts": message.counts, "incidents": incidents}
+    return {**head, **_fields(message.news[0])}
+
+
+def _fields(news: News) -> dict[str, Any]:
+    over = {"resolved_at": news.resolved_at} if news.resolved_at else {}
+    row = msgspec.to_builtins(news.alert)
+    return {"event": news.event, "time": news.time, "revision": news.revision, **row, **over}
+
+
+def _line(news: News) -> str:
+    return f"{_SAID[news.event]}: {_printable(news.alert.text)}"
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else " " for one in text)

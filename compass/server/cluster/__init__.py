@@ -1,0 +1,1 @@
+"""Cluster: the other servers over the same store, and multicast announcements."""

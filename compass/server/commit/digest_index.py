@@ -1,0 +1,84 @@
+"""The digests of the committed catalogue, moved on with each change (opengnsp.md, "Digests").
+
+One is of all rows, for the store and for other servers; the others are of what hosts hold, kept by topic, so that the
+digest of a host's part is a sum of a few numbers, whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from compass.model.catalogue.catalogue import Catalogue, topic_of
+from compass.model.catalogue.digest import Step, in_part, row_digest, shown, steps_of
+from compass.model.catalogue.interest import interest
+from compass.model.rows import Change
+
+REMEMBERED_MAX = 4_096
+"""Revisions whose digest is remembered: what another server has at one of them can be compared while both go on."""
+PARTS_KEPT_MAX = 1_000
+"""Kinds of hosts whose part's digest is kept for the next one that asks."""
+
+
+class Digests:
+    """In step with one catalogue: told of each change before it is applied."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._total = 0
+        self._topics: Counter[str] = Counter()
+        self._remembered: deque[int] = deque()
+        """The digests of the last revisions, up to the present one."""
+        self._parts: dict[frozenset[str], tuple[int, str]] = {}
+
+    def restart(self, catalogue: Catalogue) -> None:
+        """Count a whole catalogue."""
+        self._total = 0
+        self._topics.clear()
+        self._parts.clear()
+        self._remembered.clear()
+        for row in catalogue.all_rows():
+            digest = row_digest(row)
+            self._total += digest
+            if in_part(row):
+                self._topics[topic_of(row)] += digest
+        self._remember(catalogue.revision)
+
+    def after(self, catalogue: Catalogue, changes: Sequence[Change]) -> tuple[list[Step], str]:
+        """What changes that follow `catalogue` would do, and the digest that would come of it. Nothing is moved."""
+        steps = steps_of(catalogue, changes)
+        return steps, shown(self._total + sum(step.total for step in steps))
+
+    def move(self, step: Step) -> None:
+        """A change is committed."""
+        self._total += step.total
+        if step.part:
+            self._topics[step.topic] += step.part
+            if not self._topics[step.topic]:
+                del self._topics[step.topic]
+        self._remember(step.revision)
+
+    def at(self, revision: int) -> str | None:
+        """The digest of all rows at a revision; None when it is not remembered."""
+        ago = self.revision - revision
+        return shown(self._remembered[-1 - ago]) if 0 <= ago < len(self._remembered) else None
+
+    def part(self, catalogue: Catalogue, categories: frozenset[str], last_told: Callable[[frozenset[str]], int]) -> str:
+        """The digest of what hosts with services of these categories hold now.
+
+        `last_told`: the revision of the last notice to such hosts. What is kept is good until there was a later one.
+        """
+        kept = self._parts.pop(categories, None)
+        if kept is None or last_told(categories) > kept[0]:
+            topics = interest(catalogue, (f"any.{category}" for category in categories))
+            kept = self.revision, shown(sum(self._topics[topic] for topic in topics))
+        self._parts[categories] = kept
+        if len(self._parts) > PARTS_KEPT_MAX:
+            del self._parts[next(iter(self._parts))]
+        return kept[1]
+
+    def _remember(self, revision: int) -> None:
+        self.revision = revision
+        self._remembered.append(self._total)
+        if len(self._remembered) > REMEMBERED_MAX:
+            self._remembered.popleft()

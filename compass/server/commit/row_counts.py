@@ -1,0 +1,55 @@
+"""The census: how many rows of each kind there are, and how many listeners in each state, kept in step with the log.
+
+Counting a whole catalogue takes a twentieth of a second with 100,000 listeners; so each change is counted when it is
+committed, and whoever wants to know the numbers finds them here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.digest import Step
+from compass.model.rows import Alert, Listener, Row
+
+
+class Census:
+    """In step with one catalogue, as `Digests` is."""
+
+    def __init__(self) -> None:
+        self._rows = Counter[type[Row]]()
+        self.listeners = Counter[str]()
+        """By state."""
+        self.incidents = Counter[str]()
+        """Open ones, by kind."""
+
+    def restart(self, catalogue: Catalogue) -> None:
+        """Count a whole catalogue."""
+        self._rows.clear()
+        self.listeners.clear()
+        self.incidents.clear()
+        for row in catalogue.all_rows():
+            self._count(row, 1)
+
+    def move(self, step: Step) -> None:
+        """A change is committed."""
+        before, after = step.before, step.after
+        if isinstance(before, Listener) and isinstance(after, Listener) and before.state == after.state:
+            # It registers again: what happens most often costs least.
+            return
+        if before is not None:
+            self._count(before, -1)
+        if after is not None:
+            self._count(after, 1)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """By kind."""
+        return {str(kind.__struct_config__.tag): number for kind, number in (+self._rows).items()}
+
+    def _count(self, row: Row, number: int) -> None:
+        self._rows[type(row)] += number
+        if isinstance(row, Listener):
+            self.listeners[row.state] += number
+        elif isinstance(row, Alert):
+            self.incidents[row.kind] += number

@@ -1,0 +1,1 @@
+"""Failure detection: evidence, probes, indirect probes, and the verdicts that they lead to."""

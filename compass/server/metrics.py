@@ -1,0 +1,100 @@
+"""A server in numbers, gathered from its parts when somebody asks: each function gives fields of `ServerTally`.
+
+Nothing here walks through the catalogue. What grows with the number of sessions is one pass over them, a fraction of
+a microsecond for each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from compass.model.cluster import Neighbourhood
+from compass.model.metrics import KnownServerTally
+from compass.server.commit.committer import Commits
+from compass.server.failure.detector import FailureDesk
+from compass.server.failure.pending_suspicions import Unwritten
+from compass.server.push.change_feed import Visitors
+from compass.server.push.publisher import Push
+from compass.server.push.subscriptions import Watches
+from compass.server.sessions.connection_limits import Gate
+
+
+def of_sessions(gate: Gate) -> dict[str, Any]:
+    """Who is connected, and how far the slow ones are behind."""
+    known = +gate.by_role
+    return {
+        "sessions": {**known, "unknown": len(gate.sessions) - known.total()},
+        "sessions_behind": sum(session.behind for session in gate.sessions),
+        "push_queue_octets": sum(session.queued_octets for session in gate.sessions),
+        "connections_refused": gate.refused,
+    }
+
+
+def of_commits(commits: Commits) -> dict[str, Any]:
+    """The store, what waits for it, and what is in it."""
+    return {
+        "revision": commits.catalogue.revision,
+        "rows": commits.census.rows,
+        "listeners": commits.census.listeners,
+        "incidents": commits.census.incidents,
+        "commits": commits.counts["batches"],
+        "commits_again": commits.counts["again"],
+        "commits_put_off": commits.counts["put off"],
+        "batch_sizes": commits.batch_sizes,
+        "commit_seconds": commits.commit_seconds,
+        "queue_length": commits.waiting,
+        "notes_waiting": commits.notes_waiting,
+        "security_entries": commits.noted,
+    }
+
+
+def of_push(push: Push) -> dict[str, Any]:
+    """How changes reach those who depend on them."""
+    return {
+        "watching": push.watching,
+        "hosts_lagging": push.doubtful,
+        "hosts_awaited": push.way.hosts,
+        "lag_open_seconds": push.way.open_seconds,
+        "push_lag": push.way.spread,
+        "notices": push.notices,
+        "deliveries": push.deliveries,
+    }
+
+
+def of_failures(desk: FailureDesk, unwritten: Unwritten) -> dict[str, Any]:
+    """What is being found out."""
+    return {
+        "probes": desk.probes,
+        "findings": desk.found,
+        "inquiries": desk.open_inquiries,
+        "checks": desk.open_checks,
+        "doubting": desk.doubting,
+        "suspicions_told": len(unwritten),
+    }
+
+
+def of_watches(watches: Watches, visitors: Visitors) -> dict[str, Any]:
+    """How hosts come in, and who follows."""
+    return {
+        "admission": watches.admission.turns,
+        "admission_wait_seconds": watches.admission.wait_seconds,
+        "snapshots_made": watches.snapshots.made,
+        "followers": visitors.followers,
+    }
+
+
+def of_servers(known: Neighbourhood, name: str, sessions: int, watching: int, revision: int) -> dict[str, Any]:
+    """The servers over the same store: this one as it is, the others as they said with their last beat."""
+    others = [heard.line for id, heard in known.heard.items() if id != known.id]
+    newest = max([revision, *(line.revision for line in others)])
+    roster = {
+        line.name: KnownServerTally(line.name, line.sessions, line.watching, newest - line.revision)
+        for line in sorted(others, key=lambda line: line.started_at)
+    }
+    # A server that was started again leaves a silent line of the same name for a while; the younger one counts.
+    roster[name] = KnownServerTally(name, sessions, watching, newest - revision)
+    return {
+        "servers": Counter(known.role(id) for id in {known.id, *known.heard}),
+        "roster": tuple(roster.values()),
+    }

@@ -1,0 +1,77 @@
+"""Snapshots as encoded: hosts with services of the same categories get the same octets, made once and kept once.
+
+After a restart thousands of hosts come for the same few snapshots. One is good as long as no change has been told to
+any of its categories, whatever else was committed meanwhile: the hosts that come themselves commit a row each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.interest import interest, snapshot
+from compass.model.replies import Watching
+from compass.wire.frames import frame
+from compass.wire.messages import Resync, encode
+
+KEPT_OCTETS_MAX = 32 * 1024 * 1024
+"""Kept for the next host: the snapshots of a hundred kinds of hosts, or of two very large ones."""
+
+Kind = Literal["watching", "resync"]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    revision: int
+    encoded: bytes
+
+
+class Snapshots:
+    """Made when asked for, kept until they are old or too many."""
+
+    def __init__(self, store: str, last_told: Callable[[frozenset[str]], int]) -> None:
+        """`last_told`: the revision of the last notice to hosts with services of these categories."""
+        self._store = store
+        self._last_told = last_told
+        self._kept: dict[tuple[Kind, frozenset[str], tuple[str, ...]], _Kept] = {}
+        self._octets = 0
+        self.made = 0
+        """How many were encoded so far."""
+
+    def watching(self, catalogue: Catalogue, categories: frozenset[str], unknown: tuple[str, ...]) -> bytes:
+        """The body of a reply to a watch."""
+        return self._take("watching", catalogue, categories, unknown).encoded
+
+    def resync(self, catalogue: Catalogue, categories: frozenset[str]) -> tuple[bytes, int]:
+        """The frame for a host that has read too slowly, and where it stands then."""
+        kept = self._take("resync", catalogue, categories, ())
+        return kept.encoded, kept.revision
+
+    def forget(self) -> None:
+        """What was made is good no more."""
+        self._kept.clear()
+        self._octets = 0
+
+    def _take(self, kind: Kind, catalogue: Catalogue, categories: frozenset[str], unknown: tuple[str, ...]) -> _Kept:
+        key = kind, categories, unknown
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._octets -= len(kept.encoded)
+        if kept is None or self._last_told(categories) > kept.revision:
+            kept = self._make(kind, catalogue, categories, unknown)
+        # The one used last is at the end; the first ones go when there is no room.
+        self._kept[key] = kept
+        self._octets += len(kept.encoded)
+        while self._octets > KEPT_OCTETS_MAX:
+            self._octets -= len(self._kept.pop(next(iter(self._kept))).encoded)
+        return kept
+
+    def _make(self, kind: Kind, catalogue: Catalogue, categories: frozenset[str], unknown: tuple[str, ...]) -> _Kept:
+        self.made += 1
+        # The interest of services depends on their categories alone.
+        part = snapshot(catalogue, interest(catalogue, (f"any.{category}" for category in categories)))
+        if kind == "resync":
+            return _Kept(catalogue.revision, frame(encode(Resync(part))))
+        return _Kept(catalogue.revision, encode(Watching(self._store, catalogue.revision, part, unknown)))

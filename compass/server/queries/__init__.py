@@ -1,0 +1,1 @@
+"""Queries: requests that are answered from memory."""

@@ -1,0 +1,61 @@
+"""Reads: answered from memory, but never with less than the client has seen elsewhere ("Never back in time")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
+from compass.model.replies import Dependencies, Refusal
+from compass.model.requests import Pull, ReadRequest
+from compass.model.rules.decide import answer, barred
+from compass.model.rules.draft import Asker
+from compass.server.commit.committer import Commits
+from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
+from compass.server.queries.pull_cache import Pulls
+from compass.server.sessions.session import Answer
+
+
+class Reading:
+    """Answers pull, fetch and impact."""
+
+    def __init__(
+        self, store: str, commits: Commits, now: Callable[[], float], last_told: Callable[[frozenset[str]], int]
+    ) -> None:
+        """`store` is the store's id, `last_told` as for `Pulls`."""
+        self._store = store
+        self._commits = commits
+        self._now = now
+        self._last_told = last_told
+        self._pulls = Pulls(last_told)
+
+    def forget(self) -> None:
+        """What was kept is good no more."""
+        self._pulls = Pulls(self._last_told)
+
+    def ask(self, request: ReadRequest, asker: Asker) -> Answer | Deferred[Answer]:
+        """The answer, at once unless this server has to read first what its client has seen."""
+        if request.seen > self._commits.catalogue.revision and request.store == self._store:
+            return Deferred.fromCoroutine(self._read_on(request, asker))
+        return self._answer(request, asker)
+
+    def _answer(self, request: ReadRequest, asker: Asker) -> Answer:
+        catalogue = self._commits.catalogue
+        if isinstance(request, Pull) and not barred(catalogue, asker):
+            kept = self._pulls.kept(catalogue, request.service)
+            if kept is not None:
+                return kept
+        decision = answer(catalogue, request, asker, self._now())
+        if decision.security is not None:
+            self._commits.note(decision.security)
+        reply = decision.reply
+        return self._pulls.keep(reply) if isinstance(reply, Dependencies) else reply
+
+    async def _read_on(self, request: ReadRequest, asker: Asker) -> Answer:
+        looked = await self._commits.look()
+        stands = self._commits.catalogue.revision
+        if stands >= request.seen:
+            return self._answer(request, asker)
+        why = f"the store stands at {stands}" if looked else f"this server stands at {stands} and cannot read the store"
+        text = f"you have seen revision {request.seen}, and {why}; ask another server, or again later"
+        return Refusal("store-unavailable", text, retry_after_seconds=RETRY_AFTER_SECONDS)

@@ -1,0 +1,62 @@
+"""Answers to pulls as encoded: services of one category depend on the same, and ask again and again.
+
+What an answer lists is encoded once for a category and kept until a change is told to its members; each answer is that
+with the service's name and today's revision in front, so that it is as new as one made from the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.names import category_of
+from compass.model.replies import Dependencies
+from compass.wire.messages import encode_dependencies, encode_views
+
+KEPT_OCTETS_MAX = 32 * 1024 * 1024
+"""Kept for the next pull: the lists of some thousand categories with thirty listeners each, or of a few large ones."""
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    revision: int
+    views: bytes
+
+
+class Pulls:
+    """Made when first asked for, kept until they are old or too many."""
+
+    def __init__(self, last_told: Callable[[frozenset[str]], int]) -> None:
+        """`last_told`: the revision of the last notice to hosts with services of these categories."""
+        self._last_told = last_told
+        self._kept: dict[str, _Kept] = {}
+        """By category of the services that ask."""
+        self._octets = 0
+
+    def kept(self, catalogue: Catalogue, service: str) -> bytes | None:
+        """The body of the answer to a service as it is spelled in the catalogue, when what it lists is at hand."""
+        category = category_of(service)
+        kept = self._kept.get(category)
+        if kept is None or catalogue.service(service) is None:
+            return None
+        if self._last_told(frozenset((category,))) > kept.revision:
+            self._forget(category)
+            return None
+        return encode_dependencies(service, catalogue.revision, kept.views)
+
+    def keep(self, answer: Dependencies) -> bytes:
+        """The body of an answer made from the catalogue; what it lists is kept. The oldest go when there is no room."""
+        category = category_of(answer.service)
+        self._forget(category)
+        views = encode_views(answer.categories)
+        self._kept[category] = _Kept(answer.revision, views)
+        self._octets += len(views)
+        while self._octets > KEPT_OCTETS_MAX:
+            self._forget(next(iter(self._kept)))
+        return encode_dependencies(answer.service, answer.revision, views)
+
+    def _forget(self, category: str) -> None:
+        kept = self._kept.pop(category, None)
+        if kept is not None:
+            self._octets -= len(kept.views)

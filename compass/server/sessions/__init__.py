@@ -1,0 +1,1 @@
+"""Sessions of hosts and administrators: limits, rates, flow control, drain."""

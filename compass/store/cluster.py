@@ -1,0 +1,170 @@
+"""The roster in SQL: `compass.model.cluster.Roster`, on a connection of its own.
+
+Volatile facts: a beat does not wait for the disk, nor behind a commit that does, and no commit waits for a beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import URL, Connection, Engine, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from compass.model.cluster import Heard, Line, Presence, Roll
+from compass.model.replies import HostLag
+from compass.model.rows import Change
+from compass.store.abort import Cutting
+from compass.store.engine import WRITES, unavailable
+from compass.store.row_mapping import change_from, text_of
+from compass.store.schema import presence, server, told
+from compass.store.statements import CLOCK, INCIDENTS, floor
+
+REPLACED_SECONDS = 60.0
+"""A line so old goes when its server has been started again: by then nobody has a session there."""
+FORGOTTEN_SECONDS = 86_400.0
+"""Any other line stays for a day, so that people see which server is missing."""
+
+T = TypeVar("T")
+
+_behind = msgspec.json.Decoder(tuple[HostLag, ...]).decode
+_ways = msgspec.json.Decoder(tuple[str, ...]).decode
+_COLUMNS = ("name", "software", "started_at", "revision", "sessions", "watching", "able", "held")
+_LINES = select(server.c.id, *(server.c[name] for name in _COLUMNS), server.c.behind, server.c.ways)
+_LINES = _LINES.add_columns(server.c.beat, server.c.entry)
+_NEWER = (
+    select(presence.c.host, presence.c.server, presence.c.state, presence.c.held, presence.c.entry)
+    .where(presence.c.server == bindparam("of"), presence.c.entry > bindparam("after"))
+    .order_by(presence.c.entry)
+)
+
+
+class SqlRoster:
+    """Used by one thread at a time."""
+
+    def __init__(self, url: URL, engine: Engine) -> None:
+        self._url = url
+        self._engine = engine
+        self.cut = Cutting(engine).cut
+        """From another thread: end the call under way; the next one connects anew."""
+        here = engine.dialect.name == "postgresql"
+        # The database's clock in UNIX seconds. Within a transaction PostgreSQL's other functions stand still.
+        on_postgresql, on_sqlite = "extract(epoch FROM clock_timestamp())", "(julianday('now') - 2440587.5) * 86400.0"
+        unix = f"{on_postgresql}::double precision" if here else on_sqlite
+        self._now: Any = literal_column(unix)
+        made: Any = (postgresql.insert if here else sqlite.insert)(presence)
+        # That a host is gone is said by the server that had it; it counts only while no other has.
+        self._note = made.on_conflict_do_update(
+            index_elements=[presence.c.host],
+            set_={name: made.excluded[name] for name in ("server", "entry", "state", "held")},
+            where=(made.excluded.state == "here") | (presence.c.server == made.excluded.server),
+        )
+        written: dict[str, Any] = {
+            name: bindparam(f"new_{name}") for name in (*_COLUMNS, "behind", "ways", "beat", "entry")
+        }
+        self._move = update(server).where(server.c.id == bindparam("of")).values(seen_at=self._now, **written)
+        self._enter = insert(server).values(id=bindparam("of"), seen_at=self._now, **written)
+        self._lines = _LINES.add_columns((self._now - server.c.seen_at).label("silent"))
+        self._beats = 0
+        self._entries = 0
+        self._read: dict[str, int] = {}
+        """Up to which entry each server's presences are known."""
+
+    def beat(self, line: Line, presences: Iterable[Presence]) -> Roll:
+        """See `Roster`. The first one also clears away what nobody needs any more."""
+        written = list(presences)
+
+        def work(connection: Connection) -> tuple[Roll, dict[str, int]]:
+            self._write(connection, line, written)
+            return self._read_all(connection, line.id)
+
+        roll, read = self._transaction(work)
+        self._beats += 1
+        self._entries += len(written)
+        self._read = read
+        return roll
+
+    def leave(self, id: str) -> None:
+        """See `Roster`."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(presence).where(presence.c.server == id))
+            connection.execute(delete(server).where(server.c.id == id))
+
+        self._transaction(work)
+
+    def told(self, way: str) -> int | None:
+        """See `Roster`."""
+        chosen = select(told.c.revision).where(told.c.way == way)
+        return self._transaction(lambda connection: connection.execute(chosen).scalar())
+
+    def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
+        """See `Roster`."""
+
+        def work(connection: Connection) -> tuple[list[Change], int]:
+            found = connection.execute(INCIDENTS, {"after": revision, "most": limit}).all()
+            newest = connection.execute(CLOCK).one().revision
+            oldest = connection.execute(floor("updates")).scalar()
+            return [change_from(change) for _, change in found], newest + 1 if oldest is None else oldest
+
+        return self._transaction(work)
+
+    def tell(self, way: str, revision: int) -> None:
+        """See `Roster`."""
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(update(told).where(told.c.way == way).values(revision=revision)).rowcount:
+                connection.execute(insert(told).values(way=way, revision=revision))
+
+        self._transaction(work)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._engine.dispose()
+
+    def _write(self, connection: Connection, line: Line, presences: Sequence[Presence]) -> None:
+        values = {"of": line.id, **{f"new_{name}": getattr(line, name) for name in _COLUMNS}}
+        values |= {"new_behind": text_of(line.behind), "new_ways": text_of(line.ways), "new_beat": self._beats + 1}
+        values |= {"new_entry": self._entries + len(presences)}
+        if not self._beats:
+            self._clear(connection, line.name)
+        if not self._beats or not connection.execute(self._move, values).rowcount:
+            # Taken out as forgotten while this process stood still, or not in yet.
+            connection.execute(self._enter, values)
+        if presences:
+            # In the same order at all servers, so that none waits for another that waits for it.
+            ordered = enumerate(sorted(presences, key=lambda one: one.host), start=self._entries + 1)
+            connection.execute(self._note, [{**msgspec.structs.asdict(one), "entry": at} for at, one in ordered])
+
+    def _clear(self, connection: Connection, name: str) -> None:
+        """Lines of servers that are gone, and entries of hosts that belong to nobody."""
+        age = self._now - server.c.seen_at
+        connection.execute(delete(server).where(age > FORGOTTEN_SECONDS))
+        connection.execute(delete(server).where(server.c.name == name, age > REPLACED_SECONDS))
+        connection.execute(delete(presence).where(presence.c.server.not_in(select(server.c.id))))
+
+    def _read_all(self, connection: Connection, id: str) -> tuple[Roll, dict[str, int]]:
+        lines: list[Heard] = []
+        presences: list[Presence] = []
+        read: dict[str, int] = {}
+        for of, *facts, behind, ways, beat, entry, silent in connection.execute(self._lines).all():
+            line = Line(of, **dict(zip(_COLUMNS, facts, strict=True)), behind=_behind(behind), ways=_ways(ways))
+            lines.append(Heard(line, beat, entry, max(silent, 0.0)))
+            known = self._read.get(of, 0)
+            if of != id and entry > known:
+                for host, at, state, held, number in connection.execute(_NEWER, {"of": of, "after": known}):
+                    presences.append(Presence(host, at, state, held))
+                    known = number
+            read[of] = max(known, entry)
+        return Roll(tuple(lines), tuple(presences)), read
+
+    def _transaction(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.connect() as connection:
+                connection.execution_options(**{WRITES: True})
+                with connection.begin():
+                    return work(connection)
+        except SQLAlchemyError as error:
+            raise unavailable(self._url, error) from error

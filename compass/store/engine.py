@@ -1,0 +1,242 @@
+"""From a URL to an engine: where the database is, who may read it, and how durable a commit is (P1)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from compass.model.interfaces_store import StoreUnavailable
+from compass.store.bulk_insert import execute
+from compass.store.errors import StoreUnusable
+
+BUSY_SECONDS = 5
+"""How long a transaction waits for another server's before it gives up: far longer than any takes."""
+SWITCH_PAUSE_SECONDS = 0.01
+"""Between attempts to switch a new SQLite file to WAL: the one who is at it needs some milliseconds."""
+CONNECT_SECONDS = 5
+"""How long a PostgreSQL server may take to let us in; then the next one of the URL is tried."""
+SILENCE_MILLISECONDS = 10_000
+"""A PostgreSQL server whose machine is gone is noticed after so long, instead of after TCP's quarter of an hour."""
+WRITES = "compass_writes"
+"""Execution option: the transaction writes, so it takes SQLite's lock when it begins (and never upgrades one)."""
+
+_POSTGRESQL: dict[str, str | int] = {
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": SILENCE_MILLISECONDS,
+    "application_name": "opengnssd",
+}
+_OPTIONS = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout=60s"
+"""The second keeps a server that hangs in a transaction from holding all others up."""
+
+CONFIRM_SECONDS = 5
+"""How long the first commit of a connection may wait for the synchronous standby, if there is one."""
+WARNINGS = "compass_warnings"
+"""Where a PostgreSQL connection's warnings are kept (`Connection.info`). There is one that matters: a commit whose wait
+for the standby was cancelled is reported as done, with a warning that it is on this machine only."""
+_PROOF = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'compass', '') END"
+"""The smallest change that is worth a commit; a standby has nothing to wait for."""
+
+_SQLITE_ADVICE = {
+    "SQLITE_FULL": "free some space on its file system",
+    "SQLITE_BUSY": f"another process has held it for more than {BUSY_SECONDS} s",
+    "SQLITE_READONLY": "let this user write the file and its directory",
+    "SQLITE_CANTOPEN": "let this user read and write the file and its directory",
+    "SQLITE_IOERR": "look at its disk and file system",
+    "SQLITE_NOTADB": "the file is no SQLite database; name another one, or move this one away",
+    "SQLITE_CORRUPT": "the file is damaged; restore a backup",
+}
+
+
+def parse_url(text: str) -> URL:
+    """A store's URL; raises StoreUnusable when it is none."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        url = URL.create("unknown")
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise StoreUnusable("a store's URL is sqlite:///path/to/file or postgresql://user@host/database")
+    return url
+
+
+def file_of(url: URL) -> Path | None:
+    """The file of a SQLite store; None for one in memory and for PostgreSQL."""
+    in_memory = url.database in (None, "", ":memory:")
+    return None if url.drivername != "sqlite" or in_memory else Path(str(url.database))
+
+
+def located(text: str, directory: Path) -> URL:
+    """The store that a configuration in `directory` names; a file's path counts from there. Raises StoreUnusable."""
+    url = parse_url(text)
+    file = file_of(url)
+    return url if file is None else url.set(database=str(directory / file))
+
+
+def shown(url: URL) -> str:
+    """What to call the store in messages: its file, or its URL without the password."""
+    return str(file_of(url) or url.render_as_string(hide_password=True).replace("%3A", ":"))
+
+
+def prepare_file(path: Path, *, create: bool) -> None:
+    """Make sure that a SQLite file is there and only ours (mode 0600), or raise StoreUnusable saying what is wrong."""
+    directory = path.absolute().parent
+    try:
+        if not directory.is_dir():
+            raise StoreUnusable(f"{path}: there is no directory {directory}; create it")
+        # Before anything in it is looked at: that may already be forbidden.
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise StoreUnusable(
+                f"{path}: this user cannot write the directory {directory}, where SQLite keeps files beside the "
+                "database"
+            )
+        if path.is_dir():
+            raise StoreUnusable(f"{path} is a directory; name a file in it")
+        if path.exists():
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+        elif create:
+            path.touch(mode=0o600, exist_ok=True)
+        else:
+            raise StoreUnusable(f"{path} does not exist")
+    except OSError as error:
+        raise StoreUnusable(f"{path}: {error.strerror}") from error
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnusable(f"{path}: this user cannot read and write it")
+
+
+def engine_for(url: URL, *, durable: bool = True) -> Engine:
+    """An engine with one connection, for one thread at a time. Nothing is opened yet.
+
+    Without `durable` a commit does not wait for the disk: for what a loss of power makes worthless anyway.
+    """
+    if url.drivername == "sqlite":
+        in_memory: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+        alone: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
+        engine = create_engine(url, **(alone if file_of(url) else in_memory))
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        if not durable:
+            event.listen(engine, "connect", _hurry_sqlite)
+        return engine
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    # The operator's own settings come later and win, one by one.
+    arguments["options"] = f"{_OPTIONS} {url.query.get('options', '')}".strip()
+    engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
+    event.listen(engine, "connect", partial(_prepare_postgresql, url) if durable else _hurry_postgresql)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # Python's driver would begin transactions late and of the wrong kind; `_begin_sqlite` begins them.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    _log_ahead(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _log_ahead(connection: Any) -> None:
+    """Switch to WAL. Where several open a new file at once SQLite says that it is busy without waiting at all."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(SWITCH_PAUSE_SECONDS)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    execute(connection, "BEGIN IMMEDIATE" if writes else "BEGIN", ())
+
+
+def _prepare_postgresql(url: URL, connection: Any, record: Any) -> None:
+    """A database set up to answer before its disk has it would break P1; stricter settings than `on` stay.
+
+    Then a commit of our own, for a primary that was restarted shows what it had written before its synchronous standby
+    confirmed it (a wait that ended with the process). Who read that and told it to hosts would have to take it back
+    after a failover. The log is one stream, so when this commit is confirmed, all that this connection can see is.
+    """
+    warnings: list[str] = []
+    record.info[WARNINGS] = warnings
+
+    def noticed(notice: Any) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            warnings.append(notice.message_primary)
+
+    connection.add_notice_handler(noticed)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            if cursor.fetchone()[0] == "off":
+                cursor.execute("SET synchronous_commit = on")
+            cursor.execute(_PROOF)
+        _commit_in_time(connection)
+        if warnings:
+            raise not_confirmed(url)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _commit_in_time(connection: Any) -> None:
+    """Commit, and cancel the wait for a standby that takes too long; PostgreSQL's own timeouts do not see that wait."""
+
+    def cancel() -> None:
+        # Who cannot be asked to cancel is cut as any call is that hangs (`compass.store.abort`).
+        with contextlib.suppress(Exception):
+            connection.cancel_safe(timeout=CONNECT_SECONDS)
+
+    watch = threading.Timer(CONFIRM_SECONDS, cancel)
+    watch.daemon = True
+    watch.start()
+    try:
+        connection.commit()
+    finally:
+        watch.cancel()
+
+
+def not_confirmed(url: URL) -> StoreUnavailable:
+    """A commit is on the primary's disk, and perhaps nowhere else."""
+    return StoreUnavailable(
+        f"{shown(url)}: its synchronous standby does not confirm commits; start the standby, or take it from "
+        "synchronous_standby_names"
+    )
+
+
+def _hurry_sqlite(connection: Any, _: Any) -> None:
+    # The log file keeps its order all the same: what was committed durably before stays so.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _hurry_postgresql(connection: Any, _: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = off")
+    connection.commit()
+
+
+def unavailable(url: URL, error: SQLAlchemyError) -> StoreUnavailable:
+    """What SQLAlchemy raised, as the port's exception: which store, what happened, what to do."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    name = getattr(cause, "sqlite_errorname", "")
+    advice = next((text for prefix, text in _SQLITE_ADVICE.items() if name.startswith(prefix)), "")
+    kind = StoreUnusable if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) else StoreUnavailable
+    return kind(f"{shown(url)}: {reason}" + (f"; {advice}" if advice else ""))

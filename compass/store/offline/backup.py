@@ -1,0 +1,222 @@
+"""Backup and restore of a SQLite store: consistent while a server writes, checked before it counts as one.
+
+PostgreSQL has tools of its own for both (docs/operations.md).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from compass.store.engine import BUSY_SECONDS, file_of, shown, unavailable
+from compass.store.errors import StoreInUse, StoreUnusable
+from compass.store.migrate import bring_down
+from compass.store.offline.exclusive import give_new_id, opened
+from compass.store.offline.verify import Condition, condition_of, problems_of
+
+PAGES_AT_ONCE = 256
+"""Pages of 4 kB copied between two words about the progress."""
+
+Progress = Callable[[int, int], None]
+"""How many pages are copied, and of how many."""
+
+
+class Restored(msgspec.Struct, frozen=True, tag_field="type", tag="restored"):
+    """A store that was put in the place of what it was."""
+
+    condition: Condition
+    """The store's, with its new id."""
+    kept: str
+    """A copy of what was there before; empty when nothing was."""
+
+
+def back_up(url: URL, target: Path, progress: Progress) -> Condition:
+    """Write the store as it is now to a new file, which only its owner can read; servers go on meanwhile.
+
+    The file is there when it is whole, checked and on disk, and not before. Raises StoreInUse when there is a file of
+    that name, StoreUnusable when the store is no good, StoreUnavailable.
+    """
+    source = _file(url)
+    _refuse_existing(target)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with _translated(url), closing(_connected(source)) as original:
+            # The first read fixes the state: what is committed later is not in the backup, and does not disturb it.
+            original.execute("BEGIN")
+            original.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            copy_pages(original, partial, progress)
+        condition = checked(partial)
+        _synced(partial)
+        _put(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return condition
+
+
+def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restored:
+    """Put a backup in the place of a store that no server uses, with a new id; all of it or nothing.
+
+    What was there is kept as a copy, `new_name` beside it. Raises StoreInUse and StoreUnusable; then nothing changed.
+    """
+    target = _file(url)
+    checked(backup)
+    was_there = target.exists() and target.stat().st_size > 0
+    kept, partial = target.with_name(new_name), target.with_name(f".{target.name}.{os.getpid()}.partial")
+    _refuse_existing(kept)
+    try:
+        with opened(url, alone=True, writes=False, create=True) as connection, _translated(url):
+            driver = _freed(connection)
+            with closing(_connected(backup, "ro")) as original:
+                copy_pages(original, partial, progress)
+            with opened(URL.create("sqlite", database=str(partial)), alone=True, writes=True) as prepared:
+                give_new_id(prepared)
+            if was_there:
+                copy_pages(driver, kept, lambda done, total: None)
+                _synced(kept)
+            with closing(_connected(partial, "ro")) as original:
+                # One transaction: a power cut leaves the old store or the new one.
+                original.backup(driver)
+            connection.exec_driver_sql("BEGIN")
+            condition = condition_of(connection, shown(url))
+    finally:
+        for leftover in partial.parent.glob(f"{partial.name}*"):
+            leftover.unlink()
+    return Restored(condition, str(kept) if was_there else "")
+
+
+def _freed(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection, which nobody else can use the file beside, and which is in no transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    # Exclusive from its first read on.
+    connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+    connection.exec_driver_sql("COMMIT")
+    return driver
+
+
+def downgrade(url: URL, version: str, new_name: str) -> Restored:
+    """Take the schema back to an earlier version while no server uses the store; a file is copied as in `restore`."""
+    file = file_of(url)
+    kept = file.with_name(new_name) if file is not None else None
+    if kept is not None:
+        _refuse_existing(kept)
+    with opened(url, alone=True, writes=file is None) as connection, _translated(url):
+        if kept is not None:
+            copy_pages(_freed(connection), kept, lambda done, total: None)
+            _synced(kept)
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            bring_down(connection, shown(url), version)
+        except BaseException:
+            if kept is not None:
+                kept.unlink()
+            raise
+        condition = condition_of(connection, shown(url))
+    return Restored(condition, str(kept or ""))
+
+
+def checked(path: Path) -> Condition:
+    """The condition of a backup, or StoreUnusable with all that is wrong with it."""
+    if not path.is_file():
+        raise StoreUnusable(f"{path} is no file")
+    with reading(path) as connection:
+        condition = condition_of(connection, str(path))
+        problems = problems_of(connection, condition)
+    if problems:
+        raise StoreUnusable(f"{path} is no good store: {'; '.join(problems)}")
+    return condition
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Connection]:
+    """A file that is only looked at: nothing appears beside it."""
+    url = f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise unavailable(URL.create("sqlite", database=str(path)), error) from error
+    finally:
+        engine.dispose()
+
+
+def copy_pages(source: sqlite3.Connection, target: Path, progress: Progress) -> None:
+    """Copy a database to a new file of mode 0600, which is one file afterwards."""
+    target.touch(mode=0o600, exist_ok=False)
+    with closing(sqlite3.connect(target)) as copy:
+        source.backup(copy, pages=PAGES_AT_ONCE, progress=lambda _, left, total: progress(total - left, total))
+        copy.execute("PRAGMA journal_mode = DELETE")
+
+
+def _file(url: URL) -> Path:
+    file = file_of(url)
+    if file is None:
+        raise StoreUnusable(
+            f"{shown(url)} is no file: PostgreSQL is backed up with its own tools, as in\n"
+            f"  pg_dump --format=custom --file=FILE '{_for_tools(url)}'\n"
+            f"  pg_restore --clean --if-exists --single-transaction --dbname='{_for_tools(url)}' FILE\n"
+            "and 'opengnsadmin store new-id' afterwards, before a server starts; docs/operations.md tells of "
+            "pg_basebackup and recovery to a point in time"
+        )
+    return file
+
+
+def _for_tools(url: URL) -> str:
+    """The URL as PostgreSQL's own programs take it, without the password: they ask, or read ~/.pgpass."""
+    plain = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    return plain.render_as_string().replace("%3A", ":")
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise StoreInUse(f"{path} exists already and is not overwritten: name a new file")
+
+
+def _connected(file: Path, mode: str = "rw") -> sqlite3.Connection:
+    if not file.exists():
+        raise StoreUnusable(f"{file} does not exist")
+    where = f"file:{quote(str(file.absolute()))}?mode={mode}"
+    return sqlite3.connect(where, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+
+
+@contextmanager
+def _translated(url: URL) -> Iterator[None]:
+    """What SQLite and the file system say, as a store's exceptions."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise unavailable(url, SQLAlchemyError(str(error))) from error
+    except OSError as error:
+        raise StoreUnusable(f"{error.filename or shown(url)}: {error.strerror}") from error
+
+
+def _synced(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _put(partial: Path, target: Path) -> None:
+    """Give the file its name, unless somebody else has taken it meanwhile; on disk with its directory."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        _refuse_existing(target)
+        raise
+    except OSError:
+        # A file system without links.
+        _refuse_existing(target)
+        partial.rename(target)
+    directory = os.open(target.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

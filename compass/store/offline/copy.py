@@ -1,0 +1,102 @@
+"""Moving a store from one engine to the other: every table, in one transaction at the target, checked by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import URL, Connection, Table, insert, select, update
+
+from compass.store import schema
+from compass.store import statements as sql
+from compass.store.engine import shown as shown_url
+from compass.store.errors import StoreInUse, StoreUnusable
+from compass.store.migrate import bring_up, head_of, version_of
+from compass.store.offline.exclusive import give_new_id, opened
+from compass.store.offline.verify import Condition, condition_of, problems_of
+from compass.store.row_mapping import TABLES
+
+ROWS_AT_ONCE = 5_000
+"""Rows in memory while they are copied: a few MB of log entries."""
+COPIED: tuple[Table, ...] = (*TABLES.values(), *sql.LOGS.values())
+"""Parents before children. What servers say of themselves stays behind: it is true only where it was written."""
+
+Progress = Callable[[int, int], None]
+"""How many rows are copied, and of how many."""
+
+
+class Copied(msgspec.Struct, frozen=True, tag_field="type", tag="copied"):
+    """What has come over."""
+
+    condition: Condition
+    """Of the new store."""
+    source: str
+    """The id of the one that it was copied from; the same when it was moved."""
+
+
+def copy(source: URL, target: URL, *, new_id: bool, progress: Progress) -> Copied:
+    """Copy a store into an empty database of either engine, in one transaction there.
+
+    With `new_id` the copy is a store of its own, and the source may be in use. Without it is the same store in
+    another place: no server may use the source, now or later. Raises StoreInUse, StoreUnusable, StoreUnavailable;
+    then the target is as it was.
+    """
+    with opened(source, alone=not new_id, writes=False) as original:
+        before = condition_of(original, shown_url(source))
+        _refuse_bad(original, before, source)
+        with opened(target, alone=True, writes=True, create=True) as connection:
+            found = version_of(connection, shown_url(target))
+            if found is not None:
+                raise StoreInUse(
+                    f"{shown_url(target)} holds a store already (schema {found}); a copy goes into an empty database"
+                )
+            bring_up(connection, shown_url(target), create=True, file=None)
+            _pour(original, connection, before, progress)
+            if new_id:
+                give_new_id(connection)
+            after = condition_of(connection, shown_url(target))
+            _compare(before, after)
+    return Copied(after, before.store)
+
+
+def _refuse_bad(connection: Connection, condition: Condition, url: URL) -> None:
+    if condition.schema != head_of():
+        raise StoreUnusable(
+            f"{shown_url(url)} has schema {condition.schema}, this program copies {head_of()}: start opengnssd on it "
+            "once, which upgrades it"
+        )
+    problems = problems_of(connection, condition)
+    if problems:
+        raise StoreUnusable(f"{shown_url(url)} is not copied as it is: {'; '.join(problems)}")
+
+
+def _pour(source: Connection, target: Connection, before: Condition, progress: Progress) -> None:
+    total, done = sum(before.rows.values()), 0
+    clock = source.execute(select(schema.clock)).mappings().one()
+    values = {name: value for name, value in clock.items() if name not in ("one", "readable_from")}
+    target.execute(update(schema.clock).values(**_fitting(values, target)))
+    for table in COPIED:
+        records = source.execution_options(yield_per=ROWS_AT_ONCE).execute(select(table)).mappings()
+        for part in records.partitions(ROWS_AT_ONCE):
+            target.execute(insert(table), [dict(record) for record in part])
+            done += len(part)
+            progress(done, total)
+
+
+def _fitting(values: dict[str, Any], target: Connection) -> dict[str, Any]:
+    """SQLite keeps times without a zone, and they are UTC; PostgreSQL wants them with one."""
+    at: datetime = values["created_at"]
+    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    fits = aware if target.dialect.name == "postgresql" else aware.astimezone(UTC).replace(tzinfo=None)
+    return {**values, "created_at": fits}
+
+
+def _compare(before: Condition, after: Condition) -> None:
+    """What has come must be what was there; else the transaction is given up."""
+    same = ("revision", "digest", "rows", "floor")
+    wrong = [name for name in same if getattr(before, name) != getattr(after, name)]
+    if wrong:
+        told = "; ".join(f"{name}: {getattr(before, name)} became {getattr(after, name)}" for name in wrong)
+        raise StoreUnusable(f"the copy is not what it was made from, and is given up: {told}")

@@ -1,0 +1,72 @@
+"""A store opened by an administrator instead of a server: alone with it when something is to be put in its place."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, text, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from compass.store import schema
+from compass.store.engine import WRITES, engine_for, file_of, prepare_file, shown, unavailable
+from compass.store.errors import StoreInUse
+
+APPLICATION = "opengnsadmin"
+"""What PostgreSQL shows of these connections; those of servers are called `opengnssd`."""
+_SERVERS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'opengnssd%'"
+)
+
+
+@contextmanager
+def opened(url: URL, *, alone: bool, writes: bool, create: bool = False) -> Iterator[Connection]:
+    """One transaction on a store; `alone`: no server uses it, and on SQLite none can begin to.
+
+    Raises StoreInUse, StoreUnusable and StoreUnavailable, which say what to do; then nothing was changed.
+    """
+    file = file_of(url)
+    if file is not None:
+        prepare_file(file, create=create)
+    elif "application_name" not in url.query:
+        url = url.update_query_dict({"application_name": APPLICATION})
+    engine = engine_for(url)
+    if alone and file is not None:
+        event.listen(engine, "connect", _lock_out, insert=True)
+    options: dict[str, Any] = {WRITES: writes}
+    if not writes and file is None:
+        options["isolation_level"] = "REPEATABLE READ"
+    try:
+        with engine.connect() as connection:
+            connection.execution_options(**options)
+            with connection.begin():
+                if alone and file is None and connection.execute(_SERVERS).scalar():
+                    raise StoreInUse(_in_use(url))
+                yield connection
+    except DBAPIError as error:
+        if alone and getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+            raise StoreInUse(_in_use(url)) from error
+        raise unavailable(url, error) from error
+    except SQLAlchemyError as error:
+        raise unavailable(url, error) from error
+    finally:
+        engine.dispose()
+
+
+def _lock_out(connection: Any, _: Any) -> None:
+    """SQLite's own way to be alone: it fails while anybody else has the file open, and keeps others from opening it."""
+    connection.execute("PRAGMA busy_timeout = 1000")
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+
+
+def _in_use(url: URL) -> str:
+    return f"{shown(url)} is in use: stop every opengnssd that uses it, and other programs that have it open, first"
+
+
+def give_new_id(connection: Connection) -> str:
+    """The store gets an id of its own, so that no host takes its revisions for those that it knows."""
+    id = uuid.uuid4().hex
+    connection.execute(update(schema.clock).values(store=id))
+    return id

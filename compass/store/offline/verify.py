@@ -1,0 +1,143 @@
+"""What a store says of itself, and whether it is true: before a backup is trusted, or a copy used."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, func, select, text
+
+from compass.model.catalogue.catalogue import topic_of
+from compass.model.catalogue.digest import shown, sum_of
+from compass.model.rows import Change, Credential, Row, Service, key_of
+from compass.store import statements as sql
+from compass.store.errors import StoreTooNew, StoreUnusable
+from compass.store.migrate import head_of, readable_from, version_of
+from compass.store.row_mapping import TABLES, change_from, rows_from
+
+LOG_PAGE = 10_000
+"""Entries of the update log that are read at once."""
+PROBLEMS_MAX = 20
+"""Problems told of one kind; they tend to have one cause."""
+
+
+class Condition(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
+    """A store in figures."""
+
+    schema: str
+    """The migration that it is at."""
+    readable_from: str
+    """The oldest schema whose programs can work with it; empty: it does not say."""
+    store: str
+    """Its id."""
+    revision: int
+    digest: str
+    """Of its rows, as counted; empty when its schema is not this program's."""
+    said: str
+    """What it says its digest is at this revision; empty: nothing."""
+    rows: dict[str, int]
+    """Rows of each table."""
+    floor: int
+    """The oldest revision still in the update log."""
+
+
+def condition_of(connection: Connection, name: str) -> Condition:
+    """The condition of the store on this connection. Raises StoreUnusable when there is none."""
+    version = version_of(connection, name)
+    if version is None:
+        raise StoreUnusable(f"{name} is empty: no store has been created in it")
+    head = head_of()
+    oldest = readable_from(connection) or ""
+    if version > head and (oldest or version) > head:
+        raise StoreTooNew(f"{name} has schema {version}, this program knows {head}: use the program that wrote it")
+    clock: Any = connection.execute(text("SELECT * FROM clock")).one()
+    known = version >= head
+    tables = [*TABLES.values(), *sql.LOGS.values()]
+    floor = connection.execute(sql.floor("updates")).scalar()
+    return Condition(
+        schema=version,
+        readable_from=oldest,
+        store=clock.store,
+        revision=clock.revision,
+        digest=shown(sum_of(all_rows(connection))) if known else "",
+        said=clock.digest if known and clock.digest_at == clock.revision else "",
+        rows={
+            table.name: connection.execute(select(func.count()).select_from(table)).scalar() or 0 for table in tables
+        },
+        floor=clock.revision + 1 if floor is None else floor,
+    )
+
+
+def all_rows(connection: Connection) -> Iterator[Row]:
+    """Every row of the tables that make the catalogue."""
+    for kind, statement in sql.ALL.items():
+        yield from rows_from(kind, connection.execute(statement))
+
+
+def problems_of(connection: Connection, condition: Condition) -> list[str]:
+    """Everything that is wrong: a sentence for each; nothing when rows, logs and digest fit each other."""
+    found: list[str] = []
+    if connection.dialect.name == "sqlite":
+        told = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({PROBLEMS_MAX})")]
+        if told != ["ok"]:
+            return [f"the file is damaged: {line}" for line in told]
+        for row in connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(PROBLEMS_MAX):
+            found.append(f"a row of {row[0]} refers to one of {row[2]} that is not there")
+    if condition.said and condition.said != condition.digest:
+        found.append(
+            f"the digest of the rows is {condition.digest[:16]}..., that of the last commit was "
+            f"{condition.said[:16]}...: something else than a server has written them"
+        )
+    found += _gaps(connection)
+    if condition.digest:
+        found += _differences(connection)
+    return found
+
+
+def _gaps(connection: Connection) -> Iterator[str]:
+    clock: Any = connection.execute(text("SELECT revision, security, administration FROM clock")).one()
+    newest = {"updates": clock.revision, "security": clock.security, "administration": clock.administration}
+    for log in sql.LOGS:
+        column = sql.key_column(log)
+        count, first, last = connection.execute(select(func.count(), func.min(column), func.max(column))).one()
+        if count and last != newest[log]:
+            yield f"the log of {log} ends at {last}, the clock says {newest[log]}"
+        if count and last - first + 1 != count:
+            yield f"the log of {log} has {count} entries from {first} to {last}: some are missing"
+
+
+def _differences(connection: Connection) -> Iterator[str]:
+    """What the log says last of each row and topic that it still knows, against the tables."""
+    last: dict[Hashable, Change] = {}
+    topics: dict[str, int] = {}
+    for change in changes_in(connection):
+        last[_key(change.row)] = change
+        if topic := topic_of(change.row):
+            topics[topic] = change.revision
+        if isinstance(change.row, Service):
+            topics[change.row.id] = change.revision
+    held = {_key(row): row for row in all_rows(connection)}
+    count = 0
+    for key, change in last.items():
+        wanted = None if change.removed else change.row
+        if held.get(key) != wanted and count < PROBLEMS_MAX:
+            count += 1
+            yield f"revision {change.revision} left {wanted}, the table has {held.get(key)}"
+    for statement in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
+        for topic, at in connection.execute(statement):
+            if topics.get(topic, at) != at and count < PROBLEMS_MAX:
+                count += 1
+                yield f"the last change of {topic} is revision {topics[topic]}, the table says {at}"
+
+
+def changes_in(connection: Connection) -> Iterator[Change]:
+    """The update log from its floor on."""
+    after = 0
+    while page := connection.execute(sql.CHANGES, {"after": after, "most": LOG_PAGE}).all():
+        yield from (change_from(change) for _, change in page)
+        after = page[-1].revision
+
+
+def _key(row: Row) -> Hashable:
+    return type(row), row.service if isinstance(row, Credential) else "", key_of(row)

@@ -1,0 +1,368 @@
+"""The pure halves of `opengnsadmin`: arguments become requests, replies become tables and JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+import pytest
+
+from compass.admin.shell import build_request
+from compass.admin.shell.tables import (
+    Clock,
+    Sheet,
+    as_json,
+    log_line,
+    sentences,
+    sheet_of_lags,
+    sheet_of_listener,
+    sheet_of_rows,
+    sheet_of_servers,
+    sheet_of_status,
+    sheet_of_told,
+    span,
+    when,
+)
+from compass.model.names import NameProblem
+from compass.model.replies import (
+    AdministrationEntry,
+    CaseFile,
+    CredentialIssued,
+    Deregistered,
+    Done,
+    Evidence,
+    HostLag,
+    KnownServer,
+    Lags,
+    LogEntries,
+    Refusal,
+    Registered,
+    Reported,
+    Rows,
+    SecurityEntry,
+    ServerStatus,
+    Told,
+    UpdateEntry,
+)
+from compass.model.requests import (
+    Drain,
+    Fetch,
+    Impact,
+    IssueCredential,
+    Put,
+    Register,
+    Remove,
+    RevokeCredential,
+)
+from compass.model.rows import (
+    Alert,
+    Category,
+    Change,
+    Credential,
+    Dependency,
+    Host,
+    Listener,
+    Policy,
+    Service,
+)
+
+CLOCK = Clock(1_000_000.0, UTC)
+PEER = Listener("S.c".lower(), "2001:db8::1", 80, "down", 999_000.0, 9, "h1", 2, {"rack": "7"}, "gone")
+ROW = Category("web", "e.r", Policy(probe="http:/x", probe_attempts=4))
+
+
+@pytest.mark.parametrize(
+    ("made", "request_"),
+    [
+        (build_request.category_added("Web", {}), Put(Category("web"), create=True)),
+        (
+            build_request.category_added("web", {"backup": "E.R", "slow": "notify", "recovery_seconds": 3.0}),
+            Put(Category("web", "e.r", Policy(slow="notify", recovery_seconds=3.0)), create=True),
+        ),
+        (build_request.category_changed(ROW, {"backup": ""}), Put(Category("web", "", ROW.policy))),
+        (
+            build_request.category_changed(ROW, {"probe": "tcp", "probe_timeout_seconds": 2.0}),
+            Put(Category("web", "e.r", Policy(probe_timeout_seconds=2.0, probe_attempts=4))),
+        ),
+        (build_request.service_added("S.C"), Put(Service("s.c"), create=True)),
+        (build_request.dependency_added("Web", "C"), Put(Dependency("web", "c"), create=True)),
+        (build_request.host_added("H1", True), Put(Host("h1", barred=True), create=True)),
+        (
+            build_request.host_changed(Host("h1", "192.0.2.1", 4865, ("s.c",), True), False),
+            Put(Host("h1", "192.0.2.1", 4865, ("s.c",), False)),
+        ),
+        (build_request.credential_issued("S.c", None), IssueCredential("s.c")),
+        (build_request.credential_issued("s.c", 0.0), IssueCredential("s.c", 0.0)),
+        (build_request.credential_revoked("S.c", "12ab"), RevokeCredential("s.c", "12ab")),
+        (
+            build_request.listener_added("s.c", "[2001:DB8::1]:80", {"weight": 5, "metadata": {"a": "b"}}),
+            Register("s.c", "", "2001:db8::1", 80, 0, 5, {"a": "b"}),
+        ),
+        (
+            build_request.listener_changed(PEER, {"weight": 0}),
+            Register("s.c", "", "2001:db8::1", 80, 9, 0, {"rack": "7"}),
+        ),
+        (build_request.listener_changed(PEER, {"metadata": {}}), Register("s.c", "", "2001:db8::1", 80, 9, 2, {})),
+        (build_request.listener_removed("S.c", "192.0.2.1:80"), Remove("listener", "s.c 192.0.2.1:80")),
+        (build_request.one_listener("S.c", "[2001:DB8::1]:80"), Fetch("listener", name="s.c [2001:db8::1]:80")),
+        (build_request.drained("s.c", "192.0.2.1:80", False), Drain("s.c", "192.0.2.1", 80, False)),
+        (build_request.impact("Web", None), Impact("web")),
+        (build_request.impact("S.c", None), Impact("s.c")),
+        (build_request.impact("s.c", "192.0.2.1:80"), Impact("s.c 192.0.2.1:80")),
+    ],
+)
+def test_arguments_become_requests(made: Any, request_: Any) -> None:
+    """What is typed in any case becomes the request in canonical form; what is not named stays."""
+    assert made == request_
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0s", 0),
+        ("90s", 90),
+        ("30m", 1800),
+        ("1h", 3600),
+        ("1d12h", 129600),
+        ("2w", 1209600),
+        ("1w1d1h1m1s", 694861),
+    ],
+)
+def test_lengths_of_time_are_written_with_units(text: str, seconds: float) -> None:
+    """Units go from weeks down to seconds."""
+    assert build_request.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "1.5h", "-1h", "1s1h", "1 h", "1y"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    """A number alone could mean anything, so it is not taken."""
+    with pytest.raises(ValueError, match="90s"):
+        build_request.duration(text)
+
+
+def test_metadata_is_key_and_value() -> None:
+    """The value may hold further equals signs, and be empty; a key may not be there twice."""
+    assert build_request.metadata(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+    for wrong in (["a"], ["=b"], ["a=b", "a=c"]):
+        with pytest.raises(ValueError, match=r"KEY=VALUE|given twice"):
+            build_request.metadata(wrong)
+
+
+def test_a_place_is_any_name() -> None:
+    """`--within` takes categories, services and hosts."""
+    assert [build_request.place(name) for name in ("Web", "S.c", "h1.example.net")] == [
+        "web",
+        "s.c",
+        "h1.example.net",
+    ]
+    with pytest.raises(NameProblem):
+        build_request.place("a b")
+
+
+def test_the_age_limit_itself_is_old_enough() -> None:
+    """--older-than 1000 s: a state of exactly that age is listed, a younger one not."""
+    assert build_request.not_younger([PEER], 1000.0, 1_000_000.0) == (PEER,)
+    assert build_request.not_younger([PEER], 1000.0, 999_999.0) == ()
+
+
+def test_times_tell_the_moment_and_the_age() -> None:
+    """ISO 8601 with its zone; the past, the future and never."""
+    assert when(999_940.0, CLOCK) == "1970-01-12T13:45:40+00:00 (1 min ago)"
+    assert when(1_003_660.0, CLOCK) == "1970-01-12T14:47:40+00:00 (in 1 h 1 min)"
+    assert when(0.0, CLOCK) == "-"
+    assert when(999_940.0, Clock(1_000_000.0)).endswith("(1 min ago)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.9, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (3661, "1 h 1 min"),
+        (86400, "1 d"),
+        (90061, "1 d 1 h"),
+        (86460, "1 d"),
+    ],
+)
+def test_ages_have_two_units(seconds: float, text: str) -> None:
+    """More than two would not be read."""
+    assert span(seconds) == text
+
+
+ISO = "1970-01-12T13:30:00+00:00 (16 min 40 s ago)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "line"),
+    [
+        ("category", ROW, ("web", "e.r", "http:/x", "1 s", "4", "alert", "2 s")),
+        ("category", Category("a"), ("a", "-", "tcp", "1 s", "2", "alert", "2 s")),
+        ("service", Service("s.c"), ("s.c", "c")),
+        ("dependency", Dependency("a", "b"), ("a", "b")),
+        ("listener", PEER, ("s.c", "[2001:db8::1]:80", "down", ISO, "2", "h1", "gone")),
+        ("credential", Credential("1f", "s.c", "", 999_000.0), ("s.c", "1f", ISO, "never")),
+        ("credential", Credential("1f", "s.c", "", 999_000.0, 999_000.0), ("s.c", "1f", ISO, ISO)),
+        ("host", Host("h1", "::1", 4865, ("a.b", "c.d"), True), ("h1", "barred", "[::1]:4865", "a.b c.d")),
+        ("host", Host("h1"), ("h1", "no", "-", "-")),
+        ("alert", Alert("failure x", "failure", 999_000.0, "text"), ("failure", ISO, "text")),
+    ],
+)
+def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
+    """Each kind of row has its columns; none of them says there are none."""
+    sheet = sheet_of_rows(kind, [row], CLOCK)
+    assert sheet.lines == (line,) and len(sheet.columns) == len(line)
+    assert sheet_of_rows(kind, [], CLOCK).otherwise
+
+
+def test_one_listener_is_shown_whole() -> None:
+    """Its epoch and metadata too; what the server knows of its health, and its last changes, each with its time."""
+    lines = sheet_of_listener(PEER, CLOCK, None, ()).lines
+    assert lines[-6:-4] == (("draining", "no"), ("epoch", "9"))
+    assert lines[-4:-1] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
+    assert lines[-1] == ("evidence", "this server is older and tells none")
+    found = (
+        Evidence("report", "web1", 999_000.0, detail="timed out"),
+        Evidence("findings", "web2", 999_000.0, alive=True),
+    )
+    case = CaseFile(7, PEER, found, "alive: answered web2", 999_000.0, "suspicion", 4, 0.0, doubting=True)
+    entry = UpdateEntry(
+        6, 999_000.0, "confirm", "s.c", "2001:db8::1", 80, "down", Change(6, 5, 999_000.0, "confirm", PEER)
+    )
+    lines = sheet_of_listener(PEER, CLOCK, case, [entry]).lines
+    assert lines[-8:] == (
+        ("evidence", f"{ISO}: reported by web1: timed out"),
+        ("evidence", f"{ISO}: probed for us by web2: alive"),
+        ("judgement", f"alive: answered web2, {ISO}"),
+        ("under way", "suspicion"),
+        ("failures lately", "4"),
+        ("kept out until", "-"),
+        ("the server", "doubts its own probes"),
+        ("change", f"revision 6, {ISO}: confirm, down: {PEER.cause}"),
+    )
+    quiet = sheet_of_listener(PEER, CLOCK, CaseFile(7, PEER), []).lines
+    assert ("evidence", "none") in quiet and ("judgement", "none since the server started") in quiet
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Done(7), ["Done; revision 7."]),
+        (
+            Done(8, (Change(8, 0, 0.0, "drain", PEER), Change(9, 0, 0.0, "purge", PEER, True))),
+            [
+                "revision 8: drain listener s.c [2001:db8::1]:80 down",
+                "revision 9: purge listener s.c [2001:db8::1]:80",
+            ],
+        ),
+        (Registered(7, "up"), ["revision 7: up"]),
+        (Registered(7, "up", False), ["It is up already; revision 7."]),
+        (Deregistered(7, "offline", False), ["It is offline already; revision 7."]),
+        (Reported(7, "draining"), ["revision 7: draining"]),
+        (CredentialIssued(7, Credential("1f", "s.c", "", 1.0), "t"), ["revision 7: credential 1f of s.c"]),
+    ],
+)
+def test_answered_changes_become_sentences(reply: Any, told: list[str]) -> None:
+    """Each says at which revision it stands; none repeats the token."""
+    assert sentences(reply) == told
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        (
+            UpdateEntry(3, 999_000.0, "register", "s.c", "::1", 80, "up", Change(3, 0, 0.0, "register", PEER)),
+            ("3", ISO, "register", "s.c", "[::1]:80", "up"),
+        ),
+        (
+            UpdateEntry(4, 999_000.0, "service-add", "s.c", "", 0, "", Change(4, 0, 0.0, "x", Service("s.c"))),
+            ("4", ISO, "service-add", "s.c", "-", "-"),
+        ),
+        (
+            SecurityEntry(5, 999_000.0, "register", "s.c", "{}", "192.0.2.1:9", "h1", "no credential"),
+            ("5", ISO, "register", "s.c", "192.0.2.1:9", "h1", "no credential"),
+        ),
+        (
+            AdministrationEntry(6, 999_000.0, "put", "{}", "192.0.2.1:9", "alice", "done", 4),
+            ("6", ISO, "put", "alice", "192.0.2.1:9", "done", "4", "{}"),
+        ),
+    ],
+)
+def test_log_entries_become_lines(entry: Any, line: tuple[str, ...]) -> None:
+    """Every field that the log promises is in the line."""
+    assert log_line(entry, CLOCK) == line
+
+
+def pairs(sheet: Sheet) -> dict[str, str]:
+    """A sheet of two columns as a dictionary."""
+    return {line[0]: line[1] for line in sheet.lines}
+
+
+def test_figures_become_tables() -> None:
+    """Status, lag and impact."""
+    status = ServerStatus(
+        "s1", "compass", "abc", 9, 999_000.0, 3, 2, {"service": 4}, {"up": 3, "down": 1}, (), "sqlite"
+    )
+    lines = pairs(sheet_of_status(status, CLOCK))
+    assert (lines["store"], lines["started"], lines["service rows"]) == ("abc (sqlite)", ISO, "4")
+    assert (lines["sessions"], lines["listeners"]) == ("3, 2 of them watching", "1 down, 3 up")
+    lags = Lags(9, (HostLag("h1", True, 7, 2), HostLag("h2", False, 12, 0, "gap")))
+    assert sheet_of_lags(lags).lines == (
+        ("h1", "-", "open", "7", "2", "2", "ok"),
+        ("h2", "-", "none", "12", "0", "0", "gap"),
+    )
+    lags = Lags(9, (HostLag("h1", True, 9, 0, server="s2"),))
+    assert sheet_of_lags(lags).lines == (("h1", "s2", "open", "9", "0", "0", "ok"),)
+    told = pairs(sheet_of_told(Told("s.c", 9, ("web",), ("a.web", "b.web"), ("h1",))))
+    assert told["with the services"] == "a.web b.web" and told["it is the backup of"] == "-"
+
+
+def test_all_servers_over_a_store_are_a_table() -> None:
+    """One line each: what an operator looks for when something is slow or gone."""
+    known = (
+        KnownServer("s1", "ab", "compass/1", "keeper", 9, 0, 3, 2, 999_000.0),
+        KnownServer("s2", "cd", "compass/0", "silent", 7, 2, 1, 0, 999_000.0, 61.25),
+    )
+    sheet = sheet_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}, servers=known), CLOCK)
+    assert [line[:5] for line in sheet.lines] == [
+        ("s1", "keeper", "9", "0", "3, 2 watching"),
+        ("s2", "silent", "7", "2", "1, 0 watching"),
+    ]
+    assert [line[-1] for line in sheet.lines] == ["0 s ago", "1 min 1 s ago"]
+    assert not sheet_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}), CLOCK).lines
+
+
+def test_json_has_every_field_and_the_tag() -> None:
+    """A program need not know what the defaults are."""
+    assert as_json(Rows(3, (Category("a"),), 1)) == {
+        "type": "rows",
+        "revision": 3,
+        "rows": [
+            {
+                "row": "category",
+                "name": "a",
+                "backup": "",
+                "policy": {
+                    "probe": "tcp",
+                    "probe_timeout_seconds": 1.0,
+                    "probe_attempts": 2,
+                    "slow": "alert",
+                    "recovery_seconds": 2.0,
+                    "reporters": 1,
+                    "witnesses": 2,
+                    "cap": 0.8,
+                    "grace_seconds": 5.0,
+                    "flaps": 3,
+                    "flap_seconds": 600.0,
+                    "hold_seconds": 60.0,
+                    "pool": "weighted-random",
+                    "pools": {},
+                    "locality": "none",
+                },
+            }
+        ],
+        "total": 1,
+    }
+    assert as_json(Refusal("in-use", "no"))["problems"] == []
+    assert as_json(LogEntries(())) == {"type": "log-entries", "entries": [], "floor": 0}
+    assert as_json({"a": {1.5}, "b": None}) == {"a": [1.5], "b": None}

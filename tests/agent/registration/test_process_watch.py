@@ -1,0 +1,84 @@
+"""Real processes, really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, ProcessWatch, start_of
+from tests.support.reactor_thread import ReactorThread
+
+
+@pytest.fixture(scope="module")
+def thread() -> Iterator[ReactorThread]:
+    thread = ReactorThread()
+    yield thread
+    thread.stop()
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_process_is_seen_at_once(thread: ReactorThread, process: subprocess.Popen[bytes]) -> None:
+    """P9: well within a second, also while its parent has not collected it."""
+    ended = Event()
+    watch = ProcessWatch(thread.reactor)
+    thread.call(watch.watch, process.pid, start_of(process.pid), ended.set)
+    began = time.monotonic()
+    process.send_signal(signal.SIGKILL)
+    assert ended.wait(10)
+    assert time.monotonic() - began < 1.0
+
+
+def test_watching_ends(thread: ReactorThread, process: subprocess.Popen[bytes]) -> None:
+    """Who stopped watching is not told, and the file descriptor is given back."""
+    ended, other = Event(), Event()
+    watch = ProcessWatch(thread.reactor)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    stop = thread.call(watch.watch, process.pid, start_of(process.pid), ended.set)
+    thread.call(watch.watch, process.pid, start_of(process.pid), other.set)
+    thread.call(stop)
+    thread.call(stop)
+    process.kill()
+    assert other.wait(10)
+    thread.call(lambda: None)
+    assert not ended.is_set() and len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_processes_that_are_not(thread: ReactorThread, process: subprocess.Popen[bytes]) -> None:
+    """A pid that is free, one that was given to somebody else, and one that only waits to be collected."""
+    watch = ProcessWatch(thread.reactor)
+    with pytest.raises(NoSuchProcess, match="no process"):
+        watch.watch(2**22 + 5, "", lambda: None)
+    with pytest.raises(NoSuchProcess, match="another one"):
+        watch.watch(process.pid, "some boot 12345", lambda: None)
+    started = start_of(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(NoSuchProcess, match="has ended"):
+        start_of(process.pid)
+    with pytest.raises(NoSuchProcess):
+        watch.watch(process.pid, started, lambda: None)
+    with pytest.raises(CannotWatch):
+        watch.watch(-1, "", lambda: None)
+
+
+def test_a_name_with_parentheses(tmp_path: Path) -> None:
+    """A program may be called anything; the fields are found all the same."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "stat").write_text("7 (a) Z (b) S " + " ".join(map(str, range(4, 30))))
+    (tmp_path / "sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "sys/kernel/random/boot_id").write_text("boot\n")
+    assert start_of(7, tmp_path) == "boot 22"

@@ -1,0 +1,132 @@
+"""What the daemon keeps on disk: whole or not at all, never believed when damaged, never fatal."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from compass.agent.registration.journal import Book, CannotWrite, Registration
+from compass.agent.replica.disk_cache import (
+    FILE_NAME,
+    MAGIC,
+    WRITE_PAUSE_SECONDS,
+    Cache,
+    Cached,
+    Unusable,
+    packed,
+    unpacked,
+)
+from compass.model.rows import Category, Snapshot
+from compass.system.files import ASIDE_MAX, set_aside, write_atomically
+
+CONTENT = Cached("store", ("s.a",), Snapshot(7, {"a": 7}, [Category("a")]), True, ("s.a", "s.b"))
+
+
+def cache(directory: Path, clock: Clock | None = None) -> Cache:
+    return Cache(clock or Clock(), directory, lambda: CONTENT)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    cache(tmp_path).write()
+    assert cache(tmp_path).load() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+@pytest.mark.parametrize("at", range(0, len(packed(CONTENT)), 5))
+def test_a_flipped_bit_is_seen(tmp_path: Path, at: int) -> None:
+    """Wherever the file is damaged, it is set aside and not served."""
+    data = bytearray(packed(CONTENT))
+    data[at] ^= 1
+    (tmp_path / FILE_NAME).write_bytes(data)
+    assert cache(tmp_path).load() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["catalogue.corrupt-1"]
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, len(packed(CONTENT)) - 1])
+def test_a_cut_file_is_seen(tmp_path: Path, length: int) -> None:
+    (tmp_path / FILE_NAME).write_bytes(packed(CONTENT)[:length])
+    assert cache(tmp_path).load() is None
+
+
+def test_foreign_content_with_a_good_checksum() -> None:
+    """Another program's MessagePack, or a later format, is refused by name."""
+
+    def file(version: int, body: bytes) -> bytes:
+        return struct.pack("!8sIQ32s", MAGIC, version, len(body), hashlib.sha256(body).digest()) + body
+
+    with pytest.raises(Unusable, match="store"):
+        unpacked(file(1, b"\x80"))
+    with pytest.raises(Unusable, match="format is 2"):
+        unpacked(file(2, b"\x80"))
+
+
+def test_many_changes_are_one_write(tmp_path: Path) -> None:
+    """Writes come at most every so often, and at the end what is due is written."""
+    clock = Clock()
+    kept = cache(tmp_path, clock)
+    kept.changed()
+    clock.advance(WRITE_PAUSE_SECONDS / 2)
+    kept.changed()
+    assert not (tmp_path / FILE_NAME).exists()
+    clock.advance(WRITE_PAUSE_SECONDS / 2)
+    assert (tmp_path / FILE_NAME).exists()
+    (tmp_path / FILE_NAME).unlink()
+    kept.close()
+    assert not (tmp_path / FILE_NAME).exists()
+    kept.changed()
+    kept.close()
+    assert (tmp_path / FILE_NAME).exists() and not clock.getDelayedCalls()
+
+
+def test_a_directory_that_is_none(tmp_path: Path) -> None:
+    """It is told, and nothing else happens."""
+    (tmp_path / "file").write_text("")
+    kept = cache(tmp_path / "file")
+    assert kept.load() is None
+    kept.write()
+
+
+def test_a_full_row_of_damaged_files(tmp_path: Path) -> None:
+    """They are kept up to a number; then the last is replaced."""
+    for _ in range(ASIDE_MAX + 2):
+        (tmp_path / "x.json").write_text("")
+        set_aside(tmp_path / "x.json")
+    assert len(list(tmp_path.iterdir())) == ASIDE_MAX
+
+
+def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
+    """A write that cannot be finished leaves what was there."""
+    path = tmp_path / "x.json"
+    write_atomically(path, b"old")
+    (tmp_path / "x.json.new").mkdir()
+    with pytest.raises(OSError, match=r"x\.json\.new"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_the_book_that_cannot_be_written(tmp_path: Path) -> None:
+    """A wish is refused and the book is as before; what has happened is noted in memory all the same."""
+    book = Book(tmp_path / "missing")
+    entry = Registration("s.a", "10.0.0.1", 1, 5, "t", "pending")
+    with pytest.raises(CannotWrite):
+        book.put(entry)
+    assert len(book) == 0
+    book.note(entry)
+    assert book.all() == (entry,)
+
+
+def test_epochs_only_grow(tmp_path: Path) -> None:
+    """Also when the clock goes back, across restarts, and above what a server knows."""
+    book = Book(tmp_path)
+    first = book.next_epoch(1000.0)
+    second = book.next_epoch(10.0)
+    assert (first, second) == (1_000_000_000, 1_000_000_001)
+    book.put(Registration("s.a", "10.0.0.1", 1, second, "t", "pending"))
+    again = Book(tmp_path)
+    again.load()
+    assert again.next_epoch(10.0) == second + 1
+    assert again.next_epoch(10.0, above=10**12) == 10**12 + 1

@@ -1,0 +1,491 @@
+"""Configuration files: each mistake told by its key, all of them at once, and the example that is read back."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from compass.agent.hooks.hook import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookSettings
+from compass.agent.hooks.runner import REACTIONS_MAX
+from compass.agent.hooks.template import TemplateSettings
+from compass.daemons.config.reader import (
+    CONFIG_OCTETS_MAX,
+    SOCKET_OCTETS_MAX,
+    ConfigProblem,
+    parse_listen,
+    read_host_config,
+    read_server_config,
+)
+from compass.daemons.config.settings import (
+    DESCRIPTIONS,
+    EXAMPLES,
+    KEEP_MAX,
+    KEEP_MIN,
+    REFRESH_SECONDS_MAX,
+    STORE_WAIT_SECONDS_MAX,
+    STORE_WAIT_SECONDS_MIN,
+    WORKERS_MAX,
+    HostConfig,
+    ServerConfig,
+    example,
+    sections_of,
+)
+from compass.model.names import PORT_MAX, SERVER_PORT, NameProblem, parse_server
+from compass.server.commit.request_queue import STORE_WAIT_SECONDS
+from compass.wire.limits import REPLY_SECONDS
+
+REPEATED = ("hook", "template")
+TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
+SERVER = '[server]\nstore = "sqlite:///gns.sqlite3"\n'
+HOST = '[host]\nservers = ["gns1"]\nstate_directory = "state"\naddress = "192.0.2.1"\n'
+
+
+def server(tmp_path: Path, text: str) -> ServerConfig:
+    (tmp_path / "d.toml").write_text(text)
+    return read_server_config(tmp_path / "d.toml")
+
+
+def host(tmp_path: Path, text: str) -> HostConfig:
+    (tmp_path / "d.toml").write_text(text)
+    return read_host_config(tmp_path / "d.toml")
+
+
+def problems(read: Any, tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigProblem) as told:
+        read(tmp_path, text)
+    assert all(line.startswith(f"{tmp_path}/d.toml: ") for line in str(told.value).splitlines())
+    return told.value.problems
+
+
+@pytest.mark.parametrize(("kind", "read"), [(ServerConfig, server), (HostConfig, host)])
+def test_the_example_can_be_read_as_it_is_and_with_every_comment_taken_away(
+    tmp_path: Path, kind: Any, read: Any
+) -> None:
+    """Whoever fills in the printed file or uncomments a key gets what the description says, the default."""
+    text = example(kind)
+    uncommented = re.sub(r"(?m)^# (\w+ = )", r"\1", text)
+    assert uncommented.count("\n# ") < text.count("\n# ")
+    assert read(tmp_path, text) == read(tmp_path, uncommented)
+
+
+@pytest.mark.parametrize("kind", [ServerConfig, HostConfig])
+def test_every_key_is_described_and_printed(kind: Any) -> None:
+    """No key is a secret, and nothing is described that is not there."""
+    keys = {
+        f"{name.rpartition('.')[2]}.{field.name}": field
+        for name, settings in sections_of(kind).items()
+        for field in msgspec.structs.fields(settings)
+    }
+    sections = {key.partition(".")[0] for key in keys}
+    assert {key for key in DESCRIPTIONS if key.partition(".")[0] in sections} == set(keys)
+    assert {key for key, field in keys.items() if field.required} == EXAMPLES.keys() & keys.keys()
+    printed = example(kind)
+    assert all(re.search(rf"(?m)^(# )?{key.rpartition('.')[2]} = ", printed) for key in keys)
+
+
+def test_the_example_of_a_hook_and_a_template_is_a_section_when_its_comment_is_taken_away(tmp_path: Path) -> None:
+    """Each key is described; with the examples' programs and places changed to what is there, it can be read."""
+    text = example(HostConfig)
+    lines = [line.removeprefix("# ") for line in text[text.index("# [[host.hook]]") :].splitlines()]
+    sections = "\n".join(lines).replace("/usr/local/bin/on-change", "/bin/true").replace("/etc/haproxy/haproxy", "h")
+    assert all(f" {key.partition('.')[2]} = " in sections for key in DESCRIPTIONS if key.split(".")[0] in REPEATED)
+    read = host(tmp_path, HOST + TLS + sections)
+    assert read.hooks == (HookSettings(("openuss",), ("/bin/true",)),)
+    assert read.templates == (TemplateSettings(("openuss",), "ready:haproxy", str(tmp_path / "h.cfg")),)
+
+
+def test_mistakes_in_hooks_and_templates_are_told(tmp_path: Path) -> None:
+    """Each by its section and key, in one run with all others; paths are relative to the file."""
+    hook = '[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n'
+    made = (
+        '[[host.template]]\non = ["OpenUSS", "openuss"]\nsource = "my.j2"\ntarget = "out"\ncheck = ["true", "{file}"]\n'
+    )
+    (tmp_path / "my.j2").touch()
+    read = host(tmp_path, HOST + hook * 2 + made + 'values = { bind = "*:80" }\n' + TLS)
+    assert [len(read.hooks), read.templates[0].on, read.templates[0].values] == [2, ("openuss",), {"bind": "*:80"}]
+    assert read.templates[0].source == str(tmp_path / "my.j2")
+    told = problems(
+        host,
+        tmp_path,
+        HOST
+        + '[[host.hook]]\non = []\ncommand = []\n[[host.hook]]\non = ["a.b.c"]\ncommand = ["/no/such"]\n'
+        + "timeout_seconds = 0\nquiet_seconds = 3\n"
+        + made.replace("my.j2", "no.j2")
+        + made.replace('"my.j2"', '"ready:haprox"').replace('"out"', '"no/out"').replace('["true"', '["/no/such"')
+        + 'mode = "rw"\nreloads = 5\n'
+        + made
+        + "[[host.hook]]\n"
+        + TLS,
+    )
+    expected = [
+        "[host.hook] on is empty",
+        "[host.hook] command is empty",
+        "[host.hook] timeout_seconds: Expected `float` > 0",
+        "[host.hook] on: ",
+        "[host.hook] command: there is no program '/no/such'",
+        "[host.hook] quiet_seconds is more than quiet_seconds_max",
+        "[host.hook] needs on: ",
+        "[host.hook] needs command: ",
+        f"[host.template] source: there is no file {tmp_path}/no.j2",
+        "[host.template] has no key 'reloads'; did you mean 'reload'?",
+        "[host.template] check: there is no program '/no/such'",
+        "[host.template] source: there is no ready:haprox; did you mean ready:haproxy?",
+        f"[host.template] target: there is no directory {tmp_path}/no",
+        "[host.template] mode: 'rw' is not octal",
+        f"[host.template] target: 2 templates would write {tmp_path}/out",
+    ]
+    assert sorted(begin for begin in expected if not any(line.startswith(begin) for line in told)) == [], told
+    assert len(told) == len(expected), told
+    wrong = problems(host, tmp_path, HOST + "[host.hook]\non = []\n" + TLS)
+    assert wrong == ["[host.hook] must be written [[host.hook]]: there may be several"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_host_has_so_many_hooks_and_no_more(tmp_path: Path, more: int) -> None:
+    """Each may have a process of its own."""
+    text = HOST + '[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n' * (REACTIONS_MAX + more) + TLS
+    if more:
+        assert problems(host, tmp_path, text) == [f"{REACTIONS_MAX + 1} hooks and templates; at most {REACTIONS_MAX}"]
+    else:
+        assert len(host(tmp_path, text).hooks) == REACTIONS_MAX
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        (f"timeout_seconds = {LIMIT_SECONDS_MAX}", True),
+        (f"timeout_seconds = {LIMIT_SECONDS_MAX + 1}", False),
+        (f"quiet_seconds_max = {QUIET_SECONDS_MAX}", True),
+        (f"quiet_seconds_max = {QUIET_SECONDS_MAX + 1}", False),
+        ("quiet_seconds = 0", True),
+        ("quiet_seconds = -1", False),
+    ],
+)
+def test_a_hooks_times_have_bounds(tmp_path: Path, line: str, good: bool) -> None:
+    """At n and at n + 1."""
+    text = HOST + f'[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n{line}\n' + TLS
+    if good:
+        assert host(tmp_path, text)
+    else:
+        assert line.partition(" ")[0] in problems(host, tmp_path, text)[0]
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    """Twelve mistakes, twelve sentences: a wrong type of one key hides nothing of another."""
+    told = problems(
+        host,
+        tmp_path,
+        '[host]\nserver = ["gns1"]\naddress = "web1"\napi = "192.0.2.1:80"\nsession = "keeep"\nrefresh_seconds = "5"'
+        '\nupdate = 4865\nsocket = "a\\u0000b"\nstate_directory = 5\n[tsl]\nkey = "k"\n[tls]\nkey = "k"\n'
+        'host = ["a", 7]\nauthority = "a"\n',
+    )
+    expected = [
+        "there is no section [tsl]; did you mean [tls]?",
+        "[host] has no key 'server'; did you mean 'servers'?",
+        "[host] needs servers: ",
+        "[host] state_directory: Expected `str`, got `int`",
+        "[host] socket: there is a NUL character",
+        "[host] update: Expected `str`, got `int`",
+        "[host] session: 'keeep' is not one of keep, short",
+        "[host] refresh_seconds: Expected `float`, got `str`",
+        "[tls] needs certificate: ",
+        "[tls] host: Expected `str`, got `int` - at `$[1]`",
+        "[host] address: address 'web1' is neither",
+        "[host] api: 192.0.2.1 is not a loopback address",
+    ]
+    assert len(told) == len(expected)
+    for sentence, begin in zip(told, expected, strict=True):
+        assert sentence.startswith(begin)
+
+
+def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
+    """A guess that is no help is not made; a value where a section belongs is told apart."""
+    told = problems(
+        server, tmp_path, 'server = 5\nxylophone = 1\n[tls]\nkey = "k"\ncertificate = "c"\nauthority = "a"\n'
+    )
+    assert told == ["there is no section [xylophone]", "server is a value; it must be a section [server]"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        ("listen = []", "listen is empty"),
+        ('listen = ["gns1:4863"]', "'gns1' is neither an IPv4 nor an IPv6 address"),
+        ('listen = ["0.0.0.0:http"]', "'0.0.0.0:http': the port is not a number"),
+        ('listen = ["[::]:65536"]', "port 65536 is not between 1 and 65535"),
+        ('listen = ["127.0.0.1:1", "127.0.0.1:1"]', "names port 1 of 127.0.0.1 twice"),
+        ('listen = ["[::]:1", "0.0.0.0:1"]', r"\[::\]:1 takes 0.0.0.0 too"),
+        ('listen = ["0.0.0.0:1", "127.0.0.1:1"]', "0.0.0.0:1 takes every IPv4 address"),
+        ('alert_command = ["no-such-program"]', "there is no program 'no-such-program'"),
+        ('alert_command = ["./d.toml"]', "d.toml', or it may not be run"),
+        (
+            '[server.https]\nlisten = ["[::]:4864", "0.0.0.0:4864"]',
+            r"\[server.https\] listen: \[::\]:4864 takes 0.0.0.0",
+        ),
+        ('[server.https]\nlisen = ["[::]:4864"]', r"\[server.https\] has no key 'lisen'; did you mean 'listen'"),
+        ("https = 5", r"server.https is a value; it must be a section \[server.https\]"),
+        (f"keep_updates = {KEEP_MIN - 1}", "`int` >= 1000"),
+        ("workers = 0", "`int` >= 1"),
+        (f"workers = {WORKERS_MAX + 1}", "`int` <= 64"),
+        (f"keep_others = {KEEP_MAX + 1}", "`int` <= 1000000000"),
+        (f"store_wait_seconds = {STORE_WAIT_SECONDS_MIN - 0.01}", "`float` >= 0.1"),
+        (f"store_wait_seconds = {STORE_WAIT_SECONDS_MAX + 0.01}", "`float` <= 20.0"),
+    ],
+)
+def test_a_server_is_told_what_is_wrong(tmp_path: Path, lines: str, wrong: str) -> None:
+    """Each rule of [server] has its own sentence."""
+    (told,) = problems(server, tmp_path, f"{SERVER}{lines}\n{TLS}")
+    assert re.search(wrong, told)
+
+
+@pytest.mark.parametrize(
+    ("store", "wrong"),
+    [
+        ("mysql://host/db", "a store's URL is"),
+        ("gns.sqlite3", "a store's URL is"),
+        ("sqlite://", "in memory and would be lost"),
+        ("sqlite:///:memory:", "in memory and would be lost"),
+    ],
+)
+def test_a_store_is_a_file_or_a_postgresql(tmp_path: Path, store: str, wrong: str) -> None:
+    """P1: what would not survive is refused."""
+    (told,) = problems(server, tmp_path, f'[server]\nstore = "{store}"\n{TLS}')
+    assert wrong in told
+
+
+def test_a_section_within_a_section(tmp_path: Path) -> None:
+    """The HTTPS API is listened for where it is said, and nowhere else."""
+    assert server(tmp_path, f"{SERVER}{TLS}").https.listen == ()
+    read = server(tmp_path, f'{SERVER}[server.https]\nlisten = ["[::]:4864"]\n{TLS}')
+    assert read.https.listen == ("[::]:4864",) and read.server.listen == ("[::]:4863",)
+
+
+def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
+    """The limits themselves are good, and so are addresses side by side."""
+    lines = 'listen = ["0.0.0.0:1", "[::1]:1", "127.0.0.1:2"]\nalert_command = ["true", "x"]\n'
+    read = server(tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\n{TLS}").server
+    assert read.workers == 1
+    assert server(tmp_path, f"{SERVER}workers = {WORKERS_MAX}\n{TLS}").server.workers == WORKERS_MAX
+    assert (read.keep_updates, read.keep_others, read.alert_command) == (KEEP_MIN, KEEP_MAX, ("true", "x"))
+
+
+@pytest.mark.parametrize("seconds", [STORE_WAIT_SECONDS_MIN, STORE_WAIT_SECONDS_MAX])
+def test_the_wait_for_a_store_may_be_short_or_long(tmp_path: Path, seconds: float) -> None:
+    """Shorter than whoever asks is patient; without a word it is what the server's own constant says."""
+    assert server(tmp_path, f"{SERVER}store_wait_seconds = {seconds}\n{TLS}").server.store_wait_seconds == seconds
+    assert server(tmp_path, f"{SERVER}{TLS}").server.store_wait_seconds == STORE_WAIT_SECONDS
+    assert STORE_WAIT_SECONDS_MAX < REPLY_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        ('session = "short"', "session = short needs update"),
+        ('api = "localhost:4866"', "'localhost' is neither"),
+        ('api = "0.0.0.0:4866"', "0.0.0.0 is not a loopback address"),
+        ('agent = "192.0.2.1:4867"', "[host] agent: 192.0.2.1 is not a loopback address"),
+        ('api = ""\nsocket = ""', "api and socket are both empty"),
+        ('update = "192.0.2.2:4865"', "servers would dial address 192.0.2.1, not 192.0.2.2"),
+        ('update = "192.0.2.1"', "is not of the form address:port"),
+        ("refresh_seconds = 0.5", "`float` >= 1.0"),
+        (f"refresh_seconds = {REFRESH_SECONDS_MAX + 1}", "`float` <= 86400.0"),
+        ("refresh_seconds = nan", "`float` >= 1.0"),
+        ('zone = "two words"', "zone 'two words' is not a DNS label"),
+        ('services = ["nodot"]', "service id 'nodot' is not of the form service.category"),
+        (f"services = {[f's{n}.c' for n in range(257)]}", "services names 257; at most 256"),
+        ("dns = 1", "host.dns is a value; it must be a section"),
+        ('[host.dns]\nlisten = "0.0.0.0:53"', "0.0.0.0 is not a loopback address"),
+        ('[host.dns]\nlisten = "192.0.2.1:53"', "put a resolver of yours in front of it"),
+        ('[host.dns]\nlisten = "127.0.0.1"', "is not of the form address:port"),
+        ('[host.dns]\nzone = "a b"', "host name label 'a b' is not a DNS label"),
+        ("[host.dns]\nttl = -1", "`int` >= 0"),
+        ("[host.dns]\nttl = 3601", "`int` <= 3600"),
+        ('[host.dns]\nlisten_on = "127.0.0.1:53"', "[host.dns] has no key 'listen_on'"),
+        ("refresh_seconds = inf", "`float` <= 86400.0"),
+    ],
+)
+def test_a_host_is_told_what_is_wrong(tmp_path: Path, lines: str, wrong: str) -> None:
+    """Each rule of [host] has its own sentence."""
+    (told,) = problems(host, tmp_path, f"{HOST}{lines}\n{TLS}")
+    assert wrong in told
+
+
+def test_dns_is_where_the_file_says_so(tmp_path: Path) -> None:
+    """Without its section nowhere; at a server also with it, until an address is named: a host may be beside it."""
+    assert host(tmp_path, HOST + TLS).dns is None and server(tmp_path, SERVER + TLS).dns is None
+    of_host, of_server = (
+        host(tmp_path, f"{HOST}[host.dns]\n{TLS}").dns,
+        server(tmp_path, f"{SERVER}[server.dns]\n{TLS}").dns,
+    )
+    assert of_host is not None and (of_host.listen, of_host.zone, of_host.ttl) == ("127.0.0.1:4853", "gns", 0)
+    assert of_server is not None and (of_server.listen, of_server.zone) == ("", "gns")
+    named = host(tmp_path, f'{HOST}zone = "North"\n[host.dns]\nzone = "Svc.example.org."\n{TLS}')
+    assert named.dns is not None and (named.dns.zone, named.host.zone) == ("svc.example.org", "north")
+    (told,) = problems(server, tmp_path, f'{SERVER}[server.dns]\nlisten = "192.0.2.1:53"\n{TLS}')
+    assert told.startswith("[server.dns] listen: 192.0.2.1 is not a loopback address")
+
+
+def test_a_host_without_servers_is_told(tmp_path: Path) -> None:
+    """An empty list and a misspelt server are mistakes."""
+    (told,) = problems(host, tmp_path, HOST.replace('"gns1"', "") + TLS)
+    assert "servers is empty" in told
+    (told,) = problems(host, tmp_path, HOST.replace('"gns1"', '"gns1", "a_b"') + TLS)
+    assert told.startswith("[host] servers: host name label 'a_b' is not a DNS label")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'update = "192.0.2.1:4865"\nsession = "short"',
+        'update = "0.0.0.0:4865"',
+        'update = "[::]:4865"',
+        'api = ""',
+        'socket = ""\napi = "[::1]:4866"',
+        f"refresh_seconds = {REFRESH_SECONDS_MAX}\n",
+        "refresh_seconds = 1",
+        f"services = {[f's{n}.c' for n in range(256)]}",
+        'zone = "North-1"',
+        "[host.dns]",
+        '[host.dns]\nlisten = ""\nzone = "svc.Example.org."\nttl = 3600',
+        '[host.dns]\nlisten = "[::1]:53"',
+    ],
+)
+def test_a_host_may_be_set_up_so(tmp_path: Path, lines: str) -> None:
+    """What the descriptions promise is accepted."""
+    assert host(tmp_path, f"{HOST}{lines}\n{TLS}").host.address == "192.0.2.1"
+
+
+def test_the_path_of_a_socket_has_as_many_octets_as_the_kernel_takes(tmp_path: Path) -> None:
+    """n is good, n + 1 is told with both figures."""
+    longest = "/" + "s" * (SOCKET_OCTETS_MAX - 1)
+    assert host(tmp_path, f'{HOST}socket = "{longest}"\n{TLS}').host.socket == longest
+    (told,) = problems(host, tmp_path, f'{HOST}socket = "{longest}s"\n{TLS}')
+    assert f"has {SOCKET_OCTETS_MAX + 1} octets; at most {SOCKET_OCTETS_MAX}" in told
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file means the same wherever the daemon is started from."""
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    monkeypatch.chdir(tmp_path)
+    (directory / "alert").touch(mode=0o755)
+    (directory / "s.toml").write_text(f'{SERVER}alert_command = ["./alert"]\n{TLS}')
+    (directory / "h.toml").write_text(f'{HOST}socket = "gns.sock"\n{TLS}')
+    read = read_server_config(Path("etc/s.toml"))
+    assert read.server.store == f"sqlite:///{directory}/gns.sqlite3"
+    assert read.server.alert_command == (f"{directory}/alert",)
+    assert (read.tls.certificate, read.tls.key) == (f"{directory}/a.crt", f"{directory}/a.key")
+    assert read.tls.authority == f"{directory}/ca.crt"
+    of_host = read_host_config(Path("etc/h.toml")).host
+    assert (of_host.socket, of_host.state_directory) == (f"{directory}/gns.sock", f"{directory}/state")
+    (directory / "s.toml").write_text(f'[server]\nstore = "postgresql://gns:secret@db/gns"\n{TLS}')
+    assert read_server_config(directory / "s.toml").server.store == "postgresql+psycopg://gns:secret@db/gns"
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    """A directory, a missing file, one that may not be read, other encodings, other formats: each is told."""
+    file = tmp_path / "d.toml"
+
+    def told() -> str:
+        with pytest.raises(ConfigProblem) as raised:
+            read_server_config(file)
+        return str(raised.value)
+
+    assert told() == f"{file}: cannot be read: No such file or directory"
+    file.mkdir()
+    assert told() == f"{file}: cannot be read: Is a directory"
+    file.rmdir()
+    file.write_bytes(b'[server]\nname = "\xff"')
+    assert "is not TOML: 'utf-8' codec" in told()
+    for text in ("[server", f"a = {'[' * 100_000}", f"a = {'9' * 5000}"):
+        file.write_text(text)
+        assert f"{file}: is not TOML: " in told()
+    if os.geteuid() != 0:
+        file.chmod(0)
+        assert told() == f"{file}: cannot be read: Permission denied"
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P10: n octets are a configuration file, n + 1 are not, and an endless one is no trouble."""
+    text = SERVER + TLS
+    assert server(tmp_path, text + "#" * (CONFIG_OCTETS_MAX - len(text))).server.keep_updates == 1_000_000
+    (told,) = problems(server, tmp_path, text + "#" * (CONFIG_OCTETS_MAX + 1 - len(text)))
+    assert told == f"has more than {CONFIG_OCTETS_MAX} octets; is it the right file?"
+    with pytest.raises(ConfigProblem, match="has more than"):
+        read_server_config(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("gns1", ("gns1", 4863)),
+        ("GNS1.Example.ORG:5000", ("gns1.example.org", 5000)),
+        ("192.0.2.1", ("192.0.2.1", 4863)),
+        ("192.0.2.1:1", ("192.0.2.1", 1)),
+        ("[2001:db8::1]", ("2001:db8::1", 4863)),
+        ("[2001:db8:0::1]:65535", ("2001:db8::1", 65535)),
+    ],
+)
+def test_a_server_is_named_in_many_ways(text: str, endpoint: tuple[str, int]) -> None:
+    """Names and addresses, with a port or without."""
+    assert parse_server(text) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("gns1:0", "port 0 is not between"),
+        ("gns1:65536", "port 65536 is not between"),
+        ("gns1:", "'gns1:': the port is not a number"),
+        ("gns1:gns", "'gns1:gns': the port is not a number"),
+        ("2001:db8::1", "write an IPv6 address in brackets"),
+        ("[gns1]:1", "'gns1' is neither"),
+        ("999.1.1.1", "'999.1.1.1' is neither"),
+        ("0.0.0.0", "is not one that a dependant can connect to"),
+        ("", "is not a DNS label"),
+        ("gns 1", "is not a DNS label"),
+    ],
+)
+def test_a_server_that_cannot_be_meant(text: str, wrong: str) -> None:
+    """What is wrong is told in terms of what was written."""
+    with pytest.raises(NameProblem, match=re.escape(wrong)):
+        parse_server(text)
+
+
+def test_a_listener_may_be_everywhere() -> None:
+    """Wildcards are for listening only."""
+    assert parse_listen("0.0.0.0:1") == ("0.0.0.0", 1)
+    assert parse_listen("[::]:4863") == ("::", SERVER_PORT)
+    assert parse_listen("[::1]:4863") == ("::1", 4863)
+    with pytest.raises(NameProblem):
+        parse_listen("*:4863")
+
+
+def test_how_logs_are_written_and_who_reads_metrics(tmp_path: Path) -> None:
+    """Both daemons write text unless told otherwise; metrics are for those who are known; a slip is told."""
+    assert server(tmp_path, SERVER + TLS).log.format == host(tmp_path, HOST + TLS).log.format == "text"
+    json = '[log]\nformat = "json"\n'
+    assert server(tmp_path, SERVER + TLS + json).log.format == host(tmp_path, HOST + TLS + json).log.format == "json"
+    assert server(tmp_path, SERVER + TLS).https.metrics == "known"
+    told = problems(host, tmp_path, HOST + TLS + '[log]\nformat = "xml"\nlevel = "info"\n')
+    assert any("[log] format: 'xml' is not one of text, json" in line for line in told)
+    assert any("[log] has no key 'level'" in line for line in told)
+    (told_of_metrics,) = problems(server, tmp_path, SERVER + '[server.https]\nmetrics = "all"\n' + TLS)
+    assert "[server.https] metrics: 'all' is not one of known, open" in told_of_metrics
+
+
+def test_the_ports_of_workers_end_where_ports_end(tmp_path: Path) -> None:
+    """There is one for each of as many workers as there may be."""
+    last = PORT_MAX - WORKERS_MAX + 1
+
+    def file(port: int) -> str:
+        return f'{SERVER}[server.https]\nworker_ports = "127.0.0.1:{port}"\n{TLS}'
+
+    assert server(tmp_path, file(last)).https.worker_ports == f"127.0.0.1:{last}"
+    (told,) = problems(server, tmp_path, file(last + 1))
+    assert f"at most {last}" in told

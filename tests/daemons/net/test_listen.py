@@ -1,0 +1,290 @@
+"""The parts that daemons are assembled from: the alert command, listening, who a peer is, dialling a host."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from compass.daemons.alerts.command import COMPLAINT_OCTETS_MAX, CommandFailed, command_runner
+from compass.daemons.config.settings import TlsSettings
+from compass.daemons.net import listen as net_listen
+from compass.daemons.net.listen import DatabaseThread, listen, listen_unix, own_name, peers, rules_of
+from compass.daemons.net.reuseport import StreamPort
+from compass.daemons.net.transport import secured
+from compass.daemons.services.opengnssd import connector
+from compass.model.interfaces_store import StoreUnavailable
+from compass.pki.contexts import Identity, IdentityError, accepting, load_identity
+from tests.support.installation import Installation
+from tests.support.reactor_thread import ReactorThread
+
+NOBODY = Factory.forProtocol(Protocol)
+
+
+@pytest.fixture(scope="module")
+def thread() -> Iterator[ReactorThread]:
+    """A real reactor, which looks after real child processes."""
+    thread = ReactorThread()
+    yield thread
+    thread.stop()
+
+
+def alert(thread: ReactorThread, *command: str, limit_seconds: float = 20.0) -> None:
+    """Run an alert command. Raises CommandFailed."""
+    run = command_runner(thread.reactor, command, limit_seconds)
+    thread.call(_reaping, thread.reactor, run)
+
+
+def _reaping(reactor: Any, run: Any) -> Deferred[None]:
+    """Twisted hears of ended children in the main thread only; here they are looked for."""
+    from twisted.internet.process import reapAllProcesses
+
+    def look() -> None:
+        reapAllProcesses()
+        if not over.called:
+            reactor.callLater(0.01, look)
+
+    over: Deferred[None] = run(b'{"event":"opened"}')
+    look()
+    return over
+
+
+def test_the_alert_command_gets_the_news_on_its_standard_input(thread: ReactorThread, tmp_path: Path) -> None:
+    """All of it, then the end of the file."""
+    alert(thread, "sh", "-c", f"cat > {tmp_path}/news; echo written to nobody")
+    assert (tmp_path / "news").read_text() == '{"event":"opened"}'
+
+
+def test_a_command_that_fails_tells_how_and_why(thread: ReactorThread) -> None:
+    """The log gets the status and its last words, however many there were (P10)."""
+    with pytest.raises(CommandFailed, match=r"exit code 3\. no mail today$"):
+        alert(thread, "sh", "-c", "echo no mail today >&2; exit 3")
+    with pytest.raises(CommandFailed) as told:
+        alert(thread, sys.executable, "-c", "import sys; sys.stderr.write('x' * 50_000 + 'end'); sys.exit(1)")
+    assert str(told.value).endswith("xend")
+    assert str(told.value).count("x") <= COMPLAINT_OCTETS_MAX
+
+
+def test_a_command_that_hangs_is_ended(thread: ReactorThread) -> None:
+    """So that the next alert gets out, also when what it started goes on and holds its pipes."""
+    began = time.monotonic()
+    with pytest.raises(CommandFailed, match=r"signal 9\. it was ended after 0\.2 s"):
+        alert(thread, "sh", "-c", "sleep 3 & wait", limit_seconds=0.2)
+    alert(thread, "sh", "-c", "sleep 3 &")
+    assert time.monotonic() - began < 2.5
+
+
+def test_a_command_that_does_not_read_is_no_trouble(thread: ReactorThread) -> None:
+    """It may not care for the news."""
+    alert(thread, "true")
+
+
+def listened(monkeypatch: pytest.MonkeyPatch, reason: int, address: str) -> tuple[Any, list[str]]:
+    """What listening gives on a machine without IPv6, and where it listened or would have."""
+    asked: list[str] = []
+
+    class Port(StreamPort):
+        def startListening(self) -> None:  # noqa: N802
+            asked.append(self.interface)
+            if ":" in self.interface:
+                raise CannotListenError(self.interface, self.port, OSError(reason, "no"))
+
+    monkeypatch.setattr(net_listen, "StreamPort", Port)
+    outcome: list[Any] = []
+    Deferred.fromCoroutine(listen(Clock(), address, 4863, NOBODY)).addBoth(outcome.append)
+    return outcome[0], asked
+
+
+def test_everywhere_is_ipv4_on_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default serves there, too; an address of IPv6 and a port in use are told as they are."""
+    port, asked = listened(monkeypatch, errno.EAFNOSUPPORT, "::")
+    assert port.interface == "0.0.0.0"
+    assert asked == ["::", "0.0.0.0"]
+    assert listened(monkeypatch, errno.EAFNOSUPPORT, "::1")[0].check(CannotListenError)
+    assert listened(monkeypatch, errno.EADDRINUSE, "::")[0].check(CannotListenError)
+
+
+def test_everywhere_takes_both_families(thread: ReactorThread) -> None:
+    """[::] is reached over IPv4, as the description says."""
+    port = thread.call(lambda: Deferred.fromCoroutine(listen(thread.reactor, "::", 0, NOBODY)))
+    try:
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port.getHost().port), 5).close()
+    finally:
+        thread.call(port.stopListening)
+
+
+def test_a_socket_with_a_full_queue_is_a_living_daemons(thread: ReactorThread, tmp_path: Path) -> None:
+    """A daemon that hangs is not taken for a dead one."""
+    path = tmp_path / "gns.sock"
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen(0)
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(str(path))
+        with pytest.raises(CannotListenError):
+            thread.call(listen_unix, thread.reactor, path, 0o666, NOBODY)
+        for one in waiting:
+            one.close()
+    assert path.is_socket()
+
+
+def test_work_of_the_database_thread_has_a_result_or_a_failure(thread: ReactorThread) -> None:
+    """And what was begun is finished before it stops."""
+    database = DatabaseThread(thread.reactor)
+    database.start()
+    assert thread.call(database.run, sum, [1, 2]) == 3
+    with pytest.raises(ZeroDivisionError):
+        thread.call(database.run, lambda: 1 / 0)
+    begun, done = Event(), Event()
+
+    def work() -> None:
+        begun.set()
+        time.sleep(0.05)
+        done.set()
+
+    thread.reactor.callFromThread(database.run, work)
+    begun.wait(5)
+    thread.call(database.stop)
+    assert done.is_set()
+
+
+def test_a_call_that_hangs_is_ended(thread: ReactorThread) -> None:
+    """A database that keeps its connection and never answers is left for a new one, and does not keep the daemon from
+    stopping."""
+    database = DatabaseThread(thread.reactor)
+    database.start()
+    freed, cuts = Event(), []
+
+    def cut() -> None:
+        cuts.append(time.monotonic())
+        freed.set()
+
+    def hang() -> str:
+        assert freed.wait(20)
+        freed.clear()
+        return "it was cut"
+
+    thread.call(database.guard, cut, 0.1)
+    assert thread.call(database.run, hang) == "it was cut"
+    assert len(cuts) == 1
+    begun = Event()
+
+    def hang_again() -> None:
+        begun.set()
+        hang()
+
+    thread.call(database._look.cancel)
+    thread.reactor.callFromThread(database.run, hang_again)
+    assert begun.wait(5)
+    refused: list[Failure] = []
+    thread.call(lambda: database.run(sum, [1]).addErrback(refused.append) and None)
+    thread.call(database.stop)
+    assert len(cuts) == 2
+    thread.call(lambda: None)
+    assert refused[0].check(StoreUnavailable), "what had not been begun is not begun any more"
+
+
+def identity(installation: Installation, name: str) -> Identity:
+    directory = installation.directory
+    key, crt = directory / f"{name}.key", directory / f"{name}.crt"
+    return load_identity(key, crt, directory / "authority.crt", datetime.now(UTC))
+
+
+def settings(**rules: Any) -> TlsSettings:
+    return TlsSettings("web1.crt", "web1.key", "authority.crt", **rules)
+
+
+def test_a_daemon_knows_its_own_name(installation: Installation) -> None:
+    """From its certificate or by the rules; a name that is none and a wrong role are told with the file."""
+    web1 = identity(installation, "web1")
+    assert own_name(web1, settings(), "host") == "web1"
+    assert rules_of(settings()) is None
+    assert own_name(web1, settings(server=("web*",)), "server") == "web1"
+    with pytest.raises(IdentityError, match=r"web1\.crt has the role host; this daemon needs one with the role server"):
+        own_name(web1, settings(), "server")
+    with pytest.raises(IdentityError, match=r"web1\.crt: no role rule matches"):
+        own_name(web1, settings(host=("db*",)), "host")
+    installation.certify("host", "web_1")
+    with pytest.raises(IdentityError, match="'web_1' is not a DNS label"):
+        own_name(identity(installation, "web_1"), settings(), "host")
+
+
+class Transport:
+    """Where a peer has shown a certificate."""
+
+    def __init__(self, identity: Identity) -> None:
+        from OpenSSL import crypto
+
+        self._shown = crypto.X509.from_cryptography(identity.certificate)
+
+    def getPeerCertificate(self) -> object:
+        return self._shown
+
+
+def test_a_peer_is_known_by_role_and_name(installation: Installation) -> None:
+    """Hosts by their names in lower case; who cannot be known is refused with the reason."""
+    installation.certify("host", "WEB2")
+    installation.certify("host", "web_1")
+    peer = peers(None)
+    assert peer(Transport(identity(installation, "WEB2"))) == ("host", "web2", "")
+    assert peer(Transport(identity(installation, "root"))) == ("admin", "root", "")
+    assert "not a DNS label" in peer(Transport(identity(installation, "web_1")))[2]
+    assert "no role rule" in peers(rules_of(settings(host=("db*",))))(Transport(identity(installation, "root")))[2]
+
+
+class Host(Protocol):
+    """A host that speaks first."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.write(b"hello")
+
+
+class End(Protocol):
+    """The dialling end: leaves when it is greeted; what it heard and how it ended."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.lost: Deferred[Exception] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+        transport: Any = self.transport
+        transport.loseConnection()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost.callback(reason.value)
+
+
+@pytest.mark.parametrize(("name", "proven"), [("web1", True), ("web2", False)])
+def test_a_dialled_host_proves_its_name(
+    installation: Installation, thread: ReactorThread, name: str, proven: bool
+) -> None:
+    """P11: the server talks to the host that it means, or to nobody, and says whom it reached instead."""
+    reactor = thread.reactor
+    factory = secured(accepting(identity(installation, "web1")), Factory.forProtocol(Host), client=False)
+    port = thread.call(lambda: Deferred.fromCoroutine(listen(reactor, "127.0.0.1", 0, factory)))
+    connect: Any = connector(reactor, identity(installation, "gns1"))
+    try:
+        end = thread.call(connect, name, "127.0.0.1", port.getHost().port, End)
+        reason = str(thread.call(lambda: end.lost))
+        assert end.heard == (b"hello" if proven else b"")
+        assert ("dialled web2, but the certificate shown is for web1" in reason) != proven
+    finally:
+        thread.call(port.stopListening)

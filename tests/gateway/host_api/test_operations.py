@@ -1,0 +1,217 @@
+"""What makes the host API pleasant to ask: entity tags, HEAD, waiting for a change, Prometheus, questions in words."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+from compass.gateway.host_api import operations
+from compass.gateway.http import prometheus_sd
+from compass.gateway.http.sse import REVISION_MAX
+from compass.model.host_api import LocalEvent, Resolved
+from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView
+from compass.model.rows import Listener
+from tests.support.fake_host_api import CHANGE, LISTENER, Api
+
+VIEW = CategoryView(
+    "b",
+    (
+        ServiceView("a.b", (LISTENER,)),
+        ServiceView(
+            "c.b", (Listener("c.b", "2001:db8::1", 81, "down", 1.0, 5, "web1", 7, {"http path": "/x", "a": "b"}),)
+        ),
+    ),
+)
+
+
+def test_who_has_the_answer_is_not_sent_it_again(api: Api) -> None:
+    """304 and nothing else for the tag that was given; another answer has another tag."""
+    api.daemon.answer = Dependencies("a.b", 7)
+    first = api.open("GET", "/v1/dependencies/a.b")
+    tag = first.getheader("ETag")
+    assert first.read() and tag.startswith('"')
+    for held in (tag, f'"other", W/{tag}', "*"):
+        again = api.open("GET", "/v1/dependencies/a.b", If_None_Match=held)
+        assert (again.status, again.read(), again.getheader("ETag")) == (304, b"", tag)
+    api.daemon.answer = Dependencies("a.b", 8)
+    changed = api.open("GET", "/v1/dependencies/a.b", If_None_Match=tag)
+    assert changed.status == 200 and changed.getheader("ETag") != tag
+    api.daemon.answer = Refusal("not-ready", "no", 1.0)
+    assert api.open("GET", "/v1/dependencies/a.b", If_None_Match="*").status == 503
+
+
+def test_head_is_get_without_the_body(api: Api) -> None:
+    """Also of a stream, which would never end."""
+    api.daemon.answer = Resolved("a.b", 7, "service", (LISTENER,))
+    got, head = api.open("GET", "/v1/resolve/a.b"), api.open("HEAD", "/v1/resolve/a.b")
+    assert head.status == 200 and head.read() == b""
+    for name in ("Content-Length", "Content-Type", "ETag"):
+        assert head.getheader(name) == got.getheader(name)
+    stream = api.open("HEAD", "/v1/watch?service=a.b")
+    assert (stream.status, stream.getheader("Content-Type"), stream.read()) == (200, "text/event-stream", b"")
+    assert not [asked for asked in api.daemon.asked if asked[0] == "watch"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/watch?service=a.b&sicne=3", "'sicne'; there are service, since"),
+        ("/v1/watch?service=a.b&service=c.b", "'service' twice"),
+        ("/v1/watch?service=%ff", "UTF-8"),
+        ("/v1/watch?service=a.b&since=x", "$.since"),
+        ("/v1/watch", "service"),
+        ("/v1/resolve/a.b?all=1", "'all'; there are none here"),
+        ("/v1/status?verbose", "there are none here"),
+        ("/v1/dependencies/a.b?wait=long", "$.wait"),
+        ("/v1/watch?" + "&".join(f"x{n}=" for n in range(65)), "at most 64"),
+    ],
+)
+def test_questions_that_cannot_be_used(api: Api, path: str, said: str) -> None:
+    """The refusal says which field it is; the daemon is not asked."""
+    status, refusal = api.ask("GET", path)
+    assert (status, refusal["code"]) == (400, "malformed") and said in refusal["message"]
+    assert api.daemon.asked == []
+
+
+def test_the_largest_revision(api: Api) -> None:
+    """One that no log can have is refused in a question, and is none in a Last-Event-ID, as the standard wants it."""
+    for since, status in ((REVISION_MAX, 200), (REVISION_MAX + 1, 400), (-1, 400)):
+        response = api.open("GET", f"/v1/watch?service=a.b&since={since}")
+        response.close()
+        assert response.status == status
+    for last in (str(REVISION_MAX), str(10 * REVISION_MAX)):
+        api.open("GET", "/v1/watch?service=a.b", Last_Event_ID=last).close()
+    assert api.daemon.asked == [("watch", "a.b", REVISION_MAX), ("watch", "a.b", REVISION_MAX), ("watch", "a.b", None)]
+
+
+def ask_waiting(api: Api, wait: str = "30") -> Any:
+    """The response to come, and what the daemon was asked so far: the watch is delivered nothing yet."""
+    api.daemon.watches_silently = True
+    api.daemon.answer = Dependencies("a.b", 8)
+    connection = api.connection()
+    connection.request("GET", f"/v1/dependencies/a.b?since=7&wait={wait}")
+    until = time.monotonic() + 10
+    while not api.daemon.asked and time.monotonic() < until:
+        time.sleep(0.005)
+    return connection
+
+
+def test_an_answer_waits_for_the_next_change(api: Api) -> None:
+    """Nothing is said until something after `since` happens; then the whole answer is, and the watch ends."""
+    connection = ask_waiting(api)
+    assert api.daemon.asked == [("watch", "a.b", 7)]
+    api.thread.call(api.daemon.deliver, LocalEvent("change", 8, CHANGE))
+    assert json.loads(connection.getresponse().read())["revision"] == 8
+    assert api.daemon.stopped.wait(10)
+    api.thread.call(api.daemon.deliver, LocalEvent("change", 8, CHANGE))
+
+
+def test_a_waiting_answer_comes_in_the_end(api: Api) -> None:
+    """When nothing has happened for as long as was asked, it is given as it is."""
+    connection = ask_waiting(api, "0.05")
+    assert json.loads(connection.getresponse().read())["revision"] == 8
+    assert api.daemon.stopped.wait(10)
+
+
+def test_who_waits_and_leaves_is_forgotten(api: Api) -> None:
+    """The watch ends with the connection."""
+    connection = ask_waiting(api)
+    connection.close()
+    assert api.daemon.stopped.wait(10)
+
+
+def test_waiting_for_what_there_is_not(api: Api) -> None:
+    """A refusal comes at once; a change that happened meanwhile does, too."""
+    api.daemon.answer = Refusal("unknown-service", "no")
+    assert api.ask("GET", "/v1/dependencies/a.b?since=7&wait=30")[0] == 404
+    api.daemon.answer = Dependencies("a.b", 7)
+    assert api.ask("GET", "/v1/dependencies/a.b?since=3&wait=30")[1]["revision"] == 7
+    # Without a revision, or without a time, nothing is waited for.
+    assert api.ask("GET", "/v1/dependencies/a.b?wait=30")[0] == 200
+    assert api.ask("GET", "/v1/dependencies/a.b?since=7")[0] == 200
+    assert [asked[0] for asked in api.daemon.asked[-2:]] == ["dependencies", "dependencies"]
+
+
+def test_the_longest_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for a year gets the longest that there is."""
+    monkeypatch.setattr(operations, "WAIT_SECONDS_MAX", 0.05)
+    connection = ask_waiting(api, "31536000")
+    assert connection.getresponse().status == 200
+
+
+def test_targets_for_prometheus(api: Api) -> None:
+    """Every registered listener in the shape that http_sd_configs reads, whatever its state; the same while it is."""
+    api.daemon.answer = VIEW
+    response = api.open("GET", "/v1/prometheus/b")
+    assert response.status == 200 and response.getheader("Content-Type") == "application/json"
+    first, second = json.loads(response.read())
+    assert first == {
+        "targets": ["10.0.0.1:80"],
+        "labels": {
+            "__meta_opengns_service": "a.b",
+            "__meta_opengns_category": "b",
+            "__meta_opengns_state": "up",
+            "__meta_opengns_host": "",
+            "__meta_opengns_weight": "1",
+        },
+    }
+    assert second["targets"] == ["[2001:db8::1]:81"]
+    assert second["labels"]["__meta_opengns_state"] == "down"
+    assert second["labels"]["__meta_opengns_metadata_http_path"] == "/x"
+    tag = response.getheader("ETag")
+    assert api.open("GET", "/v1/prometheus/b", If_None_Match=tag).status == 304
+    turned = msgspec.structs.replace(VIEW, services=VIEW.services[::-1])
+    listeners = [peer for service in turned.services for peer in service.listeners]
+    assert prometheus_sd.target_groups(listeners)[0].targets == ("10.0.0.1:80",)
+
+
+def test_prometheus_never_takes_silence_for_emptiness(api: Api) -> None:
+    """P5: "not loaded yet", "no such name" and "none registered" are three answers; only the last is a list."""
+    for answer, status in (
+        (Refusal("not-ready", "no view yet", 1.0), 503),
+        (Refusal("unknown-dependency", "no"), 404),
+        (Refusal("bad-name", "no"), 400),
+    ):
+        api.daemon.answer = answer
+        assert api.ask("GET", "/v1/prometheus/b")[0] == status
+    api.daemon.answer = CategoryView("b", (ServiceView("a.b"),))
+    assert api.ask("GET", "/v1/prometheus/b") == (200, [])
+
+
+def test_a_lookup_that_nobody_waits_for(api: Api) -> None:
+    """Its answer comes to nobody, and nothing fails."""
+    waiting: Deferred[Any] = Deferred()
+    api.daemon.answer = waiting
+    connection = api.connection()
+    connection.request("GET", "/v1/dependencies/a.b")
+    while not api.daemon.asked:
+        time.sleep(0.005)
+    connection.close()
+    assert api.ask("GET", "/v1/status")[0] == 200
+    api.thread.call(waiting.callback, Dependencies("a.b", 7))
+    assert api.ask("GET", "/v1/status")[0] == 200
+
+
+def test_lookups_are_not_told_one_by_one(api: Api) -> None:
+    """They are there for who wants to hear everything, and without the query."""
+    levels: list[LogLevel] = []
+
+    def look(event: LogEvent) -> None:
+        if "GET" in str(formatEvent(event)):
+            levels.append(event["log_level"])
+            assert "since" not in str(formatEvent(event))
+
+    observe: Any = look
+    globalLogPublisher.addObserver(observe)
+    try:
+        for path, status in (("/v1/status", 200), ("/v1/dependencies/a.b?since=x", 400)):
+            assert api.ask("GET", path)[0] == status
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert levels == [LogLevel.debug, LogLevel.debug]

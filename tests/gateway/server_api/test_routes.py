@@ -1,0 +1,237 @@
+"""The server API's shell, over real sockets in front of a server that answers as told; without TLS, by token only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterator
+from threading import Event as Flag
+from typing import Any
+
+import msgspec
+import pytest
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from compass.gateway.http import connection_limit, schemas, sse
+from compass.gateway.http.connection_limit import Crowd
+from compass.gateway.http.status_codes import STATUS
+from compass.gateway.server_api import operations, routes
+from compass.model.replies import CODES, Refusal, Rows
+from compass.model.replies_events import Followed, Position
+from compass.model.requests import Fetch, Findings, Watch
+from compass.model.rules.decide import ROLES
+from compass.model.rules.draft import Asker
+from compass.wire import limits
+from tests.support.fake_host_api import CHANGE
+from tests.support.reactor_thread import ReactorThread
+
+ADMIN = Asker("admin", "ci.gns-admin", "127.0.0.1")
+
+
+class Told:
+    """A server that gives the next answer it was told to give, and knows one token."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.answer: Any = None
+        self.token = "good"
+        self.is_ready = True
+        self.store_answers = True
+        self.deliver: Callable[[Followed], None] = lambda event: None
+        self.stopped = Flag()
+
+    def ready(self) -> tuple[str, int] | None:
+        return ("st", 7) if self.is_ready else None
+
+    def bearer(self, token: str, origin: str) -> Asker | Refusal:
+        return ADMIN if token == self.token else Refusal("bad-credential", "nobody's")
+
+    def turned_away(self, name: str, origin: str, why: str) -> None:
+        self.asked.append(("turned away", name, why))
+
+    def may_look(self, asker: Asker) -> Refusal | None:
+        return self.answer if isinstance(self.answer, Refusal) else None
+
+    def ask_as(self, asker: Asker, request: Any) -> Deferred[Any]:
+        self.asked.append((asker, request))
+        return succeed(self.answer)
+
+    def follow(self, asker: Asker, since: int | None, deliver: Callable[[Followed], None]) -> Any:
+        self.asked.append((asker, since))
+        if isinstance(self.answer, Refusal):
+            return self.answer
+        self.deliver = deliver
+        deliver(Position("st", 7, complete=True))
+        return self.stopped.set
+
+
+class Api:
+    """A server, the site in front of it, and a client."""
+
+    def __init__(self, thread: ReactorThread) -> None:
+        self.server = Told()
+        self.thread = thread
+        self.is_heard = True
+        site = routes.site(self.server, thread.reactor, lambda transport: ("", "", "none"))
+        endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
+        self.listening = thread.call(endpoint.listen, Crowd(site, lambda origin: self.is_heard))
+        self.port = self.listening.getHost().port
+
+    def open(self, method: str, path: str, body: Any = None, **headers: str | bytes) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        sent = {"Authorization": "Bearer good", "Content-Type": "application/json", **headers}
+        connection.request(method, path, None if body is None else json.dumps(body), sent)
+        return connection.getresponse()
+
+
+@pytest.fixture
+def server_api(thread: ReactorThread) -> Iterator[Api]:
+    api = Api(thread)
+    yield api
+    thread.call(api.listening.stopListening)
+
+
+def test_everything_an_administrator_may_ask_has_its_path() -> None:
+    """Whoever adds a request to the protocol adds it here: nothing needs OpenGNSP but the sessions of hosts."""
+    may = {request for request, roles in ROLES.items() if roles & {"admin", "viewer"}}
+    offered = {operation.asks for operation in operations.ASKED}
+    # A report is weighed by the desk itself before it is decided.
+    assert {request for request in may if request.__name__ != "WeighedReport"} == offered
+    assert not {Watch, Findings} & offered
+
+
+def test_the_document_says_what_the_rules_say() -> None:
+    """Limits that it repeats are those of the protocol; what it refers to is there; each operation has one name."""
+    assert schemas.LOG_WAIT_SECONDS_MAX == limits.LOG_WAIT_SECONDS_MAX
+    assert schemas.INSTEAD_MAX == limits.INSTEAD_MAX
+    assert routes.TOPOLOGY_MAX == limits.FRAME_MAX_FROM_ADMIN
+    document = json.loads(json.dumps(operations.server_document()))
+    names = set(document["components"]["schemas"])
+    assert set(schemas.referred(document)) <= names and {"Position", "Change"} <= names
+    written = [one for path in document["paths"].values() for one in path.values()]
+    assert len({one["operationId"] for one in written}) == len(written)
+    assert [path for path, one in document["paths"].items() if one.get("get", {}).get("security") == []] == [
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+    ]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_refusal_has_its_status(server_api: Api, code: Any) -> None:
+    """As on the host."""
+    server_api.server.answer = Refusal(code, "why", retry_after_seconds=2.0)
+    response = server_api.open("GET", "/v1/status")
+    assert response.status == STATUS[code] and response.getheader("Retry-After") == "2"
+    assert json.loads(response.read())["code"] == code
+
+
+def test_questions_become_messages(server_api: Api) -> None:
+    """Path, query and body are the fields of the message; a field that it has not is told with its place."""
+    server_api.server.answer = Rows(7, (), 0)
+    assert server_api.open("GET", "/v1/listeners?within=openuss&state=down&limit=5").status == 200
+    assert server_api.server.asked == [(ADMIN, Fetch("listener", "openuss", "", "down", 5))]
+    for body, said in (
+        ({"row": {"row": "category", "name": "x", "policy": {"pobe": "tcp"}}}, "`pobe` - at `$.row.policy`"),
+        ({"row": {"row": "planet", "name": "x"}}, "$.row"),
+        ({"row": {"row": "category", "name": 3}}, "$.row.name"),
+        ({"type": "remove", "row": {"row": "category", "name": "x"}}, "$.type"),
+    ):
+        response = server_api.open("POST", "/v1/put", body)
+        assert response.status == 400 and said in json.loads(response.read())["message"]
+    response = server_api.open("POST", "/v1/apply", {"rows": [{"row": "service", "id": "a.b"}, {"row": "service"}]})
+    assert "$.rows[1]" in json.loads(response.read())["message"]
+    assert len(server_api.server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "declared", [b"application/jso\xed\x85\xbfn", b"multipart/form-data; boundary=", b"text/plain"]
+)
+def test_media_types_that_cannot_be_read(server_api: Api, declared: Any) -> None:
+    """Nobody but the API reads them: what is not JSON is refused, and nothing fails."""
+    body = {"servers": [{"address": "10.0.0.1", "port": 4867}], "seconds": 1.0}
+    for path in ("/v1/steer", "/v1/put"):
+        response = server_api.open("POST", path, body, **{"Content-Type": declared})
+        assert response.status == 415
+        assert "application/json" in json.loads(response.read())["message"]
+    assert server_api.server.asked == []
+
+
+def test_health_and_readiness(server_api: Api) -> None:
+    """P5: a server that has not loaded its catalogue lives, and is not ready; a store that is away is told."""
+    server_api.server.is_ready, server_api.server.store_answers = False, False
+    assert json.loads(server_api.open("GET", "/healthz").read()) == {"status": "running", "store": "away"}
+    response = server_api.open("GET", "/readyz")
+    assert response.status == 503 and response.getheader("Retry-After") == "1"
+    assert server_api.open("HEAD", "/readyz").status == 503
+
+
+def test_a_fault_inside_is_told_in_json(server_api: Api) -> None:
+    """And stands in the log, with where it happened."""
+    server_api.server.answer = object()
+    response = server_api.open("GET", "/v1/status")
+    assert response.status == 500 and response.getheader("Content-Type") == "application/json"
+    assert "its log says how" in json.loads(response.read())["message"]
+
+
+def test_a_stream_ends_when_its_token_is_removed(server_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: who was let in is asked again with each heartbeat."""
+    monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
+    response = server_api.open("GET", "/v1/events?since=3")
+    assert response.readline() == b"id: 7\n" and server_api.server.asked == [(ADMIN, 3)]
+    server_api.thread.call(server_api.server.deliver, CHANGE)
+    lines = [response.readline() for _ in range(7)]
+    assert b"event: change\n" in lines
+    server_api.server.token = "another"
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        response.read()
+    assert server_api.server.stopped.wait(10)
+
+
+def test_who_may_not_follow_is_told_so(server_api: Api) -> None:
+    """In JSON, with the status of the refusal."""
+    server_api.server.answer = Refusal("forbidden", "no")
+    assert server_api.open("GET", "/v1/events").status == 403
+
+
+def test_connections_beyond_the_limits_are_refused(server_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P10: so many in all, so many from one address, and none from one that is not heard; room is made by leaving."""
+    for name, limit in (("CONNECTIONS_MAX", 3), ("CONNECTIONS_PER_ORIGIN_MAX", 2)):
+        with monkeypatch.context() as patched:
+            patched.setattr(connection_limit, name, limit)
+            there = [connected(server_api) for _ in range(limit)]
+            assert all(answers(one) for one in there)
+            assert not answers(connected(server_api))
+            there.pop().close()
+            while not answers(again := connected(server_api)):
+                pass
+            for one in (again, *there):
+                one.close()
+    server_api.is_heard = False
+    assert not answers(connected(server_api))
+
+
+def connected(api: Api) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", api.port), 10)
+    return connection
+
+
+def answers(connection: socket.socket) -> bool:
+    """Whether there is somebody at the other end; the connection stays open."""
+    try:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return connection.recv(65536).startswith(b"HTTP/1.1 200")
+    except ConnectionError:
+        return False
+
+
+def test_targets_of_a_category_that_there_is_not(server_api: Api) -> None:
+    """P5: refused answers are handed on, none of them is an empty list."""
+    server_api.server.answer = Refusal("not-ready", "no", 1.0)
+    assert server_api.open("GET", "/v1/prometheus/openuss").status == 503
+    server_api.server.answer = Rows(7, (), 0)
+    response = server_api.open("GET", "/v1/prometheus/OpenUSS")
+    assert response.status == 404 and msgspec.json.decode(response.read())["code"] == "unknown-category"
+    assert server_api.server.asked[-1] == (ADMIN, Fetch("category", name="openuss"))

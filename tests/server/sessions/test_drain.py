@@ -1,0 +1,178 @@
+"""A server that sends its hosts elsewhere: how many at a time, where to, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from compass.agent.upstream import server_selector
+from compass.model.replies import Refusal, ServerStatus, Steered
+from compass.model.requests import STEER_SECONDS_MAX, Register, Status, Steer, Watch
+from compass.server.sessions import drain
+from compass.wire import limits
+from tests.server.conftest import Uss
+from tests.support.virtual_world import Client
+
+HOSTS = 200
+
+
+def hosts(world: Uss, count: int) -> list[Client]:
+    """So many with a watching session."""
+    clients = [world.client(("host", f"web{number}")) for number in range(count)]
+    for client in clients:
+        assert not isinstance(client.ask(Watch(("portal.web",))), Refusal)
+    return clients
+
+
+def away(clients: list[Client]) -> int:
+    return sum(client.ended is not None for client in clients)
+
+
+def started(world: Uss) -> Any:
+    server = world.server()
+    world.wait(server.started)
+    return server
+
+
+def test_hosts_are_sent_away_evenly(world: Uss) -> None:
+    """`steer`: "The hosts that have a session here get `goodbye`, spread evenly over `seconds`"."""
+    started(world)
+    clients = hosts(world, HOSTS)
+    admin = world.admin()
+    assert admin.ask(Steer(True, ("gns2.example:4863",), 10.0)) == Steered(HOSTS)
+    counts = [away(clients)]
+    for _ in range(10):
+        world.run(1.0)
+        counts.append(away(clients))
+    left = [later - sooner for sooner, later in itertools.pairwise(counts)]
+    assert counts[-1] == HOSTS and all(HOSTS / 20 <= each <= HOSTS / 5 for each in left)
+    for client in clients:
+        assert client.ended is not None and client.ended.instead == ("gns2.example:4863",)
+        assert client.ended.retry_after_seconds == drain.AWAY_SECONDS
+    status = admin.ask(Status())
+    assert isinstance(status, ServerStatus) and status.away and status.watching == 0
+
+
+def test_one_that_comes_later_is_turned_away_at_the_door(world: Uss) -> None:
+    """`steer`: "one that comes later gets it in place of a `welcome`". Administrators are served."""
+    started(world)
+    admin = world.admin()
+    assert admin.ask(Steer(True, ("gns2",), 0.0)) == Steered(0)
+    late = world.stranger(("host", "web1"))
+    world.until(lambda: late.ended is not None)
+    assert late.opened is None and late.ended is not None and late.ended.instead == ("gns2",)
+    assert isinstance(world.admin().ask(Status()), ServerStatus)
+    assert admin.ask(Steer(away=False)) == Steered(0)
+    assert world.client(("host", "web1")).opened is not None
+    status = admin.ask(Status())
+    assert isinstance(status, ServerStatus) and not status.away
+
+
+def test_a_change_of_mind_stops_it(world: Uss) -> None:
+    """Who has not been sent away yet stays; the next drain begins anew with those that are there."""
+    started(world)
+    clients = hosts(world, 50)
+    admin = world.admin()
+    admin.ask(Steer(True, (), 100.0))
+    world.run(20.0)
+    admin.ask(Steer(away=False))
+    gone = away(clients)
+    world.run(200.0)
+    assert 0 < gone < 50 and away(clients) == gone
+    assert world.admin().ask(Steer(True, (), 0.0)) == Steered(50 - gone)
+    world.run(1.0)
+    assert away(clients) == 50
+
+
+def test_a_host_that_is_dialled_is_told_all_the_same(world: Uss) -> None:
+    """`steer`: "Sessions that the server dials are not concerned": with these it tells a host something."""
+    started(world)
+    clients = hosts(world, 1)
+    admin = world.admin()
+    host = world.host("web7", mode="short")
+    world.wait(host.daemon.dependencies("portal.web"))
+    world.run(3.0)
+    assert admin.ask(Steer(True, (), 0.0)) == Steered(1)
+    world.run(1.0)
+    assert away(clients) == 1
+    admin.ask(Register("chinaserver.openuss", "", "10.9.0.1", 80, 1))
+    world.until(lambda: len(host.daemon.status().servers) > 0 and host.daemon.status().listeners == 1)
+
+
+def test_a_server_that_stops_while_it_is_drained(world: Uss) -> None:
+    """The hosts that are still there are sent to the same servers, and nothing is left running."""
+    server = started(world)
+    clients = hosts(world, 20)
+    world.admin().ask(Steer(True, ("gns2",), 1000.0))
+    server.stop()
+    world.until(lambda: away(clients) == 20)
+    assert {client.ended.instead for client in clients if client.ended} == {("gns2",)}
+    world.run(60.0)
+    assert not world.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (Steer(seconds=-0.1), "bad-value"),
+        (Steer(seconds=STEER_SECONDS_MAX + 1), "bad-value"),
+        (Steer(seconds=float("nan")), "bad-value"),
+        (Steer(instead=("gns 2",)), "bad-name"),
+        (Steer(instead=("gns2:0",)), "bad-address"),
+        (Steer(instead=("gns2",) * (limits.INSTEAD_MAX + 1)), "too-large"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(world: Uss, request_: Steer, code: str) -> None:
+    """Limits at n + 1, and names that are none; the server goes on as before."""
+    started(world)
+    admin = world.admin()
+    refused = admin.ask(request_)
+    assert isinstance(refused, Refusal) and refused.code == code
+    status = admin.ask(Status())
+    assert isinstance(status, ServerStatus) and not status.away
+
+
+def test_the_limits_themselves_are_good(world: Uss) -> None:
+    """n of each."""
+    started(world)
+    names = tuple(f"gns{number}" for number in range(limits.INSTEAD_MAX))
+    assert world.admin().ask(Steer(True, names, STEER_SECONDS_MAX)) == Steered(0)
+
+
+def test_a_simulated_fleet_moves_to_the_second_server_and_back(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty real host daemons: never more than a few at a time, lookups never fail, and with the time they return."""
+    # A tenth of the real times, so that the test is short.
+    monkeypatch.setattr(server_selector, "RETURN_SECONDS_MIN", server_selector.RETURN_SECONDS_MIN / 10)
+    monkeypatch.setattr(server_selector, "RETURN_SECONDS_MAX", server_selector.RETURN_SECONDS_MAX / 10)
+    monkeypatch.setattr(server_selector, "STEERED_SECONDS", server_selector.STEERED_SECONDS / 10)
+    monkeypatch.setattr(drain, "AWAY_SECONDS", drain.AWAY_SECONDS / 10)
+    started(world)
+    world.wait(world.server("gns2").started)
+    fleet = [world.host(f"web{number}", servers=("gns1", "gns2")) for number in range(40)]
+    for host in fleet:
+        world.wait(host.daemon.dependencies("portal.web"))
+    assert {host.daemon.status().server for host in fleet} == {"gns1"}
+    began = world.clock.seconds()
+    world.admin().ask(Steer(True, ("gns2",), 10.0))
+    world.until(lambda: {host.daemon.status().server for host in fleet} == {"gns2"}, 15.0)
+    moves = sorted(at - began for at, _, machine in world.network.dialled if machine == "gns2" and at > began)
+    assert len(moves) == 40
+    assert max(sum(at <= other < at + 1.0 for other in moves) for at in moves) <= 12
+    world.admin().ask(Steer(away=False))
+    back_from = world.clock.seconds()
+    world.until(lambda: {host.daemon.status().server for host in fleet} == {"gns1"}, 300.0)
+    back = sorted(at - back_from for at, _, machine in world.network.dialled if machine == "gns1" and at > back_from)
+    assert max(sum(at <= other < at + 1.0 for other in back) for at in back) <= 8
+    assert not any(isinstance(host.daemon.resolve("openuss"), Refusal) for host in fleet)
+
+
+@pytest.mark.parametrize("seconds", [5e-324, 1e-300, drain.STEP_SECONDS / 2])
+def test_a_time_too_short_to_be_one_is_none(world: Uss, seconds: float) -> None:
+    """All are sent away at once."""
+    started(world)
+    clients = hosts(world, 3)
+    assert world.admin().ask(Steer(True, (), seconds)) == Steered(3)
+    world.run(1.0)
+    assert away(clients) == 3

@@ -1,0 +1,315 @@
+"""Quotas and turns: what one peer may do in a minute, and how a storm is let in (P10)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from compass.model.replies import LogEntries, Refusal, Registered, Watching
+from compass.model.requests import Pull, ReadLog, Register, Report, Status, Watch
+from compass.server.push import admission, snapshot_cache
+from compass.server.push.admission import Admission
+from compass.server.sessions import connection_limits, rate_limit
+from compass.server.sessions.rate_limit import MINUTE_SECONDS, Quota
+from tests.server.conftest import Uss
+from tests.server.push.test_publisher import CHINA, register, watcher
+from tests.support.virtual_world import Client
+
+
+def security(world: Uss) -> list[Any]:
+    reply = world.admin().ask(ReadLog("security"))
+    assert isinstance(reply, LogEntries)
+    return list(reply.entries)
+
+
+def guess(client: Client, port: int = 2028) -> Any:
+    return client.ask(Register(CHINA, "wrong", "192.168.2.1", port, 1))
+
+
+# -- quotas
+
+
+def test_a_quota_is_a_number_in_a_minute_for_each_peer() -> None:
+    """The last within it counts, the next does not, others are not concerned, and it ends with its minute."""
+    clock: Any = Clock()
+    quota = Quota(clock, 3)
+    assert [quota.count("one") for _ in range(4)] == [True, True, True, False]
+    assert quota.wait("other") == 0.0
+    clock.advance(10)
+    assert quota.wait("one") == MINUTE_SECONDS - 10
+    clock.advance(MINUTE_SECONDS - 10)
+    assert quota.wait("one") == 0.0
+    assert quota.count("one")
+
+
+def test_what_was_beyond_a_quota_is_told_once_at_the_end_of_the_minute() -> None:
+    """By peer; nothing is told of a minute in which all kept within theirs."""
+    clock: Any = Clock()
+    told: list[tuple[str, int]] = []
+    quota = Quota(clock, 2, lambda peer, n: told.append((peer, n)))
+    for _ in range(2):
+        quota.count("good")
+    for _ in range(7):
+        quota.count("bad")
+    clock.advance(MINUTE_SECONDS)
+    assert told == [("bad", 5)]
+    quota.count("bad")
+    clock.advance(MINUTE_SECONDS)
+    assert told == [("bad", 5)]
+
+
+def test_the_peers_counted_are_bounded(monkeypatch: Any) -> None:
+    """From there on new ones share one count; those that were there keep theirs."""
+    monkeypatch.setattr(rate_limit, "PEERS_COUNTED_MAX", 2)
+    clock: Any = Clock()
+    quota = Quota(clock, 2)
+    assert all(quota.count(peer) for peer in ("a", "b", "c", "d"))
+    assert not quota.count("e")
+    assert quota.count("a")
+
+
+def test_refused_credentials_do_not_fill_the_security_log(world: Uss, monkeypatch: Any) -> None:
+    """One row each up to the quota, then `busy` with the time to wait, and one row for all the rest."""
+    monkeypatch.setattr(connection_limits, "FAILURES_PER_MINUTE_MAX", 5)
+    world.wait(world.server().started)
+    client, other = world.client(("host", "web1")), world.client(("host", "web2"))
+    codes = [guess(client).code for _ in range(6)]
+    assert codes == ["bad-credential"] * 5 + ["busy"]
+    reply = guess(client)
+    assert 0 < reply.retry_after_seconds <= MINUTE_SECONDS and "'web1'" in reply.message
+    # The right one is not looked at either, but another service is, and so is another host.
+    assert register(world, client).code == "busy"
+    assert isinstance(register(world, client, "account.openuso", port=1), Registered)
+    assert isinstance(register(world, other, port=2), Registered)
+    for _ in range(300):
+        client.send(Pull("portal.web"))
+        client.ask(Status())
+    assert len(security(world)) == 5
+    world.run(reply.retry_after_seconds + 1)
+    entries = security(world)
+    assert len(entries) == 6
+    assert "300 more were refused" in entries[-1].reason and entries[-1].principal == "web1"
+    assert guess(world.client(("host", "web1"))).code == "bad-credential"
+
+
+def test_a_burst_of_guesses_in_one_batch_is_bounded_too(world: Uss, monkeypatch: Any) -> None:
+    """All were asked before the first was refused; the log has no more rows for it."""
+    monkeypatch.setattr(connection_limits, "FAILURES_PER_MINUTE_MAX", 5)
+    world.wait(world.server().started)
+    client = world.client(("host", "web1"))
+    numbers = [client.send(Register(CHINA, "wrong", "192.168.2.1", 1 + n, 1)) for n in range(100)]
+    world.until(lambda: all(number in client.replies for number in numbers))
+    world.run(0.5)
+    assert len(security(world)) == 5
+
+
+def test_an_origin_whose_connections_come_to_nothing_is_not_heard_for_a_minute(world: Uss, monkeypatch: Any) -> None:
+    """Its next connection is closed before it costs a handshake; others are not concerned."""
+    monkeypatch.setattr(connection_limits, "CONNECTIONS_FAILED_PER_MINUTE_MAX", 4)
+    world.wait(world.server().started)
+    for _ in range(4):
+        client = world.stranger(("visitor", "stranger"))
+        world.until(lambda client=client: client.lost)  # type: ignore[misc]
+    with pytest.raises(Exception):  # noqa: B017
+        world.wait(world.network.connect("gns1", ("visitor", "stranger"), lambda: None)).raiseException()
+    assert world.client(("host", "web1")).opened is not None
+    world.run(MINUTE_SECONDS)
+    client = world.stranger(("visitor", "stranger"))
+    world.until(lambda: client.lost)
+    assert client.ended is not None
+
+
+def test_a_host_s_reports_are_bounded(world: Uss, monkeypatch: Any) -> None:
+    """The last within the quota is taken, the next is `busy`; another host's are not concerned."""
+    monkeypatch.setattr(connection_limits, "REPORTS_PER_MINUTE_MAX", 3)
+    world.wait(world.server().started)
+    one, other = watcher(world, "web1", "portal.web"), watcher(world, "web2", "portal.web")
+    register(world, world.client(("host", "store1")))
+
+    def report(client: Client) -> Any:
+        return client.ask(Report(CHINA, "192.168.2.1", 2028, "slow"))
+
+    assert not any(isinstance(report(one), Refusal) for _ in range(3))
+    refused = report(one)
+    assert refused.code == "busy" and refused.retry_after_seconds > 0
+    assert not isinstance(report(other), Refusal)
+
+
+def test_the_sessions_of_one_host_are_bounded(world: Uss, monkeypatch: Any) -> None:
+    """One more gets goodbye and why; it is welcome when one of the others has left; other hosts always are."""
+    monkeypatch.setattr(connection_limits, "SESSIONS_PER_PEER_MAX", 2)
+    world.wait(world.server().started)
+    first, _second = world.client(("host", "web1")), world.client(("host", "web1"))
+    third = world.stranger(("host", "web1"))
+    world.until(lambda: third.ended is not None)
+    assert third.ended is not None and "has 2 sessions" in third.ended.reason
+    assert third.ended.retry_after_seconds > 0
+    assert world.client(("host", "web2")).opened is not None
+    first.transport.loseConnection()
+    world.run(0.1)
+    assert world.client(("host", "web1")).opened is not None
+
+
+# -- turns
+
+
+def turns(clock: Any, line: Admission, count: int) -> list[float]:
+    """When so many that come now get their turn, or minus the seconds after which they are to come back."""
+    found: list[float] = []
+    for _ in range(count):
+
+        def now(later: float) -> None:
+            found.append(-later if later else clock.seconds())
+
+        line.turn().addCallback(now)
+    for _ in range(1000):
+        clock.advance(0.01)
+    return found
+
+
+def test_turns_come_at_the_set_rate_and_none_is_sent_away_that_need_not_be(monkeypatch: Any) -> None:
+    """Some at once, the others one by one; those beyond the longest wait come back at times of their own."""
+    monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 10)
+    clock: Any = Clock()
+    line = Admission(clock)
+    found = turns(clock, line, 60)
+    waited = [at for at in found if at >= 0]
+    # Half a second's at once, then ten a second for five seconds; the turn after exactly five seconds is given still.
+    assert len(waited) == 56
+    assert sum(at == 0 for at in waited) == 6
+    assert 4.9 <= max(waited) <= 5.1
+    later = sorted(-at for at in found if at < 0)
+    assert len(later) == 4
+    assert later[0] > 5.0 and all(b - a > 0.05 for a, b in pairwise(later))
+
+
+def test_a_large_snapshot_takes_more_than_one_turn(monkeypatch: Any) -> None:
+    """What a storm of large ones may take of the server is bounded by octets."""
+    monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 10)
+    monkeypatch.setattr(admission, "SNAPSHOT_OCTETS_PER_SECOND_MAX", 1000)
+    monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
+    clock: Any = Clock()
+    line = Admission(clock)
+    assert line.turn().result == 0.0
+    line.sent(2000)
+    waiting = line.turn()
+    clock.advance(1.95)
+    assert not waiting.called
+    clock.advance(0.1)
+    assert waiting.called
+
+
+def test_nobody_is_told_to_come_back_in_an_hour(monkeypatch: Any) -> None:
+    """However long the line is."""
+    monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 1)
+    line = Admission(Clock())
+    for _ in range(200):
+        last = line.turn()
+    assert last.result == admission.RETRY_SECONDS_MAX
+
+
+def test_a_storm_of_hosts_is_let_in_one_after_the_other(world: Uss, monkeypatch: Any) -> None:
+    """All of them come by themselves, at the set rate, and one encoding serves them; who resumes does not wait."""
+    monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 10)
+    monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
+    monkeypatch.setattr(admission, "WAIT_SECONDS_MAX", 1.0)
+    server = world.server()
+    world.wait(server.started)
+    early = watcher(world, "early", "portal.web")
+    store, since = early.watching.store, early.watching.revision
+    early.transport.loseConnection()
+    world.run(1.0)
+    clients = [world.client(("host", f"web{n}")) for n in range(25)]
+    made = server.nameserver._watches.snapshots.made
+    began = world.clock.seconds()
+    for client in clients:
+        client.send(Watch(("portal.web",)))
+    world.run(0.2)
+    assert isinstance(watcher(world, "early", "portal.web", store=store, since=since).watching, Watching)
+    assert world.clock.seconds() - began < 0.3
+    world.run(1.5)
+    let_in = [client for client in clients if client.replies]
+    assert 10 <= len(let_in) <= 12
+    assert server.nameserver._watches.snapshots.made - made <= 1
+    away = [client.ended for client in clients if client not in let_in]
+    assert all(ended is not None and ended.retry_after_seconds > 0 for ended in away)
+    assert len({ended.retry_after_seconds for ended in away if ended is not None}) == len(away)
+
+
+def test_one_that_left_while_it_waited_is_forgotten(world: Uss, monkeypatch: Any) -> None:
+    """Its turn passes; nothing is remembered of it."""
+    monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 2)
+    monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
+    world.wait(world.server().started)
+    watcher(world, "web0", "portal.web")
+    client = world.client(("host", "web1"))
+    client.send(Watch(("portal.web",)))
+    world.run(0.1)
+    client.transport.loseConnection()
+    world.run(5.0)
+    assert world.admin().ask(Status()).counts["host"] == 1
+
+
+def test_real_hosts_come_through_a_storm(world: Uss, monkeypatch: Any) -> None:
+    """Daemons that were told to come back do so by themselves, and end in step."""
+    monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 5)
+    monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
+    monkeypatch.setattr(admission, "WAIT_SECONDS_MAX", 0.5)
+    world.wait(world.server().started)
+    hosts = [world.host(f"web{n}") for n in range(20)]
+    for host in hosts:
+        host.daemon.dependencies("portal.web")
+    world.until(lambda: world.servers["gns1"].nameserver._push.watching == 20, 60.0)
+    world.until(lambda: all(host.daemon.status().loaded for host in hosts), 60.0)
+
+
+# -- snapshots
+
+
+def test_a_snapshot_is_encoded_once_until_something_in_it_changes(world: Uss) -> None:
+    """Hosts of the same categories share it; a change that concerns them makes a new one, any other does not."""
+    server = world.server()
+    world.wait(server.started)
+    kept = server.nameserver._watches.snapshots
+    one, two = watcher(world, "web1", "portal.web"), watcher(world, "web2", "forum.web")
+    assert one.watching == two.watching and kept.made == 1
+    watcher(world, "uso", "account.openuso")
+    assert kept.made == 2
+    register(world, world.client(("host", "store1")))
+    three, four = watcher(world, "web3", "portal.web"), watcher(world, "web4", "portal.web")
+    assert kept.made == 3
+    assert three.watching == four.watching != one.watching
+    watcher(world, "uso2", "account.openuso")
+    assert kept.made == 3
+    assert watcher(world, "web5", "portal.web", "blog.web").watching.unknown == ("blog.web",)
+
+
+def test_what_is_kept_of_snapshots_is_bounded(world: Uss, monkeypatch: Any) -> None:
+    """The one used longest ago goes first."""
+    server = world.server()
+    world.wait(server.started)
+    kept = server.nameserver._watches.snapshots
+    watcher(world, "web1", "portal.web")
+    monkeypatch.setattr(snapshot_cache, "KEPT_OCTETS_MAX", kept._octets)
+    watcher(world, "web2", "portal.web")
+    assert kept.made == 1
+    watcher(world, "uso", "account.openuso")
+    assert kept.made == 2 and kept._octets <= snapshot_cache.KEPT_OCTETS_MAX
+    watcher(world, "web3", "portal.web")
+    assert kept.made == 3
+
+
+def test_hosts_that_come_back_write_nothing(world: Uss) -> None:
+    """A storm of known hosts is no storm of commits."""
+    world.wait(world.server().started)
+    clients = [watcher(world, f"web{n}", "portal.web") for n in range(5)]
+    revision = world.admin().ask(Status()).revision
+    for client in clients:
+        client.transport.loseConnection()
+    world.run(0.1)
+    for n in range(5):
+        watcher(world, f"web{n}", "portal.web")
+    assert world.admin().ask(Status()).revision == revision

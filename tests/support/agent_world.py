@@ -1,0 +1,75 @@
+"""The simulated deployment as the tests of the host daemon speak of it: the seed's topology and shorthand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compass.agent.agent import HostDaemon
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.replies import CredentialIssued, Refusal, Reply
+from compass.model.requests import Apply, IssueCredential
+from compass.model.rows import Category, Dependency, Policy, Service
+from compass.server.server import NameServer
+from tests.support.virtual_world import ADMIN, SimulatedProcesses, World
+
+ADDRESS = "10.0.0.1"
+"""Where every host says its services are: who registers there last has the place."""
+SETTLED_SECONDS = 0.1
+"""Enough for a session to open or to end, with every message as late as the network makes it."""
+
+
+class Hosts(World):
+    """Servers and daemons that are up, or gone, when the call returns. Process 1 lives on every machine."""
+
+    def serve(self, name: str = "gns1") -> NameServer:
+        """Start a server; comes back when it answers."""
+        server = self.server(name)
+        self.wait(server.started)
+        return server.nameserver
+
+    def fall(self, name: str = "gns1") -> None:
+        """A server is gone, with all its connections, without a word."""
+        self.servers[name].crash()
+        self.run(SETTLED_SECONDS / 2)
+
+    def daemon(self, name: str = "h1", **options: Any) -> HostDaemon:
+        """Start a host's daemon; one of that name before is stopped, and the disk is the same."""
+        if name in self.hosts:
+            self.hosts[name].stop()
+            self.run(SETTLED_SECONDS / 2)
+        if name not in self.processes:
+            self.processes[name] = SimulatedProcesses()
+            self.processes[name].start(1)
+        host = self.host(name, default_address=ADDRESS, **options)
+        self.run(SETTLED_SECONDS)
+        return host.daemon
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What a server knows."""
+        return next(iter(self.servers.values())).nameserver.catalogue
+
+    def administer(self, request: Any) -> Reply:
+        """What an administrator asks for, and gets."""
+        server = next(iter(self.servers.values())).nameserver
+        reply: Reply = self.wait(server.commits.submit(request, ADMIN))
+        assert not isinstance(reply, Refusal), reply
+        return reply
+
+    def credential(self, service: str) -> str:
+        """A new one."""
+        reply = self.administer(IssueCredential(service))
+        assert isinstance(reply, CredentialIssued)
+        return reply.token
+
+    def uss(self) -> dict[str, str]:
+        """The seed's world: web depends on openuss, whose emergency service is rescue.backup. Gives credentials."""
+        quick = Policy(probe_attempts=1)
+        rows: list[Category | Service | Dependency] = [
+            *(Category(name, policy=quick) for name in ("web", "openuso", "backup")),
+            *map(Service, ("www.web", "chinaserver.openuss", "northeast.openuss", "one.openuso", "rescue.backup")),
+            Category("openuss", "rescue.backup", policy=quick),
+            Dependency("web", "openuss"),
+        ]
+        self.administer(Apply(tuple(rows)))
+        return {id: self.credential(id) for id in ("www.web", "chinaserver.openuss", "rescue.backup", "one.openuso")}

@@ -1,0 +1,450 @@
+"""A whole deployment in one process on virtual time from a seed: real server and host shells, real SQL in memory.
+
+What is simulated is only what surrounds them: time, the network, the database thread's latency, and whether a
+listener answers a probe. The same seed gives the same trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from compass.agent.agent import HostDaemon, HostParts
+from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
+from compass.agent.upstream.server_selector import Choice, in_order
+from compass.model.catalogue.catalogue import catalogue_of
+from compass.model.replies import CredentialIssued, Refusal, Reply
+from compass.model.requests import IssueCredential, Put, Request
+from compass.model.rows import Category, Dependency, Policy, Service
+from compass.model.rules.decide import decide
+from compass.model.rules.draft import Asker
+from compass.server.alerts.notifier import Way
+from compass.server.alerts.outbox import PER_MINUTE_MAX, Message
+from compass.server.alerts.render import json_of
+from compass.server.server import NameServer, Parts
+from compass.server.sessions.session import Session
+from compass.store.cluster import SqlRoster
+from compass.store.store import Store
+from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
+from tests.simulation.database import SimulatedThread
+from tests.simulation.network import Network
+from tests.simulation.timeline import Timeline
+
+EPOCH = 1_800_000_000.0
+"""UNIX time at virtual second 0."""
+ADMIN = Asker("admin", "root", "console")
+TICK_SECONDS = 1e-6
+"""How far time moves at least, so that what is due at once does not hold it up for ever."""
+ADMISSION_ATTEMPTS = 100
+"""How often a session comes back to a server that does not let it in; a drained one never lets a host in."""
+
+
+class World:
+    """The machines of a deployment. `trace` collects what anybody wants to be compared between two runs."""
+
+    def __init__(self, seed: int, directory: Path, store: str = "sqlite://") -> None:
+        self.random = Random(seed)
+        self.clock: Any = Timeline()
+        self.network = Network(self.clock, self.random)
+        self.store = Store.open(store)
+        self.rosters: list[SqlRoster] = []
+        self.starts = count(1)
+        """Numbers the runs of servers."""
+        self.directory = directory
+        self.servers: dict[str, SimulatedServer] = {}
+        self.hosts: dict[str, SimulatedHost] = {}
+        self.killed: list[SimulatedServer] = []
+        """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
+        self.receiving: Callable[[Message], Deferred[None] | None] | None = None
+        """What becomes of a message to administrators in place of `news`: it may fail, or never end."""
+        self.dead: set[tuple[str, int]] = set()
+        """Listeners that do not answer a probe."""
+        self.apart: set[tuple[str, str]] = set()
+        """Machine and address between which packets are dropped: a probe from there gets no answer."""
+        self.processes: dict[str, SimulatedProcesses] = {}
+        self.trace: list[str] = []
+
+    def roster(self) -> SqlRoster:
+        """One server's connection to the others."""
+        self.rosters.append(self.store.roster())
+        return self.rosters[-1]
+
+    def close(self) -> None:
+        """Let the connections of the store go."""
+        for roster in self.rosters:
+            roster.close()
+        self.store.close()
+
+    def now(self) -> float:
+        return EPOCH + float(self.clock.seconds())
+
+    def probed(self, server: str, address: str, port: int, problem: str) -> None:
+        """A probe is under way, with this outcome; for those who look on."""
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.clock.seconds() + seconds
+        while self.clock.seconds() < until:
+            self._step(until)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> float:
+        """Let time pass until something holds; how long that took. Fails when it never does."""
+        began = self.clock.seconds()
+        while not condition():
+            assert self.clock.seconds() - began < seconds, f"not within {seconds} virtual seconds"
+            self._step(began + seconds)
+        return float(self.clock.seconds() - began)
+
+    def probe(self, machine: str, clock: Any, policy: Policy, address: str, port: int) -> Deferred[str]:
+        """What a probe from a machine comes to: at once, or when its time is over."""
+        answered: Deferred[str] = Deferred()
+        seconds, problem = self.network.delay(), ""
+        if (machine, address) in self.apart:
+            seconds = policy.probe_timeout_seconds
+            problem = f"no answer within {seconds:g} s"
+        elif (address, port) in self.dead:
+            problem = "connection refused"
+        self.probed(machine, address, port, problem)
+        clock.callLater(seconds, answered.callback, problem)
+        return answered
+
+    def _step(self, until: float) -> None:
+        """To the moment of the next timer, or to `until` when that is earlier."""
+        now = self.clock.seconds()
+        due = self.clock.next_at(until)
+        self.clock.advance(max(min(due, until) - now, TICK_SECONDS))
+
+    def wait(self, deferred: Deferred[Any], seconds: float = 30.0) -> Any:
+        """The result of a deferred. Raises what it failed with."""
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        self.until(lambda: bool(results), seconds)
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        return results[0]
+
+    def server(self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003)) -> SimulatedServer:
+        """Start a server over the one store."""
+        self.servers[name] = server = SimulatedServer(self, name, database_seconds)
+        server.start()
+        return server
+
+    def host(self, name: str, **options: Any) -> SimulatedHost:
+        """Start a host's daemon; one of the same name before it left its disk behind."""
+        self.hosts[name] = host = SimulatedHost(self, name, **options)
+        host.daemon.start()
+        return host
+
+    def admin(self, server: str = "gns1") -> Client:
+        """An administrator's session."""
+        return self.client(("admin", "root"), server)
+
+    def client(self, identity: tuple[str, str], server: str = "gns1") -> Client:
+        """A bare session of any role, open; comes back when a server is not ready yet."""
+        for _ in range(ADMISSION_ATTEMPTS):
+            client = self.stranger(identity, server)
+            self.until(lambda client=client: client.opened is not None or client.lost)  # type: ignore[misc]
+            if client.ended is None or not client.ended.retry_after_seconds:
+                return client
+            self.run(client.ended.retry_after_seconds)
+        raise TimeoutError(f"{identity} was never let in: {client.ended}")
+
+    def stranger(self, identity: tuple[str, str], server: str = "gns1") -> Client:
+        """A connection on which the greeting is under way."""
+        client = Client(self, identity)
+        self.wait(self.network.connect(server, identity, lambda: client))
+        return client
+
+    def declare(self, topology: dict[str, list[str]], backups: dict[str, str] | None = None) -> dict[str, str]:
+        """Categories, services and dependencies put into the store before any server runs; the services' tokens.
+
+        `topology`: service ids under each category, and `>other` for each dependency.
+        """
+        requests: list[Any] = [Put(Category(name), True) for name in topology]
+        requests += [Put(Service(id), True) for ids in topology.values() for id in ids if id[0] != ">"]
+        requests += [Put(Dependency(c, on[1:]), True) for c, ids in topology.items() for on in ids if on[0] == ">"]
+        policy = Policy(recovery_seconds=1.0)
+        requests += [Put(Category(c, backup, policy)) for c, backup in (backups or {}).items()]
+        requests += [IssueCredential(id) for ids in topology.values() for id in ids if id[0] != ">"]
+        loaded = self.store.load()
+        catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
+        tokens = {}
+        for number, request in enumerate(requests):
+            decision = decide(catalogue, request, ADMIN, self.now(), f"token-{number}")
+            assert not isinstance(decision.reply, Refusal), decision.reply
+            self.store.commit(catalogue.revision, decision.changes, [], [])
+            catalogue = decision.catalogue
+            if isinstance(decision.reply, CredentialIssued):
+                tokens[request.service] = decision.reply.token
+        return tokens
+
+
+def _peer(stream: Any) -> tuple[str, str, str]:
+    return (*stream.peer, "")
+
+
+class Process:
+    """The clock as one process sees it: when the process is killed, its timers are gone."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock: Any = clock
+        self._calls: list[Any] = []
+        self._active = 0
+        """Of these, when last looked."""
+        self.killed = False
+
+    def seconds(self) -> float:
+        return float(self._clock.seconds())
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any, **kw: Any) -> Any:
+        def call() -> None:
+            if not self.killed:
+                callable(*args, **kw)
+
+        if len(self._calls) > 2 * self._active:
+            self._calls = [known for known in self._calls if known.active()]
+            self._active = len(self._calls)
+        self._calls.append(self._clock.callLater(delay, call))
+        return self._calls[-1]
+
+    def kill(self) -> None:
+        self.killed = True
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+
+
+class SimulatedServer:
+    """One opengnssd process."""
+
+    def __init__(self, world: World, name: str, database_seconds: tuple[float, float]) -> None:
+        self.world = world
+        self.name = name
+        self.process = Process(world.clock)
+        self.thread = SimulatedThread(world.clock, world.random, database_seconds)
+        # Its own randomness: what it does moves nothing else in time.
+        self.beside = SimulatedThread(world.clock, Random(name), database_seconds)
+        self.probed: list[tuple[str, int]] = []
+        self.news: list[bytes] = []
+        self.nameserver = NameServer(
+            name,
+            "simulation",
+            Parts(
+                clock=self.process,
+                now=world.now,
+                token=lambda: f"token-{world.random.getrandbits(256):x}",
+                storage=world.store,
+                in_database=self.thread.run,
+                peer_of=_peer,
+                probe=self._probe,
+                connect=self._connect,
+                id=f"{name}-{next(world.starts)}",
+                roster=world.roster(),
+                beside=self.beside.run,
+                random=Random(name).random,
+                ways=(Way("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
+            ),
+        )
+
+    def start(self) -> Deferred[None]:
+        """Listen at once, answer when the catalogue is complete."""
+        self.world.network.listen(self.name, ("server", self.name), self.nameserver)
+        self.started = Deferred.fromCoroutine(self.nameserver.start())
+        return self.started
+
+    def crash(self) -> None:
+        """kill -9."""
+        self.world.killed.append(self)
+        self.process.kill()
+        self.thread.kill()
+        self.beside.kill()
+        self.world.network.crash(self.name)
+        del self.world.servers[self.name]
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.world.network.stop_listening(self.name)
+        self.nameserver.stop()
+        del self.world.servers[self.name]
+
+    def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
+        self.probed.append((address, port))
+        return self.world.probe(self.name, self.world.clock, policy, address, port)
+
+    def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        if self.process.killed:
+            # Its timers run on, because nobody can tell whose they are.
+            return Deferred()
+        identity = ("server", self.name)
+        return self.world.network.connect(f"{host}:update", identity, make, lambda: self.process.killed)
+
+    def _run_command(self, message: Message) -> Deferred[None]:
+        if self.world.receiving is not None:
+            answer = self.world.receiving(message)
+            if answer is not None:
+                return answer
+        self.news.append(msgspec.json.encode(json_of(message, self.name)))
+        return succeed(None)
+
+
+class SimulatedHost:
+    """One opengnscd process with the services registered at it."""
+
+    def __init__(self, world: World, name: str, servers: tuple[str, ...] = ("gns1",), **options: Any) -> None:
+        self.world = world
+        self.name = name
+        self.process = Process(world.clock)
+        self.processes = world.processes.setdefault(name, SimulatedProcesses())
+        self.probed: list[tuple[str, int]] = []
+        identity = ("host", name)
+        if options.get("mode") == "short":
+            options.setdefault("update_port", 4865)
+        place = 1 + list(dict.fromkeys([*world.hosts, name])).index(name)
+        options.setdefault("default_address", f"10.0.0.{place}")
+        self.daemon = HostDaemon(
+            HostParts(
+                clock=self.process,
+                now=world.now,
+                random=world.random.random,
+                state_directory=world.directory / name,
+                host_name=name,
+                choice=Choice(world.random.random, in_order(servers)),
+                dial=lambda way: world.network.endpoint(way.name, identity, self.process),
+                process_watch=self.processes,
+                peer_of=_peer,
+                probe=self._probe,
+                **options,
+            )
+        )
+        if options.get("update_port"):
+            world.network.listen(f"{name}:update", identity, self.daemon.update_factory())
+
+    def crash(self) -> None:
+        """kill -9 of the daemon: its services go on, its disk stays."""
+        self.process.kill()
+        self.processes.forget_watches()
+        self.world.network.crash(self.name)
+        self.world.network.stop_listening(f"{self.name}:update")
+
+    def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
+        self.probed.append((address, port))
+        return self.world.probe(self.name, self.process, policy, address, port)
+
+    def stop(self) -> None:
+        """SIGTERM of the daemon."""
+        self.world.network.stop_listening(f"{self.name}:update")
+        self.daemon.stop()
+
+
+class SimulatedProcesses:
+    """The process table of a host: which pids live. It outlives the daemon that watches them."""
+
+    def __init__(self) -> None:
+        self.living: set[int] = set()
+        self.scarce = False
+        """Whether the system has no means left to watch one more."""
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    def start_of(self, pid: int) -> str:
+        if pid not in self.living:
+            raise NoSuchProcess(f"there is no process {pid}")
+        return f"start of {pid}"
+
+    def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
+        self.start_of(pid)
+        if self.scarce:
+            raise CannotWatch(f"cannot watch process {pid}: too many open files")
+        self._watched[pid] = ended
+
+        def stop() -> None:
+            self._watched.pop(pid, None)
+
+        return stop
+
+    def start(self, pid: int) -> int:
+        """A process begins."""
+        self.living.add(pid)
+        return pid
+
+    def forget_watches(self) -> None:
+        """Who watched is gone; nobody is called any more."""
+        self._watched.clear()
+
+    def kill(self, pid: int) -> None:
+        """kill -9 of a process."""
+        self.living.discard(pid)
+        ended = self._watched.pop(pid, None)
+        if ended is not None:
+            ended()
+
+
+class Client:
+    """The protocol and nothing else: what a stranger's implementation would see."""
+
+    def __init__(self, world: World, identity: tuple[str, str]) -> None:
+        self.world = world
+        self.identity = identity
+        self.connection = ClientConnection(world.clock.seconds(), "bare client")
+        self.opened: Opened | None = None
+        self.ended: Ended | None = None
+        self.lost = False
+        self.pushed: list[Any] = []
+        self.replies: dict[int, Reply] = {}
+        self.octets = 0
+        self.acknowledging = True
+        self.watching: Any = None
+        """The answer to its last watch."""
+        self.transport: Any = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(self.connection.bytes_to_send())
+
+    def dataReceived(self, data: bytes) -> None:
+        self.octets += len(data)
+        for event in self.connection.receive(data, self.world.clock.seconds()):
+            self._met(event)
+        self.flush()
+
+    def connectionLost(self, reason: Any) -> None:
+        self.lost = True
+
+    def ask(self, request: Request) -> Any:
+        """The reply, after as much virtual time as it takes."""
+        number = self.connection.ask(request, self.world.clock.seconds())
+        self.flush()
+        self.world.until(lambda: number in self.replies or self.lost)
+        return self.replies.get(number)
+
+    def send(self, request: Request) -> int:
+        """Ask and do not wait; the reply will be in `replies`."""
+        number = self.connection.ask(request, self.world.clock.seconds())
+        self.flush()
+        return number
+
+    def flush(self) -> None:
+        data = self.connection.bytes_to_send()
+        if data and not self.lost:
+            self.transport.write(data)
+
+    def _met(self, event: Event) -> None:
+        match event:
+            case Opened():
+                self.opened = event
+            case Replied(number, reply):
+                self.replies[number] = reply
+            case Pushed(message):
+                self.pushed.append(message)
+                if self.acknowledging and hasattr(message, "change"):
+                    self.connection.acknowledge(message.change.revision)
+            case Ended():
+                self.ended = event
+                self.transport.loseConnection()
