@@ -13,7 +13,7 @@ from bench.statistics import Book
 from bench.systems.compass import DEPENDENCY, Compass, asked
 from bench.systems.running import Running, free_port
 from bench.workloads import Size
-from compass.client.core.blocking_api import ApiProblem, HostApi, Place
+from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi
 from compass.model.host_api import LocalRegister
 from compass.model.requests import Register, Report
 
@@ -98,7 +98,7 @@ def _host_daemon(compass: Compass) -> Running:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     running = Running([sys.executable, "-c", entry, "--config", str(config)], here / "log", environment)
     running.listens("127.0.0.1", api)
-    compass.host_api = HostApi(Place(path=str(here / "api.sock")), 10.0)
+    compass.host_api = HostApi(ApiEndpoint(path=str(here / "api.sock")), 10.0)
     until = time.monotonic() + 30
     while time.monotonic() < until:
         try:

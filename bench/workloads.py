@@ -155,11 +155,11 @@ def _start_all(system: System, plan: Plan, size: Size, book: Book, directory: Pa
 
 def list_octets(compass: Compass, directory: Path) -> int:
     """How many octets compass answers a pull with: the bare echo answers with as many."""
-    from compass.admin.shell.connection import Link
+    from compass.admin.shell.connection import AdminSession
     from compass.model.requests import Pull
     from compass.wire.frames import frame
     from compass.wire.messages import encode
 
     with compass.link() as link:
-        assert isinstance(link, Link)
+        assert isinstance(link, AdminSession)
         return len(frame(encode(link.ask(Pull("portal.web")))))

@@ -19,7 +19,7 @@ import compass
 from bench.generator import ROOT, Plan, Step, Template, Tls
 from bench.systems.running import START_SECONDS, NotInstalled, Running, free_port
 from bench.systems.system import LISTENERS, SERVICES, System
-from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import Apply, IssueCredential, Pull, Register, Request, Watch
 from compass.model.rows import Category, Dependency, Service
@@ -83,7 +83,7 @@ class Compass(System):
         """Wait until its catalogue is complete: until then it says goodbye."""
         until = time.monotonic() + START_SECONDS
         while True:
-            with contextlib.suppress(LinkProblem), self.link() as link:
+            with contextlib.suppress(ConnectionFailed), self.link() as link:
                 link.ask(Pull(DEPENDANT))
                 return
             if time.monotonic() > until:
@@ -104,11 +104,11 @@ class Compass(System):
                     asked(link, Register(f"s0.c{n}", token, f"10.0.{n}.{listener + 1}", 80, EPOCH))
             self.tokens[REGISTERED] = self.credential(link, REGISTERED)
 
-    def link(self) -> Link:
+    def link(self) -> AdminSession:
         """An administrator's session."""
-        return Link.connect([Server("127.0.0.1", self.port)], self._admin, 60.0)
+        return AdminSession.connect([Server("127.0.0.1", self.port)], self._admin, 60.0)
 
-    def credential(self, link: Link, service: str) -> str:
+    def credential(self, link: AdminSession, service: str) -> str:
         """A new one of the service."""
         issued = asked(link, IssueCredential(service))
         assert isinstance(issued, CredentialIssued)
@@ -221,7 +221,7 @@ class CompassOnPostgreSQL(System):
         return None
 
 
-def asked(link: Link, request: Request) -> Reply:
+def asked(link: AdminSession, request: Request) -> Reply:
     """The reply, which must not be a refusal."""
     reply = link.ask(request)
     assert not isinstance(reply, Refusal), reply

@@ -22,7 +22,7 @@ from compass.daemons.config.reader import read_server_config
 from compass.daemons.net import listen, transport
 from compass.daemons.process import gc
 from compass.daemons.services import opengnssd
-from compass.server.queries.pull_cache import Pulls
+from compass.server.queries.pull_cache import PullCache
 from compass.store import bulk_insert
 
 
@@ -61,7 +61,7 @@ def _collector() -> None:
 WITHOUT: dict[str, Callable[[], None]] = {
     "prompt writes": _set(transport.PromptPort, "transport", tcp.Server),
     "rows by the statement": _set(bulk_insert, "SIZES", (1,)),
-    "kept pulls": _set(Pulls, "kept", lambda self, catalogue, service: None),
+    "kept pulls": _set(PullCache, "kept", lambda self, catalogue, service: None),
     "idle collector": _collector,
 }
 """Fast paths by the name they have in the report, and how each is taken out."""

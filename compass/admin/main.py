@@ -17,10 +17,10 @@ from compass.admin.commands.tls import tls
 from compass.admin.commands.tokens import token
 from compass.admin.commands.topology import topology_commands
 from compass.admin.shell.config import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
-from compass.admin.shell.context import Desk
-from compass.admin.shell.decorators import examples, json_option, taught
+from compass.admin.shell.context import AdminContext
+from compass.admin.shell.decorators import command, examples, json_option
 from compass.admin.shell.exit_codes import exit_table
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 
 PROGRAM = "opengnsadmin"
 
@@ -47,10 +47,10 @@ class _Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with ctx.ensure_object(Desk).ending():
+            with ctx.ensure_object(AdminContext).error_handling():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            ctx.exit(Exit.INTERRUPTED.value)
+            ctx.exit(ExitCode.INTERRUPTED.value)
 
 
 _EPILOG = f"""\b
@@ -94,7 +94,7 @@ def cli(context: click.Context, /, **given: Any) -> None:
     Everything goes through a server, over TLS, with your certificate; the servers' administration log names you
     with each change. 'opengnsadmin COMMAND --help' teaches each command, with examples.
     """
-    desk = context.ensure_object(Desk)
+    desk = context.ensure_object(AdminContext)
     desk.given = Given(**given)
     if desk.in_json:
         # These commands have an option of their own for it.
@@ -123,9 +123,9 @@ digest_command(cli)
 doctor_command(cli)
 
 
-@taught(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")
+@command(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(desk: Desk, shell: str) -> None:
+def completion(desk: AdminContext, shell: str) -> None:
     """Print what makes SHELL complete the commands and options of this program.
 
     \b
@@ -137,7 +137,7 @@ def completion(desk: Desk, shell: str) -> None:
     assert made is not None  # Click has one for each of the choices.
     source = made(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
     if desk.in_json:
-        desk.say((), {"type": "completion", "shell": shell, "source": source})
+        desk.print_result((), {"type": "completion", "shell": shell, "source": source})
     else:
         click.echo(source)
 

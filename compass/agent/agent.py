@@ -12,24 +12,24 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
-from compass.agent.hooks.runner import Reactions
-from compass.agent.registration.journal import Book
-from compass.agent.registration.probe_responder import Probe, Witness
+from compass.agent.hooks.runner import HookRunner
+from compass.agent.registration.journal import RegistrationJournal
+from compass.agent.registration.probe_responder import Probe, ProbeResponder
 from compass.agent.registration.registrar import TRANSIENT, Registrar, Watcher
-from compass.agent.replica.change_feed import Deliver, Feed
-from compass.agent.replica.disk_cache import Cache, Cached
+from compass.agent.replica.change_feed import ChangeFeed, Deliver
+from compass.agent.replica.disk_cache import Cache, CachedReplica
 from compass.agent.replica.replica import Replica
-from compass.agent.replica.shared_view import Publisher
-from compass.agent.replica.suspicions import ANEW_SECONDS, Evidence
-from compass.agent.replica.sync import Following
+from compass.agent.replica.shared_view import SharedViewWriter
+from compass.agent.replica.suspicions import ANEW_SECONDS, Suspicions
+from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.connector import Dial
-from compass.agent.upstream.report_relay import Elsewhere
-from compass.agent.upstream.server_selector import Choice, Offer
+from compass.agent.upstream.report_relay import ReportRelay
+from compass.agent.upstream.server_selector import Candidate, ServerSelector
 from compass.agent.upstream.upstream import Mode, PeerOf, Upstream
-from compass.model.backoff import Pauses
+from compass.model.backoff import Backoff
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import snapshot
-from compass.model.catalogue.lookup_scope import Sight
+from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.host_api import (
     HostStatus,
     LocalDeregister,
@@ -42,14 +42,14 @@ from compass.model.host_api import (
     Resolved,
 )
 from compass.model.interfaces import Clock, Timer
-from compass.model.metrics import HostTally
-from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id
+from compass.model.metrics import AgentMetrics
+from compass.model.names import InvalidName, parse_address, parse_port, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply, Reported, ServiceView
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
 from compass.model.rules.draft import problem_code
-from compass.model.selection.policies import Place
-from compass.model.selection.selector import Pools
+from compass.model.selection.policies import Location
+from compass.model.selection.selector import Selector
 from compass.wire.messages import Suspicion
 from compass.wire.shared_view import Shared
 
@@ -58,7 +58,7 @@ REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
 """How often the host asks whether all is as held; what a push could not tell is seen after so long."""
 
 
-class HostParts(msgspec.Struct, frozen=True, kw_only=True):
+class AgentDependencies(msgspec.Struct, frozen=True, kw_only=True):
     """What assembly hands to a host's daemon."""
 
     clock: Clock
@@ -69,7 +69,7 @@ class HostParts(msgspec.Struct, frozen=True, kw_only=True):
     host_name: str
     default_address: str
     """Where the listeners are of programs that do not say it."""
-    choice: Choice
+    choice: ServerSelector
     dial: Dial
     process_watch: Watcher
     peer_of: PeerOf
@@ -89,16 +89,16 @@ class HostParts(msgspec.Struct, frozen=True, kw_only=True):
     """The directory in which its view is shared."""
     view_group: int | None = None
     """The group that may read the view; None: everybody."""
-    reactions: Reactions | None = None
+    reactions: HookRunner | None = None
     """The hooks and templates that follow what may be looked up here."""
 
 
-class HostDaemon:
+class Agent:
     """One per machine. Its lookups are answered at once from memory, its wishes go into the book and to a server."""
 
     _log = Logger()
 
-    def __init__(self, parts: HostParts) -> None:
+    def __init__(self, parts: AgentDependencies) -> None:
         self._parts = parts
         clock, random = parts.clock, parts.random
         self._vouched_until: float | None = None
@@ -109,18 +109,20 @@ class HostDaemon:
         self._in_step = False
         self._lookups = Counter[str]()
         self._reported = Counter[str]()
-        self.pools = Pools(random, Place(parts.host_name, parts.zone))
+        self.pools = Selector(random, Location(parts.host_name, parts.zone))
         """Whose turn it is, for every kind of lookup on this host."""
         self._replica = Replica()
-        self._evidence = Evidence()
-        self._book = Book(parts.state_directory)
+        self._evidence = Suspicions()
+        self._book = RegistrationJournal(parts.state_directory)
         self._cache = Cache(clock, parts.state_directory, self._cached)
         probe = parts.probe
-        self._witness = Witness(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
-        self._publisher = Publisher(clock, parts.view, parts.view_group, self._shared)
-        self._published: tuple[Sight, frozenset[str], Shared] | None = None
-        self._feed = Feed(lambda service: self._replica.dependencies(service, self._overlay))
-        self._following = Following(
+        self._witness = (
+            ProbeResponder(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
+        )
+        self._publisher = SharedViewWriter(clock, parts.view, parts.view_group, self._shared)
+        self._published: tuple[LookupScope, frozenset[str], Shared] | None = None
+        self._feed = ChangeFeed(lambda service: self._replica.dependencies(service, self._overlay))
+        self._following = ReplicaSync(
             clock,
             self._replica,
             look,
@@ -145,14 +147,14 @@ class HostDaemon:
             self._want,
             parts.process_watch,
             parts.default_address,
-            Pauses(random),
+            Backoff(random),
             self._upstream.expected,
             parts.zone,
         )
-        self._elsewhere = Elsewhere(
+        self._elsewhere = ReportRelay(
             clock, self._upstream.others, parts.dial, self._upstream.problem_with, parts.software, self._told_elsewhere
         )
-        self._pauses = Pauses(random)
+        self._pauses = Backoff(random)
         self._repeat: Timer | None = None
         self._retold: dict[str, Timer] = {}
         """By service id: when programs are told that suspicions about its listeners have run out."""
@@ -200,7 +202,7 @@ class HostDaemon:
         """For the Update listener that servers dial."""
         return cast(IProtocolFactory, self._upstream.update_factory())
 
-    def servers_found(self, origin: str, offers: Sequence[Offer]) -> None:
+    def servers_found(self, origin: str, offers: Sequence[Candidate]) -> None:
         """What DNS or announcements say of servers now, in place of what that origin said before."""
         self._upstream.offer(origin, offers)
 
@@ -210,7 +212,7 @@ class HostDaemon:
         """Function 2.3; fires at once when it is known here, else when a server has answered or cannot."""
         try:
             service = parse_service_id(service)
-        except NameProblem as problem:
+        except InvalidName as problem:
             return succeed(Refusal(problem_code(problem), str(problem)))
         refusal = self._want(service)
         if refusal is not None:
@@ -234,7 +236,7 @@ class HostDaemon:
         self._lookups["refused" if isinstance(found, Refusal) else found.source] += 1
         return found
 
-    def sight(self) -> Sight | None:
+    def sight(self) -> LookupScope | None:
         """What may be looked up here; the same object as long as nothing changes. None: not loaded yet."""
         return self._replica.sight(self._overlay)
 
@@ -264,7 +266,7 @@ class HostDaemon:
 
     def released(self, outcome: Outcome) -> None:
         """The connection that a registration with `hold` was asked on is closed."""
-        self._registrar.released(outcome)
+        self._registrar.connection_closed(outcome)
 
     def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
         """Function 2.5; this host stops using the listener at once, whatever a server will find."""
@@ -274,7 +276,7 @@ class HostDaemon:
                 parse_address(request.address),
                 parse_port(request.port),
             )
-        except NameProblem as problem:
+        except InvalidName as problem:
             return succeed(Refusal(problem_code(problem), str(problem)))
         row = self._replica.catalogue.listener(*key)
         suspects = request.state == "unreachable" and row is not None and row.state in USABLE
@@ -327,11 +329,11 @@ class HostDaemon:
             reactions=self._parts.reactions.status() if self._parts.reactions is not None else (),
         )
 
-    def tally(self) -> HostTally:
+    def tally(self) -> AgentMetrics:
         """The daemon in numbers."""
         ways = self._upstream.servers()
         reactions = self._parts.reactions
-        return HostTally(
+        return AgentMetrics(
             host=self._parts.host_name,
             loaded=self._replica.loaded,
             revision=self._replica.revision,
@@ -365,7 +367,7 @@ class HostDaemon:
     # Between the parts ------------------------------------------------------------------------------------
 
     def _overlay(self, catalogue: Catalogue) -> Catalogue:
-        return self._evidence.over(catalogue, self._parts.clock.seconds())
+        return self._evidence.apply_to(catalogue, self._parts.clock.seconds())
 
     def _want(self, service: str) -> Refusal | None:
         before = self._following.wanted
@@ -393,7 +395,7 @@ class HostDaemon:
     def _settled(self) -> None:
         self._in_step = True
         self._registrar.session_settled()
-        self._pauses.over()
+        self._pauses.reset()
         self._repeat_reports()
 
     def _lost(self) -> None:
@@ -406,13 +408,13 @@ class HostDaemon:
         now = self._parts.clock.seconds()
         self._seen_anew()
         if suspicion is None:
-            self._evidence.told_anew(now)
+            self._evidence.renew_notified(now)
             for service in self._retold:
                 self._retell(service, ANEW_SECONDS)
             return
         row = self._replica.catalogue.listener(suspicion.service, suspicion.address, suspicion.port)
         if row is not None and row.epoch == suspicion.epoch:
-            seconds = self._evidence.told(suspicion, row, now)
+            seconds = self._evidence.add_notified(suspicion, row, now)
             self._feed.suspected(row.service)
             if seconds:
                 self._retell(row.service, seconds)
@@ -443,7 +445,7 @@ class HostDaemon:
     ) -> Deferred[Outcome | Refusal]:
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Reported):
-                self._pauses.over()
+                self._pauses.reset()
                 self._reported["delivered"] += 1
                 self._evidence.delivered(key, reply.state, self._parts.clock.seconds())
                 return Outcome(reply.state, *key, revision=reply.revision)
@@ -453,7 +455,7 @@ class HostDaemon:
             elif suspects:
                 self._reported["pending"] += not again
                 if refusal.code == "store-unavailable" and not again:
-                    self._elsewhere.tell(report)
+                    self._elsewhere.send(report)
                 self._repeat_later(refusal)
                 return Outcome("pending", *key)
             self._reported["refused"] += 1
@@ -463,8 +465,8 @@ class HostDaemon:
         report = Report(service, address, port, request.state, request.reporter, request.detail)
         return self._upstream.ask(report).addCallback(answered)
 
-    def _cached(self) -> Cached:
-        return Cached(
+    def _cached(self) -> CachedReplica:
+        return CachedReplica(
             store=self._replica.store,
             services=tuple(sorted(self._replica.services)),
             held=self._replica.held(),

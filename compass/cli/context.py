@@ -17,12 +17,12 @@ from compass.cli.output import (
     LINE_MAX,
     as_json,
 )
-from compass.client.core.blocking_api import ApiProblem, HostApi, PlaceProblem, place_of
+from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.credential import CredentialProblem, read_credential
-from compass.model.exit_codes import Exit, exit_of
-from compass.model.names import NameProblem, parse_address, parse_endpoint, parse_label, parse_service_id
+from compass.model.exit_codes import ExitCode, exit_of
+from compass.model.names import InvalidName, parse_address, parse_label, parse_service_id
 from compass.model.rows import IDLE
-from compass.model.text import storable
+from compass.model.text import escape_line
 
 PROGRAM = "opengnsc"
 
@@ -32,7 +32,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Failed(click.ClickException):
     """The end of a command that did not do what was asked."""
 
-    def __init__(self, status: Exit, message: str, code: str = "", retry_after_seconds: float = 0.0) -> None:
+    def __init__(self, status: ExitCode, message: str, code: str = "", retry_after_seconds: float = 0.0) -> None:
         super().__init__(message)
         self.exit_code = int(status)  # type: ignore[misc]  # click reads the instance's, and types the class's
         self.code = code
@@ -43,14 +43,14 @@ class Failed(click.ClickException):
         """Print it to the standard error stream."""
         again = f" (try again in {self.retry_after_seconds:g} s)" if self.retry_after_seconds else ""
         code = f" [{self.code}]" if self.code else ""
-        text = f"Error: {storable(self.message, LINE_MAX)}{again}{code}"
+        text = f"Error: {escape_line(self.message, LINE_MAX)}{again}{code}"
         if self.in_json:
             told = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
             text = as_json(told | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
         click.echo(text, file=file or sys.stderr)
 
 
-class Desk:
+class CliContext:
     """What all commands share: where the daemon is, and how answers are printed."""
 
     place = ""
@@ -60,9 +60,9 @@ class Desk:
     def api(self) -> HostApi:
         """The daemon. Raises Failed when its address cannot be one."""
         try:
-            return HostApi(place_of(self.place))
-        except PlaceProblem as problem:
-            raise Failed(Exit.USAGE, str(problem)) from None
+            return HostApi(parse_api_endpoint(self.place))
+        except InvalidEndpoint as problem:
+            raise Failed(ExitCode.USAGE, str(problem)) from None
 
     def say(self, lines: Iterable[str], told: Any) -> None:
         """Print an answer."""
@@ -71,10 +71,10 @@ class Desk:
 
     def remark(self, text: str) -> None:
         """Something beside the answer."""
-        click.echo(f"{PROGRAM}: {storable(text, LINE_MAX)}", err=True)
+        click.echo(f"{PROGRAM}: {escape_line(text, LINE_MAX)}", err=True)
 
     @contextmanager
-    def ending(self) -> Iterator[None]:
+    def error_handling(self) -> Iterator[None]:
         """Every way in which a command can fail, as `Failed`, or as an interruption."""
         try:
             try:
@@ -82,12 +82,12 @@ class Desk:
             except ApiProblem as problem:
                 raise failed(problem) from None
             except CredentialProblem as problem:
-                raise Failed(Exit.FAILED, str(problem)) from None
+                raise Failed(ExitCode.FAILED, str(problem)) from None
             except KeyboardInterrupt:
                 # After ^C on a terminal the prompt begins a line of its own.
                 if sys.stderr.isatty():
                     click.echo(err=True)
-                sys.exit(Exit.INTERRUPTED)
+                sys.exit(ExitCode.INTERRUPTED)
         except Failed as failure:
             failure.in_json = self.in_json
             raise
@@ -98,7 +98,7 @@ def failed(problem: ApiProblem) -> Failed:
     return Failed(exit_of(problem.code), problem.message, problem.code, problem.retry_after_seconds)
 
 
-class Named(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
+class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
     """Text that a rule of `compass.model.names` parses, or says what would be right."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -109,26 +109,26 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
         """The parsed value."""
         try:
             return self._parse(value) if isinstance(value, str) else value
-        except NameProblem as problem:
+        except InvalidName as problem:
             self.fail(str(problem), param, ctx)
 
 
-SERVICE = Named("service.category", parse_service_id)
-NAME = Named("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
-ADDRESS = Named("address", parse_address)
-ENDPOINT = Named("address:port", parse_endpoint)
+SERVICE = ParsedParam("service.category", parse_service_id)
+NAME = ParsedParam("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
+ADDRESS = ParsedParam("address", parse_address)
+ENDPOINT = ParsedParam("address:port", parse_api_endpoint)
 PORT = click.IntRange(1, 65535)
 SHARE = click.FloatRange(0, 1)
 
 
 def _set_place(context: click.Context, _: click.Parameter, value: str) -> None:
     if value:
-        context.ensure_object(Desk).place = value
+        context.ensure_object(CliContext).place = value
 
 
 def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        context.ensure_object(Desk).in_json = True
+        context.ensure_object(CliContext).in_json = True
 
 
 JSON_OPTION = click.option(
@@ -149,7 +149,7 @@ def api_option(envvar: str | None) -> Callable[[Command], Command]:
     )
 
 
-def proving(command: Command) -> Command:
+def credential_options(command: Command) -> Command:
     """The options for a credential."""
     for option in (
         click.option(
@@ -171,7 +171,7 @@ def proving(command: Command) -> Command:
     return command
 
 
-def describing(command: Command) -> Command:
+def metadata_options(command: Command) -> Command:
     """The options that say more about a listener."""
     for option in (
         click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="For its users; repeat for more."),
@@ -183,7 +183,7 @@ def describing(command: Command) -> Command:
     return command
 
 
-def placing(command: Command) -> Command:
+def location_options(command: Command) -> Command:
     """The options that pool policies go by, besides the weight."""
     for option in (
         click.option("--degradation", type=SHARE, default=IDLE, help="By how much one more user raises its load."),
@@ -194,11 +194,11 @@ def placing(command: Command) -> Command:
     return command
 
 
-def addressed(command: Command) -> Command:
+def address_option(command: Command) -> Command:
     return click.option("--address", type=ADDRESS, help="Without it: the one opengnscd is set up with.")(command)
 
 
-def credential_of(desk: Desk, token: str | None, file: Path | None) -> str:
+def credential_of(desk: CliContext, token: str | None, file: Path | None) -> str:
     """The token from where it is; a file is preferred to the environment."""
     context = click.get_current_context()
     given = [
@@ -206,13 +206,13 @@ def credential_of(desk: Desk, token: str | None, file: Path | None) -> str:
         for name in ("credential", "credential_file")
     ]
     if all(given):
-        raise Failed(Exit.USAGE, "give --credential or --credential-file, not both")
+        raise Failed(ExitCode.USAGE, "give --credential or --credential-file, not both")
     if token and not (file and not given[0]):
         return token.strip()
     if file:
         return read_credential(file, desk.remark)
     raise Failed(
-        Exit.USAGE,
+        ExitCode.USAGE,
         "a credential is needed: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "
         "an administrator makes one with: opengnsadmin credential add SERVICE",
     )

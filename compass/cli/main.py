@@ -19,15 +19,15 @@ from compass.cli.context import (
     PROGRAM,
     SERVICE,
     SHARE,
-    Desk,
-    addressed,
+    CliContext,
+    address_option,
     api_option,
     credential_of,
-    describing,
+    credential_options,
     example_lines,
+    location_options,
     metadata_of,
-    placing,
-    proving,
+    metadata_options,
 )
 from compass.cli.output import (
     as_json,
@@ -37,11 +37,11 @@ from compass.cli.output import (
     lines_of_status,
     tree_of,
 )
-from compass.cli.run.readiness import ANSWER_SECONDS, Check
+from compass.cli.run.readiness import ANSWER_SECONDS, ReadinessCheck
 from compass.cli.templates import template
-from compass.model.exit_codes import Exit, exit_table
+from compass.model.exit_codes import ExitCode, exit_table
 from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, LocalReport
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 
 READY_SECONDS = 30.0
 """For a command to begin listening: what a service that fills a cache first may take."""
@@ -69,8 +69,8 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 
     def make(function: Callable[..., None]) -> click.Command:
         def called(*arguments: Any, **named: Any) -> None:
-            desk = click.get_current_context().ensure_object(Desk)
-            with desk.ending():
+            desk = click.get_current_context().ensure_object(CliContext)
+            with desk.error_handling():
                 function(desk, *arguments, **named)
 
         called.__doc__ = function.__doc__
@@ -87,16 +87,16 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 )
 @click.argument("service", type=SERVICE)
 @click.argument("port", type=PORT)
-@addressed
-@proving
-@describing
-@placing
+@address_option
+@credential_options
+@metadata_options
+@location_options
 @click.option(
     "--pid", type=click.IntRange(1), default=None, help="The process that serves; if it dies, users are told."
 )
 @click.option("--hold", is_flag=True, help="Stay, and keep the registration only as long as this program runs.")
 def register(
-    desk: Desk,
+    desk: CliContext,
     service: str,
     port: int,
     address: str | None,
@@ -119,10 +119,10 @@ def register(
 @click.argument("service", type=SERVICE)
 @click.argument("port", type=PORT)
 @click.argument("load", type=SHARE)
-@addressed
-@proving
+@address_option
+@credential_options
 def load(
-    desk: Desk,
+    desk: CliContext,
     service: str,
     port: int,
     load: float,
@@ -144,11 +144,11 @@ def load(
 @_command("deregister", "deregister chinaserver.openuss 2028 --credential-file /etc/opengns/chinaserver.token")
 @click.argument("service", type=SERVICE)
 @click.argument("port", type=PORT)
-@addressed
-@proving
+@address_option
+@credential_options
 @click.option("--epoch", type=click.IntRange(0), default=0, help="Only this instance, as register --json named it.")
 def deregister(
-    desk: Desk,
+    desk: CliContext,
     service: str,
     port: int,
     address: str | None,
@@ -164,7 +164,7 @@ def deregister(
 
 @_command("query", "query frontpage.web", "query frontpage.web --json | jq '.categories[].services[].listeners'")
 @click.argument("service", type=SERVICE)
-def query(desk: Desk, service: str) -> None:
+def query(desk: CliContext, service: str) -> None:
     """Show all that SERVICE depends on: categories, services, listeners, backups (function 2.3)."""
     dependencies = desk.api.dependencies(service)
     desk.say(tree_of(dependencies), dependencies)
@@ -172,7 +172,7 @@ def query(desk: Desk, service: str) -> None:
 
 @_command("resolve", "resolve chinaserver.openuss", "resolve openuss | head -1", "resolve openuss --json")
 @click.argument("name", type=NAME)
-def resolve(desk: Desk, name: str) -> None:
+def resolve(desk: CliContext, name: str) -> None:
     """Print the listeners to use for a service or a category, one address:port in a line, the best first.
 
     When none of a service is usable these are its backup's. When there is nothing at all the exit status is 9.
@@ -182,7 +182,7 @@ def resolve(desk: Desk, name: str) -> None:
         desk.say(lines_of_resolved(resolved), resolved)
     if not resolved.listeners:
         desk.remark(f"{name}: nothing is registered that could be used")
-        sys.exit(Exit.NONE_USABLE)
+        sys.exit(ExitCode.NONE_USABLE)
 
 
 @_command(
@@ -195,7 +195,9 @@ def resolve(desk: Desk, name: str) -> None:
 @click.option("--slow", is_flag=True, help="It answers, but too late; administrators are told.")
 @click.option("--reporter", type=SERVICE, help="The service that found out. Without it: this host.")
 @click.option("--detail", default="", help="What happened, in words, for administrators.")
-def report(desk: Desk, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str) -> None:
+def report(
+    desk: CliContext, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str
+) -> None:
     """Say that a listener of SERVICE cannot be reached (function 2.5).
 
     The server looks for itself before everybody is told; this host does not use the listener meanwhile.
@@ -209,7 +211,7 @@ def report(desk: Desk, service: str, listener: tuple[str, int], slow: bool, repo
 @_command("watch", "watch frontpage.web", "watch frontpage.web --json | while read -r event; do reload; done")
 @click.argument("service", type=SERVICE)
 @click.option("--since", type=click.IntRange(0), default=None, help="Only what came after this revision.")
-def watch(desk: Desk, service: str, since: int | None) -> None:
+def watch(desk: CliContext, service: str, since: int | None) -> None:
     """Print all that SERVICE depends on and then each change of it, one line each, until interrupted.
 
     When the connection is lost it comes back by itself and goes on after the last line; nothing is left out.
@@ -220,7 +222,7 @@ def watch(desk: Desk, service: str, since: int | None) -> None:
 
 
 @_command("status", "status", "status --json | jq .session")
-def status(desk: Desk) -> None:
+def status(desk: CliContext) -> None:
     """Show how the daemon of this host is: its session, its view, and what is registered here."""
     told = desk.api.status()
     desk.say(lines_of_status(told), told)
@@ -234,10 +236,10 @@ def status(desk: Desk) -> None:
 @click.argument("service", type=SERVICE)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--port", type=PORT, required=True, help="Where the command listens.")
-@addressed
-@proving
-@describing
-@placing
+@address_option
+@credential_options
+@metadata_options
+@location_options
 @click.option(
     "--also",
     type=(SERVICE, PORT, click.Path(exists=True, dir_okay=False, path_type=Path)),
@@ -292,7 +294,7 @@ def status(desk: Desk) -> None:
     help="Keep what the service depends on in this file, as JSON that is replaced whole at each change.",
 )
 def run(
-    desk: Desk,
+    desk: CliContext,
     service: str,
     command: tuple[str, ...],
     port: int,
@@ -328,7 +330,7 @@ def run(
     The exit status is COMMAND's, 128 + N when signal N killed it; if its registration is refused, the command is
     stopped and the status is the refusal's ('opengnsc --help').
     """
-    from compass.cli.run.supervisor import Orders, Run
+    from compass.cli.run.supervisor import RunOptions, Supervisor
 
     token = credential_of(desk, credential, credential_file)
     described = metadata_of(metadata)
@@ -341,17 +343,17 @@ def run(
     environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
     if address:
         environment["OPENGNS_ADDRESS"] = address
-    check = Check(check_http, tuple(shlex.split(check_command)), check_timeout)
-    orders = Orders(
+    check = ReadinessCheck(check_http, tuple(shlex.split(check_command)), check_timeout)
+    orders = RunOptions(
         (wish, *others), command, environment, ready_timeout, check, drain, restart, restart_limit, dependencies_file
     )
-    at = f"{service} {show_endpoint(address, port) if address else port}"
-    sys.exit(Run(desk.api, orders, lambda text: desk.remark(f"{at}: {text}")).run())
+    at = f"{service} {format_endpoint(address, port) if address else port}"
+    sys.exit(Supervisor(desk.api, orders, lambda text: desk.remark(f"{at}: {text}")).run())
 
 
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(desk: Desk, shell: str) -> None:
+def completion(desk: CliContext, shell: str) -> None:
     """Print what makes SHELL complete the commands and options of this program.
 
     \b

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from compass.model.host_api import HostStatus, KnownServer, LocalEvent, Outcome, ReactionStatus, Resolved
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.replies import Dependencies
 from compass.model.rows import Category, Change, Dependency, Listener, Service, key_of
-from compass.model.text import storable
+from compass.model.text import escape_line
 
 LINE_MAX = 1000
 """Longest line of text; a cause is a sentence."""
@@ -38,7 +38,7 @@ def _whole(value: Any) -> Any:
 
 def lines_of_outcome(outcome: Outcome) -> list[str]:
     """What became of a registration, deregistration or report."""
-    at = f"{outcome.service} {show_endpoint(outcome.address, outcome.port)}"
+    at = f"{outcome.service} {format_endpoint(outcome.address, outcome.port)}"
     if outcome.state == "pending":
         return [f"{at}: pending; no server has taken it yet, opengnscd keeps it and delivers it"]
     return [f"{at}: {outcome.state}, revision {outcome.revision}"]
@@ -46,7 +46,7 @@ def lines_of_outcome(outcome: Outcome) -> list[str]:
 
 def lines_of_resolved(resolved: Resolved) -> list[str]:
     """One address and port in a line, best first."""
-    return [show_endpoint(peer.address, peer.port) for peer in resolved.listeners]
+    return [format_endpoint(peer.address, peer.port) for peer in resolved.listeners]
 
 
 def tree_of(dependencies: Dependencies) -> list[str]:
@@ -64,11 +64,11 @@ def tree_of(dependencies: Dependencies) -> list[str]:
         if category.backup:
             lines.append(f"    backup: {category.backup}")
             lines += _peers(category.backup_listeners, "      ", "(no listener)")
-    return [storable(line, LINE_MAX) for line in lines]
+    return [escape_line(line, LINE_MAX) for line in lines]
 
 
 def _peers(peers: Iterable[Listener], indent: str, otherwise: str) -> list[str]:
-    shown = [(show_endpoint(peer.address, peer.port), _condition(peer)) for peer in peers]
+    shown = [(format_endpoint(peer.address, peer.port), _condition(peer)) for peer in peers]
     width = max((len(endpoint) for endpoint, _ in shown), default=0)
     return [f"{indent}{endpoint:<{width}}  {rest}" for endpoint, rest in shown] or [indent + otherwise]
 
@@ -85,11 +85,11 @@ def line_of_event(event: LocalEvent) -> str:
     """One line: the revision, the time, and what changed."""
     if isinstance(event.data, Change):
         when = datetime.fromtimestamp(event.data.time, UTC).strftime("%H:%M:%S.%f")[:-3]
-        return storable(f"{event.revision:>8}  {when}Z  {_change(event.data)}", LINE_MAX)
+        return escape_line(f"{event.revision:>8}  {when}Z  {_change(event.data)}", LINE_MAX)
     categories = event.data.categories
     count = sum(len(service.listeners) for category in categories for service in category.services)
     names = ", ".join(category.category for category in categories) or "nothing"
-    return storable(
+    return escape_line(
         f"{event.revision:>8}  snapshot: {event.data.service} depends on {names}; {count} listeners", LINE_MAX
     )
 
@@ -98,7 +98,7 @@ def _change(change: Change) -> str:
     match change.row:
         case Listener() as peer:
             gone = "gone" if change.removed else _condition(peer)
-            return f"listener {peer.service} {show_endpoint(peer.address, peer.port)}: {gone}"
+            return f"listener {peer.service} {format_endpoint(peer.address, peer.port)}: {gone}"
         case Category() as category:
             news = f"backup {category.backup}" if category.backup else "no backup"
             return f"category {category.name}: {'removed' if change.removed else news}"
@@ -124,12 +124,12 @@ def lines_of_status(status: HostStatus) -> list[str]:
     for own in status.registrations:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
         why = f"  ({own.problem})" if own.problem else ""
-        lines.append(f"          {own.service} {show_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
+        lines.append(f"          {own.service} {format_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
     for number, reaction in enumerate(status.reactions):
         lines.append(("          " if number else "reacts    ") + _reaction(reaction))
     for number, line in enumerate(_servers(status.servers)):
         lines.append(("          " if number else "servers   ") + line)
-    return [storable(line, LINE_MAX) for line in lines]
+    return [escape_line(line, LINE_MAX) for line in lines]
 
 
 def _reaction(reaction: ReactionStatus) -> str:

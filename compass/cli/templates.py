@@ -10,11 +10,11 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
-from compass.cli.context import JSON_OPTION, NAME, Desk, Failed, api_option, example_lines
+from compass.cli.context import JSON_OPTION, NAME, CliContext, Failed, api_option, example_lines
 from compass.client.core.blocking_api import HostApi
 from compass.client.core.view import view_of
-from compass.model.catalogue.lookup_scope import Sight
-from compass.model.exit_codes import Exit, exit_of
+from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.names import category_of
 from compass.model.replies import Refusal
 from compass.model.selection.pool_view import PoolView, pools_of
@@ -47,7 +47,7 @@ class ReadyName(click.ParamType):  # type: ignore[type-arg]  # generic only for 
 def list_templates() -> None:
     """Print the templates that come with compass, each with what it is for."""
     desk = _desk()
-    with desk.ending():
+    with desk.error_handling():
         about = {name: _about(ready_text(name)) for name in ready_names()}
         width = max(map(len, about))
         desk.say([f"{name:<{width}}  {text}" for name, text in about.items()], about)
@@ -59,7 +59,7 @@ def list_templates() -> None:
 def show_template(name: str) -> None:
     """Print the template NAME: as documentation of its values, or as the beginning of one of your own."""
     desk = _desk()
-    with desk.ending():
+    with desk.error_handling():
         if name not in ready_names():
             raise _no_such(name)
         text = ready_text(name)
@@ -81,7 +81,7 @@ def show_template(name: str) -> None:
 def try_template(source: str, names: tuple[str, ...], values: tuple[str, ...]) -> None:
     """Print what a template gives now: one that comes with compass, by its NAME, or a FILE (with a / or a .j2)."""
     desk = _desk()
-    with desk.ending():
+    with desk.error_handling():
         given = dict(_value(text) for text in values)
         where = _source(source)
         status = desk.api.status()
@@ -89,7 +89,7 @@ def try_template(source: str, names: tuple[str, ...], values: tuple[str, ...]) -
         wanted = names or tuple(dict.fromkeys(name for sight in sights for name in sorted(sight.categories or ())))
         if not wanted:
             raise Failed(
-                Exit.NOT_FOUND,
+                ExitCode.NOT_FOUND,
                 "no service of this host depends on anything yet, so there is nothing to fill a template with; name "
                 "services in the daemon's configuration ([host] services) and have dependencies declared",
             )
@@ -107,8 +107,8 @@ def try_template(source: str, names: tuple[str, ...], values: tuple[str, ...]) -
         desk.say([text.rstrip("\n")], {"type": "rendered", "source": where, "text": text})
 
 
-def _desk() -> Desk:
-    return click.get_current_context().ensure_object(Desk)
+def _desk() -> CliContext:
+    return click.get_current_context().ensure_object(CliContext)
 
 
 def _about(text: str) -> str:
@@ -117,7 +117,7 @@ def _about(text: str) -> str:
 
 
 def _no_such(name: str) -> Failed:
-    return Failed(Exit.NOT_FOUND, f"there is no template {name!r}; there are {', '.join(ready_names())}")
+    return Failed(ExitCode.NOT_FOUND, f"there is no template {name!r}; there are {', '.join(ready_names())}")
 
 
 def _source(text: str) -> str:
@@ -126,28 +126,28 @@ def _source(text: str) -> str:
     if "/" not in text and not text.endswith(".j2"):
         raise _no_such(text)
     if not Path(text).is_file():
-        raise Failed(Exit.FAILED, f"there is no file {text}")
+        raise Failed(ExitCode.FAILED, f"there is no file {text}")
     return str(Path(text).absolute())
 
 
 def _value(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not key or not sign:
-        raise Failed(Exit.USAGE, f"--value {text!r}: must be KEY=VALUE")
+        raise Failed(ExitCode.USAGE, f"--value {text!r}: must be KEY=VALUE")
     return key, value
 
 
-def _sights(api: HostApi, services: Iterable[str]) -> Iterable[Sight]:
+def _sights(api: HostApi, services: Iterable[str]) -> Iterable[LookupScope]:
     """What may be looked up on behalf of each of the host's services."""
     for service in services:
         catalogue = view_of(api.dependencies(service)).catalogue
         needed = catalogue.needs.get(category_of(service), frozenset())
         rows = (catalogue.categories.get(category) for category in needed)
         backups = frozenset(row.backup for row in rows if row is not None and row.backup)
-        yield Sight(catalogue, needed, backups)
+        yield LookupScope(catalogue, needed, backups)
 
 
-def _pool(sights: Sequence[Sight], name: str) -> PoolView:
+def _pool(sights: Sequence[LookupScope], name: str) -> PoolView:
     """The name as a pool, as the first of the services sees it that may."""
     refusal = Refusal("unknown-dependency", f"{name}: no service of this host is known, so nothing is known of it here")
     for sight in sights:
@@ -162,10 +162,10 @@ def _rendered(data: bytes) -> str:
     try:
         ended = subprocess.run(RENDER_COMMAND, input=data, capture_output=True, timeout=RENDER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise Failed(Exit.BAD_INPUT, f"cannot render: it takes more than {RENDER_SECONDS:g} s") from None
+        raise Failed(ExitCode.BAD_INPUT, f"cannot render: it takes more than {RENDER_SECONDS:g} s") from None
     if ended.returncode:
         # As for the daemon, an end without a word (by a signal, for instance) is told as such.
         raise Failed(
-            Exit.BAD_INPUT, f"cannot render: {said(ended.stdout) or f'the program ended with {ended.returncode}'}"
+            ExitCode.BAD_INPUT, f"cannot render: {said(ended.stdout) or f'the program ended with {ended.returncode}'}"
         )
     return ended.stdout.decode()

@@ -29,7 +29,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compass.client.blocking import Client, Registration, Session
     from compass.client.core.credential import CredentialProblem
-    from compass.client.core.endpoint import Place, PlaceProblem, place_of
+    from compass.client.core.endpoint import (
+        ApiEndpoint,
+        InvalidEndpoint,
+        Place,
+        PlaceProblem,
+        parse_api_endpoint,
+        place_of,
+    )
     from compass.client.core.errors import (
         ApiProblem,
         DaemonUnreachable,
@@ -59,12 +66,14 @@ if TYPE_CHECKING:
     from compass.model.rows import Change, Listener
 
 __all__ = [
+    "ApiEndpoint",
     "ApiProblem",
     "Change",
     "Client",
     "CredentialProblem",
     "DaemonUnreachable",
     "Dependencies",
+    "InvalidEndpoint",
     "Listener",
     "LocalEvent",
     "NobodyThere",
@@ -87,6 +96,7 @@ __all__ = [
     "connect",
     "default",
     "dependencies",
+    "parse_api_endpoint",
     "place_of",
     "register",
     "report",
@@ -99,7 +109,7 @@ __all__ = [
 _HOMES = {
     "compass.client.blocking": ("Client", "Registration", "Session"),
     "compass.client.core.credential": ("CredentialProblem",),
-    "compass.client.core.endpoint": ("Place", "PlaceProblem", "place_of"),
+    "compass.client.core.endpoint": ("Place", "InvalidEndpoint", "place_of"),
     "compass.client.core.errors": (
         *("ApiProblem", "DaemonUnreachable", "NobodyThere", "NoneAnswers", "NoneRegistered", "NotAllowed"),
         *("NotLoaded", "Unavailable", "UnknownName"),

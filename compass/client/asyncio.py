@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 
 from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import Core, Options, Registration
-from compass.client.core.endpoint import Place
+from compass.client.core.client import CoreClient, Options, Registration
+from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.session import CONNECT_SECONDS, Failures, Session
 from compass.client.core.threads import RECEIVE_OCTETS
 from compass.client.core.view import Views
@@ -31,13 +31,13 @@ class Stream(NamedTuple):
     writer: asyncio.StreamWriter
 
 
-class Client(Core):
+class Client(CoreClient):
     """What a program asks of the daemon of its host. See `Core`, whose methods are coroutines here."""
 
     def __init__(
         self,
         service: str = "",
-        api: str | Place = "",
+        api: str | ApiEndpoint = "",
         *,
         answer_seconds: float = ANSWER_SECONDS,
         views: Views | None = None,
@@ -137,7 +137,7 @@ class Tasks:
     def __init__(self) -> None:
         self._owed: set[asyncio.Task[None]] = set()
 
-    async def open(self, place: Place, seconds: float) -> TaskLine:
+    async def open(self, place: ApiEndpoint, seconds: float) -> TaskLine:
         """Connect to the daemon."""
         if place.path:
             opening = asyncio.open_unix_connection(place.path)

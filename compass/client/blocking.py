@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 from typing import Generic, Literal, TypeVar, Unpack
 
 from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import Core, Options
+from compass.client.core.client import CoreClient, Options
 from compass.client.core.client import Registration as CoreRegistration
-from compass.client.core.endpoint import Place
+from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.session import CONNECT_SECONDS, Failures
 from compass.client.core.session import Session as CoreSession
 from compass.client.core.shared_view import SharedView
-from compass.client.core.threads import Threads, now
+from compass.client.core.threads import ThreadRuntime, now
 from compass.client.core.view import Views
 from compass.model.host_api import HostStatus, LocalEvent, Outcome, Resolved
 from compass.model.replies import Dependencies
@@ -32,7 +32,7 @@ from compass.model.rows import Listener
 S = TypeVar("S")
 T = TypeVar("T")
 
-_cores: weakref.WeakSet[Core] = weakref.WeakSet()
+_cores: weakref.WeakSet[CoreClient] = weakref.WeakSet()
 
 
 def _forked() -> None:
@@ -48,18 +48,18 @@ class Client:
 
     `service`: on whose behalf it asks, that is, whose declared dependencies it uses; else OPENGNS_SERVICE, which
     `opengnsc run` sets, else the first service that it registers. `api`: where the daemon listens; else OPENGNS_API.
-    `views`: where views are looked for before the client watches by itself. Raises PlaceProblem.
+    `views`: where views are looked for before the client watches by itself. Raises InvalidEndpoint.
     """
 
     def __init__(
         self,
         service: str = "",
-        api: str | Place = "",
+        api: str | ApiEndpoint = "",
         *,
         answer_seconds: float = ANSWER_SECONDS,
         views: Views | None = None,
     ) -> None:
-        self.core = Core(Threads(), service, api, answer_seconds, views)
+        self.core = CoreClient(ThreadRuntime(), service, api, answer_seconds, views)
         _cores.add(self.core)
 
     def __enter__(self) -> Client:

@@ -21,7 +21,7 @@ import compass.client.asyncio
 from compass.client.blocking import Client
 from compass.client.core.errors import ApiProblem
 from compass.client.core.session import Failures
-from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of
+from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, name_of, resolve_reference
 from compass.model.rows import Listener
 
 UNSENT: Failures = (httpx.ConnectError, httpx.ConnectTimeout)
@@ -132,7 +132,7 @@ def _aimed(request: httpx.Request, peer: Listener, tls_name: str) -> httpx.Reque
 def _located(response: httpx.Response, request: httpx.Request) -> httpx.Response:
     """The response, which may send elsewhere: relative to the name, not to the listener that was asked."""
     if response.has_redirect_location:
-        response.headers["Location"] = joined(str(request.url), response.headers["Location"])
+        response.headers["Location"] = resolve_reference(str(request.url), response.headers["Location"])
     return response
 
 

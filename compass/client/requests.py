@@ -20,8 +20,8 @@ import urllib3.exceptions
 import compass.client
 from compass.client.blocking import Client
 from compass.client.core.errors import ApiProblem
-from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, joined, name_of, with_scheme
-from compass.model.names import show_endpoint
+from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, name_of, replace_scheme, resolve_reference
+from compass.model.names import format_endpoint
 from compass.model.rows import Listener
 
 UNSENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
@@ -94,18 +94,18 @@ class Session(requests.Session):
         scheme = urlsplit(str(request.url)).scheme
         if scheme not in SCHEMES:
             return super().prepare_request(request)
-        url, request.url = request.url, with_scheme(str(request.url), SCHEMES[scheme])
+        url, request.url = request.url, replace_scheme(str(request.url), SCHEMES[scheme])
         try:
             prepared = super().prepare_request(request)
         finally:
             request.url = url
-        prepared.url = with_scheme(str(prepared.url), scheme)
+        prepared.url = replace_scheme(str(prepared.url), scheme)
         return prepared
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """A relative one is relative to the name."""
         target = super().get_redirect_target(resp)
-        return joined(resp.url, target) if target and urlsplit(resp.url).scheme in SCHEMES else target
+        return resolve_reference(resp.url, target) if target and urlsplit(resp.url).scheme in SCHEMES else target
 
 
 def _name(request: requests.PreparedRequest) -> str:
@@ -119,7 +119,7 @@ def _aimed(request: requests.PreparedRequest, name: str, peer: Listener) -> requ
     """The request to that listener. The Host header is the name."""
     parts = urlsplit(str(request.url))
     aimed = request.copy()
-    where = show_endpoint(peer.address, peer.port)
+    where = format_endpoint(peer.address, peer.port)
     aimed.url = urlunsplit((SCHEMES[parts.scheme], where, parts.path or "/", parts.query, parts.fragment))
     aimed.headers.setdefault("Host", name)
     return aimed

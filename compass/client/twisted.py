@@ -24,9 +24,9 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import Core, Options
+from compass.client.core.client import CoreClient, Options
 from compass.client.core.client import Registration as CoreRegistration
-from compass.client.core.endpoint import Place
+from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.session import CONNECT_SECONDS, Failures
 from compass.client.core.session import Session as CoreSession
 from compass.client.core.view import Views
@@ -46,14 +46,14 @@ class Client:
         self,
         reactor: Any,
         service: str = "",
-        api: str | Place = "",
+        api: str | ApiEndpoint = "",
         *,
         answer_seconds: float = ANSWER_SECONDS,
         views: Views | None = None,
     ) -> None:
         self._reactor = reactor
         self._ground = OnReactor(reactor)
-        self.core = Core(self._ground, service, api, answer_seconds, views)
+        self.core = CoreClient(self._ground, service, api, answer_seconds, views)
 
     def close(self) -> Deferred[None]:
         """Watch no more; fires when the reports are delivered. Registrations stay until they are ended."""
@@ -257,7 +257,7 @@ class OnReactor:
         self._reactor = reactor
         self._owed: set[Deferred[None]] = set()
 
-    async def open(self, place: Place, seconds: float) -> ReactorLine:
+    async def open(self, place: ApiEndpoint, seconds: float) -> ReactorLine:
         """Connect to the daemon."""
         where = (
             UNIXClientEndpoint(self._reactor, place.path, timeout=cast(Any, seconds))

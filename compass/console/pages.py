@@ -16,7 +16,7 @@ from twisted.web.http import CACHED
 from twisted.web.server import Request
 
 from compass.gateway.http.openapi import Operation
-from compass.gateway.http.server import Endpoint, Unusable
+from compass.gateway.http.server import Endpoint, RequestRejected
 from compass.model.replies import Refusal
 
 INDEX = "index.html"
@@ -82,7 +82,7 @@ def routes() -> tuple[tuple[Operation, Endpoint], ...]:
 
 
 def _operation(path: str, summary: str, asks: type[msgspec.Struct] | None = None) -> Operation:
-    return Operation(method="GET", path=path, summary=summary, asks=asks, is_open=True)
+    return Operation(method="GET", path=path, summary=summary, asks=asks, no_authentication=True)
 
 
 class Console:
@@ -105,7 +105,7 @@ class Console:
         """A file, or nothing but its tag when the browser has just that. Raises Unusable when there is none."""
         if asked.name not in self._files:
             text = f"the console has no file {asked.name[:80]!r}; it begins at /console/"
-            raise Unusable(404, Refusal("unknown-message", text))
+            raise RequestRejected(404, Refusal("unknown-message", text))
         octets, tag, media = self._files[asked.name]
         for name, value in HEADERS.items():
             request.setHeader(name, value)

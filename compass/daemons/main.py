@@ -28,9 +28,9 @@ import compass
 from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
 from compass.daemons.process.logging import observer
-from compass.daemons.process.reload import Renewal, Supervision
+from compass.daemons.process.reload import Reload, SdNotify
 from compass.model.interfaces_store import StoreUnavailable
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.pki.contexts import Identity, IdentityError
 
 SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
@@ -112,11 +112,11 @@ def explained(name: str, problem: Exception, path: Path, where: tuple[str, str])
 
 def watch_start(reactor: Any, service: Service, name: str) -> None:
     """Watch the start of a service whose process is somebody else's, twistd's: it is not renewed."""
-    _watch_start(reactor, service, name, [], Supervision(reactor, os.environ))
+    _watch_start(reactor, service, name, [], SdNotify(reactor, os.environ))
 
 
 def _watch_start(
-    reactor: Any, service: Service, name: str, failed: list[str], told: Supervision, renewal: Renewal | None = None
+    reactor: Any, service: Service, name: str, failed: list[str], told: SdNotify, renewal: Reload | None = None
 ) -> None:
     """Stop the reactor when the service cannot start, and say why. SIGHUP renews; without `renewal` it does nothing."""
     log = Logger("compass")
@@ -142,7 +142,7 @@ def _watch_start(
         log.info("SIGHUP changes nothing: start {name} again to read its files", name=name)
 
     def hung_up(signal_number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(renewal.hung_up if renewal else nothing)
+        reactor.callFromThread(renewal.on_sighup if renewal else nothing)
 
     reactor.callWhenRunning(reactor.callLater, 0, started)
     reactor.addSystemEventTrigger("before", "shutdown", told.stops)
@@ -154,7 +154,7 @@ def why_not(failure: Failure) -> str:
     error = failure.value
     if not isinstance(error, CannotListenError):
         return failure.getErrorMessage()
-    where = show_endpoint(error.interface, error.port) if isinstance(error.port, int) else os.fsdecode(error.port)
+    where = format_endpoint(error.interface, error.port) if isinstance(error.port, int) else os.fsdecode(error.port)
     reason = getattr(error.socketError, "strerror", None) or error.socketError
     return f"cannot listen on {where}: {reason}"
 
@@ -188,14 +188,14 @@ def _run(
         click.echo(explained(name, problem, path, where), err=True)
         sys.exit(EXIT_CONFIG)
     failed: list[str] = []
-    supervision = Supervision(reactor, os.environ)
-    renewal = Renewal(reactor, name, lambda: _readable(role, read, path), supervision)
+    supervision = SdNotify(reactor, os.environ)
+    renewal = Reload(reactor, name, lambda: _readable(role, read, path), supervision)
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     _watch_start(reactor, service, name, failed, supervision, renewal)
     reactor.run()
     if renewal.wanted and not failed:
-        renewal.begin_anew()
+        renewal.reexec()
     sys.exit(EXIT_START if failed else 0)
 
 

@@ -19,10 +19,10 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from compass.model.interfaces import Clock, Timer
-from compass.model.names import NameProblem, parse_endpoint, parse_service_id, show_endpoint
+from compass.model.names import InvalidName, format_endpoint, parse_endpoint, parse_service_id
 from compass.model.replies import Refusal, ServiceView
 from compass.model.rows import USABLE, Listener
-from compass.model.text import storable
+from compass.model.text import escape_line
 
 LINE_OCTETS_MAX = 256
 """Of a question: a service id and an endpoint have at most 127 and 47."""
@@ -61,7 +61,7 @@ def _share(peer: Listener, peers: tuple[Listener, ...]) -> int:
 
 def _reason(text: str) -> str:
     """For people; HAProxy's line ends at the first line break."""
-    return storable(text, REASON_MAX)
+    return escape_line(text, REASON_MAX)
 
 
 class AgentCheck(Factory):
@@ -86,7 +86,7 @@ class AgentCheck(Factory):
         try:
             name, _, endpoint = text.partition(" ")
             service, (address, port) = parse_service_id(name), parse_endpoint(endpoint.strip())
-        except NameProblem as problem:
+        except InvalidName as problem:
             self._complain(text, f"{problem}; send 'SERVICE ADDRESS:PORT'")
             return ""
         view = self._look(service)
@@ -96,7 +96,7 @@ class AgentCheck(Factory):
             return ""
         words = words_for(view, address, port)
         if words.startswith("stopped"):
-            self._complain(text, f"{service} has no listener {show_endpoint(address, port)} now: HAProxy is told so")
+            self._complain(text, f"{service} has no listener {format_endpoint(address, port)} now: HAProxy is told so")
         return words
 
     def _complain(self, question: str, why: str) -> None:

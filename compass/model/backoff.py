@@ -23,7 +23,7 @@ def retry_seconds(attempts: int) -> float:
     return min(LOCAL_RETRY_SECONDS * 2.0 ** min(attempts, 10), LOCAL_RETRY_SECONDS_MAX)
 
 
-class Pauses:
+class Backoff:
     """`random` gives floats in [0, 1)."""
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -37,6 +37,6 @@ class Pauses:
         # What kept all hosts waiting must not bring all of them back in one moment.
         return pause * (1 + self._random() / 2)
 
-    def over(self) -> None:
+    def reset(self) -> None:
         """It works again."""
         self._seconds = RETRY_SECONDS_MIN

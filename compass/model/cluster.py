@@ -37,7 +37,7 @@ Role = Literal["keeper", "bystander", "silent"]
 believe its own probes, and so looks after nothing while another can. silent: has not been heard of."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class Heartbeat(msgspec.Struct, frozen=True):
     """What a server says of itself with each beat."""
 
     id: str
@@ -69,10 +69,10 @@ class Presence(msgspec.Struct, frozen=True):
     """What the host had acknowledged when the session ended."""
 
 
-class Heard(msgspec.Struct, frozen=True):
+class PeerState(msgspec.Struct, frozen=True):
     """A server's line as it was read."""
 
-    line: Line
+    line: Heartbeat
     beat: int
     entry: int
     """The number of its newest entry among the presences."""
@@ -80,17 +80,17 @@ class Heard(msgspec.Struct, frozen=True):
     """Since its last beat, by the database's clock: for people."""
 
 
-class Roll(msgspec.Struct, frozen=True):
+class HeartbeatResult(msgspec.Struct, frozen=True):
     """What a beat brings: all lines, and the entries that are new to this reader."""
 
-    lines: tuple[Heard, ...]
+    lines: tuple[PeerState, ...]
     presences: tuple[Presence, ...]
 
 
-class Roster(Protocol):
+class ClusterStore(Protocol):
     """Where the servers of a store write themselves down; a part of the store."""
 
-    def beat(self, line: Line, presences: Iterable[Presence]) -> Roll:
+    def beat(self, line: Heartbeat, presences: Iterable[Presence]) -> HeartbeatResult:
         """Write this server's line and its new entries, and read the others'. Raises StoreUnavailable.
 
         An entry `left` or `lost` counts only while no other server has taken the host over.
@@ -99,19 +99,19 @@ class Roster(Protocol):
     def leave(self, id: str) -> None:
         """This server ends: it is taken out, with its entries."""
 
-    def told(self, way: str) -> int | None:
+    def alert_progress(self, way: str) -> int | None:
         """The revision up to which all has been told by a way; None: nothing is known. Raises StoreUnavailable."""
 
     def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
         """Of the changes after `revision` the first so many by which an incident began or ended, in order, and the
         update log's floor: nothing is told of what was before that. Raises StoreUnavailable."""
 
-    def tell(self, way: str, revision: int) -> None:
+    def record_alert_progress(self, way: str, revision: int) -> None:
         """Write that down. A crash of the database may take it back: then something is told twice. Raises
         StoreUnavailable."""
 
 
-class Turn(msgspec.Struct, frozen=True):
+class MembershipChange(msgspec.Struct, frozen=True):
     """What was different on the roll."""
 
     regroup: bool
@@ -122,20 +122,20 @@ class Turn(msgspec.Struct, frozen=True):
     """New entries of other servers."""
 
 
-class Neighbourhood:
+class ClusterView:
     """What one server knows of the others."""
 
     def __init__(self, id: str) -> None:
         self.id = id
-        self.able = False
+        self.can_judge = False
         """Whether this server can judge others; the desk says so."""
-        self.heard: dict[str, Heard] = {}
+        self.heard: dict[str, PeerState] = {}
         self._missed: dict[str, int] = {}
         """Beats of our own since the last one of each other server."""
         self._where: dict[str, Presence] = {}
         self._able: tuple[str, ...] = (id,)
 
-    def saw(self, roll: Roll, *, beat: bool) -> Turn:
+    def update(self, roll: HeartbeatResult, *, beat: bool) -> MembershipChange:
         """Take in what was read; `beat`: with a regular beat, not in between."""
         before, living = self._able, self._living()
         lines = {one.line.id: one for one in roll.lines}
@@ -146,19 +146,19 @@ class Neighbourhood:
         self.heard = lines
         self._missed = {id: missed for id, missed in self._missed.items() if id in lines}
         now = self._living()
-        able = [id for id in now if (self.able if id == self.id else lines[id].line.able)]
+        able = [id for id in now if (self.can_judge if id == self.id else lines[id].line.able)]
         self._able = tuple(able or now)
         entries = [one for one in roll.presences if one.server != self.id]
         for one in entries:
             self._where[one.host] = one
-        return Turn((before, living) != (self._able, now), bool(set(living) - set(now)), tuple(entries))
+        return MembershipChange((before, living) != (self._able, now), bool(set(living) - set(now)), tuple(entries))
 
-    def came(self, host: str) -> Presence:
+    def host_connected(self, host: str) -> Presence:
         """A host's session is here; the entry to write."""
         self._where[host] = entry = Presence(host, self.id, "here")
         return entry
 
-    def went(self, host: str, state: Where, held: int) -> Presence | None:
+    def host_disconnected(self, host: str, state: Where, held: int) -> Presence | None:
         """It is not any more; the entry to write, or None when the host is somewhere else already."""
         known = self._where.get(host)
         if known is None or known.server != self.id:
@@ -190,7 +190,7 @@ class Neighbourhood:
             return entry.server == self.id
         return rendezvous(host, self._able) == self.id
 
-    def keeps(self, row: Listener) -> bool:
+    def owns(self, row: Listener) -> bool:
         """Whether this server looks after a listener: it keeps its host; one that has none is kept by its address."""
         if row.host:
             return self.keeps_host(row.host)
@@ -201,7 +201,7 @@ class Neighbourhood:
         """Whether no other server has been heard of lately."""
         return self._living() == (self.id,)
 
-    def teller(self, way: str) -> str:
+    def notifier_of(self, way: str) -> str:
         """The id of the server that tells administrators by a way: one of those that can; this one if there is none."""
         able = [id for id in self._living() if id == self.id or way in self.heard[id].line.ways]
         return rendezvous(f"way {way}", able)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """The status of either program."""
 
     DONE = 0
@@ -25,57 +25,57 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-MEANINGS: dict[Exit, str] = {
-    Exit.DONE: "done; a registration that is 'pending' counts: the daemon delivers it",
-    Exit.FAILED: "something on this machine, such as a credential file that cannot be read",
-    Exit.USAGE: "the command line is wrong; nothing was asked",
-    Exit.NOT_FOUND: "there is no such category, service, dependency or listener",
-    Exit.NOT_ALLOWED: "the credential or the right to do this is not accepted",
-    Exit.CONFLICT: "a newer instance is there, or the port is taken by another process",
-    Exit.BAD_INPUT: "a name, an address or a value that cannot be used",
-    Exit.UNAVAILABLE: "opengnscd does not answer, or knows nothing yet: try again later",
-    Exit.MISUNDERSTOOD: "the daemon speaks another version of this API",
-    Exit.NONE_USABLE: "resolve: the name exists, but nothing registered could be used",
-    Exit.NOT_LISTENING: "run: the command did not listen in time and was stopped",
-    Exit.NOT_EXECUTABLE: "run: the command cannot be executed",
-    Exit.NO_COMMAND: "run: there is no such command",
-    Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+MEANINGS: dict[ExitCode, str] = {
+    ExitCode.DONE: "done; a registration that is 'pending' counts: the daemon delivers it",
+    ExitCode.FAILED: "something on this machine, such as a credential file that cannot be read",
+    ExitCode.USAGE: "the command line is wrong; nothing was asked",
+    ExitCode.NOT_FOUND: "there is no such category, service, dependency or listener",
+    ExitCode.NOT_ALLOWED: "the credential or the right to do this is not accepted",
+    ExitCode.CONFLICT: "a newer instance is there, or the port is taken by another process",
+    ExitCode.BAD_INPUT: "a name, an address or a value that cannot be used",
+    ExitCode.UNAVAILABLE: "opengnscd does not answer, or knows nothing yet: try again later",
+    ExitCode.MISUNDERSTOOD: "the daemon speaks another version of this API",
+    ExitCode.NONE_USABLE: "resolve: the name exists, but nothing registered could be used",
+    ExitCode.NOT_LISTENING: "run: the command did not listen in time and was stopped",
+    ExitCode.NOT_EXECUTABLE: "run: the command cannot be executed",
+    ExitCode.NO_COMMAND: "run: there is no such command",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 
-EXIT_OF_CODE: dict[str, Exit] = {
-    "malformed": Exit.MISUNDERSTOOD,
-    "unknown-message": Exit.MISUNDERSTOOD,
-    "unsupported-version": Exit.MISUNDERSTOOD,
-    "out-of-turn": Exit.MISUNDERSTOOD,
-    "too-large": Exit.BAD_INPUT,
-    "forbidden": Exit.NOT_ALLOWED,
-    "bad-credential": Exit.NOT_ALLOWED,
-    "bad-name": Exit.BAD_INPUT,
-    "bad-address": Exit.BAD_INPUT,
-    "bad-value": Exit.BAD_INPUT,
-    "unknown-category": Exit.NOT_FOUND,
-    "unknown-service": Exit.NOT_FOUND,
-    "unknown-dependency": Exit.NOT_FOUND,
-    "unknown-listener": Exit.NOT_FOUND,
-    "unknown-credential": Exit.NOT_FOUND,
-    "unknown-host": Exit.NOT_FOUND,
-    "unknown-way": Exit.NOT_FOUND,
-    "exists": Exit.CONFLICT,
-    "in-use": Exit.CONFLICT,
-    "stale-epoch": Exit.CONFLICT,
-    "deregistered": Exit.CONFLICT,
-    "invalid-topology": Exit.BAD_INPUT,
-    "not-ready": Exit.UNAVAILABLE,
-    "busy": Exit.UNAVAILABLE,
-    "store-unavailable": Exit.UNAVAILABLE,
-    "unreachable": Exit.UNAVAILABLE,
+EXIT_OF_CODE: dict[str, ExitCode] = {
+    "malformed": ExitCode.MISUNDERSTOOD,
+    "unknown-message": ExitCode.MISUNDERSTOOD,
+    "unsupported-version": ExitCode.MISUNDERSTOOD,
+    "out-of-turn": ExitCode.MISUNDERSTOOD,
+    "too-large": ExitCode.BAD_INPUT,
+    "forbidden": ExitCode.NOT_ALLOWED,
+    "bad-credential": ExitCode.NOT_ALLOWED,
+    "bad-name": ExitCode.BAD_INPUT,
+    "bad-address": ExitCode.BAD_INPUT,
+    "bad-value": ExitCode.BAD_INPUT,
+    "unknown-category": ExitCode.NOT_FOUND,
+    "unknown-service": ExitCode.NOT_FOUND,
+    "unknown-dependency": ExitCode.NOT_FOUND,
+    "unknown-listener": ExitCode.NOT_FOUND,
+    "unknown-credential": ExitCode.NOT_FOUND,
+    "unknown-host": ExitCode.NOT_FOUND,
+    "unknown-way": ExitCode.NOT_FOUND,
+    "exists": ExitCode.CONFLICT,
+    "in-use": ExitCode.CONFLICT,
+    "stale-epoch": ExitCode.CONFLICT,
+    "deregistered": ExitCode.CONFLICT,
+    "invalid-topology": ExitCode.BAD_INPUT,
+    "not-ready": ExitCode.UNAVAILABLE,
+    "busy": ExitCode.UNAVAILABLE,
+    "store-unavailable": ExitCode.UNAVAILABLE,
+    "unreachable": ExitCode.UNAVAILABLE,
 }
 """Every refusal's status."""
 
 
-def exit_of(code: str) -> Exit:
+def exit_of(code: str) -> ExitCode:
     """The status for a refusal's code; a code that a newer daemon invented is a misunderstanding."""
-    return EXIT_OF_CODE.get(code, Exit.MISUNDERSTOOD)
+    return EXIT_OF_CODE.get(code, ExitCode.MISUNDERSTOOD)
 
 
 def exit_table() -> str:

@@ -43,12 +43,12 @@ class Proposal(msgspec.Struct, frozen=True):
     """Of all rows after the changes; empty: it is not known."""
 
 
-Again = Callable[[list[Change]], Proposal]
+Redecide = Callable[[list[Change]], Proposal]
 """Decides a batch anew after changes that came in between. It runs on the database thread, inside the transaction that
 holds all other writers up: it must be pure, and quick."""
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class StoreState(msgspec.Struct, frozen=True):
     """All that a server starts from, read in one transaction."""
 
     store: str
@@ -62,7 +62,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """What whoever committed this revision took for the digest of all rows; empty: it said none."""
 
 
-class Digested(msgspec.Struct, frozen=True):
+class StoredDigest(msgspec.Struct, frozen=True):
     """What the store says of its own digest (opengnsp.md, "Digests")."""
 
     revision: int
@@ -72,13 +72,13 @@ class Digested(msgspec.Struct, frozen=True):
     """The last revision at which a server found that the digest was not that of the rows; 0: never."""
 
 
-class Storage(Protocol):
+class Store(Protocol):
     """A store with its tables and logs."""
 
     engine: str
     """`sqlite` or `postgresql`, with its version."""
 
-    def load(self) -> Loaded:
+    def load(self) -> StoreState:
         """Everything, at one revision. Raises StoreUnavailable."""
 
     def commit(
@@ -87,7 +87,7 @@ class Storage(Protocol):
         changes: Sequence[Change],
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
-        again: Again | None = None,
+        again: Redecide | None = None,
         digest: str = "",
     ) -> None:
         """Tables and logs in one transaction, durable when it returns (P1).
@@ -109,7 +109,7 @@ class Storage(Protocol):
     ) -> tuple[list[LogEntry], int]:
         """Entries after number `after` in order, and the log's floor; with `last` > 0 the last so many instead."""
 
-    def digest(self) -> Digested:
+    def digest(self) -> StoredDigest:
         """What was committed last, and the digest that was committed with it."""
 
     def correct(self, revision: int, digest: str, doubt: bool) -> None:

@@ -23,7 +23,7 @@ BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 """Requests in one transaction; the last is the most there can be (`BATCH_MAX`)."""
 
 
-class Spread:
+class Histogram:
     """How many figures lay in which range: what a histogram is made of."""
 
     __slots__ = ("bounds", "counts", "total")
@@ -50,7 +50,7 @@ class Spread:
         return sums
 
 
-class KnownServerTally(msgspec.Struct, frozen=True):
+class PeerMetrics(msgspec.Struct, frozen=True):
     """A server over the same store, this one included, as it said of itself with its last beat."""
 
     server: str
@@ -60,7 +60,7 @@ class KnownServerTally(msgspec.Struct, frozen=True):
     """Revisions behind the newest of them."""
 
 
-class ServerTally(msgspec.Struct, frozen=True, kw_only=True):
+class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """One `opengnssd` process in numbers. Counts are since its start."""
 
     server: str
@@ -89,7 +89,7 @@ class ServerTally(msgspec.Struct, frozen=True, kw_only=True):
     """That have not acknowledged a notice whose way is followed."""
     lag_open_seconds: float = 0.0
     """How long the oldest notice that is followed has been on its way; 0: none is."""
-    push_lag: Spread = Spread(LAG_BOUNDS)
+    push_lag: Histogram = Histogram(LAG_BOUNDS)
     notices: int = 0
     deliveries: int = 0
     changes: Counts = {}
@@ -103,8 +103,8 @@ class ServerTally(msgspec.Struct, frozen=True, kw_only=True):
     commits: int = 0
     commits_again: int = 0
     commits_put_off: int = 0
-    batch_sizes: Spread = Spread(BATCH_BOUNDS)
-    commit_seconds: Spread = Spread(COMMIT_BOUNDS)
+    batch_sizes: Histogram = Histogram(BATCH_BOUNDS)
+    commit_seconds: Histogram = Histogram(COMMIT_BOUNDS)
     queue_length: int = 0
     notes_waiting: int = 0
     suspicions_told: int = 0
@@ -126,10 +126,10 @@ class ServerTally(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
     servers: Counts = {}
     """By role."""
-    roster: tuple[KnownServerTally, ...] = ()
+    roster: tuple[PeerMetrics, ...] = ()
 
 
-class HostTally(msgspec.Struct, frozen=True, kw_only=True):
+class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """One `opengnscd` in numbers. Counts are since its start."""
 
     host: str

@@ -27,22 +27,22 @@ _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
-class NameProblem(ValueError):
+class InvalidName(ValueError):
     """A name that cannot be used; the text says what would be right."""
 
 
-class AddressProblem(NameProblem):
+class InvalidAddress(InvalidName):
     """An address or a port that cannot be used; the text says what would be right."""
 
 
 def parse_label(text: str, what: str = "name") -> str:
     """One DNS label in lower case (RFC 1035 section 2.3.1, digits may lead as in RFC 1123 section 2.1)."""
     if len(text) > LABEL_MAX:
-        raise NameProblem(f"{what} {text[:80]!r} has {len(text)} characters; a DNS label has at most {LABEL_MAX}")
+        raise InvalidName(f"{what} {text[:80]!r} has {len(text)} characters; a DNS label has at most {LABEL_MAX}")
     label = text.lower()
     # Some letters of other scripts become ASCII in lower case, the Kelvin sign for one.
     if not text.isascii() or not _LABEL.fullmatch(label):
-        raise NameProblem(f"{what} {text!r} is not a DNS label: letters, digits and inner hyphens only")
+        raise InvalidName(f"{what} {text!r} is not a DNS label: letters, digits and inner hyphens only")
     return label
 
 
@@ -51,14 +51,14 @@ def parse_service_id(text: str) -> str:
     """`service.category`, both DNS labels, in lower case."""
     service, dot, category = text.partition(".")
     if not dot or "." in category:
-        raise NameProblem(f"service id {text[:140]!r} is not of the form service.category")
+        raise InvalidName(f"service id {text[:140]!r} is not of the form service.category")
     return f"{parse_label(service, 'service')}.{parse_label(category, 'category')}"
 
 
 def parse_host_name(text: str) -> str:
     """A host's name: DNS labels joined by dots, in lower case."""
     if len(text) > HOST_NAME_MAX:
-        raise NameProblem(f"host name {text[:80]!r}... has {len(text)} characters; at most {HOST_NAME_MAX}")
+        raise InvalidName(f"host name {text[:80]!r}... has {len(text)} characters; at most {HOST_NAME_MAX}")
     return ".".join(parse_label(label, "host name label") for label in text.split("."))
 
 
@@ -74,20 +74,20 @@ def parse_address(text: str) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise AddressProblem(f"address {text[:80]!r} is neither an IPv4 nor an IPv6 address") from None
+        raise InvalidAddress(f"address {text[:80]!r} is neither an IPv4 nor an IPv6 address") from None
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
-        raise AddressProblem(f"address {text[:80]!r} has a zone, which means nothing on another host")
+        raise InvalidAddress(f"address {text[:80]!r} has a zone, which means nothing on another host")
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if address.is_unspecified or address.is_multicast or address == _BROADCAST:
-        raise AddressProblem(f"address {text!r} is not one that a dependant can connect to")
+        raise InvalidAddress(f"address {text!r} is not one that a dependant can connect to")
     return str(address)
 
 
 def parse_port(port: int) -> int:
     """A TCP port that can be connected to: 1 to 65535."""
     if not 1 <= port <= PORT_MAX:
-        raise AddressProblem(f"port {port} is not between 1 and {PORT_MAX}")
+        raise InvalidAddress(f"port {port} is not between 1 and {PORT_MAX}")
     return port
 
 
@@ -95,15 +95,15 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     """`address:port`, IPv6 in brackets (RFC 3986 section 3.2.2)."""
     address, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or len(port) > len(str(PORT_MAX)):
-        raise AddressProblem(f"{text[:80]!r} is not of the form address:port")
+        raise InvalidAddress(f"{text[:80]!r} is not of the form address:port")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
     elif ":" in address:
-        raise AddressProblem(f"{text[:80]!r}: write an IPv6 address in brackets, as in [2001:db8::1]:2028")
+        raise InvalidAddress(f"{text[:80]!r}: write an IPv6 address in brackets, as in [2001:db8::1]:2028")
     return parse_address(address), parse_port(int(port))
 
 
-def show_endpoint(address: str, port: int) -> str:
+def format_endpoint(address: str, port: int) -> str:
     """The inverse of `parse_endpoint`."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
@@ -130,11 +130,11 @@ def parse_group(text: str) -> tuple[str, int]:
             return address, parse_port_text(text, port)
     except ValueError:
         pass
-    raise AddressProblem(f"{text[:80]!r} is no IPv4 multicast group and port, such as 239.255.48.63:4863")
+    raise InvalidAddress(f"{text[:80]!r} is no IPv4 multicast group and port, such as 239.255.48.63:4863")
 
 
 def parse_port_text(whole: str, port: str) -> int:
     """The port at the end of `whole`."""
     if not (port.isascii() and port.isdigit()):
-        raise AddressProblem(f"{whole[:80]!r}: the port is not a number")
+        raise InvalidAddress(f"{whole[:80]!r}: the port is not a number")
     return parse_port(int(port[:9]))

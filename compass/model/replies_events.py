@@ -20,4 +20,4 @@ class Position(msgspec.Struct, frozen=True):
     that was asked for, or none was."""
 
 
-Followed: TypeAlias = Position | Change
+FeedEvent: TypeAlias = Position | Change

@@ -12,12 +12,12 @@ _UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """The Unicode categories Cc (control) and Cs (surrogate)."""
 
 
-def is_storable(text: str) -> bool:
+def is_printable_line(text: str) -> bool:
     """Whether `text` has neither control characters nor lone surrogates."""
     return not _UNSTORABLE.search(text)
 
 
-def storable(text: str, limit: int) -> str:
+def escape_line(text: str, limit: int) -> str:
     """`text` in one storable line of at most `limit` characters; what cannot be stored is spelled as `\\uXXXX`."""
     # No longer text can make a shorter line, so the rest need not be looked at.
     line = _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text[: limit + 1])

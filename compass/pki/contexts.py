@@ -134,7 +134,7 @@ def load_identity(key_path: Path, certificate_path: Path, authority_path: Path, 
     )
 
 
-def accepting(identity: Identity) -> ssl.CertificateOptions:
+def server_context(identity: Identity) -> ssl.CertificateOptions:
     """The context of a listening end: only peers with a certificate that an authority of ours vouches for."""
     return _options(identity)
 
@@ -167,14 +167,14 @@ def _options(identity: Identity, protocols: Sequence[bytes] = ()) -> ssl.Certifi
     )
 
 
-def dialling(identity: Identity, server_name: str) -> IOpenSSLClientConnectionCreator:
+def client_context(identity: Identity, server_name: str) -> IOpenSSLClientConnectionCreator:
     """The context of a calling end, for one peer: the DNS name or the IP address it must prove.
 
     Raises ValueError when `server_name` can be neither. A peer that fails to prove it ends the connection
     with NameNotProven as the reason.
     """
     # The type checker cannot see what zope.interface's decorator declares.
-    return cast(IOpenSSLClientConnectionCreator, _Dialling(accepting(identity), server_name.removesuffix(".")))
+    return cast(IOpenSSLClientConnectionCreator, _Dialling(server_context(identity), server_name.removesuffix(".")))
 
 
 def peer_of(transport: SecuredTransport, rules: RoleRules | None = None) -> tuple[Role, str]:

@@ -1,4 +1,4 @@
-"""A server in numbers, gathered from its parts when somebody asks: each function gives fields of `ServerTally`.
+"""A server in numbers, gathered from its parts when somebody asks: each function gives fields of `ServerMetrics`.
 
 Nothing here walks through the catalogue. What grows with the number of sessions is one pass over them, a fraction of
 a microsecond for each.
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from compass.model.cluster import Neighbourhood
-from compass.model.metrics import KnownServerTally
-from compass.server.commit.committer import Commits
-from compass.server.failure.detector import FailureDesk
-from compass.server.failure.pending_suspicions import Unwritten
-from compass.server.push.change_feed import Visitors
-from compass.server.push.publisher import Push
-from compass.server.push.subscriptions import Watches
-from compass.server.sessions.connection_limits import Gate
+from compass.model.cluster import ClusterView
+from compass.model.metrics import PeerMetrics
+from compass.server.commit.committer import Committer
+from compass.server.failure.detector import FailureDetector
+from compass.server.failure.pending_suspicions import PendingSuspicions
+from compass.server.push.change_feed import ChangeFeed
+from compass.server.push.publisher import Publisher
+from compass.server.push.subscriptions import Subscriptions
+from compass.server.sessions.connection_limits import ConnectionLimits
 
 
-def of_sessions(gate: Gate) -> dict[str, Any]:
+def of_sessions(gate: ConnectionLimits) -> dict[str, Any]:
     """Who is connected, and how far the slow ones are behind."""
     known = +gate.by_role
     return {
@@ -31,7 +31,7 @@ def of_sessions(gate: Gate) -> dict[str, Any]:
     }
 
 
-def of_commits(commits: Commits) -> dict[str, Any]:
+def commit_metrics(commits: Committer) -> dict[str, Any]:
     """The store, what waits for it, and what is in it."""
     return {
         "revision": commits.catalogue.revision,
@@ -49,7 +49,7 @@ def of_commits(commits: Commits) -> dict[str, Any]:
     }
 
 
-def of_push(push: Push) -> dict[str, Any]:
+def of_push(push: Publisher) -> dict[str, Any]:
     """How changes reach those who depend on them."""
     return {
         "watching": push.watching,
@@ -62,7 +62,7 @@ def of_push(push: Push) -> dict[str, Any]:
     }
 
 
-def of_failures(desk: FailureDesk, unwritten: Unwritten) -> dict[str, Any]:
+def of_failures(desk: FailureDetector, unwritten: PendingSuspicions) -> dict[str, Any]:
     """What is being found out."""
     return {
         "probes": desk.probes,
@@ -74,7 +74,7 @@ def of_failures(desk: FailureDesk, unwritten: Unwritten) -> dict[str, Any]:
     }
 
 
-def of_watches(watches: Watches, visitors: Visitors) -> dict[str, Any]:
+def of_watches(watches: Subscriptions, visitors: ChangeFeed) -> dict[str, Any]:
     """How hosts come in, and who follows."""
     return {
         "admission": watches.admission.turns,
@@ -84,16 +84,16 @@ def of_watches(watches: Watches, visitors: Visitors) -> dict[str, Any]:
     }
 
 
-def of_servers(known: Neighbourhood, name: str, sessions: int, watching: int, revision: int) -> dict[str, Any]:
+def of_servers(known: ClusterView, name: str, sessions: int, watching: int, revision: int) -> dict[str, Any]:
     """The servers over the same store: this one as it is, the others as they said with their last beat."""
     others = [heard.line for id, heard in known.heard.items() if id != known.id]
     newest = max([revision, *(line.revision for line in others)])
     roster = {
-        line.name: KnownServerTally(line.name, line.sessions, line.watching, newest - line.revision)
+        line.name: PeerMetrics(line.name, line.sessions, line.watching, newest - line.revision)
         for line in sorted(others, key=lambda line: line.started_at)
     }
     # A server that was started again leaves a silent line of the same name for a while; the younger one counts.
-    roster[name] = KnownServerTally(name, sessions, watching, newest - revision)
+    roster[name] = PeerMetrics(name, sessions, watching, newest - revision)
     return {
         "servers": Counter(known.role(id) for id in {known.id, *known.heard}),
         "roster": tuple(roster.values()),

@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.interest import audience
-from compass.model.cluster import Line, Neighbourhood, Roster, Turn
+from compass.model.cluster import ClusterStore, ClusterView, Heartbeat, MembershipChange
 from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import Loaded, Storage
-from compass.model.metrics import ServerTally
+from compass.model.interfaces_store import Store, StoreState
+from compass.model.metrics import ServerMetrics
 from compass.model.replies import CatalogueDigest, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (
     Deregister,
@@ -44,26 +44,26 @@ from compass.model.requests import (
 )
 from compass.model.rows import Change, Host, Listener
 from compass.model.rules.decide import permit
-from compass.model.rules.draft import Asker, Decision
-from compass.server.alerts.notifier import Alerts, Around, Way
-from compass.server.cluster.membership import Neighbours
-from compass.server.commit.anti_entropy import Agreement
-from compass.server.commit.committer import Commits
-from compass.server.commit.log_reader import LogReader, Trimming
+from compass.model.rules.draft import Decision, Principal
+from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
+from compass.server.cluster.membership import Membership
+from compass.server.commit.anti_entropy import AntiEntropy
+from compass.server.commit.committer import Committer
+from compass.server.commit.log_reader import LogReader, LogTrimmer
 from compass.server.commit.request_queue import STORE_WAIT_SECONDS
-from compass.server.commit.store_access import InDatabase
-from compass.server.failure.detector import FailureDesk, Probe, Surroundings
-from compass.server.failure.pending_suspicions import Unwritten
-from compass.server.metrics import of_commits, of_failures, of_push, of_servers, of_sessions, of_watches
-from compass.server.push.change_feed import RECENT_MAX, Deliver, Visit, Visitors, plain
-from compass.server.push.dialer import Dialler
-from compass.server.push.publisher import TAIL_MAX, Push
-from compass.server.push.subscriptions import Watches
-from compass.server.queries.handler import Reading
-from compass.server.queries.status import Figures, lags_of, line_of, status_of
-from compass.server.sessions.connection_limits import Gate
-from compass.server.sessions.drain import Elsewhere, Steering
-from compass.server.sessions.session import Answer, Missed, PeerOf, Session, origin_of
+from compass.server.commit.store_access import RunInDatabase
+from compass.server.failure.detector import FailureDetector, Probe, SessionInfo
+from compass.server.failure.pending_suspicions import PendingSuspicions
+from compass.server.metrics import commit_metrics, of_failures, of_push, of_servers, of_sessions, of_watches
+from compass.server.push.change_feed import RECENT_MAX, ChangeFeed, Deliver, Visit, plain
+from compass.server.push.dialer import Dialer
+from compass.server.push.publisher import TAIL_MAX, Publisher
+from compass.server.push.subscriptions import Subscriptions
+from compass.server.queries.handler import QueryHandler
+from compass.server.queries.status import ServerInfo, heartbeat_of, lags_of, status_of
+from compass.server.sessions.connection_limits import ConnectionLimits
+from compass.server.sessions.drain import HostDrain, Redirect
+from compass.server.sessions.session import Answer, CatchUp, PeerOf, Session, origin_of
 from compass.wire.messages import Acknowledge
 
 TAIL_EVERY_SECONDS = 0.5
@@ -73,46 +73,46 @@ indexed read. Well below the second within which a killed process is gone everyw
 _NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet", retry_after_seconds=1.0)
 
 
-class Parts(msgspec.Struct, frozen=True):
+class ServerDependencies(msgspec.Struct, frozen=True):
     """What assembly hands to a name server."""
 
     clock: Clock
     now: Callable[[], float]
     token: Callable[[], str]
-    storage: Storage
-    in_database: InDatabase
+    storage: Store
+    in_database: RunInDatabase
     peer_of: PeerOf
     probe: Probe
     connect: Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]
     """Connects to a host's Update listener: name, address, port, and what makes the session."""
     id: str
     """Of this run of the server, unlike any other's over the same store."""
-    roster: Roster
-    beside: InDatabase
+    roster: ClusterStore
+    beside: RunInDatabase
     """Runs the roster's functions, on a thread of their own: they neither wait for a commit nor hold one up."""
     random: Callable[[], float] = lambda: 0.5
     """Of 0 to 1, spreads repetitions; handed in, as all chance is."""
-    ways: tuple[Way, ...] = ()
+    ways: tuple[Channel, ...] = ()
     """By which administrators are told."""
     keep_updates: int = 1_000_000
     keep_others: int = 100_000
     store_wait_seconds: float = STORE_WAIT_SECONDS
 
 
-class NameServer(Factory):
+class Server(Factory):
     """One server; also the factory of its sessions."""
 
     log = Logger()
     noisy = False
 
-    def __init__(self, name: str, software: str, parts: Parts) -> None:
+    def __init__(self, name: str, software: str, parts: ServerDependencies) -> None:
         self.name = name
         self.software = software
         self._parts = parts
-        self._gate = Gate(parts.clock, parts.now, self.note)
-        self._steering = Steering(parts.clock, lambda: self._gate.sessions)
-        self._loaded: Loaded | None = None
-        self._commits: Commits | None = None
+        self._gate = ConnectionLimits(parts.clock, parts.now, self.note)
+        self._steering = HostDrain(parts.clock, lambda: self._gate.sessions)
+        self._loaded: StoreState | None = None
+        self._commits: Committer | None = None
         self._tail: Timer | None = None
         self._started_at = 0.0
         self._asked = Counter[type[msgspec.Struct]]()
@@ -122,14 +122,14 @@ class NameServer(Factory):
     async def start(self) -> None:
         """Load the catalogue; until then every session is told to come back (P5). Raises StoreUnavailable."""
         parts = self._parts
-        loaded: Loaded = await parts.in_database(parts.storage.load)
+        loaded: StoreState = await parts.in_database(parts.storage.load)
         catalogue = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
         recent: list[Change] = await parts.in_database(parts.storage.changes_after, after, TAIL_MAX)
         self._started_at = parts.now()
-        self._push = Push(catalogue, self._reach_absent, self._part, parts.clock.seconds)
+        self._push = Publisher(catalogue, self._reach_absent, self._part, parts.clock.seconds)
         recent = [change for change in recent if change.revision <= loaded.revision]
-        self._push.recall(recent, catalogue)
+        self._push.preload(recent, catalogue)
         self._compose(catalogue, loaded.store)
         self._visitors.recall(recent[-RECENT_MAX:])
         # Who else is there decides what this server looks after; only then is it ready.
@@ -150,7 +150,7 @@ class NameServer(Factory):
 
     def _compose(self, catalogue: Catalogue, store: str) -> None:
         parts = self._parts
-        commits = Commits(
+        commits = Committer(
             catalogue,
             parts.storage,
             parts.in_database,
@@ -158,26 +158,28 @@ class NameServer(Factory):
             parts.token,
             self._committed,
             self._reloaded,
-            self._gate.worth_a_row,
+            self._gate.should_log,
             clock=parts.clock,
             wait_seconds=parts.store_wait_seconds,
         )
-        self._unwritten = Unwritten(parts.clock, parts.now, commits.submit, lambda: commits.catalogue, self._push)
-        self._known = known = Neighbourhood(parts.id)
-        self._neighbours = Neighbours(
+        self._unwritten = PendingSuspicions(
+            parts.clock, parts.now, commits.submit, lambda: commits.catalogue, self._push
+        )
+        self._known = known = ClusterView(parts.id)
+        self._neighbours = Membership(
             parts.clock, parts.roster, parts.beside, known, self._line, self._is_here, self._turned
         )
-        around = Surroundings(self._able, self._is_present, self._watching, known.keeps)
-        self._desk = FailureDesk(
+        around = SessionInfo(self._able, self._is_present, self._watching, known.owns)
+        self._desk = FailureDetector(
             parts.clock, parts.now, parts.probe, self._unwritten, self.name, lambda: commits.catalogue, around
         )
-        system = Asker("server", self.name, "")
-        self._agreement = Agreement(self.name, parts.clock, commits, parts.storage, parts.in_database)
-        self._watches = Watches(
+        system = Principal("server", self.name, "")
+        self._agreement = AntiEntropy(self.name, parts.clock, commits, parts.storage, parts.in_database)
+        self._watches = Subscriptions(
             parts.clock, store, commits, self._push, system, self._returned, self._agreement.settled
         )
-        self._visitors = Visitors(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
-        told = Around(
+        self._visitors = ChangeFeed(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
+        told = NotifierDependencies(
             parts.clock,
             parts.now,
             parts.random,
@@ -185,20 +187,22 @@ class NameServer(Factory):
             parts.roster,
             parts.beside,
             lambda: commits.catalogue,
-            lambda way: known.teller(way) == known.id,
+            lambda way: known.notifier_of(way) == known.id,
             lambda: known.is_alone,
         )
-        self._alerts = Alerts(told, parts.ways)
-        self._dialler = Dialler(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
+        self._alerts = AlertNotifier(told, parts.ways)
+        self._dialler = Dialer(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
         self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
-        self._trimming = Trimming(parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others)
-        self._reading = Reading(store, commits, parts.now, self._push.last_told)
+        self._trimming = LogTrimmer(
+            parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others
+        )
+        self._reading = QueryHandler(store, commits, parts.now, self._push.last_told)
         self._commits = commits
 
     def heard(self, revision: int) -> None:
         """Whoever listens to the store says that it is at this revision now; nothing before the catalogue is there."""
         if self._commits is not None:
-            self._commits.heard(revision)
+            self._commits.store_advanced(revision)
 
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""
@@ -228,7 +232,7 @@ class NameServer(Factory):
         return self.commits.catalogue
 
     @property
-    def commits(self) -> Commits:
+    def commits(self) -> Committer:
         """The commit loop, once started."""
         assert self._commits is not None, "the server has not started"
         return self._commits
@@ -237,7 +241,7 @@ class NameServer(Factory):
 
     def buildProtocol(self, address: IAddress | None) -> Session | None:
         """A session for a new connection; None when there are too many, or too much came to nothing from there."""
-        if not self._gate.admits(origin_of(address)):
+        if not self._gate.is_allowed(origin_of(address)):
             return None
         return Session(self, self._parts.clock, self._parts.now, self._parts.peer_of)
 
@@ -249,7 +253,7 @@ class NameServer(Factory):
             return None
         return self._loaded.store, self._commits.catalogue.revision
 
-    def elsewhere(self, session: Session) -> Elsewhere | None:
+    def elsewhere(self, session: Session) -> Redirect | None:
         """What a host is told that is not wanted here; None: it is welcome."""
         return self._steering.turned_away(session)
 
@@ -276,13 +280,13 @@ class NameServer(Factory):
 
     def known(self, session: Session) -> str:
         """Count it by the name that it has proven; why it is one too many, or nothing."""
-        return self._gate.known(session)
+        return self._gate.authenticated(session)
 
     def failed(self, origin: str) -> bool:
         """Count it; whether it is still worth a line in the log."""
-        return self._gate.failed(origin)
+        return self._gate.count_failure(origin)
 
-    def missed(self, session: Session, since: int) -> list[Missed] | None:
+    def missed(self, session: Session, since: int) -> list[CatchUp] | None:
         """All that it was not told after `since`, or None when it cannot be told."""
         return self._watches.missed(session, since)
 
@@ -296,7 +300,7 @@ class NameServer(Factory):
     def note(self, entry: SecurityEntry) -> None:
         """Into the security log, when there is a store yet."""
         if self._commits is not None:
-            self._commits.note(entry)
+            self._commits.log_security(entry)
 
     def ask(self, session: Session, request: Request) -> Answer | Deferred[Answer]:
         """Route a request to where it is answered: at once what is in memory, else when it is there."""
@@ -326,7 +330,7 @@ class NameServer(Factory):
 
     # What the HTTPS gateway needs of us.
 
-    def ask_as(self, asker: Asker, request: Request) -> Deferred[Reply]:
+    def ask_as(self, asker: Principal, request: Request) -> Deferred[Reply]:
         """Route a request of somebody without a session, which only hosts need."""
         if self.ready() is None:
             return succeed(_NOT_READY)
@@ -342,7 +346,7 @@ class NameServer(Factory):
             self.refused(reply)
         return reply
 
-    def may_look(self, asker: Asker) -> Refusal | None:
+    def may_look(self, asker: Principal) -> Refusal | None:
         """Why somebody may not see this server's figures; None: he may, as he may ask for its status.
 
         Before the catalogue is there nobody but an administrator is known.
@@ -352,9 +356,9 @@ class NameServer(Factory):
         refused = permit(self.catalogue, Status(), asker, self._parts.now())
         return cast(Refusal, self._noted(refused)) if refused else None
 
-    def tally(self) -> ServerTally:
+    def tally(self) -> ServerMetrics:
         """This server in numbers, whatever state it is in."""
-        told = ServerTally(
+        told = ServerMetrics(
             server=self.name,
             engine=self._parts.storage.engine,
             ready=self.ready() is not None,
@@ -369,7 +373,7 @@ class NameServer(Factory):
             return told
         return msgspec.structs.replace(
             told,
-            **of_commits(self.commits),
+            **commit_metrics(self.commits),
             **of_push(self._push),
             **of_failures(self._desk, self._unwritten),
             **of_watches(self._watches, self._visitors),
@@ -379,7 +383,7 @@ class NameServer(Factory):
             ),
         )
 
-    def bearer(self, token: str, origin: str) -> Asker | Refusal:
+    def bearer(self, token: str, origin: str) -> Principal | Refusal:
         """Who shows a bearer token."""
         return _NOT_READY if self.ready() is None else self._visitors.bearer(token, origin)
 
@@ -387,16 +391,16 @@ class NameServer(Factory):
         """Somebody has shown a certificate that opens nothing here."""
         self.note(SecurityEntry(0, self._parts.now(), "connect", "", "{}", origin, name, why))
 
-    def follow(self, asker: Asker, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
+    def follow(self, asker: Principal, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
         """Deliver every change to somebody who may read the log of them; see `Visitors.follow`."""
         if self.ready() is None:
             return _NOT_READY
         refused = permit(self.catalogue, ReadLog("updates"), asker, self._parts.now())
         return cast(Refusal, self._noted(refused)) if refused else self._visitors.follow(since, deliver)
 
-    def admits(self, origin: str) -> bool:
+    def is_allowed(self, origin: str) -> bool:
         """Whether a connection from there is taken."""
-        return self._gate.admits(origin)
+        return self._gate.is_allowed(origin)
 
     @property
     def store_answers(self) -> bool:
@@ -407,10 +411,10 @@ class NameServer(Factory):
 
     def _noted(self, decision: Decision) -> Reply:
         if decision.security is not None:
-            self.commits.note(decision.security)
+            self.commits.log_security(decision.security)
         return decision.reply
 
-    def _submit(self, request: Undecided, asker: Asker) -> Answer | Deferred[Answer]:
+    def _submit(self, request: Undecided, asker: Principal) -> Answer | Deferred[Answer]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
         submitted = self._unwritten.submit
         if not isinstance(request, Register | Deregister | Drain):
@@ -452,8 +456,8 @@ class NameServer(Factory):
     def _status(self) -> ServerStatus:
         return status_of(self.catalogue, self.commits.census, self._figures(), self._known, self._line())
 
-    def _figures(self) -> Figures:
-        return Figures(
+    def _figures(self) -> ServerInfo:
+        return ServerInfo(
             server=self.name,
             software=self.software,
             store=self._loaded.store if self._loaded is not None else "",
@@ -479,9 +483,9 @@ class NameServer(Factory):
 
     # Among the servers over the same store.
 
-    def _line(self) -> Line:
+    def _line(self) -> Heartbeat:
         able = self._push.watching > 0 and not self._desk.doubting
-        return line_of(self.catalogue, self._figures(), self._push, self._parts.id, able=able)
+        return heartbeat_of(self.catalogue, self._figures(), self._push, self._parts.id, able=able)
 
     def _is_here(self, host: str) -> bool:
         return self._push.session_of(host) is not None
@@ -497,7 +501,7 @@ class NameServer(Factory):
         self._desk.returned(session.host)
         self._unwritten.watched(session)
 
-    def _turned(self, turn: Turn) -> None:
+    def _turned(self, turn: MembershipChange) -> None:
         """What a beat has brought: hosts that moved, servers that came, fell silent or doubt themselves."""
         for entry in turn.moved:
             self._desk.moved(entry.host)
@@ -507,14 +511,14 @@ class NameServer(Factory):
             if entry.state != "here":
                 self._dialler.ended(entry.host)
         if turn.regroup:
-            self._desk.regroup()
+            self._desk.ownership_changed()
             self._alerts.regroup()
-            self._dialler.regroup()
+            self._dialler.ownership_changed()
             for host in self._known.lost():
                 if not self._is_present(host):
                     self._desk.lost(host)
         if turn.silenced:
-            self._desk.miss_later()
+            self._desk.schedule_absence_check()
 
     # What follows a commit.
 
@@ -531,7 +535,7 @@ class NameServer(Factory):
                 session.goodbye("an administrator has barred this host", retry_after_seconds=60.0)
 
     def _follow(self) -> None:
-        self.commits.look()
+        self.commits.catch_up()
         self._tail = self._parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
 
     def _reloaded(self, catalogue: Catalogue) -> None:
@@ -547,7 +551,7 @@ class NameServer(Factory):
         self._desk.start(catalogue)
 
     def _reach_absent(self, told: frozenset[str]) -> None:
-        self._dialler.told(told)
+        self._dialler.notify_categories(told)
 
     def _dial(self, host: str, address: str, port: int) -> Deferred[Session]:
         parts = self._parts

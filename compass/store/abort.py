@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 
-class Cutting:
+class ConnectionAborter:
     """The connection that an engine made last, so that it can be cut."""
 
     def __init__(self, engine: Engine) -> None:
@@ -23,7 +23,7 @@ class Cutting:
         # First of all: the commit that a connection begins with can hang, too.
         event.listen(engine, "connect", self._connected, insert=True)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """The call that is under way fails, as if the line had been lost; the next one connects anew."""
         line = self._line
         if line is not None and not line.closed:

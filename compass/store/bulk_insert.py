@@ -42,7 +42,7 @@ def execute(connection: Connection, text: str, values: tuple[Any, ...]) -> Any:
         raise DBAPIError.instance(text, values, error, base, connection_invalidated=gone, dialect=dialect) from error
 
 
-class Compiled:
+class CompiledStatement:
     """A statement as text for the driver, and its values from records with these names."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
@@ -63,7 +63,7 @@ class Compiled:
             connection.exec_driver_sql(self.text, values)
 
 
-class Rows:
+class BulkInsert:
     """Inserts rows of one table, or with `replace` updates those whose keys are there."""
 
     def __init__(self, table: Table, dialect: Dialect, *, replace: bool) -> None:
@@ -109,20 +109,20 @@ def _or_update(insert: Any, table: Table) -> Any:
     return insert.on_conflict_do_update(index_elements=keys, set_=others)
 
 
-class Writer:
+class BatchWriter:
     """Everything that a commit writes, for one engine."""
 
     def __init__(self, engine: str) -> None:
         """`engine`: sqlite or postgresql."""
         dialect = driver_dialect(engine)
         told = [sql.NOTIFY] if engine == "postgresql" else []
-        self.fence = Compiled(sql.FENCE.returning(*told) if told else sql.FENCE, dialect)
-        self.count = Compiled(sql.COUNT.returning(*told) if told else sql.COUNT, dialect)
-        self._removals = {kind: Compiled(statement, dialect) for kind, statement in sql.REMOVE.items()}
-        self._tables = {kind: Rows(table, dialect, replace=True) for kind, table in TABLES.items()}
-        self._move_category = Compiled(sql.MOVE_CATEGORY, dialect)
-        self._move_service = Compiled(sql.MOVE_SERVICE, dialect)
-        self.logs = {log: Rows(table, dialect, replace=False) for log, table in sql.LOGS.items()}
+        self.fence = CompiledStatement(sql.FENCE.returning(*told) if told else sql.FENCE, dialect)
+        self.count = CompiledStatement(sql.COUNT.returning(*told) if told else sql.COUNT, dialect)
+        self._removals = {kind: CompiledStatement(statement, dialect) for kind, statement in sql.REMOVE.items()}
+        self._tables = {kind: BulkInsert(table, dialect, replace=True) for kind, table in TABLES.items()}
+        self._move_category = CompiledStatement(sql.MOVE_CATEGORY, dialect)
+        self._move_service = CompiledStatement(sql.MOVE_SERVICE, dialect)
+        self.logs = {log: BulkInsert(table, dialect, replace=False) for log, table in sql.LOGS.items()}
 
     def write(self, connection: Connection, batch: Batch) -> None:
         """The tables and the update log, in the order that foreign keys want."""

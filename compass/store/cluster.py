@@ -13,10 +13,10 @@ from sqlalchemy import URL, Connection, Engine, bindparam, delete, insert, liter
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from compass.model.cluster import Heard, Line, Presence, Roll
+from compass.model.cluster import Heartbeat, HeartbeatResult, PeerState, Presence
 from compass.model.replies import HostLag
 from compass.model.rows import Change
-from compass.store.abort import Cutting
+from compass.store.abort import ConnectionAborter
 from compass.store.engine import WRITES, unavailable
 from compass.store.row_mapping import change_from, text_of
 from compass.store.schema import presence, server, told
@@ -41,13 +41,13 @@ _NEWER = (
 )
 
 
-class SqlRoster:
+class SqlClusterStore:
     """Used by one thread at a time."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
         self._engine = engine
-        self.cut = Cutting(engine).cut
+        self.cut = ConnectionAborter(engine).abort
         """From another thread: end the call under way; the next one connects anew."""
         here = engine.dialect.name == "postgresql"
         # The database's clock in UNIX seconds. Within a transaction PostgreSQL's other functions stand still.
@@ -72,11 +72,11 @@ class SqlRoster:
         self._read: dict[str, int] = {}
         """Up to which entry each server's presences are known."""
 
-    def beat(self, line: Line, presences: Iterable[Presence]) -> Roll:
+    def beat(self, line: Heartbeat, presences: Iterable[Presence]) -> HeartbeatResult:
         """See `Roster`. The first one also clears away what nobody needs any more."""
         written = list(presences)
 
-        def work(connection: Connection) -> tuple[Roll, dict[str, int]]:
+        def work(connection: Connection) -> tuple[HeartbeatResult, dict[str, int]]:
             self._write(connection, line, written)
             return self._read_all(connection, line.id)
 
@@ -95,7 +95,7 @@ class SqlRoster:
 
         self._transaction(work)
 
-    def told(self, way: str) -> int | None:
+    def alert_progress(self, way: str) -> int | None:
         """See `Roster`."""
         chosen = select(told.c.revision).where(told.c.way == way)
         return self._transaction(lambda connection: connection.execute(chosen).scalar())
@@ -111,7 +111,7 @@ class SqlRoster:
 
         return self._transaction(work)
 
-    def tell(self, way: str, revision: int) -> None:
+    def record_alert_progress(self, way: str, revision: int) -> None:
         """See `Roster`."""
 
         def work(connection: Connection) -> None:
@@ -124,7 +124,7 @@ class SqlRoster:
         """Let the connection go."""
         self._engine.dispose()
 
-    def _write(self, connection: Connection, line: Line, presences: Sequence[Presence]) -> None:
+    def _write(self, connection: Connection, line: Heartbeat, presences: Sequence[Presence]) -> None:
         values = {"of": line.id, **{f"new_{name}": getattr(line, name) for name in _COLUMNS}}
         values |= {"new_behind": text_of(line.behind), "new_ways": text_of(line.ways), "new_beat": self._beats + 1}
         values |= {"new_entry": self._entries + len(presences)}
@@ -145,20 +145,20 @@ class SqlRoster:
         connection.execute(delete(server).where(server.c.name == name, age > REPLACED_SECONDS))
         connection.execute(delete(presence).where(presence.c.server.not_in(select(server.c.id))))
 
-    def _read_all(self, connection: Connection, id: str) -> tuple[Roll, dict[str, int]]:
-        lines: list[Heard] = []
+    def _read_all(self, connection: Connection, id: str) -> tuple[HeartbeatResult, dict[str, int]]:
+        lines: list[PeerState] = []
         presences: list[Presence] = []
         read: dict[str, int] = {}
         for of, *facts, behind, ways, beat, entry, silent in connection.execute(self._lines).all():
-            line = Line(of, **dict(zip(_COLUMNS, facts, strict=True)), behind=_behind(behind), ways=_ways(ways))
-            lines.append(Heard(line, beat, entry, max(silent, 0.0)))
+            line = Heartbeat(of, **dict(zip(_COLUMNS, facts, strict=True)), behind=_behind(behind), ways=_ways(ways))
+            lines.append(PeerState(line, beat, entry, max(silent, 0.0)))
             known = self._read.get(of, 0)
             if of != id and entry > known:
                 for host, at, state, held, number in connection.execute(_NEWER, {"of": of, "after": known}):
                     presences.append(Presence(host, at, state, held))
                     known = number
             read[of] = max(known, entry)
-        return Roll(tuple(lines), tuple(presences)), read
+        return HeartbeatResult(tuple(lines), tuple(presences)), read
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
         try:

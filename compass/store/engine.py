@@ -79,14 +79,14 @@ def file_of(url: URL) -> Path | None:
     return None if url.drivername != "sqlite" or in_memory else Path(str(url.database))
 
 
-def located(text: str, directory: Path) -> URL:
+def resolve_url(text: str, directory: Path) -> URL:
     """The store that a configuration in `directory` names; a file's path counts from there. Raises StoreUnusable."""
     url = parse_url(text)
     file = file_of(url)
     return url if file is None else url.set(database=str(directory / file))
 
 
-def shown(url: URL) -> str:
+def redacted_url(url: URL) -> str:
     """What to call the store in messages: its file, or its URL without the password."""
     return str(file_of(url) or url.render_as_string(hide_password=True).replace("%3A", ":"))
 
@@ -130,13 +130,13 @@ def engine_for(url: URL, *, durable: bool = True) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         if not durable:
-            event.listen(engine, "connect", _hurry_sqlite)
+            event.listen(engine, "connect", _relax_durability_sqlite)
         return engine
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
     # The operator's own settings come later and win, one by one.
     arguments["options"] = f"{_OPTIONS} {url.query.get('options', '')}".strip()
     engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
-    event.listen(engine, "connect", partial(_prepare_postgresql, url) if durable else _hurry_postgresql)
+    event.listen(engine, "connect", partial(_prepare_postgresql, url) if durable else _relax_durability_postgresql)
     return engine
 
 
@@ -144,12 +144,12 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     # Python's driver would begin transactions late and of the wrong kind; `_begin_sqlite` begins them.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-    _log_ahead(connection)
+    _enable_wal(connection)
     for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _log_ahead(connection: Any) -> None:
+def _enable_wal(connection: Any) -> None:
     """Switch to WAL. Where several open a new file at once SQLite says that it is busy without waiting at all."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
@@ -216,17 +216,17 @@ def _commit_in_time(connection: Any) -> None:
 def not_confirmed(url: URL) -> StoreUnavailable:
     """A commit is on the primary's disk, and perhaps nowhere else."""
     return StoreUnavailable(
-        f"{shown(url)}: its synchronous standby does not confirm commits; start the standby, or take it from "
+        f"{redacted_url(url)}: its synchronous standby does not confirm commits; start the standby, or take it from "
         "synchronous_standby_names"
     )
 
 
-def _hurry_sqlite(connection: Any, _: Any) -> None:
+def _relax_durability_sqlite(connection: Any, _: Any) -> None:
     # The log file keeps its order all the same: what was committed durably before stays so.
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
-def _hurry_postgresql(connection: Any, _: Any) -> None:
+def _relax_durability_postgresql(connection: Any, _: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET synchronous_commit = off")
     connection.commit()
@@ -239,4 +239,4 @@ def unavailable(url: URL, error: SQLAlchemyError) -> StoreUnavailable:
     name = getattr(cause, "sqlite_errorname", "")
     advice = next((text for prefix, text in _SQLITE_ADVICE.items() if name.startswith(prefix)), "")
     kind = StoreUnusable if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) else StoreUnavailable
-    return kind(f"{shown(url)}: {reason}" + (f"; {advice}" if advice else ""))
+    return kind(f"{redacted_url(url)}: {reason}" + (f"; {advice}" if advice else ""))

@@ -35,7 +35,7 @@ Wake = Callable[[int], None]
 """Called with the revision of the store, from a thread of its own."""
 
 
-class Wakeups(ABC):
+class ChangeNotifier(ABC):
     """Calls `wake` whenever somebody has written, and once after each new connection: nothing is missed for good."""
 
     def __init__(self, url: URL, wake: Wake) -> None:
@@ -86,7 +86,7 @@ class Wakeups(ABC):
         """Call `wake` until stopped."""
 
 
-class Notifications(Wakeups):
+class PostgresListener(ChangeNotifier):
     """Of PostgreSQL."""
 
     def __init__(self, url: URL, wake: Wake) -> None:
@@ -118,7 +118,7 @@ class Notifications(Wakeups):
                 self._wake(max(told))
 
 
-class Looks(Wakeups):
+class SqlitePoller(ChangeNotifier):
     """At a SQLite file."""
 
     def _watch(self, connection: Any) -> None:
@@ -132,8 +132,8 @@ class Looks(Wakeups):
             self._stopping.wait(LOOK_SECONDS)
 
 
-def wakeups_for(url: URL, wake: Wake) -> Wakeups | None:
+def wakeups_for(url: URL, wake: Wake) -> ChangeNotifier | None:
     """Those of a store; None for one in memory, which nobody else can write."""
     if url.drivername != "sqlite":
-        return Notifications(url, wake)
-    return Looks(url, wake) if file_of(url) else None
+        return PostgresListener(url, wake)
+    return SqlitePoller(url, wake) if file_of(url) else None

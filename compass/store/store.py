@@ -17,22 +17,22 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from compass.model.interfaces_store import (
-    Again,
     BatchRefused,
     Conflict,
-    Digested,
-    Loaded,
     LogTrimmed,
     Proposal,
+    Redecide,
+    StoredDigest,
+    StoreState,
     StoreUnavailable,
 )
 from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
 from compass.model.rows import Change, Row
 from compass.store import statements as sql
-from compass.store.abort import Cutting
+from compass.store.abort import ConnectionAborter
 from compass.store.batch import batch_of
-from compass.store.bulk_insert import Writer
-from compass.store.cluster import SqlRoster
+from compass.store.bulk_insert import BatchWriter
+from compass.store.cluster import SqlClusterStore
 from compass.store.engine import (
     WARNINGS,
     WRITES,
@@ -41,12 +41,12 @@ from compass.store.engine import (
     not_confirmed,
     parse_url,
     prepare_file,
-    shown,
+    redacted_url,
     unavailable,
 )
 from compass.store.errors import StoreUnusable
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
-from compass.store.notifications import Wake, Wakeups, wakeups_for
+from compass.store.notifications import ChangeNotifier, Wake, wakeups_for
 from compass.store.row_mapping import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 
@@ -69,10 +69,10 @@ class Store:
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
         self._engine = engine
-        self._writer = Writer(engine.dialect.name)
+        self._writer = BatchWriter(engine.dialect.name)
         self._connection: Connection | None = None
         self._in_doubt = False
-        self.cut = Cutting(engine).cut
+        self.cut = ConnectionAborter(engine).abort
         """From another thread: end the call under way, which raises StoreUnavailable; the next one connects anew."""
 
     @classmethod
@@ -89,8 +89,8 @@ class Store:
         store = cls(parsed, engine_for(parsed))
 
         def prepare(connection: Connection) -> tuple[Path | None, str]:
-            copy = bring_up(connection, shown(parsed), create=create, file=file, migrations=migrations)
-            return copy, version_of(connection, shown(parsed)) or ""
+            copy = bring_up(connection, redacted_url(parsed), create=create, file=file, migrations=migrations)
+            return copy, version_of(connection, redacted_url(parsed)) or ""
 
         try:
             store.backup, version = store._transaction(prepare, writes=True)
@@ -102,14 +102,14 @@ class Store:
         store.engine = f"{dialect.name} {'.'.join(map(str, dialect.server_version_info or ()))}"
         return store
 
-    def wakeups(self, wake: Wake) -> Wakeups | None:
+    def wakeups(self, wake: Wake) -> ChangeNotifier | None:
         """What calls `wake`, from a thread of its own, when somebody has written; None when nobody else can."""
         return wakeups_for(self._url, wake)
 
-    def roster(self) -> SqlRoster:
+    def roster(self) -> SqlClusterStore:
         """Where the servers over this store know each other; for a thread of its own."""
         in_memory = self._url.drivername == "sqlite" and file_of(self._url) is None
-        return SqlRoster(self._url, self._engine if in_memory else engine_for(self._url, durable=False))
+        return SqlClusterStore(self._url, self._engine if in_memory else engine_for(self._url, durable=False))
 
     def close(self) -> None:
         """Let the connection go. The store can be used again all the same; it connects when asked something."""
@@ -121,10 +121,10 @@ class Store:
         if connection is not None:
             connection.close()
 
-    def load(self) -> Loaded:
+    def load(self) -> StoreState:
         """See `Storage`."""
 
-        def read(connection: Connection) -> Loaded:
+        def read(connection: Connection) -> StoreState:
             clock = connection.execute(sql.CLOCK).one()
             rows: list[Row] = []
             for kind, statement in sql.ALL.items():
@@ -133,7 +133,7 @@ class Store:
             for topic_revisions in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
                 topics.update((topic, at) for topic, at in connection.execute(topic_revisions))
             floor = _floor(connection, "updates", clock.revision)
-            return Loaded(clock.store, clock.revision, floor, rows, topics, _digest(clock))
+            return StoreState(clock.store, clock.revision, floor, rows, topics, _digest(clock))
 
         return self._transaction(read, writes=False)
 
@@ -143,7 +143,7 @@ class Store:
         changes: Sequence[Change],
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
-        again: Again | None = None,
+        again: Redecide | None = None,
         digest: str = "",
     ) -> None:
         """See `Storage`. After StoreUnavailable, `changes_after(expected, ...)` tells whether it was committed after
@@ -165,7 +165,7 @@ class Store:
             self._transaction(write, writes=True)
         except (ValueError, OverflowError) as error:
             # Text that is no Unicode, integers beyond 64 bits: the drivers say so in their own words.
-            raise BatchRefused(f"{shown(self._url)} cannot hold a value of this batch: {error}") from error
+            raise BatchRefused(f"{redacted_url(self._url)} cannot hold a value of this batch: {error}") from error
 
     def _between(self, connection: Connection, expected: int) -> list[Change] | None:
         """What others have committed after a revision; from here on no writer gets in before this transaction's end.
@@ -212,12 +212,14 @@ class Store:
             clock = connection.execute(sql.CLOCK_LOCKED if self._in_doubt else sql.CLOCK).one()
             if clock.revision < revision:
                 raise StoreUnavailable(
-                    f"{shown(self._url)} is at revision {clock.revision}, this server at {revision}: "
+                    f"{redacted_url(self._url)} is at revision {clock.revision}, this server at {revision}: "
                     "an older state was restored; restart the server"
                 )
             found = connection.execute(sql.CHANGES, {"after": revision, "most": limit}).all()
             if clock.revision > revision and limit > 0 and (not found or found[0].revision != revision + 1):
-                raise LogTrimmed(f"{shown(self._url)}: the changes after revision {revision} are no longer in the log")
+                raise LogTrimmed(
+                    f"{redacted_url(self._url)}: the changes after revision {revision} are no longer in the log"
+                )
             return [change_from(change) for _, change in found]
 
         changes = self._transaction(read, writes=self._in_doubt)
@@ -239,12 +241,12 @@ class Store:
 
         return self._transaction(read, writes=False)
 
-    def digest(self) -> Digested:
+    def digest(self) -> StoredDigest:
         """See `Storage`."""
 
-        def read(connection: Connection) -> Digested:
+        def read(connection: Connection) -> StoredDigest:
             clock = connection.execute(sql.CLOCK).one()
-            return Digested(clock.revision, _digest(clock), clock.doubted)
+            return StoredDigest(clock.revision, _digest(clock), clock.doubted)
 
         return self._transaction(read, writes=False)
 
@@ -285,7 +287,7 @@ class Store:
         except SQLAlchemyError as error:
             raise unavailable(self._url, error) from error
         except msgspec.DecodeError as error:
-            raise StoreUnusable(f"{shown(self._url)} was written by something else: {error}") from error
+            raise StoreUnusable(f"{redacted_url(self._url)} was written by something else: {error}") from error
 
     def _once(self, work: Callable[[Connection], T], options: dict[str, Any], *, again: bool = True) -> T:
         committing = False

@@ -9,7 +9,7 @@ import math
 
 import msgspec
 
-from compass.model.names import NameProblem, parse_address, parse_host_name, parse_port
+from compass.model.names import InvalidName, parse_address, parse_host_name, parse_port
 from compass.wire import limits
 
 MAGIC = b"OpenGNS\x01"
@@ -65,5 +65,5 @@ def decode(datagram: bytes) -> Announcement:
             min(max(said.next_seconds, limits.ANNOUNCE_SECONDS_MIN), limits.ANNOUNCE_SECONDS_MAX),
         )
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError) as error:
-        kind = "it names what cannot be dialled" if isinstance(error, NameProblem) else "it cannot be read"
+        kind = "it names what cannot be dialled" if isinstance(error, InvalidName) else "it cannot be read"
         raise NotAnnouncement(f"{kind}: {error}") from None

@@ -23,11 +23,11 @@ from compass.wire.messages import (
     Held,
     Hello,
     Inquiry,
+    InvalidMessage,
     Message,
     Notice,
     Resync,
     Suspicion,
-    Unreadable,
     Welcome,
     decode_from_client,
     decode_from_server,
@@ -36,39 +36,39 @@ from compass.wire.messages import (
 from compass.wire.states import TABLE, End, Input, SessionState
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestReceived(msgspec.Struct, frozen=True):
     """A request to answer, with `reply(number, ...)`."""
 
     number: int
     request: Request
 
 
-class Replied(msgspec.Struct, frozen=True):
+class ReplyReceived(msgspec.Struct, frozen=True):
     """The answer to the request of that number."""
 
     number: int
     reply: Reply
 
 
-class Pushed(msgspec.Struct, frozen=True):
+class PushReceived(msgspec.Struct, frozen=True):
     """A notice, a bookmark, a resync, an inquiry or a suspicion from the server."""
 
     message: Notice | Bookmark | Resync | Inquiry | Suspicion
 
 
-class Acknowledged(msgspec.Struct, frozen=True):
+class AcknowledgementReceived(msgspec.Struct, frozen=True):
     """The host holds everything up to that revision, or tells of a gap."""
 
     acknowledge: Acknowledge
 
 
-class Opened(msgspec.Struct, frozen=True):
+class SessionOpened(msgspec.Struct, frozen=True):
     """The greeting is done."""
 
     peer: Hello | Welcome
 
 
-class Ended(msgspec.Struct, frozen=True):
+class SessionEnded(msgspec.Struct, frozen=True):
     """Nothing more will come of this session; write what is left to send and close."""
 
     reason: str
@@ -100,7 +100,7 @@ class _Awaited(msgspec.Struct):
     at: float
 
 
-Event = Asked | Replied | Pushed | Acknowledged | Opened | Ended
+Event = RequestReceived | ReplyReceived | PushReceived | AcknowledgementReceived | SessionOpened | SessionEnded
 
 
 class Connection:
@@ -128,7 +128,7 @@ class Connection:
                 event = self._received(number, body, now)
                 if event is not None:
                     events.append(event)
-                if isinstance(event, Ended):
+                if isinstance(event, SessionEnded):
                     break
         except FrameTooLong as error:
             events.append(self._violated(Refusal("too-large", str(error))))
@@ -173,10 +173,10 @@ class Connection:
     def _received(self, number: int, body: bytes, now: float) -> Event | None:
         raise NotImplementedError
 
-    def _time_out(self) -> Ended:
+    def _time_out(self) -> SessionEnded:
         raise NotImplementedError
 
-    def _move(self, given: Input) -> bool:
+    def _transition(self, given: Input) -> bool:
         """Take the table's step; False when it has none."""
         target = TABLE[self.end][self.state].get(given)
         if target is None:
@@ -184,7 +184,7 @@ class Connection:
         self.state = target
         return True
 
-    def _is_skipped(self, number: int, unreadable: Unreadable) -> bool:
+    def _is_skipped(self, number: int, unreadable: InvalidMessage) -> bool:
         """A later version may say things that expect no answer; this one goes on without them (P13)."""
         return self.state == "open" and number == 0 and unreadable.refusal.code == "unknown-message"
 
@@ -195,12 +195,12 @@ class Connection:
         self._out.append(_Queued(encoded, told_before))
         self.octets_to_send += len(encoded)
 
-    def _end(self, given: Input, reason: str, **details: Any) -> Ended:
-        self._move(given)
+    def _end(self, given: Input, reason: str, **details: Any) -> SessionEnded:
+        self._transition(given)
         self.state = "ended"
-        return Ended(reason, **details)
+        return SessionEnded(reason, **details)
 
-    def _violated(self, refusal: Refusal) -> Ended:
+    def _violated(self, refusal: Refusal) -> SessionEnded:
         raise NotImplementedError
 
 
@@ -246,9 +246,9 @@ class ServerConnection(Connection):
         if self.state == "ended":
             return
         self._queue(encoded, revision - 1 if told_before is None else told_before)
-        self.wrote(revision, now)
+        self.note_written(revision, now)
 
-    def wrote(self, revision: int, now: float) -> None:
+    def note_written(self, revision: int, now: float) -> None:
         """A push that was written without being queued here is to be acknowledged."""
         last = self._awaited[-1] if self._awaited else None
         if last is not None and now < last.since + _TOGETHER_SECONDS:
@@ -276,7 +276,7 @@ class ServerConnection(Connection):
             self._awaited[-1].last = min(self._awaited[-1].last, told)
         return told
 
-    def took(self, now: float) -> None:
+    def peer_consumed(self, now: float) -> None:
         """The peer has taken octets: it is slow but not dead."""
         self._took_at = now
 
@@ -285,7 +285,7 @@ class ServerConnection(Connection):
         if self.state != "ended":
             self._send(inquiry)
 
-    def tell(self, encoded: bytes) -> None:
+    def send_unacknowledged(self, encoded: bytes) -> None:
         """Send an encoded message that needs no acknowledgement and says nothing about revisions."""
         if self.state != "ended":
             self._queue(encoded)
@@ -317,7 +317,7 @@ class ServerConnection(Connection):
             return max(self._awaited[0].at, self._took_at) + limits.ACKNOWLEDGE_SECONDS
         return None if self.watching or self._asked else self._active_at + limits.IDLE_SECONDS
 
-    def _time_out(self) -> Ended:
+    def _time_out(self) -> SessionEnded:
         if self.state == "greeting":
             reason = f"no hello within {limits.GREETING_SECONDS:g} s"
         elif self._awaited:
@@ -327,14 +327,14 @@ class ServerConnection(Connection):
         self._send(Goodbye(reason))
         return self._end("timeout", reason)
 
-    def _violated(self, refusal: Refusal) -> Ended:
+    def _violated(self, refusal: Refusal) -> SessionEnded:
         self._send(refusal)
         return self._end("violation", refusal.message, violation=True)
 
     def _received(self, number: int, body: bytes, now: float) -> Event | None:
         try:
             message = decode_from_client(body)
-        except Unreadable as unreadable:
+        except InvalidMessage as unreadable:
             if self._is_skipped(number, unreadable):
                 return None
             if self.state == "greeting" or number == 0 or number in self._asked:
@@ -345,7 +345,7 @@ class ServerConnection(Connection):
             case Hello():
                 return self._greeted(message)
             case Acknowledge():
-                if not self._move("acknowledge"):
+                if not self._transition("acknowledge"):
                     return self._violated(Refusal("out-of-turn", "acknowledge before hello"))
                 return self._acknowledged(message)
             case request:
@@ -356,10 +356,10 @@ class ServerConnection(Connection):
         if self.state == "greeting" and not common:
             spoken = ", ".join(map(str, limits.VERSIONS))
             return self._violated(Refusal("unsupported-version", f"this server speaks OpenGNSP {spoken}"))
-        if not self._move("hello"):
+        if not self._transition("hello"):
             return self._violated(Refusal("out-of-turn", "a second hello"))
         software = hello.software[: limits.SOFTWARE_MAX]
-        return Opened(Hello((max(common),), software))
+        return SessionOpened(Hello((max(common),), software))
 
     def _acknowledged(self, message: Acknowledge) -> Event:
         awaited = self._awaited
@@ -367,10 +367,10 @@ class ServerConnection(Connection):
             awaited.popleft()
         if awaited and awaited[0].first <= message.revision:
             awaited[0].first = message.revision + 1
-        return Acknowledged(message)
+        return AcknowledgementReceived(message)
 
     def _asked_for(self, number: int, request: Request, now: float) -> Event | None:
-        if not self._move("request"):
+        if not self._transition("request"):
             return self._violated(Refusal("out-of-turn", "a request before hello"))
         if number == 0 or number in self._asked:
             return self._violated(Refusal("out-of-turn", f"request number {number} is 0 or in use"))
@@ -380,7 +380,7 @@ class ServerConnection(Connection):
             return None
         self._asked.add(number)
         self._active_at = now
-        return Asked(number, request)
+        return RequestReceived(number, request)
 
 
 class ClientConnection(Connection):
@@ -416,31 +416,31 @@ class ClientConnection(Connection):
             return None
         return next(iter(self._waiting.values())) + limits.REPLY_SECONDS
 
-    def _time_out(self) -> Ended:
+    def _time_out(self) -> SessionEnded:
         if self.state == "greeting":
             return self._end("timeout", f"no welcome within {limits.GREETING_SECONDS:g} s")
         return self._end("timeout", f"no reply within {limits.REPLY_SECONDS:g} s")
 
-    def _violated(self, refusal: Refusal) -> Ended:
+    def _violated(self, refusal: Refusal) -> SessionEnded:
         return self._end("violation", f"the server broke the protocol: {refusal.message}", violation=True)
 
     def _received(self, number: int, body: bytes, now: float) -> Event | None:
         try:
             message = decode_from_server(body)
-        except Unreadable as unreadable:
+        except InvalidMessage as unreadable:
             if self._is_skipped(number, unreadable):
                 return None
             if self.state == "greeting" or number not in self._waiting:
                 return self._violated(unreadable.refusal)
             del self._waiting[number]
-            return Replied(number, unreadable.refusal)
+            return ReplyReceived(number, unreadable.refusal)
         match message:
             case Welcome() if message.version not in limits.VERSIONS:
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
             case Welcome():
-                return Opened(message) if self._move("welcome") else self._out_of_turn("welcome")
+                return SessionOpened(message) if self._transition("welcome") else self._out_of_turn("welcome")
             case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
-                return Pushed(message) if self._move("push") else self._out_of_turn("notice")
+                return PushReceived(message) if self._transition("push") else self._out_of_turn("notice")
             case Goodbye():
                 instead = message.instead[: limits.INSTEAD_MAX]
                 return self._end(
@@ -449,10 +449,10 @@ class ClientConnection(Connection):
             case Refusal() if number == 0:
                 return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
             case reply:
-                if number not in self._waiting or not self._move("reply"):
+                if number not in self._waiting or not self._transition("reply"):
                     return self._out_of_turn(f"a reply to request {number}")
                 del self._waiting[number]
-                return Replied(number, reply)
+                return ReplyReceived(number, reply)
 
-    def _out_of_turn(self, what: str) -> Ended:
+    def _out_of_turn(self, what: str) -> SessionEnded:
         return self._violated(Refusal("out-of-turn", f"{what} in state {self.state}"))

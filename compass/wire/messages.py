@@ -13,7 +13,7 @@ import msgspec
 from compass.model.replies import CategoryView, Refusal, Reply
 from compass.model.requests import Request
 from compass.model.rows import Change, Snapshot
-from compass.model.text import storable
+from compass.model.text import escape_line
 from compass.wire import limits
 
 Held = Literal["ok", "gap", "differs"]
@@ -113,7 +113,7 @@ _from_client: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(C
 _from_server: msgspec.msgpack.Decoder[ServerMessage] = msgspec.msgpack.Decoder(ServerMessage)
 
 
-class Unreadable(Exception):
+class InvalidMessage(Exception):
     """A body that is no message, with the refusal that the peer gets. The frame was whole: the session goes on."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -162,7 +162,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[M], body: bytes) -> M:
         code: Literal["unknown-message", "malformed"] = "malformed"
         if text.endswith("`$.type`") and text.startswith("Invalid value"):
             code = "unknown-message"
-        raise Unreadable(Refusal(code, storable(text, limits.UNREADABLE_MAX))) from None
+        raise InvalidMessage(Refusal(code, escape_line(text, limits.UNREADABLE_MAX))) from None
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
-        text = storable(f"not MessagePack of a message: {error}", limits.UNREADABLE_MAX)
-        raise Unreadable(Refusal("malformed", text)) from None
+        text = escape_line(f"not MessagePack of a message: {error}", limits.UNREADABLE_MAX)
+        raise InvalidMessage(Refusal("malformed", text)) from None

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TypeVar
 
-from compass.client.core.blocking_api import ApiProblem, HostApi, place_of
-from compass.model.names import show_endpoint
+from compass.client.core.blocking_api import ApiProblem, HostApi, parse_api_endpoint
+from compass.model.names import format_endpoint
 from compass.pki.authority import Credentials, Role, create_authority, issue, write_credentials
 
 SERVER = ("gns1", "127.0.0.10", 4863)
@@ -75,7 +75,7 @@ class Host:
         self.name = name
         self.address = address
         self.url = f"http://{address}:{api_port}"
-        self.api = HostApi(place_of(self.url))
+        self.api = HostApi(parse_api_endpoint(self.url))
         self.process: subprocess.Popen[bytes] | None = None
 
 
@@ -92,7 +92,7 @@ class Serving:
 
     @property
     def endpoint(self) -> str:
-        return show_endpoint(self.host.address, self.port)
+        return format_endpoint(self.host.address, self.port)
 
     def registered(self) -> bool:
         """Whether the host's daemon has it; notes the process that serves."""
@@ -123,12 +123,12 @@ class Deployment:
         authority = create_authority("scene", now)
         write_credentials(self.directory / "tls", "authority", authority)
         name, address, port = SERVER
-        self.server_endpoint = show_endpoint(address, self.free_port(address, port))
+        self.server_endpoint = format_endpoint(address, self.free_port(address, port))
         self._certify(authority, "server", name, [address], now)
         self._certify(authority, "admin", "admin", [], now)
         store = f"sqlite:///{self.directory}/catalogue.sqlite3"
         settings: dict[str, object] = {"name": name, "store": store, "listen": [self.server_endpoint]}
-        self.https_endpoint = show_endpoint(address, self.free_port(address, HTTPS_PORT))
+        self.https_endpoint = format_endpoint(address, self.free_port(address, HTTPS_PORT))
         https: dict[str, object] = {"listen": [self.https_endpoint]}
         self._write("opengnssd", {"server": settings, "server.https": https, "tls": {**self._identity(name)}})
         admin = {"server": self.server_endpoint, **self._identity("admin")}

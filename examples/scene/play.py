@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from compass.client.core.blocking_api import ApiProblem
 from compass.model.host_api import LocalReport
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from examples.scene.deployment import Deployment, Host, SceneProblem, Serving, until
 from examples.scene.watcher import Told, Watcher
 
@@ -154,7 +154,7 @@ class Play:
         for watcher in self.watchers:
             self._until_source(watcher, "chinaserver.openuss", "backup")
             peer = watcher.api.resolve("chinaserver.openuss").listeners[0]
-            answer = fetch(show_endpoint(peer.address, peer.port), 2.0)
+            answer = fetch(format_endpoint(peer.address, peer.port), 2.0)
             if backup.service not in answer:
                 raise SceneProblem(f"{watcher}: the backup answered {answer!r}")
             yield f"{watcher} asks for chinaserver.openuss and is served by {answer}", time.time() - begun

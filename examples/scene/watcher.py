@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from compass.client.core.blocking_api import ApiProblem, HostApi
 from compass.model.host_api import LocalEvent
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.rows import Change, Listener
 
 RETRY_SECONDS = 0.05
@@ -31,7 +31,7 @@ class Told:
         change = self.change
         if change is None or not isinstance(change.row, Listener) or change.row.service != service:
             return ""
-        if show_endpoint(change.row.address, change.row.port) != endpoint:
+        if format_endpoint(change.row.address, change.row.port) != endpoint:
             return ""
         return "gone" if change.removed or change.row.state == "offline" else change.row.state
 

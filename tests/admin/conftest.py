@@ -11,7 +11,7 @@ import click.testing
 import pytest
 
 from compass.admin.main import cli
-from compass.admin.shell.context import Desk
+from compass.admin.shell.context import AdminContext
 from compass.pki.authority import Credentials, create_authority, issue, write_credentials
 from tests.support.fake_server import LittleServer
 
@@ -69,7 +69,7 @@ class Program:
     def run(self, *arguments: str, stdin: str = "", options: list[str] | None = None) -> click.testing.Result:
         """One run of it."""
         given = self.settings if options is None else options
-        desk = Desk({}, self.home, is_interactive=lambda: self.interactive, pause=lambda seconds: None)
+        desk = AdminContext({}, self.home, is_interactive=lambda: self.interactive, pause=lambda seconds: None)
         runner = click.testing.CliRunner()
         return runner.invoke(cli, [*given, *arguments], input=stdin, obj=desk, prog_name="opengnsadmin")
 

@@ -13,17 +13,17 @@ import click
 import pytest
 
 from compass.admin.main import cli
-from compass.model.exit_codes import EXIT_OF_CODE, Exit
+from compass.model.exit_codes import EXIT_OF_CODE, ExitCode
 from compass.model.replies import CODES, LogEntries, Refusal, Told
 from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, Register, Report, Status
 from compass.model.rows import Category
-from compass.model.rules.draft import Asker
-from compass.model.rules.tokens import asker_of
+from compass.model.rules.draft import Principal
+from compass.model.rules.tokens import principal_of
 from tests.admin.conftest import Program
 from tests.support.fake_server import LittleServer
 
 USS = str(Path(__file__).parents[2] / "examples" / "uss.toml")
-ALICE = Asker("admin", "alice", "127.0.0.1:1")
+ALICE = Principal("admin", "alice", "127.0.0.1:1")
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_objects_are_added_shown_changed_and_removed(program: Program, server: L
     program.done("dependency", "add", "openuss", "openuss")
     shown = program.done("category", "show", "openuss")
     assert "chinaserver.openuss" in shown and "dependants" in shown
-    assert program.run("category", "remove", "openuss").exit_code == Exit.CONFLICT
+    assert program.run("category", "remove", "openuss").exit_code == ExitCode.CONFLICT
     program.done("category", "set", "openuss", "--no-backup")
     program.done("dependency", "remove", "openuss", "openuss")
     program.done("service", "remove", "chinaserver.openuss")
@@ -175,7 +175,7 @@ def test_a_set_without_anything_to_set_is_a_usage_error(uss: Program) -> None:
         ("log", "updates", "--last", "10001"),
         ("listener", "list", "--older-than", "soon"),
     ):
-        assert uss.run(*arguments).exit_code == Exit.USAGE, arguments
+        assert uss.run(*arguments).exit_code == ExitCode.USAGE, arguments
 
 
 def test_a_listener_is_changed_without_becoming_another_instance(uss: Program, server: LittleServer) -> None:
@@ -187,7 +187,7 @@ def test_a_listener_is_changed_without_becoming_another_instance(uss: Program, s
     uss.done("listener", "set", "chinaserver.openuss", "192.0.2.7:2028", "--no-metadata")
     assert server.catalogue.listeners["chinaserver.openuss"]["192.0.2.7", 2028].metadata == {}
     again = uss.run("listener", "add", "chinaserver.openuss", "192.0.2.7:2028")
-    assert again.exit_code == Exit.CONFLICT and "listener set" in again.stderr
+    assert again.exit_code == ExitCode.CONFLICT and "listener set" in again.stderr
     uss.done("listener", "remove", "chinaserver.openuss", "192.0.2.7:2028")
     uss.done("listener", "add", "chinaserver.openuss", "192.0.2.7:2028")
     assert "epoch" in uss.done("listener", "show", "chinaserver.openuss", "192.0.2.7:2028")
@@ -219,7 +219,7 @@ def test_a_token_is_shown_once_or_written_for_its_owner_only(
     token = file.read_text().strip()
     assert token not in told and file.stat().st_mode & 0o777 == 0o600
     register = Register("account.openuso", token, "192.0.2.9", 2028, 1)
-    assert not isinstance(server.decide(register, Asker("host", "web1", "")), Refusal)
+    assert not isinstance(server.decide(register, Principal("host", "web1", "")), Refusal)
     assert len(uss.done("credential", "add", "account.openuso", "--overlap", "1h").split()[-1]) >= 43
     assert "in 59 min" in uss.done("credential", "list", "--within", "account.openuso")
 
@@ -230,28 +230,32 @@ def test_bearer_tokens_are_made_listed_and_removed(uss: Program, server: LittleS
     file = tmp_path / "token"
     uss.done("token", "add", "deploy", "--role", "admin", "--output", str(file))
     admin = file.read_text().strip()
-    assert asker_of(server.catalogue, viewer, "192.0.2.1", 0.0) == Asker("viewer", "grafana.gns-viewer", "192.0.2.1")
-    assert asker_of(server.catalogue, admin, "192.0.2.1", 0.0) == Asker("admin", "deploy.gns-admin", "192.0.2.1")
+    assert principal_of(server.catalogue, viewer, "192.0.2.1", 0.0) == Principal(
+        "viewer", "grafana.gns-viewer", "192.0.2.1"
+    )
+    assert principal_of(server.catalogue, admin, "192.0.2.1", 0.0) == Principal(
+        "admin", "deploy.gns-admin", "192.0.2.1"
+    )
     uss.done("apply", USS, "--prune", "--yes")
     lines = [line.split() for line in uss.done("token", "list").splitlines()]
     assert [line[:2] for line in lines] == [["NAME", "ROLE"], ["deploy", "admin"], ["grafana", "viewer"]]
     uss.done("token", "add", "grafana", "--overlap", "1h")
     uss.done("token", "remove", "grafana", lines[2][2])
-    assert asker_of(server.catalogue, viewer, "", 0.0) is None
+    assert principal_of(server.catalogue, viewer, "", 0.0) is None
     assert uss.done("token", "list").count("grafana") == 1
     uss.done("token", "remove", "deploy", "--role", "admin")
-    assert asker_of(server.catalogue, admin, "", 0.0) is None
-    assert uss.run("token", "remove", "deploy").exit_code == Exit.NOT_FOUND
-    assert uss.run("token", "add", "a.b").exit_code == Exit.BAD_INPUT
+    assert principal_of(server.catalogue, admin, "", 0.0) is None
+    assert uss.run("token", "remove", "deploy").exit_code == ExitCode.NOT_FOUND
+    assert uss.run("token", "add", "a.b").exit_code == ExitCode.BAD_INPUT
 
 
 def test_no_token_is_made_that_cannot_be_written(uss: Program, server: LittleServer, tmp_path: Path) -> None:
     """An unwritable place is found out before the server is asked; nothing is left behind by a refusal."""
     result = uss.run("credential", "add", "account.openuso", "--output", str(tmp_path / "no" / "token"))
-    assert result.exit_code == Exit.FAILED and "cannot write" in result.stderr
+    assert result.exit_code == ExitCode.FAILED and "cannot write" in result.stderr
     assert not any(isinstance(request, IssueCredential) for request in server.asked)
     result = uss.run("credential", "add", "nobody.openuso", "--output", str(tmp_path / "token"))
-    assert result.exit_code == Exit.NOT_FOUND and not list(tmp_path.glob("*token*"))
+    assert result.exit_code == ExitCode.NOT_FOUND and not list(tmp_path.glob("*token*"))
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -268,7 +272,7 @@ def test_every_refusal_has_its_exit_status(code: Any, program: Program, server: 
 def test_an_answer_of_another_kind_is_not_misread(program: Program, server: LittleServer) -> None:
     """A server that answers something else is misunderstood, and that has its own status."""
     server.override = lambda request: Told("x", 1)
-    assert program.run("status").exit_code == Exit.MISUNDERSTOOD
+    assert program.run("status").exit_code == ExitCode.MISUNDERSTOOD
 
 
 def test_bad_names_are_refused_before_anybody_is_asked(program: Program, server: LittleServer) -> None:
@@ -280,7 +284,7 @@ def test_bad_names_are_refused_before_anybody_is_asked(program: Program, server:
         ("drain", "a.b", "192.0.2.7"),
         ("impact", "a.b", "192.0.2.7:0"),
     ):
-        assert program.run(*arguments).exit_code == Exit.BAD_INPUT, arguments
+        assert program.run(*arguments).exit_code == ExitCode.BAD_INPUT, arguments
     assert not server.asked
 
 
@@ -293,7 +297,7 @@ def test_what_does_not_exist_is_said_to_be_unknown(program: Program) -> None:
         ("listener", "show", "no.thing", "192.0.2.7:1"),
         ("credential", "remove", "no.thing", "123"),
     ):
-        assert program.run(*arguments).exit_code == Exit.NOT_FOUND, arguments
+        assert program.run(*arguments).exit_code == ExitCode.NOT_FOUND, arguments
 
 
 def test_incidents_and_impact_are_told(uss: Program, server: LittleServer) -> None:
@@ -326,7 +330,7 @@ def test_rows_that_change_while_they_are_read_are_read_again(program: Program, s
             server.decide(Put(Category(f"c{next(count)}"), create=True), ALICE)
 
     server.override = busy
-    assert program.run("export").exit_code == Exit.UNAVAILABLE
+    assert program.run("export").exit_code == ExitCode.UNAVAILABLE
     count = iter([50])
 
     def once(request: Any) -> None:
@@ -395,7 +399,7 @@ def test_a_followed_log_ends_when_the_right_is_missing(certificates: Path, uss: 
         if request.wait_seconds
         else LogEntries(())
     )
-    assert uss.run("log", "updates", "--follow").exit_code == Exit.NOT_ALLOWED
+    assert uss.run("log", "updates", "--follow").exit_code == ExitCode.NOT_ALLOWED
 
 
 def test_ctrl_c_ends_other_commands_with_130(uss: Program, server: LittleServer) -> None:
@@ -407,13 +411,13 @@ def test_ctrl_c_ends_other_commands_with_130(uss: Program, server: LittleServer)
             threading.Event().wait(0.2)
 
     server.override = interrupt
-    assert uss.run("status").exit_code == Exit.INTERRUPTED
+    assert uss.run("status").exit_code == ExitCode.INTERRUPTED
 
 
 def test_a_host_certificate_may_not_administer(uss: Program, server: LittleServer) -> None:
     """The role in the certificate is refused, and the refusal names it and is in the security log."""
     result = uss.run("category", "list", options=uss.of("host", server.port))
-    assert result.exit_code == Exit.NOT_ALLOWED and "role admin" in result.stderr
+    assert result.exit_code == ExitCode.NOT_ALLOWED and "role admin" in result.stderr
     assert "web1.example.net" in uss.done("log", "security")
 
 
@@ -427,7 +431,7 @@ def test_a_request_larger_than_the_server_takes_is_not_sent(certificates: Path, 
     )
     try:
         result = Program(certificates, server.port, tmp_path).run("apply", USS, "--yes")
-        assert result.exit_code == Exit.BAD_INPUT and "takes 120" in result.stderr
+        assert result.exit_code == ExitCode.BAD_INPUT and "takes 120" in result.stderr
         assert not any(isinstance(request, Apply) for request in server.asked)
     finally:
         server.stop()

@@ -15,15 +15,15 @@ import pytest
 from twisted.internet.defer import ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
-from compass.agent.agent import HostDaemon, HostParts
+from compass.agent.agent import Agent, AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
-from compass.agent.upstream.server_selector import Choice, in_order
+from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.gateway.host_api import routes
 from compass.model.replies import CredentialIssued
 from compass.model.requests import Apply, IssueCredential
 from compass.model.rows import Category, Dependency, Service
-from compass.model.rules.draft import Asker
-from compass.server.server import NameServer, Parts
+from compass.model.rules.draft import Principal
+from compass.server.server import Server, ServerDependencies
 from compass.store.store import Store
 from tests.support.reactor_thread import ReactorThread
 
@@ -42,7 +42,7 @@ class Machines:
     async def _started(self) -> str:
         reactor = self.thread.reactor
         store = Store.open("sqlite://")
-        parts = Parts(
+        parts = ServerDependencies(
             clock=reactor,
             now=time.time,
             token=lambda: "token",
@@ -55,23 +55,23 @@ class Machines:
             roster=store.roster(),
             beside=lambda work, *args: maybeDeferred(work, *args),
         )
-        self.server = NameServer("s", "test", parts)
+        self.server = Server("s", "test", parts)
         await self.server.start()
         rows = (Category("web"), Service("www.web"), Category("uss"), Service("china.uss"), Dependency("web", "uss"))
-        admin = Asker("admin", "root", "")
+        admin = Principal("admin", "root", "")
         await self.server.commits.submit(Apply(rows), admin)
         issued = await self.server.commits.submit(IssueCredential("china.uss"), admin)
         assert isinstance(issued, CredentialIssued)
         listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.server)
-        self.daemon = HostDaemon(
-            HostParts(
+        self.daemon = Agent(
+            AgentDependencies(
                 clock=reactor,
                 now=time.time,
                 random=random,
                 state_directory=self.directory,
                 host_name="h1",
                 default_address="127.0.0.1",
-                choice=Choice(random, in_order(["gns1"])),
+                choice=ServerSelector(random, in_order(["gns1"])),
                 dial=lambda way: cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)),
                 process_watch=ProcessWatch(reactor),
                 peer_of=lambda transport: ("server", "s", ""),

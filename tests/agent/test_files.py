@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from compass.agent.registration.journal import Book, CannotWrite, Registration
+from compass.agent.registration.journal import JournalWriteFailed, Registration, RegistrationJournal
 from compass.agent.replica.disk_cache import (
     FILE_NAME,
     MAGIC,
     WRITE_PAUSE_SECONDS,
     Cache,
-    Cached,
+    CachedReplica,
     Unusable,
     packed,
     unpacked,
@@ -23,7 +23,7 @@ from compass.agent.replica.disk_cache import (
 from compass.model.rows import Category, Snapshot
 from compass.system.files import ASIDE_MAX, set_aside, write_atomically
 
-CONTENT = Cached("store", ("s.a",), Snapshot(7, {"a": 7}, [Category("a")]), True, ("s.a", "s.b"))
+CONTENT = CachedReplica("store", ("s.a",), Snapshot(7, {"a": 7}, [Category("a")]), True, ("s.a", "s.b"))
 
 
 def cache(directory: Path, clock: Clock | None = None) -> Cache:
@@ -110,9 +110,9 @@ def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
 
 def test_the_book_that_cannot_be_written(tmp_path: Path) -> None:
     """A wish is refused and the book is as before; what has happened is noted in memory all the same."""
-    book = Book(tmp_path / "missing")
+    book = RegistrationJournal(tmp_path / "missing")
     entry = Registration("s.a", "10.0.0.1", 1, 5, "t", "pending")
-    with pytest.raises(CannotWrite):
+    with pytest.raises(JournalWriteFailed):
         book.put(entry)
     assert len(book) == 0
     book.note(entry)
@@ -121,12 +121,12 @@ def test_the_book_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_epochs_only_grow(tmp_path: Path) -> None:
     """Also when the clock goes back, across restarts, and above what a server knows."""
-    book = Book(tmp_path)
+    book = RegistrationJournal(tmp_path)
     first = book.next_epoch(1000.0)
     second = book.next_epoch(10.0)
     assert (first, second) == (1_000_000_000, 1_000_000_001)
     book.put(Registration("s.a", "10.0.0.1", 1, second, "t", "pending"))
-    again = Book(tmp_path)
+    again = RegistrationJournal(tmp_path)
     again.load()
     assert again.next_epoch(10.0) == second + 1
     assert again.next_epoch(10.0, above=10**12) == 10**12 + 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compass.agent.agent import HostDaemon
+from compass.agent.agent import Agent
 from compass.agent.registration import registrar
 from compass.agent.registration.registrar import HOLD_GRACE_SECONDS
 from compass.agent.replica.suspicions import EVIDENCE_SECONDS
@@ -17,7 +17,7 @@ from compass.model.interfaces_store import StoreUnavailable
 from compass.model.replies import Dependencies, Refusal, UpdateEntry
 from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Service
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from tests.support.agent_world import Hosts
 
 CHINA = "chinaserver.openuss"
@@ -27,14 +27,14 @@ def wish(credential: str, service: str = CHINA, port: int = 2028, **more: Any) -
     return LocalRegister(service, port, credential, **more)
 
 
-def refused(daemon: HostDaemon, name: str) -> str:
+def refused(daemon: Agent, name: str) -> str:
     """The code that a lookup is refused with."""
     found = daemon.resolve(name)
     assert isinstance(found, Refusal), found
     return found.code
 
 
-def ports(daemon: HostDaemon, name: str = CHINA) -> tuple[str, set[int]]:
+def ports(daemon: Agent, name: str = CHINA) -> tuple[str, set[int]]:
     """Where a lookup sends users: the source and the ports."""
     found = daemon.resolve(name)
     assert isinstance(found, Resolved), found
@@ -52,7 +52,7 @@ def tokens(world: Hosts) -> dict[str, str]:
     return world.uss()
 
 
-def web(world: Hosts, name: str = "user", **options: Any) -> HostDaemon:
+def web(world: Hosts, name: str = "user", **options: Any) -> Agent:
     """A host with a web service, which depends on openuss."""
     daemon = world.daemon(name, **options)
     assert isinstance(world.wait(daemon.dependencies("www.web")), Dependencies)
@@ -619,7 +619,7 @@ def test_a_held_registration_that_had_to_take_a_newer_epoch(world: Hosts, tokens
     server = world.serve()
     epoch = early.epoch + 10**9
     register = Register(CHINA, tokens[CHINA], "10.0.0.1", 2028, epoch)
-    world.wait(server.commits.submit(register, Asker("host", "other", "")))
+    world.wait(server.commits.submit(register, Principal("host", "other", "")))
     world.run(5)
     assert provider.status().registrations[0].epoch == epoch + 1
     provider.released(early)

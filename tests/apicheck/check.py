@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.pki.authority import create_authority
 from tests.e2e.deployment import Deployment
 from tests.e2e.processes import environment
@@ -27,7 +27,7 @@ def check_host(directory: Path, examples: int, options: list[str]) -> int:
         listener = deployment.register(host, "northeast.openuss")
         known = {
             "APICHECK_CREDENTIAL": deployment.token("northeast.openuss"),
-            "APICHECK_LISTENER": show_endpoint(listener.address, listener.port),
+            "APICHECK_LISTENER": format_endpoint(listener.address, listener.port),
         }
         # A stream has no end; it is checked by tests of its own.
         return run(directory, f"{host.url}/openapi.json", examples, ["--exclude-path", "/v1/watch", *options], known)
@@ -45,8 +45,8 @@ def check_server(directory: Path, examples: int, options: list[str]) -> int:
         token = deployment.opengnsadmin("token", "add", "apicheck", "--role", "admin").split()[-1]
         known = {
             "APICHECK_CREDENTIAL": deployment.token("northeast.openuss"),
-            "APICHECK_LISTENER": show_endpoint(listener.address, listener.port),
-            "APICHECK_DRAINED": show_endpoint(drained.address, drained.port),
+            "APICHECK_LISTENER": format_endpoint(listener.address, listener.port),
+            "APICHECK_DRAINED": format_endpoint(drained.address, drained.port),
             "REQUESTS_CA_BUNDLE": str(deployment.directory / "authority.crt"),
         }
         own = ["--exclude-path", "/v1/events", "--header", f"Authorization: Bearer {token}"]

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from compass.cli.main import cli
 from compass.client.core.credential import CREDENTIAL_OCTETS_MAX, CredentialProblem, read_credential
-from compass.model.exit_codes import EXIT_OF_CODE, MEANINGS, Exit, exit_of, exit_table
+from compass.model.exit_codes import EXIT_OF_CODE, MEANINGS, ExitCode, exit_of, exit_table
 from compass.model.host_api import HostStatus, KnownServer, LocalEvent, ReactionStatus, RegistrationStatus, Resolved
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Category, Change, Dependency, Host, Listener, Row, Service
@@ -58,7 +58,7 @@ def test_every_refusal_has_a_status_and_the_help_has_them_all() -> None:
     assert set(EXIT_OF_CODE.values()) <= set(MEANINGS)
     table = exit_table()
     assert all(code in table for code in CODES)
-    assert exit_of("invented-tomorrow") is Exit.MISUNDERSTOOD
+    assert exit_of("invented-tomorrow") is ExitCode.MISUNDERSTOOD
     assert " ".join(table.split()) in " ".join(CliRunner().invoke(cli, ["--help"]).output.split())
 
 
@@ -130,7 +130,7 @@ def test_a_pending_registration_is_no_failure(api: LittleApi) -> None:
 def test_a_wrong_command_line_asks_nobody(api: LittleApi, arguments: tuple[str, ...]) -> None:
     """Status 2, and a text that says what would be right."""
     result = opengnsc(api, *arguments)
-    assert (result.exit_code, result.stdout, api.asked) == (Exit.USAGE, "", [])
+    assert (result.exit_code, result.stdout, api.asked) == (ExitCode.USAGE, "", [])
     assert "Error: " in result.stderr
 
 
@@ -162,7 +162,7 @@ def test_resolve_prints_addresses_or_has_a_status_of_its_own(api: LittleApi) -> 
     assert opengnsc(api, "resolve", "openuss").stdout == "[2001:db8::7]:2028\n127.0.0.1:2028\n"
     api.answers["/v1/resolve/openuss"] = said(Resolved("openuss", 5, "none", ()))
     empty = opengnsc(api, "resolve", "openuss")
-    assert (empty.exit_code, empty.stdout) == (Exit.NONE_USABLE, "")
+    assert (empty.exit_code, empty.stdout) == (ExitCode.NONE_USABLE, "")
     assert "nothing is registered that could be used" in empty.stderr
     assert json.loads(opengnsc(api, "resolve", "openuss", "--json").stdout)["source"] == "none"
 
@@ -273,7 +273,7 @@ def test_a_change_is_a_line(api: LittleApi) -> None:
     api.answers["/v1/watch"] = lambda asked: answers.pop(0)
     api.streams.put([SNAPSHOT, *(event(13, row, removed=removed) for row, removed, _ in CHANGES)])
     result = opengnsc(api, "watch", "frontpage.web")
-    assert result.exit_code == Exit.NOT_FOUND
+    assert result.exit_code == ExitCode.NOT_FOUND
     assert result.stdout.splitlines() == [
         "      12  snapshot: frontpage.web depends on openuso, openuss; 2 listeners",
         *(f"      13  00:16:40.250Z  {text}" for _, _, text in CHANGES),
@@ -294,7 +294,7 @@ def test_watch_goes_on_after_the_last_line(api: LittleApi, start: Start) -> None
     assert again == [None, "13", "15"]
     process.send_signal(signal.SIGINT)
     rest, remarks = process.communicate(timeout=20)
-    assert (process.returncode, rest) == (Exit.INTERRUPTED, "")
+    assert (process.returncode, rest) == (ExitCode.INTERRUPTED, "")
     assert remarks.splitlines() == ["opengnsc: opengnscd ended the connection; trying again"] * 2
     assert [told["data"]["type"] for told in events[:1]] == ["dependencies"]
 
@@ -302,7 +302,7 @@ def test_watch_goes_on_after_the_last_line(api: LittleApi, start: Start) -> None
 def test_watch_does_not_wait_for_a_daemon_that_was_never_there(tmp_path: Path) -> None:
     """A wrong address is said at once; only what was reached is waited for."""
     result = CliRunner().invoke(cli, ["--api", f"unix:{tmp_path}/nobody.sock", "watch", "frontpage.web"])
-    assert result.exit_code == Exit.UNAVAILABLE
+    assert result.exit_code == ExitCode.UNAVAILABLE
     assert "cannot be reached (No such file or directory): start it, or say where" in result.stderr
 
 
@@ -310,7 +310,7 @@ def test_watch_reads_an_event_that_it_cannot_understand_as_a_misunderstanding(ap
     """Rather than to leave a change out silently."""
     api.answers["/v1/watch"] = (200, "stream")
     api.streams.put([b"id: 14\nevent: change\ndata: {}\n\n"])
-    assert opengnsc(api, "watch", "frontpage.web").exit_code == Exit.MISUNDERSTOOD
+    assert opengnsc(api, "watch", "frontpage.web").exit_code == ExitCode.MISUNDERSTOOD
 
 
 def test_hold_stays_and_registers_again(api: LittleApi, start: Start) -> None:
@@ -322,18 +322,18 @@ def test_hold_stays_and_registers_again(api: LittleApi, start: Start) -> None:
     assert api.wait_for("/v1/register", 3).body["hold"] is True
     process.send_signal(signal.SIGINT)
     assert [": up" in line for line in process.communicate(timeout=20)[0].splitlines()] == [True, False]
-    assert process.returncode == Exit.INTERRUPTED
+    assert process.returncode == ExitCode.INTERRUPTED
 
 
 def test_what_is_no_daemon_is_recognised(api: LittleApi) -> None:
     """An answer of something else, a failure of the daemon, and half an answer are three different texts."""
     api.answers["/v1/status"] = 200, b"<html>"
-    assert opengnsc(api, "status").exit_code == Exit.MISUNDERSTOOD
+    assert opengnsc(api, "status").exit_code == ExitCode.MISUNDERSTOOD
     api.answers["/v1/status"] = 404, b"<html>"
-    assert opengnsc(api, "status").exit_code == Exit.MISUNDERSTOOD
+    assert opengnsc(api, "status").exit_code == ExitCode.MISUNDERSTOOD
     api.answers["/v1/status"] = 500, b"<html>"
     broken = opengnsc(api, "status")
-    assert (broken.exit_code, "HTTP status 500" in broken.stderr) == (Exit.UNAVAILABLE, True)
+    assert (broken.exit_code, "HTTP status 500" in broken.stderr) == (ExitCode.UNAVAILABLE, True)
 
 
 def test_a_credential_file_is_read_and_its_permissions_are_looked_at(api: LittleApi, tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_credential_file_is_read_and_its_permissions_are_looked_at(api: Little
     opengnsc(api, "register", SERVICE, "2028", "--credential", "T", OPENGNS_CREDENTIAL_FILE=str(file))
     assert api.asked[-1].body["credential"] == "T"
     missing = opengnsc(api, "register", SERVICE, "2028", "--credential-file", str(tmp_path / "none"))
-    assert (missing.exit_code, "No such file" in missing.stderr) == (Exit.FAILED, True)
+    assert (missing.exit_code, "No such file" in missing.stderr) == (ExitCode.FAILED, True)
 
 
 def test_a_file_that_is_no_credential_is_refused(tmp_path: Path) -> None:
@@ -384,11 +384,11 @@ def test_every_command_teaches_with_an_example() -> None:
 
 def test_an_event_is_the_daemons_own_value(api: LittleApi) -> None:
     """What a service gets from the library compares equal to what the daemon said."""
-    from compass.client.core.blocking_api import HostApi, place_of
+    from compass.client.core.blocking_api import HostApi, parse_api_endpoint
 
     api.answers["/v1/watch"] = (200, "stream")
     api.streams.put([SNAPSHOT, event(13, PEER)])
     change = Change(13, 12, 1000.25, "register", PEER)
-    events = list(HostApi(place_of(api.place)).watch("frontpage.web", 3))
+    events = list(HostApi(parse_api_endpoint(api.place)).watch("frontpage.web", 3))
     assert events == [LocalEvent("snapshot", 12, VIEW), LocalEvent("change", 13, change)]
     assert api.asked[0].headers["Last-Event-ID"] == "3"

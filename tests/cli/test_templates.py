@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 from compass.model.host_api import HostStatus
 from compass.templates import ready_names
 from tests.cli.test_main import VIEW, opengnsc, said
@@ -30,7 +30,7 @@ def test_templates_are_listed_and_shown(api: LittleApi) -> None:
     assert set(json.loads(opengnsc(api, "template", "list", "--json").output)) == set(ready_names())
     assert "virtual_server" in opengnsc(api, "template", "show", "keepalived").output
     wrong = opengnsc(api, "template", "show", "apache")
-    assert (wrong.exit_code, "there are env, haproxy," in wrong.output) == (Exit.NOT_FOUND, True)
+    assert (wrong.exit_code, "there are env, haproxy," in wrong.output) == (ExitCode.NOT_FOUND, True)
 
 
 def test_a_template_is_tried_with_what_the_daemon_knows(daemon: LittleApi, tmp_path: Path) -> None:
@@ -48,15 +48,15 @@ def test_a_template_is_tried_with_what_the_daemon_knows(daemon: LittleApi, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["apache"], Exit.NOT_FOUND, "there is no template 'apache'; there are env, "),
-        (["./no.j2"], Exit.FAILED, "there is no file ./no.j2"),
-        (["env", "--on", "no.openuss"], Exit.NOT_FOUND, "there is no service 'no.openuss'"),
-        (["env", "--on", "other"], Exit.NOT_FOUND, "no service of this host depends on category other"),
-        (["env", "--value", "bind"], Exit.USAGE, "must be KEY=VALUE"),
-        (["env", "--on", "-"], Exit.USAGE, "Invalid value for '--on'"),
+        (["apache"], ExitCode.NOT_FOUND, "there is no template 'apache'; there are env, "),
+        (["./no.j2"], ExitCode.FAILED, "there is no file ./no.j2"),
+        (["env", "--on", "no.openuss"], ExitCode.NOT_FOUND, "there is no service 'no.openuss'"),
+        (["env", "--on", "other"], ExitCode.NOT_FOUND, "no service of this host depends on category other"),
+        (["env", "--value", "bind"], ExitCode.USAGE, "must be KEY=VALUE"),
+        (["env", "--on", "-"], ExitCode.USAGE, "Invalid value for '--on'"),
     ],
 )
-def test_what_cannot_be_tried_is_told(daemon: LittleApi, arguments: list[str], status: Exit, told: str) -> None:
+def test_what_cannot_be_tried_is_told(daemon: LittleApi, arguments: list[str], status: ExitCode, told: str) -> None:
     """Each with its exit status."""
     result = opengnsc(daemon, "template", "try", *arguments)
     assert (result.exit_code, told in result.output) == (status, True), result.output
@@ -66,7 +66,7 @@ def test_a_template_with_an_error_names_its_line(daemon: LittleApi, tmp_path: Pa
     """And so does the command, in text and in JSON."""
     (tmp_path / "my.j2").write_text("one\n{{ pool.sauce }}\n")
     result = opengnsc(daemon, "template", "try", str(tmp_path / "my.j2"), "--json")
-    assert result.exit_code == Exit.BAD_INPUT
+    assert result.exit_code == ExitCode.BAD_INPUT
     assert json.loads(result.stderr)["message"].endswith("my.j2:2: 'dict object' has no attribute 'sauce'")
 
 
@@ -74,5 +74,5 @@ def test_a_host_without_services_has_nothing_to_fill_a_template_with(api: Little
     """It is told what to do."""
     api.answers["/v1/status"] = said(HostStatus("h1", "open", "gns1", "s", 12, True, (), 0, ()))
     result = opengnsc(api, "template", "try", "env")
-    assert result.exit_code == Exit.NOT_FOUND
+    assert result.exit_code == ExitCode.NOT_FOUND
     assert "[host] services" in result.output

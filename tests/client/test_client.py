@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from compass import client
-from compass.client.core.client import Core
+from compass.client.core.client import CoreClient
 from compass.client.core.credential import CredentialProblem
 from compass.client.core.errors import ApiProblem, refused
-from compass.client.core.threads import Threads, now
+from compass.client.core.threads import ThreadRuntime, now
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Listener
 from tests.support.fake_api import CREDENTIAL, SERVICE, LittleApi, outcome, refusal, wait_until
@@ -289,7 +289,7 @@ def test_the_first_registered_service_is_the_one_that_asks(api: LittleApi, monke
     """When nothing else says on whose behalf."""
     monkeypatch.delenv("OPENGNS_SERVICE", raising=False)
     api.answers["/v1/register"] = outcome()
-    core = Core(Threads(), api=api.place)
+    core = CoreClient(ThreadRuntime(), api=api.place)
     assert core.service == ""
     now(core.register(SERVICE, 2028, credential=CREDENTIAL))
     assert core.service == SERVICE

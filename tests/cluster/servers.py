@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
 from compass.model.replies import Done, Reply, ServerStatus
 from compass.model.requests import Put, Request, Status
 from compass.model.rows import Category, Dependency, Service
@@ -71,15 +71,15 @@ class Several:
 
         def there() -> bool:
             assert self.servers[name].runs, f"{name} has ended:\n{self.servers[name].shown_log()}"
-            with contextlib.suppress(LinkProblem):
+            with contextlib.suppress(ConnectionFailed):
                 return bool(self.ask(name, Status(), ServerStatus))
             return False
 
         eventually(there, f"{name} serves")
 
-    def link(self, name: str, identity: IdentityFiles | None = None) -> Link:
+    def link(self, name: str, identity: IdentityFiles | None = None) -> AdminSession:
         """A session with one of the servers, the administrator's unless somebody else's."""
-        return Link.connect([Server(self.address, self.ports[name])], identity or self.admin, ANSWER_SECONDS)
+        return AdminSession.connect([Server(self.address, self.ports[name])], identity or self.admin, ANSWER_SECONDS)
 
     def ask(self, name: str, request: Request, expected: type[T], identity: IdentityFiles | None = None) -> T:
         """One question to one server, in a session of its own."""

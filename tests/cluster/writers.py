@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from compass.admin.shell.connection import IdentityFiles, Link, Server
+from compass.admin.shell.connection import AdminSession, IdentityFiles, Server
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.replies import (
     CatalogueDigest,
@@ -78,7 +78,7 @@ def write(orders: Writing) -> tuple[list[Answered], Counter[str]]:
 
     def client(number: int) -> None:
         own: list[Answered] = []
-        with Link.connect([orders.server], orders.identity, ANSWER_SECONDS) as link:
+        with AdminSession.connect([orders.server], orders.identity, ANSWER_SECONDS) as link:
             begin.wait()
             until, turn = time.monotonic() + orders.seconds, -1
             while time.monotonic() < until:

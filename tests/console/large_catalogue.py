@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.rows import Alert, Category, Change, Dependency, Host, Listener, Policy, Row, Service, State
 from compass.store.store import Store
 
@@ -58,7 +58,7 @@ def rows(listeners: int, now: float) -> list[Row]:
         listener = _listener(service, host, number, listeners, now)
         made.append(listener)
         if listener.state == "down":
-            where = show_endpoint(listener.address, listener.port)
+            where = format_endpoint(listener.address, listener.port)
             text = f"listener {where} of {service} is down: {listener.cause}"
             alerts.append(Alert(f"failure {service} {where}", "failure", listener.changed_at, text))
     made += [Host(name, services=tuple(sorted(of))) for name, of in hosts.items()]

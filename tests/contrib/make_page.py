@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from compass.gateway.metrics.agent_metrics import HOST
-from compass.gateway.metrics.exposition import EDGES, Measure
+from compass.gateway.metrics.exposition import EDGES, MetricSpec
 from compass.gateway.metrics.server_metrics import SERVER
 from tests.e2e.processes import ROOT
 
@@ -16,7 +16,7 @@ VALUES_MAX = 8
 """Values of a label that are named in a table; refusals have as many as the protocol has codes."""
 
 
-def table(measures: Sequence[Measure]) -> str:
+def table(measures: Sequence[MetricSpec]) -> str:
     """Markdown."""
     rows = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
     for measure in measures:
@@ -24,7 +24,7 @@ def table(measures: Sequence[Measure]) -> str:
     return "\n".join(rows)
 
 
-def _labels(measure: Measure) -> str:
+def _labels(measure: MetricSpec) -> str:
     named = ", ".join(f"`{label}`" for label in measure.labels)
     known = measure.known if len(measure.known) <= VALUES_MAX else ()
     return f"{named}: {', '.join(known)}" if known else named

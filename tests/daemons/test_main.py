@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import compass
-from compass.admin.shell.connection import LinkProblem
+from compass.admin.shell.connection import ConnectionFailed
 from compass.daemons import main
 from compass.model.replies import LogEntries, ServerStatus
 from compass.model.requests import ReadLog, Status
@@ -92,7 +92,7 @@ def test_a_server_from_start_to_end(installation: Installation) -> None:
         began = time.monotonic()
         assert daemon.end() == 0
         assert time.monotonic() - began < 3.0
-        with pytest.raises(LinkProblem, match="the server stops"):
+        with pytest.raises(ConnectionFailed, match="the server stops"):
             link.ask(Status())
     said = [line.partition("] ")[2] for line in daemon.log.splitlines()]
     assert said[2:] == ["Received SIGTERM, shutting down.", "opengnssd has stopped", "Main loop terminated."]
@@ -108,14 +108,14 @@ def test_who_is_refused_is_logged_and_the_server_goes_on(installation: Installat
     expired = installation.certify("host", "web9", now=NOW - timedelta(days=30), days=10)
     for identity, problem in ((foreign, "certificate verify failed"), (expired, "certificate verify failed")):
         before = daemon.log.count(problem)
-        with pytest.raises(LinkProblem):
+        with pytest.raises(ConnectionFailed):
             installation.link(identity)
         daemon.wait_for(rf"(?s)(no session with a peer at 127.0.0.1: {problem}.*){{{before + 1}}}")
     with socket.create_connection(("127.0.0.1", installation.port)) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         daemon.wait_for("no session with a peer at 127.0.0.1: .*(http request|wrong version number|packet length)")
     other = installation.certify("server", "gns2")
-    with pytest.raises(LinkProblem, match="has the role server; host or admin is needed"):
+    with pytest.raises(ConnectionFailed, match="has the role server; host or admin is needed"):
         installation.link(other)
     with installation.link() as link:
         reply = link.ask(ReadLog("security"))

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from compass.admin.shell.connection import IdentityFiles, Link, Server
-from compass.model.catalogue.digest import shown, sum_of
+from compass.admin.shell.connection import AdminSession, IdentityFiles, Server
+from compass.model.catalogue.digest import digest_of_rows, to_hex
 from compass.model.replies import CatalogueDigest, Done, Registered, Rows
 from compass.model.requests import Apply, Digest, Fetch, Register
 from compass.model.rows import Category, Service
@@ -59,10 +59,10 @@ class Pair:
         command = [sys.executable, "-c", program, "--config", str(own)]
         return self.installation.start(command, PYTHONPATH=str(code))
 
-    def link(self, name: str) -> Link:
+    def link(self, name: str) -> AdminSession:
         directory = self.installation.directory
         files = IdentityFiles(directory / "root.crt", directory / "root.key", directory / "authority.crt")
-        return Link.connect([Server("127.0.0.1", self.ports[name])], files, PATIENCE_SECONDS)
+        return AdminSession.connect([Server("127.0.0.1", self.ports[name])], files, PATIENCE_SECONDS)
 
     def register(self, name: str, *ports: int) -> int:
         """Listeners registered through one of them; the last revision."""
@@ -127,7 +127,7 @@ def in_store(url: str) -> tuple[str, str]:
     store = Store.open(url, create=False)
     loaded = store.load()
     store.close()
-    return shown(sum_of(loaded.rows)), loaded.digest
+    return to_hex(digest_of_rows(loaded.rows)), loaded.digest
 
 
 def test_the_next_version_runs_beside_this_one(

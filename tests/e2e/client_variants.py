@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 import compass.client.asyncio
 import compass.client.twisted
 from compass import client
-from compass.client.core.endpoint import Place
+from compass.client.core.endpoint import ApiEndpoint
 from compass.model.host_api import LocalEvent, Outcome, Resolved
 from compass.model.replies import Dependencies
 from compass.model.rows import Listener
@@ -90,7 +90,7 @@ class Face(Protocol):
 class BlockingFace:
     """The blocking face itself."""
 
-    def __init__(self, place: Place, service: str) -> None:
+    def __init__(self, place: ApiEndpoint, service: str) -> None:
         self._client = client.Client(service, place, answer_seconds=PATIENCE_SECONDS)
         self.resolve = self._client.resolve
         self.dependencies = self._client.dependencies
@@ -165,7 +165,7 @@ class BlockingConversation:
 class AsyncioFace:
     """On a loop in a thread."""
 
-    def __init__(self, place: Place, service: str) -> None:
+    def __init__(self, place: ApiEndpoint, service: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -290,7 +290,7 @@ class Asking(LineOnlyReceiver):
 class TwistedFace:
     """On a reactor of its own in a thread; not the global one, which the library does not know."""
 
-    def __init__(self, place: Place, service: str) -> None:
+    def __init__(self, place: ApiEndpoint, service: str) -> None:
         self.reactor: Any = EPollReactor()
         self._thread = threading.Thread(target=self.reactor.run, args=(False,), daemon=True)
         self._thread.start()
@@ -397,7 +397,7 @@ FACES: dict[str, type[Any]] = {"blocking": BlockingFace, "asyncio": AsyncioFace,
 class Opened:
     """A face as a context manager."""
 
-    def __init__(self, kind: str, place: Place, service: str) -> None:
+    def __init__(self, kind: str, place: ApiEndpoint, service: str) -> None:
         self.face: Face = FACES[kind](place, service)
 
     def __enter__(self) -> Face:

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import click.testing
 
 from compass.admin.main import cli as admin_cli
-from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
-from compass.admin.shell.context import Desk
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
+from compass.admin.shell.context import AdminContext
 from compass.agent.replica.disk_cache import unpacked
-from compass.client.core.blocking_api import ApiProblem, HostApi, Place
+from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi
 from compass.model.host_api import HostStatus, LocalRegister, LocalReport, Outcome
 from compass.model.replies import CredentialIssued, HostLag, Lags, LogEntries, Reply, Rows, ServerStatus, UpdateEntry
 from compass.model.requests import Fetch, IssueCredential, Lag, ReadLog, Request, Status
@@ -100,7 +100,7 @@ class Host:
         self.port = free_port(address)
         self.agent_port = agent_port
         self.socket = directory / "api.sock"
-        self.api = HostApi(Place(path=str(self.socket)), ANSWER_SECONDS)
+        self.api = HostApi(ApiEndpoint(path=str(self.socket)), ANSWER_SECONDS)
         directory.mkdir()
         path = directory / "opengnscd.toml"
         listens = f'address = "{address}"\napi = "{address}:{self.port}"\nsocket = "{self.socket}"\n'
@@ -308,15 +308,15 @@ class Deployment:
 
         def there() -> bool:
             assert self.server.runs, f"opengnssd has ended:\n{self.server.shown_log()}"
-            with contextlib.suppress(LinkProblem):
+            with contextlib.suppress(ConnectionFailed):
                 return bool(self.ask(Status(), ServerStatus))
             return False
 
         eventually(there, "opengnssd serves")
 
-    def link(self, identity: IdentityFiles | None = None) -> Link:
+    def link(self, identity: IdentityFiles | None = None) -> AdminSession:
         """A session with the server, as the administrator or as somebody else."""
-        return Link.connect([Server(self.address, self.port)], identity or self.admin, ANSWER_SECONDS)
+        return AdminSession.connect([Server(self.address, self.port)], identity or self.admin, ANSWER_SECONDS)
 
     def ask(self, request: Request, expected: type[T], identity: IdentityFiles | None = None) -> T:
         """One question in a session of its own."""
@@ -394,7 +394,7 @@ class Deployment:
         options = [f"--server={self.address}:{self.port}", f"--certificate={who.certificate}", f"--key={who.key}"]
         options.append(f"--authority={who.authority}")
         runner = click.testing.CliRunner()
-        desk = Desk({}, self.directory, is_interactive=lambda: False)
+        desk = AdminContext({}, self.directory, is_interactive=lambda: False)
         result = runner.invoke(admin_cli, [*options, *arguments], obj=desk, prog_name="opengnsadmin")
         assert result.exit_code == status, (arguments, result.output, result.exception)
         return result.output if status else result.stdout

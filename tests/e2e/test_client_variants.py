@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compass import client
-from compass.client.core.endpoint import Place
+from compass.client.core.endpoint import ApiEndpoint
 from compass.model.host_api import LocalDeregister, Outcome, Resolved
 from compass.model.rows import Listener
 from tests.e2e.client_variants import FACES, Face, Opened
@@ -76,7 +76,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def face(world: World, kind: str) -> Iterator[Face]:
     """A client on the web host, on behalf of portal.web."""
-    with Opened(kind, Place(path=str(world.web.socket)), ME) as face:
+    with Opened(kind, ApiEndpoint(path=str(world.web.socket)), ME) as face:
         yield face
 
 
@@ -129,7 +129,7 @@ def test_a_session_goes_on_with_another_listener_when_one_is_killed(world: World
         f"\nkilled in use: answered by another one after {1000 * answered:.1f} ms, other host told {1000 * told:.1f} ms"
     )
     door = Door(used.address, used.port)
-    with client.Client(ME, Place(path=str(world.other.socket))) as elsewhere:
+    with client.Client(ME, ApiEndpoint(path=str(world.other.socket))) as elsewhere:
         for _ in range(LOOKUPS):
             with elsewhere.connect(service) as session:
                 assert session.peer.port == left[0].port
@@ -280,7 +280,7 @@ def test_each_failure_has_an_exception_of_its_own(world: World, kind: str, face:
         face.resolve("elsewhere")
     with pytest.raises(client.NotAllowed, match="credential"), face.register("account.openuso", 9, credential="wrong"):
         pass
-    absent = Place(path=str(world.deployment.directory / "nobody.sock"))
+    absent = ApiEndpoint(path=str(world.deployment.directory / "nobody.sock"))
     with Opened(kind, absent, ME) as alone:
         with pytest.raises(client.DaemonUnreachable, match=r"opengnscd at unix:.*nobody\.sock.*: start it"):
             alone.resolve("openuso")
@@ -297,7 +297,7 @@ def test_a_daemon_that_has_seen_no_server_says_so(world: World, kind: str) -> No
     """P5: "not loaded yet" is no statement about what is registered."""
     world.lonely.answers()
     with (
-        Opened(kind, Place(path=str(world.lonely.socket)), ME) as face,
+        Opened(kind, ApiEndpoint(path=str(world.lonely.socket)), ME) as face,
         pytest.raises(client.NotLoaded, match="not been loaded"),
     ):
         face.resolve("openuso")
@@ -307,7 +307,7 @@ def test_without_a_service_of_its_own_a_program_asks_each_time(world: World, kin
     """It is served by what other services of the host depend on."""
     outcome = world.deployment.register(world.storage, "account.openuso")
     world.web.resolves("account.openuso", "service", [outcome.port])
-    with Opened(kind, Place(address=world.web.address, port=world.web.port), "") as face:
+    with Opened(kind, ApiEndpoint(address=world.web.address, port=world.web.port), "") as face:
         assert _ports(face, "account.openuso") == [outcome.port]
         with pytest.raises(client.UnknownName, match="OPENGNS_SERVICE"):
             face.dependencies()

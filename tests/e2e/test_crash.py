@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 
-from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
 from compass.model.catalogue.catalogue import catalogue_of
 from compass.model.host_api import LocalEvent
 from compass.model.replies import Registered, Rows
@@ -44,13 +44,13 @@ class Client:
         until = time.monotonic() + WHOLE_SECONDS
         while len(self.answered) < len(PORTS) and time.monotonic() < until:
             try:
-                with Link.connect([self._place], self._identity, ANSWER_SECONDS) as link:
+                with AdminSession.connect([self._place], self._identity, ANSWER_SECONDS) as link:
                     self._register_all(link)
-            except LinkProblem:
+            except ConnectionFailed:
                 self.losses += 1
                 time.sleep(0.02)
 
-    def _register_all(self, link: Link) -> None:
+    def _register_all(self, link: AdminSession) -> None:
         for port in PORTS:
             if port not in self.answered:
                 # The epoch is the instance's, so asking again after a loss is the same registration.

@@ -18,7 +18,7 @@ from twisted.names import dns
 from compass.model.host_api import KnownServer
 from compass.wire import limits
 from compass.wire.announcement import Announcement, encode
-from compass.wire.connection import Asked, Opened, ServerConnection
+from compass.wire.connection import RequestReceived, ServerConnection, SessionOpened
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
 from tests.e2e.processes import eventually
@@ -178,10 +178,10 @@ class Imposter(threading.Thread):
                 end = ServerConnection(time.monotonic(), limits.FRAME_MAX_FROM_HOST)
                 while data := secured.recv(65536):
                     for event in end.receive(data, time.monotonic()):
-                        if isinstance(event, Opened):
+                        if isinstance(event, SessionOpened):
                             self.greeted += 1
                             end.welcome("imposter", "store", 10**9, "", 1)
-                        elif isinstance(event, Asked):
+                        elif isinstance(event, RequestReceived):
                             self.asked.append(event.request)
                     secured.sendall(end.bytes_to_send())
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from compass.admin.shell.connection import Link, LinkProblem, Server, context_of, dial, secure
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, Server, connect_tcp, context_of, start_tls
 from compass.client.core.blocking_api import ApiProblem
 from compass.model.host_api import LocalDeregister, LocalRegister
 from compass.model.replies import LogEntries, Refusal, Registered, SecurityEntry
@@ -79,8 +79,8 @@ def test_a_wrong_credential_leaves_one_row_in_the_security_log_and_nothing_else(
     origin = new_address()
     place, identity = Server(world.address, world.port), world.certify("host", "intruder.example.net")
     plain = socket.create_connection((world.address, world.port), ANSWER_SECONDS, source_address=(origin, 0))
-    secured = secure(plain, context_of(identity), place, world.address)
-    with Link(secured, place, "a test", ANSWER_SECONDS) as link:
+    secured = start_tls(plain, context_of(identity), place, world.address)
+    with AdminSession(secured, place, "a test", ANSWER_SECONDS) as link:
         reply = link.ask(Register("account.openuso", "guessed", "192.0.2.66", 666, 1))
     assert isinstance(reply, Refusal)
     assert reply.message.startswith("register account.openuso: ")
@@ -137,7 +137,7 @@ def test_a_client_of_another_authority_is_refused_and_the_server_goes_on(world: 
     identity = world.certify("admin", "mallory", authority=strangers)
     dependant = world.watch(world.hosts["web"])
     mark = dependant.mark()
-    with pytest.raises(LinkProblem, match="authority that the server does not trust") as refused:
+    with pytest.raises(ConnectionFailed, match="authority that the server does not trust") as refused:
         world.link(identity)
     assert refused.value.kind == "untrusted"
     outcome = world.register(world.hosts["storage"], "northwest.openuss")
@@ -151,11 +151,11 @@ def test_bytes_that_are_no_tls_and_frames_that_are_no_messages_end_one_connectio
     dependant = world.watch(world.hosts["web"])
     mark = dependant.mark()
     place = Server(world.address, world.port)
-    plain = dial(place, ANSWER_SECONDS)
+    plain = connect_tcp(place, ANSWER_SECONDS)
     plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
     assert _closes(plain)
-    secured = secure(
-        dial(place, ANSWER_SECONDS), context_of(world.certify("host", "noisy.example.net")), place, place.host
+    secured = start_tls(
+        connect_tcp(place, ANSWER_SECONDS), context_of(world.certify("host", "noisy.example.net")), place, place.host
     )
     secured.sendall(b"\xff" * 64)
     assert _closes(secured)

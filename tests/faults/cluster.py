@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThreadPool
 
-from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
-from compass.agent.agent import HostDaemon, HostParts
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
+from compass.agent.agent import Agent, AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
-from compass.agent.upstream.server_selector import Choice, Offer, Way
+from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
 from compass.daemons.net.listen import peers
 from compass.daemons.services.opengnscd import dialler
 from compass.model.host_api import LocalDeregister, LocalRegister, Outcome, Resolved
@@ -88,14 +88,14 @@ class Cluster(Deployment):
         """Wait until it answers."""
         eventually(lambda: self.status(member), f"{member.name} serves")
 
-    def link_to(self, member: Member, identity: IdentityFiles | None = None) -> Link:
+    def link_to(self, member: Member, identity: IdentityFiles | None = None) -> AdminSession:
         """A session with one of them."""
-        return Link.connect([Server(member.address, member.port)], identity or self.admin, ANSWER_SECONDS)
+        return AdminSession.connect([Server(member.address, member.port)], identity or self.admin, ANSWER_SECONDS)
 
     def status(self, member: Member) -> ServerStatus | None:
         """What one of them says of itself, or None."""
         assert member.program.runs, f"{member.name} has ended:\n{member.program.shown_log()}"
-        with contextlib.suppress(LinkProblem), self.link_to(member) as link:
+        with contextlib.suppress(ConnectionFailed), self.link_to(member) as link:
             reply = link.ask(Status())
             return reply if isinstance(reply, ServerStatus) else None
         return None
@@ -138,15 +138,17 @@ class LoadedHost:
         identity = load_identity(Path(files.key), Path(files.certificate), Path(files.authority), datetime.now(UTC))
         turn = number % len(cluster.members)
         known = cluster.members[turn:] + cluster.members[:turn]
-        self.daemon = HostDaemon(
-            HostParts(
+        self.daemon = Agent(
+            AgentDependencies(
                 clock=reactor,
                 now=time.time,
                 random=random.random,
                 state_directory=cluster.directory / self.name,
                 host_name=self.name,
                 default_address=self.address,
-                choice=Choice(random.random, [Offer(Way(one.address, one.address, one.port)) for one in known]),
+                choice=ServerSelector(
+                    random.random, [Candidate(ServerAddress(one.address, one.address, one.port)) for one in known]
+                ),
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
                 peer_of=peers(None),

@@ -21,16 +21,16 @@ from compass.model.replies import Done, Refusal, Reply
 from compass.model.requests import Pull, Request
 from compass.wire import limits, messages
 from compass.wire.connection import (
-    Acknowledged,
-    Asked,
+    AcknowledgementReceived,
     ClientConnection,
     Connection,
-    Ended,
     Event,
-    Opened,
-    Pushed,
-    Replied,
+    PushReceived,
+    ReplyReceived,
+    RequestReceived,
     ServerConnection,
+    SessionEnded,
+    SessionOpened,
 )
 from compass.wire.frames import HEADER_LENGTH, frame
 from compass.wire.messages import Hello, Notice, Welcome, encode
@@ -226,19 +226,19 @@ class Session:
             self.seen[type(event).__name__] += 1
             good = False
             match event:
-                case Asked(number, request):
+                case RequestReceived(number, request):
                     good = self.end == "server" and number > 0 and isinstance(request, REQUESTS)
-                case Replied(number, reply):
+                case ReplyReceived(number, reply):
                     good = self.end == "client" and number > 0 and isinstance(reply, REPLIES)
                     if isinstance(reply, Refusal):
                         self.seen["Refusal"] += 1
-                case Pushed(message):
+                case PushReceived(message):
                     good = self.end == "client" and isinstance(message, PUSHED)
-                case Acknowledged(acknowledge):
+                case AcknowledgementReceived(acknowledge):
                     good = self.end == "server" and isinstance(acknowledge.revision, int)
-                case Opened(peer):
+                case SessionOpened(peer):
                     good = isinstance(peer, Hello if self.end == "server" else Welcome)
-                case Ended(reason):
+                case SessionEnded(reason):
                     good = index == len(events) - 1 and over and isinstance(reason, str)
             if not good:
                 raise Broken(f"{self.end} gave {event!r} as number {index} of {len(events)}")

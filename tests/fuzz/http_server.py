@@ -60,7 +60,7 @@ class ServerMaker(Maker):
         random = self._random
         operation = random.choice(GETS)
         path = operation.path
-        for name in operation.placed:
+        for name in operation.path_fields:
             path = path.replace(f"{{{name}}}", quote(str(self._value(name)), safe=""))
         names = random.sample(operation.asked, random.randrange(len(operation.asked) + 1))
         query = "&".join(f"{name}={quote(str(self._value(name)))}" for name in names)

@@ -17,7 +17,7 @@ from compass.model.catalogue.catalogue import catalogue_of
 from compass.model.replies import Refusal
 from compass.model.requests import Request, Steer
 from compass.wire import limits
-from compass.wire.messages import Unreadable, decode_from_client
+from compass.wire.messages import InvalidMessage, decode_from_client
 from tests.fuzz.http import Broken, critical
 from tests.support.virtual_world import Client, World
 from tests.wire.examples import EXAMPLES
@@ -180,7 +180,7 @@ class Asking:
             message["wait_seconds"] = min(message.get("wait_seconds", 0.0), 1.0)
         try:
             decoded = decode_from_client(msgspec.msgpack.encode(message))
-        except (Unreadable, OverflowError):
+        except (InvalidMessage, OverflowError):
             return None
         return decoded  # type: ignore[return-value]
 

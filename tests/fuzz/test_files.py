@@ -21,10 +21,10 @@ from twisted.internet.task import Clock
 
 from compass.admin.main import cli as opengnsadmin
 from compass.admin.shell.config import Given, SettingsProblem, read_settings
-from compass.admin.shell.context import Desk
+from compass.admin.shell.context import AdminContext
 from compass.admin.topology import file
-from compass.agent.registration.journal import Book
-from compass.agent.replica.disk_cache import _HEADER, FORMAT, MAGIC, Cache, Cached, Unusable, packed, unpacked
+from compass.agent.registration.journal import RegistrationJournal
+from compass.agent.replica.disk_cache import _HEADER, FORMAT, MAGIC, Cache, CachedReplica, Unusable, packed, unpacked
 from compass.agent.replica.replica import Replica
 from compass.cli.main import cli as opengnsc
 from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
@@ -32,7 +32,7 @@ from compass.daemons.config.settings import HostConfig, ServerConfig
 from compass.daemons.config.settings import example as example_config
 from compass.model.host_api import LocalRegister
 from compass.model.names import parse_service_id
-from compass.model.selection.selector import Pools
+from compass.model.selection.selector import Selector
 from tests.fuzz.http import critical
 from tests.support.virtual_world import World
 from tests.wire.examples import BACKED, SNAPSHOT
@@ -161,7 +161,7 @@ def test_topology_files(data: bytes) -> None:
     assert set(map(repr, again.rows)) == set(map(repr, found.rows))
 
 
-CONTENT = Cached("store", ("portal.web",), SNAPSHOT, True, ("portal.web",))
+CONTENT = CachedReplica("store", ("portal.web",), SNAPSHOT, True, ("portal.web",))
 CONTENTS = tuple(packed(content) for content in (CONTENT, msgspec.structs.replace(CONTENT, loaded=False)))
 
 
@@ -204,10 +204,10 @@ def checked_cache(data: bytes) -> None:
     replica = Replica()
     replica.restore(cached.store, cached.services, cached.held)
     for name in ("portal.web", "openuss", "chinaserver.openuss", "spare.emergency"):
-        replica.resolve(name, Pools(Random(1).random))
+        replica.resolve(name, Selector(Random(1).random))
         if "." in name:
             replica.dependencies(parse_service_id(name))
-    packed(Cached(replica.store, (), replica.held(), True, ()))
+    packed(CachedReplica(replica.store, (), replica.held(), True, ()))
 
 
 @QUICK
@@ -240,7 +240,7 @@ BOOK = registrations()
 def test_books_of_registrations(wounds: list[tuple[int, int]], cut: int, tail: bytes) -> None:
     """It is read, or set aside; never half of it."""
     with written(wounded(BOOK, wounds, cut, tail), "registrations.json") as path:
-        book = Book(path.parent)
+        book = RegistrationJournal(path.parent)
         book.load()
         names = [other.name for other in path.parent.iterdir()]
         assert names == (["registrations.json"] if book.last_epoch else ["registrations.corrupt-1"])
@@ -312,7 +312,7 @@ def test_arguments_of_opengnsadmin(command: tuple[str, ...], rest: list[str]) ->
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         try:
-            desk = Desk({}, Path(directory), is_interactive=lambda: False, pause=lambda seconds: None)
+            desk = AdminContext({}, Path(directory), is_interactive=lambda: False, pause=lambda seconds: None)
             invoked(opengnsadmin, ["--server", "127.0.0.1:1", *command, *rest], obj=desk, input="")
         finally:
             os.chdir(before)
@@ -323,6 +323,6 @@ def test_the_examples_are_good() -> None:
     assert len(file.parse(TOPOLOGY).rows) == 8
     assert unpacked(CONTENTS[0]) == CONTENT and BACKED.row in SNAPSHOT.rows
     with written(BOOK, "registrations.json") as path:
-        book = Book(path.parent)
+        book = RegistrationJournal(path.parent)
         book.load()
         assert len(book.all()) == 2

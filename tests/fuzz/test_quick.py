@@ -57,7 +57,7 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         with pytest.raises(frames.Broken, match="planted"):
             frames.run(SEED, 5_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.agent.agent.HostDaemon.resolve", broken)
+        planted.setattr("compass.agent.agent.Agent.resolve", broken)
         with pytest.raises(http.Broken, match=r"planted|500"):
             http.run(SEED, 1_000, tmp_path)
     with monkeypatch.context() as planted:
@@ -69,7 +69,7 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         with pytest.raises(dns.Broken, match="which is no message"):
             dns.run(SEED, 1_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.server.server.NameServer._status", broken)
+        planted.setattr("compass.server.server.Server._status", broken)
         with pytest.raises(http.Broken, match=r"log says how|planted"):
             opengnsp_requests.run(SEED, 1_000, tmp_path / "server")
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 
-from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
 
 TIMEOUT_SECONDS = 10.0
 
 
-def administrator_of_new_server(server: Server, identity: IdentityFiles) -> Link:
+def administrator_of_new_server(server: Server, identity: IdentityFiles) -> AdminSession:
     """A session with a server that is just starting: tried until it is ready."""
     patience = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
-            return Link.connect([server], identity, TIMEOUT_SECONDS)
-        except LinkProblem as problem:
+            return AdminSession.connect([server], identity, TIMEOUT_SECONDS)
+        except ConnectionFailed as problem:
             if problem.kind != "unavailable" or time.monotonic() > patience:
                 raise
             time.sleep(0.05)

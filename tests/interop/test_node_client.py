@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from compass.admin.shell.connection import IdentityFiles, Link, Server
+from compass.admin.shell.connection import AdminSession, IdentityFiles, Server
 from compass.model.replies import CredentialIssued, Done, Lags, Registered
 from compass.model.requests import Apply, IssueCredential, Lag, Register
 from compass.model.rows import Category, Dependency, Service
@@ -36,7 +36,7 @@ class World(NamedTuple):
     port: int
     files: dict[str, Path]
     credential: str
-    administrator: Link
+    administrator: AdminSession
 
     def register_another(self) -> int:
         """Somebody else registers a listener of the same service; its revision."""

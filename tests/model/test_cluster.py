@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from compass.model.cluster import SILENT_BEATS, Heard, Line, Neighbourhood, Presence, Roll, rendezvous
+from compass.model.cluster import SILENT_BEATS, ClusterView, Heartbeat, HeartbeatResult, PeerState, Presence, rendezvous
 from compass.model.replies import HostLag
 from compass.model.rows import Listener
 
 HOSTS = [f"web{number}.example" for number in range(400)]
 
 
-def line(id: str, *, able: bool = True, held: int = 7, behind: tuple[HostLag, ...] = ()) -> Line:
-    return Line(id, f"{id}.example", "test", 1.0, 7, 3, 2, able, held, behind)
+def line(id: str, *, able: bool = True, held: int = 7, behind: tuple[HostLag, ...] = ()) -> Heartbeat:
+    return Heartbeat(id, f"{id}.example", "test", 1.0, 7, 3, 2, able, held, behind)
 
 
 class Meeting:
@@ -21,15 +21,15 @@ class Meeting:
     def __init__(self, *ids: str) -> None:
         self.beats = dict.fromkeys(ids, 1)
         self.able = dict.fromkeys(ids, True)
-        self.one = Neighbourhood(ids[0])
-        self.one.able = True
+        self.one = ClusterView(ids[0])
+        self.one.can_judge = True
 
     def hear(self, *presences: Presence, silent: tuple[str, ...] = (), beat: bool = True) -> object:
         """A beat of the first one; all but the silent ones have moved since the last."""
         for id in self.beats.keys() - set(silent):
             self.beats[id] += 1
-        lines = tuple(Heard(line(id, able=self.able[id]), beats, 0, 0.0) for id, beats in self.beats.items())
-        return self.one.saw(Roll(lines, presences), beat=beat)
+        lines = tuple(PeerState(line(id, able=self.able[id]), beats, 0, 0.0) for id, beats in self.beats.items())
+        return self.one.update(HeartbeatResult(lines, presences), beat=beat)
 
 
 def test_a_subject_falls_to_the_same_server_wherever_one_asks() -> None:
@@ -49,9 +49,9 @@ def test_when_a_server_goes_only_what_it_had_moves() -> None:
 
 def test_a_server_alone_keeps_everything() -> None:
     """Also before it has a host, and whatever it thinks of its own probes: there is nobody else."""
-    alone = Neighbourhood("a")
-    assert alone.keeps_host("web1") and alone.keeps(Listener("s.c", "192.0.2.1", 1, "up", 1.0, 1))
-    alone.saw(Roll((Heard(line("a", able=False), 1, 0, 0.0),), ()), beat=True)
+    alone = ClusterView("a")
+    assert alone.keeps_host("web1") and alone.owns(Listener("s.c", "192.0.2.1", 1, "up", 1.0, 1))
+    alone.update(HeartbeatResult((PeerState(line("a", able=False), 1, 0, 0.0),), ()), beat=True)
     assert alone.keeps_host("web1") and alone.role("a") == "keeper"
 
 
@@ -62,9 +62,9 @@ def test_the_server_that_has_or_had_a_host_keeps_it(state: str) -> None:
     for host in HOSTS[:20]:
         meeting.hear(Presence(host, "b", state))  # type: ignore[arg-type]
         assert not meeting.one.keeps_host(host)
-        meeting.one.came(host)
+        meeting.one.host_connected(host)
         assert meeting.one.keeps_host(host)
-        assert meeting.one.keeps(Listener("s.c", "192.0.2.1", 1, "suspect", 1.0, 1, host))
+        assert meeting.one.owns(Listener("s.c", "192.0.2.1", 1, "suspect", 1.0, 1, host))
 
 
 def test_a_bystander_keeps_nothing_while_another_can() -> None:
@@ -75,7 +75,7 @@ def test_a_bystander_keeps_nothing_while_another_can() -> None:
     meeting.able["b"] = False
     meeting.hear()
     assert meeting.one.role("b") == "bystander" and meeting.one.keeps_host("web1")
-    meeting.one.able = False
+    meeting.one.can_judge = False
     meeting.hear()
     assert meeting.one.role("b") == "keeper" and not meeting.one.keeps_host("web1")
 
@@ -100,35 +100,38 @@ def test_a_server_is_silent_after_so_many_of_our_own_beats(silent: int) -> None:
 def test_a_host_that_is_elsewhere_by_now_is_not_told_to_have_gone() -> None:
     """Its session here ends after it has begun one there: that is not the last word on where it is."""
     meeting = Meeting("a", "b")
-    meeting.one.came("web1")
+    meeting.one.host_connected("web1")
     meeting.hear(Presence("web1", "b", "here"))
-    assert meeting.one.went("web1", "lost", 3) is None
-    meeting.one.came("web2")
-    assert meeting.one.went("web2", "left", 3) == Presence("web2", "a", "left", 3)
+    assert meeting.one.host_disconnected("web1", "lost", 3) is None
+    meeting.one.host_connected("web2")
+    assert meeting.one.host_disconnected("web2", "left", 3) == Presence("web2", "a", "left", 3)
 
 
 def test_hosts_of_another_server_hold_what_that_said() -> None:
     """All of them everything, but for those that it names; of a silent one, what they held when it was not (P12)."""
-    one = Neighbourhood("a")
+    one = ClusterView("a")
     behind = (HostLag("web2", True, 5, 2),)
-    roll = Roll(
-        (Heard(line("b", behind=behind), 1, 2, 0.0),), (Presence("web1", "b", "here"), Presence("web2", "b", "here"))
+    roll = HeartbeatResult(
+        (PeerState(line("b", behind=behind), 1, 2, 0.0),),
+        (Presence("web1", "b", "here"), Presence("web2", "b", "here")),
     )
-    one.saw(roll, beat=True)
+    one.update(roll, beat=True)
     assert one.lag_of("web1") == HostLag("web1", True, 7, 0, "ok", "b.example")
     assert one.lag_of("web2") == HostLag("web2", True, 5, 2, "ok", "b.example")
     assert one.lag_of("web3") is None
     for _ in range(SILENT_BEATS):
-        one.saw(msg_without_news(roll), beat=True)
+        one.update(msg_without_news(roll), beat=True)
     assert one.lag_of("web1") == HostLag("web1", False, 7, 0, "unknown", "b.example")
 
 
 def test_of_too_many_that_are_behind_nothing_is_said() -> None:
     """A server that could not name all says nothing of the rest, rather than something wrong."""
-    one = Neighbourhood("a")
-    one.saw(Roll((Heard(line("b", held=-1), 1, 1, 0.0),), (Presence("web1", "b", "here"),)), beat=True)
+    one = ClusterView("a")
+    one.update(
+        HeartbeatResult((PeerState(line("b", held=-1), 1, 1, 0.0),), (Presence("web1", "b", "here"),)), beat=True
+    )
     assert one.lag_of("web1") == HostLag("web1", True, 0, 0, "unknown", "b.example")
 
 
-def msg_without_news(roll: Roll) -> Roll:
-    return Roll(roll.lines, ())
+def msg_without_news(roll: HeartbeatResult) -> HeartbeatResult:
+    return HeartbeatResult(roll.lines, ())

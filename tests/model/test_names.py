@@ -10,18 +10,18 @@ from compass.model.names import (
     HOST_NAME_MAX,
     LABEL_MAX,
     PORT_MAX,
-    AddressProblem,
-    NameProblem,
+    InvalidAddress,
+    InvalidName,
     category_of,
+    format_endpoint,
     parse_address,
     parse_endpoint,
     parse_host_name,
     parse_label,
     parse_port,
     parse_service_id,
-    show_endpoint,
 )
-from compass.model.text import is_storable, storable
+from compass.model.text import escape_line, is_printable_line
 
 LONGEST_HOST_NAME = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
 
@@ -63,10 +63,10 @@ def test_a_label_is_kept_in_lower_case(text: str, label: str) -> None:
 )
 def test_what_is_no_dns_label_is_refused(text: str) -> None:
     """Also a letter that is only in lower case an ASCII one (the Kelvin sign), and one character too many."""
-    with pytest.raises(NameProblem) as caught:
+    with pytest.raises(InvalidName) as caught:
         parse_label(text)
-    assert not isinstance(caught.value, AddressProblem)
-    assert is_storable(str(caught.value)) and len(str(caught.value)) < 300
+    assert not isinstance(caught.value, InvalidAddress)
+    assert is_printable_line(str(caught.value)) and len(str(caught.value)) < 300
 
 
 def test_a_service_id_is_two_labels() -> None:
@@ -74,7 +74,7 @@ def test_a_service_id_is_two_labels() -> None:
     assert parse_service_id("ChinaServer.OpenUSS") == "chinaserver.openuss"
     assert category_of("chinaserver.openuss") == "openuss"
     for text in ("", "a", "a.b.c", ".b", "a.", ".", "a b.c", "a" * 100_000):
-        with pytest.raises(NameProblem) as caught:
+        with pytest.raises(InvalidName) as caught:
             parse_service_id(text)
         assert len(str(caught.value)) < 300
 
@@ -84,7 +84,7 @@ def test_a_host_name_has_labels_and_a_length() -> None:
     assert parse_host_name("Web1.Example.NET") == "web1.example.net"
     assert len(LONGEST_HOST_NAME) == HOST_NAME_MAX and parse_host_name(LONGEST_HOST_NAME) == LONGEST_HOST_NAME
     for text in ("", ".", "a..b", "a.", "*.example", LONGEST_HOST_NAME + "d", "x" * 100_000):
-        with pytest.raises(NameProblem) as caught:
+        with pytest.raises(InvalidName) as caught:
             parse_host_name(text)
         assert len(str(caught.value)) < 300
 
@@ -133,16 +133,16 @@ def test_an_address_has_one_form(text: str, address: str) -> None:
 )
 def test_what_nobody_can_connect_to_is_no_address(text: str) -> None:
     """Names, unspecified, multicast and broadcast addresses, zones; a long mistake has a short answer."""
-    with pytest.raises(AddressProblem) as caught:
+    with pytest.raises(InvalidAddress) as caught:
         parse_address(text)
-    assert is_storable(str(caught.value)) and len(str(caught.value)) < 300
+    assert is_printable_line(str(caught.value)) and len(str(caught.value)) < 300
 
 
 def test_a_port_is_from_1_to_65535() -> None:
     """0 and 65536 are not."""
     assert parse_port(1) == 1 and parse_port(PORT_MAX) == 65535
     for port in (0, -1, PORT_MAX + 1, 2**64):
-        with pytest.raises(AddressProblem):
+        with pytest.raises(InvalidAddress):
             parse_port(port)
 
 
@@ -157,7 +157,7 @@ def test_a_port_is_from_1_to_65535() -> None:
 def test_an_endpoint_is_address_and_port(text: str, endpoint: tuple[str, int]) -> None:
     """IPv6 stands in brackets."""
     assert parse_endpoint(text) == endpoint
-    assert parse_endpoint(show_endpoint(*endpoint)) == endpoint
+    assert parse_endpoint(format_endpoint(*endpoint)) == endpoint
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_endpoint_is_address_and_port(text: str, endpoint: tuple[str, int]) -
 )
 def test_what_is_no_endpoint_is_refused(text: str) -> None:
     """Also digits of other scripts, and more digits than Python turns into a number."""
-    with pytest.raises(AddressProblem) as caught:
+    with pytest.raises(InvalidAddress) as caught:
         parse_endpoint(text)
     assert len(str(caught.value)) < 300
 
@@ -194,22 +194,22 @@ def test_any_text_is_a_name_or_a_name_problem(text: str) -> None:
     for parse in (parse_label, parse_service_id, parse_host_name, parse_address):
         try:
             assert parse(parse(text)) == parse(text)
-        except NameProblem as problem:
-            assert is_storable(str(problem))
+        except InvalidName as problem:
+            assert is_printable_line(str(problem))
 
 
 @given(st.text(st.characters(exclude_categories=[])), st.integers(3, 20))
 def test_storable_text_has_no_control_characters(text: str, limit: int) -> None:
     """What cannot be stored is spelled out, in a line of bounded length that UTF-8 can spell."""
-    line = storable(text, limit)
-    assert is_storable(line) and len(line) <= limit
+    line = escape_line(text, limit)
+    assert is_printable_line(line) and len(line) <= limit
     line.encode()
-    if is_storable(text) and len(text) <= limit:
+    if is_printable_line(text) and len(text) <= limit:
         assert line == text
 
 
 def test_storable_text_at_its_limit() -> None:
     """Text of the full length stays; one character more and its end is cut."""
-    assert storable("x" * 10, 10) == "x" * 10
-    assert storable("x" * 11, 10) == "x" * 7 + "..."
-    assert storable("a\0b\ud800\x7f", 40) == "a\\u0000b\\ud800\\u007f"
+    assert escape_line("x" * 10, 10) == "x" * 10
+    assert escape_line("x" * 11, 10) == "x" * 7 + "..."
+    assert escape_line("a\0b\ud800\x7f", 40) == "a\\u0000b\\ud800\\u007f"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.client.core.blocking_api import HostApi, Place
+from compass.client.core.blocking_api import ApiEndpoint, HostApi
 from compass.model.host_api import LocalRegister
 from compass.model.replies import CredentialIssued, LogEntries, UpdateEntry
 from compass.model.requests import IssueCredential, Put, ReadLog
@@ -148,7 +148,7 @@ def test_kill_reload_and_upgrade_flap_nothing(installation: Installation) -> Non
             link.ask(Put(Service("portal.web"), create=True))
             issued = link.ask(IssueCredential("portal.web"))
             assert isinstance(issued, CredentialIssued)
-        api = HostApi(Place(path=str(at / "gns.sock")), 10.0)
+        api = HostApi(ApiEndpoint(path=str(at / "gns.sock")), 10.0)
 
         def registered() -> bool:
             wish = LocalRegister(service="portal.web", port=port, credential=issued.token, pid=listener.process.pid)

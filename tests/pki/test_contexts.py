@@ -29,10 +29,10 @@ from compass.pki.contexts import (
     NameNotProven,
     PeerUnknown,
     RoleRules,
-    accepting,
-    dialling,
+    client_context,
     load_identity,
     peer_of,
+    server_context,
 )
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -112,7 +112,7 @@ def host(tmp_path: Path) -> Identity:
 @pytest.mark.parametrize("dialled", ["gns1.example.net", "GNS1.example.net.", "localhost", "192.0.2.1", "2001:db8::1"])
 def test_two_ends_of_one_installation_meet(server: Identity, host: Identity, dialled: str) -> None:
     """A server and a host that dials it by any of its names or addresses know each other, and talk."""
-    accepted, called = connect(accepting(server), dialling(host, dialled))
+    accepted, called = connect(server_context(server), client_context(host, dialled))
     assert (accepted.met, called.met) == (("host", "web1.example.net"), ("server", "gns1.example.net"))
     assert (accepted.heard, called.heard) == (b"hello", b"hello")
     assert (accepted.lost, called.lost) == (None, None)
@@ -120,7 +120,7 @@ def test_two_ends_of_one_installation_meet(server: Identity, host: Identity, dia
 
 def test_a_server_that_dials_a_host_is_known_as_a_server(server: Identity, host: Identity) -> None:
     """The Update listener of a host accepts the same certificate that the server answers with."""
-    accepted, called = connect(accepting(host), dialling(server, "web1.example.net"))
+    accepted, called = connect(server_context(host), client_context(server, "web1.example.net"))
     assert (accepted.met, called.met) == (("server", "gns1.example.net"), ("host", "web1.example.net"))
 
 
@@ -128,7 +128,7 @@ def test_a_certificate_of_another_authority_is_refused(server: Identity, tmp_pat
     """A caller vouched for by somebody else gets nowhere, even if that authority bears the same name."""
     stranger = identity(tmp_path, issue(FOREIGN_AUTHORITY, "admin", "mallory", [], NOW))
     assert stranger.warnings
-    accepted, called = connect(accepting(server), dialling(stranger, "gns1.example.net"))
+    accepted, called = connect(server_context(server), client_context(stranger, "gns1.example.net"))
     assert (accepted.met, accepted.heard) == (None, b"")
     assert accepted.lost is not None
     assert called.lost is not None
@@ -137,7 +137,7 @@ def test_a_certificate_of_another_authority_is_refused(server: Identity, tmp_pat
 def test_a_server_of_another_authority_is_refused(host: Identity, tmp_path: Path) -> None:
     """A host tells its business to no server that its own authority does not vouch for."""
     false = identity(tmp_path, issue(FOREIGN_AUTHORITY, "server", "gns1.example.net", [], NOW))
-    accepted, called = connect(accepting(false), dialling(host, "gns1.example.net"))
+    accepted, called = connect(server_context(false), client_context(host, "gns1.example.net"))
     assert (accepted.heard, called.met) == (b"", None)
     assert called.lost is not None
 
@@ -145,7 +145,7 @@ def test_a_server_of_another_authority_is_refused(host: Identity, tmp_path: Path
 @pytest.mark.parametrize("dialled", ["gns2.example.net", "example.net", "192.0.2.2", "2001:db8::2"])
 def test_a_server_that_cannot_prove_the_name_is_refused(server: Identity, host: Identity, dialled: str) -> None:
     """A genuine certificate for another name is not enough, and the reason tells both names."""
-    accepted, called = connect(accepting(server), dialling(host, dialled))
+    accepted, called = connect(server_context(server), client_context(host, dialled))
     assert (accepted.heard, called.met) == (b"", None)
     assert isinstance(called.lost, NameNotProven)
     assert dialled in str(called.lost)
@@ -155,7 +155,7 @@ def test_a_server_that_cannot_prove_the_name_is_refused(server: Identity, host: 
 def test_a_server_whose_certificate_proves_no_name_is_refused(host: Identity, tmp_path: Path) -> None:
     """A genuine certificate without any alternative name proves nothing, whatever its subject says."""
     nameless = identity(tmp_path, issue(AUTHORITY, "host", "gns1_example", [], NOW))
-    accepted, called = connect(accepting(nameless), dialling(host, "gns1.example.net"))
+    accepted, called = connect(server_context(nameless), client_context(host, "gns1.example.net"))
     assert (accepted.heard, called.met) == (b"", None)
     assert isinstance(called.lost, NameNotProven)
     assert "proves no name" in str(called.lost)
@@ -164,7 +164,7 @@ def test_a_server_whose_certificate_proves_no_name_is_refused(host: Identity, tm
 def test_an_administrator_cannot_answer_as_a_server(host: Identity, tmp_path: Path) -> None:
     """An administrator's certificate is for dialling only."""
     false = identity(tmp_path, issue(AUTHORITY, "admin", "gns1.example.net", [], NOW))
-    accepted, called = connect(accepting(false), dialling(host, "gns1.example.net"))
+    accepted, called = connect(server_context(false), client_context(host, "gns1.example.net"))
     assert (accepted.heard, called.met) == (b"", None)
 
 
@@ -173,7 +173,7 @@ def test_a_caller_without_a_certificate_is_refused(server: Identity) -> None:
     trust = ssl.trustRootFromCertificates(
         [ssl.Certificate(crypto.X509.from_cryptography(one)) for one in server.authorities]
     )
-    accepted, called = connect(accepting(server), ssl.optionsForClientTLS("gns1.example.net", trust))
+    accepted, called = connect(server_context(server), ssl.optionsForClientTLS("gns1.example.net", trust))
     assert (accepted.met, accepted.heard) == (None, b"")
     assert accepted.lost is not None
     assert called.lost is not None
@@ -189,10 +189,10 @@ def test_tls_1_2_is_refused(server: Identity, host: Identity) -> None:
         ),
         lowerMaximumSecurityTo=ssl.TLSVersion.TLSv1_2,
     )
-    accepted, called = connect(accepting(server), old)
+    accepted, called = connect(server_context(server), old)
     assert (accepted.met, called.met) == (None, None)
     assert "protocol" in str(accepted.lost)
-    accepted, called = connect(old, dialling(server, "web1.example.net"))
+    accepted, called = connect(old, client_context(server, "web1.example.net"))
     assert (accepted.met, called.met) == (None, None)
 
 
@@ -201,26 +201,26 @@ def test_one_authority_can_replace_another_without_an_outage(tmp_path: Path) -> 
     both = AUTHORITY, FOREIGN_AUTHORITY
     old = identity(tmp_path, issue(AUTHORITY, "server", "gns1", [], NOW), *both)
     new = identity(tmp_path, issue(FOREIGN_AUTHORITY, "host", "web1", [], NOW), *both)
-    accepted, called = connect(accepting(old), dialling(new, "gns1"))
+    accepted, called = connect(server_context(old), client_context(new, "gns1"))
     assert (accepted.met, called.met) == (("host", "web1"), ("server", "gns1"))
 
 
 def test_role_rules_replace_the_role_in_the_certificate(server: Identity, host: Identity) -> None:
     """In a PKI of one's own the names decide, whatever the subject says: widest role first, case ignored."""
     rules = RoleRules(admin=["GNS1.*"], host=["*.example.net"])
-    accepted, called = connect(accepting(server), dialling(host, "gns1.example.net"), rules)
+    accepted, called = connect(server_context(server), client_context(host, "gns1.example.net"), rules)
     assert (accepted.met, called.met) == (("host", "web1.example.net"), ("admin", "gns1.example.net"))
 
 
 def test_role_rules_look_at_the_further_names_too(server: Identity, host: Identity) -> None:
     """A certificate whose common name matches nothing is known by the DNS name that does."""
-    _, called = connect(accepting(server), dialling(host, "192.0.2.1"), RoleRules(server=["localhost"]))
+    _, called = connect(server_context(server), client_context(host, "192.0.2.1"), RoleRules(server=["localhost"]))
     assert called.met == ("server", "localhost")
 
 
 def test_a_peer_that_no_rule_matches_is_unknown(server: Identity, host: Identity) -> None:
     """With rules configured, a role in the certificate counts for nothing; the reason names the holder."""
-    accepted, _ = connect(accepting(server), dialling(host, "gns1.example.net"), RoleRules())
+    accepted, _ = connect(server_context(server), client_context(host, "gns1.example.net"), RoleRules())
     assert isinstance(accepted.met, PeerUnknown)
     assert "web1.example.net" in str(accepted.met)
 
@@ -252,7 +252,7 @@ def test_before_the_handshake_there_is_no_peer() -> None:
 def test_a_name_that_nobody_could_prove_is_refused_before_dialling(host: Identity, dialled: str) -> None:
     """A mistyped name in the configuration is found at start, not at the first connection."""
     with pytest.raises(ValueError, match="DNS"):
-        dialling(host, dialled)
+        client_context(host, dialled)
 
 
 def test_all_that_is_wrong_with_the_files_is_told_at_once(tmp_path: Path) -> None:

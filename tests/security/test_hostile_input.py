@@ -14,7 +14,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
-from compass.agent.registration.journal import Book
+from compass.agent.registration.journal import RegistrationJournal
 from compass.daemons.process.logging import text_line
 from compass.gateway.host_api.routes import site
 from compass.model.host_api import LocalRegister
@@ -24,7 +24,7 @@ from compass.model.rows import Category, Policy
 from compass.model.rules.listeners import EPOCH_MAX
 from compass.server.sessions import rate_limit
 from compass.wire import limits
-from compass.wire.messages import Unreadable, decode_from_client
+from compass.wire.messages import InvalidMessage, decode_from_client
 from tests.fuzz.http import critical
 from tests.support.reactor_thread import ReactorThread
 from tests.support.virtual_world import World
@@ -152,7 +152,7 @@ def book(**changed: Any) -> bytes:
 def test_a_book_that_this_program_has_not_written_is_set_aside(tmp_path: Path, data: bytes) -> None:
     """It is neither believed nor fatal: the daemon starts with an empty one."""
     (tmp_path / "registrations.json").write_bytes(data)
-    found = Book(tmp_path)
+    found = RegistrationJournal(tmp_path)
     found.load()
     assert not found.all() and found.last_epoch == 0
     assert (tmp_path / "registrations.corrupt-1").read_bytes() == data
@@ -161,7 +161,7 @@ def test_a_book_that_this_program_has_not_written_is_set_aside(tmp_path: Path, d
 def test_a_book_at_its_limits_is_read(tmp_path: Path) -> None:
     """The largest values that are right."""
     (tmp_path / "registrations.json").write_bytes(book(last_epoch=EPOCH_MAX, epoch=EPOCH_MAX, port=65535))
-    found = Book(tmp_path)
+    found = RegistrationJournal(tmp_path)
     found.load()
     assert [entry.epoch for entry in found.all()] == [EPOCH_MAX]
 
@@ -170,7 +170,7 @@ def test_what_is_said_about_an_unreadable_body_is_short_and_plain() -> None:
     """It quotes what a stranger sent, and it goes into logs: no more of it than fits, and no commands to a terminal."""
 
     def said(kind: str) -> str:
-        with pytest.raises(Unreadable) as unreadable:
+        with pytest.raises(InvalidMessage) as unreadable:
             decode_from_client(msgspec.msgpack.encode({"type": kind}))
         assert unreadable.value.refusal.code == "unknown-message"
         return unreadable.value.refusal.message
@@ -230,7 +230,7 @@ def test_a_report_with_control_characters_is_refused(world: World) -> None:
 def test_many_strangers_do_not_get_the_innocent_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the peers that are counted one by one the guilty share a count; who has done nothing has all its quota."""
     monkeypatch.setattr(rate_limit, "PEERS_COUNTED_MAX", 3)
-    quota = rate_limit.Quota(Clock(), 2)
+    quota = rate_limit.RateLimiter(Clock(), 2)
     for number in range(20):
         quota.count(f"stranger {number}")
     assert not quota.count("one more stranger")

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from compass.admin.shell.connection import IdentityFiles, LinkProblem
-from compass.client.core.blocking_api import ApiProblem, HostApi, Place
+from compass.admin.shell.connection import ConnectionFailed, IdentityFiles
+from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi
 from compass.model.host_api import LocalRegister, Resolved
 from compass.model.replies import CredentialIssued, Refusal, Rows, ServerStatus
 from compass.model.requests import Deregister, Fetch, IssueCredential, Pull, Register, Status
@@ -39,7 +39,7 @@ class Resolving:
     def __init__(self, host: Host) -> None:
         self.troubles: list[str] = []
         self.answers = 0
-        self._api = HostApi(Place(path=str(host.socket)), 5.0)
+        self._api = HostApi(ApiEndpoint(path=str(host.socket)), 5.0)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -177,7 +177,7 @@ def test_one_authority_replaces_another_while_everybody_works(deploy: Deploy, au
     everybody_again()
     with resolving(web):
         assert deployment.ask(Status(), ServerStatus)
-    with pytest.raises(LinkProblem):
+    with pytest.raises(ConnectionFailed):
         deployment.ask(Status(), ServerStatus, old_admin)
     assert states(deployment) == changes
 
@@ -214,7 +214,7 @@ def test_a_stolen_host_key_is_barred_at_once(deploy: Deploy) -> None:
     with deployment.link(thief) as link:
         assert not isinstance(link.ask(Pull("portal.web")), Refusal)
         deployment.opengnsadmin("host", "set", web.name, "--barred")
-        with pytest.raises(LinkProblem):
+        with pytest.raises(ConnectionFailed):
             link.ask(Pull("portal.web"))
     with deployment.link(thief) as link:
         refusal = link.ask(Pull("portal.web"))
@@ -236,7 +236,7 @@ def test_a_stolen_administrators_key_is_shut_out_by_role_rules(deploy: Deploy) -
         deployment.server.start()
         deployment.serves()
         web.in_session()
-    with pytest.raises((LinkProblem, AssertionError), match=r"role|rule"):
+    with pytest.raises((ConnectionFailed, AssertionError), match=r"role|rule"):
         deployment.ask(Status(), ServerStatus, mallory)
     assert deployment.ask(Status(), ServerStatus)
 

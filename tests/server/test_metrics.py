@@ -8,11 +8,11 @@ import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.digest import steps_of
-from compass.model.metrics import LAG_BOUNDS, Spread
+from compass.model.metrics import LAG_BOUNDS, Histogram
 from compass.model.rows import Alert, Category, Change, Listener, Row, Service, State
-from compass.server.commit.row_counts import Census
+from compass.server.commit.row_counts import RowCounts
 from compass.server.push import ack_latency
-from compass.server.push.ack_latency import FOLLOW_EVERY_SECONDS, FOLLOW_SECONDS_PER_HOST, PushLag
+from compass.server.push.ack_latency import FOLLOW_EVERY_SECONDS, FOLLOW_SECONDS_PER_HOST, AckLatency
 
 
 class Now:
@@ -31,31 +31,31 @@ def now() -> Now:
 
 
 @pytest.fixture
-def way(now: Now) -> PushLag:
-    return PushLag(now.seconds)
+def way(now: Now) -> AckLatency:
+    return AckLatency(now.seconds)
 
 
-def tell(way: PushLag, revision: int, hosts: list[str]) -> None:
+def tell(way: AckLatency, revision: int, hosts: list[str]) -> None:
     """Write a notice to hosts, and follow it if that is its turn."""
     began = way.begins()
     if began is not None:
-        way.told(revision, began, hosts)
+        way.notices_sent(revision, began, hosts)
 
 
-def found(way: PushLag) -> tuple[int, float]:
+def found(way: AckLatency) -> tuple[int, float]:
     """How many notices are known to be everywhere, and how long that took in all."""
     return sum(way.spread.counts), round(way.spread.total, 6)
 
 
 def test_figures_fall_into_ranges() -> None:
     """A figure at a bound lies below it, one above the last in a range of its own."""
-    spread = Spread((1.0, 2.0))
+    spread = Histogram((1.0, 2.0))
     for figure in (0.5, 1.0, 1.5, 2.0, 2.5, 7.0):
         spread.add(figure)
     assert (spread.counts, spread.cumulative(), spread.total) == ([2, 2, 2], [2, 4, 6], 14.5)
 
 
-def test_the_lag_is_that_of_the_last_dependant(now: Now, way: PushLag) -> None:
+def test_the_lag_is_that_of_the_last_dependant(now: Now, way: AckLatency) -> None:
     """From the commit to the acknowledgement of whoever is last; until then the notice is open."""
     tell(way, 7, ["a", "b"])
     now.at += 0.2
@@ -66,7 +66,7 @@ def test_the_lag_is_that_of_the_last_dependant(now: Now, way: PushLag) -> None:
     assert (found(way), way.hosts, way.open_seconds) == ((1, 0.5), 0, 0.0)
 
 
-def test_an_older_acknowledgement_says_nothing(now: Now, way: PushLag) -> None:
+def test_an_older_acknowledgement_says_nothing(now: Now, way: AckLatency) -> None:
     """Hosts acknowledge by revision: what they held before is not this notice."""
     tell(way, 7, ["a"])
     way.acknowledged("a", 6)
@@ -74,7 +74,7 @@ def test_an_older_acknowledgement_says_nothing(now: Now, way: PushLag) -> None:
     assert found(way) == (0, 0.0) and way.hosts == 1
 
 
-def test_one_acknowledgement_may_be_of_many_notices(now: Now, way: PushLag) -> None:
+def test_one_acknowledgement_may_be_of_many_notices(now: Now, way: AckLatency) -> None:
     """A host that was slow says once how far it is."""
     for revision in (7, 8, 9):
         tell(way, revision, ["a"])
@@ -83,7 +83,7 @@ def test_one_acknowledgement_may_be_of_many_notices(now: Now, way: PushLag) -> N
     assert found(way) == (2, round(5 * FOLLOW_EVERY_SECONDS, 6)) and way.hosts == 1
 
 
-def test_a_host_that_is_gone_is_not_awaited(now: Now, way: PushLag) -> None:
+def test_a_host_that_is_gone_is_not_awaited(now: Now, way: AckLatency) -> None:
     """Its loss closes the notice at the time of the last who did say something; when nobody did, it was no lag."""
     tell(way, 7, ["a", "b"])
     now.at += 0.1
@@ -96,7 +96,7 @@ def test_a_host_that_is_gone_is_not_awaited(now: Now, way: PushLag) -> None:
     assert found(way) == (1, 0.1) and (way.hosts, way.open_seconds) == (0, 0.0)
 
 
-def test_only_some_notices_are_followed(now: Now, way: PushLag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_some_notices_are_followed(now: Now, way: AckLatency, monkeypatch: pytest.MonkeyPatch) -> None:
     """None sooner than FOLLOW_EVERY_SECONDS after another, and none while AWAITED_MAX acknowledgements are open."""
     tell(way, 1, ["a"])
     now.at += FOLLOW_EVERY_SECONDS * 0.99
@@ -117,7 +117,7 @@ def test_only_some_notices_are_followed(now: Now, way: PushLag, monkeypatch: pyt
     assert way.hosts == 3
 
 
-def test_many_hosts_make_the_next_wait_longer(now: Now, way: PushLag) -> None:
+def test_many_hosts_make_the_next_wait_longer(now: Now, way: AckLatency) -> None:
     """What is followed costs for each host that is awaited, and is followed the more rarely."""
     tell(way, 1, [f"h{number}" for number in range(10_000)])
     now.at += FOLLOW_SECONDS_PER_HOST * 10_000 * 0.99
@@ -141,7 +141,7 @@ def test_the_census_is_what_a_count_of_all_would_give() -> None:
     """After whatever changes: added, changed, moved to another state, removed, removed again."""
     rows: list[Row] = [Category("web"), Service("a.web"), listener(1), listener(2, "down")]
     catalogue: Catalogue = catalogue_of(rows, {}, 4)
-    census = Census()
+    census = RowCounts()
     census.restart(catalogue)
     changes = [
         Change(5, 0, 1.0, "register", listener(3)),
@@ -155,7 +155,7 @@ def test_the_census_is_what_a_count_of_all_would_give() -> None:
     for change, step in zip(changes, steps_of(catalogue, changes), strict=True):
         census.move(step)
         catalogue = catalogue.apply(change)
-        whole = Census()
+        whole = RowCounts()
         whole.restart(catalogue)
         assert (census.rows, +census.listeners, +census.incidents) == (whole.rows, whole.listeners, whole.incidents)
     assert +census.listeners == Counter(up=2) and not +census.incidents

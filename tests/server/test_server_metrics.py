@@ -7,7 +7,7 @@ from collections import Counter
 from compass.model.interfaces_store import StoreUnavailable
 from compass.model.replies import Refusal, SecurityEntry, ServerStatus
 from compass.model.requests import Deregister, Fetch, Register, Status
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher
 from tests.support.virtual_world import Client, SimulatedServer
@@ -26,9 +26,9 @@ def test_a_server_that_has_not_loaded_says_so(world: Uss) -> None:
     starting = server.start()
     tally = server.nameserver.tally()
     assert (tally.ready, tally.store_reachable, tally.revision, dict(tally.listeners)) == (False, False, 0, {})
-    refused = server.nameserver.may_look(Asker("viewer", "grafana.gns-viewer", ""))
+    refused = server.nameserver.may_look(Principal("viewer", "grafana.gns-viewer", ""))
     assert isinstance(refused, Refusal) and refused.code == "not-ready"
-    assert server.nameserver.may_look(Asker("admin", "alice", "")) is None
+    assert server.nameserver.may_look(Principal("admin", "alice", "")) is None
     world.wait(starting)
     assert server.nameserver.tally().ready
 
@@ -36,9 +36,9 @@ def test_a_server_that_has_not_loaded_says_so(world: Uss) -> None:
 def test_who_may_look_is_who_may_ask_for_the_status(world: Uss) -> None:
     """P11: a viewer may, a host may not, and its refusal is in the security log."""
     server = serving(world)
-    assert server.nameserver.may_look(Asker("viewer", "grafana.gns-viewer", "")) is None
+    assert server.nameserver.may_look(Principal("viewer", "grafana.gns-viewer", "")) is None
     noted = server.nameserver.tally().security_entries
-    refused = server.nameserver.may_look(Asker("host", "web1", ""))
+    refused = server.nameserver.may_look(Principal("host", "web1", ""))
     assert isinstance(refused, Refusal) and refused.code == "forbidden"
     assert server.nameserver.tally().security_entries == noted + 1
 
@@ -98,7 +98,7 @@ def acknowledge(client: Client, revision: int) -> None:
 def test_what_is_asked_over_https_counts_too(world: Uss) -> None:
     """A refusal is one, whichever way it was asked for."""
     server = serving(world)
-    viewer = Asker("viewer", "grafana.gns-viewer", "")
+    viewer = Principal("viewer", "grafana.gns-viewer", "")
     world.wait(server.nameserver.ask_as(viewer, Fetch("service", within="no-such")))
     world.wait(server.nameserver.ask_as(viewer, Register(CHINA, "x", "192.168.2.1", 4, 9)))
     tally = server.nameserver.tally()

@@ -21,7 +21,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.host_api import LocalDeregister, LocalRegister, LocalReport, Outcome
 from compass.model.interfaces_store import StoreUnavailable
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
 from compass.model.rows import Category, Dependency, Row, Service, key_of
@@ -59,7 +59,7 @@ SHORT_EVERY = 5
 """Every so manieth host keeps no session."""
 STOP_SECONDS = 2.4
 """What a daemon has to stop after SIGTERM, before it is killed."""
-COMPARING = ("compass.agent.replica.sync.Following", "compass.server.commit.anti_entropy.Agreement")
+COMPARING = ("compass.agent.replica.sync.ReplicaSync", "compass.server.commit.anti_entropy.AntiEntropy")
 """They log an error when somebody holds other rows than he should: here that is a broken promise."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
 
@@ -437,7 +437,7 @@ class Deployment(World):
     def do_remove(self, pid: str) -> None:
         if int(pid) in self.pids:
             name, service, port = self.pids[int(pid)]
-            endpoint = show_endpoint(_address(self.hosts[name]), port)
+            endpoint = format_endpoint(_address(self.hosts[name]), port)
             self._administer(Remove("listener", f"{service} {endpoint}"))
 
     def do_rotate(self, service: str, overlap: str) -> None:

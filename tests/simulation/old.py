@@ -9,12 +9,10 @@ import msgspec
 from compass.model.catalogue.catalogue import topic_of
 from compass.model.replies import Refusal, Watching
 from compass.model.requests import Watch
-from compass.wire.connection import Ended as SessionEnded
-from compass.wire.connection import Event, Opened, Pushed, Replied
+from compass.wire.connection import Event, PushReceived, ReplyReceived, SessionEnded
 from compass.wire.frames import frame
 from compass.wire.messages import Bookmark, Notice, Suspicion
-from tests.histories.events import Answered, Ended, Received, Suspected, Watched
-from tests.histories.events import Opened as SessionOpened
+from tests.histories.events import Answered, Ended, Opened, Received, Suspected, Watched
 from tests.simulation.recording import Recorder
 from tests.support.virtual_world import Client
 
@@ -59,25 +57,25 @@ class OldClient(Client):
     def _met(self, event: Event) -> None:
         at = self.recorder.clock()
         match event:
-            case Opened(peer):
+            case SessionOpened(peer):
                 self.session = self.recorder.session()
-                self.recorder(SessionOpened(at, NAME, self.session, getattr(peer, "server", "")))
+                self.recorder(Opened(at, NAME, self.session, getattr(peer, "server", "")))
                 self.store = getattr(peer, "store", "")
                 self.send(Watch(self.services, self.store if self.held else "", self.held))
-            case Replied(_, Watching() as told):
+            case ReplyReceived(_, Watching() as told):
                 start = self.held if told.snapshot is None else told.snapshot.revision
                 self.held = start
                 self.recorder(Watched(at, NAME, self.session, self.services, start, told.snapshot is not None))
-            case Replied(number, Refusal() as refusal) if number in self.asked:
+            case ReplyReceived(number, Refusal() as refusal) if number in self.asked:
                 self.recorder(Answered(at, NAME, "what-will-be-request", refusal.code))
-            case Pushed(Notice(change=change)):
+            case PushReceived(Notice(change=change)):
                 topic = topic_of(change.row)
                 self.recorder(Received(at, NAME, self.session, change.revision, topic, change.previous))
                 self.held = change.revision
-            case Pushed(Bookmark(revision=revision)):
+            case PushReceived(Bookmark(revision=revision)):
                 self.recorder(Received(at, NAME, self.session, revision))
                 self.held = revision
-            case Pushed(Suspicion() as told):
+            case PushReceived(Suspicion() as told):
                 named = told.service, told.address, told.port, told.epoch, told.seconds
                 self.recorder(Suspected(at, NAME, self.session, *named))
             case SessionEnded():

@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import msgspec
 
-from compass.agent.agent import HostDaemon
+from compass.agent.agent import Agent
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
-from compass.server.commit.committer import Commits
+from compass.server.commit.committer import Committer
 from compass.server.push import snapshot_cache
-from compass.server.push.publisher import Push
-from compass.server.push.subscriptions import Watches
+from compass.server.push.publisher import Publisher
+from compass.server.push.subscriptions import Subscriptions
 from compass.server.sessions.session import Session
 from compass.wire.messages import Suspicion
 
@@ -38,7 +38,7 @@ def _replaced(owner: Any, name: str, other: Any) -> Iterator[None]:
 @contextmanager
 def reply_before_commit() -> Iterator[None]:
     """The answers of a batch go out as soon as it is decided, and the transaction follows."""
-    write = Commits._write
+    write = Committer._write
 
     async def write_later(self: Any, batch: Any, notes: Any) -> Any:
         for waiting, decision in zip(batch, self._decide(batch, self.catalogue), strict=True):
@@ -53,7 +53,7 @@ def reply_before_commit() -> Iterator[None]:
             self._store.away("planted")
         return True
 
-    with _replaced(Commits, "_write", write_later), _replaced(Commits, "_settle", settle):
+    with _replaced(Committer, "_write", write_later), _replaced(Committer, "_settle", settle):
         yield
 
 
@@ -73,7 +73,7 @@ def notice_dropped_for_slow_session() -> Iterator[None]:
 @contextmanager
 def empty_list_during_start() -> Iterator[None]:
     """A server answers watches before it has loaded the listeners and the newest notices."""
-    watch, module = Watches.watch, cast(Any, snapshot_cache)
+    watch, module = Subscriptions.watch, cast(Any, snapshot_cache)
     complete = module.snapshot
     starting: list[bool] = []
 
@@ -93,9 +93,9 @@ def empty_list_during_start() -> Iterator[None]:
         return msgspec.structs.replace(told, rows=rows)
 
     with (
-        _replaced(Watches, "watch", watch_early),
+        _replaced(Subscriptions, "watch", watch_early),
         _replaced(snapshot_cache, "snapshot", incomplete),
-        _replaced(Push, "recall", lambda *args: None),
+        _replaced(Publisher, "recall", lambda *args: None),
     ):
         yield
 
@@ -112,7 +112,7 @@ def suspicion_kept_as_truth() -> Iterator[None]:
         if row is not None and row.epoch == suspicion.epoch:
             replica.catalogue = replica.catalogue.with_row(msgspec.structs.replace(row, state="suspect"))
 
-    with _replaced(HostDaemon, "_suspected", keep):
+    with _replaced(Agent, "_suspected", keep):
         yield
 
 

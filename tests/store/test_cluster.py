@@ -7,30 +7,32 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import text
 
-from compass.model.cluster import Line, Presence
+from compass.model.cluster import Heartbeat, Presence
 from compass.model.interfaces_store import StoreUnavailable
 from compass.model.replies import HostLag
 from compass.store import cluster as rosters
-from compass.store.cluster import SqlRoster
+from compass.store.cluster import SqlClusterStore
 from compass.store.store import Store
 from tests.store.test_errors import without_standby
 from tests.store.workload import registrations
 from tests.support.postgresql import PostgreSQL
 
 OpenStore = Callable[[str], Store]
-Join = Callable[[], SqlRoster]
+Join = Callable[[], SqlClusterStore]
 
 
-def line(id: str, name: str = "") -> Line:
-    return Line(id, name or f"{id}.example", "compass/0", 1.5, 9, 3, 2, True, 9, (HostLag("web9", True, 7, 2, "gap"),))
+def line(id: str, name: str = "") -> Heartbeat:
+    return Heartbeat(
+        id, name or f"{id}.example", "compass/0", 1.5, 9, 3, 2, True, 9, (HostLag("web9", True, 7, 2, "gap"),)
+    )
 
 
 @pytest.fixture
 def join(store: Store) -> Iterator[Join]:
     """Another server's view of the one store."""
-    made: list[SqlRoster] = []
+    made: list[SqlClusterStore] = []
 
-    def join_() -> SqlRoster:
+    def join_() -> SqlClusterStore:
         made.append(store.roster())
         return made[-1]
 

@@ -12,7 +12,7 @@ import pytest
 from compass.model.interfaces_store import BatchRefused
 from compass.model.replies import SecurityEntry
 from compass.model.rows import Listener
-from compass.store.notifications import Notifications, Wakeups
+from compass.store.notifications import ChangeNotifier, PostgresListener
 from compass.store.store import Store
 from tests.store.test_errors import end_connections
 from tests.store.workload import registrations
@@ -45,7 +45,7 @@ Listen = Callable[[Store], Ear]
 @pytest.fixture
 def listen() -> Iterator[Listen]:
     """Has somebody listen to a store, and waits until they do."""
-    started: list[Wakeups] = []
+    started: list[ChangeNotifier] = []
 
     def listening(store: Store) -> Ear:
         ear = Ear()
@@ -93,7 +93,7 @@ def test_stores_in_one_database_hear_nothing_of_each_other(
     here, there = (open_store(postgresql.new_url()) for _ in range(2))
     ear = Ear()
     wakeups = here.wakeups(ear)
-    assert isinstance(wakeups, Notifications)
+    assert isinstance(wakeups, PostgresListener)
     wakeups.start()
     try:
         ear.hears(0)

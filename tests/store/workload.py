@@ -29,10 +29,10 @@ from compass.model.requests import (
 )
 from compass.model.rows import Category, Change, Dependency, Host, Listener, Policy, Row, Service
 from compass.model.rules.decide import decide
-from compass.model.rules.draft import Asker, Decision
+from compass.model.rules.draft import Decision, Principal
 
-ADMIN = Asker("admin", "root", "127.0.0.1")
-SERVER = Asker("server", "one", "")
+ADMIN = Principal("admin", "root", "127.0.0.1")
+SERVER = Principal("server", "one", "")
 CATEGORIES = ("web", "openuss", "openuso", "auth")
 SERVICES = tuple(f"{name}.{category}" for category in CATEGORIES for name in ("north", "south", "emergency"))
 HOSTS = ("h1.example", "h2.example", "h3.example")
@@ -47,7 +47,7 @@ class Workload:
         self._random = random.Random(seed)
         self._now = 1_750_000_000.0
         self._tokens: dict[str, str] = {}
-        self._kinds: list[Callable[[], tuple[Undecided, Asker]]] = [
+        self._kinds: list[Callable[[], tuple[Undecided, Principal]]] = [
             *[self._register] * 8,
             *[self._deregister, self._report, self._verdict] * 3,
             *[self._drain, self._purge, self._put, self._remove, self._issue, self._revoke, self._attend],
@@ -74,7 +74,7 @@ class Workload:
         if batch:
             yield batch
 
-    def _decided(self, request: Undecided, asker: Asker) -> Decision:
+    def _decided(self, request: Undecided, asker: Principal) -> Decision:
         self._now += self._random.random() * 10
         token = self._random.randbytes(32).hex()
         decision = decide(self.catalogue, request, asker, self._now, token)
@@ -90,16 +90,16 @@ class Workload:
         address = self._random.choice(("192.0.2.1", "192.0.2.2", "2001:db8::1"))
         return Listener(self._random.choice(SERVICES[:-3]), address, self._random.randint(1, 3), "up", 0.0, 1)
 
-    def _credential(self, service: str) -> tuple[str, Asker]:
+    def _credential(self, service: str) -> tuple[str, Principal]:
         if self._random.random() < 0.5:
             return "", ADMIN
         wrong = self._random.random() < 0.1
         return "wrong" if wrong else self._tokens.get(service, "none"), self._host()
 
-    def _host(self) -> Asker:
-        return Asker("host", self._random.choice(HOSTS), "192.0.2.9")
+    def _host(self) -> Principal:
+        return Principal("host", self._random.choice(HOSTS), "192.0.2.9")
 
-    def _register(self) -> tuple[Undecided, Asker]:
+    def _register(self) -> tuple[Undecided, Principal]:
         peer = self._listener()
         credential, asker = self._credential(peer.service)
         epoch = peer.epoch + self._random.choice((-1, 0, 0, 1, 5))
@@ -107,32 +107,32 @@ class Workload:
         weight = self._random.randint(0, 9)
         return Register(peer.service, credential, peer.address, peer.port, epoch, weight, metadata), asker
 
-    def _deregister(self) -> tuple[Undecided, Asker]:
+    def _deregister(self) -> tuple[Undecided, Principal]:
         peer = self._listener()
         credential, asker = self._credential(peer.service)
         died = self._random.random() < 0.5
         return Deregister(peer.service, credential, peer.address, peer.port, peer.epoch, died), asker
 
-    def _report(self) -> tuple[Undecided, Asker]:
+    def _report(self) -> tuple[Undecided, Principal]:
         peer = self._listener()
         state = self._random.choice(("unreachable", "slow"))
         detail = self._random.choice(ODD_TEXTS)
         asker = self._random.choice((ADMIN, self._host()))
         return Report(peer.service, peer.address, peer.port, state, detail=detail), asker  # type: ignore[arg-type]
 
-    def _verdict(self) -> tuple[Undecided, Asker]:
+    def _verdict(self) -> tuple[Undecided, Principal]:
         peer = self._listener()
         alive = self._random.random() < 0.5
         return Verdict(peer.service, peer.address, peer.port, peer.epoch, alive, "probed"), SERVER
 
-    def _drain(self) -> tuple[Undecided, Asker]:
+    def _drain(self) -> tuple[Undecided, Principal]:
         peer = self._listener()
         return Drain(peer.service, peer.address, peer.port, self._random.random() < 0.5), ADMIN
 
-    def _purge(self) -> tuple[Undecided, Asker]:
+    def _purge(self) -> tuple[Undecided, Principal]:
         return Purge(60.0, self._random.choice(("offline", "down"))), ADMIN
 
-    def _put(self) -> tuple[Undecided, Asker]:
+    def _put(self) -> tuple[Undecided, Principal]:
         category, on = self._random.choice(CATEGORIES), self._random.choice(CATEGORIES)
         backup = self._random.choice(("", *SERVICES))
         policy = Policy(probe_attempts=self._random.randint(1, 3))
@@ -144,7 +144,7 @@ class Workload:
         )
         return Put(self._random.choice(rows), create=self._random.random() < 0.5), ADMIN
 
-    def _remove(self) -> tuple[Undecided, Asker]:
+    def _remove(self) -> tuple[Undecided, Principal]:
         peer = self._listener()
         endpoint = f"[{peer.address}]:{peer.port}" if ":" in peer.address else f"{peer.address}:{peer.port}"
         kinds = {
@@ -157,19 +157,19 @@ class Workload:
         kind = self._random.choice(sorted(kinds))
         return Remove(kind, kinds[kind]), self._random.choice((ADMIN, ADMIN, self._host()))  # type: ignore[arg-type]
 
-    def _issue(self) -> tuple[Undecided, Asker]:
+    def _issue(self) -> tuple[Undecided, Principal]:
         return IssueCredential(self._random.choice(SERVICES), self._random.choice((None, 0.0, 60.0))), ADMIN
 
-    def _revoke(self) -> tuple[Undecided, Asker]:
+    def _revoke(self) -> tuple[Undecided, Principal]:
         service = self._random.choice(SERVICES)
         ids = sorted(self.catalogue.credentials.get(service, {}))
         return RevokeCredential(service, self._random.choice(ids or ["none"])), ADMIN
 
-    def _attend(self) -> tuple[Undecided, Asker]:
+    def _attend(self) -> tuple[Undecided, Principal]:
         services = tuple(sorted(self._random.sample(SERVICES, 2)))
         return Attend(self._random.choice(HOSTS), services, "192.0.2.9", 4865), SERVER
 
-    def _apply(self) -> tuple[Undecided, Asker]:
+    def _apply(self) -> tuple[Undecided, Principal]:
         """Everything, or a part of it with the rest pruned: whole services come and go."""
         whole = self._whole_topology()
         if self._random.random() < 0.5:

@@ -23,15 +23,15 @@ from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
 from compass.agent.replica.replica import Replica
-from compass.agent.replica.sync import Following
-from compass.agent.upstream.server_selector import Choice, in_order
+from compass.agent.replica.sync import ReplicaSync
+from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
 from compass.daemons.net.listen import peers
-from compass.daemons.net.transport import secured
+from compass.daemons.net.transport import wrap_tls
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.model.rows import Change
-from compass.pki.contexts import dialling, load_identity
+from compass.pki.contexts import client_context, load_identity
 
 REFRESH_SECONDS = 3600.0
 
@@ -43,14 +43,14 @@ class Way:
     def __init__(self, reactor: Any, directory: Path, name: str, address: str, port: int) -> None:
         key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
         identity = load_identity(key, certificate, directory / "authority.crt", datetime.now(UTC))
-        self._context = dialling(identity, address)
+        self._context = client_context(identity, address)
         self._reactor = reactor
         self._place = address, port
         self.attempts = 0
 
     def connect(self, factory: Any) -> Deferred[Any]:
         self.attempts += 1
-        wrapped = secured(self._context, factory, client=True)
+        wrapped = wrap_tls(self._context, factory, client=True)
         endpoint = TCP4ClientEndpoint(self._reactor, *self._place, timeout=5)
         return endpoint.connect(wrapped).addCallback(lambda tls: tls.wrappedProtocol)
 
@@ -81,7 +81,7 @@ class Member:
         self.way = way
         self.replica = Replica()
         self.in_step = False
-        self.following = Following(
+        self.following = ReplicaSync(
             reactor,
             self.replica,
             REFRESH_SECONDS,
@@ -96,7 +96,7 @@ class Member:
         endpoint: Any = way
         # The operating system's randomness is what daemons have; here a seed for each will do.
         chance = random.Random().random
-        choice = Choice(chance, in_order(["the server"]))
+        choice = ServerSelector(chance, in_order(["the server"]))
         self.upstream = CountingUpstream(
             reactor, choice, lambda _: endpoint, self.following, "storm", peer_of=peers(None)
         )

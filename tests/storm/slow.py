@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
-from compass.agent.upstream.server_selector import Choice, in_order
+from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
 from compass.daemons.net.listen import peers
 from compass.model.replies import Registered, Reply
@@ -37,7 +37,7 @@ class Writer:
 
     def __init__(self, reactor: Any, way: Any) -> None:
         self._reactor = reactor
-        choice = Choice(lambda: 0.5, in_order(["the server"]))
+        choice = ServerSelector(lambda: 0.5, in_order(["the server"]))
         self.upstream = Upstream(reactor, choice, lambda _: way, self, "writer", peer_of=peers(None))
         self.opened = False
         self.leaving = False

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from compass.agent.agent import HostDaemon
+from compass.agent.agent import Agent
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import Apply, IssueCredential
 from compass.model.rows import Category, Dependency, Policy, Service
-from compass.server.server import NameServer
+from compass.server.server import Server
 from tests.support.virtual_world import ADMIN, SimulatedProcesses, World
 
 ADDRESS = "10.0.0.1"
@@ -21,7 +21,7 @@ SETTLED_SECONDS = 0.1
 class Hosts(World):
     """Servers and daemons that are up, or gone, when the call returns. Process 1 lives on every machine."""
 
-    def serve(self, name: str = "gns1") -> NameServer:
+    def serve(self, name: str = "gns1") -> Server:
         """Start a server; comes back when it answers."""
         server = self.server(name)
         self.wait(server.started)
@@ -32,7 +32,7 @@ class Hosts(World):
         self.servers[name].crash()
         self.run(SETTLED_SECONDS / 2)
 
-    def daemon(self, name: str = "h1", **options: Any) -> HostDaemon:
+    def daemon(self, name: str = "h1", **options: Any) -> Agent:
         """Start a host's daemon; one of that name before is stopped, and the disk is the same."""
         if name in self.hosts:
             self.hosts[name].stop()

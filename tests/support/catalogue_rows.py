@@ -29,12 +29,12 @@ from compass.model.requests import (
 )
 from compass.model.rows import Category, Change, Dependency, Listener, Service, Snapshot, State
 from compass.model.rules.decide import answer, decide
-from compass.model.rules.draft import Asker, Decision
+from compass.model.rules.draft import Decision, Principal
 
 NOW = 1_700_000_000.0
-ADMIN = Asker("admin", "alice", "192.0.2.7")
-SERVER = Asker("server", "s1", "")
-HOST = Asker("host", "web1.example", "192.0.2.1")
+ADMIN = Principal("admin", "alice", "192.0.2.7")
+SERVER = Principal("server", "s1", "")
+HOST = Principal("host", "web1.example", "192.0.2.1")
 AT = "10.0.0.1:2028"
 R = TypeVar("R")
 
@@ -49,7 +49,7 @@ class World:
         self.last = Decision(self.catalogue, (), Refusal("not-ready", ""))
         self._tokens = 0
 
-    def ask(self, request: Undecided | Pull | Fetch | Impact, asker: Asker = ADMIN) -> Reply:
+    def ask(self, request: Undecided | Pull | Fetch | Impact, asker: Principal = ADMIN) -> Reply:
         """Decide the request, keep what it comes to."""
         if isinstance(request, Pull | Fetch | Impact):
             self.last = answer(self.catalogue, request, asker, self.now)
@@ -60,13 +60,13 @@ class World:
         self.changes += self.last.changes
         return self.last.reply
 
-    def get(self, kind: type[R], request: Undecided | Pull | Fetch | Impact, asker: Asker = ADMIN) -> R:
+    def get(self, kind: type[R], request: Undecided | Pull | Fetch | Impact, asker: Principal = ADMIN) -> R:
         """The reply, which has to be of that kind."""
         reply = self.ask(request, asker)
         assert isinstance(reply, kind), reply
         return reply
 
-    def code(self, request: Undecided | Pull | Fetch | Impact, asker: Asker = ADMIN) -> str:
+    def code(self, request: Undecided | Pull | Fetch | Impact, asker: Principal = ADMIN) -> str:
         """The code of the refusal, which has changed nothing."""
         before = self.catalogue
         refusal = self.get(Refusal, request, asker)

@@ -13,11 +13,11 @@ from twisted.internet.task import Clock
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import Zone
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.lookup_scope import Sight
+from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.requests import Put
 from compass.model.rows import Category, Policy
-from compass.model.selection.policies import Place
-from compass.model.selection.selector import Pools
+from compass.model.selection.policies import Location
+from compass.model.selection.selector import Selector
 from tests.support.catalogue_rows import World, store
 
 NAMESERVER = "web1.example"
@@ -27,11 +27,11 @@ STRICT: dict[str, Any] = {"ignore_trailing": False, "raise_on_truncation": False
 class Source:
     """What a daemon would know, set by hand."""
 
-    def __init__(self, catalogue: Catalogue | None, place: Place | None = None) -> None:
-        self.pools = Pools(Random(1).random, place)
-        self.known = Sight(catalogue) if catalogue is not None else None
+    def __init__(self, catalogue: Catalogue | None, place: Location | None = None) -> None:
+        self.pools = Selector(Random(1).random, place)
+        self.known = LookupScope(catalogue) if catalogue is not None else None
 
-    def sight(self) -> Sight | None:
+    def sight(self) -> LookupScope | None:
         """What may be looked up."""
         return self.known
 

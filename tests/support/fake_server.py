@@ -19,8 +19,8 @@ from typing import Any
 from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.digest import shown, sum_of
-from compass.model.names import show_endpoint
+from compass.model.catalogue.digest import digest_of_rows, to_hex
+from compass.model.names import format_endpoint
 from compass.model.replies import (
     CaseFile,
     CatalogueDigest,
@@ -56,8 +56,8 @@ from compass.model.requests import (
 )
 from compass.model.rows import Change, Listener
 from compass.model.rules.decide import answer, decide, permit
-from compass.model.rules.draft import Asker, Decision
-from compass.wire.connection import Asked, Ended, Opened, ServerConnection
+from compass.model.rules.draft import Decision, Principal
+from compass.wire.connection import RequestReceived, ServerConnection, SessionEnded, SessionOpened
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
 
 Override = Callable[[Request], Reply | None]
@@ -102,7 +102,7 @@ class LittleServer:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def decide(self, request: Any, asker: Asker) -> Reply:
+    def decide(self, request: Any, asker: Principal) -> Reply:
         """Have a request decided, as if it had come over a session."""
         with self.changed:
             decision = decide(self.catalogue, request, asker, time.time(), secrets.token_urlsafe(32))
@@ -119,7 +119,7 @@ class LittleServer:
                 plain, peer = self._listening.accept()
             except OSError:
                 return
-            self._start(self._serve, plain, show_endpoint(*peer[:2]))
+            self._start(self._serve, plain, format_endpoint(*peer[:2]))
 
     def _serve(self, plain: socket.socket, origin: str) -> None:
         self._connections.add(plain)
@@ -138,7 +138,7 @@ class LittleServer:
     def _session(self, secured: ssl.SSLSocket, origin: str) -> None:
         certificate: Any = secured.getpeercert()
         subject = {name: value for part in certificate["subject"] for name, value in part}
-        asker = Asker(subject["organizationalUnitName"], subject["commonName"], origin)
+        asker = Principal(subject["organizationalUnitName"], subject["commonName"], origin)
         connection = ServerConnection(time.monotonic(), self.frame_max)
         while True:
             data = secured.recv(65536)
@@ -147,16 +147,16 @@ class LittleServer:
             events = connection.receive(data, time.monotonic())
             for event in events:
                 match event:
-                    case Opened():
+                    case SessionOpened():
                         connection.welcome("little", "store-1", self.catalogue.revision, "little server", 1)
-                    case Asked(number=number, request=request):
+                    case RequestReceived(number=number, request=request):
                         self.asked.append(request)
                         connection.reply(number, self._answer(request, asker), time.monotonic())
             secured.sendall(connection.bytes_to_send())
-            if any(isinstance(event, Ended) for event in events):
+            if any(isinstance(event, SessionEnded) for event in events):
                 return
 
-    def _answer(self, request: Any, asker: Asker) -> Reply:
+    def _answer(self, request: Any, asker: Principal) -> Reply:
         overridden = self.override(request)
         if overridden is not None:
             return overridden
@@ -203,7 +203,7 @@ class LittleServer:
                 now = time.time()
                 return ServerStatus("little", "test", "store-1", catalogue.revision, now, 1, 0, kinds, states, alerts)
             case Digest():
-                digest = shown(sum_of(catalogue.all_rows()))
+                digest = to_hex(digest_of_rows(catalogue.all_rows()))
                 return CatalogueDigest("little", "store-1", catalogue.revision, digest)
             case Lag():
                 return Lags(

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from compass.admin.shell.connection import IdentityFiles, Link, Server
+from compass.admin.shell.connection import AdminSession, IdentityFiles, Server
 from compass.pki.authority import Credentials, create_authority, issue, write_credentials
 
 ROOT = Path(__file__).parents[2]
@@ -125,11 +125,11 @@ class Installation:
         self._daemons.append(daemon)
         return daemon
 
-    def link(self, identity: IdentityFiles | None = None) -> Link:
+    def link(self, identity: IdentityFiles | None = None) -> AdminSession:
         """A session with the server, the administrator's unless somebody else's."""
         crt, key, authority = (self.directory / name for name in ("root.crt", "root.key", "authority.crt"))
         own = identity or IdentityFiles(crt, key, authority)
-        return Link.connect([Server("127.0.0.1", self.port)], own, PATIENCE_SECONDS)
+        return AdminSession.connect([Server("127.0.0.1", self.port)], own, PATIENCE_SECONDS)
 
     def stop(self) -> None:
         for daemon in self._daemons:

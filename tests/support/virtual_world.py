@@ -17,30 +17,30 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from compass.agent.agent import HostDaemon, HostParts
+from compass.agent.agent import Agent, AgentDependencies
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
-from compass.agent.upstream.server_selector import Choice, in_order
+from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.model.catalogue.catalogue import catalogue_of
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import IssueCredential, Put, Request
 from compass.model.rows import Category, Dependency, Policy, Service
 from compass.model.rules.decide import decide
-from compass.model.rules.draft import Asker
-from compass.server.alerts.notifier import Way
+from compass.model.rules.draft import Principal
+from compass.server.alerts.notifier import Channel
 from compass.server.alerts.outbox import PER_MINUTE_MAX, Message
-from compass.server.alerts.render import json_of
-from compass.server.server import NameServer, Parts
+from compass.server.alerts.render import render_json
+from compass.server.server import Server, ServerDependencies
 from compass.server.sessions.session import Session
-from compass.store.cluster import SqlRoster
+from compass.store.cluster import SqlClusterStore
 from compass.store.store import Store
-from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
+from compass.wire.connection import ClientConnection, Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
 from tests.simulation.database import SimulatedThread
 from tests.simulation.network import Network
 from tests.simulation.timeline import Timeline
 
 EPOCH = 1_800_000_000.0
 """UNIX time at virtual second 0."""
-ADMIN = Asker("admin", "root", "console")
+ADMIN = Principal("admin", "root", "console")
 TICK_SECONDS = 1e-6
 """How far time moves at least, so that what is due at once does not hold it up for ever."""
 ADMISSION_ATTEMPTS = 100
@@ -55,7 +55,7 @@ class World:
         self.clock: Any = Timeline()
         self.network = Network(self.clock, self.random)
         self.store = Store.open(store)
-        self.rosters: list[SqlRoster] = []
+        self.rosters: list[SqlClusterStore] = []
         self.starts = count(1)
         """Numbers the runs of servers."""
         self.directory = directory
@@ -72,7 +72,7 @@ class World:
         self.processes: dict[str, SimulatedProcesses] = {}
         self.trace: list[str] = []
 
-    def roster(self) -> SqlRoster:
+    def roster(self) -> SqlClusterStore:
         """One server's connection to the others."""
         self.rosters.append(self.store.roster())
         return self.rosters[-1]
@@ -234,10 +234,10 @@ class SimulatedServer:
         self.beside = SimulatedThread(world.clock, Random(name), database_seconds)
         self.probed: list[tuple[str, int]] = []
         self.news: list[bytes] = []
-        self.nameserver = NameServer(
+        self.nameserver = Server(
             name,
             "simulation",
-            Parts(
+            ServerDependencies(
                 clock=self.process,
                 now=world.now,
                 token=lambda: f"token-{world.random.getrandbits(256):x}",
@@ -250,7 +250,7 @@ class SimulatedServer:
                 roster=world.roster(),
                 beside=self.beside.run,
                 random=Random(name).random,
-                ways=(Way("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
+                ways=(Channel("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
             ),
         )
 
@@ -291,7 +291,7 @@ class SimulatedServer:
             answer = self.world.receiving(message)
             if answer is not None:
                 return answer
-        self.news.append(msgspec.json.encode(json_of(message, self.name)))
+        self.news.append(msgspec.json.encode(render_json(message, self.name)))
         return succeed(None)
 
 
@@ -309,14 +309,14 @@ class SimulatedHost:
             options.setdefault("update_port", 4865)
         place = 1 + list(dict.fromkeys([*world.hosts, name])).index(name)
         options.setdefault("default_address", f"10.0.0.{place}")
-        self.daemon = HostDaemon(
-            HostParts(
+        self.daemon = Agent(
+            AgentDependencies(
                 clock=self.process,
                 now=world.now,
                 random=world.random.random,
                 state_directory=world.directory / name,
                 host_name=name,
-                choice=Choice(world.random.random, in_order(servers)),
+                choice=ServerSelector(world.random.random, in_order(servers)),
                 dial=lambda way: world.network.endpoint(way.name, identity, self.process),
                 process_watch=self.processes,
                 peer_of=_peer,
@@ -393,8 +393,8 @@ class Client:
         self.world = world
         self.identity = identity
         self.connection = ClientConnection(world.clock.seconds(), "bare client")
-        self.opened: Opened | None = None
-        self.ended: Ended | None = None
+        self.opened: SessionOpened | None = None
+        self.ended: SessionEnded | None = None
         self.lost = False
         self.pushed: list[Any] = []
         self.replies: dict[int, Reply] = {}
@@ -437,14 +437,14 @@ class Client:
 
     def _met(self, event: Event) -> None:
         match event:
-            case Opened():
+            case SessionOpened():
                 self.opened = event
-            case Replied(number, reply):
+            case ReplyReceived(number, reply):
                 self.replies[number] = reply
-            case Pushed(message):
+            case PushReceived(message):
                 self.pushed.append(message)
                 if self.acknowledging and hasattr(message, "change"):
                     self.connection.acknowledge(message.change.revision)
-            case Ended():
+            case SessionEnded():
                 self.ended = event
                 self.transport.loseConnection()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from compass.model.catalogue.catalogue import catalogue_of
-from compass.model.catalogue.lookup_scope import Sight
+from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.names import parse_endpoint
 from compass.model.rows import Category, Listener, Row, Service
 from compass.model.selection.pool_view import pools_of
@@ -45,7 +45,9 @@ WORLDS = {
 def pools(rows: list[Listener], *names: str) -> Any:
     world: list[Row] = [Category("openuss", "rescue.backup"), Category("backup"), Service("rescue.backup")]
     world += [Service(NAME), Service("north.openuss"), *rows]
-    found = pools_of(Sight(catalogue_of(world, {}, 5), frozenset({"openuss"}), frozenset({"rescue.backup"})), names)
+    found = pools_of(
+        LookupScope(catalogue_of(world, {}, 5), frozenset({"openuss"}), frozenset({"rescue.backup"})), names
+    )
     assert isinstance(found, dict)
     return json.loads(msgspec.json.encode(found))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.catalogue.digest import canonical, row_digest, shown, sum_of
+from compass.model.catalogue.digest import canonical, digest_of_rows, row_digest, to_hex
 from compass.model.rows import Category, Listener
 from compass.wire import limits
 from compass.wire.announcement import MAGIC
@@ -268,7 +268,7 @@ ROWS = (
 def digests() -> list[Plain]:
     """Rows, their canonical octets and their digests."""
     return [
-        {"row": msgspec.to_builtins(row), "octets": canonical(row).hex(), "digest": shown(row_digest(row))}
+        {"row": msgspec.to_builtins(row), "octets": canonical(row).hex(), "digest": to_hex(row_digest(row))}
         for row in ROWS
     ]
 
@@ -276,7 +276,7 @@ def digests() -> list[Plain]:
 def sums() -> list[Plain]:
     """Digests of several rows: none, one, all in either order, some whose sum overflows."""
     chosen = [[], [2], list(range(len(ROWS))), list(reversed(range(len(ROWS)))), [3, 4, 5]]
-    return [{"rows": places, "digest": shown(sum_of(ROWS[place] for place in places))} for places in chosen]
+    return [{"rows": places, "digest": to_hex(digest_of_rows(ROWS[place] for place in places))} for places in chosen]
 
 
 def announcements() -> list[Plain]:

@@ -10,15 +10,15 @@ from compass.model.replies import CODES, Refusal
 from compass.model.rows import Change, Service
 from compass.wire import limits, states
 from compass.wire.connection import (
-    Acknowledged,
-    Asked,
+    AcknowledgementReceived,
     ClientConnection,
     Connection,
-    Ended,
-    Opened,
-    Pushed,
-    Replied,
+    PushReceived,
+    ReplyReceived,
+    RequestReceived,
     ServerConnection,
+    SessionEnded,
+    SessionOpened,
 )
 from compass.wire.frames import HEADER_LENGTH, frame
 from compass.wire.messages import Acknowledge, Bookmark, Goodbye, Hello, Notice, Welcome, encode
@@ -36,9 +36,9 @@ PIECES = pytest.mark.parametrize("piece", [1, 5, 1 << 30])
 def test_hello_is_answered_by_welcome(piece: int) -> None:
     """The client speaks first, by itself; each end is told of the other."""
     pair = Pair(piece)
-    assert pair.to_server() == [Opened(Hello((1,), "test"))]
+    assert pair.to_server() == [SessionOpened(Hello((1,), "test"))]
     pair.server.welcome("gns1", "store", 41, "test", 1)
-    assert pair.to_client() == [Opened(Welcome(1, "gns1", "store", 41, limits.FRAME_MAX_FROM_HOST, "test"))]
+    assert pair.to_client() == [SessionOpened(Welcome(1, "gns1", "store", 41, limits.FRAME_MAX_FROM_HOST, "test"))]
 
 
 @PIECES
@@ -47,11 +47,11 @@ def test_each_reply_finds_its_request_in_whatever_order(piece: int) -> None:
     pair = Pair(piece)
     pair.greet()
     numbers = [pair.client.ask(PULL, pair.now) for _ in range(3)]
-    assert pair.to_server() == [Asked(number, PULL) for number in numbers]
+    assert pair.to_server() == [RequestReceived(number, PULL) for number in numbers]
     assert pair.server.in_flight == 3
     for number in reversed(numbers):
         pair.server.reply(number, DONE, pair.now)
-    assert pair.to_client() == [Replied(number, DONE) for number in reversed(numbers)]
+    assert pair.to_client() == [ReplyReceived(number, DONE) for number in reversed(numbers)]
     assert pair.server.in_flight == 0
 
 
@@ -63,13 +63,13 @@ def test_a_notice_is_acknowledged_with_all_before_it(piece: int) -> None:
     notices = [Notice(Change(at, at - 1, 5.0, "service-add", Service("northeast.openuss"))) for at in (42, 43, 44)]
     for notice in notices:
         pair.server.push(frame(encode(notice)), notice.change.revision, pair.now)
-    assert pair.to_client() == [Pushed(notice) for notice in notices]
+    assert pair.to_client() == [PushReceived(notice) for notice in notices]
     assert pair.server.unacknowledged == 42
     pair.client.acknowledge(43)
-    assert pair.to_server() == [Acknowledged(Acknowledge(43))]
+    assert pair.to_server() == [AcknowledgementReceived(Acknowledge(43))]
     assert pair.server.unacknowledged == 44
     pair.client.acknowledge(43, "gap")
-    assert pair.to_server() == [Acknowledged(Acknowledge(43, "gap"))]
+    assert pair.to_server() == [AcknowledgementReceived(Acknowledge(43, "gap"))]
 
 
 def test_a_bookmark_needs_no_acknowledgement() -> None:
@@ -79,7 +79,7 @@ def test_a_bookmark_needs_no_acknowledgement() -> None:
     pair.server.watching = True
     pair.server.bookmark(frame(encode(Bookmark(5000))), 5000)
     assert pair.server.octets_to_send == len(frame(encode(Bookmark(5000))))
-    assert pair.to_client() == [Pushed(Bookmark(5000))]
+    assert pair.to_client() == [PushReceived(Bookmark(5000))]
     assert (pair.server.unacknowledged, pair.server.octets_to_send, pair.server.deadline()) == (0, 0, None)
 
 
@@ -94,7 +94,7 @@ def test_goodbye_ends_both_ends() -> None:
     pair.server.reply(number, DONE, pair.now)
     pair.server.push(frame(encode(NOTICE)), 42, pair.now)
     pair.server.bookmark(frame(encode(Bookmark(42))), 42)
-    assert pair.to_client() == [Ended("this server stops", retry_after_seconds=0.5)]
+    assert pair.to_client() == [SessionEnded("this server stops", retry_after_seconds=0.5)]
     assert pair.server.bytes_to_send() == b""
     assert pair.server.receive(HELLO, pair.now) == []
     assert pair.client.deadline() is None
@@ -125,8 +125,8 @@ def test_a_good_request_before_a_violation_in_the_same_piece_is_asked() -> None:
     """What a stream means does not depend on the pieces it arrives in."""
     server = end_in("server", "open")
     events = server.receive(frame(encode(PULL), 1) + b"\xff" * HEADER_LENGTH, NOW)
-    assert events[0] == Asked(1, PULL)
-    assert [type(event) for event in events] == [Asked, Ended]
+    assert events[0] == RequestReceived(1, PULL)
+    assert [type(event) for event in events] == [RequestReceived, SessionEnded]
 
 
 # -- every state with every input
@@ -177,9 +177,9 @@ def test_every_state_takes_every_input_as_the_table_says(end: End, state: Sessio
     assert connection.state == (target or "ended")
     assert len(events) == 1
     if target is None or given == "violation":
-        assert isinstance(events[0], Ended) and events[0].violation
+        assert isinstance(events[0], SessionEnded) and events[0].violation
     elif target == "ended":
-        assert isinstance(events[0], Ended) and not events[0].violation
+        assert isinstance(events[0], SessionEnded) and not events[0].violation
 
 
 def test_the_inputs_tested_are_those_of_the_table() -> None:
@@ -211,7 +211,7 @@ def test_a_greeting_that_does_not_come_is_waited_for_so_long() -> None:
         assert end.deadline() == due
         assert end.expire(due - 0.001) == []
         (ended,) = end.expire(due)
-        assert isinstance(ended, Ended) and "within 10 s" in ended.reason
+        assert isinstance(ended, SessionEnded) and "within 10 s" in ended.reason
         assert end.deadline() is None
         assert end.expire(due + 1) == []
 
@@ -228,8 +228,8 @@ def test_an_idle_session_is_ended_with_a_goodbye() -> None:
     pair.server.reply(number, DONE, NOW + 7.0)
     assert pair.server.deadline() == NOW + 7.0 + limits.IDLE_SECONDS
     (ended,) = pair.server.expire(NOW + 7.0 + limits.IDLE_SECONDS)
-    assert isinstance(ended, Ended) and "idle for 60 s" in ended.reason and not ended.violation
-    assert [type(event) for event in pair.to_client()] == [Replied, Ended]
+    assert isinstance(ended, SessionEnded) and "idle for 60 s" in ended.reason and not ended.violation
+    assert [type(event) for event in pair.to_client()] == [ReplyReceived, SessionEnded]
 
 
 def test_a_watching_session_may_be_silent_for_ever() -> None:
@@ -257,7 +257,7 @@ def test_a_notice_must_be_acknowledged_in_time(busy: bool) -> None:
     pair.to_server()
     assert pair.server.deadline() == NOW + 2.0 + limits.ACKNOWLEDGE_SECONDS
     (ended,) = pair.server.expire(NOW + 2.0 + limits.ACKNOWLEDGE_SECONDS)
-    assert isinstance(ended, Ended) and "no acknowledgement within 10 s" in ended.reason
+    assert isinstance(ended, SessionEnded) and "no acknowledgement within 10 s" in ended.reason
     assert sent_by(pair.server) == [(0, Goodbye(ended.reason))]
 
 
@@ -274,7 +274,7 @@ def test_a_reply_is_waited_for_so_long() -> None:
     pair.to_client()
     assert pair.client.deadline() == NOW + 3.0 + limits.REPLY_SECONDS
     (ended,) = pair.client.expire(NOW + 3.0 + limits.REPLY_SECONDS)
-    assert isinstance(ended, Ended) and "no reply within 30 s" in ended.reason
+    assert isinstance(ended, SessionEnded) and "no reply within 30 s" in ended.reason
 
 
 # -- limits at n and n + 1
@@ -293,7 +293,7 @@ def test_one_request_too_many_is_refused_as_busy_and_the_others_stand() -> None:
     assert isinstance(refusal, Refusal)
     assert (number, refusal.code, refusal.retry_after_seconds) == (most + 1, "busy", 1.0)
     server.reply(1, DONE, NOW)
-    assert server.receive(frame(encode(PULL), most + 1), NOW) == [Asked(most + 1, PULL)]
+    assert server.receive(frame(encode(PULL), most + 1), NOW) == [RequestReceived(most + 1, PULL)]
 
 
 @pytest.mark.parametrize("most", [limits.FRAME_MAX_FROM_HOST, limits.FRAME_MAX_FROM_ADMIN])
@@ -308,7 +308,7 @@ def test_a_server_takes_bodies_up_to_the_limit_of_the_role(most: int) -> None:
     ((_, refusal),) = sent_by(server)
     assert isinstance(refusal, Refusal) and refusal.code == "malformed"
     (ended,) = server.receive((most + 1).to_bytes(4, "big") + b"\0\0\0\2", NOW)
-    assert isinstance(ended, Ended) and ended.violation
+    assert isinstance(ended, SessionEnded) and ended.violation
     ((number, refusal),) = sent_by(server)
     assert isinstance(refusal, Refusal)
     assert (number, refusal.code) == (0, "too-large")
@@ -320,17 +320,17 @@ def test_a_client_takes_bodies_up_to_its_limit() -> None:
     most = limits.FRAME_MAX_FROM_SERVER
     assert client.receive(most.to_bytes(4, "big") + b"\0\0\0\1", NOW) == []
     (ended,) = end_in("client", "open").receive((most + 1).to_bytes(4, "big") + b"\0\0\0\1", NOW)
-    assert isinstance(ended, Ended) and ended.violation
+    assert isinstance(ended, SessionEnded) and ended.violation
 
 
 def test_so_many_versions_of_a_hello_are_looked_at() -> None:
     """A common version in the last place that counts is found; one place further it is not."""
     most = limits.VERSIONS_OFFERED_MAX
     offered = (*range(100, 99 + most), 1)
-    assert end_of("server").receive(frame(encode(Hello(offered))), NOW) == [Opened(Hello((1,)))]
+    assert end_of("server").receive(frame(encode(Hello(offered))), NOW) == [SessionOpened(Hello((1,)))]
     server = end_of("server")
     (ended,) = server.receive(frame(encode(Hello((99, *offered)))), NOW)
-    assert isinstance(ended, Ended) and ended.violation
+    assert isinstance(ended, SessionEnded) and ended.violation
     ((_, refusal),) = sent_by(server)
     assert isinstance(refusal, Refusal) and refusal.code == "unsupported-version"
 
@@ -340,7 +340,7 @@ def test_so_much_of_a_self_description_is_kept() -> None:
     kept = "x" * limits.SOFTWARE_MAX
     for software in (kept, kept + "y"):
         (opened,) = end_of("server").receive(frame(encode(Hello((1,), software))), NOW)
-        assert opened == Opened(Hello((1,), kept))
+        assert opened == SessionOpened(Hello((1,), kept))
 
 
 def test_a_log_that_waits_answers_before_its_reader_gives_up() -> None:
@@ -354,7 +354,7 @@ def test_every_code_is_a_refusal_that_a_client_reads() -> None:
         client = end_in("client", "open")
         asked(client, 1)
         refusal = Refusal(code, "because")
-        assert client.receive(frame(encode(refusal), 1), NOW) == [Replied(1, refusal)]
+        assert client.receive(frame(encode(refusal), 1), NOW) == [ReplyReceived(1, refusal)]
 
 
 def test_a_code_that_a_newer_server_invented_keeps_its_message() -> None:
@@ -362,4 +362,4 @@ def test_a_code_that_a_newer_server_invented_keeps_its_message() -> None:
     client = end_in("client", "open")
     asked(client, 1)
     refusal = Refusal("too-early", "come back later", retry_after_seconds=3.0)
-    assert client.receive(frame(encode(refusal), 1), NOW) == [Replied(1, refusal)]
+    assert client.receive(frame(encode(refusal), 1), NOW) == [ReplyReceived(1, refusal)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compass.wire import limits
-from compass.wire.connection import ClientConnection, Connection, Ended, Event, ServerConnection
+from compass.wire.connection import ClientConnection, Connection, Event, ServerConnection, SessionEnded
 from compass.wire.frames import HEADER_LENGTH, frame
 from compass.wire.messages import encode
 from compass.wire.states import End
@@ -49,7 +49,7 @@ def fed(end: Connection, parts: list[bytes]) -> list[Event]:
         assert not (was_over and found)
         assert end._reader.held <= HEADER_LENGTH + FRAME_MAX + len(part)
         events += found
-    assert [isinstance(event, Ended) for event in events].count(True) == (end.state == "ended")
+    assert [isinstance(event, SessionEnded) for event in events].count(True) == (end.state == "ended")
     return events
 
 

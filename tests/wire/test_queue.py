@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from compass.model.replies import Refusal
 from compass.model.rows import Change, Service
 from compass.wire import limits
-from compass.wire.connection import Asked, Pushed, Replied
+from compass.wire.connection import PushReceived, ReplyReceived, RequestReceived
 from compass.wire.frames import frame
 from compass.wire.messages import Bookmark, Notice, encode
 from tests.wire.link import DONE, PULL, Pair
@@ -52,7 +52,7 @@ def test_what_is_released_is_what_was_not_begun(written: int, before: int, after
     """Frames that were begun are finished, replies stay, and what was told is known to the revision."""
     pair = greeted()
     number = pair.client.ask(PULL, pair.now)
-    assert pair.to_server() == [Asked(number, PULL)]
+    assert pair.to_server() == [RequestReceived(number, PULL)]
     for revision in range(1, 1 + before):
         push(pair, revision)
     pair.server.reply(number, DONE, pair.now)
@@ -61,8 +61,10 @@ def test_what_is_released_is_what_was_not_begun(written: int, before: int, after
     stream = pair.server.bytes_to_send(written) if written else b""
     told = pair.server.drop_pushes()
     events = pair.client.receive(stream + pair.server.bytes_to_send(), pair.now)
-    assert Replied(number, DONE) in events
-    revisions = [e.message.change.revision for e in events if isinstance(e, Pushed) and isinstance(e.message, Notice)]
+    assert ReplyReceived(number, DONE) in events
+    revisions = [
+        e.message.change.revision for e in events if isinstance(e, PushReceived) and isinstance(e.message, Notice)
+    ]
     assert revisions == list(range(1, 1 + len(revisions)))
     assert told == (len(revisions) if len(revisions) < before + after else None)
     # Only what was sent is waited for.
@@ -100,7 +102,7 @@ def test_taking_octets_puts_the_end_off_and_saying_nothing_does_not() -> None:
     pair = greeted()
     push(pair, 1)
     pair.now += limits.ACKNOWLEDGE_SECONDS - 1
-    pair.server.took(pair.now)
+    pair.server.peer_consumed(pair.now)
     pair.now += limits.ACKNOWLEDGE_SECONDS - 1
     assert pair.server.expire(pair.now) == []
     pair.now += 1
@@ -115,9 +117,9 @@ def test_a_body_for_many_is_sent_as_a_reply() -> None:
     pair.to_server()
     for number in numbers:
         pair.server.reply(number, body, pair.now)
-    assert pair.to_client() == [Replied(number, DONE) for number in numbers]
+    assert pair.to_client() == [ReplyReceived(number, DONE) for number in numbers]
     number = pair.client.ask(PULL, pair.now)
     pair.to_server()
     pair.server.reply(number, bytes(limits.FRAME_MAX_FROM_SERVER + 1), pair.now)
     (event,) = pair.to_client()
-    assert isinstance(event, Replied) and isinstance(event.reply, Refusal) and event.reply.code == "too-large"
+    assert isinstance(event, ReplyReceived) and isinstance(event.reply, Refusal) and event.reply.code == "too-large"

@@ -9,19 +9,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.model.catalogue.digest import FIELDS, canonical, row_digest, shown
+from compass.model.catalogue.digest import FIELDS, canonical, row_digest, to_hex
 from compass.model.replies import Refusal
 from compass.model.rows import Row
 from compass.wire import messages
 from compass.wire.connection import (
-    Acknowledged,
-    Asked,
-    Ended,
+    AcknowledgementReceived,
     Event,
-    Opened,
-    Pushed,
-    Replied,
+    PushReceived,
+    ReplyReceived,
+    RequestReceived,
     ServerConnection,
+    SessionEnded,
+    SessionOpened,
 )
 from compass.wire.frames import FrameReader, frame
 from compass.wire.messages import Bookmark, decode_from_client, decode_from_server, encode
@@ -42,17 +42,17 @@ def named(section: str) -> list[Any]:
 def message_of(event: Event) -> object:
     """The message that an event tells of."""
     match event:
-        case Asked(request=request):
+        case RequestReceived(request=request):
             return request
-        case Replied(reply=reply):
+        case ReplyReceived(reply=reply):
             return reply
-        case Pushed(message=message):
+        case PushReceived(message=message):
             return message
-        case Acknowledged(acknowledge=acknowledge):
+        case AcknowledgementReceived(acknowledge=acknowledge):
             return acknowledge
-        case Opened(peer=peer):
+        case SessionOpened(peer=peer):
             return peer
-        case Ended():
+        case SessionEnded():
             return event
 
 
@@ -94,7 +94,7 @@ def test_an_end_takes_a_message_in_whatever_pieces_it_comes(vector: dict[str, An
     events = deliver(end, data + trailing, size)
     ends_it = kind == "goodbye" or (kind == "refusal" and vector["number"] == 0)
     if ends_it:
-        assert [type(event) for event in events] == [Ended]
+        assert [type(event) for event in events] == [SessionEnded]
         return
     assert len(events) == 2
     shown = plain(message_of(events[0]))
@@ -102,7 +102,7 @@ def test_an_end_takes_a_message_in_whatever_pieces_it_comes(vector: dict[str, An
         assert shown == {**vector["message"], "versions": [1]}
     else:
         assert shown == vector["message"]
-    if isinstance(events[0], Asked | Replied):
+    if isinstance(events[0], RequestReceived | ReplyReceived):
         assert events[0].number == vector["number"]
     assert end.state == "open"
 
@@ -121,14 +121,16 @@ def test_what_may_not_be_sent_is_refused_as_written(vector: dict[str, Any], size
     events = deliver(end, data, size)
     sent = sent_by(end)
     assert (end.state == "ended") == (vector["session"] == "ended")
-    assert [type(event) for event in events if isinstance(event, Ended)] == [Ended] * (end.state == "ended")
+    assert [type(event) for event in events if isinstance(event, SessionEnded)] == [SessionEnded] * (
+        end.state == "ended"
+    )
     if isinstance(end, ServerConnection):
         assert [(number, code_of(message)) for number, message in sent] == (
             [(vector["number"], vector["code"])] if vector["code"] else []
         )
     else:
         assert sent == []
-        told = [(event.number, code_of(event.reply)) for event in events if isinstance(event, Replied)]
+        told = [(event.number, code_of(event.reply)) for event in events if isinstance(event, ReplyReceived)]
         assert told == ([(vector["number"], vector["code"])] if vector["code"] else [])
 
 
@@ -150,8 +152,8 @@ def test_what_follows_a_refusal_is_read_or_not(vector: dict[str, Any], size: int
         end.receive(bytes.fromhex(data), NOW)
     data = bytes.fromhex(vector["frame"])
     events = deliver(end, data + frame(encode(PULL), TRAILING_NUMBER), size)
-    asked_for = [event for event in events if isinstance(event, Asked)]
-    assert asked_for == ([Asked(TRAILING_NUMBER, PULL)] if vector["session"] == "alive" else [])
+    asked_for = [event for event in events if isinstance(event, RequestReceived)]
+    assert asked_for == ([RequestReceived(TRAILING_NUMBER, PULL)] if vector["session"] == "alive" else [])
 
 
 @pytest.mark.parametrize("struct", WIRE_STRUCTS, ids=lambda struct: struct.__name__)
@@ -180,7 +182,7 @@ def test_the_digest_of_a_row_is_that_of_its_octets(vector: dict[str, Any]) -> No
     row = msgspec.convert(vector["row"], Row)
     octets = bytes.fromhex(vector["octets"])
     assert canonical(row) == octets
-    assert hashlib.blake2b(octets, digest_size=32).hexdigest() == vector["digest"] == shown(row_digest(row))
+    assert hashlib.blake2b(octets, digest_size=32).hexdigest() == vector["digest"] == to_hex(row_digest(row))
     kind, *values = msgspec.msgpack.decode(octets)
     assert kind == vector["row"]["row"]
     assert len(values) == len(FIELDS[type(row)])

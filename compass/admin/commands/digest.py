@@ -6,11 +6,11 @@ from contextlib import ExitStack
 
 import click
 
-from compass.admin.shell.connection import Link, LinkProblem, Server
-from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, Desk
-from compass.admin.shell.decorators import taught
-from compass.admin.shell.tables import Sheet
-from compass.model.exit_codes import Exit
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, Server
+from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, AdminContext
+from compass.admin.shell.decorators import command
+from compass.admin.shell.tables import TableView
+from compass.model.exit_codes import ExitCode
 from compass.model.replies import CatalogueDigest, Refusal
 from compass.model.requests import Digest
 
@@ -18,14 +18,14 @@ from compass.model.requests import Digest
 def digest_command(group: click.Group) -> None:
     """Add `digest` to the program."""
 
-    @taught(
+    @command(
         group,
         "digest",
         "digest",
         "--server gns1.example.net --server gns2.example.net digest",
         "digest --json",
     )
-    def digest(desk: Desk) -> None:
+    def digest(desk: AdminContext) -> None:
         """Compare what all servers of the settings hold, at one revision that each of them has reached.
 
         The digest of a server is one number for all rows that it holds. Servers compare by themselves, too; an
@@ -48,27 +48,27 @@ def digest_command(group: click.Group) -> None:
             | ({} if isinstance(answer, CatalogueDigest) else {"problem": answer})
             for server, answer in answers.items()
         ]
-        desk.say(
-            Sheet(("at", "server", "revision", "digest"), lines),
+        desk.print_result(
+            TableView(("at", "server", "revision", "digest"), lines),
             {"type": "digests", "equal": equal, "complete": complete, "servers": servers},
         )
-        desk.remark(f"{len(told)} of {len(answers)} servers: {verdict}.")
+        desk.print_note(f"{len(told)} of {len(answers)} servers: {verdict}.")
         if told and not equal:
-            click.get_current_context().exit(Exit.FAILED.value)
+            click.get_current_context().exit(ExitCode.FAILED.value)
         if not complete:
-            click.get_current_context().exit(Exit.UNAVAILABLE.value)
+            click.get_current_context().exit(ExitCode.UNAVAILABLE.value)
 
 
-def ask_all(desk: Desk) -> dict[Server, CatalogueDigest | str]:
+def ask_all(desk: AdminContext) -> dict[Server, CatalogueDigest | str]:
     """Each server's digest at the earliest revision that one of them is at; in words why there is none."""
     answers: dict[Server, CatalogueDigest | str] = {}
     with ExitStack() as stack:
-        links: dict[Server, Link] = {}
+        links: dict[Server, AdminSession] = {}
         for server in desk.settings.servers:
             try:
-                link = Link.connect((server,), desk.settings.identity, CONNECT_SECONDS, SOFTWARE)
+                link = AdminSession.connect((server,), desk.settings.identity, CONNECT_SECONDS, SOFTWARE)
                 links[server] = stack.enter_context(link)
-            except LinkProblem as problem:
+            except ConnectionFailed as problem:
                 answers[server] = str(problem)
         for server, link in links.items():
             answers[server] = _answer(link, Digest())
@@ -80,10 +80,10 @@ def ask_all(desk: Desk) -> dict[Server, CatalogueDigest | str]:
     return {server: answers[server] for server in desk.settings.servers}
 
 
-def _answer(link: Link, request: Digest) -> CatalogueDigest | str:
+def _answer(link: AdminSession, request: Digest) -> CatalogueDigest | str:
     try:
         reply = link.ask(request)
-    except LinkProblem as problem:
+    except ConnectionFailed as problem:
         return str(problem)
     if isinstance(reply, CatalogueDigest):
         return reply

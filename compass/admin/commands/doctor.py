@@ -14,11 +14,11 @@ import click
 import msgspec
 
 from compass.admin.shell.config import Settings, SettingsProblem
-from compass.admin.shell.connection import Link, LinkProblem, Server, context_of, dial, secure
-from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, Desk
-from compass.admin.shell.decorators import taught
-from compass.admin.shell.tables import Sheet
-from compass.model.exit_codes import Exit
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, Server, connect_tcp, context_of, start_tls
+from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, AdminContext
+from compass.admin.shell.decorators import command
+from compass.admin.shell.tables import TableView
+from compass.model.exit_codes import ExitCode
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Status
 from compass.pki.authority import AuthorityError, describe
@@ -39,20 +39,20 @@ class Check(msgspec.Struct, frozen=True):
 def doctor_command(group: click.Group) -> None:
     """Add `doctor` to the program."""
 
-    @taught(group, "doctor", "doctor", "--server gns2.example.net:4863 doctor", "doctor --json")
-    def doctor(desk: Desk) -> None:
+    @command(group, "doctor", "doctor", "--server gns2.example.net:4863 doctor", "doctor --json")
+    def doctor(desk: AdminContext) -> None:
         """Check settings, certificates, names, the network, TLS, and what the server says.
 
         The status is 0 when every check is ok, else 1.
         """
         checks = list(examine(desk))
         lines = tuple(("ok" if one.ok else "failed", one.name, one.found, one.next) for one in checks)
-        desk.say(Sheet(("", "check", "found", "next"), lines), {"type": "doctor", "checks": checks})
+        desk.print_result(TableView(("", "check", "found", "next"), lines), {"type": "doctor", "checks": checks})
         if not all(one.ok for one in checks):
-            click.get_current_context().exit(Exit.FAILED.value)
+            click.get_current_context().exit(ExitCode.FAILED.value)
 
 
-def examine(desk: Desk) -> Iterator[Check]:
+def examine(desk: AdminContext) -> Iterator[Check]:
     """All checks, in the order in which they build on each other."""
     try:
         settings = desk.settings
@@ -66,7 +66,7 @@ def examine(desk: Desk) -> Iterator[Check]:
     yield from _certificate("authority", settings.identity.authority, now, "")
     try:
         context_of(settings.identity)
-    except LinkProblem as problem:
+    except ConnectionFailed as problem:
         yield Check("key", False, str(problem), "copy the files that 'opengnsadmin tls admin NAME' made together")
         return
     yield Check("key", True, f"{settings.identity.key} belongs to the certificate")
@@ -115,24 +115,24 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
     yield Check(f"{server} name", True, " ".join(sorted({str(entry[4][0]) for entry in found})))
     step = "TCP"
     try:
-        plain = dial(server, CONNECT_SECONDS)
+        plain = connect_tcp(server, CONNECT_SECONDS)
         yield Check(f"{server} TCP", True, "connected")
         step = "TLS"
         name = settings.identity.server_name or server.host
-        secured = secure(plain, context_of(settings.identity), server, name)
+        secured = start_tls(plain, context_of(settings.identity), server, name)
         yield Check(f"{server} TLS", True, f"{secured.version()}, it is {name}")
         step = "hello"
-        with Link(secured, server, SOFTWARE, CONNECT_SECONDS) as link:
+        with AdminSession(secured, server, SOFTWARE, CONNECT_SECONDS) as link:
             software = link.welcome.software or "OpenGNSP"
             yield Check(f"{server} hello", True, f"{software}, protocol version {link.welcome.version}")
             step = "status"
             yield _status(server, link)
-    except LinkProblem as problem:
+    except ConnectionFailed as problem:
         why, _, what_next = str(problem).removeprefix(f"{server}: ").rpartition("; ")
         yield Check(f"{server} {step}", False, why or what_next, what_next if why else "")
 
 
-def _status(server: Server, link: Link) -> Check:
+def _status(server: Server, link: AdminSession) -> Check:
     reply = link.ask(Status())
     if isinstance(reply, ServerStatus) and reply.trouble:
         next_step = "see to the database; lookups go on meanwhile, and hosts repeat what they could not register"

@@ -9,9 +9,9 @@ import msgspec
 
 from compass.admin.commands.objects import tell_done
 from compass.admin.shell import build_request
-from compass.admin.shell.context import Desk, Failed, refused
-from compass.admin.shell.decorators import DURATION, PAIR, taught
-from compass.admin.shell.tables import as_json, sentences, sheet_of_listener, sheet_of_rows
+from compass.admin.shell.context import AdminContext, Failed, refused
+from compass.admin.shell.decorators import DURATION, PAIR, command
+from compass.admin.shell.tables import as_json, sentences, table_of_listener, table_of_rows
 from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported, UpdateEntry
 from compass.model.requests import Examine, Fetch, Purge, ReadLog
 from compass.model.rows import Listener, State
@@ -55,27 +55,29 @@ def _given(pairs: tuple[tuple[str, str], ...], values: dict[str, Any]) -> dict[s
     return changes | ({"metadata": dict(pairs)} if pairs else {})
 
 
-@taught(listener, "add", "listener add chinaserver.openuss 192.0.2.7:2028 --weight 10", options=_PARAMETERS)
+@command(listener, "add", "listener add chinaserver.openuss 192.0.2.7:2028 --weight 10", options=_PARAMETERS)
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-def listener_add(desk: Desk, service: str, endpoint: str, pairs: tuple[tuple[str, str], ...], **values: Any) -> None:
+def listener_add(
+    desk: AdminContext, service: str, endpoint: str, pairs: tuple[tuple[str, str], ...], **values: Any
+) -> None:
     """Register a listener that no host daemon looks after, such as a device."""
-    request = build_request.listener_added(service, endpoint, _given(pairs, values))
-    present = desk.rows(build_request.one_listener(service, endpoint))[0].rows
+    request = build_request.add_listener(service, endpoint, _given(pairs, values))
+    present = desk.rows(build_request.fetch_listener(service, endpoint))[0].rows
     if any(isinstance(row, Listener) and row.state != "offline" for row in present):
         raise refused(
             Refusal("exists", f"{service} is registered at {endpoint} already; change it with 'listener set'")
         )
     reply = desk.ask(request, Registered)
-    desk.say(sentences(reply), reply)
+    desk.print_result(sentences(reply), reply)
 
 
-@taught(listener, "set", "listener set chinaserver.openuss 192.0.2.7:2028 --weight 0", options=_PARAMETERS)
+@command(listener, "set", "listener set chinaserver.openuss 192.0.2.7:2028 --weight 0", options=_PARAMETERS)
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
 @click.option("--no-metadata", is_flag=True, help="It has no metadata any more.")
 def listener_set(
-    desk: Desk,
+    desk: AdminContext,
     service: str,
     endpoint: str,
     pairs: tuple[tuple[str, str], ...],
@@ -88,11 +90,11 @@ def listener_set(
     changes = _given(pairs, values) | ({"metadata": {}} if no_metadata else {})
     if not changes:
         raise click.UsageError("nothing to change; give at least one option, see --help")
-    reply = desk.ask(build_request.listener_changed(_listener(desk, service, endpoint), changes), Registered)
-    desk.say(sentences(reply), reply)
+    reply = desk.ask(build_request.change_listener(_listener(desk, service, endpoint), changes), Registered)
+    desk.print_result(sentences(reply), reply)
 
 
-@taught(
+@command(
     listener,
     "list",
     "listener list --within openuss",
@@ -102,22 +104,22 @@ def listener_set(
 @click.option("--within", metavar="NAME", default="", help="Only those of this category, service or host.")
 @click.option("--state", type=_STATES, help="Only those in this state.")
 @click.option("--older-than", type=DURATION, help="Only those in their state for longer (90s, 1h, 2d).")
-def listener_list(desk: Desk, within: str, state: str | None, older_than: float | None) -> None:
+def listener_list(desk: AdminContext, within: str, state: str | None, older_than: float | None) -> None:
     """List the listeners."""
     place = build_request.place(within) if within else ""
     fetch = Fetch("listener", within=place, state=cast(State | Literal[""], state or ""))
     reply = desk.rows(fetch)[0]
     if older_than is not None:
         listeners = (row for row in reply.rows if isinstance(row, Listener))
-        rows = build_request.not_younger(listeners, older_than, desk.now())
+        rows = build_request.older_than(listeners, older_than, desk.now())
         reply = msgspec.structs.replace(reply, rows=rows, total=len(rows))
-    desk.say(sheet_of_rows("listener", reply.rows, desk.clock), reply)
+    desk.print_result(table_of_rows("listener", reply.rows, desk.clock), reply)
 
 
-@taught(listener, "show", "listener show chinaserver.openuss 192.0.2.7:2028")
+@command(listener, "show", "listener show chinaserver.openuss 192.0.2.7:2028")
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-def listener_show(desk: Desk, service: str, endpoint: str) -> None:
+def listener_show(desk: AdminContext, service: str, endpoint: str) -> None:
     """Show all that is known of a listener: the evidence about its health, the verdict, its last changes.
 
     The evidence is what this server has gathered since it started; the changes are in the log of updates.
@@ -136,49 +138,49 @@ def listener_show(desk: Desk, service: str, endpoint: str) -> None:
     own = [e for e in log.entries if isinstance(e, UpdateEntry) and (e.subject, e.address, e.port) == key]
     history = own[-HISTORY_SHOWN:]
     shown = as_json(row) | {"case": as_json(case), "history": as_json(history)}
-    desk.say(sheet_of_listener(row, desk.clock, case, history), shown)
+    desk.print_result(table_of_listener(row, desk.clock, case, history), shown)
 
 
-@taught(listener, "remove", "listener remove chinaserver.openuss 192.0.2.7:2028")
+@command(listener, "remove", "listener remove chinaserver.openuss 192.0.2.7:2028")
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-def listener_remove(desk: Desk, service: str, endpoint: str) -> None:
+def listener_remove(desk: AdminContext, service: str, endpoint: str) -> None:
     """Take a listener out of use. Only a new instance of it can register again."""
-    tell_done(desk, build_request.listener_removed(service, endpoint))
+    tell_done(desk, build_request.remove_listener(service, endpoint))
 
 
-@taught(listener, "purge", "listener purge --older-than 7d", "listener purge --older-than 1d --state down")
+@command(listener, "purge", "listener purge --older-than 7d", "listener purge --older-than 1d --state down")
 @click.option("--older-than", type=DURATION, required=True, help="In that state for longer (1h, 7d).")
 @click.option("--state", type=click.Choice(["offline", "down"]), default="offline", show_default=True)
-def listener_purge(desk: Desk, older_than: float, state: str) -> None:
+def listener_purge(desk: AdminContext, older_than: float, state: str) -> None:
     """Remove the rows of listeners that have been gone for long."""
     reply = desk.ask(Purge(older_than, cast(Literal["offline", "down"], state)), Done)
-    desk.say(sentences(reply) if reply.changes else ["None is so old."], reply)
+    desk.print_result(sentences(reply) if reply.changes else ["None is so old."], reply)
 
 
 def drain_commands(group: click.Group) -> None:
     """Add `drain` and `undrain` to the program."""
 
-    @taught(group, "drain", "drain chinaserver.openuss 192.0.2.7:2028")
+    @command(group, "drain", "drain chinaserver.openuss 192.0.2.7:2028")
     @click.argument("service")
     @click.argument("endpoint", metavar="ADDRESS:PORT")
-    def drain(desk: Desk, service: str, endpoint: str) -> None:
+    def drain(desk: AdminContext, service: str, endpoint: str) -> None:
         """Give a listener to nobody new, before it is stopped; those who use it may finish."""
         _drain(desk, service, endpoint, True)
 
-    @taught(group, "undrain", "undrain chinaserver.openuss 192.0.2.7:2028")
+    @command(group, "undrain", "undrain chinaserver.openuss 192.0.2.7:2028")
     @click.argument("service")
     @click.argument("endpoint", metavar="ADDRESS:PORT")
-    def undrain(desk: Desk, service: str, endpoint: str) -> None:
+    def undrain(desk: AdminContext, service: str, endpoint: str) -> None:
         """Give a listener to new users again."""
         _drain(desk, service, endpoint, False)
 
 
-def _drain(desk: Desk, service: str, endpoint: str, draining: bool) -> None:
-    reply = desk.ask(build_request.drained(service, endpoint, draining), Reported)
-    desk.say(sentences(reply), reply)
+def _drain(desk: AdminContext, service: str, endpoint: str, draining: bool) -> None:
+    reply = desk.ask(build_request.drain_listener(service, endpoint, draining), Reported)
+    desk.print_result(sentences(reply), reply)
 
 
-def _listener(desk: Desk, service: str, endpoint: str) -> Listener:
+def _listener(desk: AdminContext, service: str, endpoint: str) -> Listener:
     message = f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows them"
-    return cast(Listener, desk.one(build_request.one_listener(service, endpoint), "unknown-listener", message))
+    return cast(Listener, desk.one(build_request.fetch_listener(service, endpoint), "unknown-listener", message))

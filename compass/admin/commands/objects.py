@@ -8,9 +8,9 @@ from typing import Any, cast
 import click
 
 from compass.admin.shell import build_request
-from compass.admin.shell.context import Desk, replacing
-from compass.admin.shell.decorators import DURATION, taught
-from compass.admin.shell.tables import as_json, judged_by, sentences, sheet_of_row, sheet_of_rows
+from compass.admin.shell.context import AdminContext, replacing
+from compass.admin.shell.decorators import DURATION, command
+from compass.admin.shell.tables import as_json, judged_by, sentences, table_of_row, table_of_rows
 from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
 from compass.model.replies import CredentialIssued, Done
 from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential
@@ -18,16 +18,16 @@ from compass.model.rows import Category, Dependency, Host, Listener, Row, Servic
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 
-def tell_done(desk: Desk, request: Put | Remove | RevokeCredential) -> None:
+def tell_done(desk: AdminContext, request: Put | Remove | RevokeCredential) -> None:
     """Have a change made and say what came of it."""
     reply = desk.ask(request, Done)
-    desk.say(sentences(reply), reply)
+    desk.print_result(sentences(reply), reply)
 
 
-def list_rows(desk: Desk, fetch: Fetch) -> None:
+def list_rows(desk: AdminContext, fetch: Fetch) -> None:
     """Print the rows of a fetch."""
     reply = desk.rows(fetch)[0]
-    desk.say(sheet_of_rows(fetch.kind, reply.rows, desk.clock), reply)
+    desk.print_result(table_of_rows(fetch.kind, reply.rows, desk.clock), reply)
 
 
 @click.group("category")
@@ -62,14 +62,14 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-@taught(category, "add", "category add web", "category add openuss --probe http:/health", options=_POLICY)
+@command(category, "add", "category add web", "category add openuss --probe http:/health", options=_POLICY)
 @click.argument("name")
-def category_add(desk: Desk, name: str, **changes: Any) -> None:
+def category_add(desk: AdminContext, name: str, **changes: Any) -> None:
     """Add a category NAME: one DNS label."""
-    tell_done(desk, build_request.category_added(name, _given(changes)))
+    tell_done(desk, build_request.add_category(name, _given(changes)))
 
 
-@taught(
+@command(
     category,
     "set",
     "category set openuss --backup emergency.rescue",
@@ -78,7 +78,7 @@ def category_add(desk: Desk, name: str, **changes: Any) -> None:
 )
 @click.option("--no-backup", is_flag=True, help="It has no backup service any more.")
 @click.argument("name")
-def category_set(desk: Desk, name: str, no_backup: bool, **changes: Any) -> None:
+def category_set(desk: AdminContext, name: str, no_backup: bool, **changes: Any) -> None:
     """Change a category: what no option names stays as it is."""
     given = _given(changes)
     if no_backup and "backup" in given:
@@ -87,18 +87,18 @@ def category_set(desk: Desk, name: str, no_backup: bool, **changes: Any) -> None
         given["backup"] = ""
     if not given:
         raise click.UsageError("nothing to change; give at least one option, see --help")
-    tell_done(desk, build_request.category_changed(_category(desk, name), given))
+    tell_done(desk, build_request.change_category(_category(desk, name), given))
 
 
-@taught(category, "list", "category list", "category list --json")
-def category_list(desk: Desk) -> None:
+@command(category, "list", "category list", "category list --json")
+def category_list(desk: AdminContext) -> None:
     """List the categories."""
     list_rows(desk, Fetch("category"))
 
 
-@taught(category, "show", "category show openuss")
+@command(category, "show", "category show openuss")
 @click.argument("name")
-def category_show(desk: Desk, name: str) -> None:
+def category_show(desk: AdminContext, name: str) -> None:
     """Show a category with its services, what it depends on, and what depends on it."""
     row = _category(desk, name)
     services, dependencies = desk.rows(Fetch("service", within=row.name), Fetch("dependency", within=row.name))
@@ -108,17 +108,17 @@ def category_show(desk: Desk, name: str) -> None:
     dependants = [pair.category for pair in pairs if pair.on == row.name]
     told = {"services": ids, "depends_on": needs, "dependants": dependants}
     more = [(title.replace("_", " "), " ".join(names)) for title, names in told.items()]
-    desk.say(sheet_of_row(row, desk.clock, [*judged_by(row.policy), *more]), as_json(row) | told)
+    desk.print_result(table_of_row(row, desk.clock, [*judged_by(row.policy), *more]), as_json(row) | told)
 
 
-@taught(category, "remove", "category remove web")
+@command(category, "remove", "category remove web")
 @click.argument("name")
-def category_remove(desk: Desk, name: str) -> None:
+def category_remove(desk: AdminContext, name: str) -> None:
     """Remove a category that has no services and that nothing depends on."""
     tell_done(desk, Remove("category", parse_label(name, "category")))
 
 
-def _category(desk: Desk, name: str) -> Category:
+def _category(desk: AdminContext, name: str) -> Category:
     name = parse_label(name, "category")
     message = f"there is no category {name!r}; 'opengnsadmin category list' shows them"
     return cast(Category, desk.one(Fetch("category", name=name), "unknown-category", message))
@@ -129,14 +129,14 @@ def service() -> None:
     """Services, such as chinaserver.openuss: the parts of a category that have different content."""
 
 
-@taught(service, "add", "service add chinaserver.openuss")
+@command(service, "add", "service add chinaserver.openuss")
 @click.argument("id")
-def service_add(desk: Desk, id: str) -> None:
+def service_add(desk: AdminContext, id: str) -> None:
     """Add a service: ID is SERVICE.CATEGORY."""
-    tell_done(desk, build_request.service_added(id))
+    tell_done(desk, build_request.add_service(id))
 
 
-@taught(
+@command(
     service,
     "set",
     "service set chinaserver.openuss --pool least-used",
@@ -145,48 +145,48 @@ def service_add(desk: Desk, id: str) -> None:
 @click.argument("id")
 @click.option("--pool", type=click.Choice(POLICIES), help="Which of its listeners a user is given first.")
 @click.option("--no-pool", is_flag=True, help="As its category says, again.")
-def service_set(desk: Desk, id: str, pool: str | None, no_pool: bool) -> None:
+def service_set(desk: AdminContext, id: str, pool: str | None, no_pool: bool) -> None:
     """Give a service a pool policy of its own. It is kept with its category ('category show')."""
     if (pool is not None) == no_pool:
         raise click.UsageError("give --pool POLICY or --no-pool")
     service = _service(desk, id)
-    tell_done(desk, build_request.pool_changed(_category(desk, category_of(service.id)), service.id, pool or ""))
+    tell_done(desk, build_request.change_pool(_category(desk, category_of(service.id)), service.id, pool or ""))
 
 
-@taught(service, "list", "service list", "service list --within openuss")
+@command(service, "list", "service list", "service list --within openuss")
 @click.option("--within", metavar="CATEGORY", default="", help="Only those of this category.")
-def service_list(desk: Desk, within: str) -> None:
+def service_list(desk: AdminContext, within: str) -> None:
     """List the services."""
     list_rows(desk, Fetch("service", within=build_request.place(within) if within else ""))
 
 
-@taught(service, "show", "service show chinaserver.openuss")
+@command(service, "show", "service show chinaserver.openuss")
 @click.argument("id")
-def service_show(desk: Desk, id: str) -> None:
+def service_show(desk: AdminContext, id: str) -> None:
     """Show a service with its listeners and its credentials (not the tokens: these are shown once, when made)."""
     row = _service(desk, id)
     listeners, credentials = desk.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
     if desk.in_json:
-        desk.say(
+        desk.print_result(
             (),
             as_json(row) | {"listeners": as_json(listeners.rows), "credentials": as_json(credentials.rows)},
         )
         return
-    desk.say(sheet_of_row(row, desk.clock), row)
+    desk.print_result(table_of_row(row, desk.clock), row)
     for kind, part in (("listener", listeners), ("credential", credentials)):
-        desk.say(["", f"{kind}s:"], None)
-        desk.say(sheet_of_rows(kind, part.rows, desk.clock), None)
+        desk.print_result(["", f"{kind}s:"], None)
+        desk.print_result(table_of_rows(kind, part.rows, desk.clock), None)
 
 
-def _service(desk: Desk, name: str) -> Service:
+def _service(desk: AdminContext, name: str) -> Service:
     id = parse_service_id(name)
     message = f"there is no service {id!r}; 'opengnsadmin service list' shows them"
     return cast(Service, desk.one(Fetch("service", name=id), "unknown-service", message))
 
 
-@taught(service, "remove", "service remove chinaserver.openuss")
+@command(service, "remove", "service remove chinaserver.openuss")
 @click.argument("id")
-def service_remove(desk: Desk, id: str) -> None:
+def service_remove(desk: AdminContext, id: str) -> None:
     """Remove a service without registered listeners, and its credentials."""
     tell_done(desk, Remove("service", parse_service_id(id)))
 
@@ -196,25 +196,25 @@ def dependency() -> None:
     """Who is told about whom: the services of a category that depends on another are told about its services."""
 
 
-@taught(dependency, "add", "dependency add web openuss")
+@command(dependency, "add", "dependency add web openuss")
 @click.argument("category")
 @click.argument("on")
-def dependency_add(desk: Desk, category: str, on: str) -> None:
+def dependency_add(desk: AdminContext, category: str, on: str) -> None:
     """CATEGORY depends on category ON from now on."""
-    tell_done(desk, build_request.dependency_added(category, on))
+    tell_done(desk, build_request.add_dependency(category, on))
 
 
-@taught(dependency, "list", "dependency list", "dependency list --within web")
+@command(dependency, "list", "dependency list", "dependency list --within web")
 @click.option("--within", metavar="CATEGORY", default="", help="Only those from or to this category.")
-def dependency_list(desk: Desk, within: str) -> None:
+def dependency_list(desk: AdminContext, within: str) -> None:
     """List the dependencies."""
     list_rows(desk, Fetch("dependency", within=build_request.place(within) if within else ""))
 
 
-@taught(dependency, "remove", "dependency remove web openuss")
+@command(dependency, "remove", "dependency remove web openuss")
 @click.argument("category")
 @click.argument("on")
-def dependency_remove(desk: Desk, category: str, on: str) -> None:
+def dependency_remove(desk: AdminContext, category: str, on: str) -> None:
     """CATEGORY depends on category ON no longer; its hosts are told no more of it."""
     tell_done(desk, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}"))
 
@@ -224,7 +224,7 @@ def credential() -> None:
     """What a service proves itself with when it registers and deregisters."""
 
 
-@taught(
+@command(
     credential,
     "add",
     "credential add chinaserver.openuss --output /etc/opengns/chinaserver.token",
@@ -233,20 +233,20 @@ def credential() -> None:
 @click.argument("service")
 @click.option("--overlap", type=DURATION, help="The older ones expire after so long (1h, 2d; 0s: now).")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
-def credential_add(desk: Desk, service: str, overlap: float | None, output: Path | None) -> None:
+def credential_add(desk: AdminContext, service: str, overlap: float | None, output: Path | None) -> None:
     """Make a new credential for SERVICE. Its token is shown this once and stored nowhere.
 
     Without --overlap the older credentials stay good. To replace them: add one with an overlap, bring its token to
     the hosts within that time, and the older ones expire by themselves. A file at --output is replaced in one step.
     """
-    issue(desk, build_request.credential_issued(service, overlap), output)
+    issue(desk, build_request.issue_credential(service, overlap), output)
 
 
-def issue(desk: Desk, request: IssueCredential, output: Path | None) -> None:
+def issue(desk: AdminContext, request: IssueCredential, output: Path | None) -> None:
     """Have a credential made; its token is shown, or written into a file for its owner only."""
     if output is None:
         reply = desk.ask(request, CredentialIssued)
-        desk.say([*sentences(reply), reply.token], reply)
+        desk.print_result([*sentences(reply), reply.token], reply)
         return
     # The file is opened first: a token that cannot be written down would be lost.
     with replacing(output, 0o600) as file:
@@ -254,22 +254,22 @@ def issue(desk: Desk, request: IssueCredential, output: Path | None) -> None:
         file.write(reply.token + "\n")
     told = as_json(reply) | {"written": str(output)}
     del told["token"]
-    desk.say([*sentences(reply), f"Its token is in {output}, for its owner only."], told)
+    desk.print_result([*sentences(reply), f"Its token is in {output}, for its owner only."], told)
 
 
-@taught(credential, "list", "credential list", "credential list --within chinaserver.openuss")
+@command(credential, "list", "credential list", "credential list --within chinaserver.openuss")
 @click.option("--within", metavar="NAME", default="", help="Only those of this service or category.")
-def credential_list(desk: Desk, within: str) -> None:
+def credential_list(desk: AdminContext, within: str) -> None:
     """List the credentials: which service, which id, since when and until when; never the tokens."""
     list_rows(desk, Fetch("credential", within=build_request.place(within) if within else ""))
 
 
-@taught(credential, "remove", "credential remove chinaserver.openuss 1f2e3d4c5b6a")
+@command(credential, "remove", "credential remove chinaserver.openuss 1f2e3d4c5b6a")
 @click.argument("service")
 @click.argument("id")
-def credential_remove(desk: Desk, service: str, id: str) -> None:
+def credential_remove(desk: AdminContext, service: str, id: str) -> None:
     """Revoke the credential ID: it is refused from now on. Listeners registered with it stay."""
-    tell_done(desk, build_request.credential_revoked(service, id))
+    tell_done(desk, build_request.revoke_credential(service, id))
 
 
 @click.group("host")
@@ -277,51 +277,51 @@ def host() -> None:
     """Machines that run opengnscd. They appear by themselves when they first connect with a good certificate."""
 
 
-@taught(host, "add", "host add web1.example.net", "host add old7.example.net --barred")
+@command(host, "add", "host add web1.example.net", "host add old7.example.net --barred")
 @click.argument("name")
 @click.option("--barred", is_flag=True, help="Refuse whatever it asks.")
-def host_add(desk: Desk, name: str, barred: bool) -> None:
+def host_add(desk: AdminContext, name: str, barred: bool) -> None:
     """Add a host before it connects, for instance to bar it."""
-    tell_done(desk, build_request.host_added(name, barred))
+    tell_done(desk, build_request.add_host(name, barred))
 
 
-@taught(host, "set", "host set web1.example.net --barred", "host set web1.example.net --not-barred")
+@command(host, "set", "host set web1.example.net --barred", "host set web1.example.net --not-barred")
 @click.argument("name")
 @click.option("--barred/--not-barred", required=True, help="Refuse whatever it asks, or let it ask again.")
-def host_set(desk: Desk, name: str, barred: bool) -> None:
+def host_set(desk: AdminContext, name: str, barred: bool) -> None:
     """Bar a host, or lift the bar."""
-    tell_done(desk, build_request.host_changed(_host(desk, name), barred))
+    tell_done(desk, build_request.change_host(_host(desk, name), barred))
 
 
-@taught(host, "list", "host list")
-def host_list(desk: Desk) -> None:
+@command(host, "list", "host list")
+def host_list(desk: AdminContext) -> None:
     """List the hosts, with the services on whose behalf they are told."""
     list_rows(desk, Fetch("host"))
 
 
-@taught(host, "show", "host show web1.example.net")
+@command(host, "show", "host show web1.example.net")
 @click.argument("name")
-def host_show(desk: Desk, name: str) -> None:
+def host_show(desk: AdminContext, name: str) -> None:
     """Show a host and the listeners it registered."""
     row = _host(desk, name)
     listeners: tuple[Row, ...] = desk.rows(Fetch("listener", within=row.name))[0].rows
     own = [peer for peer in listeners if isinstance(peer, Listener) and peer.host == row.name]
     if desk.in_json:
-        desk.say((), as_json(row) | {"listeners": as_json(own)})
+        desk.print_result((), as_json(row) | {"listeners": as_json(own)})
         return
-    desk.say(sheet_of_row(row, desk.clock), row)
-    desk.say(["", "listeners:"], None)
-    desk.say(sheet_of_rows("listener", own, desk.clock), None)
+    desk.print_result(table_of_row(row, desk.clock), row)
+    desk.print_result(["", "listeners:"], None)
+    desk.print_result(table_of_rows("listener", own, desk.clock), None)
 
 
-@taught(host, "remove", "host remove old7.example.net")
+@command(host, "remove", "host remove old7.example.net")
 @click.argument("name")
-def host_remove(desk: Desk, name: str) -> None:
+def host_remove(desk: AdminContext, name: str) -> None:
     """Forget a host. If it still connects, it appears again; bar it to keep it out."""
     tell_done(desk, Remove("host", parse_host_name(name)))
 
 
-def _host(desk: Desk, name: str) -> Host:
+def _host(desk: AdminContext, name: str) -> Host:
     name = parse_host_name(name)
     message = f"no host {name!r} has connected or been added; 'opengnsadmin host list' shows them"
     return cast(Host, desk.one(Fetch("host", name=name), "unknown-host", message))

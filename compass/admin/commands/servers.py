@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from compass.admin.shell.context import Desk
-from compass.admin.shell.decorators import DURATION, taught
-from compass.model.names import NameProblem, parse_server
+from compass.admin.shell.context import AdminContext
+from compass.admin.shell.decorators import DURATION, command
+from compass.model.names import InvalidName, parse_server
 from compass.model.replies import Steered
 from compass.model.requests import Steer
 
@@ -16,7 +16,7 @@ def server() -> None:
     """One server: whether hosts keep their sessions with it. Name it with --server before the command."""
 
 
-@taught(
+@command(
     server,
     "drain",
     "server drain",
@@ -31,7 +31,7 @@ def server() -> None:
     help="Where its hosts go, repeatable; without it each host goes to another server that it knows.",
 )
 @click.option("--over", type=DURATION, default="30s", show_default=True, help="Spread over so long (30s, 5m).")
-def server_drain(desk: Desk, to: tuple[str, ...], over: float) -> None:
+def server_drain(desk: AdminContext, to: tuple[str, ...], over: float) -> None:
     """Send the hosts of a server to others, a few at a time, and turn away those that come.
 
     Nothing is lost and no listener changes: each host goes on where it was. The server keeps serving administrators.
@@ -41,15 +41,15 @@ def server_drain(desk: Desk, to: tuple[str, ...], over: float) -> None:
     for text in to:
         try:
             parse_server(text)
-        except NameProblem as problem:
+        except InvalidName as problem:
             raise click.BadParameter(str(problem), param_hint="--to") from None
     reply = desk.ask(Steer(True, to, over), Steered)
     hosts = f"{reply.hosts} host{'s'[: reply.hosts != 1]}"
-    desk.say([f"{hosts} will be sent away; 'status' shows how many still watch."], reply)
+    desk.print_result([f"{hosts} will be sent away; 'status' shows how many still watch."], reply)
 
 
-@taught(server, "undrain", "server undrain", "--server gns1.example.net server undrain")
-def server_undrain(desk: Desk) -> None:
+@command(server, "undrain", "server undrain", "--server gns1.example.net server undrain")
+def server_undrain(desk: AdminContext) -> None:
     """Welcome hosts again."""
     reply = desk.ask(Steer(away=False), Steered)
-    desk.say(["Hosts are welcome again."], reply)
+    desk.print_result(["Hosts are welcome again."], reply)

@@ -10,20 +10,20 @@ import click
 
 from compass.admin.commands.objects import list_rows
 from compass.admin.shell import build_request
-from compass.admin.shell.connection import LinkProblem
-from compass.admin.shell.context import Desk, Failed, print_sheet
-from compass.admin.shell.decorators import taught
+from compass.admin.shell.connection import ConnectionFailed
+from compass.admin.shell.context import AdminContext, Failed, print_sheet
+from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import (
     as_json,
-    sheet_of_lags,
-    sheet_of_log,
-    sheet_of_servers,
-    sheet_of_status,
-    sheet_of_told,
-    sheet_of_tried,
-    sheet_of_ways,
+    table_of_channels,
+    table_of_impact,
+    table_of_lags,
+    table_of_log,
+    table_of_servers,
+    table_of_status,
+    table_of_tried_channels,
 )
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 from compass.model.replies import Lags, LogEntries, LogEntry, ServerStatus, Told, WayList, WaysTried
 from compass.model.requests import Fetch, Lag, ReadLog, Status, TryWays, Ways
 from compass.wire.limits import LOG_WAIT_SECONDS_MAX
@@ -42,36 +42,36 @@ def alert() -> None:
     """Open incidents: listeners that failed or are slow. An incident is told once and closes by itself."""
 
 
-@taught(alert, "list", "alert list")
-def alert_list(desk: Desk) -> None:
+@command(alert, "list", "alert list")
+def alert_list(desk: AdminContext) -> None:
     """List the open incidents."""
     list_rows(desk, Fetch("alert"))
 
 
-@taught(alert, "ways", "alert ways", "--server gns2.example.net alert ways --json")
-def alert_ways(desk: Desk) -> None:
+@command(alert, "ways", "alert ways", "--server gns2.example.net alert ways --json")
+def alert_ways(desk: AdminContext) -> None:
     """By which ways a server tells administrators of incidents, and how they do.
 
     Of several servers over one store one tells by each way; 'pending' are incidents that it has still to tell of.
     """
     reply = desk.ask(Ways(), WayList)
-    desk.say(sheet_of_ways(reply, desk.clock), reply)
+    desk.print_result(table_of_channels(reply, desk.clock), reply)
 
 
-@taught(alert, "test", "alert test", "alert test --way pager", "--server gns2.example.net alert test --json")
+@command(alert, "test", "alert test", "alert test --way pager", "--server gns2.example.net alert test --json")
 @click.option(
     "--way", "name", default="", metavar="NAME", help="Only this one; for mail without an address: all of it."
 )
-def alert_test(desk: Desk, name: str) -> None:
+def alert_test(desk: AdminContext, name: str) -> None:
     """Have a server send a message by every configured way, now, and see which of them arrive.
 
     Ends with a status other than 0 when one does not. A mail counts as arrived when the relay has taken it.
     """
     reply = desk.ask(TryWays(name), WaysTried)
-    desk.say(sheet_of_tried(reply), reply)
+    desk.print_result(table_of_tried_channels(reply), reply)
     failed = [way.name for way in reply.ways if way.problem]
     if failed:
-        click.get_current_context().exit(Exit.FAILED.value)
+        click.get_current_context().exit(ExitCode.FAILED.value)
 
 
 @click.group("log")
@@ -82,11 +82,11 @@ def log() -> None:
 def _log_command(name: str, kind: LogName, about: str) -> None:
     lines = (f"log {name}", f"log {name} --last 100 --json", f"log {name} --after 4711 --follow")
 
-    @taught(log, name, *lines)
+    @command(log, name, *lines)
     @click.option("--last", type=click.IntRange(1, LAST_MAX), help="So many from the end.  [default: 20]")
     @click.option("--after", type=click.IntRange(0), metavar="NUMBER", help="All after this number instead.")
     @click.option("--follow", is_flag=True, help="Go on with new entries until Ctrl-C, which ends with status 0.")
-    def command(desk: Desk, last: int | None, after: int | None, follow: bool) -> None:
+    def show_log(desk: AdminContext, last: int | None, after: int | None, follow: bool) -> None:
         if last is not None and after is not None:
             raise click.UsageError("--last and --after exclude each other")
         first = ReadLog(kind, last=last or 20, limit=LAST_MAX) if after is None else ReadLog(kind, after, LOG_PAGE)
@@ -95,7 +95,7 @@ def _log_command(name: str, kind: LogName, about: str) -> None:
         else:
             _tell(desk, first)
 
-    command.help = f"{about}\n\nWith --follow and --json there is one JSON object to a line."
+    show_log.help = f"{about}\n\nWith --follow and --json there is one JSON object to a line."
 
 
 _log_command("updates", "updates", "Committed changes, in their one order; the number is the revision.")
@@ -103,27 +103,27 @@ _log_command("security", "security", "Credentials and rights that were refused: 
 _log_command("admin", "administration", "What administrators asked for, and what came of it.")
 
 
-def _pages(desk: Desk, first: ReadLog) -> Iterator[LogEntries]:
+def _pages(desk: AdminContext, first: ReadLog) -> Iterator[LogEntries]:
     """The answer to `first` and what comes after it, until nothing more is there."""
     page = desk.ask(first, LogEntries)
     if not first.last and page.floor > first.after + 1:
-        desk.remark(f"The log begins at number {page.floor}; what was before has been trimmed.")
+        desk.print_note(f"The log begins at number {page.floor}; what was before has been trimmed.")
     yield page
     while len(page.entries) >= LOG_PAGE:
         page = desk.ask(ReadLog(first.log, page.entries[-1].number, LOG_PAGE), LogEntries)
         yield page
 
 
-def _tell(desk: Desk, first: ReadLog) -> None:
+def _tell(desk: AdminContext, first: ReadLog) -> None:
     entries: list[LogEntry] = []
     floor = 0
     for page in _pages(desk, first):
         entries += page.entries
         floor = page.floor
-    desk.say(sheet_of_log(first.log, entries, desk.clock), LogEntries(tuple(entries), floor))
+    desk.print_result(table_of_log(first.log, entries, desk.clock), LogEntries(tuple(entries), floor))
 
 
-def _follow(desk: Desk, first: ReadLog) -> None:
+def _follow(desk: AdminContext, first: ReadLog) -> None:
     """Print entries as they come, across restarts of the server, until the person has seen enough."""
     after, headed = first.after, True
     try:
@@ -134,11 +134,11 @@ def _follow(desk: Desk, first: ReadLog) -> None:
             waiting = ReadLog(first.log, after, LOG_PAGE, wait_seconds=LOG_WAIT_SECONDS_MAX)
             try:
                 page = desk.ask(waiting, LogEntries)
-            except (LinkProblem, Failed) as problem:
+            except (ConnectionFailed, Failed) as problem:
                 if not _passes(problem):
                     raise
                 desk.leave()
-                desk.remark(f"{problem}; looking again in {RETRY_SECONDS:g} s")
+                desk.print_note(f"{problem}; looking again in {RETRY_SECONDS:g} s")
                 desk.pause(RETRY_SECONDS)
                 continue
             after = _print(desk, first.log, page, after, headed)
@@ -147,13 +147,13 @@ def _follow(desk: Desk, first: ReadLog) -> None:
         return
 
 
-def _passes(problem: LinkProblem | Failed) -> bool:
+def _passes(problem: ConnectionFailed | Failed) -> bool:
     if isinstance(problem, Failed):
-        return problem.exit_code == Exit.UNAVAILABLE
+        return problem.exit_code == ExitCode.UNAVAILABLE
     return problem.kind == "unavailable"
 
 
-def _print(desk: Desk, name: str, page: LogEntries, after: int, headed: bool) -> int:
+def _print(desk: AdminContext, name: str, page: LogEntries, after: int, headed: bool) -> int:
     """Print a page; the number of its last entry."""
     if not page.entries:
         return after
@@ -161,14 +161,14 @@ def _print(desk: Desk, name: str, page: LogEntries, after: int, headed: bool) ->
         for entry in page.entries:
             click.echo(json.dumps(as_json(entry)))
     else:
-        print_sheet(sheet_of_log(name, page.entries, desk.clock), headed)
+        print_sheet(table_of_log(name, page.entries, desk.clock), headed)
     return page.entries[-1].number
 
 
 def look_commands(group: click.Group) -> None:
     """Add `impact`, `status` and `lag` to the program."""
 
-    @taught(
+    @command(
         group,
         "impact",
         "impact openuss",
@@ -177,26 +177,26 @@ def look_commands(group: click.Group) -> None:
     )
     @click.argument("name")
     @click.argument("endpoint", metavar="[ADDRESS:PORT]", required=False)
-    def impact(desk: Desk, name: str, endpoint: str | None) -> None:
+    def impact(desk: AdminContext, name: str, endpoint: str | None) -> None:
         """Who would be told if something happened to a category, a service or a listener."""
         reply = desk.ask(build_request.impact(name, endpoint), Told)
-        desk.say(sheet_of_told(reply), reply)
+        desk.print_result(table_of_impact(reply), reply)
 
-    @taught(group, "status", "status", "--server gns2.example.net:4863 status --json")
-    def status(desk: Desk) -> None:
+    @command(group, "status", "status", "--server gns2.example.net:4863 status --json")
+    def status(desk: AdminContext) -> None:
         """The server in figures, and all servers over the same store.
 
         Role: a keeper looks after hosts and incidents; a bystander serves, but has no host's session, or does not
         believe its own probes; a silent one has not been heard of for some seconds. Lag: revisions behind the newest.
         """
         reply = desk.ask(Status(), ServerStatus)
-        desk.say([sheet_of_status(reply, desk.clock), "", sheet_of_servers(reply, desk.clock)], reply)
+        desk.print_result([table_of_status(reply, desk.clock), "", table_of_servers(reply, desk.clock)], reply)
 
-    @taught(group, "lag", "lag")
-    def lag(desk: Desk) -> None:
+    @command(group, "lag", "lag")
+    def lag(desk: AdminContext) -> None:
         """Which host holds which revision, at whichever server: the proof that a change has arrived.
 
         Hosts of other servers are told of as those said within the last second.
         """
         reply = desk.ask(Lag(), Lags)
-        desk.say(sheet_of_lags(reply), reply)
+        desk.print_result(table_of_lags(reply), reply)

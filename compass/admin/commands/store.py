@@ -13,18 +13,18 @@ from typing import Any
 import click
 from sqlalchemy import URL
 
-from compass.admin.shell.context import Desk, Failed
-from compass.admin.shell.decorators import examples, taught
-from compass.admin.shell.tables import Sheet
-from compass.model.exit_codes import Exit
+from compass.admin.shell.context import AdminContext, Failed
+from compass.admin.shell.decorators import command, examples
+from compass.admin.shell.tables import TableView
+from compass.model.exit_codes import ExitCode
 from compass.model.interfaces_store import StoreUnavailable
-from compass.store.engine import file_of, located, parse_url, shown
+from compass.store.engine import file_of, parse_url, redacted_url, resolve_url
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import head_of
 from compass.store.offline.backup import back_up, checked, downgrade, restore
 from compass.store.offline.copy import copy
-from compass.store.offline.exclusive import give_new_id, opened
-from compass.store.offline.verify import Condition, condition_of, problems_of
+from compass.store.offline.exclusive import give_new_id, open_exclusive
+from compass.store.offline.verify import StoreReport, condition_of, problems_of
 
 CONFIG_VARIABLE = "OPENGNSSD_CONFIG"
 CONFIG_DEFAULT = "/etc/opengns/opengnssd.toml"
@@ -60,11 +60,11 @@ def offline_commands(group: click.Group) -> None:
         return
     group.add_command(store)
 
-    @taught(
+    @command(
         group, "backup", "backup /var/backups/gns-monday.sqlite3", "backup FILE --store sqlite:///x", options=_which
     )
     @click.argument("file", type=click.Path(path_type=Path))
-    def backup_command(desk: Desk, file: Path, store_url: str, server_config: str) -> None:
+    def backup_command(desk: AdminContext, file: Path, store_url: str, server_config: str) -> None:
         """Write the store to FILE, which must not exist. Servers go on meanwhile.
 
         FILE is a SQLite database of one moment: whole, checked and on disk when the command ends. It holds digests of
@@ -76,11 +76,11 @@ def offline_commands(group: click.Group) -> None:
                 condition = back_up(url, file, progress)
         size = file.stat().st_size
         told = {"type": "backup", "file": str(file), "octets": size, "condition": condition}
-        desk.say([f"Wrote {file}: {size} octets, {_short(condition)}; checked."], told)
+        desk.print_result([f"Wrote {file}: {size} octets, {_short(condition)}; checked."], told)
 
-    @taught(group, "restore", "restore /var/backups/gns-monday.sqlite3", options=(*_which, _yes))
+    @command(group, "restore", "restore /var/backups/gns-monday.sqlite3", options=(*_which, _yes))
     @click.argument("file", type=click.Path(path_type=Path))
-    def restore_command(desk: Desk, file: Path, store_url: str, server_config: str, yes: bool) -> None:
+    def restore_command(desk: AdminContext, file: Path, store_url: str, server_config: str, yes: bool) -> None:
         """Put the backup FILE in the place of the store, while no server uses it.
 
         All of it or nothing; what was there is kept beside it. The store gets a new id, so that hosts do not believe
@@ -89,23 +89,25 @@ def offline_commands(group: click.Group) -> None:
         with _troubles():
             url = _chosen(desk, store_url, server_config)
             condition = checked(file)
-            _ask(desk, yes, f"Put {file} ({_short(condition)}) in the place of {shown(url)}?")
+            _ask(desk, yes, f"Put {file} ({_short(condition)}) in the place of {redacted_url(url)}?")
             with _progress("Copying") as progress:
                 restored = restore(url, file, _beside(desk, url, "restore"), progress)
         kept = [f"What was there is {restored.kept}."] if restored.kept else []
-        desk.say([f"{shown(url)} is {_short(restored.condition)}.", *kept, f"Start opengnssd. {RESTART}"], restored)
+        desk.print_result(
+            [f"{redacted_url(url)} is {_short(restored.condition)}.", *kept, f"Start opengnssd. {RESTART}"], restored
+        )
 
 
-@taught(store, "show", "store show", "store show --store sqlite:////var/lib/opengns/catalogue.sqlite3", options=_which)
-def show_command(desk: Desk, store_url: str, server_config: str) -> None:
+@command(store, "show", "store show", "store show --store sqlite:////var/lib/opengns/catalogue.sqlite3", options=_which)
+def show_command(desk: AdminContext, store_url: str, server_config: str) -> None:
     """What the store is: its id, schema, revision, digest, and how much is in it. Servers may use it meanwhile."""
     with _troubles():
         url = _chosen(desk, store_url, server_config)
-        with opened(url, alone=False, writes=False) as connection:
-            condition = condition_of(connection, shown(url))
+        with open_exclusive(url, alone=False, writes=False) as connection:
+            condition = condition_of(connection, redacted_url(url))
     known = f"{condition.schema}, this program's" if condition.schema == head_of() else condition.schema
     lines = [
-        ("store", shown(url)),
+        ("store", redacted_url(url)),
         ("id", condition.store),
         (
             "schema",
@@ -116,28 +118,30 @@ def show_command(desk: Desk, store_url: str, server_config: str) -> None:
         ("digest", condition.digest or "not counted: another schema"),
         *((f"rows of {table}", str(count)) for table, count in condition.rows.items()),
     ]
-    desk.say(Sheet(("", ""), tuple(lines)), condition)
+    desk.print_result(TableView(("", ""), tuple(lines)), condition)
 
 
-@taught(store, "check", "store check", "store check --store sqlite:////var/backups/gns.sqlite3 --json", options=_which)
-def check_command(desk: Desk, store_url: str, server_config: str) -> None:
+@command(store, "check", "store check", "store check --store sqlite:////var/backups/gns.sqlite3 --json", options=_which)
+def check_command(desk: AdminContext, store_url: str, server_config: str) -> None:
     """Check that file, rows, logs and digest fit each other. Servers may use it meanwhile; a backup can be checked too.
 
     The status is 0 when all is well, else 1 with every problem.
     """
     with _troubles():
         url = _chosen(desk, store_url, server_config)
-        with opened(url, alone=False, writes=False) as connection:
-            condition = condition_of(connection, shown(url))
+        with open_exclusive(url, alone=False, writes=False) as connection:
+            condition = condition_of(connection, redacted_url(url))
             problems = problems_of(connection, condition)
     told = {"type": "check", "condition": condition, "problems": problems}
-    said = "" if condition.said else " The last commit said no digest; the next one will."
-    desk.say(problems or [f"{shown(url)} is well: {_short(condition)}, digest {condition.digest}.{said}"], told)
+    said = "" if condition.recorded_digest else " The last commit said no digest; the next one will."
+    desk.print_result(
+        problems or [f"{redacted_url(url)} is well: {_short(condition)}, digest {condition.digest}.{said}"], told
+    )
     if problems:
-        click.get_current_context().exit(Exit.FAILED.value)
+        click.get_current_context().exit(ExitCode.FAILED.value)
 
 
-@taught(
+@command(
     store,
     "copy",
     "store copy sqlite:////var/lib/opengns/catalogue.sqlite3 postgresql://gns@db1,db2/gns",
@@ -146,7 +150,7 @@ def check_command(desk: Desk, store_url: str, server_config: str) -> None:
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--new-id", is_flag=True, help="A store of its own, as for tests; servers may go on using FROM.")
-def copy_command(desk: Desk, source: str, target: str, new_id: bool) -> None:
+def copy_command(desk: AdminContext, source: str, target: str, new_id: bool) -> None:
     """Copy a store into an empty database: from SQLite to PostgreSQL, back, or to another of the same kind.
 
     Rows, logs, revisions and the id come over in one transaction, and the digest of what has come is compared before
@@ -157,31 +161,33 @@ def copy_command(desk: Desk, source: str, target: str, new_id: bool) -> None:
         with _progress("Copying") as progress:
             copied = copy(parse_url(source), parse_url(target), new_id=new_id, progress=progress)
         after = copied.condition
-    name = shown(parse_url(target))
+    name = redacted_url(parse_url(target))
     rows = f"{sum(after.rows.values())} rows"
-    lines = [f"{name} is {_short(after)}: {rows}, digest {after.digest}, the same as in {shown(parse_url(source))}."]
+    lines = [
+        f"{name} is {_short(after)}: {rows}, digest {after.digest}, the same as in {redacted_url(parse_url(source))}."
+    ]
     if not new_id:
         lines.append("Now give every opengnssd TO as [server] store, start them, and use FROM no more.")
-    desk.say(lines, copied)
+    desk.print_result(lines, copied)
 
 
-@taught(store, "downgrade", "store downgrade 0002", options=(*_which, _yes))
+@command(store, "downgrade", "store downgrade 0002", options=(*_which, _yes))
 @click.argument("version")
-def downgrade_command(desk: Desk, version: str, store_url: str, server_config: str, yes: bool) -> None:
+def downgrade_command(desk: AdminContext, version: str, store_url: str, server_config: str, yes: bool) -> None:
     """Take the schema back to VERSION, so that an older program can use the store again. No server may use it.
 
     What only the newer schema has a place for is lost; a SQLite file is copied first. See docs/operations.md.
     """
     with _troubles():
         url = _chosen(desk, store_url, server_config)
-        _ask(desk, yes, f"Take {shown(url)} down to schema {version}?")
+        _ask(desk, yes, f"Take {redacted_url(url)} down to schema {version}?")
         done = downgrade(url, version, _beside(desk, url, "downgrade"))
     copies = [f"What it was is {done.kept}."] if done.kept else []
-    desk.say([f"{shown(url)} has schema {done.condition.schema} now.", *copies], done)
+    desk.print_result([f"{redacted_url(url)} has schema {done.condition.schema} now.", *copies], done)
 
 
-@taught(store, "new-id", "store new-id", options=(*_which, _yes))
-def new_id_command(desk: Desk, store_url: str, server_config: str, yes: bool) -> None:
+@command(store, "new-id", "store new-id", options=(*_which, _yes))
+def new_id_command(desk: AdminContext, store_url: str, server_config: str, yes: bool) -> None:
     """Give the store a new id: after PostgreSQL was restored to an earlier state by its own tools.
 
     Else hosts would take the store for the one that they know, with revisions that they hold already. No server may
@@ -189,18 +195,20 @@ def new_id_command(desk: Desk, store_url: str, server_config: str, yes: bool) ->
     """
     with _troubles():
         url = _chosen(desk, store_url, server_config)
-        _ask(desk, yes, f"Give {shown(url)} a new id?")
-        with opened(url, alone=True, writes=True) as connection:
-            condition_of(connection, shown(url))
+        _ask(desk, yes, f"Give {redacted_url(url)} a new id?")
+        with open_exclusive(url, alone=True, writes=True) as connection:
+            condition_of(connection, redacted_url(url))
             id = give_new_id(connection)
-    desk.say([f"{shown(url)} has the id {id} now. Start opengnssd. {RESTART}"], {"type": "new-id", "store": id})
+    desk.print_result(
+        [f"{redacted_url(url)} has the id {id} now. Start opengnssd. {RESTART}"], {"type": "new-id", "store": id}
+    )
 
 
-def _short(condition: Condition) -> str:
+def _short(condition: StoreReport) -> str:
     return f"store {condition.store[:12]} at revision {condition.revision}"
 
 
-def _chosen(desk: Desk, store_url: str, server_config: str) -> URL:
+def _chosen(desk: AdminContext, store_url: str, server_config: str) -> URL:
     """The store that the options name, or the server's configuration on this machine. Raises Failed, StoreUnusable."""
     if store_url and server_config:
         raise click.UsageError("--store and --server-config exclude each other")
@@ -213,27 +221,27 @@ def _chosen(desk: Desk, store_url: str, server_config: str) -> URL:
         text = tables["server"]["store"]
     except OSError as error:
         named = "name the store with --store URL, or opengnssd's file with --server-config"
-        raise Failed(Exit.FAILED, f"{path} cannot be read: {error.strerror}; {named}") from None
+        raise Failed(ExitCode.FAILED, f"{path} cannot be read: {error.strerror}; {named}") from None
     except (ValueError, KeyError, TypeError):
-        raise Failed(Exit.FAILED, f"{path} is no configuration of opengnssd with [server] store") from None
-    return located(str(text), path.absolute().parent)
+        raise Failed(ExitCode.FAILED, f"{path} is no configuration of opengnssd with [server] store") from None
+    return resolve_url(str(text), path.absolute().parent)
 
 
-def _beside(desk: Desk, url: URL, step: str) -> str:
+def _beside(desk: AdminContext, url: URL, step: str) -> str:
     """The name of the copy that is kept of a file before a step."""
     file = file_of(url)
     stamp = datetime.fromtimestamp(desk.now(), UTC)
     return f"{file.name if file else ''}.before-{step}-{stamp:%Y%m%dT%H%M%SZ}"
 
 
-def _ask(desk: Desk, yes: bool, question: str) -> None:
+def _ask(desk: AdminContext, yes: bool, question: str) -> None:
     """Go on only when the person agrees; a script has to say --yes."""
     if yes:
         return
     if not desk.is_interactive():
-        raise Failed(Exit.FAILED, f"{question} Nobody can be asked here: say --yes")
+        raise Failed(ExitCode.FAILED, f"{question} Nobody can be asked here: say --yes")
     if not click.confirm(question, err=True):
-        raise Failed(Exit.FAILED, "nothing was changed")
+        raise Failed(ExitCode.FAILED, "nothing was changed")
 
 
 @contextmanager
@@ -256,10 +264,10 @@ def _troubles() -> Iterator[None]:
     try:
         yield
     except StoreUnavailable as problem:
-        kind, status = "unavailable", Exit.UNAVAILABLE
+        kind, status = "unavailable", ExitCode.UNAVAILABLE
         if isinstance(problem, StoreInUse):
-            kind, status = "in-use", Exit.CONFLICT
+            kind, status = "in-use", ExitCode.CONFLICT
         elif isinstance(problem, StoreUnusable):
-            kind, status = "unusable", Exit.FAILED
+            kind, status = "unusable", ExitCode.FAILED
         told: dict[str, Any] = {"type": "problem", "kind": kind, "message": str(problem)}
         raise Failed(status, str(problem), told) from None

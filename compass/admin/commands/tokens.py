@@ -8,9 +8,9 @@ import click
 
 from compass.admin.commands.objects import issue, tell_done
 from compass.admin.shell import build_request
-from compass.admin.shell.context import Desk
-from compass.admin.shell.decorators import DURATION, taught
-from compass.admin.shell.tables import as_json, sheet_of_tokens
+from compass.admin.shell.context import AdminContext
+from compass.admin.shell.decorators import DURATION, command
+from compass.admin.shell.tables import as_json, table_of_tokens
 from compass.model.replies import Done
 from compass.model.requests import Fetch, Remove, RevokeCredential
 from compass.model.rows import Credential
@@ -35,7 +35,7 @@ def token() -> None:
     """
 
 
-@taught(
+@command(
     token,
     "add",
     "token add grafana",
@@ -46,28 +46,28 @@ def token() -> None:
 @click.argument("name")
 @click.option("--overlap", type=DURATION, help="The older ones of that name expire after so long (1h, 2d; 0s: now).")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
-def token_add(desk: Desk, name: str, role: str, overlap: float | None, output: Path | None) -> None:
+def token_add(desk: AdminContext, name: str, role: str, overlap: float | None, output: Path | None) -> None:
     """Make a new token for NAME, a program or a person. It is shown this once and stored nowhere.
 
     Send it as 'Authorization: Bearer TOKEN'. Tokens that NAME has already stay good, unless --overlap says until when.
     """
     service = build_request.token_service(name, CATEGORY_OF_ROLE[role])
-    desk.ask(build_request.token_declared(service), Done)
-    issue(desk, build_request.credential_issued(service, overlap), output)
+    desk.ask(build_request.declare_token(service), Done)
+    issue(desk, build_request.issue_credential(service, overlap), output)
 
 
-@taught(token, "list", "token list")
-def token_list(desk: Desk) -> None:
+@command(token, "list", "token list")
+def token_list(desk: AdminContext) -> None:
     """List the tokens: whose, with which role, since when and until when; never the tokens themselves."""
     parts = desk.rows(*(Fetch("credential", within=category) for category in TOKEN_ROLES))
     rows = [row for part in parts for row in part.rows if isinstance(row, Credential)]
-    desk.say(sheet_of_tokens(rows, desk.clock), {"type": "tokens", "tokens": [as_json(row) for row in rows]})
+    desk.print_result(table_of_tokens(rows, desk.clock), {"type": "tokens", "tokens": [as_json(row) for row in rows]})
 
 
-@taught(token, "remove", "token remove grafana", "token remove deploy 1f2e3d4c5b6a --role admin", options=(_ROLE,))
+@command(token, "remove", "token remove grafana", "token remove deploy 1f2e3d4c5b6a --role admin", options=(_ROLE,))
 @click.argument("name")
 @click.argument("id", required=False)
-def token_remove(desk: Desk, name: str, id: str | None, role: str) -> None:
+def token_remove(desk: AdminContext, name: str, id: str | None, role: str) -> None:
     """Remove all tokens of NAME with that role, or the one ID: refused from now on, open event streams end."""
     service = build_request.token_service(name, CATEGORY_OF_ROLE[role])
     tell_done(desk, RevokeCredential(service, id) if id else Remove("service", service))

@@ -7,24 +7,24 @@ from pathlib import Path
 
 import click
 
-from compass.admin.shell.context import Desk, Failed, write_new_text
-from compass.admin.shell.decorators import taught
+from compass.admin.shell.context import AdminContext, Failed, write_new_text
+from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import as_json
 from compass.admin.topology.file import TOPOLOGY_MAX, Mistake, Topology, TopologyProblem, dump, mistakes_of, parse
 from compass.admin.topology.plan import Step, plan_json, plan_lines, steps, summary
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 from compass.model.replies import Done
 from compass.model.requests import Apply, Fetch
 from compass.model.rows import Category, Dependency, Service
-from compass.model.text import storable
+from compass.model.text import escape_line
 
 
 def topology_commands(group: click.Group) -> None:
     """Add `export`, `plan` and `apply` to the program."""
 
-    @taught(group, "export", "export > topology.toml", "export --output topology.toml", "export --json")
+    @command(group, "export", "export > topology.toml", "export --output topology.toml", "export --json")
     @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, in one step.")
-    def export(desk: Desk, output: Path | None) -> None:
+    def export(desk: AdminContext, output: Path | None) -> None:
         """Print the topology: categories with backup, policy, dependencies and services, as TOML.
 
         What hosts register (listeners), credentials and hosts are no part of it. 'apply' takes the file.
@@ -35,27 +35,27 @@ def topology_commands(group: click.Group) -> None:
         told = {"type": "topology", "revision": parts[0].revision, "rows": as_json(rows)}
         if output is not None:
             write_new_text(output, text, 0o644)
-            desk.say([f"Wrote {len(rows)} rows of revision {parts[0].revision} to {output}."], told)
+            desk.print_result([f"Wrote {len(rows)} rows of revision {parts[0].revision} to {output}."], told)
         elif desk.in_json:
-            desk.say((), told)
+            desk.print_result((), told)
         else:
             click.echo(text, nl=False)
 
     prune = click.option("--prune", is_flag=True, help="Remove what the file does not name.")
     file = click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 
-    @taught(group, "plan", "plan topology.toml", "export | opengnsadmin plan -", options=(file, prune))
-    @click.option("--detailed-exitcode", is_flag=True, help=f"Exit with {Exit.CHANGES.value} if there are changes.")
-    def plan(desk: Desk, file: Path, prune: bool, detailed_exitcode: bool) -> None:
+    @command(group, "plan", "plan topology.toml", "export | opengnsadmin plan -", options=(file, prune))
+    @click.option("--detailed-exitcode", is_flag=True, help=f"Exit with {ExitCode.CHANGES.value} if there are changes.")
+    def plan(desk: AdminContext, file: Path, prune: bool, detailed_exitcode: bool) -> None:
         """Show what applying FILE ('-': standard input) would change; nothing is changed."""
         planned, revision = _planned(desk, file, _read(file), prune)
         _show(desk, planned, revision)
         if planned and detailed_exitcode:
-            click.get_current_context().exit(Exit.CHANGES.value)
+            click.get_current_context().exit(ExitCode.CHANGES.value)
 
-    @taught(group, "apply", "apply topology.toml", "apply topology.toml --prune --yes", options=(file, prune))
+    @command(group, "apply", "apply topology.toml", "apply topology.toml --prune --yes", options=(file, prune))
     @click.option("--yes", is_flag=True, help="Do not ask.")
-    def apply(desk: Desk, file: Path, prune: bool, yes: bool) -> None:
+    def apply(desk: AdminContext, file: Path, prune: bool, yes: bool) -> None:
         """Make the catalogue as FILE says: all of it, or nothing when anything is wrong.
 
         The plan is shown first, and then you are asked. Categories that exist already get exactly the backup and
@@ -68,16 +68,16 @@ def topology_commands(group: click.Group) -> None:
             return
         if not yes:
             if desk.in_json or not desk.is_interactive():
-                raise Failed(Exit.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
+                raise Failed(ExitCode.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
             _show(desk, planned, revision)
             # Servers do not keep an idle session, and people think.
             desk.leave()
             if not click.confirm("Apply these changes?", err=True):
-                raise Failed(Exit.FAILED, "nothing was changed")
+                raise Failed(ExitCode.FAILED, "nothing was changed")
         before = _categories(desk)
         done = _ask(desk, file, topology, Apply(topology.rows, prune))
         made = steps(before, done.changes)
-        desk.say(
+        desk.print_result(
             [*(line for line, _ in (plan_lines(made) if yes else [])), f"Applied; revision {done.revision}."],
             plan_json(made, done.revision, applied=True),
         )
@@ -92,9 +92,9 @@ def _read(path: Path) -> Topology:
             with path.open("rb") as file:
                 data = file.read(TOPOLOGY_MAX + 1)
     except OSError as error:
-        raise Failed(Exit.FAILED, f"cannot read {path}: {error.strerror}") from None
+        raise Failed(ExitCode.FAILED, f"cannot read {path}: {error.strerror}") from None
     if len(data) > TOPOLOGY_MAX:
-        raise Failed(Exit.BAD_INPUT, f"{path} has more than {TOPOLOGY_MAX} octets, the most that is taken at once")
+        raise Failed(ExitCode.BAD_INPUT, f"{path} has more than {TOPOLOGY_MAX} octets, the most that is taken at once")
     try:
         return parse(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -113,10 +113,10 @@ def _mistaken(path: Path, mistakes: tuple[Mistake, ...]) -> Failed:
         "mistakes": [{"file": str(path), "line": one.line, "message": one.message} for one in mistakes],
     }
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return Failed(Exit.BAD_INPUT, f"{count}, nothing was changed:\n{text}", told)
+    return Failed(ExitCode.BAD_INPUT, f"{count}, nothing was changed:\n{text}", told)
 
 
-def _ask(desk: Desk, path: Path, topology: Topology, request: Apply) -> Done:
+def _ask(desk: AdminContext, path: Path, topology: Topology, request: Apply) -> Done:
     """Apply or its dry run; what the server finds wrong is told at the lines of the file."""
     try:
         return desk.ask(request, Done)
@@ -126,18 +126,18 @@ def _ask(desk: Desk, path: Path, topology: Topology, request: Apply) -> Done:
         raise _mistaken(path, mistakes_of(topology, failed.refusal.problems)) from None
 
 
-def _planned(desk: Desk, path: Path, topology: Topology, prune: bool) -> tuple[tuple[Step, ...], int]:
+def _planned(desk: AdminContext, path: Path, topology: Topology, prune: bool) -> tuple[tuple[Step, ...], int]:
     before = _categories(desk)
     done = _ask(desk, path, topology, Apply(topology.rows, prune, dry_run=True))
     return steps(before, done.changes), done.revision - len(done.changes)
 
 
-def _categories(desk: Desk) -> dict[str, Category]:
+def _categories(desk: AdminContext) -> dict[str, Category]:
     return {row.name: row for row in desk.rows(Fetch("category"))[0].rows if isinstance(row, Category)}
 
 
-def _show(desk: Desk, planned: tuple[Step, ...], revision: int) -> None:
+def _show(desk: AdminContext, planned: tuple[Step, ...], revision: int) -> None:
     if not desk.in_json:
         for line, colour in plan_lines(planned):
-            click.secho(storable(line, 4096), fg=colour)
-    desk.say([summary(planned)], plan_json(planned, revision, applied=False))
+            click.secho(escape_line(line, 4096), fg=colour)
+    desk.print_result([summary(planned)], plan_json(planned, revision, applied=False))

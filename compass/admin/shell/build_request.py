@@ -1,6 +1,6 @@
 """Arguments of commands as requests: pure functions, which refuse what cannot be right before a server is asked.
 
-Names are parsed here, so that an administrator may write them in any case; NameProblem says what would be right.
+Names are parsed here, so that an administrator may write them in any case; InvalidName says what would be right.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 
 from compass.model.names import (
     category_of,
+    format_endpoint,
     parse_endpoint,
     parse_host_name,
     parse_label,
     parse_service_id,
-    show_endpoint,
 )
 from compass.model.requests import (
     Apply,
@@ -62,12 +62,12 @@ def metadata(pairs: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def category_added(name: str, changes: Mapping[str, Any]) -> Put:
+def add_category(name: str, changes: Mapping[str, Any]) -> Put:
     """A new category; `changes` as in `category_changed`."""
     return Put(_category(Category(parse_label(name, "category")), changes), create=True)
 
 
-def category_changed(row: Category, changes: Mapping[str, Any]) -> Put:
+def change_category(row: Category, changes: Mapping[str, Any]) -> Put:
     """The category with `changes`: `backup` and the policy's fields, each left as it is when absent."""
     return Put(_category(row, changes))
 
@@ -82,7 +82,7 @@ def _category(row: Category, changes: Mapping[str, Any]) -> Category:
     )
 
 
-def pool_changed(row: Category, service: str, pool: str) -> Put:
+def change_pool(row: Category, service: str, pool: str) -> Put:
     """The category with another pool policy for one of its services; "": none of its own."""
     label = parse_service_id(service).partition(".")[0]
     others = {name: other for name, other in row.policy.pools.items() if name != label}
@@ -90,32 +90,32 @@ def pool_changed(row: Category, service: str, pool: str) -> Put:
     return Put(msgspec.structs.replace(row, policy=policy))
 
 
-def service_added(name: str) -> Put:
+def add_service(name: str) -> Put:
     """A new service of a category that exists."""
     return Put(Service(parse_service_id(name)), create=True)
 
 
-def dependency_added(category: str, on: str) -> Put:
+def add_dependency(category: str, on: str) -> Put:
     """`category` depends on `on` from now on."""
     return Put(Dependency(parse_label(category, "category"), parse_label(on, "category")), create=True)
 
 
-def host_added(name: str, barred: bool) -> Put:
+def add_host(name: str, barred: bool) -> Put:
     """A host that has not connected yet."""
     return Put(Host(parse_host_name(name), barred=barred), create=True)
 
 
-def host_changed(row: Host, barred: bool) -> Put:
+def change_host(row: Host, barred: bool) -> Put:
     """The host, barred or not."""
     return Put(msgspec.structs.replace(row, barred=barred))
 
 
-def credential_issued(service: str, overlap_seconds: float | None) -> IssueCredential:
+def issue_credential(service: str, overlap_seconds: float | None) -> IssueCredential:
     """A new credential; the older ones are good for so long, or for ever with None."""
     return IssueCredential(parse_service_id(service), overlap_seconds)
 
 
-def credential_revoked(service: str, id: str) -> RevokeCredential:
+def revoke_credential(service: str, id: str) -> RevokeCredential:
     """A credential is refused from now on."""
     return RevokeCredential(parse_service_id(service), id)
 
@@ -125,12 +125,12 @@ def token_service(name: str, category: str) -> str:
     return f"{parse_label(name, 'name')}.{category}"
 
 
-def token_declared(service: str) -> Apply:
+def declare_token(service: str) -> Apply:
     """The service of a token and its category are there, if they were not."""
     return Apply((Category(category_of(service)), Service(service)))
 
 
-def listener_added(service: str, endpoint: str, changes: Mapping[str, Any]) -> Register:
+def add_listener(service: str, endpoint: str, changes: Mapping[str, Any]) -> Register:
     """A listener that no host daemon looks after. Epoch 0 lets the server choose the next one.
 
     `changes`: some of the parameters that a registration has beyond its address and port.
@@ -139,7 +139,7 @@ def listener_added(service: str, endpoint: str, changes: Mapping[str, Any]) -> R
     return Register(parse_service_id(service), "", address, port, 0, **changes)
 
 
-def listener_changed(row: Listener, changes: Mapping[str, Any]) -> Register:
+def change_listener(row: Listener, changes: Mapping[str, Any]) -> Register:
     """The listener with `changes` of its parameters. Its own epoch: it stays the same instance."""
     kept = {name: getattr(row, name) for name in LISTENER_PARAMETERS}
     return Register(
@@ -152,20 +152,20 @@ def listener_changed(row: Listener, changes: Mapping[str, Any]) -> Register:
     )
 
 
-def listener_removed(service: str, endpoint: str) -> Remove:
+def remove_listener(service: str, endpoint: str) -> Remove:
     """A listener out of use; its row stays as `offline`."""
-    return Remove("listener", f"{parse_service_id(service)} {show_endpoint(*parse_endpoint(endpoint))}")
+    return Remove("listener", f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}")
 
 
-def drained(service: str, endpoint: str, draining: bool) -> Drain:
+def drain_listener(service: str, endpoint: str, draining: bool) -> Drain:
     """A listener takes no new users, or takes them again."""
     address, port = parse_endpoint(endpoint)
     return Drain(parse_service_id(service), address, port, draining)
 
 
-def one_listener(service: str, endpoint: str) -> Fetch:
+def fetch_listener(service: str, endpoint: str) -> Fetch:
     """The row of one listener."""
-    return Fetch("listener", name=f"{parse_service_id(service)} {show_endpoint(*parse_endpoint(endpoint))}")
+    return Fetch("listener", name=f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}")
 
 
 def place(name: str) -> str:
@@ -176,10 +176,10 @@ def place(name: str) -> str:
 def impact(name: str, endpoint: str | None) -> Impact:
     """Of a category, a service, or a listener of a service."""
     if endpoint is not None:
-        return Impact(f"{parse_service_id(name)} {show_endpoint(*parse_endpoint(endpoint))}")
+        return Impact(f"{parse_service_id(name)} {format_endpoint(*parse_endpoint(endpoint))}")
     return Impact(parse_service_id(name) if "." in name else parse_label(name, "category"))
 
 
-def not_younger(rows: Iterable[Listener], age_seconds: float, now: float) -> tuple[Listener, ...]:
+def older_than(rows: Iterable[Listener], age_seconds: float, now: float) -> tuple[Listener, ...]:
     """The listeners whose state is at least so old."""
     return tuple(row for row in rows if now - row.changed_at >= age_seconds)

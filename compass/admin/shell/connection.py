@@ -2,7 +2,7 @@
 
 `Link.connect` tries the servers in order and greets the first that can be used; `ask` sends one request and waits
 for its reply. Both ends prove who they are (TLS 1.3, mutual); OpenSSL checks the server's name. A refusal is a
-value that `ask` returns; a session that cannot be had, or breaks, is a `LinkProblem` that says what to do next.
+value that `ask` returns; a session that cannot be had, or breaks, is a `ConnectionFailed` that says what to do next.
 
 In TLS 1.3 the client's handshake is over before the server has judged the client's certificate. So a server that
 refuses ours is heard of at the first read, and `_read` explains its alert as a part of connecting.
@@ -20,10 +20,10 @@ from typing import Literal, NoReturn
 
 import msgspec
 
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
-from compass.wire.connection import ClientConnection, Ended, Event, Opened, Replied
+from compass.wire.connection import ClientConnection, Event, ReplyReceived, SessionEnded, SessionOpened
 from compass.wire.messages import Welcome, encode
 
 READ_SIZE = 64 * 1024
@@ -53,7 +53,7 @@ _OUR_CERTIFICATE = {
 """TLS alerts (RFC 8446 section 6.2) as they end OpenSSL's reason names, and what they say of our certificate."""
 
 
-class LinkProblem(Exception):
+class ConnectionFailed(Exception):
     """A session that cannot be had or has broken; the text says why and what to do next."""
 
     def __init__(self, kind: Kind, message: str) -> None:
@@ -68,7 +68,7 @@ class Server(msgspec.Struct, frozen=True):
     port: int
 
     def __str__(self) -> str:
-        return show_endpoint(self.host, self.port)
+        return format_endpoint(self.host, self.port)
 
 
 class IdentityFiles(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ class IdentityFiles(msgspec.Struct, frozen=True):
 
 
 def context_of(identity: IdentityFiles) -> ssl.SSLContext:
-    """The TLS context of a calling end. Raises LinkProblem (files) with everything that is wrong with the files.
+    """The TLS context of a calling end. Raises ConnectionFailed (files) with everything that is wrong with the files.
 
     A key with a passphrase makes OpenSSL ask for it on the terminal.
     """
@@ -95,29 +95,29 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
         )
     ]
     if any(problems):
-        raise LinkProblem("files", "; ".join(filter(None, problems)))
+        raise ConnectionFailed("files", "; ".join(filter(None, problems)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.hostname_checks_common_name = False
     try:
         context.load_verify_locations(identity.authority)
     except ssl.SSLError:
-        raise LinkProblem("files", f"{identity.authority} holds no certificate in PEM form") from None
+        raise ConnectionFailed("files", f"{identity.authority} holds no certificate in PEM form") from None
     try:
         context.load_cert_chain(identity.certificate, identity.key)
     except ssl.SSLError as error:
         if "KEY_VALUES_MISMATCH" in (error.reason or ""):
             mismatch = f"{identity.key} is not the key of the certificate in {identity.certificate}"
-            raise LinkProblem("files", mismatch) from None
-        raise LinkProblem(
+            raise ConnectionFailed("files", mismatch) from None
+        raise ConnectionFailed(
             "files",
             f"{identity.certificate} and {identity.key} are not a certificate and its key in PEM form",
         ) from None
     return context
 
 
-def dial(server: Server, timeout_seconds: float) -> socket.socket:
-    """A TCP connection. Raises LinkProblem."""
+def connect_tcp(server: Server, timeout_seconds: float) -> socket.socket:
+    """A TCP connection. Raises ConnectionFailed."""
     try:
         return socket.create_connection((server.host, server.port), timeout_seconds)
     except socket.gaierror as error:
@@ -130,11 +130,11 @@ def dial(server: Server, timeout_seconds: float) -> socket.socket:
         why = f"no answer within {timeout_seconds:g} s; is the host up, and does a firewall let this port through?"
     except OSError as error:
         why = f"{error.strerror or error}; check the network"
-    raise LinkProblem("unavailable", f"cannot connect to {server}: {why}")
+    raise ConnectionFailed("unavailable", f"cannot connect to {server}: {why}")
 
 
-def secure(plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str) -> ssl.SSLSocket:
-    """TLS over a connection that `dial` made: afterwards the server has proven `server_name`. Raises LinkProblem."""
+def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str) -> ssl.SSLSocket:
+    """TLS over a connection that `dial` made: afterwards the server has proven `server_name`. Raises ConnectionFailed."""
     try:
         return context.wrap_socket(plain, server_hostname=server_name)
     except ssl.SSLCertVerificationError as error:
@@ -157,10 +157,10 @@ def secure(plain: socket.socket, context: ssl.SSLContext, server: Server, server
     except OSError as error:
         kind, why = "unavailable", f"the connection broke during the TLS handshake: {error.strerror or error}"
     plain.close()
-    raise LinkProblem(kind, f"{server}: {why}")
+    raise ConnectionFailed(kind, f"{server}: {why}")
 
 
-class Link:
+class AdminSession:
     """One session. Not for several threads; use it as a context manager."""
 
     def __init__(
@@ -171,7 +171,7 @@ class Link:
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Greet the server at the other end of `secured`, within `timeout_seconds`. Raises LinkProblem."""
+        """Greet the server at the other end of `secured`, within `timeout_seconds`. Raises ConnectionFailed."""
         self.server = server
         self._socket = secured
         self._clock = clock
@@ -193,30 +193,30 @@ class Link:
         timeout_seconds: float,
         software: str = "compass client",
         clock: Callable[[], float] = time.monotonic,
-    ) -> Link:
+    ) -> AdminSession:
         """A session with the first of `servers` that can be used; `timeout_seconds` for each step with each.
 
-        Raises LinkProblem; with several servers it tells what was wrong with each.
+        Raises ConnectionFailed; with several servers it tells what was wrong with each.
         """
         if not servers:
             raise ValueError("no server to connect to")
         context = context_of(identity)
-        problems: list[LinkProblem] = []
+        problems: list[ConnectionFailed] = []
         for server in servers:
             try:
-                plain = dial(server, timeout_seconds)
-                secured = secure(plain, context, server, identity.server_name or server.host)
+                plain = connect_tcp(server, timeout_seconds)
+                secured = start_tls(plain, context, server, identity.server_name or server.host)
                 return cls(secured, server, software, timeout_seconds, clock)
-            except LinkProblem as problem:
+            except ConnectionFailed as problem:
                 problems.append(problem)
         if len(problems) == 1:
             raise problems[0]
         gravest = max((problem.kind for problem in problems), key=_GRAVITY.index)
         told = "".join(f"\n  {problem}" for problem in problems)
-        raise LinkProblem(gravest, f"none of the {len(problems)} servers can be used:{told}")
+        raise ConnectionFailed(gravest, f"none of the {len(problems)} servers can be used:{told}")
 
     def ask(self, request: Request) -> Reply:
-        """The reply to `request`, a refusal included. Raises LinkProblem when the session ends before it is there.
+        """The reply to `request`, a refusal included. Raises ConnectionFailed when the session ends before it is there.
 
         Whether a change was committed is then not known.
         """
@@ -225,16 +225,16 @@ class Link:
             limit = self.welcome.frame_max
             return Refusal("too-large", f"the request has {size} octets, the server takes {limit}; send less at once")
         if self._end:
-            raise LinkProblem("unavailable", self._end)
+            raise ConnectionFailed("unavailable", self._end)
         number = self._connection.ask(request, self._clock())
         self._write()
         reply: Reply | None = None
         while reply is None:
             # All of what came in one piece is looked at: a goodbye may follow the reply.
             for event in self._read():
-                if isinstance(event, Replied) and event.number == number:
+                if isinstance(event, ReplyReceived) and event.number == number:
                     reply = event.reply
-                elif isinstance(event, Ended):
+                elif isinstance(event, SessionEnded):
                     self._end = f"{self.server} ended the session: {event.reason}"
                     if reply is None:
                         raise self._ended(event)
@@ -251,7 +251,7 @@ class Link:
         finally:
             self._socket.close()
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> AdminSession:
         return self
 
     def __exit__(
@@ -263,17 +263,19 @@ class Link:
         self._write()
         while True:
             for event in self._read():
-                if isinstance(event, Opened) and isinstance(event.peer, Welcome):
+                if isinstance(event, SessionOpened) and isinstance(event.peer, Welcome):
                     return event.peer
-                if isinstance(event, Ended):
+                if isinstance(event, SessionEnded):
                     raise self._ended(event)
 
-    def _ended(self, event: Ended) -> LinkProblem:
+    def _ended(self, event: SessionEnded) -> ConnectionFailed:
         if event.violation:
-            return LinkProblem("protocol", f"{self.server}: {event.reason}; is it an opengnssd, and of which version?")
+            return ConnectionFailed(
+                "protocol", f"{self.server}: {event.reason}; is it an opengnssd, and of which version?"
+            )
         again = event.retry_after_seconds
         hint = f"; try again in {again:g} s" if again else ""
-        return LinkProblem("unavailable", f"{self.server} ended the session: {event.reason}{hint}")
+        return ConnectionFailed("unavailable", f"{self.server} ended the session: {event.reason}{hint}")
 
     def _write(self) -> None:
         data = self._connection.bytes_to_send()
@@ -287,7 +289,7 @@ class Link:
             self._broken(error)
 
     def _read(self) -> list[Event]:
-        """The events of the next bytes, none when it was too early to give up. Raises LinkProblem."""
+        """The events of the next bytes, none when it was too early to give up. Raises ConnectionFailed."""
         try:
             self._socket.settimeout(self._left())
             data = self._socket.recv(READ_SIZE)
@@ -319,7 +321,7 @@ class Link:
 
     def _fail(self, kind: Kind, why: str) -> NoReturn:
         self._end = why
-        raise LinkProblem(kind, f"{self.server}: {why}")
+        raise ConnectionFailed(kind, f"{self.server}: {why}")
 
 
 def _unreadable(path: Path, what: str) -> str:

@@ -23,17 +23,17 @@ from rich.table import Table
 from rich.text import Text
 
 from compass.admin.shell.config import Given, Settings, SettingsProblem, read_settings
-from compass.admin.shell.connection import Link, LinkProblem
+from compass.admin.shell.connection import AdminSession, ConnectionFailed
 from compass.admin.shell.exit_codes import EXIT_OF_LINK
-from compass.admin.shell.seen_revisions import Seen
-from compass.admin.shell.tables import Clock, Sheet, as_json
-from compass.model.exit_codes import Exit, exit_of
-from compass.model.names import NameProblem
+from compass.admin.shell.seen_revisions import SeenRevisions
+from compass.admin.shell.tables import TableView, TimeFormat, as_json
+from compass.model.exit_codes import ExitCode, exit_of
+from compass.model.names import InvalidName
 from compass.model.replies import Code, Refusal, Rows
 from compass.model.requests import Fetch, Impact, Pull, Request
 from compass.model.rows import Row
 from compass.model.rules.draft import problem_code
-from compass.model.text import storable
+from compass.model.text import escape_line
 
 CONNECT_SECONDS = 5.0
 """For each step of connecting to one server: a person waits, and there may be another server to try."""
@@ -66,7 +66,7 @@ class Failed(click.ClickException):
 
     def __init__(
         self,
-        exit_status: Exit,
+        exit_status: ExitCode,
         message: str,
         told: Mapping[str, Any] | None = None,
         refusal: Refusal | None = None,
@@ -98,7 +98,7 @@ def no_such(code: Code, message: str) -> Failed:
     return refused(Refusal(code, message))
 
 
-class Desk:
+class AdminContext:
     """One run of the program. `environment`, `home`, `now` and `is_interactive` are the edge to the machine."""
 
     def __init__(
@@ -117,8 +117,8 @@ class Desk:
         self.is_interactive = is_interactive
         self.pause = pause
         self._settings: Settings | None = None
-        self._link: Link | None = None
-        self._seen = Seen(self.home, now)
+        self._link: AdminSession | None = None
+        self._seen = SeenRevisions(self.home, now)
 
     @property
     def settings(self) -> Settings:
@@ -128,15 +128,15 @@ class Desk:
         return self._settings
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> TimeFormat:
         """How times are shown."""
-        return Clock(self.now())
+        return TimeFormat(self.now())
 
     def ask(self, request: Request, expected: type[R]) -> R:
         """The reply of that kind; a refusal ends the command."""
         if self._link is None:
             settings = self.settings
-            self._link = Link.connect(settings.servers, settings.identity, CONNECT_SECONDS, SOFTWARE)
+            self._link = AdminSession.connect(settings.servers, settings.identity, CONNECT_SECONDS, SOFTWARE)
         store = self._link.welcome.store
         if isinstance(request, Fetch | Impact | Pull):
             request = msgspec.structs.replace(request, store=store, seen=self._seen.of(store))
@@ -147,7 +147,9 @@ class Desk:
         if isinstance(reply, Refusal):
             raise refused(reply)
         if not isinstance(reply, expected):
-            raise Failed(Exit.MISUNDERSTOOD, f"the server answered with {type(reply).__name__}; is it newer than this?")
+            raise Failed(
+                ExitCode.MISUNDERSTOOD, f"the server answered with {type(reply).__name__}; is it newer than this?"
+            )
         return reply
 
     def leave(self) -> None:
@@ -184,25 +186,25 @@ class Desk:
             raise no_such(code, message)
         return rows[0]
 
-    def say(self, for_people: Sheet | Sequence[str | Sheet], for_programs: Any) -> None:
+    def print_result(self, for_people: TableView | Sequence[str | TableView], for_programs: Any) -> None:
         """Print what was learned: JSON if that was asked for, else tables and sentences."""
         if self.in_json:
             click.echo(json.dumps(as_json(for_programs), indent=2))
-        elif isinstance(for_people, Sheet):
+        elif isinstance(for_people, TableView):
             print_sheet(for_people)
         else:
             for part in for_people:
-                if isinstance(part, Sheet):
+                if isinstance(part, TableView):
                     print_sheet(part)
                 else:
-                    click.echo(storable(part, CELL_MAX))
+                    click.echo(escape_line(part, CELL_MAX))
 
-    def remark(self, text: str) -> None:
+    def print_note(self, text: str) -> None:
         """Something beside the answer, on the standard error stream."""
-        click.echo(storable(text, CELL_MAX), err=True)
+        click.echo(escape_line(text, CELL_MAX), err=True)
 
     @contextmanager
-    def ending(self) -> Iterator[None]:
+    def error_handling(self) -> Iterator[None]:
         """Every way in which a command can fail, as `Failed`; the session is left whatever happens."""
         try:
             try:
@@ -212,22 +214,22 @@ class Desk:
         except Failed as failed:
             failed.in_json = self.in_json
             raise
-        except LinkProblem as problem:
+        except ConnectionFailed as problem:
             raise self._failed(EXIT_OF_LINK[problem.kind], str(problem), problem.kind) from None
         except SettingsProblem as problem:
-            raise self._failed(Exit.FAILED, str(problem), "settings") from None
-        except NameProblem as problem:
+            raise self._failed(ExitCode.FAILED, str(problem), "settings") from None
+        except InvalidName as problem:
             not_asked = refused(Refusal(problem_code(problem), str(problem)))
             not_asked.in_json = self.in_json
             raise not_asked from None
 
-    def _failed(self, status: Exit, message: str, kind: str) -> Failed:
+    def _failed(self, status: ExitCode, message: str, kind: str) -> Failed:
         failed = Failed(status, message, {"type": "problem", "kind": kind, "message": message})
         failed.in_json = self.in_json
         return failed
 
 
-def print_sheet(sheet: Sheet, headed: bool = True) -> None:
+def print_sheet(sheet: TableView, headed: bool = True) -> None:
     """A table on the standard output; what a stranger chose cannot command the terminal."""
     if not sheet.lines:
         click.echo(sheet.otherwise)
@@ -238,7 +240,7 @@ def print_sheet(sheet: Sheet, headed: bool = True) -> None:
     for column in sheet.columns:
         table.add_column(column.upper(), overflow="fold")
     for line in sheet.lines:
-        table.add_row(*(Text(storable(cell, CELL_MAX), STATE_COLOURS.get(cell, "")) for cell in line))
+        table.add_row(*(Text(escape_line(cell, CELL_MAX), STATE_COLOURS.get(cell, "")) for cell in line))
     console.print(table)
 
 
@@ -254,7 +256,7 @@ def replacing(path: Path, mode: int) -> Iterator[IO[str]]:
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise Failed(Exit.FAILED, f"cannot write to {path.parent}: {error.strerror}") from None
+        raise Failed(ExitCode.FAILED, f"cannot write to {path.parent}: {error.strerror}") from None
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -264,10 +266,10 @@ def replacing(path: Path, mode: int) -> Iterator[IO[str]]:
             os.fsync(descriptor)
         temporary.replace(path)
     except OSError as error:
-        raise Failed(Exit.FAILED, f"cannot write {path}: {error.strerror}") from None
+        raise Failed(ExitCode.FAILED, f"cannot write {path}: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _printable_lines(text: str) -> str:
-    return "\n".join(storable(line, CELL_MAX) for line in text.split("\n"))
+    return "\n".join(escape_line(line, CELL_MAX) for line in text.split("\n"))

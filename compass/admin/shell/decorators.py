@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from compass.admin.shell.build_request import duration, metadata
-from compass.admin.shell.context import Desk
+from compass.admin.shell.context import AdminContext
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,7 +21,7 @@ def examples(*lines: str) -> str:
 
 def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        context.ensure_object(Desk).in_json = True
+        context.ensure_object(AdminContext).in_json = True
 
 
 json_option = click.option(
@@ -33,7 +33,7 @@ json_option = click.option(
 )
 
 
-def taught(
+def command(
     group: click.Group, name: str, *lines: str, options: tuple[Callable[..., Any], ...] = ()
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A command of `group`; `lines` are the examples, `options` what several commands share."""
@@ -41,7 +41,7 @@ def taught(
     def make(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def called(*arguments: Any, **named: Any) -> None:
-            function(click.get_current_context().ensure_object(Desk), *arguments, **named)
+            function(click.get_current_context().ensure_object(AdminContext), *arguments, **named)
 
         decorated: Callable[..., None] = called
         for option in reversed(options):

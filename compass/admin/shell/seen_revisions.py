@@ -21,7 +21,7 @@ STORES_MAX = 16
 _Kept = dict[str, tuple[int, float]]
 
 
-class Seen:
+class SeenRevisions:
     """The highest revision of each store, and when it was seen. `now` is UNIX time."""
 
     def __init__(self, home: Path, now: Callable[[], float]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.names import category_of, show_endpoint
+from compass.model.names import category_of, format_endpoint
 from compass.model.replies import (
     AdministrationEntry,
     CaseFile,
@@ -35,7 +35,7 @@ from compass.model.rows import Alert, Category, Change, Credential, Dependency, 
 from compass.model.rules.tokens import TOKEN_ROLES
 
 
-class Sheet(msgspec.Struct, frozen=True):
+class TableView(msgspec.Struct, frozen=True):
     """A table. `otherwise` is said when it has no lines."""
 
     columns: tuple[str, ...]
@@ -43,7 +43,7 @@ class Sheet(msgspec.Struct, frozen=True):
     otherwise: str = "There are none."
 
 
-class Clock(msgspec.Struct, frozen=True):
+class TimeFormat(msgspec.Struct, frozen=True):
     """How times are shown: against which present (UNIX seconds), in which zone (None: this machine's)."""
 
     now: float
@@ -63,7 +63,7 @@ def as_json(value: Any) -> Any:
     return value
 
 
-def when(time: float, clock: Clock) -> str:
+def when(time: float, clock: TimeFormat) -> str:
     """A UNIX time in ISO 8601 and how long ago it was; `-` for 0, which stands for never."""
     if not time:
         return "-"
@@ -96,7 +96,7 @@ def row_name(row: Row) -> str:
         case Dependency():
             return f"{row.category} {row.on}"
         case Listener():
-            return f"{row.service} {show_endpoint(row.address, row.port)}"
+            return f"{row.service} {format_endpoint(row.address, row.port)}"
         case Credential():
             return f"{row.service} {row.id}"
 
@@ -117,14 +117,14 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
-def sheet_of_rows(kind: str, rows: Iterable[Row], clock: Clock) -> Sheet:
+def table_of_rows(kind: str, rows: Iterable[Row], clock: TimeFormat) -> TableView:
     """Rows of one kind."""
     lines = tuple(_line(row, clock) for row in rows)
     otherwise = {"alert": "No incident is open.", "listener": "No listener fits."}.get(kind, f"There is no {kind}.")
-    return Sheet(_COLUMNS[kind], lines, otherwise)
+    return TableView(_COLUMNS[kind], lines, otherwise)
 
 
-def _line(row: Row, clock: Clock) -> tuple[str, ...]:
+def _line(row: Row, clock: TimeFormat) -> tuple[str, ...]:
     match row:
         case Category(policy=policy):
             return (
@@ -141,34 +141,36 @@ def _line(row: Row, clock: Clock) -> tuple[str, ...]:
         case Dependency():
             return (row.category, row.on)
         case Listener():
-            endpoint = show_endpoint(row.address, row.port)
+            endpoint = format_endpoint(row.address, row.port)
             since = when(row.changed_at, clock)
             return (row.service, endpoint, row.state, since, str(row.weight), row.host or "-", row.cause)
         case Credential():
             expires = when(row.expires_at, clock) if row.expires_at else "never"
             return (row.service, row.id, when(row.created_at, clock), expires)
         case Host():
-            dialled = show_endpoint(row.update_address, row.update_port) if row.update_port else "-"
+            dialled = format_endpoint(row.update_address, row.update_port) if row.update_port else "-"
             return (row.name, "barred" if row.barred else "no", dialled, " ".join(row.services) or "-")
         case Alert():
             return (row.kind, when(row.opened_at, clock), row.text)
 
 
-def sheet_of_tokens(rows: Iterable[Credential], clock: Clock) -> Sheet:
+def table_of_tokens(rows: Iterable[Credential], clock: TimeFormat) -> TableView:
     """Credentials that are bearer tokens, by name and role."""
     lines = []
     for row in rows:
         name, _, category = row.service.partition(".")
         lines.append((name, TOKEN_ROLES[category], *_line(row, clock)[1:]))
-    return Sheet(("name", "role", "id", "created", "expires"), tuple(lines), "There is no token.")
+    return TableView(("name", "role", "id", "created", "expires"), tuple(lines), "There is no token.")
 
 
-def fields(pairs: Iterable[tuple[str, str]]) -> Sheet:
+def fields(pairs: Iterable[tuple[str, str]]) -> TableView:
     """One object, a line for each thing known of it."""
-    return Sheet(("", ""), tuple((name, value or "-") for name, value in pairs))
+    return TableView(("", ""), tuple((name, value or "-") for name, value in pairs))
 
 
-def sheet_of_listener(row: Listener, clock: Clock, case: CaseFile | None, history: Sequence[UpdateEntry]) -> Sheet:
+def table_of_listener(
+    row: Listener, clock: TimeFormat, case: CaseFile | None, history: Sequence[UpdateEntry]
+) -> TableView:
     """All that is known of one listener: its row, what the server found out about its health, its last changes."""
     return fields(
         [
@@ -184,7 +186,7 @@ def sheet_of_listener(row: Listener, clock: Clock, case: CaseFile | None, histor
     )
 
 
-def _health(case: CaseFile, clock: Clock) -> list[tuple[str, str]]:
+def _health(case: CaseFile, clock: TimeFormat) -> list[tuple[str, str]]:
     judged = f"{case.judgement}, {when(case.judged_at, clock)}" if case.judgement else "none since the server started"
     lines = [("evidence", _evidence_line(one, clock)) for one in case.evidence] or [("evidence", "none")]
     lines += [("judgement", judged), ("under way", case.inquiry or "nothing")]
@@ -192,7 +194,7 @@ def _health(case: CaseFile, clock: Clock) -> list[tuple[str, str]]:
     return [*lines, ("the server", "doubts its own probes")] if case.doubting else lines
 
 
-def _evidence_line(one: Evidence, clock: Clock) -> str:
+def _evidence_line(one: Evidence, clock: TimeFormat) -> str:
     words = {
         "report": "reported by",
         "session": "session lost of",
@@ -203,7 +205,7 @@ def _evidence_line(one: Evidence, clock: Clock) -> str:
     return f"{when(one.time, clock)}: {words.get(one.kind, one.kind)} {one.by}: {found}"
 
 
-def _history_line(entry: UpdateEntry, clock: Clock) -> str:
+def _history_line(entry: UpdateEntry, clock: TimeFormat) -> str:
     row = entry.change.row
     cause = f": {row.cause}" if isinstance(row, Listener) and row.cause else ""
     return f"revision {entry.number}, {when(entry.time, clock)}: {entry.operation}, {entry.state}{cause}"
@@ -223,7 +225,7 @@ def judged_by(policy: Policy) -> list[tuple[str, str]]:
     ]
 
 
-def sheet_of_row(row: Row, clock: Clock, more: Sequence[tuple[str, str]] = ()) -> Sheet:
+def table_of_row(row: Row, clock: TimeFormat, more: Sequence[tuple[str, str]] = ()) -> TableView:
     """One row, a line for each column, and what else is to be said about it."""
     return fields([*zip(_COLUMNS[row_kind(row)], _line(row, clock), strict=True), *more])
 
@@ -244,18 +246,18 @@ _LOG_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
-def sheet_of_log(log: str, entries: Iterable[LogEntry], clock: Clock) -> Sheet:
+def table_of_log(log: str, entries: Iterable[LogEntry], clock: TimeFormat) -> TableView:
     """Entries of one log."""
     lines = tuple(log_line(entry, clock) for entry in entries)
-    return Sheet(_LOG_COLUMNS[log], lines, "There are no entries.")
+    return TableView(_LOG_COLUMNS[log], lines, "There are no entries.")
 
 
-def log_line(entry: LogEntry, clock: Clock) -> tuple[str, ...]:
+def log_line(entry: LogEntry, clock: TimeFormat) -> tuple[str, ...]:
     """One entry of a log."""
     first = (str(entry.number), when(entry.time, clock), entry.operation)
     match entry:
         case UpdateEntry():
-            endpoint = show_endpoint(entry.address, entry.port) if entry.port else "-"
+            endpoint = format_endpoint(entry.address, entry.port) if entry.port else "-"
             return (*first, entry.subject, endpoint, entry.state or "-")
         case SecurityEntry():
             return (*first, entry.subject, entry.origin, entry.principal, entry.reason)
@@ -270,7 +272,7 @@ def log_line(entry: LogEntry, clock: Clock) -> tuple[str, ...]:
             )
 
 
-def sheet_of_told(reply: Told) -> Sheet:
+def table_of_impact(reply: Told) -> TableView:
     """Who would be told of a change."""
     return fields(
         [
@@ -284,7 +286,7 @@ def sheet_of_told(reply: Told) -> Sheet:
     )
 
 
-def sheet_of_lags(reply: Lags) -> Sheet:
+def table_of_lags(reply: Lags) -> TableView:
     """Which host holds which revision."""
     lines = tuple(
         (
@@ -299,10 +301,10 @@ def sheet_of_lags(reply: Lags) -> Sheet:
         for lag in reply.hosts
     )
     columns = ("host", "server", "session", "holds revision", "behind", "pending", "status")
-    return Sheet(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
+    return TableView(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
 
 
-def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
+def table_of_status(reply: ServerStatus, clock: TimeFormat) -> TableView:
     """A server in figures."""
     return fields(
         [
@@ -321,7 +323,7 @@ def sheet_of_status(reply: ServerStatus, clock: Clock) -> Sheet:
     )
 
 
-def sheet_of_servers(reply: ServerStatus, clock: Clock) -> Sheet:
+def table_of_servers(reply: ServerStatus, clock: TimeFormat) -> TableView:
     """All servers over the store. One that was asked and is too old to know them is alone."""
     lines = tuple(
         (
@@ -337,10 +339,10 @@ def sheet_of_servers(reply: ServerStatus, clock: Clock) -> Sheet:
         for one in reply.servers
     )
     columns = ("server", "role", "revision", "lag", "sessions", "software", "started", "last heard of")
-    return Sheet(columns, lines, "This server does not tell of others over its store.")
+    return TableView(columns, lines, "This server does not tell of others over its store.")
 
 
-def sheet_of_ways(reply: WayList, clock: Clock) -> Sheet:
+def table_of_channels(reply: WayList, clock: TimeFormat) -> TableView:
     """The ways to administrators, as the server that was asked knows them."""
     lines = tuple(
         (
@@ -355,13 +357,13 @@ def sheet_of_ways(reply: WayList, clock: Clock) -> Sheet:
         for one in reply.ways
     )
     columns = ("name", "way", "tells", "pending", "last success", "last failure", "why")
-    return Sheet(columns, lines, "This server tells of incidents in its log only; see docs/alerts.md.")
+    return TableView(columns, lines, "This server tells of incidents in its log only; see docs/alerts.md.")
 
 
-def sheet_of_tried(reply: WaysTried) -> Sheet:
+def table_of_tried_channels(reply: WaysTried) -> TableView:
     """What came of a message by each way."""
     lines = tuple((one.name, one.way, one.problem or "ok") for one in reply.ways)
-    return Sheet(("name", "way", "outcome"), lines, "No way was tried.")
+    return TableView(("name", "way", "outcome"), lines, "No way was tried.")
 
 
 def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIssued) -> list[str]:

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from compass.admin.shell.build_request import POLICY_FIELDS
-from compass.model.names import NameProblem, parse_label, parse_service_id
+from compass.model.names import InvalidName, parse_label, parse_service_id
 from compass.model.replies import Problem
 from compass.model.requests import Apply
 from compass.model.rows import Category, Dependency, Policy, Service
@@ -177,7 +177,7 @@ class _Reading:
         line = self.where.line("category", key)
         try:
             name = parse_label(key, "category")
-        except NameProblem as problem:
+        except InvalidName as problem:
             return self._wrong(line, str(problem))
         if name in self.categories:
             return self._wrong(line, f"category {name!r} is declared twice, first in line {self.categories[name]}")
@@ -204,7 +204,7 @@ class _Reading:
             return ""
         try:
             return parse_service_id(backup) if backup else ""
-        except NameProblem as problem:
+        except InvalidName as problem:
             self._wrong(self.where.line("category", key, "backup"), f"backup: {problem}")
             return ""
 
@@ -247,7 +247,7 @@ class _Reading:
             at = self.where.line("category", key, field, item=value)
             try:
                 label = parse_label(value, what)
-            except NameProblem as problem:
+            except InvalidName as problem:
                 hint = "; write only the part before the dot" if what == "service" and "." in value else ""
                 self._wrong(at, f"{field}: {problem}{hint}")
                 continue

@@ -12,7 +12,7 @@ RETRY_SECONDS_MAX = 60.0
 """Longest pause: what fails for an hour is tried once a minute, and works a minute after it was mended."""
 
 
-class Schedule:
+class Debouncer:
     """Times are seconds of any clock that never jumps."""
 
     def __init__(self, quiet_seconds: float, quiet_seconds_max: float) -> None:

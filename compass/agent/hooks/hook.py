@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from compass.agent.hooks.subprocesses import Commands
+from compass.agent.hooks.subprocesses import CommandRunner
 from compass.model.selection.pool_view import PoolView
 
 LIMIT_SECONDS_MAX = 3600.0
@@ -22,7 +22,7 @@ LimitSeconds = Annotated[float, Meta(gt=0, le=LIMIT_SECONDS_MAX)]
 QuietSeconds = Annotated[float, Meta(ge=0, le=QUIET_SECONDS_MAX)]
 
 
-class Occasion(msgspec.Struct, frozen=True):
+class HookEvent(msgspec.Struct, frozen=True):
     """Why a hook or a template has its turn, and what there is to know."""
 
     host: str
@@ -36,7 +36,7 @@ class Occasion(msgspec.Struct, frozen=True):
     """By name, all that is looked at."""
 
 
-class Blunder(Exception):
+class HookFailed(Exception):
     """What was to be done was not done; the text is for people."""
 
 
@@ -56,12 +56,12 @@ class Hook:
 
     kind = "hook"
 
-    def __init__(self, settings: HookSettings, commands: Commands) -> None:
+    def __init__(self, settings: HookSettings, commands: CommandRunner) -> None:
         self.settings = settings
         self.name = settings.name or settings.command[0]
         self._commands = commands
 
-    async def act(self, occasion: Occasion) -> None:
+    async def act(self, occasion: HookEvent) -> None:
         """Run the command. Raises Blunder when it fails, or takes too long, or floods."""
         settings = self.settings
         data = msgspec.json.encode({"hook": self.name, **msgspec.to_builtins(occasion)})
@@ -69,10 +69,10 @@ class Hook:
             settings.command, data, settings.timeout_seconds, environment_of(self.name, occasion)
         )
         if ended.problem:
-            raise Blunder(ended.problem)
+            raise HookFailed(ended.problem)
 
 
-def environment_of(name: str, occasion: Occasion) -> dict[str, str]:
+def environment_of(name: str, occasion: HookEvent) -> dict[str, str]:
     """The summary: what a script of three lines wants to know without reading JSON."""
     summary = {
         "OPENGNS_HOOK": name,

@@ -14,11 +14,11 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.agent.hooks.debounce import Schedule
-from compass.agent.hooks.hook import Blunder, Hook, HookSettings, Occasion
-from compass.agent.hooks.subprocesses import Commands
+from compass.agent.hooks.debounce import Debouncer
+from compass.agent.hooks.hook import Hook, HookEvent, HookFailed, HookSettings
+from compass.agent.hooks.subprocesses import CommandRunner
 from compass.agent.hooks.template import Template, TemplateSettings
-from compass.model.catalogue.lookup_scope import Sight
+from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.host_api import ReactionState, ReactionStatus
 from compass.model.interfaces import Clock, Timer
 from compass.model.replies import Refusal
@@ -51,25 +51,27 @@ class Reaction(Protocol):
     def settings(self) -> _Settings:
         """What it looks at, and how long it waits."""
 
-    async def act(self, occasion: Occasion) -> None:
+    async def act(self, occasion: HookEvent) -> None:
         """Have a turn. Raises Blunder."""
 
 
-class Reactions:
+class HookRunner:
     """All hooks and templates of a host."""
 
-    def __init__(self, clock: Clock, reactions: Sequence[Reaction], commands: Commands, host: str, zone: str) -> None:
+    def __init__(
+        self, clock: Clock, reactions: Sequence[Reaction], commands: CommandRunner, host: str, zone: str
+    ) -> None:
         self._clock = clock
         self._commands = commands
         self._place = host, zone
         self.turns = Counter({(one.kind, result): 0 for one in reactions for result in ("done", "failed")})
         """By kind and result."""
-        self._courses = [_Course(clock, reaction, self._occasion, self.turns) for reaction in reactions]
-        self._sight: Callable[[], Sight | None] = lambda: None
-        self._last: Sight | None = None
+        self._courses = [_HookState(clock, reaction, self._occasion, self.turns) for reaction in reactions]
+        self._sight: Callable[[], LookupScope | None] = lambda: None
+        self._last: LookupScope | None = None
         self._timer: Timer | None = None
 
-    def start(self, sight: Callable[[], Sight | None]) -> None:
+    def start(self, sight: Callable[[], LookupScope | None]) -> None:
         """`sight`: what may be looked up here, the same object as long as nothing changes."""
         if self._courses:
             self._sight = sight
@@ -108,12 +110,12 @@ class Reactions:
             for course in self._courses:
                 course.seen(pools_of(sight, course.on))
 
-    def _occasion(self, reason: str, changed: tuple[str, ...], pools: Pools) -> Occasion:
+    def _occasion(self, reason: str, changed: tuple[str, ...], pools: Pools) -> HookEvent:
         host, zone = self._place
-        return Occasion(host, zone, self._last.catalogue.revision if self._last else 0, reason, changed, pools)
+        return HookEvent(host, zone, self._last.catalogue.revision if self._last else 0, reason, changed, pools)
 
 
-class _Course:
+class _HookState:
     """One hook or template: what it has seen, what it has acted on, and when it has its turn."""
 
     _log = Logger()
@@ -122,7 +124,7 @@ class _Course:
         self,
         clock: Clock,
         reaction: Reaction,
-        occasion: Callable[[str, tuple[str, ...], Pools], Occasion],
+        occasion: Callable[[str, tuple[str, ...], Pools], HookEvent],
         counts: Counter[tuple[str, str]],
     ) -> None:
         self._counts = counts
@@ -131,7 +133,7 @@ class _Course:
         self._clock = clock
         self._reaction = reaction
         self._occasion = occasion
-        self._schedule = Schedule(settings.quiet_seconds, settings.quiet_seconds_max)
+        self._schedule = Debouncer(settings.quiet_seconds, settings.quiet_seconds_max)
         self._seen: Pools | None = None
         self._acted: Pools | None = None
         """What the last turn that went well was about; None: none has yet."""
@@ -203,11 +205,11 @@ class _Course:
         reason = "retry" if failures else "change" if self._acted is not None else "start"
         Deferred.fromCoroutine(self._turn(pools, self._occasion(reason, changed, pools)))
 
-    async def _turn(self, pools: Pools, occasion: Occasion) -> None:
+    async def _turn(self, pools: Pools, occasion: HookEvent) -> None:
         try:
             await self._reaction.act(occasion)
             problem = ""
-        except Blunder as blunder:
+        except HookFailed as blunder:
             problem = str(blunder)
         except Exception as error:
             self._log.failure("{kind} {name} has failed", kind=self._reaction.kind, name=self._reaction.name)
@@ -235,9 +237,9 @@ def reactions_of(
     state_directory: Path,
     host: str,
     zone: str,
-) -> Reactions:
+) -> HookRunner:
     """Those of a configuration, on a reactor that takes file descriptors."""
-    commands = Commands(reactor)
+    commands = CommandRunner(reactor)
     made: list[Reaction] = [Hook(settings, commands) for settings in hooks]
     made += [Template(settings, commands, state_directory) for settings in templates]
-    return Reactions(reactor, made, commands, host, zone)
+    return HookRunner(reactor, made, commands, host, zone)

@@ -32,7 +32,7 @@ NOT_HANDED_ON = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", 
 """What the service manager has told the daemon, and nobody else."""
 
 
-class Ended(msgspec.Struct, frozen=True):
+class CommandResult(msgspec.Struct, frozen=True):
     """What became of a command."""
 
     output: bytes
@@ -41,7 +41,7 @@ class Ended(msgspec.Struct, frozen=True):
     """Why it did not do what it should, in words, with the end of what it said; empty: it did."""
 
 
-class Commands:
+class CommandRunner:
     """Runs commands on a reactor that takes file descriptors."""
 
     def __init__(self, reactor: Any) -> None:
@@ -56,12 +56,12 @@ class Commands:
         limit_seconds: float,
         environment: Mapping[str, str] | None = None,
         output_max: int = OUTPUT_OCTETS_MAX,
-    ) -> Deferred[Ended]:
+    ) -> Deferred[CommandResult]:
         """Run it with `data` on its standard input and `environment` added to the daemon's; never fails."""
-        over: Deferred[Ended] = Deferred()
+        over: Deferred[CommandResult] = Deferred()
         running = _Command(self._reactor, limit_seconds, output_max)
 
-        def ended(what: Ended) -> None:
+        def ended(what: CommandResult) -> None:
             self._running.discard(running)
             if not self._stopped:
                 over.callback(what)
@@ -114,7 +114,11 @@ class _Command:
         self._readers: list[_Readable] = []
 
     def start(
-        self, command: Sequence[str], data: bytes, environment: Mapping[str, str], ended: Callable[[Ended], None]
+        self,
+        command: Sequence[str],
+        data: bytes,
+        environment: Mapping[str, str],
+        ended: Callable[[CommandResult], None],
     ) -> None:
         self._name, self._ended = command[0], ended
         kept = {name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON}
@@ -129,7 +133,7 @@ class _Command:
                     start_new_session=True,
                 )
         except (OSError, ValueError) as error:
-            ended(Ended(b"", f"cannot run {self._name}: {getattr(error, 'strerror', None) or error}"))
+            ended(CommandResult(b"", f"cannot run {self._name}: {getattr(error, 'strerror', None) or error}"))
             return
         assert self._process.stdout is not None
         self._pipe = self._process.stdout.fileno()
@@ -184,7 +188,7 @@ class _Command:
         assert self._process.stdout is not None
         self._process.stdout.close()
         output = bytes(self._output)
-        self._ended(Ended(output, self._problem or _told(self._name, status, output)))
+        self._ended(CommandResult(output, self._problem or _told(self._name, status, output)))
 
 
 def _in_memory(data: bytes) -> Any:

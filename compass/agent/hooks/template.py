@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from compass.agent.hooks.hook import Blunder, LimitSeconds, Occasion, QuietSeconds
-from compass.agent.hooks.subprocesses import Commands
+from compass.agent.hooks.hook import HookEvent, HookFailed, LimitSeconds, QuietSeconds
+from compass.agent.hooks.subprocesses import CommandRunner
 from compass.system.files import write_atomically
 from compass.templates import RENDER_COMMAND, RENDER_SECONDS, RENDERED_OCTETS_MAX, said
 
@@ -59,7 +59,7 @@ class Template:
 
     kind = "template"
 
-    def __init__(self, settings: TemplateSettings, commands: Commands, state_directory: Path) -> None:
+    def __init__(self, settings: TemplateSettings, commands: CommandRunner, state_directory: Path) -> None:
         self.settings = settings
         self.name = settings.name or Path(settings.target).name
         self._commands = commands
@@ -68,7 +68,7 @@ class Template:
         mark = hashlib.sha256(settings.target.encode()).hexdigest()[:16]
         self._owed = state_directory / "reloads" / mark
 
-    async def act(self, occasion: Occasion) -> None:
+    async def act(self, occasion: HookEvent) -> None:
         """Bring the file and its program up to date. Raises Blunder; then the file is what it was before."""
         rendered = await self._rendered(occasion)
         try:
@@ -83,7 +83,7 @@ class Template:
                     return
             self._owed.unlink(missing_ok=True)
         except OSError as error:
-            raise Blunder(f"{error.filename or self._target}: {error.strerror}") from None
+            raise HookFailed(f"{error.filename or self._target}: {error.strerror}") from None
 
     def _current(self) -> bytes | None:
         try:
@@ -91,7 +91,7 @@ class Template:
         except FileNotFoundError:
             return None
 
-    async def _rendered(self, occasion: Occasion) -> bytes:
+    async def _rendered(self, occasion: HookEvent) -> bytes:
         settings = self.settings
         what = {"source": settings.source, "values": settings.values, **msgspec.to_builtins(occasion)}
         limit = min(RENDER_SECONDS, settings.timeout_seconds)
@@ -100,7 +100,7 @@ class Template:
         )
         if ended.problem:
             # The program that renders says what is wrong; where it could not, how it ended is told.
-            raise Blunder(f"cannot render: {said(ended.output) or ended.problem}")
+            raise HookFailed(f"cannot render: {said(ended.output) or ended.problem}")
         return ended.output
 
     async def _replace(self, current: bytes | None, rendered: bytes) -> None:
@@ -116,8 +116,8 @@ class Template:
         write_atomically(self._target, rendered, self._mode)
         try:
             await self._reload()
-        except Blunder as blunder:
-            raise Blunder(f"{blunder}; {await self._back_out(current)}") from None
+        except HookFailed as blunder:
+            raise HookFailed(f"{blunder}; {await self._back_out(current)}") from None
 
     async def _back_out(self, before: bytes | None) -> str:
         """The file as it was, and the program told so; what came of that, in words."""
@@ -127,7 +127,7 @@ class Template:
         write_atomically(self._target, before, self._mode)
         try:
             await self._reload()
-        except Blunder as again:
+        except HookFailed as again:
             return f"the old {self._target} is back, but with it, too: {again}"
         self._owed.unlink(missing_ok=True)
         return f"the old {self._target} is back and in use"
@@ -139,7 +139,7 @@ class Template:
     async def _run(self, command: Sequence[str], otherwise: str) -> None:
         ended = await self._commands.run(command, b"", self.settings.timeout_seconds, self._environment())
         if ended.problem:
-            raise Blunder(f"{otherwise}: {ended.problem}")
+            raise HookFailed(f"{otherwise}: {ended.problem}")
 
     def _environment(self) -> Mapping[str, str]:
         return {"OPENGNS_TEMPLATE": self.name, "OPENGNS_TARGET": str(self._target)}

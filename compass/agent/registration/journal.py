@@ -80,11 +80,11 @@ def _unpacked(data: bytes) -> _Book:
     return book
 
 
-class CannotWrite(Exception):
+class JournalWriteFailed(Exception):
     """The book could not be written: what was asked for would not survive, so it is refused."""
 
 
-class Book:
+class RegistrationJournal:
     """The entries by listener. Every change is on disk when the method returns."""
 
     _log = Logger()
@@ -139,7 +139,7 @@ class Book:
         return min(max(self.last_epoch, above + 1), EPOCH_MAX)
 
     def put(self, entry: Registration) -> None:
-        """Set an entry. Raises CannotWrite, and then the book is as it was."""
+        """Set an entry. Raises JournalWriteFailed, and then the book is as it was."""
         self._write({**self._entries, entry.key: entry})
 
     def note(self, entry: Registration) -> None:
@@ -155,7 +155,7 @@ class Book:
     def _note(self, entries: dict[ListenerKey, Registration]) -> None:
         try:
             self._write(entries)
-        except CannotWrite as problem:
+        except JournalWriteFailed as problem:
             self._log.warn("{problem}; going on from memory", problem=str(problem))
             self._entries = entries
 
@@ -164,5 +164,5 @@ class Book:
         try:
             write_atomically(self._path, msgspec.json.encode(book), 0o600)
         except OSError as error:
-            raise CannotWrite(f"cannot write {self._path}: {error}") from error
+            raise JournalWriteFailed(f"cannot write {self._path}: {error}") from error
         self._entries = entries

@@ -17,7 +17,7 @@ from compass.model.replies import Reply
 from compass.model.requests import Findings, Request
 from compass.model.rows import Policy
 from compass.model.rules.listeners import DETAIL_MAX
-from compass.model.text import storable
+from compass.model.text import escape_line
 from compass.wire.messages import Inquiry
 
 INQUIRIES_MAX = 8
@@ -27,7 +27,7 @@ Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves: an empty string, or why not."""
 
 
-class Witness:
+class ProbeResponder:
     """Answers inquiries with findings."""
 
     def __init__(self, replica: Replica, probe: Probe, ask: Callable[[Request], Deferred[Reply]]) -> None:
@@ -47,7 +47,7 @@ class Witness:
 
         def found(problem: str) -> None:
             self._under_way -= 1
-            self._ask(Findings(inquiry.id, alive=not problem, detail=storable(problem, DETAIL_MAX)))
+            self._ask(Findings(inquiry.id, alive=not problem, detail=escape_line(problem, DETAIL_MAX)))
 
         asked = self._probe(category.policy, row.address, row.port)
         asked.addErrback(lambda failure: f"the probe failed: {failure.getErrorMessage()}").addCallback(found)

@@ -15,12 +15,12 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from compass.agent.registration.journal import REGISTRATIONS_MAX, Book, CannotWrite, Registration
+from compass.agent.registration.journal import REGISTRATIONS_MAX, JournalWriteFailed, Registration, RegistrationJournal
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
-from compass.model.backoff import Pauses
+from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
 from compass.model.interfaces import Clock, Timer
-from compass.model.names import NameProblem, parse_address, parse_port, parse_service_id, show_endpoint
+from compass.model.names import InvalidName, format_endpoint, parse_address, parse_port, parse_service_id
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
 from compass.model.requests import Deregister, Drain, Register, Request
 from compass.model.rows import ListenerKey
@@ -56,12 +56,12 @@ class Registrar:
         self,
         clock: Clock,
         now: Callable[[], float],
-        book: Book,
+        book: RegistrationJournal,
         ask: Callable[[Request], Deferred[Reply]],
         want: Callable[[str], Refusal | None],
         watcher: Watcher,
         default_address: str,
-        pauses: Pauses,
+        pauses: Backoff,
         reach: Callable[[], object],
         zone: str = "",
     ) -> None:
@@ -92,7 +92,7 @@ class Registrar:
             if entry.standing == "leaving":
                 continue
             try:
-                self._attend(entry)
+                self._watch_process(entry)
             except NoSuchProcess:
                 self._ended(entry, "its process ended while this daemon was not running")
             except CannotWatch as problem:
@@ -112,7 +112,7 @@ class Registrar:
     def session_settled(self) -> None:
         """A new session: deliver what is due and re-establish what is registered."""
         self._session = True
-        self._settle()
+        self._deliver_all()
 
     def session_lost(self) -> None:
         """What was answered on the session that ended says nothing about the next."""
@@ -134,17 +134,17 @@ class Registrar:
             refusal = self._want(entry.service)
             if refusal is not None:
                 return succeed(refusal)
-            if _usurps(entry, old):
+            if _replaces_foreign_instance(entry, old):
                 return self._replace_verified(entry)
-            self._attend(entry)
+            self._watch_process(entry)
             self._book.put(entry)
-        except NameProblem as problem:
+        except InvalidName as problem:
             return succeed(Refusal(problem_code(problem), str(problem)))
         except NoSuchProcess as problem:
             return succeed(Refusal("bad-value", f"{problem}; register with the pid of the process that serves"))
         except CannotWatch as problem:
             return succeed(Refusal("busy", str(problem), retry_after_seconds=1.0))
-        except CannotWrite as problem:
+        except JournalWriteFailed as problem:
             self._unattend(key)
             if old is not None:
                 self._attend_again(old)
@@ -157,7 +157,7 @@ class Registrar:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
         try:
             key = _key(request.service, request.address or self._default_address, request.port)
-        except NameProblem as problem:
+        except InvalidName as problem:
             return succeed(Refusal(problem_code(problem), str(problem)))
         entry = self._book.get(key)
         if entry is not None and request.epoch and request.epoch < entry.epoch:
@@ -179,7 +179,7 @@ class Registrar:
         """How much of a listener registered here is in use: it is registered again as it is, with another load."""
         try:
             key = _key(request.service, request.address or self._default_address, request.port)
-        except NameProblem as problem:
+        except InvalidName as problem:
             return succeed(Refusal(problem_code(problem), str(problem)))
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
@@ -197,7 +197,7 @@ class Registrar:
         """A listener takes no new users, or takes them again: a server says so to all, or it is not done."""
         try:
             key = _key(request.service, request.address or self._default_address, request.port)
-        except NameProblem as problem:
+        except InvalidName as problem:
             return succeed(Refusal(problem_code(problem), str(problem)))
 
         def answered(reply: Reply) -> Outcome | Refusal:
@@ -207,7 +207,7 @@ class Registrar:
 
         return self._ask(Drain(*key, request.draining, request.credential)).addCallback(answered)
 
-    def released(self, outcome: Outcome) -> None:
+    def connection_closed(self, outcome: Outcome) -> None:
         """The connection that held a registration is closed."""
         key = (outcome.service, outcome.address, outcome.port)
         held = self._held.pop((key, outcome.epoch), None)
@@ -273,7 +273,7 @@ class Registrar:
     ) -> Outcome | Refusal | Deferred[Outcome | Refusal]:
         current = self._is_current(entry)
         if isinstance(reply, Registered):
-            self._pauses.over()
+            self._pauses.reset()
             if current and entry.standing != "registered":
                 self._book.note(msgspec.structs.replace(entry, standing="registered", problem="", code=""))
             return _outcome(entry, reply)
@@ -324,7 +324,7 @@ class Registrar:
 
     def _left(self, reply: Reply, entry: Registration) -> Outcome | Refusal:
         if isinstance(reply, Deregistered):
-            self._pauses.over()
+            self._pauses.reset()
             self._book.drop(entry)
             return Outcome(reply.state, *entry.key, epoch=entry.epoch, revision=reply.revision)
         refusal = _refusal(reply)
@@ -347,7 +347,7 @@ class Registrar:
             self._book.drop(held)
         return Outcome(reply.state, *stranger.key, epoch=stranger.epoch, revision=reply.revision)
 
-    def _settle(self) -> None:
+    def _deliver_all(self) -> None:
         for entry in self._book.all():
             if not self._session:
                 return
@@ -366,14 +366,14 @@ class Registrar:
 
     def _again(self) -> None:
         if self._session:
-            self._settle()
+            self._deliver_all()
         else:
             # A host that keeps no session makes one for what is due, and begins it with that.
             self._reach()
 
     # Processes and connections ----------------------------------------------------------------------------
 
-    def _attend(self, entry: Registration) -> None:
+    def _watch_process(self, entry: Registration) -> None:
         """Watch the entry's process in place of the one watched before. Raises NoSuchProcess, CannotWatch."""
         stop = None
         if entry.pid:
@@ -385,7 +385,7 @@ class Registrar:
     def _attend_again(self, entry: Registration) -> None:
         """The same for an entry that stays in the book in any case."""
         try:
-            self._attend(entry)
+            self._watch_process(entry)
         except NoSuchProcess:
             self._clock.callLater(0, self._process_ended, entry)
         except CannotWatch as problem:
@@ -434,10 +434,10 @@ def _key(service: str, address: str, port: int) -> ListenerKey:
 
 
 def _named(key: ListenerKey) -> str:
-    return f"{key[0]} at {show_endpoint(key[1], key[2])}"
+    return f"{key[0]} at {format_endpoint(key[1], key[2])}"
 
 
-def _usurps(entry: Registration, old: Registration | None) -> bool:
+def _replaces_foreign_instance(entry: Registration, old: Registration | None) -> bool:
     """Whether it would push aside a living instance that another credential registered."""
     if old is None or old.standing not in ("pending", "registered"):
         return False

@@ -25,7 +25,7 @@ SUBSCRIBERS_MAX = 256
 Deliver = Callable[[LocalEvent], None]
 
 
-class Feed:
+class ChangeFeed:
     """Recent changes and those who want to hear of the next. `view` gives a service's dependencies now."""
 
     _log = Logger()

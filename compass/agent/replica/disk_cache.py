@@ -27,7 +27,7 @@ FORMAT = 1
 _HEADER = struct.Struct("!8sIQ32s")
 
 
-class Cached(msgspec.Struct, frozen=True):
+class CachedReplica(msgspec.Struct, frozen=True):
     """What is kept: the view, what it is complete for, and on whose behalf the host is told."""
 
     store: str
@@ -42,16 +42,16 @@ class Unusable(Exception):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Cached)
+_decoder = msgspec.msgpack.Decoder(CachedReplica)
 
 
-def packed(cached: Cached) -> bytes:
+def packed(cached: CachedReplica) -> bytes:
     """The file's content."""
     body = _encoder.encode(cached)
     return _HEADER.pack(MAGIC, FORMAT, len(body), hashlib.sha256(body).digest()) + body
 
 
-def unpacked(data: bytes) -> Cached:
+def unpacked(data: bytes) -> CachedReplica:
     """The inverse of `packed`. Raises Unusable."""
     if len(data) < _HEADER.size:
         raise Unusable(f"{len(data)} octets are less than the header")
@@ -77,7 +77,7 @@ class Cache:
 
     _log = Logger()
 
-    def __init__(self, clock: Clock, directory: Path, content: Callable[[], Cached]) -> None:
+    def __init__(self, clock: Clock, directory: Path, content: Callable[[], CachedReplica]) -> None:
         self._clock = clock
         self._path = directory / FILE_NAME
         self._content = content
@@ -93,7 +93,7 @@ class Cache:
         except OSError:
             return 0.0
 
-    def load(self) -> Cached | None:
+    def load(self) -> CachedReplica | None:
         """What an earlier run kept, or None; never raises."""
         try:
             return unpacked(self._path.read_bytes())

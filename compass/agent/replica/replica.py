@@ -15,13 +15,13 @@ from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of, topic_of
 from compass.model.catalogue.interest import category_view, dependencies_of, interest, listed, snapshot
-from compass.model.catalogue.lookup_scope import Sight, parsed_name
+from compass.model.catalogue.lookup_scope import LookupScope, parse_name
 from compass.model.host_api import Resolved
-from compass.model.names import NameProblem, category_of, parse_label
+from compass.model.names import InvalidName, category_of, parse_label
 from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
 from compass.model.rules.draft import problem_code
-from compass.model.selection.selector import Pools
+from compass.model.selection.selector import Selector
 from compass.wire.messages import Notice, Resync
 
 Taken = Literal["kept", "replaced", "held-back", "behind"]
@@ -46,7 +46,7 @@ class Replica:
         self.services: frozenset[str] = frozenset()
         """The services whose interest the catalogue is complete for."""
         self.loaded = False
-        self._sight: tuple[frozenset[str], Sight] | None = None
+        self._sight: tuple[frozenset[str], LookupScope] | None = None
 
     @property
     def revision(self) -> int:
@@ -124,19 +124,19 @@ class Replica:
             return Refusal("unknown-service", f"there is no service {service!r}; an administrator can add it")
         return dependencies_of(overlay(self.catalogue), service)
 
-    def sight(self, overlay: Overlay = no_overlay) -> Sight | None:
+    def sight(self, overlay: Overlay = no_overlay) -> LookupScope | None:
         """What may be looked up here; None: no view has been loaded. The same object as long as nothing changes."""
         if not self.loaded:
             return None
         catalogue = overlay(self.catalogue)
         if self._sight is None or self._sight[0] is not self.services or self._sight[1].catalogue is not catalogue:
             needed = self._needed()
-            self._sight = (self.services, Sight(catalogue, needed, frozenset(self._backups(needed))))
+            self._sight = (self.services, LookupScope(catalogue, needed, frozenset(self._backups(needed))))
         return self._sight[1]
 
-    def resolve(self, text: str, pools: Pools, overlay: Overlay = no_overlay) -> Resolved | Refusal:
+    def resolve(self, text: str, pools: Selector, overlay: Overlay = no_overlay) -> Resolved | Refusal:
         """The listeners to use for a service or category that this host's services depend on."""
-        name = parsed_name(text)
+        name = parse_name(text)
         if isinstance(name, Refusal):
             return name
         seen = self._seen(name, overlay)
@@ -149,7 +149,7 @@ class Replica:
         """All registered listeners of a category that this host's services depend on, whatever their state."""
         try:
             name = parse_label(text, "category")
-        except NameProblem as problem:
+        except InvalidName as problem:
             return Refusal(problem_code(problem), str(problem))
         seen = self._seen(name, overlay)
         return seen if isinstance(seen, Refusal) else category_view(seen, name)

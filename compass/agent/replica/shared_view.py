@@ -25,7 +25,7 @@ LOOK_SECONDS = 1.0
 """How often it is looked whether what this host suspects by itself has run out; changes are published at once."""
 
 
-class Publisher:
+class SharedViewWriter:
     """Keeps `directory` in step with what `shared` gives. A directory that cannot be written costs the shared view,
     not the daemon."""
 

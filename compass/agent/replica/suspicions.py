@@ -37,18 +37,18 @@ class _Finding(msgspec.Struct, frozen=True):
     delivered: bool = False
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _NotifiedSuspicion(msgspec.Struct, frozen=True):
     row: Listener
     until: float
     cause: str
 
 
-class Evidence:
+class Suspicions:
     """By listener; `now` is any clock's seconds."""
 
     def __init__(self) -> None:
         self._findings: dict[ListenerKey, _Finding] = {}
-        self._told: dict[ListenerKey, _Told] = {}
+        self._told: dict[ListenerKey, _NotifiedSuspicion] = {}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -63,7 +63,7 @@ class Evidence:
         if len(self._findings) > EVIDENCE_MAX:
             del self._findings[next(iter(self._findings))]
 
-    def told(self, suspicion: Suspicion, row: Listener, now: float) -> float:
+    def add_notified(self, suspicion: Suspicion, row: Listener, now: float) -> float:
         """A server suspects this instance, or does so no more; how long that holds."""
         key = (row.service, row.address, row.port)
         self._told.pop(key, None)
@@ -72,12 +72,12 @@ class Evidence:
             # It answered a probe, whatever a program here has found.
             self.dismiss(key)
             return 0.0
-        self._told[key] = _Told(row, now + seconds, suspicion.cause)
+        self._told[key] = _NotifiedSuspicion(row, now + seconds, suspicion.cause)
         if len(self._told) > EVIDENCE_MAX:
             del self._told[next(iter(self._told))]
         return seconds
 
-    def told_anew(self, now: float) -> None:
+    def renew_notified(self, now: float) -> None:
         """A server has answered a watch: what it suspects now it tells again."""
         for key, told in self._told.items():
             self._told[key] = msgspec.structs.replace(told, until=min(told.until, now + ANEW_SECONDS))
@@ -101,7 +101,7 @@ class Evidence:
         """The reports that still hold and that no server has seen."""
         return [finding.report for finding in self._standing(catalogue, now) if not finding.delivered]
 
-    def over(self, catalogue: Catalogue, now: float) -> Catalogue:
+    def apply_to(self, catalogue: Catalogue, now: float) -> Catalogue:
         """The catalogue with the listeners under suspicion as suspect; itself when there are none."""
         after = catalogue
         for finding in self._standing(catalogue, now):

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from compass.agent.replica.replica import Replica
 from compass.agent.upstream.pending_requests import ASK_PATIENCE_SECONDS
 from compass.agent.upstream.upstream import Upstream
-from compass.model.catalogue.digest import DIGEST_VERSION, Count, part_of, shown
+from compass.model.catalogue.digest import DIGEST_VERSION, IncrementalDigest, part_of, to_hex
 from compass.model.interfaces import Clock, Timer
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
@@ -28,7 +28,7 @@ GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
 
 
-class Following:
+class ReplicaSync:
     """The follower of an `Upstream`, once `upstream` is set.
 
     `changed` is told of each applied change, `replaced` of a whole new view, `settled` once per session when the
@@ -246,14 +246,14 @@ class Following:
     def _compare(self, digest: str) -> None:
         """Count what is held now, in pieces, and see whether it is what the server says."""
         session, revision = self._sessions, self._replica.revision
-        count = Count(part_of(self._replica.catalogue, self._replica.services))
+        count = IncrementalDigest(part_of(self._replica.catalogue, self._replica.services))
 
         def advance() -> None:
             if not self._session or self._gap or session != self._sessions:
                 return
             if not count.advance():
                 self._clock.callLater(0.0, advance)
-            elif shown(count.digest) != digest:
+            elif to_hex(count.digest) != digest:
                 self._log.error(
                     "what is held at revision {revision} is not what the server says; asking for everything anew",
                     revision=revision,

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from compass.agent.upstream.server_selector import Choice, Way
+from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.agent.upstream.session import Session
 from compass.model.interfaces import Clock, Timer
 
@@ -21,60 +21,60 @@ BESIDE_SECONDS = 1.5
 DIALS_MAX = 3
 """Ways tried at once: one that is dead, one that is slow, and one that works."""
 
-Dial = Callable[[Way], IStreamClientEndpoint]
+Dial = Callable[[ServerAddress], IStreamClientEndpoint]
 """Where a way leads; who answers there has to prove the way's name."""
 
 
-class Dials:
+class Connector:
     """Everything on the way to a session. `make` gives the protocol for a way, `failed` hears why one led nowhere."""
 
     def __init__(
         self,
         clock: Clock,
-        choice: Choice,
+        choice: ServerSelector,
         dial: Dial,
-        make: Callable[[Way], Session],
-        failed: Callable[[Way, str], None],
+        make: Callable[[ServerAddress], Session],
+        failed: Callable[[ServerAddress, str], None],
     ) -> None:
         self._clock = clock
         self._choice = choice
         self._dial = dial
         self._make = make
         self._failed = failed
-        self._connecting: dict[Way, Deferred[IProtocol]] = {}
-        self._since: dict[Way, float] = {}
+        self._connecting: dict[ServerAddress, Deferred[IProtocol]] = {}
+        self._since: dict[ServerAddress, float] = {}
         """When each way was last dialled."""
         self._retry: Timer | None = None
         self.greeting: set[Session] = set()
         """Connections on which no welcome has come yet, also such as a server dialled."""
 
-    def tried(self) -> set[Way]:
+    def tried(self) -> set[ServerAddress]:
         """The ways on which a session is being made."""
         return {*self._connecting, *(session.way for session in self.greeting if session.way is not None)}
 
     def trying(self) -> bool:
         """A session may be there in a moment: one is being made, or not every way has been tried yet."""
         active = bool(self._connecting or self.greeting) or self._retry_comes()
-        return self._choice.hopeful and (active or not self._choice.ways)
+        return self._choice.has_untried and (active or not self._choice.ways)
 
-    def found(self) -> None:
+    def candidates_changed(self) -> None:
         """There are other ways than before: their turn comes, at once if nothing is being tried."""
         if not (self.tried() and self._retry_comes()):
-            self.go()
+            self.connect_next()
 
-    def go(self) -> None:
+    def connect_next(self) -> None:
         """Dial the way that is to be tried next, as soon as its time has come, and then the one after it."""
         self._cancel_retry()
         following = self._choice.next(self._clock.seconds(), self.tried())
         if following is None or len(self.tried()) >= DIALS_MAX:
             return  # It goes on from here when one of those that are being tried fails, or another way is found.
         if following.seconds > 0:
-            self._retry = self._clock.callLater(following.seconds, self.go)
+            self._retry = self._clock.callLater(following.seconds, self.connect_next)
         else:
-            self._retry = self._clock.callLater(BESIDE_SECONDS, self.go)
+            self._retry = self._clock.callLater(BESIDE_SECONDS, self.connect_next)
             self.connect(following.way)
 
-    def connect(self, way: Way) -> None:
+    def connect(self, way: ServerAddress) -> None:
         """Dial this way now."""
         factory = Factory.forProtocol(lambda: self._make(way))
         factory.noisy = False

@@ -17,9 +17,9 @@ from twisted.logger import Logger
 from twisted.names import dns
 from twisted.python.failure import Failure
 
-from compass.agent.upstream.server_selector import Offer, Way
+from compass.agent.upstream.server_selector import Candidate, ServerAddress
 from compass.model.interfaces import Clock, Timer
-from compass.model.names import NameProblem, parse_address, parse_host_name, parse_port
+from compass.model.names import InvalidName, parse_address, parse_host_name, parse_port
 
 LIFE_SECONDS_MIN = 30.0
 """An answer that may be kept for less is kept so long all the same: 10,000 hosts make 300 questions a second of it."""
@@ -37,7 +37,7 @@ QUESTION_SECONDS = (1, 2, 4)
 """How long each of the attempts of one question waits for its answer."""
 
 
-class Record(NamedTuple):
+class SrvRecord(NamedTuple):
     """An SRV record, as it was received."""
 
     priority: int
@@ -50,7 +50,7 @@ class Record(NamedTuple):
     """Of the target; none: its name is looked up when it is dialled."""
 
 
-Lookup = Callable[[str], Deferred[Sequence[Record]]]
+Lookup = Callable[[str], Deferred[Sequence[SrvRecord]]]
 """Asks DNS for the SRV records of a name; fails when there is no answer or no such name."""
 
 
@@ -58,7 +58,7 @@ def lookup_with(resolver: IResolver) -> Lookup:
     """Asks by way of a resolver of twisted.names: for the SRV records, then for addresses that did not come along."""
     asked: Any = resolver
 
-    async def lookup(name: str) -> Sequence[Record]:
+    async def lookup(name: str) -> Sequence[SrvRecord]:
         answers, _, additional = await asked.lookupService(name, timeout=QUESTION_SECONDS)
         known = addresses_in(additional)
         records = records_of(answers, known)[:RECORDS_MAX]
@@ -84,14 +84,14 @@ def addresses_in(section: Iterable[Any]) -> dict[str, tuple[str, ...]]:
     return addresses
 
 
-def records_of(answers: Iterable[Any], addresses: Mapping[str, tuple[str, ...]]) -> list[Record]:
+def records_of(answers: Iterable[Any], addresses: Mapping[str, tuple[str, ...]]) -> list[SrvRecord]:
     """The SRV records of an answer, the preferred first, with what is known of their targets' addresses."""
     records = []
     for header in answers:
         if isinstance(header.payload, dns.Record_SRV):
             srv, target = header.payload, _spelled(header.payload.target)
             known = addresses.get(target, ())
-            records.append(Record(srv.priority, srv.weight, srv.port, target, float(header.ttl), known))
+            records.append(SrvRecord(srv.priority, srv.weight, srv.port, target, float(header.ttl), known))
     return sorted(records, key=lambda record: (record.priority, -record.weight))
 
 
@@ -99,26 +99,28 @@ def _spelled(name: Any) -> str:
     return str(name.name.decode("ascii", "replace")).lower().removesuffix(".")
 
 
-def offers_of(records: Iterable[Record], rank: int) -> tuple[Offer, ...]:
+def offers_of(records: Iterable[SrvRecord], rank: int) -> tuple[Candidate, ...]:
     """The ways in an answer: one for each known address, else one to the target's name.
 
     What cannot be connected to is left out, and so is the target `.`, which means that there is none (RFC 2782).
     """
-    offers: list[Offer] = []
+    offers: list[Candidate] = []
     preferred = sorted(records, key=lambda record: (record.priority, -record.weight))
     for record in preferred[:RECORDS_MAX]:
         try:
             name, port = parse_host_name(record.target), parse_port(record.port)
             places = [parse_address(text) for text in record.addresses[:ADDRESSES_MAX]] or [name]
-        except NameProblem:
+        except InvalidName:
             continue
         # The weight is the target's, however many addresses it has.
         share = record.weight / len(places)
-        offers += [Offer(Way(name, place, port), (rank, record.priority), share, "srv") for place in places]
+        offers += [
+            Candidate(ServerAddress(name, place, port), (rank, record.priority), share, "srv") for place in places
+        ]
     return tuple(offers)
 
 
-class ServiceName:
+class SrvLookup:
     """Keeps what one SRV name leads to. `offer` is called with each answer."""
 
     _log = Logger()
@@ -130,7 +132,7 @@ class ServiceName:
         lookup: Lookup,
         name: str,
         rank: int,
-        offer: Callable[[str, Sequence[Offer]], None],
+        offer: Callable[[str, Sequence[Candidate]], None],
     ) -> None:
         self._clock = clock
         self._random = random
@@ -155,7 +157,7 @@ class ServiceName:
         if self._asking is not None:
             self._asking.cancel()
 
-    def _heard(self, records: Sequence[Record]) -> None:
+    def _heard(self, records: Sequence[SrvRecord]) -> None:
         offers = offers_of(records, self._rank)
         closed = bool(records) and not any(record.target for record in records)
         if offers or closed:

@@ -14,9 +14,9 @@ import msgspec
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Choice, Offer, Way
+from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Candidate, ServerAddress, ServerSelector
 from compass.model.interfaces import Clock, Timer
-from compass.model.names import AddressProblem, parse_address
+from compass.model.names import InvalidAddress, parse_address
 from compass.wire.announcement import Announcement, NotAnnouncement, decode
 
 ORIGIN = "announcements"
@@ -38,12 +38,12 @@ class _Proposal(msgspec.Struct):
     until: float
 
 
-class Proposals:
+class AnnouncedServers:
     """The table. Pure but for the choice that it asks how a way has fared."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: ServerSelector) -> None:
         self._choice = choice
-        self._proposals: dict[Way, _Proposal] = {}
+        self._proposals: dict[ServerAddress, _Proposal] = {}
         self._second = 0.0
         self._read = 0
 
@@ -58,7 +58,7 @@ class Proposals:
         """Take in what was announced; whether there is a way that was not known."""
         news = self.expire(now)
         for address in said.addresses or (sender,):
-            way = Way(said.server, address, said.port)
+            way = ServerAddress(said.server, address, said.port)
             if way in self._proposals or self._makes_room(sender):
                 news = news or way not in self._proposals
                 self._proposals[way] = _Proposal(sender, now + LIVES * said.next_seconds)
@@ -71,9 +71,9 @@ class Proposals:
             del self._proposals[way]
         return bool(over)
 
-    def offers(self) -> tuple[Offer, ...]:
+    def offers(self) -> tuple[Candidate, ...]:
         """All that is proposed now, one as good as another."""
-        return tuple(Offer(way, (ANNOUNCED_RANK,), source="announced") for way in self._proposals)
+        return tuple(Candidate(way, (ANNOUNCED_RANK,), source="announced") for way in self._proposals)
 
     def _makes_room(self, sender: str) -> bool:
         """Room for one more from there, if need be in place of one that was tried in vain."""
@@ -88,7 +88,7 @@ class Proposals:
         return True
 
 
-class Listening(DatagramProtocol):
+class AnnouncementListener(DatagramProtocol):
     """Hears announcements in one multicast group; `offer` is called when what is proposed has changed."""
 
     _log = Logger()
@@ -96,13 +96,13 @@ class Listening(DatagramProtocol):
     def __init__(
         self,
         clock: Clock,
-        choice: Choice,
+        choice: ServerSelector,
         group: str,
         interface: str,
-        offer: Callable[[str, Sequence[Offer]], None],
+        offer: Callable[[str, Sequence[Candidate]], None],
     ) -> None:
         self._clock = clock
-        self._proposals = Proposals(choice)
+        self._proposals = AnnouncedServers(choice)
         self._group = group
         self._interface = interface
         self._offer = offer
@@ -136,7 +136,7 @@ class Listening(DatagramProtocol):
         try:
             said = decode(datagram)
             news = self._proposals.heard(said, parse_address(addr[0]), now)
-        except (NotAnnouncement, AddressProblem) as problem:
+        except (NotAnnouncement, InvalidAddress) as problem:
             if not self._told_bad:
                 self._told_bad = True
                 text = "from {sender} came what is no announcement: {why} (told once)"

@@ -17,7 +17,7 @@ WAITING_MAX = 1024
 """Requests that wait for a session; more are refused as busy."""
 
 
-class Waiting:
+class PendingRequests:
     """In the order in which they came. `unreachable` makes the refusal for those that waited in vain."""
 
     def __init__(self, clock: Clock, unreachable: Callable[[], Refusal]) -> None:

@@ -14,26 +14,26 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from compass.agent.upstream.connector import CONNECT_SECONDS, Dial
-from compass.agent.upstream.server_selector import Way
+from compass.agent.upstream.server_selector import ServerAddress
 from compass.agent.upstream.session import Session
 from compass.model.interfaces import Clock
 from compass.model.replies import Reply
 from compass.model.requests import Report
-from compass.wire.connection import Ended
+from compass.wire.connection import SessionEnded
 from compass.wire.messages import Pushed, Welcome
 
 REPORTS_MAX = 256
 """Reports that wait for one of the others: more than a host finds dead before the connection is there."""
 
 
-class Elsewhere:
+class ReportRelay:
     """`others` gives a way to each server that this host has no session with, `problem_with` why who answered there
     must not be believed; `told` hears what each answers to a report."""
 
     def __init__(
         self,
         clock: Clock,
-        others: Callable[[], Sequence[Way]],
+        others: Callable[[], Sequence[ServerAddress]],
         dial: Dial,
         problem_with: Callable[[Session], str],
         software: str,
@@ -45,13 +45,13 @@ class Elsewhere:
         self._problem_with = problem_with
         self._software = software
         self._told = told
-        self._errands: dict[Way, _Errand] = {}
+        self._errands: dict[ServerAddress, _RelaySession] = {}
 
-    def tell(self, report: Report) -> None:
+    def send(self, report: Report) -> None:
         """To each of them, once."""
         for way in self._others():
             if way not in self._errands:
-                self._errands[way] = errand = _Errand(way, self._told, self._problem_with, self._over)
+                self._errands[way] = errand = _RelaySession(way, self._told, self._problem_with, self._over)
                 errand.go(self._clock, self._dial, self._software)
             self._errands[way].take(report)
 
@@ -60,21 +60,21 @@ class Elsewhere:
         for errand in list(self._errands.values()):
             errand.stop()
 
-    def _over(self, way: Way) -> None:
+    def _over(self, way: ServerAddress) -> None:
         self._errands.pop(way, None)
 
 
-class _Errand:
+class _RelaySession:
     """One short session: the owner of its `Session`."""
 
     _log = Logger()
 
     def __init__(
         self,
-        way: Way,
+        way: ServerAddress,
         told: Callable[[Report, Reply], None],
         problem_with: Callable[[Session], str],
-        over: Callable[[Way], None],
+        over: Callable[[ServerAddress], None],
     ) -> None:
         self._way = way
         self._told = told
@@ -137,6 +137,6 @@ class _Errand:
     def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
         """A session that does not watch is pushed nothing."""
 
-    def ended(self, session: Session, end: Ended) -> None:
+    def ended(self, session: Session, end: SessionEnded) -> None:
         """It is over; what was not answered is repeated to the server that this host is in session with."""
         self._over(self._way)

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from compass.model.host_api import KnownServer, Source
-from compass.model.names import SERVER_PORT, show_endpoint
+from compass.model.names import SERVER_PORT, format_endpoint
 
 BACK_OFF_SECONDS_MIN = 0.2
 """First pause after a failure: a restart of a server takes about so long."""
@@ -47,7 +47,7 @@ _WEIGHT_ZERO = 0.01
 """RFC 2782: a target of weight 0 has a very small chance of being chosen while there are others."""
 
 
-class Way(msgspec.Struct, frozen=True):
+class ServerAddress(msgspec.Struct, frozen=True):
     """One address of one server. Equal ways are one way, wherever they are known from."""
 
     name: str
@@ -57,10 +57,10 @@ class Way(msgspec.Struct, frozen=True):
     port: int
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True):
     """A way with what its origin says of it."""
 
-    way: Way
+    way: ServerAddress
     rank: tuple[int, ...] = (0,)
     """Smaller is preferred."""
     weight: float = 1
@@ -68,22 +68,22 @@ class Offer(msgspec.Struct, frozen=True):
     source: Source = "configured"
 
 
-def in_order(servers: Iterable[str]) -> list[Offer]:
+def in_order(servers: Iterable[str]) -> list[Candidate]:
     """Servers by their names alone, the preferred first."""
-    return [Offer(Way(name, name, SERVER_PORT), (place,)) for place, name in enumerate(servers)]
+    return [Candidate(ServerAddress(name, name, SERVER_PORT), (place,)) for place, name in enumerate(servers)]
 
 
 class Next(NamedTuple):
     """The way to take, and in how many seconds; 0: now."""
 
-    way: Way
+    way: ServerAddress
     seconds: float
 
 
-class _Standing(msgspec.Struct):
+class _CandidateState(msgspec.Struct):
     """What is known of a way."""
 
-    offer: Offer
+    offer: Candidate
     failures: int = 0
     """Since it last led to a session that worked."""
     worked: bool = False
@@ -101,31 +101,31 @@ class _Standing(msgspec.Struct):
         return _STEERED if self.steered_until > now else self.offer.rank
 
 
-class Choice:
+class ServerSelector:
     """All known ways and how they fare. `random` gives numbers from 0 up to, not including, 1."""
 
-    def __init__(self, random: Callable[[], float], offers: Iterable[Offer] = ()) -> None:
+    def __init__(self, random: Callable[[], float], offers: Iterable[Candidate] = ()) -> None:
         self._random = random
-        self._origins: dict[str, tuple[Offer, ...]] = {}
-        self._standings: dict[Way, _Standing] = {}
+        self._origins: dict[str, tuple[Candidate, ...]] = {}
+        self._standings: dict[ServerAddress, _CandidateState] = {}
         self._awaited: set[str] = set()
         self._jump_at = 0.0
         self.offer("", offers)
 
     # What there is ------------------------------------------------------------------------------------------
 
-    def offer(self, origin: str, offers: Iterable[Offer]) -> None:
+    def offer(self, origin: str, offers: Iterable[Candidate]) -> None:
         """What an origin knows now, in place of what it knew before. How a way has fared stays known."""
         self._awaited.discard(origin)
         self._origins[origin] = tuple(offers)
-        merged: dict[Way, Offer] = {}
+        merged: dict[ServerAddress, Candidate] = {}
         for offer in (offer for known in self._origins.values() for offer in known):
             # What a stranger proposes makes no way doubtful that is written down, nor less preferred.
             if offer.way not in merged or offer.rank < merged[offer.way].rank:
                 merged[offer.way] = offer
         before, self._standings = self._standings, {}
         for way in sorted(merged, key=lambda way: merged[way].rank)[:WAYS_MAX]:
-            standing = before.get(way) or _Standing(merged[way])
+            standing = before.get(way) or _CandidateState(merged[way])
             standing.offer = merged[way]
             self._standings[way] = standing
 
@@ -133,24 +133,24 @@ class Choice:
         """An origin is being asked for the first time: there may be a way in a moment."""
         self._awaited.add(origin)
 
-    def source(self, way: Way) -> Source | None:
+    def source(self, way: ServerAddress) -> Source | None:
         """Where a way is known from; None: it is not known any more."""
         standing = self._standings.get(way)
         return None if standing is None else standing.offer.source
 
     @property
-    def ways(self) -> Collection[Way]:
+    def ways(self) -> Collection[ServerAddress]:
         """All that are known."""
         return self._standings.keys()
 
     @property
-    def hopeful(self) -> bool:
+    def has_untried(self) -> bool:
         """Whether a session may be there in a moment: some way has not failed yet, or is just being asked for."""
         return bool(self._awaited) or any(not standing.failures for standing in self._standings.values())
 
     # What to do ---------------------------------------------------------------------------------------------
 
-    def next(self, now: float, besides: Collection[Way] = ()) -> Next | None:
+    def next(self, now: float, besides: Collection[ServerAddress] = ()) -> Next | None:
         """Which way to take and when, other than those that are being tried; None: there is none."""
         left = [standing for way, standing in self._standings.items() if way not in besides]
         if not left:
@@ -161,24 +161,24 @@ class Choice:
         soonest = min(left, key=lambda standing: standing.free_at)
         return Next(soonest.offer.way, soonest.free_at - now)
 
-    def prefers(self, way: Way, other: Way | None, now: float) -> bool:
+    def prefers(self, way: ServerAddress, other: ServerAddress | None, now: float) -> bool:
         """Whether a known way is preferred to another one, which must be known too."""
         one, two = self._standings.get(way), self._standings.get(other) if other is not None else None
         return one is not None and two is not None and one.rank(now) < two.rank(now)
 
-    def others(self, than: Way | None) -> list[Way]:
+    def others(self, than: ServerAddress | None) -> list[ServerAddress]:
         """One way to each server other than that one, the preferred first, and such as have not failed lately."""
-        found: dict[str, Way] = {}
+        found: dict[str, ServerAddress] = {}
         for way in sorted(self._standings, key=self._fares):
             if than is None or way.name != than.name:
                 found.setdefault(way.name, way)
         return list(found.values())
 
-    def _fares(self, way: Way) -> tuple[int, tuple[int, ...]]:
+    def _fares(self, way: ServerAddress) -> tuple[int, tuple[int, ...]]:
         standing = self._standings[way]
         return standing.failures, standing.offer.rank
 
-    def better(self, than: Way | None, now: float) -> Way | None:
+    def better(self, than: ServerAddress | None, now: float) -> ServerAddress | None:
         """A way that is preferred to the one in use and might work by now, if there is one."""
         better = [s for way, s in self._standings.items() if s.free_at <= now and self.prefers(way, than, now)]
         return self._drawn(better, now).offer.way if better else None
@@ -187,7 +187,7 @@ class Choice:
         """When to look for a better way; another time for each host."""
         return RETURN_SECONDS_MIN + self._random() * (RETURN_SECONDS_MAX - RETURN_SECONDS_MIN)
 
-    def _drawn(self, standings: Sequence[_Standing], now: float) -> _Standing:
+    def _drawn(self, standings: Sequence[_CandidateState], now: float) -> _CandidateState:
         best = min(standing.rank(now) for standing in standings)
         equal = [standing for standing in standings if standing.rank(now) == best]
         weights = [standing.offer.weight or _WEIGHT_ZERO for standing in equal]
@@ -200,13 +200,13 @@ class Choice:
 
     # What happened ------------------------------------------------------------------------------------------
 
-    def worked(self, way: Way) -> None:
+    def worked(self, way: ServerAddress) -> None:
         """It led to a session that works: what went wrong before counts no more."""
         standing = self._standings.get(way)
         if standing is not None:
             standing.failures, standing.worked, standing.back_off_until, standing.problem = 0, True, 0.0, ""
 
-    def failed(self, way: Way, now: float, problem: str) -> None:
+    def failed(self, way: ServerAddress, now: float, problem: str) -> None:
         """It led to no session, or the session is over. The way rests, the longer the oftener."""
         standing = self._standings.get(way)
         if standing is None:
@@ -228,13 +228,13 @@ class Choice:
             if worked and standing.back_off_until <= now:
                 standing.failures = 0
 
-    def asked_for_patience(self, way: Way, now: float, seconds: float) -> None:
+    def retry_after(self, way: ServerAddress, now: float, seconds: float) -> None:
         """The server at its end wants to be left alone. Up to half as long again, for it says the same to all."""
         standing = self._standings.get(way)
         if standing is not None:
             standing.asked_until = now + min(seconds, RETRY_AFTER_SECONDS_MAX) * (1 + self._random() / 2)
 
-    def steered(self, servers: Iterable[tuple[str, int]], now: float) -> None:
+    def redirected(self, servers: Iterable[tuple[str, int]], now: float) -> None:
         """A server sends this host to others, by name and port: these first, for a while, one as good as another.
 
         Those that are known are reached as they are known; of the others each is a way of its own.
@@ -242,28 +242,30 @@ class Choice:
         wanted = set(servers)
         lasting = (way for way, standing in self._standings.items() if standing.offer.source != "steered")
         known = {(way.name, way.port) for way in lasting}
-        new = [Way(name, name, port) for name, port in sorted(wanted - known)]
-        self.offer("steered", [Offer(way, (ANNOUNCED_RANK, 1), source="steered") for way in new])
+        new = [ServerAddress(name, name, port) for name, port in sorted(wanted - known)]
+        self.offer("steered", [Candidate(way, (ANNOUNCED_RANK, 1), source="steered") for way in new])
         for way, standing in self._standings.items():
             standing.steered_until = now + STEERED_SECONDS if (way.name, way.port) in wanted else 0.0
 
-    def forgive(self) -> None:
+    def reset_backoff(self) -> None:
         """Somebody needs a server now: try again what has failed, but for those that asked for patience."""
         self._jump_at = 0.0
         for standing in self._standings.values():
             standing.failures, standing.back_off_until = 0, 0.0
 
-    def has_worked(self, way: Way) -> bool:
+    def has_worked(self, way: ServerAddress) -> bool:
         """Whether it has led to a server at some time."""
         standing = self._standings.get(way)
         return standing is not None and standing.worked
 
-    def doubtful(self, way: Way) -> bool:
+    def doubtful(self, way: ServerAddress) -> bool:
         """Whether it has failed and never worked: it may give its place to another proposal."""
         standing = self._standings.get(way)
         return standing is not None and standing.failures > 0 and not standing.worked
 
-    def known(self, now: float, used: Way | None, tried: Collection[Way]) -> tuple[KnownServer, ...]:
+    def known(
+        self, now: float, used: ServerAddress | None, tried: Collection[ServerAddress]
+    ) -> tuple[KnownServer, ...]:
         """Every way as an operator wants to see it, the preferred first."""
         shown = []
         for standing in sorted(self._standings.values(), key=lambda standing: standing.rank(now)):
@@ -278,7 +280,7 @@ class Choice:
             elif standing.back_off_until > now:
                 state = "backing-off"
             wait = standing.free_at - now if state in ("asked-to-wait", "backing-off") else 0.0
-            endpoint = show_endpoint(way.address, way.port)
+            endpoint = format_endpoint(way.address, way.port)
             shown.append(
                 KnownServer(
                     way.name,

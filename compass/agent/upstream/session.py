@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from compass.agent.upstream.server_selector import Way
+from compass.agent.upstream.server_selector import ServerAddress
 from compass.model.interfaces import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
-from compass.wire.connection import ClientConnection, Ended, Event, Opened, Pushed, Replied
+from compass.wire.connection import ClientConnection, Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
 from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspicion, Welcome, encode
 
 QUEUED_MAX = 4096
@@ -37,14 +37,14 @@ class Owner(Interface):
     def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
         """What arrived together, in order."""
 
-    def ended(self, session: Session, end: Ended) -> None:
+    def ended(self, session: Session, end: SessionEnded) -> None:
         """The connection is over."""
 
 
 class Session(Protocol):
     """One connection to a server. `way`: the one that was dialled; None when the server dialled."""
 
-    def __init__(self, clock: Clock, owner: Owner, software: str, way: Way | None) -> None:
+    def __init__(self, clock: Clock, owner: Owner, software: str, way: ServerAddress | None) -> None:
         self._clock = clock
         self._owner = owner
         self._software = software
@@ -58,7 +58,7 @@ class Session(Protocol):
         self._timer: Timer | None = None
         self._cut: Timer | None = None
         self._gone = False
-        self._end = Ended("")
+        self._end = SessionEnded("")
 
     @property
     def unanswered(self) -> int:
@@ -97,7 +97,7 @@ class Session(Protocol):
     ) -> None:
         """Leave politely; cut the transport if that takes longer than `seconds`."""
         if not self.leaving:
-            self._end = Ended(reason, retry_after_seconds=retry_after_seconds)
+            self._end = SessionEnded(reason, retry_after_seconds=retry_after_seconds)
         self.leaving = True
         if self.transport is not None and self._cut is None:
             self._cut = self._clock.callLater(seconds, self._abort)
@@ -123,7 +123,7 @@ class Session(Protocol):
             if call is not None and call.active():
                 call.cancel()
         if not self._end.reason:
-            self._end = Ended(f"the connection was lost: {reason.getErrorMessage()}")
+            self._end = SessionEnded(f"the connection was lost: {reason.getErrorMessage()}")
         asked = [*self._asked.values(), *(answer for _, answer in self._queue)]
         self._asked.clear()
         self._queue.clear()
@@ -136,18 +136,18 @@ class Session(Protocol):
         """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""
         pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion] = []
         for event in events:
-            if isinstance(event, Pushed):
+            if isinstance(event, PushReceived):
                 pushed.append(event.message)
                 continue
             self._hand_on(pushed)
             match event:
-                case Opened(peer=Welcome() as welcome):
+                case SessionOpened(peer=Welcome() as welcome):
                     self._frame_max = min(welcome.frame_max, self._frame_max) or self._frame_max
                     self._owner.opened(self, welcome)
-                case Replied():
+                case ReplyReceived():
                     self._asked.pop(event.number).callback(event.reply)
                     self._ask_queued()
-                case Ended():
+                case SessionEnded():
                     self._end = event
                     if self.transport is not None:
                         self._stream().loseConnection()

@@ -15,16 +15,16 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from compass.agent.upstream.connector import Dial, Dials
-from compass.agent.upstream.pending_requests import Waiting
-from compass.agent.upstream.server_selector import Choice, Offer, Way
+from compass.agent.upstream.connector import Connector, Dial
+from compass.agent.upstream.pending_requests import PendingRequests
+from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
 from compass.agent.upstream.session import Session
 from compass.model.host_api import KnownServer
 from compass.model.interfaces import Clock, Stream, Timer
-from compass.model.names import NameProblem, parse_server, show_endpoint
+from compass.model.names import InvalidName, format_endpoint, parse_server
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
-from compass.wire.connection import Ended
+from compass.wire.connection import SessionEnded
 from compass.wire.messages import Held, Pushed, Welcome
 
 LINGER_SECONDS = 1.0
@@ -64,7 +64,7 @@ class Upstream:
     def __init__(
         self,
         clock: Clock,
-        choice: Choice,
+        choice: ServerSelector,
         dial: Dial,
         follower: Follower,
         software: str,
@@ -78,8 +78,8 @@ class Upstream:
         self._software = software
         self._mode = mode
         self._peer_of = peer_of
-        self._dials = Dials(clock, choice, dial, self._new_session, self._not_reached)
-        self._waiting = Waiting(clock, self._unreachable)
+        self._dials = Connector(clock, choice, dial, self._new_session, self._not_reached)
+        self._waiting = PendingRequests(clock, self._unreachable)
         self._in_step = False
         self._session: Session | None = None
         self._return: Timer | None = None
@@ -109,11 +109,11 @@ class Upstream:
         self._running = True
         self._go()
 
-    def offer(self, origin: str, offers: Sequence[Offer]) -> None:
+    def offer(self, origin: str, offers: Sequence[Candidate]) -> None:
         """What an origin knows of servers now."""
         self._choice.offer(origin, offers)
         if self._running and self._session is None:
-            self._dials.found()
+            self._dials.candidates_changed()
 
     def stop(self) -> Deferred[None]:
         """Leave; fires when the transport is closed."""
@@ -155,11 +155,11 @@ class Upstream:
     def expected(self) -> bool:
         """Whether a session is there, or may be in a moment; in mode `short` this goes for one."""
         if self._session is None and self._mode == "short" and self._running and not self._dials.trying():
-            self._choice.forgive()
+            self._choice.reset_backoff()
             self._go()
         return self._session is not None or (self._running and self._dials.trying())
 
-    def others(self) -> list[Way]:
+    def others(self) -> list[ServerAddress]:
         """A way to each server that the session is not with."""
         return self._choice.others(self._used)
 
@@ -219,7 +219,7 @@ class Upstream:
             self._touch()
             self._follower.session_pushed(messages)
 
-    def ended(self, session: Session, end: Ended) -> None:
+    def ended(self, session: Session, end: SessionEnded) -> None:
         """A connection is over: closed, refused, timed out or left."""
         self._dials.greeting.discard(session)
         was_ours, worked = session is self._session, self._in_step
@@ -237,19 +237,19 @@ class Upstream:
         elif was_ours:
             self._no_session(end.reason)
 
-    def _told_at_the_end(self, session: Session, way: Way, end: Ended) -> None:
+    def _told_at_the_end(self, session: Session, way: ServerAddress, end: SessionEnded) -> None:
         """What was said about when to come back here, and, by a server, about where to go."""
         now = self._clock.seconds()
         if end.retry_after_seconds > 0:
-            self._choice.asked_for_patience(way, now, end.retry_after_seconds)
+            self._choice.retry_after(way, now, end.retry_after_seconds)
         instead = []
         for text in end.instead if end.instead and not self.problem_with(session) else ():
             try:
                 instead.append(parse_server(text))
-            except NameProblem as problem:
+            except InvalidName as problem:
                 self._log.warn("{name} sends this host to what is no server: {why}", name=way.name, why=problem)
         if instead:
-            self._choice.steered(instead, now)
+            self._choice.redirected(instead, now)
 
     def _end_session(self) -> None:
         _cancel(self._linger)
@@ -261,11 +261,11 @@ class Upstream:
 
     def _go(self) -> None:
         if self._running and self._session is None:
-            self._dials.go()
+            self._dials.connect_next()
 
-    def _not_reached(self, way: Way, reason: str) -> None:
+    def _not_reached(self, way: ServerAddress, reason: str) -> None:
         """This way rests now; the next one is taken."""
-        where = show_endpoint(way.address, way.port)
+        where = format_endpoint(way.address, way.port)
         self._log.info("no session with {name} at {where}: {reason}", name=way.name, where=where, reason=reason)
         self._choice.failed(way, self._clock.seconds(), reason)
         self._no_session(reason)
@@ -274,12 +274,12 @@ class Upstream:
         if self._session is not None or not self._running:
             return
         self.problem = reason
-        if not self._choice.hopeful:
+        if not self._choice.has_untried:
             self._waiting.refuse()
         self._go()
 
     @property
-    def _used(self) -> Way | None:
+    def _used(self) -> ServerAddress | None:
         """The way that the session is on; None also for one that a server dialled."""
         return self._session.way if self._session is not None else None
 
@@ -305,7 +305,7 @@ class Upstream:
         role, name, wrong = self._peer_of(cast(Stream, session.transport))
         return wrong or ("" if role == "server" else f"the certificate of {name!r} has the role {role}, not server")
 
-    def _new_session(self, way: Way | None) -> Session:
+    def _new_session(self, way: ServerAddress | None) -> Session:
         return Session(self._clock, self, self._software, way)
 
     def _touch(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from compass.client.core.blocking_api import ApiProblem, HostApi
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.replies import CategoryView, Dependencies
 from compass.model.rows import USABLE, Listener
 
@@ -22,7 +22,7 @@ def variables_of(dependencies: Dependencies) -> dict[str, str]:
     """One variable a category: the usable listeners as `address:port`, with blanks between; the backup's if none is."""
     return {
         PREFIX + view.category.upper().replace("-", "_"): " ".join(
-            show_endpoint(p.address, p.port) for p in _usable(view)
+            format_endpoint(p.address, p.port) for p in _usable(view)
         )
         for view in dependencies.categories
     }
@@ -40,7 +40,7 @@ def write(path: Path, dependencies: Dependencies) -> None:
     new.replace(path)
 
 
-class Surroundings:
+class DependencyEnvironment:
     """Keeps a file in step with what a service depends on, until the program ends."""
 
     def __init__(self, api: HostApi, service: str, path: Path | None, say: Callable[[str], None]) -> None:

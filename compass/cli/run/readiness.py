@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 
 ANSWER_SECONDS = 1.0
 """For one connection on this machine to be accepted, and by default for one check to pass."""
@@ -24,7 +24,7 @@ under_way: set[int] = set()
 """Check processes that are waited for here."""
 
 
-class Check(msgspec.Struct, frozen=True):
+class ReadinessCheck(msgspec.Struct, frozen=True):
     """What has to pass before a command is registered, beside that it accepts connections."""
 
     http_path: str = ""
@@ -35,13 +35,13 @@ class Check(msgspec.Struct, frozen=True):
     """For each of both."""
 
 
-def why_not(places: Sequence[tuple[str, int]], check: Check) -> str:
+def readiness_problem(places: Sequence[tuple[str, int]], check: ReadinessCheck) -> str:
     """What is missing until it serves; empty: nothing."""
     place = next((place for place in places if accepts(place)), None)
     if place is None:
-        return f"accepts no connections at {' or '.join(show_endpoint(*place) for place in places)}"
+        return f"accepts no connections at {' or '.join(format_endpoint(*place) for place in places)}"
     if check.http_path and (problem := _http_problem(place, check)):
-        return f"does not answer GET {check.http_path} at {show_endpoint(*place)}: {problem}"
+        return f"does not answer GET {check.http_path} at {format_endpoint(*place)}: {problem}"
     if check.command and (problem := _command_problem(check)):
         return f"does not pass {' '.join(check.command)}: {problem}"
     return ""
@@ -56,7 +56,7 @@ def accepts(place: tuple[str, int]) -> bool:
         return False
 
 
-def _http_problem(place: tuple[str, int], check: Check) -> str:
+def _http_problem(place: tuple[str, int], check: ReadinessCheck) -> str:
     asking = http.client.HTTPConnection(*place, timeout=check.seconds)
     try:
         asking.request("GET", check.http_path, headers={"Connection": "close"})
@@ -68,7 +68,7 @@ def _http_problem(place: tuple[str, int], check: Check) -> str:
     return "" if status < 400 else f"status {status}"
 
 
-def _command_problem(check: Check) -> str:
+def _command_problem(check: ReadinessCheck) -> str:
     try:
         with spawning:
             process = subprocess.Popen(check.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

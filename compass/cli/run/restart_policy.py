@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 
 Policy = Literal["no", "on-failure", "always"]
 
@@ -14,7 +14,9 @@ LONGEST_SECONDS = 30.0
 """A command that cannot start is tried twice a minute: often enough for whoever mends it, and no load."""
 STEADY_SECONDS = 60.0
 """A command that ran for so long was no failed start: the count begins anew."""
-FINAL = frozenset({Exit.NOT_ALLOWED, Exit.NOT_FOUND, Exit.CONFLICT, Exit.BAD_INPUT, Exit.MISUNDERSTOOD})
+FINAL = frozenset(
+    {ExitCode.NOT_ALLOWED, ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.BAD_INPUT, ExitCode.MISUNDERSTOOD}
+)
 """Verdicts about the registration that a new start does not change."""
 
 

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from compass.model.backoff import retry_seconds
-from compass.model.exit_codes import Exit, exit_of
+from compass.model.exit_codes import ExitCode, exit_of
 
 Phase = Literal["starting", "registering", "registered", "draining", "leaving", "stopping"]
 
@@ -61,7 +61,7 @@ class Drained(msgspec.Struct, frozen=True):
     """The time for users to go is over."""
 
 
-class Left(msgspec.Struct, frozen=True):
+class DeregisterDone(msgspec.Struct, frozen=True):
     """The deregistration is answered, or is waited for no longer. `problem`: why it is not done."""
 
     problem: str = ""
@@ -80,7 +80,7 @@ class Ended(msgspec.Struct, frozen=True):
     status: int
 
 
-Happening: TypeAlias = Listening | NotListening | Registered | Unregistered | Drained | Left | Signalled | Ended
+Event: TypeAlias = Listening | NotListening | Registered | Unregistered | Drained | DeregisterDone | Signalled | Ended
 
 
 class Register(msgspec.Struct, frozen=True):
@@ -97,7 +97,7 @@ class Deregister(msgspec.Struct, frozen=True):
     """Ask the daemon to deregister; `Left` follows within `LEAVE_SECONDS`."""
 
 
-class Pass(msgspec.Struct, frozen=True):
+class ForwardSignal(msgspec.Struct, frozen=True):
     """Send the command a signal."""
 
     number: int
@@ -107,7 +107,7 @@ class Kill(msgspec.Struct, frozen=True):
     """End the command: SIGTERM, and SIGKILL after `KILL_SECONDS`."""
 
 
-class Say(msgspec.Struct, frozen=True):
+class Print(msgspec.Struct, frozen=True):
     """A line for people."""
 
     text: str
@@ -119,10 +119,10 @@ class Finish(msgspec.Struct, frozen=True):
     status: int
 
 
-Action: TypeAlias = Register | Drain | Deregister | Pass | Kill | Say | Finish
+Action: TypeAlias = Register | Drain | Deregister | ForwardSignal | Kill | Print | Finish
 
 
-class Course(msgspec.Struct, frozen=True):
+class RunState(msgspec.Struct, frozen=True):
     """Where a run is."""
 
     phase: Phase = "starting"
@@ -140,10 +140,10 @@ class Course(msgspec.Struct, frozen=True):
     """How the command ended, when that was before its deregistration."""
 
 
-Step: TypeAlias = tuple[Course, tuple[Action, ...]]
+Step: TypeAlias = tuple[RunState, tuple[Action, ...]]
 
 
-def step(course: Course, happening: Happening) -> Step:
+def step(course: RunState, happening: Event) -> Step:
     """What comes of it. A happening that is too late to matter changes nothing."""
     match happening, course.phase:
         case Signalled(), _:
@@ -153,21 +153,21 @@ def step(course: Course, happening: Happening) -> Step:
         case Listening(), "starting":
             return _with(course, phase="registering"), (Register(),)
         case NotListening(text), "starting":
-            return _with(course, phase="stopping", verdict=int(Exit.NOT_LISTENING)), (Say(text), Kill())
+            return _with(course, phase="stopping", verdict=int(ExitCode.NOT_LISTENING)), (Print(text), Kill())
         case Registered(pending), "registering":
-            news = Say("no server can be reached; opengnscd keeps the registration and delivers it")
-            return _with(course, phase="registered", attempts=0), (news if pending else Say("registered"),)
+            news = Print("no server can be reached; opengnscd keeps the registration and delivers it")
+            return _with(course, phase="registered", attempts=0), (news if pending else Print("registered"),)
         case Unregistered(), "registering":
             return _unregistered(course, happening)
         case Drained(), "draining":
             return _with(course, phase="leaving"), (Deregister(),)
-        case Left(problem), "leaving":
+        case DeregisterDone(problem), "leaving":
             return _left(course, problem)
         case _:
             return course, ()
 
 
-def _signalled(course: Course, signalled: Signalled) -> Step:
+def _signalled(course: RunState, signalled: Signalled) -> Step:
     number = signalled.number
     passing: tuple[int, ...] = () if signalled.shared else (number,)
     course = _with(course, passed=course.passed | {number})
@@ -185,10 +185,10 @@ def _signalled(course: Course, signalled: Signalled) -> Step:
         course = _with(course, phase="stopping", waiting=())
         if course.ended is not None:
             return course, (Finish(_status(course, course.ended)),)
-    return course, tuple(Pass(number) for number in passing)
+    return course, tuple(ForwardSignal(number) for number in passing)
 
 
-def _ended(course: Course, status: int) -> Step:
+def _ended(course: RunState, status: int) -> Step:
     wanted = status == 0 or -status in course.passed
     finish = Finish(_status(course, status))
     if course.phase == "leaving":
@@ -196,33 +196,33 @@ def _ended(course: Course, status: int) -> Step:
     if course.phase in ("registering", "draining") or (course.phase == "registered" and wanted):
         return _with(course, phase="leaving", ended=status), (Deregister(),)
     if course.phase == "registered":
-        return course, (Say(f"the command {_death(status)}; opengnscd tells its users"), finish)
+        return course, (Print(f"the command {_death(status)}; opengnscd tells its users"), finish)
     if course.phase == "starting":
-        return course, (Say(f"the command {_death(status)} before it accepted connections; never registered"), finish)
+        return course, (Print(f"the command {_death(status)} before it accepted connections; never registered"), finish)
     return course, (finish,)
 
 
-def _unregistered(course: Course, failed: Unregistered) -> Step:
+def _unregistered(course: RunState, failed: Unregistered) -> Step:
     status = exit_of(failed.code)
-    if status is not Exit.UNAVAILABLE:
-        said = Say(f"registration refused ({failed.code}): {failed.text}; the command is stopped")
+    if status is not ExitCode.UNAVAILABLE:
+        said = Print(f"registration refused ({failed.code}): {failed.text}; the command is stopped")
         return _with(course, phase="stopping", verdict=int(status)), (said, Kill())
     pause = max(retry_seconds(course.attempts), failed.retry_after_seconds)
     again = (Register(pause),)
     # Said once: the service runs, and the name service may be away for long.
-    news = () if course.attempts else (Say(f"{failed.text}; the command runs on, registration is tried again"),)
+    news = () if course.attempts else (Print(f"{failed.text}; the command runs on, registration is tried again"),)
     return _with(course, attempts=course.attempts + 1), (*news, *again)
 
 
-def _left(course: Course, problem: str) -> Step:
-    said = (Say(f"not deregistered: {problem}"),) if problem and not course.attempts else ()
+def _left(course: RunState, problem: str) -> Step:
+    said = (Print(f"not deregistered: {problem}"),) if problem and not course.attempts else ()
     if course.ended is not None:
         return course, (*said, Finish(_status(course, course.ended)))
-    passing = tuple(Pass(number) for number in course.waiting)
+    passing = tuple(ForwardSignal(number) for number in course.waiting)
     return _with(course, phase="stopping", waiting=()), (*said, *passing)
 
 
-def _status(course: Course, status: int) -> int:
+def _status(course: RunState, status: int) -> int:
     if course.verdict is not None:
         return course.verdict
     return status if status >= 0 else SIGNAL_STATUS - status
@@ -232,5 +232,5 @@ def _death(status: int) -> str:
     return f"ended with status {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
 
 
-def _with(course: Course, **changes: object) -> Course:
+def _with(course: RunState, **changes: object) -> RunState:
     return msgspec.structs.replace(course, **changes)

@@ -20,8 +20,8 @@ from queue import Empty, Queue
 
 import msgspec
 
-from compass.cli.run.dependency_env import Surroundings
-from compass.cli.run.readiness import Check, accepts, spawning, under_way, why_not
+from compass.cli.run.dependency_env import DependencyEnvironment
+from compass.cli.run.readiness import ReadinessCheck, accepts, readiness_problem, spawning, under_way
 from compass.cli.run.restart_policy import Policy, Restarts
 from compass.cli.run.state_machine import (
     KILL_SECONDS,
@@ -29,30 +29,30 @@ from compass.cli.run.state_machine import (
     PASSED_SIGNALS,
     STOP_SIGNALS,
     Action,
-    Course,
     Deregister,
+    DeregisterDone,
     Drain,
     Drained,
     Ended,
+    Event,
     Finish,
-    Happening,
+    ForwardSignal,
     Kill,
-    Left,
     Listening,
     NotListening,
-    Pass,
+    Print,
     Register,
     Registered,
-    Say,
+    RunState,
     Signalled,
     Unregistered,
     step,
 )
 from compass.client.core.blocking_api import ApiProblem, Holding, HostApi
 from compass.client.core.client import UNCHANGED
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalRegister, Outcome
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.system.sd_notify import Notify
 
 PROBE_SECONDS = 0.05
@@ -67,7 +67,7 @@ PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that this interpreter ignores and that the command is to have as usual."""
 
 
-class Orders(msgspec.Struct, frozen=True):
+class RunOptions(msgspec.Struct, frozen=True):
     """What `opengnsc run` is to do."""
 
     wishes: tuple[LocalRegister, ...]
@@ -75,24 +75,24 @@ class Orders(msgspec.Struct, frozen=True):
     command: tuple[str, ...]
     environment: dict[str, str]
     ready_seconds: float
-    check: Check = Check()
+    check: ReadinessCheck = ReadinessCheck()
     drain_seconds: float = 0.0
     restart: Policy = "no"
     restart_limit: int = 0
     dependencies_file: Path | None = None
 
 
-class Run:
+class Supervisor:
     """One command under the name service, and each that takes its place."""
 
-    def __init__(self, api: HostApi, orders: Orders, say: Callable[[str], None]) -> None:
+    def __init__(self, api: HostApi, orders: RunOptions, say: Callable[[str], None]) -> None:
         self._api = api
         self._orders = orders
         self._say = say
         self._environment = dict(orders.environment)
         self._notify = Notify(self._environment)
-        self._surroundings = Surroundings(api, orders.wishes[0].service, orders.dependencies_file, say)
-        self._happenings: Queue[Happening | None] = Queue()
+        self._surroundings = DependencyEnvironment(api, orders.wishes[0].service, orders.dependencies_file, say)
+        self._happenings: Queue[Event | None] = Queue()
         self._taken: frozenset[int] = frozenset()
 
     def run(self) -> int:
@@ -100,9 +100,9 @@ class Run:
         places = [places_of(wish.address, wish.port) for wish in self._orders.wishes]
         for several in places:
             if any(accepts(place) for place in several):
-                at = " or ".join(show_endpoint(*place) for place in several)
+                at = " or ".join(format_endpoint(*place) for place in several)
                 self._say(f"another process accepts connections at {at}; end it, or choose another --port")
-                return Exit.CONFLICT
+                return ExitCode.CONFLICT
         self._taken = _take_signals()
         threading.Thread(target=self._await_signals, daemon=True).start()
         if self._notify.watchdog_seconds:
@@ -112,7 +112,9 @@ class Run:
         restarts = Restarts(self._orders.restart, self._orders.restart_limit)
         while True:
             began = time.monotonic()
-            instance = Instance(self._api, self._orders, self._environment, self._happenings, self._say, self._notify)
+            instance = SupervisedProcess(
+                self._api, self._orders, self._environment, self._happenings, self._say, self._notify
+            )
             status = instance.run(places)
             asked = bool(instance.course.passed & STOP_SIGNALS)
             refused = instance.course.verdict is not None
@@ -156,19 +158,19 @@ class Run:
             time.sleep(self._notify.watchdog_seconds)
 
 
-class Instance:
+class SupervisedProcess:
     """One process of the command, from its start to its end."""
 
     def __init__(
         self,
         api: HostApi,
-        orders: Orders,
+        orders: RunOptions,
         environment: dict[str, str],
-        happenings: Queue[Happening | None],
+        happenings: Queue[Event | None],
         say: Callable[[str], None],
         notify: Notify,
     ) -> None:
-        self.course = Course(drains=orders.drain_seconds > 0)
+        self.course = RunState(drains=orders.drain_seconds > 0)
         self.lost = False
         """The command could not be started at all."""
         self._api = api
@@ -181,7 +183,7 @@ class Instance:
         self._epochs: dict[tuple[str, int], int] = {}
         self._holdings: dict[tuple[str, int], Holding] = {}
         """In a process namespace of our own: the daemon cannot watch processes by our numbers, but sees connections."""
-        self._asks: Queue[Callable[[], Happening | None]] = Queue()
+        self._asks: Queue[Callable[[], Event | None]] = Queue()
         self._over = threading.Event()
 
     def run(self, places: Sequence[Sequence[tuple[str, int]]]) -> int:
@@ -191,11 +193,11 @@ class Instance:
         except FileNotFoundError:
             self.lost = True
             self._say(f"there is no command {self._orders.command[0]!r}")
-            return Exit.NO_COMMAND
+            return ExitCode.NO_COMMAND
         except OSError as error:
             self.lost = True
             self._say(f"{self._orders.command[0]!r} cannot be executed: {error.strerror}")
-            return Exit.NOT_EXECUTABLE
+            return ExitCode.NOT_EXECUTABLE
         for target in (lambda: self._await_listening(places), self._ask_daemon):
             threading.Thread(target=target, daemon=True).start()
         while True:
@@ -219,11 +221,11 @@ class Instance:
 
     def _do(self, action: Action) -> None:
         match action:
-            case Say(text):
+            case Print(text):
                 self._say(text)
                 if text == "registered":
                     self._notify.ready("registered")
-            case Pass(number):
+            case ForwardSignal(number):
                 os.kill(self._pid, number)
             case Kill():
                 os.kill(self._pid, signal.SIGTERM)
@@ -239,14 +241,14 @@ class Instance:
                 self._notify.stopping()
                 self._asks.put(self._deregister)
                 text = f"opengnscd at {self._api.place} did not answer within {LEAVE_SECONDS:g} s"
-                self._later(LEAVE_SECONDS, lambda: self._happenings.put(Left(text)))
+                self._later(LEAVE_SECONDS, lambda: self._happenings.put(DeregisterDone(text)))
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, lambda: None if self._over.is_set() else call())
         timer.daemon = True
         timer.start()
 
-    def _register(self) -> Happening:
+    def _register(self) -> Event:
         """All of them; after a failure those that are registered already are asked for again, which changes nothing."""
         pending = False
         for wish in self._orders.wishes:
@@ -289,7 +291,7 @@ class Instance:
             except ApiProblem as problem:
                 self._say(f"users of {wish.service} are not told that it drains: {problem.message}")
 
-    def _deregister(self) -> Happening:
+    def _deregister(self) -> Event:
         problems = []
         for wish in self._orders.wishes:
             epoch = self._epochs.get((wish.service, wish.port), 0)
@@ -299,7 +301,7 @@ class Instance:
             except ApiProblem as problem:
                 if problem.code not in UNCHANGED:
                     problems.append(problem.message)
-        return Left("; ".join(dict.fromkeys(problems)))
+        return DeregisterDone("; ".join(dict.fromkeys(problems)))
 
     def _ended(self) -> Ended | None:
         """How the command ended, if it has. Orphans, of which we are the parent as the first process of a container,
@@ -316,8 +318,8 @@ class Instance:
         missing = [""]
         while time.monotonic() < end:
             # The check of its own is made once, where the first one listens.
-            checks = [self._orders.check, *[Check()] * (len(places) - 1)]
-            missing = list(filter(None, map(why_not, places, checks)))
+            checks = [self._orders.check, *[ReadinessCheck()] * (len(places) - 1)]
+            missing = list(filter(None, map(readiness_problem, places, checks)))
             if not missing:
                 self._put(Listening())
                 return
@@ -335,7 +337,7 @@ class Instance:
             if happening is not None:
                 self._put(happening)
 
-    def _put(self, happening: Happening) -> None:
+    def _put(self, happening: Event) -> None:
         """Unless it is over: the next instance has another course."""
         if not self._over.is_set():
             self._happenings.put(happening)

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from compass.client.core.endpoint import Place
+from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.errors import ApiProblem, DaemonUnreachable, NotAllowed, refused
-from compass.client.core.http import ANSWER_OCTETS_MAX, BrokenOff, Events, Exchange, Lines, Misunderstood
-from compass.client.core.runtime import Ground, Line
+from compass.client.core.http import ANSWER_OCTETS_MAX, ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines
+from compass.client.core.runtime import Connection, Runtime
 from compass.model.host_api import (
     HostStatus,
     LocalDeregister,
@@ -42,10 +42,10 @@ SILENCE_SECONDS = 45.0
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Calls:
+class HostApiCalls:
     """What can be asked of the daemon at `place`."""
 
-    def __init__(self, ground: Ground, place: Place, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, ground: Runtime, place: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.place = place
         self._ground = ground
         self._answer_seconds = answer_seconds
@@ -82,7 +82,7 @@ class Calls:
         """The daemon in figures."""
         return await self._ask(HostStatus, "GET", "/v1/status")
 
-    async def hold(self, request: LocalRegister) -> Held:
+    async def hold(self, request: LocalRegister) -> HoldStream:
         """A registration with `hold`: over as soon as the result is closed, however that comes about."""
         stream = await self._begin("POST", "/v1/register", request)
         lines = Lines()
@@ -90,20 +90,20 @@ class Calls:
             while not (whole := [line for piece in await stream.pieces() for line in lines.split(piece)]):
                 if stream.ended:
                     raise _broken_off(self.place)
-            with translated(self.place):
-                return Held(stream, msgspec.json.decode(whole[0], type=Outcome))
+            with map_errors(self.place):
+                return HoldStream(stream, msgspec.json.decode(whole[0], type=Outcome))
         except BaseException:
             stream.close()
             raise
 
-    async def watch(self, service: str, last_event_id: int | None = None) -> Watched:
+    async def watch(self, service: str, last_event_id: int | None = None) -> WatchStream:
         """The dependencies of `service` and then each change of them, until the connection ends.
 
         With the revision of the last event seen, only what came later.
         """
         headers = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
         stream = await self._begin("GET", f"/v1/watch?service={quote(service, safe='')}", headers=headers)
-        return Watched(stream)
+        return WatchStream(stream)
 
     async def _ask(self, kind: type[T], method: str, path: str, request: LocalRequest | None = None) -> T:
         stream = await self._begin(method, path, request)
@@ -111,7 +111,7 @@ class Calls:
             data = await stream.rest()
         finally:
             stream.close()
-        with translated(self.place):
+        with map_errors(self.place):
             return msgspec.json.decode(data, type=kind)
 
     async def _begin(
@@ -119,12 +119,12 @@ class Calls:
     ) -> Stream:
         """The response to a request, once it is known not to be a refusal."""
         body = None if request is None else msgspec.json.encode(request)
-        exchange = Exchange(method, path, self.place.host, body, headers)
-        with translated(self.place):
+        exchange = HttpExchange(method, path, self.place.host, body, headers)
+        with map_errors(self.place):
             line = await self._ground.open(self.place, self._answer_seconds)
         stream = Stream(self.place, line, exchange, self._answer_seconds)
         try:
-            with translated(self.place):
+            with map_errors(self.place):
                 await line.send(exchange.request)
             await stream.begin()
             if exchange.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
@@ -148,7 +148,7 @@ class Calls:
 class Stream:
     """A response that is being received. Whoever has it closes it."""
 
-    def __init__(self, place: Place, line: Line, exchange: Exchange, seconds: float) -> None:
+    def __init__(self, place: ApiEndpoint, line: Connection, exchange: HttpExchange, seconds: float) -> None:
         self.place = place
         self.patience_seconds: float | None = seconds
         """For the next piece."""
@@ -182,7 +182,7 @@ class Stream:
         while True:
             body += b"".join(await self.pieces())
             if len(body) > ANSWER_OCTETS_MAX:
-                raise _misunderstood(self.place, Misunderstood(f"more than {ANSWER_OCTETS_MAX} octets"))
+                raise _misunderstood(self.place, InvalidResponse(f"more than {ANSWER_OCTETS_MAX} octets"))
             if self.ended:
                 return bytes(body)
 
@@ -191,18 +191,18 @@ class Stream:
         self._line.close()
 
     async def _receive(self) -> list[bytes]:
-        with translated(self.place):
+        with map_errors(self.place):
             data = await self._line.receive(self.patience_seconds)
             try:
                 return self._exchange.receive(data)
-            except BrokenOff:
+            except ConnectionBroken:
                 if not self.endless:
                     raise
                 self._over = True
                 return []
 
 
-class Held:
+class HoldStream:
     """A registration that lasts as long as its connection."""
 
     def __init__(self, stream: Stream, outcome: Outcome) -> None:
@@ -225,7 +225,7 @@ class Held:
         self._stream.close()
 
 
-class Watched:
+class WatchStream:
     """The events of one connection."""
 
     def __init__(self, stream: Stream) -> None:
@@ -240,7 +240,7 @@ class Watched:
             if self._stream.ended:
                 return None
             for piece in await self._stream.pieces():
-                with translated(self._stream.place):
+                with map_errors(self._stream.place):
                     self._ready.extend(self._events.split(piece))
         return self._ready.popleft()
 
@@ -259,7 +259,7 @@ class _Refused(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def translated(place: Place) -> Iterator[None]:
+def map_errors(place: ApiEndpoint) -> Iterator[None]:
     """Turn what goes wrong between here and the daemon into words: raises ApiProblem in place of it."""
     where = f"opengnscd at {place}"
     try:
@@ -269,20 +269,20 @@ def translated(place: Place) -> Iterator[None]:
     except PermissionError:
         text = f"{where} may not be asked by this user: become one that the permissions of its socket admit"
         raise NotAllowed("forbidden", text) from None
-    except BrokenOff:
+    except ConnectionBroken:
         raise _broken_off(place) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = "start it, or say where it listens with --api or OPENGNS_API"
         raise DaemonUnreachable("unreachable", f"{where} cannot be reached ({reason}): {advice}") from None
-    except (msgspec.MsgspecError, Misunderstood, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, InvalidResponse, UnicodeDecodeError) as error:
         raise _misunderstood(place, error) from None
 
 
-def _broken_off(place: Place) -> ApiProblem:
+def _broken_off(place: ApiEndpoint) -> ApiProblem:
     return DaemonUnreachable("unreachable", f"opengnscd at {place} broke off; it may be restarting")
 
 
-def _misunderstood(place: Place, error: Exception) -> ApiProblem:
+def _misunderstood(place: ApiEndpoint, error: Exception) -> ApiProblem:
     text = f"what answers at {place} is no opengnscd that this version of compass understands ({error})"
     return ApiProblem("malformed", text)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compass.client.core.api import ANSWER_SECONDS, Calls
-from compass.client.core.endpoint import Place, PlaceProblem, place_of
+from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
+from compass.client.core.endpoint import ApiEndpoint, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.errors import ApiProblem
-from compass.client.core.resume import Following, Keeping, Lost
-from compass.client.core.threads import Threads, now
+from compass.client.core.resume import HeldRegistration, Lost, ResumingWatch
+from compass.client.core.threads import ThreadRuntime, now
 from compass.model.host_api import (
     HostStatus,
     LocalDeregister,
@@ -29,16 +29,16 @@ from compass.model.host_api import (
 )
 from compass.model.replies import Dependencies
 
-__all__ = ["ApiProblem", "HostApi", "Place", "PlaceProblem", "place_of"]
+__all__ = ["ApiEndpoint", "ApiProblem", "HostApi", "InvalidEndpoint", "parse_api_endpoint"]
 
 
 class HostApi:
     """The daemon of this host, asked by one call after the other. See `Calls` for what each answers and raises."""
 
-    def __init__(self, place: Place, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, place: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.place = place
-        self._ground = Threads()
-        self._calls = Calls(self._ground, place, answer_seconds)
+        self._ground = ThreadRuntime()
+        self._calls = HostApiCalls(self._ground, place, answer_seconds)
 
     def dependencies(self, service: str) -> Dependencies:
         """Function 2.3: what `service` depends on."""
@@ -74,12 +74,12 @@ class HostApi:
 
     def holding(self, request: LocalRegister, lost: Lost) -> Holding:
         """A registration with `hold`, made with the first `next`, until it is closed by whoever."""
-        return Holding(Keeping(self._ground, self._calls, request, lost))
+        return Holding(HeldRegistration(self._ground, self._calls, request, lost))
 
     def hold(self, request: LocalRegister, lost: Lost) -> Iterator[Outcome]:
         """A registration with `hold`: its outcome, and that of each one that replaces a lost one, for as long as it is
         iterated; then it is over. `lost` is told of each interruption."""
-        keeping = Keeping(self._ground, self._calls, request, lost)
+        keeping = HeldRegistration(self._ground, self._calls, request, lost)
         try:
             while (outcome := now(keeping.next())) is not None:
                 yield outcome
@@ -89,7 +89,7 @@ class HostApi:
     def follow(self, service: str, since: int | None, lost: Lost) -> Iterator[LocalEvent]:
         """Like `watch`, but it comes back by itself and goes on after the last event; `lost` is told of each
         interruption. Raises ApiProblem when the daemon is not there at first, or refuses."""
-        following = Following(self._ground, self._calls, service, since, lost)
+        following = ResumingWatch(self._ground, self._calls, service, since, lost)
         try:
             while (event := now(following.next())) is not None:
                 yield event
@@ -113,7 +113,7 @@ class HostApi:
 class Holding:
     """A registration that lasts as long as its connection; one thread follows it, another one may end it."""
 
-    def __init__(self, keeping: Keeping) -> None:
+    def __init__(self, keeping: HeldRegistration) -> None:
         self._keeping = keeping
 
     def next(self) -> Outcome | None:

@@ -15,20 +15,20 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypedDict, TypeVar, Unpack
 
-from compass.client.core.api import ANSWER_SECONDS, Calls
+from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
-from compass.client.core.endpoint import Place, place_of
+from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.resume import Following, Keeping, Lost, Patience
-from compass.client.core.runtime import Ground, Job
+from compass.client.core.resume import HeldRegistration, Lost, ResumingWatch, RetryPolicy
+from compass.client.core.runtime import Runtime, Task
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
-from compass.client.core.view import Shunned, View, Views, view_of
+from compass.client.core.view import FailedListeners, View, Views, view_of
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
-from compass.model.selection.policies import Place as Surroundings
-from compass.model.selection.selector import Pools
+from compass.model.selection.policies import Location as Surroundings
+from compass.model.selection.selector import Selector
 
 PATIENCE_SECONDS = 10.0
 """How long a registration waits for a daemon that is not there: a restart takes a second or two."""
@@ -67,33 +67,35 @@ class Options(TypedDict, total=False):
     """How long a daemon that is not there is waited for; PATIENCE_SECONDS by default."""
 
 
-class Core:
+class CoreClient:
     """What a program asks of the name service, on one ground.
 
     `service`: on whose behalf it asks, that is, whose declared dependencies it uses; else OPENGNS_SERVICE, which
     `opengnsc run` sets, else the first service that it registers. `api`: where the daemon listens; else OPENGNS_API.
-    `views`: where views are looked for before the core watches by itself. Raises PlaceProblem.
+    `views`: where views are looked for before the core watches by itself. Raises InvalidEndpoint.
     """
 
     def __init__(
         self,
-        ground: Ground,
+        ground: Runtime,
         service: str = "",
-        api: str | Place = "",
+        api: str | ApiEndpoint = "",
         answer_seconds: float = ANSWER_SECONDS,
         views: Views | None = None,
         lost: Lost = _log.warning,
     ) -> None:
-        self.place = api if isinstance(api, Place) else place_of(api or os.environ.get("OPENGNS_API", ""))
+        self.place = (
+            api if isinstance(api, ApiEndpoint) else parse_api_endpoint(api or os.environ.get("OPENGNS_API", ""))
+        )
         self.service = service or os.environ.get("OPENGNS_SERVICE", "")
-        self.calls = Calls(ground, self.place, answer_seconds)
+        self.calls = HostApiCalls(ground, self.place, answer_seconds)
         self.ground = ground
-        self._reports = Calls(ground, self.place, min(REPORT_SECONDS, answer_seconds))
+        self._reports = HostApiCalls(ground, self.place, min(REPORT_SECONDS, answer_seconds))
         self._views = views
         self.told_lost = lost
         """Told of what goes on without this program's doing: interruptions, and what could not be delivered."""
-        self._shunned = Shunned()
-        self._pools = Pools(ground.random)
+        self._shunned = FailedListeners()
+        self._pools = Selector(ground.random)
         self._kept: dict[str, _Kept] = {}
 
     # What others are --------------------------------------------------------------------------------------
@@ -137,9 +139,9 @@ class Core:
             await self.calls.dependencies(whose)
         return SharedView(where, whose)
 
-    def follow(self, service: str = "", since: int | None = None) -> Following:
+    def follow(self, service: str = "", since: int | None = None) -> ResumingWatch:
         """The dependencies of a service and then each change of them, also over restarts of the daemon."""
-        return Following(self.ground, self.calls, self._whose(service), since, self.told_lost)
+        return ResumingWatch(self.ground, self.calls, self._whose(service), since, self.told_lost)
 
     async def watch(self, service: str = "", since: int | None = None) -> AsyncIterator[LocalEvent]:
         """The same as an iterator: `async for event in client.watch("portal.web")`. Raises ApiProblem when the daemon
@@ -179,9 +181,9 @@ class Core:
             options.get("load", IDLE),
             options.get("degradation", IDLE),
         )
-        keeping = Keeping(self.ground, self.calls, wish, self.told_lost) if hold else None
+        keeping = HeldRegistration(self.ground, self.calls, wish, self.told_lost) if hold else None
         give_up = self.ground.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
-        patience = Patience(self.told_lost)
+        patience = RetryPolicy(self.told_lost)
         patience.succeeded()
         while True:
             try:
@@ -210,7 +212,7 @@ class Core:
         """Say that a listener is dead or slow (function 2.5). Raises ApiProblem."""
         return await self.calls.report(LocalReport(service, address, port, state, self.service, detail))
 
-    def blame(self, peer: Listener, detail: str) -> None:
+    def report_failure(self, peer: Listener, detail: str) -> None:
         """A listener failed here: avoid it, and report it unless that is known already. Nobody waits for the report."""
         _log.info("%s at %s port %d failed: %s", peer.service, peer.address, peer.port, detail)
         kept = self._inside(self.service)
@@ -219,7 +221,7 @@ class Core:
         if peer.state in USABLE or peer.state == "draining":
             self.ground.start(self._deliver(peer, detail), owed=True)
 
-    def praise(self, peer: Listener) -> None:
+    def mark_healthy(self, peer: Listener) -> None:
         """A listener works."""
         self._shunned.forgive(peer)
 
@@ -266,7 +268,7 @@ class Core:
         view = self._outside(service) or self._inside(service)
         if view is not None:
             return view
-        following = Following(self.ground, self.calls, service, None, self.told_lost, _may_be_followed_later)
+        following = ResumingWatch(self.ground, self.calls, service, None, self.told_lost, _may_be_followed_later)
         try:
             first = await following.next()
             await self._look_around()
@@ -315,7 +317,9 @@ def _may_be_followed_later(problem: ApiProblem) -> bool:
 class Registration:
     """One listener of this process, until `end`."""
 
-    def __init__(self, core: Core, wish: LocalRegister, outcome: Outcome, keeping: Keeping | None) -> None:
+    def __init__(
+        self, core: CoreClient, wish: LocalRegister, outcome: Outcome, keeping: HeldRegistration | None
+    ) -> None:
         self.outcome = outcome
         """`state` is `pending` while no server could be asked: the daemon keeps it and delivers it."""
         self._core = core
@@ -352,7 +356,7 @@ class Registration:
             if self._job is not None:
                 self._job.stop()
 
-    async def _keep(self, keeping: Keeping) -> None:
+    async def _keep(self, keeping: HeldRegistration) -> None:
         try:
             while (outcome := await keeping.next()) is not None:
                 self.outcome = outcome
@@ -363,10 +367,10 @@ class Registration:
 class _Kept:
     """A view that is kept up to date."""
 
-    def __init__(self, following: Following, view: View) -> None:
+    def __init__(self, following: ResumingWatch, view: View) -> None:
         self.following = following
         self.view = view
-        self.job: Job | None = None
+        self.job: Task | None = None
 
     def close(self) -> None:
         """No more."""

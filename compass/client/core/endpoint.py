@@ -12,11 +12,11 @@ DEFAULT_URL = "http://127.0.0.1:4866"
 API_PORT = 4866
 
 
-class PlaceProblem(ValueError):
+class InvalidEndpoint(ValueError):
     """An address of the API that cannot be used; the text says what would be right."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class ApiEndpoint(msgspec.Struct, frozen=True):
     """Where the daemon listens: the path of a Unix socket, or an address and a port."""
 
     path: str = ""
@@ -36,20 +36,26 @@ class Place(msgspec.Struct, frozen=True):
         return f"{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
 
 
-def place_of(text: str) -> Place:
+def parse_api_endpoint(text: str) -> ApiEndpoint:
     """Parse `unix:/path` or `http://127.0.0.1:4866`. Empty: the socket at its default path if there is one, else the
-    default port. Raises PlaceProblem."""
+    default port. Raises InvalidEndpoint."""
     if not text:
-        return Place(path=DEFAULT_SOCKET) if Path(DEFAULT_SOCKET).exists() else place_of(DEFAULT_URL)
+        return ApiEndpoint(path=DEFAULT_SOCKET) if Path(DEFAULT_SOCKET).exists() else parse_api_endpoint(DEFAULT_URL)
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/"):
-            raise PlaceProblem(f"{text!r}: write the whole path of the socket, as in unix:{DEFAULT_SOCKET}")
-        return Place(path=path)
+            raise InvalidEndpoint(f"{text!r}: write the whole path of the socket, as in unix:{DEFAULT_SOCKET}")
+        return ApiEndpoint(path=path)
     try:
         parts = urlsplit(text)
         if parts.scheme == "http" and parts.hostname and not parts.path.strip("/") and not parts.query:
-            return Place(address=parts.hostname, port=parts.port or API_PORT)
+            return ApiEndpoint(address=parts.hostname, port=parts.port or API_PORT)
     except ValueError:
         pass
-    raise PlaceProblem(f"{text!r} is no address of the host API: write unix:/PATH or {DEFAULT_URL}")
+    raise InvalidEndpoint(f"{text!r} is no address of the host API: write unix:/PATH or {DEFAULT_URL}")
+
+
+Place = ApiEndpoint
+PlaceProblem = InvalidEndpoint
+place_of = parse_api_endpoint
+"""Former names of the three, kept for one version."""

@@ -29,15 +29,15 @@ LINE_OCTETS_MAX = ANSWER_OCTETS_MAX
 """Of one line of a watch, which holds a whole answer."""
 
 
-class BrokenOff(Exception):
+class ConnectionBroken(Exception):
     """The connection ended before the response did."""
 
 
-class Misunderstood(Exception):
+class InvalidResponse(Exception):
     """What came is no response of an opengnscd."""
 
 
-class Exchange:
+class HttpExchange:
     """A request, and what has been received of its response."""
 
     def __init__(
@@ -75,11 +75,11 @@ class Exchange:
                 elif isinstance(event, h11.EndOfMessage):
                     self.ended = True
                 elif isinstance(event, h11.ConnectionClosed):
-                    raise BrokenOff
+                    raise ConnectionBroken
         except h11.RemoteProtocolError as error:
             if not data:
-                raise BrokenOff from None
-            raise Misunderstood(str(error)) from None
+                raise ConnectionBroken from None
+            raise InvalidResponse(str(error)) from None
         return pieces
 
 
@@ -98,7 +98,7 @@ class Lines:
             whole.append(bytes(self._held).removesuffix(b"\r"))
             self._held[:] = line
         if len(self._held) > LINE_OCTETS_MAX:
-            raise Misunderstood(f"a line has more than {LINE_OCTETS_MAX} octets")
+            raise InvalidResponse(f"a line has more than {LINE_OCTETS_MAX} octets")
         return whole
 
 

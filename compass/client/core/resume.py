@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from compass.client.core.api import Calls, Held, Watched
+from compass.client.core.api import HoldStream, HostApiCalls, WatchStream
 from compass.client.core.errors import ApiProblem, may_pass
-from compass.client.core.runtime import Ground
+from compass.client.core.runtime import Runtime
 from compass.model.backoff import retry_seconds
 from compass.model.host_api import LocalEvent, LocalRegister, Outcome
 
@@ -14,7 +14,7 @@ Lost = Callable[[str], None]
 """Told once of each interruption, in words."""
 
 
-class Patience:
+class RetryPolicy:
     """What a failure means that is repeated: wait and try again, or give up."""
 
     def __init__(self, lost: Lost, passing: Callable[[ApiProblem], bool] = may_pass) -> None:
@@ -40,13 +40,13 @@ class Patience:
         return pause
 
 
-class Following:
+class ResumingWatch:
     """The events of a service's dependencies, without end, each once and in order."""
 
     def __init__(
         self,
-        ground: Ground,
-        calls: Calls,
+        ground: Runtime,
+        calls: HostApiCalls,
         service: str,
         since: int | None,
         lost: Lost,
@@ -56,8 +56,8 @@ class Following:
         self._calls = calls
         self._service = service
         self._last = since
-        self._patience = Patience(lost, passing)
-        self._watched: Watched | None = None
+        self._patience = RetryPolicy(lost, passing)
+        self._watched: WatchStream | None = None
         self._closed = False
 
     async def next(self) -> LocalEvent | None:
@@ -92,15 +92,15 @@ class Following:
             watched.close()
 
 
-class Keeping:
+class HeldRegistration:
     """A registration held by a connection, and made anew whenever the connection is lost."""
 
-    def __init__(self, ground: Ground, calls: Calls, wish: LocalRegister, lost: Lost) -> None:
+    def __init__(self, ground: Runtime, calls: HostApiCalls, wish: LocalRegister, lost: Lost) -> None:
         self._ground = ground
         self._calls = calls
         self._wish = wish
-        self._patience = Patience(lost)
-        self._held: Held | None = None
+        self._patience = RetryPolicy(lost)
+        self._held: HoldStream | None = None
         self._closed = False
 
     async def next(self) -> Outcome | None:

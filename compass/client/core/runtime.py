@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol
 
-from compass.client.core.endpoint import Place
+from compass.client.core.endpoint import ApiEndpoint
 
 
-class Line(Protocol):
+class Connection(Protocol):
     """A connection to the daemon."""
 
     def send(self, data: bytes) -> Awaitable[None]:
@@ -26,17 +26,17 @@ class Line(Protocol):
         """End it at once; who waits in `receive` is told that it is the end. Harmless when it has ended."""
 
 
-class Job(Protocol):
+class Task(Protocol):
     """Work that goes on beside the caller's."""
 
     def stop(self) -> None:
         """End it; harmless when it has ended."""
 
 
-class Ground(Protocol):
+class Runtime(Protocol):
     """Where the core runs."""
 
-    def open(self, place: Place, seconds: float) -> Awaitable[Line]:
+    def open(self, place: ApiEndpoint, seconds: float) -> Awaitable[Connection]:
         """Connect to the daemon. Raises OSError, TimeoutError."""
 
     def pause(self, seconds: float) -> Awaitable[None]:
@@ -48,5 +48,5 @@ class Ground(Protocol):
     def random(self) -> float:
         """From [0, 1)."""
 
-    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> Job:
+    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> Task:
         """Run it beside the caller. `owed`: the program does not end before it is done."""

@@ -14,7 +14,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from compass.client.core.errors import NobodyThere, NoneAnswers, NoneRegistered
 from compass.model.host_api import Resolved
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.rows import Listener
 
 CONNECT_SECONDS = 3.0
@@ -47,10 +47,10 @@ class Guide(Protocol):
     async def resolve(self, name: str) -> Resolved:
         """Best first. Raises ApiProblem, NoneRegistered when there is none."""
 
-    def blame(self, peer: Listener, detail: str) -> None:
+    def report_failure(self, peer: Listener, detail: str) -> None:
         """It failed: avoid it, and report it."""
 
-    def praise(self, peer: Listener) -> None:
+    def mark_healthy(self, peer: Listener) -> None:
         """It works."""
 
 
@@ -91,7 +91,7 @@ async def attempt(
             known = (await guide.resolve(name)).listeners
         except NobodyThere:
             known = ()
-        peers = [peer for peer in known if show_endpoint(peer.address, peer.port) not in tried]
+        peers = [peer for peer in known if format_endpoint(peer.address, peer.port) not in tried]
         if not peers or len(tried) >= TRIES_MAX:
             raise NoneAnswers(name, tried) if tried else NoneRegistered(name)
         try:
@@ -101,11 +101,11 @@ async def attempt(
             if verdict == "ours":
                 raise
             detail = words_of(failure)
-            tried[show_endpoint(peers[0].address, peers[0].port)] = detail
+            tried[format_endpoint(peers[0].address, peers[0].port)] = detail
             if verdict == "theirs":
-                guide.blame(peers[0], detail)
+                guide.report_failure(peers[0], detail)
         else:
-            guide.praise(peers[0])
+            guide.mark_healthy(peers[0])
             return done
 
 
@@ -180,8 +180,8 @@ class Session(Generic[S]):
                 return
         detail = words_of(failure)
         tried = {} if tried is None else tried
-        tried[show_endpoint(peer.address, peer.port)] = detail
-        self._guide.blame(peer, detail)
+        tried[format_endpoint(peer.address, peer.port)] = detail
+        self._guide.report_failure(peer, detail)
         await self.begin(tried)
 
     def close(self) -> None:

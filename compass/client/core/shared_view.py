@@ -17,13 +17,13 @@ import threading
 from pathlib import Path
 
 from compass.client.core.errors import NoneRegistered, NotLoaded, refused
-from compass.client.core.view import Shunned, View
+from compass.client.core.view import FailedListeners, View
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.names import category_of
 from compass.model.replies import Refusal
 from compass.model.rows import Listener
-from compass.model.selection.policies import Place
-from compass.model.selection.selector import Pools
+from compass.model.selection.policies import Location
+from compass.model.selection.selector import Selector
 from compass.wire.shared_view import (
     CONTENT_OCTETS_MAX,
     GENERATION_WORD,
@@ -53,7 +53,7 @@ class SharedView:
         self._generation = 0
         self._held: tuple[View, dict[str, tuple[Listener, ...]]]
         """The view, and the answers that were made from it."""
-        self._pools = Pools(random.random)
+        self._pools = Selector(random.random)
         self._load()
 
     def listeners(self, name: str) -> tuple[Listener, ...]:
@@ -100,7 +100,7 @@ class SharedView:
                 shared = self._read()
                 if self._words[GENERATION_WORD] == generation:
                     break
-            self._pools.moved(Place(shared.host, shared.zone))
+            self._pools.moved(Location(shared.host, shared.zone))
             self._members = frozenset(category_of(service) for service in shared.services)
             # Together: what another thread makes of the old view goes into the old answers.
             self._held = View(self._service, _catalogue(shared)), {}
@@ -132,4 +132,4 @@ def _catalogue(shared: Shared) -> Catalogue:
     return catalogue_of(shared.held.rows, shared.held.topics, shared.held.revision)
 
 
-_NONE_SHUNNED = Shunned()
+_NONE_SHUNNED = FailedListeners()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from compass.client.core.endpoint import Place
+from compass.client.core.endpoint import ApiEndpoint
 
 RECEIVE_OCTETS = 256 * 1024
 """Read at a time: most answers are one piece."""
@@ -62,10 +62,10 @@ class Thread:
         """Whoever stops it has closed its line."""
 
 
-class Threads:
+class ThreadRuntime:
     """The ground itself."""
 
-    async def open(self, place: Place, seconds: float) -> SocketLine:
+    async def open(self, place: ApiEndpoint, seconds: float) -> SocketLine:
         """Connect to the daemon."""
         if not place.path:
             return SocketLine(socket.create_connection((place.address, place.port), seconds))

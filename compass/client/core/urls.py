@@ -24,15 +24,15 @@ def name_of(url: str) -> str:
     return parts.hostname
 
 
-def with_scheme(url: str, scheme: str) -> str:
+def replace_scheme(url: str, scheme: str) -> str:
     """The same with another scheme."""
     return f"{scheme}:{url.partition(':')[2]}"
 
 
-def joined(url: str, reference: str) -> str:
+def resolve_reference(url: str, reference: str) -> str:
     """A reference in an answer from `url`, made whole (RFC 3986 section 5): a relative one stays with the name. The
     standard library joins only schemes that it knows."""
     if urlsplit(reference).netloc:
         return reference
     scheme = urlsplit(url).scheme
-    return with_scheme(urljoin(with_scheme(url, SCHEMES[scheme]), reference), scheme)
+    return replace_scheme(urljoin(replace_scheme(url, SCHEMES[scheme]), reference), scheme)

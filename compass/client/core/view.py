@@ -14,10 +14,10 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.interest import dependencies_of
 from compass.model.host_api import LocalEvent, Resolved
-from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
+from compass.model.names import InvalidName, category_of, parse_label, parse_service_id
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import USABLE, Category, Change, Dependency, Listener, ListenerKey, Policy, Row, Service
-from compass.model.selection.selector import Pools
+from compass.model.selection.selector import Selector
 
 SHUNNED_SECONDS = 60.0
 """How long a listener is avoided that failed here when nobody says anything about it: the daemon's own bound."""
@@ -58,11 +58,11 @@ class View(msgspec.Struct, frozen=True):
         """Function 2.3."""
         return dependencies_of(self.catalogue, self.service)
 
-    def resolve(self, name: str, pools: Pools, shunned: Shunned, now: float) -> Resolved | Refusal:
+    def resolve(self, name: str, pools: Selector, shunned: FailedListeners, now: float) -> Resolved | Refusal:
         """The listeners to use, best first, those that failed here last; refused as the daemon would."""
         try:
             name = parse_service_id(name) if "." in name else parse_label(name, "category")
-        except NameProblem as problem:
+        except InvalidName as problem:
             return Refusal("bad-name", str(problem))
         needed = self.catalogue.needs.get(category_of(self.service), frozenset())
         rows = (self.catalogue.categories.get(category) for category in needed)
@@ -71,7 +71,7 @@ class View(msgspec.Struct, frozen=True):
             return Refusal("unknown-dependency", f"{self.service} does not depend on {name}")
         if "." in name and name not in backups and self.catalogue.service(name) is None:
             return Refusal("unknown-service", f"there is no service {name!r}; an administrator can add it")
-        chosen = pools.choose(shunned.over(self.catalogue, now), name)
+        chosen = pools.choose(shunned.apply_to(self.catalogue, now), name)
         return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
 
 
@@ -89,7 +89,7 @@ def view_of(told: Dependencies) -> View:
     return View(told.service, catalogue_of(rows, topics, told.revision))
 
 
-class Shunned:
+class FailedListeners:
     """The listeners that failed here, until something is said about them, or for a while."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Shunned:
         """It works."""
         self._rows.pop((row.service, row.address, row.port), None)
 
-    def over(self, catalogue: Catalogue, now: float) -> Catalogue:
+    def apply_to(self, catalogue: Catalogue, now: float) -> Catalogue:
         """The catalogue with these as suspect."""
         for row in list(self._standing(catalogue, now)):
             catalogue = catalogue.with_row(msgspec.structs.replace(row, state="suspect", cause="failed here"))

@@ -13,25 +13,25 @@ from compass.daemons.alerts.smtp import Relay, mailbox
 from compass.daemons.alerts.syslog import syslog
 from compass.daemons.alerts.webhook import webhook
 from compass.daemons.config.alerts import AlertSettings, parse_place
-from compass.server.alerts.notifier import Way
+from compass.server.alerts.notifier import Channel
 from compass.server.alerts.outbox import Message
 
 COMMAND_PER_MINUTE = 600
 """Of `alert_command`, which was there before there was a limit: ten a second."""
 
 
-def ways_to_administrators(
+def alert_channels(
     reactor: Any, command: tuple[str, ...], alerts: tuple[AlertSettings, ...], server: str
-) -> tuple[Way, ...]:
+) -> tuple[Channel, ...]:
     """What the configuration comes to; `server` is this server's name, which messages tell."""
-    ways: list[Way] = []
+    ways: list[Channel] = []
     if command:
         deliver = command_way(reactor, command, server)
-        ways.append(Way("alert_command", "command", deliver, per_minute=COMMAND_PER_MINUTE))
+        ways.append(Channel("alert_command", "command", deliver, per_minute=COMMAND_PER_MINUTE))
     for settings in alerts:
         name = settings.name or settings.way
         for suffix, deliver in _delivering(reactor, settings, server):
-            ways.append(Way(name + suffix, settings.way, deliver, settings.kinds, settings.per_minute))
+            ways.append(Channel(name + suffix, settings.way, deliver, settings.kinds, settings.per_minute))
     return tuple(ways)
 
 

@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.python.failure import Failure
 
-from compass.server.alerts.notifier import Undelivered
+from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
-from compass.server.alerts.render import json_of
+from compass.server.alerts.render import render_json
 
 LAST_WORDS_SECONDS = 0.5
 """For the output of an alert command that has ended."""
@@ -34,9 +34,9 @@ def command_way(reactor: Any, command: tuple[str, ...], server: str) -> Callable
             failure.trap(CommandFailed)
             ended = failure.value.__cause__ if failure.value is not None else None
             again = isinstance(ended, ProcessTerminated) and ended.exitCode == os.EX_TEMPFAIL
-            raise Undelivered(str(failure.value), final=not again, perhaps=True) from None
+            raise DeliveryFailed(str(failure.value), final=not again, perhaps=True) from None
 
-        return run(msgspec.json.encode(json_of(message, server))).addErrback(failed)
+        return run(msgspec.json.encode(render_json(message, server))).addErrback(failed)
 
     return deliver
 

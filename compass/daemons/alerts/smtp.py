@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 
 from compass.daemons.config.alerts import Security
 from compass.daemons.config.secrets import client_tls, secret_now
-from compass.server.alerts.notifier import Undelivered
+from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
-from compass.server.alerts.render import body_of, subject_of
+from compass.server.alerts.render import render_subject, render_text
 
 CONNECT_SECONDS = 10.0
 """To reach the relay, which is near."""
@@ -79,7 +79,7 @@ class Relay:
         try:
             await endpoint.connect(factory)
         except (ConnectError, DNSLookupError) as error:
-            raise Undelivered(f"{host} cannot be reached: {error}") from None
+            raise DeliveryFailed(f"{host} cannot be reached: {error}") from None
         try:
             await over
         except SMTPClientError as error:
@@ -112,7 +112,7 @@ class _Session(ESMTPSenderFactory):
             self.currentProtocol.transport.abortConnection()
 
 
-def _undelivered(host: str, error: SMTPClientError) -> Undelivered:
+def _undelivered(host: str, error: SMTPClientError) -> DeliveryFailed:
     """Only the relay's answer: the error's own text is a protocol of the session, passwords included."""
     addresses: Any = error.addresses or ()
     code, said = error.code, error.resp
@@ -123,10 +123,10 @@ def _undelivered(host: str, error: SMTPClientError) -> Undelivered:
     text = " ".join("".join(one if one.isprintable() else " " for one in shown).split())[:ANSWER_TEXT_MAX]
     if code < 0:
         # No answer at all, or none that was understood: perhaps after all was said.
-        return Undelivered(f"{host}: {text}", perhaps=True)
+        return DeliveryFailed(f"{host}: {text}", perhaps=True)
     # Other than a delivery's, an error of the extensions (TLS, login) says nothing about the message.
     final = 500 <= code < 600 and code not in _LOGIN_CODES and not isinstance(error, ESMTPClientError)
-    return Undelivered(f"{host} answers {code} {text}", final=final)
+    return DeliveryFailed(f"{host} answers {code} {text}", final=final)
 
 
 def mailbox(relay: Relay, sender: str, recipient: str, server: str) -> Callable[[Message], Deferred[None]]:
@@ -143,13 +143,13 @@ def mail_of(message: Message, sender: str, recipient: str, server: str) -> bytes
     mail = EmailMessage(policy=_POLICY)
     domain = sender.rpartition("@")[2]
     mail["From"], mail["To"] = sender, recipient
-    mail["Subject"] = f"[{server}] {subject_of(message)}"
+    mail["Subject"] = f"[{server}] {render_subject(message)}"
     mail["Date"] = format_datetime(datetime.fromtimestamp(message.time, UTC))
     mail["Message-ID"] = f"<{message.id}@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     if message.answers:
         mail["In-Reply-To"] = mail["References"] = f"<{message.answers}@{domain}>"
-    mail.set_content(body_of(message, server, _when))
+    mail.set_content(render_text(message, server, _when))
     return mail.as_bytes()
 
 

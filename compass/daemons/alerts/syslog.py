@@ -18,9 +18,9 @@ from zope.interface import implementer
 
 from compass.daemons.config.secrets import client_tls
 from compass.model.names import parse_server
-from compass.server.alerts.notifier import Undelivered
+from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
-from compass.server.alerts.render import subject_of
+from compass.server.alerts.render import render_subject
 
 FACILITIES = ("user", "daemon", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7")
 _CODES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
@@ -46,7 +46,7 @@ def syslog_line(message: Message, facility: str, host: str, process: int) -> byt
     data = " ".join(f'{name}="{_quoted(value)}"' for name, value in params.items())
     head = f"<{priority}>1 {stamp} {host} opengnssd {process} {message.event} [opengns@{ENTERPRISE} {data}] "
     # The mark says that what follows is UTF-8 (6.4); a character is never cut in two.
-    line = head.encode() + b"\xef\xbb\xbf" + subject_of(message).encode()
+    line = head.encode() + b"\xef\xbb\xbf" + render_subject(message).encode()
     return line[:OCTETS_MAX].decode("utf-8", "ignore").encode()
 
 
@@ -80,7 +80,7 @@ def syslog(
         try:
             await connectProtocol(endpoint, stream)
         except (ConnectError, DNSLookupError) as error:
-            raise Undelivered(f"{place} cannot be reached: {error}") from None
+            raise DeliveryFailed(f"{place} cannot be reached: {error}") from None
         await stream.over
 
     return lambda message: Deferred.fromCoroutine(deliver(message))
@@ -94,7 +94,7 @@ def _datagram(family: socket.AddressFamily, place: Any, line: bytes, shown: str)
             sending.connect(place)
             sending.send(line)
     except OSError as error:
-        raise Undelivered(f"{shown}: {error.strerror}") from None
+        raise DeliveryFailed(f"{shown}: {error.strerror}") from None
 
 
 @implementer(IHandshakeListener)
@@ -126,7 +126,7 @@ class _Stream(protocol.Protocol):
         if self._settled and reason.check(ConnectionDone, ConnectionLost):
             self.over.callback(None)
         else:
-            self.over.errback(Undelivered(f"the connection was lost: {reason.getErrorMessage()}", perhaps=True))
+            self.over.errback(DeliveryFailed(f"the connection was lost: {reason.getErrorMessage()}", perhaps=True))
 
     def _write(self) -> None:
         transport: Any = self.transport

@@ -25,9 +25,9 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from compass.daemons.config.secrets import secret_now, trust_of
-from compass.server.alerts.notifier import Undelivered
+from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
-from compass.server.alerts.render import json_of
+from compass.server.alerts.render import render_json
 
 ID_HEADER = "Compass-Message"
 TIME_HEADER = "Compass-Time"
@@ -51,7 +51,7 @@ def webhook(
     place = urlsplit(url).netloc.rpartition("@")[2]
 
     async def deliver(message: Message) -> None:
-        body = msgspec.json.encode(json_of(message, server))
+        body = msgspec.json.encode(render_json(message, server))
         time = str(int(now()))
         headers = {"Content-Type": "application/json", "User-Agent": "compass"}
         headers |= {ID_HEADER: message.id, TIME_HEADER: time}
@@ -64,17 +64,17 @@ def webhook(
         try:
             response = await agent.request(b"POST", url.encode("ascii"), fields, _Body(body))
         except (ConnectError, DNSLookupError) as error:
-            raise Undelivered(f"{place} cannot be reached: {error}") from None
+            raise DeliveryFailed(f"{place} cannot be reached: {error}") from None
         except (ResponseNeverReceived, ResponseFailed) as failed:
             if any(reason.check(CancelledError) for reason in failed.reasons):
                 raise CancelledError from None
             why = "; ".join(_told(reason.value) for reason in failed.reasons)
-            raise Undelivered(f"{place} gave no answer: {why}", perhaps=True) from None
+            raise DeliveryFailed(f"{place} gave no answer: {why}", perhaps=True) from None
         response.deliverBody(_Ignore())
         if not 200 <= response.code < 300:
             moved = "; follow it in `url`" if 300 <= response.code < 400 else ""
             text = f"{place} answers {response.code}{moved}"
-            raise Undelivered(text, final=response.code in _FINAL, perhaps=response.code >= 500)
+            raise DeliveryFailed(text, final=response.code in _FINAL, perhaps=response.code >= 500)
 
     return lambda message: Deferred.fromCoroutine(deliver(message))
 

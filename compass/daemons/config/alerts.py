@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Meta
 
 from compass.daemons.alerts.syslog import FACILITIES
-from compass.daemons.config.hooks import Reading
+from compass.daemons.config.hooks import ConfigReader
 from compass.daemons.config.secrets import SECRET_OCTETS_MIN, SecretProblem, check_authority, read_secret
-from compass.model.names import NameProblem, parse_server
+from compass.model.names import InvalidName, parse_server
 from compass.server.alerts.outbox import PER_MINUTE, PER_MINUTE_MAX
 
 ALERTS_MAX = 16
@@ -86,7 +86,7 @@ _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Alert
 _WHERE = "[[server.alert]]"
 
 
-def alert(reading: Reading, values: dict[str, Any]) -> dict[str, Any]:
+def alert(reading: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
     """The values of a [[server.alert]], with what is wrong with them told."""
     way = values.get("way")
     if way is None:
@@ -110,7 +110,7 @@ def alert(reading: Reading, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _check_mail(reading: Reading, where: str, values: dict[str, Any]) -> None:
+def _check_mail(reading: ConfigReader, where: str, values: dict[str, Any]) -> None:
     recipients = values.get("to", ())
     if len(recipients) > RECIPIENTS_MAX:
         reading.problems.append(f"{where} to: {len(recipients)} recipients; at most {RECIPIENTS_MAX}")
@@ -127,7 +127,7 @@ def _check_mail(reading: Reading, where: str, values: dict[str, Any]) -> None:
     _secret(reading, where, values, "password_file", 1)
 
 
-def _check_webhook(reading: Reading, where: str, values: dict[str, Any]) -> None:
+def _check_webhook(reading: ConfigReader, where: str, values: dict[str, Any]) -> None:
     url = values.get("url", "")
     try:
         parts = urlsplit(url)
@@ -147,7 +147,7 @@ def _check_webhook(reading: Reading, where: str, values: dict[str, Any]) -> None
     _secret(reading, where, values, "secret_file", SECRET_OCTETS_MIN)
 
 
-def _check_syslog(reading: Reading, where: str, values: dict[str, Any]) -> None:
+def _check_syslog(reading: ConfigReader, where: str, values: dict[str, Any]) -> None:
     kind, _, place = values.get("target", "").partition(":")
     if kind not in ("unix", "udp", "tcp", "tls") or not place:
         reading.problems.append(f"{where} target is none of unix:PATH, udp:, tcp: or tls: with NAME:PORT")
@@ -163,7 +163,7 @@ def _check_syslog(reading: Reading, where: str, values: dict[str, Any]) -> None:
         reading.problems.append(f"{where} facility is none of {', '.join(FACILITIES)}")
 
 
-def _check_command(reading: Reading, where: str, values: dict[str, Any]) -> None:
+def _check_command(reading: ConfigReader, where: str, values: dict[str, Any]) -> None:
     if command := values.get("command"):
         program = reading.absolute(command[0]) if "/" in command[0] else command[0]
         if shutil.which(program) is None:
@@ -171,7 +171,7 @@ def _check_command(reading: Reading, where: str, values: dict[str, Any]) -> None
         values["command"] = (program, *command[1:])
 
 
-_CHECKS: dict[str, Callable[[Reading, str, dict[str, Any]], None]] = {
+_CHECKS: dict[str, Callable[[ConfigReader, str, dict[str, Any]], None]] = {
     "mail": _check_mail,
     "webhook": _check_webhook,
     "syslog": _check_syslog,
@@ -179,7 +179,7 @@ _CHECKS: dict[str, Callable[[Reading, str, dict[str, Any]], None]] = {
 }
 
 
-def check_alerts(reading: Reading, alerts: list[dict[str, Any]], command: tuple[str, ...]) -> None:
+def check_alerts(reading: ConfigReader, alerts: list[dict[str, Any]], command: tuple[str, ...]) -> None:
     """What can be wrong with all of them together."""
     if len(alerts) > ALERTS_MAX:
         reading.problems.append(f"{len(alerts)} sections {_WHERE}; at most {ALERTS_MAX}")
@@ -192,7 +192,7 @@ def check_alerts(reading: Reading, alerts: list[dict[str, Any]], command: tuple[
             reading.problems.append(f"{_WHERE} to: {address} would be told {times} times")
 
 
-def _secret(reading: Reading, where: str, values: dict[str, Any], key: str, octets_min: int) -> None:
+def _secret(reading: ConfigReader, where: str, values: dict[str, Any], key: str, octets_min: int) -> None:
     if not values.get(key):
         return
     values[key] = reading.absolute(values[key])
@@ -209,9 +209,9 @@ def _is_address(text: str) -> bool:
 
 
 def parse_place(text: str) -> tuple[str, int]:
-    """`name:port`, with its port. Raises NameProblem."""
+    """`name:port`, with its port. Raises InvalidName."""
     if not text.rpartition(":")[2].isdigit():
-        raise NameProblem(f"{text[:80]!r} is not of the form name:port")
+        raise InvalidName(f"{text[:80]!r} is not of the form name:port")
     return parse_server(text)
 
 

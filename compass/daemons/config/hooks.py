@@ -44,7 +44,7 @@ REACTION_EXAMPLES: dict[str, str | list[str]] = {
 }
 
 
-class Reading(Protocol):
+class ConfigReader(Protocol):
     """The file being read (`compass.daemons.config.reader`)."""
 
     problems: list[str]
@@ -59,12 +59,12 @@ class Reading(Protocol):
         """The one that was probably meant, for the end of a sentence."""
 
 
-def hook(reading: Reading, values: dict[str, Any]) -> dict[str, Any]:
+def hook(reading: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
     """The values of a [[host.hook]], with what is wrong with them told."""
     return _reaction(reading, "hook", values, ("command",), ("command",))
 
 
-def template(reading: Reading, values: dict[str, Any]) -> dict[str, Any]:
+def template(reading: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
     """The values of a [[host.template]], with what is wrong with them told."""
     values = _reaction(reading, "template", values, ("check", "reload"), ())
     source = values.get("source", "")
@@ -87,7 +87,7 @@ def template(reading: Reading, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reaction(
-    reading: Reading, kind: str, values: dict[str, Any], commands: tuple[str, ...], needed: tuple[str, ...]
+    reading: ConfigReader, kind: str, values: dict[str, Any], commands: tuple[str, ...], needed: tuple[str, ...]
 ) -> dict[str, Any]:
     """What hooks and templates have in common: names to look at, commands that can be run, and two times."""
     where = f"[host.{kind}]"
@@ -113,7 +113,7 @@ def _pool_name(text: str) -> str:
     return parse_service_id(text) if "." in text else parse_label(text, "category")
 
 
-def check_reactions(reading: Reading, hooks: list[dict[str, Any]], templates: list[dict[str, Any]]) -> None:
+def check_reactions(reading: ConfigReader, hooks: list[dict[str, Any]], templates: list[dict[str, Any]]) -> None:
     if len(hooks) + len(templates) > REACTIONS_MAX:
         reading.problems.append(f"{len(hooks) + len(templates)} hooks and templates; at most {REACTIONS_MAX}")
     for target, times in Counter(values.get("target") for values in templates).items():

@@ -38,7 +38,7 @@ from compass.daemons.config.settings import (
 )
 from compass.model.names import (
     PORT_MAX,
-    NameProblem,
+    InvalidName,
     parse_address,
     parse_endpoint,
     parse_group,
@@ -225,7 +225,7 @@ class _Reading:
         """What `parse` makes of it, or None when it is wrong."""
         try:
             return parse(text)
-        except NameProblem as problem:
+        except InvalidName as problem:
             self.problems.append(f"{where}: {problem}")
             return None
 
@@ -280,11 +280,11 @@ def _check_listen(reading: _Reading, where: str, listen: tuple[str, ...]) -> Non
 def _store(reading: _Reading, text: str) -> str:
     """The store's URL with an absolute path."""
     # Only here, because it takes its time and opengnscd has no store.
-    from compass.store.engine import file_of, located
+    from compass.store.engine import file_of, resolve_url
     from compass.store.errors import StoreUnusable
 
     try:
-        url = located(text, reading.directory)
+        url = resolve_url(text, reading.directory)
     except StoreUnusable as problem:
         reading.problems.append(f"[server] store: {problem}")
         return text

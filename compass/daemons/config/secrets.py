@@ -12,7 +12,7 @@ from cryptography import x509
 from OpenSSL import crypto
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 
-from compass.server.alerts.notifier import Undelivered
+from compass.server.alerts.notifier import DeliveryFailed
 
 SECRET_OCTETS_MIN = 16
 """Of what signs a message: 128 bits; a shorter one can be guessed."""
@@ -46,7 +46,7 @@ def secret_now(path: str) -> bytes:
     try:
         return read_secret(path)
     except SecretProblem as problem:
-        raise Undelivered(str(problem)) from None
+        raise DeliveryFailed(str(problem)) from None
 
 
 def check_authority(path: str) -> str:

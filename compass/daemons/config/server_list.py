@@ -18,8 +18,8 @@ from typing import Literal
 
 import msgspec
 
-from compass.agent.upstream.server_selector import Offer, Way
-from compass.model.names import NameProblem, parse_address, parse_endpoint, parse_host_name, parse_server
+from compass.agent.upstream.server_selector import Candidate, ServerAddress
+from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_host_name, parse_server
 
 ADDRESSES_MAX = 8
 """Addresses of one server: more networks than a machine has."""
@@ -38,20 +38,20 @@ class ServerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     networks: Literal["passive", "active"] = "passive"
 
 
-class Known(msgspec.Struct, frozen=True):
+class ServerList(msgspec.Struct, frozen=True):
     """What the configuration says."""
 
-    offers: tuple[Offer, ...]
+    offers: tuple[Candidate, ...]
     """Ways that it gives itself."""
     services: tuple[tuple[str, int], ...]
     """SRV names, each with the rank of its entry."""
 
 
 def parse_service(text: str) -> str:
-    """An SRV name (RFC 2782) such as `_opengns._tcp.example.org`, in lower case, no dot last. Raises NameProblem."""
+    """An SRV name (RFC 2782) such as `_opengns._tcp.example.org`, in lower case, no dot last. Raises InvalidName."""
     match = _SERVICE.fullmatch(text)
     if match is None:
-        raise NameProblem(f"{text[:80]!r} is not an SRV name; write it as in _opengns._tcp.example.org")
+        raise InvalidName(f"{text[:80]!r} is not an SRV name; write it as in _opengns._tcp.example.org")
     domain = parse_host_name(match[2].removesuffix("."))
     return f"{text.lower()[: match.start(2)]}{domain}"
 
@@ -61,21 +61,21 @@ def is_service(text: str) -> bool:
     return text.startswith("_")
 
 
-def ways_of(entry: str | ServerEntry) -> list[Way]:
-    """The ways of an entry, in its order. Raises NameProblem."""
+def ways_of(entry: str | ServerEntry) -> list[ServerAddress]:
+    """The ways of an entry, in its order. Raises InvalidName."""
     entry = ServerEntry(entry) if isinstance(entry, str) else entry
     name, port = parse_server(entry.name)
-    ways = [Way(name, *_place(text, port)) for text in entry.addresses]
+    ways = [ServerAddress(name, *_place(text, port)) for text in entry.addresses]
     if len(set(ways)) < len(ways):
-        raise NameProblem(f"{entry.name[:80]!r} has one address twice")
+        raise InvalidName(f"{entry.name[:80]!r} has one address twice")
     if len(ways) > ADDRESSES_MAX:
-        raise NameProblem(f"{entry.name[:80]!r} has {len(ways)} addresses; at most {ADDRESSES_MAX}")
-    return ways or [Way(name, name, port)]
+        raise InvalidName(f"{entry.name[:80]!r} has {len(ways)} addresses; at most {ADDRESSES_MAX}")
+    return ways or [ServerAddress(name, name, port)]
 
 
-def known_servers(entries: Sequence[str | ServerEntry], prefer: Literal["first", "any"]) -> Known:
-    """All entries. Raises NameProblem at the first that is wrong; configuration files are checked entry by entry."""
-    offers: list[Offer] = []
+def known_servers(entries: Sequence[str | ServerEntry], prefer: Literal["first", "any"]) -> ServerList:
+    """All entries. Raises InvalidName at the first that is wrong; configuration files are checked entry by entry."""
+    offers: list[Candidate] = []
     services: list[tuple[str, int]] = []
     for place, entry in enumerate(entries):
         rank = place if prefer == "first" else 0
@@ -83,8 +83,8 @@ def known_servers(entries: Sequence[str | ServerEntry], prefer: Literal["first",
             services.append((parse_service(entry), rank))
             continue
         equal = isinstance(entry, ServerEntry) and entry.networks == "active"
-        offers += [Offer(way, (rank, 0 if equal else number)) for number, way in enumerate(ways_of(entry))]
-    return Known(tuple(offers), tuple(services))
+        offers += [Candidate(way, (rank, 0 if equal else number)) for number, way in enumerate(ways_of(entry))]
+    return ServerList(tuple(offers), tuple(services))
 
 
 def _place(text: str, port: int) -> tuple[str, int]:

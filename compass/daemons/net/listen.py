@@ -30,7 +30,7 @@ from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
 from compass.model.interfaces_store import StoreUnavailable
-from compass.model.names import NameProblem, parse_host_name
+from compass.model.names import InvalidName, parse_host_name
 from compass.pki.contexts import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 
 BACKLOG = 4096
@@ -67,7 +67,7 @@ def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
     try:
         found, name = role_and_name(identity.certificate, rules_of(settings))
         parse_host_name(name)
-    except (PeerUnknown, NameProblem) as problem:
+    except (PeerUnknown, InvalidName) as problem:
         raise IdentityError([f"{settings.certificate}: {problem}"]) from None
     if found != role:
         raise IdentityError(
@@ -83,7 +83,7 @@ def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
         try:
             role, name = peer_of(transport, rules)
             return role, parse_host_name(name) if role == "host" else name, ""
-        except (PeerUnknown, NameProblem) as problem:
+        except (PeerUnknown, InvalidName) as problem:
             return "", "", str(problem)
 
     return peer

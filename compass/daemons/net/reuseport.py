@@ -52,7 +52,7 @@ class DatagramPort(udp.Port):
         return _sharing(made) if _this_process_shares else made
 
 
-class Reservation:
+class PortReservation:
     """An address and port that is this server's, to be shared by its workers and nobody else."""
 
     def __init__(self, address: str, port: int) -> None:

@@ -103,7 +103,7 @@ class _TunedTlsFactory(TLSMemoryBIOFactory):
         return None if inner is None else self.protocol(self, inner)
 
 
-def secured(context: Any, factory: Any, *, client: bool) -> Any:
+def wrap_tls(context: Any, factory: Any, *, client: bool) -> Any:
     """`factory` behind TLS. `context`: what `tls.accepting` or `tls.dialling` gave.
 
     Both are Twisted's factories; its interfaces say nothing to the type checker.

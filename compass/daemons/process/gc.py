@@ -9,12 +9,12 @@ YOUNG_OBJECTS = 20_000
 nearly all of which are freed by their reference counts, and what is left is kept for long."""
 
 
-def tune() -> None:
+def raise_threshold() -> None:
     """Set it, before the daemon serves."""
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
-def settle() -> None:
+def freeze_loaded() -> None:
     """Everything that was loaded stays, so the collector need not look at it again (`gc.freeze`)."""
     gc.collect()
     gc.freeze()

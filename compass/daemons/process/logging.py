@@ -19,7 +19,7 @@ from twisted.logger import (
     formatEventAsClassicLogText,
 )
 
-from compass.model.text import storable
+from compass.model.text import escape_line
 
 Format = Literal["text", "json"]
 TEXT_MAX = 16_000
@@ -99,4 +99,4 @@ def _sayable(text: str) -> str:
 
 
 def _spelled(character: str) -> str:
-    return character if character in "\n\t" else storable(character, len("\\u0000"))
+    return character if character in "\n\t" else escape_line(character, len("\\u0000"))

@@ -24,7 +24,7 @@ WATCHDOG_PART = 0.5
 """Of the watchdog's time, between two signs of life, as sd_watchdog_enabled(3) advises."""
 
 
-class Supervision:
+class SdNotify:
     """Tells the socket that the environment names; nobody, when it names none."""
 
     def __init__(self, reactor: Any, environment: Mapping[str, str]) -> None:
@@ -67,12 +67,12 @@ class Supervision:
                 told.sendto(state.encode(), self._where)
 
 
-class Renewal:
+class Reload:
     """What SIGHUP does: end in order and begin anew in the same process, unless the files have become wrong."""
 
     log = Logger("compass")
 
-    def __init__(self, reactor: Any, name: str, check: Callable[[], object], supervision: Supervision) -> None:
+    def __init__(self, reactor: Any, name: str, check: Callable[[], object], supervision: SdNotify) -> None:
         """`check` reads configuration and certificates and raises ConfigProblem or IdentityError."""
         self._reactor = reactor
         self._name = name
@@ -81,7 +81,7 @@ class Renewal:
         self.wanted = False
         """Whether the process is to begin anew when the reactor has ended."""
 
-    def hung_up(self) -> None:
+    def on_sighup(self) -> None:
         """SIGHUP came."""
         if self.wanted:
             return
@@ -96,7 +96,7 @@ class Renewal:
         self._supervision.reloads()
         self._reactor.stop()
 
-    def begin_anew(self) -> NoReturn:
+    def reexec(self) -> NoReturn:
         """The same program with the same arguments, as it is on disk now, in this process."""
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -18,24 +18,24 @@ from twisted.names.client import Resolver
 from zope.interface import implementer
 
 import compass
-from compass.agent.agent import HostDaemon, HostParts
+from compass.agent.agent import Agent, AgentDependencies
 from compass.agent.hooks.runner import reactions_of
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial
-from compass.agent.upstream.dns_srv import ServiceName, lookup_with
-from compass.agent.upstream.multicast import Listening
-from compass.agent.upstream.server_selector import Choice, Way
+from compass.agent.upstream.dns_srv import SrvLookup, lookup_with
+from compass.agent.upstream.multicast import AnnouncementListener
+from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import NOT_SHARED, HostConfig, HostSettings
 from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
-from compass.daemons.net.transport import secured
+from compass.daemons.net.transport import wrap_tls
 from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.agent_metrics import HOST
-from compass.gateway.metrics.exposition import Edges, Metrics
-from compass.model.names import parse_endpoint, parse_group, parse_host_name, show_endpoint
-from compass.pki.contexts import Identity, accepting, dialling
+from compass.gateway.metrics.exposition import GatewayMetrics, Metrics
+from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
+from compass.pki.contexts import Identity, client_context, server_context
 from compass.server.failure.probes import Prober
 
 SOFTWARE = f"compass/{compass.__version__}"
@@ -71,9 +71,9 @@ class HostService(Service):
         self._name = parse_host_name(own_name(identity, config.tls, "host"))
         known = known_servers(settings.servers, settings.prefer)
         chance = random.SystemRandom().random
-        self._choice = Choice(chance, known.offers)
-        self._daemon = HostDaemon(
-            HostParts(
+        self._choice = ServerSelector(chance, known.offers)
+        self._daemon = Agent(
+            AgentDependencies(
                 clock=reactor,
                 now=time.time,
                 random=chance,
@@ -98,13 +98,13 @@ class HostService(Service):
                 view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
             )
         )
-        self._service_names: list[ServiceName] = []
+        self._service_names: list[SrvLookup] = []
         if known.services:
             lookup = lookup_with(_resolver(reactor, settings.resolver))
             for name, rank in known.services:
                 self._choice.expect(name)
                 found = self._daemon.servers_found
-                self._service_names.append(ServiceName(reactor, chance, lookup, name, rank, found))
+                self._service_names.append(SrvLookup(reactor, chance, lookup, name, rank, found))
 
     def startService(self) -> None:
         """Answer from what the disk has, then go for a session; `started` fails with CannotListenError."""
@@ -113,7 +113,7 @@ class HostService(Service):
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     async def _start(self, settings: HostSettings) -> None:
-        edges = Edges()
+        edges = GatewayMetrics()
         metrics = Metrics(self._reactor, HOST, self._daemon.tally, {"version": compass.__version__}, edges)
         api = site(self._daemon, self._reactor, metrics)
         if settings.api:
@@ -124,7 +124,7 @@ class HostService(Service):
             check = AgentCheck(self._daemon.service, self._reactor)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
-            factory = secured(accepting(self._identity), self._daemon.update_factory(), client=False)
+            factory = wrap_tls(server_context(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
         if self._dns is not None and self._dns.listen:
             await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports, edges.dns)
@@ -135,13 +135,13 @@ class HostService(Service):
             self._ports.append(self._hear_announcements(*parse_group(settings.announcements)))
         for port in self._ports:
             bound = port.getHost()
-            where = show_endpoint(bound.host, bound.port) if hasattr(bound, "port") else os.fsdecode(bound.name)
+            where = format_endpoint(bound.host, bound.port) if hasattr(bound, "port") else os.fsdecode(bound.name)
             self.log.info("opengnscd listens on {where}", where=where)
 
     def _hear_announcements(self, group: str, port: int) -> Any:
         """Bound to the group's own address: nothing that was sent to this host alone is taken for one."""
         interface = "" if ":" in self._settings.address else self._settings.address
-        listening = Listening(self._reactor, self._choice, group, interface, self._daemon.servers_found)
+        listening = AnnouncementListener(self._reactor, self._choice, group, interface, self._daemon.servers_found)
         try:
             return self._reactor.listenMulticast(port, listening, interface=group, listenMultiple=True)
         except CannotListenError as error:
@@ -161,7 +161,7 @@ class HostService(Service):
 def dialler(reactor: Any, identity: Identity) -> Dial:
     """Leads along a way, to whoever proves its name."""
 
-    def dial(way: Way) -> IStreamClientEndpoint:
+    def dial(way: ServerAddress) -> IStreamClientEndpoint:
         # The type checker cannot see what zope.interface's decorator declares.
         return cast(IStreamClientEndpoint, _TlsEndpoint(reactor, identity, way))
 
@@ -172,7 +172,7 @@ def dialler(reactor: Any, identity: Identity) -> Dial:
 class _TlsEndpoint:
     """Connects to a server whose certificate shows the name of the way."""
 
-    def __init__(self, reactor: Any, identity: Identity, way: Way) -> None:
+    def __init__(self, reactor: Any, identity: Identity, way: ServerAddress) -> None:
         self._reactor = reactor
         self._identity = identity
         self._way = way
@@ -180,12 +180,12 @@ class _TlsEndpoint:
     def connect(self, factory: Any) -> Deferred[Any]:
         way = self._way
         try:
-            context = dialling(self._identity, way.name)
+            context = client_context(self._identity, way.name)
         except ValueError as error:
             # A stranger's announcement may name what no certificate can prove.
             return fail(error)
         where = endpoint(self._reactor, way.address, way.port, CONNECT_SECONDS)
-        connected: Deferred[Any] = where.connect(secured(context, factory, client=True))
+        connected: Deferred[Any] = where.connect(wrap_tls(context, factory, client=True))
         return connected.addCallback(lambda tls: tls.wrappedProtocol)
 
 

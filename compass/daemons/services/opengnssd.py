@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 import compass
 from compass.console import pages as console
-from compass.daemons.alerts.channels import ways_to_administrators
+from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
 from compass.daemons.net.listen import (
@@ -29,22 +29,22 @@ from compass.daemons.net.listen import (
     peers,
     rules_of,
 )
-from compass.daemons.net.transport import secured
+from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
-from compass.gateway.http.connection_limit import Crowd
-from compass.gateway.metrics.exposition import Edges, Metrics
+from compass.gateway.http.connection_limit import ConnectionLimiter
+from compass.gateway.metrics.exposition import GatewayMetrics, Metrics
 from compass.gateway.metrics.server_metrics import SERVER
 from compass.gateway.server_api import routes
-from compass.model.catalogue.lookup_scope import Sight
-from compass.model.names import parse_group, show_endpoint
-from compass.model.selection.selector import Pools
-from compass.pki.contexts import Identity, accepting, accepting_https, dialling
+from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.names import format_endpoint, parse_group
+from compass.model.selection.selector import Selector
+from compass.pki.contexts import Identity, accepting_https, client_context, server_context
 from compass.server.cluster.announcer import Announcer
 from compass.server.failure.probes import Prober
-from compass.server.server import NameServer, Parts
+from compass.server.server import Server, ServerDependencies
 from compass.server.sessions.session import PeerOf, Session
-from compass.store.cluster import SqlRoster
-from compass.store.notifications import Wakeups
+from compass.store.cluster import SqlClusterStore
+from compass.store.notifications import ChangeNotifier
 from compass.store.store import Store
 
 SOFTWARE = f"compass/{compass.__version__}"
@@ -73,15 +73,15 @@ class ServerService(Service):
         self._database = DatabaseThread(reactor)
         self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
-        self._roster: SqlRoster | None = None
-        self._server: NameServer | None = None
-        self._wakeups: Wakeups | None = None
+        self._roster: SqlClusterStore | None = None
+        self._server: Server | None = None
+        self._wakeups: ChangeNotifier | None = None
         self._ports: list[Any] = []
-        self._edges = Edges()
+        self._edges = GatewayMetrics()
 
-    def _parts(self, store: Store, roster: SqlRoster) -> Parts:
+    def _parts(self, store: Store, roster: SqlClusterStore) -> ServerDependencies:
         settings = self._config.server
-        return Parts(
+        return ServerDependencies(
             clock=self._reactor,
             now=time.time,
             token=lambda: secrets.token_urlsafe(32),
@@ -91,7 +91,7 @@ class ServerService(Service):
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             random=random.SystemRandom().random,
-            ways=ways_to_administrators(self._reactor, settings.alert_command, self._config.alerts, self._name),
+            ways=alert_channels(self._reactor, settings.alert_command, self._config.alerts, self._name),
             id=secrets.token_hex(8),
             roster=roster,
             beside=self._beside.run,
@@ -106,7 +106,7 @@ class ServerService(Service):
         The store is opened here and not before: twistd forks in between.
         """
         super().startService()
-        gc.tune()
+        gc.raise_threshold()
         self._database.start()
         self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
@@ -125,7 +125,7 @@ class ServerService(Service):
         name = self._config.server.name or self._name
         if self._worker:
             name += f"#{self._worker}"
-        self._server = server = NameServer(name, SOFTWARE, self._parts(store, self._roster))
+        self._server = server = Server(name, SOFTWARE, self._parts(store, self._roster))
         if not self._worker:
             await self._listen(server)
         await server.start()
@@ -134,12 +134,12 @@ class ServerService(Service):
         self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
         if self._wakeups is not None:
             self._wakeups.start()
-        gc.settle()
+        gc.freeze_loaded()
         if self._worker:
             await self._listen(server)
         for port in () if self._worker else self._ports:
             bound = port.getHost()
-            self.log.info("opengnssd listens on {where}", where=show_endpoint(bound.host, bound.port))
+            self.log.info("opengnssd listens on {where}", where=format_endpoint(bound.host, bound.port))
         # All workers are at one address, so one of them tells of it.
         if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
@@ -147,17 +147,17 @@ class ServerService(Service):
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
 
-    async def _listen(self, server: NameServer) -> None:
-        factory = secured(accepting(self._identity), server, client=False)
+    async def _listen(self, server: Server) -> None:
+        factory = wrap_tls(server_context(self._identity), server, client=False)
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
         await self._listen_https(server)
         if self._config.dns is not None and self._config.dns.listen:
-            source = ServerSource(server, Pools(random.SystemRandom().random))
+            source = ServerSource(server, Selector(random.SystemRandom().random))
             await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports, self._edges.dns)
 
-    async def _listen_https(self, server: NameServer) -> None:
+    async def _listen_https(self, server: Server) -> None:
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
         https = self._config.https
         places = [parse_listen(text) for text in https.listen]
@@ -172,9 +172,9 @@ class ServerService(Service):
         api = routes.site(
             server, self._reactor, self._peer(), console.routes(), metrics=metrics, metrics_are_open=is_open
         )
-        crowd = Crowd(api, server.admits)
+        crowd = ConnectionLimiter(api, server.is_allowed)
         self._edges.connections = lambda: crowd.here
-        factory = secured(accepting_https(self._identity), crowd, client=False)
+        factory = wrap_tls(accepting_https(self._identity), crowd, client=False)
         for place in places:
             self._ports.append(await listen(self._reactor, *place, factory))
 
@@ -184,7 +184,7 @@ class ServerService(Service):
         served = places[0][1]
         own = [address for address, at in places if at == served and address not in WILDCARDS.values()]
         announcer = Announcer(self._reactor, random.SystemRandom().random, (group, port), self._name, own, served)
-        self.log.info("opengnssd announces itself to {group}", group=show_endpoint(group, port))
+        self.log.info("opengnssd announces itself to {group}", group=format_endpoint(group, port))
         return self._reactor.listenMulticast(0, announcer)
 
     def stopService(self) -> Deferred[Any]:
@@ -212,18 +212,18 @@ class ServerService(Service):
 class ServerSource:
     """A server's whole catalogue, looked up."""
 
-    def __init__(self, server: NameServer, pools: Pools) -> None:
+    def __init__(self, server: Server, pools: Selector) -> None:
         self._server = server
         self.pools = pools
-        self._sight: Sight | None = None
+        self._sight: LookupScope | None = None
 
-    def sight(self) -> Sight | None:
+    def sight(self) -> LookupScope | None:
         """All there is; None until the catalogue is loaded (P5)."""
         if self._server.ready() is None:
             return None
         catalogue = self._server.catalogue
         if self._sight is None or self._sight.catalogue is not catalogue:
-            self._sight = Sight(catalogue)
+            self._sight = LookupScope(catalogue)
         return self._sight
 
 
@@ -231,7 +231,7 @@ def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Call
     """Dials a host's Update listener; its certificate must show the host's name."""
 
     def connect(host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
-        factory = secured(dialling(identity, host), protocol.Factory.forProtocol(make), client=True)
+        factory = wrap_tls(client_context(identity, host), protocol.Factory.forProtocol(make), client=True)
         connected: Deferred[Any] = endpoint(reactor, address, port, DIAL_SECONDS).connect(factory)
         return connected.addCallback(lambda wrapped: wrapped.wrappedProtocol)
 

@@ -11,14 +11,14 @@ import msgspec
 
 from compass.daemons.config.settings import ServerConfig
 
-VOICE = 3
+REPORT_FD = 3
 """File descriptor on which a worker speaks, one JSON object a line. Standard error is for what Python itself says."""
 TEXT_MAX = 16_000
 """Characters of one log entry that a worker hands on: a long traceback."""
 _PR_SET_PDEATHSIG = 1
 
 
-class Orders(msgspec.Struct, frozen=True):
+class WorkerConfig(msgspec.Struct, frozen=True):
     """A worker reads them from its standard input: unlike its arguments they may hold a database's password."""
 
     number: int
@@ -40,7 +40,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     why: str
 
 
-class Said(msgspec.Struct, frozen=True, tag="said"):
+class LogRecord(msgspec.Struct, frozen=True, tag="said"):
     """An entry for the log."""
 
     level: str
@@ -50,7 +50,7 @@ class Said(msgspec.Struct, frozen=True, tag="said"):
     """What the text names, for a log in JSON."""
 
 
-Word: TypeAlias = Union[Serving, Failed, Said]  # noqa: UP007
+WorkerMessage: TypeAlias = Union[Serving, Failed, LogRecord]  # noqa: UP007
 
 
 def die_with(parent: int) -> None:

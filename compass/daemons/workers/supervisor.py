@@ -22,9 +22,9 @@ from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.settings import ServerConfig
 from compass.daemons.main import CannotStart
 from compass.daemons.net.listen import identity_of, own_name
-from compass.daemons.net.reuseport import Reservation
-from compass.daemons.workers.messages import VOICE, Failed, Orders, Said, Serving, Word
-from compass.model.names import show_endpoint
+from compass.daemons.net.reuseport import PortReservation
+from compass.daemons.workers.messages import REPORT_FD, Failed, LogRecord, Serving, WorkerConfig, WorkerMessage
+from compass.model.names import format_endpoint
 
 AGAIN_SECONDS_MIN = 0.1
 """From a worker's death to the next start: the others take its hosts meanwhile, so nothing is urgent."""
@@ -60,7 +60,7 @@ class WorkersService(Service):
             self.log.warn("{warning}", warning=warning)
         self._reactor = reactor
         self._config = config
-        self._reserved: list[Reservation] = []
+        self._reserved: list[PortReservation] = []
         self._workers = [_Worker(reactor, config, verbose, n + 1) for n in range(config.server.workers)]
 
     def startService(self) -> None:
@@ -79,7 +79,7 @@ class WorkersService(Service):
             return
         try:
             for place in _places(self._config):
-                self._reserved.append(Reservation(*place))
+                self._reserved.append(PortReservation(*place))
         except CannotListenError:
             self.started.errback(Failure())
             return
@@ -90,7 +90,7 @@ class WorkersService(Service):
         if not self.running:
             return
         for opened in self._reserved:
-            where, number = show_endpoint(opened.address, opened.port), len(self._workers)
+            where, number = format_endpoint(opened.address, opened.port), len(self._workers)
             self.log.info("opengnssd listens on {where} with {number} workers", where=where, number=number)
         self.started.callback(None)
 
@@ -160,7 +160,7 @@ class _Worker:
         self._again = None
         process = _Process(self._reactor, self)
         try:
-            process.spawn(Orders(self._number, os.getpid(), self._config, self._verbose))
+            process.spawn(WorkerConfig(self._number, os.getpid(), self._config, self._verbose))
         except OSError as error:
             self.ended(f"it could not be started: {error}.", 0.0)
         else:
@@ -168,10 +168,10 @@ class _Worker:
 
     # What the process tells.
 
-    def said(self, word: Word) -> None:
+    def said(self, word: WorkerMessage) -> None:
         """Hand on what goes into the log; note that it serves, or why it cannot."""
         match word:
-            case Said(level, namespace, text, fields):
+            case LogRecord(level, namespace, text, fields):
                 where = Logger(namespace or "compass")
                 more = {"text": text, "said_fields": fields}
                 where.emit(LogLevel.lookupByName(level), "worker {n}: {text}", n=self._number, **more)
@@ -221,10 +221,10 @@ class _Process(protocol.ProcessProtocol):
         self._kill: Any = None
         self._gone: Deferred[None] | None = None
 
-    def spawn(self, orders: Orders) -> None:
+    def spawn(self, orders: WorkerConfig) -> None:
         """Start it. Raises OSError when there can be no more processes."""
         command = [sys.executable, "-c", _PROGRAM, _ROOT]
-        files: dict[int, int | str] = {0: "w", 1: 1, 2: 2, VOICE: "r"}
+        files: dict[int, int | str] = {0: "w", 1: 1, 2: 2, REPORT_FD: "r"}
         transport = self._reactor.spawnProcess(self, sys.executable, command, env=None, childFDs=files)
         transport.write(msgspec.json.encode(orders))
         transport.closeStdin()
@@ -232,7 +232,7 @@ class _Process(protocol.ProcessProtocol):
     def childDataReceived(self, fd: int, data: bytes) -> None:
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
-            self._worker.said(msgspec.json.decode(line, type=Word))
+            self._worker.said(msgspec.json.decode(line, type=WorkerMessage))
 
     def end(self, gone: Deferred[None]) -> None:
         """By SIGTERM, and by SIGKILL when that takes too long."""

@@ -16,7 +16,16 @@ from compass.daemons.main import EXIT_CONFIG, EXIT_START, begin_log, forbid_core
 from compass.daemons.net.reuseport import share_ports
 from compass.daemons.process.logging import fields_of
 from compass.daemons.services.opengnssd import ServerService
-from compass.daemons.workers.messages import TEXT_MAX, VOICE, Failed, Orders, Said, Serving, Word, die_with
+from compass.daemons.workers.messages import (
+    REPORT_FD,
+    TEXT_MAX,
+    Failed,
+    LogRecord,
+    Serving,
+    WorkerConfig,
+    WorkerMessage,
+    die_with,
+)
 from compass.pki.contexts import IdentityError
 
 
@@ -25,12 +34,12 @@ def main() -> NoReturn:
     # A terminal sends these to all of its processes; only the parent's word counts here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerConfig)
     die_with(orders.parent)
     forbid_core_files()
-    voice = os.fdopen(VOICE, "wb")
+    voice = os.fdopen(REPORT_FD, "wb")
 
-    def say(word: Word) -> None:
+    def say(word: WorkerMessage) -> None:
         # Also from the database's thread; a line is never torn, for the file keeps others out while it takes one.
         voice.write(msgspec.json.encode(word) + b"\n")
         voice.flush()
@@ -78,11 +87,11 @@ class Ending:
             self._reactor.stop()
 
 
-def _entry(event: LogEvent) -> Said:
+def _entry(event: LogEvent) -> LogRecord:
     """An entry of the log as its parent gets it: the traceback of a failure is part of the text."""
     text = formatEvent(event)
     if "log_failure" in event:
         text += "\n" + event["log_failure"].getTraceback()
     level = event.get("log_level")
     namespace = str(event.get("log_namespace", ""))
-    return Said(level.name if level else "info", namespace, text[:TEXT_MAX], fields_of(event))
+    return LogRecord(level.name if level else "info", namespace, text[:TEXT_MAX], fields_of(event))

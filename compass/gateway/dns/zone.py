@@ -21,11 +21,11 @@ from twisted.names import dns
 
 from compass.gateway.dns.messages import NOT_READY, OTHER_ERROR, Answer, Query, record
 from compass.gateway.dns.rcodes import rcode_of
-from compass.model.catalogue.lookup_scope import Sight
-from compass.model.names import parse_host_name, show_endpoint
+from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.names import format_endpoint, parse_host_name
 from compass.model.rows import Listener
-from compass.model.selection.policies import Rule, preference
-from compass.model.selection.selector import Pools, candidates, rule_of
+from compass.model.selection.policies import SelectionRule, preference
+from compass.model.selection.selector import Selector, candidates, rule_of
 
 STRING_OCTETS_MAX = 255
 """One string of a TXT record (RFC 1035 section 3.3.14); a longer text is cut into several."""
@@ -45,20 +45,20 @@ _SRV_TARGET_AT = 10 + 6
 class DnsSource(Protocol):
     """Who knows the catalogue: a host's daemon or a server."""
 
-    pools: Pools
+    pools: Selector
 
-    def sight(self) -> Sight | None:
+    def sight(self) -> LookupScope | None:
         """What may be looked up now; the same object as long as nothing changes. None: not loaded yet."""
 
 
 class _Pool(msgspec.Struct):
     """What can be given for one name and type, with its records: good until the catalogue changes."""
 
-    sight: Sight | None
+    sight: LookupScope | None
     """None: it is not good any more."""
     key: str
     kind: int
-    rule: Rule
+    rule: SelectionRule
     found: list[Listener]
     records: dict[tuple[str, str, int], bytes]
 
@@ -77,7 +77,7 @@ class Zone:
         self._name = name
         self._nameserver = nameserver
         self._ttl = ttl
-        self._sight: Sight | None = None
+        self._sight: LookupScope | None = None
         self._kept: dict[tuple[str, int], _Pool] = {}
 
     def answer(self, query: Query) -> Answer:
@@ -97,7 +97,7 @@ class Zone:
             return Answer(dns.ESERVER, is_authoritative=False, error=(NOT_READY, "not loaded from a server yet"))
         return self._inside(sight, query, query.labels[:depth])
 
-    def _inside(self, sight: Sight, query: Query, octets: Sequence[bytes]) -> Answer:
+    def _inside(self, sight: LookupScope, query: Query, octets: Sequence[bytes]) -> Answer:
         """A question for a name of the zone; `octets` are its labels before the zone's own."""
         found: _Pool | Answer = Answer(dns.ENAME)
         # A dot within a label would make two names of one.
@@ -112,7 +112,7 @@ class Zone:
             answer.zone_at = sum(1 + len(label) for label in octets)
         return answer
 
-    def _found(self, sight: Sight, labels: list[str], kind: int) -> _Pool | Answer:
+    def _found(self, sight: LookupScope, labels: list[str], kind: int) -> _Pool | Answer:
         match labels:
             case []:
                 return self._apex(sight, kind)
@@ -129,17 +129,17 @@ class Zone:
                 return self._address(sight, address, f"{service}.{category}", kind)
         return Answer(dns.ENAME)
 
-    def _apex(self, sight: Sight, kind: int) -> Answer:
+    def _apex(self, sight: LookupScope, kind: int) -> Answer:
         if kind in (dns.SOA, _ANY_OF):
             return Answer(records=[self._soa(sight)])
         return Answer(records=[record(dns.Record_NS(self._nameserver), self._ttl)] if kind == dns.NS else [])
 
-    def _soa(self, sight: Sight) -> bytes:
+    def _soa(self, sight: LookupScope) -> bytes:
         """The serial is the revision, as far as 32 bits go (RFC 1982)."""
         numbers = (sight.catalogue.revision & 0xFFFFFFFF, REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS, self._ttl)
         return record(dns.Record_SOA(self._nameserver, f"hostmaster.{self._name}", *numbers), self._ttl)
 
-    def _pool(self, sight: Sight, name: str, types: Sequence[int], kind: int) -> _Pool | Answer:
+    def _pool(self, sight: LookupScope, name: str, types: Sequence[int], kind: int) -> _Pool | Answer:
         """What can be given of a type for a service or a category, if there is such a one with such a type."""
         if sight is not self._sight or len(self._kept) >= KEPT_MAX:
             for old in self._kept.values():
@@ -202,12 +202,12 @@ class Zone:
 
     def _text(self, peer: Listener, ttl: int) -> bytes:
         """`listener=` and its endpoint, `weight=`, then the metadata, each a string (RFC 6763 section 6.3)."""
-        pairs = [("listener", show_endpoint(peer.address, peer.port)), ("weight", str(peer.weight))]
+        pairs = [("listener", format_endpoint(peer.address, peer.port)), ("weight", str(peer.weight))]
         pairs += sorted(peer.metadata.items())
         strings = [piece for key, value in pairs for piece in _strings(f"{key}={value}")]
         return record(dns.Record_TXT(*strings), ttl)
 
-    def _address(self, sight: Sight, label: str, service: str, kind: int) -> Answer:
+    def _address(self, sight: LookupScope, label: str, service: str, kind: int) -> Answer:
         """The address that a label spells, if the service has a listener there, whatever its state."""
         problem = sight.problem(service)
         if problem is not None:

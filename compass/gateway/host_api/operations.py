@@ -79,7 +79,7 @@ REGISTER = Operation(
     summary="A listener comes up (function 2.1).",
     asks=LocalRegister,
     answers=Outcome,
-    pends=True,
+    may_be_pending=True,
 )
 DEREGISTER = Operation(
     method="POST",
@@ -87,7 +87,7 @@ DEREGISTER = Operation(
     summary="A listener goes away (function 2.2).",
     asks=LocalDeregister,
     answers=Outcome,
-    pends=True,
+    may_be_pending=True,
 )
 LOAD = Operation(
     method="POST",
@@ -95,7 +95,7 @@ LOAD = Operation(
     summary="How busy a listener of this host is, for the pool policies that go by load.",
     asks=LocalLoad,
     answers=Outcome,
-    pends=True,
+    may_be_pending=True,
 )
 DRAIN = Operation(
     method="POST",
@@ -103,7 +103,7 @@ DRAIN = Operation(
     summary="A listener of this host takes no new users, or takes them again; a server has to be reached for it.",
     asks=LocalDrain,
     answers=Outcome,
-    pends=True,
+    may_be_pending=True,
 )
 REPORT = Operation(
     method="POST",
@@ -111,7 +111,7 @@ REPORT = Operation(
     summary="A listener was found dead or slow (function 2.5).",
     asks=LocalReport,
     answers=Outcome,
-    pends=True,
+    may_be_pending=True,
 )
 WATCH = Operation(
     method="GET",

@@ -22,7 +22,7 @@ from compass.gateway.host_api import operations
 from compass.gateway.host_api.operations import CategoryAsked, NameAsked, ServiceAsked, WatchAsked
 from compass.gateway.http import health, server
 from compass.gateway.http.health import Health
-from compass.gateway.http.long_poll import Waiting
+from compass.gateway.http.long_poll import LongPoll
 from compass.gateway.http.openapi import Operation
 from compass.gateway.http.prometheus_sd import target_groups
 from compass.gateway.http.sse import EventStream, resumes_at
@@ -120,8 +120,8 @@ class HostHttp:
         if asked.since is UNSET or not asked.wait > 0:
             return server.answers(request, self._api.dependencies(asked.service))
         seconds = min(asked.wait, operations.WAIT_SECONDS_MAX)
-        waiting = Waiting(request, self._clock, seconds, lambda: self._api.dependencies(asked.service))
-        return server.answers(request, waiting.begin(self._api.watch(asked.service, asked.since, waiting.told)))
+        waiting = LongPoll(request, self._clock, seconds, lambda: self._api.dependencies(asked.service))
+        return server.answers(request, waiting.begin(self._api.watch(asked.service, asked.since, waiting.notify)))
 
     def _health(self, status: str) -> Health:
         # A host that keeps no session has none most of the time, and nothing is wrong with that.
@@ -171,7 +171,7 @@ class HostHttp:
                 request.write(msgspec.json.encode(answer) + b"\n")
             return None
 
-        return server.shielded(asked.addCallback(answered))
+        return server.ignore_cancellation(asked.addCallback(answered))
 
     def _watch(self, request: Request, asked: WatchAsked) -> Any:
         since = resumes_at(request, asked.since)
@@ -186,7 +186,7 @@ class HostHttp:
             stream.goes_on(result)
             return None
 
-        return server.shielded(self._api.watch(asked.service, since, deliver).addCallback(answered))
+        return server.ignore_cancellation(self._api.watch(asked.service, since, deliver).addCallback(answered))
 
 
 def _outcome(request: Request, asked: Deferred[Outcome | Refusal]) -> Deferred[bytes]:
@@ -201,14 +201,16 @@ def _status_of(outcome: Outcome) -> int:
 def _check_origin(request: Request) -> None:
     """Refuse what a web page made a browser send: cross-site requests and rebound names."""
     if request.getHeader("origin") is not None:
-        raise server.Unusable(403, Refusal("forbidden", "this API is for programs on this host, not for web pages"))
+        raise server.RequestRejected(
+            403, Refusal("forbidden", "this API is for programs on this host, not for web pages")
+        )
     channel = cast(HTTPChannel | None, request.channel)
     if channel is not None and isinstance(channel.getPeer(), UNIXAddress):
         return
     named = request.getHeader("host") or ""
     if named and not _is_loopback(named):
         text = f"this API is reached at the loopback, not at {named[:80]!r}"
-        raise server.Unusable(403, Refusal("forbidden", text))
+        raise server.RequestRejected(403, Refusal("forbidden", text))
 
 
 def _is_loopback(named: str) -> bool:

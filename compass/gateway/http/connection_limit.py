@@ -27,7 +27,7 @@ class _Counted(ProtocolWrapper):
         cast(Any, super()).connectionLost(reason)
 
 
-class Crowd(WrappingFactory):
+class ConnectionLimiter(WrappingFactory):
     """A factory in front of another that refuses what is too much."""
 
     protocol = _Counted

@@ -17,13 +17,15 @@ class Health(msgspec.Struct, frozen=True):
     lookups go on from memory."""
 
 
-HEALTH = Operation(method="GET", path="/healthz", summary="The process runs and answers.", answers=Health, is_open=True)
+HEALTH = Operation(
+    method="GET", path="/healthz", summary="The process runs and answers.", answers=Health, no_authentication=True
+)
 READY = Operation(
     method="GET",
     path="/readyz",
     summary="What it serves is loaded: it can answer (else 503).",
     answers=Health,
-    is_open=True,
+    no_authentication=True,
 )
 METRICS = Operation(
     method="GET",

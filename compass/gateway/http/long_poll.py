@@ -12,7 +12,7 @@ from compass.model.interfaces import Clock
 from compass.model.replies import Refusal
 
 
-class Waiting:
+class LongPoll:
     """Watches until the first event, until the time is over or until nobody waits any more; then asks for the answer.
 
     Events may come before it is known to go on at all, as with a stream.
@@ -26,7 +26,7 @@ class Waiting:
         self._timer = clock.callLater(seconds, self._end)
         request.notifyFinish().addBoth(lambda _: self._end())
 
-    def told(self, event: object) -> None:
+    def notify(self, event: object) -> None:
         """There is news."""
         self._end()
 

@@ -38,15 +38,15 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     answers: Any = None
     """The type of the answer; None: JSON of a shape that is described elsewhere."""
     media: str = JSON
-    pends: bool = False
+    may_be_pending: bool = False
     """202 is an answer, too."""
-    is_open: bool = False
+    no_authentication: bool = False
     """Nobody has to say who he is."""
     headers: tuple[str, ...] = ()
     """Headers of the request that mean something."""
 
     @property
-    def placed(self) -> tuple[str, ...]:
+    def path_fields(self) -> tuple[str, ...]:
         """The fields of `asks` that stand in the path."""
         return tuple(_FIELD.findall(self.path))
 
@@ -54,7 +54,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     def asked(self) -> tuple[str, ...]:
         """The fields of `asks` that stand in the query."""
         names = msgspec.structs.fields(self.asks) if self.asks is not None and self.method == "GET" else ()
-        left = {*self.placed, *self.fixed, *self.omitted}
+        left = {*self.path_fields, *self.fixed, *self.omitted}
         return tuple(field.name for field in names if field.name not in left)
 
 
@@ -73,7 +73,7 @@ def document(
     answers = [one.answers for one in operations if one.answers is not None and one.media == JSON]
     kinds = [*bodies, *answers, *events, Refusal]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
-    spelled = _Spelling(dict(zip(map(_name, kinds), schemas, strict=True)), components)
+    spelled = _OpenApiWriter(dict(zip(map(_name, kinds), schemas, strict=True)), components)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = spelled.operation(operation, bool(security))
@@ -95,7 +95,7 @@ def _name(kind: Any) -> str:
     return repr(kind)
 
 
-class _Spelling:
+class _OpenApiWriter:
     """Types as OpenAPI spells them."""
 
     def __init__(self, schemas: dict[str, Any], components: dict[str, Any]) -> None:
@@ -124,12 +124,12 @@ class _Spelling:
         if operation.method == "POST":
             schema = self._schemas[_name(operation.asks)]
             described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
-        if operation.pends:
+        if operation.may_be_pending:
             described["responses"]["202"] = {
                 "description": "No server could be asked; kept on disk and delivered when one returns.",
                 "content": done,
             }
-        if secured and operation.is_open:
+        if secured and operation.no_authentication:
             described["security"] = []
         return described
 
@@ -152,7 +152,7 @@ class _Spelling:
             return []
         schema = of_bodies(operation.asks.__name__, self._components[operation.asks.__name__])
         made = []
-        for place, names in (("path", operation.placed), ("query", operation.asked)):
+        for place, names in (("path", operation.path_fields), ("query", operation.asked)):
             for name in names:
                 own = dict(schema["properties"][name])
                 about = own.pop("description", "")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from compass.model.names import category_of, show_endpoint
+from compass.model.names import category_of, format_endpoint
 from compass.model.rows import Listener
 
 _META = "__meta_opengns_"
@@ -30,7 +30,7 @@ class TargetGroup(msgspec.Struct, frozen=True):
 def target_groups(listeners: Iterable[Listener]) -> tuple[TargetGroup, ...]:
     """A group for each listener, in the order of service, address and port: the same answer while nothing changes."""
     ordered = sorted(listeners, key=lambda peer: (peer.service, peer.address, peer.port))
-    return tuple(TargetGroup((show_endpoint(peer.address, peer.port),), _labels(peer)) for peer in ordered)
+    return tuple(TargetGroup((format_endpoint(peer.address, peer.port),), _labels(peer)) for peer in ordered)
 
 
 def _labels(peer: Listener) -> dict[str, str]:

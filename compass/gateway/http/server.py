@@ -43,7 +43,7 @@ Endpoint = Callable[[Request, Any], Any]
 """Takes the request and what it asks (None where nothing is asked); gives octets, or a Deferred of them."""
 
 
-class Unusable(Exception):
+class RequestRejected(Exception):
     """A request that is answered without asking anybody."""
 
     def __init__(self, status: int, refusal: Refusal, headers: Mapping[str, str] | None = None) -> None:
@@ -199,7 +199,7 @@ def resource(routes: list[tuple[Operation, Endpoint]], admit: Callable[[Request,
     app.url_map.merge_slashes = False
     for number, (operation, endpoint) in enumerate(routes):
         _route(app, number, operation, endpoint, admit)
-    app.handle_errors(Unusable)(lambda request, failure: _refused(request, failure.value))
+    app.handle_errors(RequestRejected)(lambda request, failure: _refused(request, failure.value))
     app.handle_errors(HTTPException)(lambda request, failure: _not_here(request, failure.value))
     app.handle_errors(Exception)(_failed)
     return app.resource()
@@ -234,10 +234,10 @@ def answers(
             return b""
         return answer(request, reply, 200 if isinstance(reply, Refusal) else status_of_reply(reply))
 
-    return shielded(asked.addCallback(answered))
+    return ignore_cancellation(asked.addCallback(answered))
 
 
-def shielded(asked: Deferred[Any]) -> Deferred[Any]:
+def ignore_cancellation(asked: Deferred[Any]) -> Deferred[Any]:
     """The result of `asked`, to be cancelled without harm; a result of None leaves the response open.
 
     Klein cancels what it waits for when a program closes its connection, but what the program asked for is under way.
@@ -292,7 +292,7 @@ def prepare(request: Request, status: int) -> None:
     request.setHeader("Cache-Control", "no-store")
 
 
-def _refused(request: Request, unusable: Unusable) -> bytes:
+def _refused(request: Request, unusable: RequestRejected) -> bytes:
     for name, value in unusable.headers.items():
         request.setHeader(name, value)
     return octets(request, msgspec.json.encode(unusable.refusal), unusable.status)
@@ -305,7 +305,7 @@ def _not_here(request: Request, error: HTTPException) -> bytes:
         request.setHeader("Allow", headers["Allow"])
     path = request.path.decode("ascii", "replace")[:200]
     text = f"{request.method.decode('ascii', 'replace')[:20]} {path}: {error.name}; see /openapi.json for what there is"
-    return _refused(request, Unusable(error.code or 404, Refusal("unknown-message", text)))
+    return _refused(request, RequestRejected(error.code or 404, Refusal("unknown-message", text)))
 
 
 def _failed(request: Request, failure: Failure) -> bytes:
@@ -320,7 +320,7 @@ def _body(request: Request, operation: Operation) -> msgspec.Struct:
     declared = cast(BoundedRequest, request).declared.partition(";")[0].strip().lower()
     if declared != JSON:
         text = f"the body must be {JSON}, not {declared[:80] or 'without a type'}"
-        raise Unusable(415, Refusal("malformed", text))
+        raise RequestRejected(415, Refusal("malformed", text))
     kind = operation.asks
     assert kind is not None
     content: bytes = cast(Any, request.content).read()
@@ -330,7 +330,7 @@ def _body(request: Request, operation: Operation) -> msgspec.Struct:
         # A message of the protocol skips fields that it does not know; who writes JSON wants to hear of a slip.
         _check_known(raw, asked, "$")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
+        raise RequestRejected(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
     return asked
 
 
@@ -366,16 +366,16 @@ def _question(request: Request, operation: Operation, placed: dict[str, str]) ->
     for name, value in _query(request):
         if name not in operation.asked:
             there = f"there are {', '.join(operation.asked)}" if operation.asked else "there are none here"
-            raise Unusable(400, Refusal("malformed", f"the query has no field {name[:80]!r}; {there}"))
+            raise RequestRejected(400, Refusal("malformed", f"the query has no field {name[:80]!r}; {there}"))
         if name in fields:
-            raise Unusable(400, Refusal("malformed", f"the query has {name!r} twice"))
+            raise RequestRejected(400, Refusal("malformed", f"the query has {name!r} twice"))
         fields[name] = value
     if operation.asks is None:
         return None
     try:
         return msgspec.convert(fields, operation.asks, strict=False)
     except msgspec.ValidationError as error:
-        raise Unusable(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
+        raise RequestRejected(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
 
 
 def _query(request: Request) -> list[tuple[str, str]]:
@@ -384,4 +384,4 @@ def _query(request: Request) -> list[tuple[str, str]]:
         return parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
     except ValueError:
         text = f"the query must be UTF-8 in percent signs, with at most {QUERY_FIELDS_MAX} fields"
-        raise Unusable(400, Refusal("malformed", text)) from None
+        raise RequestRejected(400, Refusal("malformed", text)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from compass.gateway.metrics.exposition import Measure
+from compass.gateway.metrics.exposition import MetricSpec
 from compass.model.host_api import Source
 
 SESSIONS = ("open", "connecting", "waiting", "stopped")
@@ -13,14 +13,14 @@ SOURCES: tuple[str, ...] = get_args(Source)
 STANDINGS = ("pending", "registered", "leaving", "refused")
 LOOKUPS = ("service", "backup", "draining", "suspect", "none", "refused")
 
-HOST: tuple[Measure, ...] = (
-    Measure(
+HOST: tuple[MetricSpec, ...] = (
+    MetricSpec(
         "opengns_host_loaded",
         "gauge",
         "1 when there is a view to answer lookups from.",
         lambda tally: tally.loaded,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_session",
         "gauge",
         "1 for the state that the session with a server is in.",
@@ -28,7 +28,7 @@ HOST: tuple[Measure, ...] = (
         ("state",),
         SESSIONS,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_view_age_seconds",
         "gauge",
         "How long no server has vouched for the view: 0 while this host is in step with one, and with session = short "
@@ -36,14 +36,14 @@ HOST: tuple[Measure, ...] = (
         "Without a view there is no such line.",
         lambda tally: tally.view_age_seconds,
     ),
-    Measure("opengns_host_revision", "gauge", "Everything up to here is held.", lambda tally: tally.revision),
-    Measure(
+    MetricSpec("opengns_host_revision", "gauge", "Everything up to here is held.", lambda tally: tally.revision),
+    MetricSpec(
         "opengns_host_sessions_opened",
         "counter",
         "Sessions with servers that were opened; all but the first are reconnects.",
         lambda tally: tally.sessions_opened,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_servers",
         "gauge",
         "Ways to servers, by state.",
@@ -51,7 +51,7 @@ HOST: tuple[Measure, ...] = (
         ("state",),
         WAYS,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_servers_known",
         "gauge",
         "The same ways, by where they are known from.",
@@ -59,14 +59,14 @@ HOST: tuple[Measure, ...] = (
         ("source",),
         SOURCES,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_services",
         "gauge",
         "Services on whose behalf this host is told.",
         lambda tally: tally.services,
     ),
-    Measure("opengns_host_listeners", "gauge", "Listeners that are held.", lambda tally: tally.listeners),
-    Measure(
+    MetricSpec("opengns_host_listeners", "gauge", "Listeners that are held.", lambda tally: tally.listeners),
+    MetricSpec(
         "opengns_host_registrations",
         "gauge",
         "Registrations of this host in the daemon's book, by state; pending and leaving wait for a server.",
@@ -74,7 +74,7 @@ HOST: tuple[Measure, ...] = (
         ("state",),
         STANDINGS,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_lookups",
         "counter",
         "Lookups over HTTP by where the listeners came from; backup: none of the service's own is left; none: there "
@@ -83,7 +83,7 @@ HOST: tuple[Measure, ...] = (
         ("source",),
         LOOKUPS,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_notices",
         "counter",
         "Notices, by what came of them; each gap was mended by asking for everything anew.",
@@ -91,13 +91,13 @@ HOST: tuple[Measure, ...] = (
         ("result",),
         ("applied", "duplicate", "gap"),
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_snapshots",
         "counter",
         "Whole views that were taken from servers.",
         lambda tally: tally.snapshots,
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_cache_writes",
         "counter",
         "Writes of the view to disk.",
@@ -105,7 +105,7 @@ HOST: tuple[Measure, ...] = (
         ("result",),
         ("done", "failed"),
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_reports",
         "counter",
         "Failure reports of programs, by what became of them; those that are pending are delivered later.",
@@ -113,7 +113,7 @@ HOST: tuple[Measure, ...] = (
         ("result",),
         ("delivered", "pending", "refused"),
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_suspicions",
         "gauge",
         "Listeners treated as suspect beside the log: found dead here, or told so by a server.",
@@ -121,18 +121,18 @@ HOST: tuple[Measure, ...] = (
         ("found",),
         ("here", "server"),
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_reactions",
         "counter",
         "Turns of hooks and templates, by result.",
         lambda tally: tally.reactions,
         ("kind", "result"),
     ),
-    Measure(
+    MetricSpec(
         "opengns_host_reactions_failing",
         "gauge",
         "Hooks and templates whose last turn failed.",
         lambda tally: tally.reactions_failing,
     ),
-    Measure("opengns_host_watchers", "gauge", "Programs that watch for changes.", lambda tally: tally.watchers),
+    MetricSpec("opengns_host_watchers", "gauge", "Programs that watch for changes.", lambda tally: tally.watchers),
 )

@@ -27,7 +27,7 @@ from twisted.web.server import Request
 
 from compass.gateway.dns.rcodes import RCODES
 from compass.model.interfaces import Clock
-from compass.model.metrics import Spread
+from compass.model.metrics import Histogram
 
 KEPT_SECONDS = 1.0
 """For so long the same text is given: less than any scraper's interval, and what a console shows is still now."""
@@ -38,11 +38,11 @@ ACCEPTED_VERSIONS = frozenset(("0.0.4", "1.0.0"))
 repeats in its media type what it has only made 1.0.0 of."""
 
 Labels = str | tuple[str, ...]
-Value = float | Spread | Mapping[Any, float] | None
+Value = float | Histogram | Mapping[Any, float] | None
 """Of one metric: a number, a histogram, numbers by label (or labels), or None: nothing can be said now."""
 
 
-class Measure(msgspec.Struct, frozen=True):
+class MetricSpec(msgspec.Struct, frozen=True):
     """One metric. `name` is without the `_total` that the text gives a counter."""
 
     name: str
@@ -60,7 +60,7 @@ class Measure(msgspec.Struct, frozen=True):
         return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
-class Edges(msgspec.Struct):
+class GatewayMetrics(msgspec.Struct):
     """What a daemon's gateways count: they are told by one table for both daemons."""
 
     http: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
@@ -72,20 +72,20 @@ class Edges(msgspec.Struct):
 
 
 EDGES = (
-    Measure(
+    MetricSpec(
         "opengns_http_requests",
         "counter",
         "Answers over HTTP, by the operation's path and the status. A stream counts when it ends by itself.",
         lambda edges: edges.http,
         ("operation", "status"),
     ),
-    Measure(
+    MetricSpec(
         "opengns_http_connections",
         "gauge",
         "HTTPS connections to a server that are open. Hosts do not tell.",
         lambda edges: edges.connections() if edges.connections is not None else None,
     ),
-    Measure(
+    MetricSpec(
         "opengns_dns_answers",
         "counter",
         "Answers to DNS queries, by response code; all 0 when the daemon serves no DNS.",
@@ -103,13 +103,13 @@ class Metrics:
     def __init__(
         self,
         clock: Clock,
-        measures: Sequence[Measure],
+        measures: Sequence[MetricSpec],
         tally: Callable[[], Any],
         build: Mapping[str, str],
-        edges: Edges | None = None,
+        edges: GatewayMetrics | None = None,
     ) -> None:
         """`tally` is asked once for each text; `build` says in words which program this is."""
-        self.edges = edges or Edges()
+        self.edges = edges or GatewayMetrics()
         self._clock = clock
         self._kept: dict[str, tuple[float, bytes]] = {}
         self._registry = CollectorRegistry()
@@ -170,7 +170,7 @@ class _Build(Collector):
 
 
 class _Table(Collector):
-    def __init__(self, measures: Sequence[Measure], tally: Callable[[], Any]) -> None:
+    def __init__(self, measures: Sequence[MetricSpec], tally: Callable[[], Any]) -> None:
         self._measures = measures
         self._tally = tally
 
@@ -184,9 +184,9 @@ class _Table(Collector):
             yield _family(measure, measure.read(tally))
 
 
-def _family(measure: Measure, value: Value) -> Metric:
+def _family(measure: MetricSpec, value: Value) -> Metric:
     if measure.kind == "histogram":
-        assert isinstance(value, Spread)
+        assert isinstance(value, Histogram)
         return _histogram(measure, value)
     kind = CounterMetricFamily if measure.kind == "counter" else GaugeMetricFamily
     family = kind(measure.name, measure.about, labels=measure.labels)
@@ -194,12 +194,12 @@ def _family(measure: Measure, value: Value) -> Metric:
         for labels, number in {**dict.fromkeys(measure.known, 0.0), **value}.items():
             family.add_metric([labels] if isinstance(labels, str) else list(labels), number)
     elif value is not None:
-        assert not isinstance(value, Spread)
+        assert not isinstance(value, Histogram)
         family.add_metric([], float(value))
     return family
 
 
-def _histogram(measure: Measure, spread: Spread) -> Metric:
+def _histogram(measure: MetricSpec, spread: Histogram) -> Metric:
     ends = [*map(str, spread.bounds), "+Inf"]
     family = HistogramMetricFamily(measure.name, measure.about)
     family.add_metric([], list(zip(ends, map(float, spread.cumulative()), strict=True)), spread.total)

@@ -77,7 +77,7 @@ class EventsAsked(msgspec.Struct, frozen=True):
 
 
 WHO = Operation(method="GET", path="/v1/who", summary="Who you are here, and what you may.", answers=Who)
-OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.", is_open=True)
+OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.", no_authentication=True)
 EVENTS_OF_ALL = Operation(
     method="GET",
     path="/v1/events",

@@ -26,11 +26,11 @@ from compass.gateway.server_api import operations
 from compass.gateway.server_api.operations import EventsAsked, Who
 from compass.model.interfaces import Clock
 from compass.model.replies import Refusal, Reply, Rows
-from compass.model.replies_events import Followed, Position
+from compass.model.replies_events import FeedEvent, Position
 from compass.model.requests import Fetch
 from compass.model.rows import Listener
 from compass.model.rules.decide import ROLES
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from compass.model.rules.queries import FETCH_LIMIT_MAX
 
 TOPOLOGY_MAX = 4 * 1024 * 1024
@@ -51,20 +51,20 @@ class ServerApi(Protocol):
     def store_answers(self) -> bool:
         """Whether the store took the last write."""
 
-    def bearer(self, token: str, origin: str) -> Asker | Refusal:
+    def bearer(self, token: str, origin: str) -> Principal | Refusal:
         """Who shows this token."""
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Somebody has shown a certificate that opens nothing here."""
 
-    def may_look(self, asker: Asker) -> Refusal | None:
+    def may_look(self, asker: Principal) -> Refusal | None:
         """Why somebody may not see the server's figures; None: he may."""
 
-    def ask_as(self, asker: Asker, request: Any) -> Deferred[Reply]:
+    def ask_as(self, asker: Principal, request: Any) -> Deferred[Reply]:
         """The reply to a request, or its refusal."""
 
     def follow(
-        self, asker: Asker, since: int | None, deliver: Callable[[Followed], None]
+        self, asker: Principal, since: int | None, deliver: Callable[[FeedEvent], None]
     ) -> Callable[[], None] | Refusal:
         """Deliver every change until the result is called."""
 
@@ -135,11 +135,11 @@ class ServerHttp:
         """Refuse what another site's page made a browser send, and strangers where somebody must be known."""
         origin = request.getHeader("origin")
         if origin is not None and origin.partition("://")[2] != request.getHeader("host"):
-            raise server.Unusable(403, Refusal("forbidden", "this API is not for pages of other sites"))
-        if not operation.is_open:
+            raise server.RequestRejected(403, Refusal("forbidden", "this API is not for pages of other sites"))
+        if not operation.no_authentication:
             cast(Any, request).asker = self._asker(request)
 
-    def _asker(self, request: Request) -> Asker:
+    def _asker(self, request: Request) -> Principal:
         """Who asks, by the token if there is one, else by the certificate. Raises Unusable."""
         origin = str(getattr(request.getClientAddress(), "host", ""))
         shown = request.getHeader("authorization")
@@ -148,11 +148,11 @@ class ServerHttp:
             if scheme.lower() != "bearer":
                 raise _unknown("Authorization must be 'Bearer TOKEN'")
             found = self._api.bearer(token.strip(), origin)
-            if isinstance(found, Asker):
+            if isinstance(found, Principal):
                 return found
             if found.code == "bad-credential":
                 raise _unknown(found.message, found.code)
-            raise server.Unusable(status_of(found.code), found, server.retry(found))
+            raise server.RequestRejected(status_of(found.code), found, server.retry(found))
         if not _has_certificate(request):
             raise _unknown("show a certificate of this installation, or a token: 'Authorization: Bearer TOKEN'")
         role, name, wrong = self._peer_of(cast(Any, request.channel).transport)
@@ -160,8 +160,8 @@ class ServerHttp:
             wrong = f"the certificate of {name!r} has the role {role}; host or admin is needed here"
         if wrong:
             self._api.turned_away(name, origin, wrong)
-            raise server.Unusable(403, Refusal("forbidden", wrong))
-        return Asker("admin" if role == "admin" else "host", name, origin)
+            raise server.RequestRejected(403, Refusal("forbidden", wrong))
+        return Principal("admin" if role == "admin" else "host", name, origin)
 
     def _ask(self, request: Request, asked: Any) -> Any:
         return server.answers(request, self._api.ask_as(_who(request), asked))
@@ -199,7 +199,7 @@ class ServerHttp:
         who = _who(request)
         stream = EventStream(request, self._clock, still_may=lambda: self._is_known(request))
 
-        def deliver(event: Followed) -> None:
+        def deliver(event: FeedEvent) -> None:
             stream.deliver(event.revision, "position" if isinstance(event, Position) else "change", event)
 
         result = self._api.follow(who, resumes_at(request, asked.since), deliver)
@@ -212,7 +212,7 @@ class ServerHttp:
         """Whether who asked would still be let in: a token may have been removed meanwhile."""
         try:
             return self._asker(request) == _who(request)
-        except server.Unusable:
+        except server.RequestRejected:
             return False
 
 
@@ -222,8 +222,8 @@ def _targets(reply: Reply) -> Any:
     return target_groups(row for row in reply.rows if isinstance(row, Listener) and row.state != "offline")
 
 
-def _who(request: Request) -> Asker:
-    who: Asker = cast(Any, request).asker
+def _who(request: Request) -> Principal:
+    who: Principal = cast(Any, request).asker
     return who
 
 
@@ -233,5 +233,5 @@ def _has_certificate(request: Request) -> bool:
     return shown is not None and shown() is not None
 
 
-def _unknown(text: str, code: str = "forbidden") -> server.Unusable:
-    return server.Unusable(401, Refusal(code, text), AUTHENTICATE)
+def _unknown(text: str, code: str = "forbidden") -> server.RequestRejected:
+    return server.RequestRejected(401, Refusal(code, text), AUTHENTICATE)

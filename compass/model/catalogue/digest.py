@@ -107,17 +107,17 @@ def row_digest(row: Row) -> int:
     return int.from_bytes(blake2b(canonical(row), digest_size=DIGEST_OCTETS).digest(), "big")
 
 
-def sum_of(rows: Iterable[Row]) -> int:
+def digest_of_rows(rows: Iterable[Row]) -> int:
     """The digest of rows; of none it is 0."""
     return sum(map(row_digest, rows)) % _MODULUS
 
 
-def shown(digest: int) -> str:
+def to_hex(digest: int) -> str:
     """As it is told and stored: 64 hexadecimal digits."""
     return f"{digest % _MODULUS:0{2 * DIGEST_OCTETS}x}"
 
 
-def in_part(row: Row) -> bool:
+def is_host_visible(row: Row) -> bool:
     """Whether hosts hold such a row: it belongs to a topic, and is no listener that is offline."""
     return bool(topic_of(row)) and not (isinstance(row, Listener) and row.state == "offline")
 
@@ -129,7 +129,7 @@ def part_of(catalogue: Catalogue, services: Iterable[str]) -> Iterator[Row]:
         yield from (row for row in catalogue.rows_of(topic) if topic_of(row) == topic)
 
 
-class Count:
+class IncrementalDigest:
     """A digest being counted in pieces, because a large catalogue takes a while. `rows` must not change meanwhile."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -139,11 +139,11 @@ class Count:
     def advance(self) -> bool:
         """Count the next `COUNT_ROWS`; whether that was all."""
         rows = list(islice(self._rows, COUNT_ROWS))
-        self.digest = (self.digest + sum_of(rows)) % _MODULUS
+        self.digest = (self.digest + digest_of_rows(rows)) % _MODULUS
         return len(rows) < COUNT_ROWS
 
 
-class Step(msgspec.Struct, frozen=True):
+class DigestDelta(msgspec.Struct, frozen=True):
     """What one change does to the digests: of all, and of its topic's part for hosts."""
 
     revision: int
@@ -155,7 +155,7 @@ class Step(msgspec.Struct, frozen=True):
     """The row, as it was and as it is; None: it was not, or is not any more."""
 
 
-def steps_of(catalogue: Catalogue, changes: Iterable[Change]) -> list[Step]:
+def steps_of(catalogue: Catalogue, changes: Iterable[Change]) -> list[DigestDelta]:
     """The steps of changes that follow a full catalogue, one after the other."""
     latest: dict[Hashable, Row | None] = {}
     steps = []
@@ -166,10 +166,10 @@ def steps_of(catalogue: Catalogue, changes: Iterable[Change]) -> list[Step]:
         after = latest[key] = None if change.removed else row
         lost = row_digest(before) if before is not None else 0
         gained = row_digest(after) if after is not None else 0
-        part = (gained if after is not None and in_part(after) else 0) - (
-            lost if before is not None and in_part(before) else 0
+        part = (gained if after is not None and is_host_visible(after) else 0) - (
+            lost if before is not None and is_host_visible(before) else 0
         )
-        steps.append(Step(change.revision, gained - lost, topic_of(row), part, before, after))
+        steps.append(DigestDelta(change.revision, gained - lost, topic_of(row), part, before, after))
     return steps
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.names import NameProblem, category_of, parse_label, parse_service_id
+from compass.model.names import InvalidName, category_of, parse_label, parse_service_id
 from compass.model.replies import Refusal
 from compass.model.rules.draft import problem_code
 
 
-class Sight(msgspec.Struct, frozen=True, eq=False):
+class LookupScope(msgspec.Struct, frozen=True, eq=False):
     """A catalogue and the part of it that is held completely: at a host what its services depend on."""
 
     catalogue: Catalogue
@@ -35,9 +35,9 @@ class Sight(msgspec.Struct, frozen=True, eq=False):
         return None
 
 
-def parsed_name(text: str) -> str | Refusal:
+def parse_name(text: str) -> str | Refusal:
     """A service id or a category's name in canonical form."""
     try:
         return parse_service_id(text) if "." in text else parse_label(text, "category")
-    except NameProblem as problem:
+    except InvalidName as problem:
         return Refusal(problem_code(problem), str(problem))

@@ -9,7 +9,7 @@ import msgspec
 from immutables import Map
 
 from compass.model.names import (
-    NameProblem,
+    InvalidName,
     category_of,
     parse_address,
     parse_endpoint,
@@ -140,11 +140,11 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
     for index, row in enumerate(request.rows):
         try:
             wanted.append((index, parsed(row)))
-        except (Refused, NameProblem) as problem:
+        except (Refused, InvalidName) as problem:
             problems.append(_problem(index, problem))
             if isinstance(row, Category):
                 # What refers to it by its name is no mistake, so it stands in the draft, which is dropped.
-                with suppress(NameProblem):
+                with suppress(InvalidName):
                     _put(draft, Category(parse_label(row.name)))
     problems += _contradictions(wanted)
     # A category may name a backup service that the same topology declares, so backups come last.
@@ -187,7 +187,7 @@ def _attempt(draft: Draft, index: int, row: Declared, problems: list[Problem]) -
         problems.append(_problem(index, refused))
 
 
-def _problem(index: int, problem: Refused | NameProblem) -> Problem:
+def _problem(index: int, problem: Refused | InvalidName) -> Problem:
     if isinstance(problem, Refused):
         return Problem(index, problem.refusal.code, problem.refusal.message)
     return Problem(index, problem_code(problem), str(problem))

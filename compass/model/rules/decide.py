@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.names import NameProblem
+from compass.model.names import InvalidName
 from compass.model.replies import AdministrationEntry, Refusal, Reply, SecurityEntry
 from compass.model.requests import (
     Apply,
@@ -45,8 +45,8 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rules import administration, listeners, queries
-from compass.model.rules.draft import Asker, Decision, Draft, Refused, parameters_of, problem_code, refuse
-from compass.model.text import storable
+from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, problem_code, refuse
+from compass.model.text import escape_line
 
 _LOOK = frozenset({"admin", "viewer"})
 
@@ -99,9 +99,9 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Apply: administration.decide_apply,
 }
 _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
-    Pull: queries.answer_pull,
-    Fetch: queries.answer_fetch,
-    Impact: queries.answer_impact,
+    Pull: queries.query_pull,
+    Fetch: queries.query_fetch,
+    Impact: queries.query_impact,
 }
 _LOGGED_FOR_ADMINS = frozenset(
     {Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
@@ -111,7 +111,7 @@ SUBJECT_MAX = 140
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
-def decide(catalogue: Catalogue, request: Undecided, asker: Asker, now: float, token: str) -> Decision:
+def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: float, token: str) -> Decision:
     """What becomes of a request at this catalogue: pure, so it can be decided again when another server was first.
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text when a credential is to be issued.
@@ -125,12 +125,12 @@ def decide(catalogue: Catalogue, request: Undecided, asker: Asker, now: float, t
     return _conclude(catalogue, request, asker, now, decided)
 
 
-def answer(catalogue: Catalogue, request: ReadRequest, asker: Asker, now: float) -> Decision:
+def answer(catalogue: Catalogue, request: ReadRequest, asker: Principal, now: float) -> Decision:
     """The answer to a request that changes nothing, from memory."""
     return _conclude(catalogue, request, asker, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request))
 
 
-def permit(catalogue: Catalogue, request: Any, asker: Asker, now: float) -> Decision | None:
+def permit(catalogue: Catalogue, request: Any, asker: Principal, now: float) -> Decision | None:
     """For requests that a shell answers: None when the asker may ask, or the decision that refuses it."""
     try:
         check_right(catalogue, request, asker)
@@ -139,7 +139,7 @@ def permit(catalogue: Catalogue, request: Any, asker: Asker, now: float) -> Deci
     return None
 
 
-def check_right(catalogue: Catalogue, request: Any, asker: Asker) -> None:
+def check_right(catalogue: Catalogue, request: Any, asker: Principal) -> None:
     """Refuse what the asker's role does not include, and everything from a barred host."""
     allowed = ROLES[type(request)]
     if asker.role not in allowed:
@@ -151,14 +151,14 @@ def check_right(catalogue: Catalogue, request: Any, asker: Asker) -> None:
         refuse("forbidden", f"{asker} may not {_operation(request)}: an administrator has barred this host")
 
 
-def barred(catalogue: Catalogue, asker: Asker) -> bool:
+def barred(catalogue: Catalogue, asker: Principal) -> bool:
     """Whether an administrator has barred the host that asks."""
     host = catalogue.hosts.get(asker.name) if asker.role == "host" else None
     return host is not None and host.barred
 
 
 def _conclude(
-    catalogue: Catalogue, request: Any, asker: Asker, now: float, decided: Callable[[Draft], Reply]
+    catalogue: Catalogue, request: Any, asker: Principal, now: float, decided: Callable[[Draft], Reply]
 ) -> Decision:
     draft = Draft(catalogue, asker, now)
     try:
@@ -166,7 +166,7 @@ def _conclude(
         reply = decided(draft)
     except Refused as refused:
         return _refused(catalogue, request, asker, now, refused.refusal)
-    except NameProblem as problem:
+    except InvalidName as problem:
         return _refused(catalogue, request, asker, now, Refusal(problem_code(problem), str(problem)))
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
@@ -174,7 +174,7 @@ def _conclude(
     return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
 
 
-def _refused(catalogue: Catalogue, request: Any, asker: Asker, now: float, refusal: Refusal) -> Decision:
+def _refused(catalogue: Catalogue, request: Any, asker: Principal, now: float, refusal: Refusal) -> Decision:
     security = None
     if refusal.code in _SECURITY_CODES:
         security = SecurityEntry(
@@ -191,7 +191,9 @@ def _refused(catalogue: Catalogue, request: Any, asker: Asker, now: float, refus
     return Decision(catalogue, (), refusal, security, entry)
 
 
-def _administration(request: Any, asker: Asker, now: float, outcome: str, revision: int) -> AdministrationEntry | None:
+def _administration(
+    request: Any, asker: Principal, now: float, outcome: str, revision: int
+) -> AdministrationEntry | None:
     if asker.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
         return None
     return AdministrationEntry(
@@ -215,5 +217,5 @@ def _subject(request: Any) -> str:
     for field in ("service", "name"):
         value = getattr(request, field, "")
         if value:
-            return storable(value, SUBJECT_MAX)
+            return escape_line(value, SUBJECT_MAX)
     return ""

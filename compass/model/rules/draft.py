@@ -8,10 +8,10 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue, topic_of
-from compass.model.names import AddressProblem, NameProblem, show_endpoint
+from compass.model.names import InvalidAddress, InvalidName, format_endpoint
 from compass.model.replies import AdministrationEntry, Code, Problem, Refusal, Reply, SecurityEntry
 from compass.model.rows import Alert, Change, Listener, Row
-from compass.model.text import storable
+from compass.model.text import escape_line
 
 PARAMETERS_MAX = 4096
 """Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""
@@ -20,7 +20,7 @@ Role = Literal["host", "admin", "viewer", "server"]
 """A viewer looks at what an administrator may look at, and changes nothing; only a bearer token has this role."""
 
 
-class Asker(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True):
     """Who asks: role and name from the certificate or the token, and where the connection came from.
 
     A host's name is a DNS name, so it is kept in lower case, as the rows of hosts are: a bar holds for every spelling.
@@ -62,15 +62,15 @@ def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem,
     raise Refused(Refusal(code, message, epoch=epoch, problems=problems))
 
 
-def problem_code(problem: NameProblem) -> Code:
+def problem_code(problem: InvalidName) -> Code:
     """The refusal that a name or address which cannot be used comes to."""
-    return "bad-address" if isinstance(problem, AddressProblem) else "bad-name"
+    return "bad-address" if isinstance(problem, InvalidAddress) else "bad-name"
 
 
 class Draft:
     """Collects changes on a catalogue, numbering them; mutable, but it never outlives one decision."""
 
-    def __init__(self, catalogue: Catalogue, asker: Asker, now: float) -> None:
+    def __init__(self, catalogue: Catalogue, asker: Principal, now: float) -> None:
         self.catalogue = catalogue
         self.asker = asker
         self.now = now
@@ -131,7 +131,7 @@ class Draft:
 
 def alert_id(kind: str, listener: Listener) -> str:
     """The name of an incident: what happened to which listener."""
-    return f"{kind} {listener.service} {show_endpoint(listener.address, listener.port)}"
+    return f"{kind} {listener.service} {format_endpoint(listener.address, listener.port)}"
 
 
 def parameters_of(request: Any) -> str:
@@ -139,4 +139,4 @@ def parameters_of(request: Any) -> str:
     fields = msgspec.to_builtins(request)
     fields.pop("credential", None)
     fields.pop("type", None)
-    return storable(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), PARAMETERS_MAX)
+    return escape_line(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), PARAMETERS_MAX)

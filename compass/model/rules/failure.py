@@ -110,7 +110,7 @@ class Reputation:
         return float(count * 0.5 ** (max(now - at, 0.0) / REPUTATION_SECONDS))
 
 
-class SelfDoubt:
+class LocalHealth:
     """Whether a server can believe its own probes: what became of the last one of each listener."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class SelfDoubt:
         return self._doubting
 
 
-class Damping:
+class FlapDamping:
     """Listeners that go down again and again stay out longer."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class Damping:
         return until if until > now else 0.0
 
 
-class Case(msgspec.Struct):
+class ListenerEvidence(msgspec.Struct):
     """What is known about one listener's health, apart from its row."""
 
     evidence: deque[Evidence]
@@ -187,23 +187,23 @@ class Case(msgspec.Struct):
         self.sufficed = False
 
 
-class Docket:
+class EvidenceLog:
     """The cases by listener, bounded."""
 
     def __init__(self) -> None:
-        self._cases: dict[ListenerKey, Case] = {}
+        self._cases: dict[ListenerKey, ListenerEvidence] = {}
 
-    def case(self, key: ListenerKey) -> Case:
+    def case(self, key: ListenerKey) -> ListenerEvidence:
         """The case of a listener, opened when there is none."""
-        case = self._cases.pop(key, None) or Case(deque(maxlen=EVIDENCE_MAX), {})
+        case = self._cases.pop(key, None) or ListenerEvidence(deque(maxlen=EVIDENCE_MAX), {})
         self._cases[key] = case
         if len(self._cases) > CASES_MAX:
             del self._cases[next(iter(self._cases))]
         return case
 
-    def look(self, key: ListenerKey) -> Case:
+    def look(self, key: ListenerKey) -> ListenerEvidence:
         """The case of a listener, empty when there is none."""
-        return self._cases.get(key) or Case(deque(), {})
+        return self._cases.get(key) or ListenerEvidence(deque(), {})
 
     def note(self, key: ListenerKey, evidence: Evidence) -> None:
         """Keep evidence; what repeats the last entry takes its place, so that a long series is one."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.names import category_of, parse_address, parse_label, parse_port, parse_service_id, show_endpoint
+from compass.model.names import category_of, format_endpoint, parse_address, parse_label, parse_port, parse_service_id
 from compass.model.replies import Deregistered, Done, Registered, Reported
 from compass.model.requests import (
     Deregister,
@@ -25,7 +25,7 @@ from compass.model.requests import (
 from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
-from compass.model.text import is_storable, storable
+from compass.model.text import escape_line, is_printable_line
 
 WEIGHT_MAX = 65535
 """Largest weight: what a DNS SRV record can carry (RFC 2782)."""
@@ -172,7 +172,7 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         )
     if len(request.detail) > DETAIL_MAX:
         refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
-    if not is_storable(request.detail):
+    if not is_printable_line(request.detail):
         refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
     reporter = parse_service_id(request.reporter) if request.reporter else draft.asker.name
     old = existing_listener(draft, service, request.address, request.port)
@@ -191,7 +191,7 @@ def decide_suspect(draft: Draft, request: Suspect) -> Reported:
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline" or old.state in FAILING:
         return Reported(draft.revision, old.state if old else "offline")
-    return _suspect(draft, "suspect", old, storable(request.cause, DETAIL_MAX))
+    return _suspect(draft, "suspect", old, escape_line(request.cause, DETAIL_MAX))
 
 
 def _suspect(draft: Draft, operation: str, old: Listener, cause: str) -> Reported:
@@ -218,7 +218,7 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.revision, old.state if old else "offline")
-    row, cause = old, storable(request.cause, DETAIL_MAX)
+    row, cause = old, escape_line(request.cause, DETAIL_MAX)
     if request.alive:
         if old.state in FAILING | {"slow"}:
             state: State = "draining" if is_draining(old) else "up"
@@ -303,7 +303,7 @@ def existing_listener(draft: Draft, service: str, address: str, port: int) -> Li
     address, port = parse_address(address), parse_port(port)
     listener = draft.catalogue.listener(service, address, port)
     if listener is None:
-        refuse("unknown-listener", f"{service} has no listener {show_endpoint(address, port)}")
+        refuse("unknown-listener", f"{service} has no listener {format_endpoint(address, port)}")
     return listener
 
 
@@ -357,7 +357,7 @@ def _check_parameters(request: Register) -> None:
             refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
         if len(value) > METADATA_VALUE_MAX:
             refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
-        if not is_storable(key) or not is_storable(value):
+        if not is_printable_line(key) or not is_printable_line(value):
             refuse("bad-value", f"metadata {key!r}: control characters cannot be stored")
 
 
@@ -371,7 +371,7 @@ def _uses(draft: Draft, service: str) -> bool:
 
 
 def _named(listener: Listener) -> str:
-    return f"{listener.service} at {show_endpoint(listener.address, listener.port)}"
+    return f"{listener.service} at {format_endpoint(listener.address, listener.port)}"
 
 
 def _suffix(detail: str) -> str:

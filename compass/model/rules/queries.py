@@ -7,7 +7,7 @@ from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import audience, dependencies_of
-from compass.model.names import category_of, parse_endpoint, parse_label, parse_service_id, show_endpoint
+from compass.model.names import category_of, format_endpoint, parse_endpoint, parse_label, parse_service_id
 from compass.model.replies import Dependencies, Rows, Told
 from compass.model.requests import Fetch, Impact, Pull
 from compass.model.rows import Category, Credential, Dependency, Listener, Row, Service, key_of
@@ -17,7 +17,7 @@ FETCH_LIMIT_MAX = 50_000
 """Most rows in one reply: it must fit into a frame. Ask again with `after` for more."""
 
 
-def answer_pull(catalogue: Catalogue, request: Pull) -> Dependencies:
+def query_pull(catalogue: Catalogue, request: Pull) -> Dependencies:
     """Function 2.3."""
     service = parse_service_id(request.service)
     if category_of(service) not in catalogue.categories:
@@ -27,7 +27,7 @@ def answer_pull(catalogue: Catalogue, request: Pull) -> Dependencies:
     return dependencies_of(catalogue, service)
 
 
-def answer_fetch(catalogue: Catalogue, request: Fetch) -> Rows:
+def query_fetch(catalogue: Catalogue, request: Fetch) -> Rows:
     """Rows of one kind in the order of their keys. Credentials come without their digests."""
     if not 1 <= request.limit <= FETCH_LIMIT_MAX:
         refuse("bad-value", f"limit {request.limit} is not between 1 and {FETCH_LIMIT_MAX}")
@@ -68,7 +68,7 @@ def _full_name(row: Row) -> str:
     """The row's name as `Remove` and `Impact` take it."""
     match row:
         case Listener():
-            return f"{row.service} {show_endpoint(row.address, row.port)}"
+            return f"{row.service} {format_endpoint(row.address, row.port)}"
         case _:
             return " ".join(map(str, _sort_key(row)))
 
@@ -93,7 +93,7 @@ def _sort_key(row: Row) -> tuple[str | int, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
-def answer_impact(catalogue: Catalogue, request: Impact) -> Told:
+def query_impact(catalogue: Catalogue, request: Impact) -> Told:
     """Who would be told of a change of a category, a service or (`service address:port`) a listener."""
     name, _, endpoint = request.name.partition(" ")
     row: Row

@@ -14,7 +14,7 @@ from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.names import category_of
-from compass.model.rules.draft import Asker, Role
+from compass.model.rules.draft import Principal, Role
 from compass.model.rules.listeners import digest_of
 
 ADMIN_TOKENS = "gns-admin"
@@ -26,16 +26,16 @@ TOKEN_MAX = 256
 """Characters of a bearer token that is looked at: one of ours has 43."""
 
 
-def asker_of(catalogue: Catalogue, token: str, origin: str, now: float) -> Asker | None:
+def principal_of(catalogue: Catalogue, token: str, origin: str, now: float) -> Principal | None:
     """Who shows the token, or None when it is nobody's (any more). Each one is compared in full, whichever holds."""
     digest = digest_of(token)
-    found: Asker | None = None
+    found: Principal | None = None
     for category, role in TOKEN_ROLES.items():
         for service in catalogue.services.get(category, Map()):
             for credential in catalogue.credentials.get(service, Map()).values():
                 current = not credential.expires_at or now < credential.expires_at
                 if hmac.compare_digest(credential.digest, digest) and current:
-                    found = Asker(role, service, origin)
+                    found = Principal(role, service, origin)
     return found
 
 

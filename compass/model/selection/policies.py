@@ -26,14 +26,14 @@ DEFAULT_POLICY = "weighted-random"
 """Needs neither reports nor memory, and many users who do not know of each other share the load by it."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class Location(msgspec.Struct, frozen=True):
     """Where a user is, to tell what is near. Empty: not known, so nothing is."""
 
     host: str = ""
     zone: str = ""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class SelectionRule(msgspec.Struct, frozen=True):
     """How a pool's members are ordered."""
 
     policy: str = DEFAULT_POLICY
@@ -54,16 +54,18 @@ class _Member(msgspec.Struct):
     """Least used with degradation: what its load has become by our own use since it reported it."""
 
 
-class Turns:
+class PoolState:
     """Whose turn it is in one pool. Small: a few numbers for each member there is."""
 
     def __init__(self) -> None:
         self._count = 0
         self._members: dict[ListenerKey, _Member] = {}
         self._groups: list[list[_Member]] = []
-        self._grouped: tuple[Sequence[Listener], Rule, Place] | None = None
+        self._grouped: tuple[Sequence[Listener], SelectionRule, Location] | None = None
 
-    def ordered(self, peers: Sequence[Listener], rule: Rule, place: Place, random: Random) -> tuple[Listener, ...]:
+    def ordered(
+        self, peers: Sequence[Listener], rule: SelectionRule, place: Location, random: Random
+    ) -> tuple[Listener, ...]:
         """The listeners, best first; the first has had its turn then. The same `peers` again are the quick case."""
         if self._grouped is None or self._grouped[0] is not peers or self._grouped[1:] != (rule, place):
             self._group(peers, rule, place, random)
@@ -77,7 +79,7 @@ class Turns:
             self._took(order[0], policy, self._groups[0])
         return tuple([member.row for member in order])
 
-    def _group(self, peers: Sequence[Listener], rule: Rule, place: Place, random: Random) -> None:
+    def _group(self, peers: Sequence[Listener], rule: SelectionRule, place: Location, random: Random) -> None:
         """Part them by what comes before any policy: whether they have a weight, and how near they are."""
         groups: dict[tuple[bool, int], list[_Member]] = {}
         for member in self._members_of(peers, random):
@@ -113,7 +115,7 @@ class Turns:
             first.credit -= sum(member.row.weight for member in group)
 
 
-def distance(peer: Listener, place: Place, locality: str) -> int:
+def distance(peer: Listener, place: Location, locality: str) -> int:
     """0: on the user's host. 1: in its zone. 2: elsewhere, or all are treated alike."""
     if locality not in ("zone", "host"):
         return 2
@@ -166,7 +168,7 @@ POLICIES: tuple[str, ...] = tuple(_KEYS)
 """The names of the policies (RFC 5356, sections 4.1 to 4.5 and 5.1 to 5.4)."""
 
 
-def preference(order: Sequence[Listener], rule: Rule, place: Place) -> list[tuple[int, int]]:
+def preference(order: Sequence[Listener], rule: SelectionRule, place: Location) -> list[tuple[int, int]]:
     """For each listener of an order, when its users choose by themselves: a rank (the smallest first) and a share.
 
     Among equal ranks a user draws in proportion to the shares, from 1 to 65535 (RFC 2782 calls them priority and

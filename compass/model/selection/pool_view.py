@@ -14,8 +14,8 @@ from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import listed
-from compass.model.catalogue.lookup_scope import Sight
-from compass.model.names import category_of, show_endpoint
+from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.names import category_of, format_endpoint
 from compass.model.replies import Refusal
 from compass.model.rows import Listener
 from compass.model.selection.selector import candidates
@@ -56,7 +56,7 @@ class PoolView(msgspec.Struct, frozen=True):
     """Of a category: each of its services by itself."""
 
 
-def pools_of(sight: Sight, names: Iterable[str]) -> dict[str, PoolView] | Refusal:
+def pools_of(sight: LookupScope, names: Iterable[str]) -> dict[str, PoolView] | Refusal:
     """Each of these parsed names as a pool; the first refusal when one of them is unknown here (P5)."""
     pools: dict[str, PoolView] = {}
     for name in names:
@@ -100,7 +100,7 @@ def _peers(rows: Iterable[Listener]) -> tuple[Peer, ...]:
             zone=row.zone,
             metadata=row.metadata,
             epoch=row.epoch,
-            endpoint=show_endpoint(row.address, row.port),
+            endpoint=format_endpoint(row.address, row.port),
             label=f"{row.service}-{row.address.replace(':', '-')}-{row.port}",
         )
         for row in ordered

@@ -14,13 +14,13 @@ from immutables import Map
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.names import category_of
 from compass.model.rows import USABLE, Listener
-from compass.model.selection.policies import Place, Random, Rule, Turns
+from compass.model.selection.policies import Location, PoolState, Random, SelectionRule
 
 POOLS_MAX = 10_000
 """Pools whose turns are remembered: each name that programs of one host look up, which are a few."""
 
 
-class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
+class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to a lookup, best listener first."""
 
     listeners: tuple[Listener, ...]
@@ -30,30 +30,30 @@ class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
     """The pool policy that ordered them."""
 
 
-class Pools:
+class Selector:
     """The lookups of one program: where it is, and whose turn it is in each pool that it has asked for."""
 
-    def __init__(self, random: Random, place: Place | None = None) -> None:
+    def __init__(self, random: Random, place: Location | None = None) -> None:
         self._random = random
-        self.place = place or Place()
-        self._turns: dict[str, Turns] = {}
+        self.place = place or Location()
+        self._turns: dict[str, PoolState] = {}
 
-    def moved(self, place: Place) -> None:
+    def moved(self, place: Location) -> None:
         """Where the program is, once it is known."""
         self.place = place
 
-    def choose(self, catalogue: Catalogue, name: str) -> Choice:
+    def choose(self, catalogue: Catalogue, name: str) -> Selection:
         """The listeners to use for a service id or for any service of a category. `name` is parsed."""
         found, source = candidates(catalogue, name)
         rule = rule_of(catalogue, name)
-        return Choice(self.order(name, found, rule), source, rule.policy)
+        return Selection(self.order(name, found, rule), source, rule.policy)
 
-    def order(self, pool: str, found: Sequence[Listener], rule: Rule) -> tuple[Listener, ...]:
+    def order(self, pool: str, found: Sequence[Listener], rule: SelectionRule) -> tuple[Listener, ...]:
         """The candidates of a pool in the order of its rule. `pool` says whose turns they take."""
         return self._remembered(pool).ordered(found, rule, self.place, self._random) if found else ()
 
-    def _remembered(self, name: str) -> Turns:
-        turns = self._turns.pop(name, None) or Turns()
+    def _remembered(self, name: str) -> PoolState:
+        turns = self._turns.pop(name, None) or PoolState()
         while len(self._turns) >= POOLS_MAX:
             # The one that was not asked for for the longest time.
             del self._turns[next(iter(self._turns))]
@@ -80,10 +80,10 @@ def candidates(catalogue: Catalogue, name: str) -> tuple[list[Listener], str]:
     return [], "none"
 
 
-def rule_of(catalogue: Catalogue, name: str) -> Rule:
+def rule_of(catalogue: Catalogue, name: str) -> SelectionRule:
     """How the listeners given for a name are ordered: as its service says, else its category, else by default."""
     row = catalogue.categories.get(category_of(name) or name)
     if row is None:
-        return Rule()
+        return SelectionRule()
     label = name.partition(".")[0] if "." in name else ""
-    return Rule(row.policy.pools.get(label, row.policy.pool), row.policy.locality)
+    return SelectionRule(row.policy.pools.get(label, row.policy.pool), row.policy.locality)

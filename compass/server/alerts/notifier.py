@@ -17,15 +17,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.cluster import Roster
+from compass.model.cluster import ClusterStore
 from compass.model.interfaces import Clock, Timer
 from compass.model.interfaces_store import StoreUnavailable
 from compass.model.replies import Refusal, WayList, WayStatus, WaysTried, WayTried
 from compass.model.requests import TryWays
 from compass.model.rows import Alert, Change
 from compass.server.alerts.outbox import PER_MINUTE, Message, Outbox
-from compass.server.alerts.render import subject_of
-from compass.server.commit.store_access import InDatabase
+from compass.server.alerts.render import render_subject
+from compass.server.commit.store_access import RunInDatabase
 
 ATTEMPT_SECONDS = 60.0
 """Then an attempt counts as failed: a mail server may think about a stranger for half a minute."""
@@ -43,7 +43,7 @@ NOTE_REVISIONS = 1_000
 """Only when the log has grown by so many changes."""
 
 
-class Undelivered(Exception):
+class DeliveryFailed(Exception):
     """Why a message did not arrive: one sentence without any secret.
 
     `final`: it never will. `perhaps`: it may have arrived, though nobody said so.
@@ -55,7 +55,7 @@ class Undelivered(Exception):
         self.perhaps = perhaps
 
 
-class Way(msgspec.Struct, frozen=True):
+class Channel(msgspec.Struct, frozen=True):
     """One way to administrators."""
 
     name: str
@@ -68,7 +68,7 @@ class Way(msgspec.Struct, frozen=True):
     per_minute: int = PER_MINUTE
 
 
-class Around(msgspec.Struct, frozen=True):
+class NotifierDependencies(msgspec.Struct, frozen=True):
     """What a teller needs to know and to use."""
 
     clock: Clock
@@ -76,8 +76,8 @@ class Around(msgspec.Struct, frozen=True):
     random: Callable[[], float]
     store: str
     """Its id."""
-    roster: Roster
-    beside: InDatabase
+    roster: ClusterStore
+    beside: RunInDatabase
     catalogue: Callable[[], Catalogue]
     is_ours: Callable[[str], bool]
     """Whether this server tells by the way of that name."""
@@ -85,12 +85,12 @@ class Around(msgspec.Struct, frozen=True):
     """Whether no other server lives."""
 
 
-class Teller:
+class ChannelNotifier:
     """Tells by one way."""
 
     log = Logger()
 
-    def __init__(self, around: Around, way: Way) -> None:
+    def __init__(self, around: NotifierDependencies, way: Channel) -> None:
         self.way = way
         self.keeps = False
         """This server tells by it."""
@@ -152,7 +152,7 @@ class Teller:
         message = Message(secrets.token_hex(16), "test", self._around.now())
         try:
             await self._deliver(message, TRY_SECONDS)
-        except Undelivered as problem:
+        except DeliveryFailed as problem:
             return WayTried(self.way.name, self.way.kind, str(problem))
         return WayTried(self.way.name, self.way.kind)
 
@@ -171,7 +171,7 @@ class Teller:
 
     async def _find_untold(self) -> None:
         roster, beside, name = self._around.roster, self._around.beside, self.way.name
-        told: int | None = await beside(roster.told, name)
+        told: int | None = await beside(roster.alert_progress, name)
         changes: list[Change] = []
         floor, after = 0, told
         while after is not None:
@@ -204,11 +204,11 @@ class Teller:
 
     def _note(self, least: int) -> None:
         """Write down how far all has been told, when that is so many revisions further."""
-        told = self._outbox.told(self._around.catalogue().revision)
+        told = self._outbox.delivered_through(self._around.catalogue().revision)
         if told < self._noted + least:
             return
         self._noted = told
-        noted = self._around.beside(self._around.roster.tell, self.way.name, told)
+        noted = self._around.beside(self._around.roster.record_alert_progress, self.way.name, told)
         # A store that is away is told with the next message; until then something would be told twice.
         noted.addErrback(lambda failure: failure.trap(StoreUnavailable) and None)
 
@@ -224,7 +224,7 @@ class Teller:
         while self.keeps and (message := self._outbox.next(clock.seconds(), self._around.now())):
             try:
                 await self._deliver(message, ATTEMPT_SECONDS)
-            except Undelivered as problem:
+            except DeliveryFailed as problem:
                 if self.keeps:
                     self._undelivered(message, problem)
             else:
@@ -236,25 +236,28 @@ class Teller:
 
     def _arrived(self, message: Message) -> None:
         attempts = self._outbox.standing().attempts
-        self._outbox.taken(self._around.clock.seconds(), self._around.now())
+        self._outbox.delivered(self._around.clock.seconds(), self._around.now())
         if message.event == "digest":
-            self.log.info("told in one message by {way}: {text}", way=self.way.name, text=subject_of(message))
+            self.log.info("told in one message by {way}: {text}", way=self.way.name, text=render_subject(message))
         if attempts:
             self.log.info("{way} works again, after {n} attempts in vain", way=self.way.name, n=attempts)
         if self.keeps:
             self._note(1)
 
-    def _undelivered(self, message: Message, problem: Undelivered) -> None:
+    def _undelivered(self, message: Message, problem: DeliveryFailed) -> None:
         now, time, why = self._around.clock.seconds(), self._around.now(), str(problem)
         name = self.way.name
         if problem.final:
-            self._outbox.refused(now, time, why)
+            self._outbox.rejected(now, time, why)
             self.log.error(
-                "{way} failed, and this is told no more: {what} ({why})", way=name, what=subject_of(message), why=why
+                "{way} failed, and this is told no more: {what} ({why})",
+                way=name,
+                what=render_subject(message),
+                why=why,
             )
             self._note(1)
             return
-        pause = self._outbox.postponed(now, time, why, perhaps=problem.perhaps)
+        pause = self._outbox.retry_later(now, time, why, perhaps=problem.perhaps)
         pending = self._outbox.standing().pending
         text = "{way} failed: {why}; again in {pause:.0f} s, {n} incident{s} to be told"
         self.log.warn(text, way=name, why=why, pause=pause, n=pending, s="s"[: pending != 1])
@@ -267,17 +270,17 @@ class Teller:
         delivered.addTimeout(seconds, clock)
         try:
             await delivered
-        except Undelivered:
+        except DeliveryFailed:
             raise
         except TimeoutError:
-            raise Undelivered(f"no answer within {seconds:g} s", perhaps=True) from None
+            raise DeliveryFailed(f"no answer within {seconds:g} s", perhaps=True) from None
         except CancelledError:
-            raise Undelivered("this server stops", perhaps=True) from None
+            raise DeliveryFailed("this server stops", perhaps=True) from None
         except OSError as error:
-            raise Undelivered(error.strerror or str(error)) from None
+            raise DeliveryFailed(error.strerror or str(error)) from None
         except Exception as error:
             self.log.failure("a message by {way} met a defect", way=self.way.name)
-            raise Undelivered(f"defect: {type(error).__name__}", final=True) from None
+            raise DeliveryFailed(f"defect: {type(error).__name__}", final=True) from None
         finally:
             self._sending.discard(delivered)
 
@@ -293,13 +296,13 @@ class Teller:
                 timer.cancel()
 
 
-class Alerts:
+class AlertNotifier:
     """All ways."""
 
     log = Logger()
 
-    def __init__(self, around: Around, ways: tuple[Way, ...]) -> None:
-        self._tellers = tuple(Teller(around, way) for way in ways)
+    def __init__(self, around: NotifierDependencies, ways: tuple[Channel, ...]) -> None:
+        self._tellers = tuple(ChannelNotifier(around, way) for way in ways)
         self._trying = False
 
     def committed(self, change: Change, *, own: bool) -> None:

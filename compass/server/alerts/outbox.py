@@ -40,7 +40,7 @@ Event = Literal["opened", "resolved", "passed"]
 """passed: it began and was over before its beginning was told."""
 
 
-class News(msgspec.Struct, frozen=True, omit_defaults=True):
+class IncidentUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a message says of one incident."""
 
     event: Event
@@ -61,7 +61,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     event: Literal["opened", "resolved", "passed", "digest", "test"]
     time: float
     """UNIX time at which it was made."""
-    news: tuple[News, ...] = ()
+    news: tuple[IncidentUpdate, ...] = ()
     """Of a digest only the first."""
     counts: dict[Event, int] = {}
     """How many incidents it is about."""
@@ -69,7 +69,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """The id of the message that told the beginning of what this one tells the end of."""
 
 
-class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+class ChannelState(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a way does."""
 
     pending: int = 0
@@ -92,10 +92,10 @@ class _Pending(msgspec.Struct):
     resolved_at: float = 0.0
     resolved_revision: int = 0
 
-    def news(self) -> News:
+    def news(self) -> IncidentUpdate:
         """What there is to say."""
         event: Event = ("passed" if self.resolved_at else "opened") if self.begun else "resolved"
-        return News(event, self.alert, self.revision, self.time, self.resolved_at)
+        return IncidentUpdate(event, self.alert, self.revision, self.time, self.resolved_at)
 
 
 _Key = tuple[str, float]
@@ -123,7 +123,7 @@ class Outbox:
         self._covers_more: dict[Event, int] = {}
         self._flying = False
         self._not_before = 0.0
-        self._standing = Standing()
+        self._standing = ChannelState()
 
     # What is to be told.
 
@@ -162,7 +162,7 @@ class Outbox:
         self._more_from, self._seen, self._not_before = 0, 0, 0.0
         self._standing = msgspec.structs.replace(self._standing, attempts=0)
 
-    def told(self, revision: int) -> int:
+    def delivered_through(self, revision: int) -> int:
         """The revision up to which all is told, when the catalogue stands at `revision`."""
         first = next(iter(self._pending.values()), None)
         waiting = [at for at in (first.revision if first else 0, self._more_from) if at]
@@ -190,17 +190,17 @@ class Outbox:
         self._flying = True
         return self._message
 
-    def taken(self, now: float, time: float) -> None:
+    def delivered(self, now: float, time: float) -> None:
         """It has arrived."""
         self._over(now)
         self._standing = msgspec.structs.replace(self._standing, attempts=0, told_at=time)
 
-    def refused(self, now: float, time: float, problem: str) -> None:
+    def rejected(self, now: float, time: float, problem: str) -> None:
         """It never will: whoever was to take it will not have it. The next one may do better."""
         self._over(now)
         self._standing = msgspec.structs.replace(self._standing, attempts=0, failed_at=time, problem=problem)
 
-    def postponed(self, now: float, time: float, problem: str, *, perhaps: bool) -> float:
+    def retry_later(self, now: float, time: float, problem: str, *, perhaps: bool) -> float:
         """It has not arrived, as far as is known; the pause in seconds until the next attempt.
 
         `perhaps`: it may have, so the very same is repeated. Otherwise what has happened meanwhile goes along.
@@ -215,7 +215,7 @@ class Outbox:
             self._settle()
         return pause
 
-    def standing(self) -> Standing:
+    def standing(self) -> ChannelState:
         """How this way does."""
         pending = len(self._pending) + sum(self._more.values())
         return msgspec.structs.replace(self._standing, pending=pending)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from compass.server.alerts.outbox import Event, Message, News
+from compass.server.alerts.outbox import Event, IncidentUpdate, Message
 
 SUBJECT_MAX = 200
 """Characters of a subject: the text of an incident may quote what a stranger reported."""
@@ -15,7 +15,7 @@ _SAID: dict[Event, str] = {"opened": "ALERT", "resolved": "over", "passed": "ove
 _COUNTED: dict[Event, str] = {"opened": "began", "resolved": "are over", "passed": "began and are over already"}
 
 
-def subject_of(message: Message) -> str:
+def render_subject(message: Message) -> str:
     """One line: printable characters only, so that it can stand in a mail's header and in a log."""
     if message.event == "test":
         return "test of the alerts"
@@ -25,9 +25,9 @@ def subject_of(message: Message) -> str:
     return _line(message.news[0])[:SUBJECT_MAX]
 
 
-def body_of(message: Message, server: str, when: Callable[[float], str]) -> str:
+def render_text(message: Message, server: str, when: Callable[[float], str]) -> str:
     """Some lines; `when` shows a UNIX time."""
-    lines = [subject_of(message), ""]
+    lines = [render_subject(message), ""]
     if message.event == "test":
         lines += ["An administrator asked for this message: so alerts arrive by this way."]
     for one in message.news:
@@ -45,25 +45,25 @@ def body_of(message: Message, server: str, when: Callable[[float], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def json_of(message: Message, server: str) -> dict[str, Any]:
+def render_json(message: Message, server: str) -> dict[str, Any]:
     """What a webhook and a command get; `docs/alerts.md` describes it."""
     head = {"event": message.event, "message": message.id, "server": server}
     if message.event == "test":
-        return {**head, "time": message.time, "text": subject_of(message)}
+        return {**head, "time": message.time, "text": render_subject(message)}
     if message.event == "digest":
         incidents = [_fields(one) for one in message.news]
-        summary = subject_of(message)
+        summary = render_subject(message)
         return {**head, "time": message.time, "text": summary, "counts": message.counts, "incidents": incidents}
     return {**head, **_fields(message.news[0])}
 
 
-def _fields(news: News) -> dict[str, Any]:
+def _fields(news: IncidentUpdate) -> dict[str, Any]:
     over = {"resolved_at": news.resolved_at} if news.resolved_at else {}
     row = msgspec.to_builtins(news.alert)
     return {"event": news.event, "time": news.time, "revision": news.revision, **row, **over}
 
 
-def _line(news: News) -> str:
+def _line(news: IncidentUpdate) -> str:
     return f"{_SAID[news.event]}: {_printable(news.alert.text)}"
 
 

@@ -13,10 +13,10 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.cluster import Line, Neighbourhood, Presence, Roll, Roster, Turn
+from compass.model.cluster import ClusterStore, ClusterView, Heartbeat, HeartbeatResult, MembershipChange, Presence
 from compass.model.interfaces import Clock, Timer
 from compass.model.interfaces_store import StoreUnavailable
-from compass.server.commit.store_access import InDatabase
+from compass.server.commit.store_access import RunInDatabase
 
 BEAT_SECONDS = 1.0
 """Between two beats: one small transaction of each server that waits for no disk."""
@@ -26,7 +26,7 @@ ENTRIES_MAX = 2_000
 """Entries in one transaction; a storm of 10,000 hosts takes five, and no beat waits long for any."""
 
 
-class Neighbours:
+class Membership:
     """Beats, and tells what each beat changed."""
 
     log = Logger()
@@ -34,12 +34,12 @@ class Neighbours:
     def __init__(
         self,
         clock: Clock,
-        roster: Roster,
-        beside: InDatabase,
-        neighbourhood: Neighbourhood,
-        line: Callable[[], Line],
+        roster: ClusterStore,
+        beside: RunInDatabase,
+        neighbourhood: ClusterView,
+        line: Callable[[], Heartbeat],
         is_here: Callable[[str], bool],
-        turned: Callable[[Turn], None],
+        turned: Callable[[MembershipChange], None],
     ) -> None:
         """`beside` runs the roster's functions on a thread of their own; `line` says how this server is, `is_here`
         whether it has a host's session; `turned` is told what has changed among the others."""
@@ -59,7 +59,7 @@ class Neighbours:
 
     async def join(self) -> None:
         """Be known, and know the others; afterwards go on by itself. Raises StoreUnavailable."""
-        await self._turn(beat=True)
+        await self._heartbeat(beat=True)
         self._joined = True
         self._beat_later()
 
@@ -74,11 +74,11 @@ class Neighbours:
 
     def came(self, host: str) -> None:
         """A host's session is here."""
-        self._note(self.known.came(host))
+        self._note(self.known.host_connected(host))
 
     def went(self, host: str, *, lost: bool, held: int) -> None:
         """It is not any more: lost, or left for a while."""
-        entry = self.known.went(host, "lost" if lost else "left", held)
+        entry = self.known.host_disconnected(host, "lost" if lost else "left", held)
         if entry is not None:
             self._note(entry)
 
@@ -98,23 +98,23 @@ class Neighbours:
         self._write(beat=True).addBoth(lambda _: self._beat_later())
 
     def _write(self, *, beat: bool) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self._turn(beat=beat)).addErrback(self._failed)
+        return Deferred.fromCoroutine(self._heartbeat(beat=beat)).addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
         # Those who commit tell that the store is away; anything else is a fault of ours, and told.
         if not failure.check(StoreUnavailable):
             self.log.failure("a beat failed", failure)
 
-    async def _turn(self, *, beat: bool) -> None:
+    async def _heartbeat(self, *, beat: bool) -> None:
         if self._writing:
             # The next beat takes along what came meanwhile.
             return
         self._writing = True
         line = self._line()
-        self.known.able = line.able
+        self.known.can_judge = line.able
         entries = {host: self._entries[host] for host in list(self._entries)[:ENTRIES_MAX]}
         try:
-            roll: Roll = await self._beside(self._roster.beat, line, tuple(entries.values()))
+            roll: HeartbeatResult = await self._beside(self._roster.beat, line, tuple(entries.values()))
         finally:
             self._writing = False
         if self._stopped:
@@ -125,7 +125,7 @@ class Neighbours:
         if self._entries:
             self._gather()
         news = tuple(one for one in roll.presences if self._is_news(one))
-        turn = self.known.saw(msgspec.structs.replace(roll, presences=news), beat=beat)
+        turn = self.known.update(msgspec.structs.replace(roll, presences=news), beat=beat)
         for one in news:
             if one.state != "here" and self._is_here(one.host):
                 # It was there for a moment, and that server has noted it later than we did.

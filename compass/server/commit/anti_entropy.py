@@ -13,13 +13,13 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.catalogue.digest import Count, shown
+from compass.model.catalogue.digest import IncrementalDigest, to_hex
 from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import Digested, Storage, StoreUnavailable
+from compass.model.interfaces_store import Store, StoredDigest, StoreUnavailable
 from compass.model.requests import Incident
-from compass.model.rules.draft import Asker
-from compass.server.commit.committer import Commits
-from compass.server.commit.store_access import InDatabase
+from compass.model.rules.draft import Principal
+from compass.server.commit.committer import Committer
+from compass.server.commit.store_access import RunInDatabase
 
 COMPARE_EVERY_SECONDS = 10.0
 """How often the store's word is compared with what is held: one indexed read of one row."""
@@ -33,18 +33,18 @@ QUIET_SECONDS = 60.0
 """After which no host has differed any more the incident is over."""
 
 
-class Agreement:
+class AntiEntropy:
     """Compares on timers and when told of a difference; heals and alerts."""
 
     log = Logger()
 
-    def __init__(self, name: str, clock: Clock, commits: Commits, storage: Storage, in_database: InDatabase) -> None:
+    def __init__(self, name: str, clock: Clock, commits: Committer, storage: Store, in_database: RunInDatabase) -> None:
         self._name = name
         self._clock = clock
         self._commits = commits
         self._storage = storage
         self._in_database = in_database
-        self._asker = Asker("server", name, "")
+        self._asker = Principal("server", name, "")
         self._compared_at = 0
         self._looking = False
         """Whether the store was asked for its digest and has not answered."""
@@ -103,11 +103,11 @@ class Agreement:
     async def _look(self) -> None:
         commits = self._commits
         try:
-            told: Digested = await self._in_database(self._storage.digest)
+            told: StoredDigest = await self._in_database(self._storage.digest)
         finally:
             self._looking = False
         if told.revision > commits.catalogue.revision:
-            await commits.look()
+            await commits.catch_up()
         held = commits.digests.at(told.revision)
         if told.doubted > self._compared_at or (told.digest and held not in (None, told.digest)):
             await self._compare()
@@ -121,14 +121,14 @@ class Agreement:
         """Count everything that is held: the digest must not agree only because it was moved on."""
         catalogue = self._commits.catalogue
         expected = self._commits.digests.at(catalogue.revision)
-        count = Count(catalogue.all_rows())
+        count = IncrementalDigest(catalogue.all_rows())
 
         def advance() -> None:
             if not count.advance():
                 self._later("recount", 0.0, advance)
                 return
             self._later("recount", RECOUNT_EVERY_SECONDS, self._recount)
-            if shown(count.digest) != expected:
+            if to_hex(count.digest) != expected:
                 self._run(self._compare())
 
         advance()

@@ -17,28 +17,28 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.catalogue.digest import Step, shown, steps_of, sum_of
+from compass.model.catalogue.digest import DigestDelta, digest_of_rows, steps_of, to_hex
 from compass.model.interfaces import Clock, Timer
 from compass.model.interfaces_store import (
     BatchRefused,
     Conflict,
-    Loaded,
     LogTrimmed,
     Proposal,
-    Storage,
+    Store,
+    StoreState,
     StoreUnavailable,
 )
-from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, Spread
+from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, Histogram
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import IssueCredential, Undecided
 from compass.model.rows import Change
 from compass.model.rules.decide import decide
-from compass.model.rules.draft import Asker, Decision
-from compass.server.commit.digest_index import Digests
-from compass.server.commit.request_queue import STORE_WAIT_SECONDS, Queue, Waiting
-from compass.server.commit.row_counts import Census
-from compass.server.commit.store_access import InDatabase, Reaching
-from compass.server.commit.transaction import Attempt, Passed, after, attempt, changes_of
+from compass.model.rules.draft import Decision, Principal
+from compass.server.commit.digest_index import DigestIndex
+from compass.server.commit.request_queue import STORE_WAIT_SECONDS, PendingRequest, RequestQueue
+from compass.server.commit.row_counts import RowCounts
+from compass.server.commit.store_access import RunInDatabase, StoreAccess
+from compass.server.commit.transaction import DecidedBatch, Passed, after, attempt, changes_of
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
@@ -56,7 +56,7 @@ TRY_AGAIN_SECONDS_MAX = 1.0
 COMPARE_ATTEMPTS = 5
 """How often the tables are read to be compared, when other servers commit meanwhile."""
 
-Batch = list[Waiting]
+Batch = list[PendingRequest]
 Committed = Callable[[Change, Catalogue, bool], None]
 """Is told each change, with the catalogue after it, and whether this server committed it."""
 
@@ -78,7 +78,7 @@ class Comparison(msgspec.Struct, frozen=True):
         return self.held and self.said in ("", self.digest)
 
 
-class Commits:
+class Committer:
     """The catalogue as committed, and the only way to change it."""
 
     log = Logger()
@@ -86,8 +86,8 @@ class Commits:
     def __init__(
         self,
         catalogue: Catalogue,
-        storage: Storage,
-        in_database: InDatabase,
+        storage: Store,
+        in_database: RunInDatabase,
         now: Callable[[], float],
         token: Callable[[], str],
         committed: Committed,
@@ -102,9 +102,9 @@ class Commits:
         for the security log, perhaps again when a batch is decided again. `wait_seconds`: how long a request waits for
         the store before it is refused."""
         self.catalogue = catalogue
-        self.digests = Digests()
+        self.digests = DigestIndex()
         self.digests.restart(catalogue)
-        self.census = Census()
+        self.census = RowCounts()
         self.census.restart(catalogue)
         self._storage = storage
         self._now = now
@@ -118,8 +118,8 @@ class Commits:
         self._comparing: list[Deferred[Comparison | None]] = []
         self._heard = 0
         """The revision that the store is said to be at."""
-        self._store = Reaching(clock, in_database, wait_seconds)
-        self._queue = Queue(clock, wait_seconds, self._store.overdue)
+        self._store = StoreAccess(clock, in_database, wait_seconds)
+        self._queue = RequestQueue(clock, wait_seconds, self._store.overdue)
         self._pause_seconds = TRY_AGAIN_SECONDS_MIN
         self._pausing: Timer | None = None
         self._notes: list[SecurityEntry] = []
@@ -128,12 +128,12 @@ class Commits:
         self.counts = Counter[str]()
         """`batches` committed; of them `again`: decided again in their turn; and how often one was `put off`: too far
         behind another server for that, and tried anew."""
-        self.batch_sizes = Spread(BATCH_BOUNDS)
-        self.commit_seconds = Spread(COMMIT_BOUNDS)
+        self.batch_sizes = Histogram(BATCH_BOUNDS)
+        self.commit_seconds = Histogram(COMMIT_BOUNDS)
         self.noted = 0
         """Entries for the security log, those of decisions not counted."""
 
-    def submit(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
+    def submit(self, request: Undecided, asker: Principal) -> Deferred[Reply]:
         """The reply, once what it says is on disk; or a refusal, also when the store cannot be written in time."""
         answered = self._queue.put(request, asker)
         self._wake()
@@ -142,7 +142,7 @@ class Commits:
     @property
     def trouble(self) -> str:
         """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
-        return self._store.trouble
+        return self._store.outage
 
     @property
     def waiting(self) -> int:
@@ -154,14 +154,14 @@ class Commits:
         """Entries for the security log that do."""
         return len(self._notes)
 
-    def note(self, entry: SecurityEntry) -> None:
+    def log_security(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
         self.noted += 1
         if self._worth_a_row(entry):
             self._notes.append(entry)
             self._wake()
 
-    def look(self) -> Deferred[bool]:
+    def catch_up(self) -> Deferred[bool]:
         """Fires when what other servers have committed by now is in the catalogue; False: the store could not be read,
         or not in time."""
         looked: Deferred[bool] = Deferred(self._looks_no_more)
@@ -189,7 +189,7 @@ class Commits:
         self._wake()
         return compared
 
-    def heard(self, revision: int) -> None:
+    def store_advanced(self, revision: int) -> None:
         """Somebody has written, and the store is at this revision now: look, unless it is our own batch's."""
         self._heard = max(self._heard, revision)
         if self._behind:
@@ -206,7 +206,7 @@ class Commits:
     def _asked(self) -> bool:
         return bool(self._looking or self._comparing or self._behind)
 
-    def next_batch(self) -> Deferred[None]:
+    def wait_for_commit(self) -> Deferred[None]:
         """Fires when something has been written; cancelled, it is over without a failure."""
         written: Deferred[None] = Deferred(self._waits_no_more)
         self._after_batch.append(written)
@@ -258,7 +258,7 @@ class Commits:
             if await self._catch_up():
                 self._tell_waiting()
         except StoreUnavailable as error:
-            self._store.away(str(error))
+            self._store.mark_unavailable(str(error))
             found = False
         else:
             found = True
@@ -276,7 +276,7 @@ class Commits:
                 if found is not None:
                     break
         except StoreUnavailable as error:
-            self._store.away(str(error))
+            self._store.mark_unavailable(str(error))
         for compared in comparing:
             compared.callback(found)
 
@@ -320,7 +320,7 @@ class Commits:
         except BatchRefused as error:
             return await self._settle_singly(batch, notes, error)
         except StoreUnavailable as error:
-            self._store.away(str(error))
+            self._store.mark_unavailable(str(error))
             self._notes = [*notes, *self._notes][-NOTES_MAX:]
             return False
         for waiting, decision in zip(batch, decisions, strict=True):
@@ -360,7 +360,9 @@ class Commits:
             passed = frozenset(number for number, entry in found if not self._worth_a_row(entry))
             attempts = [self._attempt(decisions, notes, passed)]
 
-            def again(missed: list[Change], attempts: list[Attempt] = attempts, passed: Passed = passed) -> Proposal:
+            def again(
+                missed: list[Change], attempts: list[DecidedBatch] = attempts, passed: Passed = passed
+            ) -> Proposal:
                 decisions = self._decide(batch, after(self.catalogue, missed))
                 attempts.append(self._attempt(decisions, notes, passed, missed))
                 return attempts[-1].proposal
@@ -394,7 +396,7 @@ class Commits:
                 if self.catalogue.revision != before:
                     continue
                 raise
-            self._store.back()
+            self._store.mark_available()
             self.commit_seconds.add(self._clock.seconds() - began)
             self.batch_sizes.add(len(batch))
             self.counts["batches"] += 1
@@ -435,7 +437,7 @@ class Commits:
 
     async def _reload(self) -> None:
         """The log no longer has what we missed: begin anew from the tables."""
-        loaded: Loaded = await self._store.read(self._storage.load)
+        loaded: StoreState = await self._store.read(self._storage.load)
         self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
         self._begin_anew(catalogue_of(loaded.rows, loaded.topics, loaded.revision))
 
@@ -447,11 +449,11 @@ class Commits:
 
     def _attempt(
         self, decisions: list[Decision], notes: list[SecurityEntry], passed: Passed, missed: Sequence[Change] = ()
-    ) -> Attempt:
+    ) -> DecidedBatch:
         digested = self.digests.after(self.catalogue, [*missed, *changes_of(decisions)])
         return attempt(decisions, notes, passed, missed, digested)
 
-    def _publish_decision(self, decision: Decision, steps: Iterator[Step]) -> None:
+    def _publish_decision(self, decision: Decision, steps: Iterator[DigestDelta]) -> None:
         if len(decision.changes) == 1:
             # The catalogue after its one change was made when it was decided.
             self._count(next(steps))
@@ -460,18 +462,18 @@ class Commits:
         else:
             self._publish(decision.changes, steps, own=True)
 
-    def _publish(self, changes: Iterable[Change], steps: Iterator[Step], *, own: bool) -> None:
+    def _publish(self, changes: Iterable[Change], steps: Iterator[DigestDelta], *, own: bool) -> None:
         for change in changes:
             self._count(next(steps))
             self.catalogue = self.catalogue.apply(change)
             self._committed(change, self.catalogue, own)
 
-    def _count(self, step: Step) -> None:
+    def _count(self, step: DigestDelta) -> None:
         self.digests.move(step)
         self.census.move(step)
 
 
-def _loaded(storage: Storage) -> tuple[Loaded, Catalogue, str]:
+def _loaded(storage: Store) -> tuple[StoreState, Catalogue, str]:
     """The tables, as a catalogue, and its digest: all of it on the database's thread."""
     loaded = storage.load()
-    return loaded, catalogue_of(loaded.rows, loaded.topics, loaded.revision), shown(sum_of(loaded.rows))
+    return loaded, catalogue_of(loaded.rows, loaded.topics, loaded.revision), to_hex(digest_of_rows(loaded.rows))

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from compass.model.catalogue.catalogue import Catalogue, topic_of
-from compass.model.catalogue.digest import Step, in_part, row_digest, shown, steps_of
+from compass.model.catalogue.digest import DigestDelta, is_host_visible, row_digest, steps_of, to_hex
 from compass.model.catalogue.interest import interest
 from compass.model.rows import Change
 
@@ -20,7 +20,7 @@ PARTS_KEPT_MAX = 1_000
 """Kinds of hosts whose part's digest is kept for the next one that asks."""
 
 
-class Digests:
+class DigestIndex:
     """In step with one catalogue: told of each change before it is applied."""
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class Digests:
         for row in catalogue.all_rows():
             digest = row_digest(row)
             self._total += digest
-            if in_part(row):
+            if is_host_visible(row):
                 self._topics[topic_of(row)] += digest
         self._remember(catalogue.revision)
 
-    def after(self, catalogue: Catalogue, changes: Sequence[Change]) -> tuple[list[Step], str]:
+    def after(self, catalogue: Catalogue, changes: Sequence[Change]) -> tuple[list[DigestDelta], str]:
         """What changes that follow `catalogue` would do, and the digest that would come of it. Nothing is moved."""
         steps = steps_of(catalogue, changes)
-        return steps, shown(self._total + sum(step.total for step in steps))
+        return steps, to_hex(self._total + sum(step.total for step in steps))
 
-    def move(self, step: Step) -> None:
+    def move(self, step: DigestDelta) -> None:
         """A change is committed."""
         self._total += step.total
         if step.part:
@@ -61,7 +61,7 @@ class Digests:
     def at(self, revision: int) -> str | None:
         """The digest of all rows at a revision; None when it is not remembered."""
         ago = self.revision - revision
-        return shown(self._remembered[-1 - ago]) if 0 <= ago < len(self._remembered) else None
+        return to_hex(self._remembered[-1 - ago]) if 0 <= ago < len(self._remembered) else None
 
     def part(self, catalogue: Catalogue, categories: frozenset[str], last_told: Callable[[frozenset[str]], int]) -> str:
         """The digest of what hosts with services of these categories hold now.
@@ -71,7 +71,7 @@ class Digests:
         kept = self._parts.pop(categories, None)
         if kept is None or last_told(categories) > kept[0]:
             topics = interest(catalogue, (f"any.{category}" for category in categories))
-            kept = self.revision, shown(sum(self._topics[topic] for topic in topics))
+            kept = self.revision, to_hex(sum(self._topics[topic] for topic in topics))
         self._parts[categories] = kept
         if len(self._parts) > PARTS_KEPT_MAX:
             del self._parts[next(iter(self._parts))]

@@ -8,12 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import Storage, StoreUnavailable
+from compass.model.interfaces_store import Store, StoreUnavailable
 from compass.model.replies import LogEntries, LogEntry, Refusal, Reply
 from compass.model.requests import ReadLog
-from compass.server.commit.committer import Commits
+from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS, STORE_WAIT_SECONDS
-from compass.server.commit.store_access import InDatabase
+from compass.server.commit.store_access import RunInDatabase
 from compass.wire import limits
 
 LOG_ENTRIES_MAX = 10_000
@@ -32,9 +32,9 @@ class LogReader:
     def __init__(
         self,
         clock: Clock,
-        commits: Commits,
-        storage: Storage,
-        in_database: InDatabase,
+        commits: Committer,
+        storage: Store,
+        in_database: RunInDatabase,
         wait_seconds: float = STORE_WAIT_SECONDS,
     ) -> None:
         self._clock = clock
@@ -54,7 +54,7 @@ class LogReader:
         limit = max(1, min(request.limit, LOG_ENTRIES_MAX))
         last = max(0, min(request.last, LOG_ENTRIES_MAX))
         while True:
-            written = self._commits.next_batch()
+            written = self._commits.wait_for_commit()
             try:
                 entries, floor = await self._entries(request, limit, last)
             except StoreUnavailable as error:
@@ -87,13 +87,13 @@ class LogReader:
         return answered
 
 
-class Trimming:
+class LogTrimmer:
     """Cuts the logs to their length, again and again."""
 
     log = Logger()
 
     def __init__(
-        self, clock: Clock, storage: Storage, in_database: InDatabase, keep_updates: int, keep_others: int
+        self, clock: Clock, storage: Store, in_database: RunInDatabase, keep_updates: int, keep_others: int
     ) -> None:
         self._clock = clock
         self._storage = storage

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from compass.model.interfaces import Clock, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Undecided
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 
 WAITING_MAX = 20_000
 """Requests waiting for a transaction; one more is refused as busy. At 10,000 a second that is two seconds."""
@@ -26,47 +26,47 @@ RETRY_AFTER_SECONDS = 1.0
 """When to ask again, as the refusal says; whoever asks for long should come more and more rarely."""
 
 
-class Waiting(NamedTuple):
+class PendingRequest(NamedTuple):
     """A request, who asked, who waits for the answer, and until when."""
 
     request: Undecided
-    asker: Asker
+    asker: Principal
     answered: Deferred[Reply]
     until: float
 
 
-class Queue:
+class RequestQueue:
     """Requests in the order in which they came. `trouble` says what the store said the last time, or nothing."""
 
     def __init__(self, clock: Clock, wait_seconds: float, trouble: Callable[[], str]) -> None:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._trouble = trouble
-        self._waiting: deque[Waiting] = deque()
-        self._begun: list[Waiting] = []
+        self._waiting: deque[PendingRequest] = deque()
+        self._begun: list[PendingRequest] = []
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
         """How many wait for a transaction; those in one are not counted."""
         return len(self._waiting)
 
-    def put(self, request: Undecided, asker: Asker) -> Deferred[Reply]:
+    def put(self, request: Undecided, asker: Principal) -> Deferred[Reply]:
         """The reply, from whoever gives it first."""
         answered: Deferred[Reply] = Deferred()
         if len(self._waiting) >= WAITING_MAX:
             busy = f"{WAITING_MAX} requests wait for the store"
             answered.callback(Refusal("busy", busy, retry_after_seconds=RETRY_AFTER_SECONDS))
             return answered
-        self._waiting.append(Waiting(request, asker, answered, self._clock.seconds() + self._wait_seconds))
+        self._waiting.append(PendingRequest(request, asker, answered, self._clock.seconds() + self._wait_seconds))
         self._watch_time()
         return answered
 
-    def take(self, most: int) -> list[Waiting]:
+    def take(self, most: int) -> list[PendingRequest]:
         """The next requests, for a transaction that begins now; those of the one before are done."""
         self._begun = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
         return self._begun
 
-    def give_back(self, batch: Sequence[Waiting]) -> None:
+    def give_back(self, batch: Sequence[PendingRequest]) -> None:
         """Nothing of it is in the store: those who still wait come first again."""
         self._begun = []
         self._waiting.extendleft(one for one in reversed(batch) if not one.answered.called)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.digest import Step
+from compass.model.catalogue.digest import DigestDelta
 from compass.model.rows import Alert, Listener, Row
 
 
-class Census:
+class RowCounts:
     """In step with one catalogue, as `Digests` is."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Census:
         for row in catalogue.all_rows():
             self._count(row, 1)
 
-    def move(self, step: Step) -> None:
+    def move(self, step: DigestDelta) -> None:
         """A change is committed."""
         before, after = step.before, step.after
         if isinstance(before, Listener) and isinstance(after, Listener) and before.state == after.state:

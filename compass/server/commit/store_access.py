@@ -16,16 +16,16 @@ from twisted.logger import Logger
 from compass.model.interfaces import Clock
 from compass.model.interfaces_store import LogTrimmed, StoreUnavailable
 
-InDatabase = Callable[..., Deferred[Any]]
+RunInDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
 
 
-class Reaching:
+class StoreAccess:
     """Runs work on the database thread, one piece at a time, and knows how the store fares."""
 
     log = Logger()
 
-    def __init__(self, clock: Clock, in_database: InDatabase, wait_seconds: float) -> None:
+    def __init__(self, clock: Clock, in_database: RunInDatabase, wait_seconds: float) -> None:
         """`wait_seconds`: from when on silence is trouble."""
         self._clock = clock
         self._in_database = in_database
@@ -35,7 +35,7 @@ class Reaching:
         self._asked_at: float | None = None
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
         if self._asked_at is not None:
             silent = self._clock.seconds() - self._asked_at
@@ -61,23 +61,23 @@ class Reaching:
             self._unreadable = True
             raise
         if self._unreadable:
-            self.back()
+            self.mark_available()
         return found
 
     def overdue(self) -> str:
         """Why a request has waited in vain; a store that just does not answer is told here, once."""
-        trouble = self.trouble
+        trouble = self.outage
         if trouble and not self._trouble:
-            self.away(trouble)
+            self.mark_unavailable(trouble)
         return trouble
 
-    def away(self, why: str) -> None:
+    def mark_unavailable(self, why: str) -> None:
         """It could not be read or written."""
         if not self._trouble:
             self.log.error("the store is away: {why}", why=why)
         self._trouble = why
 
-    def back(self) -> None:
+    def mark_available(self) -> None:
         """It was written, or read where it could not be."""
         if self._trouble:
             self.log.info("the store is back")

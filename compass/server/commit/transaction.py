@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.digest import Step
+from compass.model.catalogue.digest import DigestDelta
 from compass.model.interfaces_store import Proposal
 from compass.model.replies import SecurityEntry
 from compass.model.rows import Change
@@ -18,13 +18,13 @@ Passed: TypeAlias = frozenset[int]
 """The numbers of the decisions of a batch whose entries for the security log are not worth a row."""
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class DecidedBatch(msgspec.Struct, frozen=True):
     """A batch as decided after the changes of others in `missed`, which our catalogue does not have yet."""
 
     decisions: list[Decision]
     proposal: Proposal
     missed: Sequence[Change]
-    steps: list[Step]
+    steps: list[DigestDelta]
     """What those and the proposal's changes do to the digests."""
 
 
@@ -38,8 +38,8 @@ def attempt(
     notes: list[SecurityEntry],
     passed: Passed,
     missed: Sequence[Change],
-    digested: tuple[list[Step], str],
-) -> Attempt:
+    digested: tuple[list[DigestDelta], str],
+) -> DecidedBatch:
     """What these decisions come to together; `notes` go into the security log with them. `digested`: what `missed` and
     then these do to the digests, and the digest after all of it."""
     steps, digest = digested
@@ -50,7 +50,7 @@ def attempt(
         administration=[decision.administration for decision in decisions if decision.administration],
         digest=digest,
     )
-    return Attempt(decisions, proposal, missed, steps)
+    return DecidedBatch(decisions, proposal, missed, steps)
 
 
 def after(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:

@@ -18,10 +18,10 @@ from compass.model.requests import Suspect, Undecided, Verdict
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules.administration import RECOVERY_SECONDS_MAX
 from compass.model.rules.failure import finding_of, judge
-from compass.server.failure.indirect_probes import Testimony
+from compass.server.failure.indirect_probes import ProbeResult
 
 if TYPE_CHECKING:
-    from compass.server.failure.detector import FailureDesk
+    from compass.server.failure.detector import FailureDetector
 
 PROBE_PAUSE_SECONDS = 0.1
 """Between two attempts: long enough for a process that is just restarting its listener."""
@@ -37,12 +37,12 @@ ABSENT_SECONDS_MAX = 300.0
 """Longest pause between probes of a listener that works while its host's daemon stays away."""
 
 
-class Inquiry:
+class HealthCheck:
     """About one instance; `word` is what administrators are shown."""
 
-    word = ""
+    label = ""
 
-    def __init__(self, desk: FailureDesk, row: Listener, policy: Policy) -> None:
+    def __init__(self, desk: FailureDetector, row: Listener, policy: Policy) -> None:
         self.desk = desk
         self.row = row
         self.policy = policy
@@ -54,7 +54,7 @@ class Inquiry:
         """Start finding out."""
         raise NotImplementedError
 
-    def hasten(self) -> None:
+    def run_now(self) -> None:
         """There is reason to look at once: the host is back."""
 
     def stop(self) -> None:
@@ -107,21 +107,21 @@ class Inquiry:
             self._timer.cancel()
 
 
-class Suspicion(Inquiry):
+class SuspectCheck(HealthCheck):
     """Suspect: probe as often as the category's policy says, ask hosts when that fails, then judge."""
 
-    word = "suspicion"
+    label = "suspicion"
 
-    def __init__(self, desk: FailureDesk, row: Listener, policy: Policy) -> None:
+    def __init__(self, desk: FailureDetector, row: Listener, policy: Policy) -> None:
         super().__init__(desk, row, policy)
         self._pause = policy.recovery_seconds
 
     def begin(self) -> None:
         self._attempts = 0
-        self._asked: Deferred[list[Testimony]] | None = None
+        self._asked: Deferred[list[ProbeResult]] | None = None
         self.probe(self._answered)
 
-    def hasten(self) -> None:
+    def run_now(self) -> None:
         if self.pausing:
             self._cancel()
             self.begin()
@@ -139,7 +139,7 @@ class Suspicion(Inquiry):
         else:
             self._asked.addCallback(self._conclude, f"{self._attempts} probes failed: {problem}")
 
-    def _conclude(self, heard: list[Testimony], problem: str) -> None:
+    def _conclude(self, heard: list[ProbeResult], problem: str) -> None:
         """All evidence is in; `problem` is empty when the own probe was answered."""
         if self.stopped:
             return
@@ -181,16 +181,16 @@ class Suspicion(Inquiry):
         self._pause = min(self._pause * 2, RECOVERY_SECONDS_MAX)
 
 
-class Recovery(Inquiry):
+class RecoveryCheck(HealthCheck):
     """Down: probe now and then, less and less often, until it serves again, and its time out is over."""
 
-    word = "recovery"
+    label = "recovery"
 
     def begin(self) -> None:
         self._pause = self.policy.recovery_seconds
         self._wait()
 
-    def hasten(self) -> None:
+    def run_now(self) -> None:
         if self.pausing:
             self._cancel()
             self._pause = self.policy.recovery_seconds
@@ -211,24 +211,24 @@ class Recovery(Inquiry):
             self.verdict(alive=True, cause="answers the probe again")
 
 
-class Complaint(Inquiry):
+class SlowTimer(HealthCheck):
     """Slow: over after a while without another complaint."""
 
-    word = "complaint"
+    label = "complaint"
 
     def begin(self) -> None:
         self.later(SLOW_SECONDS, lambda: self.verdict(alive=True, cause="no more complaints"))
 
 
-class Check(Inquiry):
+class UnconfirmedCheck(HealthCheck):
     """In use, but there is evidence that does not suffice: probe, and say nothing unless that fails.
 
     `absent`: its host's session is lost; as long as it is, the listener is probed now and then.
     """
 
-    word = "check"
+    label = "check"
 
-    def __init__(self, desk: FailureDesk, row: Listener, policy: Policy, *, absent: bool) -> None:
+    def __init__(self, desk: FailureDetector, row: Listener, policy: Policy, *, absent: bool) -> None:
         super().__init__(desk, row, policy)
         self.absent = absent
         self._pause = max(policy.grace_seconds, 1.0)

@@ -17,15 +17,15 @@ from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import Clock, Timer
-from compass.model.names import NameProblem, category_of, parse_address, parse_endpoint, parse_port, parse_service_id
+from compass.model.names import InvalidName, category_of, parse_address, parse_endpoint, parse_port, parse_service_id
 from compass.model.replies import CaseFile, Evidence, Refusal, Reply, Reported
 from compass.model.requests import Examine, Findings, Incident, Report, Undecided, WeighedReport
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
-from compass.model.rules.draft import Asker, problem_code
-from compass.model.rules.failure import Damping, Docket, Finding, Reputation, SelfDoubt
-from compass.server.failure.checks import Check, Complaint, Inquiry, Recovery, Suspicion
-from compass.server.failure.indirect_probes import Asked, Testimony, Witnesses
-from compass.server.failure.pending_suspicions import Unwritten
+from compass.model.rules.draft import Principal, problem_code
+from compass.model.rules.failure import EvidenceLog, Finding, FlapDamping, LocalHealth, Reputation
+from compass.server.failure.checks import HealthCheck, RecoveryCheck, SlowTimer, SuspectCheck, UnconfirmedCheck
+from compass.server.failure.indirect_probes import Asked, IndirectProbes, ProbeResult
+from compass.server.failure.pending_suspicions import PendingSuspicions
 
 PROBES_MAX = 64
 """Probes under way at once: each is a connection; a rack that dies makes thousands."""
@@ -40,7 +40,7 @@ Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves: an empty string, or why not."""
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class SessionInfo(msgspec.Struct, frozen=True):
     """What the desk knows of the sessions."""
 
     able: Callable[[Listener], Iterable[Asked]]
@@ -53,7 +53,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     """Whether this server looks after a listener, among those over the same store."""
 
 
-class FailureDesk:
+class FailureDetector:
     """At most one inquiry per listener that is suspect, down or slow, and one check per listener in use."""
 
     log = Logger()
@@ -63,10 +63,10 @@ class FailureDesk:
         clock: Clock,
         now: Callable[[], float],
         probe: Probe,
-        unwritten: Unwritten,
+        unwritten: PendingSuspicions,
         server: str,
         catalogue: Callable[[], Catalogue],
-        surroundings: Surroundings,
+        surroundings: SessionInfo,
     ) -> None:
         self.clock = clock
         self._now = now
@@ -74,20 +74,20 @@ class FailureDesk:
         self._unwritten = unwritten
         self._submit = unwritten.submit
         self._server = server
-        self._asker = Asker("server", server, "")
+        self._asker = Principal("server", server, "")
         self._catalogue = catalogue
         self._around = surroundings
-        self.witnesses = Witnesses(clock, surroundings.able)
+        self.witnesses = IndirectProbes(clock, surroundings.able)
         self._free = DeferredSemaphore(PROBES_MAX)
-        self._inquiries: dict[ListenerKey, Inquiry] = {}
-        self._checks: dict[ListenerKey, Check] = {}
+        self._inquiries: dict[ListenerKey, HealthCheck] = {}
+        self._checks: dict[ListenerKey, UnconfirmedCheck] = {}
         self._of_host: dict[str, dict[ListenerKey, None]] = {}
         self._host_of: dict[ListenerKey, str] = {}
-        self._docket = Docket()
+        self._docket = EvidenceLog()
         self._reputation = Reputation()
-        self._doubt = SelfDoubt()
+        self._doubt = LocalHealth()
         self._doubt_told = False
-        self._damping = Damping()
+        self._damping = FlapDamping()
         self._answered_at: dict[ListenerKey, float] = {}
         self._timers: dict[str, Timer] = {}
         self.probes = Counter[str]()
@@ -99,7 +99,7 @@ class FailureDesk:
         """Take up what was open when the server stopped, and miss who does not come back."""
         for row in _listeners(catalogue):
             self._consider(row, catalogue)
-        self.miss_later()
+        self.schedule_absence_check()
         if _doubt_id(self._server) in catalogue.alerts:
             self.submit(Incident(_doubt_id(self._server)))
 
@@ -116,11 +116,11 @@ class FailureDesk:
 
     # What comes in ----------------------------------------------------------------------------------------
 
-    def report(self, request: Report, asker: Asker) -> Deferred[Reply]:
+    def report(self, request: Report, asker: Principal) -> Deferred[Reply]:
         """2.5: have a report decided, for what its reporter's word is worth, and keep it as evidence."""
         try:
             key = (parse_service_id(request.service), parse_address(request.address), parse_port(request.port))
-        except NameProblem:
+        except InvalidName:
             return self._submit(request, asker)
         if request.state != "unreachable":
             return self._submit(request, asker)
@@ -139,7 +139,7 @@ class FailureDesk:
         # What the store does not take in time is noted, told and probed all the same.
         return self._submit(weighed, asker, note).addCallback(noted)
 
-    def _reported(self, key: ListenerKey, asker: Asker, detail: str, reply: Reported) -> None:
+    def _reported(self, key: ListenerKey, asker: Principal, detail: str, reply: Reported) -> None:
         row = self._catalogue().listener(*key)
         if row is None or row.state in ("down", "offline"):
             return
@@ -174,7 +174,7 @@ class FailureDesk:
         self.moved(host)
         for key in list(self._of_host.get(host, {})):
             if key in self._inquiries:
-                self._inquiries[key].hasten()
+                self._inquiries[key].run_now()
 
     def moved(self, host: str) -> None:
         """A host has come to a server: nobody misses it any more, and its listeners go with it."""
@@ -185,15 +185,15 @@ class FailureDesk:
                 self.checked(key)
             row = catalogue.listener(*key)
             if row is not None:
-                self._take_or_leave(row, catalogue)
+                self._update_ownership(row, catalogue)
 
-    def regroup(self) -> None:
+    def ownership_changed(self) -> None:
         """Which servers look after listeners has changed: take up what is ours now, leave what is not."""
         catalogue = self._catalogue()
         for row in _listeners(catalogue):
-            self._take_or_leave(row, catalogue)
+            self._update_ownership(row, catalogue)
 
-    def miss_later(self) -> None:
+    def schedule_absence_check(self) -> None:
         """Hosts may be without a server; miss those that do not come back."""
         pending = self._timers.get("absent")
         if pending is not None and pending.active():
@@ -223,7 +223,7 @@ class FailureDesk:
             service, _, endpoint = row.id.removeprefix("slow ").partition(" ")
             listener = catalogue.listener(service, *parse_endpoint(endpoint))
             if listener is not None and listener.state == "up" and self._around.keeps(listener):
-                self._begin(listener, Complaint(self, listener, Policy()))
+                self._begin(listener, SlowTimer(self, listener, Policy()))
 
     @property
     def open_inquiries(self) -> int:
@@ -239,7 +239,7 @@ class FailureDesk:
         """What is known here of a listener's health."""
         try:
             key = (parse_service_id(request.service), parse_address(request.address), parse_port(request.port))
-        except NameProblem as problem:
+        except InvalidName as problem:
             return Refusal(problem_code(problem), str(problem))
         catalogue = self._catalogue()
         row = catalogue.listener(*key)
@@ -254,7 +254,7 @@ class FailureDesk:
             evidence=tuple(case.evidence),
             judgement=case.judgement,
             judged_at=case.judged_at,
-            inquiry=inquiry.word if inquiry else "",
+            inquiry=inquiry.label if inquiry else "",
             failures=self._damping.failures(key, policy, seconds),
             held_until=self._now() + held if held else 0.0,
             doubting=self.doubting,
@@ -278,7 +278,7 @@ class FailureDesk:
         if not problem and key in self._host_of:
             self._answered_at[key] = self.clock.seconds()
 
-    def heard(self, key: ListenerKey, testimonies: Iterable[Testimony]) -> None:
+    def heard(self, key: ListenerKey, testimonies: Iterable[ProbeResult]) -> None:
         """So have those of hosts."""
         for one in testimonies:
             self._docket.note(key, Evidence("findings", one.host, self._now(), one.alive, one.detail))
@@ -365,15 +365,15 @@ class FailureDesk:
             if row.state in FAILING:
                 self.checked(key)
         elif row.state == "suspect":
-            self._begin(row, Suspicion(self, row, policy))
+            self._begin(row, SuspectCheck(self, row, policy))
         elif row.state == "down":
-            self._begin(row, Recovery(self, row, policy))
+            self._begin(row, RecoveryCheck(self, row, policy))
         elif row.state == "slow":
-            self._begin(row, Complaint(self, row, policy))
+            self._begin(row, SlowTimer(self, row, policy))
         else:
             self._drop(key)
 
-    def _take_or_leave(self, row: Listener, catalogue: Catalogue) -> None:
+    def _update_ownership(self, row: Listener, catalogue: Catalogue) -> None:
         """Have an inquiry about a listener that needs one and is ours, and none about one that is not."""
         key = (row.service, row.address, row.port)
         if not self._around.keeps(row):
@@ -384,7 +384,7 @@ class FailureDesk:
         elif key not in self._inquiries and row.state in FAILING | {"slow"}:
             self._consider(row, catalogue)
 
-    def _begin(self, row: Listener, inquiry: Inquiry) -> None:
+    def _begin(self, row: Listener, inquiry: HealthCheck) -> None:
         self._drop(inquiry.key)
         if row.state in FAILING:
             self.checked(inquiry.key)
@@ -396,7 +396,7 @@ class FailureDesk:
         if key in self._checks and absent and not self._checks[key].absent:
             self.checked(key)
         if key not in self._checks:
-            self._checks[key] = check = Check(self, row, self._policy(key), absent=absent)
+            self._checks[key] = check = UnconfirmedCheck(self, row, self._policy(key), absent=absent)
             check.begin()
 
     def _drop(self, key: ListenerKey) -> None:

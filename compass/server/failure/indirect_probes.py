@@ -30,7 +30,7 @@ class Asked(Protocol):
         """Send it."""
 
 
-class Testimony(msgspec.Struct, frozen=True):
+class ProbeResult(msgspec.Struct, frozen=True):
     """What one host found."""
 
     host: str
@@ -38,25 +38,25 @@ class Testimony(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-class _Hearing(msgspec.Struct):
+class _ProbeRound(msgspec.Struct):
     """One inquiry: who has not answered yet, and what the others said."""
 
     waiting: dict[str, None]
-    heard: list[Testimony]
-    done: Deferred[list[Testimony]]
+    heard: list[ProbeResult]
+    done: Deferred[list[ProbeResult]]
     timer: Timer
 
 
-class Witnesses:
+class IndirectProbes:
     """The inquiries under way; `candidates` gives the sessions that may be asked about a listener."""
 
     def __init__(self, clock: Clock, candidates: Callable[[Listener], Iterable[Asked]]) -> None:
         self._clock = clock
         self._candidates = candidates
         self._last = 0
-        self._hearings: dict[int, _Hearing] = {}
+        self._hearings: dict[int, _ProbeRound] = {}
 
-    def ask(self, row: Listener, count: int, without: Collection[str], seconds: float) -> Deferred[list[Testimony]]:
+    def ask(self, row: Listener, count: int, without: Collection[str], seconds: float) -> Deferred[list[ProbeResult]]:
         """What up to `count` hosts found, once all have answered or `seconds` are over; [] when none can be asked."""
         able = [session for session in self._candidates(row) if session.host not in without]
         if not able or not count:
@@ -65,9 +65,9 @@ class Witnesses:
         number = self._last
         first = number % len(able)
         chosen = (able[first:] + able[:first])[:count]
-        done: Deferred[list[Testimony]] = Deferred()
+        done: Deferred[list[ProbeResult]] = Deferred()
         timer = self._clock.callLater(seconds, self._over, number)
-        self._hearings[number] = _Hearing({session.host: None for session in chosen}, [], done, timer)
+        self._hearings[number] = _ProbeRound({session.host: None for session in chosen}, [], done, timer)
         for session in chosen:
             session.inquire(Inquiry(number, row.service, row.address, row.port))
         return done
@@ -78,7 +78,7 @@ class Witnesses:
         if hearing is None or host not in hearing.waiting:
             return False
         del hearing.waiting[host]
-        hearing.heard.append(Testimony(host, findings.alive, findings.detail))
+        hearing.heard.append(ProbeResult(host, findings.alive, findings.detail))
         if not hearing.waiting:
             self._over(findings.id)
         return True

@@ -21,9 +21,9 @@ from compass.model.replies import Refusal, Reply
 from compass.model.requests import Deregister, Suspect, Undecided, WeighedReport
 from compass.model.rows import FAILING, Change, Listener, ListenerKey
 from compass.model.rules.decide import decide
-from compass.model.rules.draft import Asker, Decision
+from compass.model.rules.draft import Decision, Principal
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
-from compass.server.push.publisher import Push
+from compass.server.push.publisher import Publisher
 from compass.server.sessions.session import Session
 from compass.wire.frames import frame
 from compass.wire.messages import Suspicion, encode
@@ -39,21 +39,21 @@ SUSPICIONS_MAX = 1_000
 """Listeners under suspicion: some racks. Beyond that the store has to be back first."""
 
 _OVER = FAILING | {"offline"}
-Taking = Deregister | WeighedReport | Suspect
+OutOfUseRequest = Deregister | WeighedReport | Suspect
 """Requests that take a listener out of use."""
 
 
-class _Held(msgspec.Struct, eq=False):
+class _PendingSuspicion(msgspec.Struct, eq=False):
     """A request that the store has not judged yet; told as a suspicion once it is about a row."""
 
-    request: Taking
-    asker: Asker
+    request: OutOfUseRequest
+    asker: Principal
     row: Listener | None = None
     """The listener as it is in the catalogue."""
     cause: str = ""
 
 
-class Unwritten:
+class PendingSuspicions:
     """Submits requests, and tells hosts of those that the store does not take in time."""
 
     log = Logger()
@@ -62,16 +62,16 @@ class Unwritten:
         self,
         clock: Clock,
         now: Callable[[], float],
-        submit: Callable[[Undecided, Asker], Deferred[Reply]],
+        submit: Callable[[Undecided, Principal], Deferred[Reply]],
         catalogue: Callable[[], Catalogue],
-        push: Push,
+        push: Publisher,
     ) -> None:
         self._clock = clock
         self._now = now
         self._submit = submit
         self._catalogue = catalogue
         self._push = push
-        self._held: dict[ListenerKey, _Held] = {}
+        self._held: dict[ListenerKey, _PendingSuspicion] = {}
         self._timers: dict[object, Timer] = {}
 
     def __len__(self) -> int:
@@ -86,13 +86,15 @@ class Unwritten:
         self._timers.clear()
         self._held.clear()
 
-    def submit(self, request: Undecided, asker: Asker, late: Callable[[Reply], None] | None = None) -> Deferred[Reply]:
+    def submit(
+        self, request: Undecided, asker: Principal, late: Callable[[Reply], None] | None = None
+    ) -> Deferred[Reply]:
         """The reply, as from the commit loop; of a request that takes a listener out of use no later than it is told
         as a suspicion. `late` is then called with what would be the reply."""
-        if not isinstance(request, Taking):
+        if not isinstance(request, OutOfUseRequest):
             return self._submit(request, asker)
         answered: Deferred[Reply] = Deferred()
-        held = _Held(request, asker)
+        held = _PendingSuspicion(request, asker)
         timer = self._clock.callLater(TELL_AFTER_SECONDS, self._take_up, held, answered, late)
 
         def decided(reply: Reply) -> None:
@@ -134,9 +136,11 @@ class Unwritten:
         categories = self._push.categories_of(session.host)
         for held in self._held.values():
             if held.row is not None and categories & audience(self._catalogue(), held.row):
-                session.tell(_encoded(held.row, held.cause, SUSPICION_SECONDS))
+                session.send_unacknowledged(_encoded(held.row, held.cause, SUSPICION_SECONDS))
 
-    def _take_up(self, held: _Held, answered: Deferred[Reply], late: Callable[[Reply], None] | None) -> None:
+    def _take_up(
+        self, held: _PendingSuspicion, answered: Deferred[Reply], late: Callable[[Reply], None] | None
+    ) -> None:
         """The store takes its time: what would come of the request?"""
         decision = decide(self._catalogue(), held.request, held.asker, self._now(), "")
         if isinstance(decision.reply, Refusal):
@@ -150,7 +154,7 @@ class Unwritten:
         if late is not None:
             late(decision.reply)
 
-    def _stands(self, held: _Held, decision: Decision) -> bool:
+    def _stands(self, held: _PendingSuspicion, decision: Decision) -> bool:
         """Whether it is a new suspicion: the decision takes a listener out of use that is in use."""
         after = next((change.row for change in decision.changes if isinstance(change.row, Listener)), None)
         before = self._catalogue().listener(*_key(after)) if after is not None else None
@@ -166,7 +170,7 @@ class Unwritten:
         self._held[_key(before)] = held
         return True
 
-    def _decided(self, reply: Reply, held: _Held) -> None:
+    def _decided(self, reply: Reply, held: _PendingSuspicion) -> None:
         """The store has judged a request that was told as a suspicion; or it is still away."""
         if held.row is None or self._held.get(_key(held.row)) is not held:
             return
@@ -175,7 +179,7 @@ class Unwritten:
         else:
             self._withdraw(_key(held.row))
 
-    def _try_again(self, held: _Held) -> None:
+    def _try_again(self, held: _PendingSuspicion) -> None:
         if held.row is not None:
             del self._timers[_key(held.row)]
             if self._held.get(_key(held.row)) is held:
@@ -190,12 +194,12 @@ class Unwritten:
         if self._held:
             self._timers["again"] = self._clock.callLater(TOLD_AGAIN_SECONDS, self._tell_again)
 
-    def _tell(self, held: _Held, seconds: float) -> None:
+    def _tell(self, held: _PendingSuspicion, seconds: float) -> None:
         if held.row is not None:
             encoded = _encoded(held.row, held.cause, seconds)
             for session in cast(list[Session], self._push.subscribers(audience(self._catalogue(), held.row))):
                 if session.suspicions:
-                    session.tell(encoded)
+                    session.send_unacknowledged(encoded)
 
     def _is_pending(self, name: object) -> bool:
         timer = self._timers.get(name)

@@ -15,7 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from compass.model.names import show_endpoint
+from compass.model.names import format_endpoint
 from compass.model.rows import Policy
 
 HTTP_FAILING = 500
@@ -47,7 +47,7 @@ class Prober:
         factory.noisy = False
         asking: Any = await endpoint(self._reactor, address, port).connect(factory)
         try:
-            return "" if not path else await asking.get(show_endpoint(address, port), path, self._software)
+            return "" if not path else await asking.get(format_endpoint(address, port), path, self._software)
         finally:
             asking.transport.abortConnection()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from compass.model.metrics import LAG_BOUNDS, Spread
+from compass.model.metrics import LAG_BOUNDS, Histogram
 
 FOLLOW_EVERY_SECONDS = 0.05
 """Shortest time between two notices that are followed."""
@@ -34,11 +34,11 @@ class _Followed:
         """When the last acknowledgement came; negative: none has come."""
 
 
-class PushLag:
+class AckLatency:
     """Follows notices to those who are told. `seconds` is a clock that never jumps."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        self.spread = Spread(LAG_BOUNDS)
+        self.spread = Histogram(LAG_BOUNDS)
         self._seconds = seconds
         self._next = seconds()
         self._lines: dict[str, deque[_Followed]] = {}
@@ -61,7 +61,7 @@ class PushLag:
         now = self._seconds()
         return None if now < self._next or self._awaited >= AWAITED_MAX else now
 
-    def told(self, revision: int, began: float, names: Sequence[str]) -> None:
+    def notices_sent(self, revision: int, began: float, names: Sequence[str]) -> None:
         """It was written to the hosts of these names, and is followed from then on."""
         if not names:
             return

@@ -14,24 +14,24 @@ from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.replies import Dependencies, Refusal, Reply, SecurityEntry
-from compass.model.replies_events import Followed, Position
+from compass.model.replies_events import FeedEvent, Position
 from compass.model.rows import Change, Credential
-from compass.model.rules.draft import Asker
-from compass.model.rules.tokens import TOKEN_MAX, asker_of
-from compass.server.sessions.connection_limits import Gate
+from compass.model.rules.draft import Principal
+from compass.model.rules.tokens import TOKEN_MAX, principal_of
+from compass.server.sessions.connection_limits import ConnectionLimits
 
 RECENT_MAX = 2_000
 """Changes that a follower can resume from: a few seconds at full speed, hours as a rule; some 2 MB."""
 FOLLOWERS_MAX = 200
 """At the same time: consoles and programs that feed other systems. Each change is encoded once for each of them."""
 
-Deliver = Callable[[Followed], None]
+Deliver = Callable[[FeedEvent], None]
 
 
 class Visit(msgspec.Struct, frozen=True):
     """What of a session there is without one: who asks."""
 
-    asker: Asker
+    asker: Principal
 
 
 def plain(answer: Reply | bytes) -> Reply:
@@ -39,7 +39,7 @@ def plain(answer: Reply | bytes) -> Reply:
     return msgspec.msgpack.decode(answer, type=Dependencies) if isinstance(answer, bytes) else answer
 
 
-class Visitors:
+class ChangeFeed:
     """Who shows a token, and who follows."""
 
     _log = Logger()
@@ -47,7 +47,7 @@ class Visitors:
     def __init__(
         self,
         now: Callable[[], float],
-        gate: Gate,
+        gate: ConnectionLimits,
         note: Callable[[SecurityEntry], None],
         store: str,
         catalogue: Callable[[], Catalogue],
@@ -68,12 +68,12 @@ class Visitors:
         """Who follows the changes now."""
         return len(self._followers)
 
-    def bearer(self, token: str, origin: str) -> Asker | Refusal:
+    def bearer(self, token: str, origin: str) -> Principal | Refusal:
         """Who shows this token."""
         too_many = self._gate.token(origin)
         if too_many is not None:
             return too_many
-        found = asker_of(self._catalogue(), token, origin, self._now()) if len(token) <= TOKEN_MAX else None
+        found = principal_of(self._catalogue(), token, origin, self._now()) if len(token) <= TOKEN_MAX else None
         if found is not None:
             return found
         self._gate.token_was_wrong(origin)
@@ -130,7 +130,7 @@ class Visitors:
         self._recent.append(change)
         return change
 
-    def _tell(self, event: Followed) -> None:
+    def _tell(self, event: FeedEvent) -> None:
         """One follower's trouble is not another's."""
         for deliver in list(self._followers.values()):
             try:

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import Clock, Timer
-from compass.model.names import category_of, show_endpoint
+from compass.model.names import category_of, format_endpoint
 from compass.model.rows import Host
-from compass.server.push.publisher import Push
+from compass.server.push.publisher import Publisher
 from compass.server.sessions.session import Session
 
 DIALS_MAX = 256
@@ -35,7 +35,7 @@ Dial = Callable[[str, str, int], Deferred[Session]]
 """Connects to a host by name, address and port; fires with the session once its greeting can begin."""
 
 
-class Dialler:
+class Dialer:
     """Which hosts are to be dialled, and when again."""
 
     log = Logger()
@@ -44,7 +44,7 @@ class Dialler:
         self,
         clock: Clock,
         dial: Dial,
-        push: Push,
+        push: Publisher,
         catalogue: Callable[[], Catalogue],
         ours: Callable[[str], bool],
     ) -> None:
@@ -66,9 +66,9 @@ class Dialler:
 
     def start(self) -> None:
         """Look after a while who has not come back."""
-        self.regroup()
+        self.ownership_changed()
 
-    def regroup(self) -> None:
+    def ownership_changed(self) -> None:
         """Hosts may have become ours to reach: see after a while who has not come by itself."""
         self._later(START_GRACE_SECONDS, lambda: self._consider(self._catalogue().hosts.values()))
 
@@ -82,10 +82,10 @@ class Dialler:
         for connecting in list(self._connecting.values()):
             connecting.cancel()
 
-    def told(self, categories: frozenset[str]) -> None:
+    def notify_categories(self, categories: frozenset[str]) -> None:
         """A notice went out to hosts with services of these categories; reach those that keep no session."""
         if not self._told:
-            self._later(GATHER_SECONDS, self._reach_told)
+            self._later(GATHER_SECONDS, self._dial_notified)
         self._told |= categories
 
     def ended(self, host: str) -> None:
@@ -98,7 +98,7 @@ class Dialler:
         if row is not None:
             self._consider([row])
 
-    def _reach_told(self) -> None:
+    def _dial_notified(self) -> None:
         told, self._told = self._told, set()
         hosts = self._catalogue().hosts.values()
         self._consider(h for h in hosts if h.update_port and any(category_of(one) in told for one in h.services))
@@ -107,7 +107,7 @@ class Dialler:
         """Whether it can be dialled and has missed something."""
         if not host.update_port or host.barred or not self._ours(host.name):
             return False
-        return self._push.behind(host)
+        return self._push.has_missed(host)
 
     def _consider(self, hosts: Iterable[Host]) -> None:
         busy = self._connecting.keys() | self._open.keys() | self._retries
@@ -138,7 +138,7 @@ class Dialler:
         if self._open.get(name) is not session:
             return
         row = self._catalogue().hosts.get(name)
-        if session.connected and (session.waiting or (row is not None and self._push.behind(row))):
+        if session.connected and (session.waiting or (row is not None and self._push.has_missed(row))):
             self._look_later(name, session)
         else:
             self._settle(name, session)
@@ -163,7 +163,7 @@ class Dialler:
         log(
             "host {name} is not reached at {where}: {why}; it is dialled again from time to time",
             name=host.name,
-            where=show_endpoint(host.update_address, host.update_port),
+            where=format_endpoint(host.update_address, host.update_port),
             why=failure.getErrorMessage() or failure.type,
         )
         self._try_again(host.name)

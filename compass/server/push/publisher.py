@@ -18,7 +18,7 @@ from compass.model.catalogue.interest import audience, widening
 from compass.model.names import category_of
 from compass.model.replies import HostLag
 from compass.model.rows import Category, Change, Dependency, Host
-from compass.server.push.ack_latency import PushLag
+from compass.server.push.ack_latency import AckLatency
 from compass.wire.frames import frame
 from compass.wire.messages import Bookmark, Notice, encode
 
@@ -64,7 +64,7 @@ class _Sent(msgspec.Struct, frozen=True):
         return self.encoded if self.told & categories else b""
 
 
-class Push:
+class Publisher:
     """Who watches what, and what was sent lately."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Push:
     ) -> None:
         """`absent` is told the member categories of each notice, to reach hosts without a session; `digest` tells what
         hosts with services of these categories hold; `seconds` is a clock that never jumps."""
-        self.way = PushLag(seconds)
+        self.way = AckLatency(seconds)
         """How long notices take."""
         self.notices = 0
         """That were told to somebody, or would have been."""
@@ -100,7 +100,7 @@ class Push:
         self._absent = absent
         self._digest = digest
 
-    def recall(self, changes: Iterable[Change], catalogue: Catalogue) -> None:
+    def preload(self, changes: Iterable[Change], catalogue: Catalogue) -> None:
         """Fill the tail at start from the log's newest changes, oldest first; `catalogue` is the one after them.
 
         Audiences are known only back to the last change of a dependency or backup, so the tail begins there.
@@ -205,7 +205,7 @@ class Push:
         (self._gaps.add if gap else self._gaps.discard)(host)
         self.way.acknowledged(host, revision)
 
-    def behind(self, host: Host) -> bool:
+    def has_missed(self, host: Host) -> bool:
         """Whether there may be a notice that the host does not hold."""
         return self._pending(host) != 0
 
@@ -268,7 +268,7 @@ class Push:
         if began is not None:
             # Who is not here any more has been let go while it was written to.
             here = [one.host for one in told if self.session_of(one.host) is one]
-            self.way.told(sent.revision, began, here)
+            self.way.notices_sent(sent.revision, began, here)
 
     def _write(self, sent: _Sent, told: list[Subscriber]) -> None:
         if not sent.widened:

@@ -28,7 +28,7 @@ class _Kept(msgspec.Struct, frozen=True):
     encoded: bytes
 
 
-class Snapshots:
+class SnapshotCache:
     """Made when asked for, kept until they are old or too many."""
 
     def __init__(self, store: str, last_told: Callable[[frozenset[str]], int]) -> None:

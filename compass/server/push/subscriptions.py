@@ -10,31 +10,31 @@ from twisted.internet.defer import Deferred
 
 from compass.model.catalogue.digest import DIGEST_VERSION
 from compass.model.interfaces import Clock
-from compass.model.names import NameProblem, category_of
+from compass.model.names import InvalidName, category_of
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
 from compass.model.rules.administration import parsed_host
-from compass.model.rules.draft import Asker, Refused, problem_code
-from compass.server.commit.committer import Commits
+from compass.model.rules.draft import Principal, Refused, problem_code
+from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.admission import Admission
-from compass.server.push.publisher import Push
-from compass.server.push.snapshot_cache import Snapshots
-from compass.server.sessions.session import Missed, Session
+from compass.server.push.publisher import Publisher
+from compass.server.push.snapshot_cache import SnapshotCache
+from compass.server.sessions.session import CatchUp, Session
 from compass.wire import limits
 
 
-class Watches:
+class Subscriptions:
     """Answers watch, and keeps each host's stream whole."""
 
     def __init__(
         self,
         clock: Clock,
         store: str,
-        commits: Commits,
-        push: Push,
-        system: Asker,
+        commits: Committer,
+        push: Publisher,
+        system: Principal,
         returned: Callable[[Session], None],
         settled: Callable[[], Deferred[None]],
     ) -> None:
@@ -47,7 +47,7 @@ class Watches:
         self._returned = returned
         self._settled = settled
         self.admission = Admission(clock)
-        self.snapshots = Snapshots(store, push.last_told)
+        self.snapshots = SnapshotCache(store, push.last_told)
 
     async def watch(self, session: Session, request: Watch) -> Reply | bytes:
         """Remember what the host watches, then subscribe and answer in one step, so that no notice falls between.
@@ -58,35 +58,35 @@ class Watches:
             host = parsed_host(Host(session.asker.name, request.update_address, request.update_port, request.services))
         except Refused as refused:
             return refused.refusal
-        except NameProblem as problem:
+        except InvalidName as problem:
             return Refusal(problem_code(problem), str(problem))
         await self._settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
-        refusal = await self._turn(session, categories, since) or await self._attend(host)
+        refusal = await self._turn(session, categories, since) or await self._record_host(host)
         # A host that comes from another server may hold more than this one has heard of: never show it an older state.
-        if refusal is None and since > self._commits.catalogue.revision and not await self._commits.look():
+        if refusal is None and since > self._commits.catalogue.revision and not await self._commits.catch_up():
             why = f"this server is behind revision {since} and cannot read the store"
             refusal = Refusal("store-unavailable", why, retry_after_seconds=RETRY_AFTER_SECONDS)
         if refusal is None and not session.connected:
             refusal = Refusal("unreachable", "the session ended meanwhile")
         return refusal or self._subscribe(session, request, host, since)
 
-    def missed(self, session: Session, since: int) -> list[Missed] | None:
+    def missed(self, session: Session, since: int) -> list[CatchUp] | None:
         """What a host that fell behind gets: the notices, if they are few and small; else a resync, if it takes one."""
         if self._push.session_of(session.host) is not session:
             return []
         categories = self._push.categories_of(session.host)
         missed = self._push.missed(categories, since)
         if missed is not None and sum(len(encoded) for _, encoded in missed) <= limits.REPLIES_QUEUED_MAX:
-            return [Missed(revision, encoded, revision - 1) for revision, encoded in missed]
+            return [CatchUp(revision, encoded, revision - 1) for revision, encoded in missed]
         if not session.takes_resync:
             return None
         encoded, revision = self.snapshots.resync(self._commits.catalogue, categories)
         if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
             return None
         self.admission.sent(len(encoded))
-        return [Missed(revision, encoded, since)]
+        return [CatchUp(revision, encoded, since)]
 
     async def _turn(self, session: Session, categories: frozenset[str], since: int) -> Refusal | None:
         """Wait until the host may have a snapshot, if it needs one."""
@@ -98,7 +98,7 @@ class Watches:
             return Refusal("busy", "many hosts come at once", retry_after_seconds=later)
         return None if session.connected else Refusal("unreachable", "the session ended meanwhile")
 
-    async def _attend(self, host: Host) -> Refusal | None:
+    async def _record_host(self, host: Host) -> Refusal | None:
         """Remember the host. One that may leave and be dialled relies on that; any other is told on its session.
 
         One that is known does not wait for a store that is away.

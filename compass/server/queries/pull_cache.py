@@ -24,7 +24,7 @@ class _Kept(msgspec.Struct, frozen=True):
     views: bytes
 
 
-class Pulls:
+class PullCache:
     """Made when first asked for, kept until they are old or too many."""
 
     def __init__(self, last_told: Callable[[frozenset[str]], int]) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.cluster import BEHIND_MAX, Line, Neighbourhood
+from compass.model.cluster import BEHIND_MAX, ClusterView, Heartbeat
 from compass.model.replies import HostLag, KnownServer, Lags, ServerStatus
 from compass.model.rows import Host
-from compass.server.commit.row_counts import Census
-from compass.server.push.publisher import Push
+from compass.server.commit.row_counts import RowCounts
+from compass.server.push.publisher import Publisher
 
 COUNTED = ("category", "service", "listener", "dependency", "credential", "host")
 """Kinds of rows that the status counts; of alerts it has each."""
 
 
-class Figures(msgspec.Struct, frozen=True):
+class ServerInfo(msgspec.Struct, frozen=True):
     """What only the server itself knows of itself."""
 
     server: str
@@ -31,7 +31,9 @@ class Figures(msgspec.Struct, frozen=True):
     """The names of those by which it can tell administrators."""
 
 
-def status_of(catalogue: Catalogue, census: Census, figures: Figures, known: Neighbourhood, own: Line) -> ServerStatus:
+def status_of(
+    catalogue: Catalogue, census: RowCounts, figures: ServerInfo, known: ClusterView, own: Heartbeat
+) -> ServerStatus:
     """The reply to status; `own`: this server's line as it is now."""
     rows = census.rows
     return ServerStatus(
@@ -52,7 +54,7 @@ def status_of(catalogue: Catalogue, census: Census, figures: Figures, known: Nei
     )
 
 
-def _servers(known: Neighbourhood, own: Line) -> tuple[KnownServer, ...]:
+def _servers(known: ClusterView, own: Heartbeat) -> tuple[KnownServer, ...]:
     lines = {id: (heard.line, heard.silent_seconds) for id, heard in known.heard.items()} | {own.id: (own, 0.0)}
     newest = max(line.revision for line, _ in lines.values())
     return tuple(
@@ -72,12 +74,12 @@ def _servers(known: Neighbourhood, own: Line) -> tuple[KnownServer, ...]:
     )
 
 
-def line_of(catalogue: Catalogue, figures: Figures, push: Push, id: str, *, able: bool) -> Line:
+def heartbeat_of(catalogue: Catalogue, figures: ServerInfo, push: Publisher, id: str, *, able: bool) -> Heartbeat:
     """What a server says of itself with a beat. Hosts that hold everything, as nearly all do, cost it no words."""
     doubtful = push.lagging(BEHIND_MAX)
     push.doubtful = len(doubtful)
     lags = [push.lag(row) for row in map(catalogue.hosts.get, doubtful) if row is not None]
-    return Line(
+    return Heartbeat(
         id=id,
         name=figures.server,
         software=figures.software,
@@ -92,14 +94,14 @@ def line_of(catalogue: Catalogue, figures: Figures, push: Push, id: str, *, able
     )
 
 
-def lags_of(catalogue: Catalogue, push: Push, known: Neighbourhood, name: str) -> Lags:
+def lags_of(catalogue: Catalogue, push: Publisher, known: ClusterView, name: str) -> Lags:
     """The reply to lag, of the server called `name`: its own hosts as it sees them, the others' as those said with
     their last beat."""
     hosts = (catalogue.hosts[host] for host in sorted(catalogue.hosts))
     return Lags(catalogue.revision, tuple(_lag(host, push, known, name) for host in hosts))
 
 
-def _lag(host: Host, push: Push, known: Neighbourhood, name: str) -> HostLag:
+def _lag(host: Host, push: Publisher, known: ClusterView, name: str) -> HostLag:
     entry = known.where(host.name)
     if push.session_of(host.name) is not None or (entry is not None and entry.server == known.id):
         return msgspec.structs.replace(push.lag(host), server=name)

@@ -14,12 +14,12 @@ from twisted.logger import Logger
 from compass.model.interfaces import Clock
 from compass.model.replies import Refusal, SecurityEntry
 from compass.model.rules.decide import SUBJECT_MAX
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from compass.server.sessions.rate_limit import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
     FAILURES_PER_MINUTE_MAX,
     REPORTS_PER_MINUTE_MAX,
-    Quota,
+    RateLimiter,
 )
 from compass.server.sessions.session import Session
 
@@ -30,7 +30,7 @@ SESSIONS_PER_PEER_MAX = 32
 ask and leave."""
 
 
-class Gate:
+class ConnectionLimits:
     """The sessions that are in, and what each peer has left of its quotas."""
 
     log = Logger()
@@ -45,20 +45,20 @@ class Gate:
         self.refused = 0
         """Connections that were not taken."""
         self._per_peer: Counter[tuple[str, str]] = Counter()
-        self._failures = Quota(clock, CONNECTIONS_FAILED_PER_MINUTE_MAX)
-        self._failures_told = Quota(clock, FAILURES_PER_MINUTE_MAX, self._tell_failures)
-        self._reports = Quota(clock, REPORTS_PER_MINUTE_MAX)
-        self._guesses = Quota(clock, FAILURES_PER_MINUTE_MAX)
-        self._refusals = Quota(clock, FAILURES_PER_MINUTE_MAX, self._sum_up)
+        self._failures = RateLimiter(clock, CONNECTIONS_FAILED_PER_MINUTE_MAX)
+        self._failures_told = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._tell_failures)
+        self._reports = RateLimiter(clock, REPORTS_PER_MINUTE_MAX)
+        self._guesses = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
+        self._refusals = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._sum_up)
 
-    def admits(self, origin: str) -> bool:
+    def is_allowed(self, origin: str) -> bool:
         """Whether a new connection from there is taken: not too many are here, nor came to nothing from there."""
         if self._failures.wait(origin):
             self.refused += 1
             return False
         if len(self.sessions) >= SESSIONS_MAX:
             self.refused += 1
-            if self.failed(origin):
+            if self.count_failure(origin):
                 self.log.warn("connection from {origin} refused: {n} sessions", origin=origin, n=SESSIONS_MAX)
             return False
         return True
@@ -77,7 +77,7 @@ class Gate:
             if not self._per_peer[peer]:
                 del self._per_peer[peer]
 
-    def known(self, session: Session) -> str:
+    def authenticated(self, session: Session) -> str:
         """Count it by the name that it has proven; why it is refused beyond `SESSIONS_PER_PEER_MAX`, or nothing."""
         peer = session.asker.role, session.asker.name
         self._per_peer[peer] += 1
@@ -86,7 +86,7 @@ class Gate:
             return ""
         return f"{peer[0]} {peer[1]!r} has {SESSIONS_PER_PEER_MAX} sessions, the most there can be; close some first"
 
-    def failed(self, origin: str) -> bool:
+    def count_failure(self, origin: str) -> bool:
         """A connection came to nothing; whether that is still worth a line in the log.
 
         Beyond one quota it is told once for all; beyond a second no connection is taken from there for a while.
@@ -96,14 +96,14 @@ class Gate:
             self.log.warn(text, n=CONNECTIONS_FAILED_PER_MINUTE_MAX, origin=origin)
         return self._failures_told.count(origin)
 
-    def report(self, asker: Asker) -> Refusal | None:
+    def report(self, asker: Principal) -> Refusal | None:
         """Count a report of a host; the refusal when it is one too many."""
         if asker.role != "host" or self._reports.count(asker.name):
             return None
         text = f"{REPORTS_PER_MINUTE_MAX} reports of host {asker.name!r} within a minute are too many"
         return Refusal("busy", text, self._reports.wait(asker.name))
 
-    def guess(self, asker: Asker, service: str) -> Refusal | None:
+    def guess(self, asker: Principal, service: str) -> Refusal | None:
         """The refusal of a request with a credential, when too many wrong ones came before it."""
         wait = self._guesses.wait(_guess(asker, service))
         if not wait:
@@ -114,7 +114,7 @@ class Gate:
         )
         return Refusal("busy", text, retry_after_seconds=wait)
 
-    def guessed_wrong(self, asker: Asker, service: str) -> None:
+    def guessed_wrong(self, asker: Principal, service: str) -> None:
         """A credential was wrong."""
         self._guesses.count(_guess(asker, service))
 
@@ -133,7 +133,7 @@ class Gate:
         """A bearer token was nobody's."""
         self._guesses.count(f"token {origin}")
 
-    def worth_a_row(self, entry: SecurityEntry) -> bool:
+    def should_log(self, entry: SecurityEntry) -> bool:
         """Whether a refusal gets an entry of its own in the security log."""
         return self._refusals.count(entry.principal or entry.origin)
 
@@ -146,5 +146,5 @@ class Gate:
         self._note(SecurityEntry(0, self._now(), "refused", "", "{}", "", peer, text))
 
 
-def _guess(asker: Asker, service: str) -> str:
+def _guess(asker: Principal, service: str) -> str:
     return f"{asker.role} {asker.name} {service[:SUBJECT_MAX].lower()}"

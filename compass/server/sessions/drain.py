@@ -15,7 +15,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock, Timer
-from compass.model.names import NameProblem, parse_server
+from compass.model.names import InvalidName, parse_server
 from compass.model.replies import Refusal, Steered
 from compass.model.requests import STEER_SECONDS_MAX, Steer
 from compass.model.rules.draft import problem_code
@@ -29,7 +29,7 @@ AWAY_SECONDS = 60.0
 this time and the pause with which hosts go back, and meanwhile few ask in vain."""
 
 
-class Elsewhere(NamedTuple):
+class Redirect(NamedTuple):
     """What is said to a host that is not wanted here."""
 
     reason: str
@@ -37,7 +37,7 @@ class Elsewhere(NamedTuple):
     instead: tuple[str, ...]
 
 
-class Steering:
+class HostDrain:
     """Whether this server wants hosts, and where they go if not. `sessions` gives those that there are."""
 
     log = Logger()
@@ -49,7 +49,7 @@ class Steering:
         self._step_seconds = STEP_SECONDS
         self._at_once = 1
         self._timer: Timer | None = None
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: Redirect | None = None
         """What hosts are told; None: they are welcome."""
 
     def steer(self, request: Steer) -> Steered | Refusal:
@@ -62,7 +62,7 @@ class Steering:
             self.elsewhere = None
             self.log.info("hosts are welcome again")
             return Steered(0)
-        self.elsewhere = Elsewhere("this server is being drained", AWAY_SECONDS, request.instead)
+        self.elsewhere = Redirect("this server is being drained", AWAY_SECONDS, request.instead)
         self._leaving.extend(session for session in self._sessions() if _of_a_host(session))
         count = len(self._leaving)
         # One host after another; so many together where that would be too many moments.
@@ -79,7 +79,7 @@ class Steering:
         self._send_some()
         return Steered(count)
 
-    def turned_away(self, session: Session) -> Elsewhere | None:
+    def turned_away(self, session: Session) -> Redirect | None:
         """What a peer is told that has just come; None: it is welcome."""
         return self.elsewhere if _of_a_host(session) else None
 
@@ -111,6 +111,6 @@ def _refused(request: Steer) -> Refusal | None:
     for text in request.instead:
         try:
             parse_server(text)
-        except NameProblem as problem:
+        except InvalidName as problem:
             return Refusal(problem_code(problem), str(problem))
     return None

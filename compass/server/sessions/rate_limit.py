@@ -26,7 +26,7 @@ PEERS_COUNTED_MAX = 10_000
 """Peers counted one by one; from there on they share one count, so that many addresses cost no more memory."""
 
 
-class Quota:
+class RateLimiter:
     """A number in a minute for each peer."""
 
     def __init__(self, clock: Clock, limit: int, beyond: Callable[[str, int], None] | None = None) -> None:

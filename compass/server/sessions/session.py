@@ -22,16 +22,23 @@ from zope.interface import implementer
 from compass.model.interfaces import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import Request
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from compass.wire import limits
-from compass.wire.connection import Acknowledged, Asked, Ended, Event, Opened, ServerConnection
+from compass.wire.connection import (
+    AcknowledgementReceived,
+    Event,
+    RequestReceived,
+    ServerConnection,
+    SessionEnded,
+    SessionOpened,
+)
 from compass.wire.messages import Acknowledge, Hello, Inquiry
 
 Answer: TypeAlias = Reply | bytes
 """A reply, or its body as encoded."""
 
 
-class Desk(Protocol):
+class SessionHandler(Protocol):
     """What a session needs of the server behind it."""
 
     name: str
@@ -55,7 +62,7 @@ class Desk(Protocol):
     def failed(self, origin: str) -> bool:
         """A connection from there came to nothing by its own fault; whether that is still worth a line in the log."""
 
-    def missed(self, session: Session, since: int) -> list[Missed] | None:
+    def missed(self, session: Session, since: int) -> list[CatchUp] | None:
         """All that a session which fell behind was not told after `since`, or None when it cannot be told."""
 
     def refused(self, refusal: Refusal) -> None:
@@ -71,7 +78,7 @@ class Desk(Protocol):
         """The connection is gone."""
 
 
-class Missed(NamedTuple):
+class CatchUp(NamedTuple):
     """A notice or a resync as encoded; the revision that the host holds with it, and everything it had before."""
 
     revision: int
@@ -94,7 +101,9 @@ class Session(TwistedProtocol):
 
     log = Logger()
 
-    def __init__(self, desk: Desk, clock: Clock, now: Callable[[], float], peer_of: PeerOf, dialled: str = "") -> None:
+    def __init__(
+        self, desk: SessionHandler, clock: Clock, now: Callable[[], float], peer_of: PeerOf, dialled: str = ""
+    ) -> None:
         """`clock` runs the timers, `now` is UNIX time; `dialled`: the host that we connected to."""
         self.dialled = dialled
         self.host = ""
@@ -104,7 +113,7 @@ class Session(TwistedProtocol):
         """Its host answers inquiries."""
         self.suspicions = False
         """Its host takes suspicions."""
-        self.asker = Asker("host", "", "")
+        self.asker = Principal("host", "", "")
         self.takes_resync = False
         self.compares = False
         """Its host compares digests."""
@@ -162,7 +171,7 @@ class Session(TwistedProtocol):
         """The transport has written what it had."""
         self._paused = False
         if self._connection is not None:
-            self._connection.took(self._clock.seconds())
+            self._connection.peer_consumed(self._clock.seconds())
         self._flush()
 
     def stopProducing(self) -> None:
@@ -208,7 +217,7 @@ class Session(TwistedProtocol):
             return
         if not (self._paused or self._receiving or connection.octets_to_send):
             # The usual case, thousands of times for one change: nothing is queued, nothing joined.
-            connection.wrote(revision, self._clock.seconds())
+            connection.note_written(revision, self._clock.seconds())
             self._stream().write(encoded)
             if self._timer is None or not self._timer.active():
                 self._set_timer(connection)
@@ -232,11 +241,11 @@ class Session(TwistedProtocol):
             self._connection.inquire(inquiry)
             self._flush()
 
-    def tell(self, encoded: bytes) -> None:
+    def send_unacknowledged(self, encoded: bytes) -> None:
         """Write a suspicion that was encoded for all; one who reads too slowly is told the next time."""
         connection = self._connection
         if connection is not None and connection.state == "open" and self._told is None:
-            connection.tell(encoded)
+            connection.send_unacknowledged(encoded)
             self._flush()
 
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
@@ -260,7 +269,7 @@ class Session(TwistedProtocol):
         if wrong:
             self._refuse_peer(name, origin, wrong)
             return None
-        self.asker = Asker("admin" if role == "admin" else "host", name, origin)
+        self.asker = Principal("admin" if role == "admin" else "host", name, origin)
         refused = self._desk.known(self)
         if refused:
             self.goodbye(refused, retry_after_seconds=REFUSED_SECONDS)
@@ -286,20 +295,20 @@ class Session(TwistedProtocol):
 
     def _met(self, connection: ServerConnection, event: Event) -> None:
         match event:
-            case Asked(number, _) if self._overfull(connection):
+            case RequestReceived(number, _) if self._overfull(connection):
                 text = f"{limits.REPLIES_QUEUED_MAX} octets wait for this peer to read them; ask again when it has"
                 self._reply(Refusal("busy", text, retry_after_seconds=1.0), number)
-            case Asked(number, request):
+            case RequestReceived(number, request):
                 answer = self._desk.ask(self, request)
                 if isinstance(answer, Deferred):
                     answer.addCallback(self._reply, number).addErrback(self._failed, number)
                 else:
                     self._reply(answer, number)
-            case Acknowledged(acknowledge):
+            case AcknowledgementReceived(acknowledge):
                 self._desk.acknowledged(self, acknowledge)
-            case Opened(Hello() as hello):
+            case SessionOpened(Hello() as hello):
                 self._opened(connection, hello)
-            case Ended(reason=reason, violation=violation):
+            case SessionEnded(reason=reason, violation=violation):
                 log = self.log.warn if violation and self._desk.failed(self.asker.origin) else self.log.debug
                 log(
                     "session of {asker} from {origin} ended: {reason}",

@@ -16,11 +16,11 @@ import msgspec
 from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from compass.store.engine import BUSY_SECONDS, file_of, shown, unavailable
+from compass.store.engine import BUSY_SECONDS, file_of, redacted_url, unavailable
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import bring_down
-from compass.store.offline.exclusive import give_new_id, opened
-from compass.store.offline.verify import Condition, condition_of, problems_of
+from compass.store.offline.exclusive import give_new_id, open_exclusive
+from compass.store.offline.verify import StoreReport, condition_of, problems_of
 
 PAGES_AT_ONCE = 256
 """Pages of 4 kB copied between two words about the progress."""
@@ -32,13 +32,13 @@ Progress = Callable[[int, int], None]
 class Restored(msgspec.Struct, frozen=True, tag_field="type", tag="restored"):
     """A store that was put in the place of what it was."""
 
-    condition: Condition
+    condition: StoreReport
     """The store's, with its new id."""
     kept: str
     """A copy of what was there before; empty when nothing was."""
 
 
-def back_up(url: URL, target: Path, progress: Progress) -> Condition:
+def back_up(url: URL, target: Path, progress: Progress) -> StoreReport:
     """Write the store as it is now to a new file, which only its owner can read; servers go on meanwhile.
 
     The file is there when it is whole, checked and on disk, and not before. Raises StoreInUse when there is a file of
@@ -72,11 +72,11 @@ def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restor
     kept, partial = target.with_name(new_name), target.with_name(f".{target.name}.{os.getpid()}.partial")
     _refuse_existing(kept)
     try:
-        with opened(url, alone=True, writes=False, create=True) as connection, _translated(url):
+        with open_exclusive(url, alone=True, writes=False, create=True) as connection, _translated(url):
             driver = _freed(connection)
             with closing(_connected(backup, "ro")) as original:
                 copy_pages(original, partial, progress)
-            with opened(URL.create("sqlite", database=str(partial)), alone=True, writes=True) as prepared:
+            with open_exclusive(URL.create("sqlite", database=str(partial)), alone=True, writes=True) as prepared:
                 give_new_id(prepared)
             if was_there:
                 copy_pages(driver, kept, lambda done, total: None)
@@ -85,7 +85,7 @@ def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restor
                 # One transaction: a power cut leaves the old store or the new one.
                 original.backup(driver)
             connection.exec_driver_sql("BEGIN")
-            condition = condition_of(connection, shown(url))
+            condition = condition_of(connection, redacted_url(url))
     finally:
         for leftover in partial.parent.glob(f"{partial.name}*"):
             leftover.unlink()
@@ -108,22 +108,22 @@ def downgrade(url: URL, version: str, new_name: str) -> Restored:
     kept = file.with_name(new_name) if file is not None else None
     if kept is not None:
         _refuse_existing(kept)
-    with opened(url, alone=True, writes=file is None) as connection, _translated(url):
+    with open_exclusive(url, alone=True, writes=file is None) as connection, _translated(url):
         if kept is not None:
             copy_pages(_freed(connection), kept, lambda done, total: None)
             _synced(kept)
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
-            bring_down(connection, shown(url), version)
+            bring_down(connection, redacted_url(url), version)
         except BaseException:
             if kept is not None:
                 kept.unlink()
             raise
-        condition = condition_of(connection, shown(url))
+        condition = condition_of(connection, redacted_url(url))
     return Restored(condition, str(kept or ""))
 
 
-def checked(path: Path) -> Condition:
+def checked(path: Path) -> StoreReport:
     """The condition of a backup, or StoreUnusable with all that is wrong with it."""
     if not path.is_file():
         raise StoreUnusable(f"{path} is no file")
@@ -161,7 +161,7 @@ def _file(url: URL) -> Path:
     file = file_of(url)
     if file is None:
         raise StoreUnusable(
-            f"{shown(url)} is no file: PostgreSQL is backed up with its own tools, as in\n"
+            f"{redacted_url(url)} is no file: PostgreSQL is backed up with its own tools, as in\n"
             f"  pg_dump --format=custom --file=FILE '{_for_tools(url)}'\n"
             f"  pg_restore --clean --if-exists --single-transaction --dbname='{_for_tools(url)}' FILE\n"
             "and 'opengnsadmin store new-id' afterwards, before a server starts; docs/operations.md tells of "
@@ -196,7 +196,7 @@ def _translated(url: URL) -> Iterator[None]:
     except sqlite3.Error as error:
         raise unavailable(url, SQLAlchemyError(str(error))) from error
     except OSError as error:
-        raise StoreUnusable(f"{error.filename or shown(url)}: {error.strerror}") from error
+        raise StoreUnusable(f"{error.filename or redacted_url(url)}: {error.strerror}") from error
 
 
 def _synced(path: Path) -> None:

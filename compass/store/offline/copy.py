@@ -11,11 +11,11 @@ from sqlalchemy import URL, Connection, Table, insert, select, update
 
 from compass.store import schema
 from compass.store import statements as sql
-from compass.store.engine import shown as shown_url
+from compass.store.engine import redacted_url as shown_url
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import bring_up, head_of, version_of
-from compass.store.offline.exclusive import give_new_id, opened
-from compass.store.offline.verify import Condition, condition_of, problems_of
+from compass.store.offline.exclusive import give_new_id, open_exclusive
+from compass.store.offline.verify import StoreReport, condition_of, problems_of
 from compass.store.row_mapping import TABLES
 
 ROWS_AT_ONCE = 5_000
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 class Copied(msgspec.Struct, frozen=True, tag_field="type", tag="copied"):
     """What has come over."""
 
-    condition: Condition
+    condition: StoreReport
     """Of the new store."""
     source: str
     """The id of the one that it was copied from; the same when it was moved."""
@@ -43,10 +43,10 @@ def copy(source: URL, target: URL, *, new_id: bool, progress: Progress) -> Copie
     another place: no server may use the source, now or later. Raises StoreInUse, StoreUnusable, StoreUnavailable;
     then the target is as it was.
     """
-    with opened(source, alone=not new_id, writes=False) as original:
+    with open_exclusive(source, alone=not new_id, writes=False) as original:
         before = condition_of(original, shown_url(source))
         _refuse_bad(original, before, source)
-        with opened(target, alone=True, writes=True, create=True) as connection:
+        with open_exclusive(target, alone=True, writes=True, create=True) as connection:
             found = version_of(connection, shown_url(target))
             if found is not None:
                 raise StoreInUse(
@@ -61,7 +61,7 @@ def copy(source: URL, target: URL, *, new_id: bool, progress: Progress) -> Copie
     return Copied(after, before.store)
 
 
-def _refuse_bad(connection: Connection, condition: Condition, url: URL) -> None:
+def _refuse_bad(connection: Connection, condition: StoreReport, url: URL) -> None:
     if condition.schema != head_of():
         raise StoreUnusable(
             f"{shown_url(url)} has schema {condition.schema}, this program copies {head_of()}: start opengnssd on it "
@@ -72,7 +72,7 @@ def _refuse_bad(connection: Connection, condition: Condition, url: URL) -> None:
         raise StoreUnusable(f"{shown_url(url)} is not copied as it is: {'; '.join(problems)}")
 
 
-def _pour(source: Connection, target: Connection, before: Condition, progress: Progress) -> None:
+def _pour(source: Connection, target: Connection, before: StoreReport, progress: Progress) -> None:
     total, done = sum(before.rows.values()), 0
     clock = source.execute(select(schema.clock)).mappings().one()
     values = {name: value for name, value in clock.items() if name not in ("one", "readable_from")}
@@ -93,7 +93,7 @@ def _fitting(values: dict[str, Any], target: Connection) -> dict[str, Any]:
     return {**values, "created_at": fits}
 
 
-def _compare(before: Condition, after: Condition) -> None:
+def _compare(before: StoreReport, after: StoreReport) -> None:
     """What has come must be what was there; else the transaction is given up."""
     same = ("revision", "digest", "rows", "floor")
     wrong = [name for name in same if getattr(before, name) != getattr(after, name)]

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, event, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from compass.store import schema
-from compass.store.engine import WRITES, engine_for, file_of, prepare_file, shown, unavailable
+from compass.store.engine import WRITES, engine_for, file_of, prepare_file, redacted_url, unavailable
 from compass.store.errors import StoreInUse
 
 APPLICATION = "opengnsadmin"
@@ -22,7 +22,7 @@ _SERVERS = text(
 
 
 @contextmanager
-def opened(url: URL, *, alone: bool, writes: bool, create: bool = False) -> Iterator[Connection]:
+def open_exclusive(url: URL, *, alone: bool, writes: bool, create: bool = False) -> Iterator[Connection]:
     """One transaction on a store; `alone`: no server uses it, and on SQLite none can begin to.
 
     Raises StoreInUse, StoreUnusable and StoreUnavailable, which say what to do; then nothing was changed.
@@ -62,7 +62,9 @@ def _lock_out(connection: Any, _: Any) -> None:
 
 
 def _in_use(url: URL) -> str:
-    return f"{shown(url)} is in use: stop every opengnssd that uses it, and other programs that have it open, first"
+    return (
+        f"{redacted_url(url)} is in use: stop every opengnssd that uses it, and other programs that have it open, first"
+    )
 
 
 def give_new_id(connection: Connection) -> str:

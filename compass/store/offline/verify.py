@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, func, select, text
 
 from compass.model.catalogue.catalogue import topic_of
-from compass.model.catalogue.digest import shown, sum_of
+from compass.model.catalogue.digest import digest_of_rows, to_hex
 from compass.model.rows import Change, Credential, Row, Service, key_of
 from compass.store import statements as sql
 from compass.store.errors import StoreTooNew, StoreUnusable
@@ -22,7 +22,7 @@ PROBLEMS_MAX = 20
 """Problems told of one kind; they tend to have one cause."""
 
 
-class Condition(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
+class StoreReport(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
     """A store in figures."""
 
     schema: str
@@ -34,7 +34,7 @@ class Condition(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
     revision: int
     digest: str
     """Of its rows, as counted; empty when its schema is not this program's."""
-    said: str
+    recorded_digest: str
     """What it says its digest is at this revision; empty: nothing."""
     rows: dict[str, int]
     """Rows of each table."""
@@ -42,7 +42,7 @@ class Condition(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
     """The oldest revision still in the update log."""
 
 
-def condition_of(connection: Connection, name: str) -> Condition:
+def condition_of(connection: Connection, name: str) -> StoreReport:
     """The condition of the store on this connection. Raises StoreUnusable when there is none."""
     version = version_of(connection, name)
     if version is None:
@@ -55,13 +55,13 @@ def condition_of(connection: Connection, name: str) -> Condition:
     known = version >= head
     tables = [*TABLES.values(), *sql.LOGS.values()]
     floor = connection.execute(sql.floor("updates")).scalar()
-    return Condition(
+    return StoreReport(
         schema=version,
         readable_from=oldest,
         store=clock.store,
         revision=clock.revision,
-        digest=shown(sum_of(all_rows(connection))) if known else "",
-        said=clock.digest if known and clock.digest_at == clock.revision else "",
+        digest=to_hex(digest_of_rows(all_rows(connection))) if known else "",
+        recorded_digest=clock.digest if known and clock.digest_at == clock.revision else "",
         rows={
             table.name: connection.execute(select(func.count()).select_from(table)).scalar() or 0 for table in tables
         },
@@ -75,7 +75,7 @@ def all_rows(connection: Connection) -> Iterator[Row]:
         yield from rows_from(kind, connection.execute(statement))
 
 
-def problems_of(connection: Connection, condition: Condition) -> list[str]:
+def problems_of(connection: Connection, condition: StoreReport) -> list[str]:
     """Everything that is wrong: a sentence for each; nothing when rows, logs and digest fit each other."""
     found: list[str] = []
     if connection.dialect.name == "sqlite":
@@ -84,10 +84,10 @@ def problems_of(connection: Connection, condition: Condition) -> list[str]:
             return [f"the file is damaged: {line}" for line in told]
         for row in connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(PROBLEMS_MAX):
             found.append(f"a row of {row[0]} refers to one of {row[2]} that is not there")
-    if condition.said and condition.said != condition.digest:
+    if condition.recorded_digest and condition.recorded_digest != condition.digest:
         found.append(
             f"the digest of the rows is {condition.digest[:16]}..., that of the last commit was "
-            f"{condition.said[:16]}...: something else than a server has written them"
+            f"{condition.recorded_digest[:16]}...: something else than a server has written them"
         )
     found += _gaps(connection)
     if condition.digest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.model.catalogue.digest import shown, sum_of
+from compass.model.catalogue.digest import digest_of_rows, to_hex
 from compass.store.migrate import head_of
 from compass.store.store import Store
 from tests.admin.conftest import Program
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> str:
     changes = registrations(9)
     opened.commit(0, changes, [], [])
     loaded = opened.load()
-    opened.correct(loaded.revision, shown(sum_of(loaded.rows)), False)
+    opened.correct(loaded.revision, to_hex(digest_of_rows(loaded.rows)), False)
     opened.close()
     return url
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from compass.admin.shell.config import CONFIG_MAX, Given, SettingsProblem, parse_server, read_settings
-from compass.admin.shell.connection import IdentityFiles, Link, LinkProblem, Server
+from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
 from compass.admin.shell.exit_codes import EXIT_OF_LINK, MEANINGS
-from compass.model.exit_codes import EXIT_OF_CODE, Exit
+from compass.model.exit_codes import EXIT_OF_CODE, ExitCode
 from compass.model.replies import CODES, Refusal, ServerStatus
 from compass.model.requests import Status
 from compass.pki.authority import Credentials, issue, write_credentials
@@ -84,7 +84,7 @@ def test_every_refusal_and_every_problem_has_a_documented_status(program: Progra
     """The tables are complete, none is taken for success, and --help shows each status."""
     assert set(EXIT_OF_CODE) == set(CODES)
     assert {*EXIT_OF_CODE.values(), *EXIT_OF_LINK.values()} <= set(MEANINGS)
-    assert not {Exit.DONE, Exit.USAGE, Exit.CHANGES} & {*EXIT_OF_CODE.values(), *EXIT_OF_LINK.values()}
+    assert not {ExitCode.DONE, ExitCode.USAGE, ExitCode.CHANGES} & {*EXIT_OF_CODE.values(), *EXIT_OF_LINK.values()}
     text = program.done("--help", options=[])
     for status, meaning in MEANINGS.items():
         assert f"{status.value:>3}  {meaning}" in text
@@ -94,9 +94,9 @@ def test_no_server_is_said_to_be_none(program: Program) -> None:
     """A refused connection names the server and what to look at; with several, each."""
     first, second = closed_port(), closed_port()
     result = program.run("status", options=program.of("admin", first))
-    assert result.exit_code == Exit.UNAVAILABLE and "is opengnssd running" in result.stderr
+    assert result.exit_code == ExitCode.UNAVAILABLE and "is opengnssd running" in result.stderr
     result = program.run("status", options=[*program.of("admin", first), f"--server=127.0.0.1:{second}"])
-    assert result.exit_code == Exit.UNAVAILABLE
+    assert result.exit_code == ExitCode.UNAVAILABLE
     assert f"127.0.0.1:{first}" in result.stderr and f"127.0.0.1:{second}" in result.stderr
     told = json.loads(program.run("status", "--json", options=program.of("admin", first)).stderr)
     assert told["kind"] == "unavailable"
@@ -111,37 +111,37 @@ def test_names_that_cannot_be_resolved_or_dialled(program: Program) -> None:
     """The name itself is told, so that its spelling can be seen."""
     for name in ("no-such-host.invalid:1", "a..b:1", f"{'x' * 64}.invalid:1"):
         result = program.run("status", options=[*program.of("admin", 1)[1:], f"--server={name}"])
-        assert result.exit_code == Exit.UNAVAILABLE and name.partition(":")[0] in result.stderr, result.output
+        assert result.exit_code == ExitCode.UNAVAILABLE and name.partition(":")[0] in result.stderr, result.output
 
 
 def test_a_server_that_proves_another_name_is_not_trusted(program: Program, server: LittleServer) -> None:
     """The name is checked by what was dialled or by --server-name, and the way out is told."""
     result = program.run("--server-name", "gns9.example.net", "status")
-    assert result.exit_code == Exit.NOT_ALLOWED and "not for 'gns9.example.net'" in result.stderr
+    assert result.exit_code == ExitCode.NOT_ALLOWED and "not for 'gns9.example.net'" in result.stderr
     assert program.done("--server-name", "gns1.example.net", "status")
     result = program.run("status", options=[*program.of("admin", 1)[1:], f"--server=localhost:{server.port}"])
-    assert result.exit_code == Exit.NOT_ALLOWED and "--server-name" in result.stderr
-    assert program.run("--server-name", ".", "status").exit_code == Exit.NOT_ALLOWED
+    assert result.exit_code == ExitCode.NOT_ALLOWED and "--server-name" in result.stderr
+    assert program.run("--server-name", ".", "status").exit_code == ExitCode.NOT_ALLOWED
 
 
 def test_a_certificate_of_another_authority_is_refused_by_either_end(program: Program, server: LittleServer) -> None:
     """We do not trust a stranger's server, and a server's refusal of ours is explained although it comes late."""
     result = program.run("status", options=program.of("admin", server.port, authority="strangers"))
-    assert result.exit_code == Exit.NOT_ALLOWED and "--authority" in result.stderr
+    assert result.exit_code == ExitCode.NOT_ALLOWED and "--authority" in result.stderr
     result = program.run("status", options=program.of("stranger", server.port))
-    assert result.exit_code == Exit.NOT_ALLOWED and "refuses our certificate" in result.stderr
+    assert result.exit_code == ExitCode.NOT_ALLOWED and "refuses our certificate" in result.stderr
     assert "does not trust" in result.stderr
 
 
 def test_expired_certificates_are_told_apart(program: Program, server: LittleServer, certificates: Path) -> None:
     """Ours and the server's: who has to have a new one made is said."""
     result = program.run("status", options=program.of("expired-admin", server.port))
-    assert result.exit_code == Exit.NOT_ALLOWED and "it has expired" in result.stderr
+    assert result.exit_code == ExitCode.NOT_ALLOWED and "it has expired" in result.stderr
     at = certificates
     old = LittleServer(at / "expired-server.crt", at / "expired-server.key", at / "authority.crt")
     try:
         result = program.run("status", options=program.of("admin", old.port))
-        assert result.exit_code == Exit.NOT_ALLOWED and "its certificate has expired" in result.stderr
+        assert result.exit_code == ExitCode.NOT_ALLOWED and "its certificate has expired" in result.stderr
     finally:
         old.stop()
 
@@ -157,15 +157,15 @@ def test_files_that_are_no_identity_are_told(certificates: Path, program: Progra
         (IdentityFiles(at / "admin.crt", at / "admin.key", junk), ("holds no certificate",)),
         (IdentityFiles(junk, junk, at / "authority.crt"), ("not a certificate and its key",)),
     ):
-        with pytest.raises(LinkProblem) as caught:
-            Link.connect([Server("127.0.0.1", 1)], files, 1.0)
+        with pytest.raises(ConnectionFailed) as caught:
+            AdminSession.connect([Server("127.0.0.1", 1)], files, 1.0)
         assert caught.value.kind == "files" and all(one in str(caught.value) for one in expected)
     mixed = [
         f"--certificate={at / 'admin.crt'}",
         f"--key={at / 'host.key'}",
         f"--authority={at / 'authority.crt'}",
     ]
-    assert program.run("status", options=mixed).exit_code == Exit.FAILED
+    assert program.run("status", options=mixed).exit_code == ExitCode.FAILED
 
 
 def test_what_is_no_name_server_is_not_taken_for_one(certificates: Path) -> None:
@@ -192,8 +192,8 @@ def test_what_is_no_name_server_is_not_taken_for_one(certificates: Path) -> None
         (over_tls(certificates, frame(encode(Goodbye("full", 3.0)))), "unavailable", "try again in 3 s"),
     )
     for serve, kind, expected in cases:
-        with answering(serve) as port, pytest.raises(LinkProblem) as caught:
-            Link.connect([Server("127.0.0.1", port)], identity(certificates), 0.3)
+        with answering(serve) as port, pytest.raises(ConnectionFailed) as caught:
+            AdminSession.connect([Server("127.0.0.1", port)], identity(certificates), 0.3)
         assert caught.value.kind == kind and expected in str(caught.value), caught.value
 
 
@@ -202,10 +202,13 @@ def test_a_server_that_never_answers_is_given_up(certificates: Path, monkeypatch
     monkeypatch.setattr("compass.wire.limits.REPLY_SECONDS", 0.2)
     welcome = frame(encode(Welcome(1, "mute", "store", 1, 4096)))
     serve = over_tls(certificates, welcome)
-    with answering(serve) as port, Link.connect([Server("127.0.0.1", port)], identity(certificates), 2.0) as link:
-        with pytest.raises(LinkProblem, match="no reply within"):
+    with (
+        answering(serve) as port,
+        AdminSession.connect([Server("127.0.0.1", port)], identity(certificates), 2.0) as link,
+    ):
+        with pytest.raises(ConnectionFailed, match="no reply within"):
             link.ask(Status())
-        with pytest.raises(LinkProblem):
+        with pytest.raises(ConnectionFailed):
             link.ask(Status())
 
 
@@ -228,10 +231,10 @@ def test_a_reply_before_a_goodbye_is_not_lost(certificates: Path) -> None:
 
     with (
         answering(serve) as port,
-        Link.connect([Server("127.0.0.1", port)], identity(certificates), 2.0) as link,
+        AdminSession.connect([Server("127.0.0.1", port)], identity(certificates), 2.0) as link,
     ):
         assert link.ask(Status()) == status
-        with pytest.raises(LinkProblem, match="closing"):
+        with pytest.raises(ConnectionFailed, match="closing"):
             link.ask(Status())
 
 
@@ -246,8 +249,8 @@ def test_an_address_that_no_server_listens_on_in_time(certificates: Path, monkey
             raise error
 
         monkeypatch.setattr(socket, "create_connection", fail)
-        with pytest.raises(LinkProblem, match=expected):
-            Link.connect([Server("192.0.2.1", 1)], identity(certificates), 0.1)
+        with pytest.raises(ConnectionFailed, match=expected):
+            AdminSession.connect([Server("192.0.2.1", 1)], identity(certificates), 0.1)
 
 
 def test_a_certificate_from_the_future_points_at_the_clock(certificates: Path, tmp_path: Path) -> None:
@@ -258,18 +261,18 @@ def test_a_certificate_from_the_future_points_at_the_clock(certificates: Path, t
     write_credentials(tmp_path, "late", late)
     server = LittleServer(tmp_path / "late.crt", tmp_path / "late.key", at / "authority.crt")
     try:
-        with pytest.raises(LinkProblem, match="clock right"):
-            Link.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0)
+        with pytest.raises(ConnectionFailed, match="clock right"):
+            AdminSession.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0)
     finally:
         server.stop()
 
 
 def test_a_session_that_breaks_is_told(server: LittleServer, certificates: Path) -> None:
     """Closed by the server while idle: the next question says so, and no answer is made up."""
-    with Link.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0) as link:
+    with AdminSession.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0) as link:
         assert isinstance(link.ask(Status()), ServerStatus)
         server.hang_up()
-        with pytest.raises(LinkProblem) as caught:
+        with pytest.raises(ConnectionFailed) as caught:
             link.ask(Status())
         assert caught.value.kind == "unavailable"
 
@@ -281,7 +284,7 @@ def test_a_request_of_exactly_the_servers_limit_is_sent(certificates: Path) -> N
     for limit, kind in ((size, ServerStatus), (size - 1, Refusal)):
         server = LittleServer(at / "server.crt", at / "server.key", at / "authority.crt", frame_max=limit + 60)
         try:
-            with Link.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0) as link:
+            with AdminSession.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0) as link:
                 welcome = link.welcome
                 link.welcome = Welcome(1, welcome.server, welcome.store, welcome.revision, limit)
                 assert isinstance(link.ask(Status()), kind)
@@ -292,7 +295,7 @@ def test_a_request_of_exactly_the_servers_limit_is_sent(certificates: Path) -> N
 def test_somebody_to_connect_to_must_be_given(certificates: Path) -> None:
     """No server at all is the caller's mistake."""
     with pytest.raises(ValueError, match="no server"):
-        Link.connect([], identity(certificates), 1.0)
+        AdminSession.connect([], identity(certificates), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +377,7 @@ def test_everything_wrong_with_the_settings_is_told_at_once(tmp_path: Path) -> N
 def test_missing_settings_end_with_a_way_out(program: Program) -> None:
     """Without a certificate the program says how to get one, and what needs no server still works."""
     result = program.run("status", options=[])
-    assert result.exit_code == Exit.FAILED and "tls admin NAME" in result.stderr
+    assert result.exit_code == ExitCode.FAILED and "tls admin NAME" in result.stderr
     assert json.loads(program.run("status", "--json", options=[]).stderr)["kind"] == "settings"
     assert "complete" in program.done("completion", "bash", options=[])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compass.admin.shell.seen_revisions import PLACE, SEEN_SECONDS, STORES_MAX, Seen
+from compass.admin.shell.seen_revisions import PLACE, SEEN_SECONDS, STORES_MAX, SeenRevisions
 from compass.model.requests import Fetch
 from tests.admin.conftest import Program
 from tests.admin.test_commands import USS
@@ -31,23 +31,23 @@ def test_what_would_be_is_not_what_was_seen(program: Program, server: LittleServ
 def test_it_counts_for_a_minute(tmp_path: Path) -> None:
     """After that a server which is still behind is broken, and may be looked at all the same."""
     now = [1000.0]
-    seen = Seen(tmp_path, lambda: now[0])
+    seen = SeenRevisions(tmp_path, lambda: now[0])
     seen.note("s", 7)
     seen.note("s", 5)
     now[0] += SEEN_SECONDS
-    assert Seen(tmp_path, lambda: now[0]).of("s") == 7
+    assert SeenRevisions(tmp_path, lambda: now[0]).of("s") == 7
     now[0] += 0.1
-    assert Seen(tmp_path, lambda: now[0]).of("s") == seen.of("s") == 0
+    assert SeenRevisions(tmp_path, lambda: now[0]).of("s") == seen.of("s") == 0
     now[0] = 0.0
     assert seen.of("s") == 0, "nor when the clock was set back"
 
 
 def test_the_latest_stores_are_remembered(tmp_path: Path) -> None:
     """P10: one more than there is room for, and the oldest goes."""
-    seen = Seen(tmp_path, lambda: 1.0)
+    seen = SeenRevisions(tmp_path, lambda: 1.0)
     for number in range(STORES_MAX + 1):
         seen.note(f"s{number}", 1)
-    again = Seen(tmp_path, lambda: 1.0)
+    again = SeenRevisions(tmp_path, lambda: 1.0)
     assert [again.of(f"s{number}") for number in range(STORES_MAX + 1)] == [0] + [1] * STORES_MAX
 
 
@@ -56,9 +56,9 @@ def test_nothing_depends_on_the_file(tmp_path: Path) -> None:
     path = tmp_path / PLACE
     path.parent.mkdir(parents=True)
     path.write_text("{")
-    assert Seen(tmp_path, lambda: 1.0).of("s") == 0
+    assert SeenRevisions(tmp_path, lambda: 1.0).of("s") == 0
     path.unlink()
     path.mkdir()
-    seen = Seen(tmp_path, lambda: 1.0)
+    seen = SeenRevisions(tmp_path, lambda: 1.0)
     seen.note("s", 3)
     assert seen.of("s") == 3

@@ -9,21 +9,21 @@ import pytest
 
 from compass.admin.shell import build_request
 from compass.admin.shell.tables import (
-    Clock,
-    Sheet,
+    TableView,
+    TimeFormat,
     as_json,
     log_line,
     sentences,
-    sheet_of_lags,
-    sheet_of_listener,
-    sheet_of_rows,
-    sheet_of_servers,
-    sheet_of_status,
-    sheet_of_told,
     span,
+    table_of_impact,
+    table_of_lags,
+    table_of_listener,
+    table_of_rows,
+    table_of_servers,
+    table_of_status,
     when,
 )
-from compass.model.names import NameProblem
+from compass.model.names import InvalidName
 from compass.model.replies import (
     AdministrationEntry,
     CaseFile,
@@ -66,7 +66,7 @@ from compass.model.rows import (
     Service,
 )
 
-CLOCK = Clock(1_000_000.0, UTC)
+CLOCK = TimeFormat(1_000_000.0, UTC)
 PEER = Listener("S.c".lower(), "2001:db8::1", 80, "down", 999_000.0, 9, "h1", 2, {"rack": "7"}, "gone")
 ROW = Category("web", "e.r", Policy(probe="http:/x", probe_attempts=4))
 
@@ -74,38 +74,38 @@ ROW = Category("web", "e.r", Policy(probe="http:/x", probe_attempts=4))
 @pytest.mark.parametrize(
     ("made", "request_"),
     [
-        (build_request.category_added("Web", {}), Put(Category("web"), create=True)),
+        (build_request.add_category("Web", {}), Put(Category("web"), create=True)),
         (
-            build_request.category_added("web", {"backup": "E.R", "slow": "notify", "recovery_seconds": 3.0}),
+            build_request.add_category("web", {"backup": "E.R", "slow": "notify", "recovery_seconds": 3.0}),
             Put(Category("web", "e.r", Policy(slow="notify", recovery_seconds=3.0)), create=True),
         ),
-        (build_request.category_changed(ROW, {"backup": ""}), Put(Category("web", "", ROW.policy))),
+        (build_request.change_category(ROW, {"backup": ""}), Put(Category("web", "", ROW.policy))),
         (
-            build_request.category_changed(ROW, {"probe": "tcp", "probe_timeout_seconds": 2.0}),
+            build_request.change_category(ROW, {"probe": "tcp", "probe_timeout_seconds": 2.0}),
             Put(Category("web", "e.r", Policy(probe_timeout_seconds=2.0, probe_attempts=4))),
         ),
-        (build_request.service_added("S.C"), Put(Service("s.c"), create=True)),
-        (build_request.dependency_added("Web", "C"), Put(Dependency("web", "c"), create=True)),
-        (build_request.host_added("H1", True), Put(Host("h1", barred=True), create=True)),
+        (build_request.add_service("S.C"), Put(Service("s.c"), create=True)),
+        (build_request.add_dependency("Web", "C"), Put(Dependency("web", "c"), create=True)),
+        (build_request.add_host("H1", True), Put(Host("h1", barred=True), create=True)),
         (
-            build_request.host_changed(Host("h1", "192.0.2.1", 4865, ("s.c",), True), False),
+            build_request.change_host(Host("h1", "192.0.2.1", 4865, ("s.c",), True), False),
             Put(Host("h1", "192.0.2.1", 4865, ("s.c",), False)),
         ),
-        (build_request.credential_issued("S.c", None), IssueCredential("s.c")),
-        (build_request.credential_issued("s.c", 0.0), IssueCredential("s.c", 0.0)),
-        (build_request.credential_revoked("S.c", "12ab"), RevokeCredential("s.c", "12ab")),
+        (build_request.issue_credential("S.c", None), IssueCredential("s.c")),
+        (build_request.issue_credential("s.c", 0.0), IssueCredential("s.c", 0.0)),
+        (build_request.revoke_credential("S.c", "12ab"), RevokeCredential("s.c", "12ab")),
         (
-            build_request.listener_added("s.c", "[2001:DB8::1]:80", {"weight": 5, "metadata": {"a": "b"}}),
+            build_request.add_listener("s.c", "[2001:DB8::1]:80", {"weight": 5, "metadata": {"a": "b"}}),
             Register("s.c", "", "2001:db8::1", 80, 0, 5, {"a": "b"}),
         ),
         (
-            build_request.listener_changed(PEER, {"weight": 0}),
+            build_request.change_listener(PEER, {"weight": 0}),
             Register("s.c", "", "2001:db8::1", 80, 9, 0, {"rack": "7"}),
         ),
-        (build_request.listener_changed(PEER, {"metadata": {}}), Register("s.c", "", "2001:db8::1", 80, 9, 2, {})),
-        (build_request.listener_removed("S.c", "192.0.2.1:80"), Remove("listener", "s.c 192.0.2.1:80")),
-        (build_request.one_listener("S.c", "[2001:DB8::1]:80"), Fetch("listener", name="s.c [2001:db8::1]:80")),
-        (build_request.drained("s.c", "192.0.2.1:80", False), Drain("s.c", "192.0.2.1", 80, False)),
+        (build_request.change_listener(PEER, {"metadata": {}}), Register("s.c", "", "2001:db8::1", 80, 9, 2, {})),
+        (build_request.remove_listener("S.c", "192.0.2.1:80"), Remove("listener", "s.c 192.0.2.1:80")),
+        (build_request.fetch_listener("S.c", "[2001:DB8::1]:80"), Fetch("listener", name="s.c [2001:db8::1]:80")),
+        (build_request.drain_listener("s.c", "192.0.2.1:80", False), Drain("s.c", "192.0.2.1", 80, False)),
         (build_request.impact("Web", None), Impact("web")),
         (build_request.impact("S.c", None), Impact("s.c")),
         (build_request.impact("s.c", "192.0.2.1:80"), Impact("s.c 192.0.2.1:80")),
@@ -155,14 +155,14 @@ def test_a_place_is_any_name() -> None:
         "s.c",
         "h1.example.net",
     ]
-    with pytest.raises(NameProblem):
+    with pytest.raises(InvalidName):
         build_request.place("a b")
 
 
 def test_the_age_limit_itself_is_old_enough() -> None:
     """--older-than 1000 s: a state of exactly that age is listed, a younger one not."""
-    assert build_request.not_younger([PEER], 1000.0, 1_000_000.0) == (PEER,)
-    assert build_request.not_younger([PEER], 1000.0, 999_999.0) == ()
+    assert build_request.older_than([PEER], 1000.0, 1_000_000.0) == (PEER,)
+    assert build_request.older_than([PEER], 1000.0, 999_999.0) == ()
 
 
 def test_times_tell_the_moment_and_the_age() -> None:
@@ -170,7 +170,7 @@ def test_times_tell_the_moment_and_the_age() -> None:
     assert when(999_940.0, CLOCK) == "1970-01-12T13:45:40+00:00 (1 min ago)"
     assert when(1_003_660.0, CLOCK) == "1970-01-12T14:47:40+00:00 (in 1 h 1 min)"
     assert when(0.0, CLOCK) == "-"
-    assert when(999_940.0, Clock(1_000_000.0)).endswith("(1 min ago)")
+    assert when(999_940.0, TimeFormat(1_000_000.0)).endswith("(1 min ago)")
 
 
 @pytest.mark.parametrize(
@@ -210,14 +210,14 @@ ISO = "1970-01-12T13:30:00+00:00 (16 min 40 s ago)"
 )
 def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
     """Each kind of row has its columns; none of them says there are none."""
-    sheet = sheet_of_rows(kind, [row], CLOCK)
+    sheet = table_of_rows(kind, [row], CLOCK)
     assert sheet.lines == (line,) and len(sheet.columns) == len(line)
-    assert sheet_of_rows(kind, [], CLOCK).otherwise
+    assert table_of_rows(kind, [], CLOCK).otherwise
 
 
 def test_one_listener_is_shown_whole() -> None:
     """Its epoch and metadata too; what the server knows of its health, and its last changes, each with its time."""
-    lines = sheet_of_listener(PEER, CLOCK, None, ()).lines
+    lines = table_of_listener(PEER, CLOCK, None, ()).lines
     assert lines[-6:-4] == (("draining", "no"), ("epoch", "9"))
     assert lines[-4:-1] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
     assert lines[-1] == ("evidence", "this server is older and tells none")
@@ -229,7 +229,7 @@ def test_one_listener_is_shown_whole() -> None:
     entry = UpdateEntry(
         6, 999_000.0, "confirm", "s.c", "2001:db8::1", 80, "down", Change(6, 5, 999_000.0, "confirm", PEER)
     )
-    lines = sheet_of_listener(PEER, CLOCK, case, [entry]).lines
+    lines = table_of_listener(PEER, CLOCK, case, [entry]).lines
     assert lines[-8:] == (
         ("evidence", f"{ISO}: reported by web1: timed out"),
         ("evidence", f"{ISO}: probed for us by web2: alive"),
@@ -240,7 +240,7 @@ def test_one_listener_is_shown_whole() -> None:
         ("the server", "doubts its own probes"),
         ("change", f"revision 6, {ISO}: confirm, down: {PEER.cause}"),
     )
-    quiet = sheet_of_listener(PEER, CLOCK, CaseFile(7, PEER), []).lines
+    quiet = table_of_listener(PEER, CLOCK, CaseFile(7, PEER), []).lines
     assert ("evidence", "none") in quiet and ("judgement", "none since the server started") in quiet
 
 
@@ -293,7 +293,7 @@ def test_log_entries_become_lines(entry: Any, line: tuple[str, ...]) -> None:
     assert log_line(entry, CLOCK) == line
 
 
-def pairs(sheet: Sheet) -> dict[str, str]:
+def pairs(sheet: TableView) -> dict[str, str]:
     """A sheet of two columns as a dictionary."""
     return {line[0]: line[1] for line in sheet.lines}
 
@@ -303,17 +303,17 @@ def test_figures_become_tables() -> None:
     status = ServerStatus(
         "s1", "compass", "abc", 9, 999_000.0, 3, 2, {"service": 4}, {"up": 3, "down": 1}, (), "sqlite"
     )
-    lines = pairs(sheet_of_status(status, CLOCK))
+    lines = pairs(table_of_status(status, CLOCK))
     assert (lines["store"], lines["started"], lines["service rows"]) == ("abc (sqlite)", ISO, "4")
     assert (lines["sessions"], lines["listeners"]) == ("3, 2 of them watching", "1 down, 3 up")
     lags = Lags(9, (HostLag("h1", True, 7, 2), HostLag("h2", False, 12, 0, "gap")))
-    assert sheet_of_lags(lags).lines == (
+    assert table_of_lags(lags).lines == (
         ("h1", "-", "open", "7", "2", "2", "ok"),
         ("h2", "-", "none", "12", "0", "0", "gap"),
     )
     lags = Lags(9, (HostLag("h1", True, 9, 0, server="s2"),))
-    assert sheet_of_lags(lags).lines == (("h1", "s2", "open", "9", "0", "0", "ok"),)
-    told = pairs(sheet_of_told(Told("s.c", 9, ("web",), ("a.web", "b.web"), ("h1",))))
+    assert table_of_lags(lags).lines == (("h1", "s2", "open", "9", "0", "0", "ok"),)
+    told = pairs(table_of_impact(Told("s.c", 9, ("web",), ("a.web", "b.web"), ("h1",))))
     assert told["with the services"] == "a.web b.web" and told["it is the backup of"] == "-"
 
 
@@ -323,13 +323,13 @@ def test_all_servers_over_a_store_are_a_table() -> None:
         KnownServer("s1", "ab", "compass/1", "keeper", 9, 0, 3, 2, 999_000.0),
         KnownServer("s2", "cd", "compass/0", "silent", 7, 2, 1, 0, 999_000.0, 61.25),
     )
-    sheet = sheet_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}, servers=known), CLOCK)
+    sheet = table_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}, servers=known), CLOCK)
     assert [line[:5] for line in sheet.lines] == [
         ("s1", "keeper", "9", "0", "3, 2 watching"),
         ("s2", "silent", "7", "2", "1, 0 watching"),
     ]
     assert [line[-1] for line in sheet.lines] == ["0 s ago", "1 min 1 s ago"]
-    assert not sheet_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}), CLOCK).lines
+    assert not table_of_servers(ServerStatus("s1", "compass", "abc", 9, 0.0, 3, 2, {}, {}), CLOCK).lines
 
 
 def test_json_has_every_field_and_the_tag() -> None:

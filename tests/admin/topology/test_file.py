@@ -10,7 +10,7 @@ import pytest
 from compass.admin.topology import file
 from compass.admin.topology.file import TOPOLOGY_MAX, Locator, TopologyProblem, dump, parse
 from compass.admin.topology.plan import Step, plan_lines, steps, summary
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 from compass.model.replies import Problem, Refusal
 from compass.model.requests import Apply, Register
 from compass.model.rows import Category, Change, Dependency, Policy, Service
@@ -165,7 +165,7 @@ def test_a_file_of_the_largest_size_is_read_and_no_larger_one(program: Program, 
     assert "+ category web" in program.done("plan", str(file))
     file.write_text(text + "#" * (TOPOLOGY_MAX - len(text.encode()) + 1))
     result = program.run("plan", str(file))
-    assert result.exit_code == Exit.BAD_INPUT and str(TOPOLOGY_MAX) in result.stderr
+    assert result.exit_code == ExitCode.BAD_INPUT and str(TOPOLOGY_MAX) in result.stderr
 
 
 def test_a_plan_is_one_step_for_each_row() -> None:
@@ -200,10 +200,10 @@ def test_a_plan_changes_nothing(program: Program, server: LittleServer) -> None:
     before = server.catalogue
     shown = program.done("plan", str(USS))
     assert "+ category openuss" in shown and "backup: emergency.rescue" in shown and "to add" in shown
-    assert program.run("plan", str(USS), "--detailed-exitcode").exit_code == Exit.CHANGES
+    assert program.run("plan", str(USS), "--detailed-exitcode").exit_code == ExitCode.CHANGES
     assert server.catalogue == before
     program.done("apply", str(USS), "--yes")
-    assert program.run("plan", str(USS), "--detailed-exitcode").exit_code == Exit.DONE
+    assert program.run("plan", str(USS), "--detailed-exitcode").exit_code == ExitCode.DONE
     assert "Nothing to change" in program.done("plan", "-", stdin=USS.read_text())
     assert "Nothing to change" in program.done("apply", str(USS))
 
@@ -231,11 +231,11 @@ def test_an_export_makes_the_same_catalogue_on_an_empty_server(
 def test_apply_asks_and_takes_no_for_an_answer(program: Program, server: LittleServer) -> None:
     """A person is shown the plan and asked; where nobody can be asked, nothing happens without --yes."""
     refused = program.run("apply", str(USS))
-    assert refused.exit_code == Exit.FAILED and "--yes" in refused.stderr
+    assert refused.exit_code == ExitCode.FAILED and "--yes" in refused.stderr
     program.interactive = True
     declined = program.run("apply", str(USS), stdin="n\n")
-    assert declined.exit_code == Exit.FAILED and "+ category web" in declined.stdout
-    assert program.run("apply", str(USS), "--json", stdin="y\n").exit_code == Exit.FAILED
+    assert declined.exit_code == ExitCode.FAILED and "+ category web" in declined.stdout
+    assert program.run("apply", str(USS), "--json", stdin="y\n").exit_code == ExitCode.FAILED
     assert not server.catalogue.categories
     assert "Applied; revision" in program.done("apply", str(USS), stdin="y\n")
     assert "web" in server.catalogue.categories
@@ -257,7 +257,7 @@ def test_nothing_is_sent_of_a_file_with_mistakes(program: Program, server: Littl
     file = tmp_path / "wrong.toml"
     file.write_text(FIVE_MISTAKES)
     result = program.run("apply", str(file), "--yes")
-    assert result.exit_code == Exit.BAD_INPUT and "5 mistakes" in result.stderr
+    assert result.exit_code == ExitCode.BAD_INPUT and "5 mistakes" in result.stderr
     for line in (4, 9, 11, 15, 16):
         assert f"{file}:{line}: " in result.stderr
     told = json.loads(program.run("plan", str(file), "--json").stderr)
@@ -283,7 +283,7 @@ def test_what_the_server_finds_wrong_is_told_at_its_lines(
     file = tmp_path / "refused.toml"
     file.write_text('\n[category.a]\nservices = [\n"x",\n"y",\n]\n')
     result = program.run("plan", str(file))
-    assert result.exit_code == Exit.BAD_INPUT
+    assert result.exit_code == ExitCode.BAD_INPUT
     assert result.stderr.splitlines()[1:] == [
         f"{file}:1: third",
         f"{file}:5: first",
@@ -302,5 +302,5 @@ def test_pruning_a_service_that_is_used_is_refused_by_the_real_rules(
     file = tmp_path / "less.toml"
     file.write_text(USS.read_text().replace('"portal", "forum"', '"portal"'))
     result = program.run("apply", str(file), "--prune", "--yes")
-    assert result.exit_code == Exit.CONFLICT and "forum.web" in result.stderr
+    assert result.exit_code == ExitCode.CONFLICT and "forum.web" in result.stderr
     assert server.catalogue == before

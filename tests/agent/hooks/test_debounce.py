@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from compass.agent.hooks.debounce import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Schedule
+from compass.agent.hooks.debounce import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Debouncer
 from compass.agent.hooks.template import step
 
 
 def test_a_change_waits_until_nothing_has_changed_for_a_moment() -> None:
     """Ten changes in a row are one turn, a quiet moment after the last of them."""
-    schedule = Schedule(0.5, 60.0)
+    schedule = Debouncer(0.5, 60.0)
     assert schedule.due() is None
     for tenth in range(10):
         schedule.changed(tenth / 10)
@@ -17,7 +17,7 @@ def test_a_change_waits_until_nothing_has_changed_for_a_moment() -> None:
 
 def test_changes_that_never_end_are_told_as_well() -> None:
     """A change never waits longer than the bound, however much follows it."""
-    schedule = Schedule(1.0, 3.0)
+    schedule = Debouncer(1.0, 3.0)
     for tenth in range(100):
         schedule.changed(tenth / 10)
     assert schedule.due() == 3.0
@@ -25,7 +25,7 @@ def test_changes_that_never_end_are_told_as_well() -> None:
 
 def test_at_most_one_turn_runs_and_one_waits() -> None:
     """What changes while a turn runs, however often, is one more turn after it."""
-    schedule = Schedule(0.0, 0.0)
+    schedule = Debouncer(0.0, 0.0)
     schedule.changed(1.0)
     schedule.started()
     assert schedule.due() is None
@@ -42,7 +42,7 @@ def test_at_most_one_turn_runs_and_one_waits() -> None:
 
 def test_what_failed_is_tried_again_with_longer_pauses_or_at_the_next_change() -> None:
     """The pauses double up to a bound; a change does not wait for them; what goes well ends them."""
-    schedule, now, pauses = Schedule(0.0, 0.0), 0.0, []
+    schedule, now, pauses = Debouncer(0.0, 0.0), 0.0, []
     schedule.changed(now)
     for _ in range(9):
         schedule.started()

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from compass.agent.hooks.hook import VARIABLE_OCTETS_MAX, HookSettings, Occasion, environment_of
-from compass.agent.hooks.runner import Reactions, reactions_of
-from compass.agent.hooks.subprocesses import OUTPUT_OCTETS_MAX, SHOWN_OCTETS_MAX, Commands
+from compass.agent.hooks.hook import VARIABLE_OCTETS_MAX, HookEvent, HookSettings, environment_of
+from compass.agent.hooks.runner import HookRunner, reactions_of
+from compass.agent.hooks.subprocesses import OUTPUT_OCTETS_MAX, SHOWN_OCTETS_MAX, CommandRunner
 from compass.agent.hooks.template import TemplateSettings
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.catalogue.lookup_scope import Sight
+from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.host_api import ReactionStatus
 from compass.model.rows import Category, Listener, Row, Service
 from tests.e2e.processes import eventually
@@ -29,11 +29,13 @@ def listener(port: int, state: Any = "up", service: str = NAME, **more: Any) -> 
     return Listener(service, "192.0.2.7", port, state, 0.0, 1, **more)
 
 
-def sight(*rows: Row, revision: int = 7) -> Sight:
+def sight(*rows: Row, revision: int = 7) -> LookupScope:
     """What a host sees whose services depend on openuss."""
     world: list[Row] = [Category("openuss", "rescue.backup"), Category("backup")]
     world += [Service(NAME), Service("rescue.backup")]
-    return Sight(catalogue_of([*world, *rows], {}, revision), frozenset({"openuss"}), frozenset({"rescue.backup"}))
+    return LookupScope(
+        catalogue_of([*world, *rows], {}, revision), frozenset({"openuss"}), frozenset({"rescue.backup"})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +51,15 @@ class Host:
 
     def __init__(self, thread: ReactorThread, directory: Path, reactions: Sequence[Any]) -> None:
         self._thread = thread
-        self._sight: Sight | None = None
+        self._sight: LookupScope | None = None
         hooks = [one for one in reactions if isinstance(one, HookSettings)]
         templates = [one for one in reactions if isinstance(one, TemplateSettings)]
-        self.reactions: Reactions = thread.call(
+        self.reactions: HookRunner = thread.call(
             lambda: reactions_of(thread.reactor, hooks, templates, directory / "state", "h1.example.net", "b")
         )
         thread.call(self.reactions.start, lambda: self._sight)
 
-    def sees(self, sight: Sight | None) -> None:
+    def sees(self, sight: LookupScope | None) -> None:
         """This is what may be looked up from now on."""
         self._sight = sight
         self._thread.call(self.reactions.changed)
@@ -150,7 +152,7 @@ def test_nothing_is_done_on_what_is_not_known(host: Callable[..., Host], tmp_pat
     assert (withheld.state, withheld.turns) == ("withheld", 0)
     assert "no service of this host depends on category openuso" in withheld.problem
     # The category is gone from sight, which says nothing of its listeners.
-    here.sees(Sight(Catalogue(revision=9), frozenset()))
+    here.sees(LookupScope(Catalogue(revision=9), frozenset()))
     assert here.status()[1].state == "withheld"
     assert (tmp_path / "target").read_text() == "192.0.2.7:1\n"
 
@@ -220,7 +222,7 @@ def test_a_hook_that_floods_its_output_is_ended(host: Callable[..., Host]) -> No
 @pytest.mark.parametrize(("octets", "problem"), [(1000, ""), (1001, "was ended: it wrote more than 1000 octets")])
 def test_output_is_taken_up_to_its_bound(thread: ReactorThread, octets: int, problem: str) -> None:
     """At n it is whole, at n + 1 it is too much."""
-    commands = Commands(thread.reactor)
+    commands = CommandRunner(thread.reactor)
     command = [sys.executable, "-c", f"print('x' * {octets}, end='')"]
     ended = thread.call(commands.run, command, b"", 20.0, None, 1000)
     assert (len(ended.output), ended.problem.endswith(problem), bool(ended.problem)) == (1000, True, bool(problem))
@@ -228,7 +230,7 @@ def test_output_is_taken_up_to_its_bound(thread: ReactorThread, octets: int, pro
 
 def test_input_of_any_size_is_there_and_need_not_be_read(thread: ReactorThread) -> None:
     """Nobody waits for a command to read, and only the end of what it said is told."""
-    commands = Commands(thread.reactor)
+    commands = CommandRunner(thread.reactor)
     data = b"x" * 5_000_000
     assert thread.call(commands.run, ["wc", "-c"], data, 20.0).output == b"5000000\n"
     assert thread.call(commands.run, ["true"], data, 20.0).problem == ""
@@ -243,7 +245,7 @@ def test_input_of_any_size_is_there_and_need_not_be_read(thread: ReactorThread) 
 def test_a_variable_is_whole_or_empty(more: int) -> None:
     """There is little room in an environment, and nobody should act on half a name."""
     name = "a" * (VARIABLE_OCTETS_MAX + more)
-    found = environment_of("tell", Occasion("h", "", 1, "change", (name,), {}))["OPENGNS_CHANGED"]
+    found = environment_of("tell", HookEvent("h", "", 1, "change", (name,), {}))["OPENGNS_CHANGED"]
     assert found == ("" if more else name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
 
-from compass.agent.registration.probe_responder import INQUIRIES_MAX, Witness
+from compass.agent.registration.probe_responder import INQUIRIES_MAX, ProbeResponder
 from compass.agent.replica.replica import Replica
 from compass.model.replies import Reply, Reported
 from compass.model.requests import Findings, Request
@@ -25,7 +25,7 @@ class Asked:
         replica.restore("s", ["www.web"], Snapshot(1, {"store": 1, "a.store": 1}, rows))
         self.probes: list[tuple[str, str, int, Deferred[str]]] = []
         self.findings: list[Request] = []
-        self.witness = Witness(replica, self._probe, self._ask)
+        self.witness = ProbeResponder(replica, self._probe, self._ask)
 
     def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
         answer: Deferred[str] = Deferred()

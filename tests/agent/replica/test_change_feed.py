@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compass.agent.replica import change_feed
-from compass.agent.replica.change_feed import Feed
+from compass.agent.replica.change_feed import ChangeFeed
 from compass.agent.replica.replica import Replica
 from compass.model.host_api import LocalEvent
 from compass.model.replies import Dependencies, Refusal, Watching
@@ -26,7 +26,7 @@ class Told:
         self.services = ["www.web", "m.mail"]
         view = Snapshot(10, {"web": 5, "uss": 4, "a.uss": 3, "mail": 7}, ROWS)
         self.replica.watching(Watching("store", 10, view), self.services)
-        self.feed = Feed(self.replica.dependencies)
+        self.feed = ChangeFeed(self.replica.dependencies)
         self.feed.replaced(self.replica.catalogue)
         self.events: list[LocalEvent] = []
 

@@ -8,15 +8,15 @@ import msgspec
 import pytest
 
 from compass.agent.replica.replica import Replica
-from compass.agent.replica.suspicions import EVIDENCE_MAX, EVIDENCE_SECONDS, UNSHARED_SECONDS, Evidence
+from compass.agent.replica.suspicions import EVIDENCE_MAX, EVIDENCE_SECONDS, UNSHARED_SECONDS, Suspicions
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import audience, interest, snapshot, widening
 from compass.model.host_api import LocalReport, Resolved
 from compass.model.names import category_of
 from compass.model.replies import CategoryView, Refusal, ServiceView, Watching
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot, State, key_of
-from compass.model.rules.draft import Asker, Draft
-from compass.model.selection.selector import Pools
+from compass.model.rules.draft import Draft, Principal
+from compass.model.selection.selector import Selector
 from compass.wire.messages import Notice
 
 CATEGORIES = ["a", "b", "c", "d"]
@@ -33,7 +33,7 @@ class Source:
             self.change(Category(category))
 
     def change(self, row: Row, *, removed: bool = False) -> Change:
-        draft = Draft(self.catalogue, Asker("admin", "x", ""), 1.0)
+        draft = Draft(self.catalogue, Principal("admin", "x", ""), 1.0)
         (draft.remove if removed else draft.set)("test", row)
         self.catalogue = draft.catalogue
         return draft.changes[0]
@@ -166,9 +166,9 @@ def test_the_backup_alone_is_known_but_not_its_category() -> None:
         source.change(row)
     replica = Replica()
     replica.watching(source.pull(["s0.b"]), ["s0.b"])
-    assert isinstance(replica.resolve("s0.c", Pools(lambda: 0.5)), Resolved)
+    assert isinstance(replica.resolve("s0.c", Selector(lambda: 0.5)), Resolved)
     for name in ("s1.c", "c"):
-        refusal = replica.resolve(name, Pools(lambda: 0.5))
+        refusal = replica.resolve(name, Selector(lambda: 0.5))
         assert isinstance(refusal, Refusal) and refusal.code == "unknown-dependency"
 
 
@@ -199,11 +199,11 @@ def row(port: int = 1) -> Listener:
 
 def test_evidence_ends_with_time_and_with_the_servers_word() -> None:
     """A local finding holds until a minute is over, or the row is another one."""
-    evidence, catalogue = Evidence(), Catalogue().with_row(row())
+    evidence, catalogue = Suspicions(), Catalogue().with_row(row())
     report = LocalReport("s0.a", "10.0.0.1", 1)
 
     def state(now: float, of: Catalogue = catalogue) -> str:
-        listener = evidence.over(of, now).listener("s0.a", "10.0.0.1", 1)
+        listener = evidence.apply_to(of, now).listener("s0.a", "10.0.0.1", 1)
         return listener.state if listener else "none"
 
     evidence.add(report, row(), 0.0)
@@ -224,7 +224,7 @@ def test_evidence_ends_with_time_and_with_the_servers_word() -> None:
 
 def test_evidence_is_bounded() -> None:
     """One finding too many pushes out the oldest."""
-    evidence, catalogue = Evidence(), Catalogue()
+    evidence, catalogue = Suspicions(), Catalogue()
     for port in range(1, EVIDENCE_MAX + 2):
         catalogue = catalogue.with_row(row(port))
         evidence.add(LocalReport("s0.a", "10.0.0.1", port), row(port), 0.0)

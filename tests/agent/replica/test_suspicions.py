@@ -10,18 +10,18 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from compass.agent.replica.suspicions import ANEW_SECONDS, EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, Evidence
+from compass.agent.replica.suspicions import ANEW_SECONDS, EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, Suspicions
 from compass.agent.upstream import report_relay
 from compass.agent.upstream.connector import CONNECT_SECONDS
-from compass.agent.upstream.report_relay import Elsewhere
-from compass.agent.upstream.server_selector import Choice, Way, in_order
-from compass.model.backoff import PATIENCE_SECONDS_MAX, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Pauses
+from compass.agent.upstream.report_relay import ReportRelay
+from compass.agent.upstream.server_selector import ServerAddress, ServerSelector, in_order
+from compass.model.backoff import PATIENCE_SECONDS_MAX, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Backoff
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.host_api import LocalReport
 from compass.model.replies import Reply
 from compass.model.requests import Report
 from compass.model.rows import Listener, State
-from compass.model.selection.selector import Pools
+from compass.model.selection.selector import Selector
 from compass.wire.limits import SUSPICION_SECONDS_MAX
 from compass.wire.messages import Suspicion
 
@@ -36,10 +36,10 @@ def suspicion(seconds: float = 30.0, port: int = 1) -> Suspicion:
     return Suspicion("s0.a", "10.0.0.1", port, 1, seconds, "a probe failed")
 
 
-def state(evidence: Evidence, now: float, catalogue: Catalogue | None = None) -> str:
+def state(evidence: Suspicions, now: float, catalogue: Catalogue | None = None) -> str:
     """Of the listener, as programs are told."""
     catalogue = Catalogue().with_row(row()) if catalogue is None else catalogue
-    found = evidence.over(catalogue, now).listener(*KEY)
+    found = evidence.apply_to(catalogue, now).listener(*KEY)
     return found.state if found else "none"
 
 
@@ -49,8 +49,8 @@ def state(evidence: Evidence, now: float, catalogue: Catalogue | None = None) ->
 )
 def test_a_suspicion_holds_as_long_as_it_says_and_a_minute_at_most(seconds: float, believed: float) -> None:
     """ "After `seconds` (`SUSPICION_SECONDS_MAX` at most)": its server may be gone by then."""
-    evidence = Evidence()
-    assert evidence.told(suspicion(seconds), row(), 0.0) == believed
+    evidence = Suspicions()
+    assert evidence.add_notified(suspicion(seconds), row(), 0.0) == believed
     assert state(evidence, believed - 0.1) == "suspect"
     assert state(evidence, believed) == "up"
 
@@ -58,11 +58,11 @@ def test_a_suspicion_holds_as_long_as_it_says_and_a_minute_at_most(seconds: floa
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_a_withdrawn_suspicion_ends_what_a_program_here_had_found_too(seconds: float) -> None:
     """The listener has answered a probe; that is newer than what was reported, and nobody repeats it any more."""
-    evidence, catalogue = Evidence(), Catalogue().with_row(row())
+    evidence, catalogue = Suspicions(), Catalogue().with_row(row())
     evidence.add(LocalReport(*KEY), row(), 0.0)
-    evidence.told(suspicion(), row(), 1.0)
+    evidence.add_notified(suspicion(), row(), 1.0)
     assert state(evidence, 2.0) == "suspect"
-    evidence.told(suspicion(seconds), row(), 2.0)
+    evidence.add_notified(suspicion(seconds), row(), 2.0)
     assert state(evidence, 2.0) == "up"
     assert evidence.undelivered(catalogue, 2.0) == []
 
@@ -70,51 +70,51 @@ def test_a_withdrawn_suspicion_ends_what_a_program_here_had_found_too(seconds: f
 @pytest.mark.parametrize("after", ["slow", "suspect", "down", "draining"])
 def test_a_suspicion_ends_with_another_row_of_the_log(after: State) -> None:
     """ "It ends when a notice or a snapshot brings another row of that listener": the log has the last word."""
-    evidence = Evidence()
-    evidence.told(suspicion(), row(), 0.0)
+    evidence = Suspicions()
+    evidence.add_notified(suspicion(), row(), 0.0)
     assert state(evidence, 1.0, Catalogue().with_row(row(state=after))) == after
     assert state(evidence, 1.0) == "up"
 
 
 def test_a_suspicion_outlasts_the_answer_to_a_watch_by_a_second() -> None:
     """ "A second after the answer to a `watch` unless it is told again by then"."""
-    evidence = Evidence()
-    evidence.told(suspicion(), row(), 0.0)
-    evidence.told_anew(5.0)
+    evidence = Suspicions()
+    evidence.add_notified(suspicion(), row(), 0.0)
+    evidence.renew_notified(5.0)
     assert state(evidence, 5.0 + ANEW_SECONDS - 0.1) == "suspect"
-    evidence.told(suspicion(), row(), 5.5)
+    evidence.add_notified(suspicion(), row(), 5.5)
     assert state(evidence, 30.0) == "suspect"
-    evidence.told_anew(30.0)
+    evidence.renew_notified(30.0)
     assert state(evidence, 30.0 + ANEW_SECONDS) == "up"
 
 
 def test_a_draining_listener_is_suspected_too_and_one_that_is_down_stays_down() -> None:
     """In use is what may be given out at all."""
     for before, shown in (("draining", "suspect"), ("down", "down")):
-        evidence = Evidence()
+        evidence = Suspicions()
         old = row(state=before)  # type: ignore[arg-type]
-        evidence.told(suspicion(), old, 0.0)
+        evidence.add_notified(suspicion(), old, 0.0)
         assert state(evidence, 1.0, Catalogue().with_row(old)) == shown
 
 
 def test_no_number_of_suspicions_leaves_a_list_empty() -> None:
     """P5: whatever is suspected is given out when there is nothing better, and nobody's memory grows without end."""
-    evidence, catalogue = Evidence(), Catalogue()
+    evidence, catalogue = Suspicions(), Catalogue()
     for port in range(1, EVIDENCE_MAX + 2):
         catalogue = catalogue.with_row(row(port))
-        evidence.told(suspicion(port=port), row(port), 0.0)
-    seen = evidence.over(catalogue, 1.0).listeners["s0.a"].values()
+        evidence.add_notified(suspicion(port=port), row(port), 0.0)
+    seen = evidence.apply_to(catalogue, 1.0).listeners["s0.a"].values()
     assert [peer.port for peer in seen if peer.state == "up"] == [1], "of one too many the oldest is forgotten"
-    evidence.told(suspicion(port=1), row(1), 1.0)
-    evidence.told(suspicion(port=2), row(2), 1.0)
+    evidence.add_notified(suspicion(port=1), row(1), 1.0)
+    evidence.add_notified(suspicion(port=2), row(2), 1.0)
     one = Catalogue().with_row(row(1)).with_row(row(2))
-    chosen = Pools(lambda: 0.5).choose(evidence.over(one, 1.0), "s0.a")
+    chosen = Selector(lambda: 0.5).choose(evidence.apply_to(one, 1.0), "s0.a")
     assert (chosen.source, len(chosen.listeners)) == ("suspect", 2)
 
 
 def test_a_report_is_owed_for_longer_than_it_is_acted_on() -> None:
     """A store that is away for two minutes still gets it; the host itself uses the listener again after one."""
-    evidence, catalogue = Evidence(), Catalogue().with_row(row())
+    evidence, catalogue = Suspicions(), Catalogue().with_row(row())
     report = LocalReport(*KEY)
     evidence.add(report, row(), 0.0)
     assert state(evidence, EVIDENCE_SECONDS) == "up"
@@ -127,14 +127,14 @@ def test_a_report_is_owed_for_longer_than_it_is_acted_on() -> None:
 def test_pauses_grow_with_some_randomness_and_end() -> None:
     """Never sooner than a server has asked for, never longer than it may be believed, and from the start again once
     it works."""
-    pauses = Pauses(Random(1).random)
+    pauses = Backoff(Random(1).random)
     found = [pauses.next() for _ in range(8)]
     assert RETRY_SECONDS_MIN <= found[0] <= RETRY_SECONDS_MIN * 1.5
     assert all(RETRY_SECONDS_MAX <= pause <= RETRY_SECONDS_MAX * 1.5 for pause in found[5:])
     assert len(set(found[5:])) == 3, "10,000 hosts do not come back in one moment"
     assert 20.0 <= pauses.next(20.0) <= 30.0
     assert pauses.next(3600.0) <= PATIENCE_SECONDS_MAX * 1.5
-    pauses.over()
+    pauses.reset()
     assert pauses.next() <= RETRY_SECONDS_MIN * 1.5
 
 
@@ -154,9 +154,9 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
     more reports wait for it than `REPORTS_MAX`."""
     monkeypatch.setattr(report_relay, "REPORTS_MAX", 2)
     clock, told = Clock(), list[tuple[Report, Reply]]()
-    ways = {Way(name, "192.0.2.1", 4863): Endpoint() for name in ("gns2", "gns3")}
+    ways = {ServerAddress(name, "192.0.2.1", 4863): Endpoint() for name in ("gns2", "gns3")}
     others = list(ways.values())
-    errands = Elsewhere(
+    errands = ReportRelay(
         cast(Any, clock),
         lambda: list(ways),
         lambda way: cast(Any, ways[way]),
@@ -165,13 +165,13 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
         lambda report, reply: told.append((report, reply)),
     )
     for port in (1, 2, 3):
-        errands.tell(Report("s0.a", "10.0.0.1", port))
+        errands.send(Report("s0.a", "10.0.0.1", port))
     assert [len(one.asked) for one in others] == [1, 1]
     assert [len(errand._due) for errand in errands._errands.values()] == [2, 2]
     others[0].asked[0].errback(ConnectionRefusedError())
     clock.advance(CONNECT_SECONDS)
     assert not errands._errands and not told
-    errands.tell(Report("s0.a", "10.0.0.1", 4))
+    errands.send(Report("s0.a", "10.0.0.1", 4))
     assert [len(one.asked) for one in others] == [2, 2]
     errands.stop()
     assert not errands._errands
@@ -179,7 +179,7 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
 
 def test_each_other_server_is_told_by_one_way() -> None:
     """One with two addresses is one server; such as have failed lately come last, and ours is told already."""
-    choice = Choice(lambda: 0.5, in_order(["gns1", "gns2", "gns3"]))
+    choice = ServerSelector(lambda: 0.5, in_order(["gns1", "gns2", "gns3"]))
     gns1, gns2, gns3 = choice.ways
     assert choice.others(gns1) == [gns2, gns3]
     assert choice.others(None) == [gns1, gns2, gns3]

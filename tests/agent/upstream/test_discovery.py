@@ -15,9 +15,9 @@ from twisted.names import dns
 from twisted.names.client import Resolver
 
 from compass.agent.upstream import dns_srv, multicast
-from compass.agent.upstream.dns_srv import Record, ServiceName, lookup_with, offers_of
-from compass.agent.upstream.multicast import ORIGIN, Listening, Proposals
-from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Choice, Offer, Way, in_order
+from compass.agent.upstream.dns_srv import SrvLookup, SrvRecord, lookup_with, offers_of
+from compass.agent.upstream.multicast import ORIGIN, AnnouncedServers, AnnouncementListener
+from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Candidate, ServerAddress, ServerSelector, in_order
 from compass.server.cluster.announcer import EVERY_SECONDS, FIRST_SECONDS, Announcer
 from compass.wire.announcement import MAGIC, Announcement, decode, encode
 from tests.e2e.processes import eventually
@@ -39,9 +39,9 @@ class Offered:
     """What was offered, in order, by origin."""
 
     def __init__(self) -> None:
-        self.all: list[tuple[str, list[Offer]]] = []
+        self.all: list[tuple[str, list[Candidate]]] = []
 
-    def __call__(self, origin: str, offers: Sequence[Offer]) -> None:
+    def __call__(self, origin: str, offers: Sequence[Candidate]) -> None:
         self.all.append((origin, list(offers)))
 
     @property
@@ -69,7 +69,7 @@ def test_an_srv_name_of_a_real_dns_server(thread: ReactorThread) -> None:
     listening = zone.serve(thread, "127.0.0.1")
     place = ("127.0.0.1", listening.getHost().port)
     resolver = thread.call(lambda: Resolver(servers=[place], reactor=thread.reactor))
-    found: list[Record] = thread.call(lookup_with(resolver), SERVICE)
+    found: list[SrvRecord] = thread.call(lookup_with(resolver), SERVICE)
     offers = offers_of(found, 3)
     assert [(offer.way.name, offer.way.address, offer.way.port, offer.rank, offer.weight) for offer in offers] == [
         ("gns2.example.net", "192.0.2.2", 4900, (3, 10), 70),
@@ -85,16 +85,16 @@ class Asked:
     """A DNS that a test answers for."""
 
     def __init__(self) -> None:
-        self.questions: list[Deferred[Sequence[Record]]] = []
+        self.questions: list[Deferred[Sequence[SrvRecord]]] = []
 
-    def __call__(self, name: str) -> Deferred[Sequence[Record]]:
+    def __call__(self, name: str) -> Deferred[Sequence[SrvRecord]]:
         self.questions.append(Deferred())
         return self.questions[-1]
 
 
-def watched(chance: float = 0.0) -> tuple[Clock, Asked, Offered, ServiceName]:
+def watched(chance: float = 0.0) -> tuple[Clock, Asked, Offered, SrvLookup]:
     clock, asked, offered = Clock(), Asked(), Offered()
-    name = ServiceName(clock, lambda: chance, asked, SERVICE, 0, offered)
+    name = SrvLookup(clock, lambda: chance, asked, SERVICE, 0, offered)
     name.start()
     return clock, asked, offered, name
 
@@ -120,7 +120,9 @@ def test_an_answer_is_asked_for_again_when_it_is_stale(life: float, kept: float)
     """After its TTL, but not every second and not only in a week; up to a quarter later, each host at its own time."""
     for chance in (0.0, 0.999):
         clock, asked, offered, _ = watched(chance)
-        asked.questions[0].callback([Record(0, 1, 4863, "gns1.example.org", life), Record(0, 1, 4863, "b", life + 9)])
+        asked.questions[0].callback(
+            [SrvRecord(0, 1, 4863, "gns1.example.org", life), SrvRecord(0, 1, 4863, "b", life + 9)]
+        )
         assert offered.addresses == ["gns1.example.org", "b"]
         clock.advance(kept * (1 + chance / 4) - 0.01)
         assert len(asked.questions) == 1
@@ -131,10 +133,10 @@ def test_an_answer_is_asked_for_again_when_it_is_stale(life: float, kept: float)
 def test_what_is_known_stays_while_dns_is_away() -> None:
     """P5 for servers: no answer, an empty one, and one of nonsense take nothing; the next question comes later."""
     clock, asked, offered, _ = watched()
-    asked.questions[0].callback([Record(0, 1, 4863, "gns1", 60.0)])
+    asked.questions[0].callback([SrvRecord(0, 1, 4863, "gns1", 60.0)])
     clock.advance(60)
     pauses = []
-    for answer in (None, [], [Record(0, 1, 0, "gns1", 60.0), Record(0, 1, 1, "no name!", 60.0)], None, None):
+    for answer in (None, [], [SrvRecord(0, 1, 0, "gns1", 60.0), SrvRecord(0, 1, 1, "no name!", 60.0)], None, None):
         if answer is None:
             asked.questions[-1].errback(TimeoutError("no answer"))
         else:
@@ -148,37 +150,37 @@ def test_what_is_known_stays_while_dns_is_away() -> None:
         pauses.append(due_in(clock))
         clock.advance(pauses[-1])
     assert pauses[-2:] == [dns_srv.PAUSE_SECONDS_MAX] * 2
-    asked.questions[-1].callback([Record(0, 1, 4863, "gns2", 60.0)])
+    asked.questions[-1].callback([SrvRecord(0, 1, 4863, "gns2", 60.0)])
     assert offered.addresses == ["gns2"]
 
 
 def test_whoever_waits_for_the_first_answer_is_told_that_there_is_none() -> None:
     """A host that knows no other server does not let its programs wait for DNS in vain."""
-    choice = Choice(lambda: 0.5)
+    choice = ServerSelector(lambda: 0.5)
     choice.expect(SERVICE)
-    assert choice.hopeful
-    ServiceName(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, choice.offer).start()
-    assert not choice.hopeful
+    assert choice.has_untried
+    SrvLookup(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, choice.offer).start()
+    assert not choice.has_untried
 
 
 def test_dns_can_say_that_there_is_no_server() -> None:
     """RFC 2782: "A Target of "." means that the service is decidedly not available at this domain." """
     clock, asked, offered, _ = watched()
-    asked.questions[0].callback([Record(0, 1, 4863, "gns1", 60.0)])
+    asked.questions[0].callback([SrvRecord(0, 1, 4863, "gns1", 60.0)])
     clock.advance(60)
-    asked.questions[1].callback([Record(0, 0, 0, "", 60.0)])
+    asked.questions[1].callback([SrvRecord(0, 0, 0, "", 60.0)])
     assert [len(offers) for _, offers in offered.all] == [1, 0]
 
 
 def test_an_answer_is_bounded() -> None:
     """Targets and addresses of one answer, each at n and at n + 1; the preferred ones are kept."""
-    targets = [Record(100 - number, 1, 4863, f"gns{number}", 60.0) for number in range(dns_srv.RECORDS_MAX + 1)]
+    targets = [SrvRecord(100 - number, 1, 4863, f"gns{number}", 60.0) for number in range(dns_srv.RECORDS_MAX + 1)]
     offers = offers_of(targets, 0)
     assert len(offers) == dns_srv.RECORDS_MAX
     assert "gns0" not in {offer.way.name for offer in offers}
     many = tuple(f"192.0.2.{number}" for number in range(1, dns_srv.ADDRESSES_MAX + 2))
-    assert len(offers_of([Record(0, 1, 4863, "gns1", 60.0, many[:-1])], 0)) == dns_srv.ADDRESSES_MAX
-    assert len(offers_of([Record(0, 1, 4863, "gns1", 60.0, many)], 0)) == dns_srv.ADDRESSES_MAX
+    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many[:-1])], 0)) == dns_srv.ADDRESSES_MAX
+    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many)], 0)) == dns_srv.ADDRESSES_MAX
 
 
 def test_asking_stops_with_the_daemon() -> None:
@@ -187,7 +189,7 @@ def test_asking_stops_with_the_daemon() -> None:
     name.stop()
     assert clock.getDelayedCalls() == []
     clock, asked, _, name = watched()
-    asked.questions[0].callback([Record(0, 1, 4863, "gns1", 60.0)])
+    asked.questions[0].callback([SrvRecord(0, 1, 4863, "gns1", 60.0)])
     name.stop()
     assert clock.getDelayedCalls() == []
 
@@ -213,7 +215,7 @@ def test_a_server_announces_itself_by_real_multicast(thread: ReactorThread) -> N
     one, two = Offered(), Offered()
     opened = []
     for offered in (one, two):
-        listening = Listening(thread.reactor, Choice(lambda: 0.5), GROUP, "127.0.0.1", offered)
+        listening = AnnouncementListener(thread.reactor, ServerSelector(lambda: 0.5), GROUP, "127.0.0.1", offered)
         opened.append(thread.call(thread.reactor.listenMulticast, port, listening, GROUP, 8192, True))
     announcer = Announcer(
         thread.reactor, lambda: 0.5, (GROUP, port), "gns1.example.org", ["127.0.0.1", "127.0.0.9"], 4863
@@ -228,7 +230,7 @@ def test_a_server_announces_itself_by_real_multicast(thread: ReactorThread) -> N
         assert offered.all[-1] == (
             ORIGIN,
             [
-                Offer(Way("gns1.example.org", address, 4863), (ANNOUNCED_RANK,), source="announced")
+                Candidate(ServerAddress("gns1.example.org", address, 4863), (ANNOUNCED_RANK,), source="announced")
                 for address in ("127.0.0.1", "127.0.0.9")
             ],
         )
@@ -298,7 +300,7 @@ def said(server_name: str, *addresses: str, port: int = 4863) -> Announcement:
 
 def test_proposals_are_bounded_in_all() -> None:
     """Announcements, 4: "A host MUST bound what it keeps, from each sender and in all"."""
-    proposals = Proposals(Choice(lambda: 0.5))
+    proposals = AnnouncedServers(ServerSelector(lambda: 0.5))
     for number in range(multicast.PROPOSALS_MAX + 10):
         proposals.heard(said("gns1"), f"10.0.{number}.1", 0.0)
     assert len(proposals.offers()) == multicast.PROPOSALS_MAX
@@ -306,7 +308,7 @@ def test_proposals_are_bounded_in_all() -> None:
 
 def test_proposals_are_bounded_for_each_sender() -> None:
     """One liar leaves room for everybody else."""
-    proposals = Proposals(Choice(lambda: 0.5))
+    proposals = AnnouncedServers(ServerSelector(lambda: 0.5))
     for number in range(200):
         proposals.heard(said(f"evil{number}", "10.0.0.1", "10.0.0.2"), "10.0.0.66", 0.0)
     assert len(proposals.offers()) == multicast.PROPOSALS_PER_SENDER_MAX
@@ -317,32 +319,32 @@ def test_what_led_to_no_server_gives_way_and_what_worked_does_not() -> None:
     """Announcements, 4: "A proposal that led to no server gives way to another one; one that did lead to a server does
     not."
     """
-    choice = Choice(lambda: 0.5)
-    proposals = Proposals(choice)
+    choice = ServerSelector(lambda: 0.5)
+    proposals = AnnouncedServers(choice)
     for number in range(multicast.PROPOSALS_MAX):
         proposals.heard(said("gns1"), f"10.0.{number}.1", 0.0)
     choice.offer(ORIGIN, proposals.offers())
-    good, bad = Way("gns1", "10.0.0.1", 4863), Way("gns1", "10.0.1.1", 4863)
+    good, bad = ServerAddress("gns1", "10.0.0.1", 4863), ServerAddress("gns1", "10.0.1.1", 4863)
     choice.worked(good)
     choice.failed(good, 0.0, "it stopped")
     assert not proposals.heard(said("gns9"), "10.9.9.9", 0.0)
     choice.failed(bad, 0.0, "it is no server")
     assert proposals.heard(said("gns9"), "10.9.9.9", 0.0)
     ways = {offer.way for offer in proposals.offers()}
-    assert good in ways and bad not in ways and Way("gns9", "10.9.9.9", 4863) in ways
+    assert good in ways and bad not in ways and ServerAddress("gns9", "10.9.9.9", 4863) in ways
 
 
 def test_a_proposal_that_is_not_repeated_is_forgotten() -> None:
     """Announcements, 5: "A proposal that never led to a server is forgotten when it was not repeated within three times
     `next_seconds`."
     """
-    choice = Choice(lambda: 0.5)
-    proposals = Proposals(choice)
+    choice = ServerSelector(lambda: 0.5)
+    proposals = AnnouncedServers(choice)
     proposals.heard(said("gns1"), "10.0.0.1", 0.0)
     proposals.heard(said("gns2"), "10.0.0.2", 0.0)
     proposals.heard(said("gns3"), "10.0.0.3", 20.0)
     choice.offer(ORIGIN, proposals.offers())
-    choice.worked(Way("gns1", "10.0.0.1", 4863))
+    choice.worked(ServerAddress("gns1", "10.0.0.1", 4863))
     assert not proposals.expire(29.9) and proposals.expire(30.0)
     assert [offer.way.name for offer in proposals.offers()] == ["gns1", "gns3"]
 
@@ -350,7 +352,7 @@ def test_a_proposal_that_is_not_repeated_is_forgotten() -> None:
 def test_of_a_flood_a_hundred_datagrams_a_second_are_read() -> None:
     """Announcements, 4: "... and how many datagrams it reads in a second". The next second is another one."""
     clock, offered = Clock(), Offered()
-    listening = Listening(clock, Choice(lambda: 0.5), GROUP, "", offered)
+    listening = AnnouncementListener(clock, ServerSelector(lambda: 0.5), GROUP, "", offered)
     for number in range(multicast.DATAGRAMS_PER_SECOND_MAX - 1):
         listening.datagramReceived(MAGIC + bytes([number]), ("10.0.0.66", 1))
     listening.datagramReceived(encode(said("gns1")), ("10.0.0.1", 1))
@@ -364,7 +366,7 @@ def test_of_a_flood_a_hundred_datagrams_a_second_are_read() -> None:
 def test_the_same_announcement_again_is_no_news() -> None:
     """The choice is told only of what has changed, also when something is forgotten."""
     clock, offered = Clock(), Offered()
-    listening = Listening(clock, Choice(lambda: 0.5), GROUP, "", offered)
+    listening = AnnouncementListener(clock, ServerSelector(lambda: 0.5), GROUP, "", offered)
     listening._sweep = clock.callLater(multicast.SWEEP_SECONDS, listening._swept)
     for _ in range(5):
         listening.datagramReceived(encode(said("gns1")), ("10.0.0.1", 1))
@@ -377,13 +379,13 @@ def test_the_same_announcement_again_is_no_news() -> None:
 
 def test_announcements_come_after_everything_configured() -> None:
     """Announcements, 3: "It MUST prefer every server that it is configured with"."""
-    choice = Choice(lambda: 0.5, in_order(["gns1"]))
-    proposals = Proposals(choice)
+    choice = ServerSelector(lambda: 0.5, in_order(["gns1"]))
+    proposals = AnnouncedServers(choice)
     proposals.heard(said("gns0"), "10.0.0.1", 0.0)
     choice.offer(ORIGIN, proposals.offers())
     following = choice.next(0.0)
     assert following is not None and following.way.name == "gns1"
-    assert choice.better(Way("gns0", "10.0.0.1", 4863), 0.0) == following.way
+    assert choice.better(ServerAddress("gns0", "10.0.0.1", 4863), 0.0) == following.way
 
 
 def test_an_announcement_says_nothing_about_itself_but_where() -> None:

@@ -8,21 +8,21 @@ from random import Random
 import pytest
 
 from compass.agent.upstream import server_selector as limits
-from compass.agent.upstream.server_selector import Choice, Offer, Way, in_order
+from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector, in_order
 from compass.model.names import SERVER_PORT
 
 HOSTS = 1_000
 
 
-def way(name: str, address: str = "") -> Way:
-    return Way(name, address or name, SERVER_PORT)
+def way(name: str, address: str = "") -> ServerAddress:
+    return ServerAddress(name, address or name, SERVER_PORT)
 
 
-def equal(*names: str, weights: tuple[int, ...] = ()) -> list[Offer]:
-    return [Offer(way(name), (0,), weight) for name, weight in zip(names, weights or [1] * len(names), strict=True)]
+def equal(*names: str, weights: tuple[int, ...] = ()) -> list[Candidate]:
+    return [Candidate(way(name), (0,), weight) for name, weight in zip(names, weights or [1] * len(names), strict=True)]
 
 
-def taken(choice: Choice, now: float = 0.0, *besides: Way) -> str:
+def taken(choice: ServerSelector, now: float = 0.0, *besides: ServerAddress) -> str:
     """The address of the way that is taken now; nothing when none is."""
     following = choice.next(now, besides)
     return following.way.address if following is not None and following.seconds <= 0 else ""
@@ -34,13 +34,13 @@ def middling() -> float:
 
 def test_the_first_of_the_list_is_preferred() -> None:
     """Then the second, while the first is being tried or rests; with none left there is nothing to do."""
-    choice = Choice(middling, in_order(["a", "b"]))
+    choice = ServerSelector(middling, in_order(["a", "b"]))
     assert taken(choice) == "a"
     assert taken(choice, 0.0, way("a")) == "b"
     assert choice.next(0.0, [way("a"), way("b")]) is None
     choice.failed(way("a"), 0.0, "refused")
     assert taken(choice) == "b"
-    assert Choice(middling).next(0.0) is None
+    assert ServerSelector(middling).next(0.0) is None
 
 
 def test_each_way_rests_by_itself_twice_as_long_after_each_failure() -> None:
@@ -48,7 +48,7 @@ def test_each_way_rests_by_itself_twice_as_long_after_each_failure() -> None:
     failure, with randomness. Other addresses do not wait for that."
     """
     for chance, part in ((0.0, 0.5), (0.999999, 1.0)):
-        choice = Choice(lambda chance=chance: chance, in_order(["a", "b"]))  # type: ignore[misc]
+        choice = ServerSelector(lambda chance=chance: chance, in_order(["a", "b"]))  # type: ignore[misc]
         now, pauses = 0.0, []
         for _ in range(12):
             choice.failed(way("a"), now, "refused")
@@ -66,7 +66,7 @@ def test_each_way_rests_by_itself_twice_as_long_after_each_failure() -> None:
 
 def test_when_all_rest_the_one_that_has_rested_longest_is_next() -> None:
     """Also if another one is preferred: any server will do."""
-    choice = Choice(middling, in_order(["a", "b"]))
+    choice = ServerSelector(middling, in_order(["a", "b"]))
     for _ in range(5):
         choice.failed(way("a"), 0.0, "refused")
     choice.failed(way("b"), 0.0, "refused")
@@ -81,17 +81,17 @@ def test_a_server_that_asks_for_patience_is_not_dialled_before() -> None:
     waits = []
     random = Random(1)
     for _ in range(HOSTS):
-        choice = Choice(random.random, in_order(["a"]))
-        choice.asked_for_patience(way("a"), 100.0, 20.0)
+        choice = ServerSelector(random.random, in_order(["a"]))
+        choice.retry_after(way("a"), 100.0, 20.0)
         following = choice.next(100.0)
         assert following is not None
         waits.append(following.seconds)
     assert min(waits) >= 20.0 and max(waits) <= 30.0 and max(waits) - min(waits) > 9.0
-    choice = Choice(lambda: 0.0, in_order(["a"]))
-    choice.asked_for_patience(way("a"), 0.0, 1e9)
+    choice = ServerSelector(lambda: 0.0, in_order(["a"]))
+    choice.retry_after(way("a"), 0.0, 1e9)
     following = choice.next(0.0)
     assert following is not None and following.seconds == limits.RETRY_AFTER_SECONDS_MAX
-    choice.forgive()
+    choice.reset_backoff()
     assert taken(choice) == ""
 
 
@@ -100,16 +100,16 @@ def test_equal_ways_share_by_their_weights() -> None:
     random = Random(2)
     chosen: Counter[str] = Counter()
     for _ in range(HOSTS):
-        chosen[taken(Choice(random.random, equal("a", "b", "c", weights=(60, 40, 0))))] += 1
+        chosen[taken(ServerSelector(random.random, equal("a", "b", "c", weights=(60, 40, 0))))] += 1
     assert 550 < chosen["a"] < 650 and 350 < chosen["b"] < 450 and chosen["c"] < 5
-    chosen = Counter(taken(Choice(random.random, equal("a", "b", weights=(0, 0)))) for _ in range(HOSTS))
+    chosen = Counter(taken(ServerSelector(random.random, equal("a", "b", weights=(0, 0)))) for _ in range(HOSTS))
     assert 450 < chosen["a"] < 550
 
 
 def test_a_smaller_priority_goes_before_any_weight() -> None:
     """RFC 2782: the others are for when those of the smallest priority cannot be reached."""
-    offers = [Offer(way("a"), (0, 10), 1), Offer(way("b"), (0, 20), 65535), Offer(way("c"), (0, 10), 0)]
-    choice = Choice(Random(3).random, offers)
+    offers = [Candidate(way("a"), (0, 10), 1), Candidate(way("b"), (0, 20), 65535), Candidate(way("c"), (0, 10), 0)]
+    choice = ServerSelector(Random(3).random, offers)
     assert {taken(choice) for _ in range(100)} <= {"a", "c"}
     choice.failed(way("a"), 0.0, "refused")
     choice.failed(way("c"), 0.0, "refused")
@@ -123,7 +123,7 @@ def test_a_thousand_hosts_of_a_dead_server_spread() -> None:
     random = Random(4)
     arrivals: Counter[tuple[str, int]] = Counter()
     for _ in range(HOSTS):
-        choice = Choice(random.random, equal("a", "b", "c"))
+        choice = ServerSelector(random.random, equal("a", "b", "c"))
         choice.worked(way("a"))
         choice.lost(50.0, worked=True)
         choice.failed(way("a"), 50.0, "the connection was lost")
@@ -143,7 +143,7 @@ def test_a_thousand_hosts_go_back_over_ten_minutes() -> None:
     prefers only after some random time, of minutes rather than seconds".
     """
     random = Random(5)
-    times = sorted(Choice(random.random).return_seconds() for _ in range(HOSTS))
+    times = sorted(ServerSelector(random.random).return_seconds() for _ in range(HOSTS))
     assert times[0] >= limits.RETURN_SECONDS_MIN and times[-1] < limits.RETURN_SECONDS_MAX
     # The busiest ten seconds see fewer than a twentieth of the hosts.
     busiest = max(sum(at <= other < at + 10 for other in times) for at in times)
@@ -152,7 +152,7 @@ def test_a_thousand_hosts_go_back_over_ten_minutes() -> None:
 
 def test_only_a_preferred_way_that_may_work_is_gone_back_to() -> None:
     """Not one of the same rank, not one that rests, not from a session that a server dialled."""
-    choice = Choice(middling, [*in_order(["a", "b"]), Offer(way("b2"), (1,))])
+    choice = ServerSelector(middling, [*in_order(["a", "b"]), Candidate(way("b2"), (1,))])
     assert choice.better(way("b"), 0.0) == way("a")
     assert choice.better(way("a"), 0.0) is None and choice.better(way("b2"), 0.0) == way("a")
     choice.failed(way("a"), 0.0, "refused")
@@ -167,11 +167,11 @@ def test_hosts_go_where_a_server_sends_them() -> None:
     random = Random(6)
     chosen: Counter[str] = Counter()
     for _ in range(HOSTS):
-        choice = Choice(random.random, in_order(["a", "b", "c", "d"]))
-        choice.steered([("c", SERVER_PORT), ("new", 99)], 0.0)
+        choice = ServerSelector(random.random, in_order(["a", "b", "c", "d"]))
+        choice.redirected([("c", SERVER_PORT), ("new", 99)], 0.0)
         chosen[taken(choice)] += 1
     assert set(chosen) == {"c", "new"} and 450 < chosen["c"] < 550
-    assert choice.source(Way("new", "new", 99)) == "steered"
+    assert choice.source(ServerAddress("new", "new", 99)) == "steered"
     # After a while the order is what it was, and what a server has proposed comes last.
     later = limits.STEERED_SECONDS + 1
     assert taken(choice, later) == "a"
@@ -181,21 +181,25 @@ def test_hosts_go_where_a_server_sends_them() -> None:
 
 def test_a_server_known_at_several_addresses_is_steered_to_at_all_of_them() -> None:
     """By its name: how it is reached is better known here."""
-    offers = [Offer(way("a"), (0,)), Offer(way("b", "10.0.0.2"), (1, 0)), Offer(way("b", "10.1.0.2"), (1, 1))]
-    choice = Choice(middling, offers)
-    choice.steered([("b", SERVER_PORT)], 0.0)
+    offers = [
+        Candidate(way("a"), (0,)),
+        Candidate(way("b", "10.0.0.2"), (1, 0)),
+        Candidate(way("b", "10.1.0.2"), (1, 1)),
+    ]
+    choice = ServerSelector(middling, offers)
+    choice.redirected([("b", SERVER_PORT)], 0.0)
     assert len(choice.ways) == 3 and taken(choice) == "10.1.0.2"
     choice.failed(way("b", "10.1.0.2"), 0.0, "no answer")
     assert taken(choice) == "10.0.0.2"
-    choice.steered([("a", SERVER_PORT)], 1.0)
+    choice.redirected([("a", SERVER_PORT)], 1.0)
     assert taken(choice, 1.0) == "a"
 
 
 def test_what_is_proposed_does_not_touch_what_is_configured() -> None:
     """Announcements, 3: "It MUST prefer every server that it is configured with." One that is both stays configured."""
-    choice = Choice(middling, in_order(["a", "b"]))
+    choice = ServerSelector(middling, in_order(["a", "b"]))
     choice.offer(
-        "announcements", [Offer(w, (limits.ANNOUNCED_RANK,), source="announced") for w in (way("z"), way("b"))]
+        "announcements", [Candidate(w, (limits.ANNOUNCED_RANK,), source="announced") for w in (way("z"), way("b"))]
     )
     assert choice.source(way("b")) == "configured" and choice.source(way("z")) == "announced"
     assert taken(choice) == "a" and taken(choice, 0.0, way("a")) == "b"
@@ -206,7 +210,7 @@ def test_what_is_proposed_does_not_touch_what_is_configured() -> None:
 
 def test_how_a_way_has_fared_outlives_a_new_answer() -> None:
     """A name that is looked up again does not make a dead server fresh."""
-    choice = Choice(middling)
+    choice = ServerSelector(middling)
     choice.offer("dns", equal("a", "b"))
     choice.failed(way("a"), 0.0, "refused")
     choice.offer("dns", equal("b", "a", "c"))
@@ -215,17 +219,17 @@ def test_how_a_way_has_fared_outlives_a_new_answer() -> None:
 
 def test_ways_are_bounded_and_the_preferred_ones_stay() -> None:
     """At most so many are known, whatever is offered."""
-    choice = Choice(middling, in_order(f"s{n}" for n in range(limits.WAYS_MAX)))
+    choice = ServerSelector(middling, in_order(f"s{n}" for n in range(limits.WAYS_MAX)))
     assert len(choice.ways) == limits.WAYS_MAX
-    choice.offer("dns", [Offer(way("best"), (-5,))])
+    choice.offer("dns", [Candidate(way("best"), (-5,))])
     assert len(choice.ways) == limits.WAYS_MAX
     assert choice.source(way("best")) and choice.source(way(f"s{limits.WAYS_MAX - 1}")) is None
 
 
 def test_a_proposal_that_never_worked_is_tried_less_and_less() -> None:
     """It may be somebody else's door: up to ten minutes; one that has worked is treated like any other."""
-    stranger = Offer(way("z"), (9,), source="announced")
-    choice = Choice(lambda: 0.999999, [stranger])
+    stranger = Candidate(way("z"), (9,), source="announced")
+    choice = ServerSelector(lambda: 0.999999, [stranger])
     for _ in range(20):
         choice.failed(way("z"), 0.0, "it is no server")
     following = choice.next(0.0)
@@ -238,45 +242,47 @@ def test_a_proposal_that_never_worked_is_tried_less_and_less() -> None:
 
 def test_there_is_hope_while_a_way_is_untried() -> None:
     """Whoever waits for a session waits on while there is, also while DNS is asked for the first time."""
-    choice = Choice(middling, in_order(["a", "b"]))
+    choice = ServerSelector(middling, in_order(["a", "b"]))
     choice.failed(way("a"), 0.0, "refused")
-    assert choice.hopeful
+    assert choice.has_untried
     choice.failed(way("b"), 0.0, "refused")
-    assert not choice.hopeful
+    assert not choice.has_untried
     choice.expect("dns")
-    assert choice.hopeful
+    assert choice.has_untried
     choice.offer("dns", [])
-    assert not choice.hopeful
+    assert not choice.has_untried
     # After a session that worked, what failed long ago counts as untried; after one that did not, nothing changes.
     choice.lost(0.01, worked=True)
-    assert not choice.hopeful
+    assert not choice.has_untried
     choice.lost(60.0, worked=False)
-    assert not choice.hopeful
+    assert not choice.has_untried
     choice.lost(60.0, worked=True)
-    assert choice.hopeful
+    assert choice.has_untried
 
 
 def test_an_operator_sees_how_each_way_fares() -> None:
     """Name, endpoint, source, state, when it is tried next, and the last error; the preferred first."""
-    choice = Choice(middling, [*in_order(["a", "b", "c"]), Offer(way("d", "2001:db8::4"), (3,)), Offer(way("e"), (4,))])
+    choice = ServerSelector(
+        middling, [*in_order(["a", "b", "c"]), Candidate(way("d", "2001:db8::4"), (3,)), Candidate(way("e"), (4,))]
+    )
     choice.failed(way("b"), 10.0, "connection refused")
-    choice.asked_for_patience(way("c"), 10.0, 20.0)
+    choice.retry_after(way("c"), 10.0, 20.0)
     shown = {known.name: known for known in choice.known(10.0, way("a"), [way("e")])}
     assert list(shown) == ["a", "b", "c", "d", "e"]
     assert [known.state for known in shown.values()] == ["open", "backing-off", "asked-to-wait", "ready", "connecting"]
     assert shown["b"].problem == "connection refused" and shown["b"].next_try_seconds == pytest.approx(0.15)
     assert shown["c"].next_try_seconds == pytest.approx(25.0)
     assert shown["d"].endpoint == "[2001:db8::4]:4863" and shown["d"].next_try_seconds == 0.0
-    choice.steered([("e", SERVER_PORT)], 10.0)
+    choice.redirected([("e", SERVER_PORT)], 10.0)
     assert [known.name for known in choice.known(10.0, None, ()) if known.steered] == ["e"]
 
 
 def test_what_is_not_known_any_more_changes_nothing() -> None:
     """A session may outlast what DNS says of its server."""
-    choice = Choice(middling, in_order(["a"]))
+    choice = ServerSelector(middling, in_order(["a"]))
     gone = way("gone")
     choice.worked(gone)
     choice.failed(gone, 0.0, "lost")
-    choice.asked_for_patience(gone, 0.0, 5.0)
+    choice.retry_after(gone, 0.0, 5.0)
     assert not choice.doubtful(gone) and not choice.has_worked(gone) and not choice.prefers(way("a"), gone, 0.0)
     assert list(choice.ways) == [way("a")]

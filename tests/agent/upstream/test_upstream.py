@@ -11,17 +11,23 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from compass.agent.agent import HostDaemon, HostParts
+from compass.agent.agent import Agent, AgentDependencies
 from compass.agent.replica import sync
 from compass.agent.upstream import connector, pending_requests, server_selector, session
-from compass.agent.upstream.server_selector import Choice, Offer, Way, in_order
+from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector, in_order
 from compass.model.host_api import LocalRegister
 from compass.model.replies import Refusal, Registered, Watching
 from compass.model.requests import Register, Watch
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot
 from compass.model.rules.administration import HOST_SERVICES_MAX
 from compass.wire import limits
-from compass.wire.connection import Acknowledged, Asked, Ended, Opened, ServerConnection
+from compass.wire.connection import (
+    AcknowledgementReceived,
+    RequestReceived,
+    ServerConnection,
+    SessionEnded,
+    SessionOpened,
+)
 from compass.wire.frames import frame
 from compass.wire.messages import Acknowledge, Goodbye, Notice, Resync, encode
 from tests.support.virtual_world import SimulatedProcesses
@@ -48,7 +54,7 @@ class Scripted:
         self.wire = ServerConnection(clock.seconds(), limits.FRAME_MAX_FROM_HOST)
         self.protocol = protocol
         self.role = role
-        self.asked: list[Asked] = []
+        self.asked: list[RequestReceived] = []
         self.acknowledged: list[Acknowledge] = []
         self.open = True
         self.welcomes = True
@@ -61,13 +67,13 @@ class Scripted:
     def _arrive(self, data: bytes) -> None:
         for event in self.wire.receive(data, self.clock.seconds()):
             match event:
-                case Opened() if self.welcomes:
+                case SessionOpened() if self.welcomes:
                     self.wire.welcome("s", "store", 10, "", 1)
-                case Asked():
+                case RequestReceived():
                     self.asked.append(event)
-                case Acknowledged(acknowledge):
+                case AcknowledgementReceived(acknowledge):
                     self.acknowledged.append(acknowledge)
-                case Ended():
+                case SessionEnded():
                     pytest.fail(f"the daemon broke the protocol: {event}")
         self.flush()
 
@@ -127,15 +133,15 @@ class Stage:
     def __init__(self, directory: Path, places: int = 1, known: int | None = None, **options: Any) -> None:
         self.clock = Clock()
         self.places = [Place(self.clock) for _ in range(places)]
-        self.daemon = HostDaemon(
-            HostParts(
+        self.daemon = Agent(
+            AgentDependencies(
                 clock=self.clock,
                 now=self.clock.seconds,
                 random=lambda: 0.5,
                 state_directory=directory,
                 host_name="h",
                 default_address="10.0.0.1",
-                choice=Choice(
+                choice=ServerSelector(
                     lambda: 0.5, in_order(f"s{place}" for place in range(places if known is None else known))
                 ),
                 dial=lambda way: cast(Any, self.places[int(way.name[1:]) if way.name[1:].isdigit() else 0]),
@@ -393,7 +399,7 @@ def test_servers_that_are_found_are_tried_at_once(tmp_path: Path) -> None:
     stage.daemon.start()
     stage.run(1)
     assert stage.daemon.status().session == "waiting"
-    stage.daemon.servers_found("dns", [Offer(Way("s0", "s0", 4863), source="srv")])
+    stage.daemon.servers_found("dns", [Candidate(ServerAddress("s0", "s0", 4863), source="srv")])
     stage.run()
     stage.server.watched()
     stage.run()
@@ -405,7 +411,7 @@ def test_servers_that_are_found_wait_for_their_turn(tmp_path: Path) -> None:
     stage = Stage(tmp_path, places=2, known=1)
     stage.places[0].welcomes = False
     stage.start()
-    stage.daemon.servers_found("dns", [Offer(Way("s1", "s1", 4863), (1,), source="srv")])
+    stage.daemon.servers_found("dns", [Candidate(ServerAddress("s1", "s1", 4863), (1,), source="srv")])
     stage.run(connector.BESIDE_SECONDS - 0.2)
     assert stage.places[1].servers == []
     stage.run(0.3)

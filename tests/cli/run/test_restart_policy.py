@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compass.cli.run.restart_policy import FIRST_SECONDS, LONGEST_SECONDS, STEADY_SECONDS, Policy, Restarts
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from compass.model.exit_codes import Exit
         ("on-failure", 1, False, True),
         ("on-failure", 137, False, True),
         ("always", 0, False, True),
-        ("always", Exit.NOT_ALLOWED, True, False),
-        ("always", Exit.NOT_ALLOWED, False, True),
-        ("always", Exit.NOT_LISTENING, True, True),
+        ("always", ExitCode.NOT_ALLOWED, True, False),
+        ("always", ExitCode.NOT_ALLOWED, False, True),
+        ("always", ExitCode.NOT_LISTENING, True, True),
     ],
 )
 def test_the_policy_and_a_refusal_decide(policy: Policy, status: int, refused: bool, again: bool) -> None:

@@ -8,82 +8,82 @@ import pytest
 
 from compass.cli.run.state_machine import (
     Action,
-    Course,
     Deregister,
+    DeregisterDone,
     Drain,
     Drained,
     Ended,
+    Event,
     Finish,
-    Happening,
+    ForwardSignal,
     Kill,
-    Left,
     Listening,
     NotListening,
-    Pass,
     Phase,
+    Print,
     Register,
     Registered,
-    Say,
+    RunState,
     Signalled,
     Unregistered,
     step,
 )
 from compass.model.backoff import LOCAL_RETRY_SECONDS, LOCAL_RETRY_SECONDS_MAX, retry_seconds
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 
 TERM, HUP, KILLED = int(signal.SIGTERM), int(signal.SIGHUP), -int(signal.SIGKILL)
 PENDING = "no server can be reached; opengnscd keeps the registration and delivers it"
 AWAY = Unregistered("unreachable", "away")
 
-TABLE: list[tuple[Phase, Happening, Phase, tuple[Action, ...]]] = [
+TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
     ("starting", Listening(), "registering", (Register(),)),
-    ("starting", NotListening("late"), "stopping", (Say("late"), Kill())),
-    ("starting", Signalled(TERM), "stopping", (Pass(TERM),)),
-    ("starting", Signalled(HUP), "starting", (Pass(HUP),)),
+    ("starting", NotListening("late"), "stopping", (Print("late"), Kill())),
+    ("starting", Signalled(TERM), "stopping", (ForwardSignal(TERM),)),
+    ("starting", Signalled(HUP), "starting", (ForwardSignal(HUP),)),
     ("starting", Registered(), "starting", ()),
-    ("registering", Registered(), "registered", (Say("registered"),)),
-    ("registering", Registered(pending=True), "registered", (Say(PENDING),)),
+    ("registering", Registered(), "registered", (Print("registered"),)),
+    ("registering", Registered(pending=True), "registered", (Print(PENDING),)),
     (
         "registering",
         AWAY,
         "registering",
-        (Say("away; the command runs on, registration is tried again"), Register(0.5)),
+        (Print("away; the command runs on, registration is tried again"), Register(0.5)),
     ),
     ("registering", Signalled(TERM), "leaving", (Deregister(),)),
     ("registering", Ended(KILLED), "leaving", (Deregister(),)),
     ("registered", Signalled(TERM), "leaving", (Deregister(),)),
-    ("registered", Signalled(HUP), "registered", (Pass(HUP),)),
+    ("registered", Signalled(HUP), "registered", (ForwardSignal(HUP),)),
     ("registered", Ended(0), "leaving", (Deregister(),)),
     ("registered", NotListening("late"), "registered", ()),
-    ("registered", Left(), "registered", ()),
+    ("registered", DeregisterDone(), "registered", ()),
     ("draining", Drained(), "leaving", (Deregister(),)),
     ("draining", Signalled(TERM), "leaving", (Deregister(),)),
-    ("draining", Signalled(HUP), "draining", (Pass(HUP),)),
+    ("draining", Signalled(HUP), "draining", (ForwardSignal(HUP),)),
     ("draining", Ended(KILLED), "leaving", (Deregister(),)),
     ("leaving", Drained(), "leaving", ()),
-    ("leaving", Left(), "stopping", ()),
+    ("leaving", DeregisterDone(), "stopping", ()),
     ("leaving", Ended(0), "leaving", ()),
     ("leaving", Registered(), "leaving", ()),
     ("leaving", AWAY, "leaving", ()),
-    ("leaving", Signalled(TERM), "stopping", (Pass(TERM),)),
+    ("leaving", Signalled(TERM), "stopping", (ForwardSignal(TERM),)),
     ("stopping", Ended(3), "stopping", (Finish(3),)),
     ("stopping", Ended(KILLED), "stopping", (Finish(137),)),
-    ("stopping", Signalled(TERM), "stopping", (Pass(TERM),)),
-    ("stopping", Left("late"), "stopping", ()),
+    ("stopping", Signalled(TERM), "stopping", (ForwardSignal(TERM),)),
+    ("stopping", DeregisterDone("late"), "stopping", ()),
     ("stopping", Unregistered("forbidden", "late"), "stopping", ()),
 ]
 
 
 @pytest.mark.parametrize(("phase", "happening", "then", "done"), TABLE)
-def test_each_step(phase: Phase, happening: Happening, then: Phase, done: tuple[Action, ...]) -> None:
+def test_each_step(phase: Phase, happening: Event, then: Phase, done: tuple[Action, ...]) -> None:
     """One row of the table."""
-    course, actions = step(Course(phase=phase), happening)
+    course, actions = step(RunState(phase=phase), happening)
     assert (course.phase, actions) == (then, done)
 
 
-def play(*happenings: Happening) -> tuple[Course, list[Action]]:
+def play(*happenings: Event) -> tuple[RunState, list[Action]]:
     """All that is done from the start."""
-    course, done = Course(), list[Action]()
+    course, done = RunState(), list[Action]()
     for happening in happenings:
         course, actions = step(course, happening)
         done += actions
@@ -92,41 +92,41 @@ def play(*happenings: Happening) -> tuple[Course, list[Action]]:
 
 def test_a_signal_waits_for_the_deregistration_and_its_end_is_no_crash() -> None:
     """SIGTERM while registered: deregistered, passed on, and 128 + 15 when the command dies of it."""
-    _, done = play(Listening(), Registered(), Signalled(TERM), Left(), Ended(-TERM))
-    assert done == [Register(), Say("registered"), Deregister(), Pass(TERM), Finish(128 + TERM)]
+    _, done = play(Listening(), Registered(), Signalled(TERM), DeregisterDone(), Ended(-TERM))
+    assert done == [Register(), Print("registered"), Deregister(), ForwardSignal(TERM), Finish(128 + TERM)]
 
 
 def test_a_death_by_a_signal_that_was_passed_on_is_deregistered() -> None:
     """SIGHUP kills a command that does not expect it; whoever sent it wanted that."""
-    _, done = play(Listening(), Registered(), Signalled(HUP), Ended(-HUP), Left())
-    assert done == [Register(), Say("registered"), Pass(HUP), Deregister(), Finish(128 + HUP)]
+    _, done = play(Listening(), Registered(), Signalled(HUP), Ended(-HUP), DeregisterDone())
+    assert done == [Register(), Print("registered"), ForwardSignal(HUP), Deregister(), Finish(128 + HUP)]
 
 
 def test_what_the_terminal_sent_is_not_sent_again() -> None:
     """The command has it already; its registration ends nevertheless."""
-    _, done = play(Listening(), Registered(), Signalled(signal.SIGINT, shared=True), Left(), Ended(0))
-    assert done == [Register(), Say("registered"), Deregister(), Finish(0)]
+    _, done = play(Listening(), Registered(), Signalled(signal.SIGINT, shared=True), DeregisterDone(), Ended(0))
+    assert done == [Register(), Print("registered"), Deregister(), Finish(0)]
 
 
 def test_a_second_request_to_stop_does_not_wait_and_is_one_signal() -> None:
     """The command gets what it was asked, once; another signal than the first comes after it."""
-    _, done = play(Listening(), Registered(), Signalled(TERM), Signalled(TERM), Left())
-    assert done[2:] == [Deregister(), Pass(TERM)]
+    _, done = play(Listening(), Registered(), Signalled(TERM), Signalled(TERM), DeregisterDone())
+    assert done[2:] == [Deregister(), ForwardSignal(TERM)]
     _, done = play(Listening(), Registered(), Signalled(TERM), Signalled(signal.SIGINT))
-    assert done[2:] == [Deregister(), Pass(TERM), Pass(signal.SIGINT)]
+    assert done[2:] == [Deregister(), ForwardSignal(TERM), ForwardSignal(signal.SIGINT)]
 
 
 def test_a_second_request_to_stop_after_the_end_does_not_wait() -> None:
     """The command is gone and the daemon silent: whoever asks again gets the status."""
     _, done = play(Listening(), Registered(), Ended(0), Signalled(TERM))
-    assert done == [Register(), Say("registered"), Deregister(), Finish(0)]
+    assert done == [Register(), Print("registered"), Deregister(), Finish(0)]
 
 
 def test_failures_are_said_once_and_success_is() -> None:
     """Two attempts in vain, then the registration: two lines, and pauses that double."""
     course, done = play(Listening(), AWAY, AWAY, Registered())
     assert [action for action in done if isinstance(action, Register)] == [Register(), Register(0.5), Register(1.0)]
-    assert [action.text for action in done if isinstance(action, Say)][1:] == ["registered"]
+    assert [action.text for action in done if isinstance(action, Print)][1:] == ["registered"]
     assert course.attempts == 0
 
 
@@ -139,13 +139,13 @@ def test_the_daemons_own_pause_is_respected() -> None:
 def test_a_refusal_decides_the_status() -> None:
     """Whatever the command ends with."""
     _, done = play(Listening(), Unregistered("bad-credential", "no"), Ended(0))
-    assert done[-2:] == [Kill(), Finish(Exit.NOT_ALLOWED)]
+    assert done[-2:] == [Kill(), Finish(ExitCode.NOT_ALLOWED)]
 
 
 def test_a_deregistration_that_failed_is_said() -> None:
     """The service stops all the same."""
-    _, done = play(Listening(), Registered(), Signalled(TERM), Left("away"), Ended(0))
-    assert done[3:] == [Say("not deregistered: away"), Pass(TERM), Finish(0)]
+    _, done = play(Listening(), Registered(), Signalled(TERM), DeregisterDone("away"), Ended(0))
+    assert done[3:] == [Print("not deregistered: away"), ForwardSignal(TERM), Finish(0)]
 
 
 def test_pauses_grow_to_their_limit_and_stay_there() -> None:
@@ -156,10 +156,10 @@ def test_pauses_grow_to_their_limit_and_stay_there() -> None:
 
 def test_users_are_given_time_before_a_stop_when_it_is_wanted() -> None:
     """Drain, wait, deregister, pass the signal on; and a second signal does not wait for the users."""
-    course = Course("registered", drains=True)
+    course = RunState("registered", drains=True)
     course, actions = step(course, Signalled(TERM))
     assert (course.phase, actions) == ("draining", (Drain(),))
     for happening in (Drained(), Signalled(TERM)):
         leaving, actions = step(course, happening)
         assert (leaving.phase, actions) == ("leaving", (Deregister(),))
-        assert step(leaving, Left())[1] == (Pass(TERM),)
+        assert step(leaving, DeregisterDone())[1] == (ForwardSignal(TERM),)

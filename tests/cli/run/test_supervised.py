@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 from tests.cli.run.test_supervisor import Running
 from tests.support.fake_api import CREDENTIAL, SERVICE, LittleApi, Start, outcome, wait_until
 
@@ -102,7 +102,7 @@ def test_a_check_that_never_passes_is_told(
     """A listener that accepts and says nothing, a check that hangs, one that fails, and one that is not there."""
     running = Running(start, tmp_path / "notes", port, given=("--ready-timeout", "5", *given))
     status, told = running.end()
-    assert status == Exit.NOT_LISTENING
+    assert status == ExitCode.NOT_LISTENING
     assert said in told
     assert "/v1/register" not in welcoming.paths()
 

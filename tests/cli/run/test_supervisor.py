@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from compass.model.exit_codes import Exit
+from compass.model.exit_codes import ExitCode
 from tests.support.fake_api import CREDENTIAL, SERVICE, Asked, LittleApi, Start, outcome, refusal, wait_until
 
 COMMAND = [sys.executable, str(Path(__file__).with_name("service.py"))]
@@ -94,10 +94,10 @@ def test_the_command_never_sees_the_credential(welcoming: LittleApi, start: Star
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [("bad-credential", Exit.NOT_ALLOWED), ("unknown-service", Exit.NOT_FOUND)]
+    ("code", "status"), [("bad-credential", ExitCode.NOT_ALLOWED), ("unknown-service", ExitCode.NOT_FOUND)]
 )
 def test_a_command_that_may_not_register_is_stopped(
-    welcoming: LittleApi, start: Start, tmp_path: Path, port: int, code: str, status: Exit
+    welcoming: LittleApi, start: Start, tmp_path: Path, port: int, code: str, status: ExitCode
 ) -> None:
     """What no time can mend ends the command; the status and the words are the refusal's."""
     welcoming.answers["/v1/register"] = refusal(code)
@@ -118,7 +118,7 @@ def test_a_refused_command_that_ignores_sigterm_is_killed(
     path = os.pathsep.join([str(tmp_path), str(Path.cwd())])
     running = Running(start, tmp_path / "notes", port, "--stubborn", env={"PYTHONPATH": path})
     pid = running.pid()
-    assert running.end()[0] == Exit.NOT_ALLOWED
+    assert running.end()[0] == ExitCode.NOT_ALLOWED
     assert running.notes[1:] == ["SIGTERM"]
     assert not Path(f"/proc/{pid}").exists()
 
@@ -230,7 +230,7 @@ def test_a_command_that_does_not_listen_in_time_is_stopped(
     """The status is the one of timeout(1), and the text names where it was looked for."""
     running = Running(start, tmp_path / "notes", port, "--deaf", given=("--ready-timeout", "0.8"))
     status, said = running.end()
-    assert status == Exit.NOT_LISTENING
+    assert status == ExitCode.NOT_LISTENING
     assert f"accepts no connections at 127.0.0.1:{port} after 0.8 s" in said
     assert "/v1/register" not in welcoming.paths()
 
@@ -313,7 +313,7 @@ def test_a_port_in_use_is_refused_before_the_command_starts(welcoming: LittleApi
     with socket.create_server(("127.0.0.1", 0)) as other:
         running = Running(start, tmp_path / "notes", other.getsockname()[1])
         status, said = running.end()
-    assert status == Exit.CONFLICT
+    assert status == ExitCode.CONFLICT
     assert "another process accepts connections" in said
     assert running.notes == []
 
@@ -322,6 +322,6 @@ def test_a_command_that_cannot_be_started(start: Start, tmp_path: Path, port: in
     """The statuses are the shell's."""
     plain = tmp_path / "plain"
     plain.write_text("no program")
-    for command, status in ((str(plain), Exit.NOT_EXECUTABLE), ("no-such-command", Exit.NO_COMMAND)):
+    for command, status in ((str(plain), ExitCode.NOT_EXECUTABLE), ("no-such-command", ExitCode.NO_COMMAND)):
         process = start("run", SERVICE, "--port", str(port), "--", command)
         assert (process.wait(20), command in process.communicate()[1]) == (status, True)

@@ -14,26 +14,26 @@ from compass.cli.run.readiness import accepts
 from compass.cli.run.supervisor import places_of
 from compass.client.core import api as host_api_calls
 from compass.client.core import endpoint
-from compass.client.core.blocking_api import ApiProblem, HostApi, Place, PlaceProblem, place_of
+from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
 from tests.support.fake_api import LittleApi
 
 
 def test_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The socket when it is there, else the port on the loopback."""
     monkeypatch.setattr(endpoint, "DEFAULT_SOCKET", str(tmp_path / "opengnscd.sock"))
-    assert str(place_of("")) == "http://127.0.0.1:4866"
+    assert str(parse_api_endpoint("")) == "http://127.0.0.1:4866"
     (tmp_path / "opengnscd.sock").touch()
-    assert str(place_of("")) == f"unix:{tmp_path}/opengnscd.sock"
+    assert str(parse_api_endpoint("")) == f"unix:{tmp_path}/opengnscd.sock"
 
 
 def test_an_address_can_be_written_in_these_ways() -> None:
     """And shows itself the way it is written."""
-    assert place_of("unix:/tmp/a") == Place(path="/tmp/a")
-    assert place_of("http://127.0.0.1") == Place(address="127.0.0.1", port=4866)
-    assert str(place_of("http://[::1]:5000/")) == "http://[::1]:5000"
+    assert parse_api_endpoint("unix:/tmp/a") == ApiEndpoint(path="/tmp/a")
+    assert parse_api_endpoint("http://127.0.0.1") == ApiEndpoint(address="127.0.0.1", port=4866)
+    assert str(parse_api_endpoint("http://[::1]:5000/")) == "http://[::1]:5000"
     for wrong in ("127.0.0.1:4866", "https://127.0.0.1:4866", "http://127.0.0.1:4866/v1", "unix:", "http://:1"):
-        with pytest.raises(PlaceProblem):
-            place_of(wrong)
+        with pytest.raises(InvalidEndpoint):
+            parse_api_endpoint(wrong)
 
 
 def test_a_daemon_on_a_port_is_asked_the_same_way() -> None:
@@ -55,7 +55,7 @@ def test_a_daemon_on_a_port_is_asked_the_same_way() -> None:
         thread.start()
         port = server.server_port
         with pytest.raises(ApiProblem) as problem:
-            HostApi(place_of(f"http://127.0.0.1:{port}")).status()
+            HostApi(parse_api_endpoint(f"http://127.0.0.1:{port}")).status()
         thread.join(5)
     assert (problem.value.code, problem.value.epoch, hosts) == ("not-ready", 4, [f"127.0.0.1:{port}"])
 
@@ -65,7 +65,7 @@ def test_a_daemon_that_does_not_answer_or_breaks_off(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "s"))
         listening.listen()
-        api = HostApi(place_of(f"unix:{tmp_path}/s"), answer_seconds=0.2)
+        api = HostApi(parse_api_endpoint(f"unix:{tmp_path}/s"), answer_seconds=0.2)
         with pytest.raises(ApiProblem, match="does not answer") as problem:
             api.status()
         assert problem.value.code == "unreachable"
@@ -91,10 +91,10 @@ def test_an_answer_has_a_limit(api: LittleApi, monkeypatch: pytest.MonkeyPatch) 
     said = b'{"name":"a","revision":1,"source":"none","listeners":[]}'
     api.answers["/v1/resolve/a"] = (200, said)
     monkeypatch.setattr(host_api_calls, "ANSWER_OCTETS_MAX", len(said))
-    assert HostApi(place_of(api.place)).resolve("a").source == "none"
+    assert HostApi(parse_api_endpoint(api.place)).resolve("a").source == "none"
     monkeypatch.setattr(host_api_calls, "ANSWER_OCTETS_MAX", len(said) - 1)
     with pytest.raises(ApiProblem, match="more than"):
-        HostApi(place_of(api.place)).resolve("a")
+        HostApi(parse_api_endpoint(api.place)).resolve("a")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to every socket")
@@ -102,7 +102,7 @@ def test_a_socket_that_this_user_may_not_use(api: LittleApi) -> None:
     """The text says so, instead of that the daemon does not run."""
     api.socket.chmod(0)
     with pytest.raises(ApiProblem, match="may not be asked by this user") as problem:
-        HostApi(place_of(api.place)).status()
+        HostApi(parse_api_endpoint(api.place)).status()
     assert problem.value.code == "forbidden"
 
 

@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 
 from compass.client.core import http
 from compass.client.core.errors import ApiProblem
-from compass.client.core.http import BrokenOff, Events, Exchange, Lines, Misunderstood, event_of
+from compass.client.core.http import ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines, event_of
 from tests.cli.test_main import PEER, SNAPSHOT, event
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
 SIZED = b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nabcde"
 
 
-def asked() -> Exchange:
+def asked() -> HttpExchange:
     """Something harmless."""
-    return Exchange("GET", "/v1/status", "unix")
+    return HttpExchange("GET", "/v1/status", "unix")
 
 
 def test_a_request_is_what_the_daemon_reads() -> None:
     """Request line, host, and with a body its type and length."""
     assert asked().request == b"GET /v1/status HTTP/1.1\r\nHost: unix\r\nAccept-Encoding: identity\r\n\r\n"
-    sent = Exchange("POST", "/v1/report", "127.0.0.1:4866", b"{}", {"Last-Event-ID": "7"}).request
+    sent = HttpExchange("POST", "/v1/report", "127.0.0.1:4866", b"{}", {"Last-Event-ID": "7"}).request
     assert sent.startswith(b"POST /v1/report HTTP/1.1\r\nHost: 127.0.0.1:4866\r\n")
     assert b"\r\nLast-Event-ID: 7\r\n" in sent
     assert sent.endswith(b"\r\nContent-Length: 2\r\n\r\n{}")
@@ -50,15 +50,15 @@ def test_a_response_that_is_cut_short_is_never_taken_for_whole(response: bytes) 
     for at in range(len(response)):
         cut = asked()
         cut.receive(response[:at]) if at else None
-        with pytest.raises(BrokenOff):
+        with pytest.raises(ConnectionBroken):
             cut.receive(b"")
 
 
 def test_what_is_no_http_is_said_to_be_none() -> None:
     """Another program listens there."""
-    with pytest.raises(Misunderstood):
+    with pytest.raises(InvalidResponse):
         asked().receive(b"220 mail.example.org ESMTP\r\n\r\n")
-    with pytest.raises(Misunderstood):
+    with pytest.raises(InvalidResponse):
         asked().receive(b"HTTP/1.1 200 OK\r\nX: " + b"x" * http.HEAD_OCTETS_MAX)
 
 
@@ -71,7 +71,7 @@ def test_lines_are_whole_or_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line for at in range(len(text)) for line in slow.split(text[at : at + 1])] == [b"one", b"two", b""]
     monkeypatch.setattr(http, "LINE_OCTETS_MAX", 8)
     assert Lines().split(b"12345678") == []
-    with pytest.raises(Misunderstood):
+    with pytest.raises(InvalidResponse):
         Lines().split(b"123456789")
 
 
@@ -96,7 +96,7 @@ def test_an_event_that_cannot_be_read_is_not_left_out() -> None:
 @settings(max_examples=200, deadline=None)
 def test_whatever_comes_is_a_body_or_one_of_two_errors(pieces: list[bytes]) -> None:
     """In whatever pieces."""
-    with contextlib.suppress(BrokenOff, Misunderstood):
+    with contextlib.suppress(ConnectionBroken, InvalidResponse):
         read = asked()
         for piece in pieces:
             assert all(isinstance(part, bytes) for part in read.receive(piece))

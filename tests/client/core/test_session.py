@@ -44,10 +44,10 @@ class Street:
             raise NoneRegistered(name)
         return Resolved(name, 1, "service", tuple(peer(port) for port in self.ports))
 
-    def blame(self, peer: Listener, detail: str) -> None:
+    def report_failure(self, peer: Listener, detail: str) -> None:
         self.blamed.append((peer.port, detail))
 
-    def praise(self, peer: Listener) -> None:
+    def mark_healthy(self, peer: Listener) -> None:
         self.praised.append(peer.port)
 
     async def open(self, peer: Listener) -> int:

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from compass.client.core import view as module
-from compass.client.core.view import SHUNNED_SECONDS, Shunned, View, view_of
+from compass.client.core.view import SHUNNED_SECONDS, FailedListeners, View, view_of
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.host_api import LocalEvent, Resolved
 from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView
 from compass.model.rows import Category, Change, Listener
-from compass.model.selection.policies import Place
-from compass.model.selection.selector import Pools
+from compass.model.selection.policies import Location
+from compass.model.selection.selector import Selector
 
 NEAR = Listener("a.store", "192.0.2.1", 1, "up", 1.0, 1, host="here")
 FAR = Listener("a.store", "192.0.2.2", 1, "up", 1.0, 1, host="there")
@@ -34,16 +34,18 @@ TOLD = Dependencies(
 )
 
 
-def resolved(view: View, name: str, shunned: Shunned | None = None, now: float = 0.0, host: str = "") -> Resolved:
+def resolved(
+    view: View, name: str, shunned: FailedListeners | None = None, now: float = 0.0, host: str = ""
+) -> Resolved:
     """The answer, which must be none of the refusals."""
-    answer = view.resolve(name, Pools(lambda: 0.5, Place(host)), shunned or Shunned(), now)
+    answer = view.resolve(name, Selector(lambda: 0.5, Location(host)), shunned or FailedListeners(), now)
     assert isinstance(answer, Resolved), answer
     return answer
 
 
 def refused(view: View, name: str) -> str:
     """The code of the refusal."""
-    answer = view.resolve(name, Pools(lambda: 0.5), Shunned(), 0.0)
+    answer = view.resolve(name, Selector(lambda: 0.5), FailedListeners(), 0.0)
     assert isinstance(answer, Refusal), answer
     return answer.code
 
@@ -88,7 +90,7 @@ def test_events_make_the_next_view() -> None:
 
 def test_a_listener_that_failed_here_is_used_last_until_something_is_said_about_it() -> None:
     """Then the view knows better; when nobody says anything, until its time is over."""
-    view, shunned = view_of(TOLD), Shunned()
+    view, shunned = view_of(TOLD), FailedListeners()
     shunned.add(NEAR, 0.0)
     assert resolved(view, "a.store", shunned, SHUNNED_SECONDS - 0.1).listeners == (FAR,)
     shunned.add(FAR, 0.0)
@@ -104,13 +106,13 @@ def test_a_listener_that_failed_here_is_used_last_until_something_is_said_about_
 def test_the_shunned_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """At SHUNNED_MAX all are avoided; one more, and the oldest is used again."""
     monkeypatch.setattr(module, "SHUNNED_MAX", 2)
-    catalogue, shunned = Catalogue(), Shunned()
+    catalogue, shunned = Catalogue(), FailedListeners()
     rows = [msgspec.structs.replace(NEAR, port=port) for port in (1, 2, 3)]
     for row in rows:
         catalogue = catalogue.with_row(row)
 
     def states() -> list[str]:
-        over = shunned.over(catalogue, 1.0).listeners["a.store"]
+        over = shunned.apply_to(catalogue, 1.0).listeners["a.store"]
         return [over[row.address, row.port].state for row in rows]
 
     for row in rows[:2]:

@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
-from compass.daemons.alerts.channels import ways_to_administrators
+from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.alerts.command import command_way
 from compass.daemons.alerts.smtp import mail_of
 from compass.daemons.alerts.syslog import OCTETS_MAX, syslog_line
@@ -23,9 +23,9 @@ from compass.daemons.alerts.webhook import signature_of
 from compass.daemons.config.alerts import AlertSettings
 from compass.model.rows import Alert
 from compass.pki.authority import Credentials, create_authority, issue, write_credentials
-from compass.server.alerts.notifier import Undelivered
-from compass.server.alerts.outbox import Message, News
-from compass.server.alerts.render import body_of, json_of, subject_of
+from compass.server.alerts.notifier import DeliveryFailed
+from compass.server.alerts.outbox import IncidentUpdate, Message
+from compass.server.alerts.render import render_json, render_subject, render_text
 from tests.daemons.net.test_listen import _reaping
 from tests.e2e.sinks import SECRET, HttpSink, LogSink, MailSink, is_genuine
 from tests.support.installation import NOW, free_port
@@ -34,7 +34,7 @@ from tests.support.reactor_thread import ReactorThread
 ALERT = Alert(
     "failure store.disk 192.0.2.1:1", "failure", 1790000002.5, "store.disk at 192.0.2.1:1 is down: it said\r\nBcc: x"
 )
-OPENED = Message("0" * 32, "opened", 1790000003.0, (News("opened", ALERT, 7, 1790000002.5),), {"opened": 1})
+OPENED = Message("0" * 32, "opened", 1790000003.0, (IncidentUpdate("opened", ALERT, 7, 1790000002.5),), {"opened": 1})
 HERE = "127.0.0.1"
 
 
@@ -92,29 +92,31 @@ class Receivers:
         self.stack.callback(sink.close)
         return sink, port
 
-    def deliver(self, message: Message = OPENED, timeout_seconds: float = 20.0, **settings: Any) -> Undelivered | None:
+    def deliver(
+        self, message: Message = OPENED, timeout_seconds: float = 20.0, **settings: Any
+    ) -> DeliveryFailed | None:
         """One attempt; what it fails with."""
-        [way] = ways_to_administrators(self._thread.reactor, (), (AlertSettings(**settings),), "gns1")
+        [way] = alert_channels(self._thread.reactor, (), (AlertSettings(**settings),), "gns1")
 
         def attempt() -> Deferred[None]:
             return way.deliver(message).addTimeout(timeout_seconds, self._thread.reactor)
 
         try:
             self._thread.call(attempt)
-        except Undelivered as problem:
+        except DeliveryFailed as problem:
             assert SECRET.decode() not in str(problem) and "secret-of" not in str(problem)
             return problem
         return None
 
-    def posts(self, port: int, scheme: str = "http", **settings: Any) -> Undelivered | None:
+    def posts(self, port: int, scheme: str = "http", **settings: Any) -> DeliveryFailed | None:
         url = f"{scheme}://{HERE}:{port}/hooks/T0K3N"
         return self.deliver(way="webhook", url=url, secret_file=str(self.secret), **settings)
 
-    def mails(self, port: int, **settings: Any) -> Undelivered | None:
+    def mails(self, port: int, **settings: Any) -> DeliveryFailed | None:
         people: dict[str, Any] = {"to": ("ops@example.org",), "sender": "gns@example.org"}
         return self.deliver(way="mail", relay=f"{HERE}:{port}", **people, **settings)
 
-    def mails_as(self, port: int, **settings: Any) -> Undelivered | None:
+    def mails_as(self, port: int, **settings: Any) -> DeliveryFailed | None:
         login = {"user": "gns", "password_file": str(self.password), "authority": str(self.trusted)}
         return self.mails(port, security="starttls", **{**login, **settings})
 
@@ -129,7 +131,7 @@ def test_a_webhook_is_signed_and_a_forgery_is_noticed(receivers: Receivers) -> N
     sink = receivers.hook()
     assert receivers.posts(sink.port) is None
     [headers], [body] = sink.headers, sink.bodies
-    assert sink.taken == [json_of(OPENED, "gns1")] and headers["Content-Type"] == "application/json"
+    assert sink.taken == [render_json(OPENED, "gns1")] and headers["Content-Type"] == "application/json"
     assert headers["Compass-Message"] == OPENED.id and is_genuine(SECRET, headers, body)
     assert not is_genuine(b"another secret, 16 octets", headers, body)
     assert not is_genuine(SECRET, headers, body.replace(b"opened", b"closed"))
@@ -266,7 +268,9 @@ def test_a_mail_is_plain_and_nothing_gets_into_its_headers() -> None:
     assert "\nBcc" not in text and "Message-ID: <" + "0" * 32 + "@example.org>" in head
     assert "Auto-Submitted: auto-generated" in head and "In-Reply-To" not in head
     assert "incident   failure store.disk 192.0.2.1:1" in body and "began      2026-09-21" in body
-    over = Message("1" * 32, "resolved", 1.0, (News("resolved", ALERT, 8, 9.0, 9.0),), {"resolved": 1}, "0" * 32)
+    over = Message(
+        "1" * 32, "resolved", 1.0, (IncidentUpdate("resolved", ALERT, 8, 9.0, 9.0),), {"resolved": 1}, "0" * 32
+    )
     assert f"In-Reply-To: <{'0' * 32}@example.org>" in mail_of(over, "gns@example.org", "o@example.org", "s").decode()
 
 
@@ -274,22 +278,22 @@ def test_a_digest_names_some_and_counts_all() -> None:
     """In words and as JSON."""
     news = OPENED.news
     digest = Message("2" * 32, "digest", 5.0, news, {"opened": 9_000, "resolved": 30})
-    assert subject_of(digest) == "9,030 incidents: 9,000 began, 30 are over"
-    body = body_of(digest, "gns1", lambda time: f"at {time:.0f}")
+    assert render_subject(digest) == "9,030 incidents: 9,000 began, 30 are over"
+    body = render_text(digest, "gns1", lambda time: f"at {time:.0f}")
     assert "at 1790000002  ALERT: store.disk" in body and "and 9,029 more." in body
-    assert json_of(digest, "gns1")["counts"] == {"opened": 9_000, "resolved": 30}
+    assert render_json(digest, "gns1")["counts"] == {"opened": 9_000, "resolved": 30}
 
 
 def test_a_line_of_syslog_is_that_of_rfc_5424() -> None:
     """Facility and severity, time, structured data with its special characters quoted, UTF-8 with its mark."""
-    odd = News("opened", Alert('a"b]c\\d\n', "failure", 1.0, "größer \u0007"), 1, 1.0)
+    odd = IncidentUpdate("opened", Alert('a"b]c\\d\n', "failure", 1.0, "größer \u0007"), 1, 1.0)
     line = syslog_line(Message("3" * 32, "opened", 1790000003.25, (odd,), {"opened": 1}), "daemon", "gns1", 42)
     assert line == (
         b"<25>1 2026-09-21T14:13:23.250Z gns1 opengnssd 42 opened "
         b'[opengns@32473 message="' + b"3" * 32 + b'" event="opened" incident="a\\"b\\]c\\\\d "] '
         b"\xef\xbb\xbf" + "ALERT: größer  ".encode()
     )
-    long = News("opened", Alert("x" * 900, "failure", 1.0, "ö" * 3000), 1, 1.0)
+    long = IncidentUpdate("opened", Alert("x" * 900, "failure", 1.0, "ö" * 3000), 1, 1.0)
     cut = syslog_line(Message("3" * 32, "opened", 1.0, (long,), {}), "local7", "gns1", 42)
     assert cut.startswith(b"<185>1 ") and len(cut) <= OCTETS_MAX
     cut.decode()
@@ -347,6 +351,6 @@ def test_a_command_says_by_its_status_whether_it_wants_to_be_run_again(
 ) -> None:
     """75 is what sysexits.h calls a temporary failure; any other is told in the log."""
     deliver: Callable[[Message], Deferred[None]] = command_way(thread.reactor, ("sh", "-c", f"exit {status}"), "gns1")
-    with pytest.raises(Undelivered) as told:
+    with pytest.raises(DeliveryFailed) as told:
         thread.call(_reaping, thread.reactor, lambda _: deliver(OPENED))
     assert told.value.final is final

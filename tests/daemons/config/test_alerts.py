@@ -16,7 +16,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from compass.daemons.alerts.channels import COMMAND_PER_MINUTE, ways_to_administrators
+from compass.daemons.alerts.channels import COMMAND_PER_MINUTE, alert_channels
 from compass.daemons.alerts.command import ALERT_COMMAND_SECONDS
 from compass.daemons.alerts.webhook import ID_HEADER, SIGNATURE_HEADER, TIME_HEADER, signature_of
 from compass.daemons.config.alerts import (
@@ -40,10 +40,10 @@ from compass.server.alerts.outbox import (
     PENDING_MAX,
     PER_MINUTE,
     PER_MINUTE_MAX,
+    IncidentUpdate,
     Message,
-    News,
 )
-from compass.server.alerts.render import json_of
+from compass.server.alerts.render import render_json
 
 PAGE = (Path(__file__).parents[3] / "docs/alerts.md").read_text()
 
@@ -73,7 +73,7 @@ def test_the_ways_are_made_of_the_sections_in_their_order(tmp_path: Path) -> Non
     assert config.alerts[1] == AlertSettings(
         "webhook", "pager", url="https://pager.example.org/x", secret_file=str(tmp_path / "s")
     )
-    ways = ways_to_administrators(None, ("true",), config.alerts, "gns1")
+    ways = alert_channels(None, ("true",), config.alerts, "gns1")
     assert [(way.name, way.kind) for way in ways] == [
         ("alert_command", "command"),
         ("mail to ops@example.org", "mail"),
@@ -109,9 +109,11 @@ def test_the_message_of_the_documentation_is_what_arrives() -> None:
     body = re.findall(r"```json\n(.*?)\n```", PAGE, re.S)[0].encode()
     fields: dict[str, Any] = json.loads(body)
     opened_at = fields["opened_at"]
-    news = News("opened", Alert(fields["id"], fields["kind"], opened_at, fields["text"]), fields["revision"], opened_at)
+    news = IncidentUpdate(
+        "opened", Alert(fields["id"], fields["kind"], opened_at, fields["text"]), fields["revision"], opened_at
+    )
     message = Message(fields["message"], "opened", opened_at, (news,), {"opened": 1})
-    assert msgspec.json.encode(json_of(message, fields["server"])) == body
+    assert msgspec.json.encode(render_json(message, fields["server"])) == body
     headers = dict(re.findall(r"^    (Co[-A-Za-z]+): (.*)$", PAGE, re.M))
     assert headers["Content-Length"] == str(len(body)) and headers[ID_HEADER] == message.id
     [secret] = re.findall(r"with the secret `(.*?)`", PAGE)

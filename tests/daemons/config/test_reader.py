@@ -35,7 +35,7 @@ from compass.daemons.config.settings import (
     example,
     sections_of,
 )
-from compass.model.names import PORT_MAX, SERVER_PORT, NameProblem, parse_server
+from compass.model.names import PORT_MAX, SERVER_PORT, InvalidName, parse_server
 from compass.server.commit.request_queue import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
 
@@ -453,7 +453,7 @@ def test_a_server_is_named_in_many_ways(text: str, endpoint: tuple[str, int]) ->
 )
 def test_a_server_that_cannot_be_meant(text: str, wrong: str) -> None:
     """What is wrong is told in terms of what was written."""
-    with pytest.raises(NameProblem, match=re.escape(wrong)):
+    with pytest.raises(InvalidName, match=re.escape(wrong)):
         parse_server(text)
 
 
@@ -462,7 +462,7 @@ def test_a_listener_may_be_everywhere() -> None:
     assert parse_listen("0.0.0.0:1") == ("0.0.0.0", 1)
     assert parse_listen("[::]:4863") == ("::", SERVER_PORT)
     assert parse_listen("[::1]:4863") == ("::1", 4863)
-    with pytest.raises(NameProblem):
+    with pytest.raises(InvalidName):
         parse_listen("*:4863")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compass.agent.upstream.server_selector import Offer, Way
+from compass.agent.upstream.server_selector import Candidate, ServerAddress
 from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
 from compass.daemons.config.server_list import ADDRESSES_MAX, ENTRIES_MAX, known_servers
 from compass.daemons.config.settings import HostConfig
@@ -55,7 +55,7 @@ def test_srv_names_have_a_place_in_the_order(tmp_path: Path) -> None:
     settings = host(tmp_path, '"gns1", "_opengns._tcp.Example.org.", "gns2"').host
     known = known_servers(settings.servers, settings.prefer)
     assert known.services == (("_opengns._tcp.example.org", 1),)
-    assert known.offers[1] == Offer(Way("gns2", "gns2", 4863), (2, 0))
+    assert known.offers[1] == Candidate(ServerAddress("gns2", "gns2", 4863), (2, 0))
     assert known_servers(settings.servers, "any").services == (("_opengns._tcp.example.org", 0),)
 
 

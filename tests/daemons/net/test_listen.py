@@ -24,10 +24,10 @@ from compass.daemons.config.settings import TlsSettings
 from compass.daemons.net import listen as net_listen
 from compass.daemons.net.listen import DatabaseThread, listen, listen_unix, own_name, peers, rules_of
 from compass.daemons.net.reuseport import StreamPort
-from compass.daemons.net.transport import secured
+from compass.daemons.net.transport import wrap_tls
 from compass.daemons.services.opengnssd import connector
 from compass.model.interfaces_store import StoreUnavailable
-from compass.pki.contexts import Identity, IdentityError, accepting, load_identity
+from compass.pki.contexts import Identity, IdentityError, load_identity, server_context
 from tests.support.installation import Installation
 from tests.support.reactor_thread import ReactorThread
 
@@ -278,7 +278,7 @@ def test_a_dialled_host_proves_its_name(
 ) -> None:
     """P11: the server talks to the host that it means, or to nobody, and says whom it reached instead."""
     reactor = thread.reactor
-    factory = secured(accepting(identity(installation, "web1")), Factory.forProtocol(Host), client=False)
+    factory = wrap_tls(server_context(identity(installation, "web1")), Factory.forProtocol(Host), client=False)
     port = thread.call(lambda: Deferred.fromCoroutine(listen(reactor, "127.0.0.1", 0, factory)))
     connect: Any = connector(reactor, identity(installation, "gns1"))
     try:

@@ -11,7 +11,7 @@ from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from compass.daemons.process.logging import FIELD_MAX, TEXT_MAX, fields_of, json_line, observer
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 
 
 def event(sentence: str, **more: Any) -> LogEvent:
@@ -35,7 +35,7 @@ def test_an_entry_is_an_object_with_what_its_sentence_names() -> None:
     """Numbers stay numbers, everything else is as the sentence shows it; what it does not name stays inside."""
     said = event(
         "session of {asker} ended after {n} requests: {why}",
-        asker=Asker("host", "web1", "192.0.2.1"),
+        asker=Principal("host", "web1", "192.0.2.1"),
         n=3,
         why=ValueError("x"),
         secret="token",

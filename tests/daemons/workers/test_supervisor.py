@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from twisted.internet.error import CannotListenError
 
-from compass.admin.shell.connection import Link, LinkProblem
+from compass.admin.shell.connection import AdminSession, ConnectionFailed
 from compass.daemons import main
-from compass.daemons.net.reuseport import Reservation
+from compass.daemons.net.reuseport import PortReservation
 from compass.daemons.workers.supervisor import AGAIN_SECONDS_MAX, AGAIN_SECONDS_MIN, LIVED_SECONDS, pause_before_next
 from compass.model.replies import Refusal, Rows, ServerStatus
 from compass.model.requests import Apply, Fetch, Status
@@ -42,18 +42,18 @@ def runs(pid: int) -> bool:
     return False
 
 
-def serving(link: Link) -> str:
+def serving(link: AdminSession) -> str:
     """The name of the worker at the other end."""
     status = link.ask(Status())
     assert isinstance(status, ServerStatus)
     return status.server
 
 
-def session_with(installation: Installation, name: str) -> Link:
+def session_with(installation: Installation, name: str) -> AdminSession:
     """A session that the kernel gave to that worker."""
 
-    def there() -> Link | None:
-        with contextlib.suppress(LinkProblem):
+    def there() -> AdminSession | None:
+        with contextlib.suppress(ConnectionFailed):
             link = installation.link()
             if serving(link) == name:
                 return link
@@ -134,7 +134,7 @@ def test_no_worker_outlives_its_parent(installation: Installation) -> None:
 
     def free() -> bool:
         with contextlib.suppress(CannotListenError):
-            Reservation("127.0.0.1", installation.port).close()
+            PortReservation("127.0.0.1", installation.port).close()
             return True
         return False
 
@@ -162,7 +162,7 @@ def test_a_terminal_interrupts_all_of_them_and_the_end_is_in_order(installation:
                 # As a supervisor does that ends every process of a unit.
                 os.kill(worker, signal.SIGTERM)
             assert daemon.status() == 0
-            with pytest.raises(LinkProblem, match="the server stops"):
+            with pytest.raises(ConnectionFailed, match="the server stops"):
                 link.ask(Status())
         assert manager.recv(100) == b"STOPPING=1"
     said = [line.partition("] ")[2] for line in daemon.log.splitlines()]
@@ -230,9 +230,9 @@ def listening(port: int, *, shares: bool) -> socket.socket:
 def test_a_reserved_port_is_for_the_workers_of_one_server() -> None:
     """Its workers share it and get their part each; any other program is refused, before they listen or after."""
     port = free_port()
-    reserved = Reservation("127.0.0.1", port)
+    reserved = PortReservation("127.0.0.1", port)
     with pytest.raises(CannotListenError):
-        Reservation("127.0.0.1", port)
+        PortReservation("127.0.0.1", port)
     workers = [listening(port, shares=True) for _ in range(2)]
     with pytest.raises(OSError, match="in use"):
         listening(port, shares=False)
@@ -250,7 +250,7 @@ def test_a_reserved_port_is_for_the_workers_of_one_server() -> None:
         socket.create_connection(("127.0.0.1", port))
     reserved.close()
     with listening(port, shares=False), pytest.raises(CannotListenError):
-        Reservation("127.0.0.1", port)
+        PortReservation("127.0.0.1", port)
 
 
 def test_a_machine_without_ipv6_reserves_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,8 +263,8 @@ def test_a_machine_without_ipv6_reserves_ipv4(monkeypatch: pytest.MonkeyPatch) -
         return made(family)
 
     monkeypatch.setattr("compass.daemons.net.reuseport.socket.socket", without_ipv6)
-    reserved = Reservation("::", free_port())
+    reserved = PortReservation("::", free_port())
     assert reserved.address == "0.0.0.0"
     reserved.close()
     with pytest.raises(CannotListenError):
-        Reservation("::1", free_port())
+        PortReservation("::1", free_port())

@@ -13,11 +13,11 @@ from compass.gateway.dns import zone as dns_zone
 from compass.gateway.dns.rcodes import RCODE, rcode_of
 from compass.gateway.dns.zone import label_of
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.lookup_scope import Sight
+from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.replies import CODES
 from compass.model.requests import Deregister, Put
 from compass.model.rows import Category, Policy
-from compass.model.selection.policies import Place
+from compass.model.selection.policies import Location
 from tests.support.catalogue_rows import World, drain
 from tests.support.dns_world import Asked, Source, world
 
@@ -95,7 +95,7 @@ def test_srv_ranks_are_the_policys(policy: Policy, expected: set[tuple[int, int]
     """A client that chooses by RFC 2782 does what the policy does: shares where it draws, ranks where it prefers."""
     made = world(policy)
     made.up("a.store", "192.0.2.1:2028", epoch=2, weight=2, zone="north")
-    answer = Asked(Source(made.catalogue, Place("", "north"))).ask("a.store.gns", "SRV")
+    answer = Asked(Source(made.catalogue, Location("", "north"))).ask("a.store.gns", "SRV")
     assert {(record.priority, record.weight) for record in answer.answer[0]} == expected
     near = [record.priority for record in answer.answer[0] if "192-0-2-1." in str(record.target)]
     assert near == [0]
@@ -269,9 +269,9 @@ def test_a_change_counts_for_the_next_answer() -> None:
     zone = Asked(source)
     assert set(zone.records("a.store.gns")) == ALL_A
     made.in_state("suspect", at="192.0.2.1:2028")
-    source.known = Sight(made.catalogue)
+    source.known = LookupScope(made.catalogue)
     assert zone.records("a.store.gns") == ["192.0.2.2"]
-    source.known = Sight(Catalogue())
+    source.known = LookupScope(Catalogue())
     assert negative(zone.ask("a.store.gns"))[0] == "NXDOMAIN"
 
 
@@ -287,7 +287,7 @@ def test_records_are_kept_for_so_many_names(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_host_answers_for_what_its_services_depend_on() -> None:
     """Of anything else its zone has no name; who speaks EDNS is told what to do."""
     source = Source(None)
-    source.known = Sight(world().catalogue, frozenset({"store"}), frozenset({"spare.help"}))
+    source.known = LookupScope(world().catalogue, frozenset({"store"}), frozenset({"spare.help"}))
     zone = Asked(source)
     assert set(zone.records("a.store.gns")) == ALL_A and zone.records("spare.help.gns") == ["192.0.2.77"]
     for name in ("web.gns", "www.web.gns", "help.gns"):

@@ -24,17 +24,17 @@ from compass.gateway.host_api import operations
 from compass.gateway.http import server as http_ground
 from compass.gateway.metrics import exposition
 from compass.gateway.metrics.agent_metrics import HOST
-from compass.gateway.metrics.exposition import ACCEPT_OCTETS_MAX, EDGES, KEPT_SECONDS, Edges, Metrics
+from compass.gateway.metrics.exposition import ACCEPT_OCTETS_MAX, EDGES, KEPT_SECONDS, GatewayMetrics, Metrics
 from compass.gateway.metrics.server_metrics import LISTENER_STATES, SERVER
 from compass.gateway.server_api import routes
-from compass.model.metrics import HostTally, ServerTally
+from compass.model.metrics import AgentMetrics, ServerMetrics
 from compass.model.replies import CODES, Refusal
 from tests.gateway.server_api.test_routes import Told as ToldServer
 from tests.support.reactor_thread import ReactorThread
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0, text/plain; q=0.5"
-TALLY = ServerTally(server="gns1", engine="sqlite", ready=True, store_reachable=False, listeners={"up": 3, "down": 1})
-HOST_TALLY = HostTally(
+TALLY = ServerMetrics(server="gns1", engine="sqlite", ready=True, store_reachable=False, listeners={"up": 3, "down": 1})
+HOST_TALLY = AgentMetrics(
     host="web1",
     loaded=False,
     revision=0,
@@ -181,7 +181,7 @@ def test_a_flood_of_scrapes_costs_one() -> None:
     asked: list[int] = []
     clock = Clock()
 
-    def tally() -> ServerTally:
+    def tally() -> ServerMetrics:
         asked.append(1)
         return TALLY
 
@@ -257,7 +257,7 @@ def test_every_code_has_its_line_before_it_is_seen() -> None:
 def test_codes_of_dns_have_names() -> None:
     """Those that refusals come to, and those that are given to broken queries; another one is told as such."""
     assert set(RCODE.values()) <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
-    edges = Edges()
+    edges = GatewayMetrics()
     edges.dns.update({dns.OK: 5, 23: 1})
     found = values(Metrics(Clock(), SERVER, lambda: TALLY, {}, edges).text("")[0].decode())
     assert found["opengns_dns_answers_total", (("rcode", "NOERROR"),)] == 5.0

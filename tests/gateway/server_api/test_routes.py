@@ -15,19 +15,19 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from compass.gateway.http import connection_limit, schemas, sse
-from compass.gateway.http.connection_limit import Crowd
+from compass.gateway.http.connection_limit import ConnectionLimiter
 from compass.gateway.http.status_codes import STATUS
 from compass.gateway.server_api import operations, routes
 from compass.model.replies import CODES, Refusal, Rows
-from compass.model.replies_events import Followed, Position
+from compass.model.replies_events import FeedEvent, Position
 from compass.model.requests import Fetch, Findings, Watch
 from compass.model.rules.decide import ROLES
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from compass.wire import limits
 from tests.support.fake_host_api import CHANGE
 from tests.support.reactor_thread import ReactorThread
 
-ADMIN = Asker("admin", "ci.gns-admin", "127.0.0.1")
+ADMIN = Principal("admin", "ci.gns-admin", "127.0.0.1")
 
 
 class Told:
@@ -39,26 +39,26 @@ class Told:
         self.token = "good"
         self.is_ready = True
         self.store_answers = True
-        self.deliver: Callable[[Followed], None] = lambda event: None
+        self.deliver: Callable[[FeedEvent], None] = lambda event: None
         self.stopped = Flag()
 
     def ready(self) -> tuple[str, int] | None:
         return ("st", 7) if self.is_ready else None
 
-    def bearer(self, token: str, origin: str) -> Asker | Refusal:
+    def bearer(self, token: str, origin: str) -> Principal | Refusal:
         return ADMIN if token == self.token else Refusal("bad-credential", "nobody's")
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
         self.asked.append(("turned away", name, why))
 
-    def may_look(self, asker: Asker) -> Refusal | None:
+    def may_look(self, asker: Principal) -> Refusal | None:
         return self.answer if isinstance(self.answer, Refusal) else None
 
-    def ask_as(self, asker: Asker, request: Any) -> Deferred[Any]:
+    def ask_as(self, asker: Principal, request: Any) -> Deferred[Any]:
         self.asked.append((asker, request))
         return succeed(self.answer)
 
-    def follow(self, asker: Asker, since: int | None, deliver: Callable[[Followed], None]) -> Any:
+    def follow(self, asker: Principal, since: int | None, deliver: Callable[[FeedEvent], None]) -> Any:
         self.asked.append((asker, since))
         if isinstance(self.answer, Refusal):
             return self.answer
@@ -76,7 +76,7 @@ class Api:
         self.is_heard = True
         site = routes.site(self.server, thread.reactor, lambda transport: ("", "", "none"))
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
-        self.listening = thread.call(endpoint.listen, Crowd(site, lambda origin: self.is_heard))
+        self.listening = thread.call(endpoint.listen, ConnectionLimiter(site, lambda origin: self.is_heard))
         self.port = self.listening.getHost().port
 
     def open(self, method: str, path: str, body: Any = None, **headers: str | bytes) -> Any:

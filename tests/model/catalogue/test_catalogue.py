@@ -44,8 +44,8 @@ from compass.model.rows import (
     Service,
 )
 from compass.model.rules.decide import answer, decide
-from compass.model.rules.draft import Asker
-from compass.model.text import is_storable
+from compass.model.rules.draft import Principal
+from compass.model.text import is_printable_line
 from tests.support.catalogue_rows import ADMIN, NOW, SERVER, Follower, World, follow, pulled, store
 
 CATEGORIES = ("web", "store", "auth")
@@ -348,12 +348,12 @@ weird_request = st.one_of(
         after=weird_int,
     ),
 )
-weird_asker = st.sampled_from((ADMIN, ADMIN, SERVER, SERVER, Asker("host", "H1", "192.0.2.1")))
+weird_asker = st.sampled_from((ADMIN, ADMIN, SERVER, SERVER, Principal("host", "H1", "192.0.2.1")))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(weird_request, weird_asker), min_size=1, max_size=20))
-def test_whatever_is_asked_is_answered_and_can_be_stored(asked: list[tuple[Any, Asker]]) -> None:
+def test_whatever_is_asked_is_answered_and_can_be_stored(asked: list[tuple[Any, Principal]]) -> None:
     """P10: no value raises; what goes into tables and logs is text that SQL can hold; refusals are short."""
     catalogue = played([(Register("a.store", "", "10.0.0.1", 1, 1), 0.0)]).catalogue
     for one, asker in asked:
@@ -369,9 +369,9 @@ def test_whatever_is_asked_is_answered_and_can_be_stored(asked: list[tuple[Any, 
             decision.administration,
             *(change.row for change in decision.changes),
         ):
-            assert entry is None or all(map(is_storable, texts(msgspec.to_builtins(entry))))
+            assert entry is None or all(map(is_printable_line, texts(msgspec.to_builtins(entry))))
         if isinstance(decision.reply, Refusal):
-            assert is_storable(decision.reply.message) and len(decision.reply.message) < 1000
+            assert is_printable_line(decision.reply.message) and len(decision.reply.message) < 1000
 
 
 def texts(value: Any) -> list[str]:

@@ -64,7 +64,7 @@ from compass.model.rules.administration import (
     WITNESSES_MAX,
 )
 from compass.model.rules.decide import ROLES, SUBJECT_MAX, permit
-from compass.model.rules.draft import PARAMETERS_MAX, Asker, parameters_of
+from compass.model.rules.draft import PARAMETERS_MAX, Principal, parameters_of
 from compass.model.rules.listeners import digest_of
 from tests.support.catalogue_rows import ADMIN, AT, HOST, NOW, SERVER, World, store
 
@@ -265,7 +265,7 @@ def test_a_barred_host_is_refused_whatever_it_asks() -> None:
     for request in EVERY_REQUEST:
         if "host" in ROLES[type(request)]:
             for name in (HOST.name, HOST.name.upper()):
-                refused = permit(world.catalogue, request, Asker("host", name, ""), NOW)
+                refused = permit(world.catalogue, request, Principal("host", name, ""), NOW)
                 assert refused is not None and refused.security is not None
     assert world.code(Pull("www.web"), HOST) == "forbidden"
     world.ask(Attend(HOST.name, ("www.web",), "", 0), SERVER)

@@ -16,12 +16,12 @@ from compass.model.rules.failure import (
     HOLD_SECONDS_MAX,
     REFUTED_FREE,
     REPUTATION_SECONDS,
-    Damping,
-    Docket,
+    EvidenceLog,
     Finding,
+    FlapDamping,
     Judgement,
+    LocalHealth,
     Reputation,
-    SelfDoubt,
     finding_of,
     judge,
     may_condemn,
@@ -154,7 +154,7 @@ def test_reputations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_when_a_server_doubts_itself(findings: list[Finding], doubting: bool) -> None:
     """More than half of at least five listeners fail, and nobody else finds the same."""
-    doubt = SelfDoubt()
+    doubt = LocalHealth()
     for key, finding in enumerate(findings):
         doubt.note(key, finding, 0.0)
     assert doubt.doubting(0.0) is doubting
@@ -166,7 +166,7 @@ def test_doubt_ends_later_than_it_begins() -> None:
     """By itself, when the share is down to a quarter: at the edge it does not go to and fro. The last finding of a
     listener counts, not how often it was probed.
     """
-    doubt = SelfDoubt()
+    doubt = LocalHealth()
     for key in range(8):
         doubt.note(key, "alone", 0.0)
     for key in range(5):
@@ -182,7 +182,7 @@ def test_doubt_ends_later_than_it_begins() -> None:
 
 def test_a_listener_that_flaps_stays_out_longer() -> None:
     """Up to `flaps` failures cost nothing; then out, twice as long each time, up to an hour; the window forgets."""
-    damping, policy = Damping(), Policy(flaps=2, flap_seconds=1000.0, hold_seconds=10.0)
+    damping, policy = FlapDamping(), Policy(flaps=2, flap_seconds=1000.0, hold_seconds=10.0)
     held = []
     for now in (0.0, 10.0, 20.0, 30.0, 40.0):
         damping.failed(KEY, now)
@@ -200,7 +200,7 @@ def test_a_listener_that_flaps_stays_out_longer() -> None:
 def test_failures_are_remembered_of_so_many_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
     """P10: of too many the one that failed least recently is forgotten."""
     monkeypatch.setattr(failure, "CASES_MAX", 2)
-    damping, docket = Damping(), Docket()
+    damping, docket = FlapDamping(), EvidenceLog()
     for port in (1, 2, 3):
         damping.failed(("a.store", "10.0.0.1", port), 0.0)
         docket.report(("a.store", "10.0.0.1", port), "web1", "", 0.0)
@@ -210,7 +210,7 @@ def test_failures_are_remembered_of_so_many_listeners(monkeypatch: pytest.Monkey
 
 def test_evidence_is_kept_in_order_and_bounded() -> None:
     """The newest; a series of the same is one entry; a reporter that repeats itself is one reporter."""
-    docket = Docket()
+    docket = EvidenceLog()
     for at in (1.0, 2.0):
         docket.report(KEY, "web1", f"at {at:g}", at)
     assert list(docket.look(KEY).evidence) == [Evidence("report", "web1", 2.0, detail="at 2")]

@@ -11,7 +11,7 @@ from compass.model.replies import Deregistered, Done, Refusal, Registered, Repor
 from compass.model.requests import Attend, Deregister, Drain, Purge, Put, Register, Remove, Report, Verdict
 from compass.model.rows import Category, Listener, Policy, Service, State
 from compass.model.rules import listeners
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from compass.model.rules.listeners import (
     DETAIL_MAX,
     EPOCH_MAX,
@@ -307,7 +307,7 @@ def test_only_a_user_may_report() -> None:
     assert world.code(spare, HOST) == "forbidden"
     world.ask(Put(Category("store", "spare.help")))
     assert world.get(Reported, spare, HOST).state == "suspect"
-    assert world.get(Reported, REPORT, Asker("host", HOST.name.upper(), "")).state == "suspect"
+    assert world.get(Reported, REPORT, Principal("host", HOST.name.upper(), "")).state == "suspect"
     assert world.get(Reported, REPORT).state == "suspect"
 
 

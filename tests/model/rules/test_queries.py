@@ -13,7 +13,7 @@ from compass.model.replies import CategoryView, Dependencies, Rows, ServiceView,
 from compass.model.requests import Attend, Deregister, Fetch, Impact, Pull, Put, Remove
 from compass.model.rows import Alert, Category, Credential, Dependency, Host, Listener, Row, Service, State
 from compass.model.rules.queries import FETCH_LIMIT_MAX
-from compass.model.selection.selector import Pools
+from compass.model.selection.selector import Selector
 from tests.support.catalogue_rows import HOST, NOW, SERVER, World, drain, store
 
 
@@ -219,7 +219,7 @@ def test_a_change_that_widens_brings_what_it_widens_to() -> None:
 
 
 def ports(catalogue: Catalogue, name: str) -> tuple[str, set[int]]:
-    choice = Pools(Random(1).random).choose(catalogue, name)
+    choice = Selector(Random(1).random).choose(catalogue, name)
     return choice.source, {peer.port for peer in choice.listeners}
 
 

@@ -11,8 +11,8 @@ from compass.model.replies import CredentialIssued, Done, Refusal
 from compass.model.requests import Apply, Impact, IssueCredential, Pull, Purge, Put, Remove, RevokeCredential, Status
 from compass.model.rows import Category, Service
 from compass.model.rules.decide import permit
-from compass.model.rules.draft import Asker
-from compass.model.rules.tokens import ADMIN_TOKENS, TOKEN_ROLES, VIEWER_TOKENS, asker_of
+from compass.model.rules.draft import Principal
+from compass.model.rules.tokens import ADMIN_TOKENS, TOKEN_ROLES, VIEWER_TOKENS, principal_of
 from tests.support.catalogue_rows import NOW, World, store
 
 
@@ -27,10 +27,12 @@ def with_tokens() -> tuple[World, str, str]:
 def test_a_token_says_who_asks_and_with_which_role() -> None:
     """The role is that of the service's category; the credential of any other service opens nothing."""
     world, admin, viewer = with_tokens()
-    assert asker_of(world.catalogue, admin, "192.0.2.1", NOW) == Asker("admin", "deploy.gns-admin", "192.0.2.1")
-    assert asker_of(world.catalogue, viewer, "192.0.2.1", NOW) == Asker("viewer", "grafana.gns-viewer", "192.0.2.1")
+    assert principal_of(world.catalogue, admin, "192.0.2.1", NOW) == Principal("admin", "deploy.gns-admin", "192.0.2.1")
+    assert principal_of(world.catalogue, viewer, "192.0.2.1", NOW) == Principal(
+        "viewer", "grafana.gns-viewer", "192.0.2.1"
+    )
     for token in ("", "wrong", world.token("a.store"), admin[:-1], "\ud800"):
-        assert asker_of(world.catalogue, token, "192.0.2.1", NOW) is None
+        assert principal_of(world.catalogue, token, "192.0.2.1", NOW) is None
 
 
 def test_tokens_are_compared_in_constant_time() -> None:
@@ -38,7 +40,7 @@ def test_tokens_are_compared_in_constant_time() -> None:
     world, admin, viewer = with_tokens()
     for token in (admin, viewer, "wrong"):
         with mock.patch.object(hmac, "compare_digest", wraps=hmac.compare_digest) as compared:
-            asker_of(world.catalogue, token, "", NOW)
+            principal_of(world.catalogue, token, "", NOW)
         assert compared.call_count == 2
 
 
@@ -46,12 +48,12 @@ def test_a_token_ends_when_it_is_revoked_replaced_or_removed() -> None:
     """P11: at once, or at the very end of the overlap."""
     world, admin, viewer = with_tokens()
     issued = world.get(CredentialIssued, IssueCredential(f"deploy.{ADMIN_TOKENS}", 60.0))
-    assert asker_of(world.catalogue, admin, "", NOW + 59.9) is not None
-    assert asker_of(world.catalogue, admin, "", NOW + 60.0) is None
+    assert principal_of(world.catalogue, admin, "", NOW + 59.9) is not None
+    assert principal_of(world.catalogue, admin, "", NOW + 60.0) is None
     world.get(Done, RevokeCredential(f"deploy.{ADMIN_TOKENS}", issued.credential.id))
-    assert asker_of(world.catalogue, issued.token, "", NOW) is None
+    assert principal_of(world.catalogue, issued.token, "", NOW) is None
     world.get(Done, Remove("service", f"grafana.{VIEWER_TOKENS}"))
-    assert asker_of(world.catalogue, viewer, "", NOW) is None
+    assert principal_of(world.catalogue, viewer, "", NOW) is None
 
 
 def test_a_topology_that_does_not_name_tokens_leaves_them() -> None:
@@ -59,7 +61,7 @@ def test_a_topology_that_does_not_name_tokens_leaves_them() -> None:
     world, admin, viewer = with_tokens()
     world.get(Done, Apply((Category("only"),), prune=True))
     assert sorted(world.catalogue.categories) == ["gns-admin", "gns-viewer", "only"]
-    assert asker_of(world.catalogue, admin, "", NOW) and asker_of(world.catalogue, viewer, "", NOW)
+    assert principal_of(world.catalogue, admin, "", NOW) and principal_of(world.catalogue, viewer, "", NOW)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_a_topology_that_does_not_name_tokens_leaves_them() -> None:
 def test_a_viewer_looks_and_changes_nothing(request_: object, may: bool) -> None:
     """The refusal names who, what, and the role that it needs."""
     world, _, _ = with_tokens()
-    refused = permit(world.catalogue, request_, Asker("viewer", "grafana.gns-viewer", "192.0.2.1"), NOW)
+    refused = permit(world.catalogue, request_, Principal("viewer", "grafana.gns-viewer", "192.0.2.1"), NOW)
     assert (refused is None) == may
     if refused is not None:
         assert isinstance(refused.reply, Refusal) and "needs the role admin" in refused.reply.message

@@ -13,8 +13,16 @@ import pytest
 from compass.model.requests import Put, Remove
 from compass.model.rows import Category, Listener, Policy
 from compass.model.selection import selector
-from compass.model.selection.policies import DEFAULT_POLICY, LOCALITIES, POLICIES, Place, Rule, Turns, distance
-from compass.model.selection.selector import Pools, rule_of
+from compass.model.selection.policies import (
+    DEFAULT_POLICY,
+    LOCALITIES,
+    POLICIES,
+    Location,
+    PoolState,
+    SelectionRule,
+    distance,
+)
+from compass.model.selection.selector import Selector, rule_of
 from tests.support.catalogue_rows import NOW, World, drain, store
 
 CHI_SQUARE = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46, 7: 24.32}
@@ -38,9 +46,9 @@ def loaded(*loads: float, degradation: float = 0.0) -> list[Listener]:
 class Asking:
     """One user of one pool."""
 
-    def __init__(self, policy: str, seed: int = 4863, locality: str = "none", place: Place | None = None) -> None:
-        self.rule, self.place = Rule(policy, locality), place or Place()
-        self.turns, self.random = Turns(), Random(seed).random
+    def __init__(self, policy: str, seed: int = 4863, locality: str = "none", place: Location | None = None) -> None:
+        self.rule, self.place = SelectionRule(policy, locality), place or Location()
+        self.turns, self.random = PoolState(), Random(seed).random
 
     def order(self, members: list[Listener]) -> list[int]:
         """The ports in the order given."""
@@ -83,7 +91,8 @@ def test_the_same_randomness_gives_the_same_answers(policy: str) -> None:
         runs.append([asking.order(members) for _ in range(20)])
     assert runs[0] == runs[1]
     still = [
-        Turns().ordered(members, Rule(policy), Place(), lambda: 0.5) for members in (peers(1, 1), peers(1, 1)[::-1])
+        PoolState().ordered(members, SelectionRule(policy), Location(), lambda: 0.5)
+        for members in (peers(1, 1), peers(1, 1)[::-1])
     ]
     assert still[0] == still[1]
 
@@ -93,7 +102,7 @@ def test_the_same_randomness_gives_the_same_answers(policy: str) -> None:
 def test_the_ends_of_what_a_random_source_gives_are_taken(policy: str, draw: float) -> None:
     """Also with loads at both ends and weights at both ends."""
     members = [*peers(0, 1, 65535), *[msgspec.structs.replace(p, port=p.port + 3) for p in loaded(0.0, 1.0, 1e-300)]]
-    order = Turns().ordered(members, Rule(policy), Place(), lambda: draw)
+    order = PoolState().ordered(members, SelectionRule(policy), Location(), lambda: draw)
     assert len(order) == 6 and order[-1].weight == 0
 
 
@@ -217,7 +226,7 @@ def test_what_is_not_there_any_more_is_not_remembered() -> None:
     assert len(asking.turns._members) == 1
 
 
-NEAR = Place("web1", "north")
+NEAR = Location("web1", "north")
 HERE = Listener("a.store", "10.0.0.1", 1, "up", NOW, 1, host="web1", zone="north")
 ZONE = Listener("a.store", "10.0.0.2", 2, "up", NOW, 1, host="web2", zone="north")
 FAR = Listener("a.store", "10.0.0.3", 3, "up", NOW, 1, host="web3", zone="south")
@@ -230,13 +239,13 @@ NOWHERE = Listener("a.store", "10.0.0.4", 4, "up", NOW, 1)
         ("none", NEAR, (2, 2, 2, 2)),
         ("zone", NEAR, (1, 1, 2, 2)),
         ("host", NEAR, (0, 1, 2, 2)),
-        ("host", Place("web1"), (0, 2, 2, 2)),
-        ("zone", Place("web1"), (1, 2, 2, 2)),
-        ("zone", Place(), (2, 2, 2, 2)),
+        ("host", Location("web1"), (0, 2, 2, 2)),
+        ("zone", Location("web1"), (1, 2, 2, 2)),
+        ("zone", Location(), (2, 2, 2, 2)),
         ("later", NEAR, (2, 2, 2, 2)),
     ],
 )
-def test_near_is_the_own_host_then_the_zone(locality: str, place: Place, distances: tuple[int, ...]) -> None:
+def test_near_is_the_own_host_then_the_zone(locality: str, place: Location, distances: tuple[int, ...]) -> None:
     """Whoever does not know its zone is in none; an unknown locality is taken for `none`."""
     assert tuple(distance(peer, place, locality) for peer in (HERE, ZONE, FAR, NOWHERE)) == distances
 
@@ -279,9 +288,9 @@ def ruled(policy: Policy) -> World:
 def test_the_service_says_how_it_is_ordered_else_its_category() -> None:
     """Of a category's name, the category's; of a name that is not there, the default."""
     catalogue = ruled(Policy(pool="round-robin", pools={"a": "priority"}, locality="zone")).catalogue
-    assert rule_of(catalogue, "a.store") == Rule("priority", "zone")
-    assert rule_of(catalogue, "b.store") == rule_of(catalogue, "store") == Rule("round-robin", "zone")
-    assert rule_of(catalogue, "no.such") == rule_of(catalogue, "web") == Rule()
+    assert rule_of(catalogue, "a.store") == SelectionRule("priority", "zone")
+    assert rule_of(catalogue, "b.store") == rule_of(catalogue, "store") == SelectionRule("round-robin", "zone")
+    assert rule_of(catalogue, "no.such") == rule_of(catalogue, "web") == SelectionRule()
 
 
 def test_what_is_given_in_its_place_is_ordered_by_the_same_rule() -> None:
@@ -290,7 +299,7 @@ def test_what_is_given_in_its_place_is_ordered_by_the_same_rule() -> None:
     world.ask(drain("a.store", "10.0.0.1:1"))
     world.ask(drain("a.store", "10.0.0.1:2"))
     world.up("spare.help", "10.0.0.1:5")
-    pools = Pools(Random(1).random)
+    pools = Selector(Random(1).random)
     given = [pools.choose(world.catalogue, "a.store") for _ in range(4)]
     assert {choice.source for choice in given} == {"backup"} and {choice.policy for choice in given} == {"round-robin"}
     assert Counter(choice.listeners[0].port for choice in given) == {4: 2, 5: 2}
@@ -298,7 +307,7 @@ def test_what_is_given_in_its_place_is_ordered_by_the_same_rule() -> None:
 
 def test_each_name_has_turns_of_its_own() -> None:
     """Lookups of a category do not disturb the turns of its services."""
-    world, pools = ruled(Policy(pool="round-robin")), Pools(Random(1).random)
+    world, pools = ruled(Policy(pool="round-robin")), Selector(Random(1).random)
     firsts: dict[str, list[int]] = {"a.store": [], "store": []}
     for _ in range(6):
         for name, seen in firsts.items():
@@ -309,7 +318,7 @@ def test_each_name_has_turns_of_its_own() -> None:
 def test_turns_are_remembered_for_so_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it the one that was asked for longest ago begins anew: at the limit none does, one more forgets one."""
     monkeypatch.setattr(selector, "POOLS_MAX", 2)
-    world, pools = ruled(Policy(pool="round-robin")), Pools(Random(1).random)
+    world, pools = ruled(Policy(pool="round-robin")), Selector(Random(1).random)
     for name in ("a.store", "b.store", "a.store"):
         pools.choose(world.catalogue, name)
     assert list(pools._turns) == ["b.store", "a.store"]

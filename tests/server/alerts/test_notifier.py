@@ -14,13 +14,13 @@ from twisted.logger import formatEvent, globalLogPublisher
 from compass.model.cluster import SILENT_BEATS
 from compass.model.replies import Refusal, WayList, WaysTried
 from compass.model.requests import Incident, TryWays, Ways
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from compass.server.alerts.notifier import (
     ATTEMPT_SECONDS,
     NOTE_EVERY_SECONDS,
     TAKE_OVER_SECONDS,
     TRY_SECONDS,
-    Undelivered,
+    DeliveryFailed,
 )
 from compass.server.alerts.outbox import PAUSE_SECONDS_MAX, Message
 from tests.server.conftest import Uss
@@ -66,7 +66,7 @@ def server(world: Uss) -> SimulatedServer:
 def incident(world: Uss, id: str = ALERT, text: str = "it is down", server: str = "gns1") -> None:
     """One begins, or is over (no text), as the failure desk has it."""
     nameserver = world.servers[server].nameserver
-    world.wait(nameserver.commits.submit(Incident(id, text), Asker("server", server, "")))
+    world.wait(nameserver.commits.submit(Incident(id, text), Principal("server", server, "")))
     # The message leaves in the same moment; its receiver has it a moment later.
     world.run(0.001)
 
@@ -82,7 +82,7 @@ def ids(*servers: SimulatedServer) -> list[str]:
 
 
 def unreachable(message: Message) -> Deferred[None]:
-    return fail(Undelivered("nobody listens there"))
+    return fail(DeliveryFailed("nobody listens there"))
 
 
 def test_an_incident_is_told_when_it_begins_and_when_it_is_over(
@@ -177,7 +177,7 @@ def test_a_message_that_is_refused_is_told_in_the_log_and_the_next_one_goes(
     world: Uss, server: SimulatedServer, log: list[str]
 ) -> None:
     """So one mailbox that is gone does not hold up anything for ever."""
-    world.receiving = lambda message: fail(Undelivered("550 no such user", final=True))
+    world.receiving = lambda message: fail(DeliveryFailed("550 no such user", final=True))
     incident(world)
     assert "error: command failed, and this is told no more: ALERT: it is down (550 no such user)" in log
     world.receiving = None
@@ -208,7 +208,7 @@ def test_ten_thousand_incidents_at_once_are_few_messages(world: Uss, receiving: 
     teller._outbox._per_minute = 10
     world.receiving = receiving
     commits = world.servers["gns1"].nameserver.commits
-    done = [commits.submit(Incident(f"failure {n}", f"{n}"), Asker("server", "gns1", "")) for n in range(10_000)]
+    done = [commits.submit(Incident(f"failure {n}", f"{n}"), Principal("server", "gns1", "")) for n in range(10_000)]
     for one in done:
         world.wait(one)
     world.run(120.0)
@@ -265,7 +265,7 @@ def test_a_way_that_is_new_tells_what_is_open(world: Uss, server: SimulatedServe
     server.crash()
     roster = world.roster()
     world.store._transaction(lambda connection: connection.exec_driver_sql("DELETE FROM told"), writes=True)
-    assert roster.told("command") is None
+    assert roster.alert_progress("command") is None
     again = world.server()
     world.admin()
     world.run(TAKEN_OVER_SECONDS)

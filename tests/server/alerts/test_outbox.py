@@ -48,10 +48,10 @@ class Told:
         return self.outbox.next(self.now, EPOCH + self.now)
 
     def taken(self) -> None:
-        self.outbox.taken(self.now, EPOCH + self.now)
+        self.outbox.delivered(self.now, EPOCH + self.now)
 
     def postponed(self, *, perhaps: bool = False) -> float:
-        return self.outbox.postponed(self.now, EPOCH + self.now, "nobody listens", perhaps=perhaps)
+        return self.outbox.retry_later(self.now, EPOCH + self.now, "nobody listens", perhaps=perhaps)
 
     def works_off(self) -> list[str]:
         """Everything that may be sent now arrives; what each message says."""
@@ -137,7 +137,7 @@ def test_what_is_refused_is_told_no_more() -> None:
     told = Told()
     told.begins("a 1", "b 2")
     assert told.sent() is not None
-    told.outbox.refused(told.now, EPOCH, "550 no such user")
+    told.outbox.rejected(told.now, EPOCH, "550 no such user")
     assert told.works_off() == ["opened b 2"]
     standing = told.outbox.standing()
     assert (standing.problem, standing.failed_at, standing.pending) == ("550 no such user", EPOCH, 0)
@@ -183,9 +183,9 @@ def test_ten_thousand_at_once_are_few_messages_and_bounded_memory(incidents: int
     message = told.sent()
     assert message is not None and message.counts == {"opened": incidents - 1}
     assert len(message.news) == DIGEST_NEWS_MAX
-    assert told.outbox.told(told.revision) == 1
+    assert told.outbox.delivered_through(told.revision) == 1
     told.taken()
-    assert told.outbox.standing().pending == 0 and told.outbox.told(told.revision) == told.revision
+    assert told.outbox.standing().pending == 0 and told.outbox.delivered_through(told.revision) == told.revision
     told.ends(*(f"x {number}" for number in range(incidents)))
     assert told.works_off() == [f"digest {incidents} resolved"]
 
@@ -217,7 +217,7 @@ def test_pauses_double_up_to_a_limit_and_are_spread() -> None:
     spread = Outbox(STORE, lambda: 0.0)
     spread.is_open(Alert("a", "failure", EPOCH, ""), 1)
     assert spread.next(0.0, EPOCH) is not None
-    assert spread.postponed(0.0, EPOCH, "", perhaps=False) == PAUSE_SECONDS_MIN / 2
+    assert spread.retry_later(0.0, EPOCH, "", perhaps=False) == PAUSE_SECONDS_MIN / 2
 
 
 def test_after_a_success_the_first_pause_is_short_again() -> None:
@@ -297,7 +297,7 @@ def test_whoever_goes_on_after_the_number_tells_all_that_was_not_told(seed: int)
             else:
                 told.postponed(perhaps=action == "perhaps")
         elif action == "die":
-            after = told.outbox.told(told.revision)
+            after = told.outbox.delivered_through(told.revision)
             told.outbox = Outbox(STORE, random.random, told.outbox._per_minute)
             for change in log[after:]:
                 told.outbox.committed(change)

@@ -16,11 +16,11 @@ import pytest
 from aiosmtpd.smtp import Envelope, Session
 from twisted.internet.defer import Deferred, fail, succeed
 
-from compass.daemons.alerts.channels import ways_to_administrators
+from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.alerts import AlertSettings
 from compass.model.requests import Incident, Ways
-from compass.model.rules.draft import Asker
-from compass.server.alerts.notifier import Undelivered
+from compass.model.rules.draft import Principal
+from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import DIGEST_NEWS_MAX, PAUSE_SECONDS_MAX, PER_MINUTE, Message
 from tests.e2e.sinks import SECRET, HttpSink, MailSink, is_genuine
 from tests.server.conftest import Uss
@@ -69,13 +69,13 @@ class Outside:
 
     def by(self, **settings: Any) -> None:
         """From now on messages go by this way."""
-        [way] = ways_to_administrators(self._thread.reactor, (), (AlertSettings(**settings),), "gns1")
+        [way] = alert_channels(self._thread.reactor, (), (AlertSettings(**settings),), "gns1")
 
         def receiving(message: Message) -> Deferred[None]:
             self.attempts += 1
             try:
                 self._thread.call(way.deliver, message)
-            except Undelivered as problem:
+            except DeliveryFailed as problem:
                 return fail(problem)
             return succeed(None)
 
@@ -97,7 +97,7 @@ class Outside:
 
     def incidents(self, *names: str, over: bool = False) -> None:
         """They begin, or are over, all at once."""
-        commits, asker = self.world.servers["gns1"].nameserver.commits, Asker("server", "gns1", "")
+        commits, asker = self.world.servers["gns1"].nameserver.commits, Principal("server", "gns1", "")
         text = "" if over else "it is down"
         for done in [commits.submit(Incident(f"failure {name}", text), asker) for name in names]:
             self.world.wait(done)

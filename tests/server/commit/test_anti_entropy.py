@@ -9,7 +9,7 @@ import pytest
 from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.catalogue.digest import shown, sum_of
+from compass.model.catalogue.digest import digest_of_rows, to_hex
 from compass.model.replies import CatalogueDigest, Refusal
 from compass.model.requests import Digest
 from compass.model.rows import Alert, Change
@@ -67,7 +67,7 @@ def test_the_store_has_the_digest_of_its_rows_after_every_commit(two: Uss) -> No
     register(two, two.client(("host", "store2"), "gns2"), port=2)
     two.run(1.0)
     loaded = two.store.load()
-    assert loaded.digest == shown(sum_of(loaded.rows))
+    assert loaded.digest == to_hex(digest_of_rows(loaded.rows))
     for name in ("gns1", "gns2"):
         told = two.admin(name).ask(Digest())
         assert isinstance(told, CatalogueDigest)
@@ -121,10 +121,10 @@ def test_a_server_that_committed_with_a_wrong_digest_is_found_by_the_others(two:
     wrong, right = two.servers["gns2"], two.servers["gns1"]
     spoil(wrong, counted=True)
     register(two, two.client(("host", "store2"), "gns2"), port=7)
-    assert two.store.load().digest != shown(sum_of(two.store.load().rows))
+    assert two.store.load().digest != to_hex(digest_of_rows(two.store.load().rows))
     two.until(lambda: wrong.nameserver.catalogue.listeners == stored(two).listeners)
     two.run(2 * COMPARE_EVERY_SECONDS)
-    assert two.store.digest().digest == shown(sum_of(two.store.load().rows))
+    assert two.store.digest().digest == to_hex(digest_of_rows(two.store.load().rows))
     assert right.nameserver.catalogue == wrong.nameserver.catalogue == stored(two)
     assert weights(two.hosts["h1"]) == [1, 1]
 
@@ -196,6 +196,6 @@ def test_a_commit_by_a_server_that_knows_no_digests_is_completed(two: Uss) -> No
     two.store.commit(revision, [Change(revision + 1, stored(two).topics[CHINA], 5.0, "register", request)], [], [])
     assert two.store.digest().digest == ""
     two.run(COMPARE_EVERY_SECONDS + 1)
-    assert two.store.digest().digest == shown(sum_of(two.store.load().rows))
+    assert two.store.digest().digest == to_hex(digest_of_rows(two.store.load().rows))
     assert weights(two.hosts["h1"]) == [3]
     assert incidents(two) == []

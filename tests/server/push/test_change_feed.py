@@ -9,13 +9,13 @@ from twisted.internet.task import Clock
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.replies import Refusal, SecurityEntry
-from compass.model.replies_events import Followed, Position
+from compass.model.replies_events import FeedEvent, Position
 from compass.model.rows import Category, Change, Credential
-from compass.model.rules.draft import Asker
+from compass.model.rules.draft import Principal
 from compass.model.rules.tokens import TOKEN_MAX
 from compass.server.push import change_feed
-from compass.server.push.change_feed import FOLLOWERS_MAX, RECENT_MAX, Visitors
-from compass.server.sessions.connection_limits import Gate
+from compass.server.push.change_feed import FOLLOWERS_MAX, RECENT_MAX, ChangeFeed
+from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX, MINUTE_SECONDS
 from tests.model.rules.test_tokens import with_tokens
 from tests.support.catalogue_rows import NOW
@@ -28,8 +28,8 @@ class Scene:
         self.clock = Clock()
         self.catalogue = Catalogue(revision)
         self.notes: list[SecurityEntry] = []
-        gate = Gate(self.clock, lambda: NOW, self.notes.append)
-        self.visitors = Visitors(lambda: NOW, gate, self.notes.append, "st", lambda: self.catalogue)
+        gate = ConnectionLimits(self.clock, lambda: NOW, self.notes.append)
+        self.visitors = ChangeFeed(lambda: NOW, gate, self.notes.append, "st", lambda: self.catalogue)
 
     def commit(self, *names: str) -> None:
         """A category for each name."""
@@ -38,9 +38,9 @@ class Scene:
             self.catalogue = self.catalogue.apply(change)
             self.visitors.committed(change)
 
-    def follow(self, since: int | None = None) -> list[Followed]:
+    def follow(self, since: int | None = None) -> list[FeedEvent]:
         """What a follower is told from now on."""
-        told: list[Followed] = []
+        told: list[FeedEvent] = []
         assert not isinstance(self.visitors.follow(since, told.append), Refusal)
         return told
 
@@ -101,7 +101,7 @@ def test_followers_are_bounded_and_leave() -> None:
     """P10: one too many is told to come back; one that raises disturbs nobody."""
     scene = Scene()
 
-    def broken(event: Followed) -> None:
+    def broken(event: FeedEvent) -> None:
         if isinstance(event, Change):
             raise KeyError("planted")
 
@@ -130,29 +130,29 @@ def test_tokens_and_guesses() -> None:
     scene = Scene()
     world, admin, viewer = with_tokens()
     scene.catalogue = world.catalogue
-    assert scene.visitors.bearer(admin, "192.0.2.1") == Asker("admin", "deploy.gns-admin", "192.0.2.1")
-    assert scene.visitors.bearer(viewer, "192.0.2.1") == Asker("viewer", "grafana.gns-viewer", "192.0.2.1")
+    assert scene.visitors.bearer(admin, "192.0.2.1") == Principal("admin", "deploy.gns-admin", "192.0.2.1")
+    assert scene.visitors.bearer(viewer, "192.0.2.1") == Principal("viewer", "grafana.gns-viewer", "192.0.2.1")
     for _ in range(FAILURES_PER_MINUTE_MAX):
         refused = scene.visitors.bearer("guess", "192.0.2.1")
         assert isinstance(refused, Refusal) and refused.code == "bad-credential"
     assert {(note.operation, note.origin) for note in scene.notes} == {("authenticate", "192.0.2.1")}
     refused = scene.visitors.bearer(admin, "192.0.2.1")
     assert isinstance(refused, Refusal) and refused.code == "busy" and refused.retry_after_seconds
-    assert isinstance(scene.visitors.bearer(admin, "192.0.2.2"), Asker)
+    assert isinstance(scene.visitors.bearer(admin, "192.0.2.2"), Principal)
     scene.clock.advance(MINUTE_SECONDS)
-    assert isinstance(scene.visitors.bearer(admin, "192.0.2.1"), Asker)
+    assert isinstance(scene.visitors.bearer(admin, "192.0.2.1"), Principal)
 
 
 def test_the_longest_token_that_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """A longer one is nobody's, and is not hashed either."""
     scene = Scene()
     seen: list[int] = []
-    monkeypatch.setattr(change_feed, "asker_of", lambda catalogue, token, *_: seen.append(len(token)))
+    monkeypatch.setattr(change_feed, "principal_of", lambda catalogue, token, *_: seen.append(len(token)))
     for length in (TOKEN_MAX, TOKEN_MAX + 1):
         assert isinstance(scene.visitors.bearer("x" * length, "192.0.2.1"), Refusal)
     assert seen == [TOKEN_MAX]
 
 
-def revisions(told: list[Followed]) -> list[int]:
+def revisions(told: list[FeedEvent]) -> list[int]:
     """Of the changes."""
     return [event.revision for event in told if isinstance(event, Change)]

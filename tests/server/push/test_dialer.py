@@ -255,7 +255,7 @@ def test_a_server_that_stops_dials_no_more(world: Uss, dials: Dials) -> None:
     server = world.servers["gns1"]
     server.stop()
     made = len(dials.made)
-    server.nameserver._dialler.told(frozenset({"web"}))
+    server.nameserver._dialler.notify_categories(frozenset({"web"}))
     server.nameserver._dialler.ended("web1")
     world.wait(client.daemon.stop())
     world.run(300.0)

@@ -13,7 +13,7 @@ from compass.model.requests import Pull, ReadLog, Register, Report, Status, Watc
 from compass.server.push import admission, snapshot_cache
 from compass.server.push.admission import Admission
 from compass.server.sessions import connection_limits, rate_limit
-from compass.server.sessions.rate_limit import MINUTE_SECONDS, Quota
+from compass.server.sessions.rate_limit import MINUTE_SECONDS, RateLimiter
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher
 from tests.support.virtual_world import Client
@@ -35,7 +35,7 @@ def guess(client: Client, port: int = 2028) -> Any:
 def test_a_quota_is_a_number_in_a_minute_for_each_peer() -> None:
     """The last within it counts, the next does not, others are not concerned, and it ends with its minute."""
     clock: Any = Clock()
-    quota = Quota(clock, 3)
+    quota = RateLimiter(clock, 3)
     assert [quota.count("one") for _ in range(4)] == [True, True, True, False]
     assert quota.wait("other") == 0.0
     clock.advance(10)
@@ -49,7 +49,7 @@ def test_what_was_beyond_a_quota_is_told_once_at_the_end_of_the_minute() -> None
     """By peer; nothing is told of a minute in which all kept within theirs."""
     clock: Any = Clock()
     told: list[tuple[str, int]] = []
-    quota = Quota(clock, 2, lambda peer, n: told.append((peer, n)))
+    quota = RateLimiter(clock, 2, lambda peer, n: told.append((peer, n)))
     for _ in range(2):
         quota.count("good")
     for _ in range(7):
@@ -65,7 +65,7 @@ def test_the_peers_counted_are_bounded(monkeypatch: Any) -> None:
     """From there on new ones share one count; those that were there keep theirs."""
     monkeypatch.setattr(rate_limit, "PEERS_COUNTED_MAX", 2)
     clock: Any = Clock()
-    quota = Quota(clock, 2)
+    quota = RateLimiter(clock, 2)
     assert all(quota.count(peer) for peer in ("a", "b", "c", "d"))
     assert not quota.count("e")
     assert quota.count("a")

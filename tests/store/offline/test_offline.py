@@ -14,15 +14,15 @@ import msgspec
 import pytest
 from sqlalchemy import create_engine, text
 
-from compass.model.catalogue.digest import shown, sum_of
-from compass.model.interfaces_store import Loaded
+from compass.model.catalogue.digest import digest_of_rows, to_hex
+from compass.model.interfaces_store import StoreState
 from compass.model.rows import Alert, Change, Listener, Row
 from compass.store.engine import parse_url
 from compass.store.errors import StoreInUse, StoreTooNew, StoreUnusable
 from compass.store.offline.backup import back_up, checked, downgrade, restore
 from compass.store.offline.copy import copy
-from compass.store.offline.exclusive import give_new_id, opened
-from compass.store.offline.verify import Condition, condition_of, problems_of
+from compass.store.offline.exclusive import give_new_id, open_exclusive
+from compass.store.offline.verify import StoreReport, condition_of, problems_of
 from compass.store.store import Store
 from tests.store.test_engine import HEAD, described, migrations_with_next
 from tests.store.workload import Workload, registrations
@@ -35,7 +35,7 @@ def silent(done: int, total: int) -> None:
     """Nobody looks at the progress."""
 
 
-def filled(url: str, seed: int = 5, requests: int = 120) -> Loaded:
+def filled(url: str, seed: int = 5, requests: int = 120) -> StoreState:
     """A store with every kind of row, with three logs, closed."""
     file = url.removeprefix("sqlite:///")
     if file == url:
@@ -56,7 +56,7 @@ def _made(seed: int, requests: int) -> Path:
     return directory
 
 
-def fill(url: str, seed: int, requests: int) -> Loaded:
+def fill(url: str, seed: int, requests: int) -> StoreState:
     """Commit what so many decided requests come to."""
     store = Store.open(url)
     revision = 0
@@ -68,19 +68,19 @@ def fill(url: str, seed: int, requests: int) -> Loaded:
         store.commit(revision, changes, security, administration)
         revision += len(changes)
     loaded = store.load()
-    store.correct(revision, shown(sum_of(loaded.rows)), False)
+    store.correct(revision, to_hex(digest_of_rows(loaded.rows)), False)
     loaded = store.load()
     store.close()
     return loaded
 
 
-def condition(url: str) -> Condition:
-    with opened(parse_url(url), alone=False, writes=False) as connection:
+def condition(url: str) -> StoreReport:
+    with open_exclusive(parse_url(url), alone=False, writes=False) as connection:
         return condition_of(connection, "it")
 
 
 def problems(url: str) -> list[str]:
-    with opened(parse_url(url), alone=False, writes=False) as connection:
+    with open_exclusive(parse_url(url), alone=False, writes=False) as connection:
         return problems_of(connection, condition_of(connection, "it"))
 
 
@@ -236,7 +236,7 @@ def test_a_store_is_copied_from_one_engine_to_the_other(
     store, first = Store.open(target, create=False), Store.open(source)
     loaded = store.load()
     assert (loaded.revision, loaded.topics, loaded.floor) == (before.revision, before.topics, before.floor)
-    assert sum_of(loaded.rows) == sum_of(before.rows)
+    assert digest_of_rows(loaded.rows) == digest_of_rows(before.rows)
     assert (loaded.store == before.store) == (way != "new-id")
     assert store.changes_after(0, 10_000) == first.changes_after(0, 10_000)
     for log in ("security", "administration"):
@@ -319,10 +319,10 @@ def test_a_new_id_leaves_everything_else(url: str) -> None:
     before = filled(url)
     server = Store.open(url)
     server.load()
-    with pytest.raises(StoreInUse), opened(parse_url(url), alone=True, writes=True) as connection:
+    with pytest.raises(StoreInUse), open_exclusive(parse_url(url), alone=True, writes=True) as connection:
         give_new_id(connection)
     server.close()
-    with opened(parse_url(url), alone=True, writes=True) as connection:
+    with open_exclusive(parse_url(url), alone=True, writes=True) as connection:
         id = give_new_id(connection)
     store = Store.open(url)
     after = store.load()
@@ -356,10 +356,10 @@ def test_an_upgrade_can_be_taken_back(target: str, url: str, tmp_path: Path) -> 
         assert after.rows == before.rows
     else:
         # The first schema has no place for draining beside another state.
-        assert sum_of(undrained(before)) == sum_of(undrained(after))
+        assert digest_of_rows(undrained(before)) == digest_of_rows(undrained(after))
 
 
-def undrained(loaded: Loaded) -> list[Row]:
+def undrained(loaded: StoreState) -> list[Row]:
     return [msgspec.structs.replace(row, draining=False) if isinstance(row, Listener) else row for row in loaded.rows]
 
 
