@@ -47,7 +47,6 @@ from compass.model.names import InvalidName, parse_address, parse_port, parse_se
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply, Reported, ServiceView
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Change, ListenerKey
-from compass.model.rules.draft import problem_code
 from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
 from compass.wire.messages import Suspicion
@@ -213,7 +212,7 @@ class Agent:
         try:
             service = parse_service_id(service)
         except InvalidName as problem:
-            return succeed(Refusal(problem_code(problem), str(problem)))
+            return succeed(Refusal(problem.code, str(problem)))
         refusal = self._want(service)
         if refusal is not None:
             return succeed(refusal)
@@ -277,7 +276,7 @@ class Agent:
                 parse_port(request.port),
             )
         except InvalidName as problem:
-            return succeed(Refusal(problem_code(problem), str(problem)))
+            return succeed(Refusal(problem.code, str(problem)))
         row = self._replica.catalogue.listener(*key)
         suspects = request.state == "unreachable" and row is not None and row.state in USABLE
         if suspects and row is not None:

@@ -29,7 +29,7 @@ from compass.daemons.config.reader import ConfigProblem, read_host_config, read_
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
 from compass.daemons.process.logging import observer
 from compass.daemons.process.reload import Reload, SdNotify
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
 from compass.pki.contexts import Identity, IdentityError
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
+from typing import Literal
 
-LABEL_MAX = 63
-"""Longest label in octets (RFC 1035 section 2.3.4)."""
-HOST_NAME_MAX = 253
-"""Longest host name in characters (RFC 1035 section 2.3.4, without the root)."""
-PORT_MAX = 65535
-"""Largest TCP port (RFC 9293 section 3.1)."""
+from compass.model.limits import HOST_NAME_MAX, LABEL_MAX, PORT_MAX
+
 PARSED_MAX = 20_000
 """Names and addresses whose parsed form is remembered, of each: they come again with every request of their host, and
 parsing them was a tenth of a registration. At most some 6 MB."""
@@ -28,11 +25,16 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 class InvalidName(ValueError):
-    """A name that cannot be used; the text says what would be right."""
+    """Name that cannot be used; the text says what would be right."""
+
+    code: Literal["bad-name", "bad-address"] = "bad-name"
+    """Code of the refusal that answers a request with such a name."""
 
 
 class InvalidAddress(InvalidName):
-    """An address or a port that cannot be used; the text says what would be right."""
+    """Address or port that cannot be used; the text says what would be right."""
+
+    code = "bad-address"
 
 
 def parse_label(text: str, what: str = "name") -> str:

@@ -12,9 +12,6 @@ import msgspec
 
 from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
 
-STEER_SECONDS_MAX = 3600.0
-"""Longest time over which hosts are sent away: whoever services a machine does not wait for longer."""
-
 
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="register"):
     """Function 2.1: a listener comes up. `epoch` orders the instances that use one address and port (P6)."""

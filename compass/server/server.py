@@ -16,8 +16,7 @@ from twisted.python.failure import Failure
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.interest import audience
 from compass.model.cluster import ClusterStore, ClusterView, Heartbeat, MembershipChange
-from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import Store, StoreState
+from compass.model.interfaces import Clock, Store, StoreState, Timer
 from compass.model.metrics import ServerMetrics
 from compass.model.replies import CatalogueDigest, Refusal, Reply, SecurityEntry, ServerStatus
 from compass.model.requests import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 
 
 class StoreUnusable(StoreUnavailable):

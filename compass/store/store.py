@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
-from compass.model.interfaces_store import (
+from compass.model.interfaces import (
     BatchRefused,
     Conflict,
     LogTrimmed,

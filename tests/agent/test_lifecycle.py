@@ -13,7 +13,7 @@ from compass.agent.registration.registrar import HOLD_GRACE_SECONDS
 from compass.agent.replica.suspicions import EVIDENCE_SECONDS
 from compass.model.backoff import RETRY_SECONDS_MAX
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome, Resolved
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Dependencies, Refusal, UpdateEntry
 from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Service

@@ -18,7 +18,8 @@ from twisted.names import dns
 from compass.model.host_api import KnownServer
 from compass.wire import limits
 from compass.wire.announcement import Announcement, encode
-from compass.wire.connection import RequestReceived, ServerConnection, SessionOpened
+from compass.wire.events import RequestReceived, SessionOpened
+from compass.wire.server_connection import ServerConnection
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
 from tests.e2e.processes import eventually

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.rows import Category, Change
 from compass.store import engine
 from compass.store.store import Store

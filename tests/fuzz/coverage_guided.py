@@ -29,8 +29,9 @@ with atheris.instrument_imports(include=["compass"]):
     from compass.agent.replica import disk_cache
     from compass.daemons.config.reader import ConfigProblem, read_host_config
     from compass.wire import limits
-    from compass.wire.connection import ClientConnection, ServerConnection
+    from compass.wire.client_connection import ClientConnection
     from compass.wire.frames import frame
+    from compass.wire.server_connection import ServerConnection
     from tests.fuzz import frames, test_files
     from tests.wire.link import HELLO, WELCOME, asked
 

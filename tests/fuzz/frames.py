@@ -20,20 +20,20 @@ import msgspec
 from compass.model.replies import Done, Refusal, Reply
 from compass.model.requests import Pull, Request
 from compass.wire import limits, messages
-from compass.wire.connection import (
+from compass.wire.client_connection import ClientConnection
+from compass.wire.connection import Connection
+from compass.wire.events import (
     AcknowledgementReceived,
-    ClientConnection,
-    Connection,
     Event,
     PushReceived,
     ReplyReceived,
     RequestReceived,
-    ServerConnection,
     SessionEnded,
     SessionOpened,
 )
 from compass.wire.frames import HEADER_LENGTH, frame
 from compass.wire.messages import Hello, Notice, Welcome, encode
+from compass.wire.server_connection import ServerConnection
 from compass.wire.states import End
 from tests.wire.examples import EXAMPLES, REGISTERED
 

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compass.model.limits import HOST_NAME_MAX, LABEL_MAX, PORT_MAX
 from compass.model.names import (
-    HOST_NAME_MAX,
-    LABEL_MAX,
-    PORT_MAX,
     InvalidAddress,
     InvalidName,
     category_of,

@@ -18,10 +18,10 @@ from compass.agent.registration.journal import RegistrationJournal
 from compass.daemons.process.logging import text_line
 from compass.gateway.host_api.routes import site
 from compass.model.host_api import LocalRegister
+from compass.model.limits import EPOCH_MAX
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Put, Report, Status
 from compass.model.rows import Category, Policy
-from compass.model.rules.listeners import EPOCH_MAX
 from compass.server.sessions import rate_limit
 from compass.wire import limits
 from compass.wire.messages import InvalidMessage, decode_from_client

@@ -21,10 +21,10 @@ from cryptography import x509
 from compass.admin.shell.connection import ConnectionFailed, IdentityFiles
 from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi
 from compass.model.host_api import LocalRegister, Resolved
+from compass.model.limits import EPOCH_MAX
 from compass.model.replies import CredentialIssued, Refusal, Rows, ServerStatus
 from compass.model.requests import Deregister, Fetch, IssueCredential, Pull, Register, Status
 from compass.model.rows import Credential
-from compass.model.rules.listeners import EPOCH_MAX
 from compass.pki.authority import Credentials, create_authority, issue
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, free_port

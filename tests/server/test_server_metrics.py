@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Refusal, SecurityEntry, ServerStatus
 from compass.model.requests import Deregister, Fetch, Register, Status
 from compass.model.rules.draft import Principal

@@ -20,7 +20,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.host_api import LocalDeregister, LocalRegister, LocalReport, Outcome
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove

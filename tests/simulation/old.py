@@ -9,7 +9,7 @@ import msgspec
 from compass.model.catalogue.catalogue import topic_of
 from compass.model.replies import Refusal, Watching
 from compass.model.requests import Watch
-from compass.wire.connection import Event, PushReceived, ReplyReceived, SessionEnded
+from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
 from compass.wire.frames import frame
 from compass.wire.messages import Bookmark, Notice, Suspicion
 from tests.histories.events import Answered, Ended, Opened, Received, Suspected, Watched

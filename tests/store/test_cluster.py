@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from compass.model.cluster import Heartbeat, Presence
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import HostLag
 from compass.store import cluster as rosters
 from compass.store.cluster import SqlClusterStore

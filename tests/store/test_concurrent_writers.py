@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from compass.model.interfaces_store import Conflict, Proposal
+from compass.model.interfaces import Conflict, Proposal
 from compass.model.rows import Change
 from compass.store import store as stores
 from compass.store.store import Store

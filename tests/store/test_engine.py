@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.rows import Listener
 from compass.store import schema
 from compass.store.engine import parse_url

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.interfaces_store import BatchRefused, StoreUnavailable
+from compass.model.interfaces import BatchRefused, StoreUnavailable
 from compass.store.errors import StoreUnusable
 from compass.store.store import Store
 from tests.store.workload import registrations

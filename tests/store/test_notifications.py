@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from compass.model.interfaces_store import BatchRefused
+from compass.model.interfaces import BatchRefused
 from compass.model.replies import SecurityEntry
 from compass.model.rows import Listener
 from compass.store.notifications import ChangeNotifier, PostgresListener

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.interfaces_store import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
+from compass.model.interfaces import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
 from compass.model.replies import AdministrationEntry, SecurityEntry, UpdateEntry
 from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Row, Service
 from compass.store.statements import Log

@@ -57,8 +57,9 @@ from compass.model.requests import (
 from compass.model.rows import Change, Listener
 from compass.model.rules.decide import answer, decide, permit
 from compass.model.rules.draft import Decision, Principal
-from compass.wire.connection import RequestReceived, ServerConnection, SessionEnded, SessionOpened
+from compass.wire.events import RequestReceived, SessionEnded, SessionOpened
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
+from compass.wire.server_connection import ServerConnection
 
 Override = Callable[[Request], Reply | None]
 

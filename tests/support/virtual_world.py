@@ -33,7 +33,8 @@ from compass.server.server import Server, ServerDependencies
 from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.store import Store
-from compass.wire.connection import ClientConnection, Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
+from compass.wire.client_connection import ClientConnection
+from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
 from tests.simulation.database import SimulatedThread
 from tests.simulation.network import Network
 from tests.simulation.timeline import Timeline

@@ -9,7 +9,9 @@ import msgspec
 from compass.model.replies import Done
 from compass.model.requests import Pull
 from compass.wire import limits
-from compass.wire.connection import ClientConnection, Connection, Event, ServerConnection
+from compass.wire.client_connection import ClientConnection
+from compass.wire.connection import Connection
+from compass.wire.events import Event
 from compass.wire.frames import FrameReader, frame
 from compass.wire.messages import (
     ClientMessage,
@@ -20,6 +22,7 @@ from compass.wire.messages import (
     decode_from_server,
     encode,
 )
+from compass.wire.server_connection import ServerConnection
 from compass.wire.states import End, SessionState
 
 NOW = 1000.0

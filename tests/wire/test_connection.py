@@ -9,19 +9,19 @@ import pytest
 from compass.model.replies import CODES, Refusal
 from compass.model.rows import Change, Service
 from compass.wire import limits, states
-from compass.wire.connection import (
+from compass.wire.client_connection import ClientConnection
+from compass.wire.connection import Connection
+from compass.wire.events import (
     AcknowledgementReceived,
-    ClientConnection,
-    Connection,
     PushReceived,
     ReplyReceived,
     RequestReceived,
-    ServerConnection,
     SessionEnded,
     SessionOpened,
 )
 from compass.wire.frames import HEADER_LENGTH, frame
 from compass.wire.messages import Acknowledge, Bookmark, Goodbye, Hello, Notice, Welcome, encode
+from compass.wire.server_connection import ServerConnection
 from compass.wire.states import End, Input, SessionState
 from tests.wire.link import DONE, HELLO, NOW, PULL, WELCOME, Pair, asked, end_in, end_of, sent_by
 

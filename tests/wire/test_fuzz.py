@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compass.wire import limits
-from compass.wire.connection import ClientConnection, Connection, Event, ServerConnection, SessionEnded
+from compass.wire.client_connection import ClientConnection
+from compass.wire.connection import Connection
+from compass.wire.events import Event, SessionEnded
 from compass.wire.frames import HEADER_LENGTH, frame
 from compass.wire.messages import encode
+from compass.wire.server_connection import ServerConnection
 from compass.wire.states import End
 from tests.wire.examples import EXAMPLES
 from tests.wire.link import HELLO, NOW, WELCOME, asked, end_of

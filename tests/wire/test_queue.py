@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from compass.model.replies import Refusal
 from compass.model.rows import Change, Service
 from compass.wire import limits
-from compass.wire.connection import PushReceived, ReplyReceived, RequestReceived
+from compass.wire.events import PushReceived, ReplyReceived, RequestReceived
 from compass.wire.frames import frame
 from compass.wire.messages import Bookmark, Notice, encode
 from tests.wire.link import DONE, PULL, Pair

@@ -13,18 +13,18 @@ from compass.model.catalogue.digest import FIELDS, canonical, row_digest, to_hex
 from compass.model.replies import Refusal
 from compass.model.rows import Row
 from compass.wire import messages
-from compass.wire.connection import (
+from compass.wire.events import (
     AcknowledgementReceived,
     Event,
     PushReceived,
     ReplyReceived,
     RequestReceived,
-    ServerConnection,
     SessionEnded,
     SessionOpened,
 )
 from compass.wire.frames import FrameReader, frame
 from compass.wire.messages import Bookmark, decode_from_client, decode_from_server, encode
+from compass.wire.server_connection import ServerConnection
 from tests.wire import make_vectors
 from tests.wire.link import NOW, PULL, asked, deliver, end_of, plain, sent_by
 from tests.wire.vocabulary import WIRE_STRUCTS

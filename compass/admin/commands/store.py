@@ -17,7 +17,7 @@ from compass.admin.shell.context import AdminContext, Failed
 from compass.admin.shell.decorators import command, examples
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.store.engine import file_of, parse_url, redacted_url, resolve_url
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import head_of

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from compass.admin.shell.connection import IdentityFiles, Server
-from compass.model.names import PORT_MAX
+from compass.model.limits import PORT_MAX
 
 PORT = 4863
 """OpenGNSP over TLS."""

@@ -23,7 +23,8 @@ import msgspec
 from compass.model.names import format_endpoint
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
-from compass.wire.connection import ClientConnection, Event, ReplyReceived, SessionEnded, SessionOpened
+from compass.wire.client_connection import ClientConnection
+from compass.wire.events import Event, ReplyReceived, SessionEnded, SessionOpened
 from compass.wire.messages import Welcome, encode
 
 READ_SIZE = 64 * 1024
@@ -134,7 +135,7 @@ def connect_tcp(server: Server, timeout_seconds: float) -> socket.socket:
 
 
 def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str) -> ssl.SSLSocket:
-    """TLS over a connection that `dial` made: afterwards the server has proven `server_name`. Raises ConnectionFailed."""
+    """TLS over a connection of `connect_tcp`; afterwards `server_name` is proven. Raises ConnectionFailed."""
     try:
         return context.wrap_socket(plain, server_hostname=server_name)
     except ssl.SSLCertVerificationError as error:

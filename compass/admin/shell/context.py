@@ -32,7 +32,6 @@ from compass.model.names import InvalidName
 from compass.model.replies import Code, Refusal, Rows
 from compass.model.requests import Fetch, Impact, Pull, Request
 from compass.model.rows import Row
-from compass.model.rules.draft import problem_code
 from compass.model.text import escape_line
 
 CONNECT_SECONDS = 5.0
@@ -219,7 +218,7 @@ class AdminContext:
         except SettingsProblem as problem:
             raise self._failed(ExitCode.FAILED, str(problem), "settings") from None
         except InvalidName as problem:
-            not_asked = refused(Refusal(problem_code(problem), str(problem)))
+            not_asked = refused(Refusal(problem.code, str(problem)))
             not_asked.in_json = self.in_json
             raise not_asked from None
 

@@ -14,9 +14,9 @@ from msgspec import Meta
 from twisted.logger import Logger
 
 from compass.model.host_api import Integer
-from compass.model.names import PORT_MAX, parse_address, parse_service_id
+from compass.model.limits import EPOCH_MAX, PORT_MAX
+from compass.model.names import parse_address, parse_service_id
 from compass.model.rows import IDLE, ListenerKey
-from compass.model.rules.listeners import EPOCH_MAX
 from compass.system.files import set_aside, write_atomically
 
 FILE_NAME = "registrations.json"

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from compass.agent.replica.replica import Replica
+from compass.model.limits import DETAIL_MAX
 from compass.model.names import category_of
 from compass.model.replies import Reply
 from compass.model.requests import Findings, Request
 from compass.model.rows import Policy
-from compass.model.rules.listeners import DETAIL_MAX
 from compass.model.text import escape_line
 from compass.wire.messages import Inquiry
 

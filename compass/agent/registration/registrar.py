@@ -24,7 +24,6 @@ from compass.model.names import InvalidName, format_endpoint, parse_address, par
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
 from compass.model.requests import Deregister, Drain, Register, Request
 from compass.model.rows import ListenerKey
-from compass.model.rules.draft import problem_code
 
 HOLD_GRACE_SECONDS = 30.0
 """After the daemon's own restart: how long a program that held its registration open has to come back."""
@@ -139,7 +138,7 @@ class Registrar:
             self._watch_process(entry)
             self._book.put(entry)
         except InvalidName as problem:
-            return succeed(Refusal(problem_code(problem), str(problem)))
+            return succeed(Refusal(problem.code, str(problem)))
         except NoSuchProcess as problem:
             return succeed(Refusal("bad-value", f"{problem}; register with the pid of the process that serves"))
         except CannotWatch as problem:
@@ -158,7 +157,7 @@ class Registrar:
         try:
             key = _key(request.service, request.address or self._default_address, request.port)
         except InvalidName as problem:
-            return succeed(Refusal(problem_code(problem), str(problem)))
+            return succeed(Refusal(problem.code, str(problem)))
         entry = self._book.get(key)
         if entry is not None and request.epoch and request.epoch < entry.epoch:
             text = f"{_named(key)} belongs to a newer instance, which stays registered"
@@ -180,7 +179,7 @@ class Registrar:
         try:
             key = _key(request.service, request.address or self._default_address, request.port)
         except InvalidName as problem:
-            return succeed(Refusal(problem_code(problem), str(problem)))
+            return succeed(Refusal(problem.code, str(problem)))
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
         old = self._book.get(key)
@@ -198,7 +197,7 @@ class Registrar:
         try:
             key = _key(request.service, request.address or self._default_address, request.port)
         except InvalidName as problem:
-            return succeed(Refusal(problem_code(problem), str(problem)))
+            return succeed(Refusal(problem.code, str(problem)))
 
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Refusal):

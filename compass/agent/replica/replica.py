@@ -20,7 +20,6 @@ from compass.model.host_api import Resolved
 from compass.model.names import InvalidName, category_of, parse_label
 from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
-from compass.model.rules.draft import problem_code
 from compass.model.selection.selector import Selector
 from compass.wire.messages import Notice, Resync
 
@@ -150,7 +149,7 @@ class Replica:
         try:
             name = parse_label(text, "category")
         except InvalidName as problem:
-            return Refusal(problem_code(problem), str(problem))
+            return Refusal(problem.code, str(problem))
         seen = self._seen(name, overlay)
         return seen if isinstance(seen, Refusal) else category_view(seen, name)
 

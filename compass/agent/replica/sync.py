@@ -18,10 +18,10 @@ from compass.agent.upstream.pending_requests import ASK_PATIENCE_SECONDS
 from compass.agent.upstream.upstream import Upstream
 from compass.model.catalogue.digest import DIGEST_VERSION, IncrementalDigest, part_of, to_hex
 from compass.model.interfaces import Clock, Timer
+from compass.model.limits import HOST_SERVICES_MAX
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
-from compass.model.rules.administration import HOST_SERVICES_MAX
 from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
 
 GAPS_PER_SESSION_MAX = 3

@@ -19,7 +19,7 @@ from compass.agent.upstream.session import Session
 from compass.model.interfaces import Clock
 from compass.model.replies import Reply
 from compass.model.requests import Report
-from compass.wire.connection import SessionEnded
+from compass.wire.events import SessionEnded
 from compass.wire.messages import Pushed, Welcome
 
 REPORTS_MAX = 256

@@ -16,7 +16,8 @@ from compass.model.interfaces import Clock, Stream, Timer
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.wire import limits
-from compass.wire.connection import ClientConnection, Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
+from compass.wire.client_connection import ClientConnection
+from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
 from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspicion, Welcome, encode
 
 QUEUED_MAX = 4096

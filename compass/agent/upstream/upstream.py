@@ -24,7 +24,7 @@ from compass.model.interfaces import Clock, Stream, Timer
 from compass.model.names import InvalidName, format_endpoint, parse_server
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
-from compass.wire.connection import SessionEnded
+from compass.wire.events import SessionEnded
 from compass.wire.messages import Held, Pushed, Welcome
 
 LINGER_SECONDS = 1.0

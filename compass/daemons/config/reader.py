@@ -36,8 +36,8 @@ from compass.daemons.config.settings import (
     ServerSettings,
     TlsSettings,
 )
+from compass.model.limits import HOST_SERVICES_MAX, PORT_MAX
 from compass.model.names import (
-    PORT_MAX,
     InvalidName,
     parse_address,
     parse_endpoint,
@@ -47,7 +47,6 @@ from compass.model.names import (
     parse_port_text,
     parse_service_id,
 )
-from compass.model.rules.administration import HOST_SERVICES_MAX
 
 CONFIG_OCTETS_MAX = 1024 * 1024
 """A configuration file is a page or two; a larger one is something else."""

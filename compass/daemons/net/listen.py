@@ -29,7 +29,7 @@ from compass.daemons.config.settings import DnsSettings, TlsSettings
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.names import InvalidName, parse_host_name
 from compass.pki.contexts import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 

@@ -11,32 +11,32 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from compass.model.names import HOST_NAME_MAX, LABEL_MAX, PORT_MAX
-from compass.model.requests import STEER_SECONDS_MAX
-from compass.model.rules.administration import (
+from compass.model.limits import (
+    DETAIL_MAX,
+    EPOCH_MAX,
+    FETCH_LIMIT_MAX,
     FLAP_SECONDS_MAX,
     FLAPS_MAX,
     GRACE_SECONDS_MAX,
+    HOST_NAME_MAX,
     HOST_SERVICES_MAX,
-    OVERLAP_SECONDS_MAX,
-    POOLS_PER_CATEGORY_MAX,
-    PROBE_ATTEMPTS_MAX,
-    PROBE_PATH_MAX,
-    PROBE_TIMEOUT_SECONDS_MAX,
-    RECOVERY_SECONDS_MAX,
-    REPORTERS_NEEDED_MAX,
-    WITNESSES_MAX,
-)
-from compass.model.rules.listeners import (
-    DETAIL_MAX,
-    EPOCH_MAX,
+    LABEL_MAX,
     METADATA_ENTRIES_MAX,
     METADATA_KEY_MAX,
     METADATA_VALUE_MAX,
+    OVERLAP_SECONDS_MAX,
+    POOLS_PER_CATEGORY_MAX,
+    PORT_MAX,
+    PROBE_ATTEMPTS_MAX,
+    PROBE_PATH_MAX,
+    PROBE_TIMEOUT_SECONDS_MAX,
     PURGE_AGE_SECONDS_MIN,
+    RECOVERY_SECONDS_MAX,
+    REPORTERS_NEEDED_MAX,
+    STEER_SECONDS_MAX,
     WEIGHT_MAX,
+    WITNESSES_MAX,
 )
-from compass.model.rules.queries import FETCH_LIMIT_MAX
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 _LABEL = f"[A-Za-z0-9]([A-Za-z0-9-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?"

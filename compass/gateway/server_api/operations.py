@@ -25,6 +25,7 @@ from compass.model.replies import (
     Done,
     Lags,
     LogEntries,
+    Position,
     Registered,
     Reported,
     Rows,
@@ -34,7 +35,6 @@ from compass.model.replies import (
     WayList,
     WaysTried,
 )
-from compass.model.replies_events import Position
 from compass.model.requests import (
     Apply,
     Deregister,

@@ -25,13 +25,12 @@ from compass.gateway.metrics.exposition import Metrics
 from compass.gateway.server_api import operations
 from compass.gateway.server_api.operations import EventsAsked, Who
 from compass.model.interfaces import Clock
-from compass.model.replies import Refusal, Reply, Rows
-from compass.model.replies_events import FeedEvent, Position
+from compass.model.limits import FETCH_LIMIT_MAX
+from compass.model.replies import FeedEvent, Position, Refusal, Reply, Rows
 from compass.model.requests import Fetch
 from compass.model.rows import Listener
 from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal
-from compass.model.rules.queries import FETCH_LIMIT_MAX
 
 TOPOLOGY_MAX = 4 * 1024 * 1024
 """Octets of a body from somebody who has said who he is: a topology of 30,000 services, as over OpenGNSP."""

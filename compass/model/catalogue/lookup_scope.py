@@ -7,7 +7,6 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.names import InvalidName, category_of, parse_label, parse_service_id
 from compass.model.replies import Refusal
-from compass.model.rules.draft import problem_code
 
 
 class LookupScope(msgspec.Struct, frozen=True, eq=False):
@@ -40,4 +39,4 @@ def parse_name(text: str) -> str | Refusal:
     try:
         return parse_service_id(text) if "." in text else parse_label(text, "category")
     except InvalidName as problem:
-        return Refusal(problem_code(problem), str(problem))
+        return Refusal(problem.code, str(problem))

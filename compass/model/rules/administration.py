@@ -8,6 +8,22 @@ from typing import TypeAlias
 import msgspec
 from immutables import Map
 
+from compass.model.limits import (
+    CREDENTIALS_PER_SERVICE_MAX,
+    FLAP_SECONDS_MAX,
+    FLAPS_MAX,
+    GRACE_SECONDS_MAX,
+    HOST_SERVICES_MAX,
+    OVERLAP_SECONDS_MAX,
+    POOLS_PER_CATEGORY_MAX,
+    PROBE_ATTEMPTS_MAX,
+    PROBE_PATH_MAX,
+    PROBE_TIMEOUT_SECONDS_MAX,
+    PROBLEMS_MAX,
+    RECOVERY_SECONDS_MAX,
+    REPORTERS_NEEDED_MAX,
+    WITNESSES_MAX,
+)
 from compass.model.names import (
     InvalidName,
     category_of,
@@ -21,41 +37,13 @@ from compass.model.names import (
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import Category, Credential, Dependency, Host, Policy, Service
-from compass.model.rules.draft import Draft, Refused, problem_code, refuse
+from compass.model.rules.draft import Draft, Refused, refuse
 from compass.model.rules.listeners import digest_of, existing_listener, existing_service
 from compass.model.rules.tokens import is_of_tokens
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 Declared: TypeAlias = Category | Service | Dependency
 """The rows of a topology."""
-CREDENTIALS_PER_SERVICE_MAX = 8
-"""Rotation needs two; every one more is compared at each registration."""
-OVERLAP_SECONDS_MAX = 10 * 365 * 86_400.0
-"""Ten years: a longer overlap is a slip of the hand for one without an end."""
-HOST_SERVICES_MAX = 256
-"""Services on one host: they are one row and one watch request."""
-REPORTERS_NEEDED_MAX = 10
-"""Of more independent reporters a dead listener would have to wait for longer than for its probe."""
-WITNESSES_MAX = 5
-"""Hosts asked to probe one listener: each is a connection to something that may be in trouble already."""
-GRACE_SECONDS_MAX = 600.0
-"""Longest time that a lost host's listeners are given to users unprobed."""
-FLAPS_MAX = 30
-"""Failures before a listener is kept out: no more of them are counted."""
-FLAP_SECONDS_MAX = 86_400.0
-"""Longest window in which failures are counted, and longest first time of being kept out."""
-POOLS_PER_CATEGORY_MAX = 1000
-"""Services of a category with a pool policy of their own: they are in one row, which is told to all its users."""
-PROBLEMS_MAX = 1000
-"""Problems of a topology that one refusal tells: more than anybody reads, and it must fit into a frame."""
-PROBE_PATH_MAX = 255
-"""Longest path of an HTTP probe, in characters."""
-PROBE_TIMEOUT_SECONDS_MAX = 30.0
-"""A verdict that takes longer than this helps nobody."""
-PROBE_ATTEMPTS_MAX = 10
-"""Likewise."""
-RECOVERY_SECONDS_MAX = 60.0
-"""Longest pause between two probes of a listener that is down."""
 
 
 def decide_put(draft: Draft, request: Put) -> Done:
@@ -190,7 +178,7 @@ def _attempt(draft: Draft, index: int, row: Declared, problems: list[Problem]) -
 def _problem(index: int, problem: Refused | InvalidName) -> Problem:
     if isinstance(problem, Refused):
         return Problem(index, problem.refusal.code, problem.refusal.message)
-    return Problem(index, problem_code(problem), str(problem))
+    return Problem(index, problem.code, str(problem))
 
 
 def _prune(draft: Draft, wanted: list[Declared]) -> None:

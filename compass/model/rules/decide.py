@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.limits import SUBJECT_MAX
 from compass.model.names import InvalidName
 from compass.model.replies import AdministrationEntry, Refusal, Reply, SecurityEntry
 from compass.model.requests import (
@@ -45,7 +46,7 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rules import administration, listeners, queries
-from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, problem_code, refuse
+from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, refuse
 from compass.model.text import escape_line
 
 _LOOK = frozenset({"admin", "viewer"})
@@ -106,8 +107,6 @@ _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
 _LOGGED_FOR_ADMINS = frozenset(
     {Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
 )
-SUBJECT_MAX = 140
-"""Longest subject in a log, in characters: more than a service id has, which is what it should be."""
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
@@ -167,7 +166,7 @@ def _conclude(
     except Refused as refused:
         return _refused(catalogue, request, asker, now, refused.refusal)
     except InvalidName as problem:
-        return _refused(catalogue, request, asker, now, Refusal(problem_code(problem), str(problem)))
+        return _refused(catalogue, request, asker, now, Refusal(problem.code, str(problem)))
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
     entry = _administration(request, asker, now, "done", draft.revision)

@@ -8,13 +8,11 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue, topic_of
-from compass.model.names import InvalidAddress, InvalidName, format_endpoint
+from compass.model.limits import PARAMETERS_MAX
+from compass.model.names import format_endpoint
 from compass.model.replies import AdministrationEntry, Code, Problem, Refusal, Reply, SecurityEntry
 from compass.model.rows import Alert, Change, Listener, Row
 from compass.model.text import escape_line
-
-PARAMETERS_MAX = 4096
-"""Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""
 
 Role = Literal["host", "admin", "viewer", "server"]
 """A viewer looks at what an administrator may look at, and changes nothing; only a bearer token has this role."""
@@ -60,11 +58,6 @@ class Refused(Exception):
 def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem, ...] = ()) -> NoReturn:
     """End the decision: nothing is changed, and the asker is told why."""
     raise Refused(Refusal(code, message, epoch=epoch, problems=problems))
-
-
-def problem_code(problem: InvalidName) -> Code:
-    """The refusal that a name or address which cannot be used comes to."""
-    return "bad-address" if isinstance(problem, InvalidAddress) else "bad-name"
 
 
 class Draft:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from compass.model.limits import HOLD_SECONDS_MAX
 from compass.model.replies import Evidence
 from compass.model.rows import Listener, ListenerKey, Policy
 
@@ -29,8 +30,6 @@ DOUBT_PROBES_MIN = 5
 """Listeners probed within the window before a server can doubt itself: of fewer, no share means anything."""
 DOUBT_SHARE = 0.5
 """Share of them whose failure nobody else confirms, above which a server doubts itself; at half of this it stops."""
-HOLD_SECONDS_MAX = 3600.0
-"""Longest time that a flapping listener is kept out at once."""
 EVIDENCE_MAX = 20
 """Evidence kept about one listener, the newest: more is in nobody's head."""
 CASES_MAX = 10_000

@@ -9,6 +9,16 @@ from collections.abc import Iterator
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.limits import (
+    DETAIL_MAX,
+    EPOCH_MAX,
+    LISTENERS_PER_SERVICE_MAX,
+    METADATA_ENTRIES_MAX,
+    METADATA_KEY_MAX,
+    METADATA_VALUE_MAX,
+    PURGE_AGE_SECONDS_MIN,
+    WEIGHT_MAX,
+)
 from compass.model.names import category_of, format_endpoint, parse_address, parse_label, parse_port, parse_service_id
 from compass.model.replies import Deregistered, Done, Registered, Reported
 from compass.model.requests import (
@@ -26,23 +36,6 @@ from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.text import escape_line, is_printable_line
-
-WEIGHT_MAX = 65535
-"""Largest weight: what a DNS SRV record can carry (RFC 2782)."""
-EPOCH_MAX = 2**63 - 1
-"""Largest epoch: what SQL's BIGINT holds."""
-METADATA_ENTRIES_MAX = 32
-"""Metadata describes a listener to its users; what is larger belongs into a store."""
-METADATA_KEY_MAX = 63
-"""Longest metadata key in characters."""
-METADATA_VALUE_MAX = 255
-"""Longest metadata value in characters: one DNS TXT string (RFC 1035 section 3.3.14)."""
-DETAIL_MAX = 255
-"""Longest detail of a report in characters: it ends up in tables and mails."""
-LISTENERS_PER_SERVICE_MAX = 10_000
-"""A service with more is a configuration error; its snapshot must fit into one frame."""
-PURGE_AGE_SECONDS_MIN = 60.0
-"""Nothing younger is purged: the row's epoch still guards against late messages of old instances (P6)."""
 
 
 def decide_register(draft: Draft, request: Register) -> Registered:

@@ -7,14 +7,12 @@ from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import audience, dependencies_of
+from compass.model.limits import FETCH_LIMIT_MAX
 from compass.model.names import category_of, format_endpoint, parse_endpoint, parse_label, parse_service_id
 from compass.model.replies import Dependencies, Rows, Told
 from compass.model.requests import Fetch, Impact, Pull
 from compass.model.rows import Category, Credential, Dependency, Listener, Row, Service, key_of
 from compass.model.rules.draft import refuse
-
-FETCH_LIMIT_MAX = 50_000
-"""Most rows in one reply: it must fit into a frame. Ask again with `after` for more."""
 
 
 def query_pull(catalogue: Catalogue, request: Pull) -> Dependencies:

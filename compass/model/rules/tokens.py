@@ -22,8 +22,6 @@ ADMIN_TOKENS = "gns-admin"
 VIEWER_TOKENS = "gns-viewer"
 """The category of those who may look at everything and change nothing."""
 TOKEN_ROLES: dict[str, Role] = {ADMIN_TOKENS: "admin", VIEWER_TOKENS: "viewer"}
-TOKEN_MAX = 256
-"""Characters of a bearer token that is looked at: one of ours has 43."""
 
 
 def principal_of(catalogue: Catalogue, token: str, origin: str, now: float) -> Principal | None:

@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from compass.model.limits import WEIGHT_MAX
 from compass.model.rows import Listener, ListenerKey
-from compass.model.rules.listeners import WEIGHT_MAX
 
 Random: TypeAlias = Callable[[], float]
 """Gives floats in [0, 1)."""

@@ -18,8 +18,7 @@ from twisted.python.failure import Failure
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.cluster import ClusterStore
-from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import Clock, StoreUnavailable, Timer
 from compass.model.replies import Refusal, WayList, WayStatus, WaysTried, WayTried
 from compass.model.requests import TryWays
 from compass.model.rows import Alert, Change

@@ -14,8 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.cluster import ClusterStore, ClusterView, Heartbeat, HeartbeatResult, MembershipChange, Presence
-from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import Clock, StoreUnavailable, Timer
 from compass.server.commit.store_access import RunInDatabase
 
 BEAT_SECONDS = 1.0

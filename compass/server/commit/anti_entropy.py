@@ -14,8 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.catalogue.digest import IncrementalDigest, to_hex
-from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import Store, StoredDigest, StoreUnavailable
+from compass.model.interfaces import Clock, Store, StoredDigest, StoreUnavailable, Timer
 from compass.model.requests import Incident
 from compass.model.rules.draft import Principal
 from compass.server.commit.committer import Committer

@@ -18,15 +18,16 @@ from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.digest import DigestDelta, digest_of_rows, steps_of, to_hex
-from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import (
+from compass.model.interfaces import (
     BatchRefused,
+    Clock,
     Conflict,
     LogTrimmed,
     Proposal,
     Store,
     StoreState,
     StoreUnavailable,
+    Timer,
 )
 from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, Histogram
 from compass.model.replies import Refusal, Reply, SecurityEntry

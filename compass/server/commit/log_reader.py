@@ -7,8 +7,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock, Timer
-from compass.model.interfaces_store import Store, StoreUnavailable
+from compass.model.interfaces import Clock, Store, StoreUnavailable, Timer
 from compass.model.replies import LogEntries, LogEntry, Refusal, Reply
 from compass.model.requests import ReadLog
 from compass.server.commit.committer import Committer

@@ -13,8 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock
-from compass.model.interfaces_store import LogTrimmed, StoreUnavailable
+from compass.model.interfaces import Clock, LogTrimmed, StoreUnavailable
 
 RunInDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""

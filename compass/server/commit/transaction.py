@@ -9,7 +9,7 @@ import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.digest import DigestDelta
-from compass.model.interfaces_store import Proposal
+from compass.model.interfaces import Proposal
 from compass.model.replies import SecurityEntry
 from compass.model.rows import Change
 from compass.model.rules.draft import Decision

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from compass.model.interfaces import Timer
+from compass.model.limits import RECOVERY_SECONDS_MAX
 from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Suspect, Undecided, Verdict
 from compass.model.rows import Listener, ListenerKey, Policy
-from compass.model.rules.administration import RECOVERY_SECONDS_MAX
 from compass.model.rules.failure import finding_of, judge
 from compass.server.failure.indirect_probes import ProbeResult
 

@@ -21,7 +21,7 @@ from compass.model.names import InvalidName, category_of, parse_address, parse_e
 from compass.model.replies import CaseFile, Evidence, Refusal, Reply, Reported
 from compass.model.requests import Examine, Findings, Incident, Report, Undecided, WeighedReport
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
-from compass.model.rules.draft import Principal, problem_code
+from compass.model.rules.draft import Principal
 from compass.model.rules.failure import EvidenceLog, Finding, FlapDamping, LocalHealth, Reputation
 from compass.server.failure.checks import HealthCheck, RecoveryCheck, SlowTimer, SuspectCheck, UnconfirmedCheck
 from compass.server.failure.indirect_probes import Asked, IndirectProbes, ProbeResult
@@ -240,7 +240,7 @@ class FailureDetector:
         try:
             key = (parse_service_id(request.service), parse_address(request.address), parse_port(request.port))
         except InvalidName as problem:
-            return Refusal(problem_code(problem), str(problem))
+            return Refusal(problem.code, str(problem))
         catalogue = self._catalogue()
         row = catalogue.listener(*key)
         if row is None:

@@ -13,11 +13,11 @@ import msgspec
 from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.replies import Dependencies, Refusal, Reply, SecurityEntry
-from compass.model.replies_events import FeedEvent, Position
+from compass.model.limits import TOKEN_MAX
+from compass.model.replies import Dependencies, FeedEvent, Position, Refusal, Reply, SecurityEntry
 from compass.model.rows import Change, Credential
 from compass.model.rules.draft import Principal
-from compass.model.rules.tokens import TOKEN_MAX, principal_of
+from compass.model.rules.tokens import principal_of
 from compass.server.sessions.connection_limits import ConnectionLimits
 
 RECENT_MAX = 2_000

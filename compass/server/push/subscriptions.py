@@ -15,7 +15,7 @@ from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
 from compass.model.rules.administration import parsed_host
-from compass.model.rules.draft import Principal, Refused, problem_code
+from compass.model.rules.draft import Principal, Refused
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.admission import Admission
@@ -59,7 +59,7 @@ class Subscriptions:
         except Refused as refused:
             return refused.refusal
         except InvalidName as problem:
-            return Refusal(problem_code(problem), str(problem))
+            return Refusal(problem.code, str(problem))
         await self._settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock
+from compass.model.limits import SUBJECT_MAX
 from compass.model.replies import Refusal, SecurityEntry
-from compass.model.rules.decide import SUBJECT_MAX
 from compass.model.rules.draft import Principal
 from compass.server.sessions.rate_limit import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock, Timer
+from compass.model.limits import STEER_SECONDS_MAX
 from compass.model.names import InvalidName, parse_server
 from compass.model.replies import Refusal, Steered
-from compass.model.requests import STEER_SECONDS_MAX, Steer
-from compass.model.rules.draft import problem_code
+from compass.model.requests import Steer
 from compass.server.sessions.session import Session
 from compass.wire.limits import INSTEAD_MAX
 
@@ -112,5 +112,5 @@ def _refused(request: Steer) -> Refusal | None:
         try:
             parse_server(text)
         except InvalidName as problem:
-            return Refusal(problem_code(problem), str(problem))
+            return Refusal(problem.code, str(problem))
     return None

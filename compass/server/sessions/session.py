@@ -24,15 +24,9 @@ from compass.model.replies import Refusal, Reply, SecurityEntry
 from compass.model.requests import Request
 from compass.model.rules.draft import Principal
 from compass.wire import limits
-from compass.wire.connection import (
-    AcknowledgementReceived,
-    Event,
-    RequestReceived,
-    ServerConnection,
-    SessionEnded,
-    SessionOpened,
-)
+from compass.wire.events import AcknowledgementReceived, Event, RequestReceived, SessionEnded, SessionOpened
 from compass.wire.messages import Acknowledge, Hello, Inquiry
+from compass.wire.server_connection import ServerConnection
 
 Answer: TypeAlias = Reply | bytes
 """A reply, or its body as encoded."""

@@ -6,10 +6,10 @@ from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.registration.probe_responder import INQUIRIES_MAX, ProbeResponder
 from compass.agent.replica.replica import Replica
+from compass.model.limits import DETAIL_MAX
 from compass.model.replies import Reply, Reported
 from compass.model.requests import Findings, Request
 from compass.model.rows import Category, Listener, Policy, Row, Service, Snapshot
-from compass.model.rules.listeners import DETAIL_MAX
 from compass.wire.messages import Inquiry
 
 CATEGORY = Category("store", policy=Policy("http:/health"))

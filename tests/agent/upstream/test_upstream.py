@@ -16,20 +16,15 @@ from compass.agent.replica import sync
 from compass.agent.upstream import connector, pending_requests, server_selector, session
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector, in_order
 from compass.model.host_api import LocalRegister
+from compass.model.limits import HOST_SERVICES_MAX
 from compass.model.replies import Refusal, Registered, Watching
 from compass.model.requests import Register, Watch
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot
-from compass.model.rules.administration import HOST_SERVICES_MAX
 from compass.wire import limits
-from compass.wire.connection import (
-    AcknowledgementReceived,
-    RequestReceived,
-    ServerConnection,
-    SessionEnded,
-    SessionOpened,
-)
+from compass.wire.events import AcknowledgementReceived, RequestReceived, SessionEnded, SessionOpened
 from compass.wire.frames import frame
 from compass.wire.messages import Acknowledge, Goodbye, Notice, Resync, encode
+from compass.wire.server_connection import ServerConnection
 from tests.support.virtual_world import SimulatedProcesses
 
 RETURN_SECONDS = (server_selector.RETURN_SECONDS_MIN + server_selector.RETURN_SECONDS_MAX) / 2

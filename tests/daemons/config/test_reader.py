@@ -35,7 +35,8 @@ from compass.daemons.config.settings import (
     example,
     sections_of,
 )
-from compass.model.names import PORT_MAX, SERVER_PORT, InvalidName, parse_server
+from compass.model.limits import PORT_MAX
+from compass.model.names import SERVER_PORT, InvalidName, parse_server
 from compass.server.commit.request_queue import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
 

@@ -26,7 +26,7 @@ from compass.daemons.net.listen import DatabaseThread, listen, listen_unix, own_
 from compass.daemons.net.reuseport import StreamPort
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.services.opengnssd import connector
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.pki.contexts import Identity, IdentityError, load_identity, server_context
 from tests.support.installation import Installation
 from tests.support.reactor_thread import ReactorThread

@@ -18,8 +18,7 @@ from compass.gateway.http import connection_limit, schemas, sse
 from compass.gateway.http.connection_limit import ConnectionLimiter
 from compass.gateway.http.status_codes import STATUS
 from compass.gateway.server_api import operations, routes
-from compass.model.replies import CODES, Refusal, Rows
-from compass.model.replies_events import FeedEvent, Position
+from compass.model.replies import CODES, FeedEvent, Position, Refusal, Rows
 from compass.model.requests import Fetch, Findings, Watch
 from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal

@@ -9,6 +9,22 @@ from unittest import mock
 import msgspec
 import pytest
 
+from compass.model.limits import (
+    CREDENTIALS_PER_SERVICE_MAX,
+    FLAP_SECONDS_MAX,
+    FLAPS_MAX,
+    GRACE_SECONDS_MAX,
+    HOST_SERVICES_MAX,
+    PARAMETERS_MAX,
+    PROBE_ATTEMPTS_MAX,
+    PROBE_PATH_MAX,
+    PROBE_TIMEOUT_SECONDS_MAX,
+    PROBLEMS_MAX,
+    RECOVERY_SECONDS_MAX,
+    REPORTERS_NEEDED_MAX,
+    SUBJECT_MAX,
+    WITNESSES_MAX,
+)
 from compass.model.replies import (
     AdministrationEntry,
     CredentialIssued,
@@ -49,22 +65,8 @@ from compass.model.requests import (
 )
 from compass.model.rows import Category, Dependency, Host, Policy, Service
 from compass.model.rules import administration
-from compass.model.rules.administration import (
-    CREDENTIALS_PER_SERVICE_MAX,
-    FLAP_SECONDS_MAX,
-    FLAPS_MAX,
-    GRACE_SECONDS_MAX,
-    HOST_SERVICES_MAX,
-    PROBE_ATTEMPTS_MAX,
-    PROBE_PATH_MAX,
-    PROBE_TIMEOUT_SECONDS_MAX,
-    PROBLEMS_MAX,
-    RECOVERY_SECONDS_MAX,
-    REPORTERS_NEEDED_MAX,
-    WITNESSES_MAX,
-)
-from compass.model.rules.decide import ROLES, SUBJECT_MAX, permit
-from compass.model.rules.draft import PARAMETERS_MAX, Principal, parameters_of
+from compass.model.rules.decide import ROLES, permit
+from compass.model.rules.draft import Principal, parameters_of
 from compass.model.rules.listeners import digest_of
 from tests.support.catalogue_rows import ADMIN, AT, HOST, NOW, SERVER, World, store
 

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from compass.model.limits import HOLD_SECONDS_MAX
 from compass.model.replies import Evidence
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules import failure
@@ -13,7 +14,6 @@ from compass.model.rules.failure import (
     DOUBT_PROBES_MIN,
     DOUBT_WINDOW_SECONDS,
     EVIDENCE_MAX,
-    HOLD_SECONDS_MAX,
     REFUTED_FREE,
     REPUTATION_SECONDS,
     EvidenceLog,

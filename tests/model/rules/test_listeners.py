@@ -7,12 +7,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from compass.model.replies import Deregistered, Done, Refusal, Registered, Reported
-from compass.model.requests import Attend, Deregister, Drain, Purge, Put, Register, Remove, Report, Verdict
-from compass.model.rows import Category, Listener, Policy, Service, State
-from compass.model.rules import listeners
-from compass.model.rules.draft import Principal
-from compass.model.rules.listeners import (
+from compass.model.limits import (
     DETAIL_MAX,
     EPOCH_MAX,
     METADATA_ENTRIES_MAX,
@@ -20,8 +15,13 @@ from compass.model.rules.listeners import (
     METADATA_VALUE_MAX,
     PURGE_AGE_SECONDS_MIN,
     WEIGHT_MAX,
-    is_draining,
 )
+from compass.model.replies import Deregistered, Done, Refusal, Registered, Reported
+from compass.model.requests import Attend, Deregister, Drain, Purge, Put, Register, Remove, Report, Verdict
+from compass.model.rows import Category, Listener, Policy, Service, State
+from compass.model.rules import listeners
+from compass.model.rules.draft import Principal
+from compass.model.rules.listeners import is_draining
 from tests.support.catalogue_rows import ADMIN, AT, HOST, NOW, SERVER, World, drain, store
 
 REGISTER = Register("a.store", "", "10.0.0.1", 2028, 5)

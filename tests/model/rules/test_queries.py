@@ -9,10 +9,10 @@ import pytest
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import audience, interest, snapshot, widening
+from compass.model.limits import FETCH_LIMIT_MAX
 from compass.model.replies import CategoryView, Dependencies, Rows, ServiceView, Told
 from compass.model.requests import Attend, Deregister, Fetch, Impact, Pull, Put, Remove
 from compass.model.rows import Alert, Category, Credential, Dependency, Host, Listener, Row, Service, State
-from compass.model.rules.queries import FETCH_LIMIT_MAX
 from compass.model.selection.selector import Selector
 from tests.support.catalogue_rows import HOST, NOW, SERVER, World, drain, store
 

@@ -327,7 +327,7 @@ def test_a_server_that_joins_tells_nothing_twice(world: Uss, server: SimulatedSe
 
 def test_a_store_that_is_away_holds_nothing_up_for_long(world: Uss, server: SimulatedServer) -> None:
     """What was told is written down later; a server that starts waits until it knows what was told."""
-    from compass.model.interfaces_store import StoreUnavailable
+    from compass.model.interfaces import StoreUnavailable
 
     server.beside.failing = StoreUnavailable("away")
     incident(world)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compass.model.cluster import SILENT_BEATS
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import HostLag, Lags, Registered, ServerStatus
 from compass.model.requests import Examine, Lag, Register, Report, Status, Watch
 from compass.server.cluster.membership import BEAT_SECONDS

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.interfaces_store import BatchRefused, StoreUnavailable
+from compass.model.interfaces import BatchRefused, StoreUnavailable
 from compass.model.replies import Refusal, Registered, Watching
 from compass.model.requests import Register, Status, Watch
 from compass.model.rows import Change

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import LogEntries, Refusal, Registered, Rows, Watching
 from compass.model.requests import Deregister, Fetch, ReadLog, Register, Status, Watch
 from compass.server.commit import log_reader, request_queue

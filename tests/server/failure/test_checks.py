@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Registered, Reported
 from compass.model.requests import Deregister, Fetch, Put, Register, Report
 from compass.model.rows import Category, Policy

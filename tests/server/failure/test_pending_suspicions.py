@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compass.model.host_api import LocalDeregister, LocalRegister, LocalReport
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Deregistered, Refusal, Registered, Reported
 from compass.model.requests import Deregister, Register, Report, Watch
 from compass.server.failure import pending_suspicions

@@ -8,11 +8,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.replies import Refusal, SecurityEntry
-from compass.model.replies_events import FeedEvent, Position
+from compass.model.limits import TOKEN_MAX
+from compass.model.replies import FeedEvent, Position, Refusal, SecurityEntry
 from compass.model.rows import Category, Change, Credential
 from compass.model.rules.draft import Principal
-from compass.model.rules.tokens import TOKEN_MAX
 from compass.server.push import change_feed
 from compass.server.push.change_feed import FOLLOWERS_MAX, RECENT_MAX, ChangeFeed
 from compass.server.sessions.connection_limits import ConnectionLimits

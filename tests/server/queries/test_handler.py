@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compass.model.interfaces_store import StoreUnavailable
+from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Dependencies, Refusal, Registered, Rows, Told
 from compass.model.requests import Fetch, Impact, Pull, Register
 from compass.server.commit.request_queue import STORE_WAIT_SECONDS

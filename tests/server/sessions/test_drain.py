@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from compass.agent.upstream import server_selector
+from compass.model.limits import STEER_SECONDS_MAX
 from compass.model.replies import Refusal, ServerStatus, Steered
-from compass.model.requests import STEER_SECONDS_MAX, Register, Status, Steer, Watch
+from compass.model.requests import Register, Status, Steer, Watch
 from compass.server.sessions import drain
 from compass.wire import limits
 from tests.server.conftest import Uss

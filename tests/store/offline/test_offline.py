@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from compass.model.catalogue.digest import digest_of_rows, to_hex
-from compass.model.interfaces_store import StoreState
+from compass.model.interfaces import StoreState
 from compass.model.rows import Alert, Change, Listener, Row
 from compass.store.engine import parse_url
 from compass.store.errors import StoreInUse, StoreTooNew, StoreUnusable

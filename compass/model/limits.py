@@ -1,0 +1,66 @@
+"""Limits of the domain: what a name, a listener, a category and a request may hold. Each limit has its reason."""
+
+from __future__ import annotations
+
+LABEL_MAX = 63
+"""Longest label in octets (RFC 1035 section 2.3.4)."""
+HOST_NAME_MAX = 253
+"""Longest host name in characters (RFC 1035 section 2.3.4, without the root)."""
+PORT_MAX = 65535
+"""Largest TCP port (RFC 9293 section 3.1)."""
+STEER_SECONDS_MAX = 3600.0
+"""Longest time over which hosts are sent away: whoever services a machine does not wait for longer."""
+TOKEN_MAX = 256
+"""Characters of a bearer token that is looked at: one of ours has 43."""
+FETCH_LIMIT_MAX = 50_000
+"""Most rows in one reply: it must fit into a frame. Ask again with `after` for more."""
+SUBJECT_MAX = 140
+"""Longest subject in a log, in characters: more than a service id has, which is what it should be."""
+PARAMETERS_MAX = 4096
+"""Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""
+HOLD_SECONDS_MAX = 3600.0
+"""Longest time that a flapping listener is kept out at once."""
+WEIGHT_MAX = 65535
+"""Largest weight: what a DNS SRV record can carry (RFC 2782)."""
+EPOCH_MAX = 2**63 - 1
+"""Largest epoch: what SQL's BIGINT holds."""
+METADATA_ENTRIES_MAX = 32
+"""Metadata describes a listener to its users; what is larger belongs into a store."""
+METADATA_KEY_MAX = 63
+"""Longest metadata key in characters."""
+METADATA_VALUE_MAX = 255
+"""Longest metadata value in characters: one DNS TXT string (RFC 1035 section 3.3.14)."""
+DETAIL_MAX = 255
+"""Longest detail of a report in characters: it ends up in tables and mails."""
+LISTENERS_PER_SERVICE_MAX = 10_000
+"""A service with more is a configuration error; its snapshot must fit into one frame."""
+PURGE_AGE_SECONDS_MIN = 60.0
+"""Nothing younger is purged: the row's epoch still guards against late messages of old instances (P6)."""
+CREDENTIALS_PER_SERVICE_MAX = 8
+"""Rotation needs two; every one more is compared at each registration."""
+OVERLAP_SECONDS_MAX = 10 * 365 * 86_400.0
+"""Ten years: a longer overlap is a slip of the hand for one without an end."""
+HOST_SERVICES_MAX = 256
+"""Services on one host: they are one row and one watch request."""
+REPORTERS_NEEDED_MAX = 10
+"""Of more independent reporters a dead listener would have to wait for longer than for its probe."""
+WITNESSES_MAX = 5
+"""Hosts asked to probe one listener: each is a connection to something that may be in trouble already."""
+GRACE_SECONDS_MAX = 600.0
+"""Longest time that a lost host's listeners are given to users unprobed."""
+FLAPS_MAX = 30
+"""Failures before a listener is kept out: no more of them are counted."""
+FLAP_SECONDS_MAX = 86_400.0
+"""Longest window in which failures are counted, and longest first time of being kept out."""
+POOLS_PER_CATEGORY_MAX = 1000
+"""Services of a category with a pool policy of their own: they are in one row, which is told to all its users."""
+PROBLEMS_MAX = 1000
+"""Problems of a topology that one refusal tells: more than anybody reads, and it must fit into a frame."""
+PROBE_PATH_MAX = 255
+"""Longest path of an HTTP probe, in characters."""
+PROBE_TIMEOUT_SECONDS_MAX = 30.0
+"""A verdict that takes longer than this helps nobody."""
+PROBE_ATTEMPTS_MAX = 10
+"""Likewise."""
+RECOVERY_SECONDS_MAX = 60.0
+"""Longest pause between two probes of a listener that is down."""

@@ -1,0 +1,98 @@
+"""Client end of a session: sends requests and acknowledges notices."""
+
+from __future__ import annotations
+
+from compass.model.replies import Refusal
+from compass.model.requests import Request
+from compass.wire import limits
+from compass.wire.connection import Connection
+from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
+from compass.wire.messages import (
+    Acknowledge,
+    Bookmark,
+    Goodbye,
+    Held,
+    Hello,
+    Inquiry,
+    InvalidMessage,
+    Notice,
+    Resync,
+    Suspicion,
+    Welcome,
+    decode_from_server,
+)
+
+
+class ClientConnection(Connection):
+    """The end that greets, asks and acknowledges; it says hello at once."""
+
+    end = "client"
+
+    def __init__(self, now: float, software: str, frame_max: int = limits.FRAME_MAX_FROM_SERVER) -> None:
+        super().__init__(now, frame_max)
+        self._last_number = 0
+        self._waiting: dict[int, float] = {}
+        self._send(Hello(limits.VERSIONS, software))
+
+    def ask(self, request: Request, now: float) -> int:
+        """Queue a request; its number comes back with `Replied`. Only after `Opened`."""
+        if self.state != "open":
+            raise RuntimeError(f"asked in state {self.state}")
+        self._last_number = self._last_number % 0xFFFFFFFF + 1
+        self._waiting[self._last_number] = now
+        self._send(request, self._last_number)
+        return self._last_number
+
+    def acknowledge(self, revision: int, status: Held = "ok") -> None:
+        """Say what is held."""
+        if self.state == "open":
+            self._send(Acknowledge(revision, status))
+
+    def deadline(self) -> float | None:
+        """The earliest of welcome and reply."""
+        if self.state == "greeting":
+            return self._greeting_until
+        if self.state == "ended" or not self._waiting:
+            return None
+        return next(iter(self._waiting.values())) + limits.REPLY_SECONDS
+
+    def _time_out(self) -> SessionEnded:
+        if self.state == "greeting":
+            return self._end("timeout", f"no welcome within {limits.GREETING_SECONDS:g} s")
+        return self._end("timeout", f"no reply within {limits.REPLY_SECONDS:g} s")
+
+    def _violated(self, refusal: Refusal) -> SessionEnded:
+        return self._end("violation", f"the server broke the protocol: {refusal.message}", violation=True)
+
+    def _received(self, number: int, body: bytes, now: float) -> Event | None:
+        try:
+            message = decode_from_server(body)
+        except InvalidMessage as unreadable:
+            if self._is_skipped(number, unreadable):
+                return None
+            if self.state == "greeting" or number not in self._waiting:
+                return self._violated(unreadable.refusal)
+            del self._waiting[number]
+            return ReplyReceived(number, unreadable.refusal)
+        match message:
+            case Welcome() if message.version not in limits.VERSIONS:
+                return self._out_of_turn(f"version {message.version}, which was not offered,")
+            case Welcome():
+                return SessionOpened(message) if self._transition("welcome") else self._out_of_turn("welcome")
+            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
+                return PushReceived(message) if self._transition("push") else self._out_of_turn("notice")
+            case Goodbye():
+                instead = message.instead[: limits.INSTEAD_MAX]
+                return self._end(
+                    "goodbye", message.reason, retry_after_seconds=message.retry_after_seconds, instead=instead
+                )
+            case Refusal() if number == 0:
+                return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
+            case reply:
+                if number not in self._waiting or not self._transition("reply"):
+                    return self._out_of_turn(f"a reply to request {number}")
+                del self._waiting[number]
+                return ReplyReceived(number, reply)
+
+    def _out_of_turn(self, what: str) -> SessionEnded:
+        return self._violated(Refusal("out-of-turn", f"{what} in state {self.state}"))

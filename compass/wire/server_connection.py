@@ -1,0 +1,216 @@
+"""Server end of a session: answers requests and pushes notices, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from compass.model.replies import Refusal, Reply
+from compass.model.requests import Request
+from compass.wire import limits
+from compass.wire.connection import Connection
+from compass.wire.events import AcknowledgementReceived, Event, RequestReceived, SessionEnded, SessionOpened
+from compass.wire.frames import header
+from compass.wire.messages import (
+    Acknowledge,
+    Goodbye,
+    Hello,
+    Inquiry,
+    InvalidMessage,
+    Welcome,
+    decode_from_client,
+    encode,
+)
+
+_TOGETHER_SECONDS = 0.1
+"""Notices pushed within so long are waited for together: what is kept of a host that acknowledges nothing is bounded
+by ACKNOWLEDGE_SECONDS and not by the number of changes."""
+
+
+class _Awaited(msgspec.Struct):
+    """Notices of which the last one's acknowledgement is waited for."""
+
+    first: int
+    last: int
+    since: float
+    at: float
+
+
+class ServerConnection(Connection):
+    """The end that answers and pushes."""
+
+    end = "server"
+
+    def __init__(self, now: float, frame_max: int) -> None:
+        super().__init__(now, frame_max)
+        self.frame_max = frame_max
+        self.watching = False
+        self._asked: set[int] = set()
+        self._active_at = now
+        self._awaited: deque[_Awaited] = deque()
+        self._took_at = now
+
+    def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
+        """Answer the hello that `Opened` told of."""
+        self._send(Welcome(version, server, store, revision, self.frame_max, software))
+
+    def reply(self, number: int, reply: Reply | bytes, now: float) -> None:
+        """Answer a request; bytes are a body that many get. A session that has ended gets nothing any more."""
+        if self.state == "ended":
+            return
+        self._asked.discard(number)
+        self._active_at = now
+        encoded = reply if isinstance(reply, bytes) else encode(reply)
+        if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
+            text = (
+                f"the answer has {len(encoded)} octets; at most {limits.FRAME_MAX_FROM_SERVER} are sent: ask for less"
+            )
+            encoded = encode(Refusal("too-large", text))
+        # Apart, so that a body which many get is in memory once.
+        self._queue(header(len(encoded), number))
+        self._queue(encoded)
+
+    def push(self, encoded: bytes, revision: int, now: float, told_before: int | None = None) -> None:
+        """Send a frame that was encoded once for all sessions; `revision` is to be acknowledged.
+
+        `told_before`: up to where the host was told everything before it, when that is not just the revision before.
+        """
+        if self.state == "ended":
+            return
+        self._queue(encoded, revision - 1 if told_before is None else told_before)
+        self.note_written(revision, now)
+
+    def note_written(self, revision: int, now: float) -> None:
+        """A push that was written without being queued here is to be acknowledged."""
+        last = self._awaited[-1] if self._awaited else None
+        if last is not None and now < last.since + _TOGETHER_SECONDS:
+            last.last, last.at = revision, now
+        else:
+            self._awaited.append(_Awaited(revision, revision, now, now))
+
+    def bookmark(self, encoded: bytes, revision: int) -> None:
+        """Send an encoded bookmark, which needs no acknowledgement."""
+        if self.state != "ended":
+            self._queue(encoded, revision)
+
+    def drop_pushes(self) -> int | None:
+        """Release what was pushed and not begun to be written; up to where the host is told then. None: nothing was."""
+        begun = [self._out.popleft()] if self._written else []
+        dropped = [queued for queued in self._out if queued.told_before >= 0]
+        self._out = deque([*begun, *(queued for queued in self._out if queued.told_before < 0)])
+        if not dropped:
+            return None
+        self.octets_to_send -= sum(len(queued.octets) for queued in dropped)
+        told = min(queued.told_before for queued in dropped)
+        while self._awaited and self._awaited[-1].first > told:
+            self._awaited.pop()
+        if self._awaited:
+            self._awaited[-1].last = min(self._awaited[-1].last, told)
+        return told
+
+    def peer_consumed(self, now: float) -> None:
+        """The peer has taken octets: it is slow but not dead."""
+        self._took_at = now
+
+    def inquire(self, inquiry: Inquiry) -> None:
+        """Ask the host to probe a listener; what it finds comes as a request of its own, or never."""
+        if self.state != "ended":
+            self._send(inquiry)
+
+    def send_unacknowledged(self, encoded: bytes) -> None:
+        """Send an encoded message that needs no acknowledgement and says nothing about revisions."""
+        if self.state != "ended":
+            self._queue(encoded)
+
+    def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
+        """End the session from our side; `instead`: servers where the client should go."""
+        if self.state != "ended":
+            self._send(Goodbye(reason, retry_after_seconds, instead[: limits.INSTEAD_MAX]))
+            self.state = "ended"
+
+    @property
+    def unacknowledged(self) -> int:
+        """The first pushed revision that may not be acknowledged yet; 0 when all are."""
+        return self._awaited[0].first if self._awaited else 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._asked)
+
+    def deadline(self) -> float | None:
+        """The earliest of greeting, acknowledgement and idle time."""
+        if self.state == "greeting":
+            return self._greeting_until
+        if self.state == "ended":
+            return None
+        # Not put off by open requests: a host that always has one must not let what is pushed to it pile up.
+        if self._awaited:
+            return max(self._awaited[0].at, self._took_at) + limits.ACKNOWLEDGE_SECONDS
+        return None if self.watching or self._asked else self._active_at + limits.IDLE_SECONDS
+
+    def _time_out(self) -> SessionEnded:
+        if self.state == "greeting":
+            reason = f"no hello within {limits.GREETING_SECONDS:g} s"
+        elif self._awaited:
+            reason = f"no acknowledgement within {limits.ACKNOWLEDGE_SECONDS:g} s"
+        else:
+            reason = f"idle for {limits.IDLE_SECONDS:g} s"
+        self._send(Goodbye(reason))
+        return self._end("timeout", reason)
+
+    def _violated(self, refusal: Refusal) -> SessionEnded:
+        self._send(refusal)
+        return self._end("violation", refusal.message, violation=True)
+
+    def _received(self, number: int, body: bytes, now: float) -> Event | None:
+        try:
+            message = decode_from_client(body)
+        except InvalidMessage as unreadable:
+            if self._is_skipped(number, unreadable):
+                return None
+            if self.state == "greeting" or number == 0 or number in self._asked:
+                return self._violated(unreadable.refusal)
+            self._send(unreadable.refusal, number)
+            return None
+        match message:
+            case Hello():
+                return self._greeted(message)
+            case Acknowledge():
+                if not self._transition("acknowledge"):
+                    return self._violated(Refusal("out-of-turn", "acknowledge before hello"))
+                return self._acknowledged(message)
+            case request:
+                return self._asked_for(number, request, now)
+
+    def _greeted(self, hello: Hello) -> Event:
+        common = set(hello.versions[: limits.VERSIONS_OFFERED_MAX]) & set(limits.VERSIONS)
+        if self.state == "greeting" and not common:
+            spoken = ", ".join(map(str, limits.VERSIONS))
+            return self._violated(Refusal("unsupported-version", f"this server speaks OpenGNSP {spoken}"))
+        if not self._transition("hello"):
+            return self._violated(Refusal("out-of-turn", "a second hello"))
+        software = hello.software[: limits.SOFTWARE_MAX]
+        return SessionOpened(Hello((max(common),), software))
+
+    def _acknowledged(self, message: Acknowledge) -> Event:
+        awaited = self._awaited
+        while awaited and awaited[0].last <= message.revision:
+            awaited.popleft()
+        if awaited and awaited[0].first <= message.revision:
+            awaited[0].first = message.revision + 1
+        return AcknowledgementReceived(message)
+
+    def _asked_for(self, number: int, request: Request, now: float) -> Event | None:
+        if not self._transition("request"):
+            return self._violated(Refusal("out-of-turn", "a request before hello"))
+        if number == 0 or number in self._asked:
+            return self._violated(Refusal("out-of-turn", f"request number {number} is 0 or in use"))
+        if len(self._asked) >= limits.REQUESTS_IN_FLIGHT_MAX:
+            busy = f"{limits.REQUESTS_IN_FLIGHT_MAX} requests of this session wait for an answer"
+            self._send(Refusal("busy", busy, retry_after_seconds=1.0), number)
+            return None
+        self._asked.add(number)
+        self._active_at = now
+        return RequestReceived(number, request)
