@@ -38,7 +38,7 @@ check: $(READY)  ## ruff and mypy --strict, without running anything
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict $(CHECKED)
 
-simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS="--seed 7" tells one with its trace)
+simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS="--seed 7": one with its trace; ARGS="--digest": a hash)
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100) --jobs $(or $(JOBS),2) --write build $(ARGS)
 
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
