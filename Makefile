@@ -41,6 +41,9 @@ check: $(READY)  ## ruff and mypy --strict, without running anything
 simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS="--seed 7": one with its trace; ARGS="--digest": a hash)
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100) --jobs $(or $(JOBS),2) --write build $(ARGS)
 
+language: $(READY)  ## docstrings, banned words and messages per package, beside h11 and websockets (ARGS="--list server")
+	@$(BIN)/python -m tests.style.language $(ARGS)
+
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
