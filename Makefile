@@ -44,6 +44,9 @@ simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS
 language: $(READY)  ## docstrings, banned words and messages per package, beside h11 and websockets (ARGS="--list server")
 	@$(BIN)/python -m tests.style.language $(ARGS)
 
+shape: $(READY)  ## lines, constructors, callables and folders of compass, beside their limits
+	@$(BIN)/python -m tests.style.shape
+
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
