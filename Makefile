@@ -47,6 +47,9 @@ language: $(READY)  ## docstrings, banned words and messages per package, beside
 shape: $(READY)  ## lines, constructors, callables and folders of compass, beside their limits
 	@$(BIN)/python -m tests.style.shape
 
+tree: $(READY)  ## circles of files and folders, and terms of the field that find no file (ARGS=--folders: who imports whom)
+	@$(BIN)/python -m tests.style.tree $(ARGS)
+
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
