@@ -50,6 +50,9 @@ shape: $(READY)  ## lines, constructors, callables and folders of compass, besid
 tree: $(READY)  ## circles of files and folders, and terms of the field that find no file (ARGS=--folders: who imports whom)
 	@$(BIN)/python -m tests.style.tree $(ARGS)
 
+walks: $(READY)  ## calls, files and moves on the way of a registration, a failure, a lookup (ARGS="--calls registration")
+	@$(BIN)/python -m tests.style.walks $(ARGS)
+
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
