@@ -38,8 +38,20 @@ check: $(READY)  ## ruff and mypy --strict, without running anything
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict $(CHECKED)
 
-simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS="--seed 7" tells one with its trace)
+simulate: $(READY)  ## random campaigns on virtual time (SEEDS=2000 JOBS=2; ARGS="--seed 7": one with its trace; ARGS="--digest": a hash)
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100) --jobs $(or $(JOBS),2) --write build $(ARGS)
+
+language: $(READY)  ## docstrings, banned words and messages per package, beside h11 and websockets (ARGS="--list server")
+	@$(BIN)/python -m tests.style.language $(ARGS)
+
+shape: $(READY)  ## lines, constructors, callables and folders of compass, beside their limits
+	@$(BIN)/python -m tests.style.shape
+
+tree: $(READY)  ## circles of files and folders, and terms of the field that find no file (ARGS=--folders: who imports whom)
+	@$(BIN)/python -m tests.style.tree $(ARGS)
+
+walks: $(READY)  ## calls, files and moves on the way of a registration, a failure, a lookup (ARGS="--calls registration")
+	@$(BIN)/python -m tests.style.walks $(ARGS)
 
 storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)

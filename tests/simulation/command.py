@@ -3,6 +3,7 @@
 python -m tests.simulation --seeds 2000 --jobs 2
 python -m tests.simulation --seed 1234
 python -m tests.simulation --scenario tests/simulation/scenarios/NAME.txt
+python -m tests.simulation --seeds 300 --jobs 2 --digest
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.histories.events import Violation
-from tests.simulation.deployment import judged
+from tests.simulation import digest
+from tests.simulation.deployment import Deployment, judged
 from tests.simulation.plan import Plan, plan, read_plan
 from tests.simulation.planted import BUGS
 from tests.simulation.shrink import shortest
@@ -28,6 +31,9 @@ STEPS, HOSTS, SERVERS = 150, 20, 2
 """2,000 campaigns of this size are played in a quarter of an hour on two slow cores."""
 SHOWN_MAX = 5
 """Violations of one seed that are printed; the others follow from them as a rule."""
+
+Played: TypeAlias = tuple[int, list[Violation], digest.Digests | None]
+"""Seed, violations, and the digests of the history if they are asked for."""
 
 
 def main() -> int:
@@ -46,6 +52,11 @@ def main() -> int:
     )
     parser.add_argument("--write", type=Path, default=Path(), help="directory for the scripts of failing seeds")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for the shortest script")
+    parser.add_argument("--digest", action="store_true", help="print one SHA-256 over all histories")
+    parser.add_argument("--digest-file", type=Path, help="write the digests of each seed into this file as well")
+    parser.add_argument(
+        "--any-wording", action="store_true", help="on a network where the length of messages changes no moment"
+    )
     given = parser.parse_args()
     if given.scenario or given.seed is not None:
         told = read_plan(given.scenario.read_text()) if given.scenario else _plan(given, given.seed)
@@ -59,10 +70,7 @@ def _plan(given: argparse.Namespace, seed: int) -> Plan:
 
 def replay(told: Plan, planted: str | None) -> int:
     """Play it and print what happened."""
-    with ExitStack() as stack:
-        if planted:
-            stack.enter_context(BUGS[planted]())
-        deployment, violations = judged(told)
+    deployment, violations = _played(told, planted)
     print(*deployment.trace, sep="\n")
     print(*violations[:SHOWN_MAX], sep="\n")
     print(f"{len(deployment.recorder.history)} events, {len(violations)} violations")
@@ -71,16 +79,23 @@ def replay(told: Plan, planted: str | None) -> int:
 
 def violations_of(told: Plan, planted: str | None = None) -> list[Violation]:
     """Play a plan, with a bug planted perhaps."""
+    return _played(told, planted)[1]
+
+
+def _played(told: Plan, planted: str | None) -> tuple[Deployment, list[Violation]]:
     with ExitStack() as stack:
         if planted:
             stack.enter_context(BUGS[planted]())
-        return judged(told)[1]
+        return judged(told)
 
 
-def _judge(given: argparse.Namespace, seed: int) -> tuple[int, list[Violation]]:
+def _judge(given: argparse.Namespace, seed: int) -> Played:
     gc.collect()
     try:
-        return seed, violations_of(_plan(given, seed), given.planted)
+        with digest.lengths_ignored() if given.any_wording else nullcontext():
+            deployment, violations = _played(_plan(given, seed), given.planted)
+        asked = given.digest or given.digest_file
+        return seed, violations, digest.digests_of(deployment.recorder.history) if asked else None
     except Exception as error:
         raise RuntimeError(f"seed {seed} could not be played to its end") from error
 
@@ -92,7 +107,7 @@ def _at_leisure() -> None:
     gc.disable()
 
 
-def _results(given: argparse.Namespace) -> Iterator[tuple[int, list[Violation]]]:
+def _results(given: argparse.Namespace) -> Iterator[Played]:
     seeds = range(given.start, given.start + given.seeds)
     if given.jobs == 1:
         yield from map(partial(_judge, given), seeds)
@@ -105,7 +120,10 @@ def _results(given: argparse.Namespace) -> Iterator[tuple[int, list[Violation]]]
 def many(given: argparse.Namespace) -> int:
     """Play many seeds, tell of those that break a promise."""
     began, failing = time.monotonic(), []
-    for count, (seed, violations) in enumerate(_results(given), 1):
+    digests: dict[int, digest.Digests] = {}
+    for count, (seed, violations, found) in enumerate(_results(given), 1):
+        if found:
+            digests[seed] = found
         if violations:
             failing.append(seed)
             print(f"\rseed {seed} breaks {len(violations)} promises:", *violations[:SHOWN_MAX], sep="\n  ", flush=True)
@@ -119,6 +137,10 @@ def many(given: argparse.Namespace) -> int:
             print(f"\r{count} of {given.seeds} seeds, {rate:.1f}/s, {len(failing)} failing", end="", file=sys.stderr)
     took = time.monotonic() - began
     print(f"\n{given.seeds} seeds in {took:.0f} s: {len(failing)} break a promise {failing or ''}")
+    if digests:
+        print(digest.summary(digests))
+    if given.digest_file:
+        digest.write(digests, given.digest_file)
     return bool(failing)
 
 

@@ -61,7 +61,7 @@ class End:
         if self.network.silent(self, self.other):
             return
         for piece in self.network.pieces(data, self._random):
-            self._under_way += len(piece)
+            self._under_way += self.network.size(piece)
             self._later(partial(self._arrive, piece))
         if self._under_way > self.network.buffer_octets and self._producer is not None and not self._paused:
             self._paused = True
@@ -132,7 +132,7 @@ class End:
             self._unread.append(piece)
             return
         sender = sender or self.other
-        sender._read(len(piece))
+        sender._read(self.network.size(piece))
         self.protocol.dataReceived(piece)
 
     def _read(self, octets: int) -> None:
@@ -288,6 +288,10 @@ class Network:
             return [data]
         at = random.randrange(1, len(data))
         return [data[:at], data[at:]]
+
+    def size(self, piece: bytes) -> int:
+        """Octets that a piece occupies in the buffers."""
+        return len(piece)
 
 
 @implementer(IStreamClientEndpoint)
