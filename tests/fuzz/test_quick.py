@@ -17,7 +17,8 @@ SEED = 20
 def test_frames() -> None:
     """Whatever octets arrive in whatever pieces, both ends give events in bounded memory and say little to it."""
     seen = frames.run(SEED, 40_000)
-    assert min(seen[name] for name in ("Asked", "Replied", "Pushed", "Acknowledged", "Ended", "Refusal")) > 100, seen
+    events = ("RequestReceived", "ReplyReceived", "PushReceived", "AcknowledgementReceived", "SessionEnded", "Refusal")
+    assert min(seen[name] for name in events) > 100, seen
 
 
 def test_http_requests(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         raise KeyError("planted")
 
     with monkeypatch.context() as planted:
-        planted.setattr("compass.wire.connection.ServerConnection._acknowledged", broken)
+        planted.setattr("compass.wire.server_connection.ServerConnection._acknowledged", broken)
         with pytest.raises(frames.Broken, match="planted"):
             frames.run(SEED, 5_000)
     with monkeypatch.context() as planted:

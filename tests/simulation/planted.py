@@ -95,7 +95,7 @@ def empty_list_during_start() -> Iterator[None]:
     with (
         _replaced(Subscriptions, "watch", watch_early),
         _replaced(snapshot_cache, "snapshot", incomplete),
-        _replaced(Publisher, "recall", lambda *args: None),
+        _replaced(Publisher, "preload", lambda *args: None),
     ):
         yield
 
