@@ -24,13 +24,13 @@ import msgspec
 from click.testing import CliRunner
 
 import compass
-from compass.client.cli import cli
-from compass.gateway.dns import DnsServer
-from compass.gateway.dns_zone import Zone
-from compass.model.local import LocalRegister, LocalReport, Outcome
-from tests.gateway.told import Api
-from tests.host.world import ADDRESS, Hosts
-from tests.reactor import ReactorThread
+from compass.cli.main import cli
+from compass.gateway.dns.server import DnsServer
+from compass.gateway.dns.zone import Zone
+from compass.model.host_api import LocalRegister, LocalReport, Outcome
+from tests.support.agent_world import ADDRESS, Hosts
+from tests.support.fake_host_api import Api
+from tests.support.reactor_thread import ReactorThread
 
 FOLDER = str(Path(compass.__file__).parent) + "/"
 DELAY_SECONDS, PROBE_SECONDS = 0.001, 0.01
