@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, made from bench/results.json by `make bench-page`; `page.md` is what is around."""
+"""docs/explanation/benchmarks.md and its plots, made from bench/results.json by `make bench-page`; `page.md` is what is around."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bench.sizes import Needs, costs_of, needs
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results.json"
 TEMPLATE = Path(__file__).with_name("page.md")
-PAGE = ROOT / "docs" / "benchmarks.md"
-PLOTS = ROOT / "docs" / "benchmarks"
+PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
+PLOTS = ROOT / "docs" / "explanation" / "benchmarks"
 OURS, THEIRS = "#1f6f8b", "#b9b9b9"
 
 Row = dict[str, Any]

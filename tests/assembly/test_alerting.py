@@ -45,7 +45,7 @@ from compass.server.telling import (
 )
 from compass.server.wording import json_of
 
-PAGE = (Path(__file__).parents[2] / "docs/alerts.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/reference/alerts.md").read_text()
 
 START = '[server]\nstore = "sqlite:///gns.sqlite3"\n[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 MAIL = 'way = "mail"\nto = ["ops@example.org"]\nsender = "gns@example.org"\n'

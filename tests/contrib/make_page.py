@@ -10,7 +10,7 @@ from compass.gateway.metrics import EDGES, Measure
 from compass.gateway.server_metrics import SERVER
 from tests.e2e.processes import ROOT
 
-PATH = ROOT / "docs" / "metrics.md"
+PATH = ROOT / "docs" / "reference" / "metrics.md"
 TABLES = {"server": SERVER, "host": HOST, "gateways": EDGES}
 VALUES_MAX = 8
 """Values of a label that are named in a table; refusals have as many as the protocol has codes."""

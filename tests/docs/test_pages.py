@@ -21,7 +21,7 @@ NOT_RUN = {"README.md": 1, "README.zh.md": 1}
 """How many blocks of typed pages are not typed, and no more: those that run the tests."""
 INSTALLS = {"README.md": 1, "README.zh.md": 1, "docs/tutorial.md": 1, "docs/tutorial.zh.md": 1}
 HOWTO_MIN = 10
-MADE_INTO = {"bench/page.md": "docs"}
+MADE_INTO = {"bench/page.md": "docs/explanation"}
 """Templates, and the folder of the page that is made of them. Pictures that are made with it may not be there."""
 TRANSLATED = {"README.md": "README.zh.md", "docs/tutorial.md": "docs/tutorial.zh.md"}
 
@@ -120,7 +120,7 @@ def test_there_is_a_page_for_each_of_the_ten_things() -> None:
 
 def test_what_the_faq_quotes_is_there() -> None:
     """Each answer names a promise of the protocol, and tests that exist."""
-    text = (ROOT / "docs/faq.md").read_text()
+    text = (ROOT / "docs/explanation/faq.md").read_text()
     promises = set(re.findall(r"\*\*(P\d+)\b|\| (P\d+) ", (ROOT / "protocols/opengnsp.md").read_text()))
     known = {number for pair in promises for number in pair if number} or {f"P{n}" for n in range(1, 14)}
     assert set(re.findall(r"\bP\d+\b", text)) <= known
