@@ -1,4 +1,4 @@
-"""docs/explanation/benchmarks.md and its plots, made from bench/results.json by `make bench-page`; `page.md` is what is around."""
+"""The page docs/explanation/benchmarks.md and its plots, from bench/results.json and page.md: `make bench-page`."""
 
 from __future__ import annotations
 

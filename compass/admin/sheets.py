@@ -355,7 +355,7 @@ def sheet_of_ways(reply: WayList, clock: Clock) -> Sheet:
         for one in reply.ways
     )
     columns = ("name", "way", "tells", "pending", "last success", "last failure", "why")
-    return Sheet(columns, lines, "This server tells of incidents in its log only; see docs/alerts.md.")
+    return Sheet(columns, lines, "This server tells of incidents in its log only; see docs/reference/alerts.md.")
 
 
 def sheet_of_tried(reply: WaysTried) -> Sheet:

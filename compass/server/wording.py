@@ -46,7 +46,7 @@ def body_of(message: Message, server: str, when: Callable[[float], str]) -> str:
 
 
 def json_of(message: Message, server: str) -> dict[str, Any]:
-    """What a webhook and a command get; `docs/alerts.md` describes it."""
+    """What a webhook and a command get; `docs/reference/alerts.md` describes it."""
     head = {"event": message.event, "message": message.id, "server": server}
     if message.event == "test":
         return {**head, "time": message.time, "text": subject_of(message)}

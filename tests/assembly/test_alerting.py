@@ -96,7 +96,7 @@ def test_the_printed_example_is_a_section_when_its_comment_is_taken_away(tmp_pat
 
 
 def test_the_sections_of_the_documentation_are_good(tmp_path: Path) -> None:
-    """docs/alerts.md, but for the program and the secrets, which are not here."""
+    """docs/reference/alerts.md, but for the program and the secrets, which are not here."""
     [toml] = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
     for name in ("mail.password", "pager.secret"):
         (tmp_path / name).write_bytes(b"x" * SECRET_OCTETS_MIN)

@@ -1,4 +1,4 @@
-"""Writes the tables of metrics in `docs/metrics.md` anew from the code: `python -m tests.contrib.make_page`."""
+"""Write the tables of metrics in `docs/reference/metrics.md` from the code: `python -m tests.contrib.make_page`."""
 
 from __future__ import annotations
 

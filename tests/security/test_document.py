@@ -1,4 +1,4 @@
-"""What docs/security.md points at is there: a review that names code and tests must not outlive them."""
+"""What docs/explanation/security.md points at is there: a review that names code and tests must not outlive them."""
 
 from __future__ import annotations
 
