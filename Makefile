@@ -90,8 +90,9 @@ balancers: $(READY)  ## HAProxy and nginx under load while their listeners come 
 failover: $(READY)  ## kill the primary database, and a server of three, under load (ARGS="--rounds 10 --only server")
 	@$(BIN)/python -m tests.faults.failover $(ARGS)
 
-man: $(READY)  ## write manual pages and shell completions anew, after a change of options or help
+man: $(READY)  ## write manual pages, completions and generated reference pages, after a change of options or help
 	@$(BIN)/python contrib/make_pages.py
+	@$(BIN)/python contrib/make_reference.py
 
 wheel: $(READY)  ## build the wheel and the source archive into dist/
 	@rm -rf build/lib dist
