@@ -50,7 +50,7 @@ bench: $(READY)  ## measure compass beside etcd, ZooKeeper, Redis and NATS, unde
 bench-quick: $(READY)  ## the same in under two minutes, with what peers are there
 	@$(BIN)/python -m bench --quick $(ARGS)
 
-bench-page: $(READY)  ## write docs/explanation/benchmarks.md and its plots from bench/results.json
+bench-page: $(READY)  ## write the pages of the benchmarks and their plots from bench/results.json
 	@$(BIN)/python -m bench.page
 
 dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
