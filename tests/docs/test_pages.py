@@ -20,7 +20,8 @@ PAGES = [page.relative_to(ROOT).as_posix() for page in all_pages()]
 NOT_RUN = {"README.md": 1, "README.zh.md": 1}
 """How many blocks of typed pages are not typed, and no more: those that run the tests."""
 INSTALLS = {"README.md": 1, "README.zh.md": 1, "docs/tutorial.md": 1, "docs/tutorial.zh.md": 1}
-HOWTO_MIN = 10
+DECISIONS = ROOT / "docs" / "decisions"
+DECISION_PAGES = [path.relative_to(ROOT).as_posix() for path in DECISIONS.glob("*.md")]
 MADE_INTO = {"bench/page.md": "docs/explanation", "bench/tables.md": "docs/explanation"}
 """Templates, and the folder of the page that is made of them. Pictures that are made with it may not be there."""
 TRANSLATED = {"README.md": "README.zh.md", "docs/tutorial.md": "docs/tutorial.zh.md"}
@@ -106,16 +107,46 @@ def test_the_chinese_page_has_the_same_blocks(page: str) -> None:
         assert one == other
 
 
-def test_there_is_a_page_for_each_of_the_ten_things() -> None:
-    """And both tables of contents, for readers and for the site, name every page there is."""
-    index = (ROOT / "docs/index.md").read_text()
-    howto = sorted((ROOT / "docs/howto").glob("*.md"))
-    assert len(howto) >= HOWTO_MIN
-    site = (ROOT / "mkdocs.yml").read_text()
-    for path in (ROOT / "docs").rglob("*.md"):
-        name = path.relative_to(ROOT / "docs").as_posix()
-        assert name == "index.md" or f"({name})" in index, f"docs/index.md does not name {name}"
-        assert re.search(rf"[ :]{re.escape(name)}$", site, re.MULTILINE), f"mkdocs.yml does not name {name}"
+def listed(text: str) -> list[tuple[str, list[str]]]:
+    """Return each section of docs/index.md, or of the navigation in mkdocs.yml, with its pages in order."""
+    found: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if section := re.match(r"(?:## |  - )([\w-]+):?$", line):
+            found.append((section[1], []))
+        elif found:
+            found[-1][1].extend(re.findall(r"(?:\(|: )([\w/.-]+\.md)\b", line))
+    return [(name, [page for page in pages if not page.startswith("..")]) for name, pages in found]
+
+
+def test_both_tables_of_contents_name_every_page_in_the_same_order() -> None:
+    """docs/index.md and the site have the same sections and pages; decisions have an index of their own."""
+    index = listed((ROOT / "docs/index.md").read_text())
+    site = listed((ROOT / "mkdocs.yml").read_text().partition("nav:")[2])
+    assert [name for name, _ in index] == ["Tutorial", "How-to", "Reference", "Explanation", "Project"]
+    assert site == index
+    named = {"index.md", *(page for _, pages in index for page in pages)}
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if not page.startswith("decisions/0")} == named
+
+
+def test_each_decision_has_a_row_in_the_index() -> None:
+    """Decisions are numbered without gaps and have three sections; the index has their numbers and titles."""
+    rows = re.findall(r"^\| (\d{4}) \| \[(.+)\]\((.+)\) \| .+ \|$", (DECISIONS / "index.md").read_text(), re.MULTILINE)
+    files = sorted(path.name for path in DECISIONS.glob("0*.md"))
+    assert [file for _, _, file in rows] == files
+    for count, (number, title, file) in enumerate(rows, 1):
+        lines = (DECISIONS / file).read_text().splitlines()
+        assert (number, lines[0]) == (f"{count:04}", f"# {number}: {title}")
+        assert [line for line in lines if line.startswith("## ")] == ["## Context", "## Decision", "## Consequence"]
+
+
+@pytest.mark.skipif(not (ROOT / "compass/daemons").exists(), reason="the pages name the files of the next tree")
+@pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "CONTRIBUTING.md", *sorted(DECISION_PAGES)])
+def test_the_files_that_a_page_names_are_there(page: str) -> None:
+    """Paths of modules, from the top or from compass/, in the pages about how compass is built."""
+    named = re.findall(r"`([a-z_]+/[\w/]+\.(?:py|md|toml))\b", (ROOT / page).read_text())
+    tops = ("", "compass/", "compass/server/", "compass/model/")
+    assert not [path for path in named if not any((ROOT / top / path).exists() for top in tops)]
 
 
 def test_what_the_faq_quotes_is_there() -> None:
