@@ -1,4 +1,4 @@
-"""The pages are written in plain technical English: words of a private dialect do not come back."""
+"""The pages are written in plain technical English."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BANNED = re.compile(
     re.IGNORECASE,
 )
 GENERATED = re.compile(r"<!-- (made|metrics:\w+) -->.*?<!-- /\1 -->", re.DOTALL)
-"""Written from help texts and descriptions, which have a test of their own."""
+"""Parts of pages that are generated from help texts and descriptions, which are checked where they are written."""
 QUOTED = re.compile(r"^\s*```.*?^\s*```|^( {4,}|\t).*?$|`[^`]*`", re.DOTALL | re.MULTILINE)
 """Blocks and pieces of code: output of programs, and names on the wire."""
 PAGES = [page.relative_to(ROOT).as_posix() for page in all_pages()]
@@ -23,7 +23,7 @@ OURS = [page for page in PAGES if page.startswith("docs/") or "/" not in page]
 
 @pytest.mark.parametrize("page", OURS)
 def test_no_banned_word(page: str) -> None:
-    """Words that CONTRIBUTING lists, except in quotations of real output."""
+    """A page has none of the words that CONTRIBUTING lists, except in quotations of real output."""
     text = QUOTED.sub(" ", GENERATED.sub(" ", (ROOT / page).read_text()))
     found = [match[0] for match in BANNED.finditer(text)]
     assert not found, f"{page}: {found}"

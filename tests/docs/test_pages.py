@@ -1,4 +1,4 @@
-"""The documents hold together: links lead somewhere, code compiles, and few blocks are not typed by a test."""
+"""Consistency of the pages: links have targets, code compiles, and few blocks are not typed by a test."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.docs.shell import matches
 
 PAGES = [page.relative_to(ROOT).as_posix() for page in all_pages()]
 NOT_RUN = {"README.md": 1, "README.zh.md": 1}
-"""How many blocks of typed pages are not typed, and no more: those that run the tests."""
+"""Number of blocks of typed pages that are not typed: those that run the tests."""
 INSTALLS = {"README.md": 1, "README.zh.md": 1, "docs/tutorial.md": 1, "docs/tutorial.zh.md": 1}
 DECISIONS = ROOT / "docs" / "decisions"
 DECISION_PAGES = [path.relative_to(ROOT).as_posix() for path in DECISIONS.glob("*.md")]
 MADE_INTO = {"bench/page.md": "docs/explanation", "bench/tables.md": "docs/explanation"}
-"""Templates, and the folder of the page that is made of them. Pictures that are made with it may not be there."""
+"""Templates with the folder of the generated page. Pictures that are generated with it may be missing."""
 TRANSLATED = {"README.md": "README.zh.md", "docs/tutorial.md": "docs/tutorial.zh.md"}
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
     found: set[str] = set()
     tokens = MarkdownIt().parse(path.read_text())
     for opening, inline in pairwise(tokens):
@@ -42,7 +42,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def links(path: Path) -> list[str]:
-    """Where a page's links and pictures lead."""
+    """Return the targets of a page's links and pictures."""
     found = []
     for token in MarkdownIt().parse(path.read_text()):
         for child in token.children or []:
@@ -54,7 +54,7 @@ def links(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    """To a file that is there and to a heading that it has; links to other sites are not followed."""
+    """Each link leads to an existing file and, with an anchor, to a heading of it; other sites are not tried."""
     path, broken = ROOT / page, []
     for link in links(path):
         if re.match(r"(https?|mailto):", link):
@@ -71,7 +71,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_code_in_pages_can_be_read(page: str) -> None:
-    """Python compiles; TOML and JSON are such."""
+    """Python compiles; TOML and JSON can be parsed."""
     for block in blocks(page):
         text = block.text
         if block.language == "python":
@@ -85,7 +85,7 @@ def test_code_in_pages_can_be_read(page: str) -> None:
 
 @pytest.mark.parametrize("page", TYPED)
 def test_few_blocks_are_not_typed(page: str) -> None:
-    """Each is a session, a file, or says why it is neither; nothing hides in an indented block."""
+    """Each block is a session, a file, or gives a reason for being neither; no block is an indented one."""
     marked = {"not run": 0, "install": 0}
     for block in blocks(page):
         where = f"{page}:{block.line + 1}"
@@ -101,7 +101,7 @@ def test_few_blocks_are_not_typed(page: str) -> None:
 
 @pytest.mark.parametrize("page", TRANSLATED)
 def test_the_chinese_page_has_the_same_blocks(page: str) -> None:
-    """Word for word what the English page types and shows, so that typing one proves both."""
+    """A Chinese page types and shows exactly what the English one does, so that typing one proves both."""
     own, others = ([(b.language, b.file, b.mark[:7], b.text) for b in blocks(p)] for p in (page, TRANSLATED[page]))
     for one, other in zip(own, others, strict=True):
         assert one == other
@@ -143,7 +143,7 @@ def test_each_decision_has_a_row_in_the_index() -> None:
 @pytest.mark.skipif(not (ROOT / "compass/daemons").exists(), reason="the pages name the files of the next tree")
 @pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "CONTRIBUTING.md", *sorted(DECISION_PAGES)])
 def test_the_files_that_a_page_names_are_there(page: str) -> None:
-    """Paths of modules, from the top or from compass/, in the pages about how compass is built."""
+    """Every path of a module in the pages about the code is that of a file, from the top or from compass/."""
     named = re.findall(r"`([a-z_]+/[\w/]+\.(?:py|md|toml))\b", (ROOT / page).read_text())
     tops = ("", "compass/", "compass/server/", "compass/model/")
     assert not [path for path in named if not any((ROOT / top / path).exists() for top in tops)]
@@ -163,7 +163,7 @@ def test_what_the_faq_quotes_is_there() -> None:
 
 
 def test_times_and_numbers_may_differ_and_words_may_not() -> None:
-    """The comparison by which typed pages are judged."""
+    """The comparison ignores times, ids and widths, and nothing else."""
     assert matches(["a  at 2026-11-26T06:00:00+00:00 (3 s ago)"], ["a at 2027-01-02T01:02:03+00:00   (11 s ago)"])
     assert matches(["...", "last ... line"], ["one", "two", "last of all line"])
     assert matches([], []) and not matches([], ["more"])
