@@ -62,7 +62,7 @@ bench: $(READY)  ## measure compass beside etcd, ZooKeeper, Redis and NATS, unde
 bench-quick: $(READY)  ## the same in under two minutes, with what peers are there
 	@$(BIN)/python -m bench --quick $(ARGS)
 
-bench-page: $(READY)  ## write docs/benchmarks.md and its plots from bench/results.json
+bench-page: $(READY)  ## write the pages of the benchmarks and their plots from bench/results.json
 	@$(BIN)/python -m bench.page
 
 dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
@@ -102,8 +102,9 @@ balancers: $(READY)  ## HAProxy and nginx under load while their listeners come 
 failover: $(READY)  ## kill the primary database, and a server of three, under load (ARGS="--rounds 10 --only server")
 	@$(BIN)/python -m tests.faults.failover $(ARGS)
 
-man: $(READY)  ## write manual pages and shell completions anew, after a change of options or help
+man: $(READY)  ## write manual pages, completions and generated reference pages, after a change of options or help
 	@$(BIN)/python contrib/make_pages.py
+	@$(BIN)/python contrib/make_reference.py
 
 wheel: $(READY)  ## build the wheel and the source archive into dist/
 	@rm -rf build/lib dist

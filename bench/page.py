@@ -1,4 +1,8 @@
-"""docs/benchmarks.md and its plots, made from bench/results.json by `make bench-page`; `page.md` is what is around."""
+"""Write two pages in docs/explanation and their plots from bench/results.json: `make bench-page`.
+
+`page.md` becomes the summary, benchmarks.md; `tables.md` becomes its appendix, benchmark-tables.md. `@NAME@` in either
+stands for what is made here.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from bench.sizes import Needs, costs_of, needs
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results.json"
-TEMPLATE = Path(__file__).with_name("page.md")
-PAGE = ROOT / "docs" / "benchmarks.md"
-PLOTS = ROOT / "docs" / "benchmarks"
+DOCS = ROOT / "docs" / "explanation"
+PAGES = {"page.md": DOCS / "benchmarks.md", "tables.md": DOCS / "benchmark-tables.md"}
+"""The page that is made of each template."""
+PLOTS = DOCS / "benchmarks"
 OURS, THEIRS = "#1f6f8b", "#b9b9b9"
 
 Row = dict[str, Any]
@@ -27,17 +32,23 @@ def main() -> None:
     rows: list[Row] = told["results"]
     PLOTS.mkdir(exist_ok=True)
     _plot_all(rows)
-    text = TEMPLATE.read_text()
     values = {
         "machine": _machine(told),
         "goals": _goals(told["goals"]),
+        "met": f"{sum(goal['verdict'] == 'met' for goal in told['goals'])} of {len(told['goals'])}",
+        "unmet": _goals([goal for goal in told["goals"] if goal["verdict"] != "met"]),
+        "summary": _summary(rows),
         "paths": _paths(rows),
         "sizes": _sizes(rows),
+        **{name: _value(rows, *wanted) for name, wanted in FIGURES.items()},
+        "growth": _growth(told["goals"]),
         **{name: _table(rows, workload) for name, workload in WORKLOADS.items()},
     }
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    PAGE.write_text(text)
+    for template, page in PAGES.items():
+        text = Path(__file__).with_name(template).read_text()
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", value)
+        page.write_text(text)
 
 
 WORKLOADS = {
@@ -55,6 +66,56 @@ WORKLOADS = {
     "B8f": "B8 fan-out",
     "B9": "B9 start",
 }
+
+
+SYSTEMS = ("compass", "compass (PostgreSQL)", "etcd", "ZooKeeper", "Redis", "NATS")
+SUMMARY = {
+    "B1 registrations a second, 64 clients": ("B1 registrations", "rate", 64),
+    "B2 one change to 10,000 watchers, ms to the last": ("B2 fan-out", "to the last", 10_000),
+    "B2 memory a session, kB": ("B2 fan-out", "memory a session", 10_000),
+    "B3 lists of 10 services a second": ("B3 lists", "rate", 64),
+    "B4 10,000 hosts connect at once, s": ("B4 cold start", "all in step", 10_000),
+    "B5 10,000 idle sessions, % of a core": ("B5 idle", "cpu", 10_000),
+}
+"""Rows of the summary: workload, metric and clients."""
+FIGURES = {
+    "library": ("B6 lookups", "compass library", "p50", 1),
+    "dns": ("B6 lookups", "compass DNS, same core", "p50", 1),
+    "dnsmasq": ("B6 lookups", "dnsmasq, same core", "p50", 1),
+    "killed": ("B7 killed process", "compass", "to the last", 1_000),
+    "start": ("B9 start", "compass", "start to ready", 100_000),
+}
+"""Figures in the text of the summary: workload, system, metric and clients."""
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    columns = [(system, tls) for system in SYSTEMS for tls in (False, True)]
+    columns = [column for column in columns if any((row["system"], row["tls"]) == column for row in rows)]
+    names = [f"{system}, TLS" if tls else system for system, tls in columns]
+    lines = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(columns)]
+    for title, (workload, metric, clients) in SUMMARY.items():
+        cells = [_median_of(rows, workload, system, metric, clients, tls=tls) for system, tls in columns]
+        lines.append(f"| {title} | {' | '.join('–' if cell is None else _figure(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _median_of(
+    rows: Sequence[Row], workload: str, system: str, metric: str, clients: int, *, tls: bool
+) -> float | None:
+    wanted = (workload, system, metric, clients, tls)
+    found = [r for r in rows if (r["workload"], r["system"], r["metric"], r["clients"], r["tls"]) == wanted]
+    return found[0]["median"] if found else None
+
+
+def _value(rows: Sequence[Row], workload: str, system: str, metric: str, clients: int) -> str:
+    wanted = (workload, system, metric, clients)
+    found = [r for r in rows if (r["workload"], r["system"], r["metric"], r["clients"]) == wanted]
+    return f"{_figure(found[0]['median'])} {found[0]['unit']}" if found else "(not measured)"
+
+
+def _growth(goals: Sequence[dict[str, Any]]) -> str:
+    found = [goal["value"] for goal in goals if goal["goal"].startswith("cost of registrations") and goal["value"]]
+    return _figure(found[0]) if found else "(not measured)"
 
 
 def _machine(told: dict[str, Any]) -> str:

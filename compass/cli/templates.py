@@ -28,7 +28,7 @@ def template() -> None:
     """Configuration files made from what this host knows: look at templates and try them.
 
     opengnscd renders those of [[host.template]] in its configuration and keeps them up to date; here nothing is
-    written. See docs/hooks.md.
+    written. See docs/reference/hooks.md.
     """
 
 

@@ -17,8 +17,8 @@ places. A program makes its own `Client` to say more. There are three faces over
     compass.client.asyncio.Client     coroutines
     compass.client.twisted.Client     Deferreds, on the reactor that it is given
 
-`compass.client.httpx` and `compass.client.requests` let those two open `gns://openuss/path`. docs/client.md tells all
-of it with examples.
+`compass.client.httpx` and `compass.client.requests` let those two open `gns://openuss/path`. docs/reference/client.md
+has all of it with examples.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def bring_up(
     """Create or upgrade the schema in the connection's transaction, which must hold SQLite's write lock.
 
     `name` is what messages call the database; `file` is copied before an upgrade, and the copy's path returned. A
-    newer schema is left as it is when it says that programs of this one can work with it (docs/operations.md).
+    newer schema is left as it is when it says that programs of this one can work with it (docs/howto/upgrade.md).
     Raises StoreTooNew for one that does not, StoreUnusable for a database of another program or an absent one.
     """
     known = _Known(connection, migrations)

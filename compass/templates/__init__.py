@@ -1,4 +1,4 @@
-"""Templates that come with compass, and the program that renders these and others (docs/hooks.md).
+"""Templates that come with compass, and the program that renders these and others (docs/reference/hooks.md).
 
 Whoever wants something rendered runs `RENDER_COMMAND` with JSON on its standard input, and imports nothing: a template
 is other people's code, which may want all the memory and never end.

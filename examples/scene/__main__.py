@@ -93,7 +93,7 @@ The console of this scene (Ctrl-C ends it):
   token of who only looks     {deployment.bearer("guest", "viewer")}
 
 The browser warns of an authority that it does not know: that of this scene, in
-{deployment.directory}/tls/authority.crt. Import it, or go on for this once. docs/console.md says how.
+{deployment.directory}/tls/authority.crt. Import it, or go on for this once. docs/reference/console.md says how.
 """,
         markup=False,
     )

@@ -1,4 +1,4 @@
-"""Writes the tables of metrics in `docs/metrics.md` anew from the code: `python -m tests.contrib.make_page`."""
+"""Write the tables of metrics in `docs/reference/metrics.md` from the code: `python -m tests.contrib.make_page`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compass.gateway.metrics.exposition import EDGES, MetricSpec
 from compass.gateway.metrics.server_metrics import SERVER
 from tests.e2e.processes import ROOT
 
-PATH = ROOT / "docs" / "metrics.md"
+PATH = ROOT / "docs" / "reference" / "metrics.md"
 TABLES = {"server": SERVER, "host": HOST, "gateways": EDGES}
 VALUES_MAX = 8
 """Values of a label that are named in a table; refusals have as many as the protocol has codes."""

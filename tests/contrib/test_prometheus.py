@@ -208,7 +208,7 @@ def test_a_real_prometheus_scrapes_both_and_answers_every_query(prometheus: str)
 
 
 def test_the_page_lists_every_metric() -> None:
-    """The tables of docs/metrics.md are those of the code: `python -m tests.contrib.make_page` writes them."""
+    """The tables of docs/reference/metrics.md are those of the code (`python -m tests.contrib.make_page`)."""
     page = make_page.PATH.read_text()
     assert make_page.drawn(page) == page
 

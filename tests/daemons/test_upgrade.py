@@ -1,4 +1,4 @@
-"""Servers of two schema versions side by side, as real processes, by the rule of docs/operations.md (P13).
+"""Servers of two schema versions side by side, as real processes, by the rule of docs/howto/upgrade.md (P13).
 
 `test_the_next_version` makes the newer program: a copy of this one whose schema has a column more and a migration for
 it. `test_the_version_before_digests` takes the older one from the history, as it was before there were digests; a

@@ -1,10 +1,10 @@
-"""The pages of the documentation: where they are, what blocks they have, and which of these are typed by a test.
+"""The pages of the documentation, their blocks of code, and the choice of blocks that a test types.
 
-A fenced block `console` is a session: lines that begin with `$ ` are typed (`> ` goes on with one), the others are what
-came back. A fenced block with a file name after its language, as in `toml topology.toml`, is written to that file. A
+A fenced block `console` is a session: lines that start with `$ ` are typed (`> ` continues one), the others are the
+output. A fenced block with a file name after its language, as in `toml topology.toml`, is written to that file. A
 comment right before a block says more:
 
-    <!-- again -->             the commands are repeated until the output is right: something takes its time
+    <!-- again -->             the commands are repeated until the output is right: the effect needs time
     <!-- install -->           typed by `make wheel-check` only; quick runs have an environment with the wheel
     <!-- not run: REASON -->   needs root, the network, or is what runs the tests
 """
@@ -19,13 +19,13 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 TYPED = ("README.md", "README.zh.md", "docs/tutorial.md", "docs/tutorial.zh.md")
-"""The pages whose every shell block is typed."""
+"""Pages of which a test types every shell block."""
 SHELLS = ("console", "sh", "bash", "shell", "zsh")
 
 
 @dataclass
 class Command:
-    """One command, and what it is to print."""
+    """Command of a session, with its expected output."""
 
     text: str
     output: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced or an indented block; `line` is that of its first content, counted from 0, as is `end`."""
+    """Fenced or indented block; `line` and `end` are those of its content, counted from 0."""
 
     page: str
     line: int
@@ -45,7 +45,7 @@ class Block:
 
     @property
     def commands(self) -> list[Command]:
-        """What is typed, for a session."""
+        """Commands of a session."""
         found: list[Command] = []
         for line in self.text.splitlines():
             if line.startswith("$ "):
@@ -59,13 +59,13 @@ class Block:
 
 
 def all_pages() -> list[Path]:
-    """Every Markdown file of the project."""
+    """Return every Markdown file of the project."""
     hidden = (".venv", "build", "node_modules", "site", ".hypothesis", "dist")
     return [p for p in sorted(ROOT.rglob("*.md")) if not any(part in hidden for part in p.relative_to(ROOT).parts)]
 
 
 def blocks(page: str) -> list[Block]:
-    """All blocks of code of a page."""
+    """Return all blocks of code of a page."""
     text = (ROOT / page).read_text()
     found, mark = [], ""
     for token in MarkdownIt().parse(text):

@@ -1,6 +1,6 @@
-"""A shell that types what a page says, and the comparison of what comes back.
+"""A shell that types the commands of a page, and the comparison of output with the page.
 
-What is different each time counts as the same: times, durations, ids, digests, process numbers and widths of columns.
+Values that differ in each run count as equal: times, durations, ids, digests, process numbers and widths of columns.
 `...` in a page stands for anything within a line, and on a line of its own for any lines.
 """
 
@@ -18,15 +18,15 @@ from pathlib import Path
 from tests.docs.pages import Block, Command
 
 PATIENCE_SECONDS = 60.0
-"""For a command that comes back, and for one that is repeated until it is right."""
+"""Time limit of a command, and of its repetitions until the output is right."""
 LOOK_SECONDS = 0.1
 HOME = "/home/alice"
-"""Where the pages say that their directories are."""
+"""Home directory in the pages."""
 LOOPBACK = "127.0.0."
-"""The addresses of the pages. A test may have others in their place, so that several can run beside each other."""
+"""Network of the addresses in the pages. A test replaces it, so that several tests can run at the same time."""
 
 JOB_ENDED = re.compile(r"(.*: line \d+: +\d+ (Killed|Terminated)\s|\[\d+\][ +-]+ (Killed|Terminated|Done|Exit)\s)")
-"""bash tells of a background job that has ended, at another moment than a terminal shows it."""
+"""Line in which bash reports the end of a background job, at another moment than in a terminal."""
 
 ALIKE = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?", "TIME"),
@@ -43,14 +43,14 @@ ALIKE = (
 
 
 def alike(line: str) -> str:
-    """A line without what is different each time."""
+    """Return a line with the values that differ in each run replaced by their names."""
     for pattern, name in ALIKE:
         line = re.sub(pattern, name, line)
     return " ".join(line.split())
 
 
 def matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
-    """Whether output is what a page says."""
+    """Return whether output agrees with a page."""
     wanted = [line.strip() if line.strip() == "..." else alike(line) for line in expected]
     lines = [alike(line) for line in actual]
     pattern = "".join(
@@ -60,10 +60,10 @@ def matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
 
 
 class Shell:
-    """One bash for a whole page, in a home of its own; a context manager that ends all that was started."""
+    """One bash for a whole page, in a home of its own; as a context manager it ends all processes that it started."""
 
     def __init__(self, home: Path, path: str, network: str = LOOPBACK) -> None:
-        """`path`: its PATH; `network`: what stands for LOOPBACK."""
+        """Start bash with this PATH; `network` replaces LOOPBACK."""
         self.home = home
         self._network = network
         self._said = home.parent / f"{home.name}.output"
@@ -90,7 +90,7 @@ class Shell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Each job is a group of processes: what it started goes with it.
+        # Each job is a group of processes: the signal reaches all processes of it.
         self._write("for job in $(jobs -p); do kill -9 -$job; done 2>/dev/null; exit")
         try:
             self._shell.wait(PATIENCE_SECONDS)
@@ -100,13 +100,13 @@ class Shell:
         self._out.close()
 
     def write_file(self, name: str, text: str) -> None:
-        """What a reader does with an editor, where the shell is now."""
+        """Write a file into the current directory of the shell, as a reader does with an editor."""
         where = Path(self.typed("pwd")[0].replace(HOME, str(self.home)))
         (where / name).parent.mkdir(parents=True, exist_ok=True)
         (where / name).write_text(self._theirs(text))
 
     def typed(self, command: str) -> list[str]:
-        """The lines that come back of one command."""
+        """Type a command and return its output, line by line."""
         mark = secrets.token_hex(8)
         self._write(f"{self._theirs(command)}\nprintf '%s\\n' {mark}")
         until = time.monotonic() + PATIENCE_SECONDS * 5
@@ -133,7 +133,7 @@ class Shell:
 
 
 def play(shell: Shell, block: Block, again: bool = False) -> list[Command]:
-    """Type a block's commands; each with what came back. With `again` until it is what the page says."""
+    """Type a block's commands, with `again` until the output is that of the page. Returns them with real output."""
     played = []
     for command in block.commands:
         until = time.monotonic() + PATIENCE_SECONDS

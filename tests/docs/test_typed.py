@@ -1,4 +1,4 @@
-"""README and tutorials, typed command by command into a real bash, against the wheel, far from the checkout.
+"""README and tutorials, typed command by command into a real bash, with the wheel installed and without the checkout.
 
 `make wheel-check` types the tutorial once more from an empty environment, with `pip install` of the wheel.
 """
@@ -22,20 +22,20 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """PATH of somebody who has installed the wheel."""
+    """Provide the PATH of an environment with the wheel."""
     directory = tmp_path_factory.mktemp("installed")
     programs = installed(built(directory), directory)
     return f"{programs}:{Path(sys.base_prefix) / 'bin'}:{SYSTEM_PATH}"
 
 
 def marked(page: str) -> Any:
-    """The Chinese pages type the same as the English ones, which `test_pages.py` sees: `make test-all` does it too."""
+    """Mark the Chinese pages as long: `test_pages.py` shows that they type the same as the English ones."""
     return pytest.param(page, marks=pytest.mark.long) if ".zh." in page else page
 
 
 @pytest.mark.parametrize("page", [marked(page) for page in TYPED])
 def test_what_is_typed_gives_what_is_shown(page: str, path: str, tmp_path: Path) -> None:
-    """Every command of the page, in order; other runs on this machine have other addresses of the loopback."""
+    """Every command of a page has the output that the page shows; parallel runs use other loopback addresses."""
     home = tmp_path / "home"
     home.mkdir()
     pid = os.getpid()

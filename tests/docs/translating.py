@@ -1,6 +1,6 @@
-"""Bring what is typed and shown from the English pages into the Chinese ones: python -m tests.docs.translating.
+"""Copy the blocks of the English pages into the Chinese ones: python -m tests.docs.translating.
 
-Both have the same blocks in the same order; only what stands between them is translated.
+Both have the same blocks in the same order; only the text between them is translated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Type a page: `python -m tests.docs.typing PAGE… [--rewrite] [--wheel FILE]`.
 
-`--rewrite` puts what really came back into the page, but for blocks with `...` that are right already; look at the
-difference before it is committed. `--wheel` types the page from an empty environment, installation included.
+`--rewrite` writes the real output into the page, except for blocks with `...` that are right already; review the
+difference before committing it. `--wheel` types the page from an empty environment, installation included.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tests.packaging.installed import built, installed
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 REWRITE_SECONDS = 8.0
-"""Before the output of a command that takes its time is recorded."""
+"""Pause before the output of a block `again` is recorded."""
 
 
 def type_page(
     page: str, home: Path, path: str, network: str = LOOPBACK, *, install: bool = False, rewrite: bool = False
 ) -> list[str]:
-    """Type all of a page in order; what was not as it says, readable. `install`: with the blocks that install."""
+    """Type a page in order, with `install` also the blocks that install. Returns the differences, readable."""
     wrong: list[str] = []
     new: list[tuple[Block, str]] = []
     with Shell(home, path, network) as shell:
@@ -53,7 +53,7 @@ def type_page(
                     text += "".join(f"{line}\n" for line in ["$ " + was.text.replace("\n", "\n> "), *shown])
                 new.append((block, text))
                 if wrong and not rewrite:
-                    # What follows depends on it.
+                    # The following blocks depend on this one.
                     return wrong
     if rewrite:
         lines = (ROOT / page).read_text().splitlines(keepends=True)
@@ -65,7 +65,7 @@ def type_page(
 
 
 def main() -> int:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pages", nargs="+")
     parser.add_argument("--rewrite", action="store_true")
@@ -91,6 +91,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # What the tests' environment says of compass is not for a reader's shell.
+    # A reader's shell must not find compass in the environment of the tests.
     os.environ.pop("PYTHONPATH", None)
     sys.exit(main())

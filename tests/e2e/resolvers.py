@@ -61,7 +61,7 @@ class Resolver:
 
 
 def dnsmasq(directory: Path, at: Resolver, upstream: Resolver) -> Program:
-    """dnsmasq at `at`, as docs/dns.md sets it up: the zone is asked for at `upstream`."""
+    """dnsmasq at `at`, as docs/reference/dns.md sets it up: the zone is asked for at `upstream`."""
     options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]
     options += [f"--listen-address={at.address}", f"--port={at.port}", "--pid-file=", "--user=root", "--log-facility=-"]
     options += [f"--server=/gns/{upstream.address}#{upstream.port}"]
@@ -72,7 +72,7 @@ def dnsmasq(directory: Path, at: Resolver, upstream: Resolver) -> Program:
 
 
 def unbound(directory: Path, at: Resolver, upstream: Resolver) -> Program:
-    """unbound at `at`, as docs/dns.md sets it up, and as a process that leaves the system's own alone."""
+    """unbound at `at`, as docs/reference/dns.md sets it up, and as a process that leaves the system's own alone."""
     config = directory / "unbound.conf"
     config.write_text(
         f"""

@@ -134,7 +134,7 @@ class LogSink:
 
 
 def is_genuine(secret: bytes, headers: dict[str, str], body: bytes, tolerance_seconds: float = 300.0) -> bool:
-    """As docs/alerts.md tells a receiver to check."""
+    """As docs/reference/alerts.md tells a receiver to check."""
     id, sent = headers["Compass-Message"], headers["Compass-Time"]
     signed = id.encode() + b"." + sent.encode() + b"." + body
     expected = "v1=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()

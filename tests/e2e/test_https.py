@@ -269,7 +269,7 @@ def test_every_change_is_told_and_resumed_across_a_restart(deploy: Deploy) -> No
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (Debian: curl)")
 def test_curl(deployment: Deployment) -> None:
-    """The lines of docs/http.md, with the certificate of an administrator and with a token."""
+    """The lines of docs/reference/http.md, with the certificate of an administrator and with a token."""
     at = deployment.directory
     trusting = ["curl", "--silent", "--show-error", "--max-time", "30", "--cacert", str(at / "authority.crt")]
     certificate = ["--cert", str(deployment.admin.certificate), "--key", str(deployment.admin.key)]

@@ -1,4 +1,4 @@
-"""What docs/security.md points at is there: a review that names code and tests must not outlive them."""
+"""What docs/explanation/security.md points at is there: a review that names code and tests must not outlive them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "security.md").read_text()
+TEXT = (ROOT / "docs" / "explanation" / "security.md").read_text()
 CODE = sorted(set(re.findall(r"`(compass/[a-z_/]+\.py):([A-Za-z_]+)`", TEXT)))
 TESTS = sorted(set(re.findall(r"`(tests/[a-z_0-9/]+\.py)::([a-z_0-9]+)`", TEXT)))
-BUGS = sorted(set(re.findall(r"`(tests/[a-z_0-9/]+\.py)::([a-z_0-9]+)`", (ROOT / "docs" / "bugs.md").read_text())))
+BUG_LIST = (ROOT / "docs" / "project" / "bugs.md").read_text()
+BUGS = sorted(set(re.findall(r"`(tests/[a-z_0-9/]+\.py)::([a-z_0-9]+)`", BUG_LIST)))
 
 
 @pytest.mark.parametrize(("path", "name"), CODE)

@@ -1,4 +1,4 @@
-"""Keys, authorities and credentials replaced while everybody works, as docs/security.md says to do it.
+"""Keys, authorities and credentials replaced while everybody works, as docs/explanation/security.md says to do it.
 
 The commands are those of the document; the daemons are real. A resolving client asks all the time and must never see
 an error or an empty list.

@@ -176,7 +176,7 @@ def copy_command(desk: AdminContext, source: str, target: str, new_id: bool) -> 
 def downgrade_command(desk: AdminContext, version: str, store_url: str, server_config: str, yes: bool) -> None:
     """Take the schema back to VERSION, so that an older program can use the store again. No server may use it.
 
-    What only the newer schema has a place for is lost; a SQLite file is copied first. See docs/operations.md.
+    What only the newer schema has a place for is lost; a SQLite file is copied first. See docs/howto/upgrade.md.
     """
     with _troubles():
         url = _chosen(desk, store_url, server_config)

@@ -357,7 +357,7 @@ def table_of_channels(reply: WayList, clock: TimeFormat) -> TableView:
         for one in reply.ways
     )
     columns = ("name", "way", "tells", "pending", "last success", "last failure", "why")
-    return TableView(columns, lines, "This server tells of incidents in its log only; see docs/alerts.md.")
+    return TableView(columns, lines, "This server tells of incidents in its log only; see docs/reference/alerts.md.")
 
 
 def table_of_tried_channels(reply: WaysTried) -> TableView:

@@ -1,4 +1,4 @@
-// The server's HTTPS API as the console uses it (docs/http.md).
+// The server's HTTPS API as the console uses it (docs/reference/http.md).
 
 import { EventReader } from "./events.js";
 

@@ -51,7 +51,8 @@ class AlertSettings(msgspec.Struct, frozen=True):
 
 
 ALERT_DESCRIPTIONS = {
-    "alert.way": "How administrators are told of incidents: mail, webhook, syslog or command (docs/alerts.md).",
+    "alert.way": "How administrators are told of incidents: mail, webhook, syslog or command "
+    "(docs/reference/alerts.md).",
     "alert.name": "What it is called in `opengnsadmin alert ways` and in the log; empty: like the way. The servers "
     "over one store should have the same ways under the same names: one of them tells.",
     "alert.kinds": 'Incidents to be told: "failure" (a listener, a cap, a doubt, a difference), "slow"; empty: all.',

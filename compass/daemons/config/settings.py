@@ -138,7 +138,7 @@ DESCRIPTIONS = _REPEATED | {
     "server.listen": "Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
     "without IPv6 it stands for 0.0.0.0.",
     "server.announce": "Multicast group and port, such as 239.255.48.63:4863, to which this server announces itself "
-    "on its own network, so that hosts find it (docs/discovery.md); empty: it does not.",
+    "on its own network, so that hosts find it (docs/explanation/discovery.md); empty: it does not.",
     "server.workers": "Processes that serve on these addresses, over the one store: as many as cores to be used. Each "
     "is a server of its own with the whole catalogue in memory; one that dies is started again.",
     "server.alert_command": "Program and arguments that are run for each alert, with JSON on standard input: the "
@@ -150,17 +150,18 @@ DESCRIPTIONS = _REPEATED | {
     "https.listen": 'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for whatever '
     "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none.",
     "https.metrics": "Who may read /metrics: known, whoever may ask for the server's status, by certificate or by a "
-    "viewer's token; open, everybody who reaches the port (docs/metrics.md).",
+    "viewer's token; open, everybody who reaches the port (docs/reference/metrics.md).",
     "https.worker_ports": "With `workers`: address and first of as many ports, such as 127.0.0.1:4871, at which each "
     "worker serves the same API for itself, so that each can be scraped; empty: none.",
-    "log.format": "text: lines for people. json: one object a line, for programs that collect logs (docs/metrics.md).",
+    "log.format": "text: lines for people. json: one object a line, for programs that collect logs "
+    "(docs/reference/metrics.md).",
     "dns.listen": "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
-    "forward the zone here (docs/dns.md). Empty, or without this section: no DNS.",
+    "forward the zone here (docs/reference/dns.md). Empty, or without this section: no DNS.",
     "dns.zone": "The zone: chinaserver.openuss.gns is the service chinaserver.openuss. What lies outside is refused.",
     "dns.ttl": "Seconds that resolvers may keep an answer. With 0 a change counts for the very next lookup.",
     "host.servers": "Servers, the preferred first: name:port or address:port, which the certificate must show; one "
     'with several addresses, { name = "gns1.example.org", addresses = ["192.0.2.1", "198.51.100.1"] }; or an SRV name '
-    "of DNS, _opengns._tcp.example.org. See docs/discovery.md.",
+    "of DNS, _opengns._tcp.example.org. See docs/explanation/discovery.md.",
     "host.prefer": "first: the order of `servers` is that of preference. any: all are equal, each host takes one by "
     "chance.",
     "host.resolver": "Address and port of the DNS server that is asked for SRV names; empty: those of "

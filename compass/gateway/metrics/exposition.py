@@ -1,8 +1,8 @@
 """Metrics as Prometheus reads them: what a daemon counts, spelled as text 0.0.4 or as OpenMetrics.
 
 A table says of each metric what it is called, what it means and where in a tally it is read; the same table is what
-`docs/metrics.md` lists. There is one registry for each daemon and nothing global. What was spelled is kept for
-`KEPT_SECONDS`, so that a flood of scrapes costs the reactor no more than one.
+`docs/reference/metrics.md` lists. There is one registry for each daemon and nothing global. What was spelled is kept
+for `KEPT_SECONDS`, so that a flood of scrapes costs the reactor no more than one.
 """
 
 from __future__ import annotations

@@ -334,7 +334,9 @@ class AlertNotifier:
         there = ", ".join(teller.way.name for teller in self._tellers)
         if there:
             return f"no way is called {name!r}; there are: {there}"
-        return "no way is configured; write a section [[server.alert]] into the server's file, see docs/alerts.md"
+        return (
+            "no way is configured; write a section [[server.alert]] (docs/reference/alerts.md) into the server's file"
+        )
 
     async def attempt(self, request: TryWays) -> WaysTried | Refusal:
         """Send a message to try the ways, or those of one name: a mail's recipients are ways of the same name."""

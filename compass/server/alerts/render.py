@@ -46,7 +46,7 @@ def render_text(message: Message, server: str, when: Callable[[float], str]) -> 
 
 
 def render_json(message: Message, server: str) -> dict[str, Any]:
-    """What a webhook and a command get; `docs/alerts.md` describes it."""
+    """What a webhook and a command get; `docs/reference/alerts.md` describes it."""
     head = {"event": message.event, "message": message.id, "server": server}
     if message.event == "test":
         return {**head, "time": message.time, "text": render_subject(message)}

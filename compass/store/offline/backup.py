@@ -1,6 +1,6 @@
 """Backup and restore of a SQLite store: consistent while a server writes, checked before it counts as one.
 
-PostgreSQL has tools of its own for both (docs/operations.md).
+PostgreSQL has tools of its own for both (docs/howto/backup.md).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _file(url: URL) -> Path:
             f"{redacted_url(url)} is no file: PostgreSQL is backed up with its own tools, as in\n"
             f"  pg_dump --format=custom --file=FILE '{_for_tools(url)}'\n"
             f"  pg_restore --clean --if-exists --single-transaction --dbname='{_for_tools(url)}' FILE\n"
-            "and 'opengnsadmin store new-id' afterwards, before a server starts; docs/operations.md tells of "
+            "and 'opengnsadmin store new-id' afterwards, before a server starts; docs/howto/point-in-time.md tells of "
             "pg_basebackup and recovery to a point in time"
         )
     return file

@@ -45,7 +45,7 @@ from compass.server.alerts.outbox import (
 )
 from compass.server.alerts.render import render_json
 
-PAGE = (Path(__file__).parents[3] / "docs/alerts.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/reference/alerts.md").read_text()
 
 START = '[server]\nstore = "sqlite:///gns.sqlite3"\n[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 MAIL = 'way = "mail"\nto = ["ops@example.org"]\nsender = "gns@example.org"\n'
@@ -96,7 +96,7 @@ def test_the_printed_example_is_a_section_when_its_comment_is_taken_away(tmp_pat
 
 
 def test_the_sections_of_the_documentation_are_good(tmp_path: Path) -> None:
-    """docs/alerts.md, but for the program and the secrets, which are not here."""
+    """docs/reference/alerts.md, but for the program and the secrets, which are not here."""
     [toml] = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
     for name in ("mail.password", "pager.secret"):
         (tmp_path / name).write_bytes(b"x" * SECRET_OCTETS_MIN)

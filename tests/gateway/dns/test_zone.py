@@ -1,4 +1,4 @@
-"""What names and types of the zone are answered with (docs/dns.md), read back by dnspython."""
+"""What names and types of the zone are answered with (docs/reference/dns.md), read back by dnspython."""
 
 from __future__ import annotations
 

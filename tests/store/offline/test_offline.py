@@ -379,8 +379,8 @@ def test_a_downgrade_to_nowhere_is_refused(url: str) -> None:
 
 
 def test_a_newer_store_is_used_when_it_says_that_this_program_can(url: str, tmp_path: Path) -> None:
-    """docs/operations.md: an additive migration says `readable_from`; the program before it goes on, starts again, and
-    both commit. Without that word, or with a younger one, it is refused by name and number."""
+    """docs/howto/upgrade.md: an additive migration says `readable_from`; the program before it goes on, starts again,
+    and both commit. Without that word, or with a younger one, it is refused by name and number."""
     newer = migrations_with_next(tmp_path, readable_from=HEAD)
     first = Store.open(url)
     second = Store.open(url, migrations=newer)

@@ -1,0 +1,240 @@
+"""Write the generated parts of docs/reference: `make man`, after a change of a setting, an option or a help text.
+
+    python contrib/make_reference.py [DIRECTORY]
+
+Each page has an introduction that is written by hand, and a pair of markers `<!-- made -->` and `<!-- /made -->`. What
+stands between them comes from the programs: the settings of both daemons with type, default and description, and the
+commands of `opengnsc` and `opengnsadmin` with their help. `tests/docs/test_reference.py` checks that it is current.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+from make_pages import PROGRAMS, commands
+from msgspec.inspect import (
+    CustomType,
+    DictType,
+    FloatType,
+    IntType,
+    LiteralType,
+    StructType,
+    Type,
+    UnionType,
+    VarTupleType,
+    type_info,
+)
+
+from compass.assembly.settings import DESCRIPTIONS, HostConfig, ServerConfig, repeated_of, sections_of
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs" / "reference"
+MARKED = re.compile(r"<!-- made -->\n.*?<!-- /made -->", re.DOTALL)
+WIDTH = 100
+"""Columns of a usage line in a code block: what GitHub shows without scrolling."""
+
+
+class Setting(NamedTuple):
+    """A key of a configuration file."""
+
+    section: str
+    """As it is written, with its brackets."""
+    key: str
+    type: str
+    default: str
+    """In TOML; empty for a key that is required."""
+    description: str
+
+
+def settings(kind: type[ServerConfig | HostConfig]) -> Iterator[Setting]:
+    """Yield every key of a file in order. Only this function knows where descriptions are kept."""
+    for name, struct in (sections_of(kind) | repeated_of(kind)).items():
+        section = f"[[{name}]]" if name in repeated_of(kind) else f"[{name}]"
+        for field in msgspec.structs.fields(struct):
+            description = DESCRIPTIONS[f"{name.rpartition('.')[2]}.{field.name}"]
+            yield Setting(section, field.name, type_text(type_info(field.type)), default_of(field), description)
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> str:
+    """Return a default as TOML. Strings, numbers, lists and empty tables are spelled in TOML as in JSON."""
+    if field.required:
+        return ""
+    made = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+    return msgspec.json.encode(made).decode()
+
+
+def type_text(kind: Type) -> str:
+    """Return the type of a setting in words, with its bounds."""
+    match kind:
+        case IntType() | FloatType():
+            return ("integer" if isinstance(kind, IntType) else "number") + bounds(kind)
+        case LiteralType():
+            return "one of " + ", ".join(f"`{value}`" for value in kind.values)
+        case VarTupleType():
+            return f"list of {plural(type_text(kind.item_type))}"
+        case UnionType():
+            return " or ".join(type_text(one) for one in kind.types)
+        case DictType():
+            return f"table of {plural(type_text(kind.value_type))}"
+        case StructType() | CustomType():
+            return "table"
+        case _:
+            return "string"
+
+
+def plural(text: str) -> str:
+    """Return the plural of a type in words."""
+    if text.startswith("one of "):
+        return text.removeprefix("one of ")
+    return " or ".join(f"{word}s" for word in text.split(" or "))
+
+
+def bounds(kind: IntType | FloatType) -> str:
+    """Return `, 1 to 64`, or the lower bound alone."""
+    least = kind.ge if kind.ge is not None else kind.gt
+    over = "more than " if kind.gt is not None else ""
+    if least is not None and kind.le is not None:
+        return f", {over}{least:,.15g} to {kind.le:,.15g}"
+    return f", {over or 'at least '}{least:,.15g}" if least is not None else ""
+
+
+def configuration() -> Iterator[str]:
+    """Yield the lines of the page about both files."""
+    for program, kind in (("opengnssd", ServerConfig), ("opengnscd", HostConfig)):
+        yield from (f"## {program}.toml", "")
+        section = ""
+        for one in settings(kind):
+            if one.section != section:
+                section = one.section
+                yield from ("", f"### {section} of {program}", "")
+                yield from ("| key | type | default | description |", "|---|---|---|---|")
+            default = f"`{cell(one.default)}`" if one.default else "required"
+            yield f"| `{one.key}` | {cell(one.type)} | {default} | {cell(prose(one.description))} |"
+        yield ""
+    yield from ("## Command lines of the daemons", "")
+    for program in ("opengnssd", "opengnscd"):
+        yield from section_of(context_of(program), 3, ())
+
+
+def context_of(program: str) -> click.Context:
+    """Return the context of a whole program."""
+    return click.Context(PROGRAMS[program], info_name=program, max_content_width=WIDTH, terminal_width=WIDTH)
+
+
+def program_reference(program: str) -> Iterator[str]:
+    """Yield the lines of the page about a program: its own options, then every command."""
+    top = context_of(program)
+    yield from ("## Options and exit statuses", "", *body_of(top, ()))
+    below = list(commands(top.command, top))
+    yield from ("## Commands", "", *overview(below), "")
+    for inner in below:
+        yield from section_of(inner, 3, tuple(options_of(top)))
+
+
+def section_of(context: click.Context, level: int, common: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    """Yield a command with a heading of its own. `common`: options that are described once for all commands."""
+    yield from (f"{'#' * level} {context.command_path}", "", *body_of(context, common))
+
+
+def body_of(context: click.Context, common: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    """Yield usage, text, options and examples of a command."""
+    command = context.command
+    usage = "".join(command.get_usage(context)).removeprefix("Usage: ")
+    yield from ("```text", *[line.removeprefix(" " * 7) for line in usage.splitlines()], "```", "")
+    yield from blocks(inspect.cleandoc(command.help or "").partition("\f")[0])
+    own = [option for option in options_of(context) if option not in common]
+    shared = [names.split()[0].rstrip(",") for names, text in options_of(context) if (names, text) in common]
+    if own:
+        yield from ("| option | description |", "|---|---|")
+        yield from (f"| `{cell(names)}` | {cell(prose(text))} |" for names, text in own)
+        yield ""
+    if shared:
+        yield from ("Common options: " + ", ".join(f"`{name}`" for name in shared) + ".", "")
+    yield from blocks(command.epilog or "")
+
+
+def options_of(context: click.Context) -> Iterator[tuple[str, str]]:
+    """Yield names and description of each option but --help."""
+    for parameter in context.command.params:
+        record = parameter.get_help_record(context)
+        if record is not None and isinstance(parameter, click.Option):
+            yield record[0], " ".join(record[1].split())
+
+
+def overview(contexts: list[click.Context]) -> Iterator[str]:
+    """Yield a table of commands, each a link to its section."""
+    yield from ("| command | |", "|---|---|")
+    for context in contexts:
+        path = context.command_path.partition(" ")[2]
+        anchor = re.sub(r"[^a-z0-9-]+", "-", context.command_path)
+        short = context.command.get_short_help_str(limit=200)
+        yield f"| [`{path}`](#{anchor}) | {cell(prose(short))} |"
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Yield the paragraphs of a help text; those that click leaves as they are (`\\b`) become blocks of code."""
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        lines = paragraph.splitlines()
+        if lines and lines[0].strip() == "\b":
+            title, rest = (lines[1], lines[2:]) if lines[1].rstrip().endswith(":") else ("", lines[1:])
+            if title:
+                yield from (f"{prose(title)}", "")
+            yield from ("```text", *inspect.cleandoc("\n" + "\n".join(rest)).splitlines(), "```", "")
+        elif lines:
+            yield from (prose(" ".join(line.strip() for line in lines)), "")
+
+
+def prose(text: str) -> str:
+    """Return a help text as Markdown: `<` and `*` stand for themselves, and a path of a page becomes a link."""
+    pieces = text.split("`")
+    pieces[::2] = [re.sub(r"([<*])", r"\\\1", piece) for piece in pieces[::2]]
+    return re.sub(r"(?<![`\w/])((?:docs|protocols)/[\w./-]+\.md)", link, "`".join(pieces))
+
+
+def link(match: re.Match[str]) -> str:
+    """Return a link from a page in PAGES to the page that a help text names by its path."""
+    path = Path(match[1])
+    return f"[{path.name}]({os.path.relpath(ROOT / path, PAGES)})"
+
+
+def cell(text: str) -> str:
+    """Return a text that is one cell of a table."""
+    return text.replace("|", "\\|")
+
+
+def pages() -> dict[str, str]:
+    """Return every page that has a generated part, with that part current."""
+    made: dict[str, Any] = {
+        "configuration.md": configuration(),
+        "opengnsc.md": program_reference("opengnsc"),
+        "opengnsadmin.md": program_reference("opengnsadmin"),
+    }
+    return {name: filled((PAGES / name).read_text(), "\n".join(lines)) for name, lines in made.items()}
+
+
+def filled(page: str, text: str) -> str:
+    """Return a page with `text` between its markers. Raises ValueError when it has not one pair of them."""
+    if len(MARKED.findall(page)) != 1:
+        raise ValueError("a page needs one pair of <!-- made --> and <!-- /made -->")
+    text = re.sub(r"\n{3,}", "\n\n", text.strip())
+    block = f"<!-- made -->\n\n{text}\n\n<!-- /made -->"
+    return MARKED.sub(lambda _: block, page)
+
+
+def write(directory: Path) -> None:
+    """Write all of them into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (directory / name).write_text(text)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else PAGES)

@@ -1,0 +1,22 @@
+"""The generated parts of docs/reference are current."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.docs.pages import ROOT
+
+PAGES = ("configuration.md", "opengnsadmin.md", "opengnsc.md")
+
+
+def test_generated_pages_are_current(tmp_path: Path) -> None:
+    """Settings and commands are described as the programs describe them; `make man` writes the pages."""
+    # In a process of its own: Click keeps with each command the width that its help was first formatted with.
+    subprocess.run([sys.executable, ROOT / "contrib/make_reference.py", tmp_path], check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(PAGES)
+    for name in PAGES:
+        current = (tmp_path / name).read_text()
+        page = ROOT / "docs/reference" / name
+        assert page.read_text() == current, f"docs/reference/{name} is not current: make man"
