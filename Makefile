@@ -21,19 +21,19 @@ help:  ## list the targets
 run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 	@$(BIN)/python -m examples.scene $(if $(filter 1,$(ONCE)),--once)
 
-console: $(READY)  ## a small deployment to be looked at in a browser: prints the address and a token
+console: $(READY)  ## run a small deployment for a look at the console in a browser (prints the address and a token)
 	@$(BIN)/python -m examples.scene --console
 
-test: check  ## check, then the tests with coverage (ARGS="tests/test_layers.py -k name": only these; JOBS=0: in one process)
+test: check  ## run check, then the tests with coverage (ARGS="tests/test_layers.py -k name" selects; JOBS=0: one process)
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest --numprocesses $(JOBS) --dist loadfile $(if $(ALL),,-m 'not long') $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
 
-test-all:  ## make test with the tests that take a minute each: upgrades, failover, two writers, the store away
+test-all:  ## run make test and the tests that take a minute each: upgrades, failover, two writers, store outages
 	@$(MAKE) --no-print-directory test ALL=1
 
-check: $(READY)  ## ruff and mypy --strict, without running anything
+check: $(READY)  ## run ruff and mypy --strict, and no test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict $(CHECKED)
@@ -53,50 +53,50 @@ tree: $(READY)  ## circles of files and folders, and terms of the field that fin
 walks: $(READY)  ## calls, files and moves on the way of a registration, a failure, a lookup (ARGS="--calls registration")
 	@$(BIN)/python -m tests.style.walks $(ARGS)
 
-storm: $(READY)  ## storms of hosts and a host that does not read, on real processes (ARGS="--hosts 500")
+storm: $(READY)  ## run storms of hosts, and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
-bench: $(READY)  ## measure compass beside etcd, ZooKeeper, Redis and NATS, under 20 minutes (ARGS="--only B1 B2")
+bench: $(READY)  ## measure compass and etcd, ZooKeeper, Redis and NATS in one run, under 20 minutes (ARGS="--only B1 B2")
 	@$(BIN)/python -m bench --json bench/results.json $(ARGS)
 
-bench-quick: $(READY)  ## the same in under two minutes, with what peers are there
+bench-quick: $(READY)  ## measure in under two minutes, with the peers that are installed
 	@$(BIN)/python -m bench --quick $(ARGS)
 
 bench-page: $(READY)  ## write the pages of the benchmarks and their plots from bench/results.json
 	@$(BIN)/python -m bench.page
 
-dns-load: $(READY)  ## DNS answers beside dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
+dns-load: $(READY)  ## measure DNS answers and dnsmasq's, by dnsperf and one by one, and after kills (ARGS="--queries 10000")
 	@$(BIN)/python -m bench.dns $(ARGS)
 
-fuzz-long: $(READY)  ## ten million fuzzed frames and a million HTTP requests to a host and to a server (ARGS="--frames 1000 --seed 7")
+fuzz-long: $(READY)  ## send ten million fuzzed frames, and a million HTTP requests to a host and to a server (ARGS="--frames 1000 --seed 7")
 	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--frames 10000000 --http 1000000 --https 1000000)
 
-fuzz-dns: $(READY)  ## a million fuzzed DNS packets (ARGS="--dns 10000 --seed 7")
+fuzz-dns: $(READY)  ## send a million fuzzed DNS packets (ARGS="--dns 10000 --seed 7")
 	$(BIN)/python -m tests.fuzz $(if $(strip $(ARGS)),$(ARGS),--dns 1000000)
 
-fuzz: $(READY)  ## coverage-guided, needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
+fuzz: $(READY)  ## fuzz by coverage; needs atheris (TARGET=frames|topology|config|cache|book SECONDS=60)
 	@mkdir -p build/fuzz
 	@cd build/fuzz && PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python -m tests.fuzz.coverage_guided $(or $(TARGET),frames) $(or $(SECONDS),60)
 
-api-check: $(READY)  ## schemathesis against both HTTP APIs of real daemons (ARGS="--examples 500 --api server")
+api-check: $(READY)  ## run schemathesis against both HTTP APIs of real daemons (ARGS="--examples 500 --api server")
 	$(BIN)/python -m tests.apicheck $(ARGS)
 
-faults: $(READY)  ## kill real processes under load and check all that was seen (some minutes)
+faults: $(READY)  ## kill real processes under load and check every observation (some minutes)
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
 
-engines: $(READY)  ## the tests of the store and of the server, on SQLite and on PostgreSQL
+engines: $(READY)  ## run the tests of store and server on SQLite and on PostgreSQL
 	@COMPASS_ENGINES=sqlite,postgresql $(BIN)/python -m pytest tests/store tests/server tests/cluster $(ARGS)
 
-servers: $(READY)  ## two servers written to at once, against one, on both engines (ARGS="--seconds 10")
+servers: $(READY)  ## measure writes to two servers at once against writes to one, on both engines (ARGS="--seconds 10")
 	@$(BIN)/python -m tests.cluster.writers $(ARGS)
 
-away: $(READY)  ## take the database away for a minute in four ways (ARGS="--seconds 10 --ways frozen")
+away: $(READY)  ## make the database unavailable for a minute in four ways (ARGS="--seconds 10 --ways frozen")
 	@$(BIN)/python -m tests.faults.store_outage $(ARGS)
-bench-workers: $(READY)  ## two workers against one: registrations and pulls a second, as ratios (ARGS="--seconds 10")
+bench-workers: $(READY)  ## measure two workers against one: registrations and pulls a second, as ratios (ARGS="--seconds 10")
 	@$(BIN)/python -m bench.workers $(ARGS)
 
-balancers: $(READY)  ## HAProxy and nginx under load while their listeners come and go (ARGS="--rounds 3 --only nginx")
+balancers: $(READY)  ## run HAProxy and nginx under load while listeners register and deregister (ARGS="--rounds 3 --only nginx")
 	@$(BIN)/python -m tests.e2e.balancers $(ARGS)
 
 failover: $(READY)  ## kill the primary database, and a server of three, under load (ARGS="--rounds 10 --only server")
@@ -115,14 +115,14 @@ wheel: $(READY)  ## build the wheel and the source archive into dist/
 wheel-check: wheel  ## install the wheel into an empty environment and type the tutorial and README there
 	@$(BIN)/python -m tests.docs.typing docs/tutorial.md README.md --wheel dist/*.whl
 
-docs-rewrite: $(READY)  ## type README and tutorials and put what came back into them (ARGS="README.md": only these)
+docs-rewrite: $(READY)  ## run the examples of README and tutorials and record their output (ARGS="README.md": only these)
 	@$(BIN)/python -m tests.docs.typing $(or $(ARGS),README.md README.zh.md docs/tutorial.md docs/tutorial.zh.md) --rewrite
 
-site: $(READY)  ## make the documents a site in build/site
+site: $(READY)  ## build the documents as a site in build/site
 	@$(PIP) install 'mkdocs>=1.6,<2'
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo build/site/index.html
 
-clean:  ## remove .venv and everything else that was made here
+clean:  ## remove .venv and everything else that make wrote
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
