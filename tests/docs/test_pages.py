@@ -121,7 +121,7 @@ def test_there_is_a_page_for_each_of_the_ten_things() -> None:
 def test_what_the_faq_quotes_is_there() -> None:
     """Each answer names a promise of the protocol, and tests that exist."""
     text = (ROOT / "docs/faq.md").read_text()
-    promises = set(re.findall(r"\*\*(P\d+)\b|\| (P\d+) ", (ROOT / "protocols/opengnsp.md").read_text()))
+    promises = set(re.findall(r"\*\*(P\d+)\b|\| (P\d+) ", (ROOT / "protocols/opengnsp/promises.md").read_text()))
     known = {number for pair in promises for number in pair if number} or {f"P{n}" for n in range(1, 14)}
     assert set(re.findall(r"\bP\d+\b", text)) <= known
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
