@@ -156,7 +156,7 @@ def test_every_state_of_a_listener_is_explained() -> None:
     states = set(get_args(State))
     assert {cells[0].strip("`") for cells in table(section("`listener`"), "state")} == states
     targets = {
-        state for cells in table(section("Failure reports"), "from") for state in re.findall(r"`(\w+)`", cells[2])
+        state for cells in table(section("State transitions"), "from") for state in re.findall(r"`(\w+)`", cells[2])
     }
     assert targets == states
 
@@ -168,7 +168,7 @@ def test_every_operation_on_a_listener_has_its_transition() -> None:
     written = set(re.findall(r'draft\.(?:set|remove)\(\s*"([a-z-]+)"', source))
     assert written <= known
     steps = {
-        word for cells in table(section("Failure reports"), "from") for word in re.findall(r"`([a-z-]+)`", cells[3])
+        word for cells in table(section("State transitions"), "from") for word in re.findall(r"`([a-z-]+)`", cells[3])
     }
     assert steps <= known
     assert {"register", "deregister", "died", "drain", "undrain", "confirm", "retract", "recover", "purge"} <= steps
