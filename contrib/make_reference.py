@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import click
 import msgspec
+from compass.assembly.settings import DESCRIPTIONS, HostConfig, ServerConfig, repeated_of, sections_of
 from make_pages import PROGRAMS, commands
 from msgspec.inspect import (
     CustomType,
@@ -32,8 +33,6 @@ from msgspec.inspect import (
     VarTupleType,
     type_info,
 )
-
-from compass.assembly.settings import DESCRIPTIONS, HostConfig, ServerConfig, repeated_of, sections_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "reference"

@@ -152,7 +152,7 @@ def test_the_files_that_a_page_names_are_there(page: str) -> None:
 def test_what_the_faq_quotes_is_there() -> None:
     """Each answer names a promise of the protocol, and tests that exist."""
     text = (ROOT / "docs/explanation/faq.md").read_text()
-    promises = set(re.findall(r"\*\*(P\d+)\b|\| (P\d+) ", (ROOT / "protocols/opengnsp.md").read_text()))
+    promises = set(re.findall(r"\*\*(P\d+)\b|\| (P\d+) ", (ROOT / "protocols/opengnsp/promises.md").read_text()))
     known = {number for pair in promises for number in pair if number} or {f"P{n}" for n in range(1, 14)}
     assert set(re.findall(r"\bP\d+\b", text)) <= known
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)

@@ -1,4 +1,7 @@
-"""Draws the state diagrams in `protocols/opengnsp.md` anew from the table: `python -m tests.wire.make_diagrams`."""
+"""Draw the state diagrams in `protocols/opengnsp/behaviour/sessions.md` from the table of states.
+
+python -m tests.wire.make_diagrams
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from typing import get_args
 
 from compass.wire.states import End, diagram
 
-PATH = Path(__file__).parents[2] / "protocols" / "opengnsp.md"
+PATH = Path(__file__).parents[2] / "protocols" / "opengnsp" / "behaviour" / "sessions.md"
 
 
 def drawn(document: str) -> str:
-    """The document with what stands between each pair of markers replaced."""
+    """Replace what stands between each pair of markers. Returns the new text of the chapter."""
     for end in get_args(End):
         block = f"<!-- states:{end} -->\n```mermaid\n{diagram(end)}\n```\n<!-- /states:{end} -->"
         marked = re.findall(rf"<!-- states:{end} -->.*?<!-- /states:{end} -->", document, flags=re.DOTALL)

@@ -1,11 +1,10 @@
-"""`protocols/opengnsp.md` tells the truth: fields, codes, limits, diagrams and promises are those of the program."""
+"""The written protocol agrees with the program: fields, codes, limits, diagrams and promises (`protocols/`)."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import re
-from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -17,11 +16,10 @@ from compass.model.rows import State
 from compass.model.rules import decide as rules
 from compass.wire.frames import frame
 from compass.wire.messages import Hello, encode
-from tests.wire import make_diagrams
+from tests.wire import make_diagrams, protocol
+from tests.wire.protocol import DOCUMENT, ROOT, section
 from tests.wire.vocabulary import MESSAGES, WIRE_STRUCTS
 
-ROOT = Path(__file__).parents[2]
-DOCUMENT = make_diagrams.PATH.read_text()
 MISSION_PROMISES = 13
 _LIMIT = re.compile(r"[A-Z][A-Z_]*_(MAX|MIN|SECONDS|EVERY)(_[A-Z]+)*")
 
@@ -29,16 +27,6 @@ _LIMIT = re.compile(r"[A-Z][A-Z_]*_(MAX|MIN|SECONDS|EVERY)(_[A-Z]+)*")
 def name_of(struct: type[msgspec.Struct]) -> str:
     """What the document calls a struct: its tag, or its class's name in the same spelling."""
     return str(struct.__struct_config__.tag or re.sub(r"(?<!^)(?=[A-Z])", "-", struct.__name__).lower())
-
-
-def section(heading: str) -> str:
-    """The text under a heading, up to the next one of the same or a higher level."""
-    level = len(heading) - len(heading.lstrip("#"))
-    start = re.search(rf"^{re.escape(heading)}$", DOCUMENT, re.MULTILINE)
-    assert start, f"no section {heading!r}"
-    rest = DOCUMENT[start.end() :]
-    end = re.search(rf"^#{{1,{level}}} ", rest, re.MULTILINE)
-    return rest[: end.start()] if end else rest
 
 
 def table(text: str, first: str) -> list[list[str]]:
@@ -60,22 +48,30 @@ NOT_OF_THE_PROTOCOL = ("backoff",)
 """Modules below the vocabulary whose constants no peer can observe."""
 
 
-def constants_of(package: str) -> dict[str, object]:
-    """The limits among the constants that the modules of a package define, with their values."""
-    found: dict[str, object] = {}
+def constants_of(package: str) -> dict[str, set[object]]:
+    """Return the limits among the constants of a package's modules, each with its value in every module that has it."""
+    found: dict[str, set[object]] = {}
     for path in sorted((ROOT / "compass" / package).rglob("*.py")):
         if path.stem in NOT_OF_THE_PROTOCOL:
             continue
         module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        names = re.findall(r"^([A-Z][A-Z_]*)(?:: [^=]+)? = ", path.read_text(), re.MULTILINE)
-        found |= {name: getattr(module, name) for name in names if _LIMIT.fullmatch(name)}
+        for name in re.findall(r"^([A-Z][A-Z_]*)(?:: [^=]+)? = ", path.read_text(), re.MULTILINE):
+            value = getattr(module, name)
+            if _LIMIT.fullmatch(name) and isinstance(value, int | float):
+                found.setdefault(name, set()).add(value)
     return found
+
+
+def source_of(name: str) -> str:
+    """Return the text of the module of `compass.model` with that file name, in whatever folder."""
+    (path,) = (ROOT / "compass" / "model").rglob(name)
+    return path.read_text()
 
 
 @pytest.mark.parametrize("struct", WIRE_STRUCTS, ids=name_of)
 def test_every_field_of_every_message_is_written_down(struct: type[msgspec.Struct]) -> None:
     """The section of a message lists its fields, all and no others, and says which are required."""
-    rows = table(section(f"#### `{name_of(struct)}`"), "field")
+    rows = table(section(f"`{name_of(struct)}`"), "field")
     written = {cells[0].strip("`"): cells[2] == "required" for cells in rows}
     assert written == {field.name: field.required for field in msgspec.structs.fields(struct)}
 
@@ -83,7 +79,7 @@ def test_every_field_of_every_message_is_written_down(struct: type[msgspec.Struc
 @pytest.mark.parametrize("struct", WIRE_STRUCTS, ids=name_of)
 def test_every_default_is_written_down(struct: type[msgspec.Struct]) -> None:
     """A writer may leave out what has its default, so the defaults are part of the protocol."""
-    shown = {cells[0].strip("`"): cells[2] for cells in table(section(f"#### `{name_of(struct)}`"), "field")}
+    shown = {cells[0].strip("`"): cells[2] for cells in table(section(f"`{name_of(struct)}`"), "field")}
     for field in msgspec.structs.fields(struct):
         if not field.required:
             default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
@@ -107,15 +103,15 @@ def spelled(default: Any) -> str:
 
 
 def test_there_is_no_section_for_a_message_that_does_not_exist() -> None:
-    """Sections of the fourth level are messages, rows and structures, each once."""
-    headings = re.findall(r"^#### `(.*)`$", DOCUMENT, re.MULTILINE)
+    """The sections named by a tag are messages, rows and structures, each once."""
+    headings = re.findall(r"^#+ `(.*)`$", DOCUMENT, re.MULTILINE)
     assert sorted(headings) == sorted(name_of(struct) for struct in WIRE_STRUCTS)
 
 
 @pytest.mark.parametrize("struct", [s for s in get_args(Request) if s in MESSAGES], ids=name_of)
 def test_every_request_says_who_may_ask_it(struct: type[msgspec.Struct]) -> None:
     """The roles written down are those that the rules check."""
-    text = section(f"#### `{name_of(struct)}`")
+    text = section(f"`{name_of(struct)}`")
     who = re.search(r"Who: ([a-z, ]+)\.", text)
     assert who, f"no 'Who:' in the section of {name_of(struct)}"
     assert set(who[1].split(", ")) == rules.ROLES[struct]
@@ -124,7 +120,7 @@ def test_every_request_says_who_may_ask_it(struct: type[msgspec.Struct]) -> None
 @pytest.mark.parametrize("struct", [s for s in get_args(Request) if s in MESSAGES], ids=name_of)
 def test_every_request_names_a_reply_and_known_codes(struct: type[msgspec.Struct]) -> None:
     """What stands behind 'Reply' is a message; what stands behind 'Refusals' are codes."""
-    text = " ".join(section(f"#### `{name_of(struct)}`").split("| field")[0].split())
+    text = " ".join(section(f"`{name_of(struct)}`").split("| field")[0].split())
     reply = re.search(r"Reply: `([a-z-]+)`", text)
     assert reply and reply[1] in {name_of(message) for message in MESSAGES}
     refusals = re.search(r"Refusals: (.*)", text)
@@ -134,34 +130,35 @@ def test_every_request_names_a_reply_and_known_codes(struct: type[msgspec.Struct
 
 def test_every_refusal_code_is_in_the_table() -> None:
     """In the program's order, all and no others."""
-    assert [cells[0].strip("`") for cells in table(section("## Refusals"), "code")] == list(CODES)
+    assert [cells[0].strip("`") for cells in table(section("Refusals"), "code")] == list(CODES)
 
 
 def test_every_limit_is_in_the_table_with_its_value() -> None:
     """Limits of wire and model: all of them. Of the server: those that are named have the right value."""
-    written = {cells[0].strip("`"): ast.literal_eval(cells[1]) for cells in table(section("## Limits"), "limit")}
-    assert len(written) == len(table(section("## Limits"), "limit"))
+    written = {cells[0].strip("`"): ast.literal_eval(cells[1]) for cells in table(section("Limits"), "limit")}
+    assert len(written) == len(table(section("Limits"), "limit"))
     of_protocol = {**constants_of("wire"), **constants_of("model")}
-    assert {name: written.get(name) for name in of_protocol} == of_protocol
+    assert {name: {written.get(name)} for name in of_protocol} == of_protocol
     of_server = constants_of("server")
     for name in written.keys() - of_protocol.keys():
-        assert of_server.get(name) == written[name], name
+        assert of_server.get(name) == {written[name]}, name
 
 
 def test_every_timer_is_a_limit() -> None:
     """The table of timers names constants of the wire."""
-    timers = {cells[0].strip("`") for cells in table(section("## Timers"), "timer")}
+    timers = {cells[0].strip("`") for cells in table(section("Timers"), "timer")}
     assert timers == {name for name in constants_of("wire") if name.endswith("_SECONDS")}
 
 
 def test_the_diagrams_are_those_of_the_table() -> None:
     """`python -m tests.wire.make_diagrams` changes nothing."""
-    assert make_diagrams.drawn(DOCUMENT) == DOCUMENT
+    chapter = make_diagrams.PATH.read_text()
+    assert make_diagrams.drawn(chapter) == chapter
 
 
 def test_every_promise_is_quoted_by_its_number() -> None:
     """P1 to P13, in order, each with what it rests on and how far it is kept."""
-    promises = re.split(r"^\d+\. ", section("## Promises"), flags=re.MULTILINE)[1:]
+    promises = re.split(r"^\d+\. ", section("Promises"), flags=re.MULTILINE)[1:]
     numbers = [re.match(r"\*\*P(\d+) [a-z0-9 ]+\*\*: ", promise) for promise in promises]
     assert [int(number[1]) for number in numbers if number] == list(range(1, MISSION_PROMISES + 1))
     for promise in promises:
@@ -171,23 +168,21 @@ def test_every_promise_is_quoted_by_its_number() -> None:
 def test_every_state_of_a_listener_is_explained() -> None:
     """What it means, whether new users get it, and how it comes about."""
     states = set(get_args(State))
-    assert {cells[0].strip("`") for cells in table(section("#### `listener`"), "state")} == states
+    assert {cells[0].strip("`") for cells in table(section("`listener`"), "state")} == states
     targets = {
-        state for cells in table(section("## Failure reports"), "from") for state in re.findall(r"`(\w+)`", cells[2])
+        state for cells in table(section("State transitions"), "from") for state in re.findall(r"`(\w+)`", cells[2])
     }
     assert targets == states
 
 
 def test_every_operation_on_a_listener_has_its_transition() -> None:
     """The operations that the rules give to changes of listeners are those of the table of states."""
-    source = (ROOT / "compass/model/rules/listeners.py").read_text() + (
-        ROOT / "compass/model/rules/administration.py"
-    ).read_text()
-    known = set(re.findall(r"`([a-z-]+)`", section("#### `change`").split("| `operation` |")[1].split("\n")[0]))
+    source = source_of("listeners.py") + source_of("administration.py")
+    known = set(re.findall(r"`([a-z-]+)`", section("`change`").split("| `operation` |")[1].split("\n")[0]))
     written = set(re.findall(r'draft\.(?:set|remove)\(\s*"([a-z-]+)"', source))
     assert written <= known
     steps = {
-        word for cells in table(section("## Failure reports"), "from") for word in re.findall(r"`([a-z-]+)`", cells[3])
+        word for cells in table(section("State transitions"), "from") for word in re.findall(r"`([a-z-]+)`", cells[3])
     }
     assert steps <= known
     assert {"register", "deregister", "died", "drain", "undrain", "confirm", "retract", "recover", "purge"} <= steps
@@ -195,13 +190,18 @@ def test_every_operation_on_a_listener_has_its_transition() -> None:
 
 def test_the_example_of_a_frame_is_right() -> None:
     """The octets printed for `hello` are those that are sent."""
-    lines = section("## Framing").rsplit("octets:", 1)[1].splitlines()
+    lines = section("Framing").rsplit("octets:", 1)[1].splitlines()
     octets = re.findall(r"(?<!\S)[0-9a-f]{2}(?!\S)", " ".join(line.split("{")[0] for line in lines))
     assert bytes.fromhex("".join(octets)) == frame(encode(Hello((1,))))
 
 
-def test_every_link_leads_somewhere() -> None:
-    """Links within the document name sections of it."""
-    headings = re.findall(r"^#+ (.*)$", DOCUMENT, re.MULTILINE)
-    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]*)\)", DOCUMENT)) <= anchors
+def test_the_table_of_contents_names_every_chapter() -> None:
+    """The entry page links to each file of the protocol; tests/docs checks that links lead somewhere."""
+    linked = set(re.findall(r"\]\(opengnsp/([^)#]*)", protocol.ENTRY.read_text()))
+    assert linked == {path.relative_to(protocol.FOLDER).as_posix() for path in protocol.CHAPTERS}
+
+
+@pytest.mark.parametrize("anchor", protocol.ANCHORS_OF_ONE_FILE)
+def test_anchors_of_the_time_of_one_file_still_lead_to_their_topic(anchor: str) -> None:
+    """Links into `opengnsp.md` that others have published find the entry of the table of contents."""
+    assert protocol.ENTRY.read_text().count(f'<a id="{anchor}"></a>') == 1
