@@ -24,19 +24,30 @@ def retry_seconds(attempts: int) -> float:
 
 
 class Backoff:
-    """`random` gives floats in [0, 1)."""
+    """Pauses between attempts, each twice as long as the one before, from `first` to `longest` seconds."""
 
-    def __init__(self, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        random: Callable[[], float] | None = None,
+        *,
+        first: float = RETRY_SECONDS_MIN,
+        longest: float = RETRY_SECONDS_MAX,
+    ) -> None:
+        """`random` returns floats in [0, 1) and lengthens each pause by up to a half; None: pauses are exact."""
         self._random = random
-        self._seconds = RETRY_SECONDS_MIN
+        self._first = first
+        self._longest = longest
+        self._seconds = first
 
     def next(self, asked_for: float = 0.0) -> float:
-        """How long to wait now; no less than a server has asked for."""
-        least, self._seconds = self._seconds, min(self._seconds * 2, RETRY_SECONDS_MAX)
+        """Return the seconds to wait now; no less than a server has asked for."""
+        least, self._seconds = self._seconds, min(self._seconds * 2, self._longest)
         pause = max(least, min(asked_for, PATIENCE_SECONDS_MAX))
-        # What kept all hosts waiting must not bring all of them back in one moment.
+        if self._random is None:
+            return pause
+        # Hosts that waited for the same thing must not all return in one moment.
         return pause * (1 + self._random() / 2)
 
     def reset(self) -> None:
-        """It works again."""
-        self._seconds = RETRY_SECONDS_MIN
+        """Begin with the first pause again, after a success."""
+        self._seconds = self._first

@@ -35,17 +35,17 @@ def commit_metrics(commits: Committer) -> dict[str, Any]:
     """The store, what waits for it, and what is in it."""
     return {
         "revision": commits.catalogue.revision,
-        "rows": commits.census.rows,
-        "listeners": commits.census.listeners,
-        "incidents": commits.census.incidents,
-        "commits": commits.counts["batches"],
-        "commits_again": commits.counts["again"],
-        "commits_put_off": commits.counts["put off"],
-        "batch_sizes": commits.batch_sizes,
-        "commit_seconds": commits.commit_seconds,
-        "queue_length": commits.waiting,
-        "notes_waiting": commits.notes_waiting,
-        "security_entries": commits.noted,
+        "rows": commits.replica.counts.rows,
+        "listeners": commits.replica.counts.listeners,
+        "incidents": commits.replica.counts.incidents,
+        "commits": commits.writer.counts["batches"],
+        "commits_again": commits.writer.counts["again"],
+        "commits_put_off": commits.writer.counts["put off"],
+        "batch_sizes": commits.writer.batch_sizes,
+        "commit_seconds": commits.writer.commit_seconds,
+        "queue_length": commits.queue_length,
+        "notes_waiting": len(commits.security_log),
+        "security_entries": commits.security_log.added,
     }
 
 
@@ -65,11 +65,11 @@ def of_push(push: Publisher) -> dict[str, Any]:
 def of_failures(desk: FailureDetector, unwritten: PendingSuspicions) -> dict[str, Any]:
     """What is being found out."""
     return {
-        "probes": desk.probes,
-        "findings": desk.found,
+        "probes": desk.records.probes,
+        "findings": desk.records.found,
         "inquiries": desk.open_inquiries,
         "checks": desk.open_checks,
-        "doubting": desk.doubting,
+        "doubting": desk.local_health.is_in_doubt,
         "suspicions_told": len(unwritten),
     }
 

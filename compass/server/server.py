@@ -48,10 +48,13 @@ from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDepen
 from compass.server.cluster.membership import Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
-from compass.server.commit.log_reader import LogReader, LogTrimmer
-from compass.server.commit.request_queue import STORE_WAIT_SECONDS
-from compass.server.commit.store_access import RunInDatabase
-from compass.server.failure.detector import FailureDetector, Probe, SessionInfo
+from compass.server.commit.log_reader import LogReader
+from compass.server.commit.log_trimmer import LogTrimmer
+from compass.server.commit.replica import Replica
+from compass.server.commit.security_log import SecurityLog
+from compass.server.commit.store_access import STORE_WAIT_SECONDS, RunInDatabase, StoreAccess
+from compass.server.commit.transaction import Decider
+from compass.server.failure.detector import DetectorDependencies, FailureDetector, Probe, SessionInfo
 from compass.server.failure.pending_suspicions import PendingSuspicions
 from compass.server.metrics import commit_metrics, of_failures, of_push, of_servers, of_sessions, of_watches
 from compass.server.push.change_feed import RECENT_MAX, ChangeFeed, Deliver, Visit, plain
@@ -149,31 +152,22 @@ class Server(Factory):
 
     def _compose(self, catalogue: Catalogue, store: str) -> None:
         parts = self._parts
-        commits = Committer(
-            catalogue,
-            parts.storage,
-            parts.in_database,
-            parts.now,
-            parts.token,
-            self._committed,
-            self._reloaded,
-            self._gate.should_log,
-            clock=parts.clock,
-            wait_seconds=parts.store_wait_seconds,
-        )
-        self._unwritten = PendingSuspicions(
-            parts.clock, parts.now, commits.submit, lambda: commits.catalogue, self._push
-        )
+        access = StoreAccess(parts.storage, parts.in_database, parts.clock, parts.store_wait_seconds)
+        replica = Replica(catalogue, access, self)
+        security_log = SecurityLog(self._gate.should_log)
+        decider = Decider(parts.now, parts.token)
+        commits = Committer(access, replica, security_log, decider, parts.clock)
+        self._unwritten = PendingSuspicions(parts.clock, decider, commits, self._push)
+        commits.overdue_handler = self._unwritten
         self._known = known = ClusterView(parts.id)
         self._neighbours = Membership(
             parts.clock, parts.roster, parts.beside, known, self._line, self._is_here, self._turned
         )
         around = SessionInfo(self._able, self._is_present, self._watching, known.owns)
-        self._desk = FailureDetector(
-            parts.clock, parts.now, parts.probe, self._unwritten, self.name, lambda: commits.catalogue, around
-        )
+        detecting = DetectorDependencies(parts.clock, parts.now, parts.probe, around)
+        self._desk = FailureDetector(self.name, commits, self._unwritten, detecting)
         system = Principal("server", self.name, "")
-        self._agreement = AntiEntropy(self.name, parts.clock, commits, parts.storage, parts.in_database)
+        self._agreement = AntiEntropy(self.name, parts.clock, commits, access)
         self._watches = Subscriptions(
             parts.clock, store, commits, self._push, system, self._returned, self._agreement.settled
         )
@@ -191,10 +185,8 @@ class Server(Factory):
         )
         self._alerts = AlertNotifier(told, parts.ways)
         self._dialler = Dialer(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
-        self._logs = LogReader(parts.clock, commits, parts.storage, parts.in_database, parts.store_wait_seconds)
-        self._trimming = LogTrimmer(
-            parts.clock, parts.storage, parts.in_database, parts.keep_updates, parts.keep_others
-        )
+        self._logs = LogReader(parts.clock, commits, access)
+        self._trimming = LogTrimmer(parts.clock, access, parts.keep_updates, parts.keep_others)
         self._reading = QueryHandler(store, commits, parts.now, self._push.last_told)
         self._commits = commits
 
@@ -214,7 +206,7 @@ class Server(Factory):
             self._agreement.stop()
             self._alerts.stop()
             self._neighbours.stop()
-            counts = self._commits.counts
+            counts = self._commits.writer.counts
             if counts["batches"]:
                 text = "committed {n} batches, {again} of them decided again, {off} put off, because of other servers"
                 self.log.info(text, n=counts["batches"], again=counts["again"], off=counts["put off"])
@@ -404,7 +396,7 @@ class Server(Factory):
     @property
     def store_answers(self) -> bool:
         """Whether the store took the last write."""
-        return self._commits is not None and not self._commits.trouble
+        return self._commits is not None and not self._commits.outage
 
     # Where requests are answered.
 
@@ -415,7 +407,7 @@ class Server(Factory):
 
     def _submit(self, request: Undecided, asker: Principal) -> Answer | Deferred[Answer]:
         """To the commit loop, unless it is one guess too many at a service's credential."""
-        submitted = self._unwritten.submit
+        submitted = self.commits.submit
         if not isinstance(request, Register | Deregister | Drain):
             return cast(Deferred[Answer], submitted(request, asker))
         too_many = self._gate.guess(asker, request.service)
@@ -453,7 +445,7 @@ class Server(Factory):
                 return await self._alerts.attempt(request)
 
     def _status(self) -> ServerStatus:
-        return status_of(self.catalogue, self.commits.census, self._figures(), self._known, self._line())
+        return status_of(self.catalogue, self.commits.replica.counts, self._figures(), self._known, self._line())
 
     def _figures(self) -> ServerInfo:
         return ServerInfo(
@@ -464,26 +456,26 @@ class Server(Factory):
             sessions=len(self._gate.sessions),
             watching=self._push.watching,
             engine=self._parts.storage.engine,
-            trouble=self.commits.trouble,
+            trouble=self.commits.outage,
             away=self._steering.elsewhere is not None,
             ways=tuple(way.name for way in self._parts.ways),
         )
 
     def _digest(self, revision: int) -> CatalogueDigest | Refusal:
         at = revision or self.catalogue.revision
-        digest = self.commits.digests.at(at)
+        digest = self.commits.replica.digests.at(at)
         if digest is None:
             text = f"this server is at revision {self.catalogue.revision} and knows no digest of revision {at}"
             return Refusal("bad-value", text)
         return CatalogueDigest(self.name, self._loaded.store if self._loaded is not None else "", at, digest)
 
     def _part(self, categories: frozenset[str]) -> str:
-        return self.commits.digests.part(self.catalogue, categories, self._push.last_told)
+        return self.commits.replica.digests.part(self.catalogue, categories, self._push.last_told)
 
     # Among the servers over the same store.
 
     def _line(self) -> Heartbeat:
-        able = self._push.watching > 0 and not self._desk.doubting
+        able = self._push.watching > 0 and not self._desk.local_health.is_in_doubt
         return heartbeat_of(self.catalogue, self._figures(), self._push, self._parts.id, able=able)
 
     def _is_here(self, host: str) -> bool:
@@ -521,7 +513,7 @@ class Server(Factory):
 
     # What follows a commit.
 
-    def _committed(self, change: Change, catalogue: Catalogue, own: bool) -> None:
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
         self._committed_by[change.operation] += 1
         self._push.committed(change, catalogue)
         self._unwritten.committed(change)
@@ -537,7 +529,7 @@ class Server(Factory):
         self.commits.catch_up()
         self._tail = self._parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
 
-    def _reloaded(self, catalogue: Catalogue) -> None:
+    def reloaded(self, catalogue: Catalogue) -> None:
         """What changed is not known one by one: the hosts come back for a snapshot, the desk looks at everything."""
         self._push.forget(catalogue.revision)
         self._watches.snapshots.forget()

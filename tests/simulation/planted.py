@@ -15,6 +15,7 @@ from compass.agent.agent import Agent
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
 from compass.server.commit.committer import Committer
+from compass.server.commit.transaction import TransactionWriter
 from compass.server.push import snapshot_cache
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Subscriptions
@@ -38,22 +39,21 @@ def _replaced(owner: Any, name: str, other: Any) -> Iterator[None]:
 @contextmanager
 def reply_before_commit() -> Iterator[None]:
     """The answers of a batch go out as soon as it is decided, and the transaction follows."""
-    write = Committer._write
+    write = TransactionWriter.write
 
-    async def write_later(self: Any, batch: Any, notes: Any) -> Any:
-        for waiting, decision in zip(batch, self._decide(batch, self.catalogue), strict=True):
-            if not waiting.answered.called:
-                waiting.answered.callback(decision.reply)
-        return await write(self, batch, notes)
+    async def write_later(self: Any, batch: Any, entries: Any) -> Any:
+        for pending, decision in zip(batch, self._decider.decide_batch(self._replica.catalogue, batch), strict=True):
+            pending.answer(decision.reply)
+        return await write(self, batch, entries)
 
-    async def settle(self: Any, batch: Any, notes: Any) -> bool:
+    async def commit(self: Any, batch: Any, entries: Any) -> bool:
         try:
-            await self._write(batch, notes)
+            await self.writer.write(batch, entries)
         except Exception:
-            self._store.away("planted")
+            self._access.mark_unavailable("planted")
         return True
 
-    with _replaced(Committer, "_write", write_later), _replaced(Committer, "_settle", settle):
+    with _replaced(TransactionWriter, "write", write_later), _replaced(Committer, "_commit", commit):
         yield
 
 

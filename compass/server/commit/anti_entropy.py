@@ -1,9 +1,9 @@
-"""Whether all hold the same: this server, the store, the other servers over it, and the hosts (opengnsp.md, "Digests").
+"""Comparisons of this server, the store, the other servers over it, and the hosts (opengnsp.md, "Digests").
 
-The tables are right, because every server reads them when it starts. A server that finds a difference reads them,
-takes them if it held something else, and tells administrators; where another server must have been wrong it leaves a
-word in the store, and every server that finds that word looks for itself. Hosts say so when what they hold is not
-what they were told the digest of; before they are answered this server makes sure of itself.
+The tables are right, because every server starts from them. A server that finds a difference reads them, takes over
+their rows if it held others, and raises an incident; where another server must have been wrong it marks the store's
+digest as doubted, and every server that reads this mark compares, too. A host reports when its rows do not have the
+digest that it was sent; before its next watch is answered this server compares itself with the tables.
 """
 
 from __future__ import annotations
@@ -14,76 +14,76 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.catalogue.digest import IncrementalDigest, to_hex
-from compass.model.interfaces import Clock, Store, StoredDigest, StoreUnavailable, Timer
+from compass.model.interfaces import Clock, StoredDigest, StoreUnavailable
 from compass.model.requests import Incident
 from compass.model.rules.draft import Principal
 from compass.server.commit.committer import Committer
-from compass.server.commit.store_access import RunInDatabase
+from compass.server.commit.store_access import StoreAccess
+from compass.system.timers import Timers
 
 COMPARE_EVERY_SECONDS = 10.0
-"""How often the store's word is compared with what is held: one indexed read of one row."""
+"""Between comparisons of the store's digest with this server's: one indexed read of one row."""
 RECOUNT_EVERY_SECONDS = 600.0
-"""How often everything in memory is counted anew: 2 ms for each thousand rows, in pieces."""
+"""Between recounts of everything in memory: 2 ms for each thousand rows, in pieces."""
 EXAMINE_EVERY_SECONDS = 10.0
-"""The tables are read on behalf of hosts that hold something else at most so often."""
+"""Least time between two reads of the tables on behalf of hosts that hold other rows."""
 SETTLE_SECONDS = 2.0
-"""How long a host's watch waits for a comparison that is under way."""
+"""Longest wait of a host's watch for a comparison that is under way."""
 QUIET_SECONDS = 60.0
-"""After which no host has differed any more the incident is over."""
+"""Time without a host that differs after which the incident is over."""
 
 
 class AntiEntropy:
-    """Compares on timers and when told of a difference; heals and alerts."""
+    """Comparisons on timers and when a host differs; heals and raises incidents."""
 
     log = Logger()
 
-    def __init__(self, name: str, clock: Clock, commits: Committer, storage: Store, in_database: RunInDatabase) -> None:
+    def __init__(self, name: str, clock: Clock, committer: Committer, access: StoreAccess) -> None:
         self._name = name
         self._clock = clock
-        self._commits = commits
-        self._storage = storage
-        self._in_database = in_database
-        self._asker = Principal("server", name, "")
+        self._committer = committer
+        self._replica = committer.replica
+        self._access = access
+        self._principal = Principal("server", name, "")
         self._compared_at = 0
-        self._looking = False
+        self._is_reading = False
         """Whether the store was asked for its digest and has not answered."""
         self._examined_at = -EXAMINE_EVERY_SECONDS
-        self._comparing = False
+        self._is_comparing = False
         self._waiting: list[Deferred[None]] = []
-        self._timers: dict[str, Timer] = {}
+        self._timers = Timers(clock)
 
-    def start(self, said: str) -> None:
-        """Begin with what the store said at the revision that was just loaded."""
-        held = self._commits.digests.at(self._commits.catalogue.revision)
-        self._compared_at = self._commits.catalogue.revision
-        self._later("compare", COMPARE_EVERY_SECONDS if said in ("", held) else 0.0, self._compare_now)
-        self._later("recount", RECOUNT_EVERY_SECONDS, self._recount)
+    def start(self, recorded: str) -> None:
+        """Start the timers. `recorded`: the store's digest of the revision that was just loaded."""
+        held = self._replica.digests.at(self._replica.catalogue.revision)
+        self._compared_at = self._replica.catalogue.revision
+        self._timers.start("compare", COMPARE_EVERY_SECONDS if recorded in ("", held) else 0.0, self._compare_digests)
+        self._timers.start("recount", RECOUNT_EVERY_SECONDS, self._recount)
 
     def stop(self) -> None:
-        """Compare no more."""
-        for timer in self._timers.values():
-            if timer.active():
-                timer.cancel()
+        """Stop the timers."""
+        self._timers.cancel_all()
 
     def differs(self, host: str, revision: int) -> None:
-        """A host holds something else than it was told; it comes for a snapshot."""
+        """Process a host's report that its rows at a revision do not have the digest that it was sent. The host asks
+        for a snapshot by itself."""
         self.log.warn(
-            "host {host} held other rows at revision {revision} than the digest it was sent says; it takes them anew",
+            "host {host} held other rows at revision {revision} than the digest it was sent says; it takes a snapshot",
             host=host,
             revision=revision,
         )
-        text = f"host {host} held other rows than it was told at revision {revision}; it took a snapshot. The log of "
+        text = f"host {host} held other rows at revision {revision} than it was sent; it took a snapshot. The log of "
         self._open(self._hosts_id, f"{text}{self._name} names each such host")
-        self._later("quiet", QUIET_SECONDS, self._close, self._hosts_id)
-        if not self._comparing and self._clock.seconds() - self._examined_at >= EXAMINE_EVERY_SECONDS:
+        self._timers.start("quiet", QUIET_SECONDS, self._close, self._hosts_id)
+        if not self._is_comparing and self._clock.seconds() - self._examined_at >= EXAMINE_EVERY_SECONDS:
             self._examined_at = self._clock.seconds()
             self._run(self._compare())
 
     def settled(self) -> Deferred[None]:
-        """Fires when no comparison is under way: what is told then is what the tables have. Soon in any case: a store
-        that does not answer must not keep hosts from being answered."""
+        """Return when no comparison is under way, so that what is sent then is what the tables have; in any case within
+        SETTLE_SECONDS: a store that does not answer must not keep hosts from being answered."""
         settled: Deferred[None] = Deferred(lambda waiting: waiting.callback(None))
-        if self._comparing:
+        if self._is_comparing:
             self._waiting.append(settled)
             return settled.addTimeout(SETTLE_SECONDS, cast(Any, self._clock))
         settled.callback(None)
@@ -91,57 +91,57 @@ class AntiEntropy:
 
     # On timers.
 
-    def _compare_now(self) -> None:
-        self._later("compare", COMPARE_EVERY_SECONDS, self._compare_now)
-        if self._looking:
-            # The store has not answered the look before; asking once more makes it no quicker (P10).
+    def _compare_digests(self) -> None:
+        self._timers.start("compare", COMPARE_EVERY_SECONDS, self._compare_digests)
+        if self._is_reading:
+            # A second question would not make the store answer the first one sooner (P10).
             return
-        self._looking = True
-        self._run(self._look())
+        self._is_reading = True
+        self._run(self._read_digest())
 
-    async def _look(self) -> None:
-        commits = self._commits
+    async def _read_digest(self) -> None:
+        replica = self._replica
         try:
-            told: StoredDigest = await self._in_database(self._storage.digest)
+            stored: StoredDigest = await self._access.run(self._access.store.digest)
         finally:
-            self._looking = False
-        if told.revision > commits.catalogue.revision:
-            await commits.catch_up()
-        held = commits.digests.at(told.revision)
-        if told.doubted > self._compared_at or (told.digest and held not in (None, told.digest)):
+            self._is_reading = False
+        if stored.revision > replica.catalogue.revision:
+            await self._committer.catch_up()
+        held = replica.digests.at(stored.revision)
+        if stored.doubted > self._compared_at or (stored.digest and held not in (None, stored.digest)):
             await self._compare()
-        elif not told.digest and held is not None:
-            # Whoever committed it knows of no digests.
-            await self._in_database(self._storage.correct, told.revision, held, False)
+        elif not stored.digest and held is not None:
+            # A server that knows of no digests committed this revision.
+            await self._access.run(self._access.store.correct, stored.revision, held, False)
         elif held is not None:
             self._close(self._id)
 
     def _recount(self) -> None:
-        """Count everything that is held: the digest must not agree only because it was moved on."""
-        catalogue = self._commits.catalogue
-        expected = self._commits.digests.at(catalogue.revision)
+        """Count all rows in memory: the digest must not agree only because each change moved it on."""
+        catalogue = self._replica.catalogue
+        expected = self._replica.digests.at(catalogue.revision)
         count = IncrementalDigest(catalogue.all_rows())
 
         def advance() -> None:
             if not count.advance():
-                self._later("recount", 0.0, advance)
+                self._timers.start("recount", 0.0, advance)
                 return
-            self._later("recount", RECOUNT_EVERY_SECONDS, self._recount)
+            self._timers.start("recount", RECOUNT_EVERY_SECONDS, self._recount)
             if to_hex(count.digest) != expected:
                 self._run(self._compare())
 
         advance()
 
     async def _compare(self) -> None:
-        """Read the tables, and say what was wrong."""
-        if self._comparing:
+        """Compare with the tables, and raise an incident about a difference."""
+        if self._is_comparing:
             await self.settled()
             return
-        self._comparing = True
+        self._is_comparing = True
         try:
-            found = await self._commits.compare()
+            found = await self._committer.compare()
         finally:
-            self._comparing = False
+            self._is_comparing = False
             waiting, self._waiting = self._waiting, []
             for settled in waiting:
                 if not settled.called:
@@ -152,8 +152,8 @@ class AntiEntropy:
         if not found.held:
             text = f"{self._name} held other rows than the store at revision {found.revision}; it took the store's"
         elif not found.agreed:
-            text = f"the store's digest was not that of its rows at revision {found.revision}: another server, or "
-            text += f"somebody with another program, wrote them; {self._name} set it right"
+            text = f"the store's digest was not that of its rows at revision {found.revision}: another server or "
+            text += f"another program wrote them; {self._name} corrected the digest"
         else:
             return
         self.log.error("{text}", text=text)
@@ -170,20 +170,12 @@ class AntiEntropy:
         return f"failure digest of hosts of {self._name}"
 
     def _open(self, id: str, text: str) -> None:
-        if id not in self._commits.catalogue.alerts:
-            self._commits.submit(Incident(id, text), self._asker)
+        if id not in self._replica.catalogue.alerts:
+            self._committer.submit(Incident(id, text), self._principal)
 
     def _close(self, id: str) -> None:
-        if id in self._commits.catalogue.alerts:
-            self._commits.submit(Incident(id), self._asker)
-
-    # Machinery.
-
-    def _later(self, name: str, seconds: float, call: Any, *args: Any) -> None:
-        timer = self._timers.get(name)
-        if timer is not None and timer.active():
-            timer.cancel()
-        self._timers[name] = self._clock.callLater(seconds, call, *args)
+        if id in self._replica.catalogue.alerts:
+            self._committer.submit(Incident(id), self._principal)
 
     def _run(self, work: Any) -> None:
         Deferred.fromCoroutine(work).addErrback(self._failed)

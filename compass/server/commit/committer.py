@@ -1,480 +1,303 @@
 """Group commit: while one batch is being written, the next one gathers (opengnsp.md, "Promises", P1 and P2).
 
 A batch is decided on a draft of the catalogue, written in one transaction that is fenced on the revision, and only
-then becomes the catalogue that everybody reads; only then are notices pushed and replies given. When another server
-committed in between, its changes are applied and the batch is decided again, inside the same transaction: two servers
-that are written to at once take turns, and neither is passed over twice.
+then becomes the catalogue that every lookup reads; only then are notices pushed and replies sent. The one loop here
+also reads what other servers have committed and compares memory with the tables, so that nothing else moves the
+replica meanwhile.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.catalogue.digest import DigestDelta, digest_of_rows, steps_of, to_hex
-from compass.model.interfaces import (
-    BatchRefused,
-    Clock,
-    Conflict,
-    LogTrimmed,
-    Proposal,
-    Store,
-    StoreState,
-    StoreUnavailable,
-    Timer,
-)
-from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, Histogram
+from compass.model.backoff import Backoff
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.interfaces import BatchRefused, Clock, StoreUnavailable
 from compass.model.replies import Refusal, Reply, SecurityEntry
-from compass.model.requests import IssueCredential, Undecided
-from compass.model.rows import Change
-from compass.model.rules.decide import decide
-from compass.model.rules.draft import Decision, Principal
-from compass.server.commit.digest_index import DigestIndex
-from compass.server.commit.request_queue import STORE_WAIT_SECONDS, PendingRequest, RequestQueue
-from compass.server.commit.row_counts import RowCounts
-from compass.server.commit.store_access import RunInDatabase, StoreAccess
-from compass.server.commit.transaction import DecidedBatch, Passed, after, attempt, changes_of
+from compass.model.requests import Deregister, Suspect, Undecided, WeighedReport
+from compass.model.rules.draft import Principal
+from compass.server.commit.replica import Comparison, Replica
+from compass.server.commit.request_queue import PendingRequest, RequestQueue
+from compass.server.commit.security_log import SecurityLog
+from compass.server.commit.store_access import StoreAccess
+from compass.server.commit.transaction import Decider, TransactionWriter
+from compass.system.timers import Timers
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
-CATCH_UP_MAX = 10_000
-"""Changes of other servers that are read at once."""
+RETRY_SECONDS_MIN = 0.1
+"""Pause after the store could not be written, before the next attempt; it doubles each time."""
+RETRY_SECONDS_MAX = 1.0
+"""Longest such pause: writes continue within this time after the store is available again."""
+OVERDUE_SECONDS = 0.5
+"""From a request to the suspicion, when it is not committed by then: with the way to the hosts less than the second in
+which they have to know (P9), and longer than a commit takes on any disk that works."""
 
-NOTES_MAX = 10_000
-"""Entries for the security log that wait for the store; the oldest go first."""
-
-TRY_AGAIN_SECONDS_MIN = 0.1
-"""Pause after the store could not be written, before it is tried again; it doubles each time."""
-TRY_AGAIN_SECONDS_MAX = 1.0
-"""Longest such pause: so soon after the store's return everything goes on."""
-
-COMPARE_ATTEMPTS = 5
-"""How often the tables are read to be compared, when other servers commit meanwhile."""
+OutOfUseRequest = Deregister | WeighedReport | Suspect
+"""Requests that take a listener out of use: what they say is worth sending before it is committed."""
 
 Batch = list[PendingRequest]
-Committed = Callable[[Change, Catalogue, bool], None]
-"""Is told each change, with the catalogue after it, and whether this server committed it."""
 
 
-class Comparison(msgspec.Struct, frozen=True):
-    """What the tables, the store's word and this server were at a revision."""
+class OverdueHandler(Protocol):
+    """The part of failure detection that handles requests which the store does not commit in time."""
 
-    revision: int
-    digest: str
-    """Of the rows in the tables."""
-    said: str
-    """That the store said; empty: none."""
-    held: bool
-    """Whether this server held what the tables have."""
+    def overdue(self, request: OutOfUseRequest, principal: Principal, outcome: Deferred[Reply]) -> Refusal | None:
+        """Handle a request that is not committed OVERDUE_SECONDS after it came; `outcome` fires when it is decided.
 
-    @property
-    def agreed(self) -> bool:
-        """Whether all three were the same."""
-        return self.held and self.said in ("", self.digest)
+        Returns the reply to send now; None: the caller waits for the outcome.
+        """
 
 
 class Committer:
-    """The catalogue as committed, and the only way to change it."""
+    """The commit loop: the only way to change the catalogue."""
 
     log = Logger()
 
     def __init__(
-        self,
-        catalogue: Catalogue,
-        storage: Store,
-        in_database: RunInDatabase,
-        now: Callable[[], float],
-        token: Callable[[], str],
-        committed: Committed,
-        reloaded: Callable[[Catalogue], None],
-        worth_a_row: Callable[[SecurityEntry], bool] = lambda entry: True,
-        *,
-        clock: Clock,
-        wait_seconds: float = STORE_WAIT_SECONDS,
+        self, access: StoreAccess, replica: Replica, security_log: SecurityLog, decider: Decider, clock: Clock
     ) -> None:
-        """`committed` is called for each change, with the catalogue after it, before the replies of its batch;
-        `reloaded` when there was no such way from one catalogue to the next. `worth_a_row` is asked about each entry
-        for the security log, perhaps again when a batch is decided again. `wait_seconds`: how long a request waits for
-        the store before it is refused."""
-        self.catalogue = catalogue
-        self.digests = DigestIndex()
-        self.digests.restart(catalogue)
-        self.census = RowCounts()
-        self.census.restart(catalogue)
-        self._storage = storage
-        self._now = now
-        self._token = token
-        self._committed = committed
-        self._reloaded = reloaded
-        self._worth_a_row = worth_a_row
+        self.replica = replica
+        self.security_log = security_log
+        self.writer = TransactionWriter(access, replica, security_log, decider, clock)
+        self.overdue_handler: OverdueHandler | None = None
+        self._access = access
         self._clock = clock
-        self._wait_seconds = wait_seconds
-        self._looking: list[Deferred[bool]] = []
-        self._comparing: list[Deferred[Comparison | None]] = []
-        self._heard = 0
-        """The revision that the store is said to be at."""
-        self._store = StoreAccess(clock, in_database, wait_seconds)
-        self._queue = RequestQueue(clock, wait_seconds, self._store.overdue)
-        self._pause_seconds = TRY_AGAIN_SECONDS_MIN
-        self._pausing: Timer | None = None
-        self._notes: list[SecurityEntry] = []
-        self._running = False
-        self._after_batch: list[Deferred[None]] = []
-        self.counts = Counter[str]()
-        """`batches` committed; of them `again`: decided again in their turn; and how often one was `put off`: too far
-        behind another server for that, and tried anew."""
-        self.batch_sizes = Histogram(BATCH_BOUNDS)
-        self.commit_seconds = Histogram(COMMIT_BOUNDS)
-        self.noted = 0
-        """Entries for the security log, those of decisions not counted."""
-
-    def submit(self, request: Undecided, asker: Principal) -> Deferred[Reply]:
-        """The reply, once what it says is on disk; or a refusal, also when the store cannot be written in time."""
-        answered = self._queue.put(request, asker)
-        self._wake()
-        return answered
+        self._queue = RequestQueue(clock, access)
+        self._catch_ups: list[Deferred[bool]] = []
+        self._comparisons: list[Deferred[Comparison | None]] = []
+        self._commit_waiters: list[Deferred[None]] = []
+        self._announced_revision = 0
+        """Revision that the store is said to have, since it was last read."""
+        self._backoff = Backoff(first=RETRY_SECONDS_MIN, longest=RETRY_SECONDS_MAX)
+        self._timers = Timers(clock)
+        self._is_running = False
 
     @property
-    def trouble(self) -> str:
-        """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
-        return self._store.outage
+    def catalogue(self) -> Catalogue:
+        """The catalogue as committed."""
+        return self.replica.catalogue
 
     @property
-    def waiting(self) -> int:
+    def outage(self) -> str:
+        """The reason of the store's outage; empty: there is none."""
+        return self._access.outage
+
+    @property
+    def queue_length(self) -> int:
         """Requests that wait for a transaction."""
         return len(self._queue)
 
-    @property
-    def notes_waiting(self) -> int:
-        """Entries for the security log that do."""
-        return len(self._notes)
+    def submit(self, request: Undecided, principal: Principal, *, may_answer_early: bool = True) -> Deferred[Reply]:
+        """Return the reply, once what it says is on disk; or a refusal, also when the store cannot be written in time.
+
+        The reply to an OutOfUseRequest comes no later than hosts are sent a suspicion because of it, unless it is
+        submitted again with `may_answer_early` false.
+        """
+        reply = self._queue.put(request, principal)
+        if may_answer_early and isinstance(request, OutOfUseRequest) and self.overdue_handler is not None:
+            reply = self._answer_in_time(request, principal, reply, self.overdue_handler)
+        self._wake()
+        return reply
 
     def log_security(self, entry: SecurityEntry) -> None:
         """Write an entry of the security log with the next batch."""
-        self.noted += 1
-        if self._worth_a_row(entry):
-            self._notes.append(entry)
+        if self.security_log.add(entry):
             self._wake()
 
     def catch_up(self) -> Deferred[bool]:
-        """Fires when what other servers have committed by now is in the catalogue; False: the store could not be read,
-        or not in time."""
-        looked: Deferred[bool] = Deferred(self._looks_no_more)
-        self._looking.append(looked)
+        """Return when what other servers have committed by now is in the catalogue; False: the store could not be
+        read, or not in time."""
+        caught_up: Deferred[bool] = Deferred(self._abandon_catch_up)
+        self._catch_ups.append(caught_up)
         self._wake()
-        return looked.addTimeout(self._wait_seconds, cast(Any, self._clock))
-
-    def _looks_no_more(self, looked: Deferred[bool]) -> None:
-        self._looking = [other for other in self._looking if other is not looked]
-        looked.callback(False)
-
-    def stop(self) -> None:
-        """Nothing is tried again."""
-        self._queue.stop()
-        if self._pausing is not None and self._pausing.active():
-            self._pausing.cancel()
+        return caught_up.addTimeout(self._access.wait_seconds, cast(Any, self._clock))
 
     def compare(self) -> Deferred[Comparison | None]:
-        """Read the tables and take them if they are not what is held; fires with what was found.
-
-        None: the store cannot be read, or changes too fast. The tables are right: every other server reads them, too.
-        """
+        """Compare the replica with the tables, see `Replica.compare`. Returns None also if the store is unavailable."""
         compared: Deferred[Comparison | None] = Deferred()
-        self._comparing.append(compared)
+        self._comparisons.append(compared)
         self._wake()
         return compared
 
     def store_advanced(self, revision: int) -> None:
-        """Somebody has written, and the store is at this revision now: look, unless it is our own batch's."""
-        self._heard = max(self._heard, revision)
-        if self._behind:
+        """Read the store if it has a revision that this server does not have."""
+        self._announced_revision = max(self._announced_revision, revision)
+        if self._is_behind:
             self._wake()
-        elif not self._running:
-            # There may be something new in the two logs that have no revisions.
-            self._tell_waiting()
-
-    @property
-    def _behind(self) -> bool:
-        return self._heard > self.catalogue.revision
-
-    @property
-    def _asked(self) -> bool:
-        return bool(self._looking or self._comparing or self._behind)
+        elif not self._is_running:
+            # The two logs without revisions may have new entries.
+            self._notify_commit_waiters()
 
     def wait_for_commit(self) -> Deferred[None]:
-        """Fires when something has been written; cancelled, it is over without a failure."""
-        written: Deferred[None] = Deferred(self._waits_no_more)
-        self._after_batch.append(written)
+        """Return when something has been written. A cancelled wait ends without a failure."""
+        written: Deferred[None] = Deferred(self._abandon_wait)
+        self._commit_waiters.append(written)
         return written
 
-    def _waits_no_more(self, written: Deferred[None]) -> None:
-        self._after_batch = [other for other in self._after_batch if other is not written]
-        written.callback(None)
+    def stop(self) -> None:
+        """Stop all timers: nothing is retried."""
+        self._queue.stop()
+        self._timers.cancel_all()
+
+    # Replies before the commit.
+
+    def _answer_in_time(
+        self, request: OutOfUseRequest, principal: Principal, outcome: Deferred[Reply], handler: OverdueHandler
+    ) -> Deferred[Reply]:
+        reply: Deferred[Reply] = Deferred()
+
+        def overdue() -> None:
+            refusal = handler.overdue(request, principal, outcome)
+            if refusal is not None:
+                reply.callback(refusal)
+
+        def answer(decided: Reply) -> Reply:
+            if timer.active():
+                timer.cancel()
+            if not reply.called:
+                reply.callback(decided)
+            return decided
+
+        timer = self._clock.callLater(OVERDUE_SECONDS, overdue)
+        outcome.addCallback(answer)
+        return reply
+
+    # The loop.
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._announced_revision > self.replica.catalogue.revision
 
     def _wake(self) -> None:
-        if not self._running:
-            self._running = True
+        if not self._is_running:
+            self._is_running = True
             Deferred.fromCoroutine(self._run()).addErrback(self._broken)
 
     def _broken(self, failure: Any) -> None:
-        self.log.failure("the commit loop failed; its batch is lost to its askers", failure)
-        self._running = False
+        self.log.failure("the commit loop failed; the requests of its batch were refused", failure)
+        self._is_running = False
         if self._queue:
             self._wake()
 
     async def _run(self) -> None:
         reached = True
-        # Notes alone do not go on asking a store that is away; the next request takes them along.
-        while self._asked or self._queue or (self._notes and reached):
-            reached = await self._look()
-            if self._comparing:
+        while (
+            self._catch_ups
+            or self._comparisons
+            or self._is_behind
+            or self._queue
+            # Entries alone do not keep polling a store that is unavailable; the next request takes them along.
+            or (self.security_log and reached)
+        ):
+            reached = await self._catch_up()
+            if self._comparisons:
                 await self._compare()
             if reached:
-                reached = await self._settle_next()
+                reached = await self._commit_next()
             if reached:
-                self._pause_seconds = TRY_AGAIN_SECONDS_MIN
+                self._backoff.reset()
             elif self._queue:
                 await self._pause()
-        self._running = False
+        self._is_running = False
 
     def _pause(self) -> Deferred[None]:
         paused: Deferred[None] = Deferred()
-        self._pausing = self._clock.callLater(self._pause_seconds, paused.callback, None)
-        self._pause_seconds = min(self._pause_seconds * 2, TRY_AGAIN_SECONDS_MAX)
+        self._timers.start("pause", self._backoff.next(), paused.callback, None)
         return paused
 
-    async def _look(self) -> bool:
-        """Read what others have committed, if anybody wants to know; False: the store is away."""
-        looking, self._looking = self._looking, []
-        if not looking and not self._behind:
+    async def _catch_up(self) -> bool:
+        """Read what other servers have committed, if a caller waits for it. Returns False: the store is unavailable."""
+        waiting, self._catch_ups = self._catch_ups, []
+        if not waiting and not self._is_behind:
             return True
-        self._heard = 0
+        self._announced_revision = 0
         try:
-            if await self._catch_up():
-                self._tell_waiting()
+            if await self.replica.catch_up():
+                self._notify_commit_waiters()
         except StoreUnavailable as error:
-            self._store.mark_unavailable(str(error))
-            found = False
+            self._access.mark_unavailable(str(error))
+            reached = False
         else:
-            found = True
-        for looked in looking:
-            if not looked.called:
-                looked.callback(found)
-        return found
-
-    async def _compare(self) -> None:
-        comparing, self._comparing = self._comparing, []
-        found: Comparison | None = None
-        try:
-            for _ in range(COMPARE_ATTEMPTS):
-                found = await self._compared()
-                if found is not None:
-                    break
-        except StoreUnavailable as error:
-            self._store.mark_unavailable(str(error))
-        for compared in comparing:
-            compared.callback(found)
-
-    async def _compared(self) -> Comparison | None:
-        """None: another server committed while the tables were read."""
-        await self._catch_up()
-        loaded, tables, digest = await self._store.read(_loaded, self._storage)
-        if loaded.revision != self.catalogue.revision:
-            return None
-        if digest != loaded.digest:
-            await self._store.ask(self._storage.correct, loaded.revision, digest, bool(loaded.digest))
-        found = Comparison(loaded.revision, digest, loaded.digest, held=tables == self.catalogue)
-        if not found.held:
-            self._begin_anew(tables)
-        elif self.digests.at(loaded.revision) != digest:
-            self.digests.restart(tables)
-        return found
-
-    async def _settle_next(self) -> bool:
-        """Commit the next batch; False: the store is away, and what still waits comes first the next time."""
-        batch = self._queue.take(BATCH_MAX)
-        notes, self._notes = self._notes, []
-        try:
-            reached = await self._settle(batch, notes)
-        except Exception:
-            refusal = Refusal("store-unavailable", "the server failed; its log says how")
-            for waiting in batch:
-                if not waiting.answered.called:
-                    waiting.answered.callback(refusal)
-            raise
-        if not reached:
-            self._queue.give_back(batch)
+            reached = True
+        for caught_up in waiting:
+            if not caught_up.called:
+                caught_up.callback(reached)
         return reached
 
-    async def _settle(self, batch: Batch, notes: list[SecurityEntry]) -> bool:
-        """Commit a batch and answer those in it who still wait; False: the store is away, nothing of it is there."""
-        if not batch and not notes:
+    async def _compare(self) -> None:
+        waiting, self._comparisons = self._comparisons, []
+        found: Comparison | None = None
+        try:
+            found = await self.replica.compare()
+        except StoreUnavailable as error:
+            self._access.mark_unavailable(str(error))
+        for compared in waiting:
+            compared.callback(found)
+
+    async def _commit_next(self) -> bool:
+        """Commit the next batch. Returns False: the store is unavailable, and what still waits stays first."""
+        batch, entries = self._queue.take(BATCH_MAX), self.security_log.take()
+        try:
+            reached = await self._commit(batch, entries)
+        except Exception:
+            refusal = Refusal("store-unavailable", "the server failed; its log says how")
+            for pending in batch:
+                pending.answer(refusal)
+            raise
+        if not reached:
+            self._queue.put_back(batch)
+        return reached
+
+    async def _commit(self, batch: Batch, entries: list[SecurityEntry]) -> bool:
+        """Commit a batch and answer it. Returns False: the store is unavailable, nothing of the batch is in it."""
+        if not batch and not entries:
             return True
         try:
-            decisions = await self._write(batch, notes)
+            decisions = await self.writer.write(batch, entries)
         except BatchRefused as error:
-            return await self._settle_singly(batch, notes, error)
+            return await self._commit_singly(batch, entries, error)
         except StoreUnavailable as error:
-            self._store.mark_unavailable(str(error))
-            self._notes = [*notes, *self._notes][-NOTES_MAX:]
+            self._access.mark_unavailable(str(error))
+            self.security_log.put_back(entries)
             return False
-        for waiting, decision in zip(batch, decisions, strict=True):
-            if not waiting.answered.called:
-                waiting.answered.callback(decision.reply)
-        self._tell_waiting()
+        for pending, decision in zip(batch, decisions, strict=True):
+            pending.answer(decision.reply)
+        self._notify_commit_waiters()
         return True
 
-    def _tell_waiting(self) -> None:
-        waiters, self._after_batch = self._after_batch, []
+    async def _commit_singly(self, batch: Batch, entries: list[SecurityEntry], error: BatchRefused) -> bool:
+        """Commit each part of a batch by itself: one request holds a value that the database never accepts, and the
+        other requests must not fail with it."""
+        if len(batch) + len(entries) > 1:
+            for number, entry in enumerate(entries):
+                if not await self._commit([], [entry]):
+                    self.security_log.put_back(entries[number + 1 :])
+                    return False
+            for pending in batch:
+                if not await self._commit([pending], []):
+                    return False
+            return True
+        self.log.error("the store refuses a request for good: {why}", why=str(error))
+        for pending in batch:
+            pending.answer(Refusal("bad-value", f"the store cannot hold this request: {error}"))
+        return True
+
+    # Waiting callers.
+
+    def _notify_commit_waiters(self) -> None:
+        waiters, self._commit_waiters = self._commit_waiters, []
         for waiter in waiters:
             if not waiter.called:
                 waiter.callback(None)
 
-    async def _settle_singly(self, batch: Batch, notes: list[SecurityEntry], error: BatchRefused) -> bool:
-        """One request holds a value that the database never takes; it must not take the others down with it."""
-        if len(batch) + len(notes) > 1:
-            for place, note in enumerate(notes):
-                if not await self._settle([], [note]):
-                    self._notes += notes[place + 1 :]
-                    return False
-            for waiting in batch:
-                if not await self._settle([waiting], []):
-                    return False
-            return True
-        self.log.error("the store refuses for good: {why}", why=str(error))
-        for waiting in batch:
-            if not waiting.answered.called:
-                waiting.answered.callback(Refusal("bad-value", f"the store cannot hold this request: {error}"))
-        return True
+    def _abandon_catch_up(self, caught_up: Deferred[bool]) -> None:
+        self._catch_ups = [other for other in self._catch_ups if other is not caught_up]
+        caught_up.callback(False)
 
-    async def _write(self, batch: Batch, notes: list[SecurityEntry]) -> list[Decision]:
-        """Decide and commit, again after each conflict. Raises StoreUnavailable when nothing of it is in the store."""
-        while True:
-            decisions = self._decide(batch, self.catalogue)
-            found = [(number, one.security) for number, one in enumerate(decisions) if one.security]
-            passed = frozenset(number for number, entry in found if not self._worth_a_row(entry))
-            attempts = [self._attempt(decisions, notes, passed)]
-
-            def again(
-                missed: list[Change], attempts: list[DecidedBatch] = attempts, passed: Passed = passed
-            ) -> Proposal:
-                decisions = self._decide(batch, after(self.catalogue, missed))
-                attempts.append(self._attempt(decisions, notes, passed, missed))
-                return attempts[-1].proposal
-
-            first = attempts[0].proposal
-            if not first.changes and not first.security and not first.administration:
-                return decisions
-            began = self._clock.seconds()
-            try:
-                await self._store.ask(
-                    self._storage.commit,
-                    self.catalogue.revision,
-                    first.changes,
-                    first.security,
-                    first.administration,
-                    again,
-                    first.digest,
-                )
-            except BatchRefused:
-                raise
-            except Conflict:
-                self.counts["put off"] += 1
-                await self._catch_up()
-                continue
-            except StoreUnavailable:
-                # Whether the transaction got through is known only by looking.
-                before, proposed = self.catalogue.revision, attempts[-1].proposal.changes
-                there = await self._catch_up(proposed)
-                if proposed and there[len(attempts[-1].missed) :][: len(proposed)] == proposed:
-                    return attempts[-1].decisions
-                if self.catalogue.revision != before:
-                    continue
-                raise
-            self._store.mark_available()
-            self.commit_seconds.add(self._clock.seconds() - began)
-            self.batch_sizes.add(len(batch))
-            self.counts["batches"] += 1
-            self.counts["again"] += len(attempts) > 1
-            done = attempts[-1]
-            steps = iter(done.steps)
-            self._publish(done.missed, steps, own=False)
-            for decision in done.decisions:
-                self._publish_decision(decision, steps)
-            return done.decisions
-
-    def _decide(self, batch: Batch, draft: Catalogue) -> list[Decision]:
-        decisions = []
-        for waiting in batch:
-            token = self._token() if isinstance(waiting.request, IssueCredential) else ""
-            decision = decide(draft, waiting.request, waiting.asker, self._now(), token)
-            draft = decision.catalogue
-            decisions.append(decision)
-        return decisions
-
-    async def _catch_up(self, proposed: Sequence[Change] = ()) -> list[Change]:
-        """Apply what was committed after our revision, by other servers or unknown to us (`proposed`), and give it."""
-        ours = {change.revision: change for change in proposed}
-        found: list[Change] = []
-        while True:
-            try:
-                read, since = self._storage.changes_after, self.catalogue.revision
-                missed: list[Change] = await self._store.read(read, since, CATCH_UP_MAX)
-            except LogTrimmed:
-                await self._reload()
-                return found
-            steps = iter(steps_of(self.catalogue, missed))
-            for change in missed:
-                self._publish([change], steps, own=ours.get(change.revision) == change)
-            found += missed
-            if len(missed) < CATCH_UP_MAX:
-                return found
-
-    async def _reload(self) -> None:
-        """The log no longer has what we missed: begin anew from the tables."""
-        loaded: StoreState = await self._store.read(self._storage.load)
-        self.log.warn("fell behind the log; loaded anew at revision {revision}", revision=loaded.revision)
-        self._begin_anew(catalogue_of(loaded.rows, loaded.topics, loaded.revision))
-
-    def _begin_anew(self, catalogue: Catalogue) -> None:
-        self.catalogue = catalogue
-        self.digests.restart(catalogue)
-        self.census.restart(catalogue)
-        self._reloaded(catalogue)
-
-    def _attempt(
-        self, decisions: list[Decision], notes: list[SecurityEntry], passed: Passed, missed: Sequence[Change] = ()
-    ) -> DecidedBatch:
-        digested = self.digests.after(self.catalogue, [*missed, *changes_of(decisions)])
-        return attempt(decisions, notes, passed, missed, digested)
-
-    def _publish_decision(self, decision: Decision, steps: Iterator[DigestDelta]) -> None:
-        if len(decision.changes) == 1:
-            # The catalogue after its one change was made when it was decided.
-            self._count(next(steps))
-            self.catalogue = decision.catalogue
-            self._committed(decision.changes[0], self.catalogue, True)
-        else:
-            self._publish(decision.changes, steps, own=True)
-
-    def _publish(self, changes: Iterable[Change], steps: Iterator[DigestDelta], *, own: bool) -> None:
-        for change in changes:
-            self._count(next(steps))
-            self.catalogue = self.catalogue.apply(change)
-            self._committed(change, self.catalogue, own)
-
-    def _count(self, step: DigestDelta) -> None:
-        self.digests.move(step)
-        self.census.move(step)
-
-
-def _loaded(storage: Store) -> tuple[StoreState, Catalogue, str]:
-    """The tables, as a catalogue, and its digest: all of it on the database's thread."""
-    loaded = storage.load()
-    return loaded, catalogue_of(loaded.rows, loaded.topics, loaded.revision), to_hex(digest_of_rows(loaded.rows))
+    def _abandon_wait(self, written: Deferred[None]) -> None:
+        self._commit_waiters = [other for other in self._commit_waiters if other is not written]
+        written.callback(None)

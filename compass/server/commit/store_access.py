@@ -1,8 +1,8 @@
-"""The store as the commit loop asks it, and whether it is away (opengnsp.md, "While the store is away").
+"""The store as the commit loop uses it, and its outages (opengnsp.md, "While the store is away").
 
-Away is a store that said so, or that has not answered for as long as requests wait. A store that cannot be read is back
-when it can be; one that can be read but not written, because its disk is full for instance, is back when something has
-been written.
+An outage begins when a call fails, or when a call has not returned for the time that requests wait. A store that could
+not be read is available again when a read succeeds; one that can be read but not written, because its disk is full for
+instance, when a write succeeds.
 """
 
 from __future__ import annotations
@@ -13,47 +13,55 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock, LogTrimmed, StoreUnavailable
+from compass.model.interfaces import Clock, LogTrimmed, Store, StoreUnavailable
+
+STORE_WAIT_SECONDS = 3.0
+"""How long a request waits for the store before it is refused, unless configured: longer than a database's restart or
+a slow disk takes, and short enough for a person at a prompt."""
 
 RunInDatabase = Callable[..., Deferred[Any]]
 """Runs a function on the one database thread."""
 
 
 class StoreAccess:
-    """Runs work on the database thread, one piece at a time, and knows how the store fares."""
+    """The store, with the database thread that calls it, and the reason of an outage."""
 
     log = Logger()
 
-    def __init__(self, clock: Clock, in_database: RunInDatabase, wait_seconds: float) -> None:
-        """`wait_seconds`: from when on silence is trouble."""
+    def __init__(
+        self, store: Store, run: RunInDatabase, clock: Clock, wait_seconds: float = STORE_WAIT_SECONDS
+    ) -> None:
+        """`run` calls the store without an effect on the outage. `wait_seconds`: the time that a request waits for the
+        store, and that a call may take before it counts as an outage."""
+        self.store = store
+        self.run = run
+        self.wait_seconds = wait_seconds
         self._clock = clock
-        self._in_database = in_database
-        self._wait_seconds = wait_seconds
-        self._trouble = ""
+        self._outage = ""
         self._unreadable = False
-        self._asked_at: float | None = None
+        self._called_at: float | None = None
 
     @property
     def outage(self) -> str:
-        """Why the store is away: what it said the last time, or how long it has not answered; empty: it is not."""
-        if self._asked_at is not None:
-            silent = self._clock.seconds() - self._asked_at
-            if silent >= self._wait_seconds:
+        """The reason of the outage: the last error, or the seconds without an answer; empty: there is no outage."""
+        if self._called_at is not None:
+            silent = self._clock.seconds() - self._called_at
+            if silent >= self.wait_seconds:
                 return f"it has not answered for {silent:.0f} s"
-        return self._trouble
+        return self._outage
 
-    async def ask(self, work: Callable[..., Any], *args: Any) -> Any:
-        """The result of `work` on the database thread; as long as it is under way is known."""
-        self._asked_at = self._clock.seconds()
+    async def call(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Return the result of `work` on the database thread. The commit loop makes one call at a time."""
+        self._called_at = self._clock.seconds()
         try:
-            return await self._in_database(work, *args)
+            return await self.run(work, *args)
         finally:
-            self._asked_at = None
+            self._called_at = None
 
     async def read(self, work: Callable[..., Any], *args: Any) -> Any:
-        """The same for work that only reads."""
+        """Return the result of work that only reads; its success ends an outage that began with a read."""
         try:
-            found = await self.ask(work, *args)
+            found = await self.call(work, *args)
         except LogTrimmed:
             raise
         except StoreUnavailable:
@@ -64,20 +72,20 @@ class StoreAccess:
         return found
 
     def overdue(self) -> str:
-        """Why a request has waited in vain; a store that just does not answer is told here, once."""
-        trouble = self.outage
-        if trouble and not self._trouble:
-            self.mark_unavailable(trouble)
-        return trouble
+        """Return why a request has waited too long; the outage of a store that does not answer begins here."""
+        outage = self.outage
+        if outage and not self._outage:
+            self.mark_unavailable(outage)
+        return outage
 
     def mark_unavailable(self, why: str) -> None:
-        """It could not be read or written."""
-        if not self._trouble:
-            self.log.error("the store is away: {why}", why=why)
-        self._trouble = why
+        """Begin an outage, or note its newest reason."""
+        if not self._outage:
+            self.log.error("store unavailable: {why}", why=why)
+        self._outage = why
 
     def mark_available(self) -> None:
-        """It was written, or read where it could not be."""
-        if self._trouble:
-            self.log.info("the store is back")
-        self._trouble, self._unreadable = "", False
+        """End the outage."""
+        if self._outage:
+            self.log.info("store available again")
+        self._outage, self._unreadable = "", False

@@ -1,91 +1,121 @@
-"""Inquiries: what is being found out about one instance of a listener, each a small piece of time and probes.
+"""Health checks: what is being found out about one instance of a listener, each a small piece of time and probes.
 
-An inquiry ends by submitting what it came to, or because somebody else decided (`stop`). It never decides: what the
-evidence is worth is said by `compass.model.rules.failure`, and what becomes of the listener by the decision on its
-verdict.
+A check ends by submitting its outcome, or because something else decided (`stop`). It never decides: what the evidence
+is worth is said by `compass.model.rules.failure`, and the listener's new state by the decision on its verdict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from compass.model.interfaces import Timer
+from compass.model.backoff import Backoff
+from compass.model.interfaces import Clock
 from compass.model.limits import RECOVERY_SECONDS_MAX
 from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Suspect, Undecided, Verdict
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules.failure import finding_of, judge
 from compass.server.failure.indirect_probes import ProbeResult
-
-if TYPE_CHECKING:
-    from compass.server.failure.detector import FailureDetector
+from compass.server.failure.local_health import LocalHealthMonitor
+from compass.server.failure.records import HealthRecords
+from compass.system.timers import Timers
 
 PROBE_PAUSE_SECONDS = 0.1
 """Between two attempts: long enough for a process that is just restarting its listener."""
 WITNESS_SECONDS = 0.5
-"""A host that was asked has so long beyond the probe's own timeout; then the verdict is found without it."""
+"""Time beyond the probe's own timeout for a host that was asked; then the verdict is found without its result."""
 DELIBERATION_SECONDS = 1.0
-"""Before a failure that nobody else confirms comes to a verdict: when the server is cut off, others will fail too."""
+"""Before a failure that nothing else confirms comes to a verdict: when the server is cut off, others will fail too."""
 CAUSE_MAX = 255
 """Characters of a probe's error that are kept: it stands in tables and mails."""
 SLOW_SECONDS = 60.0
-"""A complaint of slowness is over when it was not repeated for so long."""
+"""Time without another complaint after which a listener is no longer slow."""
 ABSENT_SECONDS_MAX = 300.0
-"""Longest pause between probes of a listener that works while its host's daemon stays away."""
+"""Longest pause between probes of a listener that works while its host's agent has no session."""
+
+
+class CheckContext(Protocol):
+    """The failure detector as its checks use it."""
+
+    clock: Clock
+    records: HealthRecords
+    local_health: LocalHealthMonitor
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether any host has a session here."""
+
+    def probe(self, policy: Policy, row: Listener) -> Deferred[str]:
+        """Probe a listener. Returns an empty string, or why it does not serve."""
+
+    def ask_peers(self, row: Listener, count: int, seconds: float) -> Deferred[list[ProbeResult]]:
+        """Have up to `count` other hosts probe a listener. Returns the results that came within `seconds`."""
+
+    def submit(self, request: Undecided) -> Deferred[Reply]:
+        """Have a request of the server itself decided."""
+
+    def is_absent(self, host: str) -> bool:
+        """Return whether a host has no session at any server."""
+
+    def refuted(self, key: ListenerKey) -> None:
+        """Drop what was reported against a listener, and withdraw a suspicion: it is alive."""
+
+    def end_check(self, key: ListenerKey) -> None:
+        """Stop and forget the check of a listener in use."""
 
 
 class HealthCheck:
-    """About one instance; `word` is what administrators are shown."""
+    """A check of one instance; administrators see its `label`."""
 
     label = ""
 
-    def __init__(self, desk: FailureDetector, row: Listener, policy: Policy) -> None:
-        self.desk = desk
+    def __init__(self, context: CheckContext, row: Listener, policy: Policy) -> None:
+        self.context = context
         self.row = row
         self.policy = policy
         self.key: ListenerKey = (row.service, row.address, row.port)
         self.stopped = False
-        self._timer: Timer | None = None
+        self._timers = Timers(context.clock)
 
     def begin(self) -> None:
-        """Start finding out."""
+        """Start the check, or start it over."""
         raise NotImplementedError
 
     def run_now(self) -> None:
-        """There is reason to look at once: the host is back."""
+        """End a pause: the host has a session again."""
 
     def stop(self) -> None:
-        """It has been decided otherwise."""
+        """End the check without an outcome."""
         self.stopped = True
-        self._cancel()
+        self._timers.cancel_all()
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Go on after a pause, unless stopped."""
-        self._cancel()
-        self._timer = self.desk.clock.callLater(seconds, call)
+        """Continue after a pause, unless stopped."""
+        self._timers.start("pause", seconds, call)
 
-    @property
-    def pausing(self) -> bool:
-        """Whether it waits for its time."""
-        return self._timer is not None and self._timer.active()
+    def end_pause(self) -> bool:
+        """Cancel the pause. Returns whether there was one."""
+        was_pausing = "pause" in self._timers
+        self._timers.cancel("pause")
+        return was_pausing
 
     def probe(self, then: Callable[[str], None]) -> None:
-        """Ask the listener; `then` gets an empty string or why it does not serve, unless stopped meanwhile."""
+        """Probe the listener and call `then` with an empty string or why it does not serve, unless stopped."""
 
-        def answered(problem: str) -> None:
+        def probed(problem: str) -> None:
             if not self.stopped:
-                self.desk.probed(self.key, problem)
+                self.context.records.record_probe(self.row, problem)
                 then(problem)
 
-        self.desk.probe(self.policy, self.row).addCallback(answered)
+        self.context.probe(self.policy, self.row).addCallback(probed)
 
     def submit(self, request: Undecided, settled: Callable[[Reported], None] | None = None) -> None:
-        """Have it decided. A store that cannot be written leaves the state as it is; begin again later."""
+        """Have a request decided. A store that cannot be written leaves the state unchanged; the check starts over."""
 
-        def answered(reply: Reply) -> None:
+        def decided(reply: Reply) -> None:
             if self.stopped:
                 return
             if isinstance(reply, Refusal):
@@ -93,76 +123,73 @@ class HealthCheck:
             elif settled is not None and isinstance(reply, Reported):
                 settled(reply)
 
-        self.desk.submit(request).addCallback(answered)
+        self.context.submit(request).addCallback(decided)
 
     def verdict(self, *, alive: bool, cause: str, settled: Callable[[Reported], None] | None = None) -> None:
         """Submit the outcome for this instance."""
         row = self.row
         verdict = Verdict(row.service, row.address, row.port, row.epoch, alive, cause[:CAUSE_MAX])
-        self.desk.judged(self.key, f"{'alive' if alive else 'dead'}: {cause[:CAUSE_MAX]}")
+        self.context.records.record_judgement(self.key, f"{'alive' if alive else 'dead'}: {cause[:CAUSE_MAX]}")
         self.submit(verdict, settled)
-
-    def _cancel(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
 
 
 class SuspectCheck(HealthCheck):
-    """Suspect: probe as often as the category's policy says, ask hosts when that fails, then judge."""
+    """Check of a suspect listener: as many probes as the category's policy says, hosts' probes if the first fails, then
+    a judgement."""
 
     label = "suspicion"
 
-    def __init__(self, desk: FailureDetector, row: Listener, policy: Policy) -> None:
-        super().__init__(desk, row, policy)
-        self._pause = policy.recovery_seconds
+    def __init__(self, context: CheckContext, row: Listener, policy: Policy) -> None:
+        super().__init__(context, row, policy)
+        self._backoff = Backoff(first=policy.recovery_seconds, longest=RECOVERY_SECONDS_MAX)
 
     def begin(self) -> None:
         self._attempts = 0
-        self._asked: Deferred[list[ProbeResult]] | None = None
-        self.probe(self._answered)
+        self._peers: Deferred[list[ProbeResult]] | None = None
+        self.probe(self._probed)
 
     def run_now(self) -> None:
-        if self.pausing:
-            self._cancel()
+        if self.end_pause():
             self.begin()
 
-    def _answered(self, problem: str) -> None:
+    def _probed(self, problem: str) -> None:
         self._attempts += 1
         if not problem:
             self._conclude([], "")
             return
-        if self._asked is None:
+        if self._peers is None:
             seconds = self.policy.probe_timeout_seconds + WITNESS_SECONDS
-            self._asked = self.desk.witnesses.ask(self.row, self.policy.witnesses, self.desk.partial(self.row), seconds)
+            self._peers = self.context.ask_peers(self.row, self.policy.witnesses, seconds)
         if self._attempts < self.policy.probe_attempts:
-            self.later(PROBE_PAUSE_SECONDS, lambda: self.probe(self._answered))
+            self.later(PROBE_PAUSE_SECONDS, lambda: self.probe(self._probed))
         else:
-            self._asked.addCallback(self._conclude, f"{self._attempts} probes failed: {problem}")
+            self._peers.addCallback(self._conclude, f"{self._attempts} probes failed: {problem}")
 
-    def _conclude(self, heard: list[ProbeResult], problem: str) -> None:
-        """All evidence is in; `problem` is empty when the own probe was answered."""
+    def _conclude(self, results: list[ProbeResult], problem: str) -> None:
+        """Judge: all evidence is in. `problem` is empty when this server's probe was answered."""
         if self.stopped:
             return
-        self.desk.heard(self.key, heard)
-        finding = finding_of(not problem, (one.alive for one in heard), self.desk.reported(self.row))
-        self.desk.doubt(self.key, finding)
+        self.context.records.record_peers(self.key, results)
+        is_reported = self.context.records.is_reported(self.key, self.policy)
+        finding = finding_of(not problem, (one.alive for one in results), is_reported)
+        self.context.local_health.record(self.key, finding)
 
         def decide() -> None:
             judgement = judge(
                 finding,
-                confirmed=any(not one.alive for one in heard),
-                doubting=self.desk.doubting,
-                connected=self.desk.connected,
+                confirmed=any(not one.alive for one in results),
+                doubting=self.context.local_health.is_in_doubt,
+                connected=self.context.has_sessions,
             )
             if judgement == "open":
-                self.desk.judged(self.key, f"undecided: {problem}, and this server may be cut off itself")
+                self.context.records.record_judgement(self.key, _undecided(problem))
                 self._try_again()
             elif judgement == "alive":
-                others = ", ".join(sorted(one.host for one in heard if one.alive))
+                others = ", ".join(sorted(one.host for one in results if one.alive))
                 cause = "answered the probe" if not problem else f"answered {others}, though not this server"
                 self.verdict(alive=True, cause=cause)
             else:
-                hosts = ", ".join(sorted(one.host for one in heard))
+                hosts = ", ".join(sorted(one.host for one in results))
                 cause = f"{problem}; {hosts} found the same" if hosts else problem
                 self.verdict(alive=False, cause=cause, settled=self._settled)
 
@@ -173,86 +200,91 @@ class SuspectCheck(HealthCheck):
 
     def _settled(self, reply: Reported) -> None:
         if reply.state == "suspect":
-            self.desk.judged(self.key, "dead, but stays suspect: the category's cap is reached")
+            self.context.records.record_judgement(self.key, "dead, but stays suspect: the category's cap is reached")
             self._try_again()
 
     def _try_again(self) -> None:
-        self.later(self._pause, self.begin)
-        self._pause = min(self._pause * 2, RECOVERY_SECONDS_MAX)
+        self.later(self._backoff.next(), self.begin)
 
 
 class RecoveryCheck(HealthCheck):
-    """Down: probe now and then, less and less often, until it serves again, and its time out is over."""
+    """Check of a listener that is down: probes with growing pauses until it serves again and is no longer held."""
 
     label = "recovery"
 
+    def __init__(self, context: CheckContext, row: Listener, policy: Policy) -> None:
+        super().__init__(context, row, policy)
+        self._backoff = Backoff(first=policy.recovery_seconds, longest=RECOVERY_SECONDS_MAX)
+
     def begin(self) -> None:
-        self._pause = self.policy.recovery_seconds
+        self._backoff.reset()
         self._wait()
 
     def run_now(self) -> None:
-        if self.pausing:
-            self._cancel()
-            self._pause = self.policy.recovery_seconds
-            self.probe(self._answered)
+        if self.end_pause():
+            self._backoff.reset()
+            self.probe(self._probed)
 
     def _wait(self) -> None:
-        self.later(self._pause, lambda: self.probe(self._answered))
-        self._pause = min(self._pause * 2, RECOVERY_SECONDS_MAX)
+        self.later(self._backoff.next(), lambda: self.probe(self._probed))
 
-    def _answered(self, problem: str) -> None:
-        held = self.desk.held(self.key, self.policy)
+    def _probed(self, problem: str) -> None:
+        held = self.context.records.seconds_held(self.key, self.policy)
         if problem:
             self._wait()
         elif held > 0:
-            self.desk.judged(self.key, f"answers the probe, but stays out for {held:.0f} s: it goes down too often")
-            self.later(held, lambda: self.probe(self._answered))
+            words = f"answers the probe, but stays out for {held:.0f} s: it goes down too often"
+            self.context.records.record_judgement(self.key, words)
+            self.later(held, lambda: self.probe(self._probed))
         else:
             self.verdict(alive=True, cause="answers the probe again")
 
 
 class SlowTimer(HealthCheck):
-    """Slow: over after a while without another complaint."""
+    """Wait of a slow listener: it is in use again after SLOW_SECONDS without another complaint."""
 
     label = "complaint"
 
     def begin(self) -> None:
-        self.later(SLOW_SECONDS, lambda: self.verdict(alive=True, cause="no more complaints"))
+        self.later(SLOW_SECONDS, lambda: self.verdict(alive=True, cause="no further complaints"))
 
 
 class UnconfirmedCheck(HealthCheck):
-    """In use, but there is evidence that does not suffice: probe, and say nothing unless that fails.
+    """Check of a listener in use with evidence that does not suffice: it becomes suspect if a probe fails.
 
-    `absent`: its host's session is lost; as long as it is, the listener is probed now and then.
+    `absent`: its host's session is lost; until the host has one again, the listener is probed with growing pauses.
     """
 
     label = "check"
 
-    def __init__(self, desk: FailureDetector, row: Listener, policy: Policy, *, absent: bool) -> None:
-        super().__init__(desk, row, policy)
+    def __init__(self, context: CheckContext, row: Listener, policy: Policy, *, absent: bool) -> None:
+        super().__init__(context, row, policy)
         self.absent = absent
-        self._pause = max(policy.grace_seconds, 1.0)
+        self._backoff = Backoff(first=max(policy.grace_seconds, 1.0), longest=ABSENT_SECONDS_MAX)
 
     def begin(self) -> None:
         if self.absent:
-            self.later(self.policy.grace_seconds, lambda: self.probe(self._answered))
+            self.later(self.policy.grace_seconds, lambda: self.probe(self._probed))
         else:
-            self.probe(self._answered)
+            self.probe(self._probed)
 
-    def _answered(self, problem: str) -> None:
+    def _probed(self, problem: str) -> None:
         row = self.row
         if not problem:
-            self.desk.refuted(self.key)
-            self.desk.doubt(self.key, "alive")
-        elif self.desk.connected and not self.desk.doubting:
+            self.context.refuted(self.key)
+            self.context.local_health.record(self.key, "alive")
+        elif self.context.has_sessions and not self.context.local_health.is_in_doubt:
             why = f"the session of host {row.host} is lost" if self.absent else "reported unreachable"
             cause = f"{why}, and a probe failed: {problem}"[:CAUSE_MAX]
             self.submit(Suspect(row.service, row.address, row.port, row.epoch, cause))
             return
         else:
-            self.desk.judged(self.key, f"undecided: {problem}, and this server may be cut off itself")
-        if self.absent and self.desk.is_absent(row.host):
-            self.later(self._pause, lambda: self.probe(self._answered))
-            self._pause = min(self._pause * 2, ABSENT_SECONDS_MAX)
+            self.context.records.record_judgement(self.key, _undecided(problem))
+        if self.absent and self.context.is_absent(row.host):
+            self.later(self._backoff.next(), lambda: self.probe(self._probed))
         else:
-            self.desk.checked(self.key)
+            self.context.end_check(self.key)
+
+
+def _undecided(problem: str) -> str:
+    return f"undecided: {problem}, and this server may be cut off itself"

@@ -104,7 +104,7 @@ class Subscriptions:
         One that is known does not wait for a store that is away.
         """
         known = self._commits.catalogue.hosts.get(host.name)
-        if self._commits.trouble and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
+        if self._commits.outage and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
             return None
         attend = Attend(host.name, host.services, host.update_address, host.update_port)
         attended = await self._commits.submit(attend, self._system)

@@ -37,7 +37,7 @@ from compass.daemons.config.settings import (
 )
 from compass.model.limits import PORT_MAX
 from compass.model.names import SERVER_PORT, InvalidName, parse_server
-from compass.server.commit.request_queue import STORE_WAIT_SECONDS
+from compass.server.commit.store_access import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
 
 REPEATED = ("hook", "template")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 from immutables import Map
@@ -34,10 +32,10 @@ def spoiled(catalogue: Catalogue) -> Catalogue:
 
 def spoil(server: SimulatedServer, *, counted: bool) -> None:
     """A server holds something else; `counted`: its digest is that of what it holds, as after a lost change."""
-    commits: Any = server.nameserver.commits
-    commits.catalogue = spoiled(commits.catalogue)
+    replica = server.nameserver.commits.replica
+    replica.catalogue = spoiled(replica.catalogue)
     if counted:
-        commits.digests.restart(commits.catalogue)
+        replica.digests.restart(replica.catalogue)
 
 
 def weights(host: SimulatedHost) -> list[int]:
@@ -156,7 +154,7 @@ def test_a_host_that_holds_something_else_takes_a_snapshot_and_administrators_ar
     two.until(lambda: weights(host) == [1], 60.0)
     two.until(lambda: incidents(two) == ["failure digest of hosts of gns2"])
     [news] = two.servers["gns2"].news
-    assert b"host h1 held other rows than it was told" in news
+    assert b"host h1 held other rows at revision" in news
     two.run(QUIET_SECONDS + 1)
     assert incidents(two) == []
 

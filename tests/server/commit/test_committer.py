@@ -128,7 +128,7 @@ def test_a_store_that_is_away_refuses_writes_and_goes_on_answering(world: Uss) -
     server.thread.failing = None
     assert isinstance(register(world, store), Registered)
     world.until(lambda: bool(client.pushed))
-    assert not server.nameserver.commits.trouble
+    assert not server.nameserver.commits.outage
 
 
 def test_a_commit_whose_answer_was_lost_is_found_out(world: Uss) -> None:

@@ -9,13 +9,13 @@ import pytest
 from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import LogEntries, Refusal, Registered, Rows, Watching
 from compass.model.requests import Deregister, Fetch, ReadLog, Register, Status, Watch
-from compass.server.commit import log_reader, request_queue
+from compass.server.commit import log_reader, store_access
 from tests.server.commit.test_committer import committed, replayed
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher
 from tests.support.virtual_world import Client, SimulatedServer
 
-WAIT = request_queue.STORE_WAIT_SECONDS
+WAIT = store_access.STORE_WAIT_SECONDS
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_looking_for_news_does_not_pile_up_while_the_store_hangs(world: Uss, ser
     """P10: an hour without an answer costs no more memory than a minute."""
     server.thread.hanging = True
     world.run(3600.0)
-    assert len(server.nameserver.commits._looking) < 10
+    assert len(server.nameserver.commits._catch_ups) < 10
     assert len(server.thread._queue) < 10
     server.thread.go_on()
     assert isinstance(register(world, world.client(("host", "store1"))), Registered)

@@ -12,7 +12,7 @@ from compass.model.host_api import LocalRegister, LocalReport, Outcome
 from compass.model.replies import CaseFile, Registered, Reported
 from compass.model.requests import Drain, Examine, Fetch, Findings, Put, Register, Report
 from compass.model.rows import Category, Listener, Policy
-from compass.server.failure import checks, detector
+from compass.server.failure import checks, detector, local_health
 from compass.wire.messages import Inquiry
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, watcher
@@ -169,7 +169,7 @@ def test_a_server_whose_probes_all_fail_doubts_itself_and_recovers(uss: Uss) -> 
     uss.apart.clear()
     uss.network.heal()
     uss.until(lambda: {row_of(uss, outcome).state for outcome in outcomes} == {"up"}, 60.0)
-    uss.run(detector.DOUBT_LOOK_SECONDS * 2)
+    uss.run(local_health.DOUBT_LOOK_SECONDS * 2)
     assert not alerts(uss)
     news = [item for item in uss.servers["gns1"].news if b"doubt" in item]
     assert len(news) == 2

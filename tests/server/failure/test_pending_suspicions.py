@@ -10,6 +10,7 @@ from compass.model.host_api import LocalDeregister, LocalRegister, LocalReport
 from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Deregistered, Refusal, Registered, Reported
 from compass.model.requests import Deregister, Register, Report, Watch
+from compass.server.commit import committer
 from compass.server.failure import pending_suspicions
 from compass.wire.messages import Suspicion
 from tests.server.commit.test_committer import committed
@@ -129,7 +130,7 @@ def test_a_suspicion_is_repeated_as_long_as_it_stands(world: Uss, server: Simula
     world.dead.add(WHERE)
     server.thread.hanging = True
     user.send(report())
-    world.run(pending_suspicions.TELL_AFTER_SECONDS + 3 * pending_suspicions.TOLD_AGAIN_SECONDS + 0.5)
+    world.run(committer.OVERDUE_SECONDS + 3 * pending_suspicions.REPEAT_SECONDS + 0.5)
     assert len(suspicions(user)) == 4
     later = dependant(world, "web3")
     world.run(0.5)

@@ -9,7 +9,7 @@ import pytest
 from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Dependencies, Refusal, Registered, Rows, Told
 from compass.model.requests import Fetch, Impact, Pull, Register
-from compass.server.commit.request_queue import STORE_WAIT_SECONDS
+from compass.server.commit.store_access import STORE_WAIT_SECONDS
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA
 from tests.support.virtual_world import SimulatedServer

@@ -222,7 +222,7 @@ def test_following_a_log_waits_for_news(world: Uss) -> None:
     empty = admin.ask(ReadLog("updates", after=revision + 1, wait_seconds=3.0))
     assert empty == LogEntries((), 1)
     # Nobody waits any more, and nothing is kept of those who did.
-    assert not world.servers["gns1"].nameserver.commits._after_batch
+    assert not world.servers["gns1"].nameserver.commits._commit_waiters
 
 
 def test_a_server_that_stops_says_goodbye(world: Uss) -> None:
