@@ -19,16 +19,8 @@ from compass.console import pages as console
 from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
-from compass.daemons.net.listen import (
-    DatabaseThread,
-    endpoint,
-    identity_of,
-    listen,
-    listen_dns,
-    own_name,
-    peers,
-    rules_of,
-)
+from compass.daemons.net.database_thread import DatabaseThread
+from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
