@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from compass.daemons.alerts.syslog import FACILITIES
 from compass.daemons.config.hooks import ConfigReader
 from compass.daemons.config.secrets import SECRET_OCTETS_MIN, SecretProblem, check_authority, read_secret
 from compass.model.names import InvalidName, parse_server
@@ -220,3 +219,6 @@ def _is_here(host: str) -> bool:
 
 
 assert set(_CHECKS) == set(get_args(WayKind))
+
+
+FACILITIES = ("user", "daemon", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7")
