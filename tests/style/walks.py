@@ -22,15 +22,15 @@ from typing import Any
 import dns.message
 import msgspec
 from click.testing import CliRunner
-
-import compass
 from compass.client.cli import cli
-from compass.gateway.dns import DnsServer
 from compass.gateway.dns_zone import Zone
 from compass.model.local import LocalRegister, LocalReport, Outcome
 from tests.gateway.told import Api
 from tests.host.world import ADDRESS, Hosts
 from tests.reactor import ReactorThread
+
+import compass
+from compass.gateway.dns import DnsServer
 
 FOLDER = str(Path(compass.__file__).parent) + "/"
 DELAY_SECONDS, PROBE_SECONDS = 0.001, 0.01
