@@ -43,12 +43,35 @@ class HookFailed(Exception):
 class HookSettings(msgspec.Struct, frozen=True):
     """Keys of [[host.hook]]."""
 
-    on: tuple[str, ...]
-    command: tuple[str, ...]
-    name: str = ""
-    quiet_seconds: QuietSeconds = 0.1
-    quiet_seconds_max: QuietSeconds = 2.0
-    timeout_seconds: LimitSeconds = 30.0
+    on: Annotated[
+        tuple[str, ...],
+        Meta(
+            description=(
+                "Categories and services: when what is to be known of one of them changes, the command is run."
+            ),
+            examples=[["openuss"]],
+        ),
+    ]
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description=(
+                "Program and arguments. It finds JSON on its standard input and a summary in OPENGNS_… variables."
+            ),
+            examples=[["/usr/local/bin/on-change"]],
+        ),
+    ]
+    name: Annotated[
+        str, Meta(description=("What it is called in `opengnsc status` and in the log; empty: like its program."))
+    ] = ""
+    quiet_seconds: Annotated[
+        QuietSeconds,
+        Meta(description=("How long nothing may have changed before it runs, so that many changes are one run.")),
+    ] = 0.1
+    quiet_seconds_max: Annotated[QuietSeconds, Meta(description="How long a change waits for that at most.")] = 2.0
+    timeout_seconds: Annotated[
+        LimitSeconds, Meta(description=("A command that takes longer is ended, with all it has started."))
+    ] = 30.0
 
 
 class Hook:

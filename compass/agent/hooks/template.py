@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from compass.agent.hooks.hook import HookEvent, HookFailed, LimitSeconds, QuietSeconds
 from compass.agent.hooks.subprocesses import CommandRunner
@@ -28,17 +29,51 @@ Step = Literal["nothing", "reload", "replace"]
 class TemplateSettings(msgspec.Struct, frozen=True):
     """Keys of [[host.template]]."""
 
-    on: tuple[str, ...]
-    source: str
-    target: str
-    name: str = ""
-    mode: str = "0644"
-    check: tuple[str, ...] = ()
-    reload: tuple[str, ...] = ()
-    values: dict[str, str] = {}
-    quiet_seconds: QuietSeconds = 0.1
-    quiet_seconds_max: QuietSeconds = 2.0
-    timeout_seconds: LimitSeconds = 30.0
+    on: Annotated[
+        tuple[str, ...], Meta(description="Categories and services that the file is made of.", examples=[["openuss"]])
+    ]
+    source: Annotated[
+        str,
+        Meta(
+            description=(
+                "The Jinja2 template: a path, or ready:NAME for one that comes with compass (`opengnsc template list`)."
+            ),
+            examples=["ready:haproxy"],
+        ),
+    ]
+    target: Annotated[
+        str,
+        Meta(
+            description=("The file that is written. It is replaced whole or not at all."),
+            examples=["/etc/haproxy/haproxy.cfg"],
+        ),
+    ]
+    name: Annotated[
+        str, Meta(description=("What it is called in `opengnsc status` and in the log; empty: like the file."))
+    ] = ""
+    mode: Annotated[str, Meta(description="The file's permissions, octal.")] = "0644"
+    check: Annotated[
+        tuple[str, ...],
+        Meta(
+            description=(
+                "Program and arguments that look at the new file, {file}, before it gets its place; a status "
+                "other than 0 keeps it out. Empty: nobody looks."
+            )
+        ),
+    ] = ()
+    reload: Annotated[
+        tuple[str, ...],
+        Meta(
+            description=(
+                "Program and arguments that make a program read the file anew, run only when it differs. When it "
+                "fails the old file is put back, and it is run once more. Empty: nobody needs to be told."
+            )
+        ),
+    ] = ()
+    values: Annotated[dict[str, str], Meta(description="What the template finds in `values`, as text.")] = {}
+    quiet_seconds: Annotated[QuietSeconds, Meta(description="As in [[host.hook]].")] = 0.1
+    quiet_seconds_max: Annotated[QuietSeconds, Meta(description="As in [[host.hook]].")] = 2.0
+    timeout_seconds: Annotated[LimitSeconds, Meta(description="Of each of the commands.")] = 30.0
 
 
 def step(current: bytes | None, rendered: bytes, owed: bool) -> Step:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from compass.daemons.config.fields import description_of
 from compass.daemons.config.hooks import ConfigReader
 from compass.daemons.config.secrets import SECRET_OCTETS_MIN, SecretProblem, check_authority, read_secret
 from compass.model.names import InvalidName, parse_server
@@ -31,47 +32,89 @@ PerMinute = Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
 class AlertSettings(msgspec.Struct, frozen=True):
     """Keys of a [[server.alert]]."""
 
-    way: WayKind
-    name: str = ""
-    kinds: tuple[Kind, ...] = ()
-    per_minute: PerMinute = PER_MINUTE
-    to: tuple[str, ...] = ()
-    sender: str = ""
-    relay: str = "localhost:25"
-    security: Security = "none"
-    user: str = ""
-    password_file: str = ""
-    url: str = ""
-    secret_file: str = ""
-    authority: str = ""
-    target: str = "unix:/dev/log"
-    facility: str = "daemon"
-    command: tuple[str, ...] = ()
+    way: Annotated[
+        WayKind,
+        Meta(
+            description=(
+                "How administrators are told of incidents: mail, webhook, syslog or command (docs/alerts.md)."
+            ),
+            examples=["syslog"],
+        ),
+    ]
+    name: Annotated[
+        str,
+        Meta(
+            description=(
+                "What it is called in `opengnsadmin alert ways` and in the log; empty: like the way. The servers "
+                "over one store should have the same ways under the same names: one of them tells."
+            )
+        ),
+    ] = ""
+    kinds: Annotated[
+        tuple[Kind, ...],
+        Meta(
+            description=(
+                'Incidents to be told: "failure" (a listener, a cap, a doubt, a difference), "slow"; empty: all.'
+            )
+        ),
+    ] = ()
+    per_minute: Annotated[
+        PerMinute,
+        Meta(description=("Messages within a minute; when more incidents are waiting, all become one message.")),
+    ] = PER_MINUTE
+    to: Annotated[tuple[str, ...], Meta(description="Mail: the recipients. Each gets a mail of its own.")] = ()
+    sender: Annotated[str, Meta(description="Mail: the address of the sender.")] = ""
+    relay: Annotated[str, Meta(description="Mail: name and port of the server that takes it.")] = "localhost:25"
+    security: Annotated[
+        Security,
+        Meta(
+            description=(
+                "Mail: starttls (usually port 587) or tls (465), both with the relay's certificate checked; none "
+                "only on this machine."
+            )
+        ),
+    ] = "none"
+    user: Annotated[str, Meta(description="Mail: who logs in at the relay; empty: nobody.")] = ""
+    password_file: Annotated[
+        str,
+        Meta(
+            description=(
+                "Mail: the file that holds the password, readable by this daemon only. It is read anew for each mail."
+            )
+        ),
+    ] = ""
+    url: Annotated[str, Meta(description=("Webhook: where the JSON is posted to. https, or http on this machine."))] = (
+        ""
+    )
+    secret_file: Annotated[
+        str,
+        Meta(
+            description=("Webhook: the file with the secret that signs it, at least 16 octets: openssl rand -hex 32.")
+        ),
+    ] = ""
+    authority: Annotated[
+        str,
+        Meta(
+            description=(
+                "Mail, webhook, syslog: certificates of the authorities that vouch for the other side, PEM; "
+                "empty: those that this machine trusts."
+            )
+        ),
+    ] = ""
+    target: Annotated[
+        str,
+        Meta(
+            description=("Syslog: unix:PATH, udp:ADDRESS:PORT or tcp:ADDRESS:PORT on this machine, or tls:NAME:PORT.")
+        ),
+    ] = "unix:/dev/log"
+    facility: Annotated[str, Meta(description="Syslog: user, daemon, or local0 to local7.")] = "daemon"
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description=("Command: program and arguments, run with JSON on standard input. Status 75: try again later.")
+        ),
+    ] = ()
 
-
-ALERT_DESCRIPTIONS = {
-    "alert.way": "How administrators are told of incidents: mail, webhook, syslog or command (docs/alerts.md).",
-    "alert.name": "What it is called in `opengnsadmin alert ways` and in the log; empty: like the way. The servers "
-    "over one store should have the same ways under the same names: one of them tells.",
-    "alert.kinds": 'Incidents to be told: "failure" (a listener, a cap, a doubt, a difference), "slow"; empty: all.',
-    "alert.per_minute": "Messages within a minute; when more incidents are waiting, all become one message.",
-    "alert.to": "Mail: the recipients. Each gets a mail of its own.",
-    "alert.sender": "Mail: the address of the sender.",
-    "alert.relay": "Mail: name and port of the server that takes it.",
-    "alert.security": "Mail: starttls (usually port 587) or tls (465), both with the relay's certificate checked; none "
-    "only on this machine.",
-    "alert.user": "Mail: who logs in at the relay; empty: nobody.",
-    "alert.password_file": "Mail: the file that holds the password, readable by this daemon only. It is read anew for "
-    "each mail.",
-    "alert.url": "Webhook: where the JSON is posted to. https, or http on this machine.",
-    "alert.secret_file": "Webhook: the file with the secret that signs it, at least 16 octets: openssl rand -hex 32.",
-    "alert.authority": "Mail, webhook, syslog: certificates of the authorities that vouch for the other side, PEM; "
-    "empty: those that this machine trusts.",
-    "alert.target": "Syslog: unix:PATH, udp:ADDRESS:PORT or tcp:ADDRESS:PORT on this machine, or tls:NAME:PORT.",
-    "alert.facility": "Syslog: user, daemon, or local0 to local7.",
-    "alert.command": "Command: program and arguments, run with JSON on standard input. Status 75: try again later.",
-}
-ALERT_EXAMPLES: dict[str, str | list[str]] = {"alert.way": "syslog"}
 
 _OWN = {
     "mail": ("to", "sender", "relay", "security", "user", "password_file", "authority"),
@@ -98,7 +141,7 @@ def alert(reading: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
             reading.problems.append(f"{where}: {key} means nothing here; it belongs to {' and '.join(others)}")
     for key in _NEEDED[way]:
         if not values.get(key):
-            reading.problems.append(f"{where} needs {key}: {ALERT_DESCRIPTIONS[f'alert.{key}']}")
+            reading.problems.append(f"{where} needs {key}: {description_of(AlertSettings, key)}")
     if any(" " in one or not one.isprintable() for one in (values.get("name", ""),)):
         reading.problems.append(f"{where}: name has a space or worse in it; use one word")
     if values.get("authority"):
@@ -142,7 +185,7 @@ def _check_webhook(reading: ConfigReader, where: str, values: dict[str, Any]) ->
             f"{where} url: {host} is not this machine, and off it nothing is sent unencrypted: https"
         )
     if values.get("url") and not values.get("secret_file"):
-        reading.problems.append(f"{where} needs secret_file: {ALERT_DESCRIPTIONS['alert.secret_file']}")
+        reading.problems.append(f"{where} needs secret_file: {description_of(AlertSettings, 'secret_file')}")
     _secret(reading, where, values, "secret_file", SECRET_OCTETS_MIN)
 
 

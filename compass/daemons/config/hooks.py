@@ -13,36 +13,6 @@ from compass.agent.hooks.runner import REACTIONS_MAX
 from compass.model.names import parse_label, parse_service_id
 from compass.templates import READY, ready_names
 
-REACTION_DESCRIPTIONS = {
-    "hook.on": "Categories and services: when what is to be known of one of them changes, the command is run.",
-    "hook.command": "Program and arguments. It finds JSON on its standard input and a summary in OPENGNS_… variables.",
-    "hook.name": "What it is called in `opengnsc status` and in the log; empty: like its program.",
-    "hook.quiet_seconds": "How long nothing may have changed before it runs, so that many changes are one run.",
-    "hook.quiet_seconds_max": "How long a change waits for that at most.",
-    "hook.timeout_seconds": "A command that takes longer is ended, with all it has started.",
-    "template.on": "Categories and services that the file is made of.",
-    "template.source": "The Jinja2 template: a path, or ready:NAME for one that comes with compass "
-    "(`opengnsc template list`).",
-    "template.target": "The file that is written. It is replaced whole or not at all.",
-    "template.name": "What it is called in `opengnsc status` and in the log; empty: like the file.",
-    "template.mode": "The file's permissions, octal.",
-    "template.check": "Program and arguments that look at the new file, {file}, before it gets its place; a "
-    "status other than 0 keeps it out. Empty: nobody looks.",
-    "template.reload": "Program and arguments that make a program read the file anew, run only when it differs. When "
-    "it fails the old file is put back, and it is run once more. Empty: nobody needs to be told.",
-    "template.values": "What the template finds in `values`, as text.",
-    "template.quiet_seconds": "As in [[host.hook]].",
-    "template.quiet_seconds_max": "As in [[host.hook]].",
-    "template.timeout_seconds": "Of each of the commands.",
-}
-REACTION_EXAMPLES: dict[str, str | list[str]] = {
-    "hook.on": ["openuss"],
-    "hook.command": ["/usr/local/bin/on-change"],
-    "template.on": ["openuss"],
-    "template.source": "ready:haproxy",
-    "template.target": "/etc/haproxy/haproxy.cfg",
-}
-
 
 class ConfigReader(Protocol):
     """The file being read (`compass.daemons.config.reader`)."""

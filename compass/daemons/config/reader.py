@@ -13,29 +13,28 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
 from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
 from compass.daemons.config.alerts import AlertSettings, alert, check_alerts
+from compass.daemons.config.fields import description_of
 from compass.daemons.config.hooks import check_reactions, hook, template
-from compass.daemons.config.server_list import ENTRIES_MAX, is_service, parse_service, ways_of
-from compass.daemons.config.settings import (
-    DESCRIPTIONS,
+from compass.daemons.config.sections import (
     NOT_SHARED,
     WORKERS_MAX,
     DnsSettings,
-    HostConfig,
     HostSettings,
     HttpsSettings,
     LogSettings,
-    ServerConfig,
     ServerDnsSettings,
     ServerSettings,
     TlsSettings,
 )
+from compass.daemons.config.server_list import ENTRIES_MAX, is_service, parse_service, ways_of
+from compass.daemons.config.settings import HostConfig, ServerConfig
 from compass.model.limits import HOST_SERVICES_MAX, PORT_MAX
 from compass.model.names import (
     InvalidName,
@@ -162,8 +161,7 @@ class _Reading:
                 except ValueError as error:
                     self.problems.append(f"[{name}] {key}: {error}")
             elif field.required:
-                described = DESCRIPTIONS.get(f"{name}.{key}") or DESCRIPTIONS[f"{name.rpartition('.')[2]}.{key}"]
-                self.problems.append(f"[{name}] needs {key}: {described}")
+                self.problems.append(f"[{name}] needs {key}: {description_of(kind, key)}")
             elif field.default is not msgspec.NODEFAULT:
                 values[key] = field.default
         return values
@@ -356,7 +354,8 @@ def _is_loopback(address: str) -> bool:
 
 def _converted(value: object, kind: Any) -> Any:
     """`value` as what the key must be; ValueError says what would be right."""
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    choices = get_args(plain) if get_origin(plain) is Literal else ()
     if choices and value not in choices:
         raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
     converted = msgspec.convert(value, kind)

@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from compass.daemons.config.reader import parse_listen
-from compass.daemons.config.settings import DnsSettings, TlsSettings
+from compass.daemons.config.sections import DnsSettings, TlsSettings
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone

@@ -26,8 +26,9 @@ from compass.agent.upstream.dns_srv import SrvLookup, lookup_with
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
+from compass.daemons.config.sections import NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
-from compass.daemons.config.settings import NOT_SHARED, HostConfig, HostSettings
+from compass.daemons.config.settings import HostConfig
 from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.haproxy_agent import AgentCheck

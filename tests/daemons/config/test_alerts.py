@@ -21,12 +21,12 @@ from compass.daemons.alerts.command import ALERT_COMMAND_SECONDS
 from compass.daemons.alerts.webhook import ID_HEADER, SIGNATURE_HEADER, TIME_HEADER, signature_of
 from compass.daemons.config.alerts import (
     ADDRESS_MAX,
-    ALERT_DESCRIPTIONS,
     ALERTS_MAX,
     RECIPIENTS_MAX,
     AlertSettings,
     WayKind,
 )
+from compass.daemons.config.fields import described
 from compass.daemons.config.reader import ConfigProblem, read_server_config
 from compass.daemons.config.secrets import SECRET_OCTETS_MAX, SECRET_OCTETS_MIN
 from compass.daemons.config.settings import ServerConfig, example
@@ -90,7 +90,7 @@ def test_the_printed_example_is_a_section_when_its_comment_is_taken_away(tmp_pat
     text = example(ServerConfig)
     section = "\n".join(line.removeprefix("# ") for line in text[text.rindex("# [[server.alert]]") :].splitlines())
     section = section.replace("#   #", "  #")
-    assert all(f" {key.partition('.')[2]} = " in section for key in ALERT_DESCRIPTIONS)
+    assert all(f" {key.name} = " in section for key in described(AlertSettings))
     (tmp_path / "d.toml").write_text(START + section)
     assert read_server_config(tmp_path / "d.toml").alerts == (AlertSettings("syslog"),)
 
