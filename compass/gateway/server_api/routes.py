@@ -104,7 +104,7 @@ def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operat
         refused = None if is_open else api.may_look(_who(request))
         return server.answer(request, refused) if refused is not None else metrics.answer(request)
 
-    return msgspec.structs.replace(health.METRICS, is_open=is_open), scraped
+    return msgspec.structs.replace(health.METRICS, no_authentication=is_open), scraped
 
 
 class ServerHttp:
