@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from compass.daemons.config.sections import DnsSettings, TlsSettings
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
+from compass.model.metrics import Counter
 from compass.model.names import InvalidName, parse_host_name
 from compass.pki.contexts import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, peer_of, role_and_name
 
@@ -109,7 +109,7 @@ async def listen_dns(
     source: DnsSource,
     nameserver: str,
     ports: list[Any],
-    answers: Counter[int] | None = None,
+    answers: Counter | None = None,
 ) -> None:
     """Serve the zone over UDP and TCP, adding the ports as they open; `answers` counts by response code.
 
