@@ -46,31 +46,26 @@ class HookSettings(msgspec.Struct, frozen=True):
     on: Annotated[
         tuple[str, ...],
         Meta(
-            description=(
-                "Categories and services: when what is to be known of one of them changes, the command is run."
-            ),
+            description="Categories and services: the command runs when the view of one of them changes.",
             examples=[["openuss"]],
         ),
     ]
     command: Annotated[
         tuple[str, ...],
         Meta(
-            description=(
-                "Program and arguments. It finds JSON on its standard input and a summary in OPENGNS_… variables."
-            ),
+            description="Program and arguments. Standard input is JSON; OPENGNS_… variables hold a summary.",
             examples=[["/usr/local/bin/on-change"]],
         ),
     ]
-    name: Annotated[
-        str, Meta(description=("What it is called in `opengnsc status` and in the log; empty: like its program."))
-    ] = ""
+    name: Annotated[str, Meta(description="Name in `opengnsc status` and in the log; empty: the program's.")] = ""
     quiet_seconds: Annotated[
         QuietSeconds,
-        Meta(description=("How long nothing may have changed before it runs, so that many changes are one run.")),
+        Meta(description="Seconds without a change before the command runs, so that many changes are one run."),
     ] = 0.1
-    quiet_seconds_max: Annotated[QuietSeconds, Meta(description="How long a change waits for that at most.")] = 2.0
+    quiet_seconds_max: Annotated[QuietSeconds, Meta(description="Longest delay of a change by `quiet_seconds`.")] = 2.0
     timeout_seconds: Annotated[
-        LimitSeconds, Meta(description=("A command that takes longer is ended, with all it has started."))
+        LimitSeconds,
+        Meta(description="Seconds after which the command is killed, with all processes that it started."),
     ] = 30.0
 
 

@@ -30,50 +30,44 @@ class TemplateSettings(msgspec.Struct, frozen=True):
     """Keys of [[host.template]]."""
 
     on: Annotated[
-        tuple[str, ...], Meta(description="Categories and services that the file is made of.", examples=[["openuss"]])
+        tuple[str, ...],
+        Meta(description="Categories and services from which the file is rendered.", examples=[["openuss"]]),
     ]
     source: Annotated[
         str,
         Meta(
-            description=(
-                "The Jinja2 template: a path, or ready:NAME for one that comes with compass (`opengnsc template list`)."
-            ),
+            description="Jinja2 template: a path, or ready:NAME for one that comes with compass "
+            "(`opengnsc template list`).",
             examples=["ready:haproxy"],
         ),
     ]
     target: Annotated[
         str,
         Meta(
-            description=("The file that is written. It is replaced whole or not at all."),
+            description="File to write. It is replaced as a whole or not at all.",
             examples=["/etc/haproxy/haproxy.cfg"],
         ),
     ]
-    name: Annotated[
-        str, Meta(description=("What it is called in `opengnsc status` and in the log; empty: like the file."))
-    ] = ""
-    mode: Annotated[str, Meta(description="The file's permissions, octal.")] = "0644"
+    name: Annotated[str, Meta(description="Name in `opengnsc status` and in the log; empty: the file's.")] = ""
+    mode: Annotated[str, Meta(description="Permissions of the file, octal.")] = "0644"
     check: Annotated[
         tuple[str, ...],
         Meta(
-            description=(
-                "Program and arguments that look at the new file, {file}, before it gets its place; a status "
-                "other than 0 keeps it out. Empty: nobody looks."
-            )
+            description="Program and arguments that check the new file, {file}, before it replaces the old one; a "
+            "status other than 0 rejects it. Empty: no check."
         ),
     ] = ()
     reload: Annotated[
         tuple[str, ...],
         Meta(
-            description=(
-                "Program and arguments that make a program read the file anew, run only when it differs. When it "
-                "fails the old file is put back, and it is run once more. Empty: nobody needs to be told."
-            )
+            description="Program and arguments that make a program reload the file, run only if the file differs. If "
+            "the command fails, the old file is restored and the command is run once more. Empty: no reload."
         ),
     ] = ()
-    values: Annotated[dict[str, str], Meta(description="What the template finds in `values`, as text.")] = {}
+    values: Annotated[dict[str, str], Meta(description="Texts that the template finds in `values`.")] = {}
     quiet_seconds: Annotated[QuietSeconds, Meta(description="As in [[host.hook]].")] = 0.1
     quiet_seconds_max: Annotated[QuietSeconds, Meta(description="As in [[host.hook]].")] = 2.0
-    timeout_seconds: Annotated[LimitSeconds, Meta(description="Of each of the commands.")] = 30.0
+    timeout_seconds: Annotated[LimitSeconds, Meta(description="Time limit of each of the commands.")] = 30.0
 
 
 def step(current: bytes | None, rendered: bytes, owed: bool) -> Step:

@@ -1,9 +1,8 @@
-"""The sections [[host.hook]] and [[host.template]]: what their keys mean, and what can be wrong with them."""
+"""Sections [[host.hook]] and [[host.template]]: the checks of their values."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,77 +14,78 @@ from compass.templates import READY, ready_names
 
 
 class ConfigReader(Protocol):
-    """The file being read (`compass.daemons.config.reader`)."""
+    """Reader of one file (`compass.daemons.config.reader`), which collects problems."""
 
     problems: list[str]
 
     def parsed(self, where: str, parse: Callable[[str], Any], text: str) -> Any | None:
-        """What `parse` makes of it, or None when it is wrong."""
+        """Return the result of `parse`, or None if the text is wrong."""
 
     def absolute(self, text: str) -> str:
-        """A path that does not depend on where the daemon was started."""
+        """Return a path relative to the directory of the file as an absolute path."""
+
+    def command(self, where: str, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Check that the program of a command can be run. Returns the command with an absolute path, if it has one."""
 
     def near(self, name: str, known: Any, form: str) -> str:
-        """The one that was probably meant, for the end of a sentence."""
+        """Return a suggestion of the nearest known name for the end of a sentence; empty if none is near."""
 
 
-def hook(reading: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a [[host.hook]], with what is wrong with them told."""
-    return _reaction(reading, "hook", values, ("command",), ("command",))
+def read_hook(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
+    """Check the values of a [[host.hook]]. Returns the values with absolute paths."""
+    return _read_common(reader, "hook", values, ("command",), ("command",))
 
 
-def template(reading: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a [[host.template]], with what is wrong with them told."""
-    values = _reaction(reading, "template", values, ("check", "reload"), ())
+def read_template(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
+    """Check the values of a [[host.template]]. Returns the values with absolute paths."""
+    values = _read_common(reader, "template", values, ("check", "reload"), ())
     source = values.get("source", "")
     if source.startswith(READY):
         if source.removeprefix(READY) not in ready_names():
-            near = reading.near(source.removeprefix(READY), ready_names(), READY + "{}")
-            reading.problems.append(f"[host.template] source: there is no {source}{near}")
+            near = reader.near(source.removeprefix(READY), ready_names(), READY + "{}")
+            reader.problems.append(f"[host.template] source: there is no {source}{near}")
     elif source:
-        values["source"] = reading.absolute(source)
+        values["source"] = reader.absolute(source)
         if not Path(values["source"]).is_file():
-            reading.problems.append(f"[host.template] source: there is no file {values['source']}")
+            reader.problems.append(f"[host.template] source: there is no file {values['source']}")
     if "target" in values:
-        values["target"] = target = reading.absolute(values["target"])
+        values["target"] = target = reader.absolute(values["target"])
         if not Path(target).parent.is_dir():
-            reading.problems.append(f"[host.template] target: there is no directory {Path(target).parent}")
+            reader.problems.append(f"[host.template] target: there is no directory {Path(target).parent}")
     mode = values.get("mode", "0644")
     if not re.fullmatch("0?[0-7]{3}", mode):
-        reading.problems.append(f"[host.template] mode: {mode!r} is not octal; usual are 0644 and 0600")
+        reader.problems.append(f"[host.template] mode: {mode!r} is not octal; usual are 0644 and 0600")
     return values
 
 
-def _reaction(
-    reading: ConfigReader, kind: str, values: dict[str, Any], commands: tuple[str, ...], needed: tuple[str, ...]
+def check_together(reader: ConfigReader, hooks: list[dict[str, Any]], templates: list[dict[str, Any]]) -> None:
+    """Check all hooks and templates together: their number, and the files that templates write."""
+    if len(hooks) + len(templates) > REACTIONS_MAX:
+        reader.problems.append(f"{len(hooks) + len(templates)} hooks and templates; at most {REACTIONS_MAX}")
+    for target, times in Counter(values.get("target") for values in templates).items():
+        if target and times > 1:
+            reader.problems.append(f"[host.template] target: {times} templates would write {target}")
+
+
+def _read_common(
+    reader: ConfigReader, kind: str, values: dict[str, Any], commands: tuple[str, ...], needed: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What hooks and templates have in common: names to look at, commands that can be run, and two times."""
+    """Check what hooks and templates have in common: watched names, commands, and the two delays."""
     where = f"[host.{kind}]"
     if values.get("on") == ():
-        reading.problems.append(f"{where} on is empty: nothing would ever happen")
-    names = [reading.parsed(f"{where} on", _pool_name, text) for text in values.get("on", ())]
+        reader.problems.append(f"{where} on is empty: nothing would ever run")
+    names = [reader.parsed(f"{where} on", _parse_pool_name, text) for text in values.get("on", ())]
     values["on"] = tuple(dict.fromkeys(name for name in names if name is not None))
     for key in commands:
         command = values.get(key)
         if command:
-            program = reading.absolute(command[0]) if "/" in command[0] else command[0]
-            if shutil.which(program) is None:
-                reading.problems.append(f"{where} {key}: there is no program {program!r}, or it may not be run")
-            values[key] = (program, *command[1:])
+            values[key] = reader.command(f"{where} {key}", command)
         elif key in needed and command is not None:
-            reading.problems.append(f"{where} {key} is empty: there is nothing to run")
+            reader.problems.append(f"{where} {key} is empty: there is nothing to run")
     if values.get("quiet_seconds", 0.0) > values.get("quiet_seconds_max", float("inf")):
-        reading.problems.append(f"{where} quiet_seconds is more than quiet_seconds_max")
+        reader.problems.append(f"{where} quiet_seconds is more than quiet_seconds_max")
     return values
 
 
-def _pool_name(text: str) -> str:
+def _parse_pool_name(text: str) -> str:
     return parse_service_id(text) if "." in text else parse_label(text, "category")
-
-
-def check_reactions(reading: ConfigReader, hooks: list[dict[str, Any]], templates: list[dict[str, Any]]) -> None:
-    if len(hooks) + len(templates) > REACTIONS_MAX:
-        reading.problems.append(f"{len(hooks) + len(templates)} hooks and templates; at most {REACTIONS_MAX}")
-    for target, times in Counter(values.get("target") for values in templates).items():
-        if target and times > 1:
-            reading.problems.append(f"[host.template] target: {times} templates would write {target}")
