@@ -1,9 +1,8 @@
-"""The programs opengnssd and opengnscd: arguments and environment to a running service."""
+"""Console scripts `opengnssd` and `opengnscd`: from arguments and environment to a running service."""
 
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -12,16 +11,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
-from twisted.application.service import Application, Service
+import msgspec
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import (
-    FilteringLogObserver,
-    Logger,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-)
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
@@ -29,32 +23,57 @@ from compass.daemons.config.reader import ConfigProblem, read_host_config, read_
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
 from compass.daemons.process.logging import observer
 from compass.daemons.process.reload import Reload, SdNotify
+from compass.daemons.process.start import (
+    EXIT_CONFIG,
+    EXIT_START,
+    CannotStart,
+    begin_log,
+    forbid_core_files,
+    why_not,
+)
 from compass.model.interfaces import StoreUnavailable
-from compass.model.names import format_endpoint
 from compass.pki.contexts import Identity, IdentityError
 
-SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
-HOST_CONFIG = ("OPENGNSCD_CONFIG", "/etc/opengns/opengnscd.toml")
-EXIT_CONFIG = 78
-"""EX_CONFIG of sysexits.h: systemd and others know not to restart a daemon that cannot be configured."""
-EXIT_START = 1
-"""It was configured, and still could not begin to serve: a port in use, a store that does not answer."""
 
-CORE_OCTETS = 1
-"""Limit of a core file (core(5)): nothing fits into one octet, and Linux takes just this limit as a ban on handing the
-memory to a collecting program, which it otherwise does whatever the limit is."""
+class Program(msgspec.Struct, frozen=True):
+    """One of the two daemons, as console scripts, `.tac` files and the twistd plugin start it."""
 
+    name: str
+    role: str
+    """Role that the daemon's own certificate must have."""
+    read: Callable[[Path], ServerConfig | HostConfig]
+    """Reader of the configuration file. Raises ConfigProblem."""
+    make: Callable[[Any, Path, bool], Service]
+    """Maker of the service: reactor, configuration file, verbose. Raises ConfigProblem or IdentityError."""
+    config_variable: str
+    """Environment variable that names the configuration file."""
 
-class CannotStart(Exception):
-    """Why a process that is part of a daemon could not begin to serve."""
+    def config_path(self, option: str | None = None) -> Path:
+        """Return the path given by the option, else by the environment variable, else the default path."""
+        return Path(option or os.environ.get(self.config_variable) or f"/etc/opengns/{self.name}.toml")
 
+    def explain(self, problem: Exception, path: Path) -> str:
+        """Return the text of a problem with files, with advice if there is no configuration file."""
+        text = "\n".join(f"{self.name}: {line}" for line in str(problem).splitlines())
+        if not path.exists():
+            text += (
+                f"\n{self.name}: name the file with --config or in {self.config_variable}; "
+                f"'{self.name} --print-config' writes one to begin with"
+            )
+        return text
 
-MakeService = Callable[[Any, Path, bool], Service]
-ReadConfig = Callable[[Path], ServerConfig | HostConfig]
+    def read_identity(self, path: Path) -> Identity:
+        """Read the configuration and return the daemon's identity. Raises ConfigProblem or IdentityError."""
+        from compass.daemons.net.listen import identity_of, own_name
+
+        tls = self.read(path).tls
+        identity = identity_of(tls)
+        own_name(identity, tls, self.role)
+        return identity
 
 
 def make_server(reactor: Any, path: Path, verbose: bool = False) -> Service:
-    """The server daemon's service for a configuration file: one process, or the parent of several."""
+    """Return the server daemon's service for a configuration file: one process, or the parent of several."""
     from compass.daemons.services.opengnssd import ServerService
     from compass.daemons.workers.supervisor import WorkersService
 
@@ -65,220 +84,159 @@ def make_server(reactor: Any, path: Path, verbose: bool = False) -> Service:
 
 
 def make_host(reactor: Any, path: Path, verbose: bool = False) -> Service:
-    """The client daemon's service for a configuration file."""
+    """Return the host daemon's service for a configuration file."""
     from compass.daemons.services.opengnscd import HostService
 
     return HostService(reactor, read_host_config(path))
 
 
-def application(name: str, make: MakeService, where: tuple[str, str]) -> Any:
-    """What a .tac file defines: the daemon with the configuration that the environment or the default path gives."""
-    from twisted.internet import reactor
-
-    forbid_core_files()
-    app = Application(name)
-    path = config_path(None, where)
-    try:
-        service = make(reactor, path, False)
-    except (ConfigProblem, IdentityError) as problem:
-        raise SystemExit(explained(name, problem, path, where)) from None
-    service.setServiceParent(app)
-    watch_start(reactor, service, name)
-    return app
+OPENGNSSD = Program("opengnssd", "server", read_server_config, make_server, "OPENGNSSD_CONFIG")
+OPENGNSCD = Program("opengnscd", "host", read_host_config, make_host, "OPENGNSCD_CONFIG")
 
 
-def forbid_core_files() -> None:
-    """A crash must not leave keys and credentials in a file. A hard limit stays, for whoever is allowed to debug."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    most = CORE_OCTETS if hard == resource.RLIM_INFINITY else min(CORE_OCTETS, hard)
-    resource.setrlimit(resource.RLIMIT_CORE, (most, hard))
+class StartWatch:
+    """Observer of a service's start: reports success to the service manager, or stops the reactor."""
 
-
-def config_path(option: str | None, where: tuple[str, str]) -> Path:
-    """The option, else the environment variable, else the default path."""
-    variable, default = where
-    return Path(option or os.environ.get(variable) or default)
-
-
-def explained(name: str, problem: Exception, path: Path, where: tuple[str, str]) -> str:
-    """A problem with the configuration or the certificates, and what to do when there is no configuration."""
-    text = "\n".join(f"{name}: {line}" for line in str(problem).splitlines())
-    if not path.exists():
-        text += (
-            f"\n{name}: name the file with --config or in {where[0]}; '{name} --print-config' writes one to begin with"
-        )
-    return text
-
-
-def watch_start(reactor: Any, service: Service, name: str) -> None:
-    """Watch the start of a service whose process is somebody else's, twistd's: it is not renewed."""
-    _watch_start(reactor, service, name, [], SdNotify(reactor, os.environ))
-
-
-def _watch_start(
-    reactor: Any, service: Service, name: str, failed: list[str], told: SdNotify, renewal: Reload | None = None
-) -> None:
-    """Stop the reactor when the service cannot start, and say why. SIGHUP renews; without `renewal` it does nothing."""
     log = Logger("compass")
 
-    def started() -> None:
-        outcome: Deferred[None] = service.started  # type: ignore[attr-defined]
-        outcome.addCallbacks(serves, broken)
+    def __init__(
+        self, reactor: Any, service: Service, name: str, sd_notify: SdNotify, reload: Reload | None = None
+    ) -> None:
+        """`reload` handles SIGHUP; without it (under twistd, which owns the process) SIGHUP is ignored."""
+        self._reactor = reactor
+        self._service = service
+        self._name = name
+        self._sd_notify = sd_notify
+        self._reload = reload
+        self.has_failed = False
+        reactor.callWhenRunning(reactor.callLater, 0, self._watch)
+        reactor.addSystemEventTrigger("before", "shutdown", sd_notify.stops)
+        reactor.callWhenRunning(signal.signal, signal.SIGHUP, self._on_sighup)
 
-    def serves(_: object) -> None:
-        if service.running:
-            told.serves()
+    def _watch(self) -> None:
+        started: Deferred[None] = self._service.started  # type: ignore[attr-defined]
+        started.addCallbacks(self._serves, self._fail)
 
-    def broken(failure: Failure) -> None:
+    def _serves(self, _: object) -> None:
+        if self._service.running:
+            self._sd_notify.serves()
+
+    def _fail(self, failure: Failure) -> None:
+        self.has_failed = True
         if failure.check(CannotListenError, StoreUnavailable, CannotStart):
-            failed.append(why_not(failure))
-            log.critical("{name} could not start: {why}", name=name, why=failed[0])
+            self.log.critical("{name} could not start: {why}", name=self._name, why=why_not(failure))
         else:
-            failed.append(failure.getErrorMessage())
-            log.failure("{name} could not start", failure, name=name)
-        reactor.stop()
+            self.log.failure("{name} could not start", failure, name=self._name)
+        self._reactor.stop()
 
-    def nothing() -> None:
-        log.info("SIGHUP changes nothing: start {name} again to read its files", name=name)
+    def _on_sighup(self, signal_number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._reload.on_sighup if self._reload is not None else self._ignore_sighup)
 
-    def hung_up(signal_number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(renewal.on_sighup if renewal else nothing)
-
-    reactor.callWhenRunning(reactor.callLater, 0, started)
-    reactor.addSystemEventTrigger("before", "shutdown", told.stops)
-    reactor.callWhenRunning(signal.signal, signal.SIGHUP, hung_up)
+    def _ignore_sighup(self) -> None:
+        self.log.info("SIGHUP changes nothing: start {name} again to read its files", name=self._name)
 
 
-def why_not(failure: Failure) -> str:
-    """Why a daemon could not start, in a sentence."""
-    error = failure.value
-    if not isinstance(error, CannotListenError):
-        return failure.getErrorMessage()
-    where = format_endpoint(error.interface, error.port) if isinstance(error.port, int) else os.fsdecode(error.port)
-    reason = getattr(error.socketError, "strerror", None) or error.socketError
-    return f"cannot listen on {where}: {reason}"
-
-
-def begin_log(verbose: bool, written: Any) -> None:
-    """Give `written`, an observer, what an operator wants to know, or everything."""
-    shown: Any = LogLevelFilterPredicate(defaultLogLevel=LogLevel.debug if verbose else LogLevel.info)
-    if not verbose:
-        # Twisted tells of each factory and port.
-        shown.setLogLevelForNamespace("log_legacy", LogLevel.warn)
-    observer: Any = FilteringLogObserver(written, [shown])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-
-
-def _run(
-    name: str, role: str, read: ReadConfig, make: MakeService, path: Path, where: tuple[str, str], verbose: bool
-) -> NoReturn:
+def _run(program: Program, path: Path, verbose: bool) -> NoReturn:
     forbid_core_files()
     try:
-        form = read(path).log.format
+        form = program.read(path).log.format
     except ConfigProblem as problem:
-        click.echo(explained(name, problem, path, where), err=True)
-        sys.exit(EXIT_CONFIG)
+        _exit_config(program, problem, path)
     begin_log(verbose, observer(form, sys.stderr))
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
     try:
-        service = make(reactor, path, verbose)
+        service = program.make(reactor, path, verbose)
     except (ConfigProblem, IdentityError) as problem:
-        click.echo(explained(name, problem, path, where), err=True)
-        sys.exit(EXIT_CONFIG)
-    failed: list[str] = []
-    supervision = SdNotify(reactor, os.environ)
-    renewal = Reload(reactor, name, lambda: _readable(role, read, path), supervision)
+        _exit_config(program, problem, path)
+    sd_notify = SdNotify(reactor, os.environ)
+    reload = Reload(reactor, program.name, lambda: program.read_identity(path), sd_notify)
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    _watch_start(reactor, service, name, failed, supervision, renewal)
+    start = StartWatch(reactor, service, program.name, sd_notify, reload)
     reactor.run()
-    if renewal.wanted and not failed:
-        renewal.reexec()
-    sys.exit(EXIT_START if failed else 0)
+    if reload.wanted and not start.has_failed:
+        reload.reexec()
+    sys.exit(EXIT_START if start.has_failed else 0)
 
 
-def _readable(role: str, read: ReadConfig, path: Path) -> Identity:
-    """The identity that the files give. Raises ConfigProblem or IdentityError."""
-    from compass.daemons.net.listen import identity_of, own_name
-
-    tls = read(path).tls
-    identity = identity_of(tls)
-    own_name(identity, tls, role)
-    return identity
-
-
-def _check(name: str, role: str, read: ReadConfig, path: Path, where: tuple[str, str]) -> NoReturn:
+def _check(program: Program, path: Path) -> NoReturn:
     try:
-        identity = _readable(role, read, path)
+        identity = program.read_identity(path)
     except (ConfigProblem, IdentityError) as problem:
-        click.echo(explained(name, problem, path, where), err=True)
-        sys.exit(EXIT_CONFIG)
+        _exit_config(program, problem, path)
     for warning in identity.warnings:
-        click.echo(f"{name}: warning: {warning}", err=True)
+        click.echo(f"{program.name}: warning: {warning}", err=True)
     click.echo(f"{path} is good")
     sys.exit(0)
+
+
+def _exit_config(program: Program, problem: Exception, path: Path) -> NoReturn:
+    click.echo(program.explain(problem, path), err=True)
+    sys.exit(EXIT_CONFIG)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for decorate in (
         click.version_option(compass.__version__, message="%(prog)s %(version)s"),
-        click.option("-v", "--verbose", is_flag=True, help="Log what happens to each session, too."),
+        click.option("-v", "--verbose", is_flag=True, help="Log the events of each session, too."),
         click.option("--print-config", is_flag=True, help="Print a configuration file with every key explained."),
-        click.option("--check", is_flag=True, help="Read configuration and certificates, tell what is wrong, and end."),
-        click.option("--config", metavar="FILE", help="The configuration file, TOML."),
+        click.option("--check", is_flag=True, help="Check configuration and certificates, print problems, and exit."),
+        click.option("--config", metavar="FILE", help="Path of the configuration file (TOML)."),
     ):
         command = decorate(command)
     return command
 
 
-@click.command(
-    epilog="Exit status: 0 ended by SIGTERM or SIGINT, 1 could not start, 78 configuration or certificates are wrong."
+_EXIT_STATUS = (
+    "Exit status: 0 ended by SIGTERM or SIGINT, 1 could not start, 78 configuration or certificates are wrong."
 )
+
+
+@click.command(epilog=_EXIT_STATUS)
 @_options
 def server(config: str | None, check: bool, print_config: bool, verbose: bool) -> None:
-    """The OpenGNS server daemon: stores the catalogue and pushes every change to those who depend on it.
+    """The OpenGNS server daemon: stores the catalogue and pushes every change to its dependants.
 
     Runs in the foreground and logs to standard error. The configuration file is --config, or the environment
-    variable OPENGNSSD_CONFIG, or /etc/opengns/opengnssd.toml. Begin with:
+    variable OPENGNSSD_CONFIG, or /etc/opengns/opengnssd.toml. To begin:
 
     \b
       opengnsadmin tls init
       opengnsadmin tls server gns1.example.org
       opengnssd --print-config > opengnssd.toml
 
-    With `workers` in its file it is the parent of so many processes that serve. SIGTERM and SIGINT end all in order,
-    SIGHUP has the daemon read its files and begin anew, and systemd is told when all serve (Type=notify, WatchdogSec=).
+    With `workers` in the file, this process is the parent of that number of serving processes. SIGTERM and SIGINT stop
+    all of them in order. SIGHUP reloads files and program. systemd is notified when all serve (Type=notify,
+    WatchdogSec=).
     """
-    path = config_path(config, SERVER_CONFIG)
+    path = OPENGNSSD.config_path(config)
     if print_config:
         click.echo(example(ServerConfig))
     elif check:
-        _check("opengnssd", "server", read_server_config, path, SERVER_CONFIG)
+        _check(OPENGNSSD, path)
     else:
-        _run("opengnssd", "server", read_server_config, make_server, path, SERVER_CONFIG, verbose)
+        _run(OPENGNSSD, path, verbose)
 
 
-@click.command(
-    epilog="Exit status: 0 ended by SIGTERM or SIGINT, 1 could not start, 78 configuration or certificates are wrong."
-)
+@click.command(epilog=_EXIT_STATUS)
 @_options
 def host(config: str | None, check: bool, print_config: bool, verbose: bool) -> None:
     """The OpenGNS client daemon: one for each host; programs on the host ask it and register with it.
 
-    It goes on answering when every server is down, and its own restart loses nothing. Runs in the foreground and
-    logs to standard error; SIGHUP has it read its files and begin anew. The configuration file is --config, or the
-    environment variable OPENGNSCD_CONFIG, or /etc/opengns/opengnscd.toml. Begin with:
+    Continues to answer while every server is down; a restart of the daemon loses nothing. Runs in the foreground and
+    logs to standard error. SIGHUP reloads files and program. The configuration file is --config, or the environment
+    variable OPENGNSCD_CONFIG, or /etc/opengns/opengnscd.toml. To begin:
 
     \b
       opengnsadmin tls host web1.example.org
       opengnscd --print-config > opengnscd.toml
     """
-    path = config_path(config, HOST_CONFIG)
+    path = OPENGNSCD.config_path(config)
     if print_config:
         click.echo(example(HostConfig))
     elif check:
-        _check("opengnscd", "host", read_host_config, path, HOST_CONFIG)
+        _check(OPENGNSCD, path)
     else:
-        _run("opengnscd", "host", read_host_config, make_host, path, HOST_CONFIG, verbose)
+        _run(OPENGNSCD, path, verbose)

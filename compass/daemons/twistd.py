@@ -1,34 +1,72 @@
-"""What `twistd opengnssd` and `twistd opengnscd` make of their options (twisted.application.service.IServiceMaker)."""
+"""Both daemons under twistd: applications for the `.tac` files, and targets of the twistd plugin.
+
+The plugin (`contrib/twistd/opengns_plugin.py`) names `compass.daemons.twistd.opengnssd` and `.opengnscd` as text, so
+that twistd imports this module only if one of the two is started.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
-from twisted.application.service import Service
+from twisted.application.service import Application, Service
 from twisted.python.usage import Options
 
 from compass.daemons.config.reader import ConfigProblem
-from compass.daemons.main import MakeService, config_path, explained, forbid_core_files, watch_start
+from compass.daemons.main import OPENGNSCD, OPENGNSSD, Program, StartWatch
+from compass.daemons.process.reload import SdNotify
+from compass.daemons.process.start import forbid_core_files
 from compass.pki.contexts import IdentityError
 
 
 class ConfigOptions(Options):
-    """Where the configuration file is; all else is in it."""
+    """Options of `twistd opengnssd` and `twistd opengnscd`: the configuration file."""
 
     optParameters: ClassVar[list[list[Any]]] = [  # noqa: N815
-        ["config", "c", None, "The configuration file, TOML; else as the daemon of that name looks for it."]
+        ["config", "c", None, "Path of the configuration file (TOML); default: as for the daemon of that name."]
     ]
 
 
-def service(name: str, make: MakeService, where: tuple[str, str], options: ConfigOptions) -> Service:
-    """The daemon as a service of twistd's application. Raises SystemExit with what is wrong with its files."""
+class _ServerOptions(ConfigOptions):
+    longdesc = "The OpenGNS server daemon. Without --config, OPENGNSSD_CONFIG names the file. See opengnssd(1)."
+
+
+class _HostOptions(ConfigOptions):
+    longdesc = "The OpenGNS client daemon. Without --config, OPENGNSCD_CONFIG names the file. See opengnscd(1)."
+
+
+class PluginTarget:
+    """Target of a `twisted.application.service.ServiceMaker`, which asks it for the two attributes of a module."""
+
+    def __init__(self, program: Program, options: type[ConfigOptions]) -> None:
+        self._program = program
+        self.Options = options
+
+    def makeService(self, options: ConfigOptions) -> Service:
+        """Return the daemon as a service. Raises SystemExit with the problems of its files."""
+        return make_service(self._program, options["config"])
+
+
+opengnssd = PluginTarget(OPENGNSSD, _ServerOptions)
+opengnscd = PluginTarget(OPENGNSCD, _HostOptions)
+
+
+def application(program: Program) -> Any:
+    """Return the application that a `.tac` file defines; the environment names the configuration file."""
+    app = Application(program.name)
+    make_service(program).setServiceParent(app)
+    return app
+
+
+def make_service(program: Program, config: str | None = None) -> Service:
+    """Return the daemon as a service in twistd's process. Raises SystemExit with the problems of its files."""
     from twisted.internet import reactor
 
     forbid_core_files()
-    path = config_path(options["config"], where)
+    path = program.config_path(config)
     try:
-        made = make(reactor, path, False)
+        service = program.make(reactor, path, False)
     except (ConfigProblem, IdentityError) as problem:
-        raise SystemExit(explained(name, problem, path, where)) from None
-    watch_start(reactor, made, name)
-    return made
+        raise SystemExit(program.explain(problem, path)) from None
+    StartWatch(reactor, service, program.name, SdNotify(reactor, os.environ))
+    return service

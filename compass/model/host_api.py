@@ -11,75 +11,78 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from compass.model.limits import EPOCH_MAX, PORT_MAX, WEIGHT_MAX, Share, between
+from compass.model.names import Address, Detail, Metadata, OptionalAddress, OptionalLabel, OptionalServiceId, ServiceId
 from compass.model.replies import Dependencies
 from compass.model.rows import IDLE, Change, Listener, State
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """JSON's integers have no end, but MessagePack's do: what could never be said to a server is refused at the door."""
+LocalPort = Annotated[Integer, between(1, PORT_MAX)]
 
 
 class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Function 2.1, asked by a program on the host."""
 
-    service: str
-    port: Integer
+    service: ServiceId
+    port: LocalPort
     credential: str
-    address: str = ""
+    address: OptionalAddress = ""
     """Empty: the host's own."""
-    weight: Integer = 1
-    metadata: dict[str, str] = {}
-    pid: Integer = 0
+    weight: Annotated[Integer, between(0, WEIGHT_MAX)] = 1
+    metadata: Metadata = {}
+    pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
     """The process that serves; when it ends, the listener is deregistered as died. 0: nobody watches."""
     hold: bool = False
     """The registration lives as long as the connection that it was asked on."""
-    zone: str = ""
+    zone: OptionalLabel = ""
     """Empty: the host's own."""
-    load: float = IDLE
-    degradation: float = IDLE
+    load: Share = IDLE
+    degradation: Share = IDLE
 
 
 class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Function 2.2, asked by a program on the host."""
 
-    service: str
-    port: Integer
+    service: ServiceId
+    port: LocalPort
     credential: str
-    address: str = ""
-    epoch: Integer = 0
+    address: OptionalAddress = ""
+    epoch: Annotated[Integer, between(0, EPOCH_MAX)] = 0
     """The instance that goes, as its registration's answer named it; 0: the one registered here now."""
 
 
 class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A listener that is registered here says how much of its capacity is in use, for the policies that go by load."""
 
-    service: str
-    port: Integer
+    service: ServiceId
+    port: LocalPort
     credential: str
-    load: float
+    load: Share
     """From 0 (idle) to 1 (full)."""
-    address: str = ""
+    address: OptionalAddress = ""
 
 
 class LocalDrain(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A listener that is registered here takes no new users, or takes them again."""
 
-    service: str
-    port: Integer
+    service: ServiceId
+    port: LocalPort
     credential: str
     draining: bool = True
-    address: str = ""
+    address: Address = ""
 
 
 class LocalReport(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Function 2.5, asked by a program on the host."""
 
-    service: str
-    address: str
-    port: Integer
+    service: ServiceId
+    address: Address
+    port: LocalPort
     state: Literal["unreachable", "slow"] = "unreachable"
-    reporter: str = ""
+    reporter: OptionalServiceId = ""
     """The service that found out; empty: the host."""
-    detail: str = ""
+    detail: Detail = ""
 
 
 class Outcome(msgspec.Struct, frozen=True):

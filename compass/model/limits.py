@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 LABEL_MAX = 63
 """Longest label in octets (RFC 1035 section 2.3.4)."""
 HOST_NAME_MAX = 253
@@ -64,3 +68,24 @@ PROBE_ATTEMPTS_MAX = 10
 """Likewise."""
 RECOVERY_SECONDS_MAX = 60.0
 """Longest pause between two probes of a listener that is down."""
+LOG_WAIT_SECONDS_MAX = 20.0
+"""Longest wait for a log entry. The protocol has the same limit (`compass.wire.limits`); a test compares them."""
+INSTEAD_MAX = 8
+"""Most servers in place of a drained one. The protocol has the same limit."""
+
+
+def between(least: float, most: float) -> Meta:
+    """Return the annotation of a number from `least` to `most`: in the JSON Schema of its message, but not enforced.
+
+    What is outside is refused by the rules, with a reason that names the limit.
+    """
+    return Meta(extra_json_schema={"minimum": least, "maximum": most})
+
+
+def above_zero(most: float) -> Meta:
+    """Return the annotation of a number above 0 up to `most`, like `between`."""
+    return Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": most})
+
+
+Share = Annotated[float, between(0, 1)]
+Weight = Annotated[int, between(0, WEIGHT_MAX)]

@@ -1,18 +1,23 @@
-"""What the two daemons count of themselves, as plain numbers: the vocabulary of their metrics.
+"""Metrics of a daemon: counters, gauges and histograms that a component declares where it counts, and their registry.
 
-It stands in the model because the daemons count and the gateways tell, and neither may import the other. Counting
-costs an addition; everything else is done when somebody asks.
+The module belongs to the model because the daemons count and the gateways render, and neither may import the other. A
+component asks its registry for each metric with name and meaning, and counts by an addition; a gauge is read when the
+metrics are rendered. `ServerMetrics` and `AgentMetrics` are snapshots of components that do not declare theirs yet.
 """
 
 from __future__ import annotations
 
+import collections
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import msgspec
 
 Counts = Mapping[str, int]
-"""By a word out of a set that the program knows; never by a service, a listener or a host."""
+"""Numbers by a word out of a set that the program knows; never by a service, a listener or a host."""
+Labels: TypeAlias = str | tuple[str, ...]
+"""Value of the only label, or the values of all labels."""
 
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds from a commit to the last dependant's acknowledgement: from a millisecond on one machine, past the second of
@@ -48,6 +53,93 @@ class Histogram:
             so_far += count
             sums.append(so_far)
         return sums
+
+
+Value: TypeAlias = float | Histogram | Mapping[Labels, float] | Mapping[str, float] | None
+"""Value of a metric: a number, a histogram, or numbers by labels. None: there is no value now."""
+
+
+class MetricSpec(msgspec.Struct, frozen=True):
+    """Name and meaning of one metric."""
+
+    name: str
+    """Name without the `_total` that the text formats append to a counter."""
+    kind: Literal["gauge", "counter", "histogram"]
+    about: str
+    labels: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    """Values of the only label that are rendered from the start, with 0: a rate needs a beginning."""
+
+    @property
+    def shown(self) -> str:
+        """Name in queries."""
+        return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+class Counter:
+    """Number of events since the start, in all or by labels."""
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        self.values: collections.Counter[Labels] = collections.Counter()
+        """Numbers by labels; a counter without labels has the key ()."""
+
+    def add(self, labels: Labels = (), count: int = 1) -> None:
+        """Count `count` events."""
+        self.values[labels] += count
+
+
+class Gauge:
+    """Value that rises and falls."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float | Mapping[Labels, float] | None = None
+        """Current value. None: there is none, and nothing is rendered."""
+
+
+class Registry:
+    """Metrics of one daemon in the order of their declaration."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, tuple[MetricSpec, Callable[[], Value]]] = {}
+
+    def counter(self, name: str, about: str, labels: tuple[str, ...] = (), known: tuple[str, ...] = ()) -> Counter:
+        """Declare a counter and return it. `name` has no `_total`. Raises ValueError if the name is in use."""
+        made = Counter()
+        read = (lambda: made.values) if labels else (lambda: made.values[()])
+        self.declare(MetricSpec(name, "counter", about, labels, known), read)
+        return made
+
+    def gauge(self, name: str, about: str, labels: tuple[str, ...] = (), known: tuple[str, ...] = ()) -> Gauge:
+        """Declare a gauge whose component sets its value, and return it. Raises ValueError if the name is in use."""
+        made = Gauge()
+        self.declare(MetricSpec(name, "gauge", about, labels, known), lambda: made.value)
+        return made
+
+    def histogram(self, name: str, about: str, bounds: Sequence[float]) -> Histogram:
+        """Declare a histogram and return it. Raises ValueError if the name is in use."""
+        made = Histogram(bounds)
+        self.declare(MetricSpec(name, "histogram", about), lambda: made)
+        return made
+
+    def declare(self, spec: MetricSpec, read: Callable[[], Value]) -> None:
+        """Declare a metric whose value is read when metrics are rendered. Raises ValueError if the name is in use."""
+        if spec.name in self._metrics:
+            raise ValueError(f"the metric {spec.name} is declared twice")
+        self._metrics[spec.name] = spec, read
+
+    @property
+    def specs(self) -> tuple[MetricSpec, ...]:
+        """Names and meanings of all metrics."""
+        return tuple(spec for spec, _ in self._metrics.values())
+
+    def collect(self) -> Iterator[tuple[MetricSpec, Value]]:
+        """Yield each metric with its value now."""
+        for spec, read in self._metrics.values():
+            yield spec, read()
 
 
 class PeerMetrics(msgspec.Struct, frozen=True):

@@ -9,9 +9,20 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from compass.model.limits import HOST_NAME_MAX, LABEL_MAX, PORT_MAX
+from msgspec import Meta
+
+from compass.model.limits import (
+    DETAIL_MAX,
+    HOST_NAME_MAX,
+    LABEL_MAX,
+    METADATA_ENTRIES_MAX,
+    METADATA_KEY_MAX,
+    METADATA_VALUE_MAX,
+    PORT_MAX,
+    between,
+)
 
 PARSED_MAX = 20_000
 """Names and addresses whose parsed form is remembered, of each: they come again with every request of their host, and
@@ -140,3 +151,73 @@ def parse_port_text(whole: str, port: str) -> int:
     if not (port.isascii() and port.isdigit()):
         raise InvalidAddress(f"{whole[:80]!r}: the port is not a number")
     return parse_port(int(port[:9]))
+
+
+# Types of fields that hold a name or an address: text, with the rules of the parsers above as JSON Schema. msgspec puts
+# them into the schema of a message and does not enforce them: what breaks a rule is refused by a parser, with a reason.
+
+
+def or_empty(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that the empty text satisfies, too."""
+    return {"anyOf": [schema, {"const": ""}]}
+
+
+_ONE_LABEL = f"[A-Za-z0-9]([A-Za-z0-9-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?"
+LABEL: dict[str, Any] = {"type": "string", "pattern": f"^{_ONE_LABEL}$", "examples": ["openuss"]}
+SERVICE = {"type": "string", "pattern": rf"^{_ONE_LABEL}\.{_ONE_LABEL}$", "examples": ["chinaserver.openuss"]}
+POOL = {
+    "type": "string",
+    "pattern": rf"^{_ONE_LABEL}(\.{_ONE_LABEL})?$",
+    "examples": ["openuss", "chinaserver.openuss"],
+}
+HOST = {"type": "string", "pattern": rf"^{_ONE_LABEL}(\.{_ONE_LABEL})*$", "maxLength": HOST_NAME_MAX}
+DEPENDENCY = {"type": "string", "pattern": f"^{_ONE_LABEL} {_ONE_LABEL}$", "examples": ["web openuss"]}
+ADDRESS = {
+    "type": "string",
+    "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}],
+    # The unspecified address, broadcast and multicast.
+    "not": {"pattern": r"^(0\.0\.0\.0|255\.255\.255\.255|22[4-9]\..*|23\d\..*|[fF][fF].*|[0:]+|.*:.*\..*)$"},
+    "examples": ["192.0.2.7", "2001:db8::1"],
+}
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_FIRST_OCTET = "(1[0-9][0-9]|2[01][0-9]|22[0-3]|[1-9][0-9]?)"
+LISTENER = {
+    "type": "string",
+    "pattern": rf"^{_ONE_LABEL}\.{_ONE_LABEL} "
+    rf"({_FIRST_OCTET}(\.{_OCTET}){{3}}|\[2001:db8:(:[1-9a-f][0-9a-f]{{0,3}}){{1,5}}\])"
+    r":([1-5][0-9]{0,4}|6[0-4][0-9]{3}|[1-9][0-9]{0,3})$",
+    "examples": ["chinaserver.openuss 192.0.2.7:2028"],
+}
+"""Service id and endpoint. Every IPv6 address is accepted in brackets; the pattern describes only some of them."""
+SERVER = {
+    "type": "string",
+    "pattern": rf"^({_ONE_LABEL}\.){{0,3}}[A-Za-z]([A-Za-z0-9-]{{0,20}}[A-Za-z0-9])?(:[1-9][0-9]{{0,3}})?$",
+}
+"""Name of a server with or without its port; the pattern describes only names, and only some of them."""
+PLAIN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+"""Pattern of text without control characters."""
+
+Label = Annotated[str, Meta(extra_json_schema=LABEL)]
+OptionalLabel = Annotated[str, Meta(extra_json_schema=or_empty(LABEL))]
+ServiceId = Annotated[str, Meta(extra_json_schema=SERVICE)]
+OptionalServiceId = Annotated[str, Meta(extra_json_schema=or_empty(SERVICE))]
+PoolName = Annotated[str, Meta(extra_json_schema=POOL)]
+"""Category or service."""
+HostName = Annotated[str, Meta(extra_json_schema=HOST)]
+ServerName = Annotated[str, Meta(extra_json_schema=SERVER)]
+Address = Annotated[str, Meta(extra_json_schema=ADDRESS)]
+OptionalAddress = Annotated[str, Meta(extra_json_schema=or_empty(ADDRESS))]
+Port = Annotated[int, between(1, PORT_MAX)]
+ObjectName = Annotated[str, Meta(extra_json_schema={"anyOf": [POOL, LISTENER]})]
+"""Category, service or listener."""
+
+Detail = Annotated[str, Meta(extra_json_schema={"maxLength": DETAIL_MAX, "pattern": PLAIN})]
+Metadata = Annotated[
+    dict[str, Annotated[str, Meta(extra_json_schema={"maxLength": METADATA_VALUE_MAX, "pattern": PLAIN})]],
+    Meta(
+        extra_json_schema={
+            "maxProperties": METADATA_ENTRIES_MAX,
+            "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_MAX, "pattern": PLAIN},
+        }
+    ),
+]

@@ -6,45 +6,69 @@ given another meaning (P13).
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, Union
+from typing import Annotated, Literal, TypeAlias, Union
 
 import msgspec
+from msgspec import Meta
 
+from compass.model.limits import (
+    EPOCH_MAX,
+    FETCH_LIMIT_MAX,
+    INSTEAD_MAX,
+    LOG_WAIT_SECONDS_MAX,
+    OVERLAP_SECONDS_MAX,
+    PURGE_AGE_SECONDS_MIN,
+    STEER_SECONDS_MAX,
+    Share,
+    Weight,
+    between,
+)
+from compass.model.names import (
+    Address,
+    Detail,
+    Metadata,
+    ObjectName,
+    OptionalLabel,
+    OptionalServiceId,
+    Port,
+    ServerName,
+    ServiceId,
+)
 from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
 
 
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="register"):
     """Function 2.1: a listener comes up. `epoch` orders the instances that use one address and port (P6)."""
 
-    service: str
+    service: ServiceId
     credential: str
-    address: str
-    port: int
-    epoch: int
-    weight: int = 1
-    metadata: dict[str, str] = {}
-    zone: str = ""
-    load: float = IDLE
-    degradation: float = IDLE
+    address: Address
+    port: Port
+    epoch: Annotated[int, between(0, EPOCH_MAX)]
+    weight: Weight = 1
+    metadata: Metadata = {}
+    zone: OptionalLabel = ""
+    load: Share = IDLE
+    degradation: Share = IDLE
 
 
 class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):
     """Function 2.2: a listener goes away on purpose, or (`died`) its host saw its process end without a word."""
 
-    service: str
+    service: ServiceId
     credential: str
-    address: str
-    port: int
-    epoch: int
+    address: Address
+    port: Port
+    epoch: Annotated[int, between(1, EPOCH_MAX)]
     died: bool = False
 
 
 class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="drain"):
     """A listener takes no new users (`drain`) or takes them again. Services need their credential, admins do not."""
 
-    service: str
-    address: str
-    port: int
+    service: ServiceId
+    address: Address
+    port: Port
     draining: bool = True
     credential: str = ""
 
@@ -52,7 +76,7 @@ class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 class Pull(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="pull"):
     """Function 2.3: what a service depends on. `seen`, of `store`: the answer must not be older, here as below."""
 
-    service: str
+    service: ServiceId
     store: str = ""
     seen: int = 0
 
@@ -82,12 +106,12 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
     """Function 2.5: a user of a listener found it dead or slow. `reporter` is the service that did."""
 
-    service: str
-    address: str
-    port: int
+    service: ServiceId
+    address: Address
+    port: Port
     state: Literal["unreachable", "slow"] = "unreachable"
-    reporter: str = ""
-    detail: str = ""
+    reporter: OptionalServiceId = ""
+    detail: Detail = ""
 
 
 class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="findings"):
@@ -116,15 +140,15 @@ class Remove(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 class IssueCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="issue-credential"):
     """2.6: a new token for a service; those it has stay good for `overlap_seconds` and then expire."""
 
-    service: str
-    overlap_seconds: float | None = None
+    service: ServiceId
+    overlap_seconds: Annotated[float, between(0, OVERLAP_SECONDS_MAX)] | None = None
     """None: the older ones stay as they are. 0: they are refused from now on."""
 
 
 class RevokeCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="revoke-credential"):
     """2.6: a token is refused from now on."""
 
-    service: str
+    service: ServiceId
     id: str
 
 
@@ -142,7 +166,7 @@ class Apply(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 class Purge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="purge"):
     """2.6: remove the rows of listeners that have been offline or down for longer than `age_seconds`."""
 
-    age_seconds: float
+    age_seconds: Annotated[float, Meta(extra_json_schema={"minimum": PURGE_AGE_SECONDS_MIN})]
     state: Literal["offline", "down"] = "offline"
 
 
@@ -155,7 +179,7 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     name: str = ""
     """Exactly this one."""
     state: State | Literal[""] = ""
-    limit: int = 10_000
+    limit: Annotated[int, between(1, FETCH_LIMIT_MAX)] = 10_000
     after: int = 0
     """How many to skip."""
     store: str = ""
@@ -165,7 +189,7 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="impact"):
     """2.6: who would be told if something happened to this category, service or listener."""
 
-    name: str
+    name: ObjectName
     store: str = ""
     seen: int = 0
 
@@ -177,27 +201,27 @@ class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """
 
     log: Literal["updates", "security", "administration"]
-    after: int = 0
+    after: Annotated[int, between(0, 2**63 - 1)] = 0
     limit: int = 1000
     last: int = 0
-    wait_seconds: float = 0.0
+    wait_seconds: Annotated[float, between(0, LOG_WAIT_SECONDS_MAX)] = 0.0
 
 
 class Examine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="examine"):
     """2.6: what this server knows about a listener's health: the evidence, the judgement, and what keeps it out."""
 
-    service: str
-    address: str
-    port: int
+    service: ServiceId
+    address: Address
+    port: Port
 
 
 class Steer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steer"):
     """Function 2.6: send this server's hosts elsewhere, or welcome them again."""
 
     away: bool = True
-    instead: tuple[str, ...] = ()
+    instead: Annotated[tuple[ServerName, ...], Meta(extra_json_schema={"maxItems": INSTEAD_MAX})] = ()
     """Servers to go to; none: whichever each host knows."""
-    seconds: float = 30.0
+    seconds: Annotated[float, between(0, STEER_SECONDS_MAX)] = 30.0
     """Over how long those are sent that are here now."""
 
 
@@ -219,7 +243,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 class Digest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="digest"):
     """2.6: the digest of all that this server holds, at `revision`, or where it stands now (0)."""
 
-    revision: int = 0
+    revision: Annotated[int, Meta(extra_json_schema={"minimum": 0})] = 0
 
 
 class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lag"):

@@ -6,9 +6,27 @@ The catalogue is a set of rows; every committed change sets one row or removes o
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, Union
+from typing import Annotated, Literal, TypeAlias, Union
 
 import msgspec
+from msgspec import Meta
+
+from compass.model.limits import (
+    FLAP_SECONDS_MAX,
+    FLAPS_MAX,
+    GRACE_SECONDS_MAX,
+    HOST_SERVICES_MAX,
+    PORT_MAX,
+    PROBE_ATTEMPTS_MAX,
+    PROBE_PATH_MAX,
+    PROBE_TIMEOUT_SECONDS_MAX,
+    RECOVERY_SECONDS_MAX,
+    REPORTERS_NEEDED_MAX,
+    WITNESSES_MAX,
+    above_zero,
+    between,
+)
+from compass.model.names import HostName, Label, OptionalAddress, OptionalServiceId, ServiceId
 
 State = Literal["up", "slow", "suspect", "down", "draining", "offline"]
 """Of a listener. up: in use. slow: in use, users complain. suspect: reported or lost, verdict pending.
@@ -24,32 +42,36 @@ IDLE = 0.0
 """The load of what has reported none. msgspec leaves a default out of a frame only if it is this very object."""
 
 
+PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
+"""Pattern of `Policy.probe` in JSON Schema."""
+
+
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a category's listeners are judged (opengnsp.md, "Failure reports") and given to users ("Pools").
 
     Unknown fields are skipped as everywhere: a policy of a newer server must not end an older host's session (P13).
     """
 
-    probe: str = "tcp"
+    probe: Annotated[str, Meta(extra_json_schema={"pattern": PROBE_PATTERN})] = "tcp"
     """`tcp`: a connection is accepted. `http:/path`: a GET of the path answers below 500."""
-    probe_timeout_seconds: float = 1.0
-    probe_attempts: int = 2
+    probe_timeout_seconds: Annotated[float, above_zero(PROBE_TIMEOUT_SECONDS_MAX)] = 1.0
+    probe_attempts: Annotated[int, between(1, PROBE_ATTEMPTS_MAX)] = 2
     slow: Literal["alert", "notify"] = "alert"
     """What a report `slow` does: tell the administrators only, or also change the state for all dependants."""
-    recovery_seconds: float = 2.0
+    recovery_seconds: Annotated[float, above_zero(RECOVERY_SECONDS_MAX)] = 2.0
     """Pause before a listener that is down is probed again; doubles up to `RECOVERY_SECONDS_MAX`."""
-    reporters: int = 1
+    reporters: Annotated[int, between(1, REPORTERS_NEEDED_MAX)] = 1
     """Independent reporters (hosts) whose word makes a listener suspect before any probe."""
-    witnesses: int = 2
+    witnesses: Annotated[int, between(0, WITNESSES_MAX)] = 2
     """Other dependant hosts that are asked to probe, too, before a listener is found dead."""
-    cap: float = 0.8
+    cap: Annotated[float, above_zero(1)] = 0.8
     """Share of the category's listeners that reports and probes may have `down` at once. See `failure.may_condemn`."""
-    grace_seconds: float = 5.0
+    grace_seconds: Annotated[float, between(0, GRACE_SECONDS_MAX)] = 5.0
     """How long a host's session may be lost before its listeners are probed."""
-    flaps: int = 3
+    flaps: Annotated[int, between(1, FLAPS_MAX)] = 3
     """How often a listener may go down within `flap_seconds` before it stays out longer."""
-    flap_seconds: float = 600.0
-    hold_seconds: float = 60.0
+    flap_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 600.0
+    hold_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 60.0
     """How long it then stays out; doubles with each further failure."""
     pool: str = "weighted-random"
     """Which of the listeners a user is given first: one of `policies.POLICIES`."""
@@ -62,15 +84,15 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
 class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):
     """A kind of service. `backup` is the id of the service to go to when one of its services has none left."""
 
-    name: str
-    backup: str = ""
+    name: Label
+    backup: OptionalServiceId = ""
     policy: Policy = Policy()
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="service"):
     """One content-bearing part of a category; `id` is `service.category`."""
 
-    id: str
+    id: ServiceId
 
 
 class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="listener"):
@@ -102,8 +124,8 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
 class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="dependency"):
     """`category` depends on `on`: the services of `category` are told about the services of `on`."""
 
-    category: str
-    on: str
+    category: Label
+    on: Label
 
 
 class Credential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="credential"):
@@ -121,11 +143,11 @@ class Credential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row
 class Host(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="host"):
     """A machine running the client daemon; `name` is the one in its certificate."""
 
-    name: str
-    update_address: str = ""
-    update_port: int = 0
+    name: HostName
+    update_address: OptionalAddress = ""
+    update_port: Annotated[int, between(0, PORT_MAX)] = 0
     """Where the server dials it to push when it keeps no session open; 0: nowhere."""
-    services: tuple[str, ...] = ()
+    services: Annotated[tuple[ServiceId, ...], Meta(extra_json_schema={"maxItems": HOST_SERVICES_MAX})] = ()
     """The service ids on whose behalf it is told, sorted."""
     barred: bool = False
     """Refused whatever it asks, until an administrator lifts it."""

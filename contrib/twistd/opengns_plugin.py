@@ -2,5 +2,5 @@
 
 from twisted.application.service import ServiceMaker
 
-opengnssd = ServiceMaker("opengnssd", "compass.daemons.server_plugin", "The OpenGNS server daemon.", "opengnssd")
-opengnscd = ServiceMaker("opengnscd", "compass.daemons.host_plugin", "The OpenGNS client daemon.", "opengnscd")
+opengnssd = ServiceMaker("opengnssd", "compass.daemons.twistd.opengnssd", "The OpenGNS server daemon.", "opengnssd")
+opengnscd = ServiceMaker("opengnscd", "compass.daemons.twistd.opengnscd", "The OpenGNS client daemon.", "opengnscd")

@@ -1,4 +1,4 @@
-"""Write the tables of metrics in `docs/reference/metrics.md` from the code: `python -m tests.contrib.make_page`."""
+"""Writes the tables of metrics in `docs/reference/metrics.md` anew from the code: `python -m tests.contrib.make_page`."""
 
 from __future__ import annotations
 
@@ -6,34 +6,42 @@ import re
 from collections.abc import Sequence
 
 from compass.gateway.metrics.agent_metrics import HOST
-from compass.gateway.metrics.exposition import EDGES, MetricSpec
+from compass.gateway.metrics.exposition import GatewayMetrics
 from compass.gateway.metrics.server_metrics import SERVER
+from compass.model.metrics import MetricSpec, Registry
 from tests.e2e.processes import ROOT
 
-PATH = ROOT / "docs" / "reference" / "metrics.md"
-TABLES = {"server": SERVER, "host": HOST, "gateways": EDGES}
+PATH = ROOT / "docs" / "metrics.md"
+_REGISTRY = Registry()
+GatewayMetrics(_REGISTRY)
+TABLES: dict[str, tuple[MetricSpec, ...]] = {
+    "server": tuple(metric.spec for metric in SERVER),
+    "host": tuple(metric.spec for metric in HOST),
+    "gateways": _REGISTRY.specs,
+}
+"""Metrics by the name of their table."""
 VALUES_MAX = 8
 """Values of a label that are named in a table; refusals have as many as the protocol has codes."""
 
 
-def table(measures: Sequence[MetricSpec]) -> str:
+def table(specs: Sequence[MetricSpec]) -> str:
     """Markdown."""
     rows = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
-    for measure in measures:
-        rows.append(f"| `{measure.shown}` | {measure.kind} | {_labels(measure)} | {measure.about} |")
+    for spec in specs:
+        rows.append(f"| `{spec.shown}` | {spec.kind} | {_labels(spec)} | {spec.about} |")
     return "\n".join(rows)
 
 
-def _labels(measure: MetricSpec) -> str:
-    named = ", ".join(f"`{label}`" for label in measure.labels)
-    known = measure.known if len(measure.known) <= VALUES_MAX else ()
+def _labels(spec: MetricSpec) -> str:
+    named = ", ".join(f"`{label}`" for label in spec.labels)
+    known = spec.known if len(spec.known) <= VALUES_MAX else ()
     return f"{named}: {', '.join(known)}" if known else named
 
 
 def drawn(document: str) -> str:
     """The document with what stands between each pair of markers replaced."""
-    for name, measures in TABLES.items():
-        block = f"<!-- metrics:{name} -->\n{table(measures)}\n<!-- /metrics:{name} -->"
+    for name, specs in TABLES.items():
+        block = f"<!-- metrics:{name} -->\n{table(specs)}\n<!-- /metrics:{name} -->"
         marked = re.findall(rf"<!-- metrics:{name} -->.*?<!-- /metrics:{name} -->", document, flags=re.DOTALL)
         if len(marked) != 1:
             raise ValueError(f"{PATH}: {len(marked)} pairs of markers metrics:{name} instead of one")

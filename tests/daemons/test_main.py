@@ -21,6 +21,7 @@ from click.testing import CliRunner
 import compass
 from compass.admin.shell.connection import ConnectionFailed
 from compass.daemons import main
+from compass.daemons.process import start
 from compass.model.replies import LogEntries, ServerStatus
 from compass.model.requests import ReadLog, Status
 from compass.pki.authority import create_authority
@@ -59,7 +60,7 @@ def test_a_configuration_is_printed_and_checked(installation: Installation, name
     file = installation.directory / "printed.toml"
     file.write_text(printed.output)
     told = CliRunner(env={f"{name.upper()}_CONFIG": str(file)}).invoke(*check)
-    assert told.exit_code == main.EXIT_CONFIG
+    assert told.exit_code == start.EXIT_CONFIG
     assert f"{name}: {installation.directory}/tls/NAME.key does not exist" in told.output
     path = installation.server_config() if name == "opengnssd" else installation.host_config()
     (installation.directory / "gns1.key").chmod(0o640)
@@ -72,12 +73,12 @@ def test_a_configuration_is_printed_and_checked(installation: Installation, name
 def test_a_check_tells_all_mistakes(installation: Installation, name: str, tmp_path: Path) -> None:
     """Also a missing file, with what to do, and a certificate of the wrong role."""
     missing = CliRunner().invoke(PROGRAMS[name], ["--check", "--config", str(tmp_path / "no.toml")])
-    assert missing.exit_code == main.EXIT_CONFIG
+    assert missing.exit_code == start.EXIT_CONFIG
     assert f"{tmp_path}/no.toml: cannot be read: No such file" in missing.output
     assert f"name the file with --config or in {name.upper()}_CONFIG; '{name} --print-config' writes" in missing.output
     wrong = installation.server_config("web1") if name == "opengnssd" else installation.host_config("gns1")
     told = CliRunner().invoke(PROGRAMS[name], ["--check", "--config", str(wrong)])
-    assert told.exit_code == main.EXIT_CONFIG
+    assert told.exit_code == start.EXIT_CONFIG
     assert "; this daemon needs one with the role" in told.output
 
 
@@ -131,7 +132,7 @@ def test_a_port_in_use_is_told_by_its_address(installation: Installation) -> Non
     first = installation.server(config)
     first.wait_for(LISTENS)
     second = installation.server(config)
-    assert second.status() == main.EXIT_START
+    assert second.status() == start.EXIT_START
     assert (
         f"opengnssd could not start: cannot listen on 127.0.0.1:{installation.port}: Address already in use"
         in second.log
@@ -168,7 +169,7 @@ def test_a_store_that_cannot_be_used(installation: Installation, store: str, pre
     if prepare is not None:
         prepare(installation.directory / "gns.sqlite3")
     daemon = installation.server(installation.server_config(store=store))
-    assert daemon.status() == main.EXIT_START
+    assert daemon.status() == start.EXIT_START
     daemon.wait_for(f"opengnssd could not start: .*{told}")
     assert "Traceback" not in daemon.log
 
@@ -176,7 +177,7 @@ def test_a_store_that_cannot_be_used(installation: Installation, store: str, pre
 def test_a_wrong_role_stops_a_daemon(installation: Installation) -> None:
     """A host's certificate is no server's, and the status says not to try again."""
     daemon = installation.server(installation.server_config("web1"))
-    assert daemon.status() == main.EXIT_CONFIG
+    assert daemon.status() == start.EXIT_CONFIG
     assert "web1.crt has the role host; this daemon needs one with the role server" in daemon.log
 
 
@@ -206,7 +207,7 @@ def test_a_killed_daemons_socket_is_replaced_and_a_living_ones_is_not(installati
     first.wait_for(LISTENS)
     first.wait_for("cannot make /proc/none")
     second = installation.host(config)
-    assert second.status() == main.EXIT_START
+    assert second.status() == start.EXIT_START
     path = installation.directory / "gns.sock"
     assert f"could not start: cannot listen on {path}: a daemon listens there already" in second.log
     assert ask(path)["host"] == "web1"
@@ -222,7 +223,7 @@ def test_a_killed_daemons_socket_is_replaced_and_a_living_ones_is_not(installati
 def test_a_socket_that_cannot_be_made(installation: Installation, where: str, told: str) -> None:
     """A missing directory is told; a file that is no socket is left alone."""
     daemon = installation.host(installation.host_config(socket=where))
-    assert daemon.status() == main.EXIT_START
+    assert daemon.status() == start.EXIT_START
     daemon.wait_for(f"opengnscd could not start: cannot listen on {installation.directory / where}: .*{told}")
     assert (installation.directory / "authority.crt").read_bytes() == AUTHORITY.certificate_pem
 

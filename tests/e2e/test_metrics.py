@@ -11,10 +11,8 @@ from itertools import chain
 import httpx
 import pytest
 
-from compass.gateway.metrics.agent_metrics import HOST
-from compass.gateway.metrics.exposition import EDGES
-from compass.gateway.metrics.server_metrics import SERVER
 from compass.pki.authority import Credentials
+from tests.contrib.make_page import TABLES
 from tests.e2e.conftest import Deploy, check_logs
 from tests.e2e.processes import eventually
 from tests.e2e.scraping import OPENMETRICS, Watched, labels_of, samples_of
@@ -52,10 +50,10 @@ def two_free_ports() -> int:
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_both_daemons_tell_what_the_tables_say(watched: Watched, accept: str) -> None:
     """Both formats are accepted by the parsers of Prometheus' own library, and no metric is missing or undeclared."""
-    for text, measures in ((watched.of_server(accept), SERVER), (watched.of_host(accept), HOST)):
+    for text, table in ((watched.of_server(accept), "server"), (watched.of_host(accept), "host")):
         assert text.endswith("# EOF\n") == bool(accept)
         declared = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE opengns_")}
-        known = {measure.name if accept else measure.shown for measure in (*measures, *EDGES)}
+        known = {spec.name if accept else spec.shown for spec in (*TABLES[table], *TABLES["gateways"])}
         assert declared - {"opengns_build", "opengns_build_info"} == known
         assert value(text, "opengns_build_info") == 1.0
         assert value(text, "process_open_fds") > 5

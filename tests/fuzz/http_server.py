@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from compass.console.pages import routes
-from compass.gateway.metrics.exposition import Metrics
+from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.gateway.metrics.server_metrics import SERVER
 from compass.gateway.server_api.operations import ASKED, OPERATIONS
 from compass.gateway.server_api.routes import site
@@ -111,7 +111,7 @@ class ServerApi(Api):
         server = self.world.servers["gns1"].nameserver
         bearers = tuple(self.tokens[f"fuzz.{category}"] for category in TOKEN_ROLES)
         self.maker = ServerMaker(self.random, self.tokens, bearers)
-        metrics = Metrics(self.world.clock, SERVER, server.tally, {})
+        metrics = Metrics(self.world.clock, {}, Snapshot(SERVER, server.tally))
         nobody = lambda transport: ("", "", "no certificate")  # noqa: E731
         self.factory = site(server, self.world.clock, nobody, routes(), metrics, metrics_are_open=seed % 2 == 1)
 

@@ -43,12 +43,30 @@ class HookFailed(Exception):
 class HookSettings(msgspec.Struct, frozen=True):
     """Keys of [[host.hook]]."""
 
-    on: tuple[str, ...]
-    command: tuple[str, ...]
-    name: str = ""
-    quiet_seconds: QuietSeconds = 0.1
-    quiet_seconds_max: QuietSeconds = 2.0
-    timeout_seconds: LimitSeconds = 30.0
+    on: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Categories and services: the command runs when the view of one of them changes.",
+            examples=[["openuss"]],
+        ),
+    ]
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Program and arguments. Standard input is JSON; OPENGNS_… variables hold a summary.",
+            examples=[["/usr/local/bin/on-change"]],
+        ),
+    ]
+    name: Annotated[str, Meta(description="Name in `opengnsc status` and in the log; empty: the program's.")] = ""
+    quiet_seconds: Annotated[
+        QuietSeconds,
+        Meta(description="Seconds without a change before the command runs, so that many changes are one run."),
+    ] = 0.1
+    quiet_seconds_max: Annotated[QuietSeconds, Meta(description="Longest delay of a change by `quiet_seconds`.")] = 2.0
+    timeout_seconds: Annotated[
+        LimitSeconds,
+        Meta(description="Seconds after which the command is killed, with all processes that it started."),
+    ] = 30.0
 
 
 class Hook:

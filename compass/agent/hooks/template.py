@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from compass.agent.hooks.hook import HookEvent, HookFailed, LimitSeconds, QuietSeconds
 from compass.agent.hooks.subprocesses import CommandRunner
@@ -28,17 +29,45 @@ Step = Literal["nothing", "reload", "replace"]
 class TemplateSettings(msgspec.Struct, frozen=True):
     """Keys of [[host.template]]."""
 
-    on: tuple[str, ...]
-    source: str
-    target: str
-    name: str = ""
-    mode: str = "0644"
-    check: tuple[str, ...] = ()
-    reload: tuple[str, ...] = ()
-    values: dict[str, str] = {}
-    quiet_seconds: QuietSeconds = 0.1
-    quiet_seconds_max: QuietSeconds = 2.0
-    timeout_seconds: LimitSeconds = 30.0
+    on: Annotated[
+        tuple[str, ...],
+        Meta(description="Categories and services from which the file is rendered.", examples=[["openuss"]]),
+    ]
+    source: Annotated[
+        str,
+        Meta(
+            description="Jinja2 template: a path, or ready:NAME for one that comes with compass "
+            "(`opengnsc template list`).",
+            examples=["ready:haproxy"],
+        ),
+    ]
+    target: Annotated[
+        str,
+        Meta(
+            description="File to write. It is replaced as a whole or not at all.",
+            examples=["/etc/haproxy/haproxy.cfg"],
+        ),
+    ]
+    name: Annotated[str, Meta(description="Name in `opengnsc status` and in the log; empty: the file's.")] = ""
+    mode: Annotated[str, Meta(description="Permissions of the file, octal.")] = "0644"
+    check: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Program and arguments that check the new file, {file}, before it replaces the old one; a "
+            "status other than 0 rejects it. Empty: no check."
+        ),
+    ] = ()
+    reload: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Program and arguments that make a program reload the file, run only if the file differs. If "
+            "the command fails, the old file is restored and the command is run once more. Empty: no reload."
+        ),
+    ] = ()
+    values: Annotated[dict[str, str], Meta(description="Texts that the template finds in `values`.")] = {}
+    quiet_seconds: Annotated[QuietSeconds, Meta(description="As in [[host.hook]].")] = 0.1
+    quiet_seconds_max: Annotated[QuietSeconds, Meta(description="As in [[host.hook]].")] = 2.0
+    timeout_seconds: Annotated[LimitSeconds, Meta(description="Time limit of each of the commands.")] = 30.0
 
 
 def step(current: bytes | None, rendered: bytes, owed: bool) -> Step:

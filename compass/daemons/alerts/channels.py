@@ -12,7 +12,7 @@ from compass.daemons.alerts.command import command_way
 from compass.daemons.alerts.smtp import Relay, mailbox
 from compass.daemons.alerts.syslog import syslog
 from compass.daemons.alerts.webhook import webhook
-from compass.daemons.config.alerts import AlertSettings, parse_place
+from compass.daemons.config.alerts import AlertSettings, parse_name_and_port
 from compass.server.alerts.notifier import Channel
 from compass.server.alerts.outbox import Message
 
@@ -41,7 +41,7 @@ def _delivering(
     match settings.way:
         case "mail":
             login = settings.user, settings.password_file
-            place = parse_place(settings.relay)
+            place = parse_name_and_port(settings.relay)
             relay = Relay(reactor, place, settings.security, settings.authority, login, settings.sender)
             boxes = dict.fromkeys(settings.to)
             return [(f" to {to}", mailbox(relay, settings.sender, to, server)) for to in boxes]

@@ -17,8 +17,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.mail.smtp import ESMTPClientError, ESMTPSender, ESMTPSenderFactory, SMTPClientError
 from twisted.python.failure import Failure
 
+from compass.daemons.alerts.outbound_tls import client_tls, secret_now
 from compass.daemons.config.alerts import Security
-from compass.daemons.config.secrets import client_tls, secret_now
 from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_subject, render_text

@@ -16,13 +16,12 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from compass.daemons.config.secrets import client_tls
+from compass.daemons.alerts.outbound_tls import client_tls
 from compass.model.names import parse_server
 from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_subject
 
-FACILITIES = ("user", "daemon", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7")
 _CODES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
 """RFC 5424, table 1."""
 _SEVERITIES = {"opened": 1, "resolved": 5, "passed": 4, "digest": 1, "test": 6}

@@ -24,7 +24,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from compass.daemons.config.secrets import secret_now, trust_of
+from compass.daemons.alerts.outbound_tls import secret_now, trust_of
 from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_json

@@ -1,7 +1,7 @@
-"""Configuration files: TOML into settings, with every mistake reported at once.
+"""Reader of configuration files: TOML to settings, with all mistakes reported at once.
 
-What is returned is ready for use: relative paths in the file are relative to the directory of the file, wherever the
-daemon is started from.
+The settings are ready for use: relative paths in a file are relative to its directory, whatever the working directory
+of the daemon is.
 """
 
 from __future__ import annotations
@@ -13,29 +13,28 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
 from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
-from compass.daemons.config.alerts import AlertSettings, alert, check_alerts
-from compass.daemons.config.hooks import check_reactions, hook, template
-from compass.daemons.config.server_list import ENTRIES_MAX, is_service, parse_service, ways_of
-from compass.daemons.config.settings import (
-    DESCRIPTIONS,
+from compass.daemons.config.alerts import AlertSettings, check_alerts, read_alert
+from compass.daemons.config.fields import description_of
+from compass.daemons.config.hooks import check_together, read_hook, read_template
+from compass.daemons.config.sections import (
     NOT_SHARED,
     WORKERS_MAX,
     DnsSettings,
-    HostConfig,
     HostSettings,
     HttpsSettings,
     LogSettings,
-    ServerConfig,
     ServerDnsSettings,
     ServerSettings,
     TlsSettings,
 )
+from compass.daemons.config.server_list import ENTRIES_MAX, addresses_of, is_service, parse_service
+from compass.daemons.config.settings import HostConfig, ServerConfig
 from compass.model.limits import HOST_SERVICES_MAX, PORT_MAX
 from compass.model.names import (
     InvalidName,
@@ -49,17 +48,17 @@ from compass.model.names import (
 )
 
 CONFIG_OCTETS_MAX = 1024 * 1024
-"""A configuration file is a page or two; a larger one is something else."""
+"""Longest configuration file: a page or two is usual; a larger file is something else."""
 SOCKET_OCTETS_MAX = 107
 """Longest path of a Unix socket: Linux has room for 108 octets, the last of which is zero (unix(7))."""
 WILDCARDS = {"0.0.0.0": "0.0.0.0", "[::]": "::"}
-"""Every address of the machine, as written and as listened to; the second takes IPv4, too."""
+"""Wildcard addresses, as written and as listened to; the second one accepts IPv4, too."""
 Text = TypeVar("Text")
 Parsed = TypeVar("Parsed")
 
 
 class ConfigProblem(Exception):
-    """What is wrong with a configuration file, all of it."""
+    """All problems of one configuration file."""
 
     def __init__(self, path: Path, problems: list[str]) -> None:
         super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
@@ -67,21 +66,21 @@ class ConfigProblem(Exception):
 
 
 def read_server_config(path: Path) -> ServerConfig:
-    """The settings of opengnssd. Raises ConfigProblem with everything that is wrong."""
-    reading = _Reading(path)
-    tables = reading.tables(("server", "tls", "log"))
-    dns = reading.dns(ServerDnsSettings, "server", tables)
-    https = reading.https("server", tables)
-    log = reading.section(LogSettings, "log", tables)
-    alerts = [alert(reading, values) for values in reading.each(AlertSettings, "alert", tables, "server")]
-    server = reading.section(ServerSettings, "server", tables)
-    tls = reading.section(TlsSettings, "tls", tables)
-    _check_server(reading, server)
-    check_alerts(reading, alerts, server.get("alert_command", ()))
-    reading.finish()
+    """Return the settings of opengnssd. Raises ConfigProblem with all problems of the file."""
+    reader = _FileReader(path)
+    tables = reader.tables(("server", "tls", "log"))
+    dns = reader.dns(ServerDnsSettings, "server", tables)
+    https = reader.https("server", tables)
+    log = reader.section(LogSettings, "log", tables)
+    alerts = [read_alert(reader, values) for values in reader.each(AlertSettings, "alert", tables, "server")]
+    server = reader.section(ServerSettings, "server", tables)
+    tls = reader.section(TlsSettings, "tls", tables)
+    _check_server(reader, server)
+    check_alerts(reader, alerts, server.get("alert_command", ()))
+    reader.finish()
     return ServerConfig(
         ServerSettings(**server),
-        TlsSettings(**reading.tls(tls)),
+        TlsSettings(**reader.tls(tls)),
         ServerDnsSettings(**dns) if dns is not None else None,
         https,
         LogSettings(**log),
@@ -90,21 +89,21 @@ def read_server_config(path: Path) -> ServerConfig:
 
 
 def read_host_config(path: Path) -> HostConfig:
-    """The settings of opengnscd. Raises ConfigProblem with everything that is wrong."""
-    reading = _Reading(path)
-    tables = reading.tables(("host", "tls", "log"))
-    dns = reading.dns(DnsSettings, "host", tables)
-    hooks = [hook(reading, values) for values in reading.each(HookSettings, "hook", tables)]
-    templates = [template(reading, values) for values in reading.each(TemplateSettings, "template", tables)]
-    log = reading.section(LogSettings, "log", tables)
-    host = reading.section(HostSettings, "host", tables)
-    tls = reading.section(TlsSettings, "tls", tables)
-    _check_host(reading, host)
-    check_reactions(reading, hooks, templates)
-    reading.finish()
+    """Return the settings of opengnscd. Raises ConfigProblem with all problems of the file."""
+    reader = _FileReader(path)
+    tables = reader.tables(("host", "tls", "log"))
+    dns = reader.dns(DnsSettings, "host", tables)
+    hooks = [read_hook(reader, values) for values in reader.each(HookSettings, "hook", tables)]
+    templates = [read_template(reader, values) for values in reader.each(TemplateSettings, "template", tables)]
+    log = reader.section(LogSettings, "log", tables)
+    host = reader.section(HostSettings, "host", tables)
+    tls = reader.section(TlsSettings, "tls", tables)
+    _check_host(reader, host)
+    check_together(reader, hooks, templates)
+    reader.finish()
     return HostConfig(
         HostSettings(**host),
-        TlsSettings(**reading.tls(tls)),
+        TlsSettings(**reader.tls(tls)),
         DnsSettings(**dns) if dns is not None else None,
         tuple(HookSettings(**values) for values in hooks),
         tuple(TemplateSettings(**values) for values in templates),
@@ -113,15 +112,15 @@ def read_host_config(path: Path) -> HostConfig:
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """`address:port` to listen on; unlike an address to connect to it may be `0.0.0.0` or `[::]`."""
+    """Parse `address:port` to listen on; unlike an address to connect to, it may be `0.0.0.0` or `[::]`."""
     address, _, port = text.rpartition(":")
     if address in WILDCARDS:
         return WILDCARDS[address], parse_port_text(text, port)
     return parse_endpoint(text)
 
 
-class _Reading:
-    """One file being read; collects what is wrong with it."""
+class _FileReader:
+    """Reader of one file; collects its problems."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,7 +128,7 @@ class _Reading:
         self.problems: list[str] = []
 
     def tables(self, known: tuple[str, ...]) -> dict[str, Any]:
-        """The file's sections; what is no TOML has no other mistakes worth telling."""
+        """Return the file's sections. Raises ConfigProblem at once if the file is not TOML."""
         try:
             with self.path.open("rb") as file:
                 data = file.read(CONFIG_OCTETS_MAX + 1)
@@ -146,7 +145,7 @@ class _Reading:
         return tables
 
     def section(self, kind: type[Any], name: str, tables: dict[str, Any]) -> dict[str, Any]:
-        """The values of a section's keys, defaults included, without those that are missing or wrong."""
+        """Return the values of a section's keys, defaults included, without those that are missing or wrong."""
         table = tables.get(name, {})
         if not isinstance(table, dict):
             self.problems.append(f"{name} is a value; it must be a section [{name}]")
@@ -162,14 +161,13 @@ class _Reading:
                 except ValueError as error:
                     self.problems.append(f"[{name}] {key}: {error}")
             elif field.required:
-                described = DESCRIPTIONS.get(f"{name}.{key}") or DESCRIPTIONS[f"{name.rpartition('.')[2]}.{key}"]
-                self.problems.append(f"[{name}] needs {key}: {described}")
+                self.problems.append(f"[{name}] needs {key}: {description_of(kind, key)}")
             elif field.default is not msgspec.NODEFAULT:
                 values[key] = field.default
         return values
 
     def https(self, within: str, tables: dict[str, Any]) -> HttpsSettings:
-        """[server.https], taken out of its table; nothing listens when the file has no such section."""
+        """Return [server.https] and remove it from its table; without the section no port is opened."""
         name = f"{within}.https"
         values = self.section(HttpsSettings, name, self.inner(within, "https", tables))
         _check_listen(self, f"[{name}] listen", values.get("listen", ()))
@@ -178,11 +176,13 @@ class _Reading:
         )
         if first and first[1] + WORKERS_MAX - 1 > PORT_MAX:
             last = PORT_MAX - WORKERS_MAX + 1
-            self.problems.append(f"[{name}] worker_ports: from port {first[1]} there may be too few; at most {last}")
+            self.problems.append(
+                f"[{name}] worker_ports: port {first[1]} leaves too few ports for workers; at most {last}"
+            )
         return HttpsSettings(**values)
 
     def inner(self, within: str, name: str, tables: dict[str, Any]) -> dict[str, Any]:
-        """A section that stands within another, taken out of it, by its whole name; empty when there is none."""
+        """Remove a section from the section that contains it. Returns it by its full name; empty if there is none."""
         outer = tables.get(within)
         if not isinstance(outer, dict) or name not in outer:
             return {}
@@ -190,7 +190,7 @@ class _Reading:
         return {f"{within}.{name}": outer[name]}
 
     def dns(self, kind: type[DnsSettings], within: str, tables: dict[str, Any]) -> dict[str, Any] | None:
-        """[host.dns] or [server.dns], taken out of its table; None when the file has no such section."""
+        """Return [host.dns] or [server.dns] and remove it from its table; None if the file has no such section."""
         name = f"{within}.dns"
         inner = self.inner(within, "dns", tables)
         if not inner:
@@ -200,15 +200,15 @@ class _Reading:
             endpoint = self.parsed(f"[{name}] listen", parse_listen, values["listen"])
             if endpoint is not None and not _is_loopback(endpoint[0]):
                 self.problems.append(
-                    f"[{name}] listen: {endpoint[0]} is not a loopback address; off the loopback nothing is served "
-                    "unencrypted: put a resolver of yours in front of it (docs/reference/dns.md)"
+                    f"[{name}] listen: {endpoint[0]} is not a loopback address, and DNS is unencrypted: put a resolver "
+                    "of yours in front of it (docs/dns.md)"
                 )
         if "zone" in values:
             values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
         return values
 
     def each(self, kind: type[Any], name: str, tables: dict[str, Any], within: str = "host") -> list[dict[str, Any]]:
-        """The values of each [[host.NAME]], taken out of the table of [host]; or of `within` in its place."""
+        """Return the values of each [[within.name]] and remove them from their table."""
         outer = tables.get(within)
         if not isinstance(outer, dict) or name not in outer:
             return []
@@ -221,7 +221,7 @@ class _Reading:
         return [self.section(kind, whole, {whole: table}) for table in found]
 
     def parsed(self, where: str, parse: Callable[[Text], Parsed], text: Text) -> Parsed | None:
-        """What `parse` makes of it, or None when it is wrong."""
+        """Return the result of `parse`, or None if the text is wrong."""
         try:
             return parse(text)
         except InvalidName as problem:
@@ -229,125 +229,133 @@ class _Reading:
             return None
 
     def near(self, name: str, known: Any, form: str) -> str:
-        """The one that was probably meant, for the end of a sentence."""
+        """Return a suggestion of the nearest known name for the end of a sentence; empty if none is near."""
         return _near(name, known, form)
 
     def absolute(self, text: str) -> str:
-        """A path that does not depend on where the daemon was started."""
+        """Return a path relative to the directory of the file as an absolute path."""
         return str(self.directory / text)
 
+    def command(self, where: str, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Check that the program of a command can be run. Returns the command with an absolute path, if it has one."""
+        program = self.absolute(command[0]) if "/" in command[0] else command[0]
+        if shutil.which(program) is None:
+            self.problems.append(f"{where}: there is no program {program!r}, or it is not executable")
+        return (program, *command[1:])
+
     def tls(self, values: dict[str, Any]) -> dict[str, Any]:
-        """[tls] with absolute paths."""
+        """Return [tls] with absolute paths."""
         return {**values, **{name: self.absolute(values[name]) for name in ("certificate", "key", "authority")}}
 
     def finish(self) -> None:
-        """Raises ConfigProblem when anything was wrong."""
+        """Raise ConfigProblem if there are problems."""
         if self.problems:
             raise ConfigProblem(self.path, self.problems)
 
 
-def _check_server(reading: _Reading, server: dict[str, Any]) -> None:
+def _check_server(reader: _FileReader, server: dict[str, Any]) -> None:
     listen = server.get("listen")
     if listen is not None and not listen:
-        reading.problems.append("[server] listen is empty: the server would serve nobody")
-    _check_listen(reading, "[server] listen", listen or ())
+        reader.problems.append("[server] listen is empty: no host could connect")
+    _check_listen(reader, "[server] listen", listen or ())
     if server.get("announce"):
-        reading.parsed("[server] announce", parse_group, server["announce"])
+        reader.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):
-        program = reading.absolute(command[0]) if "/" in command[0] else command[0]
-        if shutil.which(program) is None:
-            reading.problems.append(f"[server] alert_command: there is no program {program!r}, or it may not be run")
-        server["alert_command"] = (program, *command[1:])
+        server["alert_command"] = reader.command("[server] alert_command", command)
     if "store" in server:
-        server["store"] = _store(reading, server["store"])
+        server["store"] = _store(reader, server["store"])
 
 
-def _check_listen(reading: _Reading, where: str, listen: tuple[str, ...]) -> None:
-    """Addresses to listen on, none of which takes what another one wants."""
-    parsed = [reading.parsed(where, parse_listen, text) for text in listen]
+def _check_listen(reader: _FileReader, where: str, listen: tuple[str, ...]) -> None:
+    """Check addresses to listen on: no two may overlap."""
+    parsed = [reader.parsed(where, parse_listen, text) for text in listen]
     endpoints = Counter(endpoint for endpoint in parsed if endpoint is not None)
     for (address, port), times in endpoints.items():
         others = [other for other, at in endpoints if at == port and other != address]
         if times > 1:
-            reading.problems.append(f"{where} names port {port} of {address} twice")
+            reader.problems.append(f"{where} names port {port} of {address} twice")
         if address == "::" and others:
-            reading.problems.append(f"{where}: [::]:{port} takes {', '.join(others)} too; leave that out")
+            reader.problems.append(f"{where}: [::]:{port} includes {', '.join(others)}; leave that out")
         if address == "0.0.0.0" and any("." in other for other in others):
-            reading.problems.append(f"{where}: 0.0.0.0:{port} takes every IPv4 address; leave the others out")
+            reader.problems.append(f"{where}: 0.0.0.0:{port} includes every IPv4 address; leave the others out")
 
 
-def _store(reading: _Reading, text: str) -> str:
-    """The store's URL with an absolute path."""
-    # Only here, because it takes its time and opengnscd has no store.
+def _store(reader: _FileReader, text: str) -> str:
+    """Return the store's URL with an absolute path."""
+    # Imported here, because the import is slow and opengnscd has no store.
     from compass.store.engine import file_of, resolve_url
     from compass.store.errors import StoreUnusable
 
     try:
-        url = resolve_url(text, reading.directory)
+        url = resolve_url(text, reader.directory)
     except StoreUnusable as problem:
-        reading.problems.append(f"[server] store: {problem}")
+        reader.problems.append(f"[server] store: {problem}")
         return text
     if url.drivername == "sqlite" and file_of(url) is None:
-        reading.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
+        reader.problems.append("[server] store is in memory and would be lost; name a file: sqlite:////path")
     return url.render_as_string(hide_password=False)
 
 
-def _check_host(reading: _Reading, host: dict[str, Any]) -> None:
-    if host.get("servers") == () and not host.get("announcements"):
-        reading.problems.append("[host] servers is empty: there is nobody to ask")
-    if len(host.get("servers", ())) > ENTRIES_MAX:
-        reading.problems.append(f"[host] servers has more than {ENTRIES_MAX} entries; make one SRV name of them")
-    for server in host.get("servers", ()):
-        if isinstance(server, str) and is_service(server):
-            reading.parsed("[host] servers", parse_service, server)
-        else:
-            reading.parsed("[host] servers", ways_of, server)
-    if host.get("resolver"):
-        reading.parsed("[host] resolver", parse_endpoint, host["resolver"])
-    if host.get("announcements"):
-        reading.parsed("[host] announcements", parse_group, host["announcements"])
-    address = reading.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
+def _check_host(reader: _FileReader, host: dict[str, Any]) -> None:
+    _check_servers(reader, host)
+    address = reader.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
     if update := host.get("update"):
-        endpoint = reading.parsed("[host] update", parse_listen, update)
+        endpoint = reader.parsed("[host] update", parse_listen, update)
         if endpoint is not None and address is not None and endpoint[0] not in (address, *WILDCARDS.values()):
-            reading.problems.append(
-                f"[host] update: servers would dial address {address}, not {endpoint[0]}; "
-                "listen on the same one, or on 0.0.0.0 or [::]"
+            reader.problems.append(
+                f"[host] update: servers would connect to {address}, not to {endpoint[0]}; "
+                "listen on the same address, or on 0.0.0.0 or [::]"
             )
     elif update == "" and host.get("session") == "short":
-        reading.problems.append("[host] session = short needs update: the server must be able to dial this host")
-    services = [reading.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]
+        reader.problems.append("[host] session = short needs update: servers must be able to connect to this host")
+    services = [reader.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]
     host["services"] = tuple(id for id in services if id is not None)
     if len(services) > HOST_SERVICES_MAX:
-        reading.problems.append(f"[host] services names {len(services)}; at most {HOST_SERVICES_MAX}")
+        reader.problems.append(f"[host] services names {len(services)}; at most {HOST_SERVICES_MAX}")
     if zone := host.get("zone"):
-        host["zone"] = reading.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
-    _check_local(reading, host)
+        host["zone"] = reader.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
+    _check_local(reader, host)
 
 
-def _check_local(reading: _Reading, host: dict[str, Any]) -> None:
+def _check_servers(reader: _FileReader, host: dict[str, Any]) -> None:
+    if host.get("servers") == () and not host.get("announcements"):
+        reader.problems.append("[host] servers is empty: there is no server to connect to")
+    if len(host.get("servers", ())) > ENTRIES_MAX:
+        reader.problems.append(f"[host] servers has more than {ENTRIES_MAX} entries; make one SRV name of them")
+    for server in host.get("servers", ()):
+        if isinstance(server, str) and is_service(server):
+            reader.parsed("[host] servers", parse_service, server)
+        else:
+            reader.parsed("[host] servers", addresses_of, server)
+    if host.get("resolver"):
+        reader.parsed("[host] resolver", parse_endpoint, host["resolver"])
+    if host.get("announcements"):
+        reader.parsed("[host] announcements", parse_group, host["announcements"])
+
+
+def _check_local(reader: _FileReader, host: dict[str, Any]) -> None:
     for key in ("api", "agent"):
-        endpoint = reading.parsed(f"[host] {key}", parse_listen, host[key]) if host.get(key) else None
+        endpoint = reader.parsed(f"[host] {key}", parse_listen, host[key]) if host.get(key) else None
         if endpoint is not None and not _is_loopback(endpoint[0]):
-            reading.problems.append(
-                f"[host] {key}: {endpoint[0]} is not a loopback address; off the loopback nothing is served unencrypted"
+            reader.problems.append(
+                f"[host] {key}: {endpoint[0]} is not a loopback address, and this port is unencrypted"
             )
     if host.get("api") == host.get("socket") == "":
-        reading.problems.append("[host] api and socket are both empty: no program could ask")
+        reader.problems.append("[host] api and socket are both empty: no program could ask")
     if host.get("socket"):
-        host["socket"] = socket = reading.absolute(host["socket"])
+        host["socket"] = socket = reader.absolute(host["socket"])
         octets = len(socket.encode())
         if octets > SOCKET_OCTETS_MAX:
-            reading.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
+            reader.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
     if "state_directory" in host:
-        host["state_directory"] = reading.absolute(host["state_directory"])
+        host["state_directory"] = reader.absolute(host["state_directory"])
     if host.get("view") not in (None, "", NOT_SHARED):
-        host["view"] = reading.absolute(host["view"])
+        host["view"] = reader.absolute(host["view"])
     if group := host.get("view_group"):
         try:
             grp.getgrnam(group)
         except KeyError:
-            reading.problems.append(f"[host] view_group: there is no group {group!r} on this host")
+            reader.problems.append(f"[host] view_group: there is no group {group!r} on this host")
 
 
 def _is_loopback(address: str) -> bool:
@@ -355,14 +363,15 @@ def _is_loopback(address: str) -> bool:
 
 
 def _converted(value: object, kind: Any) -> Any:
-    """`value` as what the key must be; ValueError says what would be right."""
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    """Return `value` as the type of a key. Raises ValueError, which says what is allowed."""
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    choices = get_args(plain) if get_origin(plain) is Literal else ()
     if choices and value not in choices:
         raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
     converted = msgspec.convert(value, kind)
     texts = converted if isinstance(converted, tuple) else (converted,)
     if any(isinstance(text, str) and "\0" in text for text in texts):
-        raise ValueError("there is a NUL character in it")
+        raise ValueError("contains a NUL character")
     return converted
 
 

@@ -6,13 +6,8 @@ Files are read when they are needed, so a secret is replaced without a restart, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
-from OpenSSL import crypto
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
-
-from compass.server.alerts.notifier import DeliveryFailed
 
 SECRET_OCTETS_MIN = 16
 """Of what signs a message: 128 bits; a shorter one can be guessed."""
@@ -41,14 +36,6 @@ def read_secret(path: str, octets_min: int = 1) -> bytes:
     return secret
 
 
-def secret_now(path: str) -> bytes:
-    """The same for an attempt that has begun. Raises Undelivered: the file may be back at the next attempt."""
-    try:
-        return read_secret(path)
-    except SecretProblem as problem:
-        raise DeliveryFailed(str(problem)) from None
-
-
 def check_authority(path: str) -> str:
     """What is wrong with a file of certificates; empty: nothing."""
     try:
@@ -58,16 +45,3 @@ def check_authority(path: str) -> str:
     except ValueError:
         return f"{path} holds no certificate in PEM form"
     return ""
-
-
-def trust_of(authority: str) -> Any:
-    """Whose certificates count: those in the file; without one those that this machine trusts."""
-    if not authority:
-        return platformTrust()
-    found = x509.load_pem_x509_certificates(Path(authority).read_bytes())
-    return trustRootFromCertificates([Certificate(crypto.X509.from_cryptography(one)) for one in found])
-
-
-def client_tls(host: str, authority: str) -> Any:
-    """TLS towards `host`, a name or an address, which its certificate must show."""
-    return optionsForClientTLS(host, trustRoot=trust_of(authority))

@@ -61,7 +61,7 @@ def is_service(text: str) -> bool:
     return text.startswith("_")
 
 
-def ways_of(entry: str | ServerEntry) -> list[ServerAddress]:
+def addresses_of(entry: str | ServerEntry) -> list[ServerAddress]:
     """The ways of an entry, in its order. Raises InvalidName."""
     entry = ServerEntry(entry) if isinstance(entry, str) else entry
     name, port = parse_server(entry.name)
@@ -83,7 +83,7 @@ def known_servers(entries: Sequence[str | ServerEntry], prefer: Literal["first",
             services.append((parse_service(entry), rank))
             continue
         equal = isinstance(entry, ServerEntry) and entry.networks == "active"
-        offers += [Candidate(way, (rank, 0 if equal else number)) for number, way in enumerate(ways_of(entry))]
+        offers += [Candidate(way, (rank, 0 if equal else number)) for number, way in enumerate(addresses_of(entry))]
     return ServerList(tuple(offers), tuple(services))
 
 

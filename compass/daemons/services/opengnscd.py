@@ -26,14 +26,15 @@ from compass.agent.upstream.dns_srv import SrvLookup, lookup_with
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
+from compass.daemons.config.sections import NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
-from compass.daemons.config.settings import NOT_SHARED, HostConfig, HostSettings
+from compass.daemons.config.settings import HostConfig
 from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.agent_metrics import HOST
-from compass.gateway.metrics.exposition import GatewayMetrics, Metrics
+from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.contexts import Identity, client_context, server_context
 from compass.server.failure.probes import Prober
@@ -113,8 +114,7 @@ class HostService(Service):
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     async def _start(self, settings: HostSettings) -> None:
-        edges = GatewayMetrics()
-        metrics = Metrics(self._reactor, HOST, self._daemon.tally, {"version": compass.__version__}, edges)
+        metrics = Metrics(self._reactor, {"version": compass.__version__}, Snapshot(HOST, self._daemon.tally))
         api = site(self._daemon, self._reactor, metrics)
         if settings.api:
             self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
@@ -127,7 +127,9 @@ class HostService(Service):
             factory = wrap_tls(server_context(self._identity), self._daemon.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
         if self._dns is not None and self._dns.listen:
-            await listen_dns(self._reactor, self._dns, self._daemon, self._name, self._ports, edges.dns)
+            await listen_dns(
+                self._reactor, self._dns, self._daemon, self._name, self._ports, metrics.gateways.dns_answers
+            )
         self._daemon.start()
         for name in self._service_names:
             name.start()

@@ -19,23 +19,16 @@ from compass.console import pages as console
 from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
-from compass.daemons.net.listen import (
-    DatabaseThread,
-    endpoint,
-    identity_of,
-    listen,
-    listen_dns,
-    own_name,
-    peers,
-    rules_of,
-)
+from compass.daemons.net.database_thread import DatabaseThread
+from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
-from compass.gateway.metrics.exposition import GatewayMetrics, Metrics
+from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.gateway.metrics.server_metrics import SERVER
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.metrics import ServerMetrics
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
 from compass.pki.contexts import Identity, accepting_https, client_context, server_context
@@ -77,7 +70,8 @@ class ServerService(Service):
         self._server: Server | None = None
         self._wakeups: ChangeNotifier | None = None
         self._ports: list[Any] = []
-        self._edges = GatewayMetrics()
+        build = {"version": compass.__version__, "worker": str(worker or "")}
+        self._metrics = Metrics(reactor, build, Snapshot(SERVER, self._take_snapshot))
 
     def _parts(self, store: Store, roster: SqlClusterStore) -> ServerDependencies:
         settings = self._config.server
@@ -144,6 +138,10 @@ class ServerService(Service):
         if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
+    def _take_snapshot(self) -> ServerMetrics:
+        assert self._server is not None
+        return self._server.tally()
+
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
 
@@ -155,7 +153,9 @@ class ServerService(Service):
         await self._listen_https(server)
         if self._config.dns is not None and self._config.dns.listen:
             source = ServerSource(server, Selector(random.SystemRandom().random))
-            await listen_dns(self._reactor, self._config.dns, source, self._name, self._ports, self._edges.dns)
+            await listen_dns(
+                self._reactor, self._config.dns, source, self._name, self._ports, self._metrics.gateways.dns_answers
+            )
 
     async def _listen_https(self, server: Server) -> None:
         """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
@@ -166,15 +166,12 @@ class ServerService(Service):
             places.append((address, port + self._worker - 1))
         if not places:
             return
-        build = {"version": compass.__version__, "worker": str(self._worker or "")}
-        metrics = Metrics(self._reactor, SERVER, server.tally, build, self._edges)
         is_open = https.metrics == "open"
         api = routes.site(
-            server, self._reactor, self._peer(), console.routes(), metrics=metrics, metrics_are_open=is_open
+            server, self._reactor, self._peer(), console.routes(), metrics=self._metrics, metrics_are_open=is_open
         )
-        crowd = ConnectionLimiter(api, server.is_allowed)
-        self._edges.connections = lambda: crowd.here
-        factory = wrap_tls(accepting_https(self._identity), crowd, client=False)
+        limited = ConnectionLimiter(api, server.is_allowed, self._metrics.gateways.http_connections)
+        factory = wrap_tls(accepting_https(self._identity), limited, client=False)
         for place in places:
             self._ports.append(await listen(self._reactor, *place, factory))
 

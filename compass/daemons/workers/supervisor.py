@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 import compass
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.settings import ServerConfig
-from compass.daemons.main import CannotStart
 from compass.daemons.net.listen import identity_of, own_name
 from compass.daemons.net.reuseport import PortReservation
+from compass.daemons.process.start import CannotStart
 from compass.daemons.workers.messages import REPORT_FD, Failed, LogRecord, Serving, WorkerConfig, WorkerMessage
 from compass.model.names import format_endpoint
 

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
-from compass.daemons.main import EXIT_CONFIG, EXIT_START, begin_log, forbid_core_files, why_not
 from compass.daemons.net.reuseport import share_ports
 from compass.daemons.process.logging import fields_of
+from compass.daemons.process.start import EXIT_CONFIG, EXIT_START, begin_log, forbid_core_files, why_not
 from compass.daemons.services.opengnssd import ServerService
 from compass.daemons.workers.messages import (
     REPORT_FD,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,8 +11,10 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.protocols.policies import TimeoutMixin
 
 from compass.gateway.dns.messages import TCP_OCTETS_MAX, Query, read, write
+from compass.gateway.dns.rcodes import RCODES
 from compass.gateway.dns.zone import Zone
 from compass.model.interfaces import Clock, Timer
+from compass.model.metrics import Counter
 
 CONNECTIONS_MAX = 100
 """TCP connections at once: resolvers open one for an answer that was truncated; one more is closed at once."""
@@ -26,9 +27,9 @@ QUERIES_KEPT_MAX = 4_096
 class DnsServer:
     """One zone with its two protocols."""
 
-    def __init__(self, zone: Zone, clock: Clock, answers: Counter[int] | None = None) -> None:
-        """`answers` is added to, by response code."""
-        self._answers = Counter[int]() if answers is None else answers
+    def __init__(self, zone: Zone, clock: Clock, answers: Counter | None = None) -> None:
+        """`answers` counts by the name of the response code."""
+        self._answers = answers if answers is not None else Counter()
         self._zone = zone
         self._read: dict[bytes, Query] = {}
         self._clock = clock
@@ -47,7 +48,7 @@ class DnsServer:
             self._read[asked] = query
         limit = TCP_OCTETS_MAX if over_tcp else query.udp_octets
         answer = self._zone.answer(query)
-        self._answers[answer.rcode] += 1
+        self._answers.add(RCODES.get(answer.rcode, "other"))
         return octets[:2] + write(query, answer, limit)
 
     def datagrams(self) -> DatagramProtocol:

@@ -21,6 +21,7 @@ from compass.model.host_api import (
     Outcome,
     Resolved,
 )
+from compass.model.names import Label, PoolName, ServiceId
 from compass.model.replies import Dependencies
 from compass.model.rows import Change
 
@@ -33,7 +34,7 @@ Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 class ServiceAsked(msgspec.Struct, frozen=True):
     """Whose dependencies; with `wait` not before they have changed after revision `since`."""
 
-    service: str
+    service: ServiceId
     since: Revision | UnsetType = UNSET
     """The revision that the asker holds."""
     wait: Annotated[float, Meta(ge=0)] = 0.0
@@ -43,19 +44,19 @@ class ServiceAsked(msgspec.Struct, frozen=True):
 class NameAsked(msgspec.Struct, frozen=True):
     """A service or a category."""
 
-    name: str
+    name: PoolName
 
 
 class CategoryAsked(msgspec.Struct, frozen=True):
     """A category."""
 
-    category: str
+    category: Label
 
 
 class WatchAsked(msgspec.Struct, frozen=True):
     """Whose dependencies to tell of, and from which revision on."""
 
-    service: str
+    service: ServiceId
     since: Revision | UnsetType = UNSET
 
 

@@ -83,8 +83,8 @@ class HostApi(Protocol):
 
 def site(api: HostApi, clock: Clock, metrics: Metrics | None = None) -> Site:
     """The factory to listen with, on the loopback or a Unix socket."""
-    counts = metrics.edges.http if metrics is not None else None
-    return server.site(HostHttp(api, clock).resource(metrics), clock, counts=counts)
+    requests = metrics.gateways.http_requests if metrics is not None else None
+    return server.site(HostHttp(api, clock).resource(metrics), clock, requests=requests)
 
 
 class HostHttp:

@@ -1,4 +1,4 @@
-"""How many connections a gateway takes, in all and from one address (P10)."""
+"""Limit of the connections that a gateway accepts, in all and from one address (P10)."""
 
 from __future__ import annotations
 
@@ -10,54 +10,58 @@ from twisted.internet.interfaces import IAddress
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
+from compass.model.metrics import Gauge
+
 CONNECTIONS_MAX = 2_000
-"""At once: consoles, tools and what scrapes a server; hosts do not come here."""
+"""Connections at once: consoles, tools and scrapers of one server; hosts do not use this port."""
 CONNECTIONS_PER_ORIGIN_MAX = 200
-"""From one address: a machine with many programs, or an office behind one router; a tenth of all."""
+"""Connections from one address: a machine with many programs, or an office behind one router; a tenth of all."""
 
 
-class _Counted(ProtocolWrapper):
-    """Says when it is gone."""
-
+class _CountedConnection(ProtocolWrapper):
     origin = ""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        crowd: Any = self.factory
-        crowd.left(self.origin)
+        limiter: Any = self.factory
+        limiter.connection_lost(self.origin)
         cast(Any, super()).connectionLost(reason)
 
 
 class ConnectionLimiter(WrappingFactory):
-    """A factory in front of another that refuses what is too much."""
+    """Factory in front of another factory; refuses connections above the limits."""
 
-    protocol = _Counted
+    protocol = _CountedConnection
     noisy = False
 
-    def __init__(self, factory: Any, admits: Callable[[str], bool]) -> None:
-        """`admits`: whether an address is heard at all."""
+    def __init__(self, factory: Any, is_allowed: Callable[[str], bool], open_connections: Gauge | None = None) -> None:
+        """`is_allowed`: whether an address may connect at all. `open_connections` is kept up to date."""
         cast(Any, super()).__init__(factory)
-        self._admits = admits
-        self._here: Counter[str] = Counter()
+        self._is_allowed = is_allowed
+        self._by_origin: Counter[str] = Counter()
+        self._open = open_connections if open_connections is not None else Gauge()
+        self._open.value = 0
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A connection, or None when it is one too many."""
+        """Return a connection, or None when it is above a limit."""
         origin = str(getattr(addr, "host", addr))
-        full = self._here.total() >= CONNECTIONS_MAX or self._here[origin] >= CONNECTIONS_PER_ORIGIN_MAX
-        if full or not self._admits(origin):
+        full = self.open_connections >= CONNECTIONS_MAX or self._by_origin[origin] >= CONNECTIONS_PER_ORIGIN_MAX
+        if full or not self._is_allowed(origin):
             return None
         made = cast(Any, super()).buildProtocol(addr)
         if made is not None:
             made.origin = origin
-            self._here[origin] += 1
+            self._by_origin[origin] += 1
+            self._open.value = self.open_connections
         return made
 
     @property
-    def here(self) -> int:
-        """Connections that are open."""
-        return self._here.total()
+    def open_connections(self) -> int:
+        """Number of open connections."""
+        return self._by_origin.total()
 
-    def left(self, origin: str) -> None:
-        """One of them is gone."""
-        self._here[origin] -= 1
-        if not self._here[origin]:
-            del self._here[origin]
+    def connection_lost(self, origin: str) -> None:
+        """Count a closed connection of an address."""
+        self._by_origin[origin] -= 1
+        if not self._by_origin[origin]:
+            del self._by_origin[origin]
+        self._open.value = self.open_connections

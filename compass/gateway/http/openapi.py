@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from compass.gateway.http.schemas import closed, of_bodies, referred
+from compass.gateway.http.schemas import closed, of_answer, of_request, referred, without_tag
 from compass.model.replies import Refusal
 
 JSON = "application/json"
@@ -134,13 +134,15 @@ class _OpenApiWriter:
         return described
 
     def components(self, bodies: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
-        """The schemas that are referred to; what can be sent is refined, and closed to unknown fields."""
-        asked = {kind.__name__ for kind in bodies}
+        """Return the schemas that are referred to: strict for requests, open for answers."""
+        asked = {kind.__name__: kind for kind in bodies}
         reached = closed(self._components, asked)
-        return {
-            name: of_bodies(name, schema, tag_optional=name in asked) if name in reached else schema
-            for name, schema in self._components.items()
-        }
+        made = {}
+        for name, schema in self._components.items():
+            made[name] = of_request(name, schema, asked.get(name)) if name in reached else of_answer(schema)
+            if name in asked:
+                made[name] = without_tag(made[name])
+        return made
 
     def _done(self, operation: Operation) -> dict[str, Any]:
         if operation.media != JSON:
@@ -150,7 +152,7 @@ class _OpenApiWriter:
     def _parameters(self, operation: Operation) -> list[dict[str, Any]]:
         if operation.asks is None or operation.method != "GET":
             return []
-        schema = of_bodies(operation.asks.__name__, self._components[operation.asks.__name__])
+        schema = of_request(operation.asks.__name__, self._components[operation.asks.__name__], operation.asks)
         made = []
         for place, names in (("path", operation.path_fields), ("query", operation.asked)):
             for name in names:

@@ -6,7 +6,6 @@ query; what comes of it is another. Everything that cannot be used is refused in
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any, cast
@@ -24,6 +23,7 @@ from werkzeug.exceptions import HTTPException
 from compass.gateway.http.openapi import EVENTS, JSON, Operation
 from compass.gateway.http.status_codes import status_of
 from compass.model.interfaces import Clock
+from compass.model.metrics import Counter
 from compass.model.replies import Refusal
 
 BODY_MAX = 64 * 1024
@@ -125,7 +125,7 @@ class BoundedRequest(Request):
         channel = self.channel
         if channel is not None and channel.transport is not None:
             head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}"
-            cast(Any, channel).site.counts[self.operation, "413"] += 1
+            cast(Any, channel).site.requests.add((self.operation, "413"))
             cast(Any, channel.transport).write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
 
     def _hang_up(self) -> None:
@@ -142,16 +142,12 @@ def _is_text(octets: bytes) -> bool:
     return text.replace("\t", " ").isprintable()
 
 
-Answered = Counter[tuple[str, str]]
-"""How many requests were answered, by the operation's path and the status."""
-
-
 def site(
-    resource: Any, clock: Clock, request: type[BoundedRequest] = BoundedRequest, counts: Answered | None = None
+    resource: Any, clock: Clock, request: type[BoundedRequest] = BoundedRequest, requests: Counter | None = None
 ) -> Site:
-    """The factory to listen with; `counts` is added to."""
+    """Return the factory to listen with; `requests` counts by the operation's path and the status."""
     made = cast(Any, _Site)(resource, requestFactory=request, reactor=cast(Any, clock))
-    made.counts = Answered() if counts is None else counts
+    made.requests = requests if requests is not None else Counter()
     return cast(Site, made)
 
 
@@ -182,12 +178,12 @@ class _Site(Site):
 
     noisy = False
     protocol = cast(Any, _Channel)
-    counts: Answered
+    requests: Counter
     _log = Logger()
 
     def log(self, request: Any) -> None:
         """The request is answered."""
-        self.counts[request.operation, str(request.code)] += 1
+        self.requests.add((request.operation, str(request.code)))
         method, path = (part.decode("ascii", "replace") for part in (request.method, request.uri.partition(b"?")[0]))
         self._log.debug("{method} {path}: {status}", method=method, path=path, status=request.code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from compass.gateway.metrics.exposition import MetricSpec
+from compass.gateway.metrics.exposition import SnapshotMetric, counter, gauge
 from compass.model.host_api import Source
 
 SESSIONS = ("open", "connecting", "waiting", "stopped")
@@ -13,126 +13,92 @@ SOURCES: tuple[str, ...] = get_args(Source)
 STANDINGS = ("pending", "registered", "leaving", "refused")
 LOOKUPS = ("service", "backup", "draining", "suspect", "none", "refused")
 
-HOST: tuple[MetricSpec, ...] = (
-    MetricSpec(
-        "opengns_host_loaded",
-        "gauge",
-        "1 when there is a view to answer lookups from.",
-        lambda tally: tally.loaded,
-    ),
-    MetricSpec(
+HOST: tuple[SnapshotMetric, ...] = (
+    gauge("opengns_host_loaded", "1 when there is a view to answer lookups from.", lambda now: now.loaded),
+    gauge(
         "opengns_host_session",
-        "gauge",
         "1 for the state that the session with a server is in.",
-        lambda tally: {tally.session: 1},
+        lambda now: {now.session: 1},
         ("state",),
         SESSIONS,
     ),
-    MetricSpec(
+    gauge(
         "opengns_host_view_age_seconds",
-        "gauge",
         "How long no server has vouched for the view: 0 while this host is in step with one, and with session = short "
         "until refresh_seconds after it left. After a restart with no server: since the view on disk was written. "
         "Without a view there is no such line.",
-        lambda tally: tally.view_age_seconds,
+        lambda now: now.view_age_seconds,
     ),
-    MetricSpec("opengns_host_revision", "gauge", "Everything up to here is held.", lambda tally: tally.revision),
-    MetricSpec(
+    gauge("opengns_host_revision", "Everything up to here is held.", lambda now: now.revision),
+    counter(
         "opengns_host_sessions_opened",
-        "counter",
         "Sessions with servers that were opened; all but the first are reconnects.",
-        lambda tally: tally.sessions_opened,
+        lambda now: now.sessions_opened,
     ),
-    MetricSpec(
-        "opengns_host_servers",
-        "gauge",
-        "Ways to servers, by state.",
-        lambda tally: tally.servers,
-        ("state",),
-        WAYS,
-    ),
-    MetricSpec(
+    gauge("opengns_host_servers", "Ways to servers, by state.", lambda now: now.servers, ("state",), WAYS),
+    gauge(
         "opengns_host_servers_known",
-        "gauge",
         "The same ways, by where they are known from.",
-        lambda tally: tally.sources,
+        lambda now: now.sources,
         ("source",),
         SOURCES,
     ),
-    MetricSpec(
-        "opengns_host_services",
-        "gauge",
-        "Services on whose behalf this host is told.",
-        lambda tally: tally.services,
-    ),
-    MetricSpec("opengns_host_listeners", "gauge", "Listeners that are held.", lambda tally: tally.listeners),
-    MetricSpec(
+    gauge("opengns_host_services", "Services on whose behalf this host is told.", lambda now: now.services),
+    gauge("opengns_host_listeners", "Listeners that are held.", lambda now: now.listeners),
+    gauge(
         "opengns_host_registrations",
-        "gauge",
         "Registrations of this host in the daemon's book, by state; pending and leaving wait for a server.",
-        lambda tally: tally.registrations,
+        lambda now: now.registrations,
         ("state",),
         STANDINGS,
     ),
-    MetricSpec(
+    counter(
         "opengns_host_lookups",
-        "counter",
         "Lookups over HTTP by where the listeners came from; backup: none of the service's own is left; none: there "
         "was nobody to give; refused: the name is unknown or nothing is loaded.",
-        lambda tally: tally.lookups,
+        lambda now: now.lookups,
         ("source",),
         LOOKUPS,
     ),
-    MetricSpec(
+    counter(
         "opengns_host_notices",
-        "counter",
         "Notices, by what came of them; each gap was mended by asking for everything anew.",
-        lambda tally: tally.notices,
+        lambda now: now.notices,
         ("result",),
         ("applied", "duplicate", "gap"),
     ),
-    MetricSpec(
-        "opengns_host_snapshots",
-        "counter",
-        "Whole views that were taken from servers.",
-        lambda tally: tally.snapshots,
-    ),
-    MetricSpec(
+    counter("opengns_host_snapshots", "Whole views that were taken from servers.", lambda now: now.snapshots),
+    counter(
         "opengns_host_cache_writes",
-        "counter",
         "Writes of the view to disk.",
-        lambda tally: tally.cache_writes,
+        lambda now: now.cache_writes,
         ("result",),
         ("done", "failed"),
     ),
-    MetricSpec(
+    counter(
         "opengns_host_reports",
-        "counter",
         "Failure reports of programs, by what became of them; those that are pending are delivered later.",
-        lambda tally: tally.reports,
+        lambda now: now.reports,
         ("result",),
         ("delivered", "pending", "refused"),
     ),
-    MetricSpec(
+    gauge(
         "opengns_host_suspicions",
-        "gauge",
         "Listeners treated as suspect beside the log: found dead here, or told so by a server.",
-        lambda tally: tally.suspicions,
+        lambda now: now.suspicions,
         ("found",),
         ("here", "server"),
     ),
-    MetricSpec(
+    counter(
         "opengns_host_reactions",
-        "counter",
         "Turns of hooks and templates, by result.",
-        lambda tally: tally.reactions,
+        lambda now: now.reactions,
         ("kind", "result"),
     ),
-    MetricSpec(
+    gauge(
         "opengns_host_reactions_failing",
-        "gauge",
         "Hooks and templates whose last turn failed.",
-        lambda tally: tally.reactions_failing,
+        lambda now: now.reactions_failing,
     ),
-    MetricSpec("opengns_host_watchers", "gauge", "Programs that watch for changes.", lambda tally: tally.watchers),
+    gauge("opengns_host_watchers", "Programs that watch for changes.", lambda now: now.watchers),
 )

@@ -1,16 +1,14 @@
-"""Metrics as Prometheus reads them: what a daemon counts, spelled as text 0.0.4 or as OpenMetrics.
+"""Metrics for Prometheus: a daemon's registry, rendered as text 0.0.4 or as OpenMetrics.
 
-A table says of each metric what it is called, what it means and where in a tally it is read; the same table is what
-`docs/reference/metrics.md` lists. There is one registry for each daemon and nothing global. What was spelled is kept
-for `KEPT_SECONDS`, so that a flood of scrapes costs the reactor no more than one.
+There is one registry for each daemon and nothing global. A rendered text is kept for `KEPT_SECONDS`, so that a flood of
+scrapes costs the reactor as little as one.
 """
 
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -27,108 +25,95 @@ from twisted.web.server import Request
 
 from compass.gateway.dns.rcodes import RCODES
 from compass.model.interfaces import Clock
-from compass.model.metrics import Histogram
+from compass.model.metrics import Histogram, MetricSpec, Registry, Value
 
 KEPT_SECONDS = 1.0
-"""For so long the same text is given: less than any scraper's interval, and what a console shows is still now."""
+"""Time for which a rendered text is reused: less than any scraper's interval, and still current in a console."""
 ACCEPT_OCTETS_MAX = 1_000
-"""Of an Accept header; Prometheus sends 200. Of a longer one nothing is read, and it gets text 0.0.4."""
+"""Longest Accept header that is read; Prometheus sends 200 octets. A longer one gets text 0.0.4."""
 ACCEPTED_VERSIONS = frozenset(("0.0.4", "1.0.0"))
-"""Of either text. What asks for another is passed over: the encoder compares any word with numbers, which raises, and
-repeats in its media type what it has only made 1.0.0 of."""
-
-Labels = str | tuple[str, ...]
-Value = float | Histogram | Mapping[Any, float] | None
-"""Of one metric: a number, a histogram, numbers by label (or labels), or None: nothing can be said now."""
+"""Versions of either text. Offers of other versions are skipped: the encoder compares any word with numbers, which
+raises, and its media type would name a version that it does not render."""
 
 
-class MetricSpec(msgspec.Struct, frozen=True):
-    """One metric. `name` is without the `_total` that the text gives a counter."""
+class SnapshotMetric(msgspec.Struct, frozen=True):
+    """Metric that is read from a snapshot of a daemon, `ServerMetrics` or `AgentMetrics`."""
 
-    name: str
-    kind: Literal["gauge", "counter", "histogram"]
-    about: str
+    spec: MetricSpec
     read: Callable[[Any], Value]
-    """From a tally."""
-    labels: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    """Values of the one label that are always there, with 0 until there is more: a rate needs a beginning."""
-
-    @property
-    def shown(self) -> str:
-        """The name in queries."""
-        return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
-class GatewayMetrics(msgspec.Struct):
-    """What a daemon's gateways count: they are told by one table for both daemons."""
-
-    http: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
-    """Answers by operation and status."""
-    dns: Counter[int] = msgspec.field(default_factory=Counter)
-    """Answers by response code."""
-    connections: Callable[[], int] | None = None
-    """HTTP connections now; None: they are not counted."""
+def gauge(
+    name: str, about: str, read: Callable[[Any], Value], labels: tuple[str, ...] = (), known: tuple[str, ...] = ()
+) -> SnapshotMetric:
+    """Return a gauge of a snapshot."""
+    return SnapshotMetric(MetricSpec(name, "gauge", about, labels, known), read)
 
 
-EDGES = (
-    MetricSpec(
-        "opengns_http_requests",
-        "counter",
-        "Answers over HTTP, by the operation's path and the status. A stream counts when it ends by itself.",
-        lambda edges: edges.http,
-        ("operation", "status"),
-    ),
-    MetricSpec(
-        "opengns_http_connections",
-        "gauge",
-        "HTTPS connections to a server that are open. Hosts do not tell.",
-        lambda edges: edges.connections() if edges.connections is not None else None,
-    ),
-    MetricSpec(
-        "opengns_dns_answers",
-        "counter",
-        "Answers to DNS queries, by response code; all 0 when the daemon serves no DNS.",
-        lambda edges: {RCODES.get(rcode, "other"): count for rcode, count in edges.dns.items()},
-        ("rcode",),
-        tuple(RCODES.values()),
-    ),
-)
-"""What both daemons tell of their gateways."""
+def counter(
+    name: str, about: str, read: Callable[[Any], Value], labels: tuple[str, ...] = (), known: tuple[str, ...] = ()
+) -> SnapshotMetric:
+    """Return a counter of a snapshot."""
+    return SnapshotMetric(MetricSpec(name, "counter", about, labels, known), read)
+
+
+def histogram(name: str, about: str, read: Callable[[Any], Value]) -> SnapshotMetric:
+    """Return a histogram of a snapshot."""
+    return SnapshotMetric(MetricSpec(name, "histogram", about), read)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Metrics of components that do not declare theirs in a registry: one snapshot is made for each rendered text."""
+
+    metrics: Sequence[SnapshotMetric]
+    take: Callable[[], Any]
+
+
+class GatewayMetrics:
+    """Metrics of a daemon's gateways: the same for both daemons, whichever gateways the configuration opens."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.http_requests = registry.counter(
+            "opengns_http_requests",
+            "Answers over HTTP, by the operation's path and the status. A stream counts when it ends by itself.",
+            ("operation", "status"),
+        )
+        self.http_connections = registry.gauge(
+            "opengns_http_connections", "HTTPS connections to a server that are open. Hosts do not have this metric."
+        )
+        self.dns_answers = registry.counter(
+            "opengns_dns_answers",
+            "Answers to DNS queries, by response code; all 0 when the daemon serves no DNS.",
+            ("rcode",),
+            tuple(RCODES.values()),
+        )
 
 
 class Metrics:
-    """Everything that one daemon tells."""
+    """Everything that one daemon exposes."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        measures: Sequence[MetricSpec],
-        tally: Callable[[], Any],
-        build: Mapping[str, str],
-        edges: GatewayMetrics | None = None,
-    ) -> None:
-        """`tally` is asked once for each text; `build` says in words which program this is."""
-        self.edges = edges or GatewayMetrics()
+    def __init__(self, clock: Clock, build: Mapping[str, str], snapshot: Snapshot) -> None:
+        """`build` identifies the program, as labels of `opengns_build_info`."""
+        self.registry = Registry()
+        self.gateways = GatewayMetrics(self.registry)
         self._clock = clock
         self._kept: dict[str, tuple[float, bytes]] = {}
         self._registry = CollectorRegistry()
-        about = {**build, "python": platform.python_version()}
         for collector in (
-            _Build(about),
-            _Table(measures, tally),
-            _Table(EDGES, lambda: self.edges),
+            _Build({**build, "python": platform.python_version()}),
+            _Snapshots(snapshot),
+            _Declared(self.registry),
         ):
             self._registry.register(collector)
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
     def families(self) -> Iterable[Metric]:
-        """Everything, as prometheus_client holds it."""
+        """Return all metrics as prometheus_client holds them."""
         return self._registry.collect()
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """The text that an Accept header asks for, and its media type."""
+        """Return the text that an Accept header asks for, and its media type."""
         encode, media = choose_encoder(_readable(accept))
         now = self._clock.seconds()
         kept = self._kept.get(media)
@@ -140,7 +125,7 @@ class Metrics:
         return body, media
 
     def answer(self, request: Request) -> bytes:
-        """The response to a scrape."""
+        """Return the response to a scrape, and set its headers."""
         body, media = self.text(request.getHeader("accept") or "")
         request.setHeader("Content-Type", media)
         request.setHeader("Cache-Control", "no-store")
@@ -149,14 +134,14 @@ class Metrics:
 
 
 def _readable(accept: str) -> str:
-    """What of an Accept header may be put before the encoder."""
+    """Return the offers of an Accept header that the encoder may read."""
     if len(accept) > ACCEPT_OCTETS_MAX:
         return ""
     return ",".join(offer for offer in accept.split(",") if _versions(offer) <= ACCEPTED_VERSIONS)
 
 
 def _versions(offer: str) -> set[str]:
-    """The versions that it names, found as the encoder finds them."""
+    """Return the versions that an offer names, split as the encoder splits them."""
     named = (part.strip().partition("=") for part in offer.split(";"))
     return {version for name, _, version in named if name == "version"}
 
@@ -169,38 +154,51 @@ class _Build(Collector):
         yield InfoMetricFamily("opengns_build", "Which program this is.", self._about)
 
 
-class _Table(Collector):
-    def __init__(self, measures: Sequence[MetricSpec], tally: Callable[[], Any]) -> None:
-        self._measures = measures
-        self._tally = tally
+class _Declared(Collector):
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
     def describe(self) -> Iterator[Metric]:
-        """No tally is made to learn the names."""
-        return iter([Metric(measure.name, measure.about, measure.kind) for measure in self._measures])
+        """Return the names without reading any value."""
+        return (_described(spec) for spec in self._registry.specs)
 
     def collect(self) -> Iterator[Metric]:
-        tally = self._tally()
-        for measure in self._measures:
-            yield _family(measure, measure.read(tally))
+        return (_family(spec, value) for spec, value in self._registry.collect())
 
 
-def _family(measure: MetricSpec, value: Value) -> Metric:
-    if measure.kind == "histogram":
-        assert isinstance(value, Histogram)
-        return _histogram(measure, value)
-    kind = CounterMetricFamily if measure.kind == "counter" else GaugeMetricFamily
-    family = kind(measure.name, measure.about, labels=measure.labels)
+class _Snapshots(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> Iterator[Metric]:
+        """Return the names without taking a snapshot."""
+        return (_described(metric.spec) for metric in self._snapshot.metrics)
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._snapshot.take()
+        return (_family(metric.spec, metric.read(now)) for metric in self._snapshot.metrics)
+
+
+def _described(spec: MetricSpec) -> Metric:
+    return Metric(spec.name, spec.about, spec.kind)
+
+
+def _family(spec: MetricSpec, value: Value) -> Metric:
+    if isinstance(value, Histogram):
+        return _histogram(spec, value)
+    kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+    family = kind(spec.name, spec.about, labels=spec.labels)
     if isinstance(value, Mapping):
-        for labels, number in {**dict.fromkeys(measure.known, 0.0), **value}.items():
+        numbers: dict[Any, float] = {**dict.fromkeys(spec.known, 0.0), **value}
+        for labels, number in numbers.items():
             family.add_metric([labels] if isinstance(labels, str) else list(labels), number)
     elif value is not None:
-        assert not isinstance(value, Histogram)
         family.add_metric([], float(value))
     return family
 
 
-def _histogram(measure: MetricSpec, spread: Histogram) -> Metric:
-    ends = [*map(str, spread.bounds), "+Inf"]
-    family = HistogramMetricFamily(measure.name, measure.about)
-    family.add_metric([], list(zip(ends, map(float, spread.cumulative()), strict=True)), spread.total)
+def _histogram(spec: MetricSpec, histogram: Histogram) -> Metric:
+    ends = [*map(str, histogram.bounds), "+Inf"]
+    family = HistogramMetricFamily(spec.name, spec.about)
+    family.add_metric([], list(zip(ends, map(float, histogram.cumulative()), strict=True)), histogram.total)
     return family

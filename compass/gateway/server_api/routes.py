@@ -93,8 +93,8 @@ def site(
     """
     if metrics is not None:
         more = (*more, _metrics(api, metrics, is_open=metrics_are_open))
-    counts = metrics.edges.http if metrics is not None else None
-    return server.site(ServerHttp(api, clock, peer_of).resource(more), clock, ServerRequest, counts)
+    requests = metrics.gateways.http_requests if metrics is not None else None
+    return server.site(ServerHttp(api, clock, peer_of).resource(more), clock, ServerRequest, requests)
 
 
 def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operation, server.Endpoint]:

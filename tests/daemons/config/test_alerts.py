@@ -21,12 +21,12 @@ from compass.daemons.alerts.command import ALERT_COMMAND_SECONDS
 from compass.daemons.alerts.webhook import ID_HEADER, SIGNATURE_HEADER, TIME_HEADER, signature_of
 from compass.daemons.config.alerts import (
     ADDRESS_MAX,
-    ALERT_DESCRIPTIONS,
     ALERTS_MAX,
     RECIPIENTS_MAX,
     AlertSettings,
-    WayKind,
+    ChannelKind,
 )
+from compass.daemons.config.fields import described
 from compass.daemons.config.reader import ConfigProblem, read_server_config
 from compass.daemons.config.secrets import SECRET_OCTETS_MAX, SECRET_OCTETS_MIN
 from compass.daemons.config.settings import ServerConfig, example
@@ -90,7 +90,7 @@ def test_the_printed_example_is_a_section_when_its_comment_is_taken_away(tmp_pat
     text = example(ServerConfig)
     section = "\n".join(line.removeprefix("# ") for line in text[text.rindex("# [[server.alert]]") :].splitlines())
     section = section.replace("#   #", "  #")
-    assert all(f" {key.partition('.')[2]} = " in section for key in ALERT_DESCRIPTIONS)
+    assert all(f" {key.name} = " in section for key in described(AlertSettings))
     (tmp_path / "d.toml").write_text(START + section)
     assert read_server_config(tmp_path / "d.toml").alerts == (AlertSettings("syslog"),)
 
@@ -101,7 +101,7 @@ def test_the_sections_of_the_documentation_are_good(tmp_path: Path) -> None:
     for name in ("mail.password", "pager.secret"):
         (tmp_path / name).write_bytes(b"x" * SECRET_OCTETS_MIN)
     (tmp_path / "d.toml").write_text(START + toml.replace("/usr/local/bin/page", "true"))
-    assert [one.way for one in read_server_config(tmp_path / "d.toml").alerts] == list(get_args(WayKind))
+    assert [one.way for one in read_server_config(tmp_path / "d.toml").alerts] == list(get_args(ChannelKind))
 
 
 def test_the_message_of_the_documentation_is_what_arrives() -> None:
@@ -171,39 +171,39 @@ def test_the_documentation_s_check_of_a_signature_is_right() -> None:
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ("", "[server.alert] needs way: How administrators are told"),
+        ("", "[server.alert] needs way: Kind of the channel"),
         ('way = "pigeon"\n', "[server.alert] way: 'pigeon' is not one of mail, webhook, syslog, command"),
         ('way = "mail"\nsender = "a@b"\n', "[[server.alert]] mail needs to: Mail: the recipients."),
-        (MAIL + 'url = "https://x.example"\n', "[[server.alert]] mail: url means nothing here; it belongs to webhook"),
-        (MAIL.replace("ops@example.org", "ops"), "[[server.alert]] mail: 'ops' is no mail address"),
-        (MAIL.replace("ops@", "a\\nRCPT TO:<x@"), "is no mail address"),
-        (MAIL.replace("ops@", "x" * (ADDRESS_MAX - 11) + "@"), "is no mail address"),
+        (MAIL + 'url = "https://x.example"\n', "[[server.alert]] mail: url has no effect here; it is a key of webhook"),
+        (MAIL.replace("ops@example.org", "ops"), "[[server.alert]] mail: 'ops' is not a mail address"),
+        (MAIL.replace("ops@", "a\\nRCPT TO:<x@"), "is not a mail address"),
+        (MAIL.replace("ops@", "x" * (ADDRESS_MAX - 11) + "@"), "is not a mail address"),
         (
             MAIL + 'relay = "mx.example.org:25"\n',
-            "mx.example.org is not this machine, and off it nothing is sent unenc",
+            "mx.example.org is not this machine, and unencrypted messages must not",
         ),
         (MAIL + 'relay = "localhost"\n', "[[server.alert]] mail relay: 'localhost' is not of the form name:port"),
-        (MAIL + 'user = "gns"\n', "[[server.alert]] mail: user and password_file belong together"),
+        (MAIL + 'user = "gns"\n', "[[server.alert]] mail: user and password_file are needed together"),
         (MAIL + 'user = "u"\npassword_file = "p"\n', "/p cannot be read: No such file or directory"),
         (MAIL + 'authority = "none.pem"\n', "/none.pem cannot be read: No such file or directory"),
         (MAIL + 'authority = "d.toml"\n', "/d.toml holds no certificate in PEM form"),
-        (MAIL + 'name = "on call"\n', "name has a space or worse in it; use one word"),
+        (MAIL + 'name = "on call"\n', "name has a space or a character that cannot be printed; use one word"),
         (MAIL + "per_minute = 0\n", "[server.alert] per_minute: "),
         (MAIL + f"per_minute = {PER_MINUTE_MAX + 1}\n", "[server.alert] per_minute: "),
         (MAIL + 'kinds = ["up"]\n', "[server.alert] kinds: "),
         (
             HOOK.replace("https", "http"),
-            "pager.example.org is not this machine, and off it nothing is",
+            "pager.example.org is not this machine, and unencrypted",
         ),
         (HOOK.replace("https", "ftp"), "url is not of the form https://name/path"),
         (HOOK.replace("//pager", "//me:secret@pager"), "url holds a password; sign with secret_file instead"),
         (HOOK.replace('secret_file = "s"\n', ""), "[[server.alert]] webhook needs secret_file: "),
         (HOOK.replace('"s"', '"short"'), f"/short has 3 octets; at least {SECRET_OCTETS_MIN} are needed: openssl rand"),
         (HOOK.replace('"s"', '"long"'), f"/long has more than {SECRET_OCTETS_MAX} octets"),
-        ('way = "syslog"\ntarget = "/dev/log"\n', "target is none of unix:PATH, udp:, tcp: or tls: with NAME:PORT"),
+        ('way = "syslog"\ntarget = "/dev/log"\n', "target must be unix:PATH, or udp:, tcp: or tls: with NAME:PORT"),
         ('way = "syslog"\ntarget = "udp:192.0.2.1:514"\n', "192.0.2.1 is not this machine"),
-        ('way = "syslog"\ntarget = "udp:localhost:514"\n', "write an address for udp"),
-        ('way = "syslog"\nfacility = "kern"\n', "facility is none of user, daemon, local0"),
+        ('way = "syslog"\ntarget = "udp:localhost:514"\n', "udp needs an address"),
+        ('way = "syslog"\nfacility = "kern"\n', "facility must be one of user, daemon, local0"),
         ('way = "command"\n', "[[server.alert]] command needs command: "),
         ('way = "command"\ncommand = ["/no/such"]\n', "there is no program '/no/such'"),
     ],
@@ -219,7 +219,7 @@ def test_a_mistake_is_told_by_its_key(tmp_path: Path, section: str, told: str) -
 
 def test_two_ways_need_two_names(tmp_path: Path) -> None:
     """What is written down of a way is written down by its name."""
-    assert "2 ways are called 'webhook'; give each a name of its own" in problem(tmp_path, HOOK, HOOK)
+    assert "2 channels have the name 'webhook'; names must differ" in problem(tmp_path, HOOK, HOOK)
     read(tmp_path, HOOK, HOOK + 'name = "b"\n')
 
 

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from compass.agent.hooks.hook import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookSettings
 from compass.agent.hooks.runner import REACTIONS_MAX
 from compass.agent.hooks.template import TemplateSettings
+from compass.daemons.config.fields import described
 from compass.daemons.config.reader import (
     CONFIG_OCTETS_MAX,
     SOCKET_OCTETS_MAX,
@@ -21,26 +21,21 @@ from compass.daemons.config.reader import (
     read_host_config,
     read_server_config,
 )
-from compass.daemons.config.settings import (
-    DESCRIPTIONS,
-    EXAMPLES,
+from compass.daemons.config.sections import (
     KEEP_MAX,
     KEEP_MIN,
     REFRESH_SECONDS_MAX,
     STORE_WAIT_SECONDS_MAX,
     STORE_WAIT_SECONDS_MIN,
     WORKERS_MAX,
-    HostConfig,
-    ServerConfig,
-    example,
-    sections_of,
 )
+from compass.daemons.config.settings import HostConfig, ServerConfig, example, repeated_of, sections_of, settings
 from compass.model.limits import PORT_MAX
 from compass.model.names import SERVER_PORT, InvalidName, parse_server
 from compass.server.commit.store_access import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
 
-REPEATED = ("hook", "template")
+REPEATED: tuple[type[Any], ...] = (HookSettings, TemplateSettings)
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
 SERVER = '[server]\nstore = "sqlite:///gns.sqlite3"\n'
 HOST = '[host]\nservers = ["gns1"]\nstate_directory = "state"\naddress = "192.0.2.1"\n'
@@ -76,17 +71,26 @@ def test_the_example_can_be_read_as_it_is_and_with_every_comment_taken_away(
 
 @pytest.mark.parametrize("kind", [ServerConfig, HostConfig])
 def test_every_key_is_described_and_printed(kind: Any) -> None:
-    """No key is a secret, and nothing is described that is not there."""
-    keys = {
-        f"{name.rpartition('.')[2]}.{field.name}": field
-        for name, settings in sections_of(kind).items()
-        for field in msgspec.structs.fields(settings)
-    }
-    sections = {key.partition(".")[0] for key in keys}
-    assert {key for key in DESCRIPTIONS if key.partition(".")[0] in sections} == set(keys)
-    assert {key for key, field in keys.items() if field.required} == EXAMPLES.keys() & keys.keys()
+    """Every key has a description, an example if it is required, and a line in the printed file."""
+    keys = [key for settings_of_section in sections_of(kind).values() for key in described(settings_of_section)]
+    assert all(key.description and (key.shown or not key.required) for key in keys)
     printed = example(kind)
-    assert all(re.search(rf"(?m)^(# )?{key.rpartition('.')[2]} = ", printed) for key in keys)
+    assert all(re.search(rf"(?m)^(# )?{key.name} = ", printed) for key in keys)
+
+
+@pytest.mark.parametrize("kind", [ServerConfig, HostConfig])
+def test_every_key_is_listed_for_the_reference_page(kind: Any) -> None:
+    """Each key appears once with its section, type, default and description."""
+    listed = [*settings(kind)]
+    sections = sections_of(kind) | repeated_of(kind)
+    assert len(listed) == sum(len(struct.__struct_fields__) for struct in sections.values())
+    assert len({(one.section, one.key) for one in listed}) == len(listed)
+    by_key = {(one.section, one.key): one for one in listed}
+    assert by_key["[log]", "format"].type == "one of `json`, `text`"
+    assert (by_key["[tls]", "key"].default, by_key["[tls]", "admin"].default) == ("", "[]")
+    if kind is ServerConfig:
+        assert by_key["[server]", "workers"].type == f"integer, 1 to {WORKERS_MAX}"
+        assert by_key["[[server.alert]]", "to"].type == "list of strings"
 
 
 def test_the_example_of_a_hook_and_a_template_is_a_section_when_its_comment_is_taken_away(tmp_path: Path) -> None:
@@ -94,7 +98,7 @@ def test_the_example_of_a_hook_and_a_template_is_a_section_when_its_comment_is_t
     text = example(HostConfig)
     lines = [line.removeprefix("# ") for line in text[text.index("# [[host.hook]]") :].splitlines()]
     sections = "\n".join(lines).replace("/usr/local/bin/on-change", "/bin/true").replace("/etc/haproxy/haproxy", "h")
-    assert all(f" {key.partition('.')[2]} = " in sections for key in DESCRIPTIONS if key.split(".")[0] in REPEATED)
+    assert all(f" {key.name} = " in sections for kind in REPEATED for key in described(kind))
     read = host(tmp_path, HOST + TLS + sections)
     assert read.hooks == (HookSettings(("openuss",), ("/bin/true",)),)
     assert read.templates == (TemplateSettings(("openuss",), "ready:haproxy", str(tmp_path / "h.cfg")),)
@@ -190,7 +194,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         "[host] has no key 'server'; did you mean 'servers'?",
         "[host] needs servers: ",
         "[host] state_directory: Expected `str`, got `int`",
-        "[host] socket: there is a NUL character",
+        "[host] socket: contains a NUL character",
         "[host] update: Expected `str`, got `int`",
         "[host] session: 'keeep' is not one of keep, short",
         "[host] refresh_seconds: Expected `float`, got `str`",
@@ -220,13 +224,13 @@ def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
         ('listen = ["0.0.0.0:http"]', "'0.0.0.0:http': the port is not a number"),
         ('listen = ["[::]:65536"]', "port 65536 is not between 1 and 65535"),
         ('listen = ["127.0.0.1:1", "127.0.0.1:1"]', "names port 1 of 127.0.0.1 twice"),
-        ('listen = ["[::]:1", "0.0.0.0:1"]', r"\[::\]:1 takes 0.0.0.0 too"),
-        ('listen = ["0.0.0.0:1", "127.0.0.1:1"]', "0.0.0.0:1 takes every IPv4 address"),
+        ('listen = ["[::]:1", "0.0.0.0:1"]', r"\[::\]:1 includes 0.0.0.0"),
+        ('listen = ["0.0.0.0:1", "127.0.0.1:1"]', "0.0.0.0:1 includes every IPv4 address"),
         ('alert_command = ["no-such-program"]', "there is no program 'no-such-program'"),
-        ('alert_command = ["./d.toml"]', "d.toml', or it may not be run"),
+        ('alert_command = ["./d.toml"]', "d.toml', or it is not executable"),
         (
             '[server.https]\nlisten = ["[::]:4864", "0.0.0.0:4864"]',
-            r"\[server.https\] listen: \[::\]:4864 takes 0.0.0.0",
+            r"\[server.https\] listen: \[::\]:4864 includes 0.0.0.0",
         ),
         ('[server.https]\nlisen = ["[::]:4864"]', r"\[server.https\] has no key 'lisen'; did you mean 'listen'"),
         ("https = 5", r"server.https is a value; it must be a section \[server.https\]"),
@@ -291,7 +295,7 @@ def test_the_wait_for_a_store_may_be_short_or_long(tmp_path: Path, seconds: floa
         ('api = "0.0.0.0:4866"', "0.0.0.0 is not a loopback address"),
         ('agent = "192.0.2.1:4867"', "[host] agent: 192.0.2.1 is not a loopback address"),
         ('api = ""\nsocket = ""', "api and socket are both empty"),
-        ('update = "192.0.2.2:4865"', "servers would dial address 192.0.2.1, not 192.0.2.2"),
+        ('update = "192.0.2.2:4865"', "servers would connect to 192.0.2.1, not to 192.0.2.2"),
         ('update = "192.0.2.1"', "is not of the form address:port"),
         ("refresh_seconds = 0.5", "`float` >= 1.0"),
         (f"refresh_seconds = {REFRESH_SECONDS_MAX + 1}", "`float` <= 86400.0"),

@@ -20,9 +20,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from compass.daemons.alerts.command import COMPLAINT_OCTETS_MAX, CommandFailed, command_runner
-from compass.daemons.config.settings import TlsSettings
+from compass.daemons.config.sections import TlsSettings
 from compass.daemons.net import listen as net_listen
-from compass.daemons.net.listen import DatabaseThread, listen, listen_unix, own_name, peers, rules_of
+from compass.daemons.net.database_thread import DatabaseThread
+from compass.daemons.net.listen import listen, listen_unix, own_name, peers, rules_of
 from compass.daemons.net.reuseport import StreamPort
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.services.opengnssd import connector

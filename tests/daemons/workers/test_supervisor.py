@@ -15,8 +15,8 @@ import pytest
 from twisted.internet.error import CannotListenError
 
 from compass.admin.shell.connection import AdminSession, ConnectionFailed
-from compass.daemons import main
 from compass.daemons.net.reuseport import PortReservation
+from compass.daemons.process import start
 from compass.daemons.workers.supervisor import AGAIN_SECONDS_MAX, AGAIN_SECONDS_MIN, LIVED_SECONDS, pause_before_next
 from compass.model.replies import Refusal, Rows, ServerStatus
 from compass.model.requests import Apply, Fetch, Status
@@ -115,7 +115,7 @@ def test_a_port_in_use_is_told_before_any_worker_starts(shared: tuple[Installati
     """Sockets that share a port share it among the workers of one server only."""
     installation, _ = shared
     second = installation.server(installation.server_config(workers=2))
-    assert second.status() == main.EXIT_START
+    assert second.status() == start.EXIT_START
     told = f"opengnssd could not start: cannot listen on 127.0.0.1:{installation.port}: Address already in use"
     assert told in second.log and "serves store" not in second.log
     with installation.link() as link:
@@ -174,7 +174,8 @@ def test_a_terminal_interrupts_all_of_them_and_the_end_is_in_order(installation:
 
 def test_a_worker_that_hangs_does_not_keep_the_server_from_ending(installation: Installation) -> None:
     """After the time for the last commit it is killed, and that is told."""
-    hasty = "from compass.daemons import main, workers; workers.STOP_SECONDS = 0.3; main.server()"
+    hasty = "from compass.daemons.workers import supervisor; supervisor.STOP_SECONDS = 0.3; "
+    hasty += SERVER
     config = installation.server_config(workers=2)
     daemon = installation.start([sys.executable, "-c", hasty, "--config", str(config)])
     daemon.wait_for(SERVE)
@@ -187,7 +188,7 @@ def test_what_keeps_the_workers_from_starting_is_told_once(installation: Install
     """As with one process: a sentence and exit status 1, whichever of the workers found it."""
     config = installation.server_config(workers=2, store="sqlite:////proc/gns.sqlite3")
     daemon = installation.server(config)
-    assert daemon.status() == main.EXIT_START
+    assert daemon.status() == start.EXIT_START
     assert daemon.log.count("could not start") == 1
     assert "opengnssd could not start: /proc/gns.sqlite3: " in daemon.log
     assert "Traceback" not in daemon.log

@@ -24,10 +24,10 @@ from compass.gateway.host_api import operations
 from compass.gateway.http import server as http_ground
 from compass.gateway.metrics import exposition
 from compass.gateway.metrics.agent_metrics import HOST
-from compass.gateway.metrics.exposition import ACCEPT_OCTETS_MAX, EDGES, KEPT_SECONDS, GatewayMetrics, Metrics
+from compass.gateway.metrics.exposition import ACCEPT_OCTETS_MAX, KEPT_SECONDS, GatewayMetrics, Metrics, Snapshot
 from compass.gateway.metrics.server_metrics import LISTENER_STATES, SERVER
 from compass.gateway.server_api import routes
-from compass.model.metrics import AgentMetrics, ServerMetrics
+from compass.model.metrics import AgentMetrics, MetricSpec, Registry, ServerMetrics
 from compass.model.replies import CODES, Refusal
 from tests.gateway.server_api.test_routes import Told as ToldServer
 from tests.support.reactor_thread import ReactorThread
@@ -64,7 +64,7 @@ class Api:
     def __init__(self, thread: ReactorThread, *, is_open: bool) -> None:
         self.server = ToldServer()
         self.thread = thread
-        self.metrics = Metrics(thread.reactor, SERVER, lambda: TALLY, {"version": "1"})
+        self.metrics = Metrics(thread.reactor, {"version": "1"}, Snapshot(SERVER, lambda: TALLY))
         unknown = lambda transport: ("", "", "none")  # noqa: E731
         self.site = routes.site(self.server, thread.reactor, unknown, metrics=self.metrics, metrics_are_open=is_open)
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
@@ -164,7 +164,7 @@ def test_requests_are_counted_by_operation_and_status(for_all: Api) -> None:
     """What there is not is one word, whatever it is called: strangers make no series."""
     for path in ("/healthz", "/v1/status", "/a", "/b/c"):
         for_all.get(path)
-    counts = for_all.metrics.edges.http
+    counts = for_all.metrics.gateways.http_requests.values
     assert counts["/healthz", "200"] == counts["/v1/status", "401"] == 1
     assert counts["none", "404"] == 2 and len(counts) == 3
     with socket.create_connection(("127.0.0.1", for_all.port), 10) as client:
@@ -185,7 +185,7 @@ def test_a_flood_of_scrapes_costs_one() -> None:
         asked.append(1)
         return TALLY
 
-    told = Metrics(clock, SERVER, tally, {})
+    told = Metrics(clock, {}, Snapshot(SERVER, tally))
     assert told.text("")[0] == told.text("*/*")[0] and len(asked) == 1
     clock.advance(KEPT_SECONDS * 0.99)
     told.text("")
@@ -204,7 +204,7 @@ def test_a_scraper_that_does_not_read_holds_nobody_up(for_all: Api) -> None:
     with socket.create_connection(("127.0.0.1", for_all.port), 10) as client, pytest.raises(ConnectionError):
         while True:
             client.send(asked)
-    answered = for_all.metrics.edges.http["/openapi.json", "200"]
+    answered = for_all.metrics.gateways.http_requests.values["/openapi.json", "200"]
     # Twice what Linux keeps for a loopback connection, in answers of 60 kB.
     assert 0 < answered < 500
     assert for_all.get()[0] == 200
@@ -224,7 +224,7 @@ def test_a_scraper_that_hangs_is_let_go(for_all: Api, half: bytes) -> None:
 
 def test_the_host_answers_the_same_way(thread: ReactorThread) -> None:
     """What is not known is not there; every state of the session is, as 0 or 1."""
-    told = Metrics(thread.reactor, HOST, lambda: HOST_TALLY, {})
+    told = Metrics(thread.reactor, {}, Snapshot(HOST, lambda: HOST_TALLY))
     found = values(told.text("")[0].decode())
     assert not any(name == "opengns_host_view_age_seconds" for name, _ in found)
     assert found["opengns_host_session", (("state", "waiting"),)] == 1.0
@@ -233,21 +233,29 @@ def test_the_host_answers_the_same_way(thread: ReactorThread) -> None:
     assert any(operation.path == "/metrics" for operation in operations.OPERATIONS)
 
 
+def specs_of_both() -> list[MetricSpec]:
+    """The metrics of both daemons, each once."""
+    registry = Registry()
+    GatewayMetrics(registry)
+    return [*(metric.spec for metric in (*SERVER, *HOST)), *registry.specs]
+
+
 def test_names_are_those_that_prometheus_advises() -> None:
     """Each name once, in base units, without the ending that the text adds; help ends as a sentence."""
-    names = [measure.name for measure in (*SERVER, *HOST, *EDGES)]
+    specs = specs_of_both()
+    names = [spec.name for spec in specs]
     assert len(names) == len(set(names))
-    for measure in (*SERVER, *HOST, *EDGES):
-        assert measure.name.startswith(("opengns_server_", "opengns_host_", "opengns_http_", "opengns_dns_"))
-        assert not measure.name.endswith(("_total", "_count", "_sum", "_bucket", "_milliseconds", "_octets"))
-        assert measure.about.endswith((".", "…"))
-        assert not {"service", "host", "listener", "address"} & set(measure.labels)
-        assert not measure.known or len(measure.labels) == 1
+    for spec in specs:
+        assert spec.name.startswith(("opengns_server_", "opengns_host_", "opengns_http_", "opengns_dns_"))
+        assert not spec.name.endswith(("_total", "_count", "_sum", "_bucket", "_milliseconds", "_octets"))
+        assert spec.about.endswith((".", "…"))
+        assert not {"service", "host", "listener", "address"} & set(spec.labels)
+        assert not spec.known or len(spec.labels) == 1
 
 
 def test_every_code_has_its_line_before_it_is_seen() -> None:
     """A rate needs a beginning: states and refusals are there with 0."""
-    found = values(Metrics(Clock(), SERVER, lambda: TALLY, {}).text("")[0].decode())
+    found = values(Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY)).text("")[0].decode())
     assert {dict(labels)["code"] for name, labels in found if name == "opengns_server_refusals_total"} == set(CODES)
     assert {dict(labels)["state"] for name, labels in found if name == "opengns_server_listeners"} == set(
         LISTENER_STATES
@@ -257,9 +265,10 @@ def test_every_code_has_its_line_before_it_is_seen() -> None:
 def test_codes_of_dns_have_names() -> None:
     """Those that refusals come to, and those that are given to broken queries; another one is told as such."""
     assert set(RCODE.values()) <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
-    edges = GatewayMetrics()
-    edges.dns.update({dns.OK: 5, 23: 1})
-    found = values(Metrics(Clock(), SERVER, lambda: TALLY, {}, edges).text("")[0].decode())
+    metrics = Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY))
+    metrics.gateways.dns_answers.add("NOERROR", 5)
+    metrics.gateways.dns_answers.add("other")
+    found = values(metrics.text("")[0].decode())
     assert found["opengns_dns_answers_total", (("rcode", "NOERROR"),)] == 5.0
     assert found["opengns_dns_answers_total", (("rcode", "other"),)] == 1.0
 
@@ -267,7 +276,7 @@ def test_codes_of_dns_have_names() -> None:
 def test_nothing_is_global() -> None:
     """Two daemons in one process have two registries; the library's own is empty of ours."""
     assert not hasattr(exposition, "REGISTRY")
-    one, other = (Metrics(Clock(), SERVER, lambda: TALLY, {"version": str(n)}) for n in (1, 2))
+    one, other = (Metrics(Clock(), {"version": str(n)}, Snapshot(SERVER, lambda: TALLY)) for n in (1, 2))
     assert b'version="1"' in one.text("")[0] and b'version="2"' in other.text("")[0]
 
 
