@@ -31,7 +31,7 @@ from compass.daemons.process.logging import observer
 from compass.daemons.process.reload import Reload, SdNotify
 from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
-from compass.pki.contexts import Identity, IdentityError
+from compass.pki.identity import Identity, IdentityError
 
 SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
 HOST_CONFIG = ("OPENGNSCD_CONFIG", "/etc/opengns/opengnscd.toml")

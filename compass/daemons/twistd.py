@@ -9,7 +9,7 @@ from twisted.python.usage import Options
 
 from compass.daemons.config.reader import ConfigProblem
 from compass.daemons.main import MakeService, config_path, explained, forbid_core_files, watch_start
-from compass.pki.contexts import IdentityError
+from compass.pki.identity import IdentityError
 
 
 class ConfigOptions(Options):

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from twisted.logger import Logger
 
 from compass.daemons.config.reader import ConfigProblem
-from compass.pki.contexts import IdentityError
+from compass.pki.identity import IdentityError
 
 WATCHDOG_PART = 0.5
 """Of the watchdog's time, between two signs of life, as sd_watchdog_enabled(3) advises."""

@@ -38,7 +38,8 @@ from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
-from compass.pki.contexts import Identity, accepting_https, client_context, server_context
+from compass.pki.contexts import client_context, https_context, server_context
+from compass.pki.identity import Identity
 from compass.server.cluster.announcer import Announcer
 from compass.server.failure.probes import Prober
 from compass.server.server import Server, ServerDependencies
@@ -174,7 +175,7 @@ class ServerService(Service):
         )
         crowd = ConnectionLimiter(api, server.is_allowed)
         self._edges.connections = lambda: crowd.here
-        factory = wrap_tls(accepting_https(self._identity), crowd, client=False)
+        factory = wrap_tls(https_context(self._identity), crowd, client=False)
         for place in places:
             self._ports.append(await listen(self._reactor, *place, factory))
 
