@@ -28,10 +28,11 @@ import compass
 from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
 from compass.daemons.process.logging import observer
-from compass.daemons.process.reload import Reload, SdNotify
+from compass.daemons.process.reload import Reload
 from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
 from compass.pki.identity import Identity, IdentityError
+from compass.system.sd_notify import SdNotify
 
 SERVER_CONFIG = ("OPENGNSSD_CONFIG", "/etc/opengns/opengnssd.toml")
 HOST_CONFIG = ("OPENGNSCD_CONFIG", "/etc/opengns/opengnscd.toml")
@@ -112,11 +113,11 @@ def explained(name: str, problem: Exception, path: Path, where: tuple[str, str])
 
 def watch_start(reactor: Any, service: Service, name: str) -> None:
     """Watch the start of a service whose process is somebody else's, twistd's: it is not renewed."""
-    _watch_start(reactor, service, name, [], SdNotify(reactor, os.environ))
+    _watch_start(reactor, service, name, [], SdNotify(os.environ))
 
 
 def _watch_start(
-    reactor: Any, service: Service, name: str, failed: list[str], told: SdNotify, renewal: Reload | None = None
+    reactor: Any, service: Service, name: str, failed: list[str], manager: SdNotify, renewal: Reload | None = None
 ) -> None:
     """Stop the reactor when the service cannot start, and say why. SIGHUP renews; without `renewal` it does nothing."""
     log = Logger("compass")
@@ -127,7 +128,8 @@ def _watch_start(
 
     def serves(_: object) -> None:
         if service.running:
-            told.serves()
+            manager.ready()
+            manager.start_watchdog(reactor.callLater)
 
     def broken(failure: Failure) -> None:
         if failure.check(CannotListenError, StoreUnavailable, CannotStart):
@@ -145,7 +147,7 @@ def _watch_start(
         reactor.callFromThread(renewal.on_sighup if renewal else nothing)
 
     reactor.callWhenRunning(reactor.callLater, 0, started)
-    reactor.addSystemEventTrigger("before", "shutdown", told.stops)
+    reactor.addSystemEventTrigger("before", "shutdown", manager.stopping)
     reactor.callWhenRunning(signal.signal, signal.SIGHUP, hung_up)
 
 
@@ -188,11 +190,11 @@ def _run(
         click.echo(explained(name, problem, path, where), err=True)
         sys.exit(EXIT_CONFIG)
     failed: list[str] = []
-    supervision = SdNotify(reactor, os.environ)
-    renewal = Reload(reactor, name, lambda: _readable(role, read, path), supervision)
+    manager = SdNotify(os.environ)
+    renewal = Reload(reactor, name, lambda: _readable(role, read, path), manager)
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    _watch_start(reactor, service, name, failed, supervision, renewal)
+    _watch_start(reactor, service, name, failed, manager, renewal)
     reactor.run()
     if renewal.wanted and not failed:
         renewal.reexec()
