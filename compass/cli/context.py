@@ -20,7 +20,7 @@ from compass.cli.output import (
 from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.credential import CredentialProblem, read_credential
 from compass.model.exit_codes import ExitCode, exit_of
-from compass.model.names import InvalidName, parse_address, parse_label, parse_service_id
+from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_label, parse_service_id
 from compass.model.rows import IDLE
 from compass.model.text import escape_line
 
@@ -116,7 +116,7 @@ class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only fo
 SERVICE = ParsedParam("service.category", parse_service_id)
 NAME = ParsedParam("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
 ADDRESS = ParsedParam("address", parse_address)
-ENDPOINT = ParsedParam("address:port", parse_api_endpoint)
+ENDPOINT = ParsedParam("address:port", parse_endpoint)
 PORT = click.IntRange(1, 65535)
 SHARE = click.FloatRange(0, 1)
 
