@@ -109,7 +109,9 @@ __all__ = [
 _HOMES = {
     "compass.client.blocking": ("Client", "Registration", "Session"),
     "compass.client.core.credential": ("CredentialProblem",),
-    "compass.client.core.endpoint": ("Place", "InvalidEndpoint", "place_of"),
+    "compass.client.core.endpoint": (
+        *("ApiEndpoint", "InvalidEndpoint", "Place", "PlaceProblem", "parse_api_endpoint", "place_of"),
+    ),
     "compass.client.core.errors": (
         *("ApiProblem", "DaemonUnreachable", "NobodyThere", "NoneAnswers", "NoneRegistered", "NotAllowed"),
         *("NotLoaded", "Unavailable", "UnknownName"),

@@ -242,7 +242,7 @@ class SupervisedProcess:
             case Deregister():
                 self._notify.stopping("leaving")
                 self._asks.put(self._deregister)
-                text = f"opengnscd at {self._api.place} did not answer within {LEAVE_SECONDS:g} s"
+                text = f"opengnscd at {self._api.endpoint} did not answer within {LEAVE_SECONDS:g} s"
                 self._later(LEAVE_SECONDS, lambda: self._happenings.put(DeregisterDone(text)))
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
