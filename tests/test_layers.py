@@ -25,7 +25,7 @@ MAY = {
     "templates/render.py": "jinja2",
     "pki": f"compass.model cryptography service_identity OpenSSL {TWISTED}",
     "system": "compass.model",
-    "admin": "compass.model compass.wire compass.client compass.pki msgspec click rich cryptography OpenSSL",
+    "admin": "compass.model compass.wire compass.pki compass.system msgspec click rich",
     "admin/commands/store.py": "compass.model compass.client compass.store msgspec click rich sqlalchemy",
     "daemons": f"compass click sqlalchemy msgspec OpenSSL cryptography {TWISTED}",
 }

@@ -110,8 +110,7 @@ _HOMES = {
     "compass.client.blocking": ("Client", "Registration", "Session"),
     "compass.client.core.credential": ("CredentialProblem",),
     "compass.client.core.endpoint": (
-        *("ApiEndpoint", "InvalidEndpoint", "parse_api_endpoint"),
-        *("Place", "PlaceProblem", "place_of"),
+        *("ApiEndpoint", "InvalidEndpoint", "Place", "PlaceProblem", "parse_api_endpoint", "place_of"),
     ),
     "compass.client.core.errors": (
         *("ApiProblem", "DaemonUnreachable", "NobodyThere", "NoneAnswers", "NoneRegistered", "NotAllowed"),

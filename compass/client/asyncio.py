@@ -42,8 +42,8 @@ class Client(CoreClient):
         answer_seconds: float = ANSWER_SECONDS,
         views: Views | None = None,
     ) -> None:
-        self._tasks = Tasks()
-        super().__init__(self._tasks, service, api, answer_seconds, views)
+        self._runtime = AsyncioRuntime()
+        super().__init__(self._runtime, service, api, answer_seconds, views)
 
     async def __aenter__(self) -> Client:
         return self
@@ -53,13 +53,13 @@ class Client(CoreClient):
 
     async def close(self) -> None:
         """Watch no more, and see that the reports are delivered. Registrations stay until they are ended."""
-        self.rest()
-        await self._tasks.settled()
+        self.stop_watches()
+        await self._runtime.join()
 
-    def register(self, service: str, port: int, **options: Unpack[Options]) -> Begun[Registration]:  # type: ignore[override]
+    def register(self, service: str, port: int, **options: Unpack[Options]) -> AwaitableContext[Registration]:  # type: ignore[override]
         """A registration: `async with client.register(...)`, or `registration = await client.register(...)` to be
         ended with `await registration.end()`. See `Options`."""
-        return Begun(super().register(service, port, **options), lambda registration: registration.end())
+        return AwaitableContext(super().register(service, port, **options), lambda registration: registration.end())
 
     def connect(
         self,
@@ -69,23 +69,23 @@ class Client(CoreClient):
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
         resume: Callable[[Stream, bytes], Awaitable[None]] | None = None,
-    ) -> Begun[Session[Stream]]:
+    ) -> AwaitableContext[Session[Stream]]:
         """A session with a listener of a service or category: `async with client.connect(...)`, or await it and close
         it. With `tls` over TLS, with a certificate for `server_name`. `seconds`: for a connection. `resume`: given a
         new connection and the session's cookie when there is one. Raises NobodyThere, and what `resolve` does."""
-        session = Session(self, name, Streams(seconds, tls, server_name), resume)
+        session = Session(self, name, StreamOpener(seconds, tls, server_name), resume)
 
         async def begin() -> Session[Stream]:
-            await session.begin()
+            await session.open()
             return session
 
         async def end(session: Session[Stream]) -> None:
             session.close()
 
-        return Begun(begin(), end)
+        return AwaitableContext(begin(), end)
 
 
-class Begun(Generic[T]):
+class AwaitableContext(Generic[T]):
     """Something that begins when it is awaited, or entered; then it ends with the block."""
 
     def __init__(self, begin: Coroutine[Any, Any, T], end: Callable[[T], Awaitable[None]]) -> None:
@@ -105,7 +105,7 @@ class Begun(Generic[T]):
         await self._end(self._value)
 
 
-class Streams:
+class StreamOpener:
     """Opens connections."""
 
     failures: Failures = (OSError, EOFError)
@@ -131,21 +131,21 @@ class Streams:
         stream.writer.close()
 
 
-class Tasks:
+class AsyncioRuntime:
     """The ground: the running loop."""
 
     def __init__(self) -> None:
-        self._owed: set[asyncio.Task[None]] = set()
+        self._waited_for: set[asyncio.Task[None]] = set()
 
-    async def open(self, place: ApiEndpoint, seconds: float) -> TaskLine:
+    async def open(self, endpoint: ApiEndpoint, seconds: float) -> AsyncioConnection:
         """Connect to the daemon."""
-        if place.path:
-            opening = asyncio.open_unix_connection(place.path)
+        if endpoint.path:
+            opening = asyncio.open_unix_connection(endpoint.path)
         else:
-            opening = asyncio.open_connection(place.address, place.port)
-        return TaskLine(Stream(*await asyncio.wait_for(opening, seconds)))
+            opening = asyncio.open_connection(endpoint.address, endpoint.port)
+        return AsyncioConnection(Stream(*await asyncio.wait_for(opening, seconds)))
 
-    async def pause(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Nothing, for so long."""
         await asyncio.sleep(seconds)
 
@@ -157,20 +157,20 @@ class Tasks:
         """From [0, 1)."""
         return random.random()
 
-    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> TaskJob:
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> AsyncioTask:
         """A task of its own."""
         task = asyncio.get_running_loop().create_task(work)
-        if owed:
-            self._owed.add(task)
-            task.add_done_callback(self._owed.discard)
-        return TaskJob(task)
+        if wait_at_exit:
+            self._waited_for.add(task)
+            task.add_done_callback(self._waited_for.discard)
+        return AsyncioTask(task)
 
-    async def settled(self) -> None:
-        """Wait for all that is owed."""
-        await asyncio.gather(*self._owed, return_exceptions=True)
+    async def join(self) -> None:
+        """Wait for all that is wait_at_exit."""
+        await asyncio.gather(*self._waited_for, return_exceptions=True)
 
 
-class TaskJob:
+class AsyncioTask:
     """A task."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
@@ -181,7 +181,7 @@ class TaskJob:
         self._task.cancel()
 
 
-class TaskLine:
+class AsyncioConnection:
     """A connection to the daemon."""
 
     def __init__(self, stream: Stream) -> None:

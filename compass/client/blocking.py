@@ -23,7 +23,7 @@ from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.session import CONNECT_SECONDS, Failures
 from compass.client.core.session import Session as CoreSession
 from compass.client.core.shared_view import SharedView
-from compass.client.core.threads import ThreadRuntime, now
+from compass.client.core.threads import ThreadRuntime, run_sync
 from compass.client.core.view import Views
 from compass.model.host_api import HostStatus, LocalEvent, Outcome, Resolved
 from compass.model.replies import Dependencies
@@ -37,7 +37,7 @@ _cores: weakref.WeakSet[CoreClient] = weakref.WeakSet()
 
 def _forked() -> None:
     for core in list(_cores):
-        core.forked()
+        core.reset_after_fork()
 
 
 os.register_at_fork(after_in_child=_forked)
@@ -70,28 +70,28 @@ class Client:
 
     def close(self) -> None:
         """Watch no more. Registrations stay until they are ended."""
-        self.core.rest()
+        self.core.stop_watches()
 
     def resolve(self, name: str) -> Resolved:
         """The listeners to use for a service or a category, best first, never none; without a round trip after the
         first. Raises NoneRegistered, UnknownName, NotLoaded, DaemonUnreachable."""
-        return now(self.core.resolve(name))
+        return run_sync(self.core.resolve(name))
 
     def dependencies(self, service: str = "") -> Dependencies:
         """Function 2.3: all that a service depends on, this program's own by default. Raises ApiProblem."""
-        return now(self.core.dependencies(service))
+        return run_sync(self.core.dependencies(service))
 
     def shared(self, service: str = "", directory: str = "") -> SharedView:
         """The daemon's view in memory, for lookups that cost no call: `shared().listeners("openuss")`. `directory`:
         else the daemon is asked for it. Raises NotLoaded when it shares none, DaemonUnreachable."""
-        return now(self.core.shared(service, directory))
+        return run_sync(self.core.shared(service, directory))
 
     def watch(self, service: str = "", since: int | None = None) -> Iterator[LocalEvent]:
         """The dependencies of a service and then each change of them, also over restarts of the daemon; `since`: only
         what came after this revision. Raises ApiProblem when the daemon is not there at first, or refuses."""
         following = self.core.follow(service, since)
         try:
-            while (event := now(following.next())) is not None:
+            while (event := run_sync(following.next())) is not None:
                 yield event
         finally:
             following.close()
@@ -104,7 +104,7 @@ class Client:
     ) -> Registration:
         """Say that this process serves `service` at `port` (function 2.1), until the end of the `with` block; it is
         registered when this returns. See `compass.client.core.client.Options`."""
-        return Registration(now(self.core.register(service, port, **options)))
+        return Registration(run_sync(self.core.register(service, port, **options)))
 
     def report(
         self,
@@ -116,11 +116,11 @@ class Client:
         detail: str = "",
     ) -> Outcome:
         """Say that a listener is dead or slow (function 2.5). Raises ApiProblem."""
-        return now(self.core.report(service, address, port, state=state, detail=detail))
+        return run_sync(self.core.report(service, address, port, state=state, detail=detail))
 
     def status(self) -> HostStatus:
         """The daemon in figures."""
-        return now(self.core.calls.status())
+        return run_sync(self.core.calls.status())
 
     def connect(
         self,
@@ -139,8 +139,8 @@ class Client:
             if resume is not None:
                 resume(stream, cookie)
 
-        session = CoreSession(self.core, name, Sockets(seconds, tls, server_name), resumed)
-        now(session.begin())
+        session = CoreSession(self.core, name, SocketOpener(seconds, tls, server_name), resumed)
+        run_sync(session.open())
         return Session(session)
 
     def attempt(self, name: str, once: Callable[[Listener], T], failures: Failures = (OSError,)) -> T:
@@ -150,7 +150,7 @@ class Client:
         async def tried(peer: Listener) -> T:
             return once(peer)
 
-        return now(self.core.attempt(name, tried, failures))
+        return run_sync(self.core.attempt(name, tried, failures))
 
 
 class Registration:
@@ -173,11 +173,11 @@ class Registration:
     def report_load(self, load: float) -> None:
         """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users.
         Raises ApiProblem."""
-        now(self._registration.report_load(load))
+        run_sync(self._registration.report_load(load))
 
     def end(self) -> None:
         """Deregister (function 2.2); harmless when it is over already."""
-        now(self._registration.end())
+        run_sync(self._registration.end())
 
 
 class Session(Generic[S]):
@@ -218,18 +218,18 @@ class Session(Generic[S]):
         async def done(stream: S) -> T:
             return exchange(stream)
 
-        return now(self._session.use(done))
+        return run_sync(self._session.use(done))
 
     def fail_over(self, failure: BaseException) -> None:
         """The connection has failed: go on with another. Raises NobodyThere."""
-        now(self._session.fail_over(failure))
+        run_sync(self._session.fail_over(failure))
 
     def close(self) -> None:
         """End the connection; harmless when it has ended."""
         self._session.close()
 
 
-class Sockets:
+class SocketOpener:
     """Opens sockets."""
 
     failures: Failures = (OSError, EOFError)

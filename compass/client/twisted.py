@@ -52,13 +52,13 @@ class Client:
         views: Views | None = None,
     ) -> None:
         self._reactor = reactor
-        self._ground = OnReactor(reactor)
-        self.core = CoreClient(self._ground, service, api, answer_seconds, views)
+        self._runtime = ReactorRuntime(reactor)
+        self.core = CoreClient(self._runtime, service, api, answer_seconds, views)
 
     def close(self) -> Deferred[None]:
         """Watch no more; fires when the reports are delivered. Registrations stay until they are ended."""
-        self.core.rest()
-        return self._ground.settled()
+        self.core.stop_watches()
+        return self._runtime.join()
 
     def resolve(self, name: str) -> Deferred[Resolved]:
         """The listeners to use for a service or a category, best first, never none; without a round trip after the
@@ -126,10 +126,10 @@ class Client:
         `tls`: what `twisted.internet.ssl.optionsForClientTLS` gives. `resume`: given a new protocol and the session's
         cookie when there is one.
         """
-        session = CoreSession(self.core, name, Protocols(self._reactor, factory, seconds, tls), resume)
+        session = CoreSession(self.core, name, ProtocolOpener(self._reactor, factory, seconds, tls), resume)
 
         async def begin() -> Session:
-            await session.begin()
+            await session.open()
             return Session(session)
 
         return Deferred.fromCoroutine(begin())
@@ -213,13 +213,13 @@ class Session:
         self._session.close()
 
 
-def endpoint(reactor: Any, address: str, port: int, seconds: float) -> Any:
+def tcp_endpoint(reactor: Any, address: str, port: int, seconds: float) -> Any:
     """Of an address that is a literal; zope's interface would not say that it connects."""
     kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
     return kind(reactor, address, port, timeout=cast(Any, seconds))
 
 
-class Protocols:
+class ProtocolOpener:
     """Opens connections with a protocol on them."""
 
     timeouts: Failures = (TimeoutError, DeferredTimeout, ConnectTimeout)
@@ -233,7 +233,7 @@ class Protocols:
 
     async def open(self, peer: Listener) -> IProtocol:
         """Connect."""
-        where = endpoint(self._reactor, peer.address, peer.port, self._seconds)
+        where = tcp_endpoint(self._reactor, peer.address, peer.port, self._seconds)
         if self._tls is not None:
             where = wrapClientTLS(self._tls, where)
         protocol: IProtocol = await where.connect(self._factory)
@@ -250,29 +250,30 @@ class Protocols:
             transport.loseConnection()
 
 
-class OnReactor:
+class ReactorRuntime:
     """The ground: a reactor."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._owed: set[Deferred[None]] = set()
+        self._waited_for: set[Deferred[None]] = set()
 
-    async def open(self, place: ApiEndpoint, seconds: float) -> ReactorLine:
+    async def open(self, endpoint: ApiEndpoint, seconds: float) -> ReactorConnection:
         """Connect to the daemon."""
         where = (
-            UNIXClientEndpoint(self._reactor, place.path, timeout=cast(Any, seconds))
-            if place.path
-            else endpoint(self._reactor, place.address, place.port, seconds)
+            UNIXClientEndpoint(self._reactor, endpoint.path, timeout=cast(Any, seconds))
+            if endpoint.path
+            else tcp_endpoint(self._reactor, endpoint.address, endpoint.port, seconds)
         )
         try:
-            return cast(ReactorLine, await where.connect(Factory.forProtocol(lambda: ReactorLine(self._reactor))))
+            connection = await where.connect(Factory.forProtocol(lambda: ReactorConnection(self._reactor)))
         except ConnectTimeout:
             raise TimeoutError from None
         except ConnectError as error:
-            # The reasons of the other grounds, by the system's own number.
+            # The reasons of the other runtimes, by the system's own number.
             raise OSError(error.osError or 0, str(error)) from None
+        return cast(ReactorConnection, connection)
 
-    def pause(self, seconds: float) -> Deferred[None]:
+    def sleep(self, seconds: float) -> Deferred[None]:
         """Nothing, for so long."""
         return deferLater(self._reactor, seconds)
 
@@ -284,7 +285,7 @@ class OnReactor:
         """From [0, 1)."""
         return random.random()
 
-    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> ReactorJob:
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ReactorTask:
         """A coroutine of its own."""
         running: Deferred[None] = Deferred.fromCoroutine(work)
 
@@ -293,24 +294,24 @@ class OnReactor:
                 _log.error("%s", failure.getTraceback())
 
         def over(result: None) -> None:
-            self._owed.discard(running)
+            self._waited_for.discard(running)
 
-        if owed:
-            self._owed.add(running)
+        if wait_at_exit:
+            self._waited_for.add(running)
         running.addErrback(failed).addCallback(over)
-        return ReactorJob(running)
+        return ReactorTask(running)
 
-    def settled(self) -> Deferred[None]:
-        """Wait for all that is owed."""
+    def join(self) -> Deferred[None]:
+        """Wait for all that is wait_at_exit."""
         waits: list[Deferred[None]] = []
-        for running in list(self._owed):
+        for running in list(self._waited_for):
             wait: Deferred[None] = Deferred()
             waits.append(wait)
             running.addCallback(wait.callback)
         return DeferredList(waits).addCallback(lambda _: None)
 
 
-class ReactorJob:
+class ReactorTask:
     """A coroutine that runs."""
 
     def __init__(self, running: Deferred[None]) -> None:
@@ -321,13 +322,13 @@ class ReactorJob:
         self._running.cancel()
 
 
-class ReactorLine(Protocol):
+class ReactorConnection(Protocol):
     """A connection to the daemon."""
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
         self._received = bytearray()
-        self._over = False
+        self._closed = False
         self._waiting: Deferred[bytes] | None = None
 
     async def send(self, data: bytes) -> None:
@@ -336,7 +337,7 @@ class ReactorLine(Protocol):
 
     async def receive(self, seconds: float | None) -> bytes:
         """What came next; empty at the end."""
-        if not self._received and not self._over:
+        if not self._received and not self._closed:
             self._waiting = Deferred()
             if seconds is not None:
                 self._waiting.addTimeout(seconds, self._clock)
@@ -358,16 +359,16 @@ class ReactorLine(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Some of the response."""
         self._received += data
-        self._told()
+        self._wake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is over."""
         self._ended()
 
     def _ended(self) -> None:
-        self._over = True
-        self._told()
+        self._closed = True
+        self._wake()
 
-    def _told(self) -> None:
+    def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(b"")

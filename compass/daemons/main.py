@@ -22,7 +22,7 @@ import compass
 from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
 from compass.daemons.process.logging import observer
-from compass.daemons.process.reload import Reload, SdNotify
+from compass.daemons.process.reload import Reload
 from compass.daemons.process.start import (
     EXIT_CONFIG,
     EXIT_START,
@@ -32,7 +32,8 @@ from compass.daemons.process.start import (
     why_not,
 )
 from compass.model.interfaces import StoreUnavailable
-from compass.pki.contexts import Identity, IdentityError
+from compass.pki.identity import Identity, IdentityError
+from compass.system.sd_notify import SdNotify
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -110,7 +111,7 @@ class StartWatch:
         self._reload = reload
         self.has_failed = False
         reactor.callWhenRunning(reactor.callLater, 0, self._watch)
-        reactor.addSystemEventTrigger("before", "shutdown", sd_notify.stops)
+        reactor.addSystemEventTrigger("before", "shutdown", sd_notify.stopping)
         reactor.callWhenRunning(signal.signal, signal.SIGHUP, self._on_sighup)
 
     def _watch(self) -> None:
@@ -119,7 +120,8 @@ class StartWatch:
 
     def _serves(self, _: object) -> None:
         if self._service.running:
-            self._sd_notify.serves()
+            self._sd_notify.ready()
+            self._sd_notify.start_watchdog(self._reactor.callLater)
 
     def _fail(self, failure: Failure) -> None:
         self.has_failed = True
@@ -150,7 +152,7 @@ def _run(program: Program, path: Path, verbose: bool) -> NoReturn:
         service = program.make(reactor, path, verbose)
     except (ConfigProblem, IdentityError) as problem:
         _exit_config(program, problem, path)
-    sd_notify = SdNotify(reactor, os.environ)
+    sd_notify = SdNotify(os.environ)
     reload = Reload(reactor, program.name, lambda: program.read_identity(path), sd_notify)
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

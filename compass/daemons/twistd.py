@@ -14,9 +14,9 @@ from twisted.python.usage import Options
 
 from compass.daemons.config.reader import ConfigProblem
 from compass.daemons.main import OPENGNSCD, OPENGNSSD, Program, StartWatch
-from compass.daemons.process.reload import SdNotify
 from compass.daemons.process.start import forbid_core_files
-from compass.pki.contexts import IdentityError
+from compass.pki.identity import IdentityError
+from compass.system.sd_notify import SdNotify
 
 
 class ConfigOptions(Options):
@@ -68,5 +68,5 @@ def make_service(program: Program, config: str | None = None) -> Service:
         service = program.make(reactor, path, False)
     except (ConfigProblem, IdentityError) as problem:
         raise SystemExit(program.explain(problem, path)) from None
-    StartWatch(reactor, service, program.name, SdNotify(reactor, os.environ))
+    StartWatch(reactor, service, program.name, SdNotify(os.environ))
     return service

@@ -1,39 +1,78 @@
-"""Files that are there whole or not at all, and what to do with one that is not what it should be."""
+"""Files that are replaced in one step, and damaged files that are put out of the way."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-ASIDE_MAX = 10
-"""Damaged files that are kept for people to look at; then the last one is replaced."""
+CORRUPT_MAX = 10
+"""Damaged files kept for people to examine; after that the last one is replaced."""
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace `path`, so that a reader or a power cut finds the old content or the new. Raises OSError."""
+def replace_file(
+    path: Path, data: bytes, mode: int | None = 0o600, *, group: int | None = None, durable: bool = True
+) -> None:
+    """Replace `path`, so that a reader finds the old content or the new, and after a power cut too if `durable`.
+
+    `mode` None: what the process's umask leaves of 0666. Raises OSError.
+    """
     temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
     try:
-        os.fchmod(descriptor, mode)
+        if mode is not None:
+            os.fchmod(descriptor, mode)
+        if group is not None:
+            os.fchown(descriptor, -1, group)
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if durable:
+        _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int) -> Iterator[IO[str]]:
+    """Open a file that replaces `path` when the block ends without an exception, durable by then. Raises OSError.
+
+    The temporary name is new each time: several programs may write here, and others may write into the directory.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
     try:
-        os.fsync(directory)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, mode)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+        _sync_directory(path.parent)
     finally:
-        os.close(directory)
+        temporary.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to `STEM.corrupt-N` and give the new name. Raises OSError."""
-    for number in range(1, ASIDE_MAX + 1):
+    """Rename a damaged file to `STEM.corrupt-N`. Returns the new path, raises OSError."""
+    for number in range(1, CORRUPT_MAX + 1):
         aside = path.with_name(f"{path.stem}.corrupt-{number}")
         if not aside.exists():
             break
     path.replace(aside)
     return aside
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,50 +1,71 @@
-"""What a service manager is told (sd_notify(3)): readiness, state, and that we are alive."""
+"""Notifications to a service manager (sd_notify(3)): readiness, status, reload, end, and signs of life.
+
+systemd sets NOTIFY_SOCKET and, with WatchdogSec=, WATCHDOG_USEC; any other manager that sets them gets the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, Mapping
 
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""Environment variables of the protocol, for a program that keeps them from its children."""
 WATCHDOG_PART = 0.5
-"""Of the watchdog's time, between two signs of life, as sd_watchdog_enabled(3) advises."""
+"""Share of the watchdog's time between two signs of life, as sd_watchdog_enabled(3) advises."""
 
 
-class Notify:
-    """Tells the socket that the environment names; nobody, when it names none.
+class SdNotify:
+    """Sender of notifications to the socket that the environment names; without one, nothing is sent."""
 
-    The variables are taken out of the environment: the command is not the manager's main process, and a message of its
-    own would be refused or, worse, believed.
-    """
-
-    def __init__(self, environment: MutableMapping[str, str]) -> None:
-        path = environment.pop("NOTIFY_SOCKET", "")
-        environment.pop("WATCHDOG_PID", None)
-        microseconds = environment.pop("WATCHDOG_USEC", "")
-        # A path, or an abstract name that is written with an @.
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        path = environment.get("NOTIFY_SOCKET", "")
+        # A leading @ stands for the zero octet of an abstract name.
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
-        self.watchdog_seconds = int(microseconds) / 1e6 * WATCHDOG_PART if microseconds.isdigit() and path else 0.0
-        """Between two signs of life; 0: none are wanted."""
+        own = str(os.getpid())
+        microseconds = environment.get("WATCHDOG_USEC", "")
+        wanted = bool(path) and microseconds.isdigit() and environment.get("WATCHDOG_PID", own) == own
+        self.watchdog_seconds = int(microseconds) / 1e6 * WATCHDOG_PART if wanted else 0.0
+        """Seconds between two signs of life; 0: the manager wants none."""
+        self._reloading = False
 
-    def ready(self, text: str) -> None:
-        """The service can be used."""
-        self._tell(f"READY=1\nSTATUS={text}")
+    def ready(self, status: str = "") -> None:
+        """Report that the service can be used."""
+        self._send("READY=1", status)
 
-    def stopping(self) -> None:
-        """It is about to end."""
-        self._tell("STOPPING=1\nSTATUS=leaving")
+    def status(self, text: str) -> None:
+        """Report the service's state to people, in one line."""
+        self._send("", text)
 
-    def state(self, text: str) -> None:
-        """In a line, for people."""
-        self._tell(f"STATUS={text}")
+    def reloading(self) -> None:
+        """Announce a reload, so that the manager does not take the coming stop for the end."""
+        self._reloading = True
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self, status: str = "") -> None:
+        """Report that the service is about to end, unless a reload was announced."""
+        if not self._reloading:
+            self._send("STOPPING=1", status)
 
     def alive(self) -> None:
-        """Still here."""
-        self._tell("WATCHDOG=1")
+        """Send one sign of life."""
+        self._send("WATCHDOG=1")
 
-    def _tell(self, text: str) -> None:
+    def start_watchdog(self, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        """Send signs of life from now on, if the manager wants them.
+
+        `call_later` is the program's event loop: if the loop hangs, the signs end and the manager finds out.
+        """
+        if self.watchdog_seconds:
+            self.alive()
+            call_later(self.watchdog_seconds, lambda: self.start_watchdog(call_later))
+
+    def _send(self, state: str, status: str = "") -> None:
+        text = "\n".join(filter(None, [state, f"STATUS={status}" if status else ""]))
         if self._address:
-            # A manager that has gone away is no reason for the service to end.
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
-                telling.setblocking(False)
-                telling.sendto(text.encode(), self._address)
+            # A manager that does not answer is no reason for the service to end.
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                sender.sendto(text.encode(), self._address)

@@ -21,7 +21,6 @@ from compass.agent.replica.disk_cache import (
     unpacked,
 )
 from compass.model.rows import Category, Snapshot
-from compass.system.files import ASIDE_MAX, set_aside, write_atomically
 
 CONTENT = CachedReplica("store", ("s.a",), Snapshot(7, {"a": 7}, [Category("a")]), True, ("s.a", "s.b"))
 
@@ -88,24 +87,6 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
     kept = cache(tmp_path / "file")
     assert kept.load() is None
     kept.write()
-
-
-def test_a_full_row_of_damaged_files(tmp_path: Path) -> None:
-    """They are kept up to a number; then the last is replaced."""
-    for _ in range(ASIDE_MAX + 2):
-        (tmp_path / "x.json").write_text("")
-        set_aside(tmp_path / "x.json")
-    assert len(list(tmp_path.iterdir())) == ASIDE_MAX
-
-
-def test_the_old_content_stays_until_the_new_is_whole(tmp_path: Path) -> None:
-    """A write that cannot be finished leaves what was there."""
-    path = tmp_path / "x.json"
-    write_atomically(path, b"old")
-    (tmp_path / "x.json.new").mkdir()
-    with pytest.raises(OSError, match=r"x\.json\.new"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_the_book_that_cannot_be_written(tmp_path: Path) -> None:

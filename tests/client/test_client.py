@@ -16,7 +16,7 @@ from compass import client
 from compass.client.core.client import CoreClient
 from compass.client.core.credential import CredentialProblem
 from compass.client.core.errors import ApiProblem, refused
-from compass.client.core.threads import ThreadRuntime, now
+from compass.client.core.threads import ThreadRuntime, run_sync
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Listener
 from tests.support.fake_api import CREDENTIAL, SERVICE, LittleApi, outcome, refusal, wait_until
@@ -291,5 +291,5 @@ def test_the_first_registered_service_is_the_one_that_asks(api: LittleApi, monke
     api.answers["/v1/register"] = outcome()
     core = CoreClient(ThreadRuntime(), api=api.place)
     assert core.service == ""
-    now(core.register(SERVICE, 2028, credential=CREDENTIAL))
+    run_sync(core.register(SERVICE, 2028, credential=CREDENTIAL))
     assert core.service == SERVICE

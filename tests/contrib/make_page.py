@@ -1,4 +1,4 @@
-"""Writes the tables of metrics in `docs/reference/metrics.md` anew from the code: `python -m tests.contrib.make_page`."""
+"""Writer of the tables of metrics in `docs/reference/metrics.md`: `python -m tests.contrib.make_page`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from compass.model.replies import Dependencies, Lags, ServerStatus
 from compass.model.requests import Lag, Register, Status
 from compass.model.rows import Listener
 from compass.pki.authority import Credentials
-from compass.pki.contexts import load_identity
+from compass.pki.identity import load_identity
 from compass.store.store import Store
 from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_address
 from tests.e2e.processes import Program, eventually, python

@@ -167,7 +167,7 @@ class Stage:
         """One outage of so many seconds, or as long as it takes to see what has to be seen."""
         seen, before = Seen(), self.deployment.revision
         wished = [free_port(self.storage.address) for _ in range(REGISTRATIONS)]
-        api = HostApi(self.storage.api.place, ANSWER_SECONDS)
+        api = HostApi(self.storage.api.endpoint, ANSWER_SECONDS)
         lookups = [Lookups(host) for host in (self.web, self.other)]
         with ThreadPoolExecutor(REGISTRATIONS + 1) as pool:
             with self.away(way):

@@ -8,7 +8,7 @@ from typing import Any, cast
 import click
 
 from compass.admin.shell import build_request
-from compass.admin.shell.context import AdminContext, replacing
+from compass.admin.shell.context import AdminContext, output_file
 from compass.admin.shell.decorators import DURATION, command
 from compass.admin.shell.tables import as_json, judged_by, sentences, table_of_row, table_of_rows
 from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
@@ -249,7 +249,7 @@ def issue(desk: AdminContext, request: IssueCredential, output: Path | None) -> 
         desk.print_result([*sentences(reply), reply.token], reply)
         return
     # The file is opened first: a token that cannot be written down would be lost.
-    with replacing(output, 0o600) as file:
+    with output_file(output, 0o600) as file:
         reply = desk.ask(request, CredentialIssued)
         file.write(reply.token + "\n")
     told = as_json(reply) | {"written": str(output)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from compass.model.replies import Code, Refusal, Rows
 from compass.model.requests import Fetch, Impact, Pull, Request
 from compass.model.rows import Row
 from compass.model.text import escape_line
+from compass.system.files import replacing
 
 CONNECT_SECONDS = 5.0
 """For each step of connecting to one server: a person waits, and there may be another server to try."""
@@ -244,30 +244,19 @@ def print_sheet(sheet: TableView, headed: bool = True) -> None:
 
 
 def write_new_text(path: Path, text: str, mode: int) -> None:
-    """Put `text` in place of the file in one step: a reader sees the old one or the new one. Raises Failed."""
-    with replacing(path, mode) as file:
+    """Replace the file's content in one step. Raises Failed."""
+    with output_file(path, mode) as file:
         file.write(text)
 
 
 @contextmanager
-def replacing(path: Path, mode: int) -> Iterator[IO[str]]:
-    """A file that takes the place of `path` when the block ends well, on disk by then. Raises Failed."""
+def output_file(path: Path, mode: int) -> Iterator[IO[str]]:
+    """Open a file that replaces `path` when the block ends without an exception. Raises Failed."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise Failed(ExitCode.FAILED, f"cannot write to {path.parent}: {error.strerror}") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, mode)
+        with replacing(path, mode) as file:
             yield file
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
     except OSError as error:
         raise Failed(ExitCode.FAILED, f"cannot write {path}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _printable_lines(text: str) -> str:

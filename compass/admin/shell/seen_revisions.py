@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from compass.system.files import replace_file
+
 PLACE = Path(".local", "state", "opengns", "seen.json")
 """In the home directory (XDG Base Directory Specification: state that need not survive)."""
 SEEN_SECONDS = 60.0
@@ -45,9 +47,7 @@ class SeenRevisions:
             del kept[gone]
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".new")
-            temporary.write_bytes(msgspec.json.encode(kept))
-            temporary.replace(self._path)
+            replace_file(self._path, msgspec.json.encode(kept), durable=False)
         except OSError:
             pass
 

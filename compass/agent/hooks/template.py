@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from compass.agent.hooks.hook import HookEvent, HookFailed, LimitSeconds, QuietSeconds
 from compass.agent.hooks.subprocesses import CommandRunner
-from compass.system.files import write_atomically
+from compass.system.files import replace_file
 from compass.templates import RENDER_COMMAND, RENDER_SECONDS, RENDERED_OCTETS_MAX, said
 
 FILE = "{file}"
@@ -136,13 +136,13 @@ class Template:
         """Check the new file, put it in its place, reload; back out when the program does not take it."""
         candidate = self._target.with_name(self._target.name + ".checked")
         if self.settings.check:
-            write_atomically(candidate, rendered, self._mode)
+            replace_file(candidate, rendered, self._mode)
             await self._run(with_file(self.settings.check, candidate), f"{candidate} is not good")
             candidate.unlink(missing_ok=True)
         if self.settings.reload:
             self._owed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._owed, str(self._target).encode())
-        write_atomically(self._target, rendered, self._mode)
+            replace_file(self._owed, str(self._target).encode())
+        replace_file(self._target, rendered, self._mode)
         try:
             await self._reload()
         except HookFailed as blunder:
@@ -153,7 +153,7 @@ class Template:
         if before is None:
             self._target.unlink(missing_ok=True)
             return f"{self._target} is taken away again"
-        write_atomically(self._target, before, self._mode)
+        replace_file(self._target, before, self._mode)
         try:
             await self._reload()
         except HookFailed as again:

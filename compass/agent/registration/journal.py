@@ -17,7 +17,7 @@ from compass.model.host_api import Integer
 from compass.model.limits import EPOCH_MAX, PORT_MAX
 from compass.model.names import parse_address, parse_service_id
 from compass.model.rows import IDLE, ListenerKey
-from compass.system.files import set_aside, write_atomically
+from compass.system.files import replace_file, set_aside
 
 FILE_NAME = "registrations.json"
 REGISTRATIONS_MAX = 4096
@@ -162,7 +162,7 @@ class RegistrationJournal:
     def _write(self, entries: dict[ListenerKey, Registration]) -> None:
         book = _Book(VERSION, self.last_epoch, tuple(entries.values()))
         try:
-            write_atomically(self._path, msgspec.json.encode(book), 0o600)
+            replace_file(self._path, msgspec.json.encode(book), 0o600)
         except OSError as error:
             raise JournalWriteFailed(f"cannot write {self._path}: {error}") from error
         self._entries = entries

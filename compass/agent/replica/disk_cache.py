@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from compass.model.interfaces import Clock, Timer
 from compass.model.rows import Snapshot
-from compass.system.files import set_aside, write_atomically
+from compass.system.files import replace_file, set_aside
 
 WRITE_PAUSE_SECONDS = 0.2
 """At most five writes a second, however fast notices come; what a power cut takes is resumed from the server."""
@@ -128,7 +128,7 @@ class Cache:
     def write(self) -> None:
         """Replace the file; a failure is told once and does not stop the daemon."""
         try:
-            write_atomically(self._path, packed(self._content()))
+            replace_file(self._path, packed(self._content()))
             self._complained = False
             self.writes["done"] += 1
         except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock, Timer
+from compass.system.files import replace_file
 from compass.wire.shared_view import (
     GENERATION_WORD,
     INDEX_OCTETS,
@@ -115,11 +116,5 @@ class SharedViewWriter:
 
     def _replace(self, name: str, octets: bytes) -> None:
         """Not synchronised to the disk: after a reboot it is published anew, and nobody has the old one mapped."""
-        path = self._directory / f"{name}.new"
         mode = 0o644 if self._group is None else 0o640
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            os.fchown(descriptor, -1, -1 if self._group is None else self._group)
-            file.write(octets)
-        path.replace(self._directory / name)
+        replace_file(self._directory / name, octets, mode, group=self._group, durable=False)

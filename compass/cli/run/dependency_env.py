@@ -12,6 +12,7 @@ from compass.client.core.blocking_api import ApiProblem, HostApi
 from compass.model.names import format_endpoint
 from compass.model.replies import CategoryView, Dependencies
 from compass.model.rows import USABLE, Listener
+from compass.system.files import replace_file
 
 PREFIX = "OPENGNS_DEPENDENCY_"
 AGAIN_SECONDS = 5.0
@@ -35,9 +36,8 @@ def _usable(view: CategoryView) -> list[Listener]:
 
 def write(path: Path, dependencies: Dependencies) -> None:
     """As JSON, whole or not at all. Raises OSError."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(msgspec.json.format(msgspec.json.encode(dependencies), indent=1) + b"\n")
-    new.replace(path)
+    text = msgspec.json.format(msgspec.json.encode(dependencies), indent=1) + b"\n"
+    replace_file(path, text, mode=None, durable=False)
 
 
 class DependencyEnvironment:

@@ -53,7 +53,7 @@ from compass.client.core.client import UNCHANGED
 from compass.model.exit_codes import ExitCode
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalRegister, Outcome
 from compass.model.names import format_endpoint
-from compass.system.sd_notify import Notify
+from compass.system.sd_notify import VARIABLES, SdNotify
 
 PROBE_SECONDS = 0.05
 """Between two looks whether the command listens: what a start-up may be registered late."""
@@ -89,8 +89,10 @@ class Supervisor:
         self._api = api
         self._orders = orders
         self._say = say
-        self._environment = dict(orders.environment)
-        self._notify = Notify(self._environment)
+        # Signs of life are wanted of the manager's main process, which may be a wrapper of this one.
+        self._notify = SdNotify({name: value for name, value in orders.environment.items() if name != "WATCHDOG_PID"})
+        # The command is not the main process: the manager would refuse its messages, or worse, believe them.
+        self._environment = {name: value for name, value in orders.environment.items() if name not in VARIABLES}
         self._surroundings = DependencyEnvironment(api, orders.wishes[0].service, orders.dependencies_file, say)
         self._happenings: Queue[Event | None] = Queue()
         self._taken: frozenset[int] = frozenset()
@@ -125,7 +127,7 @@ class Supervisor:
                     self._say(f"it has ended {self._orders.restart_limit + 1} times in a row: it is not started again")
                 return status
             self._say(f"the command is started again in {pause:g} s")
-            self._notify.state("waiting to start again")
+            self._notify.status("waiting to start again")
             if self._told_to_stop(pause):
                 return status
 
@@ -168,7 +170,7 @@ class SupervisedProcess:
         environment: dict[str, str],
         happenings: Queue[Event | None],
         say: Callable[[str], None],
-        notify: Notify,
+        notify: SdNotify,
     ) -> None:
         self.course = RunState(drains=orders.drain_seconds > 0)
         self.lost = False
@@ -233,14 +235,14 @@ class SupervisedProcess:
             case Register(pause):
                 self._later(pause, lambda: self._asks.put(self._register))
             case Drain():
-                self._notify.stopping()
+                self._notify.stopping("leaving")
                 self._say(f"draining for {self._orders.drain_seconds:g} s")
                 self._asks.put(self._drain)
                 self._later(self._orders.drain_seconds, lambda: self._happenings.put(Drained()))
             case Deregister():
-                self._notify.stopping()
+                self._notify.stopping("leaving")
                 self._asks.put(self._deregister)
-                text = f"opengnscd at {self._api.place} did not answer within {LEAVE_SECONDS:g} s"
+                text = f"opengnscd at {self._api.endpoint} did not answer within {LEAVE_SECONDS:g} s"
                 self._later(LEAVE_SECONDS, lambda: self._happenings.put(DeregisterDone(text)))
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:

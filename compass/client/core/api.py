@@ -1,4 +1,4 @@
-"""The calls of the host API (mission section 5), one exchange each, on whatever ground.
+"""The calls of the host API (mission section 5), one exchange each, on whatever runtime.
 
 Every call answers with a value of `compass.model.host_api` or raises `ApiProblem`, whose text says what to do next.
 A call has a connection of its own and leaves nothing behind, so threads may share one object.
@@ -45,9 +45,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 class HostApiCalls:
     """What can be asked of the daemon at `place`."""
 
-    def __init__(self, ground: Runtime, place: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.place = place
-        self._ground = ground
+    def __init__(self, runtime: Runtime, endpoint: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.endpoint = endpoint
+        self._runtime = runtime
         self._answer_seconds = answer_seconds
 
     async def dependencies(self, service: str) -> Dependencies:
@@ -84,13 +84,13 @@ class HostApiCalls:
 
     async def hold(self, request: LocalRegister) -> HoldStream:
         """A registration with `hold`: over as soon as the result is closed, however that comes about."""
-        stream = await self._begin("POST", "/v1/register", request)
+        stream = await self._start_exchange("POST", "/v1/register", request)
         lines = Lines()
         try:
-            while not (whole := [line for piece in await stream.pieces() for line in lines.split(piece)]):
+            while not (whole := [line for piece in await stream.read() for line in lines.split(piece)]):
                 if stream.ended:
-                    raise _broken_off(self.place)
-            with map_errors(self.place):
+                    raise _connection_broken(self.endpoint)
+            with map_errors(self.endpoint):
                 return HoldStream(stream, msgspec.json.decode(whole[0], type=Outcome))
         except BaseException:
             stream.close()
@@ -102,33 +102,33 @@ class HostApiCalls:
         With the revision of the last event seen, only what came later.
         """
         headers = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
-        stream = await self._begin("GET", f"/v1/watch?service={quote(service, safe='')}", headers=headers)
+        stream = await self._start_exchange("GET", f"/v1/watch?service={quote(service, safe='')}", headers=headers)
         return WatchStream(stream)
 
     async def _ask(self, kind: type[T], method: str, path: str, request: LocalRequest | None = None) -> T:
-        stream = await self._begin(method, path, request)
+        stream = await self._start_exchange(method, path, request)
         try:
-            data = await stream.rest()
+            data = await stream.read_all()
         finally:
             stream.close()
-        with map_errors(self.place):
+        with map_errors(self.endpoint):
             return msgspec.json.decode(data, type=kind)
 
-    async def _begin(
+    async def _start_exchange(
         self, method: str, path: str, request: LocalRequest | None = None, headers: dict[str, str] | None = None
-    ) -> Stream:
+    ) -> ResponseStream:
         """The response to a request, once it is known not to be a refusal."""
         body = None if request is None else msgspec.json.encode(request)
-        exchange = HttpExchange(method, path, self.place.host, body, headers)
-        with map_errors(self.place):
-            line = await self._ground.open(self.place, self._answer_seconds)
-        stream = Stream(self.place, line, exchange, self._answer_seconds)
+        exchange = HttpExchange(method, path, self.endpoint.host, body, headers)
+        with map_errors(self.endpoint):
+            line = await self._runtime.open(self.endpoint, self._answer_seconds)
+        stream = ResponseStream(self.endpoint, line, exchange, self._answer_seconds)
         try:
-            with map_errors(self.place):
+            with map_errors(self.endpoint):
                 await line.send(exchange.request)
-            await stream.begin()
+            await stream.read_status()
             if exchange.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
-                raise self._refused(exchange.status, await stream.rest())
+                raise self._refused(exchange.status, await stream.read_all())
         except BaseException:
             stream.close()
             raise
@@ -139,82 +139,82 @@ class HostApiCalls:
             said = msgspec.json.decode(body, type=_Refused)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                return _misunderstood(self.place, error)
-            text = f"opengnscd at {self.place} failed (HTTP status {status}); its log says why"
+                return _invalid_response(self.endpoint, error)
+            text = f"opengnscd at {self.endpoint} failed (HTTP status {status}); its log says why"
             return DaemonUnreachable("unreachable", text)
         return refused(said.code, said.message, retry_after_seconds=said.retry_after_seconds, epoch=said.epoch)
 
 
-class Stream:
+class ResponseStream:
     """A response that is being received. Whoever has it closes it."""
 
-    def __init__(self, place: ApiEndpoint, line: Connection, exchange: HttpExchange, seconds: float) -> None:
-        self.place = place
+    def __init__(self, endpoint: ApiEndpoint, line: Connection, exchange: HttpExchange, seconds: float) -> None:
+        self.endpoint = endpoint
         self.patience_seconds: float | None = seconds
         """For the next piece."""
         self.endless = False
         """Of a response that goes on until the connection ends: that is then no accident."""
-        self._line = line
+        self._connection = line
         self._exchange = exchange
         self._ahead: list[bytes] = []
-        self._over = False
+        self._closed_by_daemon = False
 
     @property
     def ended(self) -> bool:
         """The response is over."""
-        return self._over or self._exchange.ended
+        return self._closed_by_daemon or self._exchange.ended
 
-    async def begin(self) -> None:
+    async def read_status(self) -> None:
         """Until its status is known."""
         while not self._exchange.status:
             self._ahead += await self._receive()
 
-    async def pieces(self) -> list[bytes]:
+    async def read(self) -> list[bytes]:
         """Some of the body: what is here, else what comes next."""
         if self._ahead or self.ended:
             ahead, self._ahead = self._ahead, []
             return ahead
         return await self._receive()
 
-    async def rest(self) -> bytes:
+    async def read_all(self) -> bytes:
         """All of the body."""
         body = bytearray()
         while True:
-            body += b"".join(await self.pieces())
+            body += b"".join(await self.read())
             if len(body) > ANSWER_OCTETS_MAX:
-                raise _misunderstood(self.place, InvalidResponse(f"more than {ANSWER_OCTETS_MAX} octets"))
+                raise _invalid_response(self.endpoint, InvalidResponse(f"more than {ANSWER_OCTETS_MAX} octets"))
             if self.ended:
                 return bytes(body)
 
     def close(self) -> None:
         """End it at once."""
-        self._line.close()
+        self._connection.close()
 
     async def _receive(self) -> list[bytes]:
-        with map_errors(self.place):
-            data = await self._line.receive(self.patience_seconds)
+        with map_errors(self.endpoint):
+            data = await self._connection.receive(self.patience_seconds)
             try:
                 return self._exchange.receive(data)
             except ConnectionBroken:
                 if not self.endless:
                     raise
-                self._over = True
+                self._closed_by_daemon = True
                 return []
 
 
 class HoldStream:
     """A registration that lasts as long as its connection."""
 
-    def __init__(self, stream: Stream, outcome: Outcome) -> None:
+    def __init__(self, stream: ResponseStream, outcome: Outcome) -> None:
         self.outcome = outcome
         self._stream = stream
         stream.patience_seconds, stream.endless = None, True
 
-    async def ended(self) -> None:
+    async def wait_closed(self) -> None:
         """Comes back when the daemon ends it."""
         try:
             while not self._stream.ended:
-                await self._stream.pieces()
+                await self._stream.read()
         except DaemonUnreachable:
             pass
         finally:
@@ -228,7 +228,7 @@ class HoldStream:
 class WatchStream:
     """The events of one connection."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: ResponseStream) -> None:
         self._stream = stream
         self._events = Events()
         self._ready: deque[LocalEvent] = deque()
@@ -239,8 +239,8 @@ class WatchStream:
         while not self._ready:
             if self._stream.ended:
                 return None
-            for piece in await self._stream.pieces():
-                with map_errors(self._stream.place):
+            for piece in await self._stream.read():
+                with map_errors(self._stream.endpoint):
                     self._ready.extend(self._events.split(piece))
         return self._ready.popleft()
 
@@ -259,9 +259,9 @@ class _Refused(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def map_errors(place: ApiEndpoint) -> Iterator[None]:
+def map_errors(endpoint: ApiEndpoint) -> Iterator[None]:
     """Turn what goes wrong between here and the daemon into words: raises ApiProblem in place of it."""
-    where = f"opengnscd at {place}"
+    where = f"opengnscd at {endpoint}"
     try:
         yield
     except TimeoutError:
@@ -270,19 +270,19 @@ def map_errors(place: ApiEndpoint) -> Iterator[None]:
         text = f"{where} may not be asked by this user: become one that the permissions of its socket admit"
         raise NotAllowed("forbidden", text) from None
     except ConnectionBroken:
-        raise _broken_off(place) from None
+        raise _connection_broken(endpoint) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = "start it, or say where it listens with --api or OPENGNS_API"
         raise DaemonUnreachable("unreachable", f"{where} cannot be reached ({reason}): {advice}") from None
     except (msgspec.MsgspecError, InvalidResponse, UnicodeDecodeError) as error:
-        raise _misunderstood(place, error) from None
+        raise _invalid_response(endpoint, error) from None
 
 
-def _broken_off(place: ApiEndpoint) -> ApiProblem:
-    return DaemonUnreachable("unreachable", f"opengnscd at {place} broke off; it may be restarting")
+def _connection_broken(endpoint: ApiEndpoint) -> ApiProblem:
+    return DaemonUnreachable("unreachable", f"opengnscd at {endpoint} broke off; it may be restarting")
 
 
-def _misunderstood(place: ApiEndpoint, error: Exception) -> ApiProblem:
-    text = f"what answers at {place} is no opengnscd that this version of compass understands ({error})"
+def _invalid_response(endpoint: ApiEndpoint, error: Exception) -> ApiProblem:
+    text = f"what answers at {endpoint} is no opengnscd that this version of compass understands ({error})"
     return ApiProblem("malformed", text)

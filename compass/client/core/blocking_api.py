@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.endpoint import ApiEndpoint, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.errors import ApiProblem
-from compass.client.core.resume import HeldRegistration, Lost, ResumingWatch
-from compass.client.core.threads import ThreadRuntime, now
+from compass.client.core.resume import HeldRegistration, ResumingWatch, Warn
+from compass.client.core.threads import ThreadRuntime, run_sync
 from compass.model.host_api import (
     HostStatus,
     LocalDeregister,
@@ -35,63 +35,63 @@ __all__ = ["ApiEndpoint", "ApiProblem", "HostApi", "InvalidEndpoint", "parse_api
 class HostApi:
     """The daemon of this host, asked by one call after the other. See `Calls` for what each answers and raises."""
 
-    def __init__(self, place: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.place = place
-        self._ground = ThreadRuntime()
-        self._calls = HostApiCalls(self._ground, place, answer_seconds)
+    def __init__(self, endpoint: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.endpoint = endpoint
+        self._runtime = ThreadRuntime()
+        self._calls = HostApiCalls(self._runtime, endpoint, answer_seconds)
 
     def dependencies(self, service: str) -> Dependencies:
         """Function 2.3: what `service` depends on."""
-        return now(self._calls.dependencies(service))
+        return run_sync(self._calls.dependencies(service))
 
     def resolve(self, name: str) -> Resolved:
         """The listeners to use for a service or a category, best first; none is an answer, too."""
-        return now(self._calls.resolve(name))
+        return run_sync(self._calls.resolve(name))
 
     def register(self, request: LocalRegister) -> Outcome:
         """Function 2.1. For one with `hold` there is the method of that name."""
-        return now(self._calls.register(request))
+        return run_sync(self._calls.register(request))
 
     def deregister(self, request: LocalDeregister) -> Outcome:
         """Function 2.2."""
-        return now(self._calls.deregister(request))
+        return run_sync(self._calls.deregister(request))
 
     def report_load(self, request: LocalLoad) -> Outcome:
         """How busy a listener of this host is."""
-        return now(self._calls.report_load(request))
+        return run_sync(self._calls.report_load(request))
 
     def drain(self, request: LocalDrain) -> Outcome:
         """A listener takes no new users, or takes them again."""
-        return now(self._calls.drain(request))
+        return run_sync(self._calls.drain(request))
 
     def report(self, request: LocalReport) -> Outcome:
         """Function 2.5."""
-        return now(self._calls.report(request))
+        return run_sync(self._calls.report(request))
 
     def status(self) -> HostStatus:
         """The daemon in figures."""
-        return now(self._calls.status())
+        return run_sync(self._calls.status())
 
-    def holding(self, request: LocalRegister, lost: Lost) -> Holding:
+    def holding(self, request: LocalRegister, warn: Warn) -> Holding:
         """A registration with `hold`, made with the first `next`, until it is closed by whoever."""
-        return Holding(HeldRegistration(self._ground, self._calls, request, lost))
+        return Holding(HeldRegistration(self._runtime, self._calls, request, warn))
 
-    def hold(self, request: LocalRegister, lost: Lost) -> Iterator[Outcome]:
+    def hold(self, request: LocalRegister, warn: Warn) -> Iterator[Outcome]:
         """A registration with `hold`: its outcome, and that of each one that replaces a lost one, for as long as it is
         iterated; then it is over. `lost` is told of each interruption."""
-        keeping = HeldRegistration(self._ground, self._calls, request, lost)
+        keeping = HeldRegistration(self._runtime, self._calls, request, warn)
         try:
-            while (outcome := now(keeping.next())) is not None:
+            while (outcome := run_sync(keeping.next())) is not None:
                 yield outcome
         finally:
             keeping.close()
 
-    def follow(self, service: str, since: int | None, lost: Lost) -> Iterator[LocalEvent]:
+    def follow(self, service: str, since: int | None, warn: Warn) -> Iterator[LocalEvent]:
         """Like `watch`, but it comes back by itself and goes on after the last event; `lost` is told of each
         interruption. Raises ApiProblem when the daemon is not there at first, or refuses."""
-        following = ResumingWatch(self._ground, self._calls, service, since, lost)
+        following = ResumingWatch(self._runtime, self._calls, service, since, warn)
         try:
-            while (event := now(following.next())) is not None:
+            while (event := run_sync(following.next())) is not None:
                 yield event
         finally:
             following.close()
@@ -102,9 +102,9 @@ class HostApi:
         With the revision of the last event seen, only what came later. Ends, or raises ApiProblem, when the
         connection is lost; to go on, call again with the last event's revision.
         """
-        watched = now(self._calls.watch(service, last_event_id))
+        watched = run_sync(self._calls.watch(service, last_event_id))
         try:
-            while (event := now(watched.next())) is not None:
+            while (event := run_sync(watched.next())) is not None:
                 yield event
         finally:
             watched.close()
@@ -114,13 +114,13 @@ class Holding:
     """A registration that lasts as long as its connection; one thread follows it, another one may end it."""
 
     def __init__(self, keeping: HeldRegistration) -> None:
-        self._keeping = keeping
+        self._held = keeping
 
     def next(self) -> Outcome | None:
         """The outcome of the registration, then of each one that replaces a lost one; None once it is closed. Raises
         ApiProblem at first, and for a refusal that no time can mend."""
-        return now(self._keeping.next())
+        return run_sync(self._held.next())
 
     def close(self) -> None:
         """The registration is over; unless it was deregistered before, its users are told that it died."""
-        self._keeping.close()
+        self._held.close()

@@ -19,7 +19,7 @@ from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.resume import HeldRegistration, Lost, ResumingWatch, RetryPolicy
+from compass.client.core.resume import HeldRegistration, ResumingWatch, RetryPolicy, Warn
 from compass.client.core.runtime import Runtime, Task
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
@@ -68,7 +68,7 @@ class Options(TypedDict, total=False):
 
 
 class CoreClient:
-    """What a program asks of the name service, on one ground.
+    """What a program asks of the name service, on one runtime.
 
     `service`: on whose behalf it asks, that is, whose declared dependencies it uses; else OPENGNS_SERVICE, which
     `opengnsc run` sets, else the first service that it registers. `api`: where the daemon listens; else OPENGNS_API.
@@ -77,26 +77,26 @@ class CoreClient:
 
     def __init__(
         self,
-        ground: Runtime,
+        runtime: Runtime,
         service: str = "",
         api: str | ApiEndpoint = "",
         answer_seconds: float = ANSWER_SECONDS,
         views: Views | None = None,
-        lost: Lost = _log.warning,
+        warn: Warn = _log.warning,
     ) -> None:
-        self.place = (
+        self.endpoint = (
             api if isinstance(api, ApiEndpoint) else parse_api_endpoint(api or os.environ.get("OPENGNS_API", ""))
         )
         self.service = service or os.environ.get("OPENGNS_SERVICE", "")
-        self.calls = HostApiCalls(ground, self.place, answer_seconds)
-        self.ground = ground
-        self._reports = HostApiCalls(ground, self.place, min(REPORT_SECONDS, answer_seconds))
+        self.calls = HostApiCalls(runtime, self.endpoint, answer_seconds)
+        self.runtime = runtime
+        self._reports = HostApiCalls(runtime, self.endpoint, min(REPORT_SECONDS, answer_seconds))
         self._views = views
-        self.told_lost = lost
+        self.warn = warn
         """Told of what goes on without this program's doing: interruptions, and what could not be delivered."""
-        self._shunned = FailedListeners()
-        self._pools = Selector(ground.random)
-        self._kept: dict[str, _Kept] = {}
+        self._failed_listeners = FailedListeners()
+        self._selector = Selector(runtime.random)
+        self._watched: dict[str, _WatchedView] = {}
 
     # What others are --------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class CoreClient:
         if view is None:
             resolved = await self.calls.resolve(name)
         else:
-            answer = view.resolve(name, self._pools, self._shunned, self.ground.seconds())
+            answer = view.resolve(name, self._selector, self._failed_listeners, self.runtime.seconds())
             if isinstance(answer, Refusal) and answer.code == "unknown-dependency":
                 # Another service of this host may depend on it; the daemon knows, and says so better if not.
                 resolved = await self.calls.resolve(name)
@@ -123,14 +123,14 @@ class CoreClient:
 
     async def dependencies(self, service: str = "") -> Dependencies:
         """Function 2.3: all that a service depends on, this program's own by default. Raises ApiProblem."""
-        whose = self._whose(service)
-        kept = self._outside(whose) or self._inside(whose)
+        whose = self._service_or_default(service)
+        kept = self._external_view(whose) or self._own_view(whose)
         return kept.dependencies() if kept is not None else await self.calls.dependencies(whose)
 
     async def shared(self, service: str = "", directory: str = "") -> SharedView:
         """The daemon's view in memory, for lookups that cost no call. `directory`: else the daemon is asked for it.
         Raises NotLoaded when it shares none, DaemonUnreachable."""
-        whose = self._whose(service)
+        whose = self._service_or_default(service)
         where = directory or (await self.calls.status()).view
         if not where:
             raise NotLoaded("not-ready", "opengnscd shares no view on this host: see [host] view in its configuration")
@@ -141,7 +141,7 @@ class CoreClient:
 
     def follow(self, service: str = "", since: int | None = None) -> ResumingWatch:
         """The dependencies of a service and then each change of them, also over restarts of the daemon."""
-        return ResumingWatch(self.ground, self.calls, self._whose(service), since, self.told_lost)
+        return ResumingWatch(self.runtime, self.calls, self._service_or_default(service), since, self.warn)
 
     async def watch(self, service: str = "", since: int | None = None) -> AsyncIterator[LocalEvent]:
         """The same as an iterator: `async for event in client.watch("portal.web")`. Raises ApiProblem when the daemon
@@ -181,19 +181,19 @@ class CoreClient:
             options.get("load", IDLE),
             options.get("degradation", IDLE),
         )
-        keeping = HeldRegistration(self.ground, self.calls, wish, self.told_lost) if hold else None
-        give_up = self.ground.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
-        patience = RetryPolicy(self.told_lost)
+        keeping = HeldRegistration(self.runtime, self.calls, wish, self.warn) if hold else None
+        give_up = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
+        patience = RetryPolicy(self.warn)
         patience.succeeded()
         while True:
             try:
                 outcome = await (keeping.next() if keeping else self.calls.register(wish))
                 break
             except ApiProblem as problem:
-                left = give_up - self.ground.seconds()
+                left = give_up - self.runtime.seconds()
                 if not may_pass(problem) or left <= 0:
                     raise
-                await self.ground.pause(min(patience.failed(problem), left))
+                await self.runtime.sleep(min(patience.pause_after(problem), left))
         assert outcome is not None  # Nobody has closed it.
         self.service = self.service or service
         return Registration(self, wish, outcome, keeping)
@@ -215,15 +215,15 @@ class CoreClient:
     def report_failure(self, peer: Listener, detail: str) -> None:
         """A listener failed here: avoid it, and report it unless that is known already. Nobody waits for the report."""
         _log.info("%s at %s port %d failed: %s", peer.service, peer.address, peer.port, detail)
-        kept = self._inside(self.service)
+        kept = self._own_view(self.service)
         row = kept.catalogue.listener(peer.service, peer.address, peer.port) if kept else None
-        self._shunned.add(row or peer, self.ground.seconds())
+        self._failed_listeners.add(row or peer, self.runtime.seconds())
         if peer.state in USABLE or peer.state == "draining":
-            self.ground.start(self._deliver(peer, detail), owed=True)
+            self.runtime.spawn(self._deliver(peer, detail), wait_at_exit=True)
 
     def mark_healthy(self, peer: Listener) -> None:
         """A listener works."""
-        self._shunned.forgive(peer)
+        self._failed_listeners.remove(peer)
 
     async def _deliver(self, peer: Listener, detail: str) -> None:
         report = LocalReport(peer.service, peer.address, peer.port, "unreachable", self.service, detail)
@@ -233,45 +233,45 @@ class CoreClient:
             # That it is registered no more is what the report would have led to.
             if problem.code not in UNCHANGED:
                 where = f"{peer.service} at {peer.address} port {peer.port}"
-                self.told_lost(f"{where} could not be reported: {problem.message}")
+                self.warn(f"{where} could not be reported: {problem.message}")
 
     # Life -------------------------------------------------------------------------------------------------
 
-    def rest(self) -> None:
+    def stop_watches(self) -> None:
         """Watch no more. Registrations stay until they are ended."""
-        kept, self._kept = self._kept, {}
+        kept, self._watched = self._watched, {}
         for one in kept.values():
             one.close()
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         """In the child of a fork: the views were kept by what only the parent has. They begin anew when needed."""
         # Nothing is closed: the connection is the parent's, too.
-        self._kept = {}
+        self._watched = {}
 
     # The views --------------------------------------------------------------------------------------------
 
-    def _whose(self, service: str) -> str:
+    def _service_or_default(self, service: str) -> str:
         if service or self.service:
             return service or self.service
         text = "say on behalf of which service: Client(service='portal.web'), or OPENGNS_SERVICE in the environment"
         raise refused("bad-name", text)
 
-    def _outside(self, service: str) -> View | None:
+    def _external_view(self, service: str) -> View | None:
         return self._views.view(service) if self._views is not None else None
 
-    def _inside(self, service: str) -> View | None:
-        kept = self._kept.get(service)
+    def _own_view(self, service: str) -> View | None:
+        kept = self._watched.get(service)
         return kept.view if kept is not None else None
 
     async def _view(self, service: str) -> View | None:
         """What is known at once, else what the first event of a watch says. None: too many programs watch."""
-        view = self._outside(service) or self._inside(service)
+        view = self._external_view(service) or self._own_view(service)
         if view is not None:
             return view
-        following = ResumingWatch(self.ground, self.calls, service, None, self.told_lost, _may_be_followed_later)
+        following = ResumingWatch(self.runtime, self.calls, service, None, self.warn, _may_follow_later)
         try:
             first = await following.next()
-            await self._look_around()
+            await self._update_location()
         except ApiProblem as problem:
             following.close()
             if problem.code == "busy":
@@ -281,35 +281,35 @@ class CoreClient:
             following.close()
             raise
         assert first is not None and isinstance(first.data, Dependencies)  # A watch without a revision begins so.
-        mine = _Kept(following, view_of(first.data))
-        kept = self._kept.setdefault(service, mine)
+        mine = _WatchedView(following, view_of(first.data))
+        kept = self._watched.setdefault(service, mine)
         if kept is not mine:
             # Another thread, or task, was quicker.
             following.close()
             return kept.view
-        mine.job = self.ground.start(self._keep(service, mine))
+        mine.task = self.runtime.spawn(self._follow(service, mine))
         return mine.view
 
-    async def _look_around(self) -> None:
+    async def _update_location(self) -> None:
         """Where this is, so that near listeners can come first; no reason to fail when that cannot be told now."""
         with contextlib.suppress(ApiProblem):
             status = await self.calls.status()
-            self._pools.moved(Surroundings(status.host, status.zone))
+            self._selector.moved(Surroundings(status.host, status.zone))
 
-    async def _keep(self, service: str, kept: _Kept) -> None:
+    async def _follow(self, service: str, kept: _WatchedView) -> None:
         """Follow, until it is closed or refused; then the next lookup asks again, and is told why."""
         try:
-            while (event := await kept.following.next()) is not None:
+            while (event := await kept.watch.next()) is not None:
                 kept.view = kept.view.after(event)
         except ApiProblem as problem:
-            self.told_lost(f"{service}: {problem.message}")
+            self.warn(f"{service}: {problem.message}")
         finally:
-            kept.following.close()
-            if self._kept.get(service) is kept:
-                del self._kept[service]
+            kept.watch.close()
+            if self._watched.get(service) is kept:
+                del self._watched[service]
 
 
-def _may_be_followed_later(problem: ApiProblem) -> bool:
+def _may_follow_later(problem: ApiProblem) -> bool:
     """A daemon that has too many watchers answers each lookup, which is better than a view that grows old."""
     return may_pass(problem) and problem.code != "busy"
 
@@ -325,9 +325,9 @@ class Registration:
         self._core = core
         self._wish = wish
         self._process = os.getpid()
-        self._keeping = keeping
+        self._held = keeping
         self._ended = False
-        self._job = core.ground.start(self._keep(keeping)) if keeping is not None else None
+        self._task = core.runtime.spawn(self._follow(keeping)) if keeping is not None else None
 
     async def report_load(self, load: float) -> None:
         """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users.
@@ -349,31 +349,31 @@ class Registration:
             await self._core.calls.deregister(request)
         except ApiProblem as problem:
             if problem.code not in UNCHANGED:
-                self._core.told_lost(f"{wish.service} at port {wish.port} could not be deregistered: {problem.message}")
+                self._core.warn(f"{wish.service} at port {wish.port} could not be deregistered: {problem.message}")
         finally:
-            if self._keeping is not None:
-                self._keeping.close()
-            if self._job is not None:
-                self._job.stop()
+            if self._held is not None:
+                self._held.close()
+            if self._task is not None:
+                self._task.stop()
 
-    async def _keep(self, keeping: HeldRegistration) -> None:
+    async def _follow(self, keeping: HeldRegistration) -> None:
         try:
             while (outcome := await keeping.next()) is not None:
                 self.outcome = outcome
         except ApiProblem as problem:
-            self._core.told_lost(f"{self._wish.service} at port {self._wish.port} is not registered: {problem.message}")
+            self._core.warn(f"{self._wish.service} at port {self._wish.port} is not registered: {problem.message}")
 
 
-class _Kept:
+class _WatchedView:
     """A view that is kept up to date."""
 
     def __init__(self, following: ResumingWatch, view: View) -> None:
-        self.following = following
+        self.watch = following
         self.view = view
-        self.job: Task | None = None
+        self.task: Task | None = None
 
     def close(self) -> None:
         """No more."""
-        self.following.close()
-        if self.job is not None:
-            self.job.stop()
+        self.watch.close()
+        if self.task is not None:
+            self.task.stop()

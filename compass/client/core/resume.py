@@ -10,17 +10,17 @@ from compass.client.core.runtime import Runtime
 from compass.model.backoff import retry_seconds
 from compass.model.host_api import LocalEvent, LocalRegister, Outcome
 
-Lost = Callable[[str], None]
+Warn = Callable[[str], None]
 """Told once of each interruption, in words."""
 
 
 class RetryPolicy:
     """What a failure means that is repeated: wait and try again, or give up."""
 
-    def __init__(self, lost: Lost, passing: Callable[[ApiProblem], bool] = may_pass) -> None:
+    def __init__(self, warn: Warn, is_transient: Callable[[ApiProblem], bool] = may_pass) -> None:
         """`passing`: whether a problem may be over when it is tried again."""
-        self._lost = lost
-        self._passing = passing
+        self._warn = warn
+        self._is_transient = is_transient
         self._failures = 0
         self._reached = False
 
@@ -28,13 +28,13 @@ class RetryPolicy:
         """The daemon has answered."""
         self._failures, self._reached = 0, True
 
-    def failed(self, problem: ApiProblem | None) -> float:
+    def pause_after(self, problem: ApiProblem | None) -> float:
         """The pause in seconds before the next attempt; None: the daemon has ended the connection. Raises the problem
         when the daemon has never been reached, or when no time can mend it."""
-        if problem is not None and not (self._reached and self._passing(problem)):
+        if problem is not None and not (self._reached and self._is_transient(problem)):
             raise problem
         if not self._failures:
-            self._lost(f"{problem.message if problem else 'opengnscd ended the connection'}; trying again")
+            self._warn(f"{problem.message if problem else 'opengnscd ended the connection'}; trying again")
         pause = max(retry_seconds(self._failures), problem.retry_after_seconds if problem else 0.0)
         self._failures += 1
         return pause
@@ -45,19 +45,19 @@ class ResumingWatch:
 
     def __init__(
         self,
-        ground: Runtime,
+        runtime: Runtime,
         calls: HostApiCalls,
         service: str,
         since: int | None,
-        lost: Lost,
-        passing: Callable[[ApiProblem], bool] = may_pass,
+        warn: Warn,
+        is_transient: Callable[[ApiProblem], bool] = may_pass,
     ) -> None:
-        self._ground = ground
+        self._runtime = runtime
         self._calls = calls
         self._service = service
         self._last = since
-        self._patience = RetryPolicy(lost, passing)
-        self._watched: WatchStream | None = None
+        self._retry = RetryPolicy(warn, is_transient)
+        self._stream: WatchStream | None = None
         self._closed = False
 
     async def next(self) -> LocalEvent | None:
@@ -66,18 +66,18 @@ class ResumingWatch:
         while not self._closed:
             problem: ApiProblem | None = None
             try:
-                if self._watched is None:
-                    self._watched = await self._calls.watch(self._service, self._last)
-                event = await self._watched.next()
+                if self._stream is None:
+                    self._stream = await self._calls.watch(self._service, self._last)
+                event = await self._stream.next()
                 if event is not None:
-                    self._patience.succeeded()
+                    self._retry.succeeded()
                     self._last = event.revision
                     return event
             except ApiProblem as caught:
                 problem = caught
             self._drop()
             if not self._closed:
-                await self._ground.pause(self._patience.failed(problem))
+                await self._runtime.sleep(self._retry.pause_after(problem))
         self._drop()
         return None
 
@@ -87,7 +87,7 @@ class ResumingWatch:
         self._drop()
 
     def _drop(self) -> None:
-        watched, self._watched = self._watched, None
+        watched, self._stream = self._stream, None
         if watched is not None:
             watched.close()
 
@@ -95,36 +95,36 @@ class ResumingWatch:
 class HeldRegistration:
     """A registration held by a connection, and made anew whenever the connection is lost."""
 
-    def __init__(self, ground: Runtime, calls: HostApiCalls, wish: LocalRegister, lost: Lost) -> None:
-        self._ground = ground
+    def __init__(self, runtime: Runtime, calls: HostApiCalls, wish: LocalRegister, warn: Warn) -> None:
+        self._runtime = runtime
         self._calls = calls
-        self._wish = wish
-        self._patience = RetryPolicy(lost)
-        self._held: HoldStream | None = None
+        self._request = wish
+        self._retry = RetryPolicy(warn)
+        self._stream: HoldStream | None = None
         self._closed = False
 
     async def next(self) -> Outcome | None:
         """The outcome of the first registration, then that of each one that replaces a lost one; None once it is
         closed. Raises as `Following.next` does."""
-        if self._held is not None:
-            await self._held.ended()
+        if self._stream is not None:
+            await self._stream.wait_closed()
             if not self._closed:
-                await self._ground.pause(self._patience.failed(None))
+                await self._runtime.sleep(self._retry.pause_after(None))
         while not self._closed:
             try:
-                self._held = await self._calls.hold(self._wish)
-                self._patience.succeeded()
+                self._stream = await self._calls.hold(self._request)
+                self._retry.succeeded()
             except ApiProblem as problem:
-                await self._ground.pause(self._patience.failed(problem))
+                await self._runtime.sleep(self._retry.pause_after(problem))
                 continue
             if self._closed:
-                self._held.close()
+                self._stream.close()
                 return None
-            return self._held.outcome
+            return self._stream.outcome
         return None
 
     def close(self) -> None:
         """The registration is over."""
         self._closed = True
-        if self._held is not None:
-            self._held.close()
+        if self._stream is not None:
+            self._stream.close()

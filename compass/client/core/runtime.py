@@ -36,10 +36,10 @@ class Task(Protocol):
 class Runtime(Protocol):
     """Where the core runs."""
 
-    def open(self, place: ApiEndpoint, seconds: float) -> Awaitable[Connection]:
+    def open(self, endpoint: ApiEndpoint, seconds: float) -> Awaitable[Connection]:
         """Connect to the daemon. Raises OSError, TimeoutError."""
 
-    def pause(self, seconds: float) -> Awaitable[None]:
+    def sleep(self, seconds: float) -> Awaitable[None]:
         """Nothing, for so long."""
 
     def seconds(self) -> float:
@@ -48,5 +48,5 @@ class Runtime(Protocol):
     def random(self) -> float:
         """From [0, 1)."""
 
-    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> Task:
-        """Run it beside the caller. `owed`: the program does not end before it is done."""
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Task:
+        """Run it beside the caller. `wait_at_exit`: the program does not end before it is done."""

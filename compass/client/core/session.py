@@ -25,9 +25,9 @@ COOKIE_OCTETS_MAX = 65_531
 """Of a session's state cookie: what a parameter of RFC 5354 section 3 can carry (16 bits of length, 4 octets of it)."""
 CAUSES_MAX = 10
 """Links of an exception's chain that are looked at: libraries wrap an OSError three or four times."""
-OWN_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM})
+LOCAL_FAILURES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM})
 """Failures that say something about this machine and nothing about the listener, however a library wraps them."""
-NO_WAY = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Failures of this machine that another listener may not have: it has no IPv6, perhaps."""
 NETWORK = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETRESET, errno.EPROTO})
 """Failures beside Python's ConnectionError and TimeoutError that a listener may be to blame for; any other OSError is
@@ -41,7 +41,7 @@ T = TypeVar("T")
 Failures = tuple[type[BaseException], ...]
 
 
-class Guide(Protocol):
+class ListenerSource(Protocol):
     """Who knows the listeners (the core)."""
 
     async def resolve(self, name: str) -> Resolved:
@@ -73,7 +73,7 @@ class Opener(Protocol[S]):
 
 
 async def attempt(
-    guide: Guide,
+    guide: ListenerSource,
     name: str,
     once: Callable[[Listener], Awaitable[T]],
     failures: Failures,
@@ -97,10 +97,10 @@ async def attempt(
         try:
             done = await once(peers[0])
         except failures as failure:
-            verdict = whose(failure)
+            verdict = classify_failure(failure)
             if verdict == "ours":
                 raise
-            detail = words_of(failure)
+            detail = describe_failure(failure)
             tried[format_endpoint(peers[0].address, peers[0].port)] = detail
             if verdict == "theirs":
                 guide.report_failure(peers[0], detail)
@@ -118,15 +118,15 @@ class Session(Generic[S]):
     """The connection to it."""
 
     def __init__(
-        self, guide: Guide, name: str, opener: Opener[S], resume: Callable[[S, bytes], Awaitable[None]] | None
+        self, guide: ListenerSource, name: str, opener: Opener[S], resume: Callable[[S, bytes], Awaitable[None]] | None
     ) -> None:
         self.name = name
-        self._guide = guide
+        self._source = guide
         self._opener = opener
         self._resume = resume
         self._cookie = b""
-        self._open = False
-        self._proven = False
+        self._is_open = False
+        self._has_served = False
 
     @property
     def cookie(self) -> bytes:
@@ -139,9 +139,9 @@ class Session(Generic[S]):
             raise ValueError(f"a cookie of {len(cookie)} octets; at most {COOKIE_OCTETS_MAX}")
         self._cookie = bytes(cookie)
 
-    async def begin(self, tried: dict[str, str] | None = None) -> None:
+    async def open(self, tried: dict[str, str] | None = None) -> None:
         """Connect. Raises as `attempt` does."""
-        await attempt(self._guide, self.name, self._connect, self._opener.failures, tried)
+        await attempt(self._source, self.name, self._connect, self._opener.failures, tried)
 
     async def use(self, exchange: Callable[[S], Awaitable[T]]) -> T:
         """The result of an exchange with the listener; when it fails, it is done again with another one, so it must
@@ -149,8 +149,8 @@ class Session(Generic[S]):
         tried: dict[str, str] = {}
         while True:
             try:
-                if not self._open:
-                    await self.begin(tried)
+                if not self._is_open:
+                    await self.open(tried)
                 elif self._opener.is_closed(self.stream):
                     # What is written to it would be lost, and its answer waited for in vain.
                     raise ConnectionResetError(CLOSED)
@@ -158,7 +158,7 @@ class Session(Generic[S]):
             except self._opener.failures as failure:
                 await self.fail_over(failure, tried)
             else:
-                self._proven = True
+                self._has_served = True
                 return done
 
     async def fail_over(self, failure: BaseException, tried: dict[str, str] | None = None) -> None:
@@ -167,9 +167,9 @@ class Session(Generic[S]):
         A listener may close a connection that was idle, so one that has served before and did not keep us waiting is
         connected to once more. If that fails, or fails in use again, it is reported.
         """
-        if whose(failure) == "ours":
+        if classify_failure(failure) == "ours":
             raise failure
-        peer, again = self.peer, self._proven and not isinstance(failure, self._opener.timeouts)
+        peer, again = self.peer, self._has_served and not isinstance(failure, self._opener.timeouts)
         self.close()
         if again:
             try:
@@ -178,16 +178,16 @@ class Session(Generic[S]):
                 failure = renewed
             else:
                 return
-        detail = words_of(failure)
+        detail = describe_failure(failure)
         tried = {} if tried is None else tried
         tried[format_endpoint(peer.address, peer.port)] = detail
-        self._guide.report_failure(peer, detail)
-        await self.begin(tried)
+        self._source.report_failure(peer, detail)
+        await self.open(tried)
 
     def close(self) -> None:
         """End the connection; harmless when it has ended."""
-        if self._open:
-            self._open = self._proven = False
+        if self._is_open:
+            self._is_open = self._has_served = False
             self._opener.close(self.stream)
 
     async def _connect(self, peer: Listener) -> None:
@@ -198,20 +198,20 @@ class Session(Generic[S]):
         except BaseException:
             self._opener.close(stream)
             raise
-        self.peer, self.stream, self._open = peer, stream, True
+        self.peer, self.stream, self._is_open = peer, stream, True
 
 
-def whose(failure: BaseException) -> Verdict:
+def classify_failure(failure: BaseException) -> Verdict:
     """Whether a failure says that the listener cannot be used, that there is no way to it from here, or something
     about this machine or program."""
     if isinstance(failure, ConnectionError | TimeoutError | ssl.SSLEOFError):
         return "theirs"
     number = errno_of(failure)
-    if number in NO_WAY:
+    if number in UNREACHABLE:
         return "no-way"
     if isinstance(failure, OSError) and failure.errno is not None:
         return "theirs" if number in NETWORK else "ours"
-    return "ours" if number in OWN_TROUBLE else "theirs"
+    return "ours" if number in LOCAL_FAILURES else "theirs"
 
 
 def errno_of(failure: BaseException) -> int:
@@ -227,6 +227,6 @@ def errno_of(failure: BaseException) -> int:
     return 0
 
 
-def words_of(failure: BaseException) -> str:
+def describe_failure(failure: BaseException) -> str:
     """What happened, for administrators: never without a word."""
     return str(failure) or type(failure).__name__

@@ -53,7 +53,7 @@ class SharedView:
         self._generation = 0
         self._held: tuple[View, dict[str, tuple[Listener, ...]]]
         """The view, and the answers that were made from it."""
-        self._pools = Selector(random.random)
+        self._selector = Selector(random.random)
         self._load()
 
     def listeners(self, name: str) -> tuple[Listener, ...]:
@@ -82,7 +82,7 @@ class SharedView:
             view, answers = self._held
             if category_of(self._service) not in self._members:
                 raise NotLoaded("not-ready", f"what {self._service} depends on is not shared in {self._directory}")
-            answer = view.resolve(name, self._pools, _NONE_SHUNNED, 0.0)
+            answer = view.resolve(name, self._selector, _NONE_FAILED, 0.0)
         if isinstance(answer, Refusal):
             raise refused(answer.code, answer.message)
         if not answer.listeners:
@@ -100,7 +100,7 @@ class SharedView:
                 shared = self._read()
                 if self._words[GENERATION_WORD] == generation:
                     break
-            self._pools.moved(Location(shared.host, shared.zone))
+            self._selector.moved(Location(shared.host, shared.zone))
             self._members = frozenset(category_of(service) for service in shared.services)
             # Together: what another thread makes of the old view goes into the old answers.
             self._held = View(self._service, _catalogue(shared)), {}
@@ -132,4 +132,4 @@ def _catalogue(shared: Shared) -> Catalogue:
     return catalogue_of(shared.held.rows, shared.held.topics, shared.held.revision)
 
 
-_NONE_SHUNNED = FailedListeners()
+_NONE_FAILED = FailedListeners()

@@ -22,7 +22,7 @@ RECEIVE_OCTETS = 256 * 1024
 T = TypeVar("T")
 
 
-def now(work: Coroutine[Any, Any, T]) -> T:
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that stands on a `Threads` ground."""
     try:
         work.send(None)
@@ -33,7 +33,7 @@ def now(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a coroutine on the blocking ground has waited for something else")
 
 
-class SocketLine:
+class SocketConnection:
     """A connection to the daemon."""
 
     def __init__(self, connected: socket.socket) -> None:
@@ -55,8 +55,8 @@ class SocketLine:
         self._socket.close()
 
 
-class Thread:
-    """A job. It is ended by closing what it reads; nobody waits for one that is not owed."""
+class ThreadTask:
+    """A job. It is ended by closing what it reads; nobody waits for one that is not wait_at_exit."""
 
     def stop(self) -> None:
         """Whoever stops it has closed its line."""
@@ -65,20 +65,20 @@ class Thread:
 class ThreadRuntime:
     """The ground itself."""
 
-    async def open(self, place: ApiEndpoint, seconds: float) -> SocketLine:
+    async def open(self, endpoint: ApiEndpoint, seconds: float) -> SocketConnection:
         """Connect to the daemon."""
-        if not place.path:
-            return SocketLine(socket.create_connection((place.address, place.port), seconds))
+        if not endpoint.path:
+            return SocketConnection(socket.create_connection((endpoint.address, endpoint.port), seconds))
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connected.settimeout(seconds)
-            connected.connect(place.path)
+            connected.connect(endpoint.path)
         except BaseException:
             connected.close()
             raise
-        return SocketLine(connected)
+        return SocketConnection(connected)
 
-    async def pause(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Nothing, for so long."""
         time.sleep(seconds)
 
@@ -90,7 +90,7 @@ class ThreadRuntime:
         """From [0, 1)."""
         return random.random()
 
-    def start(self, work: Coroutine[Any, Any, None], *, owed: bool = False) -> Thread:
-        """A thread of its own; the interpreter waits for those that are owed."""
-        threading.Thread(target=now, args=(work,), name="opengns", daemon=not owed).start()
-        return Thread()
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ThreadTask:
+        """A thread of its own; the interpreter waits for those that are wait_at_exit."""
+        threading.Thread(target=run_sync, args=(work,), name="opengns", daemon=not wait_at_exit).start()
+        return ThreadTask()

@@ -19,9 +19,9 @@ from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import USABLE, Category, Change, Dependency, Listener, ListenerKey, Policy, Row, Service
 from compass.model.selection.selector import Selector
 
-SHUNNED_SECONDS = 60.0
+AVOID_SECONDS = 60.0
 """How long a listener is avoided that failed here when nobody says anything about it: the daemon's own bound."""
-SHUNNED_MAX = 1024
+AVOIDED_MAX = 1024
 """Listeners avoided at the same time; beyond that the oldest is used again."""
 
 
@@ -99,21 +99,21 @@ class FailedListeners:
         """It failed."""
         key = (row.service, row.address, row.port)
         self._rows.pop(key, None)
-        self._rows[key] = (row, now + SHUNNED_SECONDS)
-        if len(self._rows) > SHUNNED_MAX:
+        self._rows[key] = (row, now + AVOID_SECONDS)
+        if len(self._rows) > AVOIDED_MAX:
             del self._rows[next(iter(self._rows))]
 
-    def forgive(self, row: Listener) -> None:
+    def remove(self, row: Listener) -> None:
         """It works."""
         self._rows.pop((row.service, row.address, row.port), None)
 
     def apply_to(self, catalogue: Catalogue, now: float) -> Catalogue:
         """The catalogue with these as suspect."""
-        for row in list(self._standing(catalogue, now)):
+        for row in list(self._current(catalogue, now)):
             catalogue = catalogue.with_row(msgspec.structs.replace(row, state="suspect", cause="failed here"))
         return catalogue
 
-    def _standing(self, catalogue: Catalogue, now: float) -> Iterator[Listener]:
+    def _current(self, catalogue: Catalogue, now: float) -> Iterator[Listener]:
         for key, (row, until) in list(self._rows.items()):
             if now >= until or catalogue.listener(*key) != row:
                 self._rows.pop(key, None)

@@ -201,7 +201,7 @@ class _FileReader:
             if endpoint is not None and not _is_loopback(endpoint[0]):
                 self.problems.append(
                     f"[{name}] listen: {endpoint[0]} is not a loopback address, and DNS is unencrypted: put a resolver "
-                    "of yours in front of it (docs/dns.md)"
+                    "of yours in front of it (docs/reference/dns.md)"
                 )
         if "zone" in values:
             values["zone"] = self.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))

@@ -165,7 +165,10 @@ class LogSettings(msgspec.Struct, frozen=True):
 
     format: Annotated[
         Literal["text", "json"],
-        Meta(description="text: lines for people. json: one object per line, for log collectors (docs/reference/metrics.md)."),
+        Meta(
+            description="text: lines for people. json: one object per line, for log collectors "
+            "(docs/reference/metrics.md)."
+        ),
     ] = "text"
 
 
@@ -276,7 +279,7 @@ class HostSettings(msgspec.Struct, frozen=True):
 
 _DNS_LISTEN = Meta(
     description="Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
-    "forward the zone here (docs/dns.md). Empty, or without this section: no DNS."
+    "forward the zone here (docs/reference/dns.md). Empty, or without this section: no DNS."
 )
 
 

@@ -36,7 +36,8 @@ from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
-from compass.pki.contexts import Identity, client_context, server_context
+from compass.pki.contexts import client_context, server_context
+from compass.pki.identity import Identity
 from compass.server.failure.probes import Prober
 
 SOFTWARE = f"compass/{compass.__version__}"

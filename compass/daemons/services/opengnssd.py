@@ -31,7 +31,8 @@ from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.metrics import ServerMetrics
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
-from compass.pki.contexts import Identity, accepting_https, client_context, server_context
+from compass.pki.contexts import client_context, https_context, server_context
+from compass.pki.identity import Identity
 from compass.server.cluster.announcer import Announcer
 from compass.server.failure.probes import Prober
 from compass.server.server import Server, ServerDependencies
@@ -171,7 +172,7 @@ class ServerService(Service):
             server, self._reactor, self._peer(), console.routes(), metrics=self._metrics, metrics_are_open=is_open
         )
         limited = ConnectionLimiter(api, server.is_allowed, self._metrics.gateways.http_connections)
-        factory = wrap_tls(accepting_https(self._identity), limited, client=False)
+        factory = wrap_tls(https_context(self._identity), limited, client=False)
         for place in places:
             self._ports.append(await listen(self._reactor, *place, factory))
 

@@ -26,7 +26,7 @@ from compass.daemons.workers.messages import (
     WorkerMessage,
     die_with,
 )
-from compass.pki.contexts import IdentityError
+from compass.pki.identity import IdentityError
 
 
 def main() -> NoReturn:

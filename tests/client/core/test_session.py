@@ -13,8 +13,8 @@ import requests
 from twisted.internet.error import ConnectError, ConnectionLost
 
 from compass.client.core.errors import NoneAnswers, NoneRegistered, NotLoaded
-from compass.client.core.session import COOKIE_OCTETS_MAX, TRIES_MAX, Failures, Session, attempt, whose
-from compass.client.core.threads import now
+from compass.client.core.session import COOKIE_OCTETS_MAX, TRIES_MAX, Failures, Session, attempt, classify_failure
+from compass.client.core.threads import run_sync
 from compass.model.host_api import Resolved
 from compass.model.rows import Listener
 
@@ -71,7 +71,7 @@ def begun(street: Street, resume: Callable[[int, bytes], object] | None = None) 
             resume(stream, cookie)
 
     session = Session(street, "a.store", street, resumed)
-    now(session.begin())
+    run_sync(session.open())
     return session
 
 
@@ -86,7 +86,7 @@ def used(session: Session[int], *outcomes: BaseException | None) -> list[int]:
         if outcome is not None:
             raise outcome
 
-    now(session.use(exchange))
+    run_sync(session.use(exchange))
     return tried
 
 
@@ -204,7 +204,7 @@ def test_our_own_trouble_is_told_and_nobody_is_blamed() -> None:
             raise trouble
 
         with pytest.raises(OSError, match=str(trouble.strerror)):
-            now(attempt(street, "a.store", once, (OSError,)))
+            run_sync(attempt(street, "a.store", once, (OSError,)))
         assert street.blamed == []
     with pytest.raises(ZeroDivisionError):
         used(begun(Street(1)), ZeroDivisionError())
@@ -244,9 +244,9 @@ def test_whose_failure_it_is() -> None:
         wrapped(httpx.ConnectError("no"), OSError(errno.EAFNOSUPPORT, "no IPv6")),
         ConnectError(osError=errno.ENETUNREACH),
     ]
-    assert {whose(failure) for failure in theirs} == {"theirs"}
-    assert {whose(failure) for failure in ours} == {"ours"}
-    assert {whose(failure) for failure in no_way} == {"no-way"}
+    assert {classify_failure(failure) for failure in theirs} == {"theirs"}
+    assert {classify_failure(failure) for failure in ours} == {"ours"}
+    assert {classify_failure(failure) for failure in no_way} == {"no-way"}
 
 
 def test_a_listener_to_which_there_is_no_way_is_passed_by_without_blame() -> None:
@@ -258,5 +258,5 @@ def test_a_listener_to_which_there_is_no_way_is_passed_by_without_blame() -> Non
             raise OSError(errno.ENETUNREACH, "network is unreachable")
         return peer.port
 
-    assert now(attempt(street, "a.store", once, (OSError,))) == 2
+    assert run_sync(attempt(street, "a.store", once, (OSError,))) == 2
     assert street.blamed == []

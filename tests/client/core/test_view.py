@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from compass.client.core import view as module
-from compass.client.core.view import SHUNNED_SECONDS, FailedListeners, View, view_of
+from compass.client.core.view import AVOID_SECONDS, FailedListeners, View, view_of
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.host_api import LocalEvent, Resolved
 from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView
@@ -35,10 +35,10 @@ TOLD = Dependencies(
 
 
 def resolved(
-    view: View, name: str, shunned: FailedListeners | None = None, now: float = 0.0, host: str = ""
+    view: View, name: str, failed: FailedListeners | None = None, now: float = 0.0, host: str = ""
 ) -> Resolved:
     """The answer, which must be none of the refusals."""
-    answer = view.resolve(name, Selector(lambda: 0.5, Location(host)), shunned or FailedListeners(), now)
+    answer = view.resolve(name, Selector(lambda: 0.5, Location(host)), failed or FailedListeners(), now)
     assert isinstance(answer, Resolved), answer
     return answer
 
@@ -90,33 +90,33 @@ def test_events_make_the_next_view() -> None:
 
 def test_a_listener_that_failed_here_is_used_last_until_something_is_said_about_it() -> None:
     """Then the view knows better; when nobody says anything, until its time is over."""
-    view, shunned = view_of(TOLD), FailedListeners()
-    shunned.add(NEAR, 0.0)
-    assert resolved(view, "a.store", shunned, SHUNNED_SECONDS - 0.1).listeners == (FAR,)
-    shunned.add(FAR, 0.0)
-    assert resolved(view, "a.store", shunned).listeners == (SPARE,)
+    view, failed = view_of(TOLD), FailedListeners()
+    failed.add(NEAR, 0.0)
+    assert resolved(view, "a.store", failed, AVOID_SECONDS - 0.1).listeners == (FAR,)
+    failed.add(FAR, 0.0)
+    assert resolved(view, "a.store", failed).listeners == (SPARE,)
     again = view.after(change(msgspec.structs.replace(FAR, changed_at=2.0)))
-    assert resolved(again, "a.store", shunned).listeners == (msgspec.structs.replace(FAR, changed_at=2.0),)
-    shunned.forgive(NEAR)
-    assert len(resolved(again, "a.store", shunned).listeners) == 2
-    shunned.add(NEAR, 0.0)
-    assert len(resolved(again, "a.store", shunned, SHUNNED_SECONDS).listeners) == 2
+    assert resolved(again, "a.store", failed).listeners == (msgspec.structs.replace(FAR, changed_at=2.0),)
+    failed.remove(NEAR)
+    assert len(resolved(again, "a.store", failed).listeners) == 2
+    failed.add(NEAR, 0.0)
+    assert len(resolved(again, "a.store", failed, AVOID_SECONDS).listeners) == 2
 
 
-def test_the_shunned_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At SHUNNED_MAX all are avoided; one more, and the oldest is used again."""
-    monkeypatch.setattr(module, "SHUNNED_MAX", 2)
-    catalogue, shunned = Catalogue(), FailedListeners()
+def test_the_avoided_listeners_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At AVOIDED_MAX all are avoided; one more, and the oldest is used again."""
+    monkeypatch.setattr(module, "AVOIDED_MAX", 2)
+    catalogue, failed = Catalogue(), FailedListeners()
     rows = [msgspec.structs.replace(NEAR, port=port) for port in (1, 2, 3)]
     for row in rows:
         catalogue = catalogue.with_row(row)
 
     def states() -> list[str]:
-        over = shunned.apply_to(catalogue, 1.0).listeners["a.store"]
+        over = failed.apply_to(catalogue, 1.0).listeners["a.store"]
         return [over[row.address, row.port].state for row in rows]
 
     for row in rows[:2]:
-        shunned.add(row, 0.0)
+        failed.add(row, 0.0)
     assert states() == ["suspect", "suspect", "up"]
-    shunned.add(rows[2], 0.0)
+    failed.add(rows[2], 0.0)
     assert states() == ["up", "suspect", "suspect"]

@@ -1,0 +1,72 @@
+"""The three files of an identity: what is accepted, what is refused, and which warnings a daemon logs."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa
+
+from compass.pki.authority import create_authority, issue, write_credentials
+from compass.pki.identity import IdentityError, load_identity
+from tests.pki.conftest import AUTHORITY, NOW, identity
+
+
+def test_all_that_is_wrong_with_the_files_is_told_at_once(tmp_path: Path) -> None:
+    """One start tells about every file, with its name and what is wrong with it."""
+    (tmp_path / "a.crt").write_text("nothing")
+    with pytest.raises(IdentityError) as told:
+        load_identity(tmp_path / "a.key", tmp_path / "a.crt", tmp_path, NOW)
+    missing, garbage, unreadable = told.value.problems
+    assert missing == f"{tmp_path}/a.key does not exist"
+    assert garbage == f"{tmp_path}/a.crt is not a certificate in PEM form"
+    assert unreadable == f"{tmp_path} cannot be read: Is a directory"
+
+
+def test_keys_that_cannot_be_used_are_told_apart(tmp_path: Path) -> None:
+    """Another's key, a key with a passphrase, a key of a wrong kind and no key at all are different."""
+    own = write_credentials(tmp_path, "own", issue(AUTHORITY, "host", "web1", [], NOW))
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key = serialization.load_pem_private_key(own.key.read_bytes(), None)
+    contents = {
+        "is not the key of the certificate in": AUTHORITY.key_pem,
+        "has a passphrase": key.private_bytes(pem, pkcs8, serialization.BestAvailableEncryption(b"secret")),
+        "is a key of a kind": dsa.generate_private_key(2048).private_bytes(pem, pkcs8, serialization.NoEncryption()),
+        "is not a private key in PEM form": b"nothing",
+    }
+    for problem, content in contents.items():
+        (tmp_path / "other.key").write_bytes(content)
+        with pytest.raises(IdentityError, match=rf"other\.key {problem}"):
+            load_identity(tmp_path / "other.key", own.certificate, own.certificate, NOW)
+
+
+def test_certificates_out_of_their_time_are_refused(tmp_path: Path) -> None:
+    """An expired certificate, and one that begins in the future, stop a daemon at its start and not later."""
+    own = write_credentials(tmp_path, "own", issue(AUTHORITY, "host", "web1", [], NOW, days=10))
+    trusted = write_credentials(tmp_path, "authority", AUTHORITY)
+    for now, problem in (
+        (NOW + timedelta(days=10), "expired on"),
+        (NOW - timedelta(days=1), "is the clock right"),
+    ):
+        with pytest.raises(IdentityError, match=problem):
+            load_identity(own.key, own.certificate, trusted.certificate, now)
+    near = load_identity(own.key, own.certificate, trusted.certificate, NOW)
+    assert near.warnings == (f"{own.certificate} expires in 10 days: issue a new certificate",)
+
+
+def test_an_expired_authority_beside_a_good_one_is_only_a_remark(tmp_path: Path) -> None:
+    """What is left of a replaced authority stops nobody."""
+    old = create_authority("old", NOW - timedelta(days=20), days=10)
+    mixed = identity(tmp_path, issue(AUTHORITY, "host", "web1", [], NOW), AUTHORITY, old)
+    assert [("expired on" in warning) for warning in mixed.warnings] == [True]
+    with pytest.raises(IdentityError, match="expired on"):
+        identity(tmp_path, issue(AUTHORITY, "host", "web1", [], NOW), old)
+
+
+def test_a_key_open_to_others_is_a_warning(tmp_path: Path) -> None:
+    """A readable key does not stop a daemon; the log says how to close it."""
+    own = write_credentials(tmp_path, "own", issue(AUTHORITY, "host", "web1", [], NOW))
+    trusted = write_credentials(tmp_path, "authority", AUTHORITY)
+    own.key.chmod(0o640)
+    (warning,) = load_identity(own.key, own.certificate, trusted.certificate, NOW).warnings
+    assert warning == f"{own.key} is open to others than its owner (mode 0640): chmod 600 {own.key}"
