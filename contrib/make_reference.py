@@ -15,94 +15,18 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
-import msgspec
-from compass.assembly.settings import DESCRIPTIONS, HostConfig, ServerConfig, repeated_of, sections_of
 from make_pages import PROGRAMS, commands
-from msgspec.inspect import (
-    CustomType,
-    DictType,
-    FloatType,
-    IntType,
-    LiteralType,
-    StructType,
-    Type,
-    UnionType,
-    VarTupleType,
-    type_info,
-)
+
+from compass.daemons.config.settings import HostConfig, ServerConfig, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "reference"
 MARKED = re.compile(r"<!-- made -->\n.*?<!-- /made -->", re.DOTALL)
 WIDTH = 100
 """Columns of a usage line in a code block: what GitHub shows without scrolling."""
-
-
-class Setting(NamedTuple):
-    """A key of a configuration file."""
-
-    section: str
-    """As it is written, with its brackets."""
-    key: str
-    type: str
-    default: str
-    """In TOML; empty for a key that is required."""
-    description: str
-
-
-def settings(kind: type[ServerConfig | HostConfig]) -> Iterator[Setting]:
-    """Yield every key of a file in order. Only this function knows where descriptions are kept."""
-    for name, struct in (sections_of(kind) | repeated_of(kind)).items():
-        section = f"[[{name}]]" if name in repeated_of(kind) else f"[{name}]"
-        for field in msgspec.structs.fields(struct):
-            description = DESCRIPTIONS[f"{name.rpartition('.')[2]}.{field.name}"]
-            yield Setting(section, field.name, type_text(type_info(field.type)), default_of(field), description)
-
-
-def default_of(field: msgspec.structs.FieldInfo) -> str:
-    """Return a default as TOML. Strings, numbers, lists and empty tables are spelled in TOML as in JSON."""
-    if field.required:
-        return ""
-    made = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
-    return msgspec.json.encode(made).decode()
-
-
-def type_text(kind: Type) -> str:
-    """Return the type of a setting in words, with its bounds."""
-    match kind:
-        case IntType() | FloatType():
-            return ("integer" if isinstance(kind, IntType) else "number") + bounds(kind)
-        case LiteralType():
-            return "one of " + ", ".join(f"`{value}`" for value in kind.values)
-        case VarTupleType():
-            return f"list of {plural(type_text(kind.item_type))}"
-        case UnionType():
-            return " or ".join(type_text(one) for one in kind.types)
-        case DictType():
-            return f"table of {plural(type_text(kind.value_type))}"
-        case StructType() | CustomType():
-            return "table"
-        case _:
-            return "string"
-
-
-def plural(text: str) -> str:
-    """Return the plural of a type in words."""
-    if text.startswith("one of "):
-        return text.removeprefix("one of ")
-    return " or ".join(f"{word}s" for word in text.split(" or "))
-
-
-def bounds(kind: IntType | FloatType) -> str:
-    """Return `, 1 to 64`, or the lower bound alone."""
-    least = kind.ge if kind.ge is not None else kind.gt
-    over = "more than " if kind.gt is not None else ""
-    if least is not None and kind.le is not None:
-        return f", {over}{least:,.15g} to {kind.le:,.15g}"
-    return f", {over or 'at least '}{least:,.15g}" if least is not None else ""
 
 
 def configuration() -> Iterator[str]:

@@ -5,10 +5,10 @@ import test from "node:test";
 
 const page = "../../compass/console/page";
 const { EventReader } = await import(`${page}/events.js`);
-const { figures, FOLD_MIN, headline, hostList, listing } = await import(`${page}/figures.js`);
-const { layered } = await import(`${page}/layered.js`);
+const { figures, FOLD_MIN, headline, hostList, listing } = await import(`${page}/summary.js`);
+const { layered } = await import(`${page}/graph_layout.js`);
 const store = await import(`${page}/store.js`);
-const words = await import(`${page}/words.js`);
+const words = await import(`${page}/format.js`);
 
 function listener(service, port, state = "up", more = {}) {
   return { row: "listener", service, address: "10.0.0.1", port, state, changed_at: 100, epoch: 1, ...more };

@@ -11,7 +11,7 @@ from compass.gateway.metrics.server_metrics import SERVER
 from compass.model.metrics import MetricSpec, Registry
 from tests.e2e.processes import ROOT
 
-PATH = ROOT / "docs" / "metrics.md"
+PATH = ROOT / "docs" / "reference" / "metrics.md"
 _REGISTRY = Registry()
 GatewayMetrics(_REGISTRY)
 TABLES: dict[str, tuple[MetricSpec, ...]] = {
