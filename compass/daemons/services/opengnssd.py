@@ -40,8 +40,9 @@ from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
 from compass.pki.contexts import Identity, accepting_https, client_context, server_context
 from compass.server.cluster.announcer import Announcer
+from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
-from compass.server.server import Server, ServerDependencies
+from compass.server.server import Server
 from compass.server.sessions.session import PeerOf, Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.notifications import ChangeNotifier
@@ -131,7 +132,7 @@ class ServerService(Service):
         await server.start()
         self._database.guard(store.cut)
         self._beside.guard(self._roster.cut)
-        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
+        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.commits.store_advanced))
         if self._wakeups is not None:
             self._wakeups.start()
         gc.freeze_loaded()
@@ -167,12 +168,12 @@ class ServerService(Service):
         if not places:
             return
         build = {"version": compass.__version__, "worker": str(self._worker or "")}
-        metrics = Metrics(self._reactor, SERVER, server.tally, build, self._edges)
+        metrics = Metrics(self._reactor, SERVER, server.https.metrics, build, self._edges)
         is_open = https.metrics == "open"
         api = routes.site(
-            server, self._reactor, self._peer(), console.routes(), metrics=metrics, metrics_are_open=is_open
+            server.https, self._reactor, self._peer(), console.routes(), metrics=metrics, metrics_are_open=is_open
         )
-        crowd = ConnectionLimiter(api, server.is_allowed)
+        crowd = ConnectionLimiter(api, server.connections.is_allowed)
         self._edges.connections = lambda: crowd.here
         factory = wrap_tls(accepting_https(self._identity), crowd, client=False)
         for place in places:
@@ -219,7 +220,7 @@ class ServerSource:
 
     def sight(self) -> LookupScope | None:
         """All there is; None until the catalogue is loaded (P5)."""
-        if self._server.ready() is None:
+        if self._server.https.ready() is None:
             return None
         catalogue = self._server.catalogue
         if self._sight is None or self._sight.catalogue is not catalogue:

@@ -67,19 +67,19 @@ SERVER: tuple[MetricSpec, ...] = (
     MetricSpec(
         "opengns_server_push_lag_seconds",
         "histogram",
-        "From a commit to the last dependant's acknowledgement; at most twenty notices a second are followed.",
+        "From a commit to a dependant's acknowledgement; each dependant times one notice after another.",
         lambda tally: tally.push_lag,
     ),
     MetricSpec(
         "opengns_server_push_lag_open_seconds",
         "gauge",
-        "How long the oldest notice that is followed and not acknowledged by all is on its way; 0: there is none.",
+        "How long the oldest timed notice waits for a dependant's acknowledgement; 0: there is none.",
         lambda tally: tally.lag_open_seconds,
     ),
     MetricSpec(
         "opengns_server_hosts_awaited",
         "gauge",
-        "Hosts that have not acknowledged a notice which is followed.",
+        "Hosts that have a timed notice to acknowledge.",
         lambda tally: tally.hosts_awaited,
     ),
     MetricSpec(

@@ -8,7 +8,6 @@ judged it; then a notice follows, or the suspicion is withdrawn.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -197,7 +196,7 @@ class PendingSuspicions:
     def _tell(self, held: _PendingSuspicion, seconds: float) -> None:
         if held.row is not None:
             encoded = _encoded(held.row, held.cause, seconds)
-            for session in cast(list[Session], self._push.subscribers(audience(self._catalogue(), held.row))):
+            for session in self._push.subscribers(audience(self._catalogue(), held.row)):
                 if session.suspicions:
                     session.send_unacknowledged(encoded)
 
