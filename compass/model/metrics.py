@@ -20,7 +20,7 @@ Labels: TypeAlias = str | tuple[str, ...]
 """Value of the only label, or the values of all labels."""
 
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds from a commit to the last dependant's acknowledgement: from a millisecond on one machine, past the second of
+"""Seconds from a commit to a dependant's acknowledgement: from a millisecond on one machine, past the second of
 P9, to the time after which a host that acknowledges nothing is let go."""
 COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0)
 """Seconds of one transaction: from a fast disk to the time after which requests are refused."""
@@ -178,9 +178,9 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
     hosts_lagging: int = 0
     """With the last beat, and counted to `BEHIND_MAX` + 1."""
     hosts_awaited: int = 0
-    """That have not acknowledged a notice whose way is followed."""
+    """Hosts that have a timed notice to acknowledge."""
     lag_open_seconds: float = 0.0
-    """How long the oldest notice that is followed has been on its way; 0: none is."""
+    """How long the oldest timed notice waits for an acknowledgement; 0: none does."""
     push_lag: Histogram = Histogram(LAG_BOUNDS)
     notices: int = 0
     deliveries: int = 0

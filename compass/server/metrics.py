@@ -1,4 +1,4 @@
-"""A server in numbers, gathered from its parts when somebody asks: each function gives fields of `ServerMetrics`.
+"""A server in numbers, gathered from its components on request: each function returns fields of `ServerMetrics`.
 
 Nothing here walks through the catalogue. What grows with the number of sessions is one pass over them, a fraction of
 a microsecond for each.
@@ -9,92 +9,105 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from compass.model.cluster import ClusterView
 from compass.model.metrics import PeerMetrics
 from compass.server.commit.committer import Committer
-from compass.server.failure.detector import FailureDetector
-from compass.server.failure.pending_suspicions import PendingSuspicions
-from compass.server.push.change_feed import ChangeFeed
+from compass.server.components import Components
 from compass.server.push.publisher import Publisher
-from compass.server.push.subscriptions import Subscriptions
 from compass.server.sessions.connection_limits import ConnectionLimits
 
 
-def of_sessions(gate: ConnectionLimits) -> dict[str, Any]:
-    """Who is connected, and how far the slow ones are behind."""
-    known = +gate.by_role
+def session_metrics(connections: ConnectionLimits) -> dict[str, Any]:
+    """Returns the figures of sessions, and of those that read slowly."""
+    known = +connections.by_role
     return {
-        "sessions": {**known, "unknown": len(gate.sessions) - known.total()},
-        "sessions_behind": sum(session.behind for session in gate.sessions),
-        "push_queue_octets": sum(session.queued_octets for session in gate.sessions),
-        "connections_refused": gate.refused,
+        "sessions": {**known, "unknown": len(connections.sessions) - known.total()},
+        "sessions_behind": sum(session.behind for session in connections.sessions),
+        "push_queue_octets": sum(session.queued_octets for session in connections.sessions),
+        "connections_refused": connections.refused,
     }
 
 
-def commit_metrics(commits: Committer) -> dict[str, Any]:
-    """The store, what waits for it, and what is in it."""
+def loaded_metrics(components: Components) -> dict[str, Any]:
+    """Returns the figures that there are once the catalogue is loaded."""
     return {
-        "revision": commits.catalogue.revision,
-        "rows": commits.replica.counts.rows,
-        "listeners": commits.replica.counts.listeners,
-        "incidents": commits.replica.counts.incidents,
-        "commits": commits.writer.counts["batches"],
-        "commits_again": commits.writer.counts["again"],
-        "commits_put_off": commits.writer.counts["put off"],
-        "batch_sizes": commits.writer.batch_sizes,
-        "commit_seconds": commits.writer.commit_seconds,
-        "queue_length": commits.queue_length,
-        "notes_waiting": len(commits.security_log),
-        "security_entries": commits.security_log.added,
+        "changes": components.changes.operations,
+        "alerts_pending": {way.name: way.pending for way in components.alerts.ways().ways if way.tells},
+        **commit_metrics(components.committer),
+        **push_metrics(components.publisher),
+        **_failure_metrics(components),
+        **_subscription_metrics(components),
+        **_cluster_metrics(components),
     }
 
 
-def of_push(push: Publisher) -> dict[str, Any]:
-    """How changes reach those who depend on them."""
+def commit_metrics(committer: Committer) -> dict[str, Any]:
+    """Returns the figures of the store and its queue, and the number of rows."""
     return {
-        "watching": push.watching,
-        "hosts_lagging": push.doubtful,
-        "hosts_awaited": push.way.hosts,
-        "lag_open_seconds": push.way.open_seconds,
-        "push_lag": push.way.spread,
-        "notices": push.notices,
-        "deliveries": push.deliveries,
+        "revision": committer.catalogue.revision,
+        "rows": committer.replica.counts.rows,
+        "listeners": committer.replica.counts.listeners,
+        "incidents": committer.replica.counts.incidents,
+        "commits": committer.writer.counts["batches"],
+        "commits_again": committer.writer.counts["again"],
+        "commits_put_off": committer.writer.counts["put off"],
+        "batch_sizes": committer.writer.batch_sizes,
+        "commit_seconds": committer.writer.commit_seconds,
+        "queue_length": committer.queue_length,
+        "notes_waiting": len(committer.security_log),
+        "security_entries": committer.security_log.added,
     }
 
 
-def of_failures(desk: FailureDetector, unwritten: PendingSuspicions) -> dict[str, Any]:
-    """What is being found out."""
+def push_metrics(publisher: Publisher) -> dict[str, Any]:
+    """Returns the figures of push."""
+    hosts_awaited, open_seconds = publisher.awaited()
     return {
-        "probes": desk.records.probes,
-        "findings": desk.records.found,
-        "inquiries": desk.open_inquiries,
-        "checks": desk.open_checks,
-        "doubting": desk.local_health.is_in_doubt,
-        "suspicions_told": len(unwritten),
+        "watching": publisher.watching,
+        "hosts_lagging": publisher.doubtful,
+        "hosts_awaited": hosts_awaited,
+        "lag_open_seconds": open_seconds,
+        "push_lag": publisher.push_lag,
+        "notices": publisher.notices,
+        "deliveries": publisher.deliveries,
     }
 
 
-def of_watches(watches: Subscriptions, visitors: ChangeFeed) -> dict[str, Any]:
-    """How hosts come in, and who follows."""
+def _failure_metrics(components: Components) -> dict[str, Any]:
+    detector = components.detector
     return {
-        "admission": watches.admission.turns,
-        "admission_wait_seconds": watches.admission.wait_seconds,
-        "snapshots_made": watches.snapshots.made,
-        "followers": visitors.followers,
+        "probes": detector.records.probes,
+        "findings": detector.records.found,
+        "inquiries": detector.open_inquiries,
+        "checks": detector.open_checks,
+        "doubting": detector.local_health.is_in_doubt,
+        "suspicions_told": len(components.pending_suspicions),
     }
 
 
-def of_servers(known: ClusterView, name: str, sessions: int, watching: int, revision: int) -> dict[str, Any]:
-    """The servers over the same store: this one as it is, the others as they said with their last beat."""
-    others = [heard.line for id, heard in known.heard.items() if id != known.id]
-    newest = max([revision, *(line.revision for line in others)])
+def _subscription_metrics(components: Components) -> dict[str, Any]:
+    subscriptions = components.subscriptions
+    return {
+        "admission": subscriptions.admission.turns,
+        "admission_wait_seconds": subscriptions.admission.wait_seconds,
+        "snapshots_made": subscriptions.snapshots.made,
+        "followers": components.change_feed.followers,
+    }
+
+
+def _cluster_metrics(components: Components) -> dict[str, Any]:
+    """Returns the figures of the servers over the same store: the others' are those of their last heartbeats."""
+    cluster, name = components.cluster, components.identity.name
+    revision = components.committer.catalogue.revision
+    others = [peer.line for id, peer in cluster.heard.items() if id != cluster.id]
+    newest = max([revision, *(beat.revision for beat in others)])
     roster = {
-        line.name: PeerMetrics(line.name, line.sessions, line.watching, newest - line.revision)
-        for line in sorted(others, key=lambda line: line.started_at)
+        beat.name: PeerMetrics(beat.name, beat.sessions, beat.watching, newest - beat.revision)
+        for beat in sorted(others, key=lambda beat: beat.started_at)
     }
-    # A server that was started again leaves a silent line of the same name for a while; the younger one counts.
+    # A server that was restarted leaves a silent heartbeat of the same name for a while; the younger one counts.
+    sessions, watching = len(components.connections.sessions), components.publisher.watching
     roster[name] = PeerMetrics(name, sessions, watching, newest - revision)
     return {
-        "servers": Counter(known.role(id) for id in {known.id, *known.heard}),
+        "servers": Counter(cluster.role(id) for id in {cluster.id, *cluster.heard}),
         "roster": tuple(roster.values()),
     }

@@ -33,6 +33,8 @@ class AcknowledgementReceived(msgspec.Struct, frozen=True):
     """The host holds everything up to that revision, or tells of a gap."""
 
     acknowledge: Acknowledge
+    waited: float | None = None
+    """Seconds from the commit of a notice to this acknowledgement; None: no notice was timed that it acknowledges."""
 
 
 class SessionOpened(msgspec.Struct, frozen=True):

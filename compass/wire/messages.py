@@ -110,6 +110,7 @@ Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007
 M = TypeVar("M")
 _encoder = msgspec.msgpack.Encoder()
 _from_client: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(ClientMessage)
+_from_server_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _from_server: msgspec.msgpack.Decoder[ServerMessage] = msgspec.msgpack.Decoder(ServerMessage)
 
 
@@ -134,14 +135,28 @@ class _Listed(msgspec.Struct, frozen=True, tag_field="type", tag="dependencies")
     categories: msgspec.Raw
 
 
+class EncodedReply(msgspec.Struct, frozen=True):
+    """A reply that is encoded already, because several peers get the same octets."""
+
+    body: bytes
+
+    def decode(self) -> Reply:
+        """Returns the reply itself."""
+        return _from_server_reply.decode(self.body)
+
+
+Answer: TypeAlias = Reply | EncodedReply
+"""A reply, encoded or not."""
+
+
 def encode_views(views: tuple[CategoryView, ...]) -> bytes:
     """What a pull lists, to be put into many answers by `encode_dependencies`."""
     return _encoder.encode(views)
 
 
-def encode_dependencies(service: str, revision: int, views: bytes) -> bytes:
-    """The body of the answer to a pull: the same octets as `encode(Dependencies(...))`, but for an empty list."""
-    return _encoder.encode(_Listed(service, revision, msgspec.Raw(views)))
+def encode_dependencies(service: str, revision: int, views: bytes) -> EncodedReply:
+    """Returns the answer to a pull: the same octets as `encode(Dependencies(...))`, except for an empty list."""
+    return EncodedReply(_encoder.encode(_Listed(service, revision, msgspec.Raw(views))))
 
 
 def decode_from_client(body: bytes) -> ClientMessage:

@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from compass.model.replies import Refusal, Reply
+from compass.model.replies import Refusal
 from compass.model.requests import Request
 from compass.wire import limits
 from compass.wire.connection import Connection
@@ -14,6 +14,8 @@ from compass.wire.events import AcknowledgementReceived, Event, RequestReceived,
 from compass.wire.frames import header
 from compass.wire.messages import (
     Acknowledge,
+    Answer,
+    EncodedReply,
     Goodbye,
     Hello,
     Inquiry,
@@ -50,18 +52,20 @@ class ServerConnection(Connection):
         self._active_at = now
         self._awaited: deque[_Awaited] = deque()
         self._took_at = now
+        self._timed: tuple[int, float] | None = None
+        """Notice whose acknowledgement is timed: its revision, and when it was committed."""
 
     def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
         """Answer the hello that `Opened` told of."""
         self._send(Welcome(version, server, store, revision, self.frame_max, software))
 
-    def reply(self, number: int, reply: Reply | bytes, now: float) -> None:
-        """Answer a request; bytes are a body that many get. A session that has ended gets nothing any more."""
+    def reply(self, number: int, reply: Answer, now: float) -> None:
+        """Answer a request, unless the session has ended."""
         if self.state == "ended":
             return
         self._asked.discard(number)
         self._active_at = now
-        encoded = reply if isinstance(reply, bytes) else encode(reply)
+        encoded = reply.body if isinstance(reply, EncodedReply) else encode(reply)
         if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
             text = (
                 f"the answer has {len(encoded)} octets; at most {limits.FRAME_MAX_FROM_SERVER} are sent: ask for less"
@@ -71,18 +75,22 @@ class ServerConnection(Connection):
         self._queue(header(len(encoded), number))
         self._queue(encoded)
 
-    def push(self, encoded: bytes, revision: int, now: float, told_before: int | None = None) -> None:
-        """Send a frame that was encoded once for all sessions; `revision` is to be acknowledged.
+    def push(self, encoded: bytes, revision: int, now: float) -> None:
+        """Queue the notice of a change that was committed at `now`: a frame that was encoded once for all sessions."""
+        if self.state != "ended":
+            self._queue(encoded, revision - 1)
+            self.note_written(revision, now)
 
-        `told_before`: up to where the host was told everything before it, when that is not just the revision before.
-        """
-        if self.state == "ended":
-            return
-        self._queue(encoded, revision - 1 if told_before is None else told_before)
-        self.note_written(revision, now)
+    def replay(self, encoded: bytes, revision: int, told_before: int, now: float) -> None:
+        """Queue a notice of an earlier change, or a resync; before it the host was sent everything to `told_before`."""
+        if self.state != "ended":
+            self._queue(encoded, told_before)
+            self.note_written(revision, now, timed=False)
 
-    def note_written(self, revision: int, now: float) -> None:
-        """A push that was written without being queued here is to be acknowledged."""
+    def note_written(self, revision: int, now: float, *, timed: bool = True) -> None:
+        """Await the acknowledgement of a notice that was committed at `now`; `timed`: and time it, one at a time."""
+        if timed and self._timed is None:
+            self._timed = revision, now
         last = self._awaited[-1] if self._awaited else None
         if last is not None and now < last.since + _TOGETHER_SECONDS:
             last.last, last.at = revision, now
@@ -135,6 +143,11 @@ class ServerConnection(Connection):
         return self._awaited[0].first if self._awaited else 0
 
     @property
+    def timed_since(self) -> float | None:
+        """When the notice whose acknowledgement is timed was committed; None: the host has acknowledged it."""
+        return self._timed[1] if self._timed is not None else None
+
+    @property
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
         return len(self._asked)
@@ -180,7 +193,7 @@ class ServerConnection(Connection):
             case Acknowledge():
                 if not self._transition("acknowledge"):
                     return self._violated(Refusal("out-of-turn", "acknowledge before hello"))
-                return self._acknowledged(message)
+                return self._acknowledged(message, now)
             case request:
                 return self._asked_for(number, request, now)
 
@@ -194,13 +207,17 @@ class ServerConnection(Connection):
         software = hello.software[: limits.SOFTWARE_MAX]
         return SessionOpened(Hello((max(common),), software))
 
-    def _acknowledged(self, message: Acknowledge) -> Event:
+    def _acknowledged(self, message: Acknowledge, now: float) -> Event:
+        waited = None
+        if self._timed is not None and self._timed[0] <= message.revision:
+            waited = now - self._timed[1]
+            self._timed = None
         awaited = self._awaited
         while awaited and awaited[0].last <= message.revision:
             awaited.popleft()
         if awaited and awaited[0].first <= message.revision:
             awaited[0].first = message.revision + 1
-        return AcknowledgementReceived(message)
+        return AcknowledgementReceived(message, waited)
 
     def _asked_for(self, number: int, request: Request, now: float) -> Event | None:
         if not self._transition("request"):

@@ -23,7 +23,8 @@ from compass.model.replies import CredentialIssued
 from compass.model.requests import Apply, IssueCredential
 from compass.model.rows import Category, Dependency, Service
 from compass.model.rules.draft import Principal
-from compass.server.server import Server, ServerDependencies
+from compass.server.components import ServerDependencies
+from compass.server.server import Server
 from compass.store.store import Store
 from tests.support.reactor_thread import ReactorThread
 

@@ -504,7 +504,7 @@ def test_short_sessions(world: Hosts, tokens: dict[str, str]) -> None:
     """G18: a host keeps no session at rest; it connects to ask, is dialled to be told, and looks now and then."""
     user = web(world, mode="short", update_port=4865, refresh_seconds=300.0)
     world.run(3)
-    assert user.status().session == "waiting" and not world.servers["gns1"].nameserver._gate.sessions
+    assert user.status().session == "waiting" and not world.servers["gns1"].nameserver.connections.sessions
     provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(2)

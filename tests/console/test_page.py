@@ -161,7 +161,7 @@ def test_a_wrong_token_and_a_removed_one(deployment: Deployment, window: Browser
     window.driver.get(f"{deployment.https}/")
     assert window.driver.current_url == f"{deployment.https}/console/"
     window.see("#token").send_keys("nobody" + Keys.ENTER)
-    window.sees("#refused", "the bearer token is nobody's", "opengnsadmin token add")
+    window.sees("#refused", "the bearer token is unknown", "opengnsadmin token add")
     secret = token(deployment, "brief")
     window.see("#token").clear()
     window.see("#token").send_keys(secret + Keys.ENTER)
@@ -169,7 +169,7 @@ def test_a_wrong_token_and_a_removed_one(deployment: Deployment, window: Browser
     window.driver.refresh()
     window.sees("#condition", "live")
     deployment.opengnsadmin("token", "remove", "brief", "--role", "admin")
-    window.sees("#refused", "the bearer token is nobody's")
+    window.sees("#refused", "the bearer token is unknown")
     window.driver.refresh()
     window.see("#token")
     assert window.said("#refused") == ""

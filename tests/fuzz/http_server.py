@@ -111,9 +111,9 @@ class ServerApi(Api):
         server = self.world.servers["gns1"].nameserver
         bearers = tuple(self.tokens[f"fuzz.{category}"] for category in TOKEN_ROLES)
         self.maker = ServerMaker(self.random, self.tokens, bearers)
-        metrics = Metrics(self.world.clock, {}, Snapshot(SERVER, server.tally))
+        metrics = Metrics(self.world.clock, {}, Snapshot(SERVER, server.https.metrics))
         nobody = lambda transport: ("", "", "no certificate")  # noqa: E731
-        self.factory = site(server, self.world.clock, nobody, routes(), metrics, metrics_are_open=seed % 2 == 1)
+        self.factory = site(server.https, self.world.clock, nobody, routes(), metrics, metrics_are_open=seed % 2 == 1)
 
     def trouble(self) -> None:
         """Nothing more than time."""

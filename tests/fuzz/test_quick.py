@@ -70,7 +70,7 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         with pytest.raises(dns.Broken, match="which is no message"):
             dns.run(SEED, 1_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.server.server.Server._status", broken)
+        planted.setattr("compass.server.queries.status.StatusReporter.status", broken)
         with pytest.raises(http.Broken, match=r"log says how|planted"):
             opengnsp_requests.run(SEED, 1_000, tmp_path / "server")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
-import msgspec
 from twisted.logger import LogLevel, globalLogPublisher
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
@@ -167,7 +166,7 @@ class Deployment(World):
         for name, server in sorted(self.servers.items()):
             held = server.nameserver.catalogue
             record(Table(at, name, held.revision, _rows(held)))
-            record(Unsettled(at, name, len(server.nameserver._unwritten)))
+            record(Unsettled(at, name, len(server.nameserver.components.pending_suspicions)))
         for name, services in self.watched.items():
             for service in services:
                 answers: list[Any] = []
@@ -196,7 +195,6 @@ class Deployment(World):
         self.runs[name] += 1
         machine: Any = Machine(self, name, self.runs[name])
         self.servers[name] = server = SimulatedServer(machine, name, (0.0001, 0.003))
-        server.nameserver._parts = _with_store(server.nameserver._parts, machine)
         server.thread._random = machine.random
         self._keep_store_away(server)
         self.recorder(Started(self.recorder.clock(), name))
@@ -466,7 +464,7 @@ class Deployment(World):
 
     def _administer(self, request: Any) -> None:
         """What an administrator asks of any server that is there."""
-        ready = [server for _, server in sorted(self.servers.items()) if server.nameserver.ready()]
+        ready = [server for _, server in sorted(self.servers.items()) if server.nameserver.https.ready()]
         if not ready:
             return
 
@@ -497,10 +495,6 @@ class Deployment(World):
             self.critical.append(str(event.get("log_format")) + " " + str(event.get("log_failure", "")))
         elif event.get("log_level") is LogLevel.error and str(event.get("log_namespace")) in COMPARING:
             self.critical.append(f"a digest differs: {event.get('log_format')}")
-
-
-def _with_store(parts: Any, machine: Machine) -> Any:
-    return msgspec.structs.replace(parts, storage=cast(Any, machine.store))
 
 
 def _rows(catalogue: Catalogue) -> tuple[Row, ...]:

@@ -62,9 +62,9 @@ def notice_dropped_for_slow_session() -> Iterator[None]:
     """What does not fit into the buffers of a slow reader is left out."""
     deliver = Session.deliver
 
-    def drop(self: Any, encoded: bytes, revision: int) -> None:
+    def drop(self: Any, encoded: bytes, revision: int, now: float) -> None:
         if not self._paused:
-            deliver(self, encoded, revision)
+            deliver(self, encoded, revision, now)
 
     with _replaced(Session, "deliver", drop):
         yield
@@ -77,13 +77,13 @@ def empty_list_during_start() -> Iterator[None]:
     complete = module.snapshot
     starting: list[bool] = []
 
-    async def watch_early(self: Any, session: Any, request: Any) -> Any:
+    async def watch_early(self: Any, request: Any, session: Any) -> Any:
         started = getattr(self, "_planted_start", None) or self.admission._clock.seconds()
         self._planted_start = started
         if self.admission._clock.seconds() - started < STARTING_SECONDS:
             starting.append(True)
         try:
-            return await watch(self, session, request)
+            return await watch(self, request, session)
         finally:
             starting.clear()
 

@@ -29,7 +29,8 @@ from compass.model.rules.draft import Principal
 from compass.server.alerts.notifier import Channel
 from compass.server.alerts.outbox import PER_MINUTE_MAX, Message
 from compass.server.alerts.render import render_json
-from compass.server.server import Server, ServerDependencies
+from compass.server.components import ServerDependencies
+from compass.server.server import Server
 from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.store import Store

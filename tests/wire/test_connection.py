@@ -66,10 +66,40 @@ def test_a_notice_is_acknowledged_with_all_before_it(piece: int) -> None:
     assert pair.to_client() == [PushReceived(notice) for notice in notices]
     assert pair.server.unacknowledged == 42
     pair.client.acknowledge(43)
-    assert pair.to_server() == [AcknowledgementReceived(Acknowledge(43))]
+    assert pair.to_server() == [AcknowledgementReceived(Acknowledge(43), waited=0.0)]
     assert pair.server.unacknowledged == 44
     pair.client.acknowledge(43, "gap")
     assert pair.to_server() == [AcknowledgementReceived(Acknowledge(43, "gap"))]
+
+
+def test_an_acknowledgement_says_how_long_it_was_awaited() -> None:
+    """From the commit of the notice that is timed; the next notice is timed only if it is sent afterwards."""
+    pair = Pair()
+    pair.greet()
+    pair.server.push(frame(encode(NOTICE)), 42, pair.now)
+    pair.server.push(frame(encode(NOTICE)), 43, pair.now + 1.0)
+    assert pair.server.timed_since == pair.now
+    pair.to_client()
+    pair.now += 3.0
+    for revision, waited in ((41, None), (42, 3.0), (43, None)):
+        pair.client.acknowledge(revision)
+        assert pair.to_server() == [AcknowledgementReceived(Acknowledge(revision), waited)]
+    assert pair.server.timed_since is None
+    pair.server.push(frame(encode(NOTICE)), 44, pair.now)
+    pair.client.acknowledge(44)
+    assert pair.to_server() == [AcknowledgementReceived(Acknowledge(44), 0.0)]
+
+
+def test_what_is_replayed_is_not_timed() -> None:
+    """A replayed notice is acknowledged like any other, but it was committed long ago."""
+    pair = Pair()
+    pair.greet()
+    pair.server.replay(frame(encode(NOTICE)), 42, 41, pair.now)
+    assert (pair.server.unacknowledged, pair.server.timed_since) == (42, None)
+    pair.to_client()
+    pair.client.acknowledge(42)
+    assert pair.to_server() == [AcknowledgementReceived(Acknowledge(42), None)]
+    assert pair.server.unacknowledged == 0
 
 
 def test_a_bookmark_needs_no_acknowledgement() -> None:

@@ -10,7 +10,7 @@ from compass.model.rows import Change, Service
 from compass.wire import limits
 from compass.wire.events import PushReceived, ReplyReceived, RequestReceived
 from compass.wire.frames import frame
-from compass.wire.messages import Bookmark, Notice, encode
+from compass.wire.messages import Bookmark, EncodedReply, Notice, encode
 from tests.wire.link import DONE, PULL, Pair
 
 
@@ -112,7 +112,8 @@ def test_taking_octets_puts_the_end_off_and_saying_nothing_does_not() -> None:
 def test_a_body_for_many_is_sent_as_a_reply() -> None:
     """The same octets under each one's own request number; one that is too long becomes a refusal."""
     pair = greeted()
-    body = encode(DONE)
+    body = EncodedReply(encode(DONE))
+    assert body.decode() == DONE
     numbers = [pair.client.ask(PULL, pair.now) for _ in range(2)]
     pair.to_server()
     for number in numbers:
@@ -120,6 +121,6 @@ def test_a_body_for_many_is_sent_as_a_reply() -> None:
     assert pair.to_client() == [ReplyReceived(number, DONE) for number in numbers]
     number = pair.client.ask(PULL, pair.now)
     pair.to_server()
-    pair.server.reply(number, bytes(limits.FRAME_MAX_FROM_SERVER + 1), pair.now)
+    pair.server.reply(number, EncodedReply(bytes(limits.FRAME_MAX_FROM_SERVER + 1)), pair.now)
     (event,) = pair.to_client()
     assert isinstance(event, ReplyReceived) and isinstance(event.reply, Refusal) and event.reply.code == "too-large"

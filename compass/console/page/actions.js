@@ -1,9 +1,9 @@
 // What an operator does: each act says first what it will do, to whom, and is then asked of the server, which decides.
 
 import { $, h, text } from "./dom.js";
-import { amount } from "./figures.js";
+import { amount } from "./summary.js";
 import { place } from "./store.js";
-import { drainImpact, purged, some, uses } from "./words.js";
+import { drainImpact, purged, some, uses } from "./format.js";
 
 const UNITS = { minutes: 60, hours: 3600, days: 86_400 };
 const SAID_MS = 6_000;

@@ -1,6 +1,6 @@
 // Making and mending elements. Everything becomes text, never markup: names in a catalogue are other people's.
 
-import { age, moment } from "./words.js";
+import { age, moment } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 

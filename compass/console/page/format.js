@@ -1,6 +1,6 @@
 // Words and numbers for people. Pure.
 
-import { amount, inUse, registered } from "./figures.js";
+import { amount, inUse, registered } from "./summary.js";
 import { place } from "./store.js";
 
 export const STATE_MEANS = {

@@ -1,9 +1,9 @@
 // The graph of categories: who depends on whom, and how each one is. The same as a list, for narrow windows and ears.
 
 import { $, h, icon, s } from "./dom.js";
-import { amount, count, inUse, registered, STATES } from "./figures.js";
-import { layered } from "./layered.js";
-import { some } from "./words.js";
+import { amount, count, inUse, registered, STATES } from "./summary.js";
+import { layered } from "./graph_layout.js";
+import { some } from "./format.js";
 
 const BOX = { height: 44, gapX: 64, gapY: 10 };
 const WIDTH_MIN = 142;

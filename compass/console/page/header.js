@@ -1,8 +1,8 @@
 // The top of the page: the headline, the connection, and the incidents.
 
 import { $, badge, h, icon, since, text } from "./dom.js";
-import { amount, count } from "./figures.js";
-import { age } from "./words.js";
+import { amount, count } from "./summary.js";
+import { age } from "./format.js";
 
 const PICTURES = { well: "up", watch: "suspect", ill: "down" };
 const LATE_SECONDS = 20;

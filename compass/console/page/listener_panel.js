@@ -2,7 +2,7 @@
 
 import { $, badge, h, since } from "./dom.js";
 import { keyOf, place } from "./store.js";
-import { moment, STATE_MEANS, uses } from "./words.js";
+import { moment, STATE_MEANS, uses } from "./format.js";
 
 const KINDS = { report: "report of", session: "lost session of", probe: "probe by", findings: "probe by" };
 const INQUIRIES = {

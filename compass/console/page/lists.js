@@ -1,10 +1,10 @@
 // The two long lists: services with their listeners, and hosts.
 
 import { $, badge, h, icon, since, text } from "./dom.js";
-import { amount, condition, count, inUse, listing, registered, STATES } from "./figures.js";
-import { Rows } from "./rows.js";
+import { amount, condition, count, inUse, listing, registered, STATES } from "./summary.js";
+import { Rows } from "./virtual_list.js";
 import { place } from "./store.js";
-import { HOST_MEANS, STATE_MEANS } from "./words.js";
+import { HOST_MEANS, STATE_MEANS } from "./format.js";
 
 const PICTURES = {
   step: "up",

@@ -1,7 +1,7 @@
 // The log: changes as they happen, and on demand what was refused and what administrators did.
 
 import { $, h, since } from "./dom.js";
-import { told } from "./words.js";
+import { told } from "./format.js";
 
 const SHOWN_MAX = 150;
 const READ_MS = 5_000;

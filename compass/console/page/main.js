@@ -1,15 +1,15 @@
 // The page: signing in, and drawing what is known whenever something is different.
 
-import { Acts } from "./acts.js";
+import { Acts } from "./actions.js";
 import { Api, Refusal } from "./api.js";
 import { $, tick } from "./dom.js";
-import { figures, headline, hostList } from "./figures.js";
-import { Following } from "./following.js";
+import { figures, headline, hostList } from "./summary.js";
+import { Following } from "./sync.js";
 import { Graph } from "./graph.js";
-import { drawHead, drawIncidents } from "./head.js";
+import { drawHead, drawIncidents } from "./header.js";
 import { HostList, ListenerList } from "./lists.js";
 import { Log } from "./log.js";
-import { Sheet } from "./sheet.js";
+import { Sheet } from "./listener_panel.js";
 import { fresh } from "./store.js";
 
 const TOKEN = "compass-token";

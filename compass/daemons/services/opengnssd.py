@@ -34,8 +34,9 @@ from compass.model.selection.selector import Selector
 from compass.pki.contexts import client_context, https_context, server_context
 from compass.pki.identity import Identity
 from compass.server.cluster.announcer import Announcer
+from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
-from compass.server.server import Server, ServerDependencies
+from compass.server.server import Server
 from compass.server.sessions.session import PeerOf, Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.notifications import ChangeNotifier
@@ -126,7 +127,7 @@ class ServerService(Service):
         await server.start()
         self._database.guard(store.cut)
         self._beside.guard(self._roster.cut)
-        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.heard))
+        self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.commits.store_advanced))
         if self._wakeups is not None:
             self._wakeups.start()
         gc.freeze_loaded()
@@ -141,7 +142,7 @@ class ServerService(Service):
 
     def _take_snapshot(self) -> ServerMetrics:
         assert self._server is not None
-        return self._server.tally()
+        return self._server.https.metrics()
 
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
@@ -169,9 +170,9 @@ class ServerService(Service):
             return
         is_open = https.metrics == "open"
         api = routes.site(
-            server, self._reactor, self._peer(), console.routes(), metrics=self._metrics, metrics_are_open=is_open
+            server.https, self._reactor, self._peer(), console.routes(), metrics=self._metrics, metrics_are_open=is_open
         )
-        limited = ConnectionLimiter(api, server.is_allowed, self._metrics.gateways.http_connections)
+        limited = ConnectionLimiter(api, server.connections.is_allowed, self._metrics.gateways.http_connections)
         factory = wrap_tls(https_context(self._identity), limited, client=False)
         for place in places:
             self._ports.append(await listen(self._reactor, *place, factory))
@@ -217,7 +218,7 @@ class ServerSource:
 
     def sight(self) -> LookupScope | None:
         """All there is; None until the catalogue is loaded (P5)."""
-        if self._server.ready() is None:
+        if self._server.https.ready() is None:
             return None
         catalogue = self._server.catalogue
         if self._sight is None or self._sight.catalogue is not catalogue:

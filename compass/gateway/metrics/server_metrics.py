@@ -56,17 +56,17 @@ SERVER: tuple[SnapshotMetric, ...] = (
     # Push.
     histogram(
         "opengns_server_push_lag_seconds",
-        "From a commit to the last dependant's acknowledgement; at most twenty notices a second are followed.",
+        "From a commit to a dependant's acknowledgement; each dependant times one notice after another.",
         lambda now: now.push_lag,
     ),
     gauge(
         "opengns_server_push_lag_open_seconds",
-        "How long the oldest notice that is followed and not acknowledged by all is on its way; 0: there is none.",
+        "How long the oldest timed notice waits for a dependant's acknowledgement; 0: there is none.",
         lambda now: now.lag_open_seconds,
     ),
     gauge(
         "opengns_server_hosts_awaited",
-        "Hosts that have not acknowledged a notice which is followed.",
+        "Hosts that have a timed notice to acknowledge.",
         lambda now: now.hosts_awaited,
     ),
     gauge(

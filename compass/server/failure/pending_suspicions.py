@@ -7,8 +7,6 @@ decided it; then a notice follows, or the suspicion is withdrawn.
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 from twisted.internet.defer import Deferred
 
@@ -159,7 +157,7 @@ class PendingSuspicions:
     def _send(self, pending: _PendingSuspicion, seconds: float) -> None:
         encoded = _encode(pending.row, pending.cause, seconds)
         concerned = audience(self._committer.replica.catalogue, pending.row)
-        for session in cast(list[Session], self._publisher.subscribers(concerned)):
+        for session in self._publisher.subscribers(concerned):
             if session.suspicions:
                 session.send_unacknowledged(encoded)
 

@@ -1,79 +1,85 @@
-"""Push to hosts that keep no session: the server dials their Update listener (opengnsp.md, "Dialled sessions").
+"""Dialled sessions: push to hosts that keep no session (opengnsp.md, "Dialled sessions").
 
-On the connection the host greets and watches as always, and gets what it missed. The server hangs up when nothing
-has been due for a while; often the host leaves before.
+The server connects to the host's Update listener. On the connection the host greets and watches as on any other, and
+gets what it missed. The server closes the connection when no notice has been due for a while; often the host leaves
+before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.interest import audience
 from compass.model.interfaces import Clock, Timer
 from compass.model.names import category_of, format_endpoint
-from compass.model.rows import Host
+from compass.model.rows import Change, Host
+from compass.server.commit.committer import Committer
 from compass.server.push.publisher import Publisher
 from compass.server.sessions.session import Session
 
 DIALS_MAX = 256
 """Dialled connections at once: a change that concerns 10,000 hosts must not open 10,000 sockets; each takes some two
-seconds, so they are all told within two minutes."""
+seconds, so all of them have the change within two minutes."""
 DIAL_PAUSE_SECONDS_MAX = 60.0
 """Longest pause between two attempts to reach one host; the first is a second, then it doubles."""
 GATHER_SECONDS = 0.05
-"""Changes come in groups: who is absent is looked up once for all notices of so long."""
+"""Changes come in groups: the hosts without a session are looked up once for all notices within this time."""
 LINGER_SECONDS = 2.0
-"""A dialled session stays open so long after the last notice, for the same reason."""
+"""How long a dialled session stays open after the last notice, for the same reason."""
 START_GRACE_SECONDS = 5.0
 """After the server's start hosts come back by themselves; only then are the others dialled."""
 
-Dial = Callable[[str, str, int], Deferred[Session]]
-"""Connects to a host by name, address and port; fires with the session once its greeting can begin."""
+
+class HostConnector(Protocol):
+    """Where hosts are, and how a session with one is made."""
+
+    def is_ours_to_reach(self, host: str) -> bool:
+        """Whether it is this server that reaches a host, with which no server has a session."""
+
+    def dial(self, host: str, address: str, port: int) -> Deferred[Session]:
+        """Connect to a host; fires with the session once its greeting can begin."""
+
+    def unreachable(self, host: str) -> None:
+        """Note that a host could not be reached."""
 
 
 class Dialer:
-    """Which hosts are to be dialled, and when again."""
+    """The hosts that are to be dialled, those that are, and when a host is dialled again."""
 
     log = Logger()
 
-    def __init__(
-        self,
-        clock: Clock,
-        dial: Dial,
-        push: Publisher,
-        catalogue: Callable[[], Catalogue],
-        ours: Callable[[str], bool],
-    ) -> None:
-        """`ours`: whether it is this server that reaches a host, which no server has a session of."""
+    def __init__(self, clock: Clock, committer: Committer, publisher: Publisher, hosts: HostConnector) -> None:
         self._clock = clock
-        self._ours = ours
-        self._dial = dial
-        self._push = push
-        self._catalogue = catalogue
-        self._told: set[str] = set()
+        self._committer = committer
+        self._publisher = publisher
+        self._hosts = hosts
+        self._notified: set[str] = set()
+        """Member categories that were sent a notice since the hosts without a session were looked up."""
         self._due: dict[str, None] = {}
         self._connecting: dict[str, Deferred[Session]] = {}
         self._open: dict[str, Session] = {}
         self._pauses: dict[str, float] = {}
-        """Of the hosts that were missed, how long to wait after the next miss."""
+        """Seconds to wait after the next failure, of each host that could not be reached."""
         self._retries: set[str] = set()
         self._timers: set[Timer] = set()
         self._stopped = False
 
     def start(self) -> None:
-        """Look after a while who has not come back."""
+        """Dial, after a while, the hosts that have not come back."""
         self.ownership_changed()
 
     def ownership_changed(self) -> None:
-        """Hosts may have become ours to reach: see after a while who has not come by itself."""
-        self._later(START_GRACE_SECONDS, lambda: self._consider(self._catalogue().hosts.values()))
+        """Dial, after a while, the hosts that are ours to reach now and have not come by themselves."""
+        self._later(START_GRACE_SECONDS, lambda: self._consider(self._committer.catalogue.hosts.values()))
 
     def stop(self) -> None:
-        """Dial no more."""
+        """Stop dialling."""
         self._stopped = True
         for timer in self._timers:
             timer.cancel()
@@ -82,92 +88,95 @@ class Dialer:
         for connecting in list(self._connecting.values()):
             connecting.cancel()
 
-    def notify_categories(self, categories: frozenset[str]) -> None:
-        """A notice went out to hosts with services of these categories; reach those that keep no session."""
-        if not self._told:
-            self._later(GATHER_SECONDS, self._dial_notified)
-        self._told |= categories
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
+        """Reach the hosts that depend on a change and keep no session."""
+        categories = audience(catalogue, change.row)
+        if categories:
+            if not self._notified:
+                self._later(GATHER_SECONDS, self._dial_notified)
+            self._notified |= categories
 
     def ended(self, host: str) -> None:
-        """A session of that host is over; perhaps there is something it did not get."""
+        """Dial a host whose session has ended, if it missed something."""
         session = self._open.get(host)
         if session is not None and not session.connected:
             self._settle(host, session)
             return
-        row = self._catalogue().hosts.get(host)
+        row = self._committer.catalogue.hosts.get(host)
         if row is not None:
             self._consider([row])
 
     def _dial_notified(self) -> None:
-        told, self._told = self._told, set()
-        hosts = self._catalogue().hosts.values()
-        self._consider(h for h in hosts if h.update_port and any(category_of(one) in told for one in h.services))
+        notified, self._notified = self._notified, set()
+        hosts = self._committer.catalogue.hosts.values()
+        self._consider(h for h in hosts if h.update_port and any(category_of(one) in notified for one in h.services))
 
     def _wanted(self, host: Host) -> bool:
         """Whether it can be dialled and has missed something."""
-        if not host.update_port or host.barred or not self._ours(host.name):
+        if not host.update_port or host.barred or not self._hosts.is_ours_to_reach(host.name):
             return False
-        return self._push.has_missed(host)
+        return self._publisher.has_missed(host)
 
     def _consider(self, hosts: Iterable[Host]) -> None:
         busy = self._connecting.keys() | self._open.keys() | self._retries
         self._due.update(dict.fromkeys(sorted(h.name for h in hosts if h.name not in busy and self._wanted(h))))
-        self._go_on()
+        self._dial_due()
 
-    def _go_on(self) -> None:
+    def _dial_due(self) -> None:
         while not self._stopped and self._due and len(self._connecting) + len(self._open) < DIALS_MAX:
             name = next(iter(self._due))
             del self._due[name]
-            row = self._catalogue().hosts.get(name)
+            row = self._committer.catalogue.hosts.get(name)
             if row is not None and self._wanted(row):
-                dialled = maybeDeferred(self._dial, name, row.update_address, row.update_port)
-                # Noted first: one that has fired already is taken out again at once.
+                dialled = maybeDeferred(self._hosts.dial, name, row.update_address, row.update_port)
+                # Stored first: a connection that is made already removes itself at once.
                 self._connecting[name] = dialled
                 dialled.addCallbacks(self._reached, self._missed, (row,), errbackArgs=(row,))
 
     def _reached(self, session: Session, host: Host) -> None:
         del self._connecting[host.name]
         self._open[host.name] = session
-        self._look_later(host.name, session)
+        self._close_later(host.name, session)
 
-    def _look_later(self, name: str, session: Session) -> None:
-        self._later(LINGER_SECONDS, lambda: self._look(name, session))
+    def _close_later(self, name: str, session: Session) -> None:
+        self._later(LINGER_SECONDS, lambda: self._close_if_done(name, session))
 
-    def _look(self, name: str, session: Session) -> None:
-        """Hang up when the host has everything; one that does not acknowledge is ended by its session's deadline."""
+    def _close_if_done(self, name: str, session: Session) -> None:
+        """Close the session when the host has everything; its deadline ends one that does not acknowledge."""
         if self._open.get(name) is not session:
             return
-        row = self._catalogue().hosts.get(name)
-        if session.connected and (session.waiting or (row is not None and self._push.has_missed(row))):
-            self._look_later(name, session)
+        row = self._committer.catalogue.hosts.get(name)
+        if session.connected and (session.waiting or (row is not None and self._publisher.has_missed(row))):
+            self._close_later(name, session)
         else:
             self._settle(name, session)
 
     def _settle(self, name: str, session: Session) -> None:
-        """The dialled session is over, or is ended now."""
+        """Forget a dialled session that is closed, or close it."""
         del self._open[name]
-        row = self._catalogue().hosts.get(name)
+        row = self._committer.catalogue.hosts.get(name)
         if row is not None and not session.connected and self._wanted(row):
             self._try_again(name)
         else:
             self._pauses.pop(name, None)
         if session.connected:
             session.goodbye("nothing more for now")
-        self._go_on()
+        self._dial_due()
 
     def _missed(self, failure: Failure, host: Host) -> None:
         del self._connecting[host.name]
         if self._stopped:
             return
+        self._hosts.unreachable(host.name)
         log = self.log.debug if host.name in self._pauses else self.log.info
         log(
-            "host {name} is not reached at {where}: {why}; it is dialled again from time to time",
+            "host {name} cannot be reached at {where}: {why}; retrying from time to time",
             name=host.name,
             where=format_endpoint(host.update_address, host.update_port),
             why=failure.getErrorMessage() or failure.type,
         )
         self._try_again(host.name)
-        self._go_on()
+        self._dial_due()
 
     def _try_again(self, name: str) -> None:
         pause = self._pauses.get(name, 1.0)
@@ -175,11 +184,11 @@ class Dialer:
 
         def again() -> None:
             self._retries.discard(name)
-            row = self._catalogue().hosts.get(name)
+            row = self._committer.catalogue.hosts.get(name)
             if row is not None and self._wanted(row):
                 self._consider([row])
             else:
-                # It came by itself, or is gone.
+                # The host came by itself, or was removed.
                 self._pauses.pop(name, None)
 
         self._retries.add(name)

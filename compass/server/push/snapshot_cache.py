@@ -1,6 +1,6 @@
 """Snapshots as encoded: hosts with services of the same categories get the same octets, made once and kept once.
 
-After a restart thousands of hosts come for the same few snapshots. One is good as long as no change has been told to
+After a restart thousands of hosts come for the same few snapshots. A snapshot is valid as long as no notice was sent to
 any of its categories, whatever else was committed meanwhile: the hosts that come themselves commit a row each.
 """
 
@@ -15,7 +15,7 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import interest, snapshot
 from compass.model.replies import Watching
 from compass.wire.frames import frame
-from compass.wire.messages import Resync, encode
+from compass.wire.messages import EncodedReply, Resync, encode
 
 KEPT_OCTETS_MAX = 32 * 1024 * 1024
 """Kept for the next host: the snapshots of a hundred kinds of hosts, or of two very large ones."""
@@ -29,7 +29,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class SnapshotCache:
-    """Made when asked for, kept until they are old or too many."""
+    """Snapshots, made when asked for and kept until they are old or too many."""
 
     def __init__(self, store: str, last_told: Callable[[frozenset[str]], int]) -> None:
         """`last_told`: the revision of the last notice to hosts with services of these categories."""
@@ -38,19 +38,19 @@ class SnapshotCache:
         self._kept: dict[tuple[Kind, frozenset[str], tuple[str, ...]], _Kept] = {}
         self._octets = 0
         self.made = 0
-        """How many were encoded so far."""
+        """Snapshots encoded so far."""
 
-    def watching(self, catalogue: Catalogue, categories: frozenset[str], unknown: tuple[str, ...]) -> bytes:
-        """The body of a reply to a watch."""
-        return self._take("watching", catalogue, categories, unknown).encoded
+    def watching(self, catalogue: Catalogue, categories: frozenset[str], unknown: tuple[str, ...]) -> EncodedReply:
+        """Returns the reply to a watch."""
+        return EncodedReply(self._take("watching", catalogue, categories, unknown).encoded)
 
     def resync(self, catalogue: Catalogue, categories: frozenset[str]) -> tuple[bytes, int]:
-        """The frame for a host that has read too slowly, and where it stands then."""
+        """Returns the frame for a host that has read too slowly, and the revision that the host holds with it."""
         kept = self._take("resync", catalogue, categories, ())
         return kept.encoded, kept.revision
 
     def forget(self) -> None:
-        """What was made is good no more."""
+        """Drop all snapshots."""
         self._kept.clear()
         self._octets = 0
 

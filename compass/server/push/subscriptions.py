@@ -1,28 +1,38 @@
-"""Watches: how a host becomes a subscriber, and how one that fell behind is told what it missed (P3, P5)."""
+"""Subscriptions: how a host becomes a subscriber, and how one that lags gets what it missed (P3, P5)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from typing import Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
 
+from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.digest import DIGEST_VERSION
 from compass.model.interfaces import Clock
 from compass.model.names import InvalidName, category_of
-from compass.model.replies import Refusal, Reply, Watching
+from compass.model.replies import Refusal, Watching
 from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
 from compass.model.rules.administration import parsed_host
-from compass.model.rules.draft import Principal, Refused
+from compass.model.rules.draft import Refused
+from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.admission import Admission
 from compass.server.push.publisher import Publisher
 from compass.server.push.snapshot_cache import SnapshotCache
-from compass.server.sessions.session import CatchUp, Session
+from compass.server.sessions.flow_control import CatchUp, FlowControl
+from compass.server.sessions.identity import ServerIdentity
+from compass.server.sessions.session import Session
 from compass.wire import limits
+from compass.wire.messages import Answer
+
+
+class HostListener(Protocol):
+    """What follows when a host watches."""
+
+    def connected(self, session: Session) -> None:
+        """Note that the session's host is here."""
 
 
 class Subscriptions:
@@ -30,29 +40,26 @@ class Subscriptions:
 
     def __init__(
         self,
+        identity: ServerIdentity,
         clock: Clock,
-        store: str,
-        commits: Committer,
-        push: Publisher,
-        system: Principal,
-        returned: Callable[[Session], None],
-        settled: Callable[[], Deferred[None]],
+        committer: Committer,
+        publisher: Publisher,
+        anti_entropy: AntiEntropy,
+        hosts: HostListener,
     ) -> None:
-        """`store` is the store's id; `system` asks for what the server notes by itself; `returned` is told each
-        session whose host watches; `settled` fires when the server is not just making sure of what it holds."""
-        self._store = store
-        self._commits = commits
-        self._push = push
-        self._system = system
-        self._returned = returned
-        self._settled = settled
+        self._store = identity.store
+        self._asker = identity.principal
+        self._committer = committer
+        self._publisher = publisher
+        self._anti_entropy = anti_entropy
+        self._hosts = hosts
         self.admission = Admission(clock)
-        self.snapshots = SnapshotCache(store, push.last_told)
+        self.snapshots = SnapshotCache(identity.store, publisher.last_told)
 
-    async def watch(self, session: Session, request: Watch) -> Reply | bytes:
-        """Remember what the host watches, then subscribe and answer in one step, so that no notice falls between.
+    async def watch(self, request: Watch, session: Session) -> Answer:
+        """Record what the host watches, then subscribe and answer in one step, so that no notice falls between.
 
-        A host that needs a snapshot waits for its turn first, or is told when to come back.
+        A host that needs a snapshot waits for its turn first, or is sent away until a time of its own.
         """
         try:
             host = parsed_host(Host(session.asker.name, request.update_address, request.update_port, request.services))
@@ -60,37 +67,40 @@ class Subscriptions:
             return refused.refusal
         except InvalidName as problem:
             return Refusal(problem.code, str(problem))
-        await self._settled()
+        await self._anti_entropy.settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
         refusal = await self._turn(session, categories, since) or await self._record_host(host)
-        # A host that comes from another server may hold more than this one has heard of: never show it an older state.
-        if refusal is None and since > self._commits.catalogue.revision and not await self._commits.catch_up():
+        # A host that comes from another server may hold more than this one has read: never show it an older state.
+        if refusal is None and since > self._committer.catalogue.revision and not await self._committer.catch_up():
             why = f"this server is behind revision {since} and cannot read the store"
             refusal = Refusal("store-unavailable", why, retry_after_seconds=RETRY_AFTER_SECONDS)
         if refusal is None and not session.connected:
             refusal = Refusal("unreachable", "the session ended meanwhile")
         return refusal or self._subscribe(session, request, host, since)
 
-    def missed(self, session: Session, since: int) -> list[CatchUp] | None:
-        """What a host that fell behind gets: the notices, if they are few and small; else a resync, if it takes one."""
-        if self._push.session_of(session.host) is not session:
+    def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
+        """Returns what a lagging host gets: the notices, if they are few and small; else a resync, if it accepts one.
+
+        None: the host has to reconnect.
+        """
+        if self._publisher.session_of(session.host) is not session:
             return []
-        categories = self._push.categories_of(session.host)
-        missed = self._push.missed(categories, since)
+        categories = self._publisher.categories_of(session.host)
+        missed = self._publisher.missed(categories, since)
         if missed is not None and sum(len(encoded) for _, encoded in missed) <= limits.REPLIES_QUEUED_MAX:
             return [CatchUp(revision, encoded, revision - 1) for revision, encoded in missed]
         if not session.takes_resync:
             return None
-        encoded, revision = self.snapshots.resync(self._commits.catalogue, categories)
+        encoded, revision = self.snapshots.resync(self._committer.catalogue, categories)
         if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
             return None
         self.admission.sent(len(encoded))
         return [CatchUp(revision, encoded, since)]
 
     async def _turn(self, session: Session, categories: frozenset[str], since: int) -> Refusal | None:
-        """Wait until the host may have a snapshot, if it needs one."""
-        if self._push.missed(categories, since) is not None:
+        """Wait until the host may have a snapshot, if it needs one. Returns why it is refused."""
+        if self._publisher.missed(categories, since) is not None:
             return None
         later = await self.admission.turn()
         if later:
@@ -99,35 +109,41 @@ class Subscriptions:
         return None if session.connected else Refusal("unreachable", "the session ended meanwhile")
 
     async def _record_host(self, host: Host) -> Refusal | None:
-        """Remember the host. One that may leave and be dialled relies on that; any other is told on its session.
+        """Record the host. A host that may leave and be dialled relies on that; any other gets notices on its session.
 
-        One that is known does not wait for a store that is away.
+        A host that is known already does not wait for a store that is unavailable. Returns why the host is refused.
         """
-        known = self._commits.catalogue.hosts.get(host.name)
-        if self._commits.outage and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
+        known = self._committer.catalogue.hosts.get(host.name)
+        if self._committer.outage and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
             return None
         attend = Attend(host.name, host.services, host.update_address, host.update_port)
-        attended = await self._commits.submit(attend, self._system)
+        attended = await self._committer.submit(attend, self._asker)
         if isinstance(attended, Refusal) and (attended.code != "store-unavailable" or host.update_port):
             return attended
         return None
 
-    def _subscribe(self, session: Session, request: Watch, host: Host, since: int) -> Reply | bytes:
-        catalogue = self._commits.catalogue
+    def _subscribe(self, session: Session, request: Watch, host: Host, since: int) -> Answer:
+        catalogue = self._committer.catalogue
         categories = frozenset(category_of(service) for service in host.services)
-        missed = self._push.missed(categories, since)
-        self._push.acknowledged(host.name, 0 if missed is None else since)
-        session.compares = request.digest == DIGEST_VERSION
-        bookmark = (self._push.bookmark(categories), catalogue.revision) if session.compares else None
-        session.watch(missed or [], request.resync, bookmark)
-        replaced = self._push.subscribe(session, categories)
+        missed = self._publisher.missed(categories, since)
+        # Without a snapshot the host holds `since`; with one, nothing until it acknowledges.
+        self._publisher.acknowledged(host.name, 0 if missed is None else since)
+        session.takes_resync, session.compares = request.resync, request.digest == DIGEST_VERSION
         session.probes, session.suspicions = request.probes, request.suspicions
-        self._returned(session)
+        bookmark = (self._publisher.bookmark(categories), catalogue.revision) if session.compares else None
+        replay = [CatchUp(revision, encoded, revision - 1) for revision, encoded in missed or ()]
+        session.watch(host.name, self, replay, bookmark)
+        replaced = self._publisher.subscribe(session, categories)
+        self._hosts.connected(session)
         if replaced is not None:
-            cast(Session, replaced).goodbye("replaced by a newer session of this host")
+            replaced.goodbye("replaced by a newer session of this host")
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)
         if missed is not None:
             return Watching(self._store, catalogue.revision, None, unknown)
-        body = self.snapshots.watching(catalogue, categories, unknown)
-        self.admission.sent(len(body))
-        return body
+        reply = self.snapshots.watching(catalogue, categories, unknown)
+        self.admission.sent(len(reply.body))
+        return reply
+
+    def reloaded(self, catalogue: Catalogue) -> None:
+        """Forget the snapshots: the log did not lead to this catalogue."""
+        self.snapshots.forget()

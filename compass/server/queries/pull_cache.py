@@ -1,7 +1,7 @@
 """Answers to pulls as encoded: services of one category depend on the same, and ask again and again.
 
-What an answer lists is encoded once for a category and kept until a change is told to its members; each answer is that
-with the service's name and today's revision in front, so that it is as new as one made from the catalogue.
+What an answer lists is encoded once for a category and kept until its members are sent a notice; each answer is that
+list after the service's name and the present revision, so that it is as new as one made from the catalogue.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.names import category_of
 from compass.model.replies import Dependencies
-from compass.wire.messages import encode_dependencies, encode_views
+from compass.wire.messages import EncodedReply, encode_dependencies, encode_views
 
 KEPT_OCTETS_MAX = 32 * 1024 * 1024
 """Kept for the next pull: the lists of some thousand categories with thirty listeners each, or of a few large ones."""
@@ -25,17 +25,17 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class PullCache:
-    """Made when first asked for, kept until they are old or too many."""
+    """Lists of pulls by category, made when first asked for and kept until they are old or too many."""
 
     def __init__(self, last_told: Callable[[frozenset[str]], int]) -> None:
         """`last_told`: the revision of the last notice to hosts with services of these categories."""
         self._last_told = last_told
         self._kept: dict[str, _Kept] = {}
-        """By category of the services that ask."""
+        """Lists by category of the services that ask."""
         self._octets = 0
 
-    def kept(self, catalogue: Catalogue, service: str) -> bytes | None:
-        """The body of the answer to a service as it is spelled in the catalogue, when what it lists is at hand."""
+    def kept(self, catalogue: Catalogue, service: str) -> EncodedReply | None:
+        """Returns the answer to a service as it is spelled in the catalogue, or None if its list is not kept."""
         category = category_of(service)
         kept = self._kept.get(category)
         if kept is None or catalogue.service(service) is None:
@@ -45,8 +45,8 @@ class PullCache:
             return None
         return encode_dependencies(service, catalogue.revision, kept.views)
 
-    def keep(self, answer: Dependencies) -> bytes:
-        """The body of an answer made from the catalogue; what it lists is kept. The oldest go when there is no room."""
+    def keep(self, answer: Dependencies) -> EncodedReply:
+        """Keep the list of an answer made from the catalogue; the oldest lists make room. Returns it encoded."""
         category = category_of(answer.service)
         self._forget(category)
         views = encode_views(answer.categories)

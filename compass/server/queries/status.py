@@ -1,113 +1,139 @@
-"""Status: a server in figures, those over the same store, and how far their hosts are (function 2.6, P12)."""
+"""Status: a server in figures, the servers over the same store, and how far their hosts are (function 2.6, P12)."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
-from compass.model.catalogue.catalogue import Catalogue
 from compass.model.cluster import BEHIND_MAX, ClusterView, Heartbeat
-from compass.model.replies import HostLag, KnownServer, Lags, ServerStatus
+from compass.model.replies import CatalogueDigest, HostLag, KnownServer, Lags, Refusal, ServerStatus
+from compass.model.requests import Digest
 from compass.model.rows import Host
-from compass.server.commit.row_counts import RowCounts
+from compass.server.commit.committer import Committer
 from compass.server.push.publisher import Publisher
+from compass.server.sessions.connection_limits import ConnectionLimits
+from compass.server.sessions.drain import HostDrain
+from compass.server.sessions.identity import ServerIdentity
 
 COUNTED = ("category", "service", "listener", "dependency", "credential", "host")
-"""Kinds of rows that the status counts; of alerts it has each."""
+"""Kinds of rows that the status counts; alerts are in it one by one."""
 
 
-class ServerInfo(msgspec.Struct, frozen=True):
-    """What only the server itself knows of itself."""
+class LocalHealth(Protocol):
+    """What this server thinks of its own view of the network."""
 
-    server: str
-    software: str
-    store: str
-    started_at: float
-    sessions: int
-    watching: int
-    engine: str
-    trouble: str
-    away: bool
-    ways: tuple[str, ...] = ()
-    """The names of those by which it can tell administrators."""
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the server doubts that it can tell living listeners from dead ones."""
 
 
-def status_of(
-    catalogue: Catalogue, census: RowCounts, figures: ServerInfo, known: ClusterView, own: Heartbeat
-) -> ServerStatus:
-    """The reply to status; `own`: this server's line as it is now."""
-    rows = census.rows
-    return ServerStatus(
-        server=figures.server,
-        software=figures.software,
-        store=figures.store,
-        revision=catalogue.revision,
-        started_at=figures.started_at,
-        sessions=figures.sessions,
-        watching=figures.watching,
-        counts={kind: rows.get(kind, 0) for kind in COUNTED},
-        states=dict(+census.listeners),
-        alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
-        engine=figures.engine,
-        servers=_servers(known, own),
-        away=figures.away,
-        trouble=figures.trouble,
-    )
+class StatusSources(msgspec.Struct, frozen=True):
+    """The components that a status is made of."""
+
+    committer: Committer
+    publisher: Publisher
+    cluster: ClusterView
+    health: LocalHealth
+    connections: ConnectionLimits
+    drain: HostDrain
 
 
-def _servers(known: ClusterView, own: Heartbeat) -> tuple[KnownServer, ...]:
-    lines = {id: (heard.line, heard.silent_seconds) for id, heard in known.heard.items()} | {own.id: (own, 0.0)}
-    newest = max(line.revision for line, _ in lines.values())
-    return tuple(
-        KnownServer(
-            server=line.name,
-            id=line.id,
-            software=line.software,
-            role=known.role(line.id),
-            revision=line.revision,
-            lag=newest - line.revision,
-            sessions=line.sessions,
-            watching=line.watching,
-            started_at=line.started_at,
-            silent_seconds=round(silent, 3),
+class StatusReporter:
+    """Answers status, digest and lag, and makes this server's heartbeats."""
+
+    def __init__(self, identity: ServerIdentity, sources: StatusSources) -> None:
+        self._identity = identity
+        self._sources = sources
+
+    def status(self) -> ServerStatus:
+        """Returns the reply to `status`."""
+        identity, sources = self._identity, self._sources
+        committer = sources.committer
+        catalogue, census = committer.catalogue, committer.replica.counts
+        return ServerStatus(
+            server=identity.name,
+            software=identity.software,
+            store=identity.store,
+            revision=catalogue.revision,
+            started_at=identity.started_at,
+            sessions=len(sources.connections.sessions),
+            watching=sources.publisher.watching,
+            counts={kind: census.rows.get(kind, 0) for kind in COUNTED},
+            states=dict(+census.listeners),
+            alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
+            engine=identity.engine,
+            servers=self._servers(),
+            away=sources.drain.redirect is not None,
+            trouble=committer.outage,
         )
-        for line, silent in sorted(lines.values(), key=lambda one: (one[0].name, one[0].started_at))
-    )
 
+    def heartbeat(self) -> Heartbeat:
+        """Returns this server's heartbeat. Hosts that hold everything, as nearly all do, need no entry in it."""
+        identity, publisher = self._identity, self._sources.publisher
+        catalogue = self._sources.committer.catalogue
+        doubtful = publisher.lagging(BEHIND_MAX)
+        publisher.doubtful = len(doubtful)
+        lags = [publisher.lag(row) for row in map(catalogue.hosts.get, doubtful) if row is not None]
+        return Heartbeat(
+            id=identity.id,
+            name=identity.name,
+            software=identity.software,
+            started_at=identity.started_at,
+            revision=catalogue.revision,
+            sessions=len(self._sources.connections.sessions),
+            watching=publisher.watching,
+            able=publisher.watching > 0 and not self._sources.health.is_in_doubt,
+            held=catalogue.revision if len(doubtful) <= BEHIND_MAX else -1,
+            behind=tuple(lags[:BEHIND_MAX]),
+            ways=identity.channels,
+        )
 
-def heartbeat_of(catalogue: Catalogue, figures: ServerInfo, push: Publisher, id: str, *, able: bool) -> Heartbeat:
-    """What a server says of itself with a beat. Hosts that hold everything, as nearly all do, cost it no words."""
-    doubtful = push.lagging(BEHIND_MAX)
-    push.doubtful = len(doubtful)
-    lags = [push.lag(row) for row in map(catalogue.hosts.get, doubtful) if row is not None]
-    return Heartbeat(
-        id=id,
-        name=figures.server,
-        software=figures.software,
-        started_at=figures.started_at,
-        revision=catalogue.revision,
-        sessions=figures.sessions,
-        watching=figures.watching,
-        able=able,
-        held=catalogue.revision if len(doubtful) <= BEHIND_MAX else -1,
-        behind=tuple(lags[:BEHIND_MAX]),
-        ways=figures.ways,
-    )
+    def digest(self, request: Digest) -> CatalogueDigest | Refusal:
+        """Returns the reply to `digest`."""
+        committer = self._sources.committer
+        revision = request.revision or committer.catalogue.revision
+        digest = committer.replica.digests.at(revision)
+        if digest is None:
+            now = committer.catalogue.revision
+            text = f"this server is at revision {now} and knows no digest of revision {revision}"
+            return Refusal("bad-value", text)
+        return CatalogueDigest(self._identity.name, self._identity.store, revision, digest)
 
+    def lags(self) -> Lags:
+        """Returns the reply to `lag`: this server's hosts as it knows them, the others' as of the last heartbeats."""
+        catalogue = self._sources.committer.catalogue
+        hosts = (catalogue.hosts[host] for host in sorted(catalogue.hosts))
+        return Lags(catalogue.revision, tuple(self._lag(host) for host in hosts))
 
-def lags_of(catalogue: Catalogue, push: Publisher, known: ClusterView, name: str) -> Lags:
-    """The reply to lag, of the server called `name`: its own hosts as it sees them, the others' as those said with
-    their last beat."""
-    hosts = (catalogue.hosts[host] for host in sorted(catalogue.hosts))
-    return Lags(catalogue.revision, tuple(_lag(host, push, known, name) for host in hosts))
+    def _lag(self, host: Host) -> HostLag:
+        publisher, cluster = self._sources.publisher, self._sources.cluster
+        entry = cluster.where(host.name)
+        if publisher.session_of(host.name) is not None or (entry is not None and entry.server == cluster.id):
+            return msgspec.structs.replace(publisher.lag(host), server=self._identity.name)
+        if entry is None:
+            return publisher.lag(host)
+        if entry.state == "here":
+            return cluster.lag_of(host.name) or publisher.lag(host)
+        heard = cluster.heard.get(entry.server)
+        return msgspec.structs.replace(publisher.lag_of(host, entry.held), server=heard.line.name if heard else "")
 
-
-def _lag(host: Host, push: Publisher, known: ClusterView, name: str) -> HostLag:
-    entry = known.where(host.name)
-    if push.session_of(host.name) is not None or (entry is not None and entry.server == known.id):
-        return msgspec.structs.replace(push.lag(host), server=name)
-    if entry is None:
-        return push.lag(host)
-    if entry.state == "here":
-        return known.lag_of(host.name) or push.lag(host)
-    heard = known.heard.get(entry.server)
-    return msgspec.structs.replace(push.lag_of(host, entry.held), server=heard.line.name if heard else "")
+    def _servers(self) -> tuple[KnownServer, ...]:
+        cluster, own = self._sources.cluster, self.heartbeat()
+        beats = {id: (heard.line, heard.silent_seconds) for id, heard in cluster.heard.items()} | {own.id: (own, 0.0)}
+        newest = max(beat.revision for beat, _ in beats.values())
+        return tuple(
+            KnownServer(
+                server=beat.name,
+                id=beat.id,
+                software=beat.software,
+                role=cluster.role(beat.id),
+                revision=beat.revision,
+                lag=newest - beat.revision,
+                sessions=beat.sessions,
+                watching=beat.watching,
+                started_at=beat.started_at,
+                silent_seconds=round(silent, 3),
+            )
+            for beat, silent in sorted(beats.values(), key=lambda one: (one[0].name, one[0].started_at))
+        )

@@ -1,24 +1,22 @@
-"""The gate: how many sessions there are and whose, and who is not heard for a while (P10).
+"""Connection limits: how many sessions there are and whose, and which origins are refused for a while (P10).
 
-It counts connections that came to nothing, sessions by the name that a certificate has proven, guesses at
-credentials and refusals, each against a quota of its own.
+Counted are failed connections by origin, sessions by the name that a certificate has proven, and entries of the
+security log by peer, each against a rate limit of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock
-from compass.model.limits import SUBJECT_MAX
-from compass.model.replies import Refusal, SecurityEntry
-from compass.model.rules.draft import Principal
+from compass.model.replies import SecurityEntry
 from compass.server.sessions.rate_limit import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
     FAILURES_PER_MINUTE_MAX,
-    REPORTS_PER_MINUTE_MAX,
     RateLimiter,
 )
 from compass.server.sessions.session import Session
@@ -30,29 +28,34 @@ SESSIONS_PER_PEER_MAX = 32
 ask and leave."""
 
 
+class SecurityLog(Protocol):
+    """The security log of the store."""
+
+    def log_security(self, entry: SecurityEntry) -> None:
+        """Write an entry."""
+
+
 class ConnectionLimits:
-    """The sessions that are in, and what each peer has left of its quotas."""
+    """The open sessions, and what each peer has left of its limits."""
 
     log = Logger()
 
-    def __init__(self, clock: Clock, now: Callable[[], float], note: Callable[[SecurityEntry], None]) -> None:
-        """`note` writes the sum of refusals that got no entry of their own into the security log."""
+    def __init__(self, clock: Clock, now: Callable[[], float]) -> None:
         self._now = now
-        self._note = note
+        self.security_log: SecurityLog | None = None
+        """None until there is a store to write to; entries are dropped until then."""
         self.sessions: dict[Session, None] = {}
         self.by_role = Counter[str]()
         """Sessions whose peer has proven its role."""
         self.refused = 0
-        """Connections that were not taken."""
+        """Connections that were refused."""
         self._per_peer: Counter[tuple[str, str]] = Counter()
         self._failures = RateLimiter(clock, CONNECTIONS_FAILED_PER_MINUTE_MAX)
-        self._failures_told = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._tell_failures)
-        self._reports = RateLimiter(clock, REPORTS_PER_MINUTE_MAX)
-        self._guesses = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
-        self._refusals = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._sum_up)
+        self._failures_logged = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._log_failures)
+        self._refusals = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._log_refusals)
 
     def is_allowed(self, origin: str) -> bool:
-        """Whether a new connection from there is taken: not too many are here, nor came to nothing from there."""
+        """Whether a new connection from `origin` is accepted: neither are there too many, nor did too many fail."""
         if self._failures.wait(origin):
             self.refused += 1
             return False
@@ -64,11 +67,11 @@ class ConnectionLimits:
         return True
 
     def opened(self, session: Session) -> None:
-        """Count it."""
+        """Count a new connection."""
         self.sessions[session] = None
 
     def closed(self, session: Session) -> None:
-        """Count it no more."""
+        """Uncount a session."""
         self.sessions.pop(session, None)
         if session.asker.name:
             peer = session.asker.role, session.asker.name
@@ -78,7 +81,10 @@ class ConnectionLimits:
                 del self._per_peer[peer]
 
     def authenticated(self, session: Session) -> str:
-        """Count it by the name that it has proven; why it is refused beyond `SESSIONS_PER_PEER_MAX`, or nothing."""
+        """Count a session by the name that its peer has proven.
+
+        Returns why it is refused, beyond `SESSIONS_PER_PEER_MAX` sessions of one peer, or an empty string.
+        """
         peer = session.asker.role, session.asker.name
         self._per_peer[peer] += 1
         self.by_role[peer[0]] += 1
@@ -87,64 +93,32 @@ class ConnectionLimits:
         return f"{peer[0]} {peer[1]!r} has {SESSIONS_PER_PEER_MAX} sessions, the most there can be; close some first"
 
     def count_failure(self, origin: str) -> bool:
-        """A connection came to nothing; whether that is still worth a line in the log.
+        """Count a connection from `origin` that failed by its peer's fault. Returns whether to log it.
 
-        Beyond one quota it is told once for all; beyond a second no connection is taken from there for a while.
+        Beyond one limit all further failures share one line at the end of the minute; beyond a second one all
+        connections from there are refused until then.
         """
         if self._failures.count(origin) and self._failures.wait(origin):
-            text = "{n} connections from {origin} came to nothing within a minute: none is taken until it is over"
+            text = "{n} failed connections from {origin} within a minute; refusing new ones until the minute ends"
             self.log.warn(text, n=CONNECTIONS_FAILED_PER_MINUTE_MAX, origin=origin)
-        return self._failures_told.count(origin)
+        return self._failures_logged.count(origin)
 
-    def report(self, asker: Principal) -> Refusal | None:
-        """Count a report of a host; the refusal when it is one too many."""
-        if asker.role != "host" or self._reports.count(asker.name):
-            return None
-        text = f"{REPORTS_PER_MINUTE_MAX} reports of host {asker.name!r} within a minute are too many"
-        return Refusal("busy", text, self._reports.wait(asker.name))
-
-    def guess(self, asker: Principal, service: str) -> Refusal | None:
-        """The refusal of a request with a credential, when too many wrong ones came before it."""
-        wait = self._guesses.wait(_guess(asker, service))
-        if not wait:
-            return None
-        text = (
-            f"{FAILURES_PER_MINUTE_MAX} wrong credentials for {service} within a minute came from "
-            f"{asker.role} {asker.name!r}: no more are looked at until it is over"
-        )
-        return Refusal("busy", text, retry_after_seconds=wait)
-
-    def guessed_wrong(self, asker: Principal, service: str) -> None:
-        """A credential was wrong."""
-        self._guesses.count(_guess(asker, service))
-
-    def token(self, origin: str) -> Refusal | None:
-        """The refusal of a bearer token, when too many that were nobody's came from there."""
-        wait = self._guesses.wait(f"token {origin}")
-        if not wait:
-            return None
-        text = (
-            f"{FAILURES_PER_MINUTE_MAX} tokens that are nobody's came from {origin} within a minute: "
-            "no more are looked at until it is over"
-        )
-        return Refusal("busy", text, retry_after_seconds=wait)
-
-    def token_was_wrong(self, origin: str) -> None:
-        """A bearer token was nobody's."""
-        self._guesses.count(f"token {origin}")
+    def log_refusal(self, name: str, origin: str, why: str) -> None:
+        """Write to the security log that a peer was refused for its certificate."""
+        self._log_security(SecurityEntry(0, self._now(), "connect", "", "{}", origin, name, why))
 
     def should_log(self, entry: SecurityEntry) -> bool:
         """Whether a refusal gets an entry of its own in the security log."""
         return self._refusals.count(entry.principal or entry.origin)
 
-    def _tell_failures(self, origin: str, beyond: int) -> None:
-        text = "{n} more connections from {origin} came to nothing within a minute"
+    def _log_security(self, entry: SecurityEntry) -> None:
+        if self.security_log is not None:
+            self.security_log.log_security(entry)
+
+    def _log_failures(self, origin: str, beyond: int) -> None:
+        text = "{n} more connections from {origin} failed within a minute"
         self.log.warn(text, n=beyond, origin=origin)
 
-    def _sum_up(self, peer: str, beyond: int) -> None:
+    def _log_refusals(self, peer: str, beyond: int) -> None:
         text = f"{beyond} more were refused within a minute; they have no entries of their own"
-        self._note(SecurityEntry(0, self._now(), "refused", "", "{}", "", peer, text))
-
-
-def _guess(asker: Principal, service: str) -> str:
-    return f"{asker.role} {asker.name} {service[:SUBJECT_MAX].lower()}"
+        self._log_security(SecurityEntry(0, self._now(), "refused", "", "{}", "", peer, text))

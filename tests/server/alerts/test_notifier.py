@@ -204,7 +204,7 @@ def test_ten_thousand_incidents_at_once_are_few_messages(world: Uss, receiving: 
     """Whether the way works or not; the log says what was told in one message."""
     world.server()
     world.admin()
-    teller = world.servers["gns1"].nameserver._alerts._tellers[0]
+    teller = world.servers["gns1"].nameserver.components.alerts._tellers[0]
     teller._outbox._per_minute = 10
     world.receiving = receiving
     commits = world.servers["gns1"].nameserver.commits

@@ -81,7 +81,7 @@ def test_a_report_reaches_the_dependants_within_a_second_while_the_store_is_away
     server.thread.go_on()
     world.until(lambda: states(other)[:2] == ["suspect", "down"], 10.0)
     assert all(message.seconds for message in suspicions(other)), "it was settled, not withdrawn"
-    assert len(server.nameserver._unwritten) == 0
+    assert len(server.nameserver.components.pending_suspicions) == 0
 
 
 def test_nobody_else_is_told(world: Uss, server: SimulatedServer) -> None:

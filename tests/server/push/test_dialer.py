@@ -132,7 +132,7 @@ def test_a_host_that_cannot_be_reached_is_told_later(world: Uss, dials: Dials) -
         world.run(400.0)
         pauses = [round(later - sooner) for (sooner, _), (later, _) in zip(dials.made, dials.made[1:], strict=False)]
         assert pauses[:8] == [1, 2, 4, 8, 16, 32, DIAL_PAUSE_SECONDS_MAX, DIAL_PAUSE_SECONDS_MAX]
-        missed = [line for line in log if "is not reached at 10.0.0.1:4865" in line]
+        missed = [line for line in log if "cannot be reached at 10.0.0.1:4865" in line]
         assert [line.partition(":")[0] for line in missed] == ["info"] + ["debug"] * (len(dials.made) - 1)
     world.network.listen("web1:update", ("host", "web1"), host.daemon.update_factory())
     assert world.until(lambda: held(host) == [1], 100.0) <= DIAL_PAUSE_SECONDS_MAX + 1
@@ -255,8 +255,9 @@ def test_a_server_that_stops_dials_no_more(world: Uss, dials: Dials) -> None:
     server = world.servers["gns1"]
     server.stop()
     made = len(dials.made)
-    server.nameserver._dialler.notify_categories(frozenset({"web"}))
-    server.nameserver._dialler.ended("web1")
+    change = world.store.changes_after(0, 1_000)[-1]
+    server.nameserver.components.dialer.committed(change, server.nameserver.catalogue, own=True)
+    server.nameserver.components.dialer.ended("web1")
     world.wait(client.daemon.stop())
     world.run(300.0)
     assert len(dials.made) == made

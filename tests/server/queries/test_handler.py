@@ -77,7 +77,7 @@ def test_a_store_that_stands_before_what_was_seen_is_told(world: Uss, behind: Si
     """An older state was restored, or the number is made up: nobody is shown less than it has seen without a word."""
     reply = world.admin("gns2").ask(requests(world, 1_000_000)[0])
     assert isinstance(reply, Refusal) and reply.code == "store-unavailable"
-    assert f"the store stands at {world.store.load().revision}" in reply.message
+    assert f"the store is at {world.store.load().revision}" in reply.message
 
 
 def test_what_was_seen_of_another_store_counts_for_nothing(world: Uss, behind: SimulatedServer) -> None:

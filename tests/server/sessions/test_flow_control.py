@@ -19,7 +19,7 @@ from tests.support.virtual_world import Client
 
 def session_of(world: Uss, host: str) -> Any:
     """The server's end of a host's session."""
-    return world.servers["gns1"].nameserver._push.session_of(host)
+    return world.servers["gns1"].nameserver.components.publisher.session_of(host)
 
 
 def taken(client: Client) -> Replica:
@@ -60,7 +60,7 @@ def test_a_host_that_does_not_read_while_much_happens_ends_equal_to_a_pull(
     for epoch in range(1, 1000):
         register(world, store, epoch=epoch)
         session = session_of(world, "web1")
-        assert session._connection.octets_to_send <= 4096
+        assert session.queued_octets <= 4096
     world.run(1.0)
     assert session.behind and session.waiting
     assert len(other.pushed) == 999

@@ -12,7 +12,7 @@ from compass.model.replies import LogEntries, Refusal, Registered, Watching
 from compass.model.requests import Pull, ReadLog, Register, Report, Status, Watch
 from compass.server.push import admission, snapshot_cache
 from compass.server.push.admission import Admission
-from compass.server.sessions import connection_limits, rate_limit
+from compass.server.sessions import connection_limits, rate_limit, request_limits
 from compass.server.sessions.rate_limit import MINUTE_SECONDS, RateLimiter
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher
@@ -73,7 +73,8 @@ def test_the_peers_counted_are_bounded(monkeypatch: Any) -> None:
 
 def test_refused_credentials_do_not_fill_the_security_log(world: Uss, monkeypatch: Any) -> None:
     """One row each up to the quota, then `busy` with the time to wait, and one row for all the rest."""
-    monkeypatch.setattr(connection_limits, "FAILURES_PER_MINUTE_MAX", 5)
+    for module in (connection_limits, request_limits):
+        monkeypatch.setattr(module, "FAILURES_PER_MINUTE_MAX", 5)
     world.wait(world.server().started)
     client, other = world.client(("host", "web1")), world.client(("host", "web2"))
     codes = [guess(client).code for _ in range(6)]
@@ -124,7 +125,7 @@ def test_an_origin_whose_connections_come_to_nothing_is_not_heard_for_a_minute(w
 
 def test_a_host_s_reports_are_bounded(world: Uss, monkeypatch: Any) -> None:
     """The last within the quota is taken, the next is `busy`; another host's are not concerned."""
-    monkeypatch.setattr(connection_limits, "REPORTS_PER_MINUTE_MAX", 3)
+    monkeypatch.setattr(request_limits, "REPORTS_PER_MINUTE_MAX", 3)
     world.wait(world.server().started)
     one, other = watcher(world, "web1", "portal.web"), watcher(world, "web2", "portal.web")
     register(world, world.client(("host", "store1")))
@@ -223,7 +224,7 @@ def test_a_storm_of_hosts_is_let_in_one_after_the_other(world: Uss, monkeypatch:
     early.transport.loseConnection()
     world.run(1.0)
     clients = [world.client(("host", f"web{n}")) for n in range(25)]
-    made = server.nameserver._watches.snapshots.made
+    made = server.nameserver.components.subscriptions.snapshots.made
     began = world.clock.seconds()
     for client in clients:
         client.send(Watch(("portal.web",)))
@@ -233,7 +234,7 @@ def test_a_storm_of_hosts_is_let_in_one_after_the_other(world: Uss, monkeypatch:
     world.run(1.5)
     let_in = [client for client in clients if client.replies]
     assert 10 <= len(let_in) <= 12
-    assert server.nameserver._watches.snapshots.made - made <= 1
+    assert server.nameserver.components.subscriptions.snapshots.made - made <= 1
     away = [client.ended for client in clients if client not in let_in]
     assert all(ended is not None and ended.retry_after_seconds > 0 for ended in away)
     assert len({ended.retry_after_seconds for ended in away if ended is not None}) == len(away)
@@ -262,7 +263,7 @@ def test_real_hosts_come_through_a_storm(world: Uss, monkeypatch: Any) -> None:
     hosts = [world.host(f"web{n}") for n in range(20)]
     for host in hosts:
         host.daemon.dependencies("portal.web")
-    world.until(lambda: world.servers["gns1"].nameserver._push.watching == 20, 60.0)
+    world.until(lambda: world.servers["gns1"].nameserver.components.publisher.watching == 20, 60.0)
     world.until(lambda: all(host.daemon.status().loaded for host in hosts), 60.0)
 
 
@@ -273,7 +274,7 @@ def test_a_snapshot_is_encoded_once_until_something_in_it_changes(world: Uss) ->
     """Hosts of the same categories share it; a change that concerns them makes a new one, any other does not."""
     server = world.server()
     world.wait(server.started)
-    kept = server.nameserver._watches.snapshots
+    kept = server.nameserver.components.subscriptions.snapshots
     one, two = watcher(world, "web1", "portal.web"), watcher(world, "web2", "forum.web")
     assert one.watching == two.watching and kept.made == 1
     watcher(world, "uso", "account.openuso")
@@ -291,7 +292,7 @@ def test_what_is_kept_of_snapshots_is_bounded(world: Uss, monkeypatch: Any) -> N
     """The one used longest ago goes first."""
     server = world.server()
     world.wait(server.started)
-    kept = server.nameserver._watches.snapshots
+    kept = server.nameserver.components.subscriptions.snapshots
     watcher(world, "web1", "portal.web")
     monkeypatch.setattr(snapshot_cache, "KEPT_OCTETS_MAX", kept._octets)
     watcher(world, "web2", "portal.web")

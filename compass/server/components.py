@@ -1,0 +1,188 @@
+"""The components of a server that has loaded its catalogue, and how they are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from compass.model.catalogue.catalogue import catalogue_of
+from compass.model.cluster import ClusterStore, ClusterView, MembershipChange
+from compass.model.interfaces import Clock, Store, StoreState
+from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
+from compass.server.changes import AlertChanges, Changes, FailureChanges, SessionChanges
+from compass.server.cluster.membership import Membership
+from compass.server.commit.anti_entropy import AntiEntropy
+from compass.server.commit.committer import Committer
+from compass.server.commit.log_reader import LogReader
+from compass.server.commit.log_trimmer import LogTrimmer
+from compass.server.commit.replica import Replica
+from compass.server.commit.security_log import SecurityLog
+from compass.server.commit.store_access import STORE_WAIT_SECONDS, RunInDatabase, StoreAccess
+from compass.server.commit.transaction import Decider
+from compass.server.failure.detector import DetectorDependencies, FailureDetector, Probe, SessionInfo
+from compass.server.failure.pending_suspicions import PendingSuspicions
+from compass.server.hosts import Connect, HostConnector, HostEvents, HostPresence
+from compass.server.push.change_feed import ChangeFeed
+from compass.server.push.dialer import Dialer
+from compass.server.push.publisher import Publisher
+from compass.server.push.subscriptions import Subscriptions
+from compass.server.queries.handler import QueryHandler
+from compass.server.queries.status import StatusReporter, StatusSources
+from compass.server.sessions.bearer_auth import BearerAuth
+from compass.server.sessions.connection_limits import ConnectionLimits
+from compass.server.sessions.drain import HostDrain
+from compass.server.sessions.identity import ServerIdentity
+from compass.server.sessions.session import PeerOf, SessionContext
+
+
+class ServerDependencies(msgspec.Struct, frozen=True):
+    """What a server is given by the process that it runs in."""
+
+    clock: Clock
+    now: Callable[[], float]
+    """UNIX time in seconds."""
+    token: Callable[[], str]
+    """256 fresh random bits as text."""
+    storage: Store
+    in_database: RunInDatabase
+    peer_of: PeerOf
+    probe: Probe
+    connect: Connect
+    id: str
+    """Identity of this run of the server; unlike that of any other over the same store."""
+    roster: ClusterStore
+    beside: RunInDatabase
+    """Runs the roster's functions, on a thread of their own: they neither wait for a commit nor hold one up."""
+    random: Callable[[], float] = lambda: 0.5
+    """A number from 0 to 1, which spreads repetitions; handed in, as all randomness is."""
+    ways: tuple[Channel, ...] = ()
+    """Channels to administrators."""
+    keep_updates: int = 1_000_000
+    keep_others: int = 100_000
+    store_wait_seconds: float = STORE_WAIT_SECONDS
+
+
+class ServerBase(msgspec.Struct, frozen=True):
+    """What a server has before its catalogue is loaded: it accepts connections already."""
+
+    name: str
+    software: str
+    dependencies: ServerDependencies
+    sessions: SessionContext
+    connections: ConnectionLimits
+    drain: HostDrain
+
+
+class Components(msgspec.Struct, frozen=True):
+    """The components of a server that has loaded its catalogue."""
+
+    identity: ServerIdentity
+    clock: Clock
+    now: Callable[[], float]
+    connections: ConnectionLimits
+    drain: HostDrain
+    changes: Changes
+    committer: Committer
+    logs: LogReader
+    trimmer: LogTrimmer
+    anti_entropy: AntiEntropy
+    publisher: Publisher
+    subscriptions: Subscriptions
+    change_feed: ChangeFeed
+    dialer: Dialer
+    queries: QueryHandler
+    status: StatusReporter
+    bearer_auth: BearerAuth
+    pending_suspicions: PendingSuspicions
+    detector: FailureDetector
+    cluster: ClusterView
+    membership: Membership
+    alerts: AlertNotifier
+    hosts: HostEvents
+
+
+def build(base: ServerBase, loaded: StoreState) -> Components:
+    """Make all components on the state that was loaded; none of them runs yet."""
+    given, clock, connections = base.dependencies, base.dependencies.clock, base.connections
+    identity = _identity(base, loaded)
+    changes, cluster = Changes(), ClusterView(given.id)
+    access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
+    decider = Decider(given.now, given.token)
+    replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes)
+    committer = Committer(access, replica, SecurityLog(connections.should_log), decider, clock)
+    publisher = Publisher(replica, clock)
+    presence = HostPresence(committer, publisher, cluster)
+    pending = committer.overdue_handler = PendingSuspicions(clock, decider, committer, publisher)
+    sessions = SessionInfo(presence.probing, presence.is_present, presence.watching, cluster.owns)
+    detecting = DetectorDependencies(clock, given.now, given.probe, sessions)
+    detector = FailureDetector(base.name, committer, pending, detecting)
+    dialer = Dialer(clock, committer, publisher, HostConnector(presence, detector, base.sessions, given.connect))
+    alerts = _notifier(given, loaded.store, committer, cluster)
+    status = StatusReporter(
+        identity, StatusSources(committer, publisher, cluster, detector.local_health, connections, base.drain)
+    )
+
+    def membership_changed(change: MembershipChange) -> None:
+        hosts.membership_changed(change)
+
+    membership = Membership(
+        clock, given.roster, given.beside, cluster, status.heartbeat, presence.is_here, membership_changed
+    )
+    hosts = HostEvents(presence, membership, pending, detector, alerts, dialer)
+    anti_entropy = AntiEntropy(base.name, clock, committer, access)
+    components = Components(
+        identity=identity,
+        clock=clock,
+        now=given.now,
+        connections=connections,
+        drain=base.drain,
+        changes=changes,
+        committer=committer,
+        logs=LogReader(clock, committer, access),
+        trimmer=LogTrimmer(clock, access, given.keep_updates, given.keep_others),
+        anti_entropy=anti_entropy,
+        publisher=publisher,
+        subscriptions=Subscriptions(identity, clock, committer, publisher, anti_entropy, hosts),
+        change_feed=ChangeFeed(loaded.store, loaded.revision),
+        dialer=dialer,
+        queries=QueryHandler(loaded.store, given.now, committer, publisher),
+        status=status,
+        bearer_auth=BearerAuth(clock, given.now, committer),
+        pending_suspicions=pending,
+        detector=detector,
+        cluster=cluster,
+        membership=membership,
+        alerts=alerts,
+        hosts=hosts,
+    )
+    _subscribe(components)
+    return components
+
+
+def _identity(base: ServerBase, loaded: StoreState) -> ServerIdentity:
+    given = base.dependencies
+    channels = tuple(channel.name for channel in given.ways)
+    return ServerIdentity(given.id, base.name, base.software, loaded.store, given.storage.engine, given.now(), channels)
+
+
+def _notifier(given: ServerDependencies, store: str, committer: Committer, cluster: ClusterView) -> AlertNotifier:
+    around = NotifierDependencies(
+        given.clock,
+        given.now,
+        given.random,
+        store,
+        given.roster,
+        given.beside,
+        lambda: committer.catalogue,
+        lambda channel: cluster.notifier_of(channel) == cluster.id,
+        lambda: cluster.is_alone,
+    )
+    return AlertNotifier(around, given.ways)
+
+
+def _subscribe(c: Components) -> None:
+    """Declare what follows the log, and in which order."""
+    sessions, failures = SessionChanges(c.connections), FailureChanges(c.pending_suspicions, c.detector)
+    c.changes.on_commit = (c.publisher, c.change_feed, sessions, c.dialer, failures, AlertChanges(c.alerts))
+    c.changes.on_reload = (c.publisher, c.subscriptions, c.queries, c.change_feed, sessions, failures)

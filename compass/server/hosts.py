@@ -1,0 +1,131 @@
+"""The hosts: which are connected, to which server, and what follows when one comes, leaves or is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
+from compass.model.catalogue.interest import audience
+from compass.model.cluster import ClusterView, MembershipChange
+from compass.model.rows import Listener
+from compass.server.alerts.notifier import AlertNotifier
+from compass.server.cluster.membership import Membership
+from compass.server.commit.committer import Committer
+from compass.server.failure.detector import FailureDetector
+from compass.server.failure.pending_suspicions import PendingSuspicions
+from compass.server.push.dialer import Dialer
+from compass.server.push.publisher import Publisher
+from compass.server.sessions.session import Session, SessionContext
+
+Connect = Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]
+"""Connects to a host's Update listener: name, address, port, and what makes the session."""
+
+
+class HostPresence:
+    """The hosts that have a watching session, here or at another server over the same store."""
+
+    def __init__(self, committer: Committer, publisher: Publisher, cluster: ClusterView) -> None:
+        self._committer = committer
+        self._publisher = publisher
+        self._cluster = cluster
+
+    def is_here(self, host: str) -> bool:
+        """Whether a host has a session here."""
+        return self._publisher.session_of(host) is not None
+
+    def is_present(self, host: str) -> bool:
+        """Whether a host has a session at any server."""
+        return self.is_here(host) or self._cluster.present_elsewhere(host)
+
+    def is_ours_to_reach(self, host: str) -> bool:
+        """Whether it is this server that reaches a host, with which no server has a session."""
+        return not self.is_present(host) and self._cluster.keeps_host(host)
+
+    def lost(self) -> list[str]:
+        """Returns the hosts that some server has lost and that have no session now."""
+        return [host for host in self._cluster.lost() if not self.is_present(host)]
+
+    def watching(self) -> int:
+        """Returns the number of hosts with a session here."""
+        return self._publisher.watching
+
+    def probing(self, row: Listener) -> list[Session]:
+        """Returns the sessions of hosts that depend on a listener and answer inquiries."""
+        subscribers = self._publisher.subscribers(audience(self._committer.catalogue, row))
+        return [session for session in subscribers if session.probes]
+
+
+class HostConnector:
+    """Makes sessions with hosts that keep none."""
+
+    def __init__(
+        self, presence: HostPresence, detector: FailureDetector, sessions: SessionContext, connect: Connect
+    ) -> None:
+        self._presence = presence
+        self._detector = detector
+        self._sessions = sessions
+        self._connect = connect
+
+    def is_ours_to_reach(self, host: str) -> bool:
+        """Whether it is this server that reaches a host, with which no server has a session."""
+        return self._presence.is_ours_to_reach(host)
+
+    def dial(self, host: str, address: str, port: int) -> Deferred[Session]:
+        """Connect to a host; fires with the session once its greeting can begin."""
+        return self._connect(host, address, port, lambda: Session(self._sessions, dialled=host))
+
+    def unreachable(self, host: str) -> None:
+        """Check the listeners of a host that could not be reached."""
+        self._detector.lost(host)
+
+
+class HostEvents:
+    """What follows when hosts come and go, at this server or at another one."""
+
+    def __init__(
+        self,
+        presence: HostPresence,
+        membership: Membership,
+        pending: PendingSuspicions,
+        detector: FailureDetector,
+        alerts: AlertNotifier,
+        dialer: Dialer,
+    ) -> None:
+        self._presence = presence
+        self._membership = membership
+        self._pending = pending
+        self._detector = detector
+        self._alerts = alerts
+        self._dialer = dialer
+
+    def connected(self, session: Session) -> None:
+        """Note that the host of a session watches here."""
+        self._membership.came(session.host)
+        self._detector.returned(session.host)
+        self._pending.watched(session)
+
+    def disconnected(self, host: str, *, lost: bool, held: int) -> None:
+        """Note that a host's session here has ended: `lost`, or left for a while; the host held revision `held`."""
+        self._membership.went(host, lost=lost, held=held)
+        self._dialer.ended(host)
+        if lost and not self._presence.is_present(host):
+            self._detector.lost(host)
+
+    def membership_changed(self, change: MembershipChange) -> None:
+        """Follow hosts that moved, and servers that came, fell silent or doubt themselves."""
+        for entry in change.moved:
+            self._detector.moved(entry.host)
+            # Its last server may not be one that keeps hosts: then this one checks it and reaches it.
+            if entry.state == "lost" and not self._presence.is_present(entry.host):
+                self._detector.lost(entry.host)
+            if entry.state != "here":
+                self._dialer.ended(entry.host)
+        if change.regroup:
+            self._detector.ownership_changed()
+            self._alerts.regroup()
+            self._dialer.ownership_changed()
+            for host in self._presence.lost():
+                self._detector.lost(host)
+        if change.silenced:
+            self._detector.schedule_absence_check()

@@ -1,0 +1,101 @@
+"""What the server does for callers over HTTPS, who have no session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+
+from compass.model.metrics import ServerMetrics
+from compass.model.replies import Refusal, Reply
+from compass.model.requests import ReadLog, Request, Status
+from compass.model.rules.draft import Principal
+from compass.server.metrics import loaded_metrics, session_metrics
+from compass.server.push.change_feed import Deliver
+from compass.server.router import Router
+from compass.server.sessions.connection_limits import ConnectionLimits
+from compass.server.sessions.drain import HostDrain
+from compass.server.sessions.session import SessionContext
+from compass.wire.messages import Answer, EncodedReply
+
+NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet", retry_after_seconds=1.0)
+
+
+class HttpsApi:
+    """The server as the HTTPS gateway uses it, also before the catalogue is loaded."""
+
+    def __init__(
+        self, name: str, engine: str, sessions: SessionContext, connections: ConnectionLimits, drain: HostDrain
+    ) -> None:
+        self._name = name
+        self._engine = engine
+        self._sessions = sessions
+        self._connections = connections
+        self._drain = drain
+        self.router: Router | None = None
+        """None until the catalogue is loaded (P5)."""
+
+    def ready(self) -> tuple[str, int] | None:
+        """Returns the store's id and revision, or None until the catalogue is loaded (P5)."""
+        if self.router is None:
+            return None
+        components = self.router.components
+        return components.identity.store, components.committer.catalogue.revision
+
+    @property
+    def store_answers(self) -> bool:
+        """Whether the store accepted the last write."""
+        return self.router is not None and not self.router.components.committer.outage
+
+    def bearer(self, token: str, origin: str) -> Principal | Refusal:
+        """Returns the principal that a bearer token belongs to, or why it is refused."""
+        return NOT_READY if self.router is None else self.router.components.bearer_auth.principal(token, origin)
+
+    def turned_away(self, name: str, origin: str, why: str) -> None:
+        """Write to the security log that a certificate was refused."""
+        self._connections.log_refusal(name, origin, why)
+
+    def may_look(self, asker: Principal) -> Refusal | None:
+        """Returns why a caller may not see this server's figures; callers that may ask for its status may see them.
+
+        Until the catalogue is loaded only administrators are known.
+        """
+        if self.router is None:
+            return None if asker.role == "admin" else NOT_READY
+        return self.router.refusal(Status(), asker)
+
+    def ask_as(self, asker: Principal, request: Request) -> Deferred[Reply]:
+        """Answer a request of a caller that has no session."""
+        if self.router is None:
+            return succeed(NOT_READY)
+        answer = self.router.request(request, asker)
+        return (answer if isinstance(answer, Deferred) else succeed(answer)).addCallback(self._decode)
+
+    def follow(self, asker: Principal, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
+        """Deliver every change to a caller that may read the log of changes; see `ChangeFeed.follow`."""
+        if self.router is None:
+            return NOT_READY
+        refusal = self.router.refusal(ReadLog("updates"), asker)
+        return refusal or self.router.components.change_feed.follow(since, deliver)
+
+    def metrics(self) -> ServerMetrics:
+        """Returns the server's metrics."""
+        router = self.router
+        asked = {} if router is None else {str(kind.__struct_config__.tag): n for kind, n in router.asked.items()}
+        return ServerMetrics(
+            server=self._name,
+            engine=self._engine,
+            ready=router is not None,
+            store_reachable=self.store_answers,
+            requests=asked,
+            refusals=self._sessions.refusals,
+            draining=self._drain.redirect is not None,
+            **session_metrics(self._connections),
+            **({} if router is None else loaded_metrics(router.components)),
+        )
+
+    def _decode(self, answer: Answer) -> Reply:
+        reply = answer.decode() if isinstance(answer, EncodedReply) else answer
+        if isinstance(reply, Refusal):
+            self._sessions.refusals[reply.code] += 1
+        return reply

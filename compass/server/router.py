@@ -1,0 +1,167 @@
+"""Router: one table says how each type of request is answered; sessions and the HTTPS API ask here.
+
+Whether the asker may ask is decided by `decide.ROLES`. Requests that a rule decides or answers are checked there, with
+the catalogue that they are decided on; the router checks all others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from compass.model.replies import Refusal
+from compass.model.requests import (
+    Apply,
+    Deregister,
+    Digest,
+    Drain,
+    Examine,
+    Fetch,
+    Findings,
+    Impact,
+    IssueCredential,
+    Lag,
+    Pull,
+    Purge,
+    Put,
+    ReadLog,
+    Register,
+    Remove,
+    Report,
+    Request,
+    RevokeCredential,
+    Status,
+    Steer,
+    TryWays,
+    Watch,
+    Ways,
+)
+from compass.model.rules.decide import permit
+from compass.model.rules.draft import Principal
+from compass.server.components import Components
+from compass.server.sessions.request_limits import CredentialLimit, ReportLimit, RequestLimit
+from compass.server.sessions.session import Greeting, Redirect, Session
+from compass.wire.events import AcknowledgementReceived
+from compass.wire.messages import Answer
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """How one type of request is answered."""
+
+    answer: Callable[[Any, Any], Any]
+    """Returns the answer to a request of a principal or, with `needs_session`, of a session: now, or a Deferred or a
+    coroutine."""
+    limit: RequestLimit | None = None
+    needs_session: bool = False
+    checked: bool = False
+    """A rule checks the right of the asker; else the router does."""
+
+
+def handlers(components: Components) -> dict[type, Handler]:
+    """Returns the table of all requests."""
+    c = components
+    write = Handler(c.committer.submit, checked=True)
+    read = Handler(c.queries.ask, checked=True)
+    proven = Handler(c.committer.submit, CredentialLimit(c.clock), checked=True)
+    return {
+        Register: proven,
+        Deregister: proven,
+        Drain: proven,
+        Report: Handler(c.detector.report, ReportLimit(c.clock), checked=True),
+        Put: write,
+        Remove: write,
+        IssueCredential: write,
+        RevokeCredential: write,
+        Apply: write,
+        Purge: write,
+        Pull: read,
+        Fetch: read,
+        Impact: read,
+        Watch: Handler(c.subscriptions.watch, needs_session=True),
+        Findings: Handler(
+            lambda request, session: c.detector.findings(session.asker.name, request), needs_session=True
+        ),
+        ReadLog: Handler(lambda request, _: c.logs.read(request)),
+        Status: Handler(lambda request, _: c.status.status()),
+        Digest: Handler(lambda request, _: c.status.digest(request)),
+        Lag: Handler(lambda request, _: c.status.lags()),
+        Examine: Handler(lambda request, _: c.detector.examine(request)),
+        Steer: Handler(lambda request, _: c.drain.steer(request)),
+        Ways: Handler(lambda request, _: c.alerts.ways()),
+        TryWays: Handler(lambda request, _: c.alerts.attempt(request)),
+    }
+
+
+class Router:
+    """Answers requests, and follows what happens on sessions."""
+
+    def __init__(self, components: Components) -> None:
+        self.asked = Counter[type[msgspec.Struct]]()
+        """Requests by type."""
+        self.components = components
+        self._handlers = handlers(components)
+
+    # What sessions hand on.
+
+    def hello(self, session: Session) -> Greeting | Redirect:
+        """Accept a peer, unless this server is being drained."""
+        identity, catalogue = self.components.identity, self.components.committer.catalogue
+        greeting = Greeting(identity.name, identity.store, catalogue.revision, identity.software)
+        return self.components.drain.redirect_of(session) or greeting
+
+    def request(self, request: Request, asker: Principal, session: Session | None = None) -> Answer | Deferred[Answer]:
+        """Returns the answer to a request, or its refusal: at once what is in memory."""
+        handler = self._handlers[type(request)]
+        if handler.needs_session and session is None:
+            return Refusal("out-of-turn", "only a session can watch; /v1/events sends every change")
+        self.asked[type(request)] += 1
+        if not handler.checked:
+            refusal = self.refusal(request, asker)
+            return refusal or maybeDeferred(handler.answer, request, session if handler.needs_session else asker)
+        if handler.limit is None:
+            answer: Answer | Deferred[Answer] = handler.answer(request, asker)
+            return answer
+        exceeded = handler.limit.exceeded(request, asker)
+        if exceeded is not None:
+            return exceeded
+        answered: Deferred[Answer] = handler.answer(request, asker)
+        return answered.addCallback(handler.limit.answered, request, asker)
+
+    def acknowledged(self, session: Session, event: AcknowledgementReceived) -> None:
+        """Note how far a host is; a host that reports a gap watches again by itself."""
+        if not session.host:
+            return
+        acknowledge = event.acknowledge
+        publisher = self.components.publisher
+        publisher.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status != "ok")
+        if event.waited is not None:
+            publisher.push_lag.add(event.waited)
+        if acknowledge.status == "differs":
+            self.components.anti_entropy.differs(session.host, acknowledge.revision)
+
+    def closed(self, session: Session) -> None:
+        """End the subscription of a session, and see whether its host has to be checked or dialled."""
+        host, publisher = session.host, self.components.publisher
+        if not host or publisher.session_of(host) is not session:
+            return
+        publisher.unsubscribe(session)
+        row = self.components.committer.catalogue.hosts.get(host)
+        # A host that can be dialled may leave whenever it likes; it is lost when it cannot be reached.
+        lost = not (session.left and row is not None and row.update_port)
+        self.components.hosts.disconnected(host, lost=lost, held=publisher.held(host))
+
+    # Rights.
+
+    def refusal(self, request: Request, asker: Principal) -> Refusal | None:
+        """Returns the refusal of a request that the asker may not make, after writing it to the security log."""
+        committer = self.components.committer
+        decision = permit(committer.catalogue, request, asker, self.components.now())
+        if decision is None:
+            return None
+        if decision.security is not None:
+            committer.log_security(decision.security)
+        return cast(Refusal, decision.reply)
