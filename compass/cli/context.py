@@ -53,23 +53,23 @@ class Failed(click.ClickException):
 class CliContext:
     """What all commands share: where the daemon is, and how answers are printed."""
 
-    place = ""
+    endpoint = ""
     in_json = False
 
     @property
     def api(self) -> HostApi:
         """The daemon. Raises Failed when its address cannot be one."""
         try:
-            return HostApi(parse_api_endpoint(self.place))
+            return HostApi(parse_api_endpoint(self.endpoint))
         except InvalidEndpoint as problem:
             raise Failed(ExitCode.USAGE, str(problem)) from None
 
-    def say(self, lines: Iterable[str], told: Any) -> None:
+    def print_result(self, lines: Iterable[str], told: Any) -> None:
         """Print an answer."""
         click.echo(as_json(told) if self.in_json else "\n".join(lines))
         sys.stdout.flush()
 
-    def remark(self, text: str) -> None:
+    def print_note(self, text: str) -> None:
         """Something beside the answer."""
         click.echo(f"{PROGRAM}: {escape_line(text, LINE_MAX)}", err=True)
 
@@ -80,7 +80,7 @@ class CliContext:
             try:
                 yield
             except ApiProblem as problem:
-                raise failed(problem) from None
+                raise failure_of(problem) from None
             except CredentialProblem as problem:
                 raise Failed(ExitCode.FAILED, str(problem)) from None
             except KeyboardInterrupt:
@@ -93,7 +93,7 @@ class CliContext:
             raise
 
 
-def failed(problem: ApiProblem) -> Failed:
+def failure_of(problem: ApiProblem) -> Failed:
     """A refusal as the end of a command."""
     return Failed(exit_of(problem.code), problem.message, problem.code, problem.retry_after_seconds)
 
@@ -121,9 +121,9 @@ PORT = click.IntRange(1, 65535)
 SHARE = click.FloatRange(0, 1)
 
 
-def _set_place(context: click.Context, _: click.Parameter, value: str) -> None:
+def _set_endpoint(context: click.Context, _: click.Parameter, value: str) -> None:
     if value:
-        context.ensure_object(CliContext).place = value
+        context.ensure_object(CliContext).endpoint = value
 
 
 def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -142,7 +142,7 @@ def api_option(envvar: str | None) -> Callable[[Command], Command]:
         "--api",
         metavar="ADDRESS",
         expose_value=False,
-        callback=_set_place,
+        callback=_set_endpoint,
         envvar=envvar,
         help="Where opengnscd listens: unix:/PATH or http://127.0.0.1:4866. Without it OPENGNS_API says; else it is "
         "the usual socket, if there is one, or that port.",
@@ -198,11 +198,11 @@ def address_option(command: Command) -> Command:
     return click.option("--address", type=ADDRESS, help="Without it: the one opengnscd is set up with.")(command)
 
 
-def credential_of(desk: CliContext, token: str | None, file: Path | None) -> str:
+def credential_of(context: CliContext, token: str | None, file: Path | None) -> str:
     """The token from where it is; a file is preferred to the environment."""
-    context = click.get_current_context()
+    click_context = click.get_current_context()
     given = [
-        context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        click_context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         for name in ("credential", "credential_file")
     ]
     if all(given):
@@ -210,7 +210,7 @@ def credential_of(desk: CliContext, token: str | None, file: Path | None) -> str
     if token and not (file and not given[0]):
         return token.strip()
     if file:
-        return read_credential(file, desk.remark)
+        return read_credential(file, context.print_note)
     raise Failed(
         ExitCode.USAGE,
         "a credential is needed: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "

@@ -65,13 +65,13 @@ def cli() -> None:
 
 
 def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that gets the desk first and ends as `Desk.ending` says."""
+    """A command that gets the context first and ends as `Desk.ending` says."""
 
     def make(function: Callable[..., None]) -> click.Command:
         def called(*arguments: Any, **named: Any) -> None:
-            desk = click.get_current_context().ensure_object(CliContext)
-            with desk.error_handling():
-                function(desk, *arguments, **named)
+            context = click.get_current_context().ensure_object(CliContext)
+            with context.error_handling():
+                function(context, *arguments, **named)
 
         called.__doc__ = function.__doc__
         called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 )
 @click.option("--hold", is_flag=True, help="Stay, and keep the registration only as long as this program runs.")
 def register(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     port: int,
     address: str | None,
@@ -109,10 +109,10 @@ def register(
     **placed: Any,
 ) -> None:
     """Say that SERVICE is served at PORT of this host (function 2.1)."""
-    token = credential_of(desk, credential, credential_file)
+    token = credential_of(context, credential, credential_file)
     wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold, **placed)
-    for outcome in desk.api.hold(wish, desk.remark) if hold else (desk.api.register(wish),):
-        desk.say(lines_of_outcome(outcome), outcome)
+    for outcome in context.api.hold(wish, context.print_note) if hold else (context.api.register(wish),):
+        context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("load", "load chinaserver.openuss 2028 0.35 --credential-file /etc/opengns/chinaserver.token")
@@ -122,7 +122,7 @@ def register(
 @address_option
 @credential_options
 def load(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     port: int,
     load: float,
@@ -135,10 +135,10 @@ def load(
     Its users get it at once when their category's pool policy goes by load ('opengnsadmin category set --pool'). Each
     report is a change that is told to all of them, so report what matters: every some seconds, in steps of a tenth.
     """
-    outcome = desk.api.report_load(
-        LocalLoad(service, port, credential_of(desk, credential, credential_file), load, address or "")
+    outcome = context.api.report_load(
+        LocalLoad(service, port, credential_of(context, credential, credential_file), load, address or "")
     )
-    desk.say(lines_of_outcome(outcome), outcome)
+    context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("deregister", "deregister chinaserver.openuss 2028 --credential-file /etc/opengns/chinaserver.token")
@@ -148,7 +148,7 @@ def load(
 @credential_options
 @click.option("--epoch", type=click.IntRange(0), default=0, help="Only this instance, as register --json named it.")
 def deregister(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     port: int,
     address: str | None,
@@ -157,31 +157,31 @@ def deregister(
     epoch: int,
 ) -> None:
     """Say that SERVICE is no longer served at PORT of this host (function 2.2)."""
-    token = credential_of(desk, credential, credential_file)
-    outcome = desk.api.deregister(LocalDeregister(service, port, token, address or "", epoch))
-    desk.say(lines_of_outcome(outcome), outcome)
+    token = credential_of(context, credential, credential_file)
+    outcome = context.api.deregister(LocalDeregister(service, port, token, address or "", epoch))
+    context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("query", "query frontpage.web", "query frontpage.web --json | jq '.categories[].services[].listeners'")
 @click.argument("service", type=SERVICE)
-def query(desk: CliContext, service: str) -> None:
+def query(context: CliContext, service: str) -> None:
     """Show all that SERVICE depends on: categories, services, listeners, backups (function 2.3)."""
-    dependencies = desk.api.dependencies(service)
-    desk.say(tree_of(dependencies), dependencies)
+    dependencies = context.api.dependencies(service)
+    context.print_result(tree_of(dependencies), dependencies)
 
 
 @_command("resolve", "resolve chinaserver.openuss", "resolve openuss | head -1", "resolve openuss --json")
 @click.argument("name", type=NAME)
-def resolve(desk: CliContext, name: str) -> None:
+def resolve(context: CliContext, name: str) -> None:
     """Print the listeners to use for a service or a category, one address:port in a line, the best first.
 
     When none of a service is usable these are its backup's. When there is nothing at all the exit status is 9.
     """
-    resolved = desk.api.resolve(name)
-    if desk.in_json or resolved.listeners:
-        desk.say(lines_of_resolved(resolved), resolved)
+    resolved = context.api.resolve(name)
+    if context.in_json or resolved.listeners:
+        context.print_result(lines_of_resolved(resolved), resolved)
     if not resolved.listeners:
-        desk.remark(f"{name}: nothing is registered that could be used")
+        context.print_note(f"{name}: nothing is registered that could be used")
         sys.exit(ExitCode.NONE_USABLE)
 
 
@@ -196,7 +196,7 @@ def resolve(desk: CliContext, name: str) -> None:
 @click.option("--reporter", type=SERVICE, help="The service that found out. Without it: this host.")
 @click.option("--detail", default="", help="What happened, in words, for administrators.")
 def report(
-    desk: CliContext, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str
+    context: CliContext, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str
 ) -> None:
     """Say that a listener of SERVICE cannot be reached (function 2.5).
 
@@ -204,28 +204,28 @@ def report(
     """
     address, port = listener
     state: Any = "slow" if slow else "unreachable"
-    outcome = desk.api.report(LocalReport(service, address, port, state, reporter or "", detail))
-    desk.say(lines_of_outcome(outcome), outcome)
+    outcome = context.api.report(LocalReport(service, address, port, state, reporter or "", detail))
+    context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("watch", "watch frontpage.web", "watch frontpage.web --json | while read -r event; do reload; done")
 @click.argument("service", type=SERVICE)
 @click.option("--since", type=click.IntRange(0), default=None, help="Only what came after this revision.")
-def watch(desk: CliContext, service: str, since: int | None) -> None:
+def watch(context: CliContext, service: str, since: int | None) -> None:
     """Print all that SERVICE depends on and then each change of it, one line each, until interrupted.
 
     When the connection is lost it comes back by itself and goes on after the last line; nothing is left out.
     """
-    for event in desk.api.follow(service, since, desk.remark):
-        click.echo(as_json(event, indent=None) if desk.in_json else line_of_event(event))
+    for event in context.api.follow(service, since, context.print_note):
+        click.echo(as_json(event, indent=None) if context.in_json else line_of_event(event))
         sys.stdout.flush()
 
 
 @_command("status", "status", "status --json | jq .session")
-def status(desk: CliContext) -> None:
+def status(context: CliContext) -> None:
     """Show how the daemon of this host is: its session, its view, and what is registered here."""
-    told = desk.api.status()
-    desk.say(lines_of_status(told), told)
+    told = context.api.status()
+    context.print_result(lines_of_status(told), told)
 
 
 @_command(
@@ -294,7 +294,7 @@ def status(desk: CliContext) -> None:
     help="Keep what the service depends on in this file, as JSON that is replaced whole at each change.",
 )
 def run(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     command: tuple[str, ...],
     port: int,
@@ -332,11 +332,11 @@ def run(
     """
     from compass.cli.run.supervisor import RunOptions, Supervisor
 
-    token = credential_of(desk, credential, credential_file)
+    token = credential_of(context, credential, credential_file)
     described = metadata_of(metadata)
     wish = LocalRegister(service, port, token, address or "", weight, described, **placed)
     others = [
-        LocalRegister(name, at, credential_of(desk, None, file), address or "", weight, described, **placed)
+        LocalRegister(name, at, credential_of(context, None, file), address or "", weight, described, **placed)
         for name, at, file in also
     ]
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
@@ -344,16 +344,16 @@ def run(
     if address:
         environment["OPENGNS_ADDRESS"] = address
     check = ReadinessCheck(check_http, tuple(shlex.split(check_command)), check_timeout)
-    orders = RunOptions(
+    options = RunOptions(
         (wish, *others), command, environment, ready_timeout, check, drain, restart, restart_limit, dependencies_file
     )
     at = f"{service} {format_endpoint(address, port) if address else port}"
-    sys.exit(Supervisor(desk.api, orders, lambda text: desk.remark(f"{at}: {text}")).run())
+    sys.exit(Supervisor(context.api, options, lambda text: context.print_note(f"{at}: {text}")).run())
 
 
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(desk: CliContext, shell: str) -> None:
+def completion(context: CliContext, shell: str) -> None:
     """Print what makes SHELL complete the commands and options of this program.
 
     \b
@@ -366,7 +366,7 @@ def completion(desk: CliContext, shell: str) -> None:
     made = get_completion_class(shell)
     assert made is not None  # Click has one for each of the choices.
     source = made(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
-    desk.say([source], {"type": "completion", "shell": shell, "source": source})
+    context.print_result([source], {"type": "completion", "shell": shell, "source": source})
 
 
 cli.add_command(template)

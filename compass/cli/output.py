@@ -21,18 +21,18 @@ LINE_MAX = 1000
 
 def as_json(value: Any, indent: int | None = 2) -> str:
     """Any answer as JSON, also the fields that have their defaults, which the protocol leaves out."""
-    return json.dumps(_whole(value), indent=indent)
+    return json.dumps(_to_json(value), indent=indent)
 
 
-def _whole(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
-        fields = {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
+        fields = {name: _to_json(getattr(value, name)) for name in value.__struct_fields__}
         tag = value.__struct_config__
         return {tag.tag_field: tag.tag, **fields} if tag.tag_field else fields
     if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
+        return {key: _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(item) for item in value]
+        return [_to_json(item) for item in value]
     return value
 
 
@@ -68,12 +68,12 @@ def tree_of(dependencies: Dependencies) -> list[str]:
 
 
 def _peers(peers: Iterable[Listener], indent: str, otherwise: str) -> list[str]:
-    shown = [(format_endpoint(peer.address, peer.port), _condition(peer)) for peer in peers]
+    shown = [(format_endpoint(peer.address, peer.port), _listener_text(peer)) for peer in peers]
     width = max((len(endpoint) for endpoint, _ in shown), default=0)
     return [f"{indent}{endpoint:<{width}}  {rest}" for endpoint, rest in shown] or [indent + otherwise]
 
 
-def _condition(peer: Listener) -> str:
+def _listener_text(peer: Listener) -> str:
     weight = f"  weight {peer.weight}" if peer.weight != 1 else ""
     said = "".join(f"  {key}={value}" for key, value in sorted(peer.metadata.items()))
     # Why it is well is no news.
@@ -85,7 +85,7 @@ def line_of_event(event: LocalEvent) -> str:
     """One line: the revision, the time, and what changed."""
     if isinstance(event.data, Change):
         when = datetime.fromtimestamp(event.data.time, UTC).strftime("%H:%M:%S.%f")[:-3]
-        return escape_line(f"{event.revision:>8}  {when}Z  {_change(event.data)}", LINE_MAX)
+        return escape_line(f"{event.revision:>8}  {when}Z  {_change_text(event.data)}", LINE_MAX)
     categories = event.data.categories
     count = sum(len(service.listeners) for category in categories for service in category.services)
     names = ", ".join(category.category for category in categories) or "nothing"
@@ -94,10 +94,10 @@ def line_of_event(event: LocalEvent) -> str:
     )
 
 
-def _change(change: Change) -> str:
+def _change_text(change: Change) -> str:
     match change.row:
         case Listener() as peer:
-            gone = "gone" if change.removed else _condition(peer)
+            gone = "gone" if change.removed else _listener_text(peer)
             return f"listener {peer.service} {format_endpoint(peer.address, peer.port)}: {gone}"
         case Category() as category:
             news = f"backup {category.backup}" if category.backup else "no backup"
@@ -126,13 +126,13 @@ def lines_of_status(status: HostStatus) -> list[str]:
         why = f"  ({own.problem})" if own.problem else ""
         lines.append(f"          {own.service} {format_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
     for number, reaction in enumerate(status.reactions):
-        lines.append(("          " if number else "reacts    ") + _reaction(reaction))
-    for number, line in enumerate(_servers(status.servers)):
+        lines.append(("          " if number else "reacts    ") + _hook_line(reaction))
+    for number, line in enumerate(_server_lines(status.servers)):
         lines.append(("          " if number else "servers   ") + line)
     return [escape_line(line, LINE_MAX) for line in lines]
 
 
-def _reaction(reaction: ReactionStatus) -> str:
+def _hook_line(reaction: ReactionStatus) -> str:
     """A hook or a template in a line: what it looks at, how it is, and what went wrong."""
     often = f", {reaction.turns} turn{'s'[: reaction.turns != 1]}" if reaction.turns else ""
     last = f", the last {reaction.ago_seconds:.0f} s ago" if reaction.ago_seconds >= 0 else ""
@@ -141,9 +141,9 @@ def _reaction(reaction: ReactionStatus) -> str:
     return f"{reaction.kind} {reaction.name} on {', '.join(reaction.on)}  {reaction.state}{often}{last}{again}{why}"
 
 
-def _servers(servers: Sequence[KnownServer]) -> list[str]:
+def _server_lines(servers: Sequence[KnownServer]) -> list[str]:
     """One known way to a server in a line, the preferred first: name, endpoint, source, state, and what went wrong."""
-    cells = [(known.name, known.endpoint, known.source, _standing(known)) for known in servers]
+    cells = [(known.name, known.endpoint, known.source, _server_state(known)) for known in servers]
     widths = [max(len(row[column]) for row in cells) for column in range(3)] if cells else []
     lines = []
     for *columns, state in cells:
@@ -152,7 +152,7 @@ def _servers(servers: Sequence[KnownServer]) -> list[str]:
     return lines
 
 
-def _standing(known: KnownServer) -> str:
+def _server_state(known: KnownServer) -> str:
     wait = f", next try in {known.next_try_seconds:.0f} s" if known.next_try_seconds else ""
     sent = ", sent there by another server" if known.steered else ""
     why = f"  ({known.problem})" if known.problem and known.state != "open" else ""

@@ -46,11 +46,11 @@ class ReadyName(click.ParamType):  # type: ignore[type-arg]  # generic only for 
 @JSON_OPTION
 def list_templates() -> None:
     """Print the templates that come with compass, each with what it is for."""
-    desk = _desk()
-    with desk.error_handling():
+    context = _context()
+    with context.error_handling():
         about = {name: _about(ready_text(name)) for name in ready_names()}
         width = max(map(len, about))
-        desk.say([f"{name:<{width}}  {text}" for name, text in about.items()], about)
+        context.print_result([f"{name:<{width}}  {text}" for name, text in about.items()], about)
 
 
 @template.command("show", epilog=example_lines("template show haproxy", "template show nginx > my-nginx.j2"))
@@ -58,12 +58,12 @@ def list_templates() -> None:
 @JSON_OPTION
 def show_template(name: str) -> None:
     """Print the template NAME: as documentation of its values, or as the beginning of one of your own."""
-    desk = _desk()
-    with desk.error_handling():
+    context = _context()
+    with context.error_handling():
         if name not in ready_names():
             raise _no_such(name)
         text = ready_text(name)
-        desk.say([text.rstrip("\n")], {"type": "template", "name": name, "text": text})
+        context.print_result([text.rstrip("\n")], {"type": "template", "name": name, "text": text})
 
 
 @template.command(
@@ -80,12 +80,12 @@ def show_template(name: str) -> None:
 @JSON_OPTION
 def try_template(source: str, names: tuple[str, ...], values: tuple[str, ...]) -> None:
     """Print what a template gives now: one that comes with compass, by its NAME, or a FILE (with a / or a .j2)."""
-    desk = _desk()
-    with desk.error_handling():
-        given = dict(_value(text) for text in values)
-        where = _source(source)
-        status = desk.api.status()
-        sights = list(_sights(desk.api, status.services))
+    context = _context()
+    with context.error_handling():
+        given = dict(_parse_value(text) for text in values)
+        where = _find_source(source)
+        status = context.api.status()
+        sights = list(_lookup_scopes(context.api, status.services))
         wanted = names or tuple(dict.fromkeys(name for sight in sights for name in sorted(sight.categories or ())))
         if not wanted:
             raise Failed(
@@ -103,11 +103,11 @@ def try_template(source: str, names: tuple[str, ...], values: tuple[str, ...]) -
             "changed": wanted,
             "pools": {name: _pool(sights, name) for name in wanted},
         }
-        text = _rendered(msgspec.json.encode(what))
-        desk.say([text.rstrip("\n")], {"type": "rendered", "source": where, "text": text})
+        text = _render(msgspec.json.encode(what))
+        context.print_result([text.rstrip("\n")], {"type": "rendered", "source": where, "text": text})
 
 
-def _desk() -> CliContext:
+def _context() -> CliContext:
     return click.get_current_context().ensure_object(CliContext)
 
 
@@ -120,7 +120,7 @@ def _no_such(name: str) -> Failed:
     return Failed(ExitCode.NOT_FOUND, f"there is no template {name!r}; there are {', '.join(ready_names())}")
 
 
-def _source(text: str) -> str:
+def _find_source(text: str) -> str:
     if text in ready_names():
         return READY + text
     if "/" not in text and not text.endswith(".j2"):
@@ -130,14 +130,14 @@ def _source(text: str) -> str:
     return str(Path(text).absolute())
 
 
-def _value(text: str) -> tuple[str, str]:
+def _parse_value(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not key or not sign:
         raise Failed(ExitCode.USAGE, f"--value {text!r}: must be KEY=VALUE")
     return key, value
 
 
-def _sights(api: HostApi, services: Iterable[str]) -> Iterable[LookupScope]:
+def _lookup_scopes(api: HostApi, services: Iterable[str]) -> Iterable[LookupScope]:
     """What may be looked up on behalf of each of the host's services."""
     for service in services:
         catalogue = view_of(api.dependencies(service)).catalogue
@@ -158,7 +158,7 @@ def _pool(sights: Sequence[LookupScope], name: str) -> PoolView:
     raise Failed(exit_of(refusal.code), refusal.message, refusal.code)
 
 
-def _rendered(data: bytes) -> str:
+def _render(data: bytes) -> str:
     try:
         ended = subprocess.run(RENDER_COMMAND, input=data, capture_output=True, timeout=RENDER_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -19,7 +19,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C); 'log --follow' ends with 0 then",
 }
 
-EXIT_OF_LINK: dict[Kind, ExitCode] = {
+EXIT_OF_KIND: dict[Kind, ExitCode] = {
     "files": ExitCode.FAILED,
     "unavailable": ExitCode.UNAVAILABLE,
     "untrusted": ExitCode.NOT_ALLOWED,

@@ -15,7 +15,7 @@ from compass.model.rows import USABLE, Listener
 from compass.system.files import replace_file
 
 PREFIX = "OPENGNS_DEPENDENCY_"
-AGAIN_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 """After a refusal that may pass, until the dependencies are asked for again."""
 
 
@@ -34,7 +34,7 @@ def _usable(view: CategoryView) -> list[Listener]:
     return own or [peer for peer in view.backup_listeners if peer.state in USABLE]
 
 
-def write(path: Path, dependencies: Dependencies) -> None:
+def write_dependencies(path: Path, dependencies: Dependencies) -> None:
     """As JSON, whole or not at all. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(dependencies), indent=1) + b"\n"
     replace_file(path, text, mode=None, durable=False)
@@ -47,8 +47,8 @@ class DependencyEnvironment:
         self._api = api
         self._service = service
         self._path = path
-        self._say = say
-        self._over = threading.Event()
+        self._print = say
+        self._stopped = threading.Event()
 
     def variables(self) -> dict[str, str]:
         """For the command's environment, as things are now; none when the daemon cannot tell."""
@@ -57,28 +57,28 @@ class DependencyEnvironment:
         except ApiProblem as problem:
             # Without the daemon much else is said; whoever wants the file wants to know.
             if self._path is not None:
-                self._say(f"the command starts without its dependencies: {problem.message}")
+                self._print(f"the command starts without its dependencies: {problem.message}")
             return {}
         if self._path is not None:
             self._write(told)
         return variables_of(told) | ({"OPENGNS_DEPENDENCIES": str(self._path.absolute())} if self._path else {})
 
-    def keep(self) -> None:
+    def start(self) -> None:
         """Follow in a thread of its own."""
         if self._path is not None:
             threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
                 for _ in self._api.follow(self._service, None, lambda text: None):
                     self._write(self._api.dependencies(self._service))
             except ApiProblem:
-                self._over.wait(AGAIN_SECONDS)
+                self._stopped.wait(RETRY_SECONDS)
 
     def _write(self, dependencies: Dependencies) -> None:
         assert self._path is not None
         try:
-            write(self._path, dependencies)
+            write_dependencies(self._path, dependencies)
         except OSError as error:
-            self._say(f"cannot write {self._path}: {error.strerror}")
+            self._print(f"cannot write {self._path}: {error.strerror}")

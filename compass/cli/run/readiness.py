@@ -14,13 +14,13 @@ from compass.model.names import format_endpoint
 
 ANSWER_SECONDS = 1.0
 """For one connection on this machine to be accepted, and by default for one check to pass."""
-SAID_MAX = 200
+OUTPUT_MAX = 200
 """Characters of what a failed check said that are repeated."""
 
 
 spawning = threading.Lock()
 """Held while a check's process is made, and by whoever lets go of processes that are nobody's."""
-under_way: set[int] = set()
+running_checks: set[int] = set()
 """Check processes that are waited for here."""
 
 
@@ -72,7 +72,7 @@ def _command_problem(check: ReadinessCheck) -> str:
     try:
         with spawning:
             process = subprocess.Popen(check.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            under_way.add(process.pid)
+            running_checks.add(process.pid)
     except OSError as error:
         return str(error.strerror)
     try:
@@ -82,6 +82,6 @@ def _command_problem(check: ReadinessCheck) -> str:
         process.communicate()
         return f"not ended within {check.seconds:g} s"
     finally:
-        under_way.discard(process.pid)
-    said = told.decode("utf-8", "replace").strip()[:SAID_MAX]
+        running_checks.discard(process.pid)
+    said = told.decode("utf-8", "replace").strip()[:OUTPUT_MAX]
     return "" if process.returncode == 0 else f"status {process.returncode} {said}".strip()

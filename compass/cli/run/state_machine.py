@@ -1,4 +1,4 @@
-"""The course of `opengnsc run`, without doing any of it: (where it is, what happened) -> (where it is, what to do).
+"""The state of `opengnsc run`, without doing any of it: (where it is, what happened) -> (where it is, what to do).
 
     starting -> registering -> registered -> draining -> leaving -> stopping
 
@@ -22,7 +22,7 @@ Phase = Literal["starting", "registering", "registered", "draining", "leaving", 
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 """Signals that ask a service to end; the listener is deregistered before they are passed on."""
-PASSED_SIGNALS = STOP_SIGNALS | {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+FORWARDED_SIGNALS = STOP_SIGNALS | {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 """All signals that are passed on to the command."""
 
 LEAVE_SECONDS = 5.0
@@ -128,13 +128,13 @@ class RunState(msgspec.Struct, frozen=True):
     phase: Phase = "starting"
     drains: bool = False
     """Users are given time before a stop."""
-    waiting: tuple[int, ...] = ()
+    pending_signals: tuple[int, ...] = ()
     """Signals that are passed on after the deregistration."""
-    passed: frozenset[int] = frozenset()
+    forwarded: frozenset[int] = frozenset()
     """Signals that the command has had; to end by one of them is no crash."""
     attempts: int = 0
     """To register, in vain, one after the other."""
-    verdict: int | None = None
+    exit_status: int | None = None
     """The exit status, when it is not to be the command's."""
     ended: int | None = None
     """How the command ended, when that was before its deregistration."""
@@ -143,94 +143,97 @@ class RunState(msgspec.Struct, frozen=True):
 Step: TypeAlias = tuple[RunState, tuple[Action, ...]]
 
 
-def step(course: RunState, happening: Event) -> Step:
-    """What comes of it. A happening that is too late to matter changes nothing."""
-    match happening, course.phase:
+def step(state: RunState, event: Event) -> Step:
+    """What comes of it. A event that is too late to matter changes nothing."""
+    match event, state.phase:
         case Signalled(), _:
-            return _signalled(course, happening)
+            return _signalled(state, event)
         case Ended(status), _:
-            return _ended(course, status)
+            return _ended(state, status)
         case Listening(), "starting":
-            return _with(course, phase="registering"), (Register(),)
+            return _with(state, phase="registering"), (Register(),)
         case NotListening(text), "starting":
-            return _with(course, phase="stopping", verdict=int(ExitCode.NOT_LISTENING)), (Print(text), Kill())
+            return _with(state, phase="stopping", exit_status=int(ExitCode.NOT_LISTENING)), (Print(text), Kill())
         case Registered(pending), "registering":
             news = Print("no server can be reached; opengnscd keeps the registration and delivers it")
-            return _with(course, phase="registered", attempts=0), (news if pending else Print("registered"),)
+            return _with(state, phase="registered", attempts=0), (news if pending else Print("registered"),)
         case Unregistered(), "registering":
-            return _unregistered(course, happening)
+            return _unregistered(state, event)
         case Drained(), "draining":
-            return _with(course, phase="leaving"), (Deregister(),)
+            return _with(state, phase="leaving"), (Deregister(),)
         case DeregisterDone(problem), "leaving":
-            return _left(course, problem)
+            return _deregistered(state, problem)
         case _:
-            return course, ()
+            return state, ()
 
 
-def _signalled(course: RunState, signalled: Signalled) -> Step:
+def _signalled(state: RunState, signalled: Signalled) -> Step:
     number = signalled.number
     passing: tuple[int, ...] = () if signalled.shared else (number,)
-    course = _with(course, passed=course.passed | {number})
-    if number in STOP_SIGNALS and course.phase == "registered" and course.drains:
-        return _with(course, phase="draining", waiting=passing), (Drain(),)
-    if number in STOP_SIGNALS and course.phase in ("registering", "registered"):
-        return _with(course, phase="leaving", waiting=passing), (Deregister(),)
-    if number in STOP_SIGNALS and course.phase == "draining":
+    state = _with(state, forwarded=state.forwarded | {number})
+    if number in STOP_SIGNALS and state.phase == "registered" and state.drains:
+        return _with(state, phase="draining", pending_signals=passing), (Drain(),)
+    if number in STOP_SIGNALS and state.phase in ("registering", "registered"):
+        return _with(state, phase="leaving", pending_signals=passing), (Deregister(),)
+    if number in STOP_SIGNALS and state.phase == "draining":
         # Asked twice: whoever asks does not want to wait for the users.
-        waiting = tuple(dict.fromkeys(course.waiting + passing))
-        return _with(course, phase="leaving", waiting=waiting), (Deregister(),)
-    if number in STOP_SIGNALS and course.phase in ("starting", "leaving"):
+        waiting = tuple(dict.fromkeys(state.pending_signals + passing))
+        return _with(state, phase="leaving", pending_signals=waiting), (Deregister(),)
+    if number in STOP_SIGNALS and state.phase in ("starting", "leaving"):
         # Asked once more: nor for the deregistration.
-        passing = tuple(dict.fromkeys(course.waiting + passing))
-        course = _with(course, phase="stopping", waiting=())
-        if course.ended is not None:
-            return course, (Finish(_status(course, course.ended)),)
-    return course, tuple(ForwardSignal(number) for number in passing)
+        passing = tuple(dict.fromkeys(state.pending_signals + passing))
+        state = _with(state, phase="stopping", pending_signals=())
+        if state.ended is not None:
+            return state, (Finish(_exit_status(state, state.ended)),)
+    return state, tuple(ForwardSignal(number) for number in passing)
 
 
-def _ended(course: RunState, status: int) -> Step:
-    wanted = status == 0 or -status in course.passed
-    finish = Finish(_status(course, status))
-    if course.phase == "leaving":
-        return _with(course, ended=status), ()
-    if course.phase in ("registering", "draining") or (course.phase == "registered" and wanted):
-        return _with(course, phase="leaving", ended=status), (Deregister(),)
-    if course.phase == "registered":
-        return course, (Print(f"the command {_death(status)}; opengnscd tells its users"), finish)
-    if course.phase == "starting":
-        return course, (Print(f"the command {_death(status)} before it accepted connections; never registered"), finish)
-    return course, (finish,)
+def _ended(state: RunState, status: int) -> Step:
+    wanted = status == 0 or -status in state.forwarded
+    finish = Finish(_exit_status(state, status))
+    if state.phase == "leaving":
+        return _with(state, ended=status), ()
+    if state.phase in ("registering", "draining") or (state.phase == "registered" and wanted):
+        return _with(state, phase="leaving", ended=status), (Deregister(),)
+    if state.phase == "registered":
+        return state, (Print(f"the command {_end_text(status)}; opengnscd tells its users"), finish)
+    if state.phase == "starting":
+        return state, (
+            Print(f"the command {_end_text(status)} before it accepted connections; never registered"),
+            finish,
+        )
+    return state, (finish,)
 
 
-def _unregistered(course: RunState, failed: Unregistered) -> Step:
+def _unregistered(state: RunState, failed: Unregistered) -> Step:
     status = exit_of(failed.code)
     if status is not ExitCode.UNAVAILABLE:
         said = Print(f"registration refused ({failed.code}): {failed.text}; the command is stopped")
-        return _with(course, phase="stopping", verdict=int(status)), (said, Kill())
-    pause = max(retry_seconds(course.attempts), failed.retry_after_seconds)
+        return _with(state, phase="stopping", exit_status=int(status)), (said, Kill())
+    pause = max(retry_seconds(state.attempts), failed.retry_after_seconds)
     again = (Register(pause),)
     # Said once: the service runs, and the name service may be away for long.
-    news = () if course.attempts else (Print(f"{failed.text}; the command runs on, registration is tried again"),)
-    return _with(course, attempts=course.attempts + 1), (*news, *again)
+    news = () if state.attempts else (Print(f"{failed.text}; the command runs on, registration is tried again"),)
+    return _with(state, attempts=state.attempts + 1), (*news, *again)
 
 
-def _left(course: RunState, problem: str) -> Step:
-    said = (Print(f"not deregistered: {problem}"),) if problem and not course.attempts else ()
-    if course.ended is not None:
-        return course, (*said, Finish(_status(course, course.ended)))
-    passing = tuple(ForwardSignal(number) for number in course.waiting)
-    return _with(course, phase="stopping", waiting=()), (*said, *passing)
+def _deregistered(state: RunState, problem: str) -> Step:
+    said = (Print(f"not deregistered: {problem}"),) if problem and not state.attempts else ()
+    if state.ended is not None:
+        return state, (*said, Finish(_exit_status(state, state.ended)))
+    passing = tuple(ForwardSignal(number) for number in state.pending_signals)
+    return _with(state, phase="stopping", pending_signals=()), (*said, *passing)
 
 
-def _status(course: RunState, status: int) -> int:
-    if course.verdict is not None:
-        return course.verdict
+def _exit_status(state: RunState, status: int) -> int:
+    if state.exit_status is not None:
+        return state.exit_status
     return status if status >= 0 else SIGNAL_STATUS - status
 
 
-def _death(status: int) -> str:
+def _end_text(status: int) -> str:
     return f"ended with status {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
 
 
-def _with(course: RunState, **changes: object) -> RunState:
-    return msgspec.structs.replace(course, **changes)
+def _with(state: RunState, **changes: object) -> RunState:
+    return msgspec.structs.replace(state, **changes)

@@ -113,7 +113,7 @@ def test_a_refused_command_that_ignores_sigterm_is_killed(
 ) -> None:
     """A service that must not serve ends, whatever it does about signals."""
     site = tmp_path / "sitecustomize.py"
-    site.write_text("import compass.cli.run.state_machine as course\ncourse.KILL_SECONDS = 0.3\n")
+    site.write_text("import compass.cli.run.state_machine as machine\nmachine.KILL_SECONDS = 0.3\n")
     welcoming.answers["/v1/register"] = refusal("forbidden")
     path = os.pathsep.join([str(tmp_path), str(Path.cwd())])
     running = Running(start, tmp_path / "notes", port, "--stubborn", env={"PYTHONPATH": path})
