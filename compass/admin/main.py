@@ -19,8 +19,7 @@ from compass.admin.commands.topology import topology_commands
 from compass.admin.shell.config import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
 from compass.admin.shell.context import AdminContext
 from compass.admin.shell.decorators import command, examples, json_option
-from compass.admin.shell.exit_codes import exit_table
-from compass.model.exit_codes import ExitCode
+from compass.model.exit_codes import ExitCode, exit_table
 
 PROGRAM = "opengnsadmin"
 
@@ -62,8 +61,7 @@ Settings: options, else ${SERVER_VARIABLE} (for --server), else a TOML file: --c
   authority = "authority.crt"
 
 \b
-Exit status:
-{exit_table()}
+{exit_table("opengnsadmin")}
 
 {
     examples(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import click
 
@@ -24,7 +24,7 @@ from compass.model.names import InvalidName, parse_address, parse_endpoint, pars
 from compass.model.rows import IDLE
 from compass.model.text import escape_line
 
-PROGRAM = "opengnsc"
+PROGRAM: Final = "opengnsc"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -51,7 +51,7 @@ SECRET_VARIABLES = ("OPENGNS_CREDENTIAL", "OPENGNS_CREDENTIAL_FILE")
 
 @click.group(
     PROGRAM,
-    epilog=f"\b\n{exit_table()}",
+    epilog=f"\b\n{exit_table(PROGRAM, with_codes=True)}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="opengns-compass", message="%(prog)s %(version)s")

@@ -61,26 +61,30 @@ def topology_commands(group: click.Group) -> None:
         The plan is shown first, and then you are asked. Categories that exist already get exactly the backup and
         policy that the file gives them.
         """
-        topology = _read(file)
-        planned, revision = _plan(context, file, topology, prune)
-        if not planned:
-            _print_plan(context, planned, revision)
-            return
-        if not yes:
-            if context.in_json or not context.is_interactive():
-                raise Failed(ExitCode.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
-            _print_plan(context, planned, revision)
-            # Servers do not keep an idle session, and people think.
-            context.close_session()
-            if not click.confirm("Apply these changes?", err=True):
-                raise Failed(ExitCode.FAILED, "nothing was changed")
-        before = _categories(context)
-        done = _ask(context, file, topology, Apply(topology.rows, prune))
-        made = steps(before, done.changes)
-        context.print_result(
-            [*(line for line, _ in (plan_lines(made) if yes else [])), f"Applied; revision {done.revision}."],
-            plan_json(made, done.revision, applied=True),
-        )
+        _apply(context, file, prune, yes)
+
+
+def _apply(context: AdminContext, file: Path, prune: bool, yes: bool) -> None:
+    topology = _read(file)
+    planned, revision = _plan(context, file, topology, prune)
+    if not planned:
+        _print_plan(context, planned, revision)
+        return
+    if not yes:
+        if context.in_json or not context.is_interactive():
+            raise Failed(ExitCode.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
+        _print_plan(context, planned, revision)
+        # Servers do not keep an idle session, and people think.
+        context.close_session()
+        if not click.confirm("Apply these changes?", err=True):
+            raise Failed(ExitCode.FAILED, "nothing was changed")
+    before = _categories(context)
+    done = _ask(context, file, topology, Apply(topology.rows, prune))
+    made = steps(before, done.changes)
+    context.print_result(
+        [*(line for line, _ in (plan_lines(made) if yes else [])), f"Applied; revision {done.revision}."],
+        plan_json(made, done.revision, applied=True),
+    )
 
 
 def _read(path: Path) -> Topology:

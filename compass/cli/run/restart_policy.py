@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from compass.model.backoff import doubled_seconds
 from compass.model.exit_codes import ExitCode
 
 Policy = Literal["no", "on-failure", "always"]
@@ -44,7 +45,7 @@ class RestartCounter:
         if self._limit and self._restarts >= self._limit:
             return None
         self._restarts += 1
-        return min(FIRST_SECONDS * 2.0 ** min(self._restarts - 1, 10), LONGEST_SECONDS)
+        return doubled_seconds(self._restarts - 1, FIRST_SECONDS, LONGEST_SECONDS)
 
     @property
     def exhausted(self) -> bool:

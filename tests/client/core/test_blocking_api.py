@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.cli.run.readiness import accepts
-from compass.cli.run.supervisor import endpoints_of
+from compass.cli.run.readiness import accepts, endpoints_of
 from compass.client.core import api as host_api_calls
 from compass.client.core import endpoint
 from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
