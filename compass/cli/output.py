@@ -16,11 +16,11 @@ from compass.model.rows import Category, Change, Dependency, Listener, Service, 
 from compass.model.text import escape_line
 
 LINE_MAX = 1000
-"""Longest line of text; a cause is a sentence."""
+"""Longest line of text in characters; a cause is a sentence."""
 
 
 def as_json(value: Any, indent: int | None = 2) -> str:
-    """Any answer as JSON, also the fields that have their defaults, which the protocol leaves out."""
+    """Return a value as JSON with all fields, also those with default values, which the protocol leaves out."""
     return json.dumps(_to_json(value), indent=indent)
 
 
@@ -37,33 +37,33 @@ def _to_json(value: Any) -> Any:
 
 
 def lines_of_outcome(outcome: Outcome) -> list[str]:
-    """What became of a registration, deregistration or report."""
+    """Format the outcome of a registration, deregistration or report."""
     at = f"{outcome.service} {format_endpoint(outcome.address, outcome.port)}"
     if outcome.state == "pending":
-        return [f"{at}: pending; no server has taken it yet, opengnscd keeps it and delivers it"]
+        return [f"{at}: pending; no server has accepted it yet, opengnscd keeps it and delivers it"]
     return [f"{at}: {outcome.state}, revision {outcome.revision}"]
 
 
 def lines_of_resolved(resolved: Resolved) -> list[str]:
-    """One address and port in a line, best first."""
+    """Format one address and port per line, best first."""
     return [format_endpoint(peer.address, peer.port) for peer in resolved.listeners]
 
 
 def tree_of(dependencies: Dependencies) -> list[str]:
-    """Function 2.3's answer as a tree: category, service, listener, and where to go when there is none left."""
+    """Format dependencies (function 2.3) as a tree: category, service, listener, backup."""
     lines = [f"{dependencies.service} at revision {dependencies.revision}"]
     if not dependencies.categories:
-        lines.append("  depends on nothing; an administrator can say otherwise: opengnsadmin dependency add")
+        lines.append("  no dependencies; an administrator can add one: opengnsadmin dependency add")
     for category in dependencies.categories:
         lines.append(f"  {category.category}")
         for service in category.services:
             lines.append(f"    {service.id}")
-            lines += _peers(service.listeners, "      ", "(no listener)")
+            lines += _peers(service.listeners, "      ", "(no listeners)")
         if not category.services:
-            lines.append("    (no service)")
+            lines.append("    (no services)")
         if category.backup:
             lines.append(f"    backup: {category.backup}")
-            lines += _peers(category.backup_listeners, "      ", "(no listener)")
+            lines += _peers(category.backup_listeners, "      ", "(no listeners)")
     return [escape_line(line, LINE_MAX) for line in lines]
 
 
@@ -75,14 +75,14 @@ def _peers(peers: Iterable[Listener], indent: str, otherwise: str) -> list[str]:
 
 def _listener_text(peer: Listener) -> str:
     weight = f"  weight {peer.weight}" if peer.weight != 1 else ""
-    said = "".join(f"  {key}={value}" for key, value in sorted(peer.metadata.items()))
-    # Why it is well is no news.
+    metadata = "".join(f"  {key}={value}" for key, value in sorted(peer.metadata.items()))
+    # The cause of `up` is the registration.
     cause = f"  ({peer.cause})" if peer.cause and peer.state != "up" else ""
-    return peer.state + weight + said + cause
+    return peer.state + weight + metadata + cause
 
 
 def line_of_event(event: LocalEvent) -> str:
-    """One line: the revision, the time, and what changed."""
+    """Format an event as one line: the revision, the time, and the change."""
     if isinstance(event.data, Change):
         when = datetime.fromtimestamp(event.data.time, UTC).strftime("%H:%M:%S.%f")[:-3]
         return escape_line(f"{event.revision:>8}  {when}Z  {_change_text(event.data)}", LINE_MAX)
@@ -97,11 +97,11 @@ def line_of_event(event: LocalEvent) -> str:
 def _change_text(change: Change) -> str:
     match change.row:
         case Listener() as peer:
-            gone = "gone" if change.removed else _listener_text(peer)
-            return f"listener {peer.service} {format_endpoint(peer.address, peer.port)}: {gone}"
+            state = "removed" if change.removed else _listener_text(peer)
+            return f"listener {peer.service} {format_endpoint(peer.address, peer.port)}: {state}"
         case Category() as category:
-            news = f"backup {category.backup}" if category.backup else "no backup"
-            return f"category {category.name}: {'removed' if change.removed else news}"
+            backup = f"backup {category.backup}" if category.backup else "no backup"
+            return f"category {category.name}: {'removed' if change.removed else backup}"
         case Service() as service:
             return f"service {service.id}: {'removed' if change.removed else 'added'}"
         case Dependency() as dependency:
@@ -112,7 +112,7 @@ def _change_text(change: Change) -> str:
 
 
 def lines_of_status(status: HostStatus) -> list[str]:
-    """The daemon in figures, and what it holds for the programs here."""
+    """Format the daemon's status, with the registrations, hooks and servers of this host."""
     session = {"open": f"open to {status.server}"}.get(status.session, status.session)
     lines = [
         f"host      {status.host}",
@@ -133,16 +133,16 @@ def lines_of_status(status: HostStatus) -> list[str]:
 
 
 def _hook_line(reaction: ReactionStatus) -> str:
-    """A hook or a template in a line: what it looks at, how it is, and what went wrong."""
-    often = f", {reaction.turns} turn{'s'[: reaction.turns != 1]}" if reaction.turns else ""
+    """Format a hook or a template as one line: names that it watches, state, and the last problem."""
+    turns = f", {reaction.turns} turn{'s'[: reaction.turns != 1]}" if reaction.turns else ""
     last = f", the last {reaction.ago_seconds:.0f} s ago" if reaction.ago_seconds >= 0 else ""
     again = f", failed {reaction.failures} times" if reaction.failures > 1 else ""
     why = f"  ({' '.join(reaction.problem.split())})" if reaction.problem else ""
-    return f"{reaction.kind} {reaction.name} on {', '.join(reaction.on)}  {reaction.state}{often}{last}{again}{why}"
+    return f"{reaction.kind} {reaction.name} on {', '.join(reaction.on)}  {reaction.state}{turns}{last}{again}{why}"
 
 
 def _server_lines(servers: Sequence[KnownServer]) -> list[str]:
-    """One known way to a server in a line, the preferred first: name, endpoint, source, state, and what went wrong."""
+    """Format one known address of a server per line, preferred first: name, endpoint, source, state, problem."""
     cells = [(known.name, known.endpoint, known.source, _server_state(known)) for known in servers]
     widths = [max(len(row[column]) for row in cells) for column in range(3)] if cells else []
     lines = []
@@ -154,6 +154,6 @@ def _server_lines(servers: Sequence[KnownServer]) -> list[str]:
 
 def _server_state(known: KnownServer) -> str:
     wait = f", next try in {known.next_try_seconds:.0f} s" if known.next_try_seconds else ""
-    sent = ", sent there by another server" if known.steered else ""
+    sent = ", redirected by another server" if known.steered else ""
     why = f"  ({known.problem})" if known.problem and known.state != "open" else ""
     return known.state.replace("-", " ") + wait + sent + why

@@ -1,4 +1,4 @@
-"""Whether `opengnsc run` starts a command again that has ended, and when. Pure."""
+"""Restart policy of `opengnsc run`: whether an ended command is restarted, and when. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from compass.model.exit_codes import ExitCode
 Policy = Literal["no", "on-failure", "always"]
 
 FIRST_SECONDS = 0.5
-"""Before the first new start; it doubles from one to the next."""
+"""Seconds before the first restart; the pause doubles with each further one."""
 LONGEST_SECONDS = 30.0
-"""A command that cannot start is tried twice a minute: often enough for whoever mends it, and no load."""
+"""Longest pause in seconds: a command that cannot start is tried twice a minute, which is no load."""
 STABLE_SECONDS = 60.0
-"""A command that ran for so long was no failed start: the count begins anew."""
+"""Seconds of running after which the counter is reset: the start has succeeded."""
 FINAL_STATUSES = frozenset(
     {ExitCode.NOT_ALLOWED, ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.BAD_INPUT, ExitCode.MISUNDERSTOOD}
 )
-"""Verdicts about the registration that a new start does not change."""
+"""Exit statuses of a refused registration that a restart does not change."""
 
 
 class RestartCounter:
-    """Counts the starts of one command. `limit`: new starts in a row; 0: without end."""
+    """Counter of one command's restarts. `limit`: restarts in a row; 0: unlimited."""
 
     def __init__(self, policy: Policy, limit: int) -> None:
         self._policy = policy
@@ -30,9 +30,9 @@ class RestartCounter:
         self._restarts = 0
 
     def pause(self, status: int, ran_seconds: float, *, refused: bool) -> float | None:
-        """Seconds until the next start after an end that nobody asked for; None: it stays ended.
+        """Return the seconds until the next start, after an end without a stop signal; None: no restart.
 
-        `refused`: the status is a verdict about its registration, not the command's own.
+        `refused`: the status is that of the refused registration, not the command's own.
         """
         if (
             self._policy == "no"
@@ -49,5 +49,5 @@ class RestartCounter:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the limit, and nothing else, ended it."""
+        """Whether the limit is reached."""
         return bool(self._limit) and self._restarts >= self._limit

@@ -47,7 +47,7 @@ TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
         "registering",
         AWAY,
         "registering",
-        (Print("away; the command runs on, registration is tried again"), Register(0.5)),
+        (Print("away; the command keeps running, registration is retried"), Register(0.5)),
     ),
     ("registering", Signalled(TERM), "leaving", (Deregister(),)),
     ("registering", Ended(KILLED), "leaving", (Deregister(),)),

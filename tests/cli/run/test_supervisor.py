@@ -244,7 +244,7 @@ def test_the_service_runs_without_a_daemon_and_is_registered_later(
     running = Running(start, tmp_path / "notes", port)
     said = running.process.stderr
     assert said is not None
-    assert "told why: not-ready; the command runs on, registration is tried again" in said.readline()
+    assert "told why: not-ready; the command keeps running, registration is retried" in said.readline()
     assert "no server can be reached; opengnscd keeps the registration" in said.readline()
     assert welcoming.paths().count("/v1/register") == 3
     running.process.send_signal(signal.SIGTERM)
