@@ -12,15 +12,14 @@ from compass.admin.commands.doctor import doctor_command
 from compass.admin.commands.listeners import drain_commands, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
 from compass.admin.commands.servers import server
-from compass.admin.commands.status import alert, log, look_commands
+from compass.admin.commands.status import alert, log, status_commands
 from compass.admin.commands.tls import tls
 from compass.admin.commands.tokens import token
 from compass.admin.commands.topology import topology_commands
 from compass.admin.shell.config import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
 from compass.admin.shell.context import AdminContext
 from compass.admin.shell.decorators import command, examples, json_option
-from compass.admin.shell.exit_codes import exit_table
-from compass.model.exit_codes import ExitCode
+from compass.model.exit_codes import ExitCode, exit_table
 
 PROGRAM = "opengnsadmin"
 
@@ -41,9 +40,9 @@ class _Program(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def _load(self) -> None:
-        from compass.admin.commands.store import offline_commands
+        from compass.admin.commands.store import store_commands
 
-        offline_commands(self)
+        store_commands(self)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -62,8 +61,7 @@ Settings: options, else ${SERVER_VARIABLE} (for --server), else a TOML file: --c
   authority = "authority.crt"
 
 \b
-Exit status:
-{exit_table()}
+{exit_table("opengnsadmin")}
 
 {
     examples(
@@ -88,17 +86,17 @@ Exit status:
 @click.option("--config", default="", metavar="FILE", help="Read the settings from this file.")
 @json_option
 @click.pass_context
-def cli(context: click.Context, /, **given: Any) -> None:
+def cli(click_context: click.Context, /, **given: Any) -> None:
     """Look after an OpenGNS name service: what exists, who depends on whom, who may register, what happened.
 
     Everything goes through a server, over TLS, with your certificate; the servers' administration log names you
     with each change. 'opengnsadmin COMMAND --help' teaches each command, with examples.
     """
-    desk = context.ensure_object(AdminContext)
-    desk.given = Given(**given)
-    if desk.in_json:
+    context = click_context.ensure_object(AdminContext)
+    context.given = Given(**given)
+    if context.in_json:
         # These commands have an option of their own for it.
-        context.default_map = {"tls": {name: {"as_json": True} for name in tls.commands}}
+        click_context.default_map = {"tls": {name: {"as_json": True} for name in tls.commands}}
 
 
 for _group, _lines in (
@@ -117,7 +115,7 @@ for _group, _lines in (
     cli.add_command(_group)
 cli.add_command(tls)
 drain_commands(cli)
-look_commands(cli)
+status_commands(cli)
 topology_commands(cli)
 digest_command(cli)
 doctor_command(cli)
@@ -125,7 +123,7 @@ doctor_command(cli)
 
 @command(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(desk: AdminContext, shell: str) -> None:
+def completion(context: AdminContext, shell: str) -> None:
     """Print what makes SHELL complete the commands and options of this program.
 
     \b
@@ -136,8 +134,8 @@ def completion(desk: AdminContext, shell: str) -> None:
     made = get_completion_class(shell)
     assert made is not None  # Click has one for each of the choices.
     source = made(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
-    if desk.in_json:
-        desk.print_result((), {"type": "completion", "shell": shell, "source": source})
+    if context.in_json:
+        context.print_result((), {"type": "completion", "shell": shell, "source": source})
     else:
         click.echo(source)
 

@@ -1,6 +1,7 @@
-"""What all commands of `opengnsc` share: where the daemon is, how answers and errors are shown, common options.
+"""Context of the commands of `opengnsc`: the daemon's address, output of results and errors, common options.
 
-Answers go to the standard output, remarks and errors to the standard error stream. With --json both are JSON.
+Results go to the standard output, notes and errors to the standard error stream. With --json, results and errors are
+JSON.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import click
 
@@ -24,13 +25,13 @@ from compass.model.names import InvalidName, parse_address, parse_endpoint, pars
 from compass.model.rows import IDLE
 from compass.model.text import escape_line
 
-PROGRAM = "opengnsc"
+PROGRAM: Final = "opengnsc"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Failed(click.ClickException):
-    """The end of a command that did not do what was asked."""
+    """End of a command that failed, with its exit status."""
 
     def __init__(self, status: ExitCode, message: str, code: str = "", retry_after_seconds: float = 0.0) -> None:
         super().__init__(message)
@@ -40,51 +41,51 @@ class Failed(click.ClickException):
         self.in_json = False
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print it to the standard error stream."""
+        """Print the message to the standard error stream."""
         again = f" (try again in {self.retry_after_seconds:g} s)" if self.retry_after_seconds else ""
         code = f" [{self.code}]" if self.code else ""
         text = f"Error: {escape_line(self.message, LINE_MAX)}{again}{code}"
         if self.in_json:
-            told = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
-            text = as_json(told | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
+            problem = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
+            text = as_json(problem | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
         click.echo(text, file=file or sys.stderr)
 
 
 class CliContext:
-    """What all commands share: where the daemon is, and how answers are printed."""
+    """Context that all commands share: the daemon's address, and the form of the output."""
 
-    place = ""
+    endpoint = ""
     in_json = False
 
     @property
     def api(self) -> HostApi:
-        """The daemon. Raises Failed when its address cannot be one."""
+        """Host API of the daemon. Raises Failed if the address is invalid."""
         try:
-            return HostApi(parse_api_endpoint(self.place))
+            return HostApi(parse_api_endpoint(self.endpoint))
         except InvalidEndpoint as problem:
             raise Failed(ExitCode.USAGE, str(problem)) from None
 
-    def say(self, lines: Iterable[str], told: Any) -> None:
-        """Print an answer."""
-        click.echo(as_json(told) if self.in_json else "\n".join(lines))
+    def print_result(self, lines: Iterable[str], result: Any) -> None:
+        """Print a result: `lines` for people, or `result` as JSON."""
+        click.echo(as_json(result) if self.in_json else "\n".join(lines))
         sys.stdout.flush()
 
-    def remark(self, text: str) -> None:
-        """Something beside the answer."""
+    def print_note(self, text: str) -> None:
+        """Print a note to the standard error stream."""
         click.echo(f"{PROGRAM}: {escape_line(text, LINE_MAX)}", err=True)
 
     @contextmanager
     def error_handling(self) -> Iterator[None]:
-        """Every way in which a command can fail, as `Failed`, or as an interruption."""
+        """Turn every failure of a command into `Failed`, and Ctrl-C into an exit status."""
         try:
             try:
                 yield
             except ApiProblem as problem:
-                raise failed(problem) from None
+                raise failure_of(problem) from None
             except CredentialProblem as problem:
                 raise Failed(ExitCode.FAILED, str(problem)) from None
             except KeyboardInterrupt:
-                # After ^C on a terminal the prompt begins a line of its own.
+                # After ^C on a terminal, let the prompt begin on a new line.
                 if sys.stderr.isatty():
                     click.echo(err=True)
                 sys.exit(ExitCode.INTERRUPTED)
@@ -93,20 +94,19 @@ class CliContext:
             raise
 
 
-def failed(problem: ApiProblem) -> Failed:
-    """A refusal as the end of a command."""
+def failure_of(problem: ApiProblem) -> Failed:
+    """Return the failure of a command for a problem of the API."""
     return Failed(exit_of(problem.code), problem.message, problem.code, problem.retry_after_seconds)
 
 
 class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy
-    """Text that a rule of `compass.model.names` parses, or says what would be right."""
+    """Parameter type parsed by a function of `compass.model.names`, whose errors say what would be right."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The parsed value."""
         try:
             return self._parse(value) if isinstance(value, str) else value
         except InvalidName as problem:
@@ -121,9 +121,9 @@ PORT = click.IntRange(1, 65535)
 SHARE = click.FloatRange(0, 1)
 
 
-def _set_place(context: click.Context, _: click.Parameter, value: str) -> None:
+def _set_endpoint(context: click.Context, _: click.Parameter, value: str) -> None:
     if value:
-        context.ensure_object(CliContext).place = value
+        context.ensure_object(CliContext).endpoint = value
 
 
 def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -137,34 +137,34 @@ JSON_OPTION = click.option(
 
 
 def api_option(envvar: str | None) -> Callable[[Command], Command]:
-    # Only the program itself reads the environment: a command's option would put it over what the program was given.
+    # Only the program itself reads the environment; read by a command, it would override the program's own option.
     return click.option(
         "--api",
         metavar="ADDRESS",
         expose_value=False,
-        callback=_set_place,
+        callback=_set_endpoint,
         envvar=envvar,
-        help="Where opengnscd listens: unix:/PATH or http://127.0.0.1:4866. Without it OPENGNS_API says; else it is "
-        "the usual socket, if there is one, or that port.",
+        help="Address of opengnscd: unix:/PATH or http://127.0.0.1:4866. Default: OPENGNS_API, else the usual socket "
+        "if it exists, else that port.",
     )
 
 
 def credential_options(command: Command) -> Command:
-    """The options for a credential."""
+    """Add the options for a credential."""
     for option in (
         click.option(
             "--credential-file",
             type=click.Path(path_type=Path),
             envvar="OPENGNS_CREDENTIAL_FILE",
             show_envvar=True,
-            help="The file that holds it, readable by you only. The best way.",
+            help="File with the credential, readable by you only. Preferred.",
         ),
         click.option(
             "--credential",
             metavar="TOKEN",
             envvar="OPENGNS_CREDENTIAL",
             show_envvar=True,
-            help="What the service proves itself with. Other users can see it in the list of processes.",
+            help="Credential of the service. Other users can see it in the list of processes.",
         ),
     ):
         command = option(command)
@@ -172,11 +172,17 @@ def credential_options(command: Command) -> Command:
 
 
 def metadata_options(command: Command) -> Command:
-    """The options that say more about a listener."""
+    """Add the options for metadata and weight."""
     for option in (
-        click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="For its users; repeat for more."),
         click.option(
-            "--weight", type=click.IntRange(0), default=1, show_default=True, help="Its share of users; 0: last resort."
+            "--metadata", multiple=True, metavar="KEY=VALUE", help="Metadata for users of the listener; repeatable."
+        ),
+        click.option(
+            "--weight",
+            type=click.IntRange(0),
+            default=1,
+            show_default=True,
+            help="Relative share of users. 0: used only if nothing else is up.",
         ),
     ):
         command = option(command)
@@ -184,25 +190,31 @@ def metadata_options(command: Command) -> Command:
 
 
 def location_options(command: Command) -> Command:
-    """The options that pool policies go by, besides the weight."""
+    """Add the other options that pool policies use."""
     for option in (
-        click.option("--degradation", type=SHARE, default=IDLE, help="By how much one more user raises its load."),
-        click.option("--load", type=SHARE, default=IDLE, help="Share of it that is in use, 0 to 1; see 'load'."),
-        click.option("--zone", default="", help="Where it is, one word. Without it: where the host is set up to be."),
+        click.option("--degradation", type=SHARE, default=IDLE, help="Amount by which one more user raises the load."),
+        click.option("--load", type=SHARE, default=IDLE, help="Share of the capacity in use, 0 to 1; see 'load'."),
+        click.option(
+            "--zone",
+            default="",
+            help="Zone of the listener, one word (default: the zone that opengnscd is configured with).",
+        ),
     ):
         command = option(command)
     return command
 
 
 def address_option(command: Command) -> Command:
-    return click.option("--address", type=ADDRESS, help="Without it: the one opengnscd is set up with.")(command)
+    return click.option(
+        "--address", type=ADDRESS, help="Address of the listener (default: the one that opengnscd is configured with)."
+    )(command)
 
 
-def credential_of(desk: CliContext, token: str | None, file: Path | None) -> str:
-    """The token from where it is; a file is preferred to the environment."""
-    context = click.get_current_context()
+def credential_of(context: CliContext, token: str | None, file: Path | None) -> str:
+    """Return the credential from the options, else from the environment, where a file is preferred."""
+    click_context = click.get_current_context()
     given = [
-        context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        click_context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         for name in ("credential", "credential_file")
     ]
     if all(given):
@@ -210,11 +222,11 @@ def credential_of(desk: CliContext, token: str | None, file: Path | None) -> str
     if token and not (file and not given[0]):
         return token.strip()
     if file:
-        return read_credential(file, desk.remark)
+        return read_credential(file, context.print_note)
     raise Failed(
         ExitCode.USAGE,
-        "a credential is needed: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "
-        "an administrator makes one with: opengnsadmin credential add SERVICE",
+        "a credential is required: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "
+        "an administrator creates one with: opengnsadmin credential add SERVICE",
     )
 
 
@@ -223,7 +235,7 @@ def metadata_of(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key or key in found:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE with a key of its own", param_hint="--metadata")
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE with a new key", param_hint="--metadata")
         found[key] = value
     return found
 

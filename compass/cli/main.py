@@ -1,4 +1,4 @@
-"""`opengnsc`: what services and scripts on a host ask their daemon, as commands."""
+"""Commands of `opengnsc`, the client of the host API for services and scripts."""
 
 from __future__ import annotations
 
@@ -44,34 +44,34 @@ from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, Lo
 from compass.model.names import format_endpoint
 
 READY_SECONDS = 30.0
-"""For a command to begin listening: what a service that fills a cache first may take."""
+"""Seconds for a command to begin listening: a service may fill a cache first."""
 SECRET_VARIABLES = ("OPENGNS_CREDENTIAL", "OPENGNS_CREDENTIAL_FILE")
-"""Not handed on to a command: it is registered for, and needs no credential itself."""
+"""Environment variables kept from a command: `run` registers it, so it needs no credential."""
 
 
 @click.group(
     PROGRAM,
-    epilog=f"\b\n{exit_table()}",
+    epilog=f"\b\n{exit_table(PROGRAM, with_codes=True)}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="opengns-compass", message="%(prog)s %(version)s")
 @api_option("OPENGNS_API")
 @JSON_OPTION
 def cli() -> None:
-    """Ask the OpenGNS daemon of this host: register what serves here, look up what others serve, report what is dead.
+    """Use the OpenGNS daemon of this host: register services, look up others, report listeners that failed.
 
-    opengnscd answers from memory, also when no server can be reached. 'opengnsc COMMAND --help' has examples.
+    opengnscd answers from memory, also when no server can be reached. 'opengnsc COMMAND --help' shows examples.
     """
 
 
 def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that gets the desk first and ends as `Desk.ending` says."""
+    """Make a command that gets the context as its first argument and handles errors by `CliContext.error_handling`."""
 
     def make(function: Callable[..., None]) -> click.Command:
         def called(*arguments: Any, **named: Any) -> None:
-            desk = click.get_current_context().ensure_object(CliContext)
-            with desk.error_handling():
-                function(desk, *arguments, **named)
+            context = click.get_current_context().ensure_object(CliContext)
+            with context.error_handling():
+                function(context, *arguments, **named)
 
         called.__doc__ = function.__doc__
         called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
@@ -92,11 +92,14 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 @metadata_options
 @location_options
 @click.option(
-    "--pid", type=click.IntRange(1), default=None, help="The process that serves; if it dies, users are told."
+    "--pid",
+    type=click.IntRange(1),
+    default=None,
+    help="Number of the process that serves; if it dies, the listener is marked down.",
 )
-@click.option("--hold", is_flag=True, help="Stay, and keep the registration only as long as this program runs.")
+@click.option("--hold", is_flag=True, help="Stay in the foreground; the registration ends with this program.")
 def register(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     port: int,
     address: str | None,
@@ -108,11 +111,11 @@ def register(
     hold: bool,
     **placed: Any,
 ) -> None:
-    """Say that SERVICE is served at PORT of this host (function 2.1)."""
-    token = credential_of(desk, credential, credential_file)
+    """Register SERVICE at PORT of this host (function 2.1)."""
+    token = credential_of(context, credential, credential_file)
     wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold, **placed)
-    for outcome in desk.api.hold(wish, desk.remark) if hold else (desk.api.register(wish),):
-        desk.say(lines_of_outcome(outcome), outcome)
+    for outcome in context.api.hold(wish, context.print_note) if hold else (context.api.register(wish),):
+        context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("load", "load chinaserver.openuss 2028 0.35 --credential-file /etc/opengns/chinaserver.token")
@@ -122,7 +125,7 @@ def register(
 @address_option
 @credential_options
 def load(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     port: int,
     load: float,
@@ -130,15 +133,15 @@ def load(
     credential: str | None,
     credential_file: Path | None,
 ) -> None:
-    """Say how much of the listener at PORT is in use: LOAD is 0 (idle) to 1 (full).
+    """Report the load of the listener at PORT: LOAD is 0 (idle) to 1 (full).
 
-    Its users get it at once when their category's pool policy goes by load ('opengnsadmin category set --pool'). Each
-    report is a change that is told to all of them, so report what matters: every some seconds, in steps of a tenth.
+    It matters if the category's pool policy depends on load ('opengnsadmin category set --pool'). Each report is a
+    change that is sent to all users, so report every few seconds at most, in steps of a tenth.
     """
-    outcome = desk.api.report_load(
-        LocalLoad(service, port, credential_of(desk, credential, credential_file), load, address or "")
+    outcome = context.api.report_load(
+        LocalLoad(service, port, credential_of(context, credential, credential_file), load, address or "")
     )
-    desk.say(lines_of_outcome(outcome), outcome)
+    context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("deregister", "deregister chinaserver.openuss 2028 --credential-file /etc/opengns/chinaserver.token")
@@ -146,9 +149,14 @@ def load(
 @click.argument("port", type=PORT)
 @address_option
 @credential_options
-@click.option("--epoch", type=click.IntRange(0), default=0, help="Only this instance, as register --json named it.")
+@click.option(
+    "--epoch",
+    type=click.IntRange(0),
+    default=0,
+    help="Deregister only this instance; register --json prints its epoch.",
+)
 def deregister(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     port: int,
     address: str | None,
@@ -156,32 +164,33 @@ def deregister(
     credential_file: Path | None,
     epoch: int,
 ) -> None:
-    """Say that SERVICE is no longer served at PORT of this host (function 2.2)."""
-    token = credential_of(desk, credential, credential_file)
-    outcome = desk.api.deregister(LocalDeregister(service, port, token, address or "", epoch))
-    desk.say(lines_of_outcome(outcome), outcome)
+    """Deregister SERVICE at PORT of this host (function 2.2)."""
+    token = credential_of(context, credential, credential_file)
+    outcome = context.api.deregister(LocalDeregister(service, port, token, address or "", epoch))
+    context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("query", "query frontpage.web", "query frontpage.web --json | jq '.categories[].services[].listeners'")
 @click.argument("service", type=SERVICE)
-def query(desk: CliContext, service: str) -> None:
-    """Show all that SERVICE depends on: categories, services, listeners, backups (function 2.3)."""
-    dependencies = desk.api.dependencies(service)
-    desk.say(tree_of(dependencies), dependencies)
+def query(context: CliContext, service: str) -> None:
+    """Show the dependencies of SERVICE: categories, services, listeners, backups (function 2.3)."""
+    dependencies = context.api.dependencies(service)
+    context.print_result(tree_of(dependencies), dependencies)
 
 
 @_command("resolve", "resolve chinaserver.openuss", "resolve openuss | head -1", "resolve openuss --json")
 @click.argument("name", type=NAME)
-def resolve(desk: CliContext, name: str) -> None:
-    """Print the listeners to use for a service or a category, one address:port in a line, the best first.
+def resolve(context: CliContext, name: str) -> None:
+    """Print the listeners to use for a service or a category, one address:port per line, best first.
 
-    When none of a service is usable these are its backup's. When there is nothing at all the exit status is 9.
+    If a service has no usable listener, those of its backup are printed. If there are none either, the exit status
+    is 9.
     """
-    resolved = desk.api.resolve(name)
-    if desk.in_json or resolved.listeners:
-        desk.say(lines_of_resolved(resolved), resolved)
+    resolved = context.api.resolve(name)
+    if context.in_json or resolved.listeners:
+        context.print_result(lines_of_resolved(resolved), resolved)
     if not resolved.listeners:
-        desk.remark(f"{name}: nothing is registered that could be used")
+        context.print_note(f"{name}: no usable listener is registered")
         sys.exit(ExitCode.NONE_USABLE)
 
 
@@ -192,40 +201,40 @@ def resolve(desk: CliContext, name: str) -> None:
 )
 @click.argument("service", type=SERVICE)
 @click.argument("listener", type=ENDPOINT, metavar="ADDRESS:PORT")
-@click.option("--slow", is_flag=True, help="It answers, but too late; administrators are told.")
-@click.option("--reporter", type=SERVICE, help="The service that found out. Without it: this host.")
-@click.option("--detail", default="", help="What happened, in words, for administrators.")
+@click.option("--slow", is_flag=True, help="The listener answers, but too late; only administrators are notified.")
+@click.option("--reporter", type=SERVICE, help="The service that noticed it (default: this host).")
+@click.option("--detail", default="", help="Description of the failure, for administrators.")
 def report(
-    desk: CliContext, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str
+    context: CliContext, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str
 ) -> None:
-    """Say that a listener of SERVICE cannot be reached (function 2.5).
+    """Report that a listener of SERVICE cannot be reached (function 2.5).
 
-    The server looks for itself before everybody is told; this host does not use the listener meanwhile.
+    The server probes the listener before it notifies other hosts; this host avoids the listener in the meantime.
     """
     address, port = listener
     state: Any = "slow" if slow else "unreachable"
-    outcome = desk.api.report(LocalReport(service, address, port, state, reporter or "", detail))
-    desk.say(lines_of_outcome(outcome), outcome)
+    outcome = context.api.report(LocalReport(service, address, port, state, reporter or "", detail))
+    context.print_result(lines_of_outcome(outcome), outcome)
 
 
 @_command("watch", "watch frontpage.web", "watch frontpage.web --json | while read -r event; do reload; done")
 @click.argument("service", type=SERVICE)
-@click.option("--since", type=click.IntRange(0), default=None, help="Only what came after this revision.")
-def watch(desk: CliContext, service: str, since: int | None) -> None:
-    """Print all that SERVICE depends on and then each change of it, one line each, until interrupted.
+@click.option("--since", type=click.IntRange(0), default=None, help="Print only changes after this revision.")
+def watch(context: CliContext, service: str, since: int | None) -> None:
+    """Print the dependencies of SERVICE and then each change, one line each, until interrupted.
 
-    When the connection is lost it comes back by itself and goes on after the last line; nothing is left out.
+    A lost connection is restored automatically; output continues after the last line and nothing is left out.
     """
-    for event in desk.api.follow(service, since, desk.remark):
-        click.echo(as_json(event, indent=None) if desk.in_json else line_of_event(event))
+    for event in context.api.follow(service, since, context.print_note):
+        click.echo(as_json(event, indent=None) if context.in_json else line_of_event(event))
         sys.stdout.flush()
 
 
 @_command("status", "status", "status --json | jq .session")
-def status(desk: CliContext) -> None:
-    """Show how the daemon of this host is: its session, its view, and what is registered here."""
-    told = desk.api.status()
-    desk.say(lines_of_status(told), told)
+def status(context: CliContext) -> None:
+    """Show the state of this host's daemon: its session, its data, and the registrations of this host."""
+    status = context.api.status()
+    context.print_result(lines_of_status(status), status)
 
 
 @_command(
@@ -235,7 +244,7 @@ def status(desk: CliContext) -> None:
 )
 @click.argument("service", type=SERVICE)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--port", type=PORT, required=True, help="Where the command listens.")
+@click.option("--port", type=PORT, required=True, help="Port on which the command listens.")
 @address_option
 @credential_options
 @metadata_options
@@ -245,7 +254,7 @@ def status(desk: CliContext) -> None:
     type=(SERVICE, PORT, click.Path(exists=True, dir_okay=False, path_type=Path)),
     multiple=True,
     metavar="SERVICE PORT FILE",
-    help="Another service of the same command, where it listens, and the file with its credential. Repeatable.",
+    help="Another service of the same command, its port, and the file with its credential. Repeatable.",
 )
 @click.option(
     "--ready-timeout",
@@ -253,48 +262,50 @@ def status(desk: CliContext) -> None:
     default=READY_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="How long the command may take until it listens and passes its check.",
+    help="Time limit for the command to listen and to pass its check.",
 )
-@click.option("--check-http", default="", metavar="PATH", help="Register when GET of this path is answered below 400.")
-@click.option("--check-command", default="", metavar="COMMAND", help="Register when this ends with status 0.")
+@click.option(
+    "--check-http", default="", metavar="PATH", help="Register once GET of this path returns a status below 400."
+)
+@click.option("--check-command", default="", metavar="COMMAND", help="Register once this command ends with status 0.")
 @click.option(
     "--check-timeout",
     type=click.FloatRange(0, min_open=True),
     default=ANSWER_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="How long one check may take.",
+    help="Time limit of one check.",
 )
 @click.option(
     "--drain",
     type=click.FloatRange(0),
     default=0.0,
     metavar="SECONDS",
-    help="Before a stop, let users go for so long: no new ones come, those that are there are served.",
+    help="Seconds to drain before stopping: current users are served, no new ones are sent.",
 )
 @click.option(
     "--restart",
     type=click.Choice(["no", "on-failure", "always"]),
     default="no",
     show_default=True,
-    help="Start the command again when it ends without being asked to; first after half a second, then ever later.",
+    help="Restart the command if it ends by itself; the pause starts at half a second and doubles.",
 )
 @click.option(
     "--restart-limit",
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="At most so many new starts in a row; a minute of running begins the count anew. 0: without end.",
+    help="Restarts in a row before giving up; reset after a minute of running. 0: unlimited.",
 )
 @click.option(
     "--dependencies-file",
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
     metavar="FILE",
-    help="Keep what the service depends on in this file, as JSON that is replaced whole at each change.",
+    help="Write the service's dependencies to this file as JSON; it is replaced at each change.",
 )
 def run(
-    desk: CliContext,
+    context: CliContext,
     service: str,
     command: tuple[str, ...],
     port: int,
@@ -314,29 +325,30 @@ def run(
     dependencies_file: Path | None,
     **placed: Any,
 ) -> None:
-    """Run COMMAND, registered as SERVICE from when it listens until it ends, however it ends.
+    """Run COMMAND and keep it registered as SERVICE from when it listens until it ends.
 
-    COMMAND stays in the foreground and finds in its environment OPENGNS_SERVICE, OPENGNS_PORT and (with --address)
+    COMMAND stays in the foreground. Its environment has OPENGNS_SERVICE, OPENGNS_PORT and (with --address)
     OPENGNS_ADDRESS, and for each category that it depends on OPENGNS_DEPENDENCY_<CATEGORY> with the listeners that
-    were usable when it started. SIGTERM, SIGINT and SIGQUIT first let users go (--drain) and deregister, so that they
-    are told before it is gone, and are then passed on, like SIGHUP, SIGUSR1 and SIGUSR2; a second one does not wait.
-    If it crashes, opengnscd tells its users within a second. When opengnscd is not there, COMMAND runs and is
-    registered later.
+    were usable at its start. SIGTERM, SIGINT and SIGQUIT first drain (--drain) and deregister, so that users are
+    notified before the command ends; then the signal is forwarded, like SIGHUP, SIGUSR1 and SIGUSR2. A second stop
+    signal does not wait. If COMMAND crashes, opengnscd reports it within a second. Without opengnscd, COMMAND runs
+    and is registered later.
 
-    As the first process of a container it lets go of orphans, and is watched by a connection to opengnscd, which cannot
-    see a container's processes. Under a service manager (Type=notify) it says when the
-    service is registered, when it leaves, and, with WatchdogSec=, that it is alive; COMMAND does not get NOTIFY_SOCKET.
+    As the first process of a container, run reaps orphans, and a connection to opengnscd shows that COMMAND lives,
+    because opengnscd cannot see a container's processes. Under a service manager (Type=notify), run reports when
+    the service is registered, when it stops, and, with WatchdogSec=, signs of life; COMMAND does not get
+    NOTIFY_SOCKET.
 
-    The exit status is COMMAND's, 128 + N when signal N killed it; if its registration is refused, the command is
-    stopped and the status is the refusal's ('opengnsc --help').
+    The exit status is COMMAND's, or 128 + N when signal N killed it. If the registration is refused, the command is
+    stopped and the status is that of the refusal ('opengnsc --help').
     """
     from compass.cli.run.supervisor import RunOptions, Supervisor
 
-    token = credential_of(desk, credential, credential_file)
+    token = credential_of(context, credential, credential_file)
     described = metadata_of(metadata)
     wish = LocalRegister(service, port, token, address or "", weight, described, **placed)
     others = [
-        LocalRegister(name, at, credential_of(desk, None, file), address or "", weight, described, **placed)
+        LocalRegister(name, at, credential_of(context, None, file), address or "", weight, described, **placed)
         for name, at, file in also
     ]
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
@@ -344,17 +356,17 @@ def run(
     if address:
         environment["OPENGNS_ADDRESS"] = address
     check = ReadinessCheck(check_http, tuple(shlex.split(check_command)), check_timeout)
-    orders = RunOptions(
+    options = RunOptions(
         (wish, *others), command, environment, ready_timeout, check, drain, restart, restart_limit, dependencies_file
     )
     at = f"{service} {format_endpoint(address, port) if address else port}"
-    sys.exit(Supervisor(desk.api, orders, lambda text: desk.remark(f"{at}: {text}")).run())
+    sys.exit(Supervisor(context.api, options, lambda text: context.print_note(f"{at}: {text}")).run())
 
 
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(desk: CliContext, shell: str) -> None:
-    """Print what makes SHELL complete the commands and options of this program.
+def completion(context: CliContext, shell: str) -> None:
+    """Print the completion script of this program for SHELL.
 
     \b
     bash: into ~/.local/share/bash-completion/completions/opengnsc
@@ -366,14 +378,14 @@ def completion(desk: CliContext, shell: str) -> None:
     made = get_completion_class(shell)
     assert made is not None  # Click has one for each of the choices.
     source = made(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
-    desk.say([source], {"type": "completion", "shell": shell, "source": source})
+    context.print_result([source], {"type": "completion", "shell": shell, "source": source})
 
 
 cli.add_command(template)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     cli(prog_name=PROGRAM)
 
 

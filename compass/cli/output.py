@@ -16,76 +16,76 @@ from compass.model.rows import Category, Change, Dependency, Listener, Service, 
 from compass.model.text import escape_line
 
 LINE_MAX = 1000
-"""Longest line of text; a cause is a sentence."""
+"""Longest line of text in characters; a cause is a sentence."""
 
 
 def as_json(value: Any, indent: int | None = 2) -> str:
-    """Any answer as JSON, also the fields that have their defaults, which the protocol leaves out."""
-    return json.dumps(_whole(value), indent=indent)
+    """Return a value as JSON with all fields, also those with default values, which the protocol leaves out."""
+    return json.dumps(_to_json(value), indent=indent)
 
 
-def _whole(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
-        fields = {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
+        fields = {name: _to_json(getattr(value, name)) for name in value.__struct_fields__}
         tag = value.__struct_config__
         return {tag.tag_field: tag.tag, **fields} if tag.tag_field else fields
     if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
+        return {key: _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(item) for item in value]
+        return [_to_json(item) for item in value]
     return value
 
 
 def lines_of_outcome(outcome: Outcome) -> list[str]:
-    """What became of a registration, deregistration or report."""
+    """Format the outcome of a registration, deregistration or report."""
     at = f"{outcome.service} {format_endpoint(outcome.address, outcome.port)}"
     if outcome.state == "pending":
-        return [f"{at}: pending; no server has taken it yet, opengnscd keeps it and delivers it"]
+        return [f"{at}: pending; no server has accepted it yet, opengnscd keeps it and delivers it"]
     return [f"{at}: {outcome.state}, revision {outcome.revision}"]
 
 
 def lines_of_resolved(resolved: Resolved) -> list[str]:
-    """One address and port in a line, best first."""
+    """Format one address and port per line, best first."""
     return [format_endpoint(peer.address, peer.port) for peer in resolved.listeners]
 
 
 def tree_of(dependencies: Dependencies) -> list[str]:
-    """Function 2.3's answer as a tree: category, service, listener, and where to go when there is none left."""
+    """Format dependencies (function 2.3) as a tree: category, service, listener, backup."""
     lines = [f"{dependencies.service} at revision {dependencies.revision}"]
     if not dependencies.categories:
-        lines.append("  depends on nothing; an administrator can say otherwise: opengnsadmin dependency add")
+        lines.append("  no dependencies; an administrator can add one: opengnsadmin dependency add")
     for category in dependencies.categories:
         lines.append(f"  {category.category}")
         for service in category.services:
             lines.append(f"    {service.id}")
-            lines += _peers(service.listeners, "      ", "(no listener)")
+            lines += _peers(service.listeners, "      ", "(no listeners)")
         if not category.services:
-            lines.append("    (no service)")
+            lines.append("    (no services)")
         if category.backup:
             lines.append(f"    backup: {category.backup}")
-            lines += _peers(category.backup_listeners, "      ", "(no listener)")
+            lines += _peers(category.backup_listeners, "      ", "(no listeners)")
     return [escape_line(line, LINE_MAX) for line in lines]
 
 
 def _peers(peers: Iterable[Listener], indent: str, otherwise: str) -> list[str]:
-    shown = [(format_endpoint(peer.address, peer.port), _condition(peer)) for peer in peers]
+    shown = [(format_endpoint(peer.address, peer.port), _listener_text(peer)) for peer in peers]
     width = max((len(endpoint) for endpoint, _ in shown), default=0)
     return [f"{indent}{endpoint:<{width}}  {rest}" for endpoint, rest in shown] or [indent + otherwise]
 
 
-def _condition(peer: Listener) -> str:
+def _listener_text(peer: Listener) -> str:
     weight = f"  weight {peer.weight}" if peer.weight != 1 else ""
-    said = "".join(f"  {key}={value}" for key, value in sorted(peer.metadata.items()))
-    # Why it is well is no news.
+    metadata = "".join(f"  {key}={value}" for key, value in sorted(peer.metadata.items()))
+    # The cause of `up` is the registration.
     cause = f"  ({peer.cause})" if peer.cause and peer.state != "up" else ""
-    return peer.state + weight + said + cause
+    return peer.state + weight + metadata + cause
 
 
 def line_of_event(event: LocalEvent) -> str:
-    """One line: the revision, the time, and what changed."""
+    """Format an event as one line: the revision, the time, and the change."""
     if isinstance(event.data, Change):
         when = datetime.fromtimestamp(event.data.time, UTC).strftime("%H:%M:%S.%f")[:-3]
-        return escape_line(f"{event.revision:>8}  {when}Z  {_change(event.data)}", LINE_MAX)
+        return escape_line(f"{event.revision:>8}  {when}Z  {_change_text(event.data)}", LINE_MAX)
     categories = event.data.categories
     count = sum(len(service.listeners) for category in categories for service in category.services)
     names = ", ".join(category.category for category in categories) or "nothing"
@@ -94,14 +94,14 @@ def line_of_event(event: LocalEvent) -> str:
     )
 
 
-def _change(change: Change) -> str:
+def _change_text(change: Change) -> str:
     match change.row:
         case Listener() as peer:
-            gone = "gone" if change.removed else _condition(peer)
-            return f"listener {peer.service} {format_endpoint(peer.address, peer.port)}: {gone}"
+            state = "removed" if change.removed else _listener_text(peer)
+            return f"listener {peer.service} {format_endpoint(peer.address, peer.port)}: {state}"
         case Category() as category:
-            news = f"backup {category.backup}" if category.backup else "no backup"
-            return f"category {category.name}: {'removed' if change.removed else news}"
+            backup = f"backup {category.backup}" if category.backup else "no backup"
+            return f"category {category.name}: {'removed' if change.removed else backup}"
         case Service() as service:
             return f"service {service.id}: {'removed' if change.removed else 'added'}"
         case Dependency() as dependency:
@@ -112,7 +112,7 @@ def _change(change: Change) -> str:
 
 
 def lines_of_status(status: HostStatus) -> list[str]:
-    """The daemon in figures, and what it holds for the programs here."""
+    """Format the daemon's status, with the registrations, hooks and servers of this host."""
     session = {"open": f"open to {status.server}"}.get(status.session, status.session)
     lines = [
         f"host      {status.host}",
@@ -126,24 +126,24 @@ def lines_of_status(status: HostStatus) -> list[str]:
         why = f"  ({own.problem})" if own.problem else ""
         lines.append(f"          {own.service} {format_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
     for number, reaction in enumerate(status.reactions):
-        lines.append(("          " if number else "reacts    ") + _reaction(reaction))
-    for number, line in enumerate(_servers(status.servers)):
+        lines.append(("          " if number else "reacts    ") + _hook_line(reaction))
+    for number, line in enumerate(_server_lines(status.servers)):
         lines.append(("          " if number else "servers   ") + line)
     return [escape_line(line, LINE_MAX) for line in lines]
 
 
-def _reaction(reaction: ReactionStatus) -> str:
-    """A hook or a template in a line: what it looks at, how it is, and what went wrong."""
-    often = f", {reaction.turns} turn{'s'[: reaction.turns != 1]}" if reaction.turns else ""
+def _hook_line(reaction: ReactionStatus) -> str:
+    """Format a hook or a template as one line: names that it watches, state, and the last problem."""
+    turns = f", {reaction.turns} turn{'s'[: reaction.turns != 1]}" if reaction.turns else ""
     last = f", the last {reaction.ago_seconds:.0f} s ago" if reaction.ago_seconds >= 0 else ""
     again = f", failed {reaction.failures} times" if reaction.failures > 1 else ""
     why = f"  ({' '.join(reaction.problem.split())})" if reaction.problem else ""
-    return f"{reaction.kind} {reaction.name} on {', '.join(reaction.on)}  {reaction.state}{often}{last}{again}{why}"
+    return f"{reaction.kind} {reaction.name} on {', '.join(reaction.on)}  {reaction.state}{turns}{last}{again}{why}"
 
 
-def _servers(servers: Sequence[KnownServer]) -> list[str]:
-    """One known way to a server in a line, the preferred first: name, endpoint, source, state, and what went wrong."""
-    cells = [(known.name, known.endpoint, known.source, _standing(known)) for known in servers]
+def _server_lines(servers: Sequence[KnownServer]) -> list[str]:
+    """Format one known address of a server per line, preferred first: name, endpoint, source, state, problem."""
+    cells = [(known.name, known.endpoint, known.source, _server_state(known)) for known in servers]
     widths = [max(len(row[column]) for row in cells) for column in range(3)] if cells else []
     lines = []
     for *columns, state in cells:
@@ -152,8 +152,8 @@ def _servers(servers: Sequence[KnownServer]) -> list[str]:
     return lines
 
 
-def _standing(known: KnownServer) -> str:
+def _server_state(known: KnownServer) -> str:
     wait = f", next try in {known.next_try_seconds:.0f} s" if known.next_try_seconds else ""
-    sent = ", sent there by another server" if known.steered else ""
+    sent = ", redirected by another server" if known.steered else ""
     why = f"  ({known.problem})" if known.problem and known.state != "open" else ""
     return known.state.replace("-", " ") + wait + sent + why

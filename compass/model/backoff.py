@@ -19,8 +19,13 @@ LOCAL_RETRY_SECONDS_MAX = 15.0
 
 def retry_seconds(attempts: int) -> float:
     """The pause after so many failures before this one."""
-    # 2**10 half seconds are beyond the limit; the exponent is bounded for a daemon that is away for weeks.
-    return min(LOCAL_RETRY_SECONDS * 2.0 ** min(attempts, 10), LOCAL_RETRY_SECONDS_MAX)
+    return doubled_seconds(attempts, LOCAL_RETRY_SECONDS, LOCAL_RETRY_SECONDS_MAX)
+
+
+def doubled_seconds(attempts: int, first_seconds: float, longest_seconds: float) -> float:
+    """Return the pause that doubles with each failure, after `attempts` earlier ones."""
+    # The exponent is bounded, because what fails for weeks would overflow; 2**16 is beyond every limit in use.
+    return min(first_seconds * 2.0 ** min(attempts, 16), longest_seconds)
 
 
 class Backoff:

@@ -1,12 +1,15 @@
-"""Exit statuses: what a script can tell outcomes apart by. `opengnsc` and `opengnsadmin` share the numbers."""
+"""Exit statuses of `opengnsc` and `opengnsadmin`: one table of their meanings, next to the table of refusal codes."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Literal
+
+Program = Literal["opengnsc", "opengnsadmin"]
 
 
 class ExitCode(IntEnum):
-    """The status of either program."""
+    """Exit status of either program; a script decides by it."""
 
     DONE = 0
     FAILED = 1
@@ -25,22 +28,52 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-MEANINGS: dict[ExitCode, str] = {
-    ExitCode.DONE: "done; a registration that is 'pending' counts: the daemon delivers it",
-    ExitCode.FAILED: "something on this machine, such as a credential file that cannot be read",
-    ExitCode.USAGE: "the command line is wrong; nothing was asked",
-    ExitCode.NOT_FOUND: "there is no such category, service, dependency or listener",
-    ExitCode.NOT_ALLOWED: "the credential or the right to do this is not accepted",
-    ExitCode.CONFLICT: "a newer instance is there, or the port is taken by another process",
-    ExitCode.BAD_INPUT: "a name, an address or a value that cannot be used",
-    ExitCode.UNAVAILABLE: "opengnscd does not answer, or knows nothing yet: try again later",
-    ExitCode.MISUNDERSTOOD: "the daemon speaks another version of this API",
-    ExitCode.NONE_USABLE: "resolve: the name exists, but nothing registered could be used",
-    ExitCode.NOT_LISTENING: "run: the command did not listen in time and was stopped",
-    ExitCode.NOT_EXECUTABLE: "run: the command cannot be executed",
-    ExitCode.NO_COMMAND: "run: there is no such command",
-    ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+_SAME = "command line error; no request was sent"
+MEANINGS: dict[ExitCode, dict[Program, str]] = {
+    ExitCode.DONE: {
+        "opengnsc": "success; a registration that is 'pending' counts: opengnscd delivers it",
+        "opengnsadmin": "success",
+    },
+    ExitCode.FAILED: {
+        "opengnsc": "failure on this machine, such as a credential file that cannot be read",
+        "opengnsadmin": "failure on this machine: settings, a file, a check of doctor, a question answered with no",
+    },
+    ExitCode.USAGE: {"opengnsc": _SAME, "opengnsadmin": _SAME},
+    ExitCode.NOT_FOUND: {
+        "opengnsc": "no such category, service, dependency or listener",
+        "opengnsadmin": "no such object",
+    },
+    ExitCode.NOT_ALLOWED: {
+        "opengnsc": "credential not accepted, or a right is missing",
+        "opengnsadmin": "certificate, role or credential not accepted",
+    },
+    ExitCode.CONFLICT: {
+        "opengnsc": "a newer instance is registered, or another process uses the port",
+        "opengnsadmin": "the object exists or is in use, or a newer instance is registered",
+    },
+    ExitCode.BAD_INPUT: {
+        "opengnsc": "invalid name, address or value",
+        "opengnsadmin": "invalid name, address, value or topology",
+    },
+    ExitCode.UNAVAILABLE: {
+        "opengnsc": "opengnscd does not answer or has no data yet: try again later",
+        "opengnsadmin": "no server answers, or the server is not ready: try again later",
+    },
+    ExitCode.MISUNDERSTOOD: {
+        "opengnsc": "opengnscd uses another version of the host API",
+        "opengnsadmin": "the server uses another protocol or version",
+    },
+    ExitCode.NONE_USABLE: {"opengnsc": "resolve: the name exists, but no usable listener is registered"},
+    ExitCode.CHANGES: {"opengnsadmin": "plan --detailed-exitcode: there are changes to apply"},
+    ExitCode.NOT_LISTENING: {"opengnsc": "run: the command did not listen in time and was stopped"},
+    ExitCode.NOT_EXECUTABLE: {"opengnsc": "run: the command cannot be executed"},
+    ExitCode.NO_COMMAND: {"opengnsc": "run: command not found"},
+    ExitCode.INTERRUPTED: {
+        "opengnsc": "interrupted (Ctrl-C)",
+        "opengnsadmin": "interrupted (Ctrl-C); 'log --follow' then ends with 0",
+    },
 }
+"""Meaning of each status, by the programs that end with it."""
 
 EXIT_OF_CODE: dict[str, ExitCode] = {
     "malformed": ExitCode.MISUNDERSTOOD,
@@ -70,19 +103,20 @@ EXIT_OF_CODE: dict[str, ExitCode] = {
     "store-unavailable": ExitCode.UNAVAILABLE,
     "unreachable": ExitCode.UNAVAILABLE,
 }
-"""Every refusal's status."""
+"""Exit status of each refusal code."""
 
 
 def exit_of(code: str) -> ExitCode:
-    """The status for a refusal's code; a code that a newer daemon invented is a misunderstanding."""
+    """Return the status for a refusal code; an unknown code comes from a newer daemon or server."""
     return EXIT_OF_CODE.get(code, ExitCode.MISUNDERSTOOD)
 
 
-def exit_table() -> str:
-    """The statuses, and which refusals lead to them, for a help text."""
+def exit_table(program: Program, *, with_codes: bool = False) -> str:
+    """Return the statuses of a program for its help text, with the refusal codes that lead to each if asked for."""
     lines = ["Exit status:"]
-    for status, meaning in MEANINGS.items():
-        lines.append(f"  {status.value:>3}  {meaning}")
-        codes = [code for code, exit in EXIT_OF_CODE.items() if exit is status]
-        lines += [f"       ({', '.join(codes[at : at + 4])})" for at in range(0, len(codes), 4)]
+    for status, meanings in MEANINGS.items():
+        if program in meanings:
+            lines.append(f"  {status.value:>3}  {meanings[program]}")
+            codes = [code for code, exit in EXIT_OF_CODE.items() if exit is status] if with_codes else []
+            lines += [f"       ({', '.join(codes[at : at + 4])})" for at in range(0, len(codes), 4)]
     return "\n".join(lines)

@@ -69,9 +69,9 @@ class Program:
     def run(self, *arguments: str, stdin: str = "", options: list[str] | None = None) -> click.testing.Result:
         """One run of it."""
         given = self.settings if options is None else options
-        desk = AdminContext({}, self.home, is_interactive=lambda: self.interactive, pause=lambda seconds: None)
+        context = AdminContext({}, self.home, is_interactive=lambda: self.interactive, sleep=lambda seconds: None)
         runner = click.testing.CliRunner()
-        return runner.invoke(cli, [*given, *arguments], input=stdin, obj=desk, prog_name="opengnsadmin")
+        return runner.invoke(cli, [*given, *arguments], input=stdin, obj=context, prog_name="opengnsadmin")
 
     def done(self, *arguments: str, **options: Any) -> str:
         """What one run prints, which must end well."""

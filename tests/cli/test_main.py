@@ -56,7 +56,7 @@ def test_every_refusal_has_a_status_and_the_help_has_them_all() -> None:
     """A script can rely on the table; a code that this program does not know is a misunderstanding."""
     assert set(EXIT_OF_CODE) == set(CODES)
     assert set(EXIT_OF_CODE.values()) <= set(MEANINGS)
-    table = exit_table()
+    table = exit_table("opengnsc", with_codes=True)
     assert all(code in table for code in CODES)
     assert exit_of("invented-tomorrow") is ExitCode.MISUNDERSTOOD
     assert " ".join(table.split()) in " ".join(CliRunner().invoke(cli, ["--help"]).output.split())
@@ -105,7 +105,7 @@ def test_a_pending_registration_is_no_failure(api: LittleApi) -> None:
     api.answers["/v1/register"] = outcome("pending", revision=0)
     result = opengnsc(api, "register", SERVICE, "2028", OPENGNS_CREDENTIAL="T")
     assert result.exit_code == 0
-    assert "pending; no server has taken it yet" in result.output
+    assert "pending; no server has accepted it yet" in result.output
 
 
 @pytest.mark.parametrize(
@@ -140,20 +140,20 @@ def test_query_is_a_tree(api: LittleApi) -> None:
     assert opengnsc(api, "query", "frontpage.web").output.splitlines() == [
         "frontpage.web at revision 12",
         "  openuso",
-        "    (no service)",
+        "    (no services)",
         "  openuss",
         "    chinaserver.openuss",
         "      127.0.0.1:2028      up",
         "      [2001:db8::7]:2028  suspect  weight 2  zone=b  (refused)",
         "    northwest.openuss",
-        "      (no listener)",
+        "      (no listeners)",
         "    backup: rescue.emergency",
-        "      (no listener)",
+        "      (no listeners)",
     ]
     told = json.loads(opengnsc(api, "query", "frontpage.web", "--json").output)
     assert told["categories"][1]["services"][0]["listeners"][0]["weight"] == 1
     api.answers["/v1/dependencies/frontpage.web"] = said(Dependencies("frontpage.web", 3))
-    assert "depends on nothing" in opengnsc(api, "query", "frontpage.web").output
+    assert "no dependencies" in opengnsc(api, "query", "frontpage.web").output
 
 
 def test_resolve_prints_addresses_or_has_a_status_of_its_own(api: LittleApi) -> None:
@@ -163,7 +163,7 @@ def test_resolve_prints_addresses_or_has_a_status_of_its_own(api: LittleApi) -> 
     api.answers["/v1/resolve/openuss"] = said(Resolved("openuss", 5, "none", ()))
     empty = opengnsc(api, "resolve", "openuss")
     assert (empty.exit_code, empty.stdout) == (ExitCode.NONE_USABLE, "")
-    assert "nothing is registered that could be used" in empty.stderr
+    assert "no usable listener is registered" in empty.stderr
     assert json.loads(opengnsc(api, "resolve", "openuss", "--json").stdout)["source"] == "none"
 
 
@@ -238,7 +238,7 @@ def test_status_shows_every_way_to_a_server(api: LittleApi) -> None:
         "  (no connection within 5 s)",
         "          gns1.example   198.51.100.1:4863   configured  open",
         "          gns20.example  192.0.2.20:4863     srv         asked to wait, next try in 61 s  (drained)",
-        "          gns3           [2001:db8::3]:4863  announced   connecting, sent there by another server",
+        "          gns3           [2001:db8::3]:4863  announced   connecting, redirected by another server",
     ]
     shown = json.loads(opengnsc(api, "--json", "status").output)["servers"]
     assert shown[0]["next_try_seconds"] == 12.4 and shown[3]["steered"]
@@ -256,7 +256,7 @@ def test_control_characters_of_others_do_not_reach_the_terminal(api: LittleApi) 
 
 CHANGES: list[tuple[Row, bool, str]] = [
     (PEER, False, "listener chinaserver.openuss 127.0.0.1:2028: up"),
-    (PEER, True, "listener chinaserver.openuss 127.0.0.1:2028: gone"),
+    (PEER, True, "listener chinaserver.openuss 127.0.0.1:2028: removed"),
     (Category("openuss", "rescue.emergency"), False, "category openuss: backup rescue.emergency"),
     (Category("openuss"), False, "category openuss: no backup"),
     (Category("openuss"), True, "category openuss: removed"),

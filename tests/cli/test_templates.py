@@ -30,7 +30,7 @@ def test_templates_are_listed_and_shown(api: LittleApi) -> None:
     assert set(json.loads(opengnsc(api, "template", "list", "--json").output)) == set(ready_names())
     assert "virtual_server" in opengnsc(api, "template", "show", "keepalived").output
     wrong = opengnsc(api, "template", "show", "apache")
-    assert (wrong.exit_code, "there are env, haproxy," in wrong.output) == (ExitCode.NOT_FOUND, True)
+    assert (wrong.exit_code, "available: env, haproxy," in wrong.output) == (ExitCode.NOT_FOUND, True)
 
 
 def test_a_template_is_tried_with_what_the_daemon_knows(daemon: LittleApi, tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_a_template_is_tried_with_what_the_daemon_knows(daemon: LittleApi, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (["apache"], ExitCode.NOT_FOUND, "there is no template 'apache'; there are env, "),
-        (["./no.j2"], ExitCode.FAILED, "there is no file ./no.j2"),
+        (["apache"], ExitCode.NOT_FOUND, "unknown template 'apache'; available: env, "),
+        (["./no.j2"], ExitCode.FAILED, "file not found: ./no.j2"),
         (["env", "--on", "no.openuss"], ExitCode.NOT_FOUND, "there is no service 'no.openuss'"),
         (["env", "--on", "other"], ExitCode.NOT_FOUND, "no service of this host depends on category other"),
         (["env", "--value", "bind"], ExitCode.USAGE, "must be KEY=VALUE"),

@@ -312,8 +312,8 @@ def test_arguments_of_opengnsadmin(command: tuple[str, ...], rest: list[str]) ->
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         try:
-            desk = AdminContext({}, Path(directory), is_interactive=lambda: False, pause=lambda seconds: None)
-            invoked(opengnsadmin, ["--server", "127.0.0.1:1", *command, *rest], obj=desk, input="")
+            context = AdminContext({}, Path(directory), is_interactive=lambda: False, sleep=lambda seconds: None)
+            invoked(opengnsadmin, ["--server", "127.0.0.1:1", *command, *rest], obj=context, input="")
         finally:
             os.chdir(before)
 

@@ -25,14 +25,14 @@ def digest_command(group: click.Group) -> None:
         "--server gns1.example.net --server gns2.example.net digest",
         "digest --json",
     )
-    def digest(desk: AdminContext) -> None:
+    def digest(context: AdminContext) -> None:
         """Compare what all servers of the settings hold, at one revision that each of them has reached.
 
         The digest of a server is one number for all rows that it holds. Servers compare by themselves, too; an
         incident is open when they have found a difference. The status is 0 when all are equal, 1 when one differs,
         7 when one cannot be asked.
         """
-        answers = ask_all(desk)
+        answers = ask_all(context)
         told = {server: answer for server, answer in answers.items() if isinstance(answer, CatalogueDigest)}
         equal = len({(one.store, one.revision, one.digest) for one in told.values()}) == 1
         lines = tuple(
@@ -48,41 +48,41 @@ def digest_command(group: click.Group) -> None:
             | ({} if isinstance(answer, CatalogueDigest) else {"problem": answer})
             for server, answer in answers.items()
         ]
-        desk.print_result(
+        context.print_result(
             TableView(("at", "server", "revision", "digest"), lines),
             {"type": "digests", "equal": equal, "complete": complete, "servers": servers},
         )
-        desk.print_note(f"{len(told)} of {len(answers)} servers: {verdict}.")
+        context.print_note(f"{len(told)} of {len(answers)} servers: {verdict}.")
         if told and not equal:
             click.get_current_context().exit(ExitCode.FAILED.value)
         if not complete:
             click.get_current_context().exit(ExitCode.UNAVAILABLE.value)
 
 
-def ask_all(desk: AdminContext) -> dict[Server, CatalogueDigest | str]:
+def ask_all(context: AdminContext) -> dict[Server, CatalogueDigest | str]:
     """Each server's digest at the earliest revision that one of them is at; in words why there is none."""
     answers: dict[Server, CatalogueDigest | str] = {}
     with ExitStack() as stack:
         links: dict[Server, AdminSession] = {}
-        for server in desk.settings.servers:
+        for server in context.settings.servers:
             try:
-                link = AdminSession.connect((server,), desk.settings.identity, CONNECT_SECONDS, SOFTWARE)
-                links[server] = stack.enter_context(link)
+                session = AdminSession.connect((server,), context.settings.identity, CONNECT_SECONDS, SOFTWARE)
+                links[server] = stack.enter_context(session)
             except ConnectionFailed as problem:
                 answers[server] = str(problem)
-        for server, link in links.items():
-            answers[server] = _answer(link, Digest())
+        for server, session in links.items():
+            answers[server] = _answer(session, Digest())
         reached = {answer.revision for answer in answers.values() if isinstance(answer, CatalogueDigest)}
-        for server, link in links.items():
+        for server, session in links.items():
             answer = answers[server]
             if isinstance(answer, CatalogueDigest) and answer.revision > min(reached):
-                answers[server] = _answer(link, Digest(min(reached)))
-    return {server: answers[server] for server in desk.settings.servers}
+                answers[server] = _answer(session, Digest(min(reached)))
+    return {server: answers[server] for server in context.settings.servers}
 
 
-def _answer(link: AdminSession, request: Digest) -> CatalogueDigest | str:
+def _answer(session: AdminSession, request: Digest) -> CatalogueDigest | str:
     try:
-        reply = link.ask(request)
+        reply = session.ask(request)
     except ConnectionFailed as problem:
         return str(problem)
     if isinstance(reply, CatalogueDigest):

@@ -40,28 +40,28 @@ def doctor_command(group: click.Group) -> None:
     """Add `doctor` to the program."""
 
     @command(group, "doctor", "doctor", "--server gns2.example.net:4863 doctor", "doctor --json")
-    def doctor(desk: AdminContext) -> None:
+    def doctor(context: AdminContext) -> None:
         """Check settings, certificates, names, the network, TLS, and what the server says.
 
         The status is 0 when every check is ok, else 1.
         """
-        checks = list(examine(desk))
+        checks = list(examine(context))
         lines = tuple(("ok" if one.ok else "failed", one.name, one.found, one.next) for one in checks)
-        desk.print_result(TableView(("", "check", "found", "next"), lines), {"type": "doctor", "checks": checks})
+        context.print_result(TableView(("", "check", "found", "next"), lines), {"type": "doctor", "checks": checks})
         if not all(one.ok for one in checks):
             click.get_current_context().exit(ExitCode.FAILED.value)
 
 
-def examine(desk: AdminContext) -> Iterator[Check]:
+def examine(context: AdminContext) -> Iterator[Check]:
     """All checks, in the order in which they build on each other."""
     try:
-        settings = desk.settings
+        settings = context.settings
     except SettingsProblem as problem:
         for one in problem.problems:
             yield Check("settings", False, one, "see 'opengnsadmin --help'")
         return
     yield Check("settings", True, f"from {settings.config}" if settings.config else "from the command line")
-    now = datetime.fromtimestamp(desk.now(), UTC)
+    now = datetime.fromtimestamp(context.now(), UTC)
     yield from _certificate("certificate", settings.identity.certificate, now, "admin")
     yield from _certificate("authority", settings.identity.authority, now, "")
     try:
@@ -122,18 +122,18 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
         secured = start_tls(plain, context_of(settings.identity), server, name)
         yield Check(f"{server} TLS", True, f"{secured.version()}, it is {name}")
         step = "hello"
-        with AdminSession(secured, server, SOFTWARE, CONNECT_SECONDS) as link:
-            software = link.welcome.software or "OpenGNSP"
-            yield Check(f"{server} hello", True, f"{software}, protocol version {link.welcome.version}")
+        with AdminSession(secured, server, SOFTWARE, CONNECT_SECONDS) as session:
+            software = session.welcome.software or "OpenGNSP"
+            yield Check(f"{server} hello", True, f"{software}, protocol version {session.welcome.version}")
             step = "status"
-            yield _status(server, link)
+            yield _status(server, session)
     except ConnectionFailed as problem:
         why, _, what_next = str(problem).removeprefix(f"{server}: ").rpartition("; ")
         yield Check(f"{server} {step}", False, why or what_next, what_next if why else "")
 
 
-def _status(server: Server, link: AdminSession) -> Check:
-    reply = link.ask(Status())
+def _status(server: Server, session: AdminSession) -> Check:
+    reply = session.ask(Status())
     if isinstance(reply, ServerStatus) and reply.trouble:
         next_step = "see to the database; lookups go on meanwhile, and hosts repeat what they could not register"
         return Check(f"{server} status", False, f"its store is away: {reply.trouble}", next_step)

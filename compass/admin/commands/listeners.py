@@ -7,9 +7,9 @@ from typing import Any, Literal, cast
 import click
 import msgspec
 
-from compass.admin.commands.objects import tell_done
+from compass.admin.commands.objects import print_done
 from compass.admin.shell import build_request
-from compass.admin.shell.context import AdminContext, Failed, refused
+from compass.admin.shell.context import AdminContext, Failed, failure_of
 from compass.admin.shell.decorators import DURATION, PAIR, command
 from compass.admin.shell.tables import as_json, sentences, table_of_listener, table_of_rows
 from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported, UpdateEntry
@@ -59,17 +59,17 @@ def _given(pairs: tuple[tuple[str, str], ...], values: dict[str, Any]) -> dict[s
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
 def listener_add(
-    desk: AdminContext, service: str, endpoint: str, pairs: tuple[tuple[str, str], ...], **values: Any
+    context: AdminContext, service: str, endpoint: str, pairs: tuple[tuple[str, str], ...], **values: Any
 ) -> None:
     """Register a listener that no host daemon looks after, such as a device."""
     request = build_request.add_listener(service, endpoint, _given(pairs, values))
-    present = desk.rows(build_request.fetch_listener(service, endpoint))[0].rows
+    present = context.rows(build_request.fetch_listener(service, endpoint))[0].rows
     if any(isinstance(row, Listener) and row.state != "offline" for row in present):
-        raise refused(
+        raise failure_of(
             Refusal("exists", f"{service} is registered at {endpoint} already; change it with 'listener set'")
         )
-    reply = desk.ask(request, Registered)
-    desk.print_result(sentences(reply), reply)
+    reply = context.ask(request, Registered)
+    context.print_result(sentences(reply), reply)
 
 
 @command(listener, "set", "listener set chinaserver.openuss 192.0.2.7:2028 --weight 0", options=_PARAMETERS)
@@ -77,7 +77,7 @@ def listener_add(
 @click.argument("endpoint", metavar="ADDRESS:PORT")
 @click.option("--no-metadata", is_flag=True, help="It has no metadata any more.")
 def listener_set(
-    desk: AdminContext,
+    context: AdminContext,
     service: str,
     endpoint: str,
     pairs: tuple[tuple[str, str], ...],
@@ -90,8 +90,8 @@ def listener_set(
     changes = _given(pairs, values) | ({"metadata": {}} if no_metadata else {})
     if not changes:
         raise click.UsageError("nothing to change; give at least one option, see --help")
-    reply = desk.ask(build_request.change_listener(_listener(desk, service, endpoint), changes), Registered)
-    desk.print_result(sentences(reply), reply)
+    reply = context.ask(build_request.change_listener(_listener(context, service, endpoint), changes), Registered)
+    context.print_result(sentences(reply), reply)
 
 
 @command(
@@ -104,58 +104,58 @@ def listener_set(
 @click.option("--within", metavar="NAME", default="", help="Only those of this category, service or host.")
 @click.option("--state", type=_STATES, help="Only those in this state.")
 @click.option("--older-than", type=DURATION, help="Only those in their state for longer (90s, 1h, 2d).")
-def listener_list(desk: AdminContext, within: str, state: str | None, older_than: float | None) -> None:
+def listener_list(context: AdminContext, within: str, state: str | None, older_than: float | None) -> None:
     """List the listeners."""
-    place = build_request.place(within) if within else ""
+    place = build_request.parse_within(within) if within else ""
     fetch = Fetch("listener", within=place, state=cast(State | Literal[""], state or ""))
-    reply = desk.rows(fetch)[0]
+    reply = context.rows(fetch)[0]
     if older_than is not None:
         listeners = (row for row in reply.rows if isinstance(row, Listener))
-        rows = build_request.older_than(listeners, older_than, desk.now())
+        rows = build_request.older_than(listeners, older_than, context.now())
         reply = msgspec.structs.replace(reply, rows=rows, total=len(rows))
-    desk.print_result(table_of_rows("listener", reply.rows, desk.clock), reply)
+    context.print_result(table_of_rows("listener", reply.rows, context.time_format), reply)
 
 
 @command(listener, "show", "listener show chinaserver.openuss 192.0.2.7:2028")
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-def listener_show(desk: AdminContext, service: str, endpoint: str) -> None:
+def listener_show(context: AdminContext, service: str, endpoint: str) -> None:
     """Show all that is known of a listener: the evidence about its health, the verdict, its last changes.
 
     The evidence is what this server has gathered since it started; the changes are in the log of updates.
     """
-    row = _listener(desk, service, endpoint)
+    row = _listener(context, service, endpoint)
     examine = Examine(row.service, row.address, row.port)
     case: CaseFile | None = None
     try:
-        case = desk.ask(examine, CaseFile)
+        case = context.ask(examine, CaseFile)
     except Failed as failed:
         # An older server has no such question; all else it answers.
         if failed.refusal is None or failed.refusal.code != "unknown-message":
             raise
-    log = desk.ask(ReadLog("updates", last=HISTORY_SEARCHED), LogEntries)
+    log = context.ask(ReadLog("updates", last=HISTORY_SEARCHED), LogEntries)
     key = (row.service, row.address, row.port)
     own = [e for e in log.entries if isinstance(e, UpdateEntry) and (e.subject, e.address, e.port) == key]
     history = own[-HISTORY_SHOWN:]
     shown = as_json(row) | {"case": as_json(case), "history": as_json(history)}
-    desk.print_result(table_of_listener(row, desk.clock, case, history), shown)
+    context.print_result(table_of_listener(row, context.time_format, case, history), shown)
 
 
 @command(listener, "remove", "listener remove chinaserver.openuss 192.0.2.7:2028")
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-def listener_remove(desk: AdminContext, service: str, endpoint: str) -> None:
+def listener_remove(context: AdminContext, service: str, endpoint: str) -> None:
     """Take a listener out of use. Only a new instance of it can register again."""
-    tell_done(desk, build_request.remove_listener(service, endpoint))
+    print_done(context, build_request.remove_listener(service, endpoint))
 
 
 @command(listener, "purge", "listener purge --older-than 7d", "listener purge --older-than 1d --state down")
 @click.option("--older-than", type=DURATION, required=True, help="In that state for longer (1h, 7d).")
 @click.option("--state", type=click.Choice(["offline", "down"]), default="offline", show_default=True)
-def listener_purge(desk: AdminContext, older_than: float, state: str) -> None:
+def listener_purge(context: AdminContext, older_than: float, state: str) -> None:
     """Remove the rows of listeners that have been gone for long."""
-    reply = desk.ask(Purge(older_than, cast(Literal["offline", "down"], state)), Done)
-    desk.print_result(sentences(reply) if reply.changes else ["None is so old."], reply)
+    reply = context.ask(Purge(older_than, cast(Literal["offline", "down"], state)), Done)
+    context.print_result(sentences(reply) if reply.changes else ["None is so old."], reply)
 
 
 def drain_commands(group: click.Group) -> None:
@@ -164,23 +164,23 @@ def drain_commands(group: click.Group) -> None:
     @command(group, "drain", "drain chinaserver.openuss 192.0.2.7:2028")
     @click.argument("service")
     @click.argument("endpoint", metavar="ADDRESS:PORT")
-    def drain(desk: AdminContext, service: str, endpoint: str) -> None:
+    def drain(context: AdminContext, service: str, endpoint: str) -> None:
         """Give a listener to nobody new, before it is stopped; those who use it may finish."""
-        _drain(desk, service, endpoint, True)
+        _drain(context, service, endpoint, True)
 
     @command(group, "undrain", "undrain chinaserver.openuss 192.0.2.7:2028")
     @click.argument("service")
     @click.argument("endpoint", metavar="ADDRESS:PORT")
-    def undrain(desk: AdminContext, service: str, endpoint: str) -> None:
+    def undrain(context: AdminContext, service: str, endpoint: str) -> None:
         """Give a listener to new users again."""
-        _drain(desk, service, endpoint, False)
+        _drain(context, service, endpoint, False)
 
 
-def _drain(desk: AdminContext, service: str, endpoint: str, draining: bool) -> None:
-    reply = desk.ask(build_request.drain_listener(service, endpoint, draining), Reported)
-    desk.print_result(sentences(reply), reply)
+def _drain(context: AdminContext, service: str, endpoint: str, draining: bool) -> None:
+    reply = context.ask(build_request.drain_listener(service, endpoint, draining), Reported)
+    context.print_result(sentences(reply), reply)
 
 
-def _listener(desk: AdminContext, service: str, endpoint: str) -> Listener:
+def _listener(context: AdminContext, service: str, endpoint: str) -> Listener:
     message = f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows them"
-    return cast(Listener, desk.one(build_request.fetch_listener(service, endpoint), "unknown-listener", message))
+    return cast(Listener, context.one(build_request.fetch_listener(service, endpoint), "unknown-listener", message))

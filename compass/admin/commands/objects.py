@@ -10,7 +10,7 @@ import click
 from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext, output_file
 from compass.admin.shell.decorators import DURATION, command
-from compass.admin.shell.tables import as_json, judged_by, sentences, table_of_row, table_of_rows
+from compass.admin.shell.tables import as_json, policy_fields, sentences, table_of_row, table_of_rows
 from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
 from compass.model.replies import CredentialIssued, Done
 from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential
@@ -18,16 +18,16 @@ from compass.model.rows import Category, Dependency, Host, Listener, Row, Servic
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 
-def tell_done(desk: AdminContext, request: Put | Remove | RevokeCredential) -> None:
+def print_done(context: AdminContext, request: Put | Remove | RevokeCredential) -> None:
     """Have a change made and say what came of it."""
-    reply = desk.ask(request, Done)
-    desk.print_result(sentences(reply), reply)
+    reply = context.ask(request, Done)
+    context.print_result(sentences(reply), reply)
 
 
-def list_rows(desk: AdminContext, fetch: Fetch) -> None:
+def list_rows(context: AdminContext, fetch: Fetch) -> None:
     """Print the rows of a fetch."""
-    reply = desk.rows(fetch)[0]
-    desk.print_result(table_of_rows(fetch.kind, reply.rows, desk.clock), reply)
+    reply = context.rows(fetch)[0]
+    context.print_result(table_of_rows(fetch.kind, reply.rows, context.time_format), reply)
 
 
 @click.group("category")
@@ -64,9 +64,9 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 @command(category, "add", "category add web", "category add openuss --probe http:/health", options=_POLICY)
 @click.argument("name")
-def category_add(desk: AdminContext, name: str, **changes: Any) -> None:
+def category_add(context: AdminContext, name: str, **changes: Any) -> None:
     """Add a category NAME: one DNS label."""
-    tell_done(desk, build_request.add_category(name, _given(changes)))
+    print_done(context, build_request.add_category(name, _given(changes)))
 
 
 @command(
@@ -78,7 +78,7 @@ def category_add(desk: AdminContext, name: str, **changes: Any) -> None:
 )
 @click.option("--no-backup", is_flag=True, help="It has no backup service any more.")
 @click.argument("name")
-def category_set(desk: AdminContext, name: str, no_backup: bool, **changes: Any) -> None:
+def category_set(context: AdminContext, name: str, no_backup: bool, **changes: Any) -> None:
     """Change a category: what no option names stays as it is."""
     given = _given(changes)
     if no_backup and "backup" in given:
@@ -87,41 +87,43 @@ def category_set(desk: AdminContext, name: str, no_backup: bool, **changes: Any)
         given["backup"] = ""
     if not given:
         raise click.UsageError("nothing to change; give at least one option, see --help")
-    tell_done(desk, build_request.change_category(_category(desk, name), given))
+    print_done(context, build_request.change_category(_category(context, name), given))
 
 
 @command(category, "list", "category list", "category list --json")
-def category_list(desk: AdminContext) -> None:
+def category_list(context: AdminContext) -> None:
     """List the categories."""
-    list_rows(desk, Fetch("category"))
+    list_rows(context, Fetch("category"))
 
 
 @command(category, "show", "category show openuss")
 @click.argument("name")
-def category_show(desk: AdminContext, name: str) -> None:
+def category_show(context: AdminContext, name: str) -> None:
     """Show a category with its services, what it depends on, and what depends on it."""
-    row = _category(desk, name)
-    services, dependencies = desk.rows(Fetch("service", within=row.name), Fetch("dependency", within=row.name))
+    row = _category(context, name)
+    services, dependencies = context.rows(Fetch("service", within=row.name), Fetch("dependency", within=row.name))
     ids = [service.id for service in services.rows if isinstance(service, Service)]
     pairs = [pair for pair in dependencies.rows if isinstance(pair, Dependency)]
     needs = [pair.on for pair in pairs if pair.category == row.name]
     dependants = [pair.category for pair in pairs if pair.on == row.name]
     told = {"services": ids, "depends_on": needs, "dependants": dependants}
     more = [(title.replace("_", " "), " ".join(names)) for title, names in told.items()]
-    desk.print_result(table_of_row(row, desk.clock, [*judged_by(row.policy), *more]), as_json(row) | told)
+    context.print_result(
+        table_of_row(row, context.time_format, [*policy_fields(row.policy), *more]), as_json(row) | told
+    )
 
 
 @command(category, "remove", "category remove web")
 @click.argument("name")
-def category_remove(desk: AdminContext, name: str) -> None:
+def category_remove(context: AdminContext, name: str) -> None:
     """Remove a category that has no services and that nothing depends on."""
-    tell_done(desk, Remove("category", parse_label(name, "category")))
+    print_done(context, Remove("category", parse_label(name, "category")))
 
 
-def _category(desk: AdminContext, name: str) -> Category:
+def _category(context: AdminContext, name: str) -> Category:
     name = parse_label(name, "category")
     message = f"there is no category {name!r}; 'opengnsadmin category list' shows them"
-    return cast(Category, desk.one(Fetch("category", name=name), "unknown-category", message))
+    return cast(Category, context.one(Fetch("category", name=name), "unknown-category", message))
 
 
 @click.group("service")
@@ -131,9 +133,9 @@ def service() -> None:
 
 @command(service, "add", "service add chinaserver.openuss")
 @click.argument("id")
-def service_add(desk: AdminContext, id: str) -> None:
+def service_add(context: AdminContext, id: str) -> None:
     """Add a service: ID is SERVICE.CATEGORY."""
-    tell_done(desk, build_request.add_service(id))
+    print_done(context, build_request.add_service(id))
 
 
 @command(
@@ -145,50 +147,50 @@ def service_add(desk: AdminContext, id: str) -> None:
 @click.argument("id")
 @click.option("--pool", type=click.Choice(POLICIES), help="Which of its listeners a user is given first.")
 @click.option("--no-pool", is_flag=True, help="As its category says, again.")
-def service_set(desk: AdminContext, id: str, pool: str | None, no_pool: bool) -> None:
+def service_set(context: AdminContext, id: str, pool: str | None, no_pool: bool) -> None:
     """Give a service a pool policy of its own. It is kept with its category ('category show')."""
     if (pool is not None) == no_pool:
         raise click.UsageError("give --pool POLICY or --no-pool")
-    service = _service(desk, id)
-    tell_done(desk, build_request.change_pool(_category(desk, category_of(service.id)), service.id, pool or ""))
+    service = _service(context, id)
+    print_done(context, build_request.change_pool(_category(context, category_of(service.id)), service.id, pool or ""))
 
 
 @command(service, "list", "service list", "service list --within openuss")
 @click.option("--within", metavar="CATEGORY", default="", help="Only those of this category.")
-def service_list(desk: AdminContext, within: str) -> None:
+def service_list(context: AdminContext, within: str) -> None:
     """List the services."""
-    list_rows(desk, Fetch("service", within=build_request.place(within) if within else ""))
+    list_rows(context, Fetch("service", within=build_request.parse_within(within) if within else ""))
 
 
 @command(service, "show", "service show chinaserver.openuss")
 @click.argument("id")
-def service_show(desk: AdminContext, id: str) -> None:
+def service_show(context: AdminContext, id: str) -> None:
     """Show a service with its listeners and its credentials (not the tokens: these are shown once, when made)."""
-    row = _service(desk, id)
-    listeners, credentials = desk.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
-    if desk.in_json:
-        desk.print_result(
+    row = _service(context, id)
+    listeners, credentials = context.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
+    if context.in_json:
+        context.print_result(
             (),
             as_json(row) | {"listeners": as_json(listeners.rows), "credentials": as_json(credentials.rows)},
         )
         return
-    desk.print_result(table_of_row(row, desk.clock), row)
+    context.print_result(table_of_row(row, context.time_format), row)
     for kind, part in (("listener", listeners), ("credential", credentials)):
-        desk.print_result(["", f"{kind}s:"], None)
-        desk.print_result(table_of_rows(kind, part.rows, desk.clock), None)
+        context.print_result(["", f"{kind}s:"], None)
+        context.print_result(table_of_rows(kind, part.rows, context.time_format), None)
 
 
-def _service(desk: AdminContext, name: str) -> Service:
+def _service(context: AdminContext, name: str) -> Service:
     id = parse_service_id(name)
     message = f"there is no service {id!r}; 'opengnsadmin service list' shows them"
-    return cast(Service, desk.one(Fetch("service", name=id), "unknown-service", message))
+    return cast(Service, context.one(Fetch("service", name=id), "unknown-service", message))
 
 
 @command(service, "remove", "service remove chinaserver.openuss")
 @click.argument("id")
-def service_remove(desk: AdminContext, id: str) -> None:
+def service_remove(context: AdminContext, id: str) -> None:
     """Remove a service without registered listeners, and its credentials."""
-    tell_done(desk, Remove("service", parse_service_id(id)))
+    print_done(context, Remove("service", parse_service_id(id)))
 
 
 @click.group("dependency")
@@ -199,24 +201,24 @@ def dependency() -> None:
 @command(dependency, "add", "dependency add web openuss")
 @click.argument("category")
 @click.argument("on")
-def dependency_add(desk: AdminContext, category: str, on: str) -> None:
+def dependency_add(context: AdminContext, category: str, on: str) -> None:
     """CATEGORY depends on category ON from now on."""
-    tell_done(desk, build_request.add_dependency(category, on))
+    print_done(context, build_request.add_dependency(category, on))
 
 
 @command(dependency, "list", "dependency list", "dependency list --within web")
 @click.option("--within", metavar="CATEGORY", default="", help="Only those from or to this category.")
-def dependency_list(desk: AdminContext, within: str) -> None:
+def dependency_list(context: AdminContext, within: str) -> None:
     """List the dependencies."""
-    list_rows(desk, Fetch("dependency", within=build_request.place(within) if within else ""))
+    list_rows(context, Fetch("dependency", within=build_request.parse_within(within) if within else ""))
 
 
 @command(dependency, "remove", "dependency remove web openuss")
 @click.argument("category")
 @click.argument("on")
-def dependency_remove(desk: AdminContext, category: str, on: str) -> None:
+def dependency_remove(context: AdminContext, category: str, on: str) -> None:
     """CATEGORY depends on category ON no longer; its hosts are told no more of it."""
-    tell_done(desk, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}"))
+    print_done(context, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}"))
 
 
 @click.group("credential")
@@ -233,43 +235,43 @@ def credential() -> None:
 @click.argument("service")
 @click.option("--overlap", type=DURATION, help="The older ones expire after so long (1h, 2d; 0s: now).")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
-def credential_add(desk: AdminContext, service: str, overlap: float | None, output: Path | None) -> None:
+def credential_add(context: AdminContext, service: str, overlap: float | None, output: Path | None) -> None:
     """Make a new credential for SERVICE. Its token is shown this once and stored nowhere.
 
     Without --overlap the older credentials stay good. To replace them: add one with an overlap, bring its token to
     the hosts within that time, and the older ones expire by themselves. A file at --output is replaced in one step.
     """
-    issue(desk, build_request.issue_credential(service, overlap), output)
+    issue_credential(context, build_request.issue_credential(service, overlap), output)
 
 
-def issue(desk: AdminContext, request: IssueCredential, output: Path | None) -> None:
+def issue_credential(context: AdminContext, request: IssueCredential, output: Path | None) -> None:
     """Have a credential made; its token is shown, or written into a file for its owner only."""
     if output is None:
-        reply = desk.ask(request, CredentialIssued)
-        desk.print_result([*sentences(reply), reply.token], reply)
+        reply = context.ask(request, CredentialIssued)
+        context.print_result([*sentences(reply), reply.token], reply)
         return
     # The file is opened first: a token that cannot be written down would be lost.
     with output_file(output, 0o600) as file:
-        reply = desk.ask(request, CredentialIssued)
+        reply = context.ask(request, CredentialIssued)
         file.write(reply.token + "\n")
     told = as_json(reply) | {"written": str(output)}
     del told["token"]
-    desk.print_result([*sentences(reply), f"Its token is in {output}, for its owner only."], told)
+    context.print_result([*sentences(reply), f"Its token is in {output}, for its owner only."], told)
 
 
 @command(credential, "list", "credential list", "credential list --within chinaserver.openuss")
 @click.option("--within", metavar="NAME", default="", help="Only those of this service or category.")
-def credential_list(desk: AdminContext, within: str) -> None:
+def credential_list(context: AdminContext, within: str) -> None:
     """List the credentials: which service, which id, since when and until when; never the tokens."""
-    list_rows(desk, Fetch("credential", within=build_request.place(within) if within else ""))
+    list_rows(context, Fetch("credential", within=build_request.parse_within(within) if within else ""))
 
 
 @command(credential, "remove", "credential remove chinaserver.openuss 1f2e3d4c5b6a")
 @click.argument("service")
 @click.argument("id")
-def credential_remove(desk: AdminContext, service: str, id: str) -> None:
+def credential_remove(context: AdminContext, service: str, id: str) -> None:
     """Revoke the credential ID: it is refused from now on. Listeners registered with it stay."""
-    tell_done(desk, build_request.revoke_credential(service, id))
+    print_done(context, build_request.revoke_credential(service, id))
 
 
 @click.group("host")
@@ -280,48 +282,48 @@ def host() -> None:
 @command(host, "add", "host add web1.example.net", "host add old7.example.net --barred")
 @click.argument("name")
 @click.option("--barred", is_flag=True, help="Refuse whatever it asks.")
-def host_add(desk: AdminContext, name: str, barred: bool) -> None:
+def host_add(context: AdminContext, name: str, barred: bool) -> None:
     """Add a host before it connects, for instance to bar it."""
-    tell_done(desk, build_request.add_host(name, barred))
+    print_done(context, build_request.add_host(name, barred))
 
 
 @command(host, "set", "host set web1.example.net --barred", "host set web1.example.net --not-barred")
 @click.argument("name")
 @click.option("--barred/--not-barred", required=True, help="Refuse whatever it asks, or let it ask again.")
-def host_set(desk: AdminContext, name: str, barred: bool) -> None:
+def host_set(context: AdminContext, name: str, barred: bool) -> None:
     """Bar a host, or lift the bar."""
-    tell_done(desk, build_request.change_host(_host(desk, name), barred))
+    print_done(context, build_request.change_host(_host(context, name), barred))
 
 
 @command(host, "list", "host list")
-def host_list(desk: AdminContext) -> None:
+def host_list(context: AdminContext) -> None:
     """List the hosts, with the services on whose behalf they are told."""
-    list_rows(desk, Fetch("host"))
+    list_rows(context, Fetch("host"))
 
 
 @command(host, "show", "host show web1.example.net")
 @click.argument("name")
-def host_show(desk: AdminContext, name: str) -> None:
+def host_show(context: AdminContext, name: str) -> None:
     """Show a host and the listeners it registered."""
-    row = _host(desk, name)
-    listeners: tuple[Row, ...] = desk.rows(Fetch("listener", within=row.name))[0].rows
+    row = _host(context, name)
+    listeners: tuple[Row, ...] = context.rows(Fetch("listener", within=row.name))[0].rows
     own = [peer for peer in listeners if isinstance(peer, Listener) and peer.host == row.name]
-    if desk.in_json:
-        desk.print_result((), as_json(row) | {"listeners": as_json(own)})
+    if context.in_json:
+        context.print_result((), as_json(row) | {"listeners": as_json(own)})
         return
-    desk.print_result(table_of_row(row, desk.clock), row)
-    desk.print_result(["", "listeners:"], None)
-    desk.print_result(table_of_rows("listener", own, desk.clock), None)
+    context.print_result(table_of_row(row, context.time_format), row)
+    context.print_result(["", "listeners:"], None)
+    context.print_result(table_of_rows("listener", own, context.time_format), None)
 
 
 @command(host, "remove", "host remove old7.example.net")
 @click.argument("name")
-def host_remove(desk: AdminContext, name: str) -> None:
+def host_remove(context: AdminContext, name: str) -> None:
     """Forget a host. If it still connects, it appears again; bar it to keep it out."""
-    tell_done(desk, Remove("host", parse_host_name(name)))
+    print_done(context, Remove("host", parse_host_name(name)))
 
 
-def _host(desk: AdminContext, name: str) -> Host:
+def _host(context: AdminContext, name: str) -> Host:
     name = parse_host_name(name)
     message = f"no host {name!r} has connected or been added; 'opengnsadmin host list' shows them"
-    return cast(Host, desk.one(Fetch("host", name=name), "unknown-host", message))
+    return cast(Host, context.one(Fetch("host", name=name), "unknown-host", message))

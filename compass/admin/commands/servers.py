@@ -31,7 +31,7 @@ def server() -> None:
     help="Where its hosts go, repeatable; without it each host goes to another server that it knows.",
 )
 @click.option("--over", type=DURATION, default="30s", show_default=True, help="Spread over so long (30s, 5m).")
-def server_drain(desk: AdminContext, to: tuple[str, ...], over: float) -> None:
+def server_drain(context: AdminContext, to: tuple[str, ...], over: float) -> None:
     """Send the hosts of a server to others, a few at a time, and turn away those that come.
 
     Nothing is lost and no listener changes: each host goes on where it was. The server keeps serving administrators.
@@ -43,13 +43,13 @@ def server_drain(desk: AdminContext, to: tuple[str, ...], over: float) -> None:
             parse_server(text)
         except InvalidName as problem:
             raise click.BadParameter(str(problem), param_hint="--to") from None
-    reply = desk.ask(Steer(True, to, over), Steered)
+    reply = context.ask(Steer(True, to, over), Steered)
     hosts = f"{reply.hosts} host{'s'[: reply.hosts != 1]}"
-    desk.print_result([f"{hosts} will be sent away; 'status' shows how many still watch."], reply)
+    context.print_result([f"{hosts} will be sent away; 'status' shows how many still watch."], reply)
 
 
 @command(server, "undrain", "server undrain", "--server gns1.example.net server undrain")
-def server_undrain(desk: AdminContext) -> None:
+def server_undrain(context: AdminContext) -> None:
     """Welcome hosts again."""
-    reply = desk.ask(Steer(away=False), Steered)
-    desk.print_result(["Hosts are welcome again."], reply)
+    reply = context.ask(Steer(away=False), Steered)
+    context.print_result(["Hosts are welcome again."], reply)

@@ -11,7 +11,7 @@ import click
 from compass.admin.commands.objects import list_rows
 from compass.admin.shell import build_request
 from compass.admin.shell.connection import ConnectionFailed
-from compass.admin.shell.context import AdminContext, Failed, print_sheet
+from compass.admin.shell.context import AdminContext, Failed, print_table
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import (
     as_json,
@@ -43,32 +43,32 @@ def alert() -> None:
 
 
 @command(alert, "list", "alert list")
-def alert_list(desk: AdminContext) -> None:
+def alert_list(context: AdminContext) -> None:
     """List the open incidents."""
-    list_rows(desk, Fetch("alert"))
+    list_rows(context, Fetch("alert"))
 
 
 @command(alert, "ways", "alert ways", "--server gns2.example.net alert ways --json")
-def alert_ways(desk: AdminContext) -> None:
+def alert_ways(context: AdminContext) -> None:
     """By which ways a server tells administrators of incidents, and how they do.
 
     Of several servers over one store one tells by each way; 'pending' are incidents that it has still to tell of.
     """
-    reply = desk.ask(Ways(), WayList)
-    desk.print_result(table_of_channels(reply, desk.clock), reply)
+    reply = context.ask(Ways(), WayList)
+    context.print_result(table_of_channels(reply, context.time_format), reply)
 
 
 @command(alert, "test", "alert test", "alert test --way pager", "--server gns2.example.net alert test --json")
 @click.option(
     "--way", "name", default="", metavar="NAME", help="Only this one; for mail without an address: all of it."
 )
-def alert_test(desk: AdminContext, name: str) -> None:
+def alert_test(context: AdminContext, name: str) -> None:
     """Have a server send a message by every configured way, now, and see which of them arrive.
 
     Ends with a status other than 0 when one does not. A mail counts as arrived when the relay has taken it.
     """
-    reply = desk.ask(TryWays(name), WaysTried)
-    desk.print_result(table_of_tried_channels(reply), reply)
+    reply = context.ask(TryWays(name), WaysTried)
+    context.print_result(table_of_tried_channels(reply), reply)
     failed = [way.name for way in reply.ways if way.problem]
     if failed:
         click.get_current_context().exit(ExitCode.FAILED.value)
@@ -86,14 +86,14 @@ def _log_command(name: str, kind: LogName, about: str) -> None:
     @click.option("--last", type=click.IntRange(1, LAST_MAX), help="So many from the end.  [default: 20]")
     @click.option("--after", type=click.IntRange(0), metavar="NUMBER", help="All after this number instead.")
     @click.option("--follow", is_flag=True, help="Go on with new entries until Ctrl-C, which ends with status 0.")
-    def show_log(desk: AdminContext, last: int | None, after: int | None, follow: bool) -> None:
+    def show_log(context: AdminContext, last: int | None, after: int | None, follow: bool) -> None:
         if last is not None and after is not None:
             raise click.UsageError("--last and --after exclude each other")
         first = ReadLog(kind, last=last or 20, limit=LAST_MAX) if after is None else ReadLog(kind, after, LOG_PAGE)
         if follow:
-            _follow(desk, first)
+            _follow(context, first)
         else:
-            _tell(desk, first)
+            _print_log(context, first)
 
     show_log.help = f"{about}\n\nWith --follow and --json there is one JSON object to a line."
 
@@ -103,69 +103,69 @@ _log_command("security", "security", "Credentials and rights that were refused: 
 _log_command("admin", "administration", "What administrators asked for, and what came of it.")
 
 
-def _pages(desk: AdminContext, first: ReadLog) -> Iterator[LogEntries]:
+def _pages(context: AdminContext, first: ReadLog) -> Iterator[LogEntries]:
     """The answer to `first` and what comes after it, until nothing more is there."""
-    page = desk.ask(first, LogEntries)
+    page = context.ask(first, LogEntries)
     if not first.last and page.floor > first.after + 1:
-        desk.print_note(f"The log begins at number {page.floor}; what was before has been trimmed.")
+        context.print_note(f"The log begins at number {page.floor}; what was before has been trimmed.")
     yield page
     while len(page.entries) >= LOG_PAGE:
-        page = desk.ask(ReadLog(first.log, page.entries[-1].number, LOG_PAGE), LogEntries)
+        page = context.ask(ReadLog(first.log, page.entries[-1].number, LOG_PAGE), LogEntries)
         yield page
 
 
-def _tell(desk: AdminContext, first: ReadLog) -> None:
+def _print_log(context: AdminContext, first: ReadLog) -> None:
     entries: list[LogEntry] = []
     floor = 0
-    for page in _pages(desk, first):
+    for page in _pages(context, first):
         entries += page.entries
         floor = page.floor
-    desk.print_result(table_of_log(first.log, entries, desk.clock), LogEntries(tuple(entries), floor))
+    context.print_result(table_of_log(first.log, entries, context.time_format), LogEntries(tuple(entries), floor))
 
 
-def _follow(desk: AdminContext, first: ReadLog) -> None:
+def _follow(context: AdminContext, first: ReadLog) -> None:
     """Print entries as they come, across restarts of the server, until the person has seen enough."""
     after, headed = first.after, True
     try:
-        for page in _pages(desk, first):
-            after = _print(desk, first.log, page, after, headed)
+        for page in _pages(context, first):
+            after = _print_page(context, first.log, page, after, headed)
             headed = headed and not page.entries
         while True:
             waiting = ReadLog(first.log, after, LOG_PAGE, wait_seconds=LOG_WAIT_SECONDS_MAX)
             try:
-                page = desk.ask(waiting, LogEntries)
+                page = context.ask(waiting, LogEntries)
             except (ConnectionFailed, Failed) as problem:
-                if not _passes(problem):
+                if not _may_retry(problem):
                     raise
-                desk.leave()
-                desk.print_note(f"{problem}; looking again in {RETRY_SECONDS:g} s")
-                desk.pause(RETRY_SECONDS)
+                context.close_session()
+                context.print_note(f"{problem}; looking again in {RETRY_SECONDS:g} s")
+                context.sleep(RETRY_SECONDS)
                 continue
-            after = _print(desk, first.log, page, after, headed)
+            after = _print_page(context, first.log, page, after, headed)
             headed = headed and not page.entries
     except KeyboardInterrupt:
         return
 
 
-def _passes(problem: ConnectionFailed | Failed) -> bool:
+def _may_retry(problem: ConnectionFailed | Failed) -> bool:
     if isinstance(problem, Failed):
         return problem.exit_code == ExitCode.UNAVAILABLE
     return problem.kind == "unavailable"
 
 
-def _print(desk: AdminContext, name: str, page: LogEntries, after: int, headed: bool) -> int:
+def _print_page(context: AdminContext, name: str, page: LogEntries, after: int, headed: bool) -> int:
     """Print a page; the number of its last entry."""
     if not page.entries:
         return after
-    if desk.in_json:
+    if context.in_json:
         for entry in page.entries:
             click.echo(json.dumps(as_json(entry)))
     else:
-        print_sheet(table_of_log(name, page.entries, desk.clock), headed)
+        print_table(table_of_log(name, page.entries, context.time_format), headed)
     return page.entries[-1].number
 
 
-def look_commands(group: click.Group) -> None:
+def status_commands(group: click.Group) -> None:
     """Add `impact`, `status` and `lag` to the program."""
 
     @command(
@@ -177,26 +177,28 @@ def look_commands(group: click.Group) -> None:
     )
     @click.argument("name")
     @click.argument("endpoint", metavar="[ADDRESS:PORT]", required=False)
-    def impact(desk: AdminContext, name: str, endpoint: str | None) -> None:
+    def impact(context: AdminContext, name: str, endpoint: str | None) -> None:
         """Who would be told if something happened to a category, a service or a listener."""
-        reply = desk.ask(build_request.impact(name, endpoint), Told)
-        desk.print_result(table_of_impact(reply), reply)
+        reply = context.ask(build_request.impact(name, endpoint), Told)
+        context.print_result(table_of_impact(reply), reply)
 
     @command(group, "status", "status", "--server gns2.example.net:4863 status --json")
-    def status(desk: AdminContext) -> None:
+    def status(context: AdminContext) -> None:
         """The server in figures, and all servers over the same store.
 
         Role: a keeper looks after hosts and incidents; a bystander serves, but has no host's session, or does not
         believe its own probes; a silent one has not been heard of for some seconds. Lag: revisions behind the newest.
         """
-        reply = desk.ask(Status(), ServerStatus)
-        desk.print_result([table_of_status(reply, desk.clock), "", table_of_servers(reply, desk.clock)], reply)
+        reply = context.ask(Status(), ServerStatus)
+        context.print_result(
+            [table_of_status(reply, context.time_format), "", table_of_servers(reply, context.time_format)], reply
+        )
 
     @command(group, "lag", "lag")
-    def lag(desk: AdminContext) -> None:
+    def lag(context: AdminContext) -> None:
         """Which host holds which revision, at whichever server: the proof that a change has arrived.
 
         Hosts of other servers are told of as those said within the last second.
         """
-        reply = desk.ask(Lag(), Lags)
-        desk.print_result(table_of_lags(reply), reply)
+        reply = context.ask(Lag(), Lags)
+        context.print_result(table_of_lags(reply), reply)

@@ -54,7 +54,7 @@ store.epilog = examples(
 )
 
 
-def offline_commands(group: click.Group) -> None:
+def store_commands(group: click.Group) -> None:
     """Add `backup`, `restore` and `store` to the program, once."""
     if store.name in group.commands:
         return
@@ -64,45 +64,45 @@ def offline_commands(group: click.Group) -> None:
         group, "backup", "backup /var/backups/gns-monday.sqlite3", "backup FILE --store sqlite:///x", options=_which
     )
     @click.argument("file", type=click.Path(path_type=Path))
-    def backup_command(desk: AdminContext, file: Path, store_url: str, server_config: str) -> None:
+    def backup_command(context: AdminContext, file: Path, store_url: str, server_config: str) -> None:
         """Write the store to FILE, which must not exist. Servers go on meanwhile.
 
         FILE is a SQLite database of one moment: whole, checked and on disk when the command ends. It holds digests of
         credentials, so only its owner can read it. For PostgreSQL the command says which of its tools to use.
         """
-        with _troubles():
-            url = _chosen(desk, store_url, server_config)
+        with _store_errors():
+            url = _store_url(context, store_url, server_config)
             with _progress("Copying") as progress:
                 condition = back_up(url, file, progress)
         size = file.stat().st_size
         told = {"type": "backup", "file": str(file), "octets": size, "condition": condition}
-        desk.print_result([f"Wrote {file}: {size} octets, {_short(condition)}; checked."], told)
+        context.print_result([f"Wrote {file}: {size} octets, {_summary(condition)}; checked."], told)
 
     @command(group, "restore", "restore /var/backups/gns-monday.sqlite3", options=(*_which, _yes))
     @click.argument("file", type=click.Path(path_type=Path))
-    def restore_command(desk: AdminContext, file: Path, store_url: str, server_config: str, yes: bool) -> None:
+    def restore_command(context: AdminContext, file: Path, store_url: str, server_config: str, yes: bool) -> None:
         """Put the backup FILE in the place of the store, while no server uses it.
 
         All of it or nothing; what was there is kept beside it. The store gets a new id, so that hosts do not believe
         what they hold of later revisions: they take a snapshot, and register again what runs on them.
         """
-        with _troubles():
-            url = _chosen(desk, store_url, server_config)
+        with _store_errors():
+            url = _store_url(context, store_url, server_config)
             condition = checked(file)
-            _ask(desk, yes, f"Put {file} ({_short(condition)}) in the place of {redacted_url(url)}?")
+            _confirm(context, yes, f"Put {file} ({_summary(condition)}) in the place of {redacted_url(url)}?")
             with _progress("Copying") as progress:
-                restored = restore(url, file, _beside(desk, url, "restore"), progress)
+                restored = restore(url, file, _copy_name(context, url, "restore"), progress)
         kept = [f"What was there is {restored.kept}."] if restored.kept else []
-        desk.print_result(
-            [f"{redacted_url(url)} is {_short(restored.condition)}.", *kept, f"Start opengnssd. {RESTART}"], restored
+        context.print_result(
+            [f"{redacted_url(url)} is {_summary(restored.condition)}.", *kept, f"Start opengnssd. {RESTART}"], restored
         )
 
 
 @command(store, "show", "store show", "store show --store sqlite:////var/lib/opengns/catalogue.sqlite3", options=_which)
-def show_command(desk: AdminContext, store_url: str, server_config: str) -> None:
+def show_command(context: AdminContext, store_url: str, server_config: str) -> None:
     """What the store is: its id, schema, revision, digest, and how much is in it. Servers may use it meanwhile."""
-    with _troubles():
-        url = _chosen(desk, store_url, server_config)
+    with _store_errors():
+        url = _store_url(context, store_url, server_config)
         with open_exclusive(url, alone=False, writes=False) as connection:
             condition = condition_of(connection, redacted_url(url))
     known = f"{condition.schema}, this program's" if condition.schema == head_of() else condition.schema
@@ -118,24 +118,24 @@ def show_command(desk: AdminContext, store_url: str, server_config: str) -> None
         ("digest", condition.digest or "not counted: another schema"),
         *((f"rows of {table}", str(count)) for table, count in condition.rows.items()),
     ]
-    desk.print_result(TableView(("", ""), tuple(lines)), condition)
+    context.print_result(TableView(("", ""), tuple(lines)), condition)
 
 
 @command(store, "check", "store check", "store check --store sqlite:////var/backups/gns.sqlite3 --json", options=_which)
-def check_command(desk: AdminContext, store_url: str, server_config: str) -> None:
+def check_command(context: AdminContext, store_url: str, server_config: str) -> None:
     """Check that file, rows, logs and digest fit each other. Servers may use it meanwhile; a backup can be checked too.
 
     The status is 0 when all is well, else 1 with every problem.
     """
-    with _troubles():
-        url = _chosen(desk, store_url, server_config)
+    with _store_errors():
+        url = _store_url(context, store_url, server_config)
         with open_exclusive(url, alone=False, writes=False) as connection:
             condition = condition_of(connection, redacted_url(url))
             problems = problems_of(connection, condition)
     told = {"type": "check", "condition": condition, "problems": problems}
     said = "" if condition.recorded_digest else " The last commit said no digest; the next one will."
-    desk.print_result(
-        problems or [f"{redacted_url(url)} is well: {_short(condition)}, digest {condition.digest}.{said}"], told
+    context.print_result(
+        problems or [f"{redacted_url(url)} is well: {_summary(condition)}, digest {condition.digest}.{said}"], told
     )
     if problems:
         click.get_current_context().exit(ExitCode.FAILED.value)
@@ -150,71 +150,71 @@ def check_command(desk: AdminContext, store_url: str, server_config: str) -> Non
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--new-id", is_flag=True, help="A store of its own, as for tests; servers may go on using FROM.")
-def copy_command(desk: AdminContext, source: str, target: str, new_id: bool) -> None:
+def copy_command(context: AdminContext, source: str, target: str, new_id: bool) -> None:
     """Copy a store into an empty database: from SQLite to PostgreSQL, back, or to another of the same kind.
 
     Rows, logs, revisions and the id come over in one transaction, and the digest of what has come is compared before
     it is committed. Stop every server first, start them on TO afterwards, and never again on FROM: hosts go on where
     they were and notice nothing.
     """
-    with _troubles():
+    with _store_errors():
         with _progress("Copying") as progress:
             copied = copy(parse_url(source), parse_url(target), new_id=new_id, progress=progress)
         after = copied.condition
     name = redacted_url(parse_url(target))
     rows = f"{sum(after.rows.values())} rows"
     lines = [
-        f"{name} is {_short(after)}: {rows}, digest {after.digest}, the same as in {redacted_url(parse_url(source))}."
+        f"{name} is {_summary(after)}: {rows}, digest {after.digest}, the same as in {redacted_url(parse_url(source))}."
     ]
     if not new_id:
         lines.append("Now give every opengnssd TO as [server] store, start them, and use FROM no more.")
-    desk.print_result(lines, copied)
+    context.print_result(lines, copied)
 
 
 @command(store, "downgrade", "store downgrade 0002", options=(*_which, _yes))
 @click.argument("version")
-def downgrade_command(desk: AdminContext, version: str, store_url: str, server_config: str, yes: bool) -> None:
+def downgrade_command(context: AdminContext, version: str, store_url: str, server_config: str, yes: bool) -> None:
     """Take the schema back to VERSION, so that an older program can use the store again. No server may use it.
 
     What only the newer schema has a place for is lost; a SQLite file is copied first. See docs/howto/upgrade.md.
     """
-    with _troubles():
-        url = _chosen(desk, store_url, server_config)
-        _ask(desk, yes, f"Take {redacted_url(url)} down to schema {version}?")
-        done = downgrade(url, version, _beside(desk, url, "downgrade"))
+    with _store_errors():
+        url = _store_url(context, store_url, server_config)
+        _confirm(context, yes, f"Take {redacted_url(url)} down to schema {version}?")
+        done = downgrade(url, version, _copy_name(context, url, "downgrade"))
     copies = [f"What it was is {done.kept}."] if done.kept else []
-    desk.print_result([f"{redacted_url(url)} has schema {done.condition.schema} now.", *copies], done)
+    context.print_result([f"{redacted_url(url)} has schema {done.condition.schema} now.", *copies], done)
 
 
 @command(store, "new-id", "store new-id", options=(*_which, _yes))
-def new_id_command(desk: AdminContext, store_url: str, server_config: str, yes: bool) -> None:
+def new_id_command(context: AdminContext, store_url: str, server_config: str, yes: bool) -> None:
     """Give the store a new id: after PostgreSQL was restored to an earlier state by its own tools.
 
     Else hosts would take the store for the one that they know, with revisions that they hold already. No server may
     use it. 'restore' does it by itself.
     """
-    with _troubles():
-        url = _chosen(desk, store_url, server_config)
-        _ask(desk, yes, f"Give {redacted_url(url)} a new id?")
+    with _store_errors():
+        url = _store_url(context, store_url, server_config)
+        _confirm(context, yes, f"Give {redacted_url(url)} a new id?")
         with open_exclusive(url, alone=True, writes=True) as connection:
             condition_of(connection, redacted_url(url))
             id = give_new_id(connection)
-    desk.print_result(
+    context.print_result(
         [f"{redacted_url(url)} has the id {id} now. Start opengnssd. {RESTART}"], {"type": "new-id", "store": id}
     )
 
 
-def _short(condition: StoreReport) -> str:
+def _summary(condition: StoreReport) -> str:
     return f"store {condition.store[:12]} at revision {condition.revision}"
 
 
-def _chosen(desk: AdminContext, store_url: str, server_config: str) -> URL:
+def _store_url(context: AdminContext, store_url: str, server_config: str) -> URL:
     """The store that the options name, or the server's configuration on this machine. Raises Failed, StoreUnusable."""
     if store_url and server_config:
         raise click.UsageError("--store and --server-config exclude each other")
     if store_url:
         return parse_url(store_url)
-    path = Path(server_config or desk.environment.get(CONFIG_VARIABLE, "") or CONFIG_DEFAULT)
+    path = Path(server_config or context.environment.get(CONFIG_VARIABLE, "") or CONFIG_DEFAULT)
     try:
         with path.open("rb") as file:
             tables = tomllib.loads(file.read(CONFIG_MAX).decode("utf-8"))
@@ -227,18 +227,18 @@ def _chosen(desk: AdminContext, store_url: str, server_config: str) -> URL:
     return resolve_url(str(text), path.absolute().parent)
 
 
-def _beside(desk: AdminContext, url: URL, step: str) -> str:
+def _copy_name(context: AdminContext, url: URL, step: str) -> str:
     """The name of the copy that is kept of a file before a step."""
     file = file_of(url)
-    stamp = datetime.fromtimestamp(desk.now(), UTC)
+    stamp = datetime.fromtimestamp(context.now(), UTC)
     return f"{file.name if file else ''}.before-{step}-{stamp:%Y%m%dT%H%M%SZ}"
 
 
-def _ask(desk: AdminContext, yes: bool, question: str) -> None:
+def _confirm(context: AdminContext, yes: bool, question: str) -> None:
     """Go on only when the person agrees; a script has to say --yes."""
     if yes:
         return
-    if not desk.is_interactive():
+    if not context.is_interactive():
         raise Failed(ExitCode.FAILED, f"{question} Nobody can be asked here: say --yes")
     if not click.confirm(question, err=True):
         raise Failed(ExitCode.FAILED, "nothing was changed")
@@ -259,7 +259,7 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _troubles() -> Iterator[None]:
+def _store_errors() -> Iterator[None]:
     """What is wrong with a store, as the end of the command."""
     try:
         yield

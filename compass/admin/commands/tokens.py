@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from compass.admin.commands.objects import issue, tell_done
+from compass.admin.commands.objects import issue_credential, print_done
 from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext
 from compass.admin.shell.decorators import DURATION, command
@@ -46,28 +46,30 @@ def token() -> None:
 @click.argument("name")
 @click.option("--overlap", type=DURATION, help="The older ones of that name expire after so long (1h, 2d; 0s: now).")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
-def token_add(desk: AdminContext, name: str, role: str, overlap: float | None, output: Path | None) -> None:
+def token_add(context: AdminContext, name: str, role: str, overlap: float | None, output: Path | None) -> None:
     """Make a new token for NAME, a program or a person. It is shown this once and stored nowhere.
 
     Send it as 'Authorization: Bearer TOKEN'. Tokens that NAME has already stay good, unless --overlap says until when.
     """
     service = build_request.token_service(name, CATEGORY_OF_ROLE[role])
-    desk.ask(build_request.declare_token(service), Done)
-    issue(desk, build_request.issue_credential(service, overlap), output)
+    context.ask(build_request.declare_token(service), Done)
+    issue_credential(context, build_request.issue_credential(service, overlap), output)
 
 
 @command(token, "list", "token list")
-def token_list(desk: AdminContext) -> None:
+def token_list(context: AdminContext) -> None:
     """List the tokens: whose, with which role, since when and until when; never the tokens themselves."""
-    parts = desk.rows(*(Fetch("credential", within=category) for category in TOKEN_ROLES))
+    parts = context.rows(*(Fetch("credential", within=category) for category in TOKEN_ROLES))
     rows = [row for part in parts for row in part.rows if isinstance(row, Credential)]
-    desk.print_result(table_of_tokens(rows, desk.clock), {"type": "tokens", "tokens": [as_json(row) for row in rows]})
+    context.print_result(
+        table_of_tokens(rows, context.time_format), {"type": "tokens", "tokens": [as_json(row) for row in rows]}
+    )
 
 
 @command(token, "remove", "token remove grafana", "token remove deploy 1f2e3d4c5b6a --role admin", options=(_ROLE,))
 @click.argument("name")
 @click.argument("id", required=False)
-def token_remove(desk: AdminContext, name: str, id: str | None, role: str) -> None:
+def token_remove(context: AdminContext, name: str, id: str | None, role: str) -> None:
     """Remove all tokens of NAME with that role, or the one ID: refused from now on, open event streams end."""
     service = build_request.token_service(name, CATEGORY_OF_ROLE[role])
-    tell_done(desk, RevokeCredential(service, id) if id else Remove("service", service))
+    print_done(context, RevokeCredential(service, id) if id else Remove("service", service))

@@ -10,8 +10,8 @@ import click
 from compass.admin.shell.context import AdminContext, Failed, write_new_text
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import as_json
-from compass.admin.topology.file import TOPOLOGY_MAX, Mistake, Topology, TopologyProblem, dump, mistakes_of, parse
-from compass.admin.topology.plan import Step, plan_json, plan_lines, steps, summary
+from compass.admin.topology.file import TOPOLOGY_MAX, Mistake, Topology, TopologyProblem, dump, locate_problems, parse
+from compass.admin.topology.plan import Step, plan_json, plan_lines, plan_summary, steps
 from compass.model.exit_codes import ExitCode
 from compass.model.replies import Done
 from compass.model.requests import Apply, Fetch
@@ -24,20 +24,20 @@ def topology_commands(group: click.Group) -> None:
 
     @command(group, "export", "export > topology.toml", "export --output topology.toml", "export --json")
     @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, in one step.")
-    def export(desk: AdminContext, output: Path | None) -> None:
+    def export(context: AdminContext, output: Path | None) -> None:
         """Print the topology: categories with backup, policy, dependencies and services, as TOML.
 
         What hosts register (listeners), credentials and hosts are no part of it. 'apply' takes the file.
         """
-        parts = desk.rows(Fetch("category"), Fetch("service"), Fetch("dependency"))
+        parts = context.rows(Fetch("category"), Fetch("service"), Fetch("dependency"))
         rows = [row for part in parts for row in part.rows if isinstance(row, Category | Service | Dependency)]
         text = dump(rows)
         told = {"type": "topology", "revision": parts[0].revision, "rows": as_json(rows)}
         if output is not None:
             write_new_text(output, text, 0o644)
-            desk.print_result([f"Wrote {len(rows)} rows of revision {parts[0].revision} to {output}."], told)
-        elif desk.in_json:
-            desk.print_result((), told)
+            context.print_result([f"Wrote {len(rows)} rows of revision {parts[0].revision} to {output}."], told)
+        elif context.in_json:
+            context.print_result((), told)
         else:
             click.echo(text, nl=False)
 
@@ -46,41 +46,45 @@ def topology_commands(group: click.Group) -> None:
 
     @command(group, "plan", "plan topology.toml", "export | opengnsadmin plan -", options=(file, prune))
     @click.option("--detailed-exitcode", is_flag=True, help=f"Exit with {ExitCode.CHANGES.value} if there are changes.")
-    def plan(desk: AdminContext, file: Path, prune: bool, detailed_exitcode: bool) -> None:
+    def plan(context: AdminContext, file: Path, prune: bool, detailed_exitcode: bool) -> None:
         """Show what applying FILE ('-': standard input) would change; nothing is changed."""
-        planned, revision = _planned(desk, file, _read(file), prune)
-        _show(desk, planned, revision)
+        planned, revision = _plan(context, file, _read(file), prune)
+        _print_plan(context, planned, revision)
         if planned and detailed_exitcode:
             click.get_current_context().exit(ExitCode.CHANGES.value)
 
     @command(group, "apply", "apply topology.toml", "apply topology.toml --prune --yes", options=(file, prune))
     @click.option("--yes", is_flag=True, help="Do not ask.")
-    def apply(desk: AdminContext, file: Path, prune: bool, yes: bool) -> None:
+    def apply(context: AdminContext, file: Path, prune: bool, yes: bool) -> None:
         """Make the catalogue as FILE says: all of it, or nothing when anything is wrong.
 
         The plan is shown first, and then you are asked. Categories that exist already get exactly the backup and
         policy that the file gives them.
         """
-        topology = _read(file)
-        planned, revision = _planned(desk, file, topology, prune)
-        if not planned:
-            _show(desk, planned, revision)
-            return
-        if not yes:
-            if desk.in_json or not desk.is_interactive():
-                raise Failed(ExitCode.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
-            _show(desk, planned, revision)
-            # Servers do not keep an idle session, and people think.
-            desk.leave()
-            if not click.confirm("Apply these changes?", err=True):
-                raise Failed(ExitCode.FAILED, "nothing was changed")
-        before = _categories(desk)
-        done = _ask(desk, file, topology, Apply(topology.rows, prune))
-        made = steps(before, done.changes)
-        desk.print_result(
-            [*(line for line, _ in (plan_lines(made) if yes else [])), f"Applied; revision {done.revision}."],
-            plan_json(made, done.revision, applied=True),
-        )
+        _apply(context, file, prune, yes)
+
+
+def _apply(context: AdminContext, file: Path, prune: bool, yes: bool) -> None:
+    topology = _read(file)
+    planned, revision = _plan(context, file, topology, prune)
+    if not planned:
+        _print_plan(context, planned, revision)
+        return
+    if not yes:
+        if context.in_json or not context.is_interactive():
+            raise Failed(ExitCode.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
+        _print_plan(context, planned, revision)
+        # Servers do not keep an idle session, and people think.
+        context.close_session()
+        if not click.confirm("Apply these changes?", err=True):
+            raise Failed(ExitCode.FAILED, "nothing was changed")
+    before = _categories(context)
+    done = _ask(context, file, topology, Apply(topology.rows, prune))
+    made = steps(before, done.changes)
+    context.print_result(
+        [*(line for line, _ in (plan_lines(made) if yes else [])), f"Applied; revision {done.revision}."],
+        plan_json(made, done.revision, applied=True),
+    )
 
 
 def _read(path: Path) -> Topology:
@@ -99,12 +103,12 @@ def _read(path: Path) -> Topology:
         return parse(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise _mistaken(path, (Mistake(line, "not UTF-8"),)) from None
+        raise _mistakes_failure(path, (Mistake(line, "not UTF-8"),)) from None
     except TopologyProblem as problem:
-        raise _mistaken(path, problem.mistakes) from None
+        raise _mistakes_failure(path, problem.mistakes) from None
 
 
-def _mistaken(path: Path, mistakes: tuple[Mistake, ...]) -> Failed:
+def _mistakes_failure(path: Path, mistakes: tuple[Mistake, ...]) -> Failed:
     text = "\n".join(f"{path}:{mistake.line}: {mistake.message}" for mistake in mistakes)
     told = {
         "type": "problem",
@@ -116,28 +120,28 @@ def _mistaken(path: Path, mistakes: tuple[Mistake, ...]) -> Failed:
     return Failed(ExitCode.BAD_INPUT, f"{count}, nothing was changed:\n{text}", told)
 
 
-def _ask(desk: AdminContext, path: Path, topology: Topology, request: Apply) -> Done:
+def _ask(context: AdminContext, path: Path, topology: Topology, request: Apply) -> Done:
     """Apply or its dry run; what the server finds wrong is told at the lines of the file."""
     try:
-        return desk.ask(request, Done)
+        return context.ask(request, Done)
     except Failed as failed:
         if failed.refusal is None or not failed.refusal.problems:
             raise
-        raise _mistaken(path, mistakes_of(topology, failed.refusal.problems)) from None
+        raise _mistakes_failure(path, locate_problems(topology, failed.refusal.problems)) from None
 
 
-def _planned(desk: AdminContext, path: Path, topology: Topology, prune: bool) -> tuple[tuple[Step, ...], int]:
-    before = _categories(desk)
-    done = _ask(desk, path, topology, Apply(topology.rows, prune, dry_run=True))
+def _plan(context: AdminContext, path: Path, topology: Topology, prune: bool) -> tuple[tuple[Step, ...], int]:
+    before = _categories(context)
+    done = _ask(context, path, topology, Apply(topology.rows, prune, dry_run=True))
     return steps(before, done.changes), done.revision - len(done.changes)
 
 
-def _categories(desk: AdminContext) -> dict[str, Category]:
-    return {row.name: row for row in desk.rows(Fetch("category"))[0].rows if isinstance(row, Category)}
+def _categories(context: AdminContext) -> dict[str, Category]:
+    return {row.name: row for row in context.rows(Fetch("category"))[0].rows if isinstance(row, Category)}
 
 
-def _show(desk: AdminContext, planned: tuple[Step, ...], revision: int) -> None:
-    if not desk.in_json:
+def _print_plan(context: AdminContext, planned: tuple[Step, ...], revision: int) -> None:
+    if not context.in_json:
         for line, colour in plan_lines(planned):
             click.secho(escape_line(line, 4096), fg=colour)
-    desk.print_result([summary(planned)], plan_json(planned, revision, applied=False))
+    context.print_result([plan_summary(planned)], plan_json(planned, revision, applied=False))

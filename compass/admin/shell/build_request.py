@@ -168,7 +168,7 @@ def fetch_listener(service: str, endpoint: str) -> Fetch:
     return Fetch("listener", name=f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}")
 
 
-def place(name: str) -> str:
+def parse_within(name: str) -> str:
     """What `--within` may name: a category, a service, or a host (for listeners)."""
     return parse_host_name(name)
 

@@ -33,7 +33,7 @@ READ_SIZE = 64 * 1024
 Kind = Literal["files", "unavailable", "untrusted", "protocol"]
 """files: our own key or certificates cannot be used. unavailable: no server answers now. untrusted: one end does
 not accept the other's certificate. protocol: what answers does not speak OpenGNSP as we do."""
-_GRAVITY: tuple[Kind, ...] = ("unavailable", "protocol", "untrusted")
+_SEVERITY: tuple[Kind, ...] = ("unavailable", "protocol", "untrusted")
 """When several servers failed in several ways, the whole is called after what a person has to repair."""
 
 _HOSTNAME_MISMATCH, _ADDRESS_MISMATCH = 62, 64
@@ -176,7 +176,7 @@ class AdminSession:
         self.server = server
         self._socket = secured
         self._clock = clock
-        self._end = ""
+        self._end_reason = ""
         self._connection = ClientConnection(clock(), software)
         self._open_until: float | None = clock() + timeout_seconds
         try:
@@ -212,7 +212,7 @@ class AdminSession:
                 problems.append(problem)
         if len(problems) == 1:
             raise problems[0]
-        gravest = max((problem.kind for problem in problems), key=_GRAVITY.index)
+        gravest = max((problem.kind for problem in problems), key=_SEVERITY.index)
         told = "".join(f"\n  {problem}" for problem in problems)
         raise ConnectionFailed(gravest, f"none of the {len(problems)} servers can be used:{told}")
 
@@ -225,8 +225,8 @@ class AdminSession:
         if size > self.welcome.frame_max:
             limit = self.welcome.frame_max
             return Refusal("too-large", f"the request has {size} octets, the server takes {limit}; send less at once")
-        if self._end:
-            raise ConnectionFailed("unavailable", self._end)
+        if self._end_reason:
+            raise ConnectionFailed("unavailable", self._end_reason)
         number = self._connection.ask(request, self._clock())
         self._write()
         reply: Reply | None = None
@@ -236,14 +236,14 @@ class AdminSession:
                 if isinstance(event, ReplyReceived) and event.number == number:
                     reply = event.reply
                 elif isinstance(event, SessionEnded):
-                    self._end = f"{self.server} ended the session: {event.reason}"
+                    self._end_reason = f"{self.server} ended the session: {event.reason}"
                     if reply is None:
                         raise self._ended(event)
         return reply
 
     def close(self) -> None:
         """Leave; saying so does not wait for the server."""
-        self._end = "the session is closed"
+        self._end_reason = "the session is closed"
         self._socket.settimeout(0)
         try:
             self._socket.unwrap()
@@ -287,7 +287,7 @@ class AdminSession:
             # What the server said before it closed explains more than the broken pipe does.
             if not isinstance(error, TimeoutError):
                 self._read()
-            self._broken(error)
+            self._raise_broken(error)
 
     def _read(self) -> list[Event]:
         """The events of the next bytes, none when it was too early to give up. Raises ConnectionFailed."""
@@ -300,7 +300,7 @@ class AdminSession:
                 self._fail("unavailable", "connected, but no greeting came; is this the OpenGNSP port?")
             return self._connection.expire(now)
         except OSError as error:
-            self._broken(error)
+            self._raise_broken(error)
         if not data:
             self._fail("unavailable", "the server closed the connection; its log may say why")
         return self._connection.receive(data, self._clock())
@@ -310,7 +310,7 @@ class AdminSession:
         ends = [end for end in (self._connection.deadline(), self._open_until) if end is not None]
         return max(min(ends) - self._clock(), 0.001)
 
-    def _broken(self, error: OSError) -> NoReturn:
+    def _raise_broken(self, error: OSError) -> NoReturn:
         if isinstance(error, TimeoutError):
             self._fail("unavailable", "the server does not take what is sent to it")
         if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
@@ -321,7 +321,7 @@ class AdminSession:
         self._fail("unavailable", f"the connection broke: {error.strerror or error}")
 
     def _fail(self, kind: Kind, why: str) -> NoReturn:
-        self._end = why
+        self._end_reason = why
         raise ConnectionFailed(kind, f"{self.server}: {why}")
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from compass.admin.shell.config import Given, Settings, SettingsProblem, read_settings
 from compass.admin.shell.connection import AdminSession, ConnectionFailed
-from compass.admin.shell.exit_codes import EXIT_OF_LINK
+from compass.admin.shell.exit_codes import EXIT_OF_KIND
 from compass.admin.shell.seen_revisions import SeenRevisions
 from compass.admin.shell.tables import TableView, TimeFormat, as_json
 from compass.model.exit_codes import ExitCode, exit_of
@@ -84,7 +84,7 @@ class Failed(click.ClickException):
         click.echo(text, file=file or sys.stderr)
 
 
-def refused(refusal: Refusal) -> Failed:
+def failure_of(refusal: Refusal) -> Failed:
     """A refusal as the end of a command."""
     problems = "".join(f"\n  row {problem.index}: {problem.message}" for problem in refusal.problems)
     again = f" (try again in {refusal.retry_after_seconds:g} s)" if refusal.retry_after_seconds else ""
@@ -94,7 +94,7 @@ def refused(refusal: Refusal) -> Failed:
 
 def no_such(code: Code, message: str) -> Failed:
     """A refusal of our own: what was asked for is not among the rows that the server sent."""
-    return refused(Refusal(code, message))
+    return failure_of(Refusal(code, message))
 
 
 class AdminContext:
@@ -106,7 +106,7 @@ class AdminContext:
         home: Path | None = None,
         now: Callable[[], float] = time.time,
         is_interactive: Callable[[], bool] = lambda: sys.stdin.isatty(),
-        pause: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.given = Given()
         self.in_json = False
@@ -114,9 +114,9 @@ class AdminContext:
         self.home = home or Path.home()
         self.now = now
         self.is_interactive = is_interactive
-        self.pause = pause
+        self.sleep = sleep
         self._settings: Settings | None = None
-        self._link: AdminSession | None = None
+        self._session: AdminSession | None = None
         self._seen = SeenRevisions(self.home, now)
 
     @property
@@ -127,35 +127,35 @@ class AdminContext:
         return self._settings
 
     @property
-    def clock(self) -> TimeFormat:
+    def time_format(self) -> TimeFormat:
         """How times are shown."""
         return TimeFormat(self.now())
 
     def ask(self, request: Request, expected: type[R]) -> R:
         """The reply of that kind; a refusal ends the command."""
-        if self._link is None:
+        if self._session is None:
             settings = self.settings
-            self._link = AdminSession.connect(settings.servers, settings.identity, CONNECT_SECONDS, SOFTWARE)
-        store = self._link.welcome.store
+            self._session = AdminSession.connect(settings.servers, settings.identity, CONNECT_SECONDS, SOFTWARE)
+        store = self._session.welcome.store
         if isinstance(request, Fetch | Impact | Pull):
-            request = msgspec.structs.replace(request, store=store, seen=self._seen.of(store))
-        reply = self._link.ask(request)
+            request = msgspec.structs.replace(request, store=store, seen=self._seen.last_seen(store))
+        reply = self._session.ask(request)
         if not getattr(request, "dry_run", False):
             # What would be has not been seen.
             self._seen.note(store, getattr(reply, "revision", 0))
         if isinstance(reply, Refusal):
-            raise refused(reply)
+            raise failure_of(reply)
         if not isinstance(reply, expected):
             raise Failed(
                 ExitCode.MISUNDERSTOOD, f"the server answered with {type(reply).__name__}; is it newer than this?"
             )
         return reply
 
-    def leave(self) -> None:
+    def close_session(self) -> None:
         """End the session; the next question opens another. Servers do not keep one that is idle."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def rows(self, *wanted: Fetch) -> list[Rows]:
         """All rows of each fetch, as they were at one revision, or twice the same."""
@@ -167,7 +167,7 @@ class AdminContext:
             if len(revisions) == 1 or rows == before:
                 return found
             before = rows
-        raise refused(Refusal("busy", "the rows change faster than they can be read; try again", 1.0))
+        raise failure_of(Refusal("busy", "the rows change faster than they can be read; try again", 1.0))
 
     def _all_pages(self, fetch: Fetch, revisions: set[int]) -> Rows:
         rows: list[Row] = []
@@ -190,11 +190,11 @@ class AdminContext:
         if self.in_json:
             click.echo(json.dumps(as_json(for_programs), indent=2))
         elif isinstance(for_people, TableView):
-            print_sheet(for_people)
+            print_table(for_people)
         else:
             for part in for_people:
                 if isinstance(part, TableView):
-                    print_sheet(part)
+                    print_table(part)
                 else:
                     click.echo(escape_line(part, CELL_MAX))
 
@@ -209,29 +209,29 @@ class AdminContext:
             try:
                 yield
             finally:
-                self.leave()
+                self.close_session()
         except Failed as failed:
             failed.in_json = self.in_json
             raise
         except ConnectionFailed as problem:
-            raise self._failed(EXIT_OF_LINK[problem.kind], str(problem), problem.kind) from None
+            raise self._failure(EXIT_OF_KIND[problem.kind], str(problem), problem.kind) from None
         except SettingsProblem as problem:
-            raise self._failed(ExitCode.FAILED, str(problem), "settings") from None
+            raise self._failure(ExitCode.FAILED, str(problem), "settings") from None
         except InvalidName as problem:
-            not_asked = refused(Refusal(problem.code, str(problem)))
+            not_asked = failure_of(Refusal(problem.code, str(problem)))
             not_asked.in_json = self.in_json
             raise not_asked from None
 
-    def _failed(self, status: ExitCode, message: str, kind: str) -> Failed:
+    def _failure(self, status: ExitCode, message: str, kind: str) -> Failed:
         failed = Failed(status, message, {"type": "problem", "kind": kind, "message": message})
         failed.in_json = self.in_json
         return failed
 
 
-def print_sheet(sheet: TableView, headed: bool = True) -> None:
+def print_table(sheet: TableView, headed: bool = True) -> None:
     """A table on the standard output; what a stranger chose cannot command the terminal."""
     if not sheet.lines:
-        click.echo(sheet.otherwise)
+        click.echo(sheet.empty_text)
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     headed = headed and any(sheet.columns)

@@ -1,4 +1,4 @@
-"""How commands are made: each gets the desk first, takes --json, and ends its help with examples."""
+"""How commands are made: each gets the context first, takes --json, and ends its help with examples."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def command(
     return make
 
 
-class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy, not in click 8.1
+class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy, not in click 8.1
     """Text that a pure function understands, or says what would be right."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -67,5 +67,5 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only for my
             self.fail(str(problem), param, ctx)
 
 
-DURATION = _Parsed("duration", duration)
-PAIR = _Parsed("key=value", lambda text: next(iter(metadata([text]).items())))
+DURATION = ParsedParam("duration", duration)
+PAIR = ParsedParam("key=value", lambda text: next(iter(metadata([text]).items())))

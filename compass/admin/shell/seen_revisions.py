@@ -29,16 +29,16 @@ class SeenRevisions:
     def __init__(self, home: Path, now: Callable[[], float]) -> None:
         self._path = home / PLACE
         self._now = now
-        self._kept: _Kept | None = None
+        self._revisions: _Kept | None = None
 
-    def of(self, store: str) -> int:
+    def last_seen(self, store: str) -> int:
         """What a server of that store must not be behind; 0: nothing is known."""
         revision, at = self._read().get(store, (0, 0.0))
         return revision if 0 <= self._now() - at <= SEEN_SECONDS else 0
 
     def note(self, store: str, revision: int) -> None:
         """This has been seen now. What cannot be written is not remembered."""
-        if revision <= self.of(store):
+        if revision <= self.last_seen(store):
             return
         kept = self._read()
         kept.pop(store, None)
@@ -52,9 +52,9 @@ class SeenRevisions:
             pass
 
     def _read(self) -> _Kept:
-        if self._kept is None:
+        if self._revisions is None:
             try:
-                self._kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+                self._revisions = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
             except (OSError, ValueError):
-                self._kept = {}
-        return self._kept
+                self._revisions = {}
+        return self._revisions

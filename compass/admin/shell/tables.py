@@ -40,7 +40,7 @@ class TableView(msgspec.Struct, frozen=True):
 
     columns: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
-    otherwise: str = "There are none."
+    empty_text: str = "There are none."
 
 
 class TimeFormat(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ def as_json(value: Any) -> Any:
     return value
 
 
-def when(time: float, clock: TimeFormat) -> str:
+def format_time(time: float, clock: TimeFormat) -> str:
     """A UNIX time in ISO 8601 and how long ago it was; `-` for 0, which stands for never."""
     if not time:
         return "-"
@@ -71,11 +71,11 @@ def when(time: float, clock: TimeFormat) -> str:
     if clock.zone is None:
         moment = moment.astimezone()
     age = clock.now - time
-    told = f"{span(age)} ago" if age >= 0 else f"in {span(-age)}"
+    told = f"{format_duration(age)} ago" if age >= 0 else f"in {format_duration(-age)}"
     return f"{moment.isoformat(timespec='seconds')} ({told})"
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time in its one or two largest units: `3 d 4 h`, `12 s`."""
     left = int(seconds)
     parts: list[tuple[int, str]] = []
@@ -142,16 +142,16 @@ def _line(row: Row, clock: TimeFormat) -> tuple[str, ...]:
             return (row.category, row.on)
         case Listener():
             endpoint = format_endpoint(row.address, row.port)
-            since = when(row.changed_at, clock)
+            since = format_time(row.changed_at, clock)
             return (row.service, endpoint, row.state, since, str(row.weight), row.host or "-", row.cause)
         case Credential():
-            expires = when(row.expires_at, clock) if row.expires_at else "never"
-            return (row.service, row.id, when(row.created_at, clock), expires)
+            expires = format_time(row.expires_at, clock) if row.expires_at else "never"
+            return (row.service, row.id, format_time(row.created_at, clock), expires)
         case Host():
             dialled = format_endpoint(row.update_address, row.update_port) if row.update_port else "-"
             return (row.name, "barred" if row.barred else "no", dialled, " ".join(row.services) or "-")
         case Alert():
-            return (row.kind, when(row.opened_at, clock), row.text)
+            return (row.kind, format_time(row.opened_at, clock), row.text)
 
 
 def table_of_tokens(rows: Iterable[Credential], clock: TimeFormat) -> TableView:
@@ -187,10 +187,12 @@ def table_of_listener(
 
 
 def _health(case: CaseFile, clock: TimeFormat) -> list[tuple[str, str]]:
-    judged = f"{case.judgement}, {when(case.judged_at, clock)}" if case.judgement else "none since the server started"
+    judged = (
+        f"{case.judgement}, {format_time(case.judged_at, clock)}" if case.judgement else "none since the server started"
+    )
     lines = [("evidence", _evidence_line(one, clock)) for one in case.evidence] or [("evidence", "none")]
     lines += [("judgement", judged), ("under way", case.inquiry or "nothing")]
-    lines += [("failures lately", str(case.failures)), ("kept out until", when(case.held_until, clock))]
+    lines += [("failures lately", str(case.failures)), ("kept out until", format_time(case.held_until, clock))]
     return [*lines, ("the server", "doubts its own probes")] if case.doubting else lines
 
 
@@ -202,16 +204,16 @@ def _evidence_line(one: Evidence, clock: TimeFormat) -> str:
         "findings": "probed for us by",
     }
     found = "alive" if one.alive else one.detail or "not reached"
-    return f"{when(one.time, clock)}: {words.get(one.kind, one.kind)} {one.by}: {found}"
+    return f"{format_time(one.time, clock)}: {words.get(one.kind, one.kind)} {one.by}: {found}"
 
 
 def _history_line(entry: UpdateEntry, clock: TimeFormat) -> str:
     row = entry.change.row
     cause = f": {row.cause}" if isinstance(row, Listener) and row.cause else ""
-    return f"revision {entry.number}, {when(entry.time, clock)}: {entry.operation}, {entry.state}{cause}"
+    return f"revision {entry.number}, {format_time(entry.time, clock)}: {entry.operation}, {entry.state}{cause}"
 
 
-def judged_by(policy: Policy) -> list[tuple[str, str]]:
+def policy_fields(policy: Policy) -> list[tuple[str, str]]:
     """The part of a category's policy that says how listeners are given out and what evidence is worth."""
     return [
         ("pool", policy.pool),
@@ -254,7 +256,7 @@ def table_of_log(log: str, entries: Iterable[LogEntry], clock: TimeFormat) -> Ta
 
 def log_line(entry: LogEntry, clock: TimeFormat) -> tuple[str, ...]:
     """One entry of a log."""
-    first = (str(entry.number), when(entry.time, clock), entry.operation)
+    first = (str(entry.number), format_time(entry.time, clock), entry.operation)
     match entry:
         case UpdateEntry():
             endpoint = format_endpoint(entry.address, entry.port) if entry.port else "-"
@@ -313,7 +315,7 @@ def table_of_status(reply: ServerStatus, clock: TimeFormat) -> TableView:
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
             *([("store is away", reply.trouble)] if reply.trouble else []),
             ("revision", str(reply.revision)),
-            ("started", when(reply.started_at, clock)),
+            ("started", format_time(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
             *([("drained", "hosts are sent to other servers")] if reply.away else []),
             *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),
@@ -333,8 +335,8 @@ def table_of_servers(reply: ServerStatus, clock: TimeFormat) -> TableView:
             str(one.lag),
             f"{one.sessions}, {one.watching} watching",
             one.software,
-            when(one.started_at, clock),
-            f"{span(one.silent_seconds)} ago",
+            format_time(one.started_at, clock),
+            f"{format_duration(one.silent_seconds)} ago",
         )
         for one in reply.servers
     )
@@ -350,8 +352,8 @@ def table_of_channels(reply: WayList, clock: TimeFormat) -> TableView:
             one.way,
             "yes" if one.tells else "no",
             str(one.pending),
-            when(one.told_at, clock),
-            when(one.failed_at, clock),
+            format_time(one.told_at, clock),
+            format_time(one.failed_at, clock),
             one.problem or "-",
         )
         for one in reply.ways

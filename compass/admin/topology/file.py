@@ -122,10 +122,10 @@ def _path_of(line: str) -> tuple[str, ...]:
 
 def parse(text: str) -> Topology:
     """The rows of a topology file. Raises TopologyProblem with all its mistakes."""
-    return _Reading(text).topology()
+    return _Parser(text).topology()
 
 
-class _Reading:
+class _Parser:
     """One file being read: what it declares and refers to, its rows, its mistakes."""
 
     def __init__(self, text: str) -> None:
@@ -265,7 +265,7 @@ class _Reading:
                 self._wrong(at, f"the backup service {backup!r} of {name} is not declared in this file")
 
 
-def mistakes_of(topology: Topology, problems: Iterable[Problem]) -> tuple[Mistake, ...]:
+def locate_problems(topology: Topology, problems: Iterable[Problem]) -> tuple[Mistake, ...]:
     """What the server found wrong with the rows, at the lines they come from."""
     return tuple(
         Mistake(topology.lines[problem.index] if 0 <= problem.index < len(topology.lines) else 1, problem.message)

@@ -66,7 +66,7 @@ def plan_lines(planned: Iterable[Step]) -> list[tuple[str, str]]:
     return lines
 
 
-def summary(planned: Iterable[Step]) -> str:
+def plan_summary(planned: Iterable[Step]) -> str:
     """The plan in one sentence."""
     actions = [step.action for step in planned]
     if not actions:

@@ -1,4 +1,4 @@
-"""What a command under `opengnsc run` is told of the services that it depends on: variables, and a current file."""
+"""Dependencies of a command under `opengnsc run`: environment variables, and a file that is kept up to date."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from compass.model.rows import USABLE, Listener
 from compass.system.files import replace_file
 
 PREFIX = "OPENGNS_DEPENDENCY_"
-AGAIN_SECONDS = 5.0
-"""After a refusal that may pass, until the dependencies are asked for again."""
+RETRY_SECONDS = 5.0
+"""Seconds until the dependencies are fetched again after a temporary refusal."""
 
 
 def variables_of(dependencies: Dependencies) -> dict[str, str]:
-    """One variable a category: the usable listeners as `address:port`, with blanks between; the backup's if none is."""
+    """Return one variable per category: its usable listeners, else its backup's, as `address:port` with blanks."""
     return {
         PREFIX + view.category.upper().replace("-", "_"): " ".join(
             format_endpoint(p.address, p.port) for p in _usable(view)
@@ -34,51 +34,51 @@ def _usable(view: CategoryView) -> list[Listener]:
     return own or [peer for peer in view.backup_listeners if peer.state in USABLE]
 
 
-def write(path: Path, dependencies: Dependencies) -> None:
-    """As JSON, whole or not at all. Raises OSError."""
+def write_dependencies(path: Path, dependencies: Dependencies) -> None:
+    """Replace the file by the dependencies as JSON. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(dependencies), indent=1) + b"\n"
     replace_file(path, text, mode=None, durable=False)
 
 
 class DependencyEnvironment:
-    """Keeps a file in step with what a service depends on, until the program ends."""
+    """Dependencies of one service, for the environment and the file of a command."""
 
-    def __init__(self, api: HostApi, service: str, path: Path | None, say: Callable[[str], None]) -> None:
+    def __init__(self, api: HostApi, service: str, path: Path | None, print_note: Callable[[str], None]) -> None:
         self._api = api
         self._service = service
         self._path = path
-        self._say = say
-        self._over = threading.Event()
+        self._print = print_note
+        self._stopped = threading.Event()
 
     def variables(self) -> dict[str, str]:
-        """For the command's environment, as things are now; none when the daemon cannot tell."""
+        """Return the variables for the command's environment; none if the daemon does not answer."""
         try:
-            told = self._api.dependencies(self._service)
+            dependencies = self._api.dependencies(self._service)
         except ApiProblem as problem:
-            # Without the daemon much else is said; whoever wants the file wants to know.
+            # Other code already warns that the daemon is unreachable; warn here only if a file was asked for.
             if self._path is not None:
-                self._say(f"the command starts without its dependencies: {problem.message}")
+                self._print(f"the command starts without its dependencies: {problem.message}")
             return {}
         if self._path is not None:
-            self._write(told)
-        return variables_of(told) | ({"OPENGNS_DEPENDENCIES": str(self._path.absolute())} if self._path else {})
+            self._write(dependencies)
+        return variables_of(dependencies) | ({"OPENGNS_DEPENDENCIES": str(self._path.absolute())} if self._path else {})
 
-    def keep(self) -> None:
-        """Follow in a thread of its own."""
+    def start(self) -> None:
+        """Start a thread that keeps the file up to date until the program ends."""
         if self._path is not None:
             threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
                 for _ in self._api.follow(self._service, None, lambda text: None):
                     self._write(self._api.dependencies(self._service))
             except ApiProblem:
-                self._over.wait(AGAIN_SECONDS)
+                self._stopped.wait(RETRY_SECONDS)
 
     def _write(self, dependencies: Dependencies) -> None:
         assert self._path is not None
         try:
-            write(self._path, dependencies)
+            write_dependencies(self._path, dependencies)
         except OSError as error:
-            self._say(f"cannot write {self._path}: {error.strerror}")
+            self._print(f"cannot write {self._path}: {error.strerror}")

@@ -1,48 +1,53 @@
-"""Whether `opengnsc run` starts a command again that has ended, and when. Pure."""
+"""Restart policy of `opengnsc run`: whether an ended command is restarted, and when. Pure."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from compass.model.backoff import doubled_seconds
 from compass.model.exit_codes import ExitCode
 
 Policy = Literal["no", "on-failure", "always"]
 
 FIRST_SECONDS = 0.5
-"""Before the first new start; it doubles from one to the next."""
+"""Seconds before the first restart; the pause doubles with each further one."""
 LONGEST_SECONDS = 30.0
-"""A command that cannot start is tried twice a minute: often enough for whoever mends it, and no load."""
-STEADY_SECONDS = 60.0
-"""A command that ran for so long was no failed start: the count begins anew."""
-FINAL = frozenset(
+"""Longest pause in seconds: a command that cannot start is tried twice a minute, which is no load."""
+STABLE_SECONDS = 60.0
+"""Seconds of running after which the counter is reset: the start has succeeded."""
+FINAL_STATUSES = frozenset(
     {ExitCode.NOT_ALLOWED, ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.BAD_INPUT, ExitCode.MISUNDERSTOOD}
 )
-"""Verdicts about the registration that a new start does not change."""
+"""Exit statuses of a refused registration that a restart does not change."""
 
 
-class Restarts:
-    """Counts the starts of one command. `limit`: new starts in a row; 0: without end."""
+class RestartCounter:
+    """Counter of one command's restarts. `limit`: restarts in a row; 0: unlimited."""
 
     def __init__(self, policy: Policy, limit: int) -> None:
         self._policy = policy
         self._limit = limit
-        self._begun = 0
+        self._restarts = 0
 
     def pause(self, status: int, ran_seconds: float, *, refused: bool) -> float | None:
-        """Seconds until the next start after an end that nobody asked for; None: it stays ended.
+        """Return the seconds until the next start, after an end without a stop signal; None: no restart.
 
-        `refused`: the status is a verdict about its registration, not the command's own.
+        `refused`: the status is that of the refused registration, not the command's own.
         """
-        if self._policy == "no" or (self._policy == "on-failure" and status == 0) or (refused and status in FINAL):
+        if (
+            self._policy == "no"
+            or (self._policy == "on-failure" and status == 0)
+            or (refused and status in FINAL_STATUSES)
+        ):
             return None
-        if ran_seconds >= STEADY_SECONDS:
-            self._begun = 0
-        if self._limit and self._begun >= self._limit:
+        if ran_seconds >= STABLE_SECONDS:
+            self._restarts = 0
+        if self._limit and self._restarts >= self._limit:
             return None
-        self._begun += 1
-        return min(FIRST_SECONDS * 2.0 ** min(self._begun - 1, 10), LONGEST_SECONDS)
+        self._restarts += 1
+        return doubled_seconds(self._restarts - 1, FIRST_SECONDS, LONGEST_SECONDS)
 
     @property
     def exhausted(self) -> bool:
-        """Whether the limit, and nothing else, ended it."""
-        return bool(self._limit) and self._begun >= self._limit
+        """Whether the limit is reached."""
+        return bool(self._limit) and self._restarts >= self._limit

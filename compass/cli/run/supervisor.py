@@ -1,9 +1,8 @@
-"""The shell of `opengnsc run`: a real command, real signals, a real daemon, around the pure `course`.
+"""Supervisor of `opengnsc run`: one command, its signals and the daemon, around the pure `state_machine`.
 
-Everything that happens comes through one queue. Threads wait for it: one for signals, one for the command to listen,
-one for the daemon's answers; the main thread alone starts, signals and ends the command, and starts the next one. The
-command's process is not reaped before the end, so its number means nobody else while the daemon or a signal is on the
-way to it.
+All events arrive in one queue. Threads wait for them: one for signals, one for the command to listen, one for the
+daemon's answers; the main thread alone starts, signals and ends the command, and starts the next process. The command's
+process is not reaped before the end, so its number stays its own while the daemon or a signal may still use it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +19,12 @@ from queue import Empty, Queue
 import msgspec
 
 from compass.cli.run.dependency_env import DependencyEnvironment
-from compass.cli.run.readiness import ReadinessCheck, accepts, readiness_problem, spawning, under_way
-from compass.cli.run.restart_policy import Policy, Restarts
+from compass.cli.run.readiness import ReadinessCheck, accepts, endpoints_of, readiness_problem, running_checks, spawning
+from compass.cli.run.restart_policy import Policy, RestartCounter
 from compass.cli.run.state_machine import (
+    FORWARDED_SIGNALS,
     KILL_SECONDS,
     LEAVE_SECONDS,
-    PASSED_SIGNALS,
     STOP_SIGNALS,
     Action,
     Deregister,
@@ -56,22 +54,22 @@ from compass.model.names import format_endpoint
 from compass.system.sd_notify import VARIABLES, SdNotify
 
 PROBE_SECONDS = 0.05
-"""Between two looks whether the command listens: what a start-up may be registered late."""
-STUCK_HAPPENINGS = 100
-"""Happenings that wait to be taken: with more we are not alive, whatever else moves."""
+"""Seconds between two checks whether the command listens: how late a start-up may be registered."""
+STUCK_EVENTS = 100
+"""Events in the queue; with more, the main thread hangs and no signs of life are sent."""
 FIRST_PROCESS = 1
-"""Our own number as the first process of a container, which has a namespace of process numbers of its own."""
+"""This process's number as the first process of a container, which has its own namespace of process numbers."""
 FROM_KERNEL = 0x80
 """SI_KERNEL of sigaction(2): the terminal sent the signal, to the whole foreground process group."""
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
-"""Signals that this interpreter ignores and that the command is to have as usual."""
+"""Signals that the Python interpreter ignores; the command gets their default action."""
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """What `opengnsc run` is to do."""
+    """Options of `opengnsc run`."""
 
-    wishes: tuple[LocalRegister, ...]
-    """The registrations; their `pid` is set here. The first one's service is on whose behalf dependencies are asked."""
+    registrations: tuple[LocalRegister, ...]
+    """The registrations; the supervisor sets `pid`. Dependencies are those of the first one's service."""
     command: tuple[str, ...]
     environment: dict[str, str]
     ready_seconds: float
@@ -82,304 +80,293 @@ class RunOptions(msgspec.Struct, frozen=True):
     dependencies_file: Path | None = None
 
 
-class Supervisor:
-    """One command under the name service, and each that takes its place."""
+class RunContext(msgspec.Struct, frozen=True):
+    """Dependencies of one run, shared by each process of the command."""
 
-    def __init__(self, api: HostApi, orders: RunOptions, say: Callable[[str], None]) -> None:
-        self._api = api
-        self._orders = orders
-        self._say = say
-        # Signs of life are wanted of the manager's main process, which may be a wrapper of this one.
-        self._notify = SdNotify({name: value for name, value in orders.environment.items() if name != "WATCHDOG_PID"})
+    api: HostApi
+    options: RunOptions
+    environment: dict[str, str]
+    """Environment of the command."""
+    print: Callable[[str], None]
+    """Prints a line for people."""
+    manager: SdNotify
+    """The service manager."""
+    events: Queue[Event | None]
+    """Events for the main thread; None: SIGCHLD, the command or an orphan may have ended."""
+
+
+class Supervisor:
+    """Supervisor of one command, and of each process that replaces a process of it."""
+
+    def __init__(self, api: HostApi, options: RunOptions, print_note: Callable[[str], None]) -> None:
+        # The manager wants signs of life from its main process, which may be a wrapper of this one.
+        manager = SdNotify({name: value for name, value in options.environment.items() if name != "WATCHDOG_PID"})
         # The command is not the main process: the manager would refuse its messages, or worse, believe them.
-        self._environment = {name: value for name, value in orders.environment.items() if name not in VARIABLES}
-        self._surroundings = DependencyEnvironment(api, orders.wishes[0].service, orders.dependencies_file, say)
-        self._happenings: Queue[Event | None] = Queue()
-        self._taken: frozenset[int] = frozenset()
+        environment = {name: value for name, value in options.environment.items() if name not in VARIABLES}
+        self._run = RunContext(api, options, environment, print_note, manager, Queue())
+        service = options.registrations[0].service
+        self._dependencies = DependencyEnvironment(api, service, options.dependencies_file, print_note)
+        self._signals: frozenset[int] = frozenset()
 
     def run(self) -> int:
-        """Start the command, see it through, and give the exit status."""
-        places = [places_of(wish.address, wish.port) for wish in self._orders.wishes]
-        for several in places:
-            if any(accepts(place) for place in several):
-                at = " or ".join(format_endpoint(*place) for place in several)
-                self._say(f"another process accepts connections at {at}; end it, or choose another --port")
+        """Run the command until it ends for good. Returns the exit status."""
+        options, manager = self._run.options, self._run.manager
+        endpoints = [endpoints_of(registration.address, registration.port) for registration in options.registrations]
+        for several in endpoints:
+            if any(accepts(endpoint) for endpoint in several):
+                at = " or ".join(format_endpoint(*endpoint) for endpoint in several)
+                self._run.print(f"another process accepts connections at {at}; end it, or choose another --port")
                 return ExitCode.CONFLICT
-        self._taken = _take_signals()
+        self._signals = _block_signals()
         threading.Thread(target=self._await_signals, daemon=True).start()
-        if self._notify.watchdog_seconds:
-            threading.Thread(target=self._stay_alive, daemon=True).start()
-        self._environment |= self._surroundings.variables()
-        self._surroundings.keep()
-        restarts = Restarts(self._orders.restart, self._orders.restart_limit)
+        if manager.watchdog_seconds:
+            threading.Thread(target=self._send_signs_of_life, daemon=True).start()
+        self._run.environment.update(self._dependencies.variables())
+        self._dependencies.start()
+        restarts = RestartCounter(options.restart, options.restart_limit)
         while True:
-            began = time.monotonic()
-            instance = SupervisedProcess(
-                self._api, self._orders, self._environment, self._happenings, self._say, self._notify
-            )
-            status = instance.run(places)
-            asked = bool(instance.course.passed & STOP_SIGNALS)
-            refused = instance.course.verdict is not None
-            ran = time.monotonic() - began
-            pause = None if asked or instance.lost else restarts.pause(status, ran, refused=refused)
+            started = time.monotonic()
+            process = SupervisedProcess(self._run)
+            status = process.run(endpoints)
+            stopped = bool(process.state.forwarded & STOP_SIGNALS)
+            refused = process.state.exit_status is not None
+            ran = time.monotonic() - started
+            pause = None if stopped or process.could_not_start else restarts.pause(status, ran, refused=refused)
             if pause is None:
-                if restarts.exhausted and not asked:
-                    self._say(f"it has ended {self._orders.restart_limit + 1} times in a row: it is not started again")
+                if restarts.exhausted and not stopped:
+                    self._run.print(f"the command ended {options.restart_limit + 1} times in a row: giving up")
                 return status
-            self._say(f"the command is started again in {pause:g} s")
-            self._notify.status("waiting to start again")
-            if self._told_to_stop(pause):
+            self._run.print(f"restarting the command in {pause:g} s")
+            manager.status("waiting to start again")
+            if self._wait_for_stop(pause):
                 return status
 
-    def _told_to_stop(self, seconds: float) -> bool:
-        """Wait; whether a signal ended it."""
+    def _wait_for_stop(self, seconds: float) -> bool:
+        """Wait. Returns whether a stop signal ended the wait."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             try:
-                happening = self._happenings.get(timeout=left)
+                event = self._run.events.get(timeout=left)
             except Empty:
                 return False
-            if isinstance(happening, Signalled) and happening.number in STOP_SIGNALS:
+            if isinstance(event, Signalled) and event.number in STOP_SIGNALS:
                 return True
         return False
 
     def _await_signals(self) -> None:
         while True:
-            seen = signal.sigwaitinfo(self._taken)
+            seen = signal.sigwaitinfo(self._signals)
             if seen.si_signo == signal.SIGCHLD:
-                # None: look whether the command, or an orphan, has ended.
-                self._happenings.put(None)
+                self._run.events.put(None)
             else:
-                self._happenings.put(Signalled(seen.si_signo, shared=seen.si_code == FROM_KERNEL))
+                self._run.events.put(Signalled(seen.si_signo, shared=seen.si_code == FROM_KERNEL))
 
-    def _stay_alive(self) -> None:
-        """Signs of life for the service manager, as long as happenings are taken."""
+    def _send_signs_of_life(self) -> None:
+        """Send signs of life to the service manager as long as the main thread takes events."""
         while True:
-            if self._happenings.qsize() < STUCK_HAPPENINGS:
-                self._notify.alive()
-            time.sleep(self._notify.watchdog_seconds)
+            if self._run.events.qsize() < STUCK_EVENTS:
+                self._run.manager.alive()
+            time.sleep(self._run.manager.watchdog_seconds)
 
 
 class SupervisedProcess:
     """One process of the command, from its start to its end."""
 
-    def __init__(
-        self,
-        api: HostApi,
-        orders: RunOptions,
-        environment: dict[str, str],
-        happenings: Queue[Event | None],
-        say: Callable[[str], None],
-        notify: SdNotify,
-    ) -> None:
-        self.course = RunState(drains=orders.drain_seconds > 0)
-        self.lost = False
-        """The command could not be started at all."""
-        self._api = api
-        self._orders = orders
-        self._environment = environment
-        self._happenings = happenings
-        self._say = say
-        self._notify = notify
+    def __init__(self, context: RunContext) -> None:
+        self.state = RunState(drains=context.options.drain_seconds > 0)
+        self.could_not_start = False
+        self._run = context
         self._pid = 0
         self._epochs: dict[tuple[str, int], int] = {}
+        """Epoch of each registration, by service and port."""
         self._holdings: dict[tuple[str, int], Holding] = {}
-        """In a process namespace of our own: the daemon cannot watch processes by our numbers, but sees connections."""
-        self._asks: Queue[Callable[[], Event | None]] = Queue()
-        self._over = threading.Event()
+        """Held registrations in a process namespace of our own: the daemon cannot watch processes by our numbers, but
+        it sees connections."""
+        self._daemon_calls: Queue[Callable[[], Event | None]] = Queue()
+        self._finished = threading.Event()
 
-    def run(self, places: Sequence[Sequence[tuple[str, int]]]) -> int:
-        """Start it, see it through, and give the exit status."""
+    def run(self, endpoints: Sequence[Sequence[tuple[str, int]]]) -> int:
+        """Start the process and carry out the state machine's actions until it ends. Returns the exit status."""
         try:
             self._pid = self._start()
         except FileNotFoundError:
-            self.lost = True
-            self._say(f"there is no command {self._orders.command[0]!r}")
+            self.could_not_start = True
+            self._run.print(f"there is no command {self._run.options.command[0]!r}")
             return ExitCode.NO_COMMAND
         except OSError as error:
-            self.lost = True
-            self._say(f"{self._orders.command[0]!r} cannot be executed: {error.strerror}")
+            self.could_not_start = True
+            self._run.print(f"{self._run.options.command[0]!r} cannot be executed: {error.strerror}")
             return ExitCode.NOT_EXECUTABLE
-        for target in (lambda: self._await_listening(places), self._ask_daemon):
+        for target in (lambda: self._await_listening(endpoints), self._call_daemon):
             threading.Thread(target=target, daemon=True).start()
         while True:
-            happening = self._happenings.get() or self._ended()
-            if happening is None:
+            event = self._run.events.get() or self._process_ended()
+            if event is None:
                 continue
-            self.course, actions = step(self.course, happening)
+            self.state, actions = step(self.state, event)
             for action in actions:
                 if isinstance(action, Finish):
-                    self._over.set()
+                    self._finished.set()
                     for holding in list(self._holdings.values()):
                         holding.close()
                     os.waitpid(self._pid, 0)
                     return action.status
-                self._do(action)
+                self._carry_out(action)
 
     def _start(self) -> int:
-        """The command as a process of its own in our process group, with the signals as they were given to us."""
-        command = self._orders.command
-        return os.posix_spawnp(command[0], list(command), self._environment, setsigmask=[], setsigdef=PYTHON_IGNORES)
+        """Start the command in our process group, with the signals as we got them. Returns its process number."""
+        command = self._run.options.command
+        return os.posix_spawnp(
+            command[0], list(command), self._run.environment, setsigmask=[], setsigdef=PYTHON_IGNORES
+        )
 
-    def _do(self, action: Action) -> None:
+    def _carry_out(self, action: Action) -> None:
         match action:
             case Print(text):
-                self._say(text)
+                self._run.print(text)
                 if text == "registered":
-                    self._notify.ready("registered")
+                    self._run.manager.ready("registered")
             case ForwardSignal(number):
                 os.kill(self._pid, number)
             case Kill():
                 os.kill(self._pid, signal.SIGTERM)
-                self._later(KILL_SECONDS, lambda: os.kill(self._pid, signal.SIGKILL))
+                self._call_later(KILL_SECONDS, lambda: os.kill(self._pid, signal.SIGKILL))
             case Register(pause):
-                self._later(pause, lambda: self._asks.put(self._register))
+                self._call_later(pause, lambda: self._daemon_calls.put(self._register))
             case Drain():
-                self._notify.stopping("leaving")
-                self._say(f"draining for {self._orders.drain_seconds:g} s")
-                self._asks.put(self._drain)
-                self._later(self._orders.drain_seconds, lambda: self._happenings.put(Drained()))
+                self._run.manager.stopping("leaving")
+                self._run.print(f"draining for {self._run.options.drain_seconds:g} s")
+                self._daemon_calls.put(self._drain)
+                self._call_later(self._run.options.drain_seconds, lambda: self._run.events.put(Drained()))
             case Deregister():
-                self._notify.stopping("leaving")
-                self._asks.put(self._deregister)
-                text = f"opengnscd at {self._api.endpoint} did not answer within {LEAVE_SECONDS:g} s"
-                self._later(LEAVE_SECONDS, lambda: self._happenings.put(DeregisterDone(text)))
+                self._run.manager.stopping("leaving")
+                self._daemon_calls.put(self._deregister)
+                text = f"opengnscd at {self._run.api.endpoint} did not answer within {LEAVE_SECONDS:g} s"
+                self._call_later(LEAVE_SECONDS, lambda: self._run.events.put(DeregisterDone(text)))
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        timer = threading.Timer(seconds, lambda: None if self._over.is_set() else call())
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, lambda: None if self._finished.is_set() else call())
         timer.daemon = True
         timer.start()
 
     def _register(self) -> Event:
-        """All of them; after a failure those that are registered already are asked for again, which changes nothing."""
+        """Register every service; repeating a registration that exists already changes nothing."""
         pending = False
-        for wish in self._orders.wishes:
+        for registration in self._run.options.registrations:
             try:
-                outcome = self._registered(wish)
+                outcome = self._register_one(registration)
             except ApiProblem as problem:
                 return Unregistered(problem.code, problem.message, problem.retry_after_seconds)
-            self._epochs[wish.service, wish.port] = outcome.epoch
+            self._epochs[registration.service, registration.port] = outcome.epoch
             pending = pending or outcome.state == "pending"
         return Registered(pending=pending)
 
-    def _registered(self, wish: LocalRegister) -> Outcome:
-        """Raises ApiProblem."""
+    def _register_one(self, registration: LocalRegister) -> Outcome:
+        """Register one service. Raises ApiProblem."""
         if os.getpid() != FIRST_PROCESS:
-            return self._api.register(msgspec.structs.replace(wish, pid=self._pid))
-        key = wish.service, wish.port
+            return self._run.api.register(msgspec.structs.replace(registration, pid=self._pid))
+        key = registration.service, registration.port
         if key in self._holdings:
             self._holdings.pop(key).close()
-        # Noted before it is asked for: the command may end meanwhile, and then it must be over, too.
-        holding = self._holdings[key] = self._api.holding(msgspec.structs.replace(wish, hold=True), self._say)
+        # Noted before the daemon is asked: if the command ends meanwhile, the registration must end too.
+        held = msgspec.structs.replace(registration, hold=True)
+        holding = self._holdings[key] = self._run.api.holding(held, self._run.print)
         outcome = holding.next()
-        if outcome is None or self._over.is_set():
+        if outcome is None or self._finished.is_set():
             holding.close()
             raise ApiProblem("deregistered", "the command has ended")
-        threading.Thread(target=self._hold, args=(key, holding), daemon=True).start()
+        threading.Thread(target=self._follow_holding, args=(key, holding), daemon=True).start()
         return outcome
 
-    def _hold(self, key: tuple[str, int], holding: Holding) -> None:
-        """Make it anew whenever the daemon is restarted."""
+    def _follow_holding(self, key: tuple[str, int], holding: Holding) -> None:
+        """Keep the registration up to date; it is made again whenever the daemon is restarted."""
         try:
             while (outcome := holding.next()) is not None:
                 self._epochs[key] = outcome.epoch
         except ApiProblem as problem:
-            self._say(f"{key[0]} at port {key[1]} is not registered any more: {problem.message}")
+            self._run.print(f"{key[0]} at port {key[1]} is no longer registered: {problem.message}")
 
     def _drain(self) -> None:
-        for wish in self._orders.wishes:
+        for registration in self._run.options.registrations:
             try:
-                self._api.drain(LocalDrain(wish.service, wish.port, wish.credential, True, wish.address))
+                self._run.api.drain(
+                    LocalDrain(
+                        registration.service, registration.port, registration.credential, True, registration.address
+                    )
+                )
             except ApiProblem as problem:
-                self._say(f"users of {wish.service} are not told that it drains: {problem.message}")
+                self._run.print(f"cannot drain {registration.service}: {problem.message}")
 
     def _deregister(self) -> Event:
         problems = []
-        for wish in self._orders.wishes:
-            epoch = self._epochs.get((wish.service, wish.port), 0)
-            request = LocalDeregister(wish.service, wish.port, wish.credential, wish.address, epoch=epoch)
+        for registration in self._run.options.registrations:
+            epoch = self._epochs.get((registration.service, registration.port), 0)
+            request = LocalDeregister(
+                registration.service, registration.port, registration.credential, registration.address, epoch=epoch
+            )
             try:
-                self._api.deregister(request)
+                self._run.api.deregister(request)
             except ApiProblem as problem:
                 if problem.code not in UNCHANGED:
                     problems.append(problem.message)
         return DeregisterDone("; ".join(dict.fromkeys(problems)))
 
-    def _ended(self) -> Ended | None:
-        """How the command ended, if it has. Orphans, of which we are the parent as the first process of a container,
-        are let go."""
+    def _process_ended(self) -> Ended | None:
+        """Return how the command ended, or None while it runs.
+
+        As the first process of a container we are the parent of orphans, which are reaped here.
+        """
         _reap_others(self._pid)
         found = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if found is None:
             return None
         return Ended(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
-    def _await_listening(self, places: Sequence[Sequence[tuple[str, int]]]) -> None:
-        seconds = self._orders.ready_seconds
+    def _await_listening(self, endpoints: Sequence[Sequence[tuple[str, int]]]) -> None:
+        seconds = self._run.options.ready_seconds
         end = time.monotonic() + seconds
         missing = [""]
         while time.monotonic() < end:
-            # The check of its own is made once, where the first one listens.
-            checks = [self._orders.check, *[ReadinessCheck()] * (len(places) - 1)]
-            missing = list(filter(None, map(readiness_problem, places, checks)))
+            # The additional check is made once, where the first service listens.
+            checks = [self._run.options.check, *[ReadinessCheck()] * (len(endpoints) - 1)]
+            missing = list(filter(None, map(readiness_problem, endpoints, checks)))
             if not missing:
-                self._put(Listening())
+                self._put_event(Listening())
                 return
-            if self._over.wait(PROBE_SECONDS):
+            if self._finished.wait(PROBE_SECONDS):
                 return
         text = (
             f"the command {missing[0]} after {seconds:g} s and is stopped; "
             "is it the address and the port that it listens on, or does it need a longer --ready-timeout?"
         )
-        self._put(NotListening(text))
+        self._put_event(NotListening(text))
 
-    def _ask_daemon(self) -> None:
-        while not self._over.is_set():
-            happening = self._asks.get()()
-            if happening is not None:
-                self._put(happening)
+    def _call_daemon(self) -> None:
+        while not self._finished.is_set():
+            event = self._daemon_calls.get()()
+            if event is not None:
+                self._put_event(event)
 
-    def _put(self, happening: Event) -> None:
-        """Unless it is over: the next instance has another course."""
-        if not self._over.is_set():
-            self._happenings.put(happening)
+    def _put_event(self, event: Event) -> None:
+        """Queue an event, unless this process has ended: the next one has a state of its own."""
+        if not self._finished.is_set():
+            self._run.events.put(event)
 
 
 def _reap_others(pid: int) -> None:
-    """Let go of ended children that are neither the command nor a check: orphans, whose parent we have become."""
+    """Reap ended children that are neither the command nor a check: orphans that we have inherited."""
     with spawning:
         for children in Path("/proc/self/task").glob("*/children"):
             for child in map(int, children.read_text().split()):
-                if child != pid and child not in under_way:
+                if child != pid and child not in running_checks:
                     with contextlib.suppress(ChildProcessError):
                         os.waitpid(child, os.WNOHANG)
 
 
-def _take_signals() -> frozenset[int]:
-    """Block the signals that `sigwaitinfo` takes from now on; those that we were told to ignore stay ignored."""
+def _block_signals() -> frozenset[int]:
+    """Block the signals that `sigwaitinfo` receives from now on, but no ignored one. Returns those blocked."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    taken = {number for number in PASSED_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    taken = {number for number in FORWARDED_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
     taken.add(signal.SIGCHLD)
     signal.pthread_sigmask(signal.SIG_BLOCK, taken)
     return frozenset(taken)
-
-
-def places_of(address: str, port: int) -> list[tuple[str, int]]:
-    """Where a command that serves `address` accepts connections. Without an address it may be any of this machine."""
-    if address:
-        return [(address, port)]
-    return [(own, port) for own in dict.fromkeys(["127.0.0.1", "::1", *_own_addresses()])]
-
-
-def _own_addresses() -> list[str]:
-    """The addresses that this machine's connections to others come from; nothing is sent to find out."""
-    found = []
-    # Documentation addresses (RFC 5737, RFC 3849): nobody's, so they go the default way.
-    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as unsent:
-                unsent.connect((elsewhere, 9))
-                found.append(str(unsent.getsockname()[0]))
-        except OSError:
-            continue
-    return found

@@ -35,11 +35,11 @@ def test_it_counts_for_a_minute(tmp_path: Path) -> None:
     seen.note("s", 7)
     seen.note("s", 5)
     now[0] += SEEN_SECONDS
-    assert SeenRevisions(tmp_path, lambda: now[0]).of("s") == 7
+    assert SeenRevisions(tmp_path, lambda: now[0]).last_seen("s") == 7
     now[0] += 0.1
-    assert SeenRevisions(tmp_path, lambda: now[0]).of("s") == seen.of("s") == 0
+    assert SeenRevisions(tmp_path, lambda: now[0]).last_seen("s") == seen.last_seen("s") == 0
     now[0] = 0.0
-    assert seen.of("s") == 0, "nor when the clock was set back"
+    assert seen.last_seen("s") == 0, "nor when the clock was set back"
 
 
 def test_the_latest_stores_are_remembered(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_latest_stores_are_remembered(tmp_path: Path) -> None:
     for number in range(STORES_MAX + 1):
         seen.note(f"s{number}", 1)
     again = SeenRevisions(tmp_path, lambda: 1.0)
-    assert [again.of(f"s{number}") for number in range(STORES_MAX + 1)] == [0] + [1] * STORES_MAX
+    assert [again.last_seen(f"s{number}") for number in range(STORES_MAX + 1)] == [0] + [1] * STORES_MAX
 
 
 def test_nothing_depends_on_the_file(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_nothing_depends_on_the_file(tmp_path: Path) -> None:
     path = tmp_path / PLACE
     path.parent.mkdir(parents=True)
     path.write_text("{")
-    assert SeenRevisions(tmp_path, lambda: 1.0).of("s") == 0
+    assert SeenRevisions(tmp_path, lambda: 1.0).last_seen("s") == 0
     path.unlink()
     path.mkdir()
     seen = SeenRevisions(tmp_path, lambda: 1.0)
     seen.note("s", 3)
-    assert seen.of("s") == 3
+    assert seen.last_seen("s") == 3

@@ -12,16 +12,16 @@ from compass.admin.shell.tables import (
     TableView,
     TimeFormat,
     as_json,
+    format_duration,
+    format_time,
     log_line,
     sentences,
-    span,
     table_of_impact,
     table_of_lags,
     table_of_listener,
     table_of_rows,
     table_of_servers,
     table_of_status,
-    when,
 )
 from compass.model.names import InvalidName
 from compass.model.replies import (
@@ -150,13 +150,13 @@ def test_metadata_is_key_and_value() -> None:
 
 def test_a_place_is_any_name() -> None:
     """`--within` takes categories, services and hosts."""
-    assert [build_request.place(name) for name in ("Web", "S.c", "h1.example.net")] == [
+    assert [build_request.parse_within(name) for name in ("Web", "S.c", "h1.example.net")] == [
         "web",
         "s.c",
         "h1.example.net",
     ]
     with pytest.raises(InvalidName):
-        build_request.place("a b")
+        build_request.parse_within("a b")
 
 
 def test_the_age_limit_itself_is_old_enough() -> None:
@@ -167,10 +167,10 @@ def test_the_age_limit_itself_is_old_enough() -> None:
 
 def test_times_tell_the_moment_and_the_age() -> None:
     """ISO 8601 with its zone; the past, the future and never."""
-    assert when(999_940.0, CLOCK) == "1970-01-12T13:45:40+00:00 (1 min ago)"
-    assert when(1_003_660.0, CLOCK) == "1970-01-12T14:47:40+00:00 (in 1 h 1 min)"
-    assert when(0.0, CLOCK) == "-"
-    assert when(999_940.0, TimeFormat(1_000_000.0)).endswith("(1 min ago)")
+    assert format_time(999_940.0, CLOCK) == "1970-01-12T13:45:40+00:00 (1 min ago)"
+    assert format_time(1_003_660.0, CLOCK) == "1970-01-12T14:47:40+00:00 (in 1 h 1 min)"
+    assert format_time(0.0, CLOCK) == "-"
+    assert format_time(999_940.0, TimeFormat(1_000_000.0)).endswith("(1 min ago)")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_times_tell_the_moment_and_the_age() -> None:
 )
 def test_ages_have_two_units(seconds: float, text: str) -> None:
     """More than two would not be read."""
-    assert span(seconds) == text
+    assert format_duration(seconds) == text
 
 
 ISO = "1970-01-12T13:30:00+00:00 (16 min 40 s ago)"
@@ -212,7 +212,7 @@ def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
     """Each kind of row has its columns; none of them says there are none."""
     sheet = table_of_rows(kind, [row], CLOCK)
     assert sheet.lines == (line,) and len(sheet.columns) == len(line)
-    assert table_of_rows(kind, [], CLOCK).otherwise
+    assert table_of_rows(kind, [], CLOCK).empty_text
 
 
 def test_one_listener_is_shown_whole() -> None:

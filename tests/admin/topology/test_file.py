@@ -9,7 +9,7 @@ import pytest
 
 from compass.admin.topology import file
 from compass.admin.topology.file import TOPOLOGY_MAX, Locator, TopologyProblem, dump, parse
-from compass.admin.topology.plan import Step, plan_lines, steps, summary
+from compass.admin.topology.plan import Step, plan_lines, plan_summary, steps
 from compass.model.exit_codes import ExitCode
 from compass.model.replies import Problem, Refusal
 from compass.model.requests import Apply, Register
@@ -192,7 +192,7 @@ def test_a_plan_is_one_step_for_each_row() -> None:
         "+ service s.a",
         "- dependency a c",
     ]
-    assert summary(planned) == "3 changes: 1 to add, 1 to set, 1 to remove."
+    assert plan_summary(planned) == "3 changes: 1 to add, 1 to set, 1 to remove."
 
 
 def test_a_plan_changes_nothing(program: Program, server: LittleServer) -> None:

@@ -1,4 +1,4 @@
-"""The course of a run as a table: where it is and what happens, what is done, where it is then."""
+"""The state machine of a run as a table: phase and event, then actions and the next phase."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
         "registering",
         AWAY,
         "registering",
-        (Print("away; the command runs on, registration is tried again"), Register(0.5)),
+        (Print("away; the command keeps running, registration is retried"), Register(0.5)),
     ),
     ("registering", Signalled(TERM), "leaving", (Deregister(),)),
     ("registering", Ended(KILLED), "leaving", (Deregister(),)),
@@ -74,20 +74,20 @@ TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("phase", "happening", "then", "done"), TABLE)
-def test_each_step(phase: Phase, happening: Event, then: Phase, done: tuple[Action, ...]) -> None:
+@pytest.mark.parametrize(("phase", "event", "then", "done"), TABLE)
+def test_each_step(phase: Phase, event: Event, then: Phase, done: tuple[Action, ...]) -> None:
     """One row of the table."""
-    course, actions = step(RunState(phase=phase), happening)
-    assert (course.phase, actions) == (then, done)
+    state, actions = step(RunState(phase=phase), event)
+    assert (state.phase, actions) == (then, done)
 
 
-def play(*happenings: Event) -> tuple[RunState, list[Action]]:
+def play(*events: Event) -> tuple[RunState, list[Action]]:
     """All that is done from the start."""
-    course, done = RunState(), list[Action]()
-    for happening in happenings:
-        course, actions = step(course, happening)
+    state, done = RunState(), list[Action]()
+    for event in events:
+        state, actions = step(state, event)
         done += actions
-    return course, done
+    return state, done
 
 
 def test_a_signal_waits_for_the_deregistration_and_its_end_is_no_crash() -> None:
@@ -124,10 +124,10 @@ def test_a_second_request_to_stop_after_the_end_does_not_wait() -> None:
 
 def test_failures_are_said_once_and_success_is() -> None:
     """Two attempts in vain, then the registration: two lines, and pauses that double."""
-    course, done = play(Listening(), AWAY, AWAY, Registered())
+    state, done = play(Listening(), AWAY, AWAY, Registered())
     assert [action for action in done if isinstance(action, Register)] == [Register(), Register(0.5), Register(1.0)]
     assert [action.text for action in done if isinstance(action, Print)][1:] == ["registered"]
-    assert course.attempts == 0
+    assert state.attempts == 0
 
 
 def test_the_daemons_own_pause_is_respected() -> None:
@@ -156,10 +156,10 @@ def test_pauses_grow_to_their_limit_and_stay_there() -> None:
 
 def test_users_are_given_time_before_a_stop_when_it_is_wanted() -> None:
     """Drain, wait, deregister, pass the signal on; and a second signal does not wait for the users."""
-    course = RunState("registered", drains=True)
-    course, actions = step(course, Signalled(TERM))
-    assert (course.phase, actions) == ("draining", (Drain(),))
-    for happening in (Drained(), Signalled(TERM)):
-        leaving, actions = step(course, happening)
+    state = RunState("registered", drains=True)
+    state, actions = step(state, Signalled(TERM))
+    assert (state.phase, actions) == ("draining", (Drain(),))
+    for event in (Drained(), Signalled(TERM)):
+        leaving, actions = step(state, event)
         assert (leaving.phase, actions) == ("leaving", (Deregister(),))
         assert step(leaving, DeregisterDone())[1] == (ForwardSignal(TERM),)

@@ -118,7 +118,7 @@ def test_a_crashed_command_is_started_again(welcoming: LittleApi, start: Start, 
     running.process.send_signal(signal.SIGTERM)
     status, said = running.end()
     assert status == 0
-    assert "the command is started again in 0.5 s" in said
+    assert "restarting the command in 0.5 s" in said
 
 
 def test_a_command_that_only_crashes_is_given_up(welcoming: LittleApi, start: Start, port: int) -> None:
@@ -126,7 +126,7 @@ def test_a_command_that_only_crashes_is_given_up(welcoming: LittleApi, start: St
     process = start("run", SERVICE, "--port", str(port), "--restart", "always", "--restart-limit", "1", "--", "false")
     said = process.communicate(timeout=20)[1]
     assert process.returncode == 1
-    assert "it has ended 2 times in a row: it is not started again" in said
+    assert "the command ended 2 times in a row: giving up" in said
 
 
 def test_a_stop_between_two_starts_ends_it(welcoming: LittleApi, start: Start, port: int) -> None:
@@ -134,7 +134,7 @@ def test_a_stop_between_two_starts_ends_it(welcoming: LittleApi, start: Start, p
     process = start("run", SERVICE, "--port", str(port), "--restart", "always", "--", "sh", "-c", "exit 3")
     assert process.stderr is not None
     for line in process.stderr:
-        if "started again in 2 s" in line:
+        if "restarting the command in 2 s" in line:
             break
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 3

@@ -113,7 +113,7 @@ def test_a_refused_command_that_ignores_sigterm_is_killed(
 ) -> None:
     """A service that must not serve ends, whatever it does about signals."""
     site = tmp_path / "sitecustomize.py"
-    site.write_text("import compass.cli.run.state_machine as course\ncourse.KILL_SECONDS = 0.3\n")
+    site.write_text("import compass.cli.run.state_machine as machine\nmachine.KILL_SECONDS = 0.3\n")
     welcoming.answers["/v1/register"] = refusal("forbidden")
     path = os.pathsep.join([str(tmp_path), str(Path.cwd())])
     running = Running(start, tmp_path / "notes", port, "--stubborn", env={"PYTHONPATH": path})
@@ -244,7 +244,7 @@ def test_the_service_runs_without_a_daemon_and_is_registered_later(
     running = Running(start, tmp_path / "notes", port)
     said = running.process.stderr
     assert said is not None
-    assert "told why: not-ready; the command runs on, registration is tried again" in said.readline()
+    assert "told why: not-ready; the command keeps running, registration is retried" in said.readline()
     assert "no server can be reached; opengnscd keeps the registration" in said.readline()
     assert welcoming.paths().count("/v1/register") == 3
     running.process.send_signal(signal.SIGTERM)

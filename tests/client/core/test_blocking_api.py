@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.cli.run.readiness import accepts
-from compass.cli.run.supervisor import places_of
+from compass.cli.run.readiness import accepts, endpoints_of
 from compass.client.core import api as host_api_calls
 from compass.client.core import endpoint
 from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
@@ -108,8 +107,8 @@ def test_a_socket_that_this_user_may_not_use(api: LittleApi) -> None:
 
 def test_a_command_is_looked_for_where_it_may_listen() -> None:
     """The address that was given and no other; without one, the addresses of this machine."""
-    assert places_of("192.0.2.7", 80) == [("192.0.2.7", 80)]
-    assert places_of("", 80)[:2] == [("127.0.0.1", 80), ("::1", 80)]
+    assert endpoints_of("192.0.2.7", 80) == [("192.0.2.7", 80)]
+    assert endpoints_of("", 80)[:2] == [("127.0.0.1", 80), ("::1", 80)]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         place = listening.getsockname()[:2]
         assert accepts(place)
