@@ -14,11 +14,11 @@ PATIENCE_SECONDS_MAX = 30.0
 LOCAL_RETRY_SECONDS = 0.5
 """Before the first new attempt to register when the daemon does not answer; doubles from one to the next."""
 LOCAL_RETRY_SECONDS_MAX = 15.0
-"""A daemon that returns knows of the service at most so much later."""
+"""Longest pause: a daemon that is available again gets the registration within this time."""
 
 
 def retry_seconds(attempts: int) -> float:
-    """The pause after so many failures before this one."""
+    """Return the pause after this number of failures in a row."""
     return doubled_seconds(attempts, LOCAL_RETRY_SECONDS, LOCAL_RETRY_SECONDS_MAX)
 
 

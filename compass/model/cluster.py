@@ -1,9 +1,9 @@
-"""The roster: which servers serve a store, whose session is at which of them, and who looks after what.
+"""Cluster: which servers serve a store, which of them has the session of a host, and which owns what.
 
 These are facts of the moment, not rows of the catalogue: no revision, no notice, nothing lost with them. Each server
-writes its own line again and again (a beat) and reads those of the others. None trusts another's clock: a server is
-silent when its line has not moved for `SILENT_BEATS` of the reader's own beats, so a store that was away for a minute,
-or a reader that was, makes nobody look dead.
+writes its own heartbeat again and again and reads those of the others. None trusts another's clock: a server is silent
+when its line has not moved for `SILENT_BEATS` of the reader's own beats, so a store that was away for a minute, or a
+reader that was, makes nobody look dead.
 
 What must be done once and not once per server is done by the keeper, which every server finds by the same rule: the
 server that has a host's session, or had it last, keeps the host and the listeners that it registered; when that one is
@@ -24,49 +24,49 @@ from compass.model.replies import HostLag
 from compass.model.rows import Change, Listener
 
 SILENT_BEATS = 5
-"""Own beats without a beat of another server, after which it is silent: of beats a second apart, longer than a busy
-machine, a collection of garbage or a moved virtual machine takes, and short beside what people notice."""
+"""Own heartbeats without one of another server, after which that server is silent: with a second between two, longer
+than a busy machine, a garbage collection or a moved virtual machine takes, and short for people."""
 BEHIND_MAX = 1_000
-"""Hosts of a server whose lag is told one by one with each beat: 50 kB. With more, nothing is said of the others."""
+"""Hosts of a server whose lag each heartbeat lists: 50 kB. With more, the others are left out."""
 
 Where = Literal["here", "left", "lost"]
-"""Of a host and the server of the entry. here: its session is there. left: it said goodbye there and can be dialled.
-lost: its session was lost there."""
+"""State of a host's session at the server of the entry. here: it is open there. left: the host said goodbye and can be
+dialled. lost: it was lost there."""
 Role = Literal["keeper", "bystander", "silent"]
-"""Of a server. keeper: looks after hosts and incidents. bystander: serves, but has no host's session, or does not
-believe its own probes, and so looks after nothing while another can. silent: has not been heard of."""
+"""Role of a server. keeper: owns hosts and incidents. bystander: serves, but has no session of a host, or distrusts its
+own probes, and so owns nothing while another server can. silent: has sent no heartbeat lately."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """What a server says of itself with each beat."""
+    """Heartbeat of a server: its own state."""
 
     id: str
-    """Of this run of it: a server that is started again is another one."""
+    """Identity of this run of the server: a server that is restarted has another one."""
     name: str
     software: str
     started_at: float
     """UNIX time, by its own clock."""
     revision: int
-    """What it has applied."""
+    """Revision that the server has applied."""
     sessions: int
     watching: int
     able: bool
-    """It has hosts and believes its own probes: it can judge others."""
+    """Whether the server has hosts and trusts its own probes, so that it can judge others."""
     held: int
     """All of its hosts hold everything up to this revision, but for those in `behind`; -1: there are too many."""
     behind: tuple[HostLag, ...] = ()
     ways: tuple[str, ...] = ()
-    """By which it can tell administrators."""
+    """Names of the channels by which the server can notify administrators."""
 
 
 class Presence(msgspec.Struct, frozen=True):
-    """Where a host's session is or was last."""
+    """Presence of a host: the server that has its session, or had it last."""
 
     host: str
     server: str
     state: Where
     held: int = 0
-    """What the host had acknowledged when the session ended."""
+    """Revision that the host had acknowledged when the session ended."""
 
 
 class PeerState(msgspec.Struct, frozen=True):
@@ -77,18 +77,18 @@ class PeerState(msgspec.Struct, frozen=True):
     entry: int
     """The number of its newest entry among the presences."""
     silent_seconds: float
-    """Since its last beat, by the database's clock: for people."""
+    """Seconds since the last heartbeat by the database's clock, for people."""
 
 
 class HeartbeatResult(msgspec.Struct, frozen=True):
-    """What a beat brings: all lines, and the entries that are new to this reader."""
+    """Result of a heartbeat: all servers' heartbeats, and the presence entries that are new to this server."""
 
     lines: tuple[PeerState, ...]
     presences: tuple[Presence, ...]
 
 
 class ClusterStore(Protocol):
-    """Where the servers of a store write themselves down; a part of the store."""
+    """Cluster's part of a store: heartbeats, presence, progress of alerts."""
 
     def beat(self, line: Heartbeat, presences: Iterable[Presence]) -> HeartbeatResult:
         """Write this server's line and its new entries, and read the others'. Raises StoreUnavailable.
@@ -100,35 +100,36 @@ class ClusterStore(Protocol):
         """This server ends: it is taken out, with its entries."""
 
     def alert_progress(self, way: str) -> int | None:
-        """The revision up to which all has been told by a way; None: nothing is known. Raises StoreUnavailable."""
+        """Return the revision up to which a channel has delivered everything, or None if it is unknown. Raises
+        StoreUnavailable."""
 
     def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
-        """Of the changes after `revision` the first so many by which an incident began or ended, in order, and the
-        update log's floor: nothing is told of what was before that. Raises StoreUnavailable."""
+        """Return the changes after `revision` by which an incident began or ended, in order and at most `limit`, and
+        the update log's floor: incidents before the floor are not sent. Raises StoreUnavailable."""
 
     def record_alert_progress(self, way: str, revision: int) -> None:
-        """Write that down. A crash of the database may take it back: then something is told twice. Raises
+        """Write the progress of a channel. A crash of the database may undo this; then a message is sent twice. Raises
         StoreUnavailable."""
 
 
 class MembershipChange(msgspec.Struct, frozen=True):
-    """What was different on the roll."""
+    """Difference between two readings of the heartbeats."""
 
     regroup: bool
-    """Servers came, fell silent, or can judge now or no more: what each looks after has to be seen anew."""
+    """Whether the set of servers that can judge has changed, so that ownership must be computed again."""
     silenced: bool
-    """One fell silent or left: hosts may be without a server."""
+    """Whether a server fell silent or left: hosts may be without a server."""
     moved: tuple[Presence, ...]
     """New entries of other servers."""
 
 
 class ClusterView:
-    """What one server knows of the others."""
+    """View of the cluster that one server has."""
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.can_judge = False
-        """Whether this server can judge others; the desk says so."""
+        """Whether this server can judge others, as its failure detector reports."""
         self.heard: dict[str, PeerState] = {}
         self._missed: dict[str, int] = {}
         """Beats of our own since the last one of each other server."""
@@ -159,7 +160,8 @@ class ClusterView:
         return entry
 
     def host_disconnected(self, host: str, state: Where, held: int) -> Presence | None:
-        """It is not any more; the entry to write, or None when the host is somewhere else already."""
+        """Mark the host's session here as ended. Returns the presence entry to write, or None if another server already
+        has the host."""
         known = self._where.get(host)
         if known is None or known.server != self.id:
             return None
@@ -175,47 +177,49 @@ class ClusterView:
         return sorted(host for host, entry in self._where.items() if entry.state == "lost")
 
     def present_elsewhere(self, host: str) -> bool:
-        """Whether a living server but this one has the host's session."""
+        """Return whether another living server has the host's session."""
         entry = self._where.get(host)
         return entry is not None and entry.state == "here" and entry.server != self.id and self.lives(entry.server)
 
     def lives(self, id: str) -> bool:
-        """Whether a server has been heard of lately."""
+        """Return whether a server has sent a heartbeat lately."""
         return id == self.id or self._missed.get(id, SILENT_BEATS) < SILENT_BEATS
 
     def keeps_host(self, host: str) -> bool:
-        """Whether this server keeps a host."""
+        """Return whether this server owns a host."""
         entry = self._where.get(host)
         if entry is not None and entry.server in self._able:
             return entry.server == self.id
         return rendezvous(host, self._able) == self.id
 
     def owns(self, row: Listener) -> bool:
-        """Whether this server looks after a listener: it keeps its host; one that has none is kept by its address."""
+        """Return whether this server owns a listener: it owns the listener's host; a listener without one is assigned
+        by its address."""
         if row.host:
             return self.keeps_host(row.host)
         return rendezvous(f"{row.service} {row.address} {row.port}", self._able) == self.id
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other server has been heard of lately."""
+        """Return whether no other server has sent a heartbeat lately."""
         return self._living() == (self.id,)
 
     def notifier_of(self, way: str) -> str:
-        """The id of the server that tells administrators by a way: one of those that can; this one if there is none."""
+        """Return the id of the server that sends by a channel: one of those that have it, or this one if there is none."""
         able = [id for id in self._living() if id == self.id or way in self.heard[id].line.ways]
         return rendezvous(f"way {way}", able)
 
     def role(self, id: str) -> Role:
-        """What part a server plays."""
+        """Return the role of a server."""
         if not self.lives(id):
             return "silent"
         return "keeper" if id in self._able else "bystander"
 
     def lag_of(self, host: str) -> HostLag | None:
-        """How far a host of another server is, as that said; None: nothing is known, or it has no session there.
+        """Return the lag of a host of another server as that server reported it, or None if nothing is known or the
+        host has no session there.
 
-        Of a server that is silent now: what the host held when it was not.
+        For a server that is silent now: what the host held when it was not.
         """
         entry = self._where.get(host)
         told = self.heard.get(entry.server) if entry is not None and entry.state == "here" else None

@@ -1,4 +1,4 @@
-"""What a host's own programs say to its daemon, and what it answers: the vocabulary of the host API.
+"""Vocabulary of the host API: requests of a host's own programs to the agent, and its replies.
 
 It stands in the model because three packages speak it and may not import each other: the daemon that answers, the
 gateway that spells it as HTTP, and the client library that asks.
@@ -32,7 +32,8 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     weight: Annotated[Integer, between(0, WEIGHT_MAX)] = 1
     metadata: Metadata = {}
     pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
-    """The process that serves; when it ends, the listener is deregistered as died. 0: nobody watches."""
+    """Process id of the program that serves; when it ends, the listener is deregistered as died. 0: no process is
+    watched."""
     hold: bool = False
     """The registration lives as long as the connection that it was asked on."""
     zone: OptionalLabel = ""
@@ -59,7 +60,7 @@ class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     port: LocalPort
     credential: str
     load: Share
-    """From 0 (idle) to 1 (full)."""
+    """Load from 0 (idle) to 1 (full)."""
     address: OptionalAddress = ""
 
 
@@ -86,9 +87,10 @@ class LocalReport(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a registration, deregistration or report.
+    """Result of a registration, deregistration or report.
 
-    `pending`: no server could be asked; the daemon keeps it on disk and delivers it when one returns.
+    `pending`: no server could be asked; the agent keeps the request on disk and delivers it when a server is available
+    again.
     """
 
     state: State | Literal["pending"]
@@ -98,7 +100,7 @@ class Outcome(msgspec.Struct, frozen=True):
     epoch: int = 0
     """The instance; what a later deregistration names to be harmless to a newer one (P6). 0: of a report."""
     revision: int = 0
-    """Where it was committed; 0 while pending."""
+    """Revision of the commit; 0 while pending."""
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -114,7 +116,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
 
 class RegistrationStatus(msgspec.Struct, frozen=True):
-    """One registration as the daemon's book has it, without its credential."""
+    """Registration as the agent's journal has it, without its credential."""
 
     service: str
     address: str
@@ -128,27 +130,27 @@ class RegistrationStatus(msgspec.Struct, frozen=True):
 
 
 Source: TypeAlias = Literal["configured", "srv", "announced", "steered"]
-"""Where a host knows a server from: its file, an SRV name of DNS, an announcement, or another server's goodbye."""
+"""Source of a known server: the configuration, an SRV name of DNS, an announcement, or another server's goodbye."""
 
 
 class KnownServer(msgspec.Struct, frozen=True):
-    """One address of one server, as the host's daemon has fared with it."""
+    """Address of a server, with the agent's experience of it."""
 
     name: str
-    """What the server's certificate must prove."""
+    """Name that the server's certificate must prove."""
     endpoint: str
-    """Where the daemon connects: an address or a name, and a port."""
+    """Endpoint that the agent dials: an address or a name, and a port."""
     source: Source
     state: Literal["open", "connecting", "ready", "asked-to-wait", "backing-off"]
     """`ready`: it would be taken now. `asked-to-wait`: a server there said when to come back."""
     next_try_seconds: float = 0.0
-    """From now; 0: at once, when there is need."""
+    """Seconds until the next attempt; 0: at once, if one is needed."""
     failures: int = 0
-    """Since it last worked."""
+    """Failures in a row."""
     problem: str = ""
     """The last of them."""
     steered: bool = False
-    """Another server sent this host there, so it is preferred for a while."""
+    """Whether another server redirected this host there, so that it is preferred for a while."""
 
 
 ReactionState: TypeAlias = Literal["idle", "waiting", "running", "failed", "withheld"]
@@ -165,13 +167,13 @@ class ReactionStatus(msgspec.Struct, frozen=True):
     state: ReactionState
     """`failed`: the last turn did not do what it should, and is tried again. `withheld`: nothing is known to act on."""
     turns: int = 0
-    """Since the daemon was started."""
+    """Runs since the agent started."""
     failures: int = 0
-    """In a row."""
+    """Failed runs in a row."""
     ago_seconds: float = -1.0
-    """Since the last turn ended; negative: there was none."""
+    """Seconds since the last run ended; negative: there was none."""
     problem: str = ""
-    """What went wrong in the last turn, or why it is withheld."""
+    """Problem of the last run, or the reason why it is withheld."""
 
 
 class HostStatus(msgspec.Struct, frozen=True):
@@ -186,13 +188,13 @@ class HostStatus(msgspec.Struct, frozen=True):
     loaded: bool
     """False until a server, or the disk, has given a whole view."""
     services: tuple[str, ...]
-    """Those on whose behalf the host is told."""
+    """Services on whose behalf the host receives changes."""
     listeners: int
     registrations: tuple[RegistrationStatus, ...]
     problem: str = ""
     """Why there is no session, or why what a server said was not taken."""
     zone: str = ""
-    """Where the host is, as a label; empty: not known."""
+    """Zone of the host, as a label; empty: unknown."""
     servers: tuple[KnownServer, ...] = ()
     """Every known way to a server, the preferred first."""
     view: str = ""
@@ -202,7 +204,7 @@ class HostStatus(msgspec.Struct, frozen=True):
 
 
 class LocalEvent(msgspec.Struct, frozen=True):
-    """What a watching program is told: the whole of its dependencies, or one change of them."""
+    """Event for a watching program: all of its dependencies, or one change of them."""
 
     kind: Literal["snapshot", "change"]
     revision: int

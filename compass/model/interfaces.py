@@ -18,13 +18,13 @@ class Timer(Protocol):
     """A call to come (Twisted's IDelayedCall)."""
 
     def cancel(self) -> None:
-        """It will not come."""
+        """Cancel the call."""
 
     def active(self) -> bool:
-        """Whether it is still to come."""
+        """Return whether the call is still pending."""
 
     def getTime(self) -> float:  # noqa: N802
-        """When it comes, in the clock's seconds."""
+        """Return the time of the call, in the clock's seconds."""
 
 
 class Clock(Protocol):
@@ -53,14 +53,15 @@ class Stream(Protocol):
         """The address of the other side."""
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
-        """Who is told to pause when too much is queued."""
+        """Set the producer that pauses when too much is queued."""
 
     def unregisterProducer(self) -> None:
-        """Nobody any more. A TLS stream is not closed before."""
+        """Remove the producer. A TLS transport waits for this before it closes."""
 
 
 class Conflict(Exception):
-    """Another server committed first: nothing of this batch is in the store. Read what it wrote and decide again."""
+    """Refusal of a batch because another server committed first: nothing of it is in the store. Read the other server's
+    changes and decide again."""
 
 
 class StoreUnavailable(Exception):
@@ -72,25 +73,23 @@ class LogTrimmed(StoreUnavailable):
 
 
 class BatchRefused(StoreUnavailable):
-    """The database refuses these very values, so the same batch can never be committed: a defect of the rules.
-
-    Nothing of the batch is in the store. Whoever retries it retries for ever.
-    """
+    """Refusal of a batch because the database rejects its values: a defect of the rules. Nothing of it is in the store,
+    and each retry would fail."""
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """What a batch comes to at one revision: the changes, and the entries of the two other logs."""
+    """Outcome of a batch at one revision: the changes, and the entries of the two other logs."""
 
     changes: Sequence[Change]
     security: Sequence[SecurityEntry] = ()
     administration: Sequence[AdministrationEntry] = ()
     digest: str = ""
-    """Of all rows after the changes; empty: it is not known."""
+    """Digest of all rows after the changes; empty: unknown."""
 
 
 Redecide = Callable[[list[Change]], Proposal]
-"""Decides a batch anew after changes that came in between. It runs on the database thread, inside the transaction that
-holds all other writers up: it must be pure, and quick."""
+"""Function that decides a batch again after changes that came in between. It runs on the database thread, inside the
+transaction that excludes all other writers: it must be pure and fast."""
 
 
 class StoreState(msgspec.Struct, frozen=True):
@@ -104,15 +103,15 @@ class StoreState(msgspec.Struct, frozen=True):
     rows: list[Row]
     topics: dict[str, int]
     digest: str = ""
-    """What whoever committed this revision took for the digest of all rows; empty: it said none."""
+    """Digest of all rows as the server that committed this revision computed it; empty: none."""
 
 
 class StoredDigest(msgspec.Struct, frozen=True):
-    """What the store says of its own digest (opengnsp.md, "Digests")."""
+    """Digest that the store has recorded for itself (opengnsp.md, "Digests")."""
 
     revision: int
     digest: str
-    """As in `Loaded`, at `revision`."""
+    """Digest as in `StoreState`, at `revision`."""
     doubted: int
     """The last revision at which a server found that the digest was not that of the rows; 0: never."""
 
@@ -138,27 +137,29 @@ class Store(Protocol):
         """Tables and logs in one transaction, durable when it returns (P1).
 
         The changes have the revisions `expected + 1` and on. When the store does not stand at `expected` any more (not
-        checked when there are no changes), `again` decides anew after what other servers have committed, in the same
+        checked when there are no changes), `again` decides again after what other servers have committed, in the same
         transaction, so a batch is never passed over twice. Raises Conflict when that is too much or there is no
         `again`; raises StoreUnavailable, BatchRefused. `digest`: of all rows as they are then.
         """
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
-        """Changes of the update log after `revision`, in order, without a gap. Raises StoreUnavailable, LogTrimmed.
+        """Return changes of the update log after `revision`, in order, without a gap. Raises StoreUnavailable,
+        LogTrimmed.
 
-        After a commit that raised StoreUnavailable it tells for good whether the changes are there.
+        After a commit that raised StoreUnavailable the result is final: it shows whether the changes are there.
         """
 
     def read_log(
         self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int
     ) -> tuple[list[LogEntry], int]:
-        """Entries after number `after` in order, and the log's floor; with `last` > 0 the last so many instead."""
+        """Return entries after number `after` in order, and the log's floor; with `last` > 0 the last `last` entries
+        instead."""
 
     def digest(self) -> StoredDigest:
-        """What was committed last, and the digest that was committed with it."""
+        """Return the last committed revision, and the digest that was committed with it."""
 
     def correct(self, revision: int, digest: str, doubt: bool) -> None:
         """Say the right digest of `revision`, if the store still stands there; with `doubt`, that another was there."""
 
     def trim(self, keep_updates: int, keep_others: int) -> None:
-        """Let the oldest log entries go, beyond so many. What was trimmed cannot be resumed from."""
+        """Remove the oldest log entries beyond the numbers to keep. A reader cannot resume from a removed entry."""

@@ -13,7 +13,7 @@ HOST_NAME_MAX = 253
 PORT_MAX = 65535
 """Largest TCP port (RFC 9293 section 3.1)."""
 STEER_SECONDS_MAX = 3600.0
-"""Longest time over which hosts are sent away: whoever services a machine does not wait for longer."""
+"""Longest time over which hosts are redirected: maintenance of a machine does not wait longer."""
 TOKEN_MAX = 256
 """Characters of a bearer token that is looked at: one of ours has 43."""
 FETCH_LIMIT_MAX = 50_000
@@ -47,23 +47,24 @@ OVERLAP_SECONDS_MAX = 10 * 365 * 86_400.0
 HOST_SERVICES_MAX = 256
 """Services on one host: they are one row and one watch request."""
 REPORTERS_NEEDED_MAX = 10
-"""Of more independent reporters a dead listener would have to wait for longer than for its probe."""
+"""Most independent reporters that a policy may require: with more, waiting for them would take longer than a probe."""
 WITNESSES_MAX = 5
 """Hosts asked to probe one listener: each is a connection to something that may be in trouble already."""
 GRACE_SECONDS_MAX = 600.0
 """Longest time that a lost host's listeners are given to users unprobed."""
 FLAPS_MAX = 30
-"""Failures before a listener is kept out: no more of them are counted."""
+"""Most failures before a listener is kept out: no more are counted."""
 FLAP_SECONDS_MAX = 86_400.0
 """Longest window in which failures are counted, and longest first time of being kept out."""
 POOLS_PER_CATEGORY_MAX = 1000
-"""Services of a category with a pool policy of their own: they are in one row, which is told to all its users."""
+"""Services of a category with their own pool policy: they are in one row, which is sent to all users of the category.
+"""
 PROBLEMS_MAX = 1000
-"""Problems of a topology that one refusal tells: more than anybody reads, and it must fit into a frame."""
+"""Problems of a topology in one refusal: more than a person reads, and they must fit into a frame."""
 PROBE_PATH_MAX = 255
 """Longest path of an HTTP probe, in characters."""
 PROBE_TIMEOUT_SECONDS_MAX = 30.0
-"""A verdict that takes longer than this helps nobody."""
+"""Longest probe: a verdict that takes longer is of no use."""
 PROBE_ATTEMPTS_MAX = 10
 """Likewise."""
 RECOVERY_SECONDS_MAX = 60.0

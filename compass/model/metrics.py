@@ -29,7 +29,7 @@ BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 
 class Histogram:
-    """How many figures lay in which range: what a histogram is made of."""
+    """Counts of figures by range: the data of a histogram."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -37,7 +37,7 @@ class Histogram:
         """`bounds`: the upper ends of the ranges, rising; what is above the last has a range of its own."""
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
-        """In each range alone."""
+        """Counts of each range alone."""
         self.total = 0.0
         """The sum of all figures."""
 
@@ -47,7 +47,7 @@ class Histogram:
         self.total += figure
 
     def cumulative(self) -> list[int]:
-        """How many figures are at most each bound; at last, how many there are at all."""
+        """Return the number of figures up to each bound; last, the number of all."""
         sums, so_far = [], 0
         for count in self.counts:
             so_far += count
@@ -153,7 +153,7 @@ class PeerMetrics(msgspec.Struct, frozen=True):
 
 
 class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """One `opengnssd` process in numbers. Counts are since its start."""
+    """Figures of one `opengnssd` process. Counts are since its start."""
 
     server: str
     engine: str
@@ -162,34 +162,34 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
     store_reachable: bool
     revision: int = 0
     rows: Counts = {}
-    """By kind."""
+    """Rows by kind."""
     listeners: Counts = {}
-    """By state."""
+    """Listeners by state."""
     incidents: Counts = {}
     """That are open, by kind."""
     alerts_pending: Counts = {}
-    """Incidents with something still to be told, by each way that this server tells by."""
+    """Incidents that are still to be sent, by each channel that this server sends by."""
     sessions: Counts = {}
-    """By role; `unknown`: who has not said yet."""
+    """Sessions by role; `unknown`: before the hello."""
     watching: int = 0
     sessions_behind: int = 0
     """That read too slowly and were taken off the stream."""
     push_queue_octets: int = 0
     hosts_lagging: int = 0
-    """With the last beat, and counted to `BEHIND_MAX` + 1."""
+    """Hosts that lagged at the last heartbeat, counted to `BEHIND_MAX` + 1."""
     hosts_awaited: int = 0
     """Hosts that have a timed notice to acknowledge."""
     lag_open_seconds: float = 0.0
-    """How long the oldest timed notice waits for an acknowledgement; 0: none does."""
+    """Seconds that the oldest timed notice has waited for an acknowledgement; 0: none waits."""
     push_lag: Histogram = Histogram(LAG_BOUNDS)
     notices: int = 0
     deliveries: int = 0
     changes: Counts = {}
-    """By operation."""
+    """Changes by operation."""
     requests: Counts = {}
-    """By message."""
+    """Requests by message."""
     refusals: Counts = {}
-    """By code."""
+    """Refusals by code."""
     connections_refused: int = 0
     security_entries: int = 0
     commits: int = 0
@@ -204,33 +204,33 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
     admission: Counts = {}
     """Turns of hosts that need a snapshot: `at-once`, `waited`, `sent-away`."""
     admission_wait_seconds: float = 0.0
-    """What the next such host would wait."""
+    """Seconds that the next such host would wait."""
     snapshots_made: int = 0
     probes: Counts = {}
     """`answered` or `failed`."""
     findings: Counts = {}
-    """Of hosts that were asked to probe: `alive` or `dead`."""
+    """Results of hosts that were asked to probe: `alive` or `dead`."""
     inquiries: int = 0
     checks: int = 0
     doubting: bool = False
     followers: int = 0
-    """Of the event stream."""
+    """Readers of the event stream."""
     draining: bool = False
     servers: Counts = {}
-    """By role."""
+    """Servers by role."""
     roster: tuple[PeerMetrics, ...] = ()
 
 
 class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """One `opengnscd` in numbers. Counts are since its start."""
+    """Figures of one `opengnscd`. Counts are since its start."""
 
     host: str
     loaded: bool
     """There is a view to answer from."""
     revision: int
     view_age_seconds: float | None
-    """How long no server has vouched for the view; 0: one does now, or did when this host left it for a while. None:
-    there is no view."""
+    """Seconds since a server last confirmed the view; 0: one does now, or did when this host disconnected on purpose.
+    None: there is no view."""
     session: str
     sessions_opened: int
     servers: Counts
@@ -238,21 +238,21 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
     sources: Counts
     """The same, by where they are known from."""
     services: int
-    """On whose behalf it is told."""
+    """Services on whose behalf this host receives changes."""
     listeners: int
     registrations: Counts
-    """By state."""
+    """Registrations by state."""
     lookups: Counts
-    """By source; `refused`: there was no answer."""
+    """Lookups by source; `refused`: there was no answer."""
     notices: Counts
-    """By what came of them."""
+    """Notices by result."""
     snapshots: int
     cache_writes: Counts
     """`done` or `failed`."""
     reports: Counts
-    """By what became of them: `delivered`, `pending`, `refused`."""
+    """Reports by result: `delivered`, `pending`, `refused`."""
     suspicions: Counts
-    """That hold: `here`, found by a program of this host, or `server`, told by one."""
+    """Current suspicions: `here`, found by a program of this host, or `server`, sent by one."""
     reactions: Mapping[tuple[str, str], int]
     """Turns of hooks and templates, by kind and result."""
     reactions_failing: int

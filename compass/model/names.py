@@ -29,7 +29,7 @@ PARSED_MAX = 20_000
 parsing them was a tenth of a registration. At most some 6 MB."""
 
 SERVER_PORT = 4863
-"""Where servers listen when nothing else is said (opengnsp.md, "Transport")."""
+"""Port of a server if none is configured (opengnsp.md, "Transport")."""
 
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -49,7 +49,8 @@ class InvalidAddress(InvalidName):
 
 
 def parse_label(text: str, what: str = "name") -> str:
-    """One DNS label in lower case (RFC 1035 section 2.3.1, digits may lead as in RFC 1123 section 2.1)."""
+    """Return one DNS label in lower case (RFC 1035 section 2.3.1, digits may lead as in RFC 1123 section 2.1). Raises
+    InvalidName."""
     if len(text) > LABEL_MAX:
         raise InvalidName(f"{what} {text[:80]!r} has {len(text)} characters; a DNS label has at most {LABEL_MAX}")
     label = text.lower()

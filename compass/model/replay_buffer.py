@@ -58,7 +58,7 @@ class ReplayBuffer(Generic[Entry]):
         self.floor = revision if resumable else revision + 1
 
     def covers(self, since: int) -> bool:
-        """Whether a reader that holds revision `since` can resume."""
+        """Return whether a reader that holds revision `since` can resume."""
         return self.floor <= since <= self.revision
 
     def newest_first(self, since: int) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""What the name service answers (opengnsp.md, "Messages"): one reply or one refusal to every request."""
+"""Replies of the name service (opengnsp.md, "Messages"): one reply or one refusal to every request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CODES: tuple[str, ...] = get_args(Code)
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One of several things wrong with a topology: which of its rows, and what."""
+    """Problem of a topology: the row, and what is wrong with it."""
 
     index: int
     code: str
@@ -52,15 +52,15 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """A request that was not carried out: nothing changed but perhaps the security log."""
 
     code: str
-    """One of `Code`; a newer server may know more, and an older client still reads the rest (P13)."""
+    """Code, one of `Code`; a newer server may know more, and an older client still reads the rest (P13)."""
     message: str
-    """For people: what was refused, why, and what to do next."""
+    """Text for people: what was refused, why, and what to do next."""
     retry_after_seconds: float = 0.0
-    """When not 0: the same request may succeed after so long."""
+    """Seconds after which the same request may succeed; 0: it will not."""
     epoch: int = 0
-    """With stale-epoch and deregistered: the epoch the server knows."""
+    """Epoch that the server knows, with stale-epoch and deregistered."""
     problems: tuple[Problem, ...] = ()
-    """With invalid-topology: all of them."""
+    """All problems, with invalid-topology."""
 
 
 class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="registered"):
@@ -87,7 +87,7 @@ class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One dependency category as a pull shows it."""
+    """Dependency category as a pull shows it."""
 
     category: str
     services: tuple[ServiceView, ...] = ()
@@ -96,7 +96,7 @@ class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
     pool: str = "weighted-random"
     pools: dict[str, str] = {}
     locality: str = "none"
-    """How those who use it order its listeners, as the category's policy says (`rows.Policy`)."""
+    """Locality by which users order its listeners, from the category's policy (`rows.Policy`)."""
 
 
 class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dependencies"):
@@ -148,11 +148,11 @@ class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     revision: int
     rows: tuple[Row, ...]
     total: int
-    """How many there are without the limit."""
+    """Number of rows without the limit."""
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="told"):
-    """Impact: the categories that depend on it, their services, and the hosts that would be told."""
+    """Impact: the categories that depend on the object, their services, and the hosts that would be notified."""
 
     name: str
     revision: int
@@ -214,7 +214,7 @@ class LogEntries(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
 
 
 class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far one host is."""
+    """Lag of one host."""
 
     host: str
     session: bool
@@ -245,7 +245,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """The host, administrator or server."""
     time: float
     alive: bool = False
-    """What was found."""
+    """Result of the probe."""
     detail: str = ""
 
 
@@ -257,36 +257,36 @@ class CaseFile(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     evidence: tuple[Evidence, ...] = ()
     """The newest, oldest first."""
     judgement: str = ""
-    """What it came to the last time, in words."""
+    """Last judgement, in words."""
     judged_at: float = 0.0
     inquiry: str = ""
-    """What is under way: `suspicion`, `recovery`, `complaint`, `check`, or nothing."""
+    """Kind of the check that is running: `suspicion`, `recovery`, `complaint`, `check`, or empty."""
     failures: int = 0
-    """How often it went down within the policy's window."""
+    """Number of times that it went down within the policy's window."""
     held_until: float = 0.0
-    """Until when it stays out although it may answer, because it flaps; 0: nothing keeps it out."""
+    """UNIX time until which it stays out although it may answer, because it flaps; 0: it is not kept out."""
     doubting: bool = False
     """The server doubts its own probes and condemns nothing by itself."""
 
 
 class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One of the servers over a store, as the one that was asked knows it."""
+    """Server over a store, as the server that was asked knows it."""
 
     server: str
     id: str
-    """Of this run of it."""
+    """Identity of this run of the server."""
     software: str
     role: str
     """`keeper`, `bystander` or `silent`: see `compass.model.cluster.Role`."""
     revision: int
-    """What it has applied."""
+    """Revision that the server has applied."""
     lag: int
-    """How many revisions that is behind the newest one known here."""
+    """Revisions that the server lags behind the newest one known here."""
     sessions: int
     watching: int
     started_at: float
     silent_seconds: float = 0.0
-    """Since it was last heard of."""
+    """Seconds since its last heartbeat."""
 
 
 class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steered"):
@@ -296,13 +296,13 @@ class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class WayTried(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One way to administrators, and what came of a message by it."""
+    """Channel to administrators, and the result of a test message."""
 
     name: str
     way: str
     """`mail`, `webhook`, `syslog` or `command`."""
     problem: str = ""
-    """Why it did not arrive; empty: whoever is next on the way has taken it."""
+    """Reason why it did not arrive; empty: the next hop accepted it."""
 
 
 class WaysTried(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ways-tried"):
@@ -312,17 +312,17 @@ class WaysTried(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
 
 
 class WayStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a way to administrators does, as far as this server knows since it started."""
+    """State of a channel to administrators, as far as this server knows since its start."""
 
     name: str
     way: str
     """`mail`, `webhook`, `syslog` or `command`."""
     tells: bool = False
-    """This server tells by it; of several over one store one does."""
+    """Whether this server sends by the channel; of several servers over one store one does."""
     pending: int = 0
-    """Incidents with something still to be told."""
+    """Incidents that are still to be sent."""
     attempts: int = 0
-    """In vain since the last success."""
+    """Failed attempts since the last success."""
     told_at: float = 0.0
     """UNIX time of the last success; 0: none yet."""
     failed_at: float = 0.0
@@ -331,7 +331,7 @@ class WayStatus(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WayList(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="way-list"):
-    """Ways: by which this server can tell administrators, in the order of its configuration."""
+    """Channels by which this server can notify administrators, in the order of its configuration."""
 
     ways: tuple[WayStatus, ...]
 
@@ -355,7 +355,7 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     servers: tuple[KnownServer, ...] = ()
     """All over the same store, this one too, by name."""
     away: bool = False
-    """It is drained: hosts are sent elsewhere."""
+    """Whether the server is drained: hosts are redirected."""
     trouble: str = ""
     """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
 
@@ -392,14 +392,14 @@ Reply: TypeAlias = Union[  # noqa: UP007
 
 
 class Position(msgspec.Struct, frozen=True):
-    """What follows is every change after `revision` of this store."""
+    """Position in the stream: every change after `revision` of this store follows."""
 
     store: str
     """Revisions of different stores have nothing to do with each other."""
     revision: int
     complete: bool
-    """False: what happened before is not told, read everything again. True: nothing is missing since the revision
-    that was asked for, or none was."""
+    """False: earlier changes are missing, read everything again. True: no change since the revision that was asked for
+    is missing, or none was asked for."""
 
 
 FeedEvent: TypeAlias = Position | Change

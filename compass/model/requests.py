@@ -1,7 +1,7 @@
-"""What can be asked of the name service (opengnsp.md, "Messages"). Functions 2.1, 2.2, 2.3, 2.5 and 2.6.
+"""Requests to the name service (opengnsp.md, "Messages"): functions 2.1, 2.2, 2.3, 2.5 and 2.6.
 
-The `type` tag is the message's name on the wire. Fields may be added with a default; none is ever removed or
-given another meaning (P13).
+The `type` tag is the message's name on the wire. Fields may be added with a default; none is ever removed or given
+another meaning (P13).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     digest: int = 0
     """The version of digests that the host compares with what it holds; 0: none."""
     suspicions: bool = False
-    """The host takes a `suspicion`: evidence that the server cannot write down while its store is away."""
+    """Whether the host accepts `suspicion`: evidence that the server cannot write while its store is unavailable."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
@@ -115,7 +115,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 
 
 class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="findings"):
-    """What a host found when it probed a listener on the server's behalf: the answer to its `inquiry` of that id."""
+    """Result of a host's probe of a listener on the server's behalf: the answer to the `inquiry` with that id."""
 
     id: int
     alive: bool
@@ -153,9 +153,10 @@ class RevokeCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
 
 
 class Apply(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="apply"):
-    """2.6: bring the declared objects into the state of a topology: all of it or nothing.
+    """2.6: bring the declared objects into the state of a topology, completely or not at all.
 
-    Categories, services and dependencies; `prune` removes those the topology does not name. `dry_run` only tells.
+    Declared objects are categories, services and dependencies; `prune` removes those that the topology does not name.
+    `dry_run` only shows the difference.
     """
 
     rows: tuple[Category | Service | Dependency, ...]
@@ -181,13 +182,13 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     state: State | Literal[""] = ""
     limit: Annotated[int, between(1, FETCH_LIMIT_MAX)] = 10_000
     after: int = 0
-    """How many to skip."""
+    """Number of rows to skip."""
     store: str = ""
     seen: int = 0
 
 
 class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="impact"):
-    """2.6: who would be told if something happened to this category, service or listener."""
+    """2.6: list who would be notified of a change of this category, service or listener."""
 
     name: ObjectName
     store: str = ""
@@ -195,9 +196,10 @@ class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 
 
 class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="read-log"):
-    """2.6: entries of a log after number `after` (for updates: the revision), at most `limit`.
+    """2.6: read entries of a log after number `after` (for updates: the revision), at most `limit`.
 
-    `wait_seconds`: when there is none yet, wait so long for one. `last`: start so many before the end instead.
+    `wait_seconds`: if there is none yet, wait up to this time for one. `last`: start that number before the end
+    instead.
     """
 
     log: Literal["updates", "security", "administration"]
@@ -226,11 +228,11 @@ class Steer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 
 
 class Ways(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ways"):
-    """2.6: the ways by which this server tells administrators of incidents, and how they do."""
+    """2.6: list the channels by which this server notifies administrators of incidents, with their state."""
 
 
 class TryWays(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="try-ways"):
-    """2.6: send a message to try the ways by which this server tells administrators of incidents."""
+    """2.6: send a test message by each channel by which this server notifies administrators."""
 
     name: str = ""
     """Only the way, or ways, of this name."""
@@ -305,4 +307,4 @@ class Attend(msgspec.Struct, frozen=True):
 
 
 Undecided: TypeAlias = Union[WriteRequest, WeighedReport, Suspect, Incident, Verdict, Attend]  # noqa: UP007
-"""What the commit loop takes."""
+"""Requests that the commit loop accepts."""

@@ -1,7 +1,7 @@
-"""What the name service stores: the rows of its tables (opengnsp.md, "Objects").
+"""Rows of the tables of the name service (opengnsp.md, "Objects").
 
-A row is a frozen value. The same struct is decided on, written to SQL, logged, pushed and kept by hosts.
-The catalogue is a set of rows; every committed change sets one row or removes one (`Change`).
+A row is a frozen value. The same struct is decided on, written to SQL, logged, pushed and kept by hosts. The catalogue
+is a set of rows; every committed change sets one row or removes one (`Change`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from compass.model.limits import (
 from compass.model.names import HostName, Label, OptionalAddress, OptionalServiceId, ServiceId
 
 State = Literal["up", "slow", "suspect", "down", "draining", "offline"]
-"""Of a listener. up: in use. slow: in use, users complain. suspect: reported or lost, verdict pending.
-down: failed. draining: no new users. offline: deregistered on purpose; kept as a row so that its epoch is known."""
+"""State of a listener. up: in use. slow: in use, users complain. suspect: reported or lost, verdict pending. down:
+failed. draining: no new users. offline: deregistered on purpose; kept as a row so that its epoch is known."""
 
 USABLE: frozenset[str] = frozenset({"up", "slow"})
 """States in which a listener is given to new users."""
@@ -47,7 +47,7 @@ PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
 
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a category's listeners are judged (opengnsp.md, "Failure reports") and given to users ("Pools").
+    """Policy of a category: how its listeners are judged (opengnsp.md, "Failure reports") and selected ("Pools").
 
     Unknown fields are skipped as everywhere: a policy of a newer server must not end an older host's session (P13).
     """
@@ -57,7 +57,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     probe_timeout_seconds: Annotated[float, above_zero(PROBE_TIMEOUT_SECONDS_MAX)] = 1.0
     probe_attempts: Annotated[int, between(1, PROBE_ATTEMPTS_MAX)] = 2
     slow: Literal["alert", "notify"] = "alert"
-    """What a report `slow` does: tell the administrators only, or also change the state for all dependants."""
+    """Effect of a report `slow`: notify the administrators only, or also change the state for all dependants."""
     recovery_seconds: Annotated[float, above_zero(RECOVERY_SECONDS_MAX)] = 2.0
     """Pause before a listener that is down is probed again; doubles up to `RECOVERY_SECONDS_MAX`."""
     reporters: Annotated[int, between(1, REPORTERS_NEEDED_MAX)] = 1
@@ -67,12 +67,12 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     cap: Annotated[float, above_zero(1)] = 0.8
     """Share of the category's listeners that reports and probes may have `down` at once. See `failure.may_condemn`."""
     grace_seconds: Annotated[float, between(0, GRACE_SECONDS_MAX)] = 5.0
-    """How long a host's session may be lost before its listeners are probed."""
+    """Seconds that a host's session may be lost before its listeners are probed."""
     flaps: Annotated[int, between(1, FLAPS_MAX)] = 3
-    """How often a listener may go down within `flap_seconds` before it stays out longer."""
+    """Number of times that a listener may go down within `flap_seconds` before it stays out longer."""
     flap_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 600.0
     hold_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 60.0
-    """How long it then stays out; doubles with each further failure."""
+    """Seconds that it then stays out; doubled with each further failure."""
     pool: str = "weighted-random"
     """Which of the listeners a user is given first: one of `policies.POLICIES`."""
     pools: dict[str, str] = {}
@@ -90,13 +90,13 @@ class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="service"):
-    """One content-bearing part of a category; `id` is `service.category`."""
+    """Service: one content-bearing part of a category; `id` is `service.category`."""
 
     id: ServiceId
 
 
 class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="listener"):
-    """One `address:port` that serves a service. `epoch` is the instance that last registered it."""
+    """Listener: one `address:port` that serves a service. `epoch` is the instance that last registered it."""
 
     service: str
     address: str
@@ -112,24 +112,25 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
     cause: str = ""
     """Why it is in this state, in words."""
     draining: bool = False
-    """It takes no new users, whatever its health: after `suspect` or `down` it is `draining` again, not `up`."""
+    """Whether it accepts no new users, whatever its health: after `suspect` or `down` it is `draining` again, not `up`.
+    """
     zone: str = ""
-    """Where it is, as a label: a data centre, a room. Empty: not known."""
+    """Zone as a label: a data centre, a room. Empty: unknown."""
     load: float = IDLE
     """Share of its capacity in use, as it last reported."""
     degradation: float = IDLE
-    """By how much one more user raises its load, as it reported."""
+    """Load that one more user adds, as the listener reported it."""
 
 
 class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="dependency"):
-    """`category` depends on `on`: the services of `category` are told about the services of `on`."""
+    """Dependency of `category` on `on`: hosts with services of `category` receive changes of the services of `on`."""
 
     category: Label
     on: Label
 
 
 class Credential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="credential"):
-    """What a service proves itself with. The token itself is shown once and never stored."""
+    """Credential by which a service authenticates itself. The token itself is shown once and never stored."""
 
     id: str
     service: str
@@ -146,15 +147,15 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag
     name: HostName
     update_address: OptionalAddress = ""
     update_port: Annotated[int, between(0, PORT_MAX)] = 0
-    """Where the server dials it to push when it keeps no session open; 0: nowhere."""
+    """Port that the server dials to push when the host keeps no session open; 0: none."""
     services: Annotated[tuple[ServiceId, ...], Meta(extra_json_schema={"maxItems": HOST_SERVICES_MAX})] = ()
-    """The service ids on whose behalf it is told, sorted."""
+    """Service ids on whose behalf the host receives changes, sorted."""
     barred: bool = False
     """Refused whatever it asks, until an administrator lifts it."""
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="alert"):
-    """An open incident that administrators were told of once; removed when it is over."""
+    """Open incident of which administrators were notified once; removed when it is over."""
 
     id: str
     kind: Literal["failure", "slow"]
@@ -166,7 +167,7 @@ Row: TypeAlias = Union[Category, Service, Listener, Dependency, Credential, Host
 ListenerKey: TypeAlias = tuple[str, str, int]
 """service id, address, port."""
 Key: TypeAlias = str | tuple[str, str] | ListenerKey
-"""What identifies a row within its table."""
+"""Key that identifies a row within its table."""
 
 
 def key_of(row: Row) -> Key:
@@ -183,11 +184,11 @@ def key_of(row: Row) -> Key:
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One committed change: one revision, one row of the update log, one notice (P2, P3)."""
+    """Committed change: one revision, one row of the update log, one notice (P2, P3)."""
 
     revision: int
     previous: int
-    """The revision of the change before this one on the same topic; what a receiver tells gaps by (P4)."""
+    """Revision of the change before this one on the same topic, by which a receiver detects gaps (P4)."""
     time: float
     operation: str
     row: Row

@@ -13,7 +13,7 @@ _UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_printable_line(text: str) -> bool:
-    """Whether `text` has neither control characters nor lone surrogates."""
+    """Return whether `text` has neither control characters nor lone surrogates."""
     return not _UNSTORABLE.search(text)
 
 

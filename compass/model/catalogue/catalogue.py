@@ -85,7 +85,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             topics = topics.set(topic, change.revision)
         if isinstance(row, Service):
             topics = _dropped(topics, row.id) if change.removed else topics.set(row.id, change.revision)
-            # A service begins and ends without listeners. A host that was not told for a while may hold old ones.
+            # A service begins and ends without listeners. A host that missed some changes may hold old ones.
             after = msgspec.structs.replace(after, listeners=_dropped(after.listeners, row.id))
         return msgspec.structs.replace(after, topics=topics, revision=max(self.revision, change.revision))
 
@@ -228,7 +228,7 @@ def catalogue_of(rows: Iterable[Row], topics: dict[str, int], revision: int) -> 
 
 
 def topic_of(row: Row) -> str:
-    """What a change of `row` is about; empty for rows that no host is told of."""
+    """Return the topic of a change of `row`, or an empty text for rows that no host receives."""
     match row:
         case Listener():
             return row.service

@@ -1,8 +1,8 @@
 """Digests of catalogues: one number for a set of rows, whatever their order (opengnsp.md, "Digests").
 
-The digest of a row is BLAKE2b over its canonical octets, that of several is the sum modulo 2**256. So a change moves
-it by a subtraction and an addition, and two replicas that hold the same rows have the same number, however they came
-to them. It finds mistakes, not forgers: whoever may write rows needs none.
+The digest of a row is BLAKE2b over its canonical octets, that of several is the sum modulo 2**256. So a change moves it
+by a subtraction and an addition, and two replicas that hold the same rows have the same number, however they came to
+them. It finds mistakes, not forgers: a party that may write rows needs none.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from compass.model.rows import (
 DIGEST_VERSION = 1
 """Which fields of a row count. A field that comes later is left out of this version, so that old and new agree."""
 DIGEST_OCTETS = 32
-"""Of a digest: two different catalogues never have the same one by chance."""
+"""Size of a digest: two different catalogues never have the same one by chance."""
 COUNT_ROWS = 1_000
-"""Rows counted in one go: some 2 ms, in which nobody else is served."""
+"""Rows counted in one step: some 2 ms, during which the server answers no one."""
 _MODULUS = 1 << (8 * DIGEST_OCTETS)
 
 FIELDS: dict[type[msgspec.Struct], tuple[str, ...]] = {
@@ -113,12 +113,12 @@ def digest_of_rows(rows: Iterable[Row]) -> int:
 
 
 def to_hex(digest: int) -> str:
-    """As it is told and stored: 64 hexadecimal digits."""
+    """Return the digest as it is sent and stored: 64 hexadecimal digits."""
     return f"{digest % _MODULUS:0{2 * DIGEST_OCTETS}x}"
 
 
 def is_host_visible(row: Row) -> bool:
-    """Whether hosts hold such a row: it belongs to a topic, and is no listener that is offline."""
+    """Return whether hosts hold such a row: it belongs to a topic, and is not an offline listener."""
     return bool(topic_of(row)) and not (isinstance(row, Listener) and row.state == "offline")
 
 
@@ -144,7 +144,7 @@ class IncrementalDigest:
 
 
 class DigestDelta(msgspec.Struct, frozen=True):
-    """What one change does to the digests: of all, and of its topic's part for hosts."""
+    """Effect of one change on the digests: of all rows, and of the host-visible rows of its topic."""
 
     revision: int
     total: int

@@ -1,4 +1,4 @@
-"""Who must be told, and what they must know: the push filter, computed from the declared dependencies.
+"""Audience of a change and interest of a host: the push filter, computed from the declared dependencies.
 
 A *member* category is one that a host has services of. Its interest is the topics of its member categories and of
 everything these depend on, with each category's backup service, known beforehand (P7).
@@ -17,10 +17,10 @@ from compass.model.rows import Category, Change, Dependency, Listener, Policy, R
 
 
 def audience(catalogue: Catalogue, row: Row) -> frozenset[str]:
-    """The member categories whose hosts are told of a change of `row`; empty when nobody is.
+    """Return the member categories whose hosts receive a change of `row`; empty if there are none.
 
-    `catalogue` is the one after the change. A listener is told to the dependants of its category and to the
-    dependants of each category it backs; a change of a category's own shape to its members as well.
+    `catalogue` is the one after the change. The dependants of a listener's category receive its changes, and so do the
+    dependants of each category that it backs; a change of a category itself goes to its members as well.
     """
     topic = topic_of(row)
     if not topic:
@@ -56,9 +56,10 @@ def snapshot(catalogue: Catalogue, topics: Iterable[str]) -> Snapshot:
 
 
 def widening(catalogue: Catalogue, change: Change) -> tuple[Snapshot, frozenset[str]] | None:
-    """What a change makes some of its audience depend on in addition, and which member categories these are.
+    """Return what a change adds to the interest of some of its audience, and for which member categories.
 
-    It is sent along with the change, so that nobody has to ask. `catalogue` is the one after the change.
+    The addition is sent along with the change, so that no host has to ask for it. `catalogue` is the one after the
+    change.
     """
     match change.row:
         case Dependency(category=category, on=on) if not change.removed:

@@ -1,4 +1,4 @@
-"""What a program may look up, and which of the answers "nothing" it gets (P5), for every kind of lookup."""
+"""Scope of lookups: what a program may look up, and which of the three answers for nothing it gets (P5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LookupScope(msgspec.Struct, frozen=True, eq=False):
 
     catalogue: Catalogue
     categories: frozenset[str] | None = None
-    """Those that are held with all their services. None: all there are, as at a server."""
+    """Categories that are held with all their services. None: all there are, as at a server."""
     services: frozenset[str] = frozenset()
     """Services that are held without their category: backups of those above."""
 

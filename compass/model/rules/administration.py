@@ -122,7 +122,7 @@ def decide_attend(draft: Draft, request: Attend) -> Done:
 
 
 def decide_apply(draft: Draft, request: Apply) -> Done:
-    """Bring the declared objects into the state of a topology, or tell everything that is wrong with it."""
+    """Bring the declared objects into the state of a topology, or report everything that is wrong with it."""
     problems: list[Problem] = []
     wanted: list[tuple[int, Declared]] = []
     for index, row in enumerate(request.rows):
@@ -250,7 +250,7 @@ def _check_policy(policy: Policy) -> None:
 
 
 def _check_pools(policy: Policy) -> None:
-    """How users are given listeners."""
+    """Check the policies by which listeners are selected."""
     if len(policy.pools) > POOLS_PER_CATEGORY_MAX:
         refuse(
             "too-large",
@@ -267,7 +267,7 @@ def _check_pools(policy: Policy) -> None:
 
 
 def _check_judgement(policy: Policy) -> None:
-    """What the failure desk is told: each value within its range, NaN in none."""
+    """Check the values of the failure policy: each within its range, none NaN."""
     if not 0 < policy.cap <= 1:
         refuse("bad-value", f"cap {policy.cap:g}: a share, more than 0 and at most 1")
     for name, low, high in (

@@ -111,9 +111,9 @@ _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
 def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: float, token: str) -> Decision:
-    """What becomes of a request at this catalogue: pure, so it can be decided again when another server was first.
+    """Decide a request at this catalogue: pure, so that it can be decided again if another server committed first.
 
-    `now`: UNIX time in seconds. `token`: 256 fresh random bits as text when a credential is to be issued.
+    `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
     """
 
     def decided(draft: Draft) -> Reply:
@@ -130,7 +130,7 @@ def answer(catalogue: Catalogue, request: ReadRequest, asker: Principal, now: fl
 
 
 def permit(catalogue: Catalogue, request: Any, asker: Principal, now: float) -> Decision | None:
-    """For requests that a shell answers: None when the asker may ask, or the decision that refuses it."""
+    """Return None if the principal may make a request that a shell answers, else the decision that refuses it."""
     try:
         check_right(catalogue, request, asker)
     except Refused as refused:
@@ -151,7 +151,7 @@ def check_right(catalogue: Catalogue, request: Any, asker: Principal) -> None:
 
 
 def barred(catalogue: Catalogue, asker: Principal) -> bool:
-    """Whether an administrator has barred the host that asks."""
+    """Return whether an administrator has barred the host that asks."""
     host = catalogue.hosts.get(asker.name) if asker.role == "host" else None
     return host is not None and host.barred
 

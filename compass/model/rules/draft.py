@@ -19,9 +19,9 @@ Role = Literal["host", "admin", "viewer", "server"]
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks: role and name from the certificate or the token, and where the connection came from.
+    """Principal of a request: role and name from the certificate or the token, and the origin of the connection.
 
-    A host's name is a DNS name, so it is kept in lower case, as the rows of hosts are: a bar holds for every spelling.
+    A host's name is a DNS name and is kept in lower case, as the rows of hosts are: a bar holds for every spelling.
     """
 
     role: Role
@@ -37,10 +37,10 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What a request comes to: the changes to commit, the reply that is true once they are, the log entries."""
+    """Decision of a request: the changes to commit, the reply that is true once they are, the log entries."""
 
     catalogue: Catalogue
-    """With the changes applied."""
+    """Catalogue with the changes applied."""
     changes: tuple[Change, ...]
     reply: Reply
     security: SecurityEntry | None = None
@@ -56,7 +56,7 @@ class Refused(Exception):
 
 
 def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem, ...] = ()) -> NoReturn:
-    """End the decision: nothing is changed, and the asker is told why."""
+    """End the decision: no change is made, and the principal gets the reason. Raises Refused."""
     raise Refused(Refusal(code, message, epoch=epoch, problems=problems))
 
 
@@ -96,18 +96,18 @@ class Draft:
         self.changes.append(change)
 
     def open_alert(self, kind: Literal["failure", "slow"], listener: Listener, text: str) -> None:
-        """Tell the administrators, unless this incident is open already (once per incident, not per report)."""
+        """Open an alert unless this incident is open already (once for each incident, not for each report)."""
         id = alert_id(kind, listener)
         if id not in self.catalogue.alerts:
             self.set("alert", Alert(id, kind, self.now, text))
 
     def open_incident(self, id: str, text: str) -> None:
-        """Tell the administrators of something that is not one listener's, unless it is open already."""
+        """Open an alert that does not belong to one listener, unless it is open already."""
         if id not in self.catalogue.alerts:
             self.set("alert", Alert(id, "failure", self.now, text))
 
     def close_incident(self, id: str) -> None:
-        """It is over."""
+        """Close the incident."""
         alert = self.catalogue.alerts.get(id)
         if alert is not None:
             self.remove("alert-over", alert)

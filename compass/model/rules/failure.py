@@ -1,9 +1,9 @@
 """The failure policy: what evidence is worth, and when it comes to a verdict (opengnsp.md, "Failure reports").
 
-Evidence and verdict are apart. Evidence is what somebody found out: a user's report, the loss of a session, a probe by
-a server or by a host that was asked. It makes a listener `suspect`, which is used only when nothing better is left.
-The verdict, `down` or back in use, comes from `judge` alone. Everything here takes `now` and does nothing by itself;
-the desk in `compass.server.failure.detector` keeps the objects and carries out what they say.
+Evidence and verdict are apart. Evidence is an observation: a user's report, the loss of a session, a probe by a server
+or by a host that was asked. It makes a listener `suspect`, which is used only when nothing better is left. The verdict,
+`down` or back in use, comes from `judge` alone. Everything here takes `now` and does nothing by itself; the desk in
+`compass.server.failure.detector` keeps the objects and carries out what they say.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from compass.model.rows import Listener, ListenerKey, Policy
 REFUTED_FREE = 2
 """Reports of one reporter that may be wrong before it counts less: one who meets a restart means no harm."""
 REPUTATION_SECONDS = 600.0
-"""After so long a refuted report weighs half; so three in a row are forgiven within six minutes."""
+"""Seconds after which a refuted report weighs half; so three in a row are forgiven within six minutes."""
 REPORTERS_MAX = 10_000
 """Reporters whose refuted reports are remembered: every host of a large installation."""
 DOUBT_WINDOW_SECONDS = 30.0
-"""How far back a server looks for whether its own probes can be believed."""
+"""Seconds over which a server checks whether its own probes can be trusted."""
 DOUBT_PROBES_MIN = 5
 """Listeners probed within the window before a server can doubt itself: of fewer, no share means anything."""
 DOUBT_SHARE = 0.5
-"""Share of them whose failure nobody else confirms, above which a server doubts itself; at half of this it stops."""
+"""Share of failed probes without confirmation, above which a server distrusts itself; at half of this it stops."""
 EVIDENCE_MAX = 20
-"""Evidence kept about one listener, the newest: more is in nobody's head."""
+"""Pieces of evidence kept per listener. Older ones are dropped."""
 CASES_MAX = 10_000
 """Listeners about which evidence is kept; beyond that the one touched least recently is forgotten."""
 FLAPS_KEPT_MAX = 32
 """Failures of one listener that are counted: the pause has reached its longest before."""
 
 Finding = Literal["alive", "contradicted", "agreed", "alone"]
-"""What an inquiry came to. alive: the server's own probe was answered. contradicted: it was not, but a host that was
-asked found the listener alive. agreed: it was not, and an asked host or a trusted report says the same. alone: it was
-not, and nobody else says anything."""
+"""Result of a check. alive: the server's own probe was answered. contradicted: it was not, but a host that was asked
+found the listener alive. agreed: it was not, and an asked host or a trusted report confirms this. alone: it was not,
+and there is no other evidence."""
 Judgement = Literal["alive", "dead", "open"]
 
 
 def finding_of(own: bool, others: Iterable[bool], reported: bool) -> Finding:
-    """What the server's own probe, those of the hosts that answered, and the users' reports come to together."""
+    """Combine the server's own probe, those of the hosts that answered, and the users' reports into one finding."""
     others = tuple(others)
     if own:
         return "alive"
@@ -71,24 +71,24 @@ def judge(finding: Finding, *, confirmed: bool, doubting: bool, connected: bool)
 
 
 def may_condemn(peers: Iterable[Listener], cap: float) -> bool:
-    """Whether one more of a category's listeners may be `down`: the cap (P8). One always may."""
+    """Return whether one more of a category's listeners may be `down`: the cap (P8). One always may."""
     states = [peer.state for peer in peers if peer.state != "offline"]
     return states.count("down") < max(1, int(cap * len(states) + 1e-9))
 
 
 class Reputation:
-    """What the reports of each reporter are worth: less when they keep being refuted, again more with time."""
+    """Weight of each reporter's reports: lower if they are refuted again and again, rising with time."""
 
     def __init__(self) -> None:
         self._refuted: dict[str, tuple[float, float]] = {}
-        """Refuted reports, worth so many at that time."""
+        """Weight of refuted reports at a time, by reporter."""
 
     def weight(self, reporter: str, now: float) -> float:
         """1 for one reporter; half for each refuted report beyond `REFUTED_FREE`."""
         return float(min(1.0, 2.0 ** (REFUTED_FREE - self._count(reporter, now))))
 
     def suffice(self, reporters: Iterable[str], policy: Policy, now: float) -> bool:
-        """Whether the reports of these make a listener suspect, before any probe."""
+        """Return whether the reports of these reporters make a listener suspect, before any probe."""
         return sum(self.weight(reporter, now) for reporter in set(reporters)) >= policy.reporters
 
     def refuted(self, reporter: str, now: float) -> None:
@@ -110,7 +110,7 @@ class Reputation:
 
 
 class LocalHealth:
-    """Whether a server can believe its own probes: what became of the last one of each listener."""
+    """Trust of a server in its own probes: the result of the last probe of each listener."""
 
     def __init__(self) -> None:
         self._findings: dict[Hashable, tuple[float, Finding]] = {}
@@ -122,7 +122,7 @@ class LocalHealth:
         self._findings[key] = (now, finding)
 
     def doubting(self, now: float) -> bool:
-        """Whether it doubts itself; it stops when the share is down to half of what made it begin."""
+        """Return whether the server distrusts itself; this ends when the share is down to half of what began it."""
         while self._findings:
             key = next(iter(self._findings))
             if now - self._findings[key][0] <= DOUBT_WINDOW_SECONDS:
@@ -142,7 +142,7 @@ class FlapDamping:
         self._failures: dict[ListenerKey, deque[float]] = {}
 
     def failed(self, key: ListenerKey, now: float) -> None:
-        """It has gone down."""
+        """Record that the listener went down."""
         times = self._failures.pop(key, deque(maxlen=FLAPS_KEPT_MAX))
         times.append(now)
         self._failures[key] = times
@@ -150,11 +150,11 @@ class FlapDamping:
             del self._failures[next(iter(self._failures))]
 
     def failures(self, key: ListenerKey, policy: Policy, now: float) -> int:
-        """How often it went down within the policy's window."""
+        """Return the number of times that it went down within the policy's window."""
         return sum(now - at < policy.flap_seconds for at in self._failures.get(key, ()))
 
     def held_until(self, key: ListenerKey, policy: Policy, now: float) -> float:
-        """Until when it stays out even if it answers; 0: it may come back at once.
+        """Return the time until which it stays out even if it answers; 0: it may return at once.
 
         The first failure beyond `flaps` keeps it out for `hold_seconds`, each further one twice as long.
         """
@@ -169,19 +169,19 @@ class FlapDamping:
 
 
 class ListenerEvidence(msgspec.Struct):
-    """What is known about one listener's health, apart from its row."""
+    """Evidence about one listener's health, apart from its row."""
 
     evidence: deque[Evidence]
     reporters: dict[str, None]
     """Hosts and administrators with reports that no probe has confirmed or refuted yet, in order."""
     sufficed: bool = False
-    """Such reports have made it suspect, whichever server they were told to."""
+    """Whether reports have made it suspect, whichever server received them."""
     judgement: str = ""
     """The last judgement, in words; empty: there was none."""
     judged_at: float = 0.0
 
     def settle(self) -> None:
-        """What was reported is confirmed or refuted, or is of an older instance."""
+        """Drop the reports: they are confirmed or refuted, or about an older instance."""
         self.reporters.clear()
         self.sufficed = False
 
@@ -212,12 +212,12 @@ class EvidenceLog:
         kept.append(evidence)
 
     def report(self, key: ListenerKey, reporter: str, detail: str, now: float) -> None:
-        """Somebody complains; several complaints of one reporter count once, and no more reporters than are kept."""
+        """Add a complaint; several complaints of one reporter count once, and REPORTERS_MAX reporters are kept."""
         self.note(key, Evidence("report", reporter, now, alive=False, detail=detail))
         case = self.case(key)
         if len(case.reporters) < EVIDENCE_MAX:
             case.reporters[reporter] = None
 
     def close(self, key: ListenerKey) -> None:
-        """The listener is no more."""
+        """Drop everything about a listener that is removed."""
         self._cases.pop(key, None)

@@ -116,9 +116,9 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
 
 
 def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
-    """Whether the very host that registered this instance tells of its death.
+    """Return whether the very host that registered this instance reports its death.
 
-    It is believed even when the credential has been revoked or has expired meanwhile: the dead must not stay.
+    The report counts even if the credential has been revoked or has expired since: a dead listener must not stay.
     """
     if not request.died or draft.asker.role != "host":
         return False
@@ -148,7 +148,7 @@ def decide_drain(draft: Draft, request: Drain) -> Reported:
 
 
 def is_draining(listener: Listener) -> bool:
-    """Whether it takes no new users by wish. A row of an older server says so by its state alone."""
+    """Return whether it accepts no new users by request. A row of an older server shows this by its state alone."""
     return listener.draining or listener.state == "draining"
 
 
@@ -180,7 +180,7 @@ def decide_report(draft: Draft, request: Report) -> Reported:
 
 
 def decide_suspect(draft: Draft, request: Suspect) -> Reported:
-    """There is evidence against an instance that nobody reported: a probe failed after its host's session was lost."""
+    """Decide evidence against an instance without a report: a probe failed after its host's session was lost."""
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline" or old.state in FAILING:
         return Reported(draft.revision, old.state if old else "offline")
@@ -204,9 +204,10 @@ def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Rep
 
 
 def decide_verdict(draft: Draft, request: Verdict) -> Reported:
-    """The desk's verdict. It counts only for the instance that was probed; a dead one only confirms a suspicion.
+    """Decide the detector's verdict.
 
-    Beyond the category's cap a listener stays suspect, and administrators are told once (P8).
+    It counts only for the instance that was probed; a dead one only confirms a suspicion. Beyond the category's cap a
+    listener stays suspect, and administrators are notified once (P8).
     """
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
@@ -235,7 +236,7 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
 
 
 def decide_incident(draft: Draft, request: Incident) -> Reported:
-    """What the desk tells administrators of itself: once when it begins, once when it is over."""
+    """Decide an incident of the server itself: one alert when it begins, one when it is over."""
     if request.text:
         draft.open_incident(request.id, request.text)
     else:
@@ -314,7 +315,7 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
 
 
 def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:
-    """Whether the token is a current one of the service, compared in constant time."""
+    """Return whether the token is a current one of the service, compared in constant time."""
     digest = digest_of(token)
     held = False
     for credential in catalogue.credentials.get(service, {}).values():
@@ -324,7 +325,7 @@ def credential_holds(catalogue: Catalogue, service: str, token: str, now: float)
 
 
 def digest_of(token: str) -> str:
-    """What is stored of a token. It is random and long, so a plain SHA-256 cannot be searched."""
+    """Return the stored form of a token. A token is random and long, so a plain SHA-256 cannot be searched."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -355,7 +356,7 @@ def _check_parameters(request: Register) -> None:
 
 
 def _uses(draft: Draft, service: str) -> bool:
-    """Whether the asking host has services whose category depends on this one, or on one it backs."""
+    """Return whether the asking host has services whose category depends on this one, or on one it backs."""
     host = draft.catalogue.hosts.get(draft.asker.name)
     if host is None:
         return False

@@ -72,7 +72,7 @@ def _full_name(row: Row) -> str:
 
 
 def _places(row: Row) -> tuple[str, ...]:
-    """What a row belongs to, for `Fetch.within`."""
+    """Return the names that a row belongs to, for `Fetch.within`."""
     match row:
         case Listener():
             return (row.service, category_of(row.service), row.host)
@@ -92,7 +92,7 @@ def _sort_key(row: Row) -> tuple[str | int, ...]:
 
 
 def query_impact(catalogue: Catalogue, request: Impact) -> Told:
-    """Who would be told of a change of a category, a service or (`service address:port`) a listener."""
+    """List who would be notified of a change of a category, a service or (`service address:port`) a listener."""
     name, _, endpoint = request.name.partition(" ")
     row: Row
     if endpoint:

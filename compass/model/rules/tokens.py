@@ -25,7 +25,7 @@ TOKEN_ROLES: dict[str, Role] = {ADMIN_TOKENS: "admin", VIEWER_TOKENS: "viewer"}
 
 
 def principal_of(catalogue: Catalogue, token: str, origin: str, now: float) -> Principal | None:
-    """Who shows the token, or None when it is nobody's (any more). Each one is compared in full, whichever holds."""
+    """Return the principal of a token, or None if it belongs to none. Each stored token is compared in full."""
     digest = digest_of(token)
     found: Principal | None = None
     for category, role in TOKEN_ROLES.items():
@@ -38,5 +38,5 @@ def principal_of(catalogue: Catalogue, token: str, origin: str, now: float) -> P
 
 
 def is_of_tokens(name: str) -> bool:
-    """Whether a category or a service is there for tokens."""
+    """Return whether a category or a service is reserved for tokens."""
     return (category_of(name) or name) in TOKEN_ROLES

@@ -1,9 +1,9 @@
-"""In which order the members of a pool are given: the nine policies of RFC 5356, and nearness before them.
+"""Order of the members of a pool: the nine policies of RFC 5356, and locality before them.
 
-A policy puts the members of a pool in an order. A user takes the first, and the next when that one fails; the first
-is the one whose turn it was. Each policy is one key to sort by, from what a listener reported (weight,
-load), from what is remembered of the pool (`Turns`), and from a source of randomness that the caller brings.
-A listener of weight 0 comes after all others, whatever the policy.
+A policy puts the members of a pool in an order. A user takes the first, and the next when that one fails; the first is
+the one whose turn it was. Each policy is one key to sort by, from what a listener reported (weight, load), from what is
+remembered of the pool (`Turns`), and from a source of randomness that the caller brings. A listener of weight 0 comes
+after all others, whatever the policy.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from compass.model.rows import Listener, ListenerKey
 Random: TypeAlias = Callable[[], float]
 """Gives floats in [0, 1)."""
 LOCALITIES: tuple[str, ...] = ("none", "zone", "host")
-"""What nearness counts for. none: nothing. zone: those of the user's zone first. host: those on the user's host, then
-those of its zone, then the others."""
+"""Localities. none: no effect. zone: listeners of the user's zone first. host: those on the user's host, then those of
+its zone, then the others."""
 DEFAULT_POLICY = "weighted-random"
 """Needs neither reports nor memory, and many users who do not know of each other share the load by it."""
 
 
 class Location(msgspec.Struct, frozen=True):
-    """Where a user is, to tell what is near. Empty: not known, so nothing is."""
+    """Location of a user, for locality. Empty: unknown, so no listener is near."""
 
     host: str = ""
     zone: str = ""
 
 
 class SelectionRule(msgspec.Struct, frozen=True):
-    """How a pool's members are ordered."""
+    """Rule that orders a pool's members."""
 
     policy: str = DEFAULT_POLICY
-    """One of `POLICIES`. A word that is not known, of a newer server, stands for the default."""
+    """Policy, one of `POLICIES`. An unknown one, of a newer server, stands for the default."""
     locality: str = "none"
-    """One of `LOCALITIES`."""
+    """Locality, one of `LOCALITIES`."""
 
 
 class _Member(msgspec.Struct):
-    """What is remembered of one listener."""
+    """Memory of one listener."""
 
     row: Listener
     turn: float
-    """When it was first for the last time: a count. Below 0 it never was, and comes before those that were."""
+    """Count at which it was last first. Negative: never; it comes before those that were."""
     credit: int = 0
     """Weighted round robin: what is owed to it, in weights; between minus and plus the sum of all weights."""
     wear: float = 0.0
@@ -55,7 +55,7 @@ class _Member(msgspec.Struct):
 
 
 class PoolState:
-    """Whose turn it is in one pool. Small: a few numbers for each member there is."""
+    """Memory of one pool for policies that take turns: a few numbers for each member."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -89,7 +89,7 @@ class PoolState:
         self._grouped = (peers, rule, place)
 
     def _members_of(self, peers: Iterable[Listener], random: Random) -> list[_Member]:
-        """What is remembered of these, by address; what was of others is forgotten."""
+        """Return the memory of these members by address; that of others is dropped."""
         before, self._members = self._members, {}
         for row in sorted(peers, key=lambda row: (row.address, row.port, row.service)):
             key = (row.service, row.address, row.port)
@@ -157,7 +157,7 @@ _KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
     "priority": lambda member, random: (-member.row.weight, member.turn),
     # 5.1: the lowest load; among equals in turn.
     "least-used": lambda member, random: (member.row.load, member.turn),
-    # 5.2: the lowest load, to which each use adds the degradation until the load is reported anew.
+    # 5.2: the lowest load, to which each use adds the degradation until the load is reported again.
     "least-used-with-degradation": _least_used_with_degradation,
     # 5.3: the lowest load that it would have with one more user.
     "priority-least-used": _priority_least_used,
@@ -169,11 +169,12 @@ POLICIES: tuple[str, ...] = tuple(_KEYS)
 
 
 def preference(order: Sequence[Listener], rule: SelectionRule, place: Location) -> list[tuple[int, int]]:
-    """For each listener of an order, when its users choose by themselves: a rank (the smallest first) and a share.
+    """Return for each listener of an order, for users that choose by themselves, a rank (the smallest first) and a
+    share.
 
     Among equal ranks a user draws in proportion to the shares, from 1 to 65535 (RFC 2782 calls them priority and
-    weight). So policies that draw give their shares; those that take turns hand the turns over as equal shares, and
-    those that prefer a listener give each a rank of its own.
+    weight). So policies that draw return their shares; those that take turns return equal shares, and those that prefer
+    a listener give each a rank of its own.
     """
     found: list[tuple[int, int]] = []
     rank, before = -1, None

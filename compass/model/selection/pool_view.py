@@ -22,7 +22,7 @@ from compass.model.selection.selector import candidates
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """One listener."""
+    """Listener of a pool."""
 
     service: str
     address: str
@@ -39,21 +39,21 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class PoolView(msgspec.Struct, frozen=True):
-    """What a service id or the name of a category stands for now."""
+    """Current listeners of a service id or of a category."""
 
     name: str
     source: str
-    """Where `listeners` come from: `service`, `backup`, `draining`, `suspect`, or `none`: there are none."""
+    """Source of `listeners`: `service`, `backup`, `draining`, `suspect`, or `none`."""
     listeners: tuple[Peer, ...]
-    """Those to use now, chosen as every lookup chooses them (`compass.model.selection.selector`)."""
+    """Listeners to use now, selected as for every lookup (`compass.model.selection.selector`)."""
     others: tuple[Peer, ...]
-    """Its own that are registered and not in `listeners`: they drain, are suspected or down."""
+    """Registered listeners that are not in `listeners`: draining, suspect or down."""
     backup: str
     """The service to go to when none of its own is left; empty: there is none."""
     backups: tuple[Peer, ...]
     """The usable listeners of that one."""
     services: tuple[PoolView, ...] = ()
-    """Of a category: each of its services by itself."""
+    """Views of each service, if the name is a category."""
 
 
 def pools_of(sight: LookupScope, names: Iterable[str]) -> dict[str, PoolView] | Refusal:

@@ -39,7 +39,7 @@ class Selector:
         self._turns: dict[str, PoolState] = {}
 
     def moved(self, place: Location) -> None:
-        """Where the program is, once it is known."""
+        """Set the location of the program, once it is known."""
         self.place = place
 
     def choose(self, catalogue: Catalogue, name: str) -> Selection:
@@ -81,7 +81,7 @@ def candidates(catalogue: Catalogue, name: str) -> tuple[list[Listener], str]:
 
 
 def rule_of(catalogue: Catalogue, name: str) -> SelectionRule:
-    """How the listeners given for a name are ordered: as its service says, else its category, else by default."""
+    """Return the rule for a name: that of its service, else of its category, else the default."""
     row = catalogue.categories.get(category_of(name) or name)
     if row is None:
         return SelectionRule()
