@@ -1,8 +1,8 @@
-"""The console's files at the server's HTTPS port, below `/console/`.
+"""Files of the console at the server's HTTPS port, below `/console/`.
 
-They are the same for everybody and say nothing about the installation, so nobody has to be known to read them; what
-the page then asks of the API is admitted there. Every file is read once, at the start. The headers leave a browser no
-way to run, load or send anything that is not of this server, even if a name in the catalogue were a script.
+The files are the same for every reader and reveal nothing about the installation, so reading them needs no
+authentication; the API authorizes what the page then asks. Every file is read once, at the start. The headers leave a
+browser no way to run, load or send anything that is not of this server, even if a name in the catalogue were a script.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEDIA = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-"""Of each kind of file that there is."""
+"""Media type of each kind of file."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -56,13 +56,13 @@ HEADERS = {
 
 
 class FileAsked(msgspec.Struct, frozen=True):
-    """One of the page's files."""
+    """Request for one of the page's files."""
 
     name: str
 
 
 def routes() -> tuple[tuple[Operation, Endpoint], ...]:
-    """What the server's site serves beside its API."""
+    """Return the routes that the server's site has in addition to its API."""
     console = Console()
 
     def elsewhere(request: Request, _: None) -> bytes:
@@ -98,7 +98,7 @@ class Console:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all files."""
+        """Return the names of all files."""
         return tuple(sorted(self._files))
 
     def file(self, request: Request, asked: FileAsked) -> bytes:

@@ -2,8 +2,8 @@
 
 These are facts of the moment, not rows of the catalogue: no revision, no notice, nothing lost with them. Each server
 writes its own heartbeat again and again and reads those of the others. None trusts another's clock: a server is silent
-when its line has not moved for `SILENT_BEATS` of the reader's own beats, so a store that was away for a minute, or a
-reader that was, makes nobody look dead.
+when its line has not moved for `SILENT_BEATS` of the reader's own beats, so an outage of the store or of the reader for
+a minute makes no server look dead.
 
 What must be done once and not once per server is done by the keeper, which every server finds by the same rule: the
 server that has a host's session, or had it last, keeps the host and the listeners that it registered; when that one is
@@ -51,7 +51,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     sessions: int
     watching: int
     able: bool
-    """Whether the server has hosts and trusts its own probes, so that it can judge others."""
+    """True if the server has hosts and trusts its own probes, so that it can judge others."""
     held: int
     """All of its hosts hold everything up to this revision, but for those in `behind`; -1: there are too many."""
     behind: tuple[HostLag, ...] = ()
@@ -116,9 +116,9 @@ class MembershipChange(msgspec.Struct, frozen=True):
     """Difference between two readings of the heartbeats."""
 
     regroup: bool
-    """Whether the set of servers that can judge has changed, so that ownership must be computed again."""
+    """True if the set of servers that can judge has changed, so that ownership must be computed again."""
     silenced: bool
-    """Whether a server fell silent or left: hosts may be without a server."""
+    """True if a server fell silent or left: hosts may be without a server."""
     moved: tuple[Presence, ...]
     """New entries of other servers."""
 
@@ -129,7 +129,7 @@ class ClusterView:
     def __init__(self, id: str) -> None:
         self.id = id
         self.can_judge = False
-        """Whether this server can judge others, as its failure detector reports."""
+        """True if this server can judge others, as its failure detector reports."""
         self.heard: dict[str, PeerState] = {}
         self._missed: dict[str, int] = {}
         """Beats of our own since the last one of each other server."""

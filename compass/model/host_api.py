@@ -150,7 +150,7 @@ class KnownServer(msgspec.Struct, frozen=True):
     problem: str = ""
     """The last of them."""
     steered: bool = False
-    """Whether another server redirected this host there, so that it is preferred for a while."""
+    """True if another server redirected this host there, so that it is preferred for a while."""
 
 
 ReactionState: TypeAlias = Literal["idle", "waiting", "running", "failed", "withheld"]

@@ -318,7 +318,7 @@ class WayStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     way: str
     """`mail`, `webhook`, `syslog` or `command`."""
     tells: bool = False
-    """Whether this server sends by the channel; of several servers over one store one does."""
+    """True if this server sends by the channel; of several servers over one store one does."""
     pending: int = 0
     """Incidents that are still to be sent."""
     attempts: int = 0
@@ -355,7 +355,7 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     servers: tuple[KnownServer, ...] = ()
     """All over the same store, this one too, by name."""
     away: bool = False
-    """Whether the server is drained: hosts are redirected."""
+    """True if the server is drained: hosts are redirected."""
     trouble: str = ""
     """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
 

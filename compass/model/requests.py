@@ -100,7 +100,7 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     digest: int = 0
     """The version of digests that the host compares with what it holds; 0: none."""
     suspicions: bool = False
-    """Whether the host accepts `suspicion`: evidence that the server cannot write while its store is unavailable."""
+    """True if the host accepts `suspicion`: evidence that the server cannot write while its store is unavailable."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):

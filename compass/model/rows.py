@@ -112,7 +112,7 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
     cause: str = ""
     """Why it is in this state, in words."""
     draining: bool = False
-    """Whether it accepts no new users, whatever its health: after `suspect` or `down` it is `draining` again, not `up`.
+    """True if it accepts no new users, whatever its health: after `suspect` or `down` it is `draining` again, not `up`.
     """
     zone: str = ""
     """Zone as a label: a data centre, a room. Empty: unknown."""

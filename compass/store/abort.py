@@ -1,7 +1,7 @@
-"""A call to a PostgreSQL that does not answer, ended from another thread.
+"""End, from another thread, of a call to a PostgreSQL that does not answer.
 
-A primary whose processes stand still keeps its connections: whoever waits for it waits for ever, and never looks for
-another one.
+A primary whose processes stand still keeps its connections: a client that waits for it would wait for ever, and never
+look for another one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ConnectionAborter:
         event.listen(engine, "connect", self._connected, insert=True)
 
     def abort(self) -> None:
-        """The call that is under way fails, as if the line had been lost; the next one connects anew."""
+        """Make the current call fail, as if the connection had been lost; the next call connects again."""
         line = self._line
         if line is not None and not line.closed:
             with suppress(OSError), socket.socket(fileno=os.dup(line.fileno())) as stream:

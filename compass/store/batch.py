@@ -1,7 +1,7 @@
-"""What a batch of changes comes to in the tables: one write per row at most, whatever happened to it in between.
+"""Effect of a batch of changes on the tables: one write per row at most, whatever happened to it in between.
 
-The log keeps every change; the tables need only the last one of each row. So the rows are grouped by table, and
-within a table the last change of a key wins: set then removed is a removal, removed then set is an update in place.
+The log keeps every change; the tables need only the last one of each row. So the rows are grouped by table, and within
+a table the last change of a key wins: set then removed is a removal, removed then set is an update in place.
 """
 
 from __future__ import annotations

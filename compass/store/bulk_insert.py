@@ -29,8 +29,8 @@ SIZES = (256, 64, 16, 4, 1)
 def execute(connection: Connection, text: str, values: tuple[Any, ...]) -> Any:
     """Run a statement on the driver's own connection, in the transaction that SQLAlchemy has begun on it.
 
-    SQLAlchemy's way there and back costs several times what SQLite does with a row. What the driver raises is raised
-    as SQLAlchemy would, so that nobody else needs to know. The driver's cursor comes back.
+    SQLAlchemy's way there and back costs several times what SQLite does with a row. Returns the driver's cursor. Raises
+    what SQLAlchemy would raise, so that callers need not know.
     """
     driver: Any = connection.connection.driver_connection
     dialect = connection.dialect
@@ -73,7 +73,7 @@ class BulkInsert:
         self._columns = [column.name for column in table.columns]
         self._values = itemgetter(*self._columns)
         self._texts: dict[int, str] = {}
-        """By the number of rows; made when first used."""
+        """Text of the statement by the number of rows; made when first used."""
 
     def write(self, connection: Connection, records: Sequence[Record]) -> None:
         """All of them, in a few statements."""
@@ -96,7 +96,7 @@ class BulkInsert:
 
 
 def driver_dialect(name: str) -> Dialect:
-    """For compiling to text whose parameters are places: `?` on SQLite, `%s` on PostgreSQL."""
+    """Return the dialect for compiling to text with positional parameters: `?` on SQLite, `%s` on PostgreSQL."""
     made: Dialect = sqlite.dialect() if name == "sqlite" else postgresql.dialect(paramstyle="format")  # type: ignore[no-untyped-call]
     return made
 

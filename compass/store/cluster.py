@@ -23,7 +23,7 @@ from compass.store.schema import presence, server, told
 from compass.store.statements import CLOCK, INCIDENTS, floor
 
 REPLACED_SECONDS = 60.0
-"""A line so old goes when its server has been started again: by then nobody has a session there."""
+"""Age at which a heartbeat is removed if its server was restarted: no host has a session with the old run by then."""
 FORGOTTEN_SECONDS = 86_400.0
 """Any other line stays for a day, so that people see which server is missing."""
 
@@ -48,7 +48,7 @@ class SqlClusterStore:
         self._url = url
         self._engine = engine
         self.cut = ConnectionAborter(engine).abort
-        """From another thread: end the call under way; the next one connects anew."""
+        """Abort of the current call, from another thread; the next one connects again."""
         here = engine.dialect.name == "postgresql"
         # The database's clock in UNIX seconds. Within a transaction PostgreSQL's other functions stand still.
         on_postgresql, on_sqlite = "extract(epoch FROM clock_timestamp())", "(julianday('now') - 2440587.5) * 86400.0"
@@ -73,7 +73,7 @@ class SqlClusterStore:
         """Up to which entry each server's presences are known."""
 
     def beat(self, line: Heartbeat, presences: Iterable[Presence]) -> HeartbeatResult:
-        """See `Roster`. The first one also clears away what nobody needs any more."""
+        """See `ClusterStore`. The first heartbeat also removes obsolete rows."""
         written = list(presences)
 
         def work(connection: Connection) -> tuple[HeartbeatResult, dict[str, int]]:
@@ -139,7 +139,7 @@ class SqlClusterStore:
             connection.execute(self._note, [{**msgspec.structs.asdict(one), "entry": at} for at, one in ordered])
 
     def _clear(self, connection: Connection, name: str) -> None:
-        """Lines of servers that are gone, and entries of hosts that belong to nobody."""
+        """Remove heartbeats of servers that ended, and entries of hosts that belong to no server."""
         age = self._now - server.c.seen_at
         connection.execute(delete(server).where(age > FORGOTTEN_SECONDS))
         connection.execute(delete(server).where(server.c.name == name, age > REPLACED_SECONDS))

@@ -1,4 +1,4 @@
-"""From a URL to an engine: where the database is, who may read it, and how durable a commit is (P1)."""
+"""Engine of a URL: where the database is, who may read it, and how durable a commit is (P1)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from compass.store.bulk_insert import execute
 from compass.store.errors import StoreUnusable
 
 BUSY_SECONDS = 5
-"""How long a transaction waits for another server's before it gives up: far longer than any takes."""
+"""Seconds that a transaction waits for another server's before it fails: far longer than any transaction lasts."""
 SWITCH_PAUSE_SECONDS = 0.01
 """Between attempts to switch a new SQLite file to WAL: the one who is at it needs some milliseconds."""
 CONNECT_SECONDS = 5
-"""How long a PostgreSQL server may take to let us in; then the next one of the URL is tried."""
+"""Seconds that a PostgreSQL server may need to accept a connection; then the next one of the URL is tried."""
 SILENCE_MILLISECONDS = 10_000
-"""A PostgreSQL server whose machine is gone is noticed after so long, instead of after TCP's quarter of an hour."""
+"""Milliseconds after which a dead PostgreSQL machine is noticed, instead of TCP's quarter of an hour."""
 WRITES = "compass_writes"
 """Execution option: the transaction writes, so it takes SQLite's lock when it begins (and never upgrades one)."""
 
@@ -42,10 +42,10 @@ _OPTIONS = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_time
 """The second keeps a server that hangs in a transaction from holding all others up."""
 
 CONFIRM_SECONDS = 5
-"""How long the first commit of a connection may wait for the synchronous standby, if there is one."""
+"""Seconds that the first commit of a connection may wait for the synchronous standby, if there is one."""
 WARNINGS = "compass_warnings"
-"""Where a PostgreSQL connection's warnings are kept (`Connection.info`). There is one that matters: a commit whose wait
-for the standby was cancelled is reported as done, with a warning that it is on this machine only."""
+"""Key of a PostgreSQL connection's warnings (`Connection.info`). One warning matters: a commit whose wait for the
+standby was cancelled is reported as done, with a warning that it is on this machine only."""
 _PROOF = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'compass', '') END"
 """The smallest change that is worth a commit; a standby has nothing to wait for."""
 
@@ -87,7 +87,7 @@ def resolve_url(text: str, directory: Path) -> URL:
 
 
 def redacted_url(url: URL) -> str:
-    """What to call the store in messages: its file, or its URL without the password."""
+    """Return the name of the store for messages: its file, or its URL without the password."""
     return str(file_of(url) or url.render_as_string(hide_password=True).replace("%3A", ":"))
 
 
@@ -171,8 +171,9 @@ def _prepare_postgresql(url: URL, connection: Any, record: Any) -> None:
     """A database set up to answer before its disk has it would break P1; stricter settings than `on` stay.
 
     Then a commit of our own, for a primary that was restarted shows what it had written before its synchronous standby
-    confirmed it (a wait that ended with the process). Who read that and told it to hosts would have to take it back
-    after a failover. The log is one stream, so when this commit is confirmed, all that this connection can see is.
+    confirmed it (a wait that ended with the process). A server that read such a change and sent it to hosts would have
+    to undo it after a failover. The log is one stream, so when this commit is confirmed, all that this connection can
+    see is.
     """
     warnings: list[str] = []
     record.info[WARNINGS] = warnings
@@ -233,7 +234,7 @@ def _relax_durability_postgresql(connection: Any, _: Any) -> None:
 
 
 def unavailable(url: URL, error: SQLAlchemyError) -> StoreUnavailable:
-    """What SQLAlchemy raised, as the port's exception: which store, what happened, what to do."""
+    """Translate an exception of SQLAlchemy into StoreUnavailable: which store, what happened, what to do."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     name = getattr(cause, "sqlite_errorname", "")

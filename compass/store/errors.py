@@ -1,4 +1,4 @@
-"""What can be wrong with a store beyond "not now". All of it is StoreUnavailable to whoever does not look closer."""
+"""Store errors that need an operator. They subclass StoreUnavailable, so callers that only retry still work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from compass.model.interfaces import StoreUnavailable
 
 
 class StoreUnusable(StoreUnavailable):
-    """This database cannot be opened as a store until somebody does something about it; the text says what."""
+    """Error of a database that cannot be opened as a store until an operator acts; the text says how."""
 
 
 class StoreTooNew(StoreUnusable):
@@ -14,4 +14,4 @@ class StoreTooNew(StoreUnusable):
 
 
 class StoreInUse(StoreUnusable):
-    """What was asked for can be done only while no server uses the store."""
+    """Error of an operation that needs a store which no server uses."""

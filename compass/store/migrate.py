@@ -107,7 +107,7 @@ def _say(connection: Connection, oldest: str) -> None:
 
 
 def readable_from(connection: Connection) -> str | None:
-    """What the database says of it; None when it has no word for it."""
+    """Return the version that the database requires of its readers, or None if the database names none."""
     inspector = inspect(connection)
     if not inspector.has_table("clock"):
         return None

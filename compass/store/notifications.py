@@ -1,8 +1,8 @@
-"""Wake-ups: who has written to the store lets all its servers know at once (opengnsp.md, P2).
+"""Notifications of changes: a server that writes to the store wakes all the servers over it at once (opengnsp.md, P2).
 
-PostgreSQL tells it at the commit (LISTEN and NOTIFY). SQLite tells nobody, but a look whether another process has
-written costs it 5 us, so it is looked at some fifty times a second, as cheap as a notification and without anything
-beside the database that could fail by itself. Whoever gets no wake-up finds the same by looking now and then.
+PostgreSQL notifies at the commit (LISTEN and NOTIFY). SQLite has no notifications, but to check whether another process
+has written costs it 5 us, so it is polled some fifty times a second, as cheap as a notification and without another
+part that could fail by itself. A server that misses a notification finds the change by its own periodic poll.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from compass.store.engine import engine_for, file_of
 from compass.store.statements import CHANNEL
 
 LOOK_SECONDS = 0.02
-"""Between two looks at a SQLite store: short beside a commit with its sync, and a thousandth of a core."""
+"""Seconds between two polls of a SQLite store: short compared with a commit and its sync, and a thousandth of a core.
+"""
 PAUSE_SECONDS = 0.1
 """Before a lost connection is made again; doubles up to the next one."""
 PAUSE_SECONDS_MAX = 5.0
-"""Longest such pause: a database that was away has everybody's wake-ups again so soon."""
+"""Longest such pause: after an outage of the database every server has its notifications again within this time."""
 LISTENER = "opengnssd wake-ups"
-"""What PostgreSQL calls the connection among its sessions."""
+"""Name of the connection among PostgreSQL's sessions."""
 
 Wake = Callable[[int], None]
 """Called with the revision of the store, from a thread of its own."""
 
 
 class ChangeNotifier(ABC):
-    """Calls `wake` whenever somebody has written, and once after each new connection: nothing is missed for good."""
+    """Notifier that calls `wake` after each write by any server, and once after each new connection: no change is
+    missed for good."""
 
     def __init__(self, url: URL, wake: Wake) -> None:
         self._url = url
@@ -48,11 +50,11 @@ class ChangeNotifier(ABC):
         self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
 
     def start(self) -> None:
-        """Begin; a database that is away now is connected to when it is there."""
+        """Start; a database that is unavailable now is connected to as soon as it is available."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No more calls; the connection is closed."""
+        """Stop the calls and close the connection."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -66,7 +68,7 @@ class ChangeNotifier(ABC):
                     pause = PAUSE_SECONDS
                     self._watch(connection)
             except (SQLAlchemyError, OSError, self._error):
-                # Why is told by those who read and write; a wake-up that does not come is only a little late.
+                # Readers and writers report the reason; a notification that is missing only costs a little time.
                 self._stopping.wait(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, PAUSE_SECONDS_MAX)
             finally:
@@ -87,7 +89,7 @@ class ChangeNotifier(ABC):
 
 
 class PostgresListener(ChangeNotifier):
-    """Of PostgreSQL."""
+    """Notifier for PostgreSQL."""
 
     def __init__(self, url: URL, wake: Wake) -> None:
         super().__init__(url, wake)
@@ -104,7 +106,7 @@ class PostgresListener(ChangeNotifier):
         connection.execute(f"SET application_name = '{LISTENER}'")
         ((store, revision),) = connection.execute("SELECT store, revision FROM clock").fetchall()
         connection.execute(f'LISTEN "{CHANNEL}{store}"')
-        # Between the two statements somebody may have written.
+        # Between the two statements another server may have written.
         ((revision,),) = connection.execute("SELECT revision FROM clock").fetchall()
         self._wake(revision)
         # Not select(): among thousands of sessions the numbers of these two are beyond what it can hold.
@@ -133,7 +135,7 @@ class SqlitePoller(ChangeNotifier):
 
 
 def wakeups_for(url: URL, wake: Wake) -> ChangeNotifier | None:
-    """Those of a store; None for one in memory, which nobody else can write."""
+    """Return the notifier of a store, or None for a store in memory, which no other process can write."""
     if url.drivername != "sqlite":
         return PostgresListener(url, wake)
     return SqlitePoller(url, wake) if file_of(url) else None

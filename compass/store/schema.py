@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 VERSION_TABLE = "schema_version"
-"""Where a database says which migration it is at."""
+"""Table with the migration that a database is at."""
 
 metadata = MetaData(
     naming_convention={
@@ -139,9 +139,9 @@ listener = Table(
 dependency = Table(
     "dependency",
     metadata,
-    # The category whose services are told.
+    # The category whose services receive the changes.
     Column("category", Text, ForeignKey("category.name"), primary_key=True),
-    # The category whose services they are told about.
+    # The category whose changes they receive.
     Column("on", Text, ForeignKey("category.name"), primary_key=True),
 )
 
@@ -174,7 +174,8 @@ host = Table(
         CheckConstraint("update_port BETWEEN 0 AND 65535", name="update_port"),
         nullable=False,
     ),
-    # JSON array of the service ids on whose behalf it is told. They need not exist (yet), hence no foreign key.
+    # JSON array of the service ids on whose behalf it receives changes. They need not exist (yet), hence no foreign
+    # key.
     Column("services", Text, nullable=False),
     # Refused whatever it asks.
     Column("barred", Boolean, nullable=False),
@@ -246,23 +247,23 @@ server = Table(
     Column("held", BigInteger, nullable=False),
     # JSON array of `HostLag`.
     Column("behind", Text, nullable=False),
-    # JSON array of the names of the ways by which it tells administrators.
+    # JSON array of the names of the channels by which it notifies administrators.
     Column("ways", Text, nullable=False, server_default="[]"),
 )
 
 told = Table(
     "told",
     metadata,
-    # The name of a way by which administrators are told.
+    # The name of a channel to administrators.
     Column("way", Text, primary_key=True),
-    # Of the last change that needs not be told by it any more, nor any before. Whoever tells next begins after it.
+    # Revision up to which the channel has nothing left to send. The next sender begins after it.
     Column("revision", BigInteger, nullable=False),
 )
 
 presence = Table(
     "presence",
     metadata,
-    # Its name. Whoever was here once stays until its server is forgotten.
+    # Its name. A host that was here once stays until its server is forgotten.
     Column("host", Text, primary_key=True),
     # Id of the server that has its session or had it last. No foreign key: a server may be gone first.
     Column("server", Text, nullable=False),

@@ -44,7 +44,7 @@ FENCE: Any = COUNT.values(
 ).where(_clock.revision == bindparam("expected"))
 """The same, and move the clock on; hits no row when another server has moved it."""
 NOTIFY = func.pg_notify(literal_column(f"'{CHANNEL}'") + _clock.store, cast(_clock.revision, Text))
-"""For PostgreSQL to return with these: told at the commit, and only if it comes, which revision the store is at."""
+"""Expression that PostgreSQL returns with these: at the commit, and only then, it notifies of the store's revision."""
 CORRECT = (
     update(schema.clock)
     .values(digest=bindparam("new_digest"), digest_at=bindparam("of"))
@@ -53,7 +53,7 @@ CORRECT = (
 DOUBT = update(schema.clock).values(doubted=_clock.revision)
 CLOCK = select(schema.clock)
 CLOCK_LOCKED = select(schema.clock).with_for_update()
-"""Waits for whoever is writing (on SQLite the transaction itself does)."""
+"""Statement that waits for the current writer (on SQLite the transaction itself does)."""
 
 
 def key_column(log: Log) -> Any:

@@ -1,9 +1,9 @@
-"""A store on SQLite or PostgreSQL: `compass.model.interfaces_store.Storage` in SQL.
+"""A store on SQLite or PostgreSQL: `compass.model.interfaces.Store` in SQL.
 
-Every write is one transaction that begins by moving the clock from the revision it was decided at to the one it
-reaches (the fence). That row is the lock of all writers: whoever comes second finds it moved and gets Conflict.
-A connection that was lost before its transaction came to the end is replaced and the transaction done once more;
-lost while committing, nobody knows, and the caller finds out by `changes_after`.
+Every write is one transaction that begins by moving the clock from the revision it was decided at to the one it reaches
+(the fence). That row is the lock of all writers: the second writer finds it moved and gets Conflict. A connection that
+was lost before its transaction came to the end is replaced and the transaction done once more; lost while committing,
+the outcome is unknown, and the caller finds out by `changes_after`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ BETWEEN_MAX = 1_000
 
 
 class Store:
-    """One store, with one connection to it; used by one thread at a time."""
+    """Store with one connection; used by one thread at a time."""
 
     engine: str
     backup: Path | None
@@ -73,7 +73,7 @@ class Store:
         self._connection: Connection | None = None
         self._in_doubt = False
         self.cut = ConnectionAborter(engine).abort
-        """From another thread: end the call under way, which raises StoreUnavailable; the next one connects anew."""
+        """Abort of the current call, from another thread: it raises StoreUnavailable; the next one connects again."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, migrations: Path = MIGRATIONS) -> Store:
@@ -103,11 +103,11 @@ class Store:
         return store
 
     def wakeups(self, wake: Wake) -> ChangeNotifier | None:
-        """What calls `wake`, from a thread of its own, when somebody has written; None when nobody else can."""
+        """Return what calls `wake`, from its own thread, after each write; None if no other process can write."""
         return wakeups_for(self._url, wake)
 
     def roster(self) -> SqlClusterStore:
-        """Where the servers over this store know each other; for a thread of its own."""
+        """Return the store's part for the cluster, for a thread of its own."""
         in_memory = self._url.drivername == "sqlite" and file_of(self._url) is None
         return SqlClusterStore(self._url, self._engine if in_memory else engine_for(self._url, durable=False))
 
@@ -146,9 +146,8 @@ class Store:
         again: Redecide | None = None,
         digest: str = "",
     ) -> None:
-        """See `Storage`. After StoreUnavailable, `changes_after(expected, ...)` tells whether it was committed after
-        all; BatchRefused is the StoreUnavailable that says that it was not and never can be.
-        """
+        """See `Store`. After StoreUnavailable, `changes_after(expected, ...)` shows whether it was committed after all;
+        BatchRefused is the StoreUnavailable which says that it was not and never can be."""
         proposal = Proposal(changes, security, administration, digest)
         if not (changes or security or administration):
             return
@@ -168,9 +167,9 @@ class Store:
             raise BatchRefused(f"{redacted_url(self._url)} cannot hold a value of this batch: {error}") from error
 
     def _between(self, connection: Connection, expected: int) -> list[Change] | None:
-        """What others have committed after a revision; from here on no writer gets in before this transaction's end.
+        """Return what others have committed after a revision, or None if that is too much or no longer in the log.
 
-        None: it is too much, or not in the log any more.
+        From here on no other writer can begin before the end of this transaction.
         """
         clock = connection.execute(sql.CLOCK_LOCKED).one()
         found = connection.execute(sql.CHANGES, {"after": expected, "most": BETWEEN_MAX}).all()
@@ -319,7 +318,7 @@ class Store:
 
 
 def _digest(clock: Any) -> str:
-    """The digest at the clock's revision, unless whoever committed it said none."""
+    """Return the digest at the clock's revision, unless the server that committed it recorded none."""
     return str(clock.digest) if clock.digest_at == clock.revision else ""
 
 

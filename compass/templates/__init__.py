@@ -1,7 +1,7 @@
 """Templates that come with compass, and the program that renders these and others (docs/reference/hooks.md).
 
-Whoever wants something rendered runs `RENDER_COMMAND` with JSON on its standard input, and imports nothing: a template
-is other people's code, which may want all the memory and never end.
+A caller runs `RENDER_COMMAND` with JSON on its standard input, and imports nothing: a template is foreign code, which
+may use all the memory and never end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RENDER_COMMAND = (sys.executable, "-W", "ignore", "-m", "compass.templates.rende
 PREFIX = "render: "
 """The line in which it says what is wrong begins so."""
 RENDERED_OCTETS_MAX = 4 * 1024 * 1024
-"""Of a rendered file: ten thousand listeners, with some hundred octets for each."""
+"""Limit of a rendered file: ten thousand listeners, with some hundred octets for each."""
 RENDER_SECONDS = 20.0
 """Rendering takes a tenth of a second; a machine that is this slow has other worries."""
 _SUFFIX = ".j2"
@@ -28,13 +28,13 @@ def ready_names() -> list[str]:
 
 
 def ready_text(name: str) -> str:
-    """One of them. Raises KeyError."""
+    """Return the text of one template. Raises KeyError."""
     if name not in ready_names():
         raise KeyError(name)
     return (files(__name__) / "ready" / (name + _SUFFIX)).read_text("utf-8")
 
 
 def said(output: bytes) -> str:
-    """What the program said was wrong, out of its output; empty when it could not say it."""
+    """Return the problem that the program reported in its output; empty if there is none."""
     line = output.decode(errors="replace").rpartition(PREFIX)
     return line[2].strip() if line[1] else ""

@@ -1,8 +1,8 @@
 """Renders one Jinja2 template, in a sandbox and within bounds: `python -m compass.templates.render`.
 
-On standard input JSON: `source` (a path, or `ready:NAME`), `values`, and what a hook is told as well (host, zone,
-revision, reason, changed, pools). On standard output what was rendered, and status 0; or status 1 and a line that says
-what is wrong, and where.
+On standard input JSON: `source` (a path, or `ready:NAME`), `values`, and what a hook gets, too (host, zone, revision,
+reason, changed, pools). On standard output the rendered text, and status 0; or status 1 and a line that says what is
+wrong, and where.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from compass.templates import PREFIX, READY, ready_names, ready_text
 MEMORY_OCTETS_MAX = 512 * 1024 * 1024
 """Address space: the interpreter has some 60 MB, the largest catalogue and the file made of it some 50."""
 CPU_SECONDS_MAX = 20
-"""Whoever has started this gives up by then."""
+"""CPU time after which the caller has given up."""
 SOURCE_OCTETS_MAX = 1024 * 1024
 """A template is a page or two; a larger file is something else."""
 
 
 def environment_of(loader: BaseLoader) -> ImmutableSandboxedEnvironment:
-    """Where templates are rendered: what is undefined is an error, and nothing outside can be reached."""
+    """Return the environment for templates: undefined names are errors, and nothing outside can be reached."""
     environment = ImmutableSandboxedEnvironment(
         loader=loader,
         undefined=StrictUndefined,
@@ -88,7 +88,7 @@ def _line_of(error: BaseException, source: str) -> str:
 
 
 def _failed(where: str, error: BaseException) -> NoReturn:
-    # The message only: a traceback of a template is of no help to anybody.
+    # The message only: a traceback of a template helps no user.
     text = " ".join(str(error).split()) or type(error).__name__
     text = f"it wants more than {MEMORY_OCTETS_MAX >> 20} MiB" if isinstance(error, MemoryError) else text
     print(f"{PREFIX}{where}: {text}")
@@ -105,7 +105,7 @@ def main() -> None:
     except OSError as error:
         _failed(what["source"], OSError(error.strerror or str(error)))
     except Exception as error:
-        # Whatever a template does, it is told where; this process does nothing else.
+        # Whatever a template does, report where; this process does nothing else.
         _failed(_line_of(error, what["source"]), error)
     sys.stdout.buffer.write(text)
 

@@ -13,19 +13,19 @@ from compass.model.names import InvalidName, parse_address, parse_host_name, par
 from compass.wire import limits
 
 MAGIC = b"OpenGNS\x01"
-"""What every datagram begins with: a name, and the version of the format."""
+"""Prefix of every datagram: a name, and the version of the format."""
 
 
 class Announcement(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="announcement"):
-    """Server to whoever listens: dial me."""
+    """Announcement of a server to all hosts of its network: an address to dial."""
 
     server: str
     """The name that its certificate proves."""
     port: int
     addresses: tuple[str, ...] = ()
-    """Where it listens; none: at the address that the datagram came from."""
+    """Addresses of the server; empty: the one that the datagram came from."""
     next_seconds: float = 10.0
-    """When it will announce itself again at the latest."""
+    """Seconds until the next announcement at the latest."""
 
 
 class NotAnnouncement(Exception):
@@ -47,7 +47,7 @@ def encode(announcement: Announcement) -> bytes:
 
 
 def decode(datagram: bytes) -> Announcement:
-    """What a datagram says, in canonical form. Raises NotAnnouncement."""
+    """Return the content of a datagram in canonical form. Raises NotAnnouncement."""
     if len(datagram) > limits.ANNOUNCEMENT_OCTETS_MAX:
         raise NotAnnouncement(f"it has {len(datagram)} octets; at most {limits.ANNOUNCEMENT_OCTETS_MAX} are read")
     if not datagram.startswith(MAGIC):

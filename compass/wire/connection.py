@@ -26,7 +26,7 @@ from compass.wire.states import TABLE, End, Input, SessionState
 
 
 class Connection:
-    """What both ends share: frames, the state table, the end of it all."""
+    """Base of both ends: frames, the state table, the end of a session."""
 
     end: End
 
@@ -37,7 +37,7 @@ class Connection:
         self._written = 0
         """Octets of the first in `_out` that were given out already."""
         self.octets_to_send = 0
-        """What `bytes_to_send` would give now."""
+        """Number of octets that `bytes_to_send` would return now."""
         self._greeting_until = now + limits.GREETING_SECONDS
 
     def receive(self, data: bytes, now: float) -> list[Event]:
@@ -57,7 +57,7 @@ class Connection:
         return events
 
     def bytes_to_send(self, at_most: int | None = None) -> bytes:
-        """What is to be written now; empty when nothing is. The rest comes with the next call."""
+        """Return what is to be written now, or nothing. The rest comes with the next call."""
         out = self._out
         if not out:
             return b""
@@ -82,7 +82,7 @@ class Connection:
         return b"".join(pieces)
 
     def deadline(self) -> float | None:
-        """When `expire` wants to be called, or None."""
+        """Return the time at which `expire` must be called, or None."""
         raise NotImplementedError
 
     def expire(self, now: float) -> list[Event]:
@@ -127,7 +127,7 @@ class Connection:
 
 
 class _Queued(NamedTuple):
-    """Octets to be written. Of a push, up to where the host has been told everything before it; else -1."""
+    """Octets to be written, with the revision up to which the host is complete before a push; -1 if it is not a push."""
 
     octets: bytes
     told_before: int

@@ -30,7 +30,7 @@ class PushReceived(msgspec.Struct, frozen=True):
 
 
 class AcknowledgementReceived(msgspec.Struct, frozen=True):
-    """The host holds everything up to that revision, or tells of a gap."""
+    """Acknowledgement: the host holds everything up to that revision, or reports a gap."""
 
     acknowledge: Acknowledge
     waited: float | None = None

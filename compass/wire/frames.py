@@ -22,7 +22,7 @@ class FrameTooLong(Exception):
 
 
 def header(length: int, number: int) -> bytes:
-    """What stands before a body of that length, where one body is sent to many."""
+    """Return the header of a body of that length, for one body that is sent to many."""
     return _HEADER.pack(length, number)
 
 

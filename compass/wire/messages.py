@@ -1,6 +1,6 @@
 """Messages and their encoding: MessagePack maps, one tag `type` (opengnsp.md, "Messages").
 
-Requests and replies are the model's own structs. What is here besides them belongs to sessions: greeting, push,
+Requests and replies are the model's own structs. The structs in this module belong to sessions: greeting, push,
 acknowledgement. Unknown fields are skipped, unknown types are refused without ending the session (P13).
 """
 
@@ -17,7 +17,7 @@ from compass.model.text import escape_line
 from compass.wire import limits
 
 Held = Literal["ok", "gap", "differs"]
-"""How a host stands at the revision that it acknowledges."""
+"""State of a host at the revision that it acknowledges."""
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="hello"):
@@ -51,7 +51,7 @@ class Bookmark(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
     revision: int
     digest: str = ""
-    """Of what the host should hold then, if it said in its watch that it compares digests."""
+    """Digest of what the host should hold then, if its watch says that it compares digests."""
 
 
 class Resync(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="resync"):
@@ -73,8 +73,10 @@ class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="suspicion"):
-    """Server to host: there is evidence against an instance, which the store cannot take now. It is no change and has
-    no revision; it holds for `seconds` unless it is told again, and 0 withdraws it."""
+    """Server to host: evidence against an instance, which the store cannot write now.
+
+    A suspicion is no change and has no revision; it holds for `seconds` unless it is repeated, and 0 withdraws it.
+    """
 
     service: str
     address: str
@@ -85,7 +87,7 @@ class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
 
 
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
-    """Server to client: the session ends; come back after so long. `instead`: servers to go to meanwhile."""
+    """Server to client: the session ends; reconnect after the time given. `instead`: servers to use meanwhile."""
 
     reason: str
     retry_after_seconds: float = 0.0
@@ -150,7 +152,7 @@ Answer: TypeAlias = Reply | EncodedReply
 
 
 def encode_views(views: tuple[CategoryView, ...]) -> bytes:
-    """What a pull lists, to be put into many answers by `encode_dependencies`."""
+    """Encode the views of a pull, to be put into many replies by `encode_dependencies`."""
     return _encoder.encode(views)
 
 

@@ -26,8 +26,8 @@ from compass.wire.messages import (
 )
 
 _TOGETHER_SECONDS = 0.1
-"""Notices pushed within so long are waited for together: what is kept of a host that acknowledges nothing is bounded
-by ACKNOWLEDGE_SECONDS and not by the number of changes."""
+"""Seconds within which notices share one deadline of their acknowledgement: the memory for a host that acknowledges
+nothing is bounded by ACKNOWLEDGE_SECONDS and not by the number of changes."""
 
 
 class _Awaited(msgspec.Struct):
@@ -56,7 +56,7 @@ class ServerConnection(Connection):
         """Notice whose acknowledgement is timed: its revision, and when it was committed."""
 
     def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
-        """Answer the hello that `Opened` told of."""
+        """Answer the hello of a `SessionOpened`."""
         self._send(Welcome(version, server, store, revision, self.frame_max, software))
 
     def reply(self, number: int, reply: Answer, now: float) -> None:
@@ -103,7 +103,8 @@ class ServerConnection(Connection):
             self._queue(encoded, revision)
 
     def drop_pushes(self) -> int | None:
-        """Release what was pushed and not begun to be written; up to where the host is told then. None: nothing was."""
+        """Drop queued notices of which nothing is written yet. Returns the revision up to which the host is complete,
+        or None if nothing was dropped."""
         begun = [self._out.popleft()] if self._written else []
         dropped = [queued for queued in self._out if queued.told_before >= 0]
         self._out = deque([*begun, *(queued for queued in self._out if queued.told_before < 0)])
@@ -144,7 +145,7 @@ class ServerConnection(Connection):
 
     @property
     def timed_since(self) -> float | None:
-        """When the notice whose acknowledgement is timed was committed; None: the host has acknowledged it."""
+        """Return the commit time of the notice whose acknowledgement is timed, or None if the host has acknowledged it."""
         return self._timed[1] if self._timed is not None else None
 
     @property

@@ -2,7 +2,7 @@
 
 `content` is replaced whole, by renaming. `index` is mapped into memory by the daemon and by every reader and never
 replaced: its generation is moved on after `content` has been, so a reader that finds it unmoved has the newest content
-without asking anybody. Nothing here touches a file.
+without a request. Nothing here touches a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONTENT_OCTETS_MAX = 64 * 1024 * 1024
 
 
 class Shared(msgspec.Struct, frozen=True):
-    """What is in `content`: the view, on whose behalf it is complete, and where the host is."""
+    """Content of the view: services on whose behalf it is complete, location of the host, rows."""
 
     host: str
     zone: str

@@ -1,7 +1,7 @@
 """The states of a session as one table (opengnsp.md, "Sessions"); its diagram there is generated from it.
 
-A session is made by whoever connects, client or server (a server dials a host that keeps no session); from then on
-the *client* is the one that greets, whichever side dialled. What is not in the table ends the session.
+A session is made by the side that connects, client or server (a server dials a host that keeps no session); from then
+on the *client* is the one that greets, whichever side dialled. What is not in the table ends the session.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TABLE: dict[End, dict[SessionState, dict[Input, SessionState]]] = {
         "ended": {},
     },
 }
-"""What each end does with what it receives. `refusal` is one without a request number: of the session itself."""
+"""Transitions of each end by what it receives. `refusal` is one without a request number: of the session itself."""
 
 
 def diagram(end: End) -> str:

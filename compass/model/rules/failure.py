@@ -175,7 +175,7 @@ class ListenerEvidence(msgspec.Struct):
     reporters: dict[str, None]
     """Hosts and administrators with reports that no probe has confirmed or refuted yet, in order."""
     sufficed: bool = False
-    """Whether reports have made it suspect, whichever server received them."""
+    """True if reports have made it suspect, whichever server received them."""
     judgement: str = ""
     """The last judgement, in words; empty: there was none."""
     judged_at: float = 0.0

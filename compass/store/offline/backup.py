@@ -26,7 +26,7 @@ PAGES_AT_ONCE = 256
 """Pages of 4 kB copied between two words about the progress."""
 
 Progress = Callable[[int, int], None]
-"""How many pages are copied, and of how many."""
+"""Callback with the number of copied pages, and of all pages."""
 
 
 class Restored(msgspec.Struct, frozen=True, tag_field="type", tag="restored"):
@@ -62,9 +62,9 @@ def back_up(url: URL, target: Path, progress: Progress) -> StoreReport:
 
 
 def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restored:
-    """Put a backup in the place of a store that no server uses, with a new id; all of it or nothing.
+    """Put a backup in the place of a store that no server uses, with a new id, completely or not at all.
 
-    What was there is kept as a copy, `new_name` beside it. Raises StoreInUse and StoreUnusable; then nothing changed.
+    The old store is kept as a copy named `new_name`. Raises StoreInUse and StoreUnusable; then nothing changed.
     """
     target = _file(url)
     checked(backup)
@@ -93,7 +93,7 @@ def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restor
 
 
 def _freed(connection: Connection) -> sqlite3.Connection:
-    """The driver's connection, which nobody else can use the file beside, and which is in no transaction."""
+    """Return the driver's connection, which excludes all others from the file, and has no open transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     # Exclusive from its first read on.
@@ -137,7 +137,7 @@ def checked(path: Path) -> StoreReport:
 
 @contextmanager
 def reading(path: Path) -> Iterator[Connection]:
-    """A file that is only looked at: nothing appears beside it."""
+    """Open a file for reading only: no other file appears next to it."""
     url = f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
     engine = create_engine(url)
     try:
@@ -190,7 +190,7 @@ def _connected(file: Path, mode: str = "rw") -> sqlite3.Connection:
 
 @contextmanager
 def _translated(url: URL) -> Iterator[None]:
-    """What SQLite and the file system say, as a store's exceptions."""
+    """Translate errors of SQLite and of the file system into a store's exceptions."""
     try:
         yield
     except sqlite3.Error as error:
@@ -205,7 +205,7 @@ def _synced(path: Path) -> None:
 
 
 def _put(partial: Path, target: Path) -> None:
-    """Give the file its name, unless somebody else has taken it meanwhile; on disk with its directory."""
+    """Give the file its name, unless another file has it by now; sync it with its directory."""
     try:
         os.link(partial, target)
     except FileExistsError:

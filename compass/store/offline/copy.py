@@ -24,14 +24,14 @@ COPIED: tuple[Table, ...] = (*TABLES.values(), *sql.LOGS.values())
 """Parents before children. What servers say of themselves stays behind: it is true only where it was written."""
 
 Progress = Callable[[int, int], None]
-"""How many rows are copied, and of how many."""
+"""Callback with the number of copied rows, and of all rows."""
 
 
 class Copied(msgspec.Struct, frozen=True, tag_field="type", tag="copied"):
-    """What has come over."""
+    """Result of a copy."""
 
     condition: StoreReport
-    """Of the new store."""
+    """Report on the new store."""
     source: str
     """The id of the one that it was copied from; the same when it was moved."""
 
@@ -94,7 +94,7 @@ def _fitting(values: dict[str, Any], target: Connection) -> dict[str, Any]:
 
 
 def _compare(before: StoreReport, after: StoreReport) -> None:
-    """What has come must be what was there; else the transaction is given up."""
+    """Compare the copy with the original; a difference cancels the transaction."""
     same = ("revision", "digest", "rows", "floor")
     wrong = [name for name in same if getattr(before, name) != getattr(after, name)]
     if wrong:

@@ -15,7 +15,7 @@ from compass.store.engine import WRITES, engine_for, file_of, prepare_file, reda
 from compass.store.errors import StoreInUse
 
 APPLICATION = "opengnsadmin"
-"""What PostgreSQL shows of these connections; those of servers are called `opengnssd`."""
+"""Name of these connections in PostgreSQL; those of servers are called `opengnssd`."""
 _SERVERS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'opengnssd%'"
 )
@@ -23,7 +23,7 @@ _SERVERS = text(
 
 @contextmanager
 def open_exclusive(url: URL, *, alone: bool, writes: bool, create: bool = False) -> Iterator[Connection]:
-    """One transaction on a store; `alone`: no server uses it, and on SQLite none can begin to.
+    """Open one transaction on a store; `alone`: no server uses it, and on SQLite none can start to.
 
     Raises StoreInUse, StoreUnusable and StoreUnavailable, which say what to do; then nothing was changed.
     """
@@ -56,7 +56,7 @@ def open_exclusive(url: URL, *, alone: bool, writes: bool, create: bool = False)
 
 
 def _lock_out(connection: Any, _: Any) -> None:
-    """SQLite's own way to be alone: it fails while anybody else has the file open, and keeps others from opening it."""
+    """Lock the file by SQLite's own means: fails while another process has the file open, and keeps others out."""
     connection.execute("PRAGMA busy_timeout = 1000")
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
 

@@ -1,4 +1,5 @@
-"""What a store says of itself, and whether it is true: before a backup is trusted, or a copy used."""
+"""Verification of a store: what it records about itself, and whether this is true, before a backup is trusted or a copy
+used."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from compass.store.row_mapping import TABLES, change_from, rows_from
 LOG_PAGE = 10_000
 """Entries of the update log that are read at once."""
 PROBLEMS_MAX = 20
-"""Problems told of one kind; they tend to have one cause."""
+"""Problems of one kind that are reported; they tend to have one cause."""
 
 
 class StoreReport(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
@@ -30,12 +31,12 @@ class StoreReport(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
     readable_from: str
     """The oldest schema whose programs can work with it; empty: it does not say."""
     store: str
-    """Its id."""
+    """Id of the store."""
     revision: int
     digest: str
-    """Of its rows, as counted; empty when its schema is not this program's."""
+    """Digest of its rows, as counted; empty if its schema is not this program's."""
     recorded_digest: str
-    """What it says its digest is at this revision; empty: nothing."""
+    """Digest that the store records for this revision; empty: none."""
     rows: dict[str, int]
     """Rows of each table."""
     floor: int
@@ -108,7 +109,7 @@ def _gaps(connection: Connection) -> Iterator[str]:
 
 
 def _differences(connection: Connection) -> Iterator[str]:
-    """What the log says last of each row and topic that it still knows, against the tables."""
+    """Compare the last entry in the log for each row and topic with the tables."""
     last: dict[Hashable, Change] = {}
     topics: dict[str, int] = {}
     for change in changes_in(connection):

@@ -16,5 +16,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What drains while it is suspect or down comes back as `up` then; the rest says it by its state."""
+    """Remove the column: a listener that drains while it is suspect or down returns as `up` then; its state shows the
+    rest."""
     op.drop_column("listener", "draining")

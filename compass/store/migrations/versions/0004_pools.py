@@ -1,4 +1,4 @@
-"""What the pool policies go by: zone, load and degradation of a listener."""
+"""Columns for the pool policies: zone, load and degradation of a listener."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By which ways each server tells administrators, and up to where each way has told all."""
+"""Channels by which each server notifies administrators, and the progress of each channel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ readable_from = "0004"
 
 
 def upgrade() -> None:
-    """Add both; a way that nothing is known of tells what is open."""
+    """Add both; a channel without progress sends the open incidents."""
     op.add_column("server", sa.Column("ways", sa.Text, nullable=False, server_default="[]"))
     op.create_table(
         "told",
@@ -22,6 +22,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away; after the next upgrade what is open is told once more."""
+    """Remove both; after the next upgrade the open incidents are sent once more."""
     op.drop_table("told")
     op.drop_column("server", "ways")
