@@ -54,46 +54,46 @@ from compass.wire.shared_view import Shared
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
-"""How often the host asks whether all is as held; what a push could not tell is seen after so long."""
+"""Seconds between two checks that the host's view is complete; an error of push is found after this time."""
 
 
 class AgentDependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """What assembly hands to a host's daemon."""
+    """Dependencies of an agent, which the daemon's assembly hands in."""
 
     clock: Clock
     now: Callable[[], float]
     random: Callable[[], float]
-    """Of 0 to 1; handed in, as all chance is."""
+    """Random numbers from 0 to 1; handed in, as all randomness is."""
     state_directory: Path
     host_name: str
     default_address: str
-    """Where the listeners are of programs that do not say it."""
+    """Address of listeners whose programs name none."""
     choice: ServerSelector
     dial: Dial
     process_watch: Watcher
     peer_of: PeerOf
     update_port: int = 0
-    """Where servers reach this host; 0: nowhere."""
+    """Port at which servers reach this host; 0: none."""
     mode: Mode = "keep"
     refresh_seconds: float | None = None
-    """How often the host asks whether all is as held; None: as the mode wants it."""
+    """Seconds between two checks that the view is complete; None: the default of the mode."""
     software: str = SOFTWARE
     probe: Probe | None = None
     """Asks a listener whether it serves; without it the host answers no inquiries."""
     zone: str = ""
-    """Where the host is."""
+    """Zone of the host."""
     services: Sequence[str] = ()
-    """On whose behalf it is told from the start, whether they register and ask here or not."""
+    """Services on whose behalf the host receives changes from the start, whether they register and ask here or not."""
     view: Path | None = None
     """The directory in which its view is shared."""
     view_group: int | None = None
-    """The group that may read the view; None: everybody."""
+    """Group that may read the view; None: every user."""
     reactions: HookRunner | None = None
     """The hooks and templates that follow what may be looked up here."""
 
 
 class Agent:
-    """One per machine. Its lookups are answered at once from memory, its wishes go into the book and to a server."""
+    """Agent: one per machine. Lookups are answered at once from memory; requests go into the journal and to a server."""
 
     _log = Logger()
 
@@ -101,15 +101,15 @@ class Agent:
         self._parts = parts
         clock, random = parts.clock, parts.random
         self._vouched_until: float | None = None
-        """When the last session ended that was in step, in the clock's seconds; None: none has yet."""
+        """End of the last session that was up to date, in the clock's seconds; None: there was none."""
         look = REFRESH_SECONDS[parts.mode] if parts.refresh_seconds is None else parts.refresh_seconds
         self._looks_every = look if parts.mode == "short" else 0.0
-        """A host that leaves by itself is dialled when there is news, and looks so often whether there was any."""
+        """Seconds between polls in the mode `short`, where no session is kept; 0 in all other modes."""
         self._in_step = False
         self._lookups = Counter[str]()
         self._reported = Counter[str]()
         self.pools = Selector(random, Location(parts.host_name, parts.zone))
-        """Whose turn it is, for every kind of lookup on this host."""
+        """Selector for every kind of lookup on this host, with the memory of policies that take turns."""
         self._replica = Replica()
         self._evidence = Suspicions()
         self._book = RegistrationJournal(parts.state_directory)
@@ -156,7 +156,7 @@ class Agent:
         self._pauses = Backoff(random)
         self._repeat: Timer | None = None
         self._retold: dict[str, Timer] = {}
-        """By service id: when programs are told that suspicions about its listeners have run out."""
+        """Timers by service id: when programs are notified that suspicions about its listeners have expired."""
 
     # Life -------------------------------------------------------------------------------------------------
 
@@ -198,11 +198,11 @@ class Agent:
         return stopped
 
     def update_factory(self) -> IProtocolFactory:
-        """For the Update listener that servers dial."""
+        """Return the factory for the Update listener that servers dial."""
         return cast(IProtocolFactory, self._upstream.update_factory())
 
     def servers_found(self, origin: str, offers: Sequence[Candidate]) -> None:
-        """What DNS or announcements say of servers now, in place of what that origin said before."""
+        """Replace the servers that one origin, DNS or announcements, has proposed."""
         self._upstream.offer(origin, offers)
 
     # What local programs ask ------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class Agent:
         return found
 
     def sight(self) -> LookupScope | None:
-        """What may be looked up here; the same object as long as nothing changes. None: not loaded yet."""
+        """Return the scope of lookups here, the same object until a change, or None if the view is not loaded yet."""
         return self._replica.sight(self._overlay)
 
     def category(self, name: str) -> CategoryView | Refusal:
@@ -256,11 +256,11 @@ class Agent:
         return self._registrar.deregister(request)
 
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
-        """How busy a listener of this host is."""
+        """Report the load of a listener of this host."""
         return self._registrar.report_load(request)
 
     def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
-        """Whether a listener of this host takes new users."""
+        """Set whether a listener of this host accepts new users."""
         return self._registrar.drain(request)
 
     def released(self, outcome: Outcome) -> None:
@@ -291,7 +291,7 @@ class Agent:
             if isinstance(known, Refusal):
                 return known
             catalogue = self._replica.catalogue
-            # What a program has missed beside the log, no revision tells.
+            # No revision shows what a program has missed outside the log.
             resumes = since if self._overlay(catalogue) is catalogue else None
             return self._feed.subscribe(known.service, resumes, catalogue, deliver)
 
@@ -356,7 +356,7 @@ class Agent:
         )
 
     def _view_age(self) -> float | None:
-        """How long no server has vouched for what is held; None: nothing is."""
+        """Return the seconds since a server last confirmed the view, or None if there is no view."""
         if not self._replica.loaded:
             return None
         if self._in_step or self._vouched_until is None:
@@ -376,7 +376,7 @@ class Agent:
         return refusal
 
     def _seen_anew(self) -> None:
-        """What may be looked up here is not what it was."""
+        """Notify everything that depends on the scope of lookups of a change."""
         self._publisher.changed()
         if self._parts.reactions is not None:
             self._parts.reactions.changed()
@@ -403,7 +403,7 @@ class Agent:
         self._registrar.session_lost()
 
     def _suspected(self, suspicion: Suspicion | None) -> None:
-        """A server tells what it cannot write down now; None: it begins anew."""
+        """Apply a suspicion of a server that its store cannot write now; None: the server starts again."""
         now = self._parts.clock.seconds()
         self._seen_anew()
         if suspicion is None:
@@ -474,7 +474,7 @@ class Agent:
         )
 
     def _shared(self) -> Shared | None:
-        """What programs find in memory: the same object as long as nothing changes."""
+        """Return what programs find in memory, the same object until a change."""
         sight, services = self.sight(), self._replica.services
         if sight is None:
             return None

@@ -1,7 +1,7 @@
-"""When a hook or a template has its turn: after quiet, one at a time, and again when it went wrong. Pure.
+"""Debouncing of hooks and templates: a run after a quiet time, one at a time, and again after a failure. Pure.
 
-A change waits until nothing has changed for a moment, so that ten changes in a row are one turn, but never longer than
-a bound, so that changes which never end are told as well. While a turn runs, whatever comes makes one more turn wait.
+A change waits until there has been no other for a moment, so that ten changes in a row make one run, but never longer
+than a bound, so that changes which never end cause a run as well. Changes during a run make one more run wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Debouncer:
     """Times are seconds of any clock that never jumps."""
 
     def __init__(self, quiet_seconds: float, quiet_seconds_max: float) -> None:
-        """How long nothing may change before a turn, and how long a change waits at most."""
+        """Set the quiet time before a run, and the longest time that a change waits."""
         self._quiet = quiet_seconds
         self._quiet_max = quiet_seconds_max
         self._first: float | None = None
@@ -24,11 +24,11 @@ class Debouncer:
         self._retry: float | None = None
         self.running = False
         self.failures = 0
-        """In a row."""
+        """Failures in a row."""
 
     @property
     def waiting(self) -> bool:
-        """Whether a turn is to come."""
+        """Return whether a run is due or waits."""
         return self._first is not None or self._retry is not None
 
     def changed(self, now: float) -> None:
@@ -37,7 +37,7 @@ class Debouncer:
         self._last = now
 
     def due(self) -> float | None:
-        """When the next turn begins; None: nothing is to be done, or a turn runs."""
+        """Return the time of the next run, or None if there is nothing to do or a run is in progress."""
         if self.running:
             return None
         times = [] if self._retry is None else [self._retry]
@@ -50,7 +50,7 @@ class Debouncer:
         self.running, self._first, self._retry = True, None, None
 
     def ended(self, now: float, done: bool) -> None:
-        """It is over; what was not done is tried again, by itself or with the next change."""
+        """End the run; after a failure the next one follows by itself or with the next change."""
         self.running = False
         self.failures = 0 if done else self.failures + 1
         if not done:

@@ -12,11 +12,12 @@ from compass.agent.hooks.subprocesses import CommandRunner
 from compass.model.selection.pool_view import PoolView
 
 LIMIT_SECONDS_MAX = 3600.0
-"""What takes longer than an hour is a service of its own, not the answer to a change."""
+"""Longest run of a hook: what takes longer than an hour is a service, not the response to a change."""
 QUIET_SECONDS_MAX = 3600.0
-"""Who lets a change wait for longer has no use for a push."""
+"""Longest quiet time: a hook that may wait longer does not need push."""
 VARIABLE_OCTETS_MAX = 4096
-"""Of each variable in a hook's environment: there is room for a few only (execve(2)); all there is comes as JSON."""
+"""Size of each variable in a hook's environment: there is room for a few only (execve(2)); the complete data comes as
+JSON."""
 
 LimitSeconds = Annotated[float, Meta(gt=0, le=LIMIT_SECONDS_MAX)]
 QuietSeconds = Annotated[float, Meta(ge=0, le=QUIET_SECONDS_MAX)]
@@ -33,11 +34,11 @@ class HookEvent(msgspec.Struct, frozen=True):
     changed: tuple[str, ...]
     """The names that are not what they were when the last turn went well."""
     pools: Mapping[str, PoolView]
-    """By name, all that is looked at."""
+    """Pools by name: everything that the hook depends on."""
 
 
 class HookFailed(Exception):
-    """What was to be done was not done; the text is for people."""
+    """Failure of a hook or a template; the text is for people."""
 
 
 class HookSettings(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ class HookSettings(msgspec.Struct, frozen=True):
 
 
 class Hook:
-    """One [[host.hook]]."""
+    """Hook: one [[host.hook]]."""
 
     kind = "hook"
 
@@ -100,5 +101,5 @@ def environment_of(name: str, occasion: HookEvent) -> dict[str, str]:
         "OPENGNS_CHANGED": " ".join(occasion.changed),
         "OPENGNS_USABLE": " ".join(f"{name}={len(pool.listeners)}" for name, pool in occasion.pools.items()),
     }
-    # A name is never cut in two: nobody should act on half of one.
+    # A name is never cut in two: no program should act on half of one.
     return {key: value if len(value) <= VARIABLE_OCTETS_MAX else "" for key, value in summary.items()}

@@ -1,7 +1,8 @@
-"""What the host does by itself when a pool changes: its hooks and templates, each in its own time.
+"""Runner of hooks and templates: what the host does by itself when a pool changes, each at its own pace.
 
 They act on what is known and on nothing else: a view that is not loaded, or a name that this host's services do not
-depend on, is no reason to write an empty list into a file (P5). What fails is told, tried again, and in nobody's way.
+depend on, is no reason to write an empty list into a file (P5). A failure is logged, repeated, and delays no other
+hook.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from compass.model.replies import Refusal
 from compass.model.selection.pool_view import PoolView, pools_of
 
 LOOK_SECONDS = 1.0
-"""How often it is looked whether what this host suspects by itself has run out; changes are seen at once."""
+"""Seconds between two checks whether local suspicions have expired; changes are seen at once."""
 REACTIONS_MAX = 64
 """Hooks and templates of one host: each may have a process of its own at the same time."""
 
@@ -49,7 +50,7 @@ class Reaction(Protocol):
 
     @property
     def settings(self) -> _Settings:
-        """What it looks at, and how long it waits."""
+        """Return the settings: pools and times."""
 
     async def act(self, occasion: HookEvent) -> None:
         """Have a turn. Raises Blunder."""
@@ -65,7 +66,7 @@ class HookRunner:
         self._commands = commands
         self._place = host, zone
         self.turns = Counter({(one.kind, result): 0 for one in reactions for result in ("done", "failed")})
-        """By kind and result."""
+        """Runs by kind and result."""
         self._courses = [_HookState(clock, reaction, self._occasion, self.turns) for reaction in reactions]
         self._sight: Callable[[], LookupScope | None] = lambda: None
         self._last: LookupScope | None = None
@@ -94,12 +95,12 @@ class HookRunner:
         self._commands.stop()
 
     def status(self) -> tuple[ReactionStatus, ...]:
-        """How each of them is."""
+        """Return the status of each."""
         return tuple(course.status() for course in self._courses)
 
     @property
     def failing(self) -> int:
-        """How many did not do what they should in their last turn."""
+        """Return the number whose last run failed."""
         return sum(course.is_failing for course in self._courses)
 
     def _look(self) -> None:
@@ -116,7 +117,7 @@ class HookRunner:
 
 
 class _HookState:
-    """One hook or template: what it has seen, what it has acted on, and when it has its turn."""
+    """State of one hook or template: what it has seen, what it has acted on, and when it runs."""
 
     _log = Logger()
 
@@ -136,7 +137,7 @@ class _HookState:
         self._schedule = Debouncer(settings.quiet_seconds, settings.quiet_seconds_max)
         self._seen: Pools | None = None
         self._acted: Pools | None = None
-        """What the last turn that went well was about; None: none has yet."""
+        """Pools of the last successful run; None: there was none."""
         self._problem = ""
         self._withheld = "nothing has been loaded from a server yet"
         """Why nothing is known to act on."""
@@ -146,7 +147,7 @@ class _HookState:
         self._stopped = False
 
     def seen(self, pools: Pools | Refusal) -> None:
-        """What it looks at is so now, or cannot be looked up, which is no news of it."""
+        """Record the current pools. A lookup that fails is no change."""
         if isinstance(pools, Refusal):
             self._withheld = pools.message
             return
@@ -158,17 +159,17 @@ class _HookState:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last turn did not do what it should."""
+        """Return whether the last run failed."""
         return bool(self._problem)
 
     def stop(self) -> None:
-        """No more turns."""
+        """Stop: no further runs."""
         self._stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
     def status(self) -> ReactionStatus:
-        """How it is."""
+        """Return the status."""
         schedule = self._schedule
         state: ReactionState = "idle"
         if schedule.running:
@@ -238,7 +239,7 @@ def reactions_of(
     host: str,
     zone: str,
 ) -> HookRunner:
-    """Those of a configuration, on a reactor that takes file descriptors."""
+    """Make the hooks and templates of a configuration, on a reactor that accepts file descriptors."""
     commands = CommandRunner(reactor)
     made: list[Reaction] = [Hook(settings, commands) for settings in hooks]
     made += [Template(settings, commands, state_directory) for settings in templates]

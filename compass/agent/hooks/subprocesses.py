@@ -1,7 +1,7 @@
-"""Other people's commands, contained: a bounded time, a bounded output, and nothing of theirs in the daemon's way.
+"""Subprocesses: foreign commands with bounded time and bounded output, which never block the daemon.
 
-A command has a process group of its own, so that all it started can be ended with it. It finds its input in memory
-(memfd_create(2)), so nobody waits for it to read; its end is seen by its pidfd, whatever is left that holds its output.
+A command has its own process group, so that everything it started can be ended with it. Its input is in memory
+(memfd_create(2)), so no writer waits for it to read; its pidfd shows its end, whatever still holds its output.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from zope.interface import implementer
 from compass.model.interfaces import Timer
 
 OUTPUT_OCTETS_MAX = 1024 * 1024
-"""A command that says more is ended: it floods, and nobody would read it."""
+"""Most octets of output; a command that writes more is ended."""
 SHOWN_OCTETS_MAX = 500
-"""Of its output in a problem that is told; the end, where commands say what was wrong."""
+"""Octets of output shown in a problem: the last ones, where commands say what was wrong."""
 GRACE_SECONDS = 2.0
 """After SIGTERM, for a command that is over its time; then SIGKILL."""
 READ_OCTETS = 65_536
 NOT_HANDED_ON = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""What the service manager has told the daemon, and nobody else."""
+"""Variables of the service manager that are for the daemon only."""
 
 
 class CommandResult(msgspec.Struct, frozen=True):
-    """What became of a command."""
+    """Result of a command."""
 
     output: bytes
-    """What it wrote to both its streams, no more than was asked for."""
+    """Output to both streams, up to the requested number of octets."""
     problem: str = ""
     """Why it did not do what it should, in words, with the end of what it said; empty: it did."""
 
@@ -71,7 +71,7 @@ class CommandRunner:
         return over
 
     def stop(self) -> None:
-        """End all that run, and tell nobody: what is half done is gone on with by the daemon's next run."""
+        """End all running commands without a result: the daemon's next run completes what is unfinished."""
         self._stopped = True
         for running in list(self._running):
             running.end("opengnscd has stopped")
@@ -97,12 +97,12 @@ class _Readable:
         """The reactor stops."""
 
     def logPrefix(self) -> str:  # noqa: N802
-        """For Twisted's own log lines."""
+        """Return the prefix for Twisted's own log lines."""
         return "command"
 
 
 class _Command:
-    """One run."""
+    """Run of one command."""
 
     def __init__(self, reactor: Any, limit_seconds: float, output_max: int) -> None:
         self._reactor = reactor
@@ -145,7 +145,7 @@ class _Command:
         self._timer = self._reactor.callLater(self._limit, self._late)
 
     def end(self, problem: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """The first reason is the one that is told."""
+        """End the run. The first reason is the one that is reported."""
         self._problem = self._problem or problem
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
@@ -155,7 +155,7 @@ class _Command:
         self._timer = self._reactor.callLater(GRACE_SECONDS, self.end, self._problem, signal.SIGKILL)
 
     def _read(self) -> bool:
-        """Whether there may be more."""
+        """Read output; return whether there may be more."""
         try:
             octets = os.read(self._pipe, READ_OCTETS)
         except BlockingIOError:
@@ -173,8 +173,9 @@ class _Command:
 
     def _died(self) -> None:
         if self._problem:
-            # What it has started in the background has no claim to stay either. As long as nobody has waited for the
-            # process, its number is nobody else's.
+            # What it has started in the background must end as well. Until the process is waited for, no other process
+            # has
+            # its number.
             self.end(self._problem, signal.SIGKILL)
         status = self._process.wait()
         # The reader may be gone already: after a flood, or because the command closed its output.
@@ -202,7 +203,7 @@ def _in_memory(data: bytes) -> Any:
 
 
 def _told(name: str, status: int, output: bytes) -> str:
-    """What is wrong with an exit status, in words; nothing with 0."""
+    """Describe an exit status in words; empty for 0."""
     if not status:
         return ""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -1,4 +1,4 @@
-"""A template: a file that is rendered from what it looks at, and a program that reads it anew when it differs.
+"""A template: a file that is rendered from what it looks at, and a program that reads it again when it differs.
 
 The file is replaced whole or not at all, after a command has found nothing wrong with the new one; when the program
 does not take it the old one is put back. Rendering is done by a program of its own (`compass.templates.render`), so a
@@ -21,7 +21,7 @@ from compass.system.files import replace_file
 from compass.templates import RENDER_COMMAND, RENDER_SECONDS, RENDERED_OCTETS_MAX, said
 
 FILE = "{file}"
-"""In the check command: the path of the rendered file before it gets its place."""
+"""Placeholder in the check command: the path of the rendered file before it replaces the old one."""
 
 Step = Literal["nothing", "reload", "replace"]
 
@@ -71,8 +71,8 @@ class TemplateSettings(msgspec.Struct, frozen=True):
 
 
 def step(current: bytes | None, rendered: bytes, owed: bool) -> Step:
-    """What is to be done. `current`: what the file has, None when it is not there. `owed`: the program was never told
-    of that, because the daemon or the command was ended in between."""
+    """Return the next step. `current`: the file's content, None if it does not exist. `owed`: the program was not
+    notified of that content, because the daemon or the command was ended in between."""
     if current != rendered:
         return "replace"
     return "reload" if owed else "nothing"
@@ -84,7 +84,7 @@ def with_file(command: Sequence[str], path: Path) -> list[str]:
 
 
 class Template:
-    """One [[host.template]]."""
+    """Template: one [[host.template]]."""
 
     kind = "template"
 
@@ -128,7 +128,7 @@ class Template:
             RENDER_COMMAND, msgspec.json.encode(what), limit, output_max=RENDERED_OCTETS_MAX
         )
         if ended.problem:
-            # The program that renders says what is wrong; where it could not, how it ended is told.
+            # The program that renders reports what is wrong; if it could not, its end is reported.
             raise HookFailed(f"cannot render: {said(ended.output) or ended.problem}")
         return ended.output
 
@@ -149,7 +149,7 @@ class Template:
             raise HookFailed(f"{blunder}; {await self._back_out(current)}") from None
 
     async def _back_out(self, before: bytes | None) -> str:
-        """The file as it was, and the program told so; what came of that, in words."""
+        """Restore the old file and notify the program; return the result in words."""
         if before is None:
             self._target.unlink(missing_ok=True)
             return f"{self._target} is taken away again"

@@ -24,7 +24,7 @@ REGISTRATIONS_MAX = 4096
 """Instances on one host; the book is rewritten with each change, and this many are about 1 MB."""
 
 VERSION = 1
-"""Of the file's form; another one is not guessed at."""
+"""Version of the file's format; a file of another version is not read."""
 
 Epoch = Annotated[int, Meta(ge=0, le=EPOCH_MAX)]
 Standing = Literal["pending", "registered", "leaving", "refused"]
@@ -33,7 +33,7 @@ when it was re-established; it is kept to be seen and not asked for again on thi
 
 
 class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One instance of a service on this host."""
+    """Registration: one instance of a service on this host."""
 
     service: str
     address: str
@@ -45,21 +45,21 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, str] = {}
     pid: Integer = 0
     started: str = ""
-    """When the process started, as `processes.start_of` tells; with the pid it names one process for good."""
+    """Start of the process, as `process_watch.start_of` returns it; with the pid it identifies one process for good."""
     hold: bool = False
     died: bool = False
-    """With `leaving`: it was not asked to go, its process ended."""
+    """True with `leaving` if it was not asked to deregister, but its process ended."""
     problem: str = ""
-    """With `refused`: what the server said."""
+    """Problem that the server reported, with `refused`."""
     code: str = ""
-    """With `refused`: the refusal's code."""
+    """Code of the refusal, with `refused`."""
     zone: str = ""
     load: float = IDLE
     degradation: float = IDLE
 
     @property
     def key(self) -> ListenerKey:
-        """What tells it from the others; a new instance at the same place replaces the old one."""
+        """Return the key among registrations; a new instance at the same address and port replaces the old one."""
         return (self.service, self.address, self.port)
 
 
@@ -130,9 +130,9 @@ class RegistrationJournal:
         return frozenset(entry.service for entry in self._entries.values() if entry.standing != "leaving")
 
     def next_epoch(self, now: float, above: int = 0) -> int:
-        """A larger epoch than any before: the wall clock in microseconds, unless that went backwards.
+        """Return a larger epoch than any before: the wall clock in microseconds, unless that went backwards.
 
-        `above`: what is known of the one listener. It moves no other's epoch: whoever has the credential of one
+        `above`: the known epoch of the one listener. It moves no other's epoch: a party that has the credential of one
         service can give it the largest epoch there is, and must not thereby use up those of the whole host.
         """
         self.last_epoch = max(self.last_epoch + 1, int(now * 1_000_000))

@@ -1,7 +1,7 @@
-"""The death of a registered process, seen at once: its pidfd becomes readable when it ends.
+"""Watch of registered processes: the pidfd of a process becomes readable when it ends.
 
-A pid alone names nobody for long, so a process is named by pid, boot and start time; what was started later under
-the same pid is somebody else.
+A pid alone identifies a process for a limited time, so a process is identified by pid, boot and start time; a later
+process with the same pid is another one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Watched:
         """The reactor stops; nothing to say about the process."""
 
     def logPrefix(self) -> str:  # noqa: N802
-        """For Twisted's own log lines."""
+        """Return the prefix for Twisted's own log lines."""
         return "process watch"
 
 
@@ -70,7 +70,7 @@ class Readers(Protocol):
         """Call its `doRead` when it can be read."""
 
     def removeReader(self, reader: object) -> None:  # noqa: N802
-        """No more."""
+        """Stop watching."""
 
 
 class ProcessWatch:
@@ -80,7 +80,7 @@ class ProcessWatch:
         self._reactor = reactor
 
     def start_of(self, pid: int) -> str:
-        """When a living process started. Raises NoSuchProcess."""
+        """Return the start of a living process. Raises NoSuchProcess."""
         return start_of(pid)
 
     def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:

@@ -36,7 +36,7 @@ _GONE = frozenset({"unknown-listener", "unknown-service", "unknown-category"})
 
 
 class Watcher(Protocol):
-    """Who sees processes end; `processes.ProcessWatch`."""
+    """Watcher of processes; see `process_watch.ProcessWatch`."""
 
     def start_of(self, pid: int) -> str:
         """Names the process for good, together with its pid. Raises NoSuchProcess."""
@@ -46,8 +46,8 @@ class Watcher(Protocol):
 
 
 class Registrar:
-    """`ask` puts a request to a server, `reach` goes for a session unless there is one or one is being made; `want`
-    makes the host be told on behalf of a service."""
+    """Registrar of local instances. `ask` sends a request to a server, `reach` starts a session unless there is one or
+    one is being made; `want` subscribes the host on behalf of a service."""
 
     _log = Logger()
 
@@ -114,7 +114,7 @@ class Registrar:
         self._deliver_all()
 
     def session_lost(self) -> None:
-        """What was answered on the session that ended says nothing about the next."""
+        """Forget answers of the session that ended: they say nothing about the next one."""
         self._session = False
         self._settled.clear()
 
@@ -175,7 +175,7 @@ class Registrar:
         return self._deliver(entry)
 
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
-        """How much of a listener registered here is in use: it is registered again as it is, with another load."""
+        """Report the load of a listener that is registered here: it is registered again with another load."""
         try:
             key = _key(request.service, request.address or self._default_address, request.port)
         except InvalidName as problem:
@@ -243,7 +243,8 @@ class Registrar:
         )
 
     def _replace_verified(self, entry: Registration) -> Deferred[Outcome | Refusal]:
-        """Another credential than the living instance's: only a server can tell, so it is asked before the book."""
+        """Replace an instance that has another credential: only a server can decide, so it is asked before the journal
+        changes."""
 
         def answered(reply: Reply) -> Outcome | Refusal:
             if not isinstance(reply, Registered):
@@ -257,7 +258,7 @@ class Registrar:
 
         return self._ask(_registration(entry)).addCallback(answered)
 
-    # Towards the server -----------------------------------------------------------------------------------
+    # Requests to the server -------------------------------------------------------------------------------
 
     def _establish(
         self, entry: Registration, old: Registration | None, *, first: bool, renewed: bool = False
@@ -317,7 +318,7 @@ class Registrar:
             self._log.warn("{name} is not registered any more: {why}", name=_named(entry.key), why=refusal.message)
 
     def _deliver(self, entry: Registration) -> Deferred[Outcome | Refusal]:
-        """Tell a server of an instance that is leaving."""
+        """Send a server the deregistration of an instance."""
         self._settled.add((entry.key, entry.epoch))
         return self._ask(_deregistration(entry)).addCallback(self._left, entry)
 
@@ -358,7 +359,7 @@ class Registrar:
                 self._establish(entry, None, first=False)
 
     def _unsettle(self, entry: Registration, refusal: Refusal) -> None:
-        """It is due again: on the next session, or in a moment."""
+        """Mark it as due again: on the next session, or after a pause."""
         self._settled.discard((entry.key, entry.epoch))
         if self._retry is None or not self._retry.active():
             self._retry = self._clock.callLater(self._pauses.next(refusal.retry_after_seconds), self._again)
@@ -423,7 +424,7 @@ class Registrar:
         self._held = {asked: now for asked, now in self._held.items() if now != (entry.key, entry.epoch)}
 
     def _is_current(self, entry: Registration) -> bool:
-        """Whether the book still wants just this, now that the answer has come."""
+        """Return whether the journal still wants the same, now that the reply has arrived."""
         held = self._book.get(entry.key)
         return held is not None and held.epoch == entry.epoch and held.standing != "leaving"
 
@@ -437,7 +438,7 @@ def _named(key: ListenerKey) -> str:
 
 
 def _replaces_foreign_instance(entry: Registration, old: Registration | None) -> bool:
-    """Whether it would push aside a living instance that another credential registered."""
+    """Return whether it would replace a living instance that another credential registered."""
     if old is None or old.standing not in ("pending", "registered"):
         return False
     return not hmac.compare_digest(entry.credential.encode(), old.credential.encode())
@@ -471,5 +472,5 @@ def _pending(entry: Registration) -> Outcome:
 
 
 def _refusal(reply: Reply) -> Refusal:
-    """What is not the reply that was asked for."""
+    """Return the refusal for a reply of another type."""
     return reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered with {reply}")

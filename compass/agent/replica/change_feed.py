@@ -1,7 +1,7 @@
-"""What programs on the host are told that watch a service's dependencies: the changes, from a bounded memory.
+"""Change feed for programs on the host that watch a service's dependencies: changes from a bounded memory.
 
-The last changes are kept, so that a program which lost its connection goes on where it was; who comes back too late,
-or after a change of shape, gets a whole snapshot instead.
+The last changes are kept, so that a program which lost its connection resumes where it was; a program that returns too
+late, or after a change of shape, gets a whole snapshot instead.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class ChangeFeed:
                     self._tell_all_of(service, deliver)
 
     def replaced(self, catalogue: Catalogue) -> None:
-        """The whole view was read anew: what was before cannot be resumed from. Who sees no difference is not told."""
+        """Record that the whole view was read again: earlier revisions cannot be resumed. Programs that see no
+        difference get no event."""
         before, self._catalogue = self._catalogue, catalogue
         self._recent.clear()
         self._floor = self._held = catalogue.revision
@@ -94,7 +95,8 @@ class ChangeFeed:
                 self._tell_all_of(service, deliver)
 
     def suspected(self, topic: str) -> None:
-        """Evidence about listeners of a service has come or gone, beside the log: all is told, at no new revision."""
+        """Record that evidence about listeners of a service appeared or ended, outside the log: programs get
+        everything, at the same revision."""
         for service, deliver in list(self._subscribers.values()):
             if topic in interest(self._catalogue, [service]):
                 self._tell_all_of(service, deliver)
@@ -113,7 +115,7 @@ class ChangeFeed:
             self._tell(deliver, LocalEvent("snapshot", view.revision, view))
 
     def _tell(self, deliver: Deliver, event: LocalEvent) -> None:
-        """One program's trouble is not another's."""
+        """Deliver to one program; its failure does not affect others."""
         try:
             deliver(event)
         except Exception:

@@ -28,7 +28,8 @@ _HEADER = struct.Struct("!8sIQ32s")
 
 
 class CachedReplica(msgspec.Struct, frozen=True):
-    """What is kept: the view, what it is complete for, and on whose behalf the host is told."""
+    """Content of the cache: the view, the services for which it is complete, and those on whose behalf the host
+    receives changes."""
 
     store: str
     services: tuple[str, ...]
@@ -87,14 +88,14 @@ class Cache:
         """`done` or `failed`."""
 
     def age_seconds(self, now: float) -> float:
-        """How long ago the file was written; 0 when that cannot be known."""
+        """Return the seconds since the file was written; 0 if unknown."""
         try:
             return max(0.0, now - self._path.stat().st_mtime)
         except OSError:
             return 0.0
 
     def load(self) -> CachedReplica | None:
-        """What an earlier run kept, or None; never raises."""
+        """Return what an earlier run stored, or None; never raises."""
         try:
             return unpacked(self._path.read_bytes())
         except FileNotFoundError:
@@ -126,7 +127,7 @@ class Cache:
             self.write()
 
     def write(self) -> None:
-        """Replace the file; a failure is told once and does not stop the daemon."""
+        """Replace the file; a failure is logged once and does not stop the daemon."""
         try:
             replace_file(self._path, packed(self._content()))
             self._complained = False

@@ -24,11 +24,11 @@ from compass.model.selection.selector import Selector
 from compass.wire.messages import Notice, Resync
 
 Taken = Literal["kept", "replaced", "held-back", "behind"]
-"""Of a watch's answer. kept: what is here is good. held-back: another store that knows nothing of what is here says
-nothing about it either, least of all that it is empty (P5). behind: the server has not heard of all that is here."""
+"""Result of a watch's reply. kept: the local view is good. held-back: another store without these services says nothing
+about them, least of all that they are empty (P5). behind: the server lags behind the local view."""
 Applied = Literal["applied", "duplicate", "gap"]
 Overlay = Callable[[Catalogue], Catalogue]
-"""What this host knows better than the catalogue, laid over it for an answer."""
+"""Function that applies this host's own knowledge to the catalogue for an answer."""
 
 
 def no_overlay(catalogue: Catalogue) -> Catalogue:
@@ -105,7 +105,7 @@ class Replica:
             self.catalogue = msgspec.structs.replace(self.catalogue, revision=revision)
 
     def covers(self, category: str) -> bool:
-        """Whether what services of this category depend on is held completely."""
+        """Return whether everything that services of this category depend on is held."""
         return self.loaded and category in _members(self.services)
 
     def dependencies(self, service: str, overlay: Overlay = no_overlay) -> Dependencies | Refusal:
@@ -124,7 +124,7 @@ class Replica:
         return dependencies_of(overlay(self.catalogue), service)
 
     def sight(self, overlay: Overlay = no_overlay) -> LookupScope | None:
-        """What may be looked up here; None: no view has been loaded. The same object as long as nothing changes."""
+        """Return the scope of lookups, the same object until a change, or None if no view is loaded."""
         if not self.loaded:
             return None
         catalogue = overlay(self.catalogue)
@@ -174,7 +174,7 @@ class Replica:
         return {row.backup for row in rows if row is not None and row.backup}
 
     def _is_newer(self, snapshot: Snapshot) -> bool:
-        """Whether this host holds something of the snapshot's topics that happened after it was made."""
+        """Return whether this host holds something of the snapshot's topics that is newer than the snapshot."""
         return any(self.catalogue.topics.get(topic, 0) > snapshot.revision for topic in snapshot.topics)
 
     def _replace(self, store: str, services: Iterable[str], held: Snapshot) -> None:

@@ -23,7 +23,7 @@ from compass.wire.shared_view import (
 )
 
 LOOK_SECONDS = 1.0
-"""How often it is looked whether what this host suspects by itself has run out; changes are published at once."""
+"""Seconds between two checks whether local suspicions have expired; changes are published at once."""
 
 
 class SharedViewWriter:
@@ -35,11 +35,13 @@ class SharedViewWriter:
     def __init__(
         self, clock: Clock, directory: Path | None, group: int | None, shared: Callable[[], Shared | None]
     ) -> None:
-        """`directory` None: nothing is published. `group`: the only one, beside the daemon's user, that may read;
-        None: everybody may. `shared`: what to publish, the same object as long as nothing changes; None: nothing is
-        loaded yet."""
+        """Set what is published and where.
+
+        `directory` None: nothing is published. `group`: the only group, apart from the daemon's user, that may read;
+        None: every user may. `shared`: what to publish, the same object until a change; None: nothing is loaded yet.
+        """
         self.published = False
-        """Whether programs find a view there."""
+        """True if programs find a view in the directory."""
         self._clock = clock
         self._directory = directory or Path()
         self._wanted = directory is not None
@@ -88,7 +90,7 @@ class SharedViewWriter:
         self._generation, self._last, self.published = generation, shared, True
 
     def stop(self) -> None:
-        """Publish no more. What is there stays: programs go on with it (P7)."""
+        """Stop publishing. The files stay: programs continue to use them (P7)."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self._index is not None:
@@ -110,11 +112,12 @@ class SharedViewWriter:
         with path.open("r+b") as file:
             index = mmap.mmap(file.fileno(), INDEX_OCTETS)
         with memoryview(index) as octets, octets.cast("Q") as words:
-            # Killed between the two steps, the daemon has left a content whose generation was not told.
+            # A daemon that was killed between the two steps has left a content without its generation.
             self._generation = max(self._generation, words[GENERATION_WORD])
         return index
 
     def _replace(self, name: str, octets: bytes) -> None:
-        """Not synchronised to the disk: after a reboot it is published anew, and nobody has the old one mapped."""
+        """Replace a file without a sync to the disk: after a reboot it is published again, and no program has the old
+        one mapped."""
         mode = 0o644 if self._group is None else 0o640
         replace_file(self._directory / name, octets, mode, group=self._group, durable=False)

@@ -1,7 +1,7 @@
-"""What is known of listeners beside the log: what this host's programs found out, and suspicions that a server told.
+"""Suspicions: knowledge about listeners outside the log, from this host's programs and from a server.
 
 Such a listener is treated as suspect here at once, also with every server down. The evidence is bounded in time, and
-ends as soon as the log says anything about the listener: its row is then another one than the one that was meant.
+ends as soon as the log says anything about the listener: its row is then another one than the evidence is about.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from compass.wire.limits import SUSPICION_SECONDS_MAX
 from compass.wire.messages import Suspicion
 
 EVIDENCE_SECONDS = 60.0
-"""A report that nobody could confirm for so long is forgotten: the listener may long be well again."""
+"""Seconds after which an unconfirmed report is dropped: the listener may have recovered."""
 OWED_SECONDS = 600.0
-"""How long a report is repeated that no server has taken: longer ago than this nobody's finding says anything."""
+"""Seconds during which a report is repeated until a server accepts it: an older finding says nothing."""
 UNSHARED_SECONDS = 5.0
-"""A suspicion that the server does not share from the start: its probe says within so long whether it should."""
+"""Seconds of a suspicion that the server does not share from the start: its own probe decides within this time."""
 ANEW_SECONDS = 1.0
-"""How long suspicions outlast the answer to a watch: those that still stand are told again right after it."""
+"""Seconds that suspicions outlast the reply to a watch: the server repeats the current ones right after the reply."""
 EVIDENCE_MAX = 1024
-"""Listeners under local suspicion, and as many that a server suspects; beyond that the oldest is forgotten. A host
-rarely uses so many at all."""
+"""Listeners under local suspicion, and under suspicion by a server, each; beyond that the oldest is dropped. A host
+rarely uses that number."""
 
 
 class _Finding(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class _NotifiedSuspicion(msgspec.Struct, frozen=True):
 
 
 class Suspicions:
-    """By listener; `now` is any clock's seconds."""
+    """Suspicions by listener; `now` is any clock's seconds."""
 
     def __init__(self) -> None:
         self._findings: dict[ListenerKey, _Finding] = {}
@@ -52,7 +52,7 @@ class Suspicions:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Findings of programs `here`, and suspicions that a `server` told; some may be over by now."""
+        """Return the number of suspicions by programs (`here`) and by a `server`; some may have expired."""
         return {"here": len(self._findings), "server": len(self._told)}
 
     def add(self, report: LocalReport, row: Listener, now: float) -> None:
@@ -64,7 +64,7 @@ class Suspicions:
             del self._findings[next(iter(self._findings))]
 
     def add_notified(self, suspicion: Suspicion, row: Listener, now: float) -> float:
-        """A server suspects this instance, or does so no more; how long that holds."""
+        """Add or withdraw a server's suspicion of this instance. Returns the time until which it holds."""
         key = (row.service, row.address, row.port)
         self._told.pop(key, None)
         seconds = min(suspicion.seconds, SUSPICION_SECONDS_MAX)
@@ -78,7 +78,7 @@ class Suspicions:
         return seconds
 
     def renew_notified(self, now: float) -> None:
-        """A server has answered a watch: what it suspects now it tells again."""
+        """Let the server's suspicions expire soon: after its reply to a watch it repeats the current ones."""
         for key, told in self._told.items():
             self._told[key] = msgspec.structs.replace(told, until=min(told.until, now + ANEW_SECONDS))
 

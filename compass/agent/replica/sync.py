@@ -1,8 +1,8 @@
-"""Following a server: the watch on behalf of this host's services, and what comes of it.
+"""Synchronization of the replica with a server: the watch on behalf of this host's services, notices, gaps.
 
-On every session the host watches first; then notices are applied and acknowledged. A missing notice is answered by
-an acknowledgement that says so and a new watch for everything (P4). Whoever waits for a service that is not watched
-yet is told when the answer has come, or when it cannot come.
+On every session the host watches first; then notices are applied and acknowledged. A missing notice is answered by an
+acknowledgement that says so and a new watch for everything (P4). A caller that waits for a service which is not watched
+yet gets the result when the reply has come, or cannot come.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ GAPS_PER_SESSION_MAX = 3
 
 
 class ReplicaSync:
-    """The follower of an `Upstream`, once `upstream` is set.
+    """Synchronization through an `Upstream`, once `upstream` is set.
 
-    `changed` is told of each applied change, `replaced` of a whole new view, `settled` once per session when the
-    host is in step, `lost` when the session is over, `suspected` of what the server tells beside its log
-    (None: it begins anew), `inquired` of what it wants to have probed.
+    `changed` gets each applied change, `replaced` a whole new view, `settled` runs once per session when the host is up
+    to date, `lost` when the session has ended, `suspected` gets suspicions outside the log (None: all end), `inquired`
+    the server's inquiries.
     """
 
     _log = Logger()
@@ -76,13 +76,13 @@ class ReplicaSync:
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refresh: Timer | None = None
         self.notices = Counter[str]()
-        """By what came of them: `applied`, `duplicate` or `gap`."""
+        """Notices by result: `applied`, `duplicate` or `gap`."""
         self.snapshots = 0
         """Whole views that were taken."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The services on whose behalf this host is told, the one asked for least recently first."""
+        """Return the services on whose behalf this host receives changes, the least recently used first."""
         return tuple(self._wanted)
 
     def start(self, wanted: Iterable[str]) -> None:
@@ -91,12 +91,12 @@ class ReplicaSync:
         self._refresh = self._clock.callLater(self._refresh_seconds, self._refreshed)
 
     def stop(self) -> None:
-        """No more refreshing."""
+        """Stop the refresh."""
         if self._refresh is not None and self._refresh.active():
             self._refresh.cancel()
 
     def want(self, service: str) -> Refusal | None:
-        """Be told on behalf of this service too; refused when there are too many and all of them registered."""
+        """Subscribe on behalf of this service too; refused if there are too many and all of them are registered."""
         known = service in self._wanted
         self._wanted.pop(service, None)
         if len(self._wanted) >= HOST_SERVICES_MAX:
@@ -157,7 +157,7 @@ class ReplicaSync:
             self.upstream.acknowledge(self._replica.revision)
 
     def session_ended(self) -> None:
-        """Whoever waits for an answer of this session waits in vain."""
+        """Fail the requests that wait for an answer of this session."""
         self._session = self._asking = False
         for service in list(self._waiting):
             self._tell_waiting(service)
@@ -221,7 +221,7 @@ class ReplicaSync:
             self._settled()
 
     def _forget(self, unknown: Iterable[str]) -> None:
-        """Names that nobody registered here and that do not exist must not fill the list for good."""
+        """Drop names that no program registered here and that do not exist: they must not fill the list for good."""
         needed = self._needed()
         for service in unknown:
             if service not in needed:
@@ -266,7 +266,7 @@ class ReplicaSync:
             advance()
 
     def _abandon(self, why: str, retry_after_seconds: float = 0.0) -> None:
-        """Leave this server; what it has pushed already counts no more."""
+        """Leave this server and ignore what it has pushed already."""
         self._abandoned = True
         self.upstream.abandon(why, retry_after_seconds)
 
@@ -278,7 +278,7 @@ class ReplicaSync:
             self._watch()
 
     def _resync(self, resync: Resync) -> None:
-        """This host has read too slowly; here is all of it anew."""
+        """Replace the view: this host has read too slowly, and the server sends everything again."""
         if self._replica.resync(resync) == "replaced":
             self.snapshots += 1
             self._gap = False
@@ -289,7 +289,7 @@ class ReplicaSync:
             answered.callback(None)
 
     def _refreshed(self) -> None:
-        """Now and then ask whether all is as held, should a push have got lost on a way that nobody foresaw."""
+        """Watch again from time to time: a safety net against lost notices."""
         self._refresh = self._clock.callLater(self._refresh_seconds, self._refreshed)
         if self.upstream.expected():
             self._watch()

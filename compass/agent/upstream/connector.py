@@ -1,4 +1,4 @@
-"""Making a session: the ways that are being tried, one after another and, when one is slow, one beside another."""
+"""Connector: attempts to make a session, one address after another and, if one is slow, several in parallel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from compass.agent.upstream.session import Session
 from compass.model.interfaces import Clock, Timer
 
 CONNECT_SECONDS = 5.0
-"""From the first packet to the connection, TLS included in the greeting; then this way has failed."""
+"""Seconds from the first packet to the connection, TLS included in the greeting; then the attempt has failed."""
 BESIDE_SECONDS = 1.5
-"""A way that has not led to a session by then may be a dead network's: the next one is tried beside it."""
+"""Seconds after which an attempt without a session may be in a dead network: the next address is dialled in parallel.
+"""
 DIALS_MAX = 3
 """Ways tried at once: one that is dead, one that is slow, and one that works."""
 
 Dial = Callable[[ServerAddress], IStreamClientEndpoint]
-"""Where a way leads; who answers there has to prove the way's name."""
+"""Function from an address to its endpoint; the peer there has to prove the address's name."""
 
 
 class Connector:
@@ -43,7 +44,7 @@ class Connector:
         self._failed = failed
         self._connecting: dict[ServerAddress, Deferred[IProtocol]] = {}
         self._since: dict[ServerAddress, float] = {}
-        """When each way was last dialled."""
+        """Time of the last attempt by address."""
         self._retry: Timer | None = None
         self.greeting: set[Session] = set()
         """Connections on which no welcome has come yet, also such as a server dialled."""

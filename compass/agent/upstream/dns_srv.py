@@ -1,8 +1,8 @@
 """Servers from DNS: an SRV name that is asked again before its answer is stale (RFC 2782).
 
-What DNS says is a proposal. Who answers at a target must prove the target's name and have the role of a server, so a
-forged answer leads nowhere; and since what is known stays until there is a better answer, a name server that is away
-or has lost its zone takes no server away.
+An answer of DNS is a proposal. The peer at a target must prove the target's name and have the role of a server, so a
+forged answer leads nowhere; and since known targets stay until there is a better answer, a name server that is down or
+has lost its zone removes no server.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from compass.model.interfaces import Clock, Timer
 from compass.model.names import InvalidName, parse_address, parse_host_name, parse_port
 
 LIFE_SECONDS_MIN = 30.0
-"""An answer that may be kept for less is kept so long all the same: 10,000 hosts make 300 questions a second of it."""
+"""Shortest time that an answer is kept, whatever its TTL: 10,000 hosts make 300 questions a second of it."""
 LIFE_SECONDS_MAX = 3600.0
-"""An answer that may be kept for days is asked for again after so long: a server that was added is wanted today."""
+"""Longest time that an answer is kept, whatever its TTL: a server that was added should be used the same day."""
 PAUSE_SECONDS_MIN = 2.0
 """After a question without an answer; it doubles each time."""
 PAUSE_SECONDS_MAX = 300.0
-"""Longest such pause: DNS was away longer than anybody has waited by then."""
+"""Longest such pause: after a long outage of DNS."""
 RECORDS_MAX = 16
 """Targets taken from one answer, the preferred ones; more servers than a deployment has are a mistake or an attack."""
 ADDRESSES_MAX = 4
 """Addresses taken for one target: two networks, each with IPv4 and IPv6."""
 QUESTION_SECONDS = (1, 2, 4)
-"""How long each of the attempts of one question waits for its answer."""
+"""Seconds that each attempt of one question waits for its answer."""
 
 
 class SrvRecord(NamedTuple):
@@ -47,7 +47,7 @@ class SrvRecord(NamedTuple):
     """Without the dot at the end; empty: there is no such service here."""
     life_seconds: float
     addresses: tuple[str, ...] = ()
-    """Of the target; none: its name is looked up when it is dialled."""
+    """Addresses of the target; empty: its name is looked up when it is dialled."""
 
 
 Lookup = Callable[[str], Deferred[Sequence[SrvRecord]]]
@@ -151,7 +151,7 @@ class SrvLookup:
         self._asking.addErrback(lambda failure: self._log.failure("the answer for {name}", failure, name=self.name))
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self._asking is not None:
@@ -175,7 +175,7 @@ class SrvLookup:
         self._nothing_new(failure.getErrorMessage() or type(failure.value).__name__)
 
     def _nothing_new(self, why: str) -> None:
-        """What is known stays; the first time, whoever waits is told that there is nothing."""
+        """Keep the known targets; the first time, report that there are none."""
         self._log.warn("{name} leads to no server: {why}", name=self.name, why=why)
         if not self._answered:
             self._offer(self.name, ())

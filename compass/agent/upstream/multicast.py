@@ -1,8 +1,8 @@
-"""Servers that announce themselves: what a host keeps of what it hears, however much is said by whomever.
+"""Servers that announce themselves by multicast, in bounded memory.
 
-Anybody on the network can send an announcement. So one only proposes a place: whoever answers there must prove the
-name and be a server. How many proposals are kept is bounded, in all and from each sender; one that was tried and led
-to no server gives way to a new one, one that worked does not; and of a flood of datagrams a hundred a second are read.
+Anyone on the network can send an announcement. So an announcement only proposes an address: the peer there must prove
+the name and be a server. The number of proposals is bounded, in all and from each sender; one that was tried and led to
+no server makes room for a new one, one that worked does not; and of a flood of datagrams a hundred a second are read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ DATAGRAMS_PER_SECOND_MAX = 100
 PROPOSALS_MAX = 32
 """Proposals kept: some servers with some addresses each."""
 PROPOSALS_PER_SENDER_MAX = 8
-"""Of these from one address: a server with eight networks, and one liar cannot take all places."""
+"""Proposals from one sender: enough for a server with eight networks, and one liar cannot use up all of them."""
 LIVES = 3
 """Announcements in a row that may get lost before what they proposed is forgotten."""
 
 SWEEP_SECONDS = 10.0
-"""How often it is looked for what was not announced again."""
+"""Seconds between two removals of proposals that were not announced again."""
 
 
 class _Proposal(msgspec.Struct):
@@ -48,7 +48,7 @@ class AnnouncedServers:
         self._read = 0
 
     def may_read(self, now: float) -> bool:
-        """Whether one more datagram may be read in this second."""
+        """Return whether one more datagram may be read in this second."""
         if now >= self._second + 1.0:
             self._second, self._read = now, 0
         self._read += 1
@@ -76,7 +76,7 @@ class AnnouncedServers:
         return tuple(Candidate(way, (ANNOUNCED_RANK,), source="announced") for way in self._proposals)
 
     def _makes_room(self, sender: str) -> bool:
-        """Room for one more from there, if need be in place of one that was tried in vain."""
+        """Make room for one more from that sender, if need be by dropping one that was tried and failed."""
         own = [way for way, proposal in self._proposals.items() if proposal.sender == sender]
         crowd = own if len(own) >= PROPOSALS_PER_SENDER_MAX else list(self._proposals)
         if len(crowd) < (PROPOSALS_PER_SENDER_MAX if crowd is own else PROPOSALS_MAX):
@@ -124,7 +124,7 @@ class AnnouncementListener(DatagramProtocol):
         self._sweep = self._clock.callLater(SWEEP_SECONDS, self._swept)
 
     def stopProtocol(self) -> None:
-        """No more sweeping."""
+        """Stop the removals."""
         if self._sweep is not None and self._sweep.active():
             self._sweep.cancel()
 

@@ -1,4 +1,4 @@
-"""Requests that wait for a session: so many, and not for long."""
+"""Requests that wait for a session, bounded in number and in time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 
 ASK_PATIENCE_SECONDS = 3.0
-"""How long a request waits for a session that is being made, before it is answered `unreachable`."""
+"""Seconds that a request waits for a session that is being made, before it is answered `unreachable`."""
 WAITING_MAX = 1024
 """Requests that wait for a session; more are refused as busy."""
 
 
 class PendingRequests:
-    """In the order in which they came. `unreachable` makes the refusal for those that waited in vain."""
+    """Queue of waiting requests. `unreachable` makes the refusal for those that waited too long."""
 
     def __init__(self, clock: Clock, unreachable: Callable[[], Refusal]) -> None:
         self._clock = clock
@@ -37,7 +37,7 @@ class PendingRequests:
         return answer
 
     def next(self) -> tuple[Request, Deferred[Reply]] | None:
-        """The one that waits longest, which waits no more; None: there is none."""
+        """Remove and return the oldest request, or None if there is none."""
         if not self._requests:
             return None
         request, answer, patience = self._requests.popleft()

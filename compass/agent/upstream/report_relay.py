@@ -1,7 +1,7 @@
-"""Reports that this host's server could not write down, told to its other servers ("While the store is away").
+"""Relay of reports that this host's server could not write to its other servers ("Store outages").
 
-Each of them has hosts in session that nobody else tells of a suspicion. One short session to each takes all that is
-due: connect, report, leave.
+Each of them has hosts in session that only it can notify of a suspicion. One short session to each delivers all that is
+due: connect, report, disconnect.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ REPORTS_MAX = 256
 
 
 class ReportRelay:
-    """`others` gives a way to each server that this host has no session with, `problem_with` why who answered there
-    must not be believed; `told` hears what each answers to a report."""
+    """Relay of reports. `others` returns an address of each server that this host has no session with, `problem_with`
+    the reason why a peer must not be trusted; `told` gets the reply of each server to a report."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ReportRelay:
         self._errands: dict[ServerAddress, _RelaySession] = {}
 
     def send(self, report: Report) -> None:
-        """To each of them, once."""
+        """Send to each of them, once."""
         for way in self._others():
             if way not in self._errands:
                 self._errands[way] = errand = _RelaySession(way, self._told, self._problem_with, self._over)
@@ -56,7 +56,7 @@ class ReportRelay:
             self._errands[way].take(report)
 
     def stop(self) -> None:
-        """No more."""
+        """Stop the sessions."""
         for errand in list(self._errands.values()):
             errand.stop()
 
@@ -65,7 +65,7 @@ class ReportRelay:
 
 
 class _RelaySession:
-    """One short session: the owner of its `Session`."""
+    """Short session: the owner of its `Session`."""
 
     _log = Logger()
 
@@ -119,7 +119,7 @@ class _RelaySession:
     # From the session (session.Owner).
 
     def connected(self, session: Session) -> bool:
-        """It is wanted as long as there is something to say."""
+        """Return whether there is a report to send."""
         return bool(self._due)
 
     def opened(self, session: Session, welcome: Welcome) -> None:
@@ -138,5 +138,5 @@ class _RelaySession:
         """A session that does not watch is pushed nothing."""
 
     def ended(self, session: Session, end: SessionEnded) -> None:
-        """It is over; what was not answered is repeated to the server that this host is in session with."""
+        """End: unanswered reports are repeated to the server that this host is in session with."""
         self._over(self._way)

@@ -21,26 +21,26 @@ from compass.model.host_api import KnownServer, Source
 from compass.model.names import SERVER_PORT, format_endpoint
 
 BACK_OFF_SECONDS_MIN = 0.2
-"""First pause after a failure: a restart of a server takes about so long."""
+"""First pause after a failure: about the time of a server's restart."""
 BACK_OFF_SECONDS_MAX = 30.0
 """Longest pause: with 10,000 hosts waiting, some 300 connections a second reach a server that returns."""
 DOUBTFUL_SECONDS_MAX = 600.0
-"""Longest pause for a way that a stranger proposed and that never led to a server: it may be somebody else's door."""
+"""Longest pause for a proposed address that never led to a server: it may belong to another service."""
 RETRY_AFTER_SECONDS_MAX = 300.0
 """A server that asks for more patience than this is not believed."""
 JUMP_SECONDS = 0.6
-"""A host that has lost its session goes to another server within so long, at a moment of its own: in that time one core
-shakes hands with a thousand hosts, and there is more than a second left of the two within which all are served."""
+"""Seconds within which a host that has lost its session goes to another server, at a random moment: one core does a
+thousand handshakes in that time, and more than one second remains of the two within which all are served."""
 RETURN_SECONDS_MIN = 300.0
-"""A host stays at least so long where it is before it goes back to a server that it prefers: that one has to last."""
+"""Seconds that a host stays at least before it returns to a server that it prefers: that server must prove stable."""
 RETURN_SECONDS_MAX = 900.0
-"""... and at most so long; 10,000 hosts make some 17 connections a second of it."""
+"""... and at most; 10,000 hosts make some 17 connections a second of it."""
 STEERED_SECONDS = 600.0
-"""How long the servers that another one sent this host to are preferred."""
+"""Seconds during which the servers of a redirect are preferred."""
 WAYS_MAX = 128
 """Ways known at once, from all origins; what is offered beyond is not looked at."""
 ANNOUNCED_RANK = 1_000_000
-"""Behind everything that somebody wrote down: a configuration has fewer entries, and SRV priorities end at 65535."""
+"""Rank behind every configured server: a configuration has fewer entries, and SRV priorities end at 65535."""
 
 _STEERED = (-1,)
 _WEIGHT_ZERO = 0.01
@@ -48,12 +48,12 @@ _WEIGHT_ZERO = 0.01
 
 
 class ServerAddress(msgspec.Struct, frozen=True):
-    """One address of one server. Equal ways are one way, wherever they are known from."""
+    """Address of a server. Equal addresses are one, whatever their sources."""
 
     name: str
     """The DNS name or address that the server's certificate must prove."""
     address: str
-    """Where to connect: an address, or a name that is looked up each time."""
+    """Host to connect to: an address, or a name that is looked up each time."""
     port: int
 
 
@@ -81,13 +81,13 @@ class Next(NamedTuple):
 
 
 class _CandidateState(msgspec.Struct):
-    """What is known of a way."""
+    """State of a candidate."""
 
     offer: Candidate
     failures: int = 0
-    """Since it last led to a session that worked."""
+    """Failures since it last led to a working session."""
     worked: bool = False
-    """It has led to a server of ours at some time."""
+    """True if it has ever led to one of our servers."""
     back_off_until: float = 0.0
     asked_until: float = 0.0
     steered_until: float = 0.0
@@ -115,7 +115,7 @@ class ServerSelector:
     # What there is ------------------------------------------------------------------------------------------
 
     def offer(self, origin: str, offers: Iterable[Candidate]) -> None:
-        """What an origin knows now, in place of what it knew before. How a way has fared stays known."""
+        """Replace the candidates of one origin. The state of addresses that stay is kept."""
         self._awaited.discard(origin)
         self._origins[origin] = tuple(offers)
         merged: dict[ServerAddress, Candidate] = {}
@@ -134,7 +134,7 @@ class ServerSelector:
         self._awaited.add(origin)
 
     def source(self, way: ServerAddress) -> Source | None:
-        """Where a way is known from; None: it is not known any more."""
+        """Return the origin of an address; None: it is not known now."""
         standing = self._standings.get(way)
         return None if standing is None else standing.offer.source
 
@@ -145,7 +145,7 @@ class ServerSelector:
 
     @property
     def has_untried(self) -> bool:
-        """Whether a session may be there in a moment: some way has not failed yet, or is just being asked for."""
+        """Return whether a session is possible in a moment: an address has not failed yet, or is being looked up."""
         return bool(self._awaited) or any(not standing.failures for standing in self._standings.values())
 
     # What to do ---------------------------------------------------------------------------------------------
@@ -162,12 +162,12 @@ class ServerSelector:
         return Next(soonest.offer.way, soonest.free_at - now)
 
     def prefers(self, way: ServerAddress, other: ServerAddress | None, now: float) -> bool:
-        """Whether a known way is preferred to another one, which must be known too."""
+        """Return whether a known address is preferred to another one, which must be known too."""
         one, two = self._standings.get(way), self._standings.get(other) if other is not None else None
         return one is not None and two is not None and one.rank(now) < two.rank(now)
 
     def others(self, than: ServerAddress | None) -> list[ServerAddress]:
-        """One way to each server other than that one, the preferred first, and such as have not failed lately."""
+        """Return one address of each server other than that one, the preferred first, without those that failed lately."""
         found: dict[str, ServerAddress] = {}
         for way in sorted(self._standings, key=self._fares):
             if than is None or way.name != than.name:
@@ -184,7 +184,7 @@ class ServerSelector:
         return self._drawn(better, now).offer.way if better else None
 
     def return_seconds(self) -> float:
-        """When to look for a better way; another time for each host."""
+        """Return the seconds until the search for a better address; different for each host."""
         return RETURN_SECONDS_MIN + self._random() * (RETURN_SECONDS_MAX - RETURN_SECONDS_MIN)
 
     def _drawn(self, standings: Sequence[_CandidateState], now: float) -> _CandidateState:
@@ -201,13 +201,13 @@ class ServerSelector:
     # What happened ------------------------------------------------------------------------------------------
 
     def worked(self, way: ServerAddress) -> None:
-        """It led to a session that works: what went wrong before counts no more."""
+        """Record a working session: earlier failures are forgotten."""
         standing = self._standings.get(way)
         if standing is not None:
             standing.failures, standing.worked, standing.back_off_until, standing.problem = 0, True, 0.0, ""
 
     def failed(self, way: ServerAddress, now: float, problem: str) -> None:
-        """It led to no session, or the session is over. The way rests, the longer the oftener."""
+        """Record a failed attempt or the end of a session. The address rests, longer with each failure."""
         standing = self._standings.get(way)
         if standing is None:
             return
@@ -248,18 +248,18 @@ class ServerSelector:
             standing.steered_until = now + STEERED_SECONDS if (way.name, way.port) in wanted else 0.0
 
     def reset_backoff(self) -> None:
-        """Somebody needs a server now: try again what has failed, but for those that asked for patience."""
+        """Make failed addresses due again for a waiting request, except those that asked for a pause."""
         self._jump_at = 0.0
         for standing in self._standings.values():
             standing.failures, standing.back_off_until = 0, 0.0
 
     def has_worked(self, way: ServerAddress) -> bool:
-        """Whether it has led to a server at some time."""
+        """Return whether it has ever led to a server."""
         standing = self._standings.get(way)
         return standing is not None and standing.worked
 
     def doubtful(self, way: ServerAddress) -> bool:
-        """Whether it has failed and never worked: it may give its place to another proposal."""
+        """Return whether it has failed and never worked: another proposal may replace it."""
         standing = self._standings.get(way)
         return standing is not None and standing.failures > 0 and not standing.worked
 

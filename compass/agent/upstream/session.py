@@ -23,27 +23,27 @@ from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspi
 QUEUED_MAX = 4096
 """Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
 CLOSE_SECONDS = 2.0
-"""From our goodbye to the end of the transport; then it is cut."""
+"""Seconds from our goodbye to the end of the transport; then it is aborted."""
 
 
 class Owner(Interface):
-    """What a session tells its owner."""
+    """Owner of a session, which gets its events."""
 
     def connected(self, session: Session) -> bool:
-        """Whether the connection is wanted."""
+        """Return whether the connection is wanted."""
 
     def opened(self, session: Session, welcome: Welcome) -> None:
         """The greeting is done."""
 
     def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
-        """What arrived together, in order."""
+        """Handle what arrived together, in order."""
 
     def ended(self, session: Session, end: SessionEnded) -> None:
         """The connection is over."""
 
 
 class Session(Protocol):
-    """One connection to a server. `way`: the one that was dialled; None when the server dialled."""
+    """Session: one connection to a server. `way`: the address that was dialled; None if the server dialled."""
 
     def __init__(self, clock: Clock, owner: Owner, software: str, way: ServerAddress | None) -> None:
         self._clock = clock
@@ -118,7 +118,7 @@ class Session(Protocol):
             self._happened(self._connection.receive(data, self._clock.seconds()))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The end, whoever wanted it."""
+        """Handle the end of the transport, whichever side closed it."""
         self._gone = True
         for call in (self._timer, self._cut):
             if call is not None and call.active():

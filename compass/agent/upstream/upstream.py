@@ -28,9 +28,9 @@ from compass.wire.events import SessionEnded
 from compass.wire.messages import Held, Pushed, Welcome
 
 LINGER_SECONDS = 1.0
-"""In mode `short`: a session on which nothing happened for so long is left."""
+"""Seconds in mode `short` after which an idle session is closed."""
 STOP_SECONDS = 2.0
-"""How long the end of the session may take when the daemon stops."""
+"""Seconds that the end of the session may take when the daemon stops."""
 
 PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
@@ -40,7 +40,7 @@ SessionStatus = Literal["open", "connecting", "waiting", "stopped"]
 
 
 class Follower(Protocol):
-    """Who uses the session: told of its beginning, of what is pushed, and of its end."""
+    """Follower of the session: its beginning, pushed messages, and its end."""
 
     def session_opened(self, welcome: Welcome) -> None:
         """Ask now what must be asked first; requests that waited follow."""
@@ -110,7 +110,7 @@ class Upstream:
         self._go()
 
     def offer(self, origin: str, offers: Sequence[Candidate]) -> None:
-        """What an origin knows of servers now."""
+        """Replace the servers that an origin proposes."""
         self._choice.offer(origin, offers)
         if self._running and self._session is None:
             self._dials.candidates_changed()
@@ -131,7 +131,7 @@ class Upstream:
         return stopped
 
     def settled(self) -> None:
-        """The session works: the follower is in step. From here back-off starts anew."""
+        """Record that the session works: the follower is up to date. Back-off restarts from here."""
         if self._session is not None and self._session.way is not None:
             self._choice.worked(self._session.way)
         self.problem = ""
@@ -153,7 +153,7 @@ class Upstream:
         return self._waiting.add(request) if self.expected() else succeed(self._unreachable())
 
     def expected(self) -> bool:
-        """Whether a session is there, or may be in a moment; in mode `short` this goes for one."""
+        """Return whether there is or may soon be a session; true in mode `short`."""
         if self._session is None and self._mode == "short" and self._running and not self._dials.trying():
             self._choice.reset_backoff()
             self._go()
@@ -175,7 +175,7 @@ class Upstream:
     # From sessions ----------------------------------------------------------------------------------------------
 
     def connected(self, session: Session) -> bool:
-        """Whether a new connection is wanted; one too many is closed politely."""
+        """Return whether a new connection is wanted; one too many is closed with a goodbye."""
         if not self._running or (self._session is not None and not self._is_better(session)):
             return False
         self._dials.greeting.add(session)
@@ -214,7 +214,7 @@ class Upstream:
             session.ask(request).chainDeferred(answer)
 
     def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
-        """From the one session that counts."""
+        """Hand on messages of the current session."""
         if session is self._session:
             self._touch()
             self._follower.session_pushed(messages)
@@ -238,7 +238,7 @@ class Upstream:
             self._no_session(end.reason)
 
     def _told_at_the_end(self, session: Session, way: ServerAddress, end: SessionEnded) -> None:
-        """What was said about when to come back here, and, by a server, about where to go."""
+        """Record the goodbye's pause and, from a server, its redirect."""
         now = self._clock.seconds()
         if end.retry_after_seconds > 0:
             self._choice.retry_after(way, now, end.retry_after_seconds)
@@ -295,7 +295,7 @@ class Upstream:
         self._look_for_better()
 
     def _is_better(self, session: Session) -> bool:
-        """Whether a new session is on a way that is preferred to that of the one there is."""
+        """Return whether a new session's address is preferred to that of the current one."""
         return session.way is not None and self._choice.prefers(session.way, self._used, self._clock.seconds())
 
     def problem_with(self, session: Session) -> str:
