@@ -205,7 +205,8 @@ class ClusterView:
         return self._living() == (self.id,)
 
     def notifier_of(self, way: str) -> str:
-        """Return the id of the server that sends by a channel: one of those that have it, or this one if there is none."""
+        """Return the id of the server that sends by a channel: one of those that have it, or this one if there is
+        none."""
         able = [id for id in self._living() if id == self.id or way in self.heard[id].line.ways]
         return rendezvous(f"way {way}", able)
 

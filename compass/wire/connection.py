@@ -127,7 +127,8 @@ class Connection:
 
 
 class _Queued(NamedTuple):
-    """Octets to be written, with the revision up to which the host is complete before a push; -1 if it is not a push."""
+    """Octets to be written, with the revision up to which the host is complete before a push; -1 if it is not a
+    push."""
 
     octets: bytes
     told_before: int
