@@ -45,7 +45,7 @@ from compass.model.rows import Change, Host, Listener
 from compass.model.rules.decide import permit
 from compass.model.rules.draft import Decision, Principal
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
-from compass.server.cluster.membership import Membership
+from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.log_reader import LogReader
@@ -141,7 +141,7 @@ class Server(Factory):
         self._dialler.start()
         self._trimming.start()
         self._agreement.start(loaded.digest)
-        self._alerts.regroup()
+        self._alerts.ownership_changed()
         self._tail = parts.clock.callLater(TAIL_EVERY_SECONDS, self._follow)
         self.log.info(
             "{name} serves store {store} at revision {revision}",
@@ -161,7 +161,7 @@ class Server(Factory):
         commits.overdue_handler = self._unwritten
         self._known = known = ClusterView(parts.id)
         self._neighbours = Membership(
-            parts.clock, parts.roster, parts.beside, known, self._line, self._is_here, self._turned
+            parts.clock, ClusterAccess(parts.roster, parts.beside), known, self._line, self._is_here, self._turned
         )
         around = SessionInfo(self._able, self._is_present, self._watching, known.owns)
         detecting = DetectorDependencies(parts.clock, parts.now, parts.probe, around)
@@ -173,15 +173,7 @@ class Server(Factory):
         )
         self._visitors = ChangeFeed(parts.now, self._gate, self.note, store, lambda: commits.catalogue)
         told = NotifierDependencies(
-            parts.clock,
-            parts.now,
-            parts.random,
-            store,
-            parts.roster,
-            parts.beside,
-            lambda: commits.catalogue,
-            lambda way: known.notifier_of(way) == known.id,
-            lambda: known.is_alone,
+            parts.clock, parts.now, parts.random, store, parts.roster, parts.beside, replica, known
         )
         self._alerts = AlertNotifier(told, parts.ways)
         self._dialler = Dialer(parts.clock, self._dial, self._push, lambda: commits.catalogue, self._is_ours_to_reach)
@@ -264,7 +256,7 @@ class Server(Factory):
             row = self.catalogue.hosts.get(session.host)
             # A host that can be dialled may leave whenever it likes; it is missed when it cannot be reached.
             lost = not (session.left and row is not None and row.update_port)
-            self._neighbours.went(session.host, lost=lost, held=self._push.held(session.host))
+            self._neighbours.host_disconnected(session.host, lost=lost, held=self._push.held(session.host))
             self._dialler.ended(session.host)
             if lost and not self._is_present(session.host):
                 self._desk.lost(session.host)
@@ -368,7 +360,7 @@ class Server(Factory):
             **of_push(self._push),
             **of_failures(self._desk, self._unwritten),
             **of_watches(self._watches, self._visitors),
-            alerts_pending={way.name: way.pending for way in self._alerts.ways().ways if way.tells},
+            alerts_pending={way.name: way.pending for way in self._alerts.status().ways if way.tells},
             **of_servers(
                 self._known, self.name, len(self._gate.sessions), self._push.watching, self.catalogue.revision
             ),
@@ -440,9 +432,9 @@ class Server(Factory):
             case Steer():
                 return self._steering.steer(request)
             case Ways():
-                return self._alerts.ways()
+                return self._alerts.status()
             case TryWays():
-                return await self._alerts.attempt(request)
+                return await self._alerts.send_test(request)
 
     def _status(self) -> ServerStatus:
         return status_of(self.catalogue, self.commits.replica.counts, self._figures(), self._known, self._line())
@@ -488,7 +480,7 @@ class Server(Factory):
         return not self._is_present(host) and self._known.keeps_host(host)
 
     def _returned(self, session: Session) -> None:
-        self._neighbours.came(session.host)
+        self._neighbours.host_connected(session.host)
         self._desk.returned(session.host)
         self._unwritten.watched(session)
 
@@ -503,7 +495,7 @@ class Server(Factory):
                 self._dialler.ended(entry.host)
         if turn.regroup:
             self._desk.ownership_changed()
-            self._alerts.regroup()
+            self._alerts.ownership_changed()
             self._dialler.ownership_changed()
             for host in self._known.lost():
                 if not self._is_present(host):
