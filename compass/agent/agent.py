@@ -93,7 +93,8 @@ class AgentDependencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent:
-    """Agent: one per machine. Lookups are answered at once from memory; requests go into the journal and to a server."""
+    """Agent: one per machine. Lookups are answered at once from memory; requests go into the journal and to a
+    server."""
 
     _log = Logger()
 

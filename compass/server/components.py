@@ -11,7 +11,7 @@ from compass.model.cluster import ClusterStore, ClusterView, MembershipChange
 from compass.model.interfaces import Clock, Store, StoreState
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
 from compass.server.changes import AlertChanges, Changes, FailureChanges, SessionChanges
-from compass.server.cluster.membership import Membership
+from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.log_reader import LogReader
@@ -118,7 +118,12 @@ def build(base: ServerBase, loaded: StoreState) -> Components:
     detecting = DetectorDependencies(clock, given.now, given.probe, sessions)
     detector = FailureDetector(base.name, committer, pending, detecting)
     dialer = Dialer(clock, committer, publisher, HostConnector(presence, detector, base.sessions, given.connect))
-    alerts = _notifier(given, loaded.store, committer, cluster)
+    alerts = AlertNotifier(
+        NotifierDependencies(
+            clock, given.now, given.random, loaded.store, given.roster, given.beside, replica, cluster
+        ),
+        given.ways,
+    )
     status = StatusReporter(
         identity, StatusSources(committer, publisher, cluster, detector.local_health, connections, base.drain)
     )
@@ -127,7 +132,12 @@ def build(base: ServerBase, loaded: StoreState) -> Components:
         hosts.membership_changed(change)
 
     membership = Membership(
-        clock, given.roster, given.beside, cluster, status.heartbeat, presence.is_here, membership_changed
+        clock,
+        ClusterAccess(given.roster, given.beside),
+        cluster,
+        status.heartbeat,
+        presence.is_here,
+        membership_changed,
     )
     hosts = HostEvents(presence, membership, pending, detector, alerts, dialer)
     anti_entropy = AntiEntropy(base.name, clock, committer, access)
@@ -164,21 +174,6 @@ def _identity(base: ServerBase, loaded: StoreState) -> ServerIdentity:
     given = base.dependencies
     channels = tuple(channel.name for channel in given.ways)
     return ServerIdentity(given.id, base.name, base.software, loaded.store, given.storage.engine, given.now(), channels)
-
-
-def _notifier(given: ServerDependencies, store: str, committer: Committer, cluster: ClusterView) -> AlertNotifier:
-    around = NotifierDependencies(
-        given.clock,
-        given.now,
-        given.random,
-        store,
-        given.roster,
-        given.beside,
-        lambda: committer.catalogue,
-        lambda channel: cluster.notifier_of(channel) == cluster.id,
-        lambda: cluster.is_alone,
-    )
-    return AlertNotifier(around, given.ways)
 
 
 def _subscribe(c: Components) -> None:

@@ -101,13 +101,13 @@ class HostEvents:
 
     def connected(self, session: Session) -> None:
         """Note that the host of a session watches here."""
-        self._membership.came(session.host)
+        self._membership.host_connected(session.host)
         self._detector.returned(session.host)
         self._pending.watched(session)
 
     def disconnected(self, host: str, *, lost: bool, held: int) -> None:
         """Note that a host's session here has ended: `lost`, or left for a while; the host held revision `held`."""
-        self._membership.went(host, lost=lost, held=held)
+        self._membership.host_disconnected(host, lost=lost, held=held)
         self._dialer.ended(host)
         if lost and not self._presence.is_present(host):
             self._detector.lost(host)
@@ -123,7 +123,7 @@ class HostEvents:
                 self._dialer.ended(entry.host)
         if change.regroup:
             self._detector.ownership_changed()
-            self._alerts.regroup()
+            self._alerts.ownership_changed()
             self._dialer.ownership_changed()
             for host in self._presence.lost():
                 self._detector.lost(host)

@@ -31,7 +31,7 @@ def loaded_metrics(components: Components) -> dict[str, Any]:
     """Returns the figures that there are once the catalogue is loaded."""
     return {
         "changes": components.changes.operations,
-        "alerts_pending": {way.name: way.pending for way in components.alerts.ways().ways if way.tells},
+        "alerts_pending": {way.name: way.pending for way in components.alerts.status().ways if way.tells},
         **commit_metrics(components.committer),
         **push_metrics(components.publisher),
         **_failure_metrics(components),

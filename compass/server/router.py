@@ -91,8 +91,8 @@ def handlers(components: Components) -> dict[type, Handler]:
         Lag: Handler(lambda request, _: c.status.lags()),
         Examine: Handler(lambda request, _: c.detector.examine(request)),
         Steer: Handler(lambda request, _: c.drain.steer(request)),
-        Ways: Handler(lambda request, _: c.alerts.ways()),
-        TryWays: Handler(lambda request, _: c.alerts.attempt(request)),
+        Ways: Handler(lambda request, _: c.alerts.status()),
+        TryWays: Handler(lambda request, _: c.alerts.send_test(request)),
     }
 
 

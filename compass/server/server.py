@@ -83,7 +83,7 @@ class Server(Factory):
         components.dialer.start()
         components.trimmer.start()
         components.anti_entropy.start(loaded.digest)
-        components.alerts.regroup()
+        components.alerts.ownership_changed()
         self._tail = given.clock.callLater(TAIL_EVERY_SECONDS, self._read_log)
         self._base.sessions.handler = self.https.router = Router(components)
         self.log.info(

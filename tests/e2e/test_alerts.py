@@ -208,7 +208,7 @@ def test_a_relay_that_refuses_is_told_in_the_log(deployed: Deployment, post: Pos
     listening.returns()
     eventually(lambda: len(mail.mails) >= 2, "the end is told")
     assert {one["Subject"].split()[1] for one in mail.mails} == {"over:"}
-    assert "told no more" in deployed.server.log.read_text()
+    assert "message dropped" in deployed.server.log.read_text()
 
 
 def test_a_server_that_is_killed_with_something_to_tell_tells_it_when_it_is_back(

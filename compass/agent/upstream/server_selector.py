@@ -167,7 +167,8 @@ class ServerSelector:
         return one is not None and two is not None and one.rank(now) < two.rank(now)
 
     def others(self, than: ServerAddress | None) -> list[ServerAddress]:
-        """Return one address of each server other than that one, the preferred first, without those that failed lately."""
+        """Return one address of each server other than that one, the preferred first, without those that failed
+        lately."""
         found: dict[str, ServerAddress] = {}
         for way in sorted(self._standings, key=self._fares):
             if than is None or way.name != than.name:

@@ -1,8 +1,8 @@
-"""Tell the administrators: once per incident by every configured way, and in the log.
+"""Notification of administrators: each incident once through every configured channel, and in the log.
 
 Which incident is open is a row of the catalogue, and that it began or ended is a change in the log. `Outbox` decides
-what is told and when; what is here keeps its time, sends, and writes down how far each way is. Of several servers one
-tells by a way (`Neighbourhood.teller`); when it dies another one goes on after what was written down.
+what is sent and when; what is here keeps its time, sends, and records the progress of each channel. Of several servers
+one sends through a channel (`ClusterView.notifier_of`); when it stops, another continues from the recorded progress.
 """
 
 from __future__ import annotations
@@ -16,36 +16,37 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gathe
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from compass.model.catalogue.catalogue import Catalogue
-from compass.model.cluster import ClusterStore
-from compass.model.interfaces import Clock, StoreUnavailable, Timer
+from compass.model.cluster import ClusterStore, ClusterView
+from compass.model.interfaces import Clock, StoreUnavailable
 from compass.model.replies import Refusal, WayList, WayStatus, WaysTried, WayTried
 from compass.model.requests import TryWays
 from compass.model.rows import Alert, Change
 from compass.server.alerts.outbox import PER_MINUTE, Message, Outbox
 from compass.server.alerts.render import render_subject
+from compass.server.commit.replica import Replica
 from compass.server.commit.store_access import RunInDatabase
+from compass.system.timers import Timers
 
 ATTEMPT_SECONDS = 60.0
-"""Then an attempt counts as failed: a mail server may think about a stranger for half a minute."""
+"""Time of one attempt: a mail server may check an unknown sender for half a minute."""
 TRY_SECONDS = 20.0
 """The same when an administrator waits for the outcome: the reply has 30 s (opengnsp.md, "Timers")."""
 TAKE_OVER_SECONDS = 3.0
-"""Before this server tells in another one's place: that one hears of it within a beat, and writes down what it told."""
+"""Before this server sends in another one's place: that one learns of it within a beat, and records what it sent."""
 RECALL_AGAIN_SECONDS = 5.0
-"""Pause when the store does not say what has been told; nothing is told meanwhile."""
+"""Pause when the store does not answer what has been sent; nothing is sent meanwhile."""
 PAGE = 5_000
-"""Changes read at once of what has not been told: 2 MB."""
+"""Changes read at once of those that have not been sent: 2 MB."""
 NOTE_EVERY_SECONDS = 60.0
-"""How often it is written down how far all is told although nothing was, so that little is read at the next start."""
+"""Between records of the progress although nothing was sent, so that little is read at the next start."""
 NOTE_REVISIONS = 1_000
-"""Only when the log has grown by so many changes."""
+"""Growth of the log in changes below which such a record is left out."""
 
 
 class DeliveryFailed(Exception):
     """Why a message did not arrive: one sentence without any secret.
 
-    `final`: it never will. `perhaps`: it may have arrived, though nobody said so.
+    `final`: the receiver rejects it for good. `perhaps`: it may have arrived, but the receiver has not confirmed it.
     """
 
     def __init__(self, why: str, *, final: bool = False, perhaps: bool = False) -> None:
@@ -55,215 +56,218 @@ class DeliveryFailed(Exception):
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """One way to administrators."""
+    """A configured receiver of messages to administrators."""
 
     name: str
     kind: str
     """`mail`, `webhook`, `syslog`, `command`."""
     deliver: Callable[[Message], Deferred[None]]
-    """One attempt. Fails with Undelivered; ends soon when it is cancelled."""
+    """Makes one attempt. Fails with DeliveryFailed; ends soon when it is cancelled."""
     kinds: tuple[str, ...] = ()
-    """Of the incidents to be told; none: all."""
+    """Kinds of incidents that are sent; none: all."""
     per_minute: int = PER_MINUTE
 
 
 class NotifierDependencies(msgspec.Struct, frozen=True):
-    """What a teller needs to know and to use."""
+    """What a notifier knows and uses of its server."""
 
     clock: Clock
     now: Callable[[], float]
+    """UNIX time."""
     random: Callable[[], float]
     store: str
-    """Its id."""
+    """The store's id."""
     roster: ClusterStore
     beside: RunInDatabase
-    catalogue: Callable[[], Catalogue]
-    is_ours: Callable[[str], bool]
-    """Whether this server tells by the way of that name."""
-    is_alone: Callable[[], bool]
-    """Whether no other server lives."""
+    """Runs the functions of `roster` on a thread of their own."""
+    replica: Replica
+    cluster: ClusterView
 
 
 class ChannelNotifier:
-    """Tells by one way."""
+    """Sends through one channel while this server owns it."""
 
     log = Logger()
 
-    def __init__(self, around: NotifierDependencies, way: Channel) -> None:
-        self.way = way
-        self.keeps = False
-        """This server tells by it."""
+    def __init__(self, around: NotifierDependencies, channel: Channel) -> None:
+        self.channel = channel
+        self.is_owner = False
+        """Whether this server sends through the channel."""
         self._around = around
-        self._outbox = Outbox(around.store, around.random, way.per_minute)
+        self._outbox = Outbox(around.store, around.random, channel.per_minute)
         self._meanwhile: list[Change] | None = []
-        """What happens until it is known what has been told; None: that is known."""
-        self._noted = 0
-        self._running = False
+        """Changes since ownership began; None once it is known what was sent before."""
+        self._recorded = 0
+        """Revision through which everything is recorded as sent."""
+        self._is_running = False
         self._sending: set[Deferred[Any]] = set()
-        self._timers: dict[str, Timer] = {}
+        self._timers = Timers(around.clock)
 
-    def regroup(self) -> None:
-        """Other servers came or went: begin or end telling."""
-        keeps = self._around.is_ours(self.way.name)
-        if keeps == self.keeps:
+    def ownership_changed(self) -> None:
+        """Begin or end sending, as the servers over the store divide the channels now."""
+        cluster = self._around.cluster
+        is_owner = cluster.notifier_of(self.channel.name) == cluster.id
+        if is_owner == self.is_owner:
             return
-        self.keeps = keeps
+        self.is_owner = is_owner
         self._outbox.forget()
         self._meanwhile = []
-        if keeps:
-            self._later("recall", 0.0 if self._around.is_alone() else TAKE_OVER_SECONDS, self._recall)
+        if is_owner:
+            self._timers.start("recall", 0.0 if cluster.is_alone else TAKE_OVER_SECONDS, self._recall)
         else:
-            self._cancel()
+            self._timers.cancel_all()
 
     def stop(self) -> None:
-        """Tell no more. What is under way may have been told: whoever tells next says it again, with the same id."""
-        self.keeps = False
-        self._cancel()
+        """End sending. A message under way may arrive: the next owner repeats it, with the same id."""
+        self.is_owner = False
+        self._timers.cancel_all()
         for sending in list(self._sending):
             sending.cancel()
 
     def committed(self, change: Change, alert: Alert) -> None:
-        """An incident has begun or ended, at whichever server."""
-        if not self.keeps or not self._concerns(alert):
+        """Put the beginning or end of an incident, at any server, into the outbox."""
+        if not self.is_owner or not self._concerns(alert):
             return
         if self._meanwhile is not None:
             self._meanwhile.append(change)
             return
         self._outbox.committed(change)
-        self._go()
+        self._send_pending()
 
     def status(self) -> WayStatus:
-        """How it does, as far as this server knows."""
-        standing = self._outbox.standing()
+        """Return the channel's state as this server knows it."""
+        state = self._outbox.state()
         return WayStatus(
-            self.way.name,
-            self.way.kind,
-            self.keeps,
-            standing.pending,
-            standing.attempts,
-            standing.told_at,
-            standing.failed_at,
-            standing.problem,
+            self.channel.name,
+            self.channel.kind,
+            self.is_owner,
+            state.pending,
+            state.attempts,
+            state.told_at,
+            state.failed_at,
+            state.problem,
         )
 
-    async def attempt(self) -> WayTried:
-        """Send a message to try it, at once, whatever is waiting."""
+    async def send_test(self) -> WayTried:
+        """Send a test message at once, before all that is pending. Returns the outcome."""
         message = Message(secrets.token_hex(16), "test", self._around.now())
         try:
             await self._deliver(message, TRY_SECONDS)
         except DeliveryFailed as problem:
-            return WayTried(self.way.name, self.way.kind, str(problem))
-        return WayTried(self.way.name, self.way.kind)
+            return WayTried(self.channel.name, self.channel.kind, str(problem))
+        return WayTried(self.channel.name, self.channel.kind)
 
     def _concerns(self, alert: Alert) -> bool:
-        return not self.way.kinds or alert.kind in self.way.kinds
+        return not self.channel.kinds or alert.kind in self.channel.kinds
 
-    # What has not been told.
+    # Progress.
 
     def _recall(self) -> None:
-        Deferred.fromCoroutine(self._find_untold()).addErrback(self._recall_failed)
+        Deferred.fromCoroutine(self._find_unsent()).addErrback(self._recall_failed)
 
     def _recall_failed(self, failure: Failure) -> None:
         if not failure.check(StoreUnavailable):
-            self.log.failure("what was told by {way} is not known", failure, way=self.way.name)
-        self._later("recall", RECALL_AGAIN_SECONDS, self._recall)
+            self.log.failure("the progress of {channel} is not known", failure, channel=self.channel.name)
+        self._timers.start("recall", RECALL_AGAIN_SECONDS, self._recall)
 
-    async def _find_untold(self) -> None:
-        roster, beside, name = self._around.roster, self._around.beside, self.way.name
-        told: int | None = await beside(roster.alert_progress, name)
+    async def _find_unsent(self) -> None:
+        """Read the progress and the incidents since, put them into the outbox, and begin sending."""
+        roster, beside, name = self._around.roster, self._around.beside, self.channel.name
+        recorded: int | None = await beside(roster.alert_progress, name)
         changes: list[Change] = []
-        floor, after = 0, told
+        floor, after = 0, recorded
         while after is not None:
             page, floor = await beside(roster.incidents_after, after, PAGE)
             changes += page
             after = page[-1].revision if len(page) == PAGE else None
-        if not self.keeps or self._meanwhile is None:
+        if not self.is_owner or self._meanwhile is None:
             return
         meanwhile, self._meanwhile = self._meanwhile, None
-        catalogue = self._around.catalogue()
-        if told is None or told + 1 < floor:
-            if told is not None:
-                text = "the update log does not reach back to revision {told}: by {way} only what is still open is told"
-                self.log.warn(text, told=told, way=name)
-            for alert in sorted(catalogue.alerts.values(), key=lambda alert: alert.opened_at):
-                if self._concerns(alert):
-                    self._outbox.is_open(alert, catalogue.revision)
+        if recorded is None or recorded + 1 < floor:
+            self._restart_from_open(recorded)
         else:
-            self._noted = told
+            self._recorded = recorded
             for change in (*changes, *meanwhile):
                 if isinstance(change.row, Alert) and self._concerns(change.row):
                     self._outbox.committed(change)
-        self._note(1)
-        self._later("note", NOTE_EVERY_SECONDS, self._note_later)
-        self._go()
+        self._record(1)
+        self._timers.start("record", NOTE_EVERY_SECONDS, self._record_later)
+        self._send_pending()
 
-    def _note_later(self) -> None:
-        self._note(NOTE_REVISIONS)
-        self._later("note", NOTE_EVERY_SECONDS, self._note_later)
+    def _restart_from_open(self, recorded: int | None) -> None:
+        """Put only what is open now into the outbox: what was sent is not known, or no longer in the log."""
+        if recorded is not None:
+            text = "the update log does not reach back to revision {recorded}: {channel} sends only what is still open"
+            self.log.warn(text, recorded=recorded, channel=self.channel.name)
+        catalogue = self._around.replica.catalogue
+        for alert in sorted(catalogue.alerts.values(), key=lambda alert: alert.opened_at):
+            if self._concerns(alert):
+                self._outbox.is_open(alert, catalogue.revision)
 
-    def _note(self, least: int) -> None:
-        """Write down how far all has been told, when that is so many revisions further."""
-        told = self._outbox.delivered_through(self._around.catalogue().revision)
-        if told < self._noted + least:
+    def _record_later(self) -> None:
+        self._record(NOTE_REVISIONS)
+        self._timers.start("record", NOTE_EVERY_SECONDS, self._record_later)
+
+    def _record(self, least: int) -> None:
+        """Record the progress if it has grown by at least this many revisions."""
+        through = self._outbox.delivered_through(self._around.replica.catalogue.revision)
+        if through < self._recorded + least:
             return
-        self._noted = told
-        noted = self._around.beside(self._around.roster.record_alert_progress, self.way.name, told)
-        # A store that is away is told with the next message; until then something would be told twice.
-        noted.addErrback(lambda failure: failure.trap(StoreUnavailable) and None)
+        self._recorded = through
+        recorded = self._around.beside(self._around.roster.record_alert_progress, self.channel.name, through)
+        # If the store is unavailable the next message records it; a server that stops before sends something twice.
+        recorded.addErrback(lambda failure: failure.trap(StoreUnavailable) and None)
 
     # Sending.
 
-    def _go(self) -> None:
-        if self.keeps and not self._running and self._meanwhile is None:
-            self._running = True
+    def _send_pending(self) -> None:
+        if self.is_owner and not self._is_running and self._meanwhile is None:
+            self._is_running = True
             Deferred.fromCoroutine(self._run())
 
     async def _run(self) -> None:
         clock = self._around.clock
-        while self.keeps and (message := self._outbox.next(clock.seconds(), self._around.now())):
+        while self.is_owner and (message := self._outbox.next(clock.seconds(), self._around.now())):
             try:
                 await self._deliver(message, ATTEMPT_SECONDS)
             except DeliveryFailed as problem:
-                if self.keeps:
-                    self._undelivered(message, problem)
+                if self.is_owner:
+                    self._not_delivered(message, problem)
             else:
-                self._arrived(message)
-        self._running = False
+                self._delivered(message)
+        self._is_running = False
         at = self._outbox.deadline(clock.seconds())
-        if self.keeps and at is not None:
-            self._later("next", max(at - clock.seconds(), 0.0), self._go)
+        if self.is_owner and at is not None:
+            self._timers.start("next", max(at - clock.seconds(), 0.0), self._send_pending)
 
-    def _arrived(self, message: Message) -> None:
-        attempts = self._outbox.standing().attempts
+    def _delivered(self, message: Message) -> None:
+        attempts = self._outbox.state().attempts
         self._outbox.delivered(self._around.clock.seconds(), self._around.now())
+        name = self.channel.name
         if message.event == "digest":
-            self.log.info("told in one message by {way}: {text}", way=self.way.name, text=render_subject(message))
+            self.log.info("{channel}: sent in one message: {text}", channel=name, text=render_subject(message))
         if attempts:
-            self.log.info("{way} works again, after {n} attempts in vain", way=self.way.name, n=attempts)
-        if self.keeps:
-            self._note(1)
+            self.log.info("{channel} works again, after {n} failed attempts", channel=name, n=attempts)
+        if self.is_owner:
+            self._record(1)
 
-    def _undelivered(self, message: Message, problem: DeliveryFailed) -> None:
+    def _not_delivered(self, message: Message, problem: DeliveryFailed) -> None:
         now, time, why = self._around.clock.seconds(), self._around.now(), str(problem)
-        name = self.way.name
+        name = self.channel.name
         if problem.final:
             self._outbox.rejected(now, time, why)
-            self.log.error(
-                "{way} failed, and this is told no more: {what} ({why})",
-                way=name,
-                what=render_subject(message),
-                why=why,
-            )
-            self._note(1)
+            text = "{channel}: message dropped, the receiver rejected it: {what} ({why})"
+            self.log.error(text, channel=name, what=render_subject(message), why=why)
+            self._record(1)
             return
         pause = self._outbox.retry_later(now, time, why, perhaps=problem.perhaps)
-        pending = self._outbox.standing().pending
-        text = "{way} failed: {why}; again in {pause:.0f} s, {n} incident{s} to be told"
-        self.log.warn(text, way=name, why=why, pause=pause, n=pending, s="s"[: pending != 1])
+        pending = self._outbox.state().pending
+        text = "{channel} failed: {why}; next attempt in {pause:.0f} s, {n} incident{s} pending"
+        self.log.warn(text, channel=name, why=why, pause=pause, n=pending, s="s"[: pending != 1])
 
     async def _deliver(self, message: Message, seconds: float) -> None:
-        """One attempt. Raises Undelivered whatever is wrong."""
-        delivered: Deferred[None] = maybeDeferred(self.way.deliver, message)
+        """Make one attempt. Raises DeliveryFailed for every kind of failure."""
+        delivered: Deferred[None] = maybeDeferred(self.channel.deliver, message)
         self._sending.add(delivered)
         clock: Any = self._around.clock
         delivered.addTimeout(seconds, clock)
@@ -278,34 +282,23 @@ class ChannelNotifier:
         except OSError as error:
             raise DeliveryFailed(error.strerror or str(error)) from None
         except Exception as error:
-            self.log.failure("a message by {way} met a defect", way=self.way.name)
+            self.log.failure("{channel}: a defect prevented a message", channel=self.channel.name)
             raise DeliveryFailed(f"defect: {type(error).__name__}", final=True) from None
         finally:
             self._sending.discard(delivered)
 
-    def _later(self, what: str, seconds: float, call: Callable[[], None]) -> None:
-        known = self._timers.get(what)
-        if known is not None and known.active():
-            known.cancel()
-        self._timers[what] = self._around.clock.callLater(seconds, call)
-
-    def _cancel(self) -> None:
-        for timer in self._timers.values():
-            if timer.active():
-                timer.cancel()
-
 
 class AlertNotifier:
-    """All ways."""
+    """All channels, in the order of the configuration."""
 
     log = Logger()
 
-    def __init__(self, around: NotifierDependencies, ways: tuple[Channel, ...]) -> None:
-        self._tellers = tuple(ChannelNotifier(around, way) for way in ways)
-        self._trying = False
+    def __init__(self, around: NotifierDependencies, channels: tuple[Channel, ...]) -> None:
+        self._channels = tuple(ChannelNotifier(around, channel) for channel in channels)
+        self._is_testing = False
 
     def committed(self, change: Change, *, own: bool) -> None:
-        """An incident has begun or ended. The server that committed it logs it."""
+        """Process the beginning or end of an incident. The server that committed it logs it."""
         alert = change.row
         if not isinstance(alert, Alert):
             return
@@ -313,42 +306,40 @@ class AlertNotifier:
             self.log.info("alert over: {text}", text=alert.text)
         elif own:
             self.log.warn("alert: {text}", text=alert.text)
-        for teller in self._tellers:
-            teller.committed(change, alert)
+        for notifier in self._channels:
+            notifier.committed(change, alert)
 
-    def regroup(self) -> None:
-        """See who tells, now that this server knows the others, or these have changed."""
-        for teller in self._tellers:
-            teller.regroup()
+    def ownership_changed(self) -> None:
+        """Begin or end sending: this server has learned which others run, or these have changed."""
+        for notifier in self._channels:
+            notifier.ownership_changed()
 
     def stop(self) -> None:
-        """Tell no more."""
-        for teller in self._tellers:
-            teller.stop()
+        """End sending."""
+        for notifier in self._channels:
+            notifier.stop()
 
-    def ways(self) -> WayList:
-        """How they do, in the order of the configuration."""
-        return WayList(tuple(teller.status() for teller in self._tellers))
+    def status(self) -> WayList:
+        """Return the state of every channel."""
+        return WayList(tuple(notifier.status() for notifier in self._channels))
 
-    def _unknown(self, name: str) -> str:
-        there = ", ".join(teller.way.name for teller in self._tellers)
-        if there:
-            return f"no way is called {name!r}; there are: {there}"
-        return (
-            "no way is configured; write a section [[server.alert]] (docs/reference/alerts.md) into the server's file"
-        )
-
-    async def attempt(self, request: TryWays) -> WaysTried | Refusal:
-        """Send a message to try the ways, or those of one name: a mail's recipients are ways of the same name."""
+    async def send_test(self, request: TryWays) -> WaysTried | Refusal:
+        """Send a test message through all channels, or those of one name: each recipient of mail is a channel."""
         name = request.name
-        chosen = [one for one in self._tellers if name in ("", one.way.name, one.way.name.partition(" ")[0])]
+        chosen = [one for one in self._channels if name in ("", one.channel.name, one.channel.name.partition(" ")[0])]
         if not chosen:
             return Refusal("unknown-way", self._unknown(name))
-        if self._trying:
-            return Refusal("busy", "the ways are being tried already", retry_after_seconds=TRY_SECONDS)
-        self._trying = True
+        if self._is_testing:
+            return Refusal("busy", "a test of the channels is running already", retry_after_seconds=TRY_SECONDS)
+        self._is_testing = True
         try:
-            tried = [Deferred.fromCoroutine(teller.attempt()) for teller in chosen]
-            return WaysTried(tuple(await gatherResults(tried)))
+            tests = [Deferred.fromCoroutine(notifier.send_test()) for notifier in chosen]
+            return WaysTried(tuple(await gatherResults(tests)))
         finally:
-            self._trying = False
+            self._is_testing = False
+
+    def _unknown(self, name: str) -> str:
+        there = ", ".join(notifier.channel.name for notifier in self._channels)
+        if there:
+            return f"no channel is called {name!r}; there are: {there}"
+        return "no channel is configured; write a section [[server.alert]] into the server's file, see docs/alerts.md"

@@ -1,4 +1,4 @@
-"""A message to administrators in words, for mail and syslog, and as JSON, for webhooks and commands."""
+"""Text of a message to administrators, for mail and syslog, and its JSON, for webhooks and commands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import msgspec
 from compass.server.alerts.outbox import Event, IncidentUpdate, Message
 
 SUBJECT_MAX = 200
-"""Characters of a subject: the text of an incident may quote what a stranger reported."""
+"""Characters of a subject: the text of an incident may quote what an unknown client reported."""
 _SAID: dict[Event, str] = {"opened": "ALERT", "resolved": "over", "passed": "over already"}
 _COUNTED: dict[Event, str] = {"opened": "began", "resolved": "are over", "passed": "began and are over already"}
 
 
 def render_subject(message: Message) -> str:
-    """One line: printable characters only, so that it can stand in a mail's header and in a log."""
+    """Return one line of printable characters, which can stand in a mail's header and in a log."""
     if message.event == "test":
         return "test of the alerts"
     if message.event == "digest":
@@ -26,10 +26,10 @@ def render_subject(message: Message) -> str:
 
 
 def render_text(message: Message, server: str, when: Callable[[float], str]) -> str:
-    """Some lines; `when` shows a UNIX time."""
+    """Return the text of a message; `when` formats a UNIX time."""
     lines = [render_subject(message), ""]
     if message.event == "test":
-        lines += ["An administrator asked for this message: so alerts arrive by this way."]
+        lines += ["An administrator asked for this message: alerts through this channel arrive."]
     for one in message.news:
         if message.event == "digest":
             lines += [f"{when(one.time)}  {_line(one)}"]
@@ -38,7 +38,7 @@ def render_text(message: Message, server: str, when: Callable[[float], str]) -> 
             lines += [f"over       {when(one.resolved_at)}"] if one.resolved_at else []
     left = sum(message.counts.values()) - len(message.news)
     if message.event == "digest" and left:
-        lines += ["", f"and {left:,} more. They came faster than messages may be sent, and are told in this one."]
+        lines += ["", f"and {left:,} more. They came faster than messages may be sent, and share this one."]
     if message.event != "test":
         lines += ["", "What is open now: opengnsadmin alert list"]
     lines += ["", "-- ", f"OpenGNS server {server}", f"message {message.id}"]
@@ -46,7 +46,7 @@ def render_text(message: Message, server: str, when: Callable[[float], str]) -> 
 
 
 def render_json(message: Message, server: str) -> dict[str, Any]:
-    """What a webhook and a command get; `docs/reference/alerts.md` describes it."""
+    """Return what a webhook and a command receive; `docs/reference/alerts.md` describes it."""
     head = {"event": message.event, "message": message.id, "server": server}
     if message.event == "test":
         return {**head, "time": message.time, "text": render_subject(message)}

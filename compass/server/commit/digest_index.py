@@ -1,7 +1,7 @@
-"""The digests of the committed catalogue, moved on with each change (opengnsp.md, "Digests").
+"""Digests of the committed catalogue, updated with each change (opengnsp.md, "Digests").
 
-One is of all rows, for the store and for other servers; the others are of what hosts hold, kept by topic, so that the
-digest of a host's part is a sum of a few numbers, whoever asks.
+One is of all rows, for the store and for other servers; the others are of what hosts hold, by topic, so that the digest
+of a host's part is a sum of a few numbers.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from compass.model.catalogue.interest import interest
 from compass.model.rows import Change
 
 REMEMBERED_MAX = 4_096
-"""Revisions whose digest is remembered: what another server has at one of them can be compared while both go on."""
+"""Revisions whose digest is remembered: two servers compare one of these while both continue to commit."""
 PARTS_KEPT_MAX = 1_000
-"""Kinds of hosts whose part's digest is kept for the next one that asks."""
+"""Kinds of hosts whose part's digest is kept for the next host of that kind."""
 
 
 class DigestIndex:
-    """In step with one catalogue: told of each change before it is applied."""
+    """The digests of one catalogue, which each change must update before it is applied."""
 
     def __init__(self) -> None:
         self.revision = 0
         self._total = 0
         self._topics: Counter[str] = Counter()
         self._remembered: deque[int] = deque()
-        """The digests of the last revisions, up to the present one."""
+        """Digests of all rows at the last revisions, up to `revision`."""
         self._parts: dict[frozenset[str], tuple[int, str]] = {}
 
     def restart(self, catalogue: Catalogue) -> None:
@@ -45,12 +45,12 @@ class DigestIndex:
         self._remember(catalogue.revision)
 
     def after(self, catalogue: Catalogue, changes: Sequence[Change]) -> tuple[list[DigestDelta], str]:
-        """What changes that follow `catalogue` would do, and the digest that would come of it. Nothing is moved."""
+        """Return what changes that follow `catalogue` would do, and the digest of all rows after them."""
         steps = steps_of(catalogue, changes)
         return steps, to_hex(self._total + sum(step.total for step in steps))
 
     def move(self, step: DigestDelta) -> None:
-        """A change is committed."""
+        """Update the digests with a committed change."""
         self._total += step.total
         if step.part:
             self._topics[step.topic] += step.part
@@ -59,14 +59,14 @@ class DigestIndex:
         self._remember(step.revision)
 
     def at(self, revision: int) -> str | None:
-        """The digest of all rows at a revision; None when it is not remembered."""
+        """Return the digest of all rows at a revision; None if it is not remembered."""
         ago = self.revision - revision
         return to_hex(self._remembered[-1 - ago]) if 0 <= ago < len(self._remembered) else None
 
     def part(self, catalogue: Catalogue, categories: frozenset[str], last_told: Callable[[frozenset[str]], int]) -> str:
-        """The digest of what hosts with services of these categories hold now.
+        """Return the digest of what hosts with services of these categories hold now.
 
-        `last_told`: the revision of the last notice to such hosts. What is kept is good until there was a later one.
+        `last_told` returns the revision of the last notice to such hosts: a kept digest is valid until a later one.
         """
         kept = self._parts.pop(categories, None)
         if kept is None or last_told(categories) > kept[0]:

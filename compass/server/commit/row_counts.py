@@ -1,7 +1,7 @@
-"""The census: how many rows of each kind there are, and how many listeners in each state, kept in step with the log.
+"""Numbers of rows of each kind, of listeners in each state and of incidents of each kind, updated with each change.
 
-Counting a whole catalogue takes a twentieth of a second with 100,000 listeners; so each change is counted when it is
-committed, and whoever wants to know the numbers finds them here.
+Counting a whole catalogue takes a twentieth of a second with 100,000 listeners; counting each change when it is
+committed costs next to nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from compass.model.rows import Alert, Listener, Row
 
 
 class RowCounts:
-    """In step with one catalogue, as `Digests` is."""
+    """The counts of one catalogue, which each change must update before it is applied, as with `DigestIndex`."""
 
     def __init__(self) -> None:
         self._rows = Counter[type[Row]]()
         self.listeners = Counter[str]()
-        """By state."""
+        """Listeners by state."""
         self.incidents = Counter[str]()
-        """Open ones, by kind."""
+        """Open incidents by kind."""
 
     def restart(self, catalogue: Catalogue) -> None:
         """Count a whole catalogue."""
@@ -32,10 +32,10 @@ class RowCounts:
             self._count(row, 1)
 
     def move(self, step: DigestDelta) -> None:
-        """A change is committed."""
+        """Count a committed change."""
         before, after = step.before, step.after
         if isinstance(before, Listener) and isinstance(after, Listener) and before.state == after.state:
-            # It registers again: what happens most often costs least.
+            # A repeated registration: the most frequent change costs least.
             return
         if before is not None:
             self._count(before, -1)
@@ -44,7 +44,7 @@ class RowCounts:
 
     @property
     def rows(self) -> dict[str, int]:
-        """By kind."""
+        """Rows by kind."""
         return {str(kind.__struct_config__.tag): number for kind, number in (+self._rows).items()}
 
     def _count(self, row: Row, number: int) -> None:

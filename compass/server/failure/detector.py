@@ -135,7 +135,7 @@ class FailureDetector:
 
     def findings(self, host: str, findings: Findings) -> Reply:
         """Process the result of a host that was asked to probe."""
-        if not self._peers.heard(host, findings):
+        if not self._peers.add_result(host, findings):
             return Refusal("bad-value", f"inquiry {findings.id} was not asked of {host}, or it is over")
         self.records.found["alive" if findings.alive else "dead"] += 1
         return Reported(self._replica.catalogue.revision, "up" if findings.alive else "suspect")

@@ -1,7 +1,9 @@
-"""Asking hosts to probe: a server that is itself cut off must not condemn the world (opengnsp.md, "Failure reports").
+"""Indirect probes: hosts are asked to probe, because a server that is itself cut off must not condemn the rest
+(opengnsp.md, "Failure reports").
 
-Asked are hosts that depend on the listener, have a session now and say that they answer: not those that reported it,
-and not the one that it runs on. What a host finds comes as a request of its own; who is silent says nothing.
+The server asks hosts that depend on the listener, have a session now and answer inquiries: none that reported the
+listener, and not the one that it runs on. The result of a host comes as a request of its own; a host that does not
+answer counts for nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from typing import Protocol
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from compass.model.interfaces import Clock, Timer
+from compass.model.interfaces import Clock
 from compass.model.requests import Findings
 from compass.model.rows import Listener
+from compass.system.timers import Timers
 from compass.wire.messages import Inquiry
 
 ID_MAX = 2**31 - 1
@@ -27,11 +30,11 @@ class Asked(Protocol):
     host: str
 
     def inquire(self, inquiry: Inquiry) -> None:
-        """Send it."""
+        """Send an inquiry."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """What one host found."""
+    """Result of one host's probe."""
 
     host: str
     alive: bool
@@ -39,25 +42,24 @@ class ProbeResult(msgspec.Struct, frozen=True):
 
 
 class _ProbeRound(msgspec.Struct):
-    """One inquiry: who has not answered yet, and what the others said."""
+    """An inquiry: the hosts that have not answered yet, and the results of the others."""
 
     waiting: dict[str, None]
-    heard: list[ProbeResult]
+    results: list[ProbeResult]
     done: Deferred[list[ProbeResult]]
-    timer: Timer
 
 
 class IndirectProbes:
-    """The inquiries under way; `candidates` gives the sessions that may be asked about a listener."""
+    """The inquiries under way. `candidates` returns the sessions that may be asked about a listener."""
 
     def __init__(self, clock: Clock, candidates: Callable[[Listener], Iterable[Asked]]) -> None:
-        self._clock = clock
+        self._timers = Timers(clock)
         self._candidates = candidates
         self._last = 0
-        self._hearings: dict[int, _ProbeRound] = {}
+        self._rounds: dict[int, _ProbeRound] = {}
 
     def ask(self, row: Listener, count: int, without: Collection[str], seconds: float) -> Deferred[list[ProbeResult]]:
-        """What up to `count` hosts found, once all have answered or `seconds` are over; [] when none can be asked."""
+        """Ask up to `count` hosts. Returns their results, once all have answered or `seconds` are over."""
         able = [session for session in self._candidates(row) if session.host not in without]
         if not able or not count:
             return succeed([])
@@ -66,31 +68,29 @@ class IndirectProbes:
         first = number % len(able)
         chosen = (able[first:] + able[:first])[:count]
         done: Deferred[list[ProbeResult]] = Deferred()
-        timer = self._clock.callLater(seconds, self._over, number)
-        self._hearings[number] = _ProbeRound({session.host: None for session in chosen}, [], done, timer)
+        self._timers.start(number, seconds, self._end, number)
+        self._rounds[number] = _ProbeRound({session.host: None for session in chosen}, [], done)
         for session in chosen:
             session.inquire(Inquiry(number, row.service, row.address, row.port))
         return done
 
-    def heard(self, host: str, findings: Findings) -> bool:
-        """A host answers. False: it was not asked, or it is too late."""
-        hearing = self._hearings.get(findings.id)
-        if hearing is None or host not in hearing.waiting:
+    def add_result(self, host: str, findings: Findings) -> bool:
+        """Add a host's result. Returns False if the host was not asked, or the inquiry is over."""
+        probe_round = self._rounds.get(findings.id)
+        if probe_round is None or host not in probe_round.waiting:
             return False
-        del hearing.waiting[host]
-        hearing.heard.append(ProbeResult(host, findings.alive, findings.detail))
-        if not hearing.waiting:
-            self._over(findings.id)
+        del probe_round.waiting[host]
+        probe_round.results.append(ProbeResult(host, findings.alive, findings.detail))
+        if not probe_round.waiting:
+            self._end(findings.id)
         return True
 
     def stop(self) -> None:
-        """Nobody is waited for any more."""
-        for hearing in self._hearings.values():
-            hearing.timer.cancel()
-        self._hearings.clear()
+        """Drop every inquiry."""
+        self._timers.cancel_all()
+        self._rounds.clear()
 
-    def _over(self, number: int) -> None:
-        hearing = self._hearings.pop(number)
-        if hearing.timer.active():
-            hearing.timer.cancel()
-        hearing.done.callback(hearing.heard)
+    def _end(self, number: int) -> None:
+        self._timers.cancel(number)
+        probe_round = self._rounds.pop(number)
+        probe_round.done.callback(probe_round.results)

@@ -131,12 +131,15 @@ def test_a_way_that_is_down_for_hours_is_tried_again_and_again(
     status = world.admin().ask(Ways()).ways[0]
     assert (status.pending, status.told_at, status.problem, status.tells) == (1, 0.0, "nobody listens there", True)
     assert 60 < status.attempts < 120
-    assert len([line for line in log if line.startswith("warn: command failed: nobody listens there; again in")]) > 60
+    assert (
+        len([line for line in log if line.startswith("warn: command failed: nobody listens there; next attempt in")])
+        > 60
+    )
     world.receiving = None
     world.run(PAUSE_SECONDS_MAX)
     assert said(server) == ["opened"]
     assert [line for line in log if "works again" in line] == [
-        f"info: command works again, after {status.attempts} attempts in vain"
+        f"info: command works again, after {status.attempts} failed attempts"
     ]
     incident(world, text="")
     assert said(server) == ["opened", "resolved"]
@@ -179,7 +182,7 @@ def test_a_message_that_is_refused_is_told_in_the_log_and_the_next_one_goes(
     """So one mailbox that is gone does not hold up anything for ever."""
     world.receiving = lambda message: fail(DeliveryFailed("550 no such user", final=True))
     incident(world)
-    assert "error: command failed, and this is told no more: ALERT: it is down (550 no such user)" in log
+    assert "error: command: message dropped, the receiver rejected it: ALERT: it is down (550 no such user)" in log
     world.receiving = None
     incident(world, text="")
     assert said(server) == ["resolved"]
@@ -193,7 +196,7 @@ def test_a_defect_of_a_way_is_contained(world: Uss, server: SimulatedServer, log
 
     world.receiving = broken
     incident(world)
-    assert next(line for line in log if "defect" in line) == "critical: a message by command met a defect"
+    assert next(line for line in log if "defect" in line) == "critical: command: a defect prevented a message"
     world.receiving = None
     incident(world, "failure other", "other")
     assert said(server) == ["opened"]
@@ -204,7 +207,7 @@ def test_ten_thousand_incidents_at_once_are_few_messages(world: Uss, receiving: 
     """Whether the way works or not; the log says what was told in one message."""
     world.server()
     world.admin()
-    teller = world.servers["gns1"].nameserver.components.alerts._tellers[0]
+    teller = world.servers["gns1"].nameserver.components.alerts._channels[0]
     teller._outbox._per_minute = 10
     world.receiving = receiving
     commits = world.servers["gns1"].nameserver.commits
@@ -216,7 +219,7 @@ def test_ten_thousand_incidents_at_once_are_few_messages(world: Uss, receiving: 
     world.run(PAUSE_SECONDS_MAX)
     news = said(world.servers["gns1"])
     assert len(news) <= 12
-    assert any("told in one message by command" in line for line in log)
+    assert any("command: sent in one message" in line for line in log)
     counted = sum(sum(msgspec.json.decode(item).get("counts", {"": 1}).values()) for item in world.servers["gns1"].news)
     assert counted == 10_000
 

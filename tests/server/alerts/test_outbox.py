@@ -75,7 +75,7 @@ def test_an_incident_is_told_when_it_begins_and_when_it_is_over() -> None:
     assert told.works_off() == ["opened a 1"]
     told.ends("a 1")
     assert told.works_off() == ["resolved a 1"]
-    assert told.outbox.deadline(told.now) is None and told.outbox.standing().pending == 0
+    assert told.outbox.deadline(told.now) is None and told.outbox.state().pending == 0
 
 
 def test_other_changes_and_changes_seen_before_are_no_news() -> None:
@@ -139,7 +139,7 @@ def test_what_is_refused_is_told_no_more() -> None:
     assert told.sent() is not None
     told.outbox.rejected(told.now, EPOCH, "550 no such user")
     assert told.works_off() == ["opened b 2"]
-    standing = told.outbox.standing()
+    standing = told.outbox.state()
     assert (standing.problem, standing.failed_at, standing.pending) == ("550 no such user", EPOCH, 0)
 
 
@@ -149,7 +149,7 @@ def test_at_most_so_many_messages_within_a_minute(incidents: int, said: int) -> 
     told = Told(per_minute=3)
     told.begins(*(f"x {number}" for number in range(incidents)))
     assert len(told.works_off()) == said
-    assert told.outbox.standing().pending == 0
+    assert told.outbox.state().pending == 0
 
 
 def test_beyond_the_limit_incidents_wait_and_become_one_message() -> None:
@@ -178,14 +178,14 @@ def test_ten_thousand_at_once_are_few_messages_and_bounded_memory(incidents: int
     assert told.sent() is not None
     told.begins(*(f"x {number}" for number in range(1, incidents)))
     assert len(told.outbox._pending) <= PENDING_MAX
-    assert told.outbox.standing().pending == incidents
+    assert told.outbox.state().pending == incidents
     told.taken()
     message = told.sent()
     assert message is not None and message.counts == {"opened": incidents - 1}
     assert len(message.news) == DIGEST_NEWS_MAX
     assert told.outbox.delivered_through(told.revision) == 1
     told.taken()
-    assert told.outbox.standing().pending == 0 and told.outbox.delivered_through(told.revision) == told.revision
+    assert told.outbox.state().pending == 0 and told.outbox.delivered_through(told.revision) == told.revision
     told.ends(*(f"x {number}" for number in range(incidents)))
     assert told.works_off() == [f"digest {incidents} resolved"]
 
@@ -227,10 +227,10 @@ def test_after_a_success_the_first_pause_is_short_again() -> None:
     for _ in range(5):
         told.sent()
         told.now += told.postponed()
-    assert told.outbox.standing().attempts == 5
+    assert told.outbox.state().attempts == 5
     told.sent()
     told.taken()
-    assert told.outbox.standing().attempts == 0
+    assert told.outbox.state().attempts == 0
     told.sent()
     assert told.postponed() == PAUSE_SECONDS_MIN
 

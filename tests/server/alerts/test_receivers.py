@@ -64,7 +64,7 @@ class Outside:
         self._secret.write_bytes(SECRET)
         world.server()
         world.admin()
-        [teller] = world.servers["gns1"].nameserver.components.alerts._tellers
+        [teller] = world.servers["gns1"].nameserver.components.alerts._channels
         teller._outbox._per_minute = PER_MINUTE
 
     def by(self, **settings: Any) -> None:
