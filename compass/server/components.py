@@ -106,39 +106,21 @@ def build(base: ServerBase, loaded: StoreState) -> Components:
     """Make all components on the state that was loaded; none of them runs yet."""
     given, clock, connections = base.dependencies, base.dependencies.clock, base.connections
     identity = _identity(base, loaded)
-    changes, cluster = Changes(), ClusterView(given.id)
     access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
-    decider = Decider(given.now, given.token)
+    changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given.now, given.token)
     replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes)
     committer = Committer(access, replica, SecurityLog(connections.should_log), decider, clock)
     publisher = Publisher(replica, clock)
-    presence = HostPresence(committer, publisher, cluster)
+    presence = HostPresence(replica, publisher, cluster)
     pending = committer.overdue_handler = PendingSuspicions(clock, decider, committer, publisher)
     sessions = SessionInfo(presence.probing, presence.is_present, presence.watching, cluster.owns)
     detecting = DetectorDependencies(clock, given.now, given.probe, sessions)
     detector = FailureDetector(base.name, committer, pending, detecting)
-    dialer = Dialer(clock, committer, publisher, HostConnector(presence, detector, base.sessions, given.connect))
-    alerts = AlertNotifier(
-        NotifierDependencies(
-            clock, given.now, given.random, loaded.store, given.roster, given.beside, replica, cluster
-        ),
-        given.ways,
-    )
-    status = StatusReporter(
-        identity, StatusSources(committer, publisher, cluster, detector.local_health, connections, base.drain)
-    )
-
-    def membership_changed(change: MembershipChange) -> None:
-        hosts.membership_changed(change)
-
-    membership = Membership(
-        clock,
-        ClusterAccess(given.roster, given.beside),
-        cluster,
-        status.heartbeat,
-        presence.is_here,
-        membership_changed,
-    )
+    dialer = Dialer(clock, replica, publisher, HostConnector(presence, detector, base.sessions, given.connect))
+    alerts = _notifier(given, loaded.store, replica, cluster)
+    sources = StatusSources(committer, publisher, cluster, detector.local_health, connections, base.drain)
+    status = StatusReporter(identity, sources)
+    membership = _membership(given, status, presence, cluster, lambda change: hosts.membership_changed(change))
     hosts = HostEvents(presence, membership, pending, detector, alerts, dialer)
     anti_entropy = AntiEntropy(base.name, clock, committer, access)
     components = Components(
@@ -174,6 +156,24 @@ def _identity(base: ServerBase, loaded: StoreState) -> ServerIdentity:
     given = base.dependencies
     channels = tuple(channel.name for channel in given.ways)
     return ServerIdentity(given.id, base.name, base.software, loaded.store, given.storage.engine, given.now(), channels)
+
+
+def _membership(
+    given: ServerDependencies,
+    status: StatusReporter,
+    presence: HostPresence,
+    cluster: ClusterView,
+    changed: Callable[[MembershipChange], None],
+) -> Membership:
+    access = ClusterAccess(given.roster, given.beside)
+    return Membership(given.clock, access, cluster, status.heartbeat, presence.is_here, changed)
+
+
+def _notifier(given: ServerDependencies, store: str, replica: Replica, cluster: ClusterView) -> AlertNotifier:
+    around = NotifierDependencies(
+        given.clock, given.now, given.random, store, given.roster, given.beside, replica, cluster
+    )
+    return AlertNotifier(around, given.ways)
 
 
 def _subscribe(c: Components) -> None:

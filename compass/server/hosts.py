@@ -11,7 +11,7 @@ from compass.model.cluster import ClusterView, MembershipChange
 from compass.model.rows import Listener
 from compass.server.alerts.notifier import AlertNotifier
 from compass.server.cluster.membership import Membership
-from compass.server.commit.committer import Committer
+from compass.server.commit.replica import Replica
 from compass.server.failure.detector import FailureDetector
 from compass.server.failure.pending_suspicions import PendingSuspicions
 from compass.server.push.dialer import Dialer
@@ -25,8 +25,8 @@ Connect = Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]
 class HostPresence:
     """The hosts that have a watching session, here or at another server over the same store."""
 
-    def __init__(self, committer: Committer, publisher: Publisher, cluster: ClusterView) -> None:
-        self._committer = committer
+    def __init__(self, replica: Replica, publisher: Publisher, cluster: ClusterView) -> None:
+        self._replica = replica
         self._publisher = publisher
         self._cluster = cluster
 
@@ -52,7 +52,7 @@ class HostPresence:
 
     def probing(self, row: Listener) -> list[Session]:
         """Returns the sessions of hosts that depend on a listener and answer inquiries."""
-        subscribers = self._publisher.subscribers(audience(self._committer.catalogue, row))
+        subscribers = self._publisher.subscribers(audience(self._replica.catalogue, row))
         return [session for session in subscribers if session.probes]
 
 

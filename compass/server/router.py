@@ -109,7 +109,7 @@ class Router:
 
     def hello(self, session: Session) -> Greeting | Redirect:
         """Accept a peer, unless this server is being drained."""
-        identity, catalogue = self.components.identity, self.components.committer.catalogue
+        identity, catalogue = self.components.identity, self.components.committer.replica.catalogue
         greeting = Greeting(identity.name, identity.store, catalogue.revision, identity.software)
         return self.components.drain.redirect_of(session) or greeting
 
@@ -149,7 +149,7 @@ class Router:
         if not host or publisher.session_of(host) is not session:
             return
         publisher.unsubscribe(session)
-        row = self.components.committer.catalogue.hosts.get(host)
+        row = self.components.committer.replica.catalogue.hosts.get(host)
         # A host that can be dialled may leave whenever it likes; it is lost when it cannot be reached.
         lost = not (session.left and row is not None and row.update_port)
         self.components.hosts.disconnected(host, lost=lost, held=publisher.held(host))
@@ -159,7 +159,7 @@ class Router:
     def refusal(self, request: Request, asker: Principal) -> Refusal | None:
         """Returns the refusal of a request that the asker may not make, after writing it to the security log."""
         committer = self.components.committer
-        decision = permit(committer.catalogue, request, asker, self.components.now())
+        decision = permit(committer.replica.catalogue, request, asker, self.components.now())
         if decision is None:
             return None
         if decision.security is not None:

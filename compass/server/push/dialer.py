@@ -19,7 +19,7 @@ from compass.model.catalogue.interest import audience
 from compass.model.interfaces import Clock, Timer
 from compass.model.names import category_of, format_endpoint
 from compass.model.rows import Change, Host
-from compass.server.commit.committer import Committer
+from compass.server.commit.replica import Replica
 from compass.server.push.publisher import Publisher
 from compass.server.sessions.session import Session
 
@@ -54,9 +54,9 @@ class Dialer:
 
     log = Logger()
 
-    def __init__(self, clock: Clock, committer: Committer, publisher: Publisher, hosts: HostConnector) -> None:
+    def __init__(self, clock: Clock, replica: Replica, publisher: Publisher, hosts: HostConnector) -> None:
         self._clock = clock
-        self._committer = committer
+        self._replica = replica
         self._publisher = publisher
         self._hosts = hosts
         self._notified: set[str] = set()
@@ -76,7 +76,7 @@ class Dialer:
 
     def ownership_changed(self) -> None:
         """Dial, after a while, the hosts that are ours to reach now and have not come by themselves."""
-        self._later(START_GRACE_SECONDS, lambda: self._consider(self._committer.catalogue.hosts.values()))
+        self._later(START_GRACE_SECONDS, lambda: self._consider(self._replica.catalogue.hosts.values()))
 
     def stop(self) -> None:
         """Stop dialling."""
@@ -102,13 +102,13 @@ class Dialer:
         if session is not None and not session.connected:
             self._settle(host, session)
             return
-        row = self._committer.catalogue.hosts.get(host)
+        row = self._replica.catalogue.hosts.get(host)
         if row is not None:
             self._consider([row])
 
     def _dial_notified(self) -> None:
         notified, self._notified = self._notified, set()
-        hosts = self._committer.catalogue.hosts.values()
+        hosts = self._replica.catalogue.hosts.values()
         self._consider(h for h in hosts if h.update_port and any(category_of(one) in notified for one in h.services))
 
     def _wanted(self, host: Host) -> bool:
@@ -126,7 +126,7 @@ class Dialer:
         while not self._stopped and self._due and len(self._connecting) + len(self._open) < DIALS_MAX:
             name = next(iter(self._due))
             del self._due[name]
-            row = self._committer.catalogue.hosts.get(name)
+            row = self._replica.catalogue.hosts.get(name)
             if row is not None and self._wanted(row):
                 dialled = maybeDeferred(self._hosts.dial, name, row.update_address, row.update_port)
                 # Stored first: a connection that is made already removes itself at once.
@@ -145,7 +145,7 @@ class Dialer:
         """Close the session when the host has everything; its deadline ends one that does not acknowledge."""
         if self._open.get(name) is not session:
             return
-        row = self._committer.catalogue.hosts.get(name)
+        row = self._replica.catalogue.hosts.get(name)
         if session.connected and (session.waiting or (row is not None and self._publisher.has_missed(row))):
             self._close_later(name, session)
         else:
@@ -154,7 +154,7 @@ class Dialer:
     def _settle(self, name: str, session: Session) -> None:
         """Forget a dialled session that is closed, or close it."""
         del self._open[name]
-        row = self._committer.catalogue.hosts.get(name)
+        row = self._replica.catalogue.hosts.get(name)
         if row is not None and not session.connected and self._wanted(row):
             self._try_again(name)
         else:
@@ -184,7 +184,7 @@ class Dialer:
 
         def again() -> None:
             self._retries.discard(name)
-            row = self._committer.catalogue.hosts.get(name)
+            row = self._replica.catalogue.hosts.get(name)
             if row is not None and self._wanted(row):
                 self._consider([row])
             else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain, islice
-from typing import Protocol
 
 import msgspec
 
@@ -20,7 +19,7 @@ from compass.model.names import category_of
 from compass.model.replay_buffer import ReplayBuffer
 from compass.model.replies import HostLag
 from compass.model.rows import Category, Change, Dependency, Host
-from compass.server.commit.digest_index import DigestIndex
+from compass.server.commit.replica import Replica
 from compass.server.sessions.session import Session
 from compass.wire.frames import frame
 from compass.wire.messages import Bookmark, Notice, encode
@@ -31,13 +30,6 @@ REPLAY_MAX = 2_000
 """Notices replayed to one host; for more a snapshot is the smaller answer."""
 BOOKMARK_EVERY = 5_000
 """Revisions between bookmarks, which keep the quiet hosts inside the tail."""
-
-
-class LogReplica(Protocol):
-    """This server's copy of the log."""
-
-    catalogue: Catalogue
-    digests: DigestIndex
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -59,7 +51,7 @@ class _Sent(msgspec.Struct, frozen=True):
 class Publisher:
     """The subscriptions by category, the newest notices, and what each host has acknowledged."""
 
-    def __init__(self, replica: LogReplica, clock: Clock) -> None:
+    def __init__(self, replica: Replica, clock: Clock) -> None:
         revision = replica.catalogue.revision
         self.push_lag = Histogram(LAG_BOUNDS)
         """Seconds from the commit of a notice to a host's acknowledgement."""

@@ -50,6 +50,7 @@ class Subscriptions:
         self._store = identity.store
         self._asker = identity.principal
         self._committer = committer
+        self._replica = committer.replica
         self._publisher = publisher
         self._anti_entropy = anti_entropy
         self._hosts = hosts
@@ -72,7 +73,7 @@ class Subscriptions:
         categories = frozenset(category_of(service) for service in host.services)
         refusal = await self._turn(session, categories, since) or await self._record_host(host)
         # A host that comes from another server may hold more than this one has read: never show it an older state.
-        if refusal is None and since > self._committer.catalogue.revision and not await self._committer.catch_up():
+        if refusal is None and since > self._replica.catalogue.revision and not await self._committer.catch_up():
             why = f"this server is behind revision {since} and cannot read the store"
             refusal = Refusal("store-unavailable", why, retry_after_seconds=RETRY_AFTER_SECONDS)
         if refusal is None and not session.connected:
@@ -92,7 +93,7 @@ class Subscriptions:
             return [CatchUp(revision, encoded, revision - 1) for revision, encoded in missed]
         if not session.takes_resync:
             return None
-        encoded, revision = self.snapshots.resync(self._committer.catalogue, categories)
+        encoded, revision = self.snapshots.resync(self._replica.catalogue, categories)
         if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
             return None
         self.admission.sent(len(encoded))
@@ -113,7 +114,7 @@ class Subscriptions:
 
         A host that is known already does not wait for a store that is unavailable. Returns why the host is refused.
         """
-        known = self._committer.catalogue.hosts.get(host.name)
+        known = self._replica.catalogue.hosts.get(host.name)
         if self._committer.outage and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
             return None
         attend = Attend(host.name, host.services, host.update_address, host.update_port)
@@ -123,7 +124,7 @@ class Subscriptions:
         return None
 
     def _subscribe(self, session: Session, request: Watch, host: Host, since: int) -> Answer:
-        catalogue = self._committer.catalogue
+        catalogue = self._replica.catalogue
         categories = frozenset(category_of(service) for service in host.services)
         missed = self._publisher.missed(categories, since)
         # Without a snapshot the host holds `since`; with one, nothing until it acknowledges.

@@ -26,6 +26,7 @@ class QueryHandler:
         self._store = store
         self._now = now
         self._committer = committer
+        self._replica = committer.replica
         self._publisher = publisher
         self._pulls = PullCache(publisher.last_told)
 
@@ -35,12 +36,12 @@ class QueryHandler:
 
     def ask(self, request: ReadRequest, asker: Principal) -> Answer | Deferred[Answer]:
         """Returns the answer, at once unless this server has to read first what its client has seen."""
-        if request.seen > self._committer.catalogue.revision and request.store == self._store:
+        if request.seen > self._replica.catalogue.revision and request.store == self._store:
             return Deferred.fromCoroutine(self._catch_up_and_answer(request, asker))
         return self._answer(request, asker)
 
     def _answer(self, request: ReadRequest, asker: Principal) -> Answer:
-        catalogue = self._committer.catalogue
+        catalogue = self._replica.catalogue
         if isinstance(request, Pull) and not barred(catalogue, asker):
             kept = self._pulls.kept(catalogue, request.service)
             if kept is not None:
@@ -53,7 +54,7 @@ class QueryHandler:
 
     async def _catch_up_and_answer(self, request: ReadRequest, asker: Principal) -> Answer:
         read = await self._committer.catch_up()
-        revision = self._committer.catalogue.revision
+        revision = self._replica.catalogue.revision
         if revision >= request.seen:
             return self._answer(request, asker)
         why = f"the store is at {revision}" if read else f"this server is at {revision} and cannot read the store"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import msgspec
 
 from compass.model.cluster import BEHIND_MAX, ClusterView, Heartbeat
@@ -11,6 +9,7 @@ from compass.model.replies import CatalogueDigest, HostLag, KnownServer, Lags, R
 from compass.model.requests import Digest
 from compass.model.rows import Host
 from compass.server.commit.committer import Committer
+from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.push.publisher import Publisher
 from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
@@ -20,21 +19,13 @@ COUNTED = ("category", "service", "listener", "dependency", "credential", "host"
 """Kinds of rows that the status counts; alerts are in it one by one."""
 
 
-class LocalHealth(Protocol):
-    """What this server thinks of its own view of the network."""
-
-    @property
-    def is_in_doubt(self) -> bool:
-        """Whether the server doubts that it can tell living listeners from dead ones."""
-
-
 class StatusSources(msgspec.Struct, frozen=True):
     """The components that a status is made of."""
 
     committer: Committer
     publisher: Publisher
     cluster: ClusterView
-    health: LocalHealth
+    health: LocalHealthMonitor
     connections: ConnectionLimits
     drain: HostDrain
 

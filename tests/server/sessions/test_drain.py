@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -177,3 +178,34 @@ def test_a_time_too_short_to_be_one_is_none(world: Uss, seconds: float) -> None:
     assert world.admin().ask(Steer(True, (), seconds)) == Steered(3)
     world.run(1.0)
     assert away(clients) == 3
+
+
+def recorded(goodbye: Callable[..., None], goodbyes: list[Any]) -> Callable[..., None]:
+    """Record what a session is ended with, and end it."""
+
+    def end(*said: Any) -> None:
+        goodbyes.append(said)
+        goodbye(*said)
+
+    return end
+
+
+def test_a_second_drain_during_the_first_replaces_it(world: Uss) -> None:
+    """Each host is sent away once, to the servers of the second drain and within its time, by one timer."""
+    server = started(world)
+    clients = hosts(world, 20)
+    goodbyes: list[Any] = []
+    for session in server.nameserver.connections.sessions:
+        session.goodbye = recorded(session.goodbye, goodbyes)
+    admin = world.admin()
+    admin.ask(Steer(True, ("gns2",), 100.0))
+    world.run(7.0)
+    first = len(goodbyes)
+    assert first == 2
+    assert admin.ask(Steer(True, ("gns3",), 10.0)) == Steered(20 - first)
+    world.run(10.0)
+    assert away(clients) == len(goodbyes) == 20
+    assert [instead for *_, instead in goodbyes] == [("gns2",)] * first + [("gns3",)] * (20 - first)
+    server.stop()
+    world.run(60.0)
+    assert not world.clock.getDelayedCalls()

@@ -14,6 +14,7 @@ from compass.server.push import admission, snapshot_cache
 from compass.server.push.admission import Admission
 from compass.server.sessions import connection_limits, rate_limit, request_limits
 from compass.server.sessions.rate_limit import MINUTE_SECONDS, RateLimiter
+from tests.server.alerts.test_notifier import logged
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher
 from tests.support.virtual_world import Client
@@ -314,3 +315,30 @@ def test_hosts_that_come_back_write_nothing(world: Uss) -> None:
     for n in range(5):
         watcher(world, f"web{n}", "portal.web")
     assert world.admin().ask(Status()).revision == revision
+
+
+def test_the_last_session_of_a_peer_is_accepted_at_once(world: Uss, monkeypatch: Any) -> None:
+    """P10: exactly SESSIONS_PER_PEER_MAX sessions of one host, and not one less."""
+    monkeypatch.setattr(connection_limits, "SESSIONS_PER_PEER_MAX", 2)
+    world.wait(world.server().started)
+    for _ in range(2):
+        session = world.stranger(("host", "web1"))
+        world.until(lambda session=session: session.opened is not None or session.lost)  # type: ignore[misc]
+        assert session.opened is not None and session.ended is None
+
+
+def test_refused_certificates_are_logged_up_to_a_limit(world: Uss, monkeypatch: Any) -> None:
+    """P10: a line for each with its origin, then one for all others of the minute; the log is no way to fill a disk."""
+    monkeypatch.setattr(connection_limits, "FAILURES_PER_MINUTE_MAX", 2)
+    world.wait(world.server().started)
+    with logged() as log:
+        for _ in range(5):
+            client = world.stranger(("visitor", "stranger"))
+            world.until(lambda client=client: client.lost)  # type: ignore[misc]
+        lines = [line for line in log if "session refused" in line]
+        assert len(lines) == 2
+        assert all(line.startswith("warn: ") and "role visitor" in line and "(stranger)" in line for line in lines)
+        world.run(MINUTE_SECONDS)
+        assert [line for line in log if "within a minute" in line] == [
+            "warn: 3 more connections from stranger failed within a minute"
+        ]
