@@ -122,7 +122,7 @@ class HostService(Service):
         if settings.socket:
             self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
         if settings.agent:
-            check = AgentCheck(self._daemon.service, self._reactor)
+            check = AgentCheck(self._daemon, self._reactor)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
             factory = wrap_tls(server_context(self._identity), self._daemon.update_factory(), client=False)
