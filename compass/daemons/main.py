@@ -37,7 +37,7 @@ from compass.system.sd_notify import SdNotify
 
 
 class Program(msgspec.Struct, frozen=True):
-    """One of the two daemons, as console scripts, `.tac` files and the twistd plugin start it."""
+    """Daemon as console scripts, `.tac` files and the twistd plugin start it."""
 
     name: str
     role: str

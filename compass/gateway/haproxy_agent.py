@@ -1,16 +1,15 @@
-"""HAProxy's agent check (its manual, `agent-check`): what the name service knows of a listener, in one line.
+"""HAProxy's agent check (its manual, `agent-check`): the state of a listener in one line.
 
     server s1 192.0.2.7:2028 check agent-check agent-addr 127.0.0.1 agent-port 4867 \\
         agent-send "chinaserver.openuss 192.0.2.7:2028\\n" agent-inter 1s
 
-One port for all listeners: the line that HAProxy sends says which one is meant. A view that is not loaded and a service
-that nothing is known of get no word at all, which changes nothing in HAProxy (P5); its own health checks go on.
+One port for all listeners: the line that HAProxy sends names the listener. If no view is loaded or the service is
+unknown, the answer is empty, which changes nothing in HAProxy (P5); its own health checks continue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, connectionDone
@@ -25,24 +24,28 @@ from compass.model.rows import USABLE, Listener
 from compass.model.text import escape_line
 
 LINE_OCTETS_MAX = 256
-"""Of a question: a service id and an endpoint have at most 127 and 47."""
-QUESTION_SECONDS = 2.0
-"""For the question to arrive, from the same machine."""
+"""Longest query: a service id and an endpoint have at most 127 and 47 octets."""
+QUERY_SECONDS = 2.0
+"""Time limit for a query from the same machine to arrive."""
 CONNECTIONS_MAX = 1_000
-"""At the same time: HAProxy asks for each server of each backend, and leaves when it has the answer."""
+"""Most connections at once: HAProxy asks for each server of each backend, and disconnects after the answer."""
 REASON_MAX = 80
-"""Characters of the reason: it stands on HAProxy's page of statistics."""
-COMPLAINTS_MAX = 100
-"""Questions that are told once each in the log: a configuration has no more mistakes of its own."""
-
-Look = Callable[[str], ServiceView | Refusal]
-"""A service with its registered listeners."""
+"""Longest reason in characters: HAProxy's page of statistics shows it."""
+WARNINGS_MAX = 100
+"""Invalid queries that are logged, each once: a configuration has fewer mistakes."""
 
 
-def words_for(view: ServiceView, address: str, port: int) -> str:
-    """The answer about one listener: whether it serves, whether it takes new users, and its share of them.
+class ServiceLookup(Protocol):
+    """Source of services: the host's daemon."""
 
-    The share is that of the service's heaviest listener, which has 100 %, so every server's own `weight` is 100.
+    def service(self, id: str) -> ServiceView | Refusal:
+        """Return a service with its registered listeners."""
+
+
+def answer_for(view: ServiceView, address: str, port: int) -> str:
+    """Return the answer about one listener: whether it serves, whether it accepts new users, and its share of them.
+
+    The share is relative to the service's heaviest listener, which has 100 %, so every server's own `weight` is 100.
     """
     peer = next((peer for peer in view.listeners if (peer.address, peer.port) == (address, port)), None)
     if peer is None:
@@ -54,60 +57,60 @@ def words_for(view: ServiceView, address: str, port: int) -> str:
 
 
 def _share(peer: Listener, peers: tuple[Listener, ...]) -> int:
-    """Of 100; what is not 0 does not become 0, which would drain it."""
+    """Return the share in percent. A weight above 0 is at least 1 %: HAProxy would drain a server with 0 %."""
     heaviest = max(other.weight for other in peers)
     return max(1, round(100 * peer.weight / heaviest)) if peer.weight else 0
 
 
 def _reason(text: str) -> str:
-    """For people; HAProxy's line ends at the first line break."""
+    """Return a reason for people on one line: HAProxy's line ends at the first line break."""
     return escape_line(text, REASON_MAX)
 
 
 class AgentCheck(Factory):
-    """The port that HAProxy asks."""
+    """Factory of the port that HAProxy queries."""
 
     log = Logger()
     noisy = False
 
-    def __init__(self, look: Look, clock: Clock) -> None:
-        self._look = look
+    def __init__(self, services: ServiceLookup, clock: Clock) -> None:
+        self._services = services
         self.clock = clock
         self.open = 0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A question's connection; None when there are too many."""
-        return _Question(self) if self.open < CONNECTIONS_MAX else None
+        """Return the connection of a query; None if there are too many."""
+        return _Query(self) if self.open < CONNECTIONS_MAX else None
 
     def answer(self, line: bytes) -> str:
-        """The words for a question; none when nothing can be said."""
+        """Return the answer to a query; empty if the state is unknown."""
         text = line.decode("ascii", "replace").strip()
         try:
             name, _, endpoint = text.partition(" ")
             service, (address, port) = parse_service_id(name), parse_endpoint(endpoint.strip())
         except InvalidName as problem:
-            self._complain(text, f"{problem}; send 'SERVICE ADDRESS:PORT'")
+            self._warn(text, f"{problem}; send 'SERVICE ADDRESS:PORT'")
             return ""
-        view = self._look(service)
+        view = self._services.service(service)
         if isinstance(view, Refusal):
             if view.code != "not-ready":
-                self._complain(text, view.message)
+                self._warn(text, view.message)
             return ""
-        words = words_for(view, address, port)
-        if words.startswith("stopped"):
-            self._complain(text, f"{service} has no listener {format_endpoint(address, port)} now: HAProxy is told so")
-        return words
+        found = answer_for(view, address, port)
+        if found.startswith("stopped"):
+            self._warn(text, f"{service} has no listener {format_endpoint(address, port)}; HAProxy stops using it")
+        return found
 
-    def _complain(self, question: str, why: str) -> None:
-        """Once for each question: HAProxy asks every second."""
-        if question not in self._told and len(self._told) < COMPLAINTS_MAX:
-            self._told.add(question)
-            self.log.warn("agent check {question!r}: {why}", question=question[:LINE_OCTETS_MAX], why=why)
+    def _warn(self, query: str, why: str) -> None:
+        """Log a problem once for each query: HAProxy asks every second."""
+        if query not in self._warned and len(self._warned) < WARNINGS_MAX:
+            self._warned.add(query)
+            self.log.warn("agent check {query!r}: {why}", query=query[:LINE_OCTETS_MAX], why=why)
 
 
-class _Question(LineOnlyReceiver):
-    """One connection: a line, its answer, and the end."""
+class _Query(LineOnlyReceiver):
+    """Connection of one query: a line, its answer, and the end."""
 
     delimiter = b"\n"
     MAX_LENGTH = LINE_OCTETS_MAX
@@ -118,18 +121,18 @@ class _Question(LineOnlyReceiver):
 
     def connectionMade(self) -> None:
         self._check.open += 1
-        self._timer = self._check.clock.callLater(QUESTION_SECONDS, self._leave)
+        self._timer = self._check.clock.callLater(QUERY_SECONDS, self._close)
 
     def lineReceived(self, line: bytes) -> None:
-        words = self._check.answer(line)
-        if words:
-            cast(Any, self.transport).write(f"{words}\n".encode("ascii", "replace"))
-        self._leave()
+        answer = self._check.answer(line)
+        if answer:
+            cast(Any, self.transport).write(f"{answer}\n".encode("ascii", "replace"))
+        self._close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._check.open -= 1
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
-    def _leave(self) -> None:
+    def _close(self) -> None:
         cast(Any, self.transport).loseConnection()

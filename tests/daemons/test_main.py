@@ -209,7 +209,7 @@ def test_a_killed_daemons_socket_is_replaced_and_a_living_ones_is_not(installati
     second = installation.host(config)
     assert second.status() == start.EXIT_START
     path = installation.directory / "gns.sock"
-    assert f"could not start: cannot listen on {path}: a daemon listens there already" in second.log
+    assert f"could not start: cannot listen on {path}: a daemon already listens on it" in second.log
     assert ask(path)["host"] == "web1"
     first.end(signal.SIGKILL)
     assert path.is_socket()

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from compass.gateway import haproxy_agent
-from compass.gateway.haproxy_agent import LINE_OCTETS_MAX, REASON_MAX, AgentCheck, words_for
+from compass.gateway.haproxy_agent import LINE_OCTETS_MAX, REASON_MAX, AgentCheck, answer_for
 from compass.model.replies import Refusal, ServiceView
 from compass.model.rows import Listener, State
 from tests.support.reactor_thread import ReactorThread
@@ -31,9 +31,9 @@ def listener(port: int, state: State = "up", weight: int = 1, cause: str = "", d
         (listener(2), "stopped #not registered"),
     ],
 )
-def test_the_words_for_each_state(peer: Listener, words: str) -> None:
+def test_the_answer_for_each_state(peer: Listener, words: str) -> None:
     """`up` and `down` for health, `ready` and `drain` for new users; who is not registered does not serve."""
-    assert words_for(ServiceView("a.b", (peer,)), "192.0.2.7", 1) == words
+    assert answer_for(ServiceView("a.b", (peer,)), "192.0.2.7", 1) == words
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_the_words_for_each_state(peer: Listener, words: str) -> None:
 def test_the_share_is_that_of_the_heaviest(weight: int, share: str) -> None:
     """A weight of 0 drains, and nothing else does."""
     view = ServiceView("a.b", (listener(1, weight=weight), listener(2, weight=1000)))
-    assert words_for(view, "192.0.2.7", 1).endswith(share)
+    assert answer_for(view, "192.0.2.7", 1).endswith(share)
 
 
 def test_a_reason_is_one_short_line() -> None:
     """Whatever somebody wrote into it: the line ends where HAProxy thinks that it ends."""
-    words = words_for(ServiceView("a.b", (listener(1, "down", cause="a\nup\r" + "x" * 200),)), "192.0.2.7", 1)
+    words = answer_for(ServiceView("a.b", (listener(1, "down", cause="a\nup\r" + "x" * 200),)), "192.0.2.7", 1)
     reason = words.partition("#")[2]
     assert "\n" not in words and "\r" not in words and len(reason) == REASON_MAX
 
@@ -58,9 +58,13 @@ class Scene:
     def __init__(self, thread: ReactorThread) -> None:
         self.thread = thread
         self.view: ServiceView | Refusal = ServiceView("a.b", (listener(1),))
-        self.check = AgentCheck(lambda service: self.view, thread.reactor)
+        self.check = AgentCheck(self, thread.reactor)
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
         self.listening = thread.call(endpoint.listen, self.check)
+
+    def service(self, id: str) -> ServiceView | Refusal:
+        """The view of whichever service is asked for."""
+        return self.view
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.listening.getHost().port), 10)
@@ -112,9 +116,9 @@ def test_the_longest_question(scene: Scene) -> None:
 
 def test_who_asks_nothing_is_let_go(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """P10: and there are only so many connections; the place of one that left is free again."""
-    monkeypatch.setattr(haproxy_agent, "QUESTION_SECONDS", 0.05)
+    monkeypatch.setattr(haproxy_agent, "QUERY_SECONDS", 0.05)
     assert scene.ask(b"") == b""
-    monkeypatch.setattr(haproxy_agent, "QUESTION_SECONDS", 30.0)
+    monkeypatch.setattr(haproxy_agent, "QUERY_SECONDS", 30.0)
     monkeypatch.setattr(haproxy_agent, "CONNECTIONS_MAX", 2)
     idle = [scene.connect() for _ in range(2)]
     while scene.check.open < 2:

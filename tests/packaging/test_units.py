@@ -103,7 +103,7 @@ def test_the_filters_let_through_what_the_daemons_call(installation: Installatio
         started[name] = installation.start([*counted, *program(name), "--config", str(path)])
         started[name].wait_for(f"{name} listens on")
     started["opengnscd"].wait_for("session")
-    for number, told in ((signal.SIGHUP, r"begins anew\n(.*\n)*.*listens on"), (signal.SIGTERM, "has stopped")):
+    for number, told in ((signal.SIGHUP, r"reloads its files\n(.*\n)*.*listens on"), (signal.SIGTERM, "has stopped")):
         for daemon in started.values():
             tracer = daemon.process.pid
             child = Path(f"/proc/{tracer}/task/{tracer}/children").read_text().split()[0]

@@ -1,4 +1,4 @@
-"""The ways to administrators, made from [[server.alert]] and `alert_command`."""
+"""Channels to administrators, made from [[server.alert]] and `alert_command`."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from compass.daemons.alerts.command import command_way
-from compass.daemons.alerts.smtp import Relay, mailbox
-from compass.daemons.alerts.syslog import syslog
-from compass.daemons.alerts.webhook import webhook
+from compass.daemons.alerts.command import command_channel
+from compass.daemons.alerts.smtp import Relay, mail_channel
+from compass.daemons.alerts.syslog import syslog_channel
+from compass.daemons.alerts.webhook import webhook_channel
 from compass.daemons.config.alerts import AlertSettings, parse_name_and_port
 from compass.server.alerts.notifier import Channel
 from compass.server.alerts.outbox import Message
 
 COMMAND_PER_MINUTE = 600
-"""Of `alert_command`, which was there before there was a limit: ten a second."""
+"""Limit of `alert_command`, which had none at first: ten per second."""
 
 
 def alert_channels(
     reactor: Any, command: tuple[str, ...], alerts: tuple[AlertSettings, ...], server: str
 ) -> tuple[Channel, ...]:
-    """What the configuration comes to; `server` is this server's name, which messages tell."""
-    ways: list[Channel] = []
+    """Return the channels of the configuration; messages contain `server`, this server's name."""
+    channels: list[Channel] = []
     if command:
-        deliver = command_way(reactor, command, server)
-        ways.append(Channel("alert_command", "command", deliver, per_minute=COMMAND_PER_MINUTE))
+        deliver = command_channel(reactor, command, server)
+        channels.append(Channel("alert_command", "command", deliver, per_minute=COMMAND_PER_MINUTE))
     for settings in alerts:
         name = settings.name or settings.way
-        for suffix, deliver in _delivering(reactor, settings, server):
-            ways.append(Channel(name + suffix, settings.way, deliver, settings.kinds, settings.per_minute))
-    return tuple(ways)
+        for suffix, deliver in _deliveries(reactor, settings, server):
+            channels.append(Channel(name + suffix, settings.way, deliver, settings.kinds, settings.per_minute))
+    return tuple(channels)
 
 
-def _delivering(
+def _deliveries(
     reactor: Any, settings: AlertSettings, server: str
 ) -> list[tuple[str, Callable[[Message], Deferred[None]]]]:
     match settings.way:
         case "mail":
             login = settings.user, settings.password_file
-            place = parse_name_and_port(settings.relay)
-            relay = Relay(reactor, place, settings.security, settings.authority, login, settings.sender)
-            boxes = dict.fromkeys(settings.to)
-            return [(f" to {to}", mailbox(relay, settings.sender, to, server)) for to in boxes]
+            address = parse_name_and_port(settings.relay)
+            relay = Relay(reactor, address, settings.security, settings.authority, login, settings.sender)
+            recipients = dict.fromkeys(settings.to)
+            return [(f" to {to}", mail_channel(relay, settings.sender, to, server)) for to in recipients]
         case "webhook":
-            hook = webhook(reactor, settings.url, settings.secret_file, settings.authority, time.time, server)
-            return [("", hook)]
+            deliver = webhook_channel(
+                reactor, settings.url, settings.secret_file, settings.authority, time.time, server
+            )
+            return [("", deliver)]
         case "syslog":
-            return [("", syslog(reactor, settings.target, settings.facility, settings.authority, server))]
+            return [("", syslog_channel(reactor, settings.target, settings.facility, settings.authority, server))]
         case "command":
-            return [("", command_way(reactor, settings.command, server))]
+            return [("", command_channel(reactor, settings.command, server))]

@@ -1,4 +1,4 @@
-"""A command as a way to administrators: it is run with JSON on its standard input."""
+"""Command channel: a program that runs with JSON on its standard input."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_json
 
-LAST_WORDS_SECONDS = 0.5
-"""For the output of an alert command that has ended."""
+LAST_OUTPUT_SECONDS = 0.5
+"""Time limit for reading the output of an alert command that has ended."""
 ALERT_COMMAND_SECONDS = 30.0
-"""An alert command that runs longer is ended, so that the next alert gets out."""
-COMPLAINT_OCTETS_MAX = 1_000
-"""Kept of what an alert command writes to standard error: its last words, for the log."""
+"""Time limit of an alert command: after it the command is killed, so that the next alert is sent."""
+ERROR_OUTPUT_OCTETS_MAX = 1_000
+"""Part of a command's standard error that is kept for the log: its end."""
 
 
-def command_way(reactor: Any, command: tuple[str, ...], server: str) -> Callable[[Message], Deferred[None]]:
-    """One attempt of a way: the command failed if its status is not 0; with 75 it is run again later."""
+def command_channel(reactor: Any, command: tuple[str, ...], server: str) -> Callable[[Message], Deferred[None]]:
+    """Return the delivery of one message: it fails if the command's status is not 0, and may be retried if it is 75."""
     run = command_runner(reactor, command)
 
     def deliver(message: Message) -> Deferred[None]:
@@ -44,39 +44,39 @@ def command_way(reactor: Any, command: tuple[str, ...], server: str) -> Callable
 def command_runner(
     reactor: Any, command: tuple[str, ...], limit_seconds: float = ALERT_COMMAND_SECONDS
 ) -> Callable[[bytes], Deferred[None]]:
-    """Runs the alert command with the news on its standard input; it is killed when it takes too long."""
+    """Return a function that runs the command with octets on its standard input, and kills it after `limit_seconds`."""
 
-    def run(news: bytes) -> Deferred[None]:
-        process = _Command(reactor, news)
+    def run(data: bytes) -> Deferred[None]:
+        process = _Command(reactor, data)
         transport = reactor.spawnProcess(process, command[0], command, env=None)
 
         def kill() -> None:
-            process.complaint = f"it was ended after {limit_seconds:g} s".encode()
+            process.error_output = f"killed after {limit_seconds:g} s".encode()
             with contextlib.suppress(ProcessExitedAlready):
                 transport.signalProcess("KILL")
 
         timer = reactor.callLater(limit_seconds, kill)
 
-        def over(result: Any) -> Any:
+        def ended(result: Any) -> Any:
             if timer.active():
                 timer.cancel()
             return result
 
-        return process.over.addBoth(over)
+        return process.ended.addBoth(ended)
 
     return run
 
 
 class CommandFailed(Exception):
-    """How a command ended, and its last words."""
+    """Failure of a command: its status, and the end of its standard error."""
 
 
 class _Command(protocol.ProcessProtocol):
-    def __init__(self, reactor: Any, news: bytes) -> None:
+    def __init__(self, reactor: Any, data: bytes) -> None:
         self._reactor = reactor
-        self.over: Deferred[None] = Deferred(lambda _: self._kill())
-        self.complaint = b""
-        self._news = news
+        self.ended: Deferred[None] = Deferred(lambda _: self._kill())
+        self.error_output = b""
+        self._data = data
 
     def _kill(self) -> None:
         transport: Any = self.transport
@@ -85,25 +85,25 @@ class _Command(protocol.ProcessProtocol):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        transport.write(self._news)
+        transport.write(self._data)
         transport.closeStdin()
 
     def errReceived(self, data: bytes) -> None:
-        self.complaint = (self.complaint + data)[-COMPLAINT_OCTETS_MAX:]
+        self.error_output = (self.error_output + data)[-ERROR_OUTPUT_OCTETS_MAX:]
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
-        # Its last words may still be in the pipe; something that it left running may hold the pipe for ever.
-        self._reactor.callLater(LAST_WORDS_SECONDS, self.processEnded, reason)
+        # Output may still be in the pipe, but a process that the command left running may hold the pipe for ever.
+        self._reactor.callLater(LAST_OUTPUT_SECONDS, self.processEnded, reason)
 
     def processEnded(self, reason: Failure) -> None:
-        if self.over.called:
+        if self.ended.called:
             return
         if reason.check(ProcessDone):
-            self.over.callback(None)
+            self.ended.callback(None)
         else:
-            words = self.complaint.decode("utf-8", "replace").strip()
-            failed = CommandFailed(f"{reason.getErrorMessage()} {words}".strip())
+            output = self.error_output.decode("utf-8", "replace").strip()
+            failed = CommandFailed(f"{reason.getErrorMessage()} {output}".strip())
             failed.__cause__ = reason.value
-            self.over.errback(failed)
+            self.ended.errback(failed)
         transport: Any = self.transport
         transport.loseConnection()

@@ -14,7 +14,7 @@ from compass.server.alerts.notifier import DeliveryFailed
 
 
 def secret_now(path: str) -> bytes:
-    """The same for an attempt that has begun. Raises Undelivered: the file may be back at the next attempt."""
+    """Return a secret for an attempt that has begun. Raises DeliveryFailed: the next attempt may find the file."""
     try:
         return read_secret(path)
     except SecretProblem as problem:
@@ -22,7 +22,7 @@ def secret_now(path: str) -> bytes:
 
 
 def trust_of(authority: str) -> Any:
-    """Whose certificates count: those in the file; without one those that this machine trusts."""
+    """Return the trusted authorities: those in the file, or if `authority` is empty, those that this machine trusts."""
     if not authority:
         return platformTrust()
     found = x509.load_pem_x509_certificates(Path(authority).read_bytes())
@@ -30,5 +30,5 @@ def trust_of(authority: str) -> Any:
 
 
 def client_tls(host: str, authority: str) -> Any:
-    """TLS towards `host`, a name or an address, which its certificate must show."""
+    """Return the options of TLS to `host`, a name or an address that the peer's certificate must contain."""
     return optionsForClientTLS(host, trustRoot=trust_of(authority))

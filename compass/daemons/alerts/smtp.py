@@ -1,4 +1,4 @@
-"""Mail as a way to administrators: one message to one recipient through a relay, over TLS unless that is beside us."""
+"""Mail channel: one message to one recipient through a relay, over TLS unless the relay is on this machine."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_subject, render_text
 
 CONNECT_SECONDS = 10.0
-"""To reach the relay, which is near."""
+"""Time limit for connecting to the relay, which is near."""
 ANSWER_SECONDS = 50.0
-"""For each of its answers; the whole attempt has a minute."""
+"""Time limit for each answer of the relay; the whole attempt has a minute."""
 ANSWER_TEXT_MAX = 200
-"""Characters of a relay's answer that are kept: they go into the log and into tables."""
+"""Characters of a relay's answer that are kept, for the log and for tables."""
 _POLICY = default.clone(cte_type="7bit")
-"""Lines end as Twisted wants them, which makes CRLF of that; and no relay need know of 8BITMIME."""
+"""Policy of lines that end as Twisted expects, which writes CRLF; no relay needs to support 8BITMIME."""
 _LOGIN_CODES = frozenset({530, 534, 535, 538, 454})
-"""RFC 4954: nothing is wrong with the message; whoever puts the password right gets it."""
+"""Status codes of a failed login (RFC 4954): the message is good, and is delivered once the password is corrected."""
 
 
 class Relay:
-    """Where mail is handed in, and as whom."""
+    """Relay that accepts mail, with the login and the sender."""
 
     def __init__(
         self,
         reactor: Any,
-        place: tuple[str, int],
+        address: tuple[str, int],
         security: Security,
         authority: str,
         login: tuple[str, str],
         sender: str,
     ) -> None:
-        """`login`: user and the file of the password; empty: none."""
+        """`login`: user and file of the password; empty: no login."""
         self._reactor = reactor
-        self._place = place
+        self._address = address
         self._security = security
         self._authority = authority
         self._user, self._password_file = login
         self._sender = sender
 
     async def deliver(self, mail: bytes, recipient: str) -> None:
-        """One attempt, in a session of its own. Raises Undelivered."""
-        host, port = self._place
+        """Deliver one mail in a session of its own. Raises DeliveryFailed."""
+        host, port = self._address
         password = secret_now(self._password_file) if self._user else None
         over: Deferred[Any] = Deferred(lambda _: factory.abandon())
         factory = _Session(
@@ -87,7 +87,7 @@ class Relay:
 
 
 class _Sender(ESMTPSender):
-    """Tells its factory that the connection is lost: an endpoint does not."""
+    """Protocol that reports the loss of its connection to its factory, which an endpoint does not do."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -95,7 +95,7 @@ class _Sender(ESMTPSender):
         factory.clientConnectionLost(None, reason)
 
     def sendError(self, error: SMTPClientError) -> None:  # noqa: N802
-        """Nobody is there to be told when the attempt was given up in the middle of the text."""
+        """Ignore errors after the attempt was cancelled in the middle of the text."""
         factory: Any = self.factory
         if not factory.sendFinished:
             super().sendError(error)
@@ -106,31 +106,31 @@ class _Session(ESMTPSenderFactory):
     noisy = False
 
     def abandon(self) -> None:
-        """Nobody waits for its end any more."""
+        """Abort the connection of a cancelled attempt."""
         self.sendFinished = True
         if self.currentProtocol is not None:
             self.currentProtocol.transport.abortConnection()
 
 
 def _undelivered(host: str, error: SMTPClientError) -> DeliveryFailed:
-    """Only the relay's answer: the error's own text is a protocol of the session, passwords included."""
+    """Return a failure with the relay's answer only: the error's own text is a log of the session, with passwords."""
     addresses: Any = error.addresses or ()
-    code, said = error.code, error.resp
+    code, answer = error.code, error.resp
     if addresses:
-        # The recipient was refused; there is one.
-        _, code, said = addresses[0]
-    shown = said.decode("utf-8", "replace")
+        # The relay refused the only recipient.
+        _, code, answer = addresses[0]
+    shown = answer.decode("utf-8", "replace")
     text = " ".join("".join(one if one.isprintable() else " " for one in shown).split())[:ANSWER_TEXT_MAX]
     if code < 0:
-        # No answer at all, or none that was understood: perhaps after all was said.
+        # No answer, or none that could be parsed: the relay may have accepted the mail.
         return DeliveryFailed(f"{host}: {text}", perhaps=True)
-    # Other than a delivery's, an error of the extensions (TLS, login) says nothing about the message.
+    # Unlike an error of delivery, an error of the extensions (TLS, login) does not concern the message.
     final = 500 <= code < 600 and code not in _LOGIN_CODES and not isinstance(error, ESMTPClientError)
     return DeliveryFailed(f"{host} answers {code} {text}", final=final)
 
 
-def mailbox(relay: Relay, sender: str, recipient: str, server: str) -> Callable[[Message], Deferred[None]]:
-    """One attempt of a way: to one recipient, because others may be greylisted, full or gone."""
+def mail_channel(relay: Relay, sender: str, recipient: str, server: str) -> Callable[[Message], Deferred[None]]:
+    """Return the delivery to one recipient, because other mailboxes may be greylisted, full or removed."""
 
     def deliver(message: Message) -> Deferred[None]:
         return Deferred.fromCoroutine(relay.deliver(mail_of(message, sender, recipient, server), recipient))
@@ -139,7 +139,7 @@ def mailbox(relay: Relay, sender: str, recipient: str, server: str) -> Callable[
 
 
 def mail_of(message: Message, sender: str, recipient: str, server: str) -> bytes:
-    """The whole mail. What is told twice has the same Message-ID; the end of an incident answers its beginning."""
+    """Return the mail. A repeated message has the same Message-ID; the end of an incident replies to its beginning."""
     mail = EmailMessage(policy=_POLICY)
     domain = sender.rpartition("@")[2]
     mail["From"], mail["To"] = sender, recipient

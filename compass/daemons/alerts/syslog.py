@@ -1,4 +1,4 @@
-"""Syslog as a way to administrators: RFC 5424 to the daemon beside us, or to another one over TLS (RFC 5425)."""
+"""Syslog channel: RFC 5424 to the daemon on this machine, or to another one over TLS (RFC 5425)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_subject
 
 _CODES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
-"""RFC 5424, table 1."""
+"""Codes of the facilities (RFC 5424, table 1)."""
 _SEVERITIES = {"opened": 1, "resolved": 5, "passed": 4, "digest": 1, "test": 6}
-"""RFC 5424, table 2: alert, notice, warning, informational."""
+"""Severities by event (RFC 5424, table 2): alert, notice, warning, informational."""
 CONNECT_SECONDS = 10.0
 ENTERPRISE = "32473"
-"""RFC 5612: the number for documentation; compass has none of its own."""
+"""Enterprise number for documentation (RFC 5612); compass has none of its own."""
 OCTETS_MAX = 2048
-"""RFC 5424, 6.1: what every receiver should take."""
+"""Longest message that every receiver should accept (RFC 5424, 6.1)."""
 SETTLE_SECONDS = 0.2
-"""How long a TCP peer has to refuse what was written before it counts as taken: syslog has no answers."""
+"""Time after which a message over TCP counts as accepted, if the peer has not closed: syslog has no answers."""
 
 
 def syslog_line(message: Message, facility: str, host: str, process: int) -> bytes:
-    """One message as RFC 5424 has it, cut to what every receiver takes."""
+    """Return one message in the form of RFC 5424, cut to the length that every receiver accepts."""
     priority = _CODES[facility] * 8 + _SEVERITIES[message.event]
     stamp = datetime.fromtimestamp(message.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     params = {"message": message.id, "event": message.event}
@@ -44,7 +44,7 @@ def syslog_line(message: Message, facility: str, host: str, process: int) -> byt
         params["incident"] = message.news[0].alert.id
     data = " ".join(f'{name}="{_quoted(value)}"' for name, value in params.items())
     head = f"<{priority}>1 {stamp} {host} opengnssd {process} {message.event} [opengns@{ENTERPRISE} {data}] "
-    # The mark says that what follows is UTF-8 (6.4); a character is never cut in two.
+    # The byte order mark announces UTF-8 (6.4); no character is cut in two.
     line = head.encode() + b"\xef\xbb\xbf" + render_subject(message).encode()
     return line[:OCTETS_MAX].decode("utf-8", "ignore").encode()
 
@@ -56,20 +56,20 @@ def _quoted(value: str) -> str:
     return value
 
 
-def syslog(
+def syslog_channel(
     reactor: Any, target: str, facility: str, authority: str, server: str
 ) -> Callable[[Message], Deferred[None]]:
-    """One attempt of a way. Over a datagram nobody says whether it arrived."""
-    kind, _, place = target.partition(":")
+    """Return the delivery of one message. A datagram counts as delivered once it is sent: there is no answer."""
+    kind, _, address = target.partition(":")
 
     async def deliver(message: Message) -> None:
         line = syslog_line(message, facility, server, os.getpid())
         if kind == "unix":
-            _datagram(socket.AF_UNIX, place, line, place)
+            _send_datagram(socket.AF_UNIX, address, line, address)
             return
-        host, port = parse_server(place)
+        host, port = parse_server(address)
         if kind == "udp":
-            _datagram(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port), line, place)
+            _send_datagram(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port), line, address)
             return
         endpoint: Any = HostnameEndpoint(reactor, host, port, CONNECT_SECONDS)
         if kind == "tls":
@@ -79,18 +79,18 @@ def syslog(
         try:
             await connectProtocol(endpoint, stream)
         except (ConnectError, DNSLookupError) as error:
-            raise DeliveryFailed(f"{place} cannot be reached: {error}") from None
-        await stream.over
+            raise DeliveryFailed(f"{address} cannot be reached: {error}") from None
+        await stream.ended
 
     return lambda message: Deferred.fromCoroutine(deliver(message))
 
 
-def _datagram(family: socket.AddressFamily, place: Any, line: bytes, shown: str) -> None:
-    """To the daemon beside us: one call that never waits."""
+def _send_datagram(family: socket.AddressFamily, address: Any, line: bytes, shown: str) -> None:
+    """Send one datagram to this machine: one call that never waits. Raises DeliveryFailed."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sending:
             sending.setblocking(False)
-            sending.connect(place)
+            sending.connect(address)
             sending.send(line)
     except OSError as error:
         raise DeliveryFailed(f"{shown}: {error.strerror}") from None
@@ -98,34 +98,34 @@ def _datagram(family: socket.AddressFamily, place: Any, line: bytes, shown: str)
 
 @implementer(IHandshakeListener)
 class _Stream(protocol.Protocol):
-    """Writes one line; it counts as taken when the peer has not closed the connection for a moment after that."""
+    """Connection that writes one line; the line counts as accepted if the peer has not closed for a moment after it."""
 
     def __init__(self, reactor: Any, line: bytes, *, secured: bool) -> None:
-        self.over: Deferred[None] = Deferred(lambda _: self._abort())
-        """Fires when the connection is closed."""
+        self.ended: Deferred[None] = Deferred(lambda _: self._abort())
+        """Deferred that fires when the connection is closed."""
         self._reactor = reactor
         self._line = line
         self._secured = secured
         self._settled = False
 
     def connectionMade(self) -> None:
-        """Without TLS it is the peer that was meant."""
+        """Write at once if there is no TLS to wait for."""
         if not self._secured:
             self._write()
 
     def handshakeCompleted(self) -> None:
-        """Now we know whom we talk to."""
+        """Write once the peer's certificate is verified."""
         self._write()
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
-        """By us, or by the peer, which has not taken it then."""
-        if self.over.called:
+        """Report success if this end closed the connection, or a failure if the peer did."""
+        if self.ended.called:
             return
-        # A peer that ends TLS without a word is none that refuses; one that refuses says so by an error of TLS.
+        # A peer that ends TLS without an alert does not refuse the message; a refusal is an error of TLS.
         if self._settled and reason.check(ConnectionDone, ConnectionLost):
-            self.over.callback(None)
+            self.ended.callback(None)
         else:
-            self.over.errback(DeliveryFailed(f"the connection was lost: {reason.getErrorMessage()}", perhaps=True))
+            self.ended.errback(DeliveryFailed(f"the connection was lost: {reason.getErrorMessage()}", perhaps=True))
 
     def _write(self) -> None:
         transport: Any = self.transport

@@ -1,4 +1,4 @@
-"""A webhook as a way to administrators: JSON by POST, signed, over TLS that is verified."""
+"""Webhook channel: JSON by POST, signed, over verified TLS."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ ID_HEADER = "Compass-Message"
 TIME_HEADER = "Compass-Time"
 SIGNATURE_HEADER = "Compass-Signature"
 CONNECT_SECONDS = 10.0
-"""To reach the receiver: two lost packets and a TLS handshake."""
+"""Time limit for connecting to the receiver: two lost packets and a TLS handshake."""
 _FINAL = frozenset({400, 413, 415, 422})
-"""What a receiver answers that will never take this very message. Everything else may be put right meanwhile."""
+"""Statuses by which a receiver rejects the message for good. Every other failure may be corrected meanwhile."""
 
 
 def signature_of(secret: bytes, id: str, time: str, body: bytes) -> str:
-    """What stands in the header: HMAC-SHA256 of `id.time.body` in hexadecimal digits, with its version in front."""
+    """Return the value of the signature header: its version, then HMAC-SHA256 of `id.time.body` in hexadecimal."""
     signed = b".".join((id.encode(), time.encode(), body))
     return "v1=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()
 
 
-def webhook(
+def webhook_channel(
     reactor: Any, url: str, secret_file: str, authority: str, now: Callable[[], float], server: str
 ) -> Callable[[Message], Deferred[None]]:
-    """One attempt of a way. In errors the receiver is called by its host: its path may be a secret."""
-    place = urlsplit(url).netloc.rpartition("@")[2]
+    """Return the delivery of one message. Errors name the receiver by its host only: its path may be a secret."""
+    receiver = urlsplit(url).netloc.rpartition("@")[2]
 
     async def deliver(message: Message) -> None:
         body = msgspec.json.encode(render_json(message, server))
@@ -57,23 +57,23 @@ def webhook(
         headers |= {ID_HEADER: message.id, TIME_HEADER: time}
         if secret_file:
             headers[SIGNATURE_HEADER] = signature_of(secret_now(secret_file), message.id, time, body)
-        # A new agent each time: no connection is kept for months, and a new authority's file counts at once.
+        # A new agent for each message: no connection is kept for months, and a replaced authority is effective at once.
         pool = _Pool(reactor, persistent=False)
         agent: Any = Agent(reactor, BrowserLikePolicyForHTTPS(trust_of(authority)), CONNECT_SECONDS, pool=pool)
         fields = Headers({name: [value] for name, value in headers.items()})
         try:
             response = await agent.request(b"POST", url.encode("ascii"), fields, _Body(body))
         except (ConnectError, DNSLookupError) as error:
-            raise DeliveryFailed(f"{place} cannot be reached: {error}") from None
+            raise DeliveryFailed(f"{receiver} cannot be reached: {error}") from None
         except (ResponseNeverReceived, ResponseFailed) as failed:
             if any(reason.check(CancelledError) for reason in failed.reasons):
                 raise CancelledError from None
-            why = "; ".join(_told(reason.value) for reason in failed.reasons)
-            raise DeliveryFailed(f"{place} gave no answer: {why}", perhaps=True) from None
+            why = "; ".join(_reason(reason.value) for reason in failed.reasons)
+            raise DeliveryFailed(f"{receiver} did not answer: {why}", perhaps=True) from None
         response.deliverBody(_Ignore())
         if not 200 <= response.code < 300:
-            moved = "; follow it in `url`" if 300 <= response.code < 400 else ""
-            text = f"{place} answers {response.code}{moved}"
+            moved = "; change `url` accordingly" if 300 <= response.code < 400 else ""
+            text = f"{receiver} answers {response.code}{moved}"
             raise DeliveryFailed(text, final=response.code in _FINAL, perhaps=response.code >= 500)
 
     return lambda message: Deferred.fromCoroutine(deliver(message))
@@ -81,46 +81,46 @@ def webhook(
 
 @implementer(IBodyProducer)
 class _Body:
-    """All of it at once: it is short. Twisted's own producers, and so treq's, run on the global reactor only."""
+    """Short body, written at once. Twisted's own producers, and so treq's, run on the global reactor only."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.length = len(data)
 
     def startProducing(self, consumer: Any) -> Deferred[None]:
-        """Write it."""
+        """Write the whole body."""
         consumer.write(self._data)
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """It is all written."""
+        """Do nothing: the body is already written."""
 
     def resumeProducing(self) -> None:
-        """It is all written."""
+        """Do nothing: the body is already written."""
 
     def stopProducing(self) -> None:
-        """It is all written."""
+        """Do nothing: the body is already written."""
 
 
 _Factory: Any = cast(Any, HTTPConnectionPool)._factory
 
 
 class _Pool(HTTPConnectionPool):
-    """Says nothing in the log of each connection."""
+    """Connection pool that does not log each connection."""
 
     class _factory(_Factory):  # type: ignore[misc]  # noqa: N801
         noisy = False
 
 
-def _told(error: BaseException | None) -> str:
-    """OpenSSL's errors are lists of triples."""
+def _reason(error: BaseException | None) -> str:
+    """Return the text of an error; OpenSSL's errors are lists of triples."""
     if isinstance(error, SSL.Error) and error.args:
         return "TLS: " + ", ".join(str(one[-1]) for one in error.args[0])
     return str(error) or type(error).__name__
 
 
 class _Ignore(protocol.Protocol):
-    """What else it answers, which could be without an end."""
+    """Body of an answer, which is not read: it could be endless."""
 
     def connectionMade(self) -> None:
         transport: Any = self.transport

@@ -13,7 +13,7 @@ from msgspec.inspect import Metadata, StructType, Type, type_info
 
 
 class Key(msgspec.Struct, frozen=True):
-    """One key of a section."""
+    """Key of a section."""
 
     name: str
     type: Type

@@ -1,6 +1,7 @@
-"""Secrets that stand in files, and whom to believe when a connection to the outside is made.
+"""Secrets in files, and files of certificates, for channels to administrators.
 
-Files are read when they are needed, so a secret is replaced without a restart, and is never in a worker's orders.
+A file is read when it is needed, so that a secret can be replaced without a restart and is never part of the
+configuration that a worker gets.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from pathlib import Path
 from cryptography import x509
 
 SECRET_OCTETS_MIN = 16
-"""Of what signs a message: 128 bits; a shorter one can be guessed."""
+"""Shortest secret that signs messages: 128 bits; a shorter one can be guessed."""
 SECRET_OCTETS_MAX = 4096
-"""A file that is larger is another one, named by mistake."""
+"""Longest file of a secret: a larger file was named by mistake."""
 
 
 class SecretProblem(Exception):
-    """Why there is no secret; the text never holds any of it."""
+    """Reason why a secret cannot be read; the text never contains any part of the secret."""
 
 
 def read_secret(path: str, octets_min: int = 1) -> bytes:
-    """What is in the file, without white space around it. Raises SecretProblem."""
+    """Return the content of the file, without white space around it. Raises SecretProblem."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(SECRET_OCTETS_MAX + 1)
@@ -37,7 +38,7 @@ def read_secret(path: str, octets_min: int = 1) -> bytes:
 
 
 def check_authority(path: str) -> str:
-    """What is wrong with a file of certificates; empty: nothing."""
+    """Return the problem of a file of certificates; empty if there is none."""
     try:
         x509.load_pem_x509_certificates(Path(path).read_bytes())
     except OSError as error:

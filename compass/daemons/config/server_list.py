@@ -1,4 +1,4 @@
-"""Where servers are, as configured: entries of `[host] servers` to ways and to names that DNS is asked for.
+"""List of servers in `[host] servers`: entries to addresses, and to SRV names that are resolved by DNS.
 
     servers = [
         "gns1.example.org:4863",
@@ -6,8 +6,8 @@
         "_opengns._tcp.example.org",
     ]
 
-An entry that comes first is preferred, unless `prefer = "any"` makes all of them equal. The addresses of one server
-are preferred in their order (`passive`: the second network is for when the first one fails) or not (`active`).
+Earlier entries are preferred, unless `prefer = "any"` makes all of them equal. The addresses of one server are
+preferred in their order (`passive`: the second network is used when the first one fails) or equal (`active`).
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ from compass.agent.upstream.server_selector import Candidate, ServerAddress
 from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_host_name, parse_server
 
 ADDRESSES_MAX = 8
-"""Addresses of one server: more networks than a machine has."""
+"""Most addresses of one server: more networks than a machine has."""
 ENTRIES_MAX = 32
-"""Entries of `servers`: more servers than a deployment has; a list that long belongs into DNS."""
+"""Most entries of `servers`: more servers than a deployment has; a longer list belongs into DNS."""
 
 _SERVICE = re.compile(r"_[a-z0-9]([a-z0-9-]*[a-z0-9])?\._tcp\.(.+)", re.IGNORECASE)
 
 
 class ServerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A server with several addresses. Its certificate must prove `name`, whichever it is reached at."""
+    """Server with several addresses. Its certificate must prove `name`, whichever address is used."""
 
     name: str
     addresses: tuple[str, ...] = ()
-    """`address`, `address:port`; none: the name is looked up."""
+    """Each `address` or `address:port`; empty: the name is resolved."""
     networks: Literal["passive", "active"] = "passive"
 
 
 class ServerList(msgspec.Struct, frozen=True):
-    """What the configuration says."""
+    """Servers of the configuration."""
 
-    offers: tuple[Candidate, ...]
-    """Ways that it gives itself."""
+    candidates: tuple[Candidate, ...]
+    """Addresses that the configuration names."""
     services: tuple[tuple[str, int], ...]
-    """SRV names, each with the rank of its entry."""
+    """SRV names, each with the rank of its entry: 0 is preferred."""
 
 
 def parse_service(text: str) -> str:
-    """An SRV name (RFC 2782) such as `_opengns._tcp.example.org`, in lower case, no dot last. Raises InvalidName."""
+    """Parse an SRV name (RFC 2782) such as `_opengns._tcp.example.org`. Returns it in lower case, without a last dot.
+
+    Raises InvalidName.
+    """
     match = _SERVICE.fullmatch(text)
     if match is None:
         raise InvalidName(f"{text[:80]!r} is not an SRV name; write it as in _opengns._tcp.example.org")
@@ -57,38 +60,39 @@ def parse_service(text: str) -> str:
 
 
 def is_service(text: str) -> bool:
-    """Whether an entry is meant to be an SRV name."""
+    """Return whether an entry is meant to be an SRV name."""
     return text.startswith("_")
 
 
 def addresses_of(entry: str | ServerEntry) -> list[ServerAddress]:
-    """The ways of an entry, in its order. Raises InvalidName."""
+    """Return the addresses of an entry, in its order. Raises InvalidName."""
     entry = ServerEntry(entry) if isinstance(entry, str) else entry
     name, port = parse_server(entry.name)
-    ways = [ServerAddress(name, *_place(text, port)) for text in entry.addresses]
-    if len(set(ways)) < len(ways):
+    found = [ServerAddress(name, *_parse_address(text, port)) for text in entry.addresses]
+    if len(set(found)) < len(found):
         raise InvalidName(f"{entry.name[:80]!r} has one address twice")
-    if len(ways) > ADDRESSES_MAX:
-        raise InvalidName(f"{entry.name[:80]!r} has {len(ways)} addresses; at most {ADDRESSES_MAX}")
-    return ways or [ServerAddress(name, name, port)]
+    if len(found) > ADDRESSES_MAX:
+        raise InvalidName(f"{entry.name[:80]!r} has {len(found)} addresses; at most {ADDRESSES_MAX}")
+    return found or [ServerAddress(name, name, port)]
 
 
 def known_servers(entries: Sequence[str | ServerEntry], prefer: Literal["first", "any"]) -> ServerList:
-    """All entries. Raises InvalidName at the first that is wrong; configuration files are checked entry by entry."""
-    offers: list[Candidate] = []
+    """Return all entries. Raises InvalidName at the first invalid one; the configuration reader checks each entry."""
+    candidates: list[Candidate] = []
     services: list[tuple[str, int]] = []
-    for place, entry in enumerate(entries):
-        rank = place if prefer == "first" else 0
+    for index, entry in enumerate(entries):
+        rank = index if prefer == "first" else 0
         if isinstance(entry, str) and is_service(entry):
             services.append((parse_service(entry), rank))
             continue
         equal = isinstance(entry, ServerEntry) and entry.networks == "active"
-        offers += [Candidate(way, (rank, 0 if equal else number)) for number, way in enumerate(addresses_of(entry))]
-    return ServerList(tuple(offers), tuple(services))
+        for number, address in enumerate(addresses_of(entry)):
+            candidates.append(Candidate(address, (rank, 0 if equal else number)))
+    return ServerList(tuple(candidates), tuple(services))
 
 
-def _place(text: str, port: int) -> tuple[str, int]:
-    """`address`, `[address]:port` or `address:port`; an IPv6 address alone needs no brackets."""
+def _parse_address(text: str, port: int) -> tuple[str, int]:
+    """Parse `address`, `[address]:port` or `address:port`; an IPv6 address alone needs no brackets."""
     if text.endswith("]") and text.startswith("["):
         return parse_address(text[1:-1]), port
     if text.count(":") == 1 or text.startswith("["):

@@ -1,1 +1,1 @@
-"""Network ground of both daemons: listening ports, transports, the database thread."""
+"""Network of both daemons: listening ports, transports, and the database thread."""

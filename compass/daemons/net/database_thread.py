@@ -15,26 +15,21 @@ from twisted.python.failure import Failure
 from compass.model.interfaces import StoreUnavailable
 
 HANG_SECONDS = 30.0
-"""A call to the database that takes longer is ended, and a new connection made, perhaps to another machine: six times
-what a transaction waits for a lock, and longer than it takes to read 100,000 listeners."""
-
-
-DATABASE_STOP_SECONDS = 2.0
-"""What the call under way may take when the daemon stops; then it is ended: supervisors do not wait for ever."""
-
-
-LOOK_SECONDS = 1.0
-"""How often it is looked how long a call has taken."""
-
+"""Time after which a call to the database is aborted, and a new connection made, perhaps to another machine: six times
+the wait of a transaction for a lock, and longer than reading 100,000 listeners takes."""
+STOP_SECONDS = 2.0
+"""Time that a running call gets when the daemon stops; then it is aborted: supervisors do not wait for ever."""
+CHECK_SECONDS = 1.0
+"""Interval at which the duration of a running call is checked."""
 
 _Call = tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]
 
 
 class DatabaseThread:
-    """The one thread that SQL runs on, and what is done about a call on it that does not end.
+    """Thread that all SQL runs on; a call that does not end is aborted.
 
-    A thread and a queue, and no pool: one of futures makes a lock and two conditions for each call, and Twisted's makes
-    a lone client wait 4 % longer.
+    A thread and a queue instead of a pool: a pool of futures makes a lock and two conditions for each call, and with
+    Twisted's pool a lone client waits 4 % longer.
     """
 
     _log = Logger()
@@ -44,33 +39,33 @@ class DatabaseThread:
         self._work: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._since: float | None = None
-        """When the call under way began; written by the thread."""
-        self._cut: Callable[[], None] = lambda: None
-        self._look: Any = None
+        """Start of the running call; written by the thread. None: no call is running."""
+        self._abort: Callable[[], None] = lambda: None
+        self._check: Any = None
         self._stopping = False
 
     def start(self) -> None:
-        """Begin to take work."""
-        # Whoever ends without `stop` does not wait for it: what is under way ends as it does when a server is killed.
+        """Start the thread."""
+        # A process that ends without `stop` does not wait for the thread: its call ends as if the server were killed.
         self._thread = Thread(target=self._serve, name="database", daemon=True)
         self._thread.start()
 
-    def guard(self, cut: Callable[[], None], hang_seconds: float = HANG_SECONDS) -> None:
-        """From now on a call that takes longer is ended by `cut`, which makes it raise StoreUnavailable."""
-        self._cut = cut
-        self._look = self._reactor.callLater(LOOK_SECONDS, self._guard, hang_seconds)
+    def guard(self, abort: Callable[[], None], hang_seconds: float = HANG_SECONDS) -> None:
+        """Abort each call that takes longer from now on. `abort` makes the running call raise StoreUnavailable."""
+        self._abort = abort
+        self._check = self._reactor.callLater(CHECK_SECONDS, self._guard, hang_seconds)
 
     def stop(self) -> Deferred[None]:
-        """Finish what was begun, unless that takes long; fires when the thread has ended."""
+        """Stop after the running call, which gets STOP_SECONDS. Returns a Deferred that fires at the thread's end."""
         self._stopping = True
-        if self._look is not None and self._look.active():
-            self._look.cancel()
+        if self._check is not None and self._check.active():
+            self._check.cancel()
         stopped: Deferred[None] = Deferred()
-        self._end(stopped, time.monotonic() + DATABASE_STOP_SECONDS)
+        self._end(stopped, time.monotonic() + STOP_SECONDS)
         return stopped
 
     def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """The result of `work`, which runs on the thread."""
+        """Run `work` on the thread. Returns a Deferred of its result."""
         assert self._thread is not None, "the database thread has not started"
         done: Deferred[Any] = Deferred()
         self._work.put((done, work, args))
@@ -84,7 +79,7 @@ class DatabaseThread:
         self._since = time.monotonic()
         try:
             if self._stopping:
-                raise StoreUnavailable("this server stops")
+                raise StoreUnavailable("this server is stopping")
             result = work(*args)
         except BaseException:
             self._reactor.callFromThread(done.errback, Failure())
@@ -96,15 +91,15 @@ class DatabaseThread:
     def _guard(self, hang_seconds: float) -> None:
         since = self._since
         if since is not None and time.monotonic() - since > hang_seconds:
-            self._log.warn("the database has not answered for {n:g} s; connecting anew", n=hang_seconds)
-            self._cut()
-        self._look = self._reactor.callLater(LOOK_SECONDS, self._guard, hang_seconds)
+            self._log.warn("the database has not answered for {n:g} s; reconnecting", n=hang_seconds)
+            self._abort()
+        self._check = self._reactor.callLater(CHECK_SECONDS, self._guard, hang_seconds)
 
     def _end(self, stopped: Deferred[None], until: float) -> None:
         if self._since is not None:
             if time.monotonic() >= until:
-                self._cut()
-            self._reactor.callLater(LOOK_SECONDS / 10, self._end, stopped, until)
+                self._abort()
+            self._reactor.callLater(CHECK_SECONDS / 10, self._end, stopped, until)
             return
         if self._thread is not None:
             self._work.put(None)

@@ -29,29 +29,29 @@ from compass.pki.contexts import peer_of
 from compass.pki.identity import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, role_and_name
 
 BACKLOG = 4096
-"""Connections that the kernel keeps until we take them: all hosts may come in one moment. Of one that finds no room the
-host hears nothing, and its kernel tries again after 1, 3 and 7 seconds."""
+"""Connections that the kernel queues until they are accepted: all hosts may connect at the same moment. A connection
+that finds no room is dropped silently, and the host's kernel tries again after 1, 3 and 7 seconds."""
 
 DATAGRAM_OCTETS_MAX = 4096
-"""Of a DNS query over UDP; what is longer is cut and then refused as malformed. A question has at most 260."""
+"""Longest DNS query over UDP; a longer one is cut and then refused as malformed. A question has at most 260 octets."""
 
 _log = Logger("compass.daemons")
 
 
 def identity_of(settings: TlsSettings) -> Identity:
-    """The daemon's identity. Raises IdentityError."""
+    """Return the daemon's identity. Raises IdentityError."""
     return load_identity(Path(settings.key), Path(settings.certificate), Path(settings.authority), datetime.now(UTC))
 
 
 def rules_of(settings: TlsSettings) -> RoleRules | None:
-    """The role rules of the configuration, or None for the role in the certificate itself."""
+    """Return the role rules of the configuration, or None if each certificate contains its role."""
     if not (settings.admin or settings.host or settings.server):
         return None
     return RoleRules(settings.admin, settings.host, settings.server)
 
 
 def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
-    """The name in the daemon's own certificate. Raises IdentityError when it is not one of that role."""
+    """Return the name in the daemon's own certificate. Raises IdentityError if the certificate has another role."""
     try:
         found, name = role_and_name(identity.certificate, rules_of(settings))
         parse_host_name(name)
@@ -65,7 +65,7 @@ def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
 
 
 def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
-    """What sessions ask about the other side: role, name, and why these cannot be known."""
+    """Return a function that maps a session's transport to the peer's role and name, or to the reason of a failure."""
 
     def peer(transport: Any) -> tuple[str, str, str]:
         try:
@@ -78,7 +78,7 @@ def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
 
 
 def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
-    """Where to connect. For an address the plain endpoint: the one for names tells a refusal 0.3 s late."""
+    """Return the endpoint to connect to. For an address, the plain one: that for names reports a refusal 0.3 s late."""
     try:
         version = ipaddress.ip_address(name).version
     except ValueError:
@@ -88,17 +88,17 @@ def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
 
 
 async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
-    """Listen for TCP; `::` is every IPv4 address on a machine without IPv6. Raises CannotListenError."""
+    """Listen on a TCP port; `::` is every IPv4 address on a machine without IPv6. Raises CannotListenError."""
     try:
-        return _listening(reactor, port, factory, address)
+        return _listen(reactor, port, factory, address)
     except CannotListenError as error:
         if address != "::" or getattr(error.socketError, "errno", None) not in NO_IPV6:
             raise
-        _log.info("there is no IPv6 on this machine: 0.0.0.0 takes the place of [::]")
-        return _listening(reactor, port, factory, "0.0.0.0")
+        _log.info("this machine has no IPv6: listening on 0.0.0.0 instead of [::]")
+        return _listen(reactor, port, factory, "0.0.0.0")
 
 
-def _listening(reactor: Any, port: int, factory: Any, interface: str) -> StreamPort:
+def _listen(reactor: Any, port: int, factory: Any, interface: str) -> StreamPort:
     listening = StreamPort(port, factory, BACKLOG, interface, reactor)
     listening.startListening()
     return listening
@@ -112,7 +112,7 @@ async def listen_dns(
     ports: list[Any],
     answers: Counter | None = None,
 ) -> None:
-    """Serve the zone over UDP and TCP, adding the ports as they open; `answers` counts by response code.
+    """Serve the zone over UDP and TCP, and append the ports as they open. `answers` counts by response code.
 
     Raises CannotListenError.
     """
@@ -125,10 +125,10 @@ async def listen_dns(
 
 
 def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
-    """Listen on a Unix socket. A killed daemon's is replaced, a living one's is not. Raises CannotListenError.
+    """Listen on a Unix socket. The socket of a killed daemon is replaced. Raises CannotListenError if one is running.
 
-    Whether somebody listens is asked of the socket itself: a lock with a process id would mistake another process
-    that got the same id, as is usual in containers, for the daemon.
+    A connection to the socket finds out: a lock with a process id would mistake another process with the same id, which
+    is common in containers, for the daemon.
     """
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
@@ -138,8 +138,8 @@ def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
             if path.is_socket():
                 path.unlink()
         except OSError:
-            # Nothing is there, or it cannot be used: listening tells. A full queue is a living daemon's.
+            # There is no socket, or none that can be used: listening reports it. A full queue is that of a daemon.
             pass
         else:
-            raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon listens there already"))
+            raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon already listens on it"))
     return reactor.listenUNIX(str(path), factory, mode=mode)

@@ -1,7 +1,7 @@
-"""How an event of the log is written: a line for people, or one JSON object a line for programs that collect logs.
+"""Log formats: lines for people, or one JSON object per line for log collectors.
 
-Both say the same. A JSON object has the fields that its sentence names and no others, so nothing is in it that the
-text would not show; what the code holds beside a sentence (an object, a failure's frames) never gets out.
+Both contain the same. A JSON object has the fields that its sentence names and no others, so that it contains nothing
+that the text would not show; other values of an event (an object, a failure's frames) are never written.
 """
 
 from __future__ import annotations
@@ -23,61 +23,61 @@ from compass.model.text import escape_line
 
 Format = Literal["text", "json"]
 TEXT_MAX = 16_000
-"""Characters of a sentence or of a traceback in one object: collectors cut lines of 16 kB and more in two."""
+"""Longest sentence or traceback in one object, in characters: collectors split lines of 16 kB and more."""
 FIELD_MAX = 1_000
-"""Characters of a field: a name or an address has 255 at most, an error's words some hundreds."""
+"""Longest field in characters: a name or an address has 255 at most, an error's text some hundreds."""
 
 _named = string.Formatter().parse
 
 
 def observer(form: Format, file: TextIO) -> FileLogObserver:
-    """Writes events to a file, a line each."""
+    """Return an observer that writes each event to a file as a line."""
     return FileLogObserver(file, json_line if form == "json" else text_line)
 
 
 def text_line(event: LogEvent) -> str | None:
-    """An event as text; what others sent is quoted in it, and must not command the terminal that shows the log.
+    """Return an event as text. Quoted input of peers cannot control the terminal that shows the log.
 
-    Twisted indents the lines after the first, so nobody can make a line of his own either.
+    Twisted indents the lines after the first one, so a peer cannot forge a line either.
     """
     text = formatEventAsClassicLogText(event)
-    return None if text is None else "".join(map(_spelled, text))
+    return None if text is None else "".join(map(_escaped, text))
 
 
 def json_line(event: LogEvent) -> str | None:
-    """An event as a JSON object: `time` (UTC), `level`, `namespace`, `text`, its `fields`, and a `traceback` if any."""
+    """Return an event as a JSON object: `time` (UTC), `level`, `namespace`, `text`, `fields`, perhaps a `traceback`."""
     text = eventAsText(event, includeTraceback=False, includeTimestamp=False, includeSystem=False)
     failure = event.get("log_failure")
     if not text and failure is None:
         return None
     level = event.get("log_level")
-    said: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "time": _time(event.get("log_time")),
         "level": level.name if level else "info",
         "namespace": str(event.get("log_namespace", "")),
-        "text": _sayable(text[:TEXT_MAX]),
+        "text": _encodable(text[:TEXT_MAX]),
         "fields": fields_of(event),
     }
     if failure is not None:
-        said["traceback"] = _sayable(failure.getTraceback()[-TEXT_MAX:])
-    # JSON spells line ends and the like by itself; what else cannot be printed is spelled as JSON may, too.
-    line = json.dumps(said, ensure_ascii=False)
+        entry["traceback"] = _encodable(failure.getTraceback()[-TEXT_MAX:])
+    # JSON escapes line ends by itself; all other characters that cannot be printed are escaped in the same way.
+    line = json.dumps(entry, ensure_ascii=False)
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line) + "\n"
 
 
 def fields_of(event: LogEvent) -> dict[str, Any]:
-    """What the sentence names: numbers, booleans and nothing as they are, everything else as the sentence shows it.
+    """Return the fields that the sentence names: numbers, booleans and None as they are, others as text.
 
-    An entry that a worker has said brings its fields along.
+    An entry of a worker contains its fields already.
     """
-    brought = event.get("said_fields")
-    if isinstance(brought, dict):
-        return {**brought, "worker": event.get("n")}
+    of_worker = event.get("worker_fields")
+    if isinstance(of_worker, dict):
+        return {**of_worker, "worker": event.get("n")}
     try:
         names = sorted({field for _, field, _, _ in _named(event.get("log_format") or "") if field})
     except ValueError:
         return {}
-    # Twisted calls what is written with brackets behind it.
+    # Twisted calls a field that is written with brackets.
     return {name.removesuffix("()"): _field(event, name) for name in names}
 
 
@@ -85,7 +85,7 @@ def _field(event: LogEvent, name: str) -> Any:
     value = event.get(name, event)
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and value - value == 0):
         return value
-    return _sayable(formatEvent({**event, "log_format": f"{{{name}}}"})[:FIELD_MAX])
+    return _encodable(formatEvent({**event, "log_format": f"{{{name}}}"})[:FIELD_MAX])
 
 
 def _time(seconds: Any) -> str:
@@ -93,10 +93,10 @@ def _time(seconds: Any) -> str:
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _sayable(text: str) -> str:
-    """Without lone surrogates, which UTF-8 cannot spell."""
+def _encodable(text: str) -> str:
+    """Return the text without lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _spelled(character: str) -> str:
+def _escaped(character: str) -> str:
     return character if character in "\n\t" else escape_line(character, len("\\u0000"))

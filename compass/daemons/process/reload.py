@@ -19,35 +19,35 @@ from compass.system.sd_notify import SdNotify
 
 
 class Reload:
-    """What SIGHUP does: end in order and begin anew in the same process, unless the files have become wrong."""
+    """Reload on SIGHUP: an orderly stop and a restart in the same process, unless the files are invalid."""
 
     log = Logger("compass")
 
     def __init__(self, reactor: Any, name: str, check: Callable[[], object], manager: SdNotify) -> None:
-        """`check` reads configuration and certificates and raises ConfigProblem or IdentityError."""
+        """`check` reads configuration and certificates, and raises ConfigProblem or IdentityError."""
         self._reactor = reactor
         self._name = name
         self._check = check
         self._manager = manager
         self.wanted = False
-        """Whether the process is to begin anew when the reactor has ended."""
+        """True if the process restarts once the reactor has stopped."""
 
     def on_sighup(self) -> None:
-        """SIGHUP came."""
+        """Check the files and stop the reactor for a restart; if the files are invalid, log the problems."""
         if self.wanted:
             return
         try:
             self._check()
         except (ConfigProblem, IdentityError) as problem:
             why = str(problem)
-            self.log.error("SIGHUP: {name} goes on as it is, its files are wrong: {why}", name=self._name, why=why)
+            self.log.error("SIGHUP: {name} continues unchanged, its files are wrong: {why}", name=self._name, why=why)
             return
         self.wanted = True
-        self.log.info("SIGHUP: {name} reads its files and begins anew", name=self._name)
+        self.log.info("SIGHUP: {name} reloads its files", name=self._name)
         self._manager.reloading()
         self._reactor.stop()
 
     def reexec(self) -> NoReturn:
-        """The same program with the same arguments, as it is on disk now, in this process."""
+        """Replace this process by the same program with the same arguments, as the program is on disk now."""
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

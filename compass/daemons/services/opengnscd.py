@@ -1,4 +1,4 @@
-"""opengnscd assembled: configuration, TLS, process watch and HTTP API become one service."""
+"""Service of opengnscd: configuration, TLS, process watch and HTTP API, assembled."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ from compass.server.failure.probes import Prober
 
 SOFTWARE = f"compass/{compass.__version__}"
 CONNECT_SECONDS = 5.0
-"""To reach a server; then the next one is tried."""
+"""Time limit for connecting to a server; then the next one is tried."""
 RESOLV_CONF = "/etc/resolv.conf"
-"""Where a system says which DNS servers it asks (resolv.conf(5))."""
+"""File with the DNS servers of the system (resolv.conf(5))."""
 SOCKET_MODE = 0o666
-"""Every program on the host may ask, as with the loopback port; what a service may change needs its credential."""
+"""Mode of the socket: every program on the host may ask, as on the loopback port; changes need a credential."""
 
 
 def _view_directory(settings: HostSettings) -> Path | None:
-    """Where the view is shared; None: nowhere."""
+    """Return the directory of the shared view; None if the view is not shared."""
     if settings.view == NOT_SHARED or not (settings.view or settings.socket):
         return None
     return Path(settings.view) if settings.view else Path(settings.socket).parent / "view"
 
 
 class HostService(Service):
-    """The client daemon."""
+    """Service of the client daemon."""
 
     log = Logger()
 
     def __init__(self, reactor: Any, config: HostConfig) -> None:
-        """Reads the certificates: raises IdentityError before anything is served."""
+        """Read the certificates. Raises IdentityError before anything is served."""
         self._reactor = reactor
         self._settings = settings = config.host
         self._dns = config.dns
@@ -72,13 +72,13 @@ class HostService(Service):
         self._ports: list[Any] = []
         self._name = parse_host_name(own_name(identity, config.tls, "host"))
         known = known_servers(settings.servers, settings.prefer)
-        chance = random.SystemRandom().random
-        self._choice = ServerSelector(chance, known.offers)
+        draw = random.SystemRandom().random
+        self._choice = ServerSelector(draw, known.candidates)
         self._daemon = Agent(
             AgentDependencies(
                 clock=reactor,
                 now=time.time,
-                random=chance,
+                random=draw,
                 state_directory=Path(settings.state_directory),
                 host_name=self._name,
                 default_address=settings.address,
@@ -106,10 +106,10 @@ class HostService(Service):
             for name, rank in known.services:
                 self._choice.expect(name)
                 found = self._daemon.servers_found
-                self._service_names.append(SrvLookup(reactor, chance, lookup, name, rank, found))
+                self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, found))
 
     def startService(self) -> None:
-        """Answer from what the disk has, then go for a session; `started` fails with CannotListenError."""
+        """Answer from the disk cache, then connect to a server; `started` fails with CannotListenError."""
         super().startService()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -122,7 +122,7 @@ class HostService(Service):
         if settings.socket:
             self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
         if settings.agent:
-            check = AgentCheck(self._daemon.service, self._reactor)
+            check = AgentCheck(self._daemon, self._reactor)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
             factory = wrap_tls(server_context(self._identity), self._daemon.update_factory(), client=False)
@@ -142,7 +142,7 @@ class HostService(Service):
             self.log.info("opengnscd listens on {where}", where=where)
 
     def _hear_announcements(self, group: str, port: int) -> Any:
-        """Bound to the group's own address: nothing that was sent to this host alone is taken for one."""
+        """Listen on the group's own address: datagrams that were sent to this host alone are not announcements."""
         interface = "" if ":" in self._settings.address else self._settings.address
         listening = AnnouncementListener(self._reactor, self._choice, group, interface, self._daemon.servers_found)
         try:
@@ -151,7 +151,7 @@ class HostService(Service):
             raise CannotListenError(group, port, error.socketError) from None
 
     def stopService(self) -> Deferred[Any]:
-        """Leave the server; everything registered here stays so."""
+        """Disconnect from the server; all registrations of this host stay."""
         super().stopService()
         self.started.cancel()
         for name in self._service_names:
@@ -162,38 +162,38 @@ class HostService(Service):
 
 
 def dialler(reactor: Any, identity: Identity) -> Dial:
-    """Leads along a way, to whoever proves its name."""
+    """Return a function that makes the endpoint of a server's address."""
 
-    def dial(way: ServerAddress) -> IStreamClientEndpoint:
-        # The type checker cannot see what zope.interface's decorator declares.
-        return cast(IStreamClientEndpoint, _TlsEndpoint(reactor, identity, way))
+    def dial(address: ServerAddress) -> IStreamClientEndpoint:
+        # The type checker does not see what zope.interface's decorator declares.
+        return cast(IStreamClientEndpoint, _TlsEndpoint(reactor, identity, address))
 
     return dial
 
 
 @implementer(IStreamClientEndpoint)
 class _TlsEndpoint:
-    """Connects to a server whose certificate shows the name of the way."""
+    """Endpoint of a server whose certificate must contain the name of the address."""
 
-    def __init__(self, reactor: Any, identity: Identity, way: ServerAddress) -> None:
+    def __init__(self, reactor: Any, identity: Identity, address: ServerAddress) -> None:
         self._reactor = reactor
         self._identity = identity
-        self._way = way
+        self._server = address
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        way = self._way
+        server = self._server
         try:
-            context = client_context(self._identity, way.name)
+            context = client_context(self._identity, server.name)
         except ValueError as error:
-            # A stranger's announcement may name what no certificate can prove.
+            # An announcement of an unknown sender may contain a name that no certificate can prove.
             return fail(error)
-        where = endpoint(self._reactor, way.address, way.port, CONNECT_SECONDS)
+        where = endpoint(self._reactor, server.address, server.port, CONNECT_SECONDS)
         connected: Deferred[Any] = where.connect(wrap_tls(context, factory, client=True))
         return connected.addCallback(lambda tls: tls.wrappedProtocol)
 
 
 def _resolver(reactor: Any, where: str) -> Any:
-    """The DNS server of the configuration, or those of the system."""
+    """Return the resolver with the DNS server of the configuration, or those of the system."""
     return (
         Resolver(servers=[parse_endpoint(where)], reactor=reactor) if where else Resolver(RESOLV_CONF, reactor=reactor)
     )

@@ -1,4 +1,4 @@
-"""opengnssd assembled: configuration, store, TLS and reactor become one service."""
+"""Service of opengnssd: configuration, store, TLS and reactor, assembled."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from compass.store.store import Store
 
 SOFTWARE = f"compass/{compass.__version__}"
 DIAL_SECONDS = 5.0
-"""To reach a host's Update listener; one that takes longer is tried again later."""
+"""Time limit for connecting to a host's Update listener; after a failure it is tried again later."""
 
 
 class ServerService(Service):
-    """The server daemon."""
+    """Service of the server daemon, or of one of its workers."""
 
     log = Logger()
 
     def __init__(self, reactor: Any, config: ServerConfig, worker: int = 0) -> None:
-        """Reads the certificates: raises IdentityError before anything is opened or served.
+        """Read the certificates. Raises IdentityError before anything is opened or served.
 
-        A worker (1, 2, ...) listens when it can serve, as the others do it meanwhile, and leaves it to its parent to
-        tell what is told once for all.
+        A worker (1, 2, ...) listens only once it can serve, since the others serve meanwhile, and leaves log entries
+        that concern all workers to its parent.
         """
         self._reactor = reactor
         self._config = config
@@ -111,10 +111,10 @@ class ServerService(Service):
     async def _start(self) -> None:
         self._store = store = await self._database.run(Store.open, self._config.server.store)
         if store.backup is not None:
-            self.log.info("the store was upgraded; a copy of what it was is {copy}", copy=store.backup)
+            self.log.info("the store was upgraded; a copy of the old store is {copy}", copy=store.backup)
         if store.newer:
             self.log.info(
-                "the store has the newer schema {schema}, which this program can work with while an upgrade lasts",
+                "the store has the newer schema {schema}, which this program can use during an upgrade",
                 schema=store.newer,
             )
         self._roster = store.roster()
@@ -136,7 +136,7 @@ class ServerService(Service):
         for port in () if self._worker else self._ports:
             bound = port.getHost()
             self.log.info("opengnssd listens on {where}", where=format_endpoint(bound.host, bound.port))
-        # All workers are at one address, so one of them tells of it.
+        # All workers share one address, so only one of them announces it.
         if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
 
@@ -160,13 +160,13 @@ class ServerService(Service):
             )
 
     async def _listen_https(self, server: Server) -> None:
-        """The HTTPS API; who asks shows a certificate or a token, so TLS lets in who has no certificate."""
+        """Serve the HTTPS API. TLS accepts clients without a certificate, because a token authenticates as well."""
         https = self._config.https
-        places = [parse_listen(text) for text in https.listen]
+        endpoints = [parse_listen(text) for text in https.listen]
         if https.worker_ports and self._worker:
             address, port = parse_listen(https.worker_ports)
-            places.append((address, port + self._worker - 1))
-        if not places:
+            endpoints.append((address, port + self._worker - 1))
+        if not endpoints:
             return
         is_open = https.metrics == "open"
         api = routes.site(
@@ -174,20 +174,20 @@ class ServerService(Service):
         )
         limited = ConnectionLimiter(api, server.connections.is_allowed, self._metrics.gateways.http_connections)
         factory = wrap_tls(https_context(self._identity), limited, client=False)
-        for place in places:
-            self._ports.append(await listen(self._reactor, *place, factory))
+        for host, port in endpoints:
+            self._ports.append(await listen(self._reactor, host, port, factory))
 
     def _announce(self, group: str, port: int) -> Any:
-        """Say by multicast where this server listens; without an address of its own, wherever the datagram is from."""
-        places = [parse_listen(text) for text in self._config.server.listen]
-        served = places[0][1]
-        own = [address for address, at in places if at == served and address not in WILDCARDS.values()]
+        """Announce this server's addresses by multicast; receivers of a wildcard use the datagram's source address."""
+        endpoints = [parse_listen(text) for text in self._config.server.listen]
+        served = endpoints[0][1]
+        own = [address for address, at in endpoints if at == served and address not in WILDCARDS.values()]
         announcer = Announcer(self._reactor, random.SystemRandom().random, (group, port), self._name, own, served)
         self.log.info("opengnssd announces itself to {group}", group=format_endpoint(group, port))
         return self._reactor.listenMulticast(0, announcer)
 
     def stopService(self) -> Deferred[Any]:
-        """Say goodbye, let the last commit end, close the store."""
+        """Send a goodbye to each session, wait for the last commit, and close the store."""
         super().stopService()
         self.started.cancel()
         if self._server is not None:
@@ -209,7 +209,7 @@ class ServerService(Service):
 
 
 class ServerSource:
-    """A server's whole catalogue, looked up."""
+    """Source of DNS answers: a server's whole catalogue."""
 
     def __init__(self, server: Server, pools: Selector) -> None:
         self._server = server
@@ -217,7 +217,7 @@ class ServerSource:
         self._sight: LookupScope | None = None
 
     def sight(self) -> LookupScope | None:
-        """All there is; None until the catalogue is loaded (P5)."""
+        """Return the whole catalogue; None until the catalogue is loaded (P5)."""
         if self._server.https.ready() is None:
             return None
         catalogue = self._server.catalogue
@@ -227,7 +227,7 @@ class ServerSource:
 
 
 def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
-    """Dials a host's Update listener; its certificate must show the host's name."""
+    """Return a function that connects to a host's Update listener, whose certificate must contain the host's name."""
 
     def connect(host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
         factory = wrap_tls(client_context(identity, host), protocol.Factory.forProtocol(make), client=True)

@@ -1,4 +1,4 @@
-"""The parent of several `opengnssd` workers: it reserves the ports, starts the processes, starts again who dies."""
+"""Parent of several `opengnssd` workers: reserves the ports, starts the processes, and restarts those that die."""
 
 from __future__ import annotations
 
@@ -26,34 +26,35 @@ from compass.daemons.process.start import CannotStart
 from compass.daemons.workers.messages import REPORT_FD, Failed, LogRecord, Serving, WorkerConfig, WorkerMessage
 from compass.model.names import format_endpoint
 
-AGAIN_SECONDS_MIN = 0.1
-"""From a worker's death to the next start: the others take its hosts meanwhile, so nothing is urgent."""
-AGAIN_SECONDS_MAX = 30.0
-"""A worker that dies at each start, say because its certificate was replaced by a wrong one, costs a start so often."""
-LIVED_SECONDS = 60.0
-"""One that has served for so long is no sign of what comes next: the pauses begin anew."""
+RESTART_SECONDS_MIN = 0.1
+"""Shortest pause from a worker's death to its restart: the others accept its hosts meanwhile, so nothing is urgent."""
+RESTART_SECONDS_MAX = 30.0
+"""Longest pause: a worker that dies at each start, say because its certificate was replaced by a wrong one, costs one
+start in this time."""
+STABLE_SECONDS = 60.0
+"""Time of serving after which a worker's death says nothing about the next start: pauses begin at the minimum again."""
 STOP_SECONDS = 15.0
-"""From SIGTERM to SIGKILL: longer than a commit may wait for the database (`compass.store.engine`), so that what is
-being written comes to its end and nobody is left in doubt."""
+"""Time from SIGTERM to SIGKILL: longer than a commit may wait for the database (`compass.store.engine`), so that a
+running commit ends and no client is left in doubt about it."""
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from compass.daemons.workers.worker import main; main()"
 _ROOT = str(Path(compass.__file__).parents[2])
 
 
 def pause_before_next(pause_seconds: float, lived_seconds: float) -> float:
-    """Seconds until a worker is started again, from the pause before it and how long it has served since."""
-    if lived_seconds >= LIVED_SECONDS:
-        return AGAIN_SECONDS_MIN
-    return min(max(pause_seconds * 2, AGAIN_SECONDS_MIN), AGAIN_SECONDS_MAX)
+    """Return the seconds until a worker is restarted, from its last pause and the time that it has served since."""
+    if lived_seconds >= STABLE_SECONDS:
+        return RESTART_SECONDS_MIN
+    return min(max(pause_seconds * 2, RESTART_SECONDS_MIN), RESTART_SECONDS_MAX)
 
 
 class WorkersService(Service):
-    """`opengnssd` with `workers` above 1."""
+    """Service of `opengnssd` with `workers` above 1."""
 
     log = Logger()
 
     def __init__(self, reactor: Any, config: ServerConfig, verbose: bool = False) -> None:
-        """Reads the certificates, as each worker will: raises IdentityError before anything is opened."""
+        """Read the certificates, as each worker will. Raises IdentityError before anything is opened."""
         identity = identity_of(config.tls)
         own_name(identity, config.tls, "server")
         for warning in identity.warnings:
@@ -66,20 +67,20 @@ class WorkersService(Service):
     def startService(self) -> None:
         """Reserve the ports and start the processes; `started` fires when all of them serve.
 
-        It fails with CannotListenError, or with CannotStart when one of them cannot.
+        `started` fails with CannotListenError, or with CannotStart if one of the processes fails.
         """
         super().startService()
         self.started: Deferred[Any] = Deferred()
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
-        # Whoever starts a process must have a reactor that runs, or its end is missed.
+        # Without a running reactor, the end of a started process would be missed.
         self._reactor.callWhenRunning(self._start)
 
     def _start(self) -> None:
         if not self.running:
             return
         try:
-            for place in _places(self._config):
-                self._reserved.append(PortReservation(*place))
+            for address, port in _endpoints(self._config):
+                self._reserved.append(PortReservation(address, port))
         except CannotListenError:
             self.started.errback(Failure())
             return
@@ -100,7 +101,7 @@ class WorkersService(Service):
             self.started.errback(first.subFailure)
 
     def stopService(self) -> Deferred[Any]:
-        """Have all workers say goodbye, and wait until they are gone."""
+        """Stop all workers in order. Returns a Deferred that fires when they have ended."""
         super().stopService()
         self.started.cancel()
 
@@ -112,8 +113,8 @@ class WorkersService(Service):
         return gatherResults([worker.stop() for worker in self._workers]).addBoth(finish)
 
 
-def _places(config: ServerConfig) -> list[tuple[str, int]]:
-    """Every address that the file tells to listen on, whatever is served there."""
+def _endpoints(config: ServerConfig) -> list[tuple[str, int]]:
+    """Return every endpoint that the configuration names, for whatever protocol."""
     sections = [getattr(config, name) for name in config.__struct_fields__]
     listens = [getattr(section, "listen", ()) for section in sections]
     texts = [text for listen in listens for text in ((listen,) if isinstance(listen, str) else listen)]
@@ -121,7 +122,7 @@ def _places(config: ServerConfig) -> list[tuple[str, int]]:
 
 
 class _Worker:
-    """One of the processes, and its successors."""
+    """Worker of the server: its process, and the processes that replace it."""
 
     log = Logger()
 
@@ -133,47 +134,45 @@ class _Worker:
         self._first: Deferred[None] | None = Deferred()
         self._process: _Process | None = None
         self._pause = 0.0
-        self._again: Any = None
+        self._restart: Any = None
         self._stopping = False
 
     def start(self) -> Deferred[None]:
-        """Fires when it serves for the first time; fails with CannotStart when it cannot."""
+        """Start the process. Returns a Deferred of the first time that it serves; it may fail with CannotStart."""
         assert self._first is not None
         first = self._first
         self._begin()
         return first
 
     def stop(self) -> Deferred[None]:
-        """Fires when it is gone."""
+        """Stop the process. Returns a Deferred that fires when it has ended."""
         self._stopping = True
         self._first = None
-        if self._again is not None and self._again.active():
-            self._again.cancel()
-        gone: Deferred[None] = Deferred()
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+        ended: Deferred[None] = Deferred()
         if self._process is None:
-            gone.callback(None)
+            ended.callback(None)
         else:
-            self._process.end(gone)
-        return gone
+            self._process.end(ended)
+        return ended
 
     def _begin(self) -> None:
-        self._again = None
+        self._restart = None
         process = _Process(self._reactor, self)
         try:
             process.spawn(WorkerConfig(self._number, os.getpid(), self._config, self._verbose))
         except OSError as error:
-            self.ended(f"it could not be started: {error}.", 0.0)
+            self.ended(f"could not be started: {error}.", 0.0)
         else:
             self._process = process
 
-    # What the process tells.
-
-    def said(self, word: WorkerMessage) -> None:
-        """Hand on what goes into the log; note that it serves, or why it cannot."""
-        match word:
+    def received(self, message: WorkerMessage) -> None:
+        """Handle a message of the process: log its entries, note that it serves, or why it failed."""
+        match message:
             case LogRecord(level, namespace, text, fields):
                 where = Logger(namespace or "compass")
-                more = {"text": text, "said_fields": fields}
+                more = {"text": text, "worker_fields": fields}
                 where.emit(LogLevel.lookupByName(level), "worker {n}: {text}", n=self._number, **more)
             case Serving():
                 if self._first is None:
@@ -193,7 +192,7 @@ class _Worker:
             self.log.error("worker {n} could not start: {why}", n=self._number, why=why)
 
     def ended(self, how: str, lived_seconds: float) -> None:
-        """Start the next one, unless that is not wanted any more."""
+        """Restart the process after a pause, unless this worker is stopping."""
         self._process = None
         if self._first is not None:
             self._failed(f"worker {self._number} ended: {how}")
@@ -201,17 +200,17 @@ class _Worker:
             return
         self._pause = pause_before_next(self._pause, lived_seconds)
         self.log.error(
-            "worker {n} ended after {lived:.1f} s: {how} It is started again in {pause:g} s",
+            "worker {n} ended after {lived:.1f} s: {how} It restarts in {pause:g} s",
             n=self._number,
             lived=lived_seconds,
             how=how,
             pause=self._pause,
         )
-        self._again = self._reactor.callLater(self._pause, self._begin)
+        self._restart = self._reactor.callLater(self._pause, self._begin)
 
 
 class _Process(protocol.ProcessProtocol):
-    """One process: its orders, its voice and its end."""
+    """Process of a worker: its configuration, its messages and its end."""
 
     def __init__(self, reactor: Any, worker: _Worker) -> None:
         self._reactor = reactor
@@ -219,31 +218,31 @@ class _Process(protocol.ProcessProtocol):
         self._unread = b""
         self._began = reactor.seconds()
         self._kill: Any = None
-        self._gone: Deferred[None] | None = None
+        self._ended: Deferred[None] | None = None
 
-    def spawn(self, orders: WorkerConfig) -> None:
-        """Start it. Raises OSError when there can be no more processes."""
+    def spawn(self, config: WorkerConfig) -> None:
+        """Start the process. Raises OSError if the system refuses another process."""
         command = [sys.executable, "-c", _PROGRAM, _ROOT]
         files: dict[int, int | str] = {0: "w", 1: 1, 2: 2, REPORT_FD: "r"}
         transport = self._reactor.spawnProcess(self, sys.executable, command, env=None, childFDs=files)
-        transport.write(msgspec.json.encode(orders))
+        transport.write(msgspec.json.encode(config))
         transport.closeStdin()
 
     def childDataReceived(self, fd: int, data: bytes) -> None:
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
-            self._worker.said(msgspec.json.decode(line, type=WorkerMessage))
+            self._worker.received(msgspec.json.decode(line, type=WorkerMessage))
 
-    def end(self, gone: Deferred[None]) -> None:
-        """By SIGTERM, and by SIGKILL when that takes too long."""
-        self._gone = gone
+    def end(self, ended: Deferred[None]) -> None:
+        """End the process by SIGTERM, and by SIGKILL after STOP_SECONDS."""
+        self._ended = ended
         self._signal("TERM")
         self._kill = self._reactor.callLater(STOP_SECONDS, self._signal, "KILL")
 
     def _signal(self, name: str) -> None:
         transport: Any = self.transport
         if name == "KILL":
-            self._worker.log.warn("worker {pid} does not end: it is killed", pid=transport.pid)
+            self._worker.log.warn("worker {pid} does not end: killing it", pid=transport.pid)
         with contextlib.suppress(ProcessExitedAlready):
             transport.signalProcess(name)
 
@@ -251,8 +250,8 @@ class _Process(protocol.ProcessProtocol):
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
         self._worker.ended(_how(reason.value), self._reactor.seconds() - self._began)
-        if self._gone is not None:
-            self._gone.callback(None)
+        if self._ended is not None:
+            self._ended.callback(None)
 
 
 def _how(ended: Any) -> str:

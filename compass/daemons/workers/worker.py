@@ -1,4 +1,4 @@
-"""One worker process of `opengnssd`: a server of its own over the common store, on ports that its parent reserved."""
+"""Worker process of `opengnssd`: a server of its own over the common store, on ports that its parent reserved."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ from compass.pki.identity import IdentityError
 
 
 def main() -> NoReturn:
-    """Read the orders, serve, and end with a status as `opengnssd` does."""
-    # A terminal sends these to all of its processes; only the parent's word counts here.
+    """Read the configuration, serve, and end with a status as `opengnssd` does."""
+    # A terminal sends these signals to all of its processes; a worker obeys its parent only.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerConfig)
-    die_with(orders.parent)
+    config = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerConfig)
+    die_with(config.parent)
     forbid_core_files()
-    voice = os.fdopen(REPORT_FD, "wb")
+    reports = os.fdopen(REPORT_FD, "wb")
 
-    def say(word: WorkerMessage) -> None:
-        # Also from the database's thread; a line is never torn, for the file keeps others out while it takes one.
-        voice.write(msgspec.json.encode(word) + b"\n")
-        voice.flush()
+    def send(message: WorkerMessage) -> None:
+        # Also called by the database's thread; the file's lock keeps each line whole.
+        reports.write(msgspec.json.encode(message) + b"\n")
+        reports.flush()
 
-    begin_log(orders.verbose, lambda event: say(_entry(event)))
+    begin_log(config.verbose, lambda event: send(_record(event)))
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
     share_ports()
     try:
-        service = ServerService(reactor, orders.config, orders.number)
+        service = ServerService(reactor, config.config, config.number)
     except IdentityError as problem:
-        say(Failed(str(problem)))
+        send(Failed(str(problem)))
         sys.exit(EXIT_CONFIG)
     ending = Ending(reactor)
 
     def failed(failure: Failure) -> None:
-        say(Failed(why_not(failure)))
+        send(Failed(why_not(failure)))
         ending.begin(EXIT_START)
 
     def began() -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: reactor.callFromThread(ending.begin, 0))
         service.startService()
         started: Deferred[None] = service.started
-        started.addCallbacks(lambda _: say(Serving()), failed)
+        started.addCallbacks(lambda _: send(Serving()), failed)
 
     reactor.callWhenRunning(began)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -73,7 +73,7 @@ def main() -> NoReturn:
 
 
 class Ending:
-    """Stops the reactor once: a supervisor that signals the whole unit, and the parent, both say so."""
+    """End of the process: stops the reactor once, although the parent and a service manager may both signal."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -81,14 +81,14 @@ class Ending:
         self.status = 0
 
     def begin(self, status: int) -> None:
-        """The first reason counts."""
+        """Stop the reactor; the status of the first call is the exit status."""
         if not self._begun:
             self._begun, self.status = True, status
             self._reactor.stop()
 
 
-def _entry(event: LogEvent) -> LogRecord:
-    """An entry of the log as its parent gets it: the traceback of a failure is part of the text."""
+def _record(event: LogEvent) -> LogRecord:
+    """Return an event as the message to the parent: the traceback of a failure is part of the text."""
     text = formatEvent(event)
     if "log_failure" in event:
         text += "\n" + event["log_failure"].getTraceback()

@@ -1,4 +1,4 @@
-"""What the host API can be asked for: the table that its routes and its OpenAPI document (3.1) are made from."""
+"""Operations of the host API: the table from which its routes and its OpenAPI document (3.1) are made."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from compass.model.replies import Dependencies
 from compass.model.rows import Change
 
 WAIT_SECONDS_MAX = 300.0
-"""How long an answer may be waited for: five minutes, which the idle limits of most clients and proxies let pass."""
+"""Longest long poll: five minutes, which is below the idle limits of most clients and proxies."""
 
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
 class ServiceAsked(msgspec.Struct, frozen=True):
-    """Whose dependencies; with `wait` not before they have changed after revision `since`."""
+    """Service whose dependencies to return; with `wait`, after their next change since revision `since`."""
 
     service: ServiceId
     since: Revision | UnsetType = UNSET
-    """The revision that the asker holds."""
+    """Revision that the client holds."""
     wait: Annotated[float, Meta(ge=0)] = 0.0
-    """Seconds to wait for a change after `since`; then the answer is as it was."""
+    """Seconds to wait for a change after `since`; then the answer is unchanged."""
 
 
 class NameAsked(msgspec.Struct, frozen=True):
-    """A service or a category."""
+    """Service or category to resolve."""
 
     name: PoolName
 
 
 class CategoryAsked(msgspec.Struct, frozen=True):
-    """A category."""
+    """Category whose listeners to return."""
 
     category: Label
 
 
 class WatchAsked(msgspec.Struct, frozen=True):
-    """Whose dependencies to tell of, and from which revision on."""
+    """Service whose dependencies to watch, and the revision from which to resume."""
 
     service: ServiceId
     since: Revision | UnsetType = UNSET
@@ -63,7 +63,7 @@ class WatchAsked(msgspec.Struct, frozen=True):
 DEPENDENCIES = Operation(
     method="GET",
     path="/v1/dependencies/{service}",
-    summary="What a service depends on (function 2.3). With `since` and `wait`: as soon as that has changed.",
+    summary="The dependencies of a service (function 2.3). With `since` and `wait`: after their next change.",
     asks=ServiceAsked,
     answers=Dependencies,
 )
@@ -77,7 +77,7 @@ RESOLVE = Operation(
 REGISTER = Operation(
     method="POST",
     path="/v1/register",
-    summary="A listener comes up (function 2.1).",
+    summary="Register a listener (function 2.1).",
     asks=LocalRegister,
     answers=Outcome,
     may_be_pending=True,
@@ -85,7 +85,7 @@ REGISTER = Operation(
 DEREGISTER = Operation(
     method="POST",
     path="/v1/deregister",
-    summary="A listener goes away (function 2.2).",
+    summary="Deregister a listener (function 2.2).",
     asks=LocalDeregister,
     answers=Outcome,
     may_be_pending=True,
@@ -93,7 +93,7 @@ DEREGISTER = Operation(
 LOAD = Operation(
     method="POST",
     path="/v1/load",
-    summary="How busy a listener of this host is, for the pool policies that go by load.",
+    summary="Report the load of a listener of this host, for the pool policies that use it.",
     asks=LocalLoad,
     answers=Outcome,
     may_be_pending=True,
@@ -101,7 +101,7 @@ LOAD = Operation(
 DRAIN = Operation(
     method="POST",
     path="/v1/drain",
-    summary="A listener of this host takes no new users, or takes them again; a server has to be reached for it.",
+    summary="Set whether a listener of this host accepts new users; this needs a reachable server.",
     asks=LocalDrain,
     answers=Outcome,
     may_be_pending=True,
@@ -109,7 +109,7 @@ DRAIN = Operation(
 REPORT = Operation(
     method="POST",
     path="/v1/report",
-    summary="A listener was found dead or slow (function 2.5).",
+    summary="Report that a listener is dead or slow (function 2.5).",
     asks=LocalReport,
     answers=Outcome,
     may_be_pending=True,
@@ -129,7 +129,7 @@ PROMETHEUS = Operation(
     asks=CategoryAsked,
     answers=tuple[TargetGroup, ...],
 )
-STATUS = Operation(method="GET", path="/v1/status", summary="The daemon in figures.", answers=HostStatus)
+STATUS = Operation(method="GET", path="/v1/status", summary="Figures of the daemon.", answers=HostStatus)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
 
 OPERATIONS = (
@@ -148,9 +148,9 @@ OPERATIONS = (
     METRICS,
     OPENAPI,
 )
-_ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code and says what to do next."
+_ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code, and a text with advice."
 
 
 def host_document() -> dict[str, Any]:
-    """The whole document, ready for JSON."""
+    """Return the OpenAPI document, ready for JSON."""
     return document("OpenGNS host API", _ABOUT, OPERATIONS, (Dependencies, Change))

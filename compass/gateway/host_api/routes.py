@@ -1,8 +1,8 @@
-"""The host's HTTP JSON API for programs on the same machine (mission section 5), as a twisted.web site.
+"""HTTP JSON API of the host daemon for programs on the same machine (mission section 5), as a twisted.web site.
 
-It translates and decides nothing: each path reads a request, asks the daemon that it was handed, and writes what came
-of it. Only programs on the machine may ask; a browser that was lured here is recognised by its Origin or by the name
-it believes to talk to, and refused.
+The gateway translates and decides nothing: each path decodes a request, calls the daemon, and encodes the result. Only
+programs on the machine may ask; requests that a web page made a browser send are recognised by Origin or Host, and
+refused.
 """
 
 from __future__ import annotations
@@ -43,52 +43,52 @@ from compass.model.replies import CategoryView, Dependencies, Refusal
 
 
 class HostApi(Protocol):
-    """What the daemon does for programs on its host."""
+    """Interface of the daemon for programs on its host."""
 
     def dependencies(self, service: str) -> Deferred[Dependencies | Refusal]:
-        """Function 2.3."""
+        """Return the dependencies of a service (function 2.3)."""
 
     def resolve(self, name: str) -> Resolved | Refusal:
-        """The listeners to use."""
+        """Return the listeners to use for a service or category, best first."""
 
     def category(self, name: str) -> CategoryView | Refusal:
-        """All registered listeners of a category."""
+        """Return all registered listeners of a category."""
 
     def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
-        """Function 2.1."""
+        """Register a listener (function 2.1)."""
 
     def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
-        """Function 2.2."""
+        """Deregister a listener (function 2.2)."""
 
     def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
-        """How busy a listener of this host is."""
+        """Report the load of a listener of this host."""
 
     def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
-        """Whether a listener of this host takes new users."""
+        """Set whether a listener of this host accepts new users."""
 
     def released(self, outcome: Outcome) -> None:
-        """The connection that held a registration is closed."""
+        """Handle the end of the connection that held a registration."""
 
     def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
-        """Function 2.5."""
+        """Report a failure of a listener (function 2.5)."""
 
     def watch(
         self, service: str, since: int | None, deliver: Callable[[LocalEvent], None]
     ) -> Deferred[Callable[[], None] | Refusal]:
-        """Deliver events until the result is called."""
+        """Deliver events until the returned function is called."""
 
     def status(self) -> HostStatus:
-        """The daemon in figures."""
+        """Return the figures of the daemon."""
 
 
 def site(api: HostApi, clock: Clock, metrics: Metrics | None = None) -> Site:
-    """The factory to listen with, on the loopback or a Unix socket."""
+    """Return the factory to listen with, on the loopback or a Unix socket."""
     requests = metrics.gateways.http_requests if metrics is not None else None
     return server.site(HostHttp(api, clock).resource(metrics), clock, requests=requests)
 
 
 class HostHttp:
-    """The paths of the API."""
+    """Handlers of the API's operations."""
 
     def __init__(self, api: HostApi, clock: Clock) -> None:
         self._api = api
@@ -96,7 +96,7 @@ class HostHttp:
         self._document = msgspec.json.encode(operations.host_document())
 
     def resource(self, metrics: Metrics | None = None) -> Any:
-        """The root resource."""
+        """Return the root resource."""
         routes: list[tuple[Operation, server.Endpoint]] = [
             (operations.DEPENDENCIES, self._dependencies),
             (operations.RESOLVE, self._resolve),
@@ -124,14 +124,14 @@ class HostHttp:
         return server.answers(request, waiting.begin(self._api.watch(asked.service, asked.since, waiting.notify)))
 
     def _health(self, status: str) -> Health:
-        # A host that keeps no session has none most of the time, and nothing is wrong with that.
-        told = self._api.status()
-        reached = told.session == "open" or (told.loaded and not told.problem)
+        # A host with short sessions has none most of the time, which is no problem.
+        status_now = self._api.status()
+        reached = status_now.session == "open" or (status_now.loaded and not status_now.problem)
         return Health(status, "available" if reached else "away")
 
     def _ready(self, request: Request, _: None) -> bytes:
         if not self._api.status().loaded:
-            text = "this host has loaded no view yet, from a server or from its disk"
+            text = "this host has not loaded a view yet, from a server or from its disk"
             return server.answer(request, Refusal("not-ready", text, retry_after_seconds=1.0))
         return server.answer(request, self._health("ready"))
 
@@ -149,16 +149,16 @@ class HostHttp:
         return self._hold(request, registered) if asked.hold else _outcome(request, registered)
 
     def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
-        """Answer, and keep the response open: when the connection is closed, the registration is over."""
+        """Answer and keep the response open: the registration ends with the connection."""
         held: list[Outcome] = []
         closed: list[object] = []
 
-        def gone(reason: object) -> None:
+        def connection_closed(reason: object) -> None:
             closed.append(reason)
             for outcome in held:
                 self._api.released(outcome)
 
-        request.notifyFinish().addBoth(gone)
+        request.notifyFinish().addBoth(connection_closed)
 
         def answered(answer: Outcome | Refusal) -> Any:
             if isinstance(answer, Refusal):
@@ -167,7 +167,7 @@ class HostHttp:
             if closed:
                 self._api.released(answer)
             else:
-                server.prepare(request, _status_of(answer))
+                server.set_headers(request, _status_of(answer))
                 request.write(msgspec.json.encode(answer) + b"\n")
             return None
 
@@ -183,7 +183,7 @@ class HostHttp:
         def answered(result: Callable[[], None] | Refusal) -> Any:
             if isinstance(result, Refusal):
                 return stream.refused(lambda: server.answer(request, result))
-            stream.goes_on(result)
+            stream.start(result)
             return None
 
         return server.ignore_cancellation(self._api.watch(asked.service, since, deliver).addCallback(answered))
@@ -194,12 +194,12 @@ def _outcome(request: Request, asked: Deferred[Outcome | Refusal]) -> Deferred[b
 
 
 def _status_of(outcome: Outcome) -> int:
-    """202 for what is kept until a server returns."""
+    """Return 202 for a request that waits for a server, else 200."""
     return 202 if outcome.state == "pending" else 200
 
 
 def _check_origin(request: Request) -> None:
-    """Refuse what a web page made a browser send: cross-site requests and rebound names."""
+    """Refuse requests that a web page made a browser send: cross-site requests and rebound names."""
     if request.getHeader("origin") is not None:
         raise server.RequestRejected(
             403, Refusal("forbidden", "this API is for programs on this host, not for web pages")
@@ -209,12 +209,12 @@ def _check_origin(request: Request) -> None:
         return
     named = request.getHeader("host") or ""
     if named and not _is_loopback(named):
-        text = f"this API is reached at the loopback, not at {named[:80]!r}"
+        text = f"this API is served on the loopback only, not at {named[:80]!r}"
         raise server.RequestRejected(403, Refusal("forbidden", text))
 
 
 def _is_loopback(named: str) -> bool:
-    """Whether a Host header names this machine to itself: localhost, unix, or a loopback address."""
+    """Return whether a Host header names the loopback: localhost, unix, or a loopback address."""
     name = named[1:].partition("]")[0] if named.startswith("[") else named.partition(":")[0].lower()
     if name in ("localhost", "unix"):
         return True

@@ -1,1 +1,1 @@
-"""HTTP ground of both APIs: bounded requests, OpenAPI, event streams, long polls, health."""
+"""HTTP for both APIs: bounded requests, OpenAPI, event streams, long polls, health."""

@@ -1,4 +1,4 @@
-"""What both HTTP APIs tell of the daemon itself: whether it runs, whether it can serve, and its metrics."""
+"""Operations of both HTTP APIs that concern the daemon itself: liveness, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from compass.gateway.http.openapi import TEXT, Operation
 
 
 class Health(msgspec.Struct, frozen=True):
-    """That the daemon runs, and whether what it relies on is there."""
+    """Health of a daemon, and availability of what it depends on."""
 
     status: str
     store: str
-    """`available`, or `away`. Of a server: its store took the last write or did not, and reads and pushes go on from
-    memory. Of a host: it has a session with a server, or had one and left it in order; or no server can be reached, and
-    lookups go on from memory."""
+    """`available` or `away`. For a server: whether its store accepted the last write; reads and pushes continue from
+    memory. For a host: whether it has a session with a server, or had one and closed it in order; lookups continue
+    from memory."""
 
 
 HEALTH = Operation(
-    method="GET", path="/healthz", summary="The process runs and answers.", answers=Health, no_authentication=True
+    method="GET",
+    path="/healthz",
+    summary="Liveness: the process runs and answers.",
+    answers=Health,
+    no_authentication=True,
 )
 READY = Operation(
     method="GET",
     path="/readyz",
-    summary="What it serves is loaded: it can answer (else 503).",
+    summary="Readiness: the daemon has loaded its data and can answer (else 503).",
     answers=Health,
     no_authentication=True,
 )

@@ -1,4 +1,4 @@
-"""One answer that waits for a change: for programs that can ask again, and not read a stream of events."""
+"""Long poll: one answer that waits for a change, for clients that do not read a stream of events."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from compass.model.replies import Refusal
 
 
 class LongPoll:
-    """Watches until the first event, until the time is over or until nobody waits any more; then asks for the answer.
+    """Watch until the first event, the timeout or the end of the connection; then `ask` is called for the answer.
 
-    Events may come before it is known to go on at all, as with a stream.
+    Events may be delivered before it is known whether the watch starts, as with a stream.
     """
 
     def __init__(self, request: Request, clock: Clock, seconds: float, ask: Callable[[], Deferred[Any]]) -> None:
         self._ask = ask
-        self._over: Deferred[Any] = Deferred()
+        self._ended: Deferred[Any] = Deferred()
         self._stop: Callable[[], None] | None = None
         self._has_ended = False
         self._timer = clock.callLater(seconds, self._end)
         request.notifyFinish().addBoth(lambda _: self._end())
 
     def notify(self, event: object) -> None:
-        """There is news."""
+        """End the wait: an event was delivered."""
         self._end()
 
     def begin(self, watching: Deferred[Callable[[], None] | Refusal]) -> Deferred[Any]:
-        """What the watch gave; fires with the answer."""
+        """Wait, once the watch has started. Returns a Deferred of the answer, or of the watch's refusal."""
 
-        def answered(result: Callable[[], None] | Refusal) -> Deferred[Any] | Refusal:
+        def started(result: Callable[[], None] | Refusal) -> Deferred[Any] | Refusal:
             if isinstance(result, Refusal):
                 self._end()
                 return result
             if self._has_ended:
                 result()
             self._stop = result
-            return self._over.addCallback(lambda _: self._ask())
+            return self._ended.addCallback(lambda _: self._ask())
 
-        return watching.addCallback(answered)
+        return watching.addCallback(started)
 
     def _end(self) -> None:
         if self._has_ended:
@@ -52,4 +52,4 @@ class LongPoll:
             self._timer.cancel()
         if self._stop is not None:
             self._stop()
-        self._over.callback(None)
+        self._ended.callback(None)

@@ -1,7 +1,7 @@
-"""What an HTTP API can be asked for, as data: its routes and its OpenAPI document are both made from one table.
+"""Operations of an HTTP API as data: its routes and its OpenAPI document are made from one table.
 
-An operation names the struct that it reads and the structs that it answers with, which are those of the model: the
-document cannot say anything else than what is decoded and encoded.
+An operation names the structs of its request and its answer, which are those of the model: the document and the code
+that decodes and encodes cannot differ.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ _FIELD = re.compile(r"{(\w+)}")
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One path with one method."""
+    """Operation of an API: one path with one method."""
 
     method: Literal["GET", "POST"]
     path: str
-    """As OpenAPI writes it: `/v1/resolve/{name}` reads the field `name` of `asks` from there."""
+    """Path as OpenAPI writes it: `/v1/resolve/{name}` contains the field `name` of `asks`."""
     summary: str
     asks: type[msgspec.Struct] | None = None
-    """What is read: from the body of a POST; from the path and the query of a GET."""
+    """Type of the request, read from the body of a POST, or from path and query of a GET. None: no input."""
     fixed: dict[str, Any] = {}
-    """Fields of `asks` that the path decides."""
+    """Fields of `asks` whose values the path implies."""
     omitted: tuple[str, ...] = ()
-    """Fields of `asks` that mean nothing here."""
+    """Fields of `asks` that this operation does not have."""
     answers: Any = None
-    """The type of the answer; None: JSON of a shape that is described elsewhere."""
+    """Type of the answer; None: JSON that is described elsewhere."""
     media: str = JSON
     may_be_pending: bool = False
-    """202 is an answer, too."""
+    """True if 202 is a possible status."""
     no_authentication: bool = False
-    """Nobody has to say who he is."""
+    """True if callers need not authenticate."""
     headers: tuple[str, ...] = ()
-    """Headers of the request that mean something."""
+    """Headers of the request that have an effect."""
 
     @property
     def path_fields(self) -> tuple[str, ...]:
-        """The fields of `asks` that stand in the path."""
+        """Fields of `asks` in the path."""
         return tuple(_FIELD.findall(self.path))
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """The fields of `asks` that stand in the query."""
+    def query_fields(self) -> tuple[str, ...]:
+        """Fields of `asks` in the query."""
         names = msgspec.structs.fields(self.asks) if self.asks is not None and self.method == "GET" else ()
         left = {*self.path_fields, *self.fixed, *self.omitted}
         return tuple(field.name for field in names if field.name not in left)
@@ -65,9 +65,9 @@ def document(
     events: Sequence[type[msgspec.Struct]],
     security: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The OpenAPI document (3.1), ready for JSON.
+    """Return the OpenAPI document (3.1), ready for JSON.
 
-    `events`: what is in the data of streams. `security`: the security schemes, any of which will do.
+    `events`: types of the data of streams. `security`: security schemes, any one of which suffices.
     """
     bodies = [one.asks for one in operations if one.asks is not None]
     answers = [one.answers for one in operations if one.answers is not None and one.media == JSON]
@@ -96,7 +96,7 @@ def _name(kind: Any) -> str:
 
 
 class _OpenApiWriter:
-    """Types as OpenAPI spells them."""
+    """Writer of operations and types in OpenAPI's form."""
 
     def __init__(self, schemas: dict[str, Any], components: dict[str, Any]) -> None:
         self._schemas = schemas
@@ -111,7 +111,7 @@ class _OpenApiWriter:
             "responses": {
                 "200": {"description": "Done.", "content": done},
                 "default": {
-                    "description": "Refused; the code says why.",
+                    "description": "Refused; the code gives the reason.",
                     "content": {JSON: {"schema": self._schemas[_name(Refusal)]}},
                 },
             },
@@ -120,13 +120,13 @@ class _OpenApiWriter:
             described["responses"]["200"]["headers"] = {
                 "ETag": {"description": "For If-None-Match.", "schema": {"type": "string"}}
             }
-            described["responses"]["304"] = {"description": "It is what If-None-Match says."}
+            described["responses"]["304"] = {"description": "Unchanged since the ETag of If-None-Match."}
         if operation.method == "POST":
             schema = self._schemas[_name(operation.asks)]
             described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
         if operation.may_be_pending:
             described["responses"]["202"] = {
-                "description": "No server could be asked; kept on disk and delivered when one returns.",
+                "description": "No server is reachable; the request is on disk and will be delivered later.",
                 "content": done,
             }
         if secured and operation.no_authentication:
@@ -154,7 +154,7 @@ class _OpenApiWriter:
             return []
         schema = of_request(operation.asks.__name__, self._components[operation.asks.__name__], operation.asks)
         made = []
-        for place, names in (("path", operation.path_fields), ("query", operation.asked)):
+        for place, names in (("path", operation.path_fields), ("query", operation.query_fields)):
             for name in names:
                 own = dict(schema["properties"][name])
                 about = own.pop("description", "")
@@ -168,6 +168,6 @@ class _OpenApiWriter:
 
 
 def _identifier(operation: Operation) -> str:
-    """A name for generated clients: getV1ResolveName."""
+    """Return a name for generated clients, such as getV1ResolveName."""
     words = re.findall(r"[A-Za-z0-9]+", operation.path)
     return operation.method.lower() + "".join(word.capitalize() for word in words)

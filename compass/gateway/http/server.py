@@ -1,7 +1,7 @@
-"""HTTP as every API here speaks it: bounded requests, typed questions, answers and refusals in JSON.
+"""HTTP server of both APIs: bounded requests, typed input, answers and refusals in JSON.
 
-It translates and decides nothing. What a request asks is a struct of the model, read from a JSON body or from path and
-query; what comes of it is another. Everything that cannot be used is refused in words that say where it is wrong.
+The server translates and decides nothing. A request is decoded into a struct of the model, from a JSON body or from
+path and query, and the answer is another struct. Invalid requests are refused with the place of the mistake.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from compass.model.metrics import Counter
 from compass.model.replies import Refusal
 
 BODY_MAX = 64 * 1024
-"""Octets of a request's body: a registration with all the metadata there can be is 12 kB."""
+"""Longest body of a request in octets: a registration with the most metadata has 12 kB."""
 DISCARDED_MAX = 16 * 1024 * 1024
-"""Octets of a refused body that are read and thrown away, so that its sender comes to read the answer."""
+"""Octets of a refused body that are read and discarded, so that its sender reaches the answer."""
 UNREAD_ANSWERS_MAX = 16
-"""Requests of one connection that are answered while it reads nothing of the answers before: clients that pipeline send
-a handful. Who sends more is cut, or a request of 30 octets would have us hold an answer of 60 kB for each of them."""
+"""Requests of one connection that are answered while the peer reads none: clients that pipeline send a handful. One
+more closes the connection: otherwise each request of 30 octets would hold an answer of 60 kB in memory."""
 NO_OPERATION = "none"
-"""What is counted in place of a path that there is not: whoever asks for nonsense makes no new series."""
+"""Name under which requests for unknown paths are counted, so that they create no new series of metrics."""
 QUERY_FIELDS_MAX = 64
-"""Fields in one query: more than any operation has."""
+"""Most fields in one query: more than any operation has."""
 
 _log = Logger()
 Endpoint = Callable[[Request, Any], Any]
-"""Takes the request and what it asks (None where nothing is asked); gives octets, or a Deferred of them."""
+"""Handler of an operation: gets the request and its decoded input (None if it has none); returns octets, or a Deferred
+of them."""
 
 
 class RequestRejected(Exception):
-    """A request that is answered without asking anybody."""
+    """Request that the gateway itself refuses, with a status and a refusal."""
 
     def __init__(self, status: int, refusal: Refusal, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(refusal.message)
@@ -54,20 +55,20 @@ class RequestRejected(Exception):
 
 
 class BoundedRequest(Request):
-    """A request whose body is refused as soon as it is longer than may be, before it is stored.
+    """Request with a bounded body: a longer body is refused before it is stored.
 
-    What cannot be read as text is refused here, too: the layers above would call it a failure of their own.
+    Path and headers that are not text are refused here, too: the layers above would fail on them.
     """
 
     operation = NO_OPERATION
-    """The path of what it asks for, as the table of operations has it."""
+    """Path of its operation, as the table of operations has it."""
     declared = ""
-    """The media type of the body, as the request says."""
+    """Media type of the body that the request declares."""
     _received = 0
     _is_refused = False
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """All of it is here: hand it on, if path and headers are text in one line."""
+        """Process the complete request, if path and headers are text in one line."""
         channel: Any = self.channel
         if channel.has_unread():
             channel.forceAbortClient()
@@ -78,31 +79,31 @@ class BoundedRequest(Request):
         headers = (value for _, values in self.requestHeaders.getAllRawHeaders() for value in values)
         place, _, query = path.partition(b"?")
         if all(_is_text(part) for part in (unquote_to_bytes(place), query, *headers)):
-            # Twisted looks for forms, of which there are none here, and its reader of media types raises whatever
-            # the package email raises.
+            # With a media type, Twisted would look for forms, of which there are none here, and its parser of media
+            # types raises whatever the package email raises.
             self.declared = self.getHeader("content-type") or ""
             self.requestHeaders.removeHeader("content-type")
             cast(Any, super()).requestReceived(command, path, version)
             return
         self.method, self.uri, self.clientproto = command, path, version
-        prepare(self, 400)
+        set_headers(self, 400)
         refusal = Refusal("malformed", "path and headers must be UTF-8 without control characters")
         cast(Any, self).write(msgspec.json.encode(refusal))
         cast(Any, self).finish()
 
     def getRequestHostname(self) -> bytes:  # noqa: N802
-        """Whatever the request says: the paths are the same for all, and who may ask is judged apart."""
+        """Return a constant: the paths are the same for every host name, and access is decided elsewhere."""
         return b"localhost"
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802
-        """The length that was announced."""
+        """Refuse the request if its announced length exceeds the limit."""
         if length is not None and length > self.body_max:
             self._refuse()
         else:
             cast(Any, super()).gotLength(length)
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        """Part of the body; a chunked one announces no length. What comes after a refusal is thrown away."""
+        """Store a part of the body; a chunked body announces no length. Parts after a refusal are discarded."""
         self._received += len(data)
         if self._received > self.body_max + DISCARDED_MAX:
             self._hang_up()
@@ -115,11 +116,11 @@ class BoundedRequest(Request):
 
     @property
     def body_max(self) -> int:
-        """Octets that the body may have."""
+        """Longest body in octets."""
         return BODY_MAX
 
     def _refuse(self) -> None:
-        """Answer at once, and read on: who is still sending would find a closed connection and no answer."""
+        """Answer at once and continue to read: a peer that is still sending would get a reset instead of an answer."""
         self._is_refused = True
         body = msgspec.json.encode(Refusal("too-large", f"the body has more than {self.body_max} octets"))
         channel = self.channel
@@ -134,7 +135,7 @@ class BoundedRequest(Request):
 
 
 def _is_text(octets: bytes) -> bool:
-    """Whether it is UTF-8 in one line; libraries split lines at more than CR and LF."""
+    """Return whether the octets are UTF-8 in one line; libraries split lines at more than CR and LF."""
     try:
         text = octets.decode()
     except UnicodeDecodeError:
@@ -152,29 +153,29 @@ def site(
 
 
 class _Channel(HTTPChannel):
-    """A connection. Twisted itself reads and answers on while the transport has more than the peer reads."""
+    """Connection that stops a peer that does not read: Twisted would continue to read and answer its requests."""
 
     _is_full = False
     _unread = 0
 
     def pauseProducing(self) -> None:
-        """The peer does not read what was written."""
+        """Note that the peer does not read."""
         self._is_full = True
         cast(Any, super()).pauseProducing()
 
     def resumeProducing(self) -> None:
-        """It has read."""
+        """Note that the peer reads again."""
         self._is_full, self._unread = False, 0
         cast(Any, super()).resumeProducing()
 
     def has_unread(self) -> bool:
-        """Count a request; whether too many came while the peer reads nothing."""
+        """Count a request. Returns whether too many arrived while the peer read nothing."""
         self._unread += self._is_full
         return self._unread > UNREAD_ANSWERS_MAX
 
 
 class _Site(Site):
-    """One that counts each request, and tells of it only to who wants to hear everything."""
+    """Site that counts each request, and logs it at level debug."""
 
     noisy = False
     protocol = cast(Any, _Channel)
@@ -182,21 +183,21 @@ class _Site(Site):
     _log = Logger()
 
     def log(self, request: Any) -> None:
-        """The request is answered."""
+        """Count and log an answered request."""
         self.requests.add((request.operation, str(request.code)))
         method, path = (part.decode("ascii", "replace") for part in (request.method, request.uri.partition(b"?")[0]))
         self._log.debug("{method} {path}: {status}", method=method, path=path, status=request.code)
 
 
 def resource(routes: list[tuple[Operation, Endpoint]], admit: Callable[[Request, Operation], None]) -> Any:
-    """The root of an API. `admit` raises Unusable for requests that may not be answered at all."""
+    """Return the root resource of an API. `admit` raises RequestRejected for requests that must not be answered."""
     app = Klein()
-    # Two slashes are not one: the redirect that werkzeug would have made of them is no use to anybody.
+    # Two slashes are not one: clients of an API have no use for werkzeug's redirect.
     app.url_map.merge_slashes = False
     for number, (operation, endpoint) in enumerate(routes):
         _route(app, number, operation, endpoint, admit)
     app.handle_errors(RequestRejected)(lambda request, failure: _refused(request, failure.value))
-    app.handle_errors(HTTPException)(lambda request, failure: _not_here(request, failure.value))
+    app.handle_errors(HTTPException)(lambda request, failure: _not_found(request, failure.value))
     app.handle_errors(Exception)(_failed)
     return app.resource()
 
@@ -207,9 +208,11 @@ def _route(
     def routed(request: Request, **placed: str) -> Any:
         cast(Any, request).operation = operation.path
         admit(request, operation)
-        asked = _body(request, operation) if operation.method == "POST" else _question(request, operation, placed)
+        asked = (
+            _read_body(request, operation) if operation.method == "POST" else _read_query(request, operation, placed)
+        )
         if operation.media == EVENTS and request.method == b"HEAD":
-            # What a stream would begin with; there is none behind it.
+            # HEAD gets the headers of a stream, and no stream.
             request.setHeader("Content-Type", EVENTS)
             return b""
         return endpoint(request, asked)
@@ -221,12 +224,12 @@ def _route(
 def answers(
     request: Request, asked: Deferred[Any], status_of_reply: Callable[[Any], int] = lambda reply: 200
 ) -> Deferred[bytes]:
-    """The answer, once there is one and somebody is still there to read it."""
-    gone: list[object] = []
-    request.notifyFinish().addBoth(gone.append)
+    """Return a Deferred of the encoded answer; empty if the client has closed the connection meanwhile."""
+    closed: list[object] = []
+    request.notifyFinish().addBoth(closed.append)
 
     def answered(reply: Any) -> bytes:
-        if gone:
+        if closed:
             return b""
         return answer(request, reply, 200 if isinstance(reply, Refusal) else status_of_reply(reply))
 
@@ -234,9 +237,10 @@ def answers(
 
 
 def ignore_cancellation(asked: Deferred[Any]) -> Deferred[Any]:
-    """The result of `asked`, to be cancelled without harm; a result of None leaves the response open.
+    """Return a Deferred of the result of `asked` that may be cancelled without cancelling `asked`.
 
-    Klein cancels what it waits for when a program closes its connection, but what the program asked for is under way.
+    Klein cancels its Deferred when the client closes the connection, but the request itself must continue. A result of
+    None leaves the response open.
     """
     shown: Deferred[Any] = Deferred()
     asked.addCallbacks(lambda result: None if result is None else shown.callback(result), shown.errback)
@@ -244,7 +248,7 @@ def ignore_cancellation(asked: Deferred[Any]) -> Deferred[Any]:
 
 
 def answer(request: Request, reply: Any, status: int = 200) -> bytes:
-    """An answer as JSON; a refusal with the status that its code has."""
+    """Return an answer as JSON; a refusal sets the status of its code."""
     if isinstance(reply, Refusal):
         status = status_of(reply.code)
         for name, value in retry(reply).items():
@@ -253,66 +257,66 @@ def answer(request: Request, reply: Any, status: int = 200) -> bytes:
 
 
 def retry(refusal: Refusal) -> dict[str, str]:
-    """The header that says when it is worth trying again."""
+    """Return the header with the time after which a retry makes sense."""
     seconds = refusal.retry_after_seconds
     return {"Retry-After": str(max(1, round(seconds)))} if seconds else {}
 
 
 def octets(request: Request, body: bytes, status: int = 200) -> bytes:
-    """JSON that is encoded already. What a GET gives has an entity tag: who has just that is not sent it again.
+    """Return encoded JSON, after setting the headers. The answer to a GET has an entity tag, for If-None-Match.
 
-    The tag is of the octets themselves (RFC 9110, section 8.8.3): whatever an answer is made of, it is never wrong.
+    The tag is a digest of the octets (RFC 9110, section 8.8.3), so it is right for every kind of answer.
     """
-    prepare(request, status)
+    set_headers(request, status)
     if status == 200 and request.method in (b"GET", b"HEAD"):
         tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
         request.setHeader("ETag", tag)
         request.setHeader("Cache-Control", "private, no-cache")
-        if _has(request.getHeader("if-none-match") or "", tag):
+        if _names_tag(request.getHeader("if-none-match") or "", tag):
             request.setResponseCode(304)
             return b""
     request.setHeader("Content-Length", str(len(body)))
     return body
 
 
-def _has(header: str, tag: str) -> bool:
-    """Whether If-None-Match names the tag (RFC 9110, section 13.1.2); weak ones count, as said there."""
+def _names_tag(header: str, tag: str) -> bool:
+    """Return whether If-None-Match names the tag (RFC 9110, section 13.1.2); weak tags count, as defined there."""
     held = {one.strip().removeprefix("W/") for one in header.split(",")}
     return tag in held or "*" in held
 
 
-def prepare(request: Request, status: int) -> None:
-    """The head of an answer in JSON."""
+def set_headers(request: Request, status: int) -> None:
+    """Set status and headers of an answer in JSON."""
     request.setResponseCode(status)
     request.setHeader("Content-Type", JSON)
     request.setHeader("Cache-Control", "no-store")
 
 
-def _refused(request: Request, unusable: RequestRejected) -> bytes:
-    for name, value in unusable.headers.items():
+def _refused(request: Request, rejected: RequestRejected) -> bytes:
+    for name, value in rejected.headers.items():
         request.setHeader(name, value)
-    return octets(request, msgspec.json.encode(unusable.refusal), unusable.status)
+    return octets(request, msgspec.json.encode(rejected.refusal), rejected.status)
 
 
-def _not_here(request: Request, error: HTTPException) -> bytes:
-    """Paths and methods that there are not."""
+def _not_found(request: Request, error: HTTPException) -> bytes:
+    """Return the refusal of an unknown path or method."""
     headers = dict(error.get_headers(None))
     if "Allow" in headers:
         request.setHeader("Allow", headers["Allow"])
     path = request.path.decode("ascii", "replace")[:200]
-    text = f"{request.method.decode('ascii', 'replace')[:20]} {path}: {error.name}; see /openapi.json for what there is"
+    text = f"{request.method.decode('ascii', 'replace')[:20]} {path}: {error.name}; /openapi.json lists all operations"
     return _refused(request, RequestRejected(error.code or 404, Refusal("unknown-message", text)))
 
 
 def _failed(request: Request, failure: Failure) -> bytes:
-    """A fault of ours: the log has it, who asked is told in JSON like everything else."""
+    """Return the refusal of a request on which the daemon failed; the failure is in the log."""
     _log.failure("a request failed", failure)
-    refusal = Refusal("store-unavailable", "the daemon failed; its log says how")
+    refusal = Refusal("store-unavailable", "the daemon failed; its log has the details")
     return octets(request, msgspec.json.encode(refusal), 500)
 
 
-def _body(request: Request, operation: Operation) -> msgspec.Struct:
-    """What the request's body asks, or what is wrong with it."""
+def _read_body(request: Request, operation: Operation) -> msgspec.Struct:
+    """Return the input in the request's body. Raises RequestRejected."""
     declared = cast(BoundedRequest, request).declared.partition(";")[0].strip().lower()
     if declared != JSON:
         text = f"the body must be {JSON}, not {declared[:80] or 'without a type'}"
@@ -321,29 +325,29 @@ def _body(request: Request, operation: Operation) -> msgspec.Struct:
     assert kind is not None
     content: bytes = cast(Any, request.content).read()
     try:
-        raw = _whole(msgspec.json.decode(content))
+        raw = _with_integers(msgspec.json.decode(content))
         asked = msgspec.convert(raw, kind)
-        # A message of the protocol skips fields that it does not know; who writes JSON wants to hear of a slip.
+        # The protocol skips unknown fields; for JSON written by hand, a slip should be reported.
         _check_known(raw, asked, "$")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestRejected(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
     return asked
 
 
-def _whole(raw: Any) -> Any:
-    """JSON with 80.0 as 80: to JSON Schema both are the same integer."""
+def _with_integers(raw: Any) -> Any:
+    """Return JSON with 80.0 as 80: for JSON Schema both are the same integer."""
     match raw:
         case float():
             return int(raw) if raw.is_integer() else raw
         case dict():
-            return {name: _whole(part) for name, part in raw.items()}
+            return {name: _with_integers(part) for name, part in raw.items()}
         case list():
-            return [_whole(part) for part in raw]
+            return [_with_integers(part) for part in raw]
     return raw
 
 
 def _check_known(raw: Any, value: Any, path: str) -> None:
-    """Raises ValidationError for a field that no struct has."""
+    """Raise ValidationError for a field that no struct has."""
     if isinstance(value, msgspec.Struct) and isinstance(raw, dict):
         config = value.__struct_config__
         for name, part in raw.items():
@@ -356,13 +360,14 @@ def _check_known(raw: Any, value: Any, path: str) -> None:
             _check_known(part, held, f"{path}[{number}]")
 
 
-def _question(request: Request, operation: Operation, placed: dict[str, str]) -> msgspec.Struct | None:
-    """What path and query ask, or what is wrong with them."""
+def _read_query(request: Request, operation: Operation, placed: dict[str, str]) -> msgspec.Struct | None:
+    """Return the input in path and query. Raises RequestRejected."""
     fields: dict[str, Any] = {**placed, **operation.fixed}
-    for name, value in _query(request):
-        if name not in operation.asked:
-            there = f"there are {', '.join(operation.asked)}" if operation.asked else "there are none here"
-            raise RequestRejected(400, Refusal("malformed", f"the query has no field {name[:80]!r}; {there}"))
+    for name, value in _query_pairs(request):
+        if name not in operation.query_fields:
+            known = ", ".join(operation.query_fields)
+            hint = f"known fields: {known}" if known else "this path has no query"
+            raise RequestRejected(400, Refusal("malformed", f"the query has no field {name[:80]!r}; {hint}"))
         if name in fields:
             raise RequestRejected(400, Refusal("malformed", f"the query has {name!r} twice"))
         fields[name] = value
@@ -374,10 +379,10 @@ def _question(request: Request, operation: Operation, placed: dict[str, str]) ->
         raise RequestRejected(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
 
 
-def _query(request: Request) -> list[tuple[str, str]]:
+def _query_pairs(request: Request) -> list[tuple[str, str]]:
     query = request.uri.partition(b"?")[2].decode("ascii", "replace")
     try:
         return parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
     except ValueError:
-        text = f"the query must be UTF-8 in percent signs, with at most {QUERY_FIELDS_MAX} fields"
+        text = f"the query must be percent-encoded UTF-8 with at most {QUERY_FIELDS_MAX} fields"
         raise RequestRejected(400, Refusal("malformed", text)) from None

@@ -1,4 +1,4 @@
-"""Server-sent events (HTML Living Standard, section 9.2) to a program that may read slowly or not at all."""
+"""Server-sent events (HTML Living Standard, section 9.2) to a client that may read slowly or not at all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from compass.gateway.http.openapi import EVENTS
 from compass.model.interfaces import Clock, Timer
 
 HEARTBEAT_SECONDS = 15.0
-"""Between two comments on a silent stream: less than any proxy or library waits."""
+"""Interval between comments on a silent stream: less than any proxy or library waits."""
 EVENTS_HELD_MAX = 1000
-"""Events for a program that does not read; then it is let go, and resumes from its last id."""
+"""Events that are kept for a client that does not read; one more closes the stream, which can be resumed."""
 REVISION_MAX = 2**63 - 1
 """Largest revision: what SQL's BIGINT holds."""
 
 
 def resumes_at(request: Request, since: int | UnsetType) -> int | None:
-    """Where a stream goes on: `Last-Event-ID`, which a client sends by itself when it comes back, else what was asked.
+    """Return the revision after which a stream resumes: `Last-Event-ID`, which a reconnecting client sends, or `since`.
 
-    An id that is none means from the beginning, as an unknown one does.
+    An invalid id means from the beginning, as an unknown one does.
     """
     last = request.getHeader("last-event-id")
     if last is None:
@@ -35,12 +35,12 @@ def resumes_at(request: Request, since: int | UnsetType) -> int | None:
 
 @implementer(IPushProducer)
 class EventStream:
-    """One response that never ends by itself. Events may be delivered before it is known to go on at all."""
+    """Response that never ends by itself. Events may be delivered before it is known whether the stream starts."""
 
-    def __init__(self, request: Request, clock: Clock, still_may: Callable[[], bool] = lambda: True) -> None:
-        """`still_may` is asked with each heartbeat whether the stream may go on."""
+    def __init__(self, request: Request, clock: Clock, is_allowed: Callable[[], bool] = lambda: True) -> None:
+        """`is_allowed` is called at each heartbeat; when it returns False the stream is closed."""
         self._request = request
-        self._still_may = still_may
+        self._is_allowed = is_allowed
         self._clock = clock
         self._held: deque[bytes] = deque()
         self._paused = True
@@ -50,7 +50,7 @@ class EventStream:
         request.notifyFinish().addBoth(self._finished)
 
     def deliver(self, revision: int, kind: str, data: msgspec.Struct) -> None:
-        """Write an event, or hold it while the program does not read."""
+        """Write an event, or keep it while the client does not read."""
         if not self._open:
             return
         text = msgspec.json.encode(data).decode()
@@ -61,11 +61,11 @@ class EventStream:
             self._drop()
 
     def refused(self, answer: Callable[[], bytes]) -> bytes | None:
-        """There will be no stream; nothing when nobody is there any more to be told so."""
+        """Return the answer in place of a stream; None if the client has closed the connection."""
         return answer() if self._open else None
 
-    def goes_on(self, stop: Callable[[], None]) -> None:
-        """Send what was delivered, and whatever comes, until the program leaves; then call `stop`."""
+    def start(self, stop: Callable[[], None]) -> None:
+        """Send all events, those delivered so far first, until the client closes the connection; then call `stop`."""
         if not self._open:
             stop()
             return
@@ -78,16 +78,16 @@ class EventStream:
         self._beat_later()
 
     def pauseProducing(self) -> None:
-        """The transport has enough."""
+        """Keep events: the transport's buffer is full."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """The transport has written what it had."""
+        """Write the kept events: the transport's buffer is empty."""
         self._paused = False
         self._flush()
 
     def stopProducing(self) -> None:
-        """The transport is gone; `_finished` is told as well."""
+        """Keep events: the transport is closed. `_finished` is called as well."""
         self._paused = True
 
     def _flush(self) -> None:
@@ -98,7 +98,7 @@ class EventStream:
         self._heartbeat = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)
 
     def _beat(self) -> None:
-        if not self._still_may():
+        if not self._is_allowed():
             self._drop()
             return
         if not self._paused:

@@ -1,4 +1,4 @@
-"""The HTTP status of each refusal: one table for every HTTP edge, and a test that it covers every code."""
+"""HTTP statuses of refusals: one table for every HTTP API; a test checks that it covers every code."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ STATUS: dict[str, int] = {
     "store-unavailable": 503,
     "unreachable": 503,
 }
-"""`unknown-message`, `unsupported-version` and `out-of-turn` are a server's answers to this daemon: the gateway is at
-fault, not the program that asked."""
+"""Status by refusal code. `unknown-message`, `unsupported-version` and `out-of-turn` are a server's answers to this
+daemon: the gateway is at fault, not its client."""
 
 
 def status_of(code: str) -> int:
-    """The HTTP status for a refusal's code; one that a newer server invented is a gateway's trouble."""
+    """Return the HTTP status of a refusal's code; 502 for a code of a newer server."""
     return STATUS.get(code, 502)

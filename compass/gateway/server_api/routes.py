@@ -1,8 +1,8 @@
-"""The server's HTTPS JSON API: whatever `opengnsadmin` can do, for programs and browsers without OpenGNSP.
+"""HTTPS JSON API of the server: everything that `opengnsadmin` can do, for programs and browsers without OpenGNSP.
 
-It translates and decides nothing. Who asks is said by a bearer token or by the client's certificate; what he may is
-decided where it is decided for OpenGNSP, and refused in the same words. More paths of this port (metrics, a console)
-are more operations with their endpoints: `site(..., more=...)`.
+The gateway translates and decides nothing. Callers authenticate with a bearer token or a client certificate;
+authorization and refusals are those of OpenGNSP. Other paths of this port (metrics, the console) are further operations
+with their handlers: `site(..., more=...)`.
 """
 
 from __future__ import annotations
@@ -33,47 +33,48 @@ from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal
 
 TOPOLOGY_MAX = 4 * 1024 * 1024
-"""Octets of a body from somebody who has said who he is: a topology of 30,000 services, as over OpenGNSP."""
+"""Longest body of a request with a certificate or token: a topology of 30,000 services, as over OpenGNSP."""
 AUTHENTICATE = {"WWW-Authenticate": 'Bearer realm="OpenGNS"'}
 
 PeerOf = Callable[[Any], tuple[str, str, str]]
-"""Role and name in the verified certificate of a connection's peer, or in third place why these cannot be known."""
+"""Function that returns role and name in the verified certificate of a connection's peer, or as third value the reason
+why the certificate is not usable."""
 
 
 class ServerApi(Protocol):
-    """What the server does for those who come over HTTPS."""
+    """Interface of the server for callers over HTTPS."""
 
     def ready(self) -> tuple[str, int] | None:
-        """The store's id and revision, or None while the catalogue is not complete (P5)."""
+        """Return the store's id and revision, or None while the catalogue is not complete (P5)."""
 
     @property
     def store_answers(self) -> bool:
-        """Whether the store took the last write."""
+        """True if the store accepted the last write."""
 
     def bearer(self, token: str, origin: str) -> Principal | Refusal:
-        """Who shows this token."""
+        """Return the principal of a token, or a refusal."""
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
-        """Somebody has shown a certificate that opens nothing here."""
+        """Record a certificate that gives no access."""
 
     def may_look(self, asker: Principal) -> Refusal | None:
-        """Why somebody may not see the server's figures; None: he may."""
+        """Return the refusal if a principal may not read the server's status, else None."""
 
     def ask_as(self, asker: Principal, request: Any) -> Deferred[Reply]:
-        """The reply to a request, or its refusal."""
+        """Return a Deferred of the reply to a request."""
 
     def follow(
         self, asker: Principal, since: int | None, deliver: Callable[[FeedEvent], None]
     ) -> Callable[[], None] | Refusal:
-        """Deliver every change until the result is called."""
+        """Deliver every change until the returned function is called."""
 
 
 class ServerRequest(server.BoundedRequest):
-    """A request whose body may be a topology, when a certificate or a token has come with it."""
+    """Request whose body may be a topology, if it has a certificate or a token."""
 
     @property
     def body_max(self) -> int:
-        """Strangers get no more room than a question needs."""
+        """Longest body in octets: without a certificate or token, only as long as a query needs."""
         known = self.requestHeaders.hasHeader("authorization") or _has_certificate(self)
         return TOPOLOGY_MAX if known else server.BODY_MAX
 
@@ -87,9 +88,9 @@ def site(
     *,
     metrics_are_open: bool = False,
 ) -> Site:
-    """The factory to listen with, behind TLS that asks for a certificate and takes none as well.
+    """Return the factory to listen with, behind TLS for which a client certificate is optional.
 
-    `metrics_are_open`: nobody has to say who he is to read them.
+    `metrics_are_open`: metrics need no authentication.
     """
     if metrics is not None:
         more = (*more, _metrics(api, metrics, is_open=metrics_are_open))
@@ -98,7 +99,7 @@ def site(
 
 
 def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operation, server.Endpoint]:
-    """Metrics are for whoever may ask for the server's status, or for all."""
+    """Return the operation of metrics, for callers that may read the server's status, or for all."""
 
     def scraped(request: Request, _: None) -> bytes:
         refused = None if is_open else api.may_look(_who(request))
@@ -108,7 +109,7 @@ def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operat
 
 
 class ServerHttp:
-    """The paths of the API."""
+    """Handlers of the API's operations."""
 
     def __init__(self, api: ServerApi, clock: Clock, peer_of: PeerOf) -> None:
         self._api = api
@@ -117,7 +118,7 @@ class ServerHttp:
         self._document = msgspec.json.encode(operations.server_document())
 
     def resource(self, more: tuple[tuple[Operation, server.Endpoint], ...] = ()) -> Any:
-        """The root resource."""
+        """Return the root resource."""
         routes: list[tuple[Operation, server.Endpoint]] = [
             (health.HEALTH, lambda request, _: server.answer(request, self._health("running"))),
             (health.READY, self._ready),
@@ -131,7 +132,7 @@ class ServerHttp:
         return server.resource(routes, self._admit)
 
     def _admit(self, request: Request, operation: Operation) -> None:
-        """Refuse what another site's page made a browser send, and strangers where somebody must be known."""
+        """Refuse requests that another site's page made a browser send, and callers that must authenticate first."""
         origin = request.getHeader("origin")
         if origin is not None and origin.partition("://")[2] != request.getHeader("host"):
             raise server.RequestRejected(403, Refusal("forbidden", "this API is not for pages of other sites"))
@@ -139,21 +140,21 @@ class ServerHttp:
             cast(Any, request).asker = self._asker(request)
 
     def _asker(self, request: Request) -> Principal:
-        """Who asks, by the token if there is one, else by the certificate. Raises Unusable."""
+        """Return the caller, by its token if there is one, else by its certificate. Raises RequestRejected."""
         origin = str(getattr(request.getClientAddress(), "host", ""))
         shown = request.getHeader("authorization")
         if shown is not None:
             scheme, _, token = shown.partition(" ")
             if scheme.lower() != "bearer":
-                raise _unknown("Authorization must be 'Bearer TOKEN'")
+                raise _unauthorized("Authorization must be 'Bearer TOKEN'")
             found = self._api.bearer(token.strip(), origin)
             if isinstance(found, Principal):
                 return found
             if found.code == "bad-credential":
-                raise _unknown(found.message, found.code)
+                raise _unauthorized(found.message, found.code)
             raise server.RequestRejected(status_of(found.code), found, server.retry(found))
         if not _has_certificate(request):
-            raise _unknown("show a certificate of this installation, or a token: 'Authorization: Bearer TOKEN'")
+            raise _unauthorized("show a certificate of this installation, or a token: 'Authorization: Bearer TOKEN'")
         role, name, wrong = self._peer_of(cast(Any, request.channel).transport)
         if not wrong and role not in ("admin", "host"):
             wrong = f"the certificate of {name!r} has the role {role}; host or admin is needed here"
@@ -181,7 +182,7 @@ class ServerHttp:
         return server.answer(request, Who(asker.role, asker.name, tuple(may)))
 
     def _prometheus(self, request: Request, asked: CategoryAsked) -> Any:
-        """Three answers (P5): 503 while nothing is loaded, 404 for a name that there is not, and else the list."""
+        """Answer with one of three (P5): 503 while nothing is loaded, 404 for an unknown name, else the list."""
         who, name = _who(request), asked.category.lower()
 
         def known(reply: Reply) -> Deferred[Any]:
@@ -196,7 +197,7 @@ class ServerHttp:
 
     def _events(self, request: Request, asked: EventsAsked) -> Any:
         who = _who(request)
-        stream = EventStream(request, self._clock, still_may=lambda: self._is_known(request))
+        stream = EventStream(request, self._clock, is_allowed=lambda: self._is_allowed(request))
 
         def deliver(event: FeedEvent) -> None:
             stream.deliver(event.revision, "position" if isinstance(event, Position) else "change", event)
@@ -204,11 +205,11 @@ class ServerHttp:
         result = self._api.follow(who, resumes_at(request, asked.since), deliver)
         if isinstance(result, Refusal):
             return server.answer(request, result)
-        stream.goes_on(result)
+        stream.start(result)
         return Deferred()
 
-    def _is_known(self, request: Request) -> bool:
-        """Whether who asked would still be let in: a token may have been removed meanwhile."""
+    def _is_allowed(self, request: Request) -> bool:
+        """Return whether the caller would still be admitted: its token may have been removed meanwhile."""
         try:
             return self._asker(request) == _who(request)
         except server.RequestRejected:
@@ -232,5 +233,5 @@ def _has_certificate(request: Request) -> bool:
     return shown is not None and shown() is not None
 
 
-def _unknown(text: str, code: str = "forbidden") -> server.RequestRejected:
+def _unauthorized(text: str, code: str = "forbidden") -> server.RequestRejected:
     return server.RequestRejected(401, Refusal(code, text), AUTHENTICATE)

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
 from compass.daemons.alerts.channels import alert_channels
-from compass.daemons.alerts.command import command_way
+from compass.daemons.alerts.command import command_channel
 from compass.daemons.alerts.smtp import mail_of
 from compass.daemons.alerts.syslog import OCTETS_MAX, syslog_line
 from compass.daemons.alerts.webhook import signature_of
@@ -186,7 +186,7 @@ def test_a_webhook_over_tls_shows_a_certificate_of_a_known_authority_and_the_rig
     assert unknown is not None and "certificate verify failed" in str(unknown) and not unknown.final
     other = receivers.hook(tls=receivers.tls("other.example"))
     wrong = receivers.posts(other.port, "https", authority=str(receivers.trusted))
-    assert wrong is not None and not wrong.final and "gave no answer" in str(wrong)
+    assert wrong is not None and not wrong.final and "did not answer" in str(wrong)
     assert len(good.seen) == 1 and other.seen == []
 
 
@@ -350,7 +350,9 @@ def test_a_command_says_by_its_status_whether_it_wants_to_be_run_again(
     thread: ReactorThread, status: int, final: bool
 ) -> None:
     """75 is what sysexits.h calls a temporary failure; any other is told in the log."""
-    deliver: Callable[[Message], Deferred[None]] = command_way(thread.reactor, ("sh", "-c", f"exit {status}"), "gns1")
+    deliver: Callable[[Message], Deferred[None]] = command_channel(
+        thread.reactor, ("sh", "-c", f"exit {status}"), "gns1"
+    )
     with pytest.raises(DeliveryFailed) as told:
         thread.call(_reaping, thread.reactor, lambda _: deliver(OPENED))
     assert told.value.final is final

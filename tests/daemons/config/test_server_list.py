@@ -24,7 +24,7 @@ def host(directory: Path, servers: str, more: str = "") -> HostConfig:
 
 def ranked(directory: Path, servers: str, prefer: Any = "first") -> dict[str, tuple[int, ...]]:
     """Rank of each way, by where it leads."""
-    offers = known_servers(host(directory, servers).host.servers, prefer).offers
+    offers = known_servers(host(directory, servers).host.servers, prefer).candidates
     return {f"{offer.way.name} {offer.way.address} {offer.way.port}": offer.rank for offer in offers}
 
 
@@ -55,14 +55,14 @@ def test_srv_names_have_a_place_in_the_order(tmp_path: Path) -> None:
     settings = host(tmp_path, '"gns1", "_opengns._tcp.Example.org.", "gns2"').host
     known = known_servers(settings.servers, settings.prefer)
     assert known.services == (("_opengns._tcp.example.org", 1),)
-    assert known.offers[1] == Candidate(ServerAddress("gns2", "gns2", 4863), (2, 0))
+    assert known.candidates[1] == Candidate(ServerAddress("gns2", "gns2", 4863), (2, 0))
     assert known_servers(settings.servers, "any").services == (("_opengns._tcp.example.org", 0),)
 
 
 def test_announcements_may_take_the_place_of_a_list(tmp_path: Path) -> None:
     """An empty list is a mistake only where nothing else tells of servers."""
     settings = host(tmp_path, "", 'announcements = "239.255.48.63:4863"\nresolver = "192.0.2.53:53"').host
-    assert known_servers(settings.servers, settings.prefer).offers == ()
+    assert known_servers(settings.servers, settings.prefer).candidates == ()
     with pytest.raises(ConfigProblem, match="servers is empty"):
         host(tmp_path, "")
 

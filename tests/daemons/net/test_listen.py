@@ -19,7 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from compass.daemons.alerts.command import COMPLAINT_OCTETS_MAX, CommandFailed, command_runner
+from compass.daemons.alerts.command import ERROR_OUTPUT_OCTETS_MAX, CommandFailed, command_runner
 from compass.daemons.config.sections import TlsSettings
 from compass.daemons.net import listen as net_listen
 from compass.daemons.net.database_thread import DatabaseThread
@@ -77,13 +77,13 @@ def test_a_command_that_fails_tells_how_and_why(thread: ReactorThread) -> None:
     with pytest.raises(CommandFailed) as told:
         alert(thread, sys.executable, "-c", "import sys; sys.stderr.write('x' * 50_000 + 'end'); sys.exit(1)")
     assert str(told.value).endswith("xend")
-    assert str(told.value).count("x") <= COMPLAINT_OCTETS_MAX
+    assert str(told.value).count("x") <= ERROR_OUTPUT_OCTETS_MAX
 
 
 def test_a_command_that_hangs_is_ended(thread: ReactorThread) -> None:
     """So that the next alert gets out, also when what it started goes on and holds its pipes."""
     began = time.monotonic()
-    with pytest.raises(CommandFailed, match=r"signal 9\. it was ended after 0\.2 s"):
+    with pytest.raises(CommandFailed, match=r"signal 9\. killed after 0\.2 s"):
         alert(thread, "sh", "-c", "sleep 3 & wait", limit_seconds=0.2)
     alert(thread, "sh", "-c", "sleep 3 &")
     assert time.monotonic() - began < 2.5
@@ -191,7 +191,7 @@ def test_a_call_that_hangs_is_ended(thread: ReactorThread) -> None:
         begun.set()
         hang()
 
-    thread.call(database._look.cancel)
+    thread.call(database._check.cancel)
     thread.reactor.callFromThread(database.run, hang_again)
     assert begun.wait(5)
     refused: list[Failure] = []

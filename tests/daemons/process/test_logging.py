@@ -85,7 +85,7 @@ def test_what_is_no_sentence_is_not_lost() -> None:
 
 def test_what_a_worker_said_keeps_its_fields() -> None:
     """The parent adds which worker it was."""
-    said = event("worker {n}: {text}", n=2, text="session of x ended", said_fields={"asker": "x"})
+    said = event("worker {n}: {text}", n=2, text="session of x ended", worker_fields={"asker": "x"})
     assert written(said)["fields"] == {"asker": "x", "worker": 2}
 
 

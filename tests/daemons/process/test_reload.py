@@ -88,7 +88,7 @@ def test_a_reload_begins_anew_in_the_same_process(
     assert told == b"RELOADING=1" and int(when) <= time.monotonic_ns() // 1000
     assert manager.recv(100) == b"READY=1"
     assert daemon.process.poll() is None
-    assert f"SIGHUP: {name} reads its files and begins anew" in daemon.log
+    assert f"SIGHUP: {name} reloads its files" in daemon.log
     if name == "opengnssd":
         with installation.link() as link:
             status = link.ask(Status())
@@ -103,6 +103,6 @@ def test_a_reload_with_wrong_files_changes_nothing(installation: Installation, m
     assert manager.recv(100) == b"READY=1"
     installation.server_config(listen=["nowhere"])
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.wait_for("SIGHUP: opengnssd goes on as it is, its files are wrong: .*listen: 'nowhere' is not")
+    daemon.wait_for("SIGHUP: opengnssd continues unchanged, its files are wrong: .*listen: 'nowhere' is not")
     with installation.link() as link:
         assert isinstance(link.ask(Status()), ServerStatus)

@@ -17,7 +17,12 @@ from twisted.internet.error import CannotListenError
 from compass.admin.shell.connection import AdminSession, ConnectionFailed
 from compass.daemons.net.reuseport import PortReservation
 from compass.daemons.process import start
-from compass.daemons.workers.supervisor import AGAIN_SECONDS_MAX, AGAIN_SECONDS_MIN, LIVED_SECONDS, pause_before_next
+from compass.daemons.workers.supervisor import (
+    RESTART_SECONDS_MAX,
+    RESTART_SECONDS_MIN,
+    STABLE_SECONDS,
+    pause_before_next,
+)
 from compass.model.replies import Refusal, Rows, ServerStatus
 from compass.model.requests import Apply, Fetch, Status
 from compass.model.rows import Category
@@ -100,7 +105,7 @@ def test_a_worker_that_dies_is_started_again_and_the_others_serve_meanwhile(
     installation, daemon = shared
     first, second = workers_of(daemon)
     os.kill(first, signal.SIGKILL)
-    daemon.wait_for("worker 1 ended after .*killed by SIGKILL. It is started again in 0.1 s")
+    daemon.wait_for("worker 1 ended after .*killed by SIGKILL. It restarts in 0.1 s")
     while "worker 1 serves again" not in daemon.log:
         with installation.link() as link:
             assert serving(link) in ("gns1#1", "gns1#2")
@@ -181,7 +186,7 @@ def test_a_worker_that_hangs_does_not_keep_the_server_from_ending(installation: 
     daemon.wait_for(SERVE)
     os.kill(workers_of(daemon)[0], signal.SIGSTOP)
     assert daemon.end() == 0
-    assert "does not end: it is killed" in daemon.log
+    assert "does not end: killing it" in daemon.log
 
 
 def test_what_keeps_the_workers_from_starting_is_told_once(installation: Installation) -> None:
@@ -211,10 +216,10 @@ def test_pauses_grow_while_a_worker_dies_young() -> None:
     """0.1 s, then twice as long each time up to 30 s; who has served for a minute begins anew."""
     pauses, pause = [], 0.0
     for _ in range(10):
-        pause = pause_before_next(pause, LIVED_SECONDS - 0.1)
+        pause = pause_before_next(pause, STABLE_SECONDS - 0.1)
         pauses.append(pause)
-    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8] and pauses[-1] == AGAIN_SECONDS_MAX
-    assert pause_before_next(pause, LIVED_SECONDS) == AGAIN_SECONDS_MIN
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8] and pauses[-1] == RESTART_SECONDS_MAX
+    assert pause_before_next(pause, STABLE_SECONDS) == RESTART_SECONDS_MIN
 
 
 def listening(port: int, *, shares: bool) -> socket.socket:

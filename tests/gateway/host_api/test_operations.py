@@ -61,13 +61,13 @@ def test_head_is_get_without_the_body(api: Api) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/v1/watch?service=a.b&sicne=3", "'sicne'; there are service, since"),
+        ("/v1/watch?service=a.b&sicne=3", "'sicne'; known fields: service, since"),
         ("/v1/watch?service=a.b&service=c.b", "'service' twice"),
         ("/v1/watch?service=%ff", "UTF-8"),
         ("/v1/watch?service=a.b&since=x", "$.since"),
         ("/v1/watch", "service"),
-        ("/v1/resolve/a.b?all=1", "'all'; there are none here"),
-        ("/v1/status?verbose", "there are none here"),
+        ("/v1/resolve/a.b?all=1", "'all'; this path has no query"),
+        ("/v1/status?verbose", "this path has no query"),
         ("/v1/dependencies/a.b?wait=long", "$.wait"),
         ("/v1/watch?" + "&".join(f"x{n}=" for n in range(65)), "at most 64"),
     ],

@@ -173,7 +173,7 @@ def test_a_fault_inside_is_told_in_json(server_api: Api) -> None:
     server_api.server.answer = object()
     response = server_api.open("GET", "/v1/status")
     assert response.status == 500 and response.getheader("Content-Type") == "application/json"
-    assert "its log says how" in json.loads(response.read())["message"]
+    assert "its log has the details" in json.loads(response.read())["message"]
 
 
 def test_a_stream_ends_when_its_token_is_removed(server_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
