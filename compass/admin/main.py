@@ -1,4 +1,4 @@
-"""`opengnsadmin`: the program. It puts the commands together and says how the whole is used."""
+"""Program `opengnsadmin`: its command groups, global options and help."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PROGRAM = "opengnsadmin"
 
 
 class _Program(click.Group):
-    """The outermost group: every way to fail becomes a message and an exit status here.
+    """Outermost group, which turns every failure into a message and an exit status.
 
-    What works on the store itself is loaded when it is asked for: it brings the database's libraries along.
+    The commands for the store itself are loaded on demand, because they import the database's libraries.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -78,24 +78,29 @@ Settings: options, else ${SERVER_VARIABLE} (for --server), else a TOML file: --c
 
 
 @click.group(PROGRAM, cls=_Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="Ask this one; repeat for others to try.")
-@click.option("--certificate", default="", metavar="FILE", help="Your certificate, PEM.")
-@click.option("--key", default="", metavar="FILE", help="Its key, PEM.")
-@click.option("--authority", default="", metavar="FILE", help="The authority that vouches for servers, PEM.")
-@click.option("--server-name", default="", metavar="NAME", help="The name servers must prove, if not HOST.")
-@click.option("--config", default="", metavar="FILE", help="Read the settings from this file.")
+@click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="Server to use; repeat for alternatives.")
+@click.option("--certificate", default="", metavar="FILE", help="Your certificate (PEM).")
+@click.option("--key", default="", metavar="FILE", help="Private key of your certificate (PEM).")
+@click.option(
+    "--authority",
+    default="",
+    metavar="FILE",
+    help="Certificate of the authority that issued the servers' certificates (PEM).",
+)
+@click.option("--server-name", default="", metavar="NAME", help="Name that servers must prove (default: HOST).")
+@click.option("--config", default="", metavar="FILE", help="Settings file (TOML).")
 @json_option
 @click.pass_context
 def cli(click_context: click.Context, /, **given: Any) -> None:
-    """Look after an OpenGNS name service: what exists, who depends on whom, who may register, what happened.
+    """Administer an OpenGNS name service: categories, services, dependencies, credentials, hosts and logs.
 
-    Everything goes through a server, over TLS, with your certificate; the servers' administration log names you
-    with each change. 'opengnsadmin COMMAND --help' teaches each command, with examples.
+    Commands use a server, over TLS, with your certificate; the servers' administration log records your name with
+    each change. 'opengnsadmin COMMAND --help' describes each command, with examples.
     """
     context = click_context.ensure_object(AdminContext)
     context.given = Given(**given)
     if context.in_json:
-        # These commands have an option of their own for it.
+        # These commands have their own option for JSON.
         click_context.default_map = {"tls": {name: {"as_json": True} for name in tls.commands}}
 
 
@@ -124,7 +129,7 @@ doctor_command(cli)
 @command(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(context: AdminContext, shell: str) -> None:
-    """Print what makes SHELL complete the commands and options of this program.
+    """Print the completion script of this program for SHELL.
 
     \b
     bash: into ~/.local/share/bash-completion/completions/opengnsadmin
@@ -141,5 +146,5 @@ def completion(context: AdminContext, shell: str) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     cli(prog_name=PROGRAM)

@@ -199,7 +199,9 @@ def _out_of_time(path: Path, certificate: x509.Certificate, now: datetime) -> li
     if certificate.not_valid_after_utc <= now:
         return [f"{path} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"]
     if certificate.not_valid_before_utc > now:
-        return [f"{path} begins on {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: is the clock right?"]
+        return [
+            f"{path} begins on {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check the clock of this machine"
+        ]
     return []
 
 

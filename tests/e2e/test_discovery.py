@@ -235,7 +235,7 @@ def test_a_server_that_is_drained(deploy: Deploy) -> None:
     hosts[0].restart()
     hosts[0].in_session()
     through(hosts[0], f"{address}:{port}")
-    assert deployment.opengnsadmin("server", "undrain") == "Hosts are welcome again.\n"
+    assert deployment.opengnsadmin("server", "undrain") == "Hosts are admitted again.\n"
     assert "drained" not in deployment.opengnsadmin("status")
     hosts[1].restart()
     hosts[1].in_session()

@@ -1,4 +1,4 @@
-"""`digest`: whether several servers hold the same, asked of each of them."""
+"""Command `digest`: compares the catalogues of several servers."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ def digest_command(group: click.Group) -> None:
         "digest --json",
     )
     def digest(context: AdminContext) -> None:
-        """Compare what all servers of the settings hold, at one revision that each of them has reached.
+        """Compare the catalogues of all servers of the settings, at one revision that each of them has reached.
 
-        The digest of a server is one number for all rows that it holds. Servers compare by themselves, too; an
-        incident is open when they have found a difference. The status is 0 when all are equal, 1 when one differs,
-        7 when one cannot be asked.
+        A digest is one number for all rows of a server. Servers also compare by themselves and open an incident if
+        they differ. The exit status is 0 if all are equal, 1 if one differs, 7 if one does not answer.
         """
         answers = ask_all(context)
-        told = {server: answer for server, answer in answers.items() if isinstance(answer, CatalogueDigest)}
-        equal = len({(one.store, one.revision, one.digest) for one in told.values()}) == 1
+        digests = {server: answer for server, answer in answers.items() if isinstance(answer, CatalogueDigest)}
+        equal = len({(one.store, one.revision, one.digest) for one in digests.values()}) == 1
         lines = tuple(
             (str(server), answer.server, str(answer.revision), answer.digest)
             if isinstance(answer, CatalogueDigest)
             else (str(server), "-", "-", answer)
             for server, answer in answers.items()
         )
-        complete = len(told) == len(answers)
-        verdict = "not all answered" if not complete else "equal" if equal else "they differ"
+        complete = len(digests) == len(answers)
+        verdict = "not all answered" if not complete else "equal" if equal else "different"
         servers = [
             {"address": str(server), "answer": answer if isinstance(answer, CatalogueDigest) else None}
             | ({} if isinstance(answer, CatalogueDigest) else {"problem": answer})
@@ -52,15 +51,15 @@ def digest_command(group: click.Group) -> None:
             TableView(("at", "server", "revision", "digest"), lines),
             {"type": "digests", "equal": equal, "complete": complete, "servers": servers},
         )
-        context.print_note(f"{len(told)} of {len(answers)} servers: {verdict}.")
-        if told and not equal:
+        context.print_note(f"{len(digests)} of {len(answers)} servers: {verdict}.")
+        if digests and not equal:
             click.get_current_context().exit(ExitCode.FAILED.value)
         if not complete:
             click.get_current_context().exit(ExitCode.UNAVAILABLE.value)
 
 
 def ask_all(context: AdminContext) -> dict[Server, CatalogueDigest | str]:
-    """Each server's digest at the earliest revision that one of them is at; in words why there is none."""
+    """Return each server's digest at the lowest revision among them, or the reason why there is none."""
     answers: dict[Server, CatalogueDigest | str] = {}
     with ExitStack() as stack:
         links: dict[Server, AdminSession] = {}
@@ -88,5 +87,5 @@ def _answer(session: AdminSession, request: Digest) -> CatalogueDigest | str:
     if isinstance(reply, CatalogueDigest):
         return reply
     if isinstance(reply, Refusal) and reply.code == "unknown-message":
-        return "this server is older and knows no digests"
+        return "this server is older and does not support digests"
     return reply.message if isinstance(reply, Refusal) else f"answered with {type(reply).__name__}"

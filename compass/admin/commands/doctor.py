@@ -1,6 +1,6 @@
-"""`doctor`: everything that must be right before a command can work, tried one after another.
+"""Command `doctor`: checks everything that a command needs, one after another.
 
-A check that fails says what to do next, and what builds on it is left out.
+A failed check says what to do next; checks that depend on it are left out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from compass.model.requests import Status
 from compass.pki.authority import AuthorityError, describe
 
 EXPIRY_NOTICE = timedelta(days=30)
-"""A certificate that ends within this time is worth a remark."""
+"""Remaining life of a certificate below which `doctor` recommends a new one."""
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was tried. `next`: what to do about it."""
+    """Result of one check. `next`: what to do about it."""
 
     name: str
     ok: bool
@@ -41,9 +41,9 @@ def doctor_command(group: click.Group) -> None:
 
     @command(group, "doctor", "doctor", "--server gns2.example.net:4863 doctor", "doctor --json")
     def doctor(context: AdminContext) -> None:
-        """Check settings, certificates, names, the network, TLS, and what the server says.
+        """Check settings, certificates, names, the network, TLS, and the server's status.
 
-        The status is 0 when every check is ok, else 1.
+        The exit status is 0 if every check is ok, else 1.
         """
         checks = list(examine(context))
         lines = tuple(("ok" if one.ok else "failed", one.name, one.found, one.next) for one in checks)
@@ -53,7 +53,7 @@ def doctor_command(group: click.Group) -> None:
 
 
 def examine(context: AdminContext) -> Iterator[Check]:
-    """All checks, in the order in which they build on each other."""
+    """Yield all checks, in the order in which they depend on each other."""
     try:
         settings = context.settings
     except SettingsProblem as problem:
@@ -67,7 +67,7 @@ def examine(context: AdminContext) -> Iterator[Check]:
     try:
         context_of(settings.identity)
     except ConnectionFailed as problem:
-        yield Check("key", False, str(problem), "copy the files that 'opengnsadmin tls admin NAME' made together")
+        yield Check("key", False, str(problem), "copy both files of 'opengnsadmin tls admin NAME'")
         return
     yield Check("key", True, f"{settings.identity.key} belongs to the certificate")
     for server in settings.servers:
@@ -76,29 +76,33 @@ def examine(context: AdminContext) -> Iterator[Check]:
 
 def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Check]:
     try:
-        said = describe(path.read_bytes())
+        description = describe(path.read_bytes())
     except OSError as error:
         yield Check(what, False, f"{path} cannot be read: {error.strerror}", "check the path and its permissions")
         return
     except AuthorityError as error:
-        yield Check(what, False, f"{path}: {error}", "make one with 'opengnsadmin tls', or take your own PKI's in PEM")
+        yield Check(
+            what, False, f"{path}: {error}", "create one with 'opengnsadmin tls', or use your own PKI's in PEM form"
+        )
         return
-    begins, ends = datetime.fromisoformat(said["not_before"]), datetime.fromisoformat(said["not_after"])
-    who = said["name"] or said["subject"]
+    begins, ends = datetime.fromisoformat(description["not_before"]), datetime.fromisoformat(description["not_after"])
+    who = description["name"] or description["subject"]
     if now < begins:
-        yield Check(what, False, f"{who} is valid only from {begins:%Y-%m-%d %H:%M} UTC", "is this clock right?")
+        yield Check(
+            what, False, f"{who} is valid only from {begins:%Y-%m-%d %H:%M} UTC", "check the clock of this machine"
+        )
     elif now >= ends:
-        yield Check(what, False, f"{who} expired on {ends:%Y-%m-%d}", "make a new one with 'opengnsadmin tls'")
+        yield Check(what, False, f"{who} expired on {ends:%Y-%m-%d}", "create a new one with 'opengnsadmin tls'")
     else:
-        soon = "make a new one soon" if ends - now < EXPIRY_NOTICE else ""
+        soon = "create a new one soon" if ends - now < EXPIRY_NOTICE else ""
         yield Check(what, True, f"{who}, until {ends:%Y-%m-%d}", soon)
-    if role and said["role"] == role:
+    if role and description["role"] == role:
         yield Check("role", True, role)
-    elif role and said["role"]:
+    elif role and description["role"]:
         yield Check(
             "role",
             False,
-            said["role"],
+            description["role"],
             f"use a certificate of the role {role}: 'opengnsadmin tls admin NAME'",
         )
     elif role:
@@ -106,11 +110,11 @@ def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Ch
 
 
 def _server(settings: Settings, server: Server) -> Iterator[Check]:
-    """One server, from its name to its status."""
+    """Yield the checks of one server, from its name to its status."""
     try:
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        yield Check(f"{server} name", False, f"{error}", "check the spelling and the DNS")
+        yield Check(f"{server} name", False, f"{error}", "check the spelling and DNS")
         return
     yield Check(f"{server} name", True, " ".join(sorted({str(entry[4][0]) for entry in found})))
     step = "TCP"
@@ -120,7 +124,7 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
         step = "TLS"
         name = settings.identity.server_name or server.host
         secured = start_tls(plain, context_of(settings.identity), server, name)
-        yield Check(f"{server} TLS", True, f"{secured.version()}, it is {name}")
+        yield Check(f"{server} TLS", True, f"{secured.version()}, name {name} proven")
         step = "hello"
         with AdminSession(secured, server, SOFTWARE, CONNECT_SECONDS) as session:
             software = session.welcome.software or "OpenGNSP"
@@ -135,8 +139,8 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
 def _status(server: Server, session: AdminSession) -> Check:
     reply = session.ask(Status())
     if isinstance(reply, ServerStatus) and reply.trouble:
-        next_step = "see to the database; lookups go on meanwhile, and hosts repeat what they could not register"
-        return Check(f"{server} status", False, f"its store is away: {reply.trouble}", next_step)
+        next_step = "repair the database; lookups still work, and hosts retry their registrations"
+        return Check(f"{server} status", False, f"store unavailable: {reply.trouble}", next_step)
     if isinstance(reply, ServerStatus):
         open_alerts = f", {len(reply.alerts)} open incidents" if reply.alerts else ""
         return Check(f"{server} status", True, f"{reply.server} at revision {reply.revision}{open_alerts}")

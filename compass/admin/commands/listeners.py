@@ -1,4 +1,4 @@
-"""`listener`, `drain`, `undrain`: what is registered. Hosts register their own; this is for what they do not."""
+"""Commands `listener`, `drain`, `undrain`: registered listeners. Hosts register their own; these are for the others."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ from compass.model.requests import Examine, Fetch, Purge, ReadLog
 from compass.model.rows import Listener, State
 
 HISTORY_SEARCHED = 5_000
-"""Newest entries of the log of updates in which a listener's own are looked for: some 2 MB, one reply."""
+"""Newest entries of the update log that are searched for a listener's own: some 2 MB, one reply."""
 HISTORY_SHOWN = 10
-"""Of those found, so many are shown."""
+"""Entries shown of those found."""
 
 _STATES = click.Choice(["up", "slow", "suspect", "down", "draining", "offline"])
 
 
 @click.group("listener")
 def listener() -> None:
-    """Listeners: address and port of what serves a service, and its state.
+    """Listeners: the addresses and ports that serve a service, with their states.
 
     \b
     up        in use
-    slow      in use, but users complain
-    suspect   reported or lost; the verdict is pending
+    slow      in use, but reported as slow
+    suspect   reported or lost; checks are running
     down      failed
-    draining  in use by those who have it; given to nobody new
+    draining  serves its current users; not returned to new ones
     offline   deregistered; the row is kept until it is purged
     """
 
 
-_METADATA = click.option("--metadata", "pairs", type=PAIR, multiple=True, help="What users are told of it; repeatable.")
+_METADATA = click.option("--metadata", "pairs", type=PAIR, multiple=True, help="Metadata for its users; repeatable.")
 
 
 _PARAMETERS = (
     _METADATA,
-    click.option("--weight", type=int, help="Its share of new users, 1 without this; 0: only in need."),
-    click.option("--zone", help="Where it is, one word."),
-    click.option("--load", type=float, help="Share of it that is in use, 0 to 1."),
-    click.option("--degradation", type=float, help="By how much one more user raises its load."),
+    click.option(
+        "--weight", type=int, help="Relative share of new users (default 1). 0: used only if nothing else is up."
+    ),
+    click.option("--zone", help="Zone of the listener, one word."),
+    click.option("--load", type=float, help="Share of the capacity in use, 0 to 1."),
+    click.option("--degradation", type=float, help="Amount by which one more user raises the load."),
 )
 
 
@@ -61,12 +63,12 @@ def _given(pairs: tuple[tuple[str, str], ...], values: dict[str, Any]) -> dict[s
 def listener_add(
     context: AdminContext, service: str, endpoint: str, pairs: tuple[tuple[str, str], ...], **values: Any
 ) -> None:
-    """Register a listener that no host daemon looks after, such as a device."""
+    """Register a listener that no host daemon manages, such as a device."""
     request = build_request.add_listener(service, endpoint, _given(pairs, values))
     present = context.rows(build_request.fetch_listener(service, endpoint))[0].rows
     if any(isinstance(row, Listener) and row.state != "offline" for row in present):
         raise failure_of(
-            Refusal("exists", f"{service} is registered at {endpoint} already; change it with 'listener set'")
+            Refusal("exists", f"{service} is already registered at {endpoint}; change it with 'listener set'")
         )
     reply = context.ask(request, Registered)
     context.print_result(sentences(reply), reply)
@@ -75,7 +77,7 @@ def listener_add(
 @command(listener, "set", "listener set chinaserver.openuss 192.0.2.7:2028 --weight 0", options=_PARAMETERS)
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
-@click.option("--no-metadata", is_flag=True, help="It has no metadata any more.")
+@click.option("--no-metadata", is_flag=True, help="Remove all metadata.")
 def listener_set(
     context: AdminContext,
     service: str,
@@ -84,12 +86,12 @@ def listener_set(
     no_metadata: bool,
     **values: Any,
 ) -> None:
-    """Change a listener: its metadata as a whole, the rest one by one. Its host sets all anew when it registers it."""
+    """Change a listener: all of its metadata, or single values. The next registration by its host replaces them."""
     if pairs and no_metadata:
         raise click.UsageError("--metadata and --no-metadata exclude each other")
     changes = _given(pairs, values) | ({"metadata": {}} if no_metadata else {})
     if not changes:
-        raise click.UsageError("nothing to change; give at least one option, see --help")
+        raise click.UsageError("nothing to change; use at least one option, see --help")
     reply = context.ask(build_request.change_listener(_listener(context, service, endpoint), changes), Registered)
     context.print_result(sentences(reply), reply)
 
@@ -101,9 +103,9 @@ def listener_set(
     "listener list --state down --older-than 1h",
     "listener list --within web1.example.net --json",
 )
-@click.option("--within", metavar="NAME", default="", help="Only those of this category, service or host.")
-@click.option("--state", type=_STATES, help="Only those in this state.")
-@click.option("--older-than", type=DURATION, help="Only those in their state for longer (90s, 1h, 2d).")
+@click.option("--within", metavar="NAME", default="", help="Only listeners of this category, service or host.")
+@click.option("--state", type=_STATES, help="Only listeners in this state.")
+@click.option("--older-than", type=DURATION, help="Only listeners in their state for longer than this (90s, 1h, 2d).")
 def listener_list(context: AdminContext, within: str, state: str | None, older_than: float | None) -> None:
     """List the listeners."""
     place = build_request.parse_within(within) if within else ""
@@ -120,9 +122,9 @@ def listener_list(context: AdminContext, within: str, state: str | None, older_t
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
 def listener_show(context: AdminContext, service: str, endpoint: str) -> None:
-    """Show all that is known of a listener: the evidence about its health, the verdict, its last changes.
+    """Show a listener: its state, the evidence about its health, the last decision, and its last changes.
 
-    The evidence is what this server has gathered since it started; the changes are in the log of updates.
+    The evidence is that of the server you ask, since its start; the changes come from the update log.
     """
     row = _listener(context, service, endpoint)
     examine = Examine(row.service, row.address, row.port)
@@ -130,7 +132,7 @@ def listener_show(context: AdminContext, service: str, endpoint: str) -> None:
     try:
         case = context.ask(examine, CaseFile)
     except Failed as failed:
-        # An older server has no such question; all else it answers.
+        # An older server does not know this request, but answers the others.
         if failed.refusal is None or failed.refusal.code != "unknown-message":
             raise
     log = context.ask(ReadLog("updates", last=HISTORY_SEARCHED), LogEntries)
@@ -145,17 +147,17 @@ def listener_show(context: AdminContext, service: str, endpoint: str) -> None:
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
 def listener_remove(context: AdminContext, service: str, endpoint: str) -> None:
-    """Take a listener out of use. Only a new instance of it can register again."""
+    """Take a listener out of use. Only a new instance can register it again."""
     print_done(context, build_request.remove_listener(service, endpoint))
 
 
 @command(listener, "purge", "listener purge --older-than 7d", "listener purge --older-than 1d --state down")
-@click.option("--older-than", type=DURATION, required=True, help="In that state for longer (1h, 7d).")
+@click.option("--older-than", type=DURATION, required=True, help="Minimum time in that state (1h, 7d).")
 @click.option("--state", type=click.Choice(["offline", "down"]), default="offline", show_default=True)
 def listener_purge(context: AdminContext, older_than: float, state: str) -> None:
-    """Remove the rows of listeners that have been gone for long."""
+    """Remove the rows of listeners that have been offline or down for long."""
     reply = context.ask(Purge(older_than, cast(Literal["offline", "down"], state)), Done)
-    context.print_result(sentences(reply) if reply.changes else ["None is so old."], reply)
+    context.print_result(sentences(reply) if reply.changes else ["No row is that old."], reply)
 
 
 def drain_commands(group: click.Group) -> None:
@@ -165,14 +167,14 @@ def drain_commands(group: click.Group) -> None:
     @click.argument("service")
     @click.argument("endpoint", metavar="ADDRESS:PORT")
     def drain(context: AdminContext, service: str, endpoint: str) -> None:
-        """Give a listener to nobody new, before it is stopped; those who use it may finish."""
+        """Stop sending new users to a listener before it is stopped; current users may finish."""
         _drain(context, service, endpoint, True)
 
     @command(group, "undrain", "undrain chinaserver.openuss 192.0.2.7:2028")
     @click.argument("service")
     @click.argument("endpoint", metavar="ADDRESS:PORT")
     def undrain(context: AdminContext, service: str, endpoint: str) -> None:
-        """Give a listener to new users again."""
+        """Send new users to a listener again."""
         _drain(context, service, endpoint, False)
 
 
@@ -182,5 +184,5 @@ def _drain(context: AdminContext, service: str, endpoint: str, draining: bool) -
 
 
 def _listener(context: AdminContext, service: str, endpoint: str) -> Listener:
-    message = f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows them"
+    message = f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows all"
     return cast(Listener, context.one(build_request.fetch_listener(service, endpoint), "unknown-listener", message))

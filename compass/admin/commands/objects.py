@@ -1,4 +1,4 @@
-"""`category`, `service`, `dependency`, `credential`, `host`: what administrators declare, and who may register."""
+"""Commands `category`, `service`, `dependency`, `credential`, `host`: the declared part of the catalogue."""
 
 from __future__ import annotations
 
@@ -19,42 +19,46 @@ from compass.model.selection.policies import LOCALITIES, POLICIES
 
 
 def print_done(context: AdminContext, request: Put | Remove | RevokeCredential) -> None:
-    """Have a change made and say what came of it."""
+    """Send a change and print its result."""
     reply = context.ask(request, Done)
     context.print_result(sentences(reply), reply)
 
 
 def list_rows(context: AdminContext, fetch: Fetch) -> None:
-    """Print the rows of a fetch."""
+    """Fetch rows and print them."""
     reply = context.rows(fetch)[0]
     context.print_result(table_of_rows(fetch.kind, reply.rows, context.time_format), reply)
 
 
 @click.group("category")
 def category() -> None:
-    """Kinds of service, such as web or openuss: what depends on what is said between them.
+    """Categories: kinds of service, such as web or openuss. Dependencies are declared between them.
 
-    A category may name a backup service, where users go when one of its services has no usable listener left, and
-    says how reports about its listeners are checked.
+    A category may name a backup service, which users get when one of its services has no usable listener left. Its
+    policy defines how reports about its listeners are checked.
     """
 
 
 _POLICY = (
-    click.option("--backup", metavar="SERVICE", help="Where its users go in need: the id of a service."),
-    click.option("--probe", metavar="tcp|http:/PATH", help="How a reported listener is checked."),
-    click.option("--slow", type=click.Choice(["alert", "notify"]), help="Whom a report of slowness reaches."),
-    click.option("--probe-timeout-seconds", type=float, help="How long a probe waits."),
-    click.option("--probe-attempts", type=int, help="So many probes fail before a listener is down."),
-    click.option("--recovery-seconds", type=float, help="Pause before a down listener is probed again."),
-    click.option("--reporters", type=int, help="So many hosts must report it before a listener is suspect unprobed."),
-    click.option("--witnesses", type=int, help="So many other hosts are asked to probe before it is down."),
-    click.option("--cap", type=float, help="Share of the listeners that may be down at once."),
-    click.option("--grace-seconds", type=float, help="How long a host may be lost before its listeners are probed."),
-    click.option("--flaps", type=int, help="So often it may go down within --flap-seconds."),
-    click.option("--flap-seconds", type=float, help="See --flaps."),
-    click.option("--pool", type=click.Choice(POLICIES), help="Which listener a user is given first."),
-    click.option("--locality", type=click.Choice(LOCALITIES), help="Which ones count as near, and come first."),
-    click.option("--hold-seconds", type=float, help="How long one that goes down more often stays out; it doubles."),
+    click.option("--backup", metavar="SERVICE", help="Backup service (its id), used if no listener is usable."),
+    click.option("--probe", metavar="tcp|http:/PATH", help="Probe of a reported listener."),
+    click.option(
+        "--slow",
+        type=click.Choice(["alert", "notify"]),
+        help="Slow listeners: alert administrators only, or notify users too.",
+    ),
+    click.option("--probe-timeout-seconds", type=float, help="Time limit of a probe."),
+    click.option("--probe-attempts", type=int, help="Failed probes after which a listener is down."),
+    click.option("--recovery-seconds", type=float, help="Seconds before a listener that is down is probed again."),
+    click.option("--reporters", type=int, help="Reporting hosts after which a listener is suspect without a probe."),
+    click.option("--witnesses", type=int, help="Other hosts that must probe a listener before it is down."),
+    click.option("--cap", type=float, help="Greatest share of the listeners that may be down at once."),
+    click.option("--grace-seconds", type=float, help="Seconds from the loss of a host until its listeners are probed."),
+    click.option("--flaps", type=int, help="Times a listener may go down within --flap-seconds before it is kept out."),
+    click.option("--flap-seconds", type=float, help="Period for --flaps."),
+    click.option("--pool", type=click.Choice(POLICIES), help="Order in which listeners are returned to users."),
+    click.option("--locality", type=click.Choice(LOCALITIES), help="Listeners that count as near and come first."),
+    click.option("--hold-seconds", type=float, help="Seconds that a flapping listener is kept out; doubles each time."),
 )
 
 
@@ -76,17 +80,17 @@ def category_add(context: AdminContext, name: str, **changes: Any) -> None:
     "category set openuss --no-backup --slow notify",
     options=_POLICY,
 )
-@click.option("--no-backup", is_flag=True, help="It has no backup service any more.")
+@click.option("--no-backup", is_flag=True, help="Remove the backup service.")
 @click.argument("name")
 def category_set(context: AdminContext, name: str, no_backup: bool, **changes: Any) -> None:
-    """Change a category: what no option names stays as it is."""
+    """Change a category. Values without an option stay unchanged."""
     given = _given(changes)
     if no_backup and "backup" in given:
         raise click.UsageError("--backup and --no-backup exclude each other")
     if no_backup:
         given["backup"] = ""
     if not given:
-        raise click.UsageError("nothing to change; give at least one option, see --help")
+        raise click.UsageError("nothing to change; use at least one option, see --help")
     print_done(context, build_request.change_category(_category(context, name), given))
 
 
@@ -106,29 +110,29 @@ def category_show(context: AdminContext, name: str) -> None:
     pairs = [pair for pair in dependencies.rows if isinstance(pair, Dependency)]
     needs = [pair.on for pair in pairs if pair.category == row.name]
     dependants = [pair.category for pair in pairs if pair.on == row.name]
-    told = {"services": ids, "depends_on": needs, "dependants": dependants}
-    more = [(title.replace("_", " "), " ".join(names)) for title, names in told.items()]
+    related = {"services": ids, "depends_on": needs, "dependants": dependants}
+    more = [(title.replace("_", " "), " ".join(names)) for title, names in related.items()]
     context.print_result(
-        table_of_row(row, context.time_format, [*policy_fields(row.policy), *more]), as_json(row) | told
+        table_of_row(row, context.time_format, [*policy_fields(row.policy), *more]), as_json(row) | related
     )
 
 
 @command(category, "remove", "category remove web")
 @click.argument("name")
 def category_remove(context: AdminContext, name: str) -> None:
-    """Remove a category that has no services and that nothing depends on."""
+    """Remove a category without services and without dependants."""
     print_done(context, Remove("category", parse_label(name, "category")))
 
 
 def _category(context: AdminContext, name: str) -> Category:
     name = parse_label(name, "category")
-    message = f"there is no category {name!r}; 'opengnsadmin category list' shows them"
+    message = f"unknown category {name!r}; 'opengnsadmin category list' shows all"
     return cast(Category, context.one(Fetch("category", name=name), "unknown-category", message))
 
 
 @click.group("service")
 def service() -> None:
-    """Services, such as chinaserver.openuss: the parts of a category that have different content."""
+    """Services, such as chinaserver.openuss: the parts of a category, each with its own content."""
 
 
 @command(service, "add", "service add chinaserver.openuss")
@@ -145,18 +149,18 @@ def service_add(context: AdminContext, id: str) -> None:
     "service set chinaserver.openuss --no-pool",
 )
 @click.argument("id")
-@click.option("--pool", type=click.Choice(POLICIES), help="Which of its listeners a user is given first.")
-@click.option("--no-pool", is_flag=True, help="As its category says, again.")
+@click.option("--pool", type=click.Choice(POLICIES), help="Order in which its listeners are returned to users.")
+@click.option("--no-pool", is_flag=True, help="Use the pool policy of its category again.")
 def service_set(context: AdminContext, id: str, pool: str | None, no_pool: bool) -> None:
-    """Give a service a pool policy of its own. It is kept with its category ('category show')."""
+    """Set a service's own pool policy. It is stored with the category ('category show')."""
     if (pool is not None) == no_pool:
-        raise click.UsageError("give --pool POLICY or --no-pool")
+        raise click.UsageError("use either --pool POLICY or --no-pool")
     service = _service(context, id)
     print_done(context, build_request.change_pool(_category(context, category_of(service.id)), service.id, pool or ""))
 
 
 @command(service, "list", "service list", "service list --within openuss")
-@click.option("--within", metavar="CATEGORY", default="", help="Only those of this category.")
+@click.option("--within", metavar="CATEGORY", default="", help="Only services of this category.")
 def service_list(context: AdminContext, within: str) -> None:
     """List the services."""
     list_rows(context, Fetch("service", within=build_request.parse_within(within) if within else ""))
@@ -165,7 +169,7 @@ def service_list(context: AdminContext, within: str) -> None:
 @command(service, "show", "service show chinaserver.openuss")
 @click.argument("id")
 def service_show(context: AdminContext, id: str) -> None:
-    """Show a service with its listeners and its credentials (not the tokens: these are shown once, when made)."""
+    """Show a service with its listeners and credentials. A token is only shown when it is created."""
     row = _service(context, id)
     listeners, credentials = context.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
     if context.in_json:
@@ -182,7 +186,7 @@ def service_show(context: AdminContext, id: str) -> None:
 
 def _service(context: AdminContext, name: str) -> Service:
     id = parse_service_id(name)
-    message = f"there is no service {id!r}; 'opengnsadmin service list' shows them"
+    message = f"unknown service {id!r}; 'opengnsadmin service list' shows all"
     return cast(Service, context.one(Fetch("service", name=id), "unknown-service", message))
 
 
@@ -195,19 +199,19 @@ def service_remove(context: AdminContext, id: str) -> None:
 
 @click.group("dependency")
 def dependency() -> None:
-    """Who is told about whom: the services of a category that depends on another are told about its services."""
+    """Dependencies: services of a category get the listeners of the categories that it depends on."""
 
 
 @command(dependency, "add", "dependency add web openuss")
 @click.argument("category")
 @click.argument("on")
 def dependency_add(context: AdminContext, category: str, on: str) -> None:
-    """CATEGORY depends on category ON from now on."""
+    """Declare that CATEGORY depends on category ON."""
     print_done(context, build_request.add_dependency(category, on))
 
 
 @command(dependency, "list", "dependency list", "dependency list --within web")
-@click.option("--within", metavar="CATEGORY", default="", help="Only those from or to this category.")
+@click.option("--within", metavar="CATEGORY", default="", help="Only dependencies from or to this category.")
 def dependency_list(context: AdminContext, within: str) -> None:
     """List the dependencies."""
     list_rows(context, Fetch("dependency", within=build_request.parse_within(within) if within else ""))
@@ -217,13 +221,13 @@ def dependency_list(context: AdminContext, within: str) -> None:
 @click.argument("category")
 @click.argument("on")
 def dependency_remove(context: AdminContext, category: str, on: str) -> None:
-    """CATEGORY depends on category ON no longer; its hosts are told no more of it."""
+    """Remove the dependency of CATEGORY on ON; its hosts no longer get notices about ON."""
     print_done(context, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}"))
 
 
 @click.group("credential")
 def credential() -> None:
-    """What a service proves itself with when it registers and deregisters."""
+    """Credentials, which authenticate a service when it registers and deregisters."""
 
 
 @command(
@@ -233,36 +237,38 @@ def credential() -> None:
     "credential add chinaserver.openuss --overlap 1h",
 )
 @click.argument("service")
-@click.option("--overlap", type=DURATION, help="The older ones expire after so long (1h, 2d; 0s: now).")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
+@click.option("--overlap", type=DURATION, help="Time until older credentials expire (1h, 2d; 0s: now).")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token to this file, mode 0600."
+)
 def credential_add(context: AdminContext, service: str, overlap: float | None, output: Path | None) -> None:
-    """Make a new credential for SERVICE. Its token is shown this once and stored nowhere.
+    """Create a credential for SERVICE. Its token is shown only now and not stored.
 
-    Without --overlap the older credentials stay good. To replace them: add one with an overlap, bring its token to
-    the hosts within that time, and the older ones expire by themselves. A file at --output is replaced in one step.
+    Without --overlap, older credentials stay valid. To replace them: add one with an overlap and bring its token to
+    the hosts within that time; the older ones expire by themselves. A file at --output is replaced in one step.
     """
     issue_credential(context, build_request.issue_credential(service, overlap), output)
 
 
 def issue_credential(context: AdminContext, request: IssueCredential, output: Path | None) -> None:
-    """Have a credential made; its token is shown, or written into a file for its owner only."""
+    """Create a credential; print its token, or write it to a file that only its owner can read."""
     if output is None:
         reply = context.ask(request, CredentialIssued)
         context.print_result([*sentences(reply), reply.token], reply)
         return
-    # The file is opened first: a token that cannot be written down would be lost.
+    # The file is opened first: a token that cannot be written would be lost.
     with output_file(output, 0o600) as file:
         reply = context.ask(request, CredentialIssued)
         file.write(reply.token + "\n")
-    told = as_json(reply) | {"written": str(output)}
-    del told["token"]
-    context.print_result([*sentences(reply), f"Its token is in {output}, for its owner only."], told)
+    result = as_json(reply) | {"written": str(output)}
+    del result["token"]
+    context.print_result([*sentences(reply), f"The token is in {output}, readable by its owner only."], result)
 
 
 @command(credential, "list", "credential list", "credential list --within chinaserver.openuss")
-@click.option("--within", metavar="NAME", default="", help="Only those of this service or category.")
+@click.option("--within", metavar="NAME", default="", help="Only credentials of this service or category.")
 def credential_list(context: AdminContext, within: str) -> None:
-    """List the credentials: which service, which id, since when and until when; never the tokens."""
+    """List the credentials: service, id, times of creation and expiry; never the tokens."""
     list_rows(context, Fetch("credential", within=build_request.parse_within(within) if within else ""))
 
 
@@ -270,18 +276,18 @@ def credential_list(context: AdminContext, within: str) -> None:
 @click.argument("service")
 @click.argument("id")
 def credential_remove(context: AdminContext, service: str, id: str) -> None:
-    """Revoke the credential ID: it is refused from now on. Listeners registered with it stay."""
+    """Revoke the credential ID. Listeners registered with it stay."""
     print_done(context, build_request.revoke_credential(service, id))
 
 
 @click.group("host")
 def host() -> None:
-    """Machines that run opengnscd. They appear by themselves when they first connect with a good certificate."""
+    """Hosts: machines that run opengnscd. A host is added when it first connects with a valid certificate."""
 
 
 @command(host, "add", "host add web1.example.net", "host add old7.example.net --barred")
 @click.argument("name")
-@click.option("--barred", is_flag=True, help="Refuse whatever it asks.")
+@click.option("--barred", is_flag=True, help="Refuse all of its requests.")
 def host_add(context: AdminContext, name: str, barred: bool) -> None:
     """Add a host before it connects, for instance to bar it."""
     print_done(context, build_request.add_host(name, barred))
@@ -289,7 +295,7 @@ def host_add(context: AdminContext, name: str, barred: bool) -> None:
 
 @command(host, "set", "host set web1.example.net --barred", "host set web1.example.net --not-barred")
 @click.argument("name")
-@click.option("--barred/--not-barred", required=True, help="Refuse whatever it asks, or let it ask again.")
+@click.option("--barred/--not-barred", required=True, help="Refuse all of its requests, or allow them again.")
 def host_set(context: AdminContext, name: str, barred: bool) -> None:
     """Bar a host, or lift the bar."""
     print_done(context, build_request.change_host(_host(context, name), barred))
@@ -297,14 +303,14 @@ def host_set(context: AdminContext, name: str, barred: bool) -> None:
 
 @command(host, "list", "host list")
 def host_list(context: AdminContext) -> None:
-    """List the hosts, with the services on whose behalf they are told."""
+    """List the hosts, with the services whose dependencies they get."""
     list_rows(context, Fetch("host"))
 
 
 @command(host, "show", "host show web1.example.net")
 @click.argument("name")
 def host_show(context: AdminContext, name: str) -> None:
-    """Show a host and the listeners it registered."""
+    """Show a host and its registered listeners."""
     row = _host(context, name)
     listeners: tuple[Row, ...] = context.rows(Fetch("listener", within=row.name))[0].rows
     own = [peer for peer in listeners if isinstance(peer, Listener) and peer.host == row.name]
@@ -319,11 +325,11 @@ def host_show(context: AdminContext, name: str) -> None:
 @command(host, "remove", "host remove old7.example.net")
 @click.argument("name")
 def host_remove(context: AdminContext, name: str) -> None:
-    """Forget a host. If it still connects, it appears again; bar it to keep it out."""
+    """Remove a host. If it connects again, it is added again; bar it to keep it out."""
     print_done(context, Remove("host", parse_host_name(name)))
 
 
 def _host(context: AdminContext, name: str) -> Host:
     name = parse_host_name(name)
-    message = f"no host {name!r} has connected or been added; 'opengnsadmin host list' shows them"
+    message = f"unknown host {name!r}; 'opengnsadmin host list' shows all"
     return cast(Host, context.one(Fetch("host", name=name), "unknown-host", message))

@@ -1,4 +1,4 @@
-"""`server drain`, `server undrain`: hosts leave a server before its machine is serviced, and may come back."""
+"""Commands `server drain` and `server undrain`: send hosts away before maintenance, and admit hosts again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compass.model.requests import Steer
 
 @click.group("server")
 def server() -> None:
-    """One server: whether hosts keep their sessions with it. Name it with --server before the command."""
+    """Drain one server before maintenance. Select the server with --server before the command."""
 
 
 @command(
@@ -28,15 +28,17 @@ def server() -> None:
     "to",
     multiple=True,
     metavar="HOST[:PORT]",
-    help="Where its hosts go, repeatable; without it each host goes to another server that it knows.",
+    help="Server for its hosts, repeatable (default: each host chooses another server that it knows).",
 )
-@click.option("--over", type=DURATION, default="30s", show_default=True, help="Spread over so long (30s, 5m).")
+@click.option(
+    "--over", type=DURATION, default="30s", show_default=True, help="Time over which the hosts are sent away (30s, 5m)."
+)
 def server_drain(context: AdminContext, to: tuple[str, ...], over: float) -> None:
-    """Send the hosts of a server to others, a few at a time, and turn away those that come.
+    """Send the hosts of a server to other servers, a few at a time, and refuse new ones.
 
-    Nothing is lost and no listener changes: each host goes on where it was. The server keeps serving administrators.
-    It welcomes hosts again after 'server undrain' or when it is started anew; hosts that prefer it are back within
-    half an hour.
+    Nothing is lost and no listener changes: each host continues at its revision. The server still serves
+    administrators. It admits hosts again after 'server undrain' or a restart; hosts that prefer it return within half
+    an hour.
     """
     for text in to:
         try:
@@ -45,11 +47,11 @@ def server_drain(context: AdminContext, to: tuple[str, ...], over: float) -> Non
             raise click.BadParameter(str(problem), param_hint="--to") from None
     reply = context.ask(Steer(True, to, over), Steered)
     hosts = f"{reply.hosts} host{'s'[: reply.hosts != 1]}"
-    context.print_result([f"{hosts} will be sent away; 'status' shows how many still watch."], reply)
+    context.print_result([f"{hosts} will be sent away; 'status' shows how many are still watching."], reply)
 
 
 @command(server, "undrain", "server undrain", "--server gns1.example.net server undrain")
 def server_undrain(context: AdminContext) -> None:
-    """Welcome hosts again."""
+    """Admit hosts again."""
     reply = context.ask(Steer(away=False), Steered)
-    context.print_result(["Hosts are welcome again."], reply)
+    context.print_result(["Hosts are admitted again."], reply)

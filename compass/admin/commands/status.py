@@ -1,4 +1,4 @@
-"""`alert`, `log`, `impact`, `status`, `lag`: what is going on."""
+"""Commands `alert`, `log`, `impact`, `status`, `lag`: the state of the name service."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from compass.model.requests import Fetch, Lag, ReadLog, Status, TryWays, Ways
 from compass.wire.limits import LOG_WAIT_SECONDS_MAX
 
 LOG_PAGE = 1000
-"""Entries asked for at once."""
+"""Entries requested at once."""
 LAST_MAX = 10_000
-"""Most entries before the end: what a server gives at once. For more, --after."""
+"""Greatest value of --last: what a server returns at once. For more, use --after."""
 RETRY_SECONDS = 2.0
-"""Pause before a server that went away is looked for again while its log is followed."""
+"""Seconds before reconnecting to a server whose log is followed."""
 LogName = Literal["updates", "security", "administration"]
 
 
 @click.group("alert")
 def alert() -> None:
-    """Open incidents: listeners that failed or are slow. An incident is told once and closes by itself."""
+    """Open incidents: listeners that failed or are slow. An incident is reported once and closes by itself."""
 
 
 @command(alert, "list", "alert list")
@@ -50,9 +50,9 @@ def alert_list(context: AdminContext) -> None:
 
 @command(alert, "ways", "alert ways", "--server gns2.example.net alert ways --json")
 def alert_ways(context: AdminContext) -> None:
-    """By which ways a server tells administrators of incidents, and how they do.
+    """Show the channels by which a server notifies administrators of incidents, with their state.
 
-    Of several servers over one store one tells by each way; 'pending' are incidents that it has still to tell of.
+    If several servers share a store, one of them uses each channel; 'pending' incidents are still to be sent.
     """
     reply = context.ask(Ways(), WayList)
     context.print_result(table_of_channels(reply, context.time_format), reply)
@@ -60,12 +60,12 @@ def alert_ways(context: AdminContext) -> None:
 
 @command(alert, "test", "alert test", "alert test --way pager", "--server gns2.example.net alert test --json")
 @click.option(
-    "--way", "name", default="", metavar="NAME", help="Only this one; for mail without an address: all of it."
+    "--way", "name", default="", metavar="NAME", help="Only this channel; for mail without an address: all of mail."
 )
 def alert_test(context: AdminContext, name: str) -> None:
-    """Have a server send a message by every configured way, now, and see which of them arrive.
+    """Send a test message through every configured channel of a server and show the results.
 
-    Ends with a status other than 0 when one does not. A mail counts as arrived when the relay has taken it.
+    The exit status is not 0 if one fails. A mail counts as delivered once the relay has accepted it.
     """
     reply = context.ask(TryWays(name), WaysTried)
     context.print_result(table_of_tried_channels(reply), reply)
@@ -76,16 +76,20 @@ def alert_test(context: AdminContext, name: str) -> None:
 
 @click.group("log")
 def log() -> None:
-    """The three logs: committed changes, refused credentials and rights, and what administrators did."""
+    """The three logs: committed changes, refused credentials and rights, and requests of administrators."""
 
 
 def _log_command(name: str, kind: LogName, about: str) -> None:
     lines = (f"log {name}", f"log {name} --last 100 --json", f"log {name} --after 4711 --follow")
 
     @command(log, name, *lines)
-    @click.option("--last", type=click.IntRange(1, LAST_MAX), help="So many from the end.  [default: 20]")
-    @click.option("--after", type=click.IntRange(0), metavar="NUMBER", help="All after this number instead.")
-    @click.option("--follow", is_flag=True, help="Go on with new entries until Ctrl-C, which ends with status 0.")
+    @click.option(
+        "--last", type=click.IntRange(1, LAST_MAX), help="Show the last N entries.  [default: 20]", metavar="N"
+    )
+    @click.option(
+        "--after", type=click.IntRange(0), metavar="NUMBER", help="Show all entries after this number instead."
+    )
+    @click.option("--follow", is_flag=True, help="Wait for new entries until Ctrl-C, which ends with status 0.")
     def show_log(context: AdminContext, last: int | None, after: int | None, follow: bool) -> None:
         if last is not None and after is not None:
             raise click.UsageError("--last and --after exclude each other")
@@ -95,19 +99,19 @@ def _log_command(name: str, kind: LogName, about: str) -> None:
         else:
             _print_log(context, first)
 
-    show_log.help = f"{about}\n\nWith --follow and --json there is one JSON object to a line."
+    show_log.help = f"{about}\n\nWith --follow and --json, each line is one JSON object."
 
 
-_log_command("updates", "updates", "Committed changes, in their one order; the number is the revision.")
-_log_command("security", "security", "Credentials and rights that were refused: who asked for what, from where.")
-_log_command("admin", "administration", "What administrators asked for, and what came of it.")
+_log_command("updates", "updates", "Show committed changes in order; the number is the revision.")
+_log_command("security", "security", "Show refused credentials and rights: principal, operation and origin.")
+_log_command("admin", "administration", "Show the requests of administrators and their outcomes.")
 
 
 def _pages(context: AdminContext, first: ReadLog) -> Iterator[LogEntries]:
-    """The answer to `first` and what comes after it, until nothing more is there."""
+    """Yield the reply to `first` and the following pages."""
     page = context.ask(first, LogEntries)
     if not first.last and page.floor > first.after + 1:
-        context.print_note(f"The log begins at number {page.floor}; what was before has been trimmed.")
+        context.print_note(f"The log begins at number {page.floor}; older entries have been trimmed.")
     yield page
     while len(page.entries) >= LOG_PAGE:
         page = context.ask(ReadLog(first.log, page.entries[-1].number, LOG_PAGE), LogEntries)
@@ -124,7 +128,7 @@ def _print_log(context: AdminContext, first: ReadLog) -> None:
 
 
 def _follow(context: AdminContext, first: ReadLog) -> None:
-    """Print entries as they come, across restarts of the server, until the person has seen enough."""
+    """Print entries as they arrive, also after restarts of the server, until Ctrl-C."""
     after, headed = first.after, True
     try:
         for page in _pages(context, first):
@@ -138,7 +142,7 @@ def _follow(context: AdminContext, first: ReadLog) -> None:
                 if not _may_retry(problem):
                     raise
                 context.close_session()
-                context.print_note(f"{problem}; looking again in {RETRY_SECONDS:g} s")
+                context.print_note(f"{problem}; reconnecting in {RETRY_SECONDS:g} s")
                 context.sleep(RETRY_SECONDS)
                 continue
             after = _print_page(context, first.log, page, after, headed)
@@ -154,7 +158,7 @@ def _may_retry(problem: ConnectionFailed | Failed) -> bool:
 
 
 def _print_page(context: AdminContext, name: str, page: LogEntries, after: int, headed: bool) -> int:
-    """Print a page; the number of its last entry."""
+    """Print a page. Returns the number of its last entry."""
     if not page.entries:
         return after
     if context.in_json:
@@ -178,16 +182,16 @@ def status_commands(group: click.Group) -> None:
     @click.argument("name")
     @click.argument("endpoint", metavar="[ADDRESS:PORT]", required=False)
     def impact(context: AdminContext, name: str, endpoint: str | None) -> None:
-        """Who would be told if something happened to a category, a service or a listener."""
+        """Show who would be notified of a change of a category, a service or a listener."""
         reply = context.ask(build_request.impact(name, endpoint), Told)
         context.print_result(table_of_impact(reply), reply)
 
     @command(group, "status", "status", "--server gns2.example.net:4863 status --json")
     def status(context: AdminContext) -> None:
-        """The server in figures, and all servers over the same store.
+        """Show the figures of a server, and all servers over the same store.
 
-        Role: a keeper looks after hosts and incidents; a bystander serves, but has no host's session, or does not
-        believe its own probes; a silent one has not been heard of for some seconds. Lag: revisions behind the newest.
+        Role: a keeper monitors hosts and sends alerts; a bystander serves, but has no sessions of hosts or distrusts
+        its own probes; a silent one has sent no heartbeat for some seconds. Lag: revisions behind the newest.
         """
         reply = context.ask(Status(), ServerStatus)
         context.print_result(
@@ -196,9 +200,9 @@ def status_commands(group: click.Group) -> None:
 
     @command(group, "lag", "lag")
     def lag(context: AdminContext) -> None:
-        """Which host holds which revision, at whichever server: the proof that a change has arrived.
+        """Show which revision each host holds, at any server: the proof that a change has arrived.
 
-        Hosts of other servers are told of as those said within the last second.
+        Figures of hosts at other servers are up to one second old.
         """
         reply = context.ask(Lag(), Lags)
         context.print_result(table_of_lags(reply), reply)

@@ -1,4 +1,4 @@
-"""`backup`, `restore`, `store`: what is done to the store itself, on the machine of a server, without asking one."""
+"""Commands `backup`, `restore`, `store`: work on the store itself, on a server's machine, without a server."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from compass.store.offline.verify import StoreReport, condition_of, problems_of
 CONFIG_VARIABLE = "OPENGNSSD_CONFIG"
 CONFIG_DEFAULT = "/etc/opengns/opengnssd.toml"
 CONFIG_MAX = 1024 * 1024
-"""Octets of a server's configuration: as many as the server reads."""
-RESTART = "Hosts that come take a snapshot and register again what runs on them."
+"""Greatest size of a server's configuration in octets, the same as the server's own limit."""
+RESTART = "Hosts that connect take a snapshot and register their services again."
 
 _which = (
-    click.option("--store", "store_url", default="", metavar="URL", help="The store, as in [server] store."),
+    click.option("--store", "store_url", default="", metavar="URL", help="URL of the store, as in [server] store."),
     click.option(
         "--server-config",
         default="",
         metavar="FILE",
-        help=f"Take it from this file of opengnssd.  [default: ${CONFIG_VARIABLE}, else {CONFIG_DEFAULT}]",
+        help=f"Configuration of opengnssd with the store.  [default: ${CONFIG_VARIABLE}, else {CONFIG_DEFAULT}]",
     ),
 )
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @click.group("store")
 def store() -> None:
-    """The database below the servers: look at it, check it, move it; done on the store itself, not through a server."""
+    """The database of the servers: show, check, copy or downgrade it directly, without a server."""
 
 
 store.epilog = examples(
@@ -65,34 +65,34 @@ def store_commands(group: click.Group) -> None:
     )
     @click.argument("file", type=click.Path(path_type=Path))
     def backup_command(context: AdminContext, file: Path, store_url: str, server_config: str) -> None:
-        """Write the store to FILE, which must not exist. Servers go on meanwhile.
+        """Write a backup of the store to FILE, which must not exist. Servers keep running.
 
-        FILE is a SQLite database of one moment: whole, checked and on disk when the command ends. It holds digests of
-        credentials, so only its owner can read it. For PostgreSQL the command says which of its tools to use.
+        FILE is a consistent SQLite database, checked and durable when the command ends. It holds digests of
+        credentials, so only its owner can read it. For PostgreSQL the command names the tool to use.
         """
         with _store_errors():
             url = _store_url(context, store_url, server_config)
             with _progress("Copying") as progress:
                 condition = back_up(url, file, progress)
         size = file.stat().st_size
-        told = {"type": "backup", "file": str(file), "octets": size, "condition": condition}
-        context.print_result([f"Wrote {file}: {size} octets, {_summary(condition)}; checked."], told)
+        result = {"type": "backup", "file": str(file), "octets": size, "condition": condition}
+        context.print_result([f"Wrote {file}: {size} octets, {_summary(condition)}; checked."], result)
 
     @command(group, "restore", "restore /var/backups/gns-monday.sqlite3", options=(*_which, _yes))
     @click.argument("file", type=click.Path(path_type=Path))
     def restore_command(context: AdminContext, file: Path, store_url: str, server_config: str, yes: bool) -> None:
-        """Put the backup FILE in the place of the store, while no server uses it.
+        """Replace the store by the backup FILE, while no server uses the store.
 
-        All of it or nothing; what was there is kept beside it. The store gets a new id, so that hosts do not believe
-        what they hold of later revisions: they take a snapshot, and register again what runs on them.
+        The replacement is atomic, and the old store is kept next to it. The store gets a new id, so that hosts drop
+        what they hold of later revisions: they take a snapshot and register their services again.
         """
         with _store_errors():
             url = _store_url(context, store_url, server_config)
             condition = checked(file)
-            _confirm(context, yes, f"Put {file} ({_summary(condition)}) in the place of {redacted_url(url)}?")
+            _confirm(context, yes, f"Replace {redacted_url(url)} by {file} ({_summary(condition)})?")
             with _progress("Copying") as progress:
                 restored = restore(url, file, _copy_name(context, url, "restore"), progress)
-        kept = [f"What was there is {restored.kept}."] if restored.kept else []
+        kept = [f"The old store is {restored.kept}."] if restored.kept else []
         context.print_result(
             [f"{redacted_url(url)} is {_summary(restored.condition)}.", *kept, f"Start opengnssd. {RESTART}"], restored
         )
@@ -100,12 +100,12 @@ def store_commands(group: click.Group) -> None:
 
 @command(store, "show", "store show", "store show --store sqlite:////var/lib/opengns/catalogue.sqlite3", options=_which)
 def show_command(context: AdminContext, store_url: str, server_config: str) -> None:
-    """What the store is: its id, schema, revision, digest, and how much is in it. Servers may use it meanwhile."""
+    """Show the store's id, schema, revision, digest and row counts. Servers may keep running."""
     with _store_errors():
         url = _store_url(context, store_url, server_config)
         with open_exclusive(url, alone=False, writes=False) as connection:
             condition = condition_of(connection, redacted_url(url))
-    known = f"{condition.schema}, this program's" if condition.schema == head_of() else condition.schema
+    known = f"{condition.schema}, that of this program" if condition.schema == head_of() else condition.schema
     lines = [
         ("store", redacted_url(url)),
         ("id", condition.store),
@@ -115,7 +115,7 @@ def show_command(context: AdminContext, store_url: str, server_config: str) -> N
         ),
         ("revision", str(condition.revision)),
         ("log from", str(condition.floor)),
-        ("digest", condition.digest or "not counted: another schema"),
+        ("digest", condition.digest or "unknown: another schema"),
         *((f"rows of {table}", str(count)) for table, count in condition.rows.items()),
     ]
     context.print_result(TableView(("", ""), tuple(lines)), condition)
@@ -123,19 +123,20 @@ def show_command(context: AdminContext, store_url: str, server_config: str) -> N
 
 @command(store, "check", "store check", "store check --store sqlite:////var/backups/gns.sqlite3 --json", options=_which)
 def check_command(context: AdminContext, store_url: str, server_config: str) -> None:
-    """Check that file, rows, logs and digest fit each other. Servers may use it meanwhile; a backup can be checked too.
+    """Check the consistency of file, rows, logs and digest. Servers may keep running; a backup can be checked too.
 
-    The status is 0 when all is well, else 1 with every problem.
+    The exit status is 0 if there is no problem, else 1 with every problem printed.
     """
     with _store_errors():
         url = _store_url(context, store_url, server_config)
         with open_exclusive(url, alone=False, writes=False) as connection:
             condition = condition_of(connection, redacted_url(url))
             problems = problems_of(connection, condition)
-    told = {"type": "check", "condition": condition, "problems": problems}
-    said = "" if condition.recorded_digest else " The last commit said no digest; the next one will."
+    result = {"type": "check", "condition": condition, "problems": problems}
+    note = "" if condition.recorded_digest else " The last commit recorded no digest; the next one will."
     context.print_result(
-        problems or [f"{redacted_url(url)} is well: {_summary(condition)}, digest {condition.digest}.{said}"], told
+        problems or [f"{redacted_url(url)} is consistent: {_summary(condition)}, digest {condition.digest}.{note}"],
+        result,
     )
     if problems:
         click.get_current_context().exit(ExitCode.FAILED.value)
@@ -149,13 +150,15 @@ def check_command(context: AdminContext, store_url: str, server_config: str) -> 
 )
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@click.option("--new-id", is_flag=True, help="A store of its own, as for tests; servers may go on using FROM.")
+@click.option(
+    "--new-id", is_flag=True, help="Make an independent store, for tests for instance; servers may keep using FROM."
+)
 def copy_command(context: AdminContext, source: str, target: str, new_id: bool) -> None:
     """Copy a store into an empty database: from SQLite to PostgreSQL, back, or to another of the same kind.
 
-    Rows, logs, revisions and the id come over in one transaction, and the digest of what has come is compared before
-    it is committed. Stop every server first, start them on TO afterwards, and never again on FROM: hosts go on where
-    they were and notice nothing.
+    Rows, logs, revisions and the id are copied in one transaction, and the digest of the copy is compared before
+    the commit. Stop every server first, start them on TO afterwards, and never again on FROM: hosts continue at their
+    revisions without a snapshot.
     """
     with _store_errors():
         with _progress("Copying") as progress:
@@ -167,31 +170,31 @@ def copy_command(context: AdminContext, source: str, target: str, new_id: bool) 
         f"{name} is {_summary(after)}: {rows}, digest {after.digest}, the same as in {redacted_url(parse_url(source))}."
     ]
     if not new_id:
-        lines.append("Now give every opengnssd TO as [server] store, start them, and use FROM no more.")
+        lines.append("Now set [server] store of every opengnssd to TO, start them, and never use FROM again.")
     context.print_result(lines, copied)
 
 
 @command(store, "downgrade", "store downgrade 0002", options=(*_which, _yes))
 @click.argument("version")
 def downgrade_command(context: AdminContext, version: str, store_url: str, server_config: str, yes: bool) -> None:
-    """Take the schema back to VERSION, so that an older program can use the store again. No server may use it.
+    """Downgrade the schema to VERSION for an older program. No server may use the store.
 
-    What only the newer schema has a place for is lost; a SQLite file is copied first. See docs/howto/upgrade.md.
+    Data that only the newer schema can hold is lost; a SQLite file is copied first. See docs/howto/upgrade.md.
     """
     with _store_errors():
         url = _store_url(context, store_url, server_config)
-        _confirm(context, yes, f"Take {redacted_url(url)} down to schema {version}?")
+        _confirm(context, yes, f"Downgrade {redacted_url(url)} to schema {version}?")
         done = downgrade(url, version, _copy_name(context, url, "downgrade"))
-    copies = [f"What it was is {done.kept}."] if done.kept else []
-    context.print_result([f"{redacted_url(url)} has schema {done.condition.schema} now.", *copies], done)
+    copies = [f"The copy from before is {done.kept}."] if done.kept else []
+    context.print_result([f"{redacted_url(url)} now has schema {done.condition.schema}.", *copies], done)
 
 
 @command(store, "new-id", "store new-id", options=(*_which, _yes))
 def new_id_command(context: AdminContext, store_url: str, server_config: str, yes: bool) -> None:
-    """Give the store a new id: after PostgreSQL was restored to an earlier state by its own tools.
+    """Give the store a new id, after PostgreSQL was restored to an earlier state by its own tools.
 
-    Else hosts would take the store for the one that they know, with revisions that they hold already. No server may
-    use it. 'restore' does it by itself.
+    Without a new id, hosts would mistake the store for the one that they know, with revisions that they already
+    hold. No server may use the store. 'restore' does this by itself.
     """
     with _store_errors():
         url = _store_url(context, store_url, server_config)
@@ -200,7 +203,7 @@ def new_id_command(context: AdminContext, store_url: str, server_config: str, ye
             condition_of(connection, redacted_url(url))
             id = give_new_id(connection)
     context.print_result(
-        [f"{redacted_url(url)} has the id {id} now. Start opengnssd. {RESTART}"], {"type": "new-id", "store": id}
+        [f"{redacted_url(url)} now has the id {id}. Start opengnssd. {RESTART}"], {"type": "new-id", "store": id}
     )
 
 
@@ -209,7 +212,7 @@ def _summary(condition: StoreReport) -> str:
 
 
 def _store_url(context: AdminContext, store_url: str, server_config: str) -> URL:
-    """The store that the options name, or the server's configuration on this machine. Raises Failed, StoreUnusable."""
+    """Return the store's URL from the options or from the server's configuration. Raises Failed, StoreUnusable."""
     if store_url and server_config:
         raise click.UsageError("--store and --server-config exclude each other")
     if store_url:
@@ -220,47 +223,47 @@ def _store_url(context: AdminContext, store_url: str, server_config: str) -> URL
             tables = tomllib.loads(file.read(CONFIG_MAX).decode("utf-8"))
         text = tables["server"]["store"]
     except OSError as error:
-        named = "name the store with --store URL, or opengnssd's file with --server-config"
-        raise Failed(ExitCode.FAILED, f"{path} cannot be read: {error.strerror}; {named}") from None
+        hint = "name the store with --store URL, or opengnssd's file with --server-config"
+        raise Failed(ExitCode.FAILED, f"{path} cannot be read: {error.strerror}; {hint}") from None
     except (ValueError, KeyError, TypeError):
-        raise Failed(ExitCode.FAILED, f"{path} is no configuration of opengnssd with [server] store") from None
+        raise Failed(ExitCode.FAILED, f"{path} is not a configuration of opengnssd with [server] store") from None
     return resolve_url(str(text), path.absolute().parent)
 
 
 def _copy_name(context: AdminContext, url: URL, step: str) -> str:
-    """The name of the copy that is kept of a file before a step."""
+    """Return the file name of the copy that is kept from before a step."""
     file = file_of(url)
     stamp = datetime.fromtimestamp(context.now(), UTC)
     return f"{file.name if file else ''}.before-{step}-{stamp:%Y%m%dT%H%M%SZ}"
 
 
 def _confirm(context: AdminContext, yes: bool, question: str) -> None:
-    """Go on only when the person agrees; a script has to say --yes."""
+    """Ask for confirmation, unless --yes was given. Raises Failed if it is refused or there is no terminal."""
     if yes:
         return
     if not context.is_interactive():
-        raise Failed(ExitCode.FAILED, f"{question} Nobody can be asked here: say --yes")
+        raise Failed(ExitCode.FAILED, f"{question} There is no terminal to confirm: use --yes")
     if not click.confirm(question, err=True):
         raise Failed(ExitCode.FAILED, "nothing was changed")
 
 
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the standard error stream of a terminal."""
+    """Show a progress bar on the standard error stream, if it is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     with click.progressbar(length=1000, label=label, file=sys.stderr) as bar:
 
-        def told(done: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             bar.update(1000 * done // max(total, 1) - bar.pos)
 
-        yield told
+        yield progress
 
 
 @contextmanager
 def _store_errors() -> Iterator[None]:
-    """What is wrong with a store, as the end of the command."""
+    """Turn a problem with the store into the failure of the command."""
     try:
         yield
     except StoreUnavailable as problem:
@@ -269,5 +272,5 @@ def _store_errors() -> Iterator[None]:
             kind, status = "in-use", ExitCode.CONFLICT
         elif isinstance(problem, StoreUnusable):
             kind, status = "unusable", ExitCode.FAILED
-        told: dict[str, Any] = {"type": "problem", "kind": kind, "message": str(problem)}
-        raise Failed(status, str(problem), told) from None
+        details: dict[str, Any] = {"type": "problem", "kind": kind, "message": str(problem)}
+        raise Failed(status, str(problem), details) from None

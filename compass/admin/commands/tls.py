@@ -1,8 +1,8 @@
-"""`opengnsadmin tls`: make and look at the certificates of an installation.
+"""Commands `opengnsadmin tls`: create and show the certificates of an installation.
 
-Nothing here talks to a server: the commands work on the files of one directory, which holds the authority
-(`authority.key`, `authority.crt`) and, beside it, a pair for each server, host and administrator
-(`server-NAME.key`, `server-NAME.crt`, and so on). The rules are in `compass.pki.authority`.
+The commands use no server. They work on the files of one directory, which holds the authority (`authority.key`,
+`authority.crt`) and a pair for each server, host and administrator (`server-NAME.key`, `server-NAME.crt`, and so on).
+The rules are in `compass.pki.authority`.
 
 Exit status: 0 done, 1 refused with a reason, 2 the command line is wrong.
 """
@@ -42,7 +42,7 @@ def _option_directory(command: _Command) -> _Command:
         type=click.Path(path_type=Path),
         default=DEFAULT_DIRECTORY,
         show_default=True,
-        help="Where the authority lives and new files are written.",
+        help="Directory of the authority and of new files.",
     )(command)
 
 
@@ -55,7 +55,7 @@ def _option_also(command: _Command) -> _Command:
         "--also",
         multiple=True,
         metavar="NAME_OR_ADDRESS",
-        help="One more DNS name or IP address it is reached at; give it as often as needed.",
+        help="Further DNS name or IP address of the machine; repeatable.",
     )(command)
 
 
@@ -65,13 +65,13 @@ def _option_days(default: int) -> Callable[[_Command], _Command]:
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
-        help="How long the certificate is valid.",
+        help="Days until the certificate expires.",
     )
 
 
 @click.group("tls")
 def tls() -> None:
-    """Make and look at the certificates that servers, hosts and administrators prove themselves with.
+    """Create and show the certificates of servers, hosts and administrators.
 
     \b
     Once, on a machine that you trust:
@@ -81,22 +81,21 @@ def tls() -> None:
         opengnsadmin tls host web1.example.net
         opengnsadmin tls admin alice
 
-    Each makes a key and a certificate. Copy these two files and authority.crt to where they are used. The
-    file authority.key can make certificates for anybody: keep it where it is and copy it to no server and no
-    host.
+    Each command creates a key and a certificate. Copy these two files and authority.crt to where they are used.
+    Certificates are issued with authority.key: keep it on this machine and copy it to no server and no host.
     """
 
 
 @tls.command("init")
 @_option_directory
-@click.option("--name", default="opengns-authority", show_default=True, help="What the authority calls itself.")
+@click.option("--name", default="opengns-authority", show_default=True, help="Name of the authority.")
 @_option_days(AUTHORITY_DAYS)
 @_option_json
 def init(directory: Path, name: str, days: int, as_json: bool) -> None:
-    """Make the authority of this installation.
+    """Create the authority of this installation.
 
-    Do this once. An authority that exists already is never overwritten, because every certificate it has
-    issued would stop working.
+    Do this once. An existing authority is never overwritten, because all certificates that it has issued would
+    become invalid.
     """
     try:
         authority = create_authority(name, datetime.now(UTC), days)
@@ -106,7 +105,7 @@ def init(directory: Path, name: str, days: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"written": [_as_json(files, authority)]}, indent=2))
         return
-    click.echo(f"Wrote {files.key} (keep it here, keep a copy offline, give it to nobody)")
+    click.echo(f"Wrote {files.key} (secret: keep it here, and a copy offline)")
     click.echo(f"Wrote {files.certificate} (copy it to every server, host and administrator)")
     click.echo("Next: opengnsadmin tls server NAME for each machine that runs opengnssd")
 
@@ -118,13 +117,13 @@ def init(directory: Path, name: str, days: int, as_json: bool) -> None:
 @_option_days(CREDENTIAL_DAYS)
 @_option_json
 def server(names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int, as_json: bool) -> None:
-    """Make a certificate for each machine that runs opengnssd.
+    """Create a certificate for each machine that runs opengnssd.
 
-    NAME is the DNS name or the IP address that hosts and administrators dial it by; they refuse a server that
-    cannot prove the name they dialled. Further names of the same machine go into --also.
+    NAME is the DNS name or the IP address that hosts and administrators connect to; they refuse a server whose
+    certificate is not for that name. Give further names of the same machine with --also.
     """
     if len(names) > 1 and also:
-        raise click.UsageError("--also belongs to one machine: give one NAME with it, not several")
+        raise click.UsageError("--also applies to one machine: use it with one NAME")
     _issue_all("server", names, directory, also, days, as_json)
 
 
@@ -135,10 +134,10 @@ def server(names: tuple[str, ...], directory: Path, also: tuple[str, ...], days:
 @_option_days(CREDENTIAL_DAYS)
 @_option_json
 def host(name: str, directory: Path, also: tuple[str, ...], days: int, as_json: bool) -> None:
-    """Make a certificate for a machine that runs opengnscd.
+    """Create a certificate for a machine that runs opengnscd.
 
-    NAME is the DNS name or the IP address that the servers know this host by. They dial it there when it
-    keeps no session open, and refuse it when it cannot prove that name.
+    NAME is the DNS name or the IP address of the host. Servers connect to it there if it keeps no session open, and
+    refuse it if its certificate is not for that name.
     """
     _issue_all("host", (name,), directory, also, days, as_json)
 
@@ -150,10 +149,10 @@ def host(name: str, directory: Path, also: tuple[str, ...], days: int, as_json: 
 @_option_days(CREDENTIAL_DAYS)
 @_option_json
 def admin(name: str, directory: Path, also: tuple[str, ...], days: int, as_json: bool) -> None:
-    """Make a certificate for an administrator.
+    """Create a certificate for an administrator.
 
-    NAME is the person's: the logs name it with every change made. One certificate for each person, none
-    shared. It can only be used to dial; nobody can pose as a server with it.
+    NAME is the name of a person; the logs record it with every change. Do not share a certificate between persons.
+    It is valid for clients only and cannot be used by a server.
     """
     _issue_all("admin", (name,), directory, also, days, as_json)
 
@@ -162,9 +161,9 @@ def admin(name: str, directory: Path, also: tuple[str, ...], days: int, as_json:
 @click.argument("file", type=click.Path(path_type=Path))
 @_option_json
 def show(file: Path, as_json: bool) -> None:
-    """Show what a certificate says: whose it is, in which role, by which names, and until when.
+    """Show a certificate: its holder, role, names and validity.
 
-    FILE is a .crt file, of this authority or of any other.
+    FILE is a .crt file of this or any other authority.
     """
     try:
         description = describe(_read(file))
@@ -181,7 +180,7 @@ def show(file: Path, as_json: bool) -> None:
 def _issue_all(
     role: Role, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int, as_json: bool
 ) -> None:
-    """Issue all first and write afterwards, so that a bad name among good ones leaves nothing behind."""
+    """Issue all certificates first and write them afterwards, so that an invalid name leaves no files."""
     now = datetime.now(UTC)
     try:
         authority = _read_authority(directory)
@@ -211,11 +210,10 @@ def _read_authority(directory: Path) -> Credentials:
     try:
         there = key.exists() or certificate.exists()
     except OSError as error:
-        raise AuthorityError(f"cannot look into {directory}: {error.strerror}") from error
+        raise AuthorityError(f"cannot read {directory}: {error.strerror}") from error
     if not there:
         raise AuthorityError(
-            f"there is no authority in {directory}: run 'opengnsadmin tls init' first, "
-            "or name its directory with --directory"
+            f"no authority in {directory}: run 'opengnsadmin tls init' first, or name its directory with --directory"
         )
     return Credentials(_read(key), _read(certificate))
 

@@ -1,4 +1,4 @@
-"""`token`: who may ask over HTTPS without a certificate."""
+"""Commands `token`: bearer tokens for HTTPS without a certificate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROLE = click.option(
     type=click.Choice(sorted(CATEGORY_OF_ROLE)),
     default="viewer",
     show_default=True,
-    help="viewer looks at everything and changes nothing; admin may do whatever you may.",
+    help="viewer: read-only; admin: the same rights as yours.",
 )
 
 
@@ -30,8 +30,8 @@ _ROLE = click.option(
 def token() -> None:
     """Bearer tokens for the servers' HTTPS API: for scripts, scrapers and browsers that have no certificate.
 
-    A token is the credential of a service in the category gns-admin or gns-viewer, which says its role; the logs name
-    the service. 'apply --prune' leaves these categories alone.
+    A token is the credential of a service in the category gns-admin or gns-viewer, which defines its role; the logs
+    record the service. 'apply --prune' does not change these categories.
     """
 
 
@@ -44,12 +44,14 @@ def token() -> None:
     options=(_ROLE,),
 )
 @click.argument("name")
-@click.option("--overlap", type=DURATION, help="The older ones of that name expire after so long (1h, 2d; 0s: now).")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token there, mode 0600.")
+@click.option("--overlap", type=DURATION, help="Time until older tokens of that name expire (1h, 2d; 0s: now).")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the token to this file, mode 0600."
+)
 def token_add(context: AdminContext, name: str, role: str, overlap: float | None, output: Path | None) -> None:
-    """Make a new token for NAME, a program or a person. It is shown this once and stored nowhere.
+    """Create a token for NAME, a program or a person. It is shown only now and not stored.
 
-    Send it as 'Authorization: Bearer TOKEN'. Tokens that NAME has already stay good, unless --overlap says until when.
+    Send it as 'Authorization: Bearer TOKEN'. Existing tokens of NAME stay valid unless --overlap limits them.
     """
     service = build_request.token_service(name, CATEGORY_OF_ROLE[role])
     context.ask(build_request.declare_token(service), Done)
@@ -58,7 +60,7 @@ def token_add(context: AdminContext, name: str, role: str, overlap: float | None
 
 @command(token, "list", "token list")
 def token_list(context: AdminContext) -> None:
-    """List the tokens: whose, with which role, since when and until when; never the tokens themselves."""
+    """List the tokens: name, role, times of creation and expiry; never the tokens themselves."""
     parts = context.rows(*(Fetch("credential", within=category) for category in TOKEN_ROLES))
     rows = [row for part in parts for row in part.rows if isinstance(row, Credential)]
     context.print_result(
@@ -70,6 +72,6 @@ def token_list(context: AdminContext) -> None:
 @click.argument("name")
 @click.argument("id", required=False)
 def token_remove(context: AdminContext, name: str, id: str | None, role: str) -> None:
-    """Remove all tokens of NAME with that role, or the one ID: refused from now on, open event streams end."""
+    """Remove all tokens of NAME with that role, or the one with ID. Open event streams end."""
     service = build_request.token_service(name, CATEGORY_OF_ROLE[role])
     print_done(context, RevokeCredential(service, id) if id else Remove("service", service))

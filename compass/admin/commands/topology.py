@@ -1,4 +1,4 @@
-"""`export`, `plan`, `apply`: the declared part of the catalogue as a file."""
+"""Commands `export`, `plan`, `apply`: the declared part of the catalogue as a file."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ def topology_commands(group: click.Group) -> None:
     """Add `export`, `plan` and `apply` to the program."""
 
     @command(group, "export", "export > topology.toml", "export --output topology.toml", "export --json")
-    @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, in one step.")
+    @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file, in one step.")
     def export(context: AdminContext, output: Path | None) -> None:
         """Print the topology: categories with backup, policy, dependencies and services, as TOML.
 
-        What hosts register (listeners), credentials and hosts are no part of it. 'apply' takes the file.
+        Listeners, credentials and hosts are not part of it. 'apply' reads the file.
         """
         parts = context.rows(Fetch("category"), Fetch("service"), Fetch("dependency"))
         rows = [row for part in parts for row in part.rows if isinstance(row, Category | Service | Dependency)]
         text = dump(rows)
-        told = {"type": "topology", "revision": parts[0].revision, "rows": as_json(rows)}
+        result = {"type": "topology", "revision": parts[0].revision, "rows": as_json(rows)}
         if output is not None:
             write_new_text(output, text, 0o644)
-            context.print_result([f"Wrote {len(rows)} rows of revision {parts[0].revision} to {output}."], told)
+            context.print_result([f"Wrote {len(rows)} rows of revision {parts[0].revision} to {output}."], result)
         elif context.in_json:
-            context.print_result((), told)
+            context.print_result((), result)
         else:
             click.echo(text, nl=False)
 
-    prune = click.option("--prune", is_flag=True, help="Remove what the file does not name.")
+    prune = click.option("--prune", is_flag=True, help="Remove objects that are not in the file.")
     file = click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 
     @command(group, "plan", "plan topology.toml", "export | opengnsadmin plan -", options=(file, prune))
     @click.option("--detailed-exitcode", is_flag=True, help=f"Exit with {ExitCode.CHANGES.value} if there are changes.")
     def plan(context: AdminContext, file: Path, prune: bool, detailed_exitcode: bool) -> None:
-        """Show what applying FILE ('-': standard input) would change; nothing is changed."""
+        """Show the changes that applying FILE ('-': standard input) would make, without making them."""
         planned, revision = _plan(context, file, _read(file), prune)
         _print_plan(context, planned, revision)
         if planned and detailed_exitcode:
             click.get_current_context().exit(ExitCode.CHANGES.value)
 
     @command(group, "apply", "apply topology.toml", "apply topology.toml --prune --yes", options=(file, prune))
-    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
     def apply(context: AdminContext, file: Path, prune: bool, yes: bool) -> None:
-        """Make the catalogue as FILE says: all of it, or nothing when anything is wrong.
+        """Apply the topology in FILE: all of it, or nothing if there is any mistake.
 
-        The plan is shown first, and then you are asked. Categories that exist already get exactly the backup and
-        policy that the file gives them.
+        The plan is shown first and must be confirmed. Existing categories get exactly the backup and the policy of
+        the file.
         """
         _apply(context, file, prune, yes)
 
@@ -72,9 +72,9 @@ def _apply(context: AdminContext, file: Path, prune: bool, yes: bool) -> None:
         return
     if not yes:
         if context.in_json or not context.is_interactive():
-            raise Failed(ExitCode.FAILED, "nobody can be asked here; look at 'plan', then give --yes to apply")
+            raise Failed(ExitCode.FAILED, "there is no terminal to confirm; check 'plan', then use --yes with apply")
         _print_plan(context, planned, revision)
-        # Servers do not keep an idle session, and people think.
+        # Servers close an idle session, and the person may take a while to answer.
         context.close_session()
         if not click.confirm("Apply these changes?", err=True):
             raise Failed(ExitCode.FAILED, "nothing was changed")
@@ -88,7 +88,7 @@ def _apply(context: AdminContext, file: Path, prune: bool, yes: bool) -> None:
 
 
 def _read(path: Path) -> Topology:
-    """The topology in a file; Failed with all its mistakes."""
+    """Read the topology in a file. Raises Failed with all its mistakes."""
     try:
         if str(path) == "-":
             data = sys.stdin.buffer.read(TOPOLOGY_MAX + 1)
@@ -98,7 +98,7 @@ def _read(path: Path) -> Topology:
     except OSError as error:
         raise Failed(ExitCode.FAILED, f"cannot read {path}: {error.strerror}") from None
     if len(data) > TOPOLOGY_MAX:
-        raise Failed(ExitCode.BAD_INPUT, f"{path} has more than {TOPOLOGY_MAX} octets, the most that is taken at once")
+        raise Failed(ExitCode.BAD_INPUT, f"{path} has more than {TOPOLOGY_MAX} octets, the limit of one request")
     try:
         return parse(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -110,18 +110,18 @@ def _read(path: Path) -> Topology:
 
 def _mistakes_failure(path: Path, mistakes: tuple[Mistake, ...]) -> Failed:
     text = "\n".join(f"{path}:{mistake.line}: {mistake.message}" for mistake in mistakes)
-    told = {
+    details = {
         "type": "problem",
         "kind": "topology",
         "message": f"{len(mistakes)} mistakes, nothing was changed",
         "mistakes": [{"file": str(path), "line": one.line, "message": one.message} for one in mistakes],
     }
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return Failed(ExitCode.BAD_INPUT, f"{count}, nothing was changed:\n{text}", told)
+    return Failed(ExitCode.BAD_INPUT, f"{count}, nothing was changed:\n{text}", details)
 
 
 def _ask(context: AdminContext, path: Path, topology: Topology, request: Apply) -> Done:
-    """Apply or its dry run; what the server finds wrong is told at the lines of the file."""
+    """Send the request; problems that the server reports are mapped to lines of the file. Raises Failed."""
     try:
         return context.ask(request, Done)
     except Failed as failed:

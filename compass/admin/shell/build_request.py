@@ -1,6 +1,6 @@
-"""Arguments of commands as requests: pure functions, which refuse what cannot be right before a server is asked.
+"""Requests built from the arguments of commands: pure functions that refuse invalid arguments locally.
 
-Names are parsed here, so that an administrator may write them in any case; InvalidName says what would be right.
+Names are parsed here, so upper case is allowed; InvalidName says what would be right.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ POLICY_FIELDS: tuple[str, ...] = Policy.__struct_fields__
 """The names of a category's policy, as options and as keys of a topology file."""
 
 LISTENER_PARAMETERS: tuple[str, ...] = ("weight", "metadata", "zone", "load", "degradation")
-"""What a registration may say about a listener, and what `listener set` changes."""
+"""Parameters of a listener that a registration may contain and that `listener set` changes."""
 
 
 def duration(text: str) -> float:
-    """Seconds of `90s`, `30m`, `1h`, `1d12h`, `2w`. Raises ValueError."""
+    """Return the seconds of `90s`, `30m`, `1h`, `1d12h`, `2w`. Raises ValueError."""
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         raise ValueError(f"{text!r} is not a length of time; write 90s, 30m, 1h, 1d12h or 2w")
@@ -50,25 +50,25 @@ def duration(text: str) -> float:
 
 
 def metadata(pairs: Iterable[str]) -> dict[str, str]:
-    """`key=value` pairs. Raises ValueError."""
+    """Parse `key=value` pairs. Raises ValueError."""
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise ValueError(f"{pair!r} is not of the form KEY=VALUE")
         if key in found:
-            raise ValueError(f"{key!r} is given twice")
+            raise ValueError(f"duplicate key {key!r}")
         found[key] = value
     return found
 
 
 def add_category(name: str, changes: Mapping[str, Any]) -> Put:
-    """A new category; `changes` as in `category_changed`."""
+    """Return the request for a new category; `changes` as in `change_category`."""
     return Put(_category(Category(parse_label(name, "category")), changes), create=True)
 
 
 def change_category(row: Category, changes: Mapping[str, Any]) -> Put:
-    """The category with `changes`: `backup` and the policy's fields, each left as it is when absent."""
+    """Return the request that changes a category: `backup` and fields of the policy; absent ones stay unchanged."""
     return Put(_category(row, changes))
 
 
@@ -83,7 +83,7 @@ def _category(row: Category, changes: Mapping[str, Any]) -> Category:
 
 
 def change_pool(row: Category, service: str, pool: str) -> Put:
-    """The category with another pool policy for one of its services; "": none of its own."""
+    """Return the request that sets the pool policy of one service; "": that of the category."""
     label = parse_service_id(service).partition(".")[0]
     others = {name: other for name, other in row.policy.pools.items() if name != label}
     policy = msgspec.structs.replace(row.policy, pools=others | ({label: pool} if pool else {}))
@@ -91,56 +91,56 @@ def change_pool(row: Category, service: str, pool: str) -> Put:
 
 
 def add_service(name: str) -> Put:
-    """A new service of a category that exists."""
+    """Return the request for a new service of an existing category."""
     return Put(Service(parse_service_id(name)), create=True)
 
 
 def add_dependency(category: str, on: str) -> Put:
-    """`category` depends on `on` from now on."""
+    """Return the request that makes `category` depend on `on`."""
     return Put(Dependency(parse_label(category, "category"), parse_label(on, "category")), create=True)
 
 
 def add_host(name: str, barred: bool) -> Put:
-    """A host that has not connected yet."""
+    """Return the request for a host that has not connected yet."""
     return Put(Host(parse_host_name(name), barred=barred), create=True)
 
 
 def change_host(row: Host, barred: bool) -> Put:
-    """The host, barred or not."""
+    """Return the request that bars a host or lifts the bar."""
     return Put(msgspec.structs.replace(row, barred=barred))
 
 
 def issue_credential(service: str, overlap_seconds: float | None) -> IssueCredential:
-    """A new credential; the older ones are good for so long, or for ever with None."""
+    """Return the request for a new credential; older ones stay valid for `overlap_seconds`, or for ever with None."""
     return IssueCredential(parse_service_id(service), overlap_seconds)
 
 
 def revoke_credential(service: str, id: str) -> RevokeCredential:
-    """A credential is refused from now on."""
+    """Return the request that revokes a credential."""
     return RevokeCredential(parse_service_id(service), id)
 
 
 def token_service(name: str, category: str) -> str:
-    """The service whose credential is the token of that name."""
+    """Return the service whose credential is the token of that name."""
     return f"{parse_label(name, 'name')}.{category}"
 
 
 def declare_token(service: str) -> Apply:
-    """The service of a token and its category are there, if they were not."""
+    """Return the request that adds the service of a token and its category, if they do not exist."""
     return Apply((Category(category_of(service)), Service(service)))
 
 
 def add_listener(service: str, endpoint: str, changes: Mapping[str, Any]) -> Register:
-    """A listener that no host daemon looks after. Epoch 0 lets the server choose the next one.
+    """Return the registration of a listener that no host daemon manages. Epoch 0 lets the server choose the next one.
 
-    `changes`: some of the parameters that a registration has beyond its address and port.
+    `changes`: some of LISTENER_PARAMETERS.
     """
     address, port = parse_endpoint(endpoint)
     return Register(parse_service_id(service), "", address, port, 0, **changes)
 
 
 def change_listener(row: Listener, changes: Mapping[str, Any]) -> Register:
-    """The listener with `changes` of its parameters. Its own epoch: it stays the same instance."""
+    """Return the request that changes parameters of a listener. With its own epoch it stays the same instance."""
     kept = {name: getattr(row, name) for name in LISTENER_PARAMETERS}
     return Register(
         service=row.service,
@@ -153,33 +153,33 @@ def change_listener(row: Listener, changes: Mapping[str, Any]) -> Register:
 
 
 def remove_listener(service: str, endpoint: str) -> Remove:
-    """A listener out of use; its row stays as `offline`."""
+    """Return the request that takes a listener out of use; its row stays as `offline`."""
     return Remove("listener", f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}")
 
 
 def drain_listener(service: str, endpoint: str, draining: bool) -> Drain:
-    """A listener takes no new users, or takes them again."""
+    """Return the request that starts or ends the draining of a listener."""
     address, port = parse_endpoint(endpoint)
     return Drain(parse_service_id(service), address, port, draining)
 
 
 def fetch_listener(service: str, endpoint: str) -> Fetch:
-    """The row of one listener."""
+    """Return the request for the row of one listener."""
     return Fetch("listener", name=f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}")
 
 
 def parse_within(name: str) -> str:
-    """What `--within` may name: a category, a service, or a host (for listeners)."""
+    """Parse the value of `--within`: a category, a service, or a host (for listeners)."""
     return parse_host_name(name)
 
 
 def impact(name: str, endpoint: str | None) -> Impact:
-    """Of a category, a service, or a listener of a service."""
+    """Return the request for the impact of a category, a service, or a listener of a service."""
     if endpoint is not None:
         return Impact(f"{parse_service_id(name)} {format_endpoint(*parse_endpoint(endpoint))}")
     return Impact(parse_service_id(name) if "." in name else parse_label(name, "category"))
 
 
 def older_than(rows: Iterable[Listener], age_seconds: float, now: float) -> tuple[Listener, ...]:
-    """The listeners whose state is at least so old."""
+    """Return the listeners that have been in their state for at least `age_seconds`."""
     return tuple(row for row in rows if now - row.changed_at >= age_seconds)

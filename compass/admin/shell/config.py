@@ -1,7 +1,7 @@
-"""Where `opengnsadmin` finds its server and its certificate: options, environment, a TOML file, defaults.
+"""Settings of `opengnsadmin`: servers and certificate, from options, environment, a TOML file, or defaults.
 
-What is given on the command line wins, then the environment, then the file. Everything here is a function of its
-arguments but for `read_settings`, which opens the file. All that is wrong is told at once.
+The command line has precedence, then the environment, then the file. All functions are pure except `read_settings`,
+which opens the file. All problems are reported at once.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SERVER_VARIABLE = "OPENGNS_SERVER"
 CONFIG_VARIABLE = "OPENGNSADMIN_CONFIG"
 SYSTEM_CONFIG = Path("/etc/opengns/admin.toml")
 USER_CONFIG = Path(".config/opengns/admin.toml")
-"""Below the home directory; looked at before the system's."""
+"""Path below the home directory, tried before the system's."""
 CONFIG_MAX = 64 * 1024
-"""Octets of a settings file: five keys and comments; anything larger is another file."""
+"""Greatest size of a settings file in octets: it has five keys and comments, so a larger file is the wrong one."""
 KEYS = ("server", "certificate", "key", "authority", "server_name")
 _FILES = ("certificate", "key", "authority")
 
 
 class SettingsProblem(Exception):
-    """Settings that cannot be used: a sentence for each thing wrong."""
+    """Invalid settings. `problems` has one sentence for each problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -38,7 +38,7 @@ class SettingsProblem(Exception):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What the command line says; empty: nothing."""
+    """Settings from the command line; empty: not set."""
 
     servers: tuple[str, ...] = ()
     certificate: str = ""
@@ -49,16 +49,16 @@ class Given(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Whom to ask, and who we are."""
+    """Settings in effect: the servers, and the identity of the administrator."""
 
     servers: tuple[Server, ...]
     identity: IdentityFiles
     config: Path | None = None
-    """The file that was read."""
+    """Path of the settings file; None: there is none."""
 
 
 def read_settings(given: Given, environment: Mapping[str, str], home: Path) -> Settings:
-    """The settings in force. Raises SettingsProblem."""
+    """Return the settings in effect. Raises SettingsProblem."""
     path = config_path(given, environment, home)
     problems: list[str] = []
     values = _read_file(path, problems) if path is not None else {}
@@ -66,7 +66,7 @@ def read_settings(given: Given, environment: Mapping[str, str], home: Path) -> S
 
 
 def config_path(given: Given, environment: Mapping[str, str], home: Path) -> Path | None:
-    """The settings file: the one that is named, which must then exist, or the first default that does."""
+    """Return the path of the settings file: the named one, which must exist, or the first default that exists."""
     named = given.config or environment.get(CONFIG_VARIABLE, "")
     if named:
         return Path(named).expanduser()
@@ -74,7 +74,7 @@ def config_path(given: Given, environment: Mapping[str, str], home: Path) -> Pat
 
 
 def parse_server(text: str) -> Server:
-    """`HOST:PORT` or `HOST`; an IPv6 address in brackets. Raises ValueError with what would be right."""
+    """Parse `HOST:PORT` or `HOST`; an IPv6 address is in brackets. Raises ValueError with what would be right."""
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(PORT)
@@ -105,7 +105,7 @@ def _read_file(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"the settings file {path} is not TOML: {error}")
         return {}
     for key in values.keys() - set(KEYS):
-        problems.append(f"{path}: unknown key {key!r}; there are {', '.join(KEYS)}")
+        problems.append(f"{path}: unknown key {key!r}; valid keys: {', '.join(KEYS)}")
     for key in KEYS:
         value = values.get(key, "")
         if isinstance(value, list) and key == "server" and all(isinstance(one, str) for one in value):
@@ -125,7 +125,7 @@ def _resolve(
     values: Mapping[str, Any],
     problems: list[str],
 ) -> Settings:
-    # What a file that cannot be read would say is not known, so nothing is called missing.
+    # The contents of an unreadable file are unknown, so no setting is reported as missing.
     is_unread = bool(path and problems and not values)
     in_file = values.get("server") or ()
     named = (
@@ -146,7 +146,7 @@ def _resolve(
         if option := getattr(given, what):
             files[what] = Path(option).expanduser()
         elif entry := values.get(what):
-            # A path in a file means the same wherever the program is started from.
+            # A path in a file is relative to the file, not to the working directory.
             files[what] = base / Path(entry).expanduser()
         elif values.get(what, "") is not None and not is_unread:
             problems.append(_missing(what, path, home))
@@ -160,8 +160,8 @@ def _resolve(
 def _missing(what: str, path: Path | None, home: Path) -> str:
     where = path or home / USER_CONFIG
     hint = {
-        "certificate": "'opengnsadmin tls admin NAME' makes one",
-        "key": "it is made with the certificate",
-        "authority": "the certificate of the authority that made the servers' certificates",
+        "certificate": "'opengnsadmin tls admin NAME' creates one",
+        "key": "it is created with the certificate",
+        "authority": "the certificate of the authority that issued the servers' certificates",
     }[what]
-    return f'no {what}: give --{what} FILE, or write {what} = "FILE" into {where} ({hint})'
+    return f'no {what}: use --{what} FILE, or write {what} = "FILE" into {where} ({hint})'

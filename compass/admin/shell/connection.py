@@ -1,11 +1,11 @@
-"""A blocking session with a name server, for programs that ask a few things and leave.
+"""Blocking session with a name server, for programs that send a few requests and end.
 
-`Link.connect` tries the servers in order and greets the first that can be used; `ask` sends one request and waits
-for its reply. Both ends prove who they are (TLS 1.3, mutual); OpenSSL checks the server's name. A refusal is a
-value that `ask` returns; a session that cannot be had, or breaks, is a `ConnectionFailed` that says what to do next.
+`AdminSession.connect` tries the servers in order and opens a session with the first usable one; `ask` sends one request
+and waits for its reply. Both ends authenticate by TLS 1.3; OpenSSL checks the server's name. A refusal is a value that
+`ask` returns; a session that cannot be opened, or breaks, raises `ConnectionFailed`, which says what to do next.
 
-In TLS 1.3 the client's handshake is over before the server has judged the client's certificate. So a server that
-refuses ours is heard of at the first read, and `_read` explains its alert as a part of connecting.
+In TLS 1.3 the client's handshake ends before the server has verified the client's certificate. So the refusal of a
+certificate arrives with the first read, and `_read` reports its alert as a failure to connect.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from compass.wire.events import Event, ReplyReceived, SessionEnded, SessionOpene
 from compass.wire.messages import Welcome, encode
 
 READ_SIZE = 64 * 1024
-"""Octets taken from the socket at once: a few TLS records, so that a large reply needs few turns."""
+"""Octets read from the socket at once: a few TLS records, so that a large reply needs few reads."""
 
 Kind = Literal["files", "unavailable", "untrusted", "protocol"]
-"""files: our own key or certificates cannot be used. unavailable: no server answers now. untrusted: one end does
-not accept the other's certificate. protocol: what answers does not speak OpenGNSP as we do."""
+"""Kinds of failure. files: this program's key or certificates are unusable. unavailable: no server answers now.
+untrusted: one end does not accept the other's certificate. protocol: the peer does not use this version of OpenGNSP."""
 _SEVERITY: tuple[Kind, ...] = ("unavailable", "protocol", "untrusted")
-"""When several servers failed in several ways, the whole is called after what a person has to repair."""
+"""Kinds in the order of severity. If several servers fail, the most severe one, which a person must repair, counts."""
 
 _HOSTNAME_MISMATCH, _ADDRESS_MISMATCH = 62, 64
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -42,20 +42,20 @@ _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's X509_V_ERR_* numbers (x509_vfy.h), which Python passes on as `verify_code`."""
 
 _OUR_CERTIFICATE = {
-    "UNKNOWN_CA": "it comes from an authority that the server does not trust; use one made by the server's authority",
-    "CERTIFICATE_EXPIRED": "it has expired; have a new one made ('opengnsadmin tls admin NAME')",
-    "CERTIFICATE_REQUIRED": "the server asks for one and none was sent",
-    "BAD_CERTIFICATE": "the server cannot accept it; look at it with 'opengnsadmin tls show FILE'",
-    "CERTIFICATE_UNKNOWN": "the server cannot accept it; look at it with 'opengnsadmin tls show FILE'",
-    "CERTIFICATE_REVOKED": "it has been revoked; have a new one made",
-    "UNSUPPORTED_CERTIFICATE": "it is of a kind, or for a purpose, that the server does not accept from clients",
+    "UNKNOWN_CA": "its authority is not trusted by the server; use one issued by the server's authority",
+    "CERTIFICATE_EXPIRED": "it has expired; have a new one issued ('opengnsadmin tls admin NAME')",
+    "CERTIFICATE_REQUIRED": "the server requires one and none was sent",
+    "BAD_CERTIFICATE": "the server cannot accept it; check it with 'opengnsadmin tls show FILE'",
+    "CERTIFICATE_UNKNOWN": "the server cannot accept it; check it with 'opengnsadmin tls show FILE'",
+    "CERTIFICATE_REVOKED": "it has been revoked; have a new one issued",
+    "UNSUPPORTED_CERTIFICATE": "its kind or purpose is not accepted from clients",
     "ACCESS_DENIED": "its holder may not connect here",
 }
-"""TLS alerts (RFC 8446 section 6.2) as they end OpenSSL's reason names, and what they say of our certificate."""
+"""TLS alerts (RFC 8446 section 6.2) as in OpenSSL's reason names, and their meaning for our certificate."""
 
 
 class ConnectionFailed(Exception):
-    """A session that cannot be had or has broken; the text says why and what to do next."""
+    """A session that cannot be opened or that broke; the text says why and what to do next."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class ConnectionFailed(Exception):
 
 
 class Server(msgspec.Struct, frozen=True):
-    """Where a server listens: a DNS name or an address, and a port."""
+    """Address of a server: a DNS name or an IP address, and a port."""
 
     host: str
     port: int
@@ -73,19 +73,19 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class IdentityFiles(msgspec.Struct, frozen=True):
-    """The PEM files we prove ourselves with, and the authority whose servers we trust."""
+    """PEM files of this program's certificate, and the authority whose servers are trusted."""
 
     certificate: Path
     key: Path
     authority: Path
     server_name: str = ""
-    """The name the server must prove; empty: the one that is dialled."""
+    """Name that the server must prove; empty: the host name of the server's address."""
 
 
 def context_of(identity: IdentityFiles) -> ssl.SSLContext:
-    """The TLS context of a calling end. Raises ConnectionFailed (files) with everything that is wrong with the files.
+    """Return the TLS context of a client. Raises ConnectionFailed (files) with all problems of the files.
 
-    A key with a passphrase makes OpenSSL ask for it on the terminal.
+    OpenSSL asks for a key's passphrase on the terminal.
     """
     problems = [
         _unreadable(path, what)
@@ -118,15 +118,15 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
 
 
 def connect_tcp(server: Server, timeout_seconds: float) -> socket.socket:
-    """A TCP connection. Raises ConnectionFailed."""
+    """Open a TCP connection. Raises ConnectionFailed."""
     try:
         return socket.create_connection((server.host, server.port), timeout_seconds)
     except socket.gaierror as error:
-        why = f"the name {server.host!r} cannot be resolved ({error.strerror}); check its spelling and the DNS"
+        why = f"the name {server.host!r} cannot be resolved ({error.strerror}); check the spelling and DNS"
     except UnicodeError:
         why = f"{server.host!r} is not a host name"
     except ConnectionRefusedError:
-        why = "nothing listens there; is opengnssd running, and on this port?"
+        why = "nothing listens there; is opengnssd running on this port?"
     except TimeoutError:
         why = f"no answer within {timeout_seconds:g} s; is the host up, and does a firewall let this port through?"
     except OSError as error:
@@ -135,14 +135,14 @@ def connect_tcp(server: Server, timeout_seconds: float) -> socket.socket:
 
 
 def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str) -> ssl.SSLSocket:
-    """TLS over a connection of `connect_tcp`; afterwards `server_name` is proven. Raises ConnectionFailed."""
+    """Start TLS on a connection of `connect_tcp` and verify `server_name`. Raises ConnectionFailed."""
     try:
         return context.wrap_socket(plain, server_hostname=server_name)
     except ssl.SSLCertVerificationError as error:
         kind: Kind = "untrusted"
         why = _not_verified(error, server_name)
     except ssl.SSLEOFError:
-        kind, why = "unavailable", "it closed the connection during the TLS handshake; its log may say why"
+        kind, why = "unavailable", "the server closed the connection during the TLS handshake; its log may say why"
     except ssl.SSLError as error:
         kind, why = (
             "protocol",
@@ -162,7 +162,7 @@ def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, ser
 
 
 class AdminSession:
-    """One session. Not for several threads; use it as a context manager."""
+    """One session, used as a context manager by one thread."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class AdminSession:
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Greet the server at the other end of `secured`, within `timeout_seconds`. Raises ConnectionFailed."""
+        """Open a session with the server at the end of `secured`, within the timeout. Raises ConnectionFailed."""
         self.server = server
         self._socket = secured
         self._clock = clock
@@ -195,9 +195,9 @@ class AdminSession:
         software: str = "compass client",
         clock: Callable[[], float] = time.monotonic,
     ) -> AdminSession:
-        """A session with the first of `servers` that can be used; `timeout_seconds` for each step with each.
+        """Open a session with the first usable one of `servers`; the timeout applies to each step with each server.
 
-        Raises ConnectionFailed; with several servers it tells what was wrong with each.
+        Raises ConnectionFailed; with several servers its text has the problem of each.
         """
         if not servers:
             raise ValueError("no server to connect to")
@@ -212,26 +212,26 @@ class AdminSession:
                 problems.append(problem)
         if len(problems) == 1:
             raise problems[0]
-        gravest = max((problem.kind for problem in problems), key=_SEVERITY.index)
-        told = "".join(f"\n  {problem}" for problem in problems)
-        raise ConnectionFailed(gravest, f"none of the {len(problems)} servers can be used:{told}")
+        most_severe = max((problem.kind for problem in problems), key=_SEVERITY.index)
+        details = "".join(f"\n  {problem}" for problem in problems)
+        raise ConnectionFailed(most_severe, f"none of the {len(problems)} servers can be used:{details}")
 
     def ask(self, request: Request) -> Reply:
-        """The reply to `request`, a refusal included. Raises ConnectionFailed when the session ends before it is there.
+        """Return the reply to `request`, which may be a refusal.
 
-        Whether a change was committed is then not known.
+        Raises ConnectionFailed if the session ends before the reply; whether a change was committed is then unknown.
         """
         size = len(encode(request))
         if size > self.welcome.frame_max:
             limit = self.welcome.frame_max
-            return Refusal("too-large", f"the request has {size} octets, the server takes {limit}; send less at once")
+            return Refusal("too-large", f"the request has {size} octets, the server accepts {limit}; send less at once")
         if self._end_reason:
             raise ConnectionFailed("unavailable", self._end_reason)
         number = self._connection.ask(request, self._clock())
         self._write()
         reply: Reply | None = None
         while reply is None:
-            # All of what came in one piece is looked at: a goodbye may follow the reply.
+            # Process all events of one read: a goodbye may follow the reply.
             for event in self._read():
                 if isinstance(event, ReplyReceived) and event.number == number:
                     reply = event.reply
@@ -242,7 +242,7 @@ class AdminSession:
         return reply
 
     def close(self) -> None:
-        """Leave; saying so does not wait for the server."""
+        """Close the session without waiting for the server."""
         self._end_reason = "the session is closed"
         self._socket.settimeout(0)
         try:
@@ -284,20 +284,20 @@ class AdminSession:
             self._socket.settimeout(self._left())
             self._socket.sendall(data)
         except OSError as error:
-            # What the server said before it closed explains more than the broken pipe does.
+            # The last message of the server explains more than the broken pipe.
             if not isinstance(error, TimeoutError):
                 self._read()
             self._raise_broken(error)
 
     def _read(self) -> list[Event]:
-        """The events of the next bytes, none when it was too early to give up. Raises ConnectionFailed."""
+        """Return the events of the next bytes; none if a read ended before the deadline. Raises ConnectionFailed."""
         try:
             self._socket.settimeout(self._left())
             data = self._socket.recv(READ_SIZE)
         except TimeoutError:
             now = self._clock()
             if self._open_until is not None and now >= self._open_until:
-                self._fail("unavailable", "connected, but no greeting came; is this the OpenGNSP port?")
+                self._fail("unavailable", "connected, but the server sent no greeting; is this the OpenGNSP port?")
             return self._connection.expire(now)
         except OSError as error:
             self._raise_broken(error)
@@ -306,13 +306,13 @@ class AdminSession:
         return self._connection.receive(data, self._clock())
 
     def _left(self) -> float:
-        """Seconds until this read or write has taken too long; never 0, which would mean not to block at all."""
+        """Return the seconds left for this read or write; never 0, which would mean not to block."""
         ends = [end for end in (self._connection.deadline(), self._open_until) if end is not None]
         return max(min(ends) - self._clock(), 0.001)
 
     def _raise_broken(self, error: OSError) -> NoReturn:
         if isinstance(error, TimeoutError):
-            self._fail("unavailable", "the server does not take what is sent to it")
+            self._fail("unavailable", "the server does not read what is sent to it")
         if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
             for alert, meaning in _OUR_CERTIFICATE.items():
                 if (error.reason or "").endswith(alert):
@@ -337,13 +337,13 @@ def _not_verified(error: ssl.SSLCertVerificationError, server_name: str) -> str:
     code = error.verify_code
     if code in (_HOSTNAME_MISMATCH, _ADDRESS_MISMATCH):
         return (
-            f"its certificate is not for {server_name!r}; dial it by a name in its certificate, "
-            "or give that name with --server-name"
+            f"its certificate is not for {server_name!r}; connect to a name in its certificate, "
+            "or set that name with --server-name"
         )
     if code in _UNKNOWN_AUTHORITY:
-        return "its certificate comes from an authority that we do not trust; is --authority the one that made it?"
+        return "its certificate was issued by an untrusted authority; does --authority name the right one?"
     if code == _EXPIRED:
-        return "its certificate has expired; have a new one made ('opengnsadmin tls server NAME')"
+        return "its certificate has expired; have a new one issued ('opengnsadmin tls server NAME')"
     if code == _NOT_YET_VALID:
-        return "its certificate is not valid yet; is this machine's clock right?"
+        return "its certificate is not valid yet; check this machine's clock"
     return f"its certificate is not accepted: {error.verify_message}"

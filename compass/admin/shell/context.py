@@ -1,7 +1,7 @@
-"""What the commands work with: it finds the settings, keeps one session, asks, and prints.
+"""Context of the commands of `opengnsadmin`: settings, one session, requests and output.
 
-The commands stay thin: they build a request (`asking`), ask here, and hand the reply to `say` with its two faces, for
-people and for programs. Everything that ends a command without success is a `Failed`, which knows its exit status.
+Commands stay thin: they build a request (`build_request`), send it with `ask`, and pass the reply to `print_result` in
+two forms, for people and for programs. A command that does not succeed ends with `Failed`, which has the exit status.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from compass.model.text import escape_line
 from compass.system.files import replacing
 
 CONNECT_SECONDS = 5.0
-"""For each step of connecting to one server: a person waits, and there may be another server to try."""
+"""Time limit for each step of connecting to one server: a person waits, and another server may be available."""
 SOFTWARE = "opengnsadmin"
 PAGE = 10_000
-"""Rows asked for at once: a page of listeners with metadata is some 3 MB, and a frame holds 16."""
+"""Rows requested at once: a page of listeners with metadata is some 3 MB, and a frame holds 16."""
 READ_ATTEMPTS = 5
-"""How often rows are read again when they change while they are read."""
+"""Attempts to read rows that change while they are read."""
 CELL_MAX = 4096
-"""Characters of one cell: as much as the longest text in a log."""
+"""Characters of one cell: the length of the longest text in a log."""
 PIPE_WIDTH = 1000
-"""Columns of a table that goes into a file or a pipe, where nothing has to be wrapped for a screen."""
+"""Columns of a table in a file or a pipe, where lines are not wrapped."""
 STATE_COLOURS = {
     "up": "green",
     "slow": "yellow",
@@ -61,31 +61,31 @@ R = TypeVar("R")
 
 
 class Failed(click.ClickException):
-    """The end of a command that did not do what was asked."""
+    """End of a command that failed, with its exit status."""
 
     def __init__(
         self,
         exit_status: ExitCode,
         message: str,
-        told: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
         refusal: Refusal | None = None,
     ) -> None:
         super().__init__(message)
         self.refusal = refusal
-        """The server's, if it was one."""
+        """Refusal of the server, if that is the reason."""
         self.exit_code = exit_status.value  # type: ignore[misc]  # click reads the instance's, and types the class's
-        self.told = told or {"type": "problem", "message": message}
-        """The same for programs."""
+        self.details = details or {"type": "problem", "message": message}
+        """Message for programs, printed with --json."""
         self.in_json = False
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print it to the standard error stream, as text or as JSON."""
-        text = json.dumps(self.told) if self.in_json else f"Error: {_printable_lines(self.message)}"
+        """Print the message to the standard error stream, as text or as JSON."""
+        text = json.dumps(self.details) if self.in_json else f"Error: {_printable_lines(self.message)}"
         click.echo(text, file=file or sys.stderr)
 
 
 def failure_of(refusal: Refusal) -> Failed:
-    """A refusal as the end of a command."""
+    """Return the failure of a command for a refusal."""
     problems = "".join(f"\n  row {problem.index}: {problem.message}" for problem in refusal.problems)
     again = f" (try again in {refusal.retry_after_seconds:g} s)" if refusal.retry_after_seconds else ""
     text = f"{refusal.message}{again} [{refusal.code}]{problems}"
@@ -93,12 +93,12 @@ def failure_of(refusal: Refusal) -> Failed:
 
 
 def no_such(code: Code, message: str) -> Failed:
-    """A refusal of our own: what was asked for is not among the rows that the server sent."""
+    """Return the failure for a row that is not among those that the server sent."""
     return failure_of(Refusal(code, message))
 
 
 class AdminContext:
-    """One run of the program. `environment`, `home`, `now` and `is_interactive` are the edge to the machine."""
+    """Context of one run of the program. The arguments replace the machine's own in tests."""
 
     def __init__(
         self,
@@ -121,18 +121,18 @@ class AdminContext:
 
     @property
     def settings(self) -> Settings:
-        """The settings in force. Raises SettingsProblem."""
+        """Settings in effect. Raises SettingsProblem."""
         if self._settings is None:
             self._settings = read_settings(self.given, self.environment, self.home)
         return self._settings
 
     @property
     def time_format(self) -> TimeFormat:
-        """How times are shown."""
+        """Format of times in tables."""
         return TimeFormat(self.now())
 
     def ask(self, request: Request, expected: type[R]) -> R:
-        """The reply of that kind; a refusal ends the command."""
+        """Send a request. Returns the reply of the expected type, raises Failed for a refusal."""
         if self._session is None:
             settings = self.settings
             self._session = AdminSession.connect(settings.servers, settings.identity, CONNECT_SECONDS, SOFTWARE)
@@ -141,24 +141,25 @@ class AdminContext:
             request = msgspec.structs.replace(request, store=store, seen=self._seen.last_seen(store))
         reply = self._session.ask(request)
         if not getattr(request, "dry_run", False):
-            # What would be has not been seen.
+            # The revision of a dry run is not one that was seen.
             self._seen.note(store, getattr(reply, "revision", 0))
         if isinstance(reply, Refusal):
             raise failure_of(reply)
         if not isinstance(reply, expected):
             raise Failed(
-                ExitCode.MISUNDERSTOOD, f"the server answered with {type(reply).__name__}; is it newer than this?"
+                ExitCode.MISUNDERSTOOD,
+                f"unexpected reply {type(reply).__name__}; is the server newer than this program?",
             )
         return reply
 
     def close_session(self) -> None:
-        """End the session; the next question opens another. Servers do not keep one that is idle."""
+        """Close the session, because servers end an idle one. The next request opens another."""
         if self._session is not None:
             self._session.close()
             self._session = None
 
     def rows(self, *wanted: Fetch) -> list[Rows]:
-        """All rows of each fetch, as they were at one revision, or twice the same."""
+        """Return all rows of each fetch, at one revision or equal in two reads."""
         before: list[tuple[Row, ...]] = []
         for _ in range(READ_ATTEMPTS):
             revisions: set[int] = set()
@@ -179,14 +180,14 @@ class AdminContext:
                 return Rows(page.revision, tuple(rows), page.total)
 
     def one(self, fetch: Fetch, code: Code, message: str) -> Row:
-        """The one row of that name, or the end of the command with that refusal."""
+        """Return the only row of the fetch. Raises Failed with the given refusal if there is none."""
         rows = self.rows(fetch)[0].rows
         if not rows:
             raise no_such(code, message)
         return rows[0]
 
     def print_result(self, for_people: TableView | Sequence[str | TableView], for_programs: Any) -> None:
-        """Print what was learned: JSON if that was asked for, else tables and sentences."""
+        """Print a result: JSON with --json, else tables and sentences."""
         if self.in_json:
             click.echo(json.dumps(as_json(for_programs), indent=2))
         elif isinstance(for_people, TableView):
@@ -199,12 +200,12 @@ class AdminContext:
                     click.echo(escape_line(part, CELL_MAX))
 
     def print_note(self, text: str) -> None:
-        """Something beside the answer, on the standard error stream."""
+        """Print a note to the standard error stream."""
         click.echo(escape_line(text, CELL_MAX), err=True)
 
     @contextmanager
     def error_handling(self) -> Iterator[None]:
-        """Every way in which a command can fail, as `Failed`; the session is left whatever happens."""
+        """Turn every failure of a command into `Failed`, and close the session in any case."""
         try:
             try:
                 yield
@@ -218,9 +219,9 @@ class AdminContext:
         except SettingsProblem as problem:
             raise self._failure(ExitCode.FAILED, str(problem), "settings") from None
         except InvalidName as problem:
-            not_asked = failure_of(Refusal(problem.code, str(problem)))
-            not_asked.in_json = self.in_json
-            raise not_asked from None
+            failure = failure_of(Refusal(problem.code, str(problem)))
+            failure.in_json = self.in_json
+            raise failure from None
 
     def _failure(self, status: ExitCode, message: str, kind: str) -> Failed:
         failed = Failed(status, message, {"type": "problem", "kind": kind, "message": message})
@@ -229,7 +230,7 @@ class AdminContext:
 
 
 def print_table(sheet: TableView, headed: bool = True) -> None:
-    """A table on the standard output; what a stranger chose cannot command the terminal."""
+    """Print a table to the standard output. Control characters are escaped."""
     if not sheet.lines:
         click.echo(sheet.empty_text)
         return

@@ -1,4 +1,4 @@
-"""How commands are made: each gets the context first, takes --json, and ends its help with examples."""
+"""Decorators for commands: each command gets the context, has --json, and ends its help with examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def examples(*lines: str) -> str:
-    """An epilog that click leaves as it is."""
+    """Return an epilog that click does not reformat."""
     return "\b\nExamples:\n" + "\n".join(f"  opengnsadmin {line}" for line in lines)
 
 
@@ -36,7 +36,7 @@ json_option = click.option(
 def command(
     group: click.Group, name: str, *lines: str, options: tuple[Callable[..., Any], ...] = ()
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """A command of `group`; `lines` are the examples, `options` what several commands share."""
+    """Add a command to `group`. `lines` are its examples, `options` the options that it shares with other commands."""
 
     def make(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
@@ -52,7 +52,7 @@ def command(
 
 
 class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy, not in click 8.1
-    """Text that a pure function understands, or says what would be right."""
+    """Parameter type parsed by a pure function, whose ValueError says what would be right."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name

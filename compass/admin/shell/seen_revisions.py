@@ -1,7 +1,8 @@
-"""What this person has seen of each store: the next command shows no less (opengnsp.md, "Never back in time").
+"""Revisions that this user has seen of each store: the next command shows no older one (opengnsp.md, "Never back in
+time").
 
-Servers over one store hear of each other's commits a moment later; who has just changed something at one of them and
-looks at another must see it. It is remembered for a minute, in a small file, and nothing depends on that file.
+Servers over one store apply each other's commits a moment later; a user who changes something at one server must see
+the change at another. The revisions are stored for a minute in a small file, which may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import msgspec
 from compass.system.files import replace_file
 
 PLACE = Path(".local", "state", "opengns", "seen.json")
-"""In the home directory (XDG Base Directory Specification: state that need not survive)."""
+"""Path in the home directory (XDG Base Directory Specification: state that need not survive)."""
 SEEN_SECONDS = 60.0
-"""How long it counts. A server that is behind for longer is broken, and must not keep anybody from looking at it."""
+"""Seconds that a revision counts. A server that lags for longer is broken, and its state must still be readable."""
 STORES_MAX = 16
-"""Stores that are remembered, the latest: a person administers a few."""
+"""Stores kept, the latest ones: a user administers a few."""
 
 _Kept = dict[str, tuple[int, float]]
 
 
 class SeenRevisions:
-    """The highest revision of each store, and when it was seen. `now` is UNIX time."""
+    """Highest revision seen of each store, and when. `now` returns UNIX time."""
 
     def __init__(self, home: Path, now: Callable[[], float]) -> None:
         self._path = home / PLACE
@@ -32,19 +33,19 @@ class SeenRevisions:
         self._revisions: _Kept | None = None
 
     def last_seen(self, store: str) -> int:
-        """What a server of that store must not be behind; 0: nothing is known."""
+        """Return the revision that a server of that store must have reached; 0: none."""
         revision, at = self._read().get(store, (0, 0.0))
         return revision if 0 <= self._now() - at <= SEEN_SECONDS else 0
 
     def note(self, store: str, revision: int) -> None:
-        """This has been seen now. What cannot be written is not remembered."""
+        """Record that a revision was seen. An error of the file is ignored."""
         if revision <= self.last_seen(store):
             return
         kept = self._read()
         kept.pop(store, None)
         kept[store] = (revision, self._now())
-        for gone in list(kept)[:-STORES_MAX]:
-            del kept[gone]
+        for oldest in list(kept)[:-STORES_MAX]:
+            del kept[oldest]
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self._path, msgspec.json.encode(kept), durable=False)

@@ -1,7 +1,7 @@
-"""Replies as tables for people and as JSON for programs. Pure: the time and the time zone are arguments.
+"""Tables for people and JSON for programs, made from replies. Pure: the time and the time zone are arguments.
 
-JSON is the reply as the protocol spells it, with every field, also those that have their default. A table is a
-`Sheet`: text in rows and columns; only `compass.admin.shell.context` knows how it gets onto a terminal.
+JSON is the reply as in the protocol, with every field, also those with default values. A table is a `TableView`: text
+in rows and columns; `compass.admin.shell.context` prints it.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from compass.model.rules.tokens import TOKEN_ROLES
 
 
 class TableView(msgspec.Struct, frozen=True):
-    """A table. `otherwise` is said when it has no lines."""
+    """A table. `empty_text` is printed if it has no lines."""
 
     columns: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
-    empty_text: str = "There are none."
+    empty_text: str = "None."
 
 
 class TimeFormat(msgspec.Struct, frozen=True):
-    """How times are shown: against which present (UNIX seconds), in which zone (None: this machine's)."""
+    """Format of times: the current time (UNIX seconds), and the time zone (None: this machine's)."""
 
     now: float
     zone: tzinfo | None = None
 
 
 def as_json(value: Any) -> Any:
-    """A struct as a dictionary with its tag and all its fields; containers likewise; the rest as it is."""
+    """Convert structs to dictionaries with tag and all fields, also in containers; other values stay unchanged."""
     if isinstance(value, msgspec.Struct):
         config = value.__struct_config__
         tag = {config.tag_field: config.tag} if config.tag_field else {}
@@ -64,19 +64,19 @@ def as_json(value: Any) -> Any:
 
 
 def format_time(time: float, clock: TimeFormat) -> str:
-    """A UNIX time in ISO 8601 and how long ago it was; `-` for 0, which stands for never."""
+    """Format a UNIX time in ISO 8601 with its age; `-` for 0, which stands for never."""
     if not time:
         return "-"
     moment = datetime.fromtimestamp(time, clock.zone)
     if clock.zone is None:
         moment = moment.astimezone()
     age = clock.now - time
-    told = f"{format_duration(age)} ago" if age >= 0 else f"in {format_duration(-age)}"
-    return f"{moment.isoformat(timespec='seconds')} ({told})"
+    relative = f"{format_duration(age)} ago" if age >= 0 else f"in {format_duration(-age)}"
+    return f"{moment.isoformat(timespec='seconds')} ({relative})"
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time in its one or two largest units: `3 d 4 h`, `12 s`."""
+    """Format a duration in its one or two largest units: `3 d 4 h`, `12 s`."""
     left = int(seconds)
     parts: list[tuple[int, str]] = []
     for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -87,7 +87,7 @@ def format_duration(seconds: float) -> str:
 
 
 def row_name(row: Row) -> str:
-    """What an administrator calls a row on the command line."""
+    """Return the name of a row on the command line."""
     match row:
         case Category() | Host():
             return row.name
@@ -102,7 +102,7 @@ def row_name(row: Row) -> str:
 
 
 def row_kind(row: Row) -> str:
-    """The row's word: `category`, `listener`, and so on."""
+    """Return the kind of a row: `category`, `listener`, and so on."""
     return type(row).__name__.lower()
 
 
@@ -112,16 +112,16 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "dependency": ("category", "depends on"),
     "listener": ("service", "listener", "state", "since", "weight", "host", "cause"),
     "credential": ("service", "id", "created", "expires"),
-    "host": ("host", "barred", "dialled at", "services"),
-    "alert": ("kind", "opened", "what"),
+    "host": ("host", "barred", "update address", "services"),
+    "alert": ("kind", "opened", "text"),
 }
 
 
 def table_of_rows(kind: str, rows: Iterable[Row], clock: TimeFormat) -> TableView:
-    """Rows of one kind."""
+    """Make the table of rows of one kind."""
     lines = tuple(_line(row, clock) for row in rows)
-    otherwise = {"alert": "No incident is open.", "listener": "No listener fits."}.get(kind, f"There is no {kind}.")
-    return TableView(_COLUMNS[kind], lines, otherwise)
+    empty_text = {"alert": "No open incidents.", "listener": "No matching listeners."}.get(kind, f"No {kind} found.")
+    return TableView(_COLUMNS[kind], lines, empty_text)
 
 
 def _line(row: Row, clock: TimeFormat) -> tuple[str, ...]:
@@ -155,23 +155,23 @@ def _line(row: Row, clock: TimeFormat) -> tuple[str, ...]:
 
 
 def table_of_tokens(rows: Iterable[Credential], clock: TimeFormat) -> TableView:
-    """Credentials that are bearer tokens, by name and role."""
+    """Make the table of bearer tokens, by name and role."""
     lines = []
     for row in rows:
         name, _, category = row.service.partition(".")
         lines.append((name, TOKEN_ROLES[category], *_line(row, clock)[1:]))
-    return TableView(("name", "role", "id", "created", "expires"), tuple(lines), "There is no token.")
+    return TableView(("name", "role", "id", "created", "expires"), tuple(lines), "No tokens.")
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> TableView:
-    """One object, a line for each thing known of it."""
+    """Make the table of one object, with one line per field."""
     return TableView(("", ""), tuple((name, value or "-") for name, value in pairs))
 
 
 def table_of_listener(
     row: Listener, clock: TimeFormat, case: CaseFile | None, history: Sequence[UpdateEntry]
 ) -> TableView:
-    """All that is known of one listener: its row, what the server found out about its health, its last changes."""
+    """Make the table of one listener: its row, the evidence about its health, its last changes."""
     return fields(
         [
             *zip(_COLUMNS["listener"], _line(row, clock), strict=True),
@@ -180,31 +180,31 @@ def table_of_listener(
             ("zone", row.zone),
             ("load", f"{row.load:g}, and {row.degradation:g} more with each user"),
             *((f"metadata {key}", value) for key, value in sorted(row.metadata.items())),
-            *(_health(case, clock) if case is not None else [("evidence", "this server is older and tells none")]),
+            *(_health(case, clock) if case is not None else [("evidence", "unknown, this server is older")]),
             *(("change", _history_line(entry, clock)) for entry in history),
         ]
     )
 
 
 def _health(case: CaseFile, clock: TimeFormat) -> list[tuple[str, str]]:
-    judged = (
+    decision = (
         f"{case.judgement}, {format_time(case.judged_at, clock)}" if case.judgement else "none since the server started"
     )
     lines = [("evidence", _evidence_line(one, clock)) for one in case.evidence] or [("evidence", "none")]
-    lines += [("judgement", judged), ("under way", case.inquiry or "nothing")]
-    lines += [("failures lately", str(case.failures)), ("kept out until", format_time(case.held_until, clock))]
-    return [*lines, ("the server", "doubts its own probes")] if case.doubting else lines
+    lines += [("last decision", decision), ("running check", case.inquiry or "none")]
+    lines += [("recent failures", str(case.failures)), ("kept out until", format_time(case.held_until, clock))]
+    return [*lines, ("the server", "distrusts its own probes")] if case.doubting else lines
 
 
 def _evidence_line(one: Evidence, clock: TimeFormat) -> str:
-    words = {
+    sources = {
         "report": "reported by",
-        "session": "session lost of",
+        "session": "session lost by",
         "probe": "probed by",
-        "findings": "probed for us by",
+        "findings": "probed indirectly by",
     }
     found = "alive" if one.alive else one.detail or "not reached"
-    return f"{format_time(one.time, clock)}: {words.get(one.kind, one.kind)} {one.by}: {found}"
+    return f"{format_time(one.time, clock)}: {sources.get(one.kind, one.kind)} {one.by}: {found}"
 
 
 def _history_line(entry: UpdateEntry, clock: TimeFormat) -> str:
@@ -214,21 +214,24 @@ def _history_line(entry: UpdateEntry, clock: TimeFormat) -> str:
 
 
 def policy_fields(policy: Policy) -> list[tuple[str, str]]:
-    """The part of a category's policy that says how listeners are given out and what evidence is worth."""
+    """Return the fields of a category's policy for selection of listeners and for evidence."""
     return [
         ("pool", policy.pool),
         *((f"pool of {label}", pool) for label, pool in sorted(policy.pools.items())),
         ("locality", policy.locality),
-        ("reporters needed", str(policy.reporters)),
-        ("witnesses asked", str(policy.witnesses)),
+        ("reporters required", str(policy.reporters)),
+        ("witnesses required", str(policy.witnesses)),
         ("cap", f"{100 * policy.cap:g} % may be down at once"),
         ("grace", f"{policy.grace_seconds:g} s for a lost host"),
-        ("flaps", f"{policy.flaps} in {policy.flap_seconds:g} s, then out for {policy.hold_seconds:g} s and longer"),
+        (
+            "flaps",
+            f"{policy.flaps} in {policy.flap_seconds:g} s, then kept out for {policy.hold_seconds:g} s or longer",
+        ),
     ]
 
 
 def table_of_row(row: Row, clock: TimeFormat, more: Sequence[tuple[str, str]] = ()) -> TableView:
-    """One row, a line for each column, and what else is to be said about it."""
+    """Make the table of one row, with one line per column, and further fields."""
     return fields([*zip(_COLUMNS[row_kind(row)], _line(row, clock), strict=True), *more])
 
 
@@ -249,13 +252,13 @@ _LOG_COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def table_of_log(log: str, entries: Iterable[LogEntry], clock: TimeFormat) -> TableView:
-    """Entries of one log."""
+    """Make the table of entries of one log."""
     lines = tuple(log_line(entry, clock) for entry in entries)
-    return TableView(_LOG_COLUMNS[log], lines, "There are no entries.")
+    return TableView(_LOG_COLUMNS[log], lines, "No entries.")
 
 
 def log_line(entry: LogEntry, clock: TimeFormat) -> tuple[str, ...]:
-    """One entry of a log."""
+    """Return the cells of one entry of a log."""
     first = (str(entry.number), format_time(entry.time, clock), entry.operation)
     match entry:
         case UpdateEntry():
@@ -270,26 +273,26 @@ def log_line(entry: LogEntry, clock: TimeFormat) -> tuple[str, ...]:
                 entry.origin,
                 entry.outcome,
                 str(entry.revision),
-                entry.arguments,  # The last one, for they may be long.
+                entry.arguments,  # The last column, because it may be long.
             )
 
 
 def table_of_impact(reply: Told) -> TableView:
-    """Who would be told of a change."""
+    """Make the table of those who would be notified of a change."""
     return fields(
         [
-            ("a change of", reply.name),
-            ("is told to categories", " ".join(reply.categories)),
-            ("with the services", " ".join(reply.services)),
-            ("on the hosts", " ".join(reply.hosts)),
-            ("it is the backup of", " ".join(reply.backup_of)),
+            ("change of", reply.name),
+            ("notified categories", " ".join(reply.categories)),
+            ("their services", " ".join(reply.services)),
+            ("their hosts", " ".join(reply.hosts)),
+            ("backup of", " ".join(reply.backup_of)),
             ("at revision", str(reply.revision)),
         ]
     )
 
 
 def table_of_lags(reply: Lags) -> TableView:
-    """Which host holds which revision."""
+    """Make the table of the revision that each host holds."""
     lines = tuple(
         (
             lag.host,
@@ -302,18 +305,18 @@ def table_of_lags(reply: Lags) -> TableView:
         )
         for lag in reply.hosts
     )
-    columns = ("host", "server", "session", "holds revision", "behind", "pending", "status")
+    columns = ("host", "server", "session", "revision", "lag", "pending", "status")
     return TableView(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
 
 
 def table_of_status(reply: ServerStatus, clock: TimeFormat) -> TableView:
-    """A server in figures."""
+    """Make the table of a server's figures."""
     return fields(
         [
             ("server", reply.server),
             ("software", reply.software),
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
-            *([("store is away", reply.trouble)] if reply.trouble else []),
+            *([("store unavailable", reply.trouble)] if reply.trouble else []),
             ("revision", str(reply.revision)),
             ("started", format_time(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
@@ -326,7 +329,7 @@ def table_of_status(reply: ServerStatus, clock: TimeFormat) -> TableView:
 
 
 def table_of_servers(reply: ServerStatus, clock: TimeFormat) -> TableView:
-    """All servers over the store. One that was asked and is too old to know them is alone."""
+    """Make the table of all servers over the store. An old server lists only itself."""
     lines = tuple(
         (
             one.server,
@@ -340,12 +343,12 @@ def table_of_servers(reply: ServerStatus, clock: TimeFormat) -> TableView:
         )
         for one in reply.servers
     )
-    columns = ("server", "role", "revision", "lag", "sessions", "software", "started", "last heard of")
-    return TableView(columns, lines, "This server does not tell of others over its store.")
+    columns = ("server", "role", "revision", "lag", "sessions", "software", "started", "last heartbeat")
+    return TableView(columns, lines, "This server does not list others over its store.")
 
 
 def table_of_channels(reply: WayList, clock: TimeFormat) -> TableView:
-    """The ways to administrators, as the server that was asked knows them."""
+    """Make the table of the channels to administrators, as one server knows them."""
     lines = tuple(
         (
             one.name,
@@ -358,18 +361,18 @@ def table_of_channels(reply: WayList, clock: TimeFormat) -> TableView:
         )
         for one in reply.ways
     )
-    columns = ("name", "way", "tells", "pending", "last success", "last failure", "why")
-    return TableView(columns, lines, "This server tells of incidents in its log only; see docs/reference/alerts.md.")
+    columns = ("name", "channel", "active", "pending", "last success", "last failure", "problem")
+    return TableView(columns, lines, "No channels: this server only logs incidents; see docs/reference/alerts.md.")
 
 
 def table_of_tried_channels(reply: WaysTried) -> TableView:
-    """What came of a message by each way."""
+    """Make the table of the results of a test message by channel."""
     lines = tuple((one.name, one.way, one.problem or "ok") for one in reply.ways)
-    return TableView(("name", "way", "outcome"), lines, "No way was tried.")
+    return TableView(("name", "channel", "outcome"), lines, "No channel was tried.")
 
 
 def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIssued) -> list[str]:
-    """What an answered change comes to, for people."""
+    """Describe the result of a change for people."""
     match reply:
         case Done(changes=()):
             return [f"Done; revision {reply.revision}."]
@@ -378,13 +381,13 @@ def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIss
         case CredentialIssued():
             return [f"revision {reply.revision}: credential {reply.credential.id} of {reply.credential.service}"]
         case Registered(changed=False) | Deregistered(changed=False):
-            return [f"It is {reply.state} already; revision {reply.revision}."]
+            return [f"Already {reply.state}; revision {reply.revision}."]
         case _:
             return [f"revision {reply.revision}: {reply.state}"]
 
 
 def change_sentence(change: Change) -> str:
-    """One committed change."""
+    """Describe one committed change."""
     row = change.row
     state = f" {row.state}" if isinstance(row, Listener) and not change.removed else ""
     return f"revision {change.revision}: {change.operation} {row_kind(row)} {row_name(row)}{state}"

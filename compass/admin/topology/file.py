@@ -9,8 +9,9 @@
     backup = "emergency.rescue"
     probe = "http:/health"
 
-A file is complete in itself: what it refers to, it declares. `parse` tells all mistakes at once, each with its line,
-and each row knows its line, so that what the server finds wrong can be told the same way. `dump` is the inverse.
+A file is self-contained: it declares everything that it refers to. `parse` reports all mistakes at once, each with its
+line, and stores each row's line, so that problems found by the server are reported in the same form. `dump` is the
+inverse.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ from compass.wire.limits import FRAME_MAX_FROM_ADMIN
 from compass.wire.messages import encode
 
 TOPOLOGY_MAX = FRAME_MAX_FROM_ADMIN
-"""Octets of a topology file: its rows must fit into one request, and they are not smaller than the text."""
+"""Greatest size of a topology file in octets: its rows must fit into one request and are not smaller than the text."""
 KEYS: tuple[str, ...] = ("depends_on", "services", "backup", *POLICY_FIELDS)
-"""What may be said about a category."""
+"""Keys of a category."""
 
 Declared: TypeAlias = Category | Service | Dependency
 
 
 class Mistake(msgspec.Struct, frozen=True, order=True):
-    """Something wrong with a file."""
+    """One mistake in a file."""
 
     line: int
     message: str
 
 
 class TopologyProblem(Exception):
-    """A topology that cannot be used, with all its mistakes in the order of their lines."""
+    """An invalid topology, with all mistakes in the order of their lines."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(sorted(set(mistakes)))
@@ -57,7 +58,7 @@ class TopologyProblem(Exception):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """The rows of a file in its order, and the line each comes from."""
+    """Rows of a file in its order, and the line of each."""
 
     rows: tuple[Declared, ...]
     lines: tuple[int, ...]
@@ -69,10 +70,10 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 class Locator:
-    """Where things stand in a TOML text; tomllib does not say.
+    """Line numbers of tables and keys in a TOML text, which tomllib does not provide.
 
-    It looks at lines, so a header or a key within a multi-line string misleads it: to another line of the file,
-    never to another answer.
+    They are found line by line, so a header or a key within a multi-line string can cause a wrong line number, but
+    never a wrong value.
     """
 
     _HEADER = re.compile(r"\s*\[[^\[\]]+\]\s*(#.*)?")
@@ -90,7 +91,7 @@ class Locator:
                 self._found.append(_Header((*table, *_path_of(f"{key[1]} = 0")), number))
 
     def line(self, *path: str, item: str | None = None) -> int:
-        """The line of a table or a key, or of the nearest thing around it; with `item`, that string's line in it."""
+        """Return the line of a table or key, or of the nearest enclosing one; with `item`, of that string in it."""
         for length in range(len(path), 0, -1):
             for index, entry in enumerate(self._found):
                 if entry.path[:length] == path[:length]:
@@ -121,12 +122,12 @@ def _path_of(line: str) -> tuple[str, ...]:
 
 
 def parse(text: str) -> Topology:
-    """The rows of a topology file. Raises TopologyProblem with all its mistakes."""
+    """Parse a topology file. Raises TopologyProblem with all mistakes."""
     return _Parser(text).topology()
 
 
 class _Parser:
-    """One file being read: what it declares and refers to, its rows, its mistakes."""
+    """Parser of one file: its rows, declared names and mistakes."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -149,7 +150,7 @@ class _Parser:
         rows = tuple(row for row, _ in self.rows)
         size = len(encode(Apply(rows)))
         if size > TOPOLOGY_MAX:
-            big = f"the topology makes a request of {size} octets; at most {TOPOLOGY_MAX} are taken at once"
+            big = f"the topology makes a request of {size} octets; the limit is {TOPOLOGY_MAX}"
             raise TopologyProblem([Mistake(1, f"{big}: apply it in parts, without --prune")])
         return Topology(rows, tuple(line for _, line in self.rows))
 
@@ -186,7 +187,7 @@ class _Parser:
             return self._wrong(line, f"category {name!r} must be a table: write [category.{name}]")
         for unknown in table.keys() - set(KEYS):
             at = self.where.line("category", key, unknown)
-            self._wrong(at, f"unknown key {unknown!r} in category {name!r}; there are {', '.join(KEYS)}")
+            self._wrong(at, f"unknown key {unknown!r} in category {name!r}; valid keys: {', '.join(KEYS)}")
         policy = self._policy(key, table)
         self._check_pools(key, policy, table.get("services", []))
         backup = self._backup(key, table)
@@ -209,7 +210,7 @@ class _Parser:
             return ""
 
     def _policy(self, key: str, table: dict[str, Any]) -> Policy:
-        """Each field is tried alone, so that all that are wrong are told."""
+        """Parse the policy, field by field, so that all mistakes are reported."""
         good: dict[str, Any] = {}
         for field in POLICY_FIELDS:
             if field not in table:
@@ -227,13 +228,13 @@ class _Parser:
         return Policy(**good)
 
     def _check_pools(self, key: str, policy: Policy, services: Any) -> None:
-        """A pool policy for a service that the table does not declare is most likely a slip of the pen."""
+        """Report pool policies of undeclared services, which are probably misspelt."""
         known = services if isinstance(services, list) else []
         for label in policy.pools.keys() - {value.lower() for value in known if isinstance(value, str)}:
             self._wrong(self.where.line("category", key, "pools"), f"pools: {label!r} is not among the services")
 
     def _labels(self, key: str, table: dict[str, Any], field: str, what: str) -> list[tuple[str, int]]:
-        """The names in a list, each with its line."""
+        """Return the names in a list, each with its line."""
         found: dict[str, int] = {}
         values = table.get(field, [])
         if not isinstance(values, list):
@@ -242,7 +243,7 @@ class _Parser:
         for value in values:
             if not isinstance(value, str):
                 at = self.where.line("category", key, field)
-                self._wrong(at, f"{field} must be a list of strings; {value!r} is none")
+                self._wrong(at, f"{field} must be a list of strings; {value!r} is not a string")
                 continue
             at = self.where.line("category", key, field, item=value)
             try:
@@ -266,7 +267,7 @@ class _Parser:
 
 
 def locate_problems(topology: Topology, problems: Iterable[Problem]) -> tuple[Mistake, ...]:
-    """What the server found wrong with the rows, at the lines they come from."""
+    """Map the server's problems with rows to mistakes at the lines of these rows."""
     return tuple(
         Mistake(topology.lines[problem.index] if 0 <= problem.index < len(topology.lines) else 1, problem.message)
         for problem in problems
@@ -274,7 +275,7 @@ def locate_problems(topology: Topology, problems: Iterable[Problem]) -> tuple[Mi
 
 
 def dump(rows: Sequence[Declared]) -> str:
-    """The text of a topology file with these rows; the same rows in any order give the same text."""
+    """Return the text of a topology file with these rows, which does not depend on their order."""
     services: dict[str, list[str]] = {}
     needs: dict[str, list[str]] = {}
     for row in rows:
@@ -303,7 +304,7 @@ def _table(row: Category, services: list[str], needs: list[str]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A JSON string or number is also a TOML one: what the model lets through is printable ASCII and finite."""
+    """Format a TOML value. JSON strings and numbers are valid TOML, because the model allows printable ASCII only."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {json.dumps(value[name])}" for name in sorted(value)) + " }"
     return json.dumps(value)

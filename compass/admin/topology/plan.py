@@ -1,4 +1,4 @@
-"""What applying a topology would change: the server's dry run, put into the words of the file."""
+"""Plan of the changes that applying a topology makes, from the server's dry run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compass.model.rows import Category, Change, Key, Row, key_of
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One difference. `details`: the fields that change, each with its value before and after."""
+    """One change of an object. `details`: the changed fields, each with its value before and after."""
 
     action: Literal["add", "set", "remove"]
     kind: str
@@ -22,9 +22,9 @@ class Step(msgspec.Struct, frozen=True):
 
 
 def steps(before: Mapping[str, Category], changes: Iterable[Change]) -> tuple[Step, ...]:
-    """The differences that `changes` make; `before`: the categories as they are now, by name.
+    """Return the steps that `changes` make; `before`: the current categories by name.
 
-    Several changes of one row are one difference: the server adds a category first and its backup later.
+    Several changes of one row are one step: the server adds a category first and its backup later.
     """
     last: dict[tuple[type, Key], Change] = {}
     for change in changes:
@@ -56,7 +56,7 @@ _SIGNS: dict[str, tuple[str, str]] = {"add": ("+", "green"), "set": ("~", "yello
 
 
 def plan_lines(planned: Iterable[Step]) -> list[tuple[str, str]]:
-    """The plan for people: lines, each with its colour."""
+    """Format the plan for people: lines, each with its colour."""
     lines: list[tuple[str, str]] = []
     for step in planned:
         sign, colour = _SIGNS[step.action]
@@ -67,16 +67,16 @@ def plan_lines(planned: Iterable[Step]) -> list[tuple[str, str]]:
 
 
 def plan_summary(planned: Iterable[Step]) -> str:
-    """The plan in one sentence."""
+    """Summarize the plan in one sentence."""
     actions = [step.action for step in planned]
     if not actions:
-        return "Nothing to change: the catalogue is as the file says."
-    told = ", ".join(f"{actions.count(action)} to {action}" for action in _SIGNS if action in actions)
-    return f"{len(actions)} changes: {told}."
+        return "No changes: the catalogue equals the file."
+    counts = ", ".join(f"{actions.count(action)} to {action}" for action in _SIGNS if action in actions)
+    return f"{len(actions)} changes: {counts}."
 
 
 def plan_json(planned: Iterable[Step], revision: int, applied: bool) -> dict[str, Any]:
-    """The plan for programs. `revision`: the catalogue's, after the changes when they are applied."""
+    """Format the plan for programs. `revision`: that of the catalogue, after the changes if they are applied."""
     return {
         "type": "plan",
         "applied": applied,

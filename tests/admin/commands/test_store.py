@@ -33,11 +33,11 @@ def test_a_backup_is_made_checked_and_restored(program: Program, store: str, tmp
     monday = tmp_path / "monday.sqlite3"
     said = program.done("backup", str(monday), "--store", store)
     assert f"Wrote {monday}" in said and "at revision 110; checked" in said
-    assert "is well: store" in program.done("store", "check", "--store", f"sqlite:///{monday}")
+    assert "is consistent: store" in program.done("store", "check", "--store", f"sqlite:///{monday}")
     again = program.run("backup", str(monday), "--store", store)
     assert again.exit_code == 5 and "is not overwritten" in again.stderr
     asked = program.run("restore", str(monday), "--store", store)
-    assert asked.exit_code == 1 and "say --yes" in asked.stderr
+    assert asked.exit_code == 1 and "use --yes" in asked.stderr
     restored = json.loads(program.done("--json", "restore", str(monday), "--store", store, "--yes"))
     assert restored["type"] == "restored" and Path(restored["kept"]).exists()
     assert restored["condition"]["revision"] == 110
@@ -76,8 +76,8 @@ def test_a_store_in_use_and_a_damaged_one_have_statuses_of_their_own(
     assert "the same as in" in copied
     server.close()
     moved = program.done("store", "copy", store, f"sqlite:///{tmp_path}/moved.db")
-    assert "use FROM no more" in moved
-    assert "has the id" in program.done("store", "new-id", "--store", store, "--yes")
+    assert "never use FROM again" in moved
+    assert "now has the id" in program.done("store", "new-id", "--store", store, "--yes")
     broken = Store.open(store)
     broken._transaction(lambda connection: connection.exec_driver_sql("DELETE FROM listener"), writes=True)
     broken.close()
@@ -92,8 +92,8 @@ def test_a_downgrade_says_where_it_can_go(program: Program, store: str) -> None:
     wrong = program.run("store", "downgrade", "7777", "--store", store, "--yes")
     assert wrong.exit_code == 1 and "it can go down to 0001" in wrong.stderr
     said = program.done("store", "downgrade", "0003", "--store", store, "--yes")
-    assert "has schema 0003 now" in said and "before-downgrade" in said
-    assert "not counted" in program.done("store", "show", "--store", store)
+    assert "now has schema 0003" in said and "before-downgrade" in said
+    assert "unknown: another schema" in program.done("store", "show", "--store", store)
     Store.open(store).close()
     assert head_of() in program.done("store", "show", "--store", store)
 
@@ -115,7 +115,7 @@ def test_servers_are_compared_by_digest(program: Program, server: LittleServer, 
     assert equal["servers"][0]["answer"]["digest"] == "0" * 64
     program.done("category", "add", "web")
     differs = program.run("digest", options=options)
-    assert differs.exit_code == 1 and "2 of 2 servers: they differ" in differs.stderr
+    assert differs.exit_code == 1 and "2 of 2 servers: different" in differs.stderr
     other.stop()
     alone = program.run("digest", options=options)
     assert alone.exit_code == 7 and "1 of 2 servers: not all answered" in alone.stderr

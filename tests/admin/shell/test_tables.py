@@ -144,7 +144,7 @@ def test_metadata_is_key_and_value() -> None:
     """The value may hold further equals signs, and be empty; a key may not be there twice."""
     assert build_request.metadata(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
     for wrong in (["a"], ["=b"], ["a=b", "a=c"]):
-        with pytest.raises(ValueError, match=r"KEY=VALUE|given twice"):
+        with pytest.raises(ValueError, match=r"KEY=VALUE|duplicate key"):
             build_request.metadata(wrong)
 
 
@@ -220,7 +220,7 @@ def test_one_listener_is_shown_whole() -> None:
     lines = table_of_listener(PEER, CLOCK, None, ()).lines
     assert lines[-6:-4] == (("draining", "no"), ("epoch", "9"))
     assert lines[-4:-1] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
-    assert lines[-1] == ("evidence", "this server is older and tells none")
+    assert lines[-1] == ("evidence", "unknown, this server is older")
     found = (
         Evidence("report", "web1", 999_000.0, detail="timed out"),
         Evidence("findings", "web2", 999_000.0, alive=True),
@@ -232,16 +232,16 @@ def test_one_listener_is_shown_whole() -> None:
     lines = table_of_listener(PEER, CLOCK, case, [entry]).lines
     assert lines[-8:] == (
         ("evidence", f"{ISO}: reported by web1: timed out"),
-        ("evidence", f"{ISO}: probed for us by web2: alive"),
-        ("judgement", f"alive: answered web2, {ISO}"),
-        ("under way", "suspicion"),
-        ("failures lately", "4"),
+        ("evidence", f"{ISO}: probed indirectly by web2: alive"),
+        ("last decision", f"alive: answered web2, {ISO}"),
+        ("running check", "suspicion"),
+        ("recent failures", "4"),
         ("kept out until", "-"),
-        ("the server", "doubts its own probes"),
+        ("the server", "distrusts its own probes"),
         ("change", f"revision 6, {ISO}: confirm, down: {PEER.cause}"),
     )
     quiet = table_of_listener(PEER, CLOCK, CaseFile(7, PEER), []).lines
-    assert ("evidence", "none") in quiet and ("judgement", "none since the server started") in quiet
+    assert ("evidence", "none") in quiet and ("last decision", "none since the server started") in quiet
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ def test_one_listener_is_shown_whole() -> None:
             ],
         ),
         (Registered(7, "up"), ["revision 7: up"]),
-        (Registered(7, "up", False), ["It is up already; revision 7."]),
-        (Deregistered(7, "offline", False), ["It is offline already; revision 7."]),
+        (Registered(7, "up", False), ["Already up; revision 7."]),
+        (Deregistered(7, "offline", False), ["Already offline; revision 7."]),
         (Reported(7, "draining"), ["revision 7: draining"]),
         (CredentialIssued(7, Credential("1f", "s.c", "", 1.0), "t"), ["revision 7: credential 1f of s.c"]),
     ],
@@ -314,7 +314,7 @@ def test_figures_become_tables() -> None:
     lags = Lags(9, (HostLag("h1", True, 9, 0, server="s2"),))
     assert table_of_lags(lags).lines == (("h1", "s2", "open", "9", "0", "0", "ok"),)
     told = pairs(table_of_impact(Told("s.c", 9, ("web",), ("a.web", "b.web"), ("h1",))))
-    assert told["with the services"] == "a.web b.web" and told["it is the backup of"] == "-"
+    assert told["their services"] == "a.web b.web" and told["backup of"] == "-"
 
 
 def test_all_servers_over_a_store_are_a_table() -> None:

@@ -89,7 +89,7 @@ def test_all_five_mistakes_are_told_with_their_lines() -> None:
         ("[category.a]\n[category.A]\n", 2, "declared twice"),
         ('[category."a b"]\n', 1, "not a DNS label"),
         ('[category.a]\nservices = "x"\n', 2, "a list of strings"),
-        ("[category.a]\nservices = [1]\n", 2, "1 is none"),
+        ("[category.a]\nservices = [1]\n", 2, "1 is not a string"),
         ('[category.a]\nservices = ["x", "y",\n  "X"]\n', 3, "listed twice"),
         ('[category.a]\nservices = ["x.a"]\n', 2, "before the dot"),
         ('[category.a]\ndepends_on = ["a", "a"]\n', 2, "listed twice"),
@@ -204,8 +204,8 @@ def test_a_plan_changes_nothing(program: Program, server: LittleServer) -> None:
     assert server.catalogue == before
     program.done("apply", str(USS), "--yes")
     assert program.run("plan", str(USS), "--detailed-exitcode").exit_code == ExitCode.DONE
-    assert "Nothing to change" in program.done("plan", "-", stdin=USS.read_text())
-    assert "Nothing to change" in program.done("apply", str(USS))
+    assert "No changes:" in program.done("plan", "-", stdin=USS.read_text())
+    assert "No changes:" in program.done("apply", str(USS))
 
 
 def test_an_export_makes_the_same_catalogue_on_an_empty_server(
@@ -245,7 +245,7 @@ def test_prune_removes_what_the_file_does_not_name(program: Program, server: Lit
     """With --prune the rest goes, and the plan says so; without, it stays."""
     program.done("apply", str(USS), "--yes")
     program.done("category", "add", "spare")
-    assert "Nothing to change" in program.done("plan", str(USS))
+    assert "No changes:" in program.done("plan", str(USS))
     assert "- category spare" in program.done("plan", str(USS), "--prune")
     told = json.loads(program.done("apply", str(USS), "--prune", "--yes", "--json"))
     assert told["applied"] and [change["name"] for change in told["changes"]] == ["spare"]
