@@ -19,7 +19,7 @@ from compass.agent.registration.registrar import TRANSIENT, Registrar, Watcher
 from compass.agent.replica.change_feed import ChangeFeed, Deliver
 from compass.agent.replica.disk_cache import Cache, CachedReplica
 from compass.agent.replica.replica import Replica
-from compass.agent.replica.shared_view import SharedViewWriter
+from compass.agent.replica.shared_view import SharedMemoryWriter
 from compass.agent.replica.suspicions import ANEW_SECONDS, Suspicions
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.connector import Dial
@@ -119,7 +119,7 @@ class Agent:
         self._witness = (
             ProbeResponder(self._replica, probe, lambda request: self._upstream.ask(request)) if probe else None
         )
-        self._publisher = SharedViewWriter(clock, parts.view, parts.view_group, self._shared)
+        self._publisher = SharedMemoryWriter(clock, parts.view, parts.view_group, self._shared)
         self._published: tuple[LookupScope, frozenset[str], Shared] | None = None
         self._feed = ChangeFeed(lambda service: self._replica.dependencies(service, self._overlay))
         self._following = ReplicaSync(

@@ -21,7 +21,7 @@ import compass.client.asyncio
 from compass.client.blocking import Client
 from compass.client.core.errors import ApiProblem
 from compass.client.core.session import Failures
-from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, name_of, resolve_reference
+from compass.client.urls import IDEMPOTENT, SCHEMES, AddressUnusable, name_of, resolve_reference
 from compass.model.rows import Listener
 
 UNSENT: Failures = (httpx.ConnectError, httpx.ConnectTimeout)

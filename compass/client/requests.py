@@ -20,7 +20,7 @@ import urllib3.exceptions
 import compass.client
 from compass.client.blocking import Client
 from compass.client.core.errors import ApiProblem
-from compass.client.core.urls import IDEMPOTENT, SCHEMES, AddressUnusable, name_of, replace_scheme, resolve_reference
+from compass.client.urls import IDEMPOTENT, SCHEMES, AddressUnusable, name_of, replace_scheme, resolve_reference
 from compass.model.names import format_endpoint
 from compass.model.rows import Listener
 

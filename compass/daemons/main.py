@@ -33,7 +33,7 @@ from compass.daemons.process.start import (
 )
 from compass.model.interfaces import StoreUnavailable
 from compass.pki.identity import Identity, IdentityError
-from compass.system.sd_notify import SdNotify
+from compass.system.systemd import SdNotify
 
 
 class Program(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from compass.daemons.config.reader import ConfigProblem
 from compass.daemons.main import OPENGNSCD, OPENGNSSD, Program, StartWatch
 from compass.daemons.process.start import forbid_core_files
 from compass.pki.identity import IdentityError
-from compass.system.sd_notify import SdNotify
+from compass.system.systemd import SdNotify
 
 
 class ConfigOptions(Options):

@@ -20,9 +20,9 @@ import requests
 
 import compass.client.asyncio
 from compass import client
-from compass.client.core.urls import AddressUnusable, name_of
 from compass.client.httpx import AsyncTransport, Transport, async_mounts, mounts
 from compass.client.requests import Adapter, Session
+from compass.client.urls import AddressUnusable, name_of
 from compass.model.rows import Listener
 from compass.pki.authority import create_authority, issue, write_credentials
 from tests.support.fake_api import LittleApi, outcome, refusal

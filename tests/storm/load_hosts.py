@@ -31,8 +31,8 @@ from compass.daemons.net.transport import wrap_tls
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 from compass.model.rows import Change
-from compass.pki.contexts import client_context
 from compass.pki.identity import load_identity
+from compass.pki.tls_contexts import client_context
 
 REFRESH_SECONDS = 3600.0
 

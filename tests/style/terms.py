@@ -26,11 +26,11 @@ load balancing      model/selection/selector.py model/selection/policies.py
 selector            model/selection/selector.py
 debounce            agent/hooks/debounce.py
 subprocess          agent/hooks/subprocesses.py
-SRV                 agent/upstream/dns_srv.py
-DNS discovery       agent/upstream/dns_srv.py
+SRV                 agent/upstream/dns_discovery.py
+DNS discovery       agent/upstream/dns_discovery.py
 shared memory       agent/replica/shared_view.py wire/shared_view.py client/core/shared_view.py
-systemd             system/sd_notify.py
-sd_notify           system/sd_notify.py
+systemd             system/systemd.py
+sd_notify           system/systemd.py
 OpenAPI             gateway/http/openapi.py
 Prometheus          gateway/http/prometheus_sd.py
 exit code           model/exit_codes.py
@@ -50,7 +50,7 @@ session             server/sessions/session.py
 webhook             daemons/alerts/webhook.py
 admission           server/push/admission.py
 flow control        server/sessions/flow_control.py
-TLS context         pki/contexts.py
+TLS context         pki/tls_contexts.py
 """
 
 TERMS: dict[str, tuple[str, ...]] = {

@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0
 """Seconds between two checks whether local suspicions have expired; changes are published at once."""
 
 
-class SharedViewWriter:
+class SharedMemoryWriter:
     """Keeps `directory` in step with what `shared` gives. A directory that cannot be written costs the shared view,
     not the daemon."""
 

@@ -51,7 +51,7 @@ from compass.client.core.client import UNCHANGED
 from compass.model.exit_codes import ExitCode
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalRegister, Outcome
 from compass.model.names import format_endpoint
-from compass.system.sd_notify import VARIABLES, SdNotify
+from compass.system.systemd import VARIABLES, SdNotify
 
 PROBE_SECONDS = 0.05
 """Seconds between two checks whether the command listens: how late a start-up may be registered."""

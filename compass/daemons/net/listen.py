@@ -25,8 +25,8 @@ from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
 from compass.model.metrics import Counter
 from compass.model.names import InvalidName, parse_host_name
-from compass.pki.contexts import peer_of
 from compass.pki.identity import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, role_and_name
+from compass.pki.tls_contexts import peer_of
 
 BACKLOG = 4096
 """Connections that the kernel queues until they are accepted: all hosts may connect at the same moment. A connection

@@ -104,7 +104,7 @@ class _TunedTlsFactory(TLSMemoryBIOFactory):
 
 
 def wrap_tls(context: Any, factory: Any, *, client: bool) -> Any:
-    """Return `factory` behind TLS. `context`: from `server_context` or `client_context` of `compass.pki.contexts`.
+    """Return `factory` behind TLS. `context`: from `server_context` or `client_context` of `compass.pki.tls_contexts`.
 
     Both factories are Twisted's, whose interfaces the type checker does not understand.
     """

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from compass.daemons.config.reader import ConfigProblem
 from compass.pki.identity import IdentityError
-from compass.system.sd_notify import SdNotify
+from compass.system.systemd import SdNotify
 
 
 class Reload:

@@ -22,7 +22,7 @@ from compass.agent.agent import Agent, AgentDependencies
 from compass.agent.hooks.runner import reactions_of
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial
-from compass.agent.upstream.dns_srv import SrvLookup, lookup_with
+from compass.agent.upstream.dns_discovery import SrvLookup, lookup_with
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
@@ -36,8 +36,8 @@ from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
-from compass.pki.contexts import client_context, server_context
 from compass.pki.identity import Identity
+from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
 
 SOFTWARE = f"compass/{compass.__version__}"

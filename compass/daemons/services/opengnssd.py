@@ -31,8 +31,8 @@ from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.metrics import ServerMetrics
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
-from compass.pki.contexts import client_context, https_context, server_context
 from compass.pki.identity import Identity
+from compass.pki.tls_contexts import client_context, https_context, server_context
 from compass.server.cluster.announcer import Announcer
 from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober

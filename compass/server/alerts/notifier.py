@@ -342,4 +342,5 @@ class AlertNotifier:
         there = ", ".join(notifier.channel.name for notifier in self._channels)
         if there:
             return f"no channel is called {name!r}; there are: {there}"
-        return "no channel is configured; write a section [[server.alert]] into the server's file, see docs/reference/alerts.md"
+        text = "no channel is configured; write a section [[server.alert]] into the server's file"
+        return f"{text}, see docs/reference/alerts.md"

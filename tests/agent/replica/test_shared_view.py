@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from compass.agent.replica.shared_view import LOOK_SECONDS, SharedViewWriter
+from compass.agent.replica.shared_view import LOOK_SECONDS, SharedMemoryWriter
 from compass.client.core.errors import NoneRegistered, NotLoaded, UnknownName
 from compass.client.core.shared_view import SharedView
 from compass.model.rows import Category, Dependency, Listener, Row, Service, Snapshot
@@ -47,7 +47,7 @@ class Daemon:
     def __init__(self, directory: Path, told: Shared | None = None, group: int | None = None) -> None:
         self.clock = Clock()
         self.told = told
-        self.publisher = SharedViewWriter(self.clock, directory, group, lambda: self.told)
+        self.publisher = SharedMemoryWriter(self.clock, directory, group, lambda: self.told)
         self.publisher.start()
 
     def tell(self, told: Shared) -> None:

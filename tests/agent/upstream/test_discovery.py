@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.names.client import Resolver
 
-from compass.agent.upstream import dns_srv, multicast
-from compass.agent.upstream.dns_srv import SrvLookup, SrvRecord, lookup_with, offers_of
+from compass.agent.upstream import dns_discovery, multicast
+from compass.agent.upstream.dns_discovery import SrvLookup, SrvRecord, lookup_with, offers_of
 from compass.agent.upstream.multicast import ORIGIN, AnnouncedServers, AnnouncementListener
 from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Candidate, ServerAddress, ServerSelector, in_order
 from compass.server.cluster.announcer import EVERY_SECONDS, FIRST_SECONDS, Announcer
@@ -109,11 +109,11 @@ def due_in(clock: Clock) -> float:
 @pytest.mark.parametrize(
     ("life", "kept"),
     [
-        (dns_srv.LIFE_SECONDS_MIN, dns_srv.LIFE_SECONDS_MIN),
-        (dns_srv.LIFE_SECONDS_MIN - 1, dns_srv.LIFE_SECONDS_MIN),
+        (dns_discovery.LIFE_SECONDS_MIN, dns_discovery.LIFE_SECONDS_MIN),
+        (dns_discovery.LIFE_SECONDS_MIN - 1, dns_discovery.LIFE_SECONDS_MIN),
         (600.0, 600.0),
-        (dns_srv.LIFE_SECONDS_MAX, dns_srv.LIFE_SECONDS_MAX),
-        (dns_srv.LIFE_SECONDS_MAX + 1, dns_srv.LIFE_SECONDS_MAX),
+        (dns_discovery.LIFE_SECONDS_MAX, dns_discovery.LIFE_SECONDS_MAX),
+        (dns_discovery.LIFE_SECONDS_MAX + 1, dns_discovery.LIFE_SECONDS_MAX),
     ],
 )
 def test_an_answer_is_asked_for_again_when_it_is_stale(life: float, kept: float) -> None:
@@ -149,7 +149,7 @@ def test_what_is_known_stays_while_dns_is_away() -> None:
         asked.questions[-1].errback(TimeoutError())
         pauses.append(due_in(clock))
         clock.advance(pauses[-1])
-    assert pauses[-2:] == [dns_srv.PAUSE_SECONDS_MAX] * 2
+    assert pauses[-2:] == [dns_discovery.PAUSE_SECONDS_MAX] * 2
     asked.questions[-1].callback([SrvRecord(0, 1, 4863, "gns2", 60.0)])
     assert offered.addresses == ["gns2"]
 
@@ -174,13 +174,15 @@ def test_dns_can_say_that_there_is_no_server() -> None:
 
 def test_an_answer_is_bounded() -> None:
     """Targets and addresses of one answer, each at n and at n + 1; the preferred ones are kept."""
-    targets = [SrvRecord(100 - number, 1, 4863, f"gns{number}", 60.0) for number in range(dns_srv.RECORDS_MAX + 1)]
+    targets = [
+        SrvRecord(100 - number, 1, 4863, f"gns{number}", 60.0) for number in range(dns_discovery.RECORDS_MAX + 1)
+    ]
     offers = offers_of(targets, 0)
-    assert len(offers) == dns_srv.RECORDS_MAX
+    assert len(offers) == dns_discovery.RECORDS_MAX
     assert "gns0" not in {offer.way.name for offer in offers}
-    many = tuple(f"192.0.2.{number}" for number in range(1, dns_srv.ADDRESSES_MAX + 2))
-    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many[:-1])], 0)) == dns_srv.ADDRESSES_MAX
-    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many)], 0)) == dns_srv.ADDRESSES_MAX
+    many = tuple(f"192.0.2.{number}" for number in range(1, dns_discovery.ADDRESSES_MAX + 2))
+    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many[:-1])], 0)) == dns_discovery.ADDRESSES_MAX
+    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many)], 0)) == dns_discovery.ADDRESSES_MAX
 
 
 def test_asking_stops_with_the_daemon() -> None:

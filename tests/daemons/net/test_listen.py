@@ -28,8 +28,8 @@ from compass.daemons.net.reuseport import StreamPort
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.services.opengnssd import connector
 from compass.model.interfaces import StoreUnavailable
-from compass.pki.contexts import server_context
 from compass.pki.identity import Identity, IdentityError, load_identity
+from compass.pki.tls_contexts import server_context
 from tests.support.installation import Installation
 from tests.support.reactor_thread import ReactorThread
 

@@ -20,8 +20,8 @@ from twisted.test import iosim
 from zope.interface import implementer
 
 from compass.pki.authority import issue
-from compass.pki.contexts import NameNotProven, client_context, peer_of, server_context
 from compass.pki.identity import Identity, PeerUnknown, RoleRules
+from compass.pki.tls_contexts import NameNotProven, client_context, peer_of, server_context
 from tests.pki.conftest import AUTHORITY, FOREIGN_AUTHORITY, NOW, identity
 
 
