@@ -21,7 +21,9 @@ class Timers:
 
     def start(self, name: Hashable, seconds: float, call: Callable[..., object], *args: Any) -> None:
         """Call `call(*args)` after `seconds`; a pending call of the same name is cancelled."""
-        self.cancel(name)
+        pending = self._timers.pop(name, None)
+        if pending is not None:
+            _cancel(pending)
         self._timers[name] = self._clock.callLater(seconds, self._fire, name, call, args)
 
     def start_if_idle(self, name: Hashable, seconds: float, call: Callable[..., object], *args: Any) -> None:

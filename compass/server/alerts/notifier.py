@@ -69,7 +69,7 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class NotifierDependencies(msgspec.Struct, frozen=True):
-    """What a notifier knows and uses of its server."""
+    """Parts of the server that a notifier uses."""
 
     clock: Clock
     now: Callable[[], float]

@@ -42,7 +42,7 @@ Event = Literal["opened", "resolved", "passed"]
 
 
 class IncidentUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One incident in a message."""
+    """An incident in a message."""
 
     event: Event
     alert: Alert
@@ -104,7 +104,7 @@ _Key = tuple[str, float]
 
 
 class Outbox:
-    """What is still to be sent through one channel. `now` is seconds on a clock that never jumps, `time` UNIX time."""
+    """Incidents to be sent through one channel. `now` is seconds on a clock that never jumps, `time` is UNIX time."""
 
     def __init__(self, store: str, random: Callable[[], float], per_minute: int = PER_MINUTE) -> None:
         """`store`: the store's id, part of messages' ids. `random`: 0 to 1, so that pauses do not all end together."""
@@ -125,7 +125,7 @@ class Outbox:
         """The message under way, or to be repeated unchanged."""
         self._covers: dict[_Key, Event] = {}
         self._covers_more: dict[Event, int] = {}
-        """What that message is about."""
+        """Incidents that this message is about, and what it says of them."""
         self._flying = False
         self._not_before = 0.0
         self._backoff = Backoff(first=PAUSE_SECONDS_MIN, longest=PAUSE_SECONDS_MAX)

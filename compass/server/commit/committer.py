@@ -33,8 +33,8 @@ RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 1.0
 """Longest such pause: writes continue within this time after the store is available again."""
 OVERDUE_SECONDS = 0.5
-"""From a request to the suspicion, when it is not committed by then: with the way to the hosts less than the second in
-which they have to know (P9), and longer than a commit takes on any disk that works."""
+"""Wait for a commit before a suspicion is sent: with the time to the hosts less than the second in which they have to
+know (P9), and longer than a commit takes on any disk that works."""
 
 OutOfUseRequest = Deregister | WeighedReport | Suspect
 """Requests that take a listener out of use: what they say is worth sending before it is committed."""
@@ -126,7 +126,7 @@ class Committer:
     def store_advanced(self, revision: int) -> None:
         """Read the store if it has a revision that this server does not have."""
         self._announced_revision = max(self._announced_revision, revision)
-        if self._is_behind:
+        if self._announced_revision > self.replica.catalogue.revision:
             self._wake()
         elif not self._is_running:
             # The two logs without revisions may have new entries.
@@ -168,10 +168,6 @@ class Committer:
 
     # The loop.
 
-    @property
-    def _is_behind(self) -> bool:
-        return self._announced_revision > self.replica.catalogue.revision
-
     def _wake(self) -> None:
         if not self._is_running:
             self._is_running = True
@@ -185,15 +181,12 @@ class Committer:
 
     async def _run(self) -> None:
         reached = True
-        while (
-            self._catch_ups
-            or self._comparisons
-            or self._is_behind
-            or self._queue
+        while True:
+            must_read = bool(self._catch_ups) or self._announced_revision > self.replica.catalogue.revision
             # Entries alone do not keep polling a store that is unavailable; the next request takes them along.
-            or (self.security_log and reached)
-        ):
-            reached = await self._catch_up()
+            if not (must_read or self._comparisons or self._queue or (reached and self.security_log)):
+                break
+            reached = await self._catch_up() if must_read else True
             if self._comparisons:
                 await self._compare()
             if reached:
@@ -210,10 +203,8 @@ class Committer:
         return paused
 
     async def _catch_up(self) -> bool:
-        """Read what other servers have committed, if a caller waits for it. Returns False: the store is unavailable."""
+        """Read what other servers have committed. Returns False: the store is unavailable."""
         waiting, self._catch_ups = self._catch_ups, []
-        if not waiting and not self._is_behind:
-            return True
         self._announced_revision = 0
         try:
             if await self.replica.catch_up():

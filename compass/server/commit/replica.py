@@ -34,7 +34,7 @@ class ChangeSubscriber(Protocol):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """What the tables, the store's digest and this server were at a revision."""
+    """Comparison of the tables, the store's digest and this server at a revision."""
 
     revision: int
     digest: str

@@ -48,7 +48,7 @@ class RequestQueue:
         self._access = access
         self._waiting: deque[PendingRequest] = deque()
         self._begun: list[PendingRequest] = []
-        """Those of the transaction under way whose time is not over."""
+        """Requests of the transaction under way that have not timed out."""
         self._timers = Timers(clock)
 
     def __len__(self) -> int:

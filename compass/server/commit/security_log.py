@@ -48,5 +48,6 @@ class SecurityLog:
 
     def skipped(self, decisions: Iterable[Decision]) -> Skipped:
         """Return which decisions of a batch have an entry that is not worth a row."""
-        found = [(number, one.security) for number, one in enumerate(decisions) if one.security]
-        return frozenset(number for number, entry in found if not self._should_log(entry))
+        return frozenset(
+            number for number, one in enumerate(decisions) if one.security and not self._should_log(one.security)
+        )

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from compass.model.interfaces import Clock, LogTrimmed, Store, StoreUnavailable
 
 STORE_WAIT_SECONDS = 3.0
-"""How long a request waits for the store before it is refused, unless configured: longer than a database's restart or
+"""Wait of a request for the store before it is refused, unless configured: longer than a database's restart or
 a slow disk takes, and short enough for a person at a prompt."""
 
 RunInDatabase = Callable[..., Deferred[Any]]

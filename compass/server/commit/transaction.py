@@ -1,4 +1,4 @@
-"""One batch on its way into the store: decided, written, decided again after a conflict (P1, P2).
+"""Transactions: one batch on its way into the store, decided, written, decided again after a conflict (P1, P2).
 
 The transaction is fenced on the revision. When another server has committed in between, the store hands over the
 changes that were missed, and the batch is decided again after them inside the same transaction: of two servers that are
@@ -29,7 +29,7 @@ from compass.server.commit.security_log import SecurityLog
 from compass.server.commit.store_access import StoreAccess
 
 Outcome = Literal["committed", "superseded", "absent"]
-"""What became of a transaction whose commit failed without an answer. superseded: it is not in the store, but changes
+"""Outcome of a transaction whose commit failed without an answer. superseded: it is not in the store, but changes
 of other servers are. absent: the store has not changed."""
 
 
@@ -63,7 +63,7 @@ class DecidedBatch(msgspec.Struct, frozen=True):
     proposal: Proposal
     missed: Sequence[Change]
     steps: list[DigestDelta]
-    """What `missed` and the proposal's changes do to the digests."""
+    """Effects of `missed` and the proposal's changes on the digests."""
 
 
 class Transaction:
@@ -141,9 +141,17 @@ class TransactionWriter:
             transaction = Transaction(batch, entries, self._replica, self._decider, self._security_log)
             if transaction.is_empty:
                 return transaction.decided.decisions
-            began = self._clock.seconds()
+            first, began = transaction.decided.proposal, self._clock.seconds()
             try:
-                await self._commit(transaction)
+                await self._access.call(
+                    self._access.store.commit,
+                    self._replica.catalogue.revision,
+                    first.changes,
+                    first.security,
+                    first.administration,
+                    transaction.decide_again,
+                    first.digest,
+                )
             except BatchRefused:
                 raise
             except Conflict:
@@ -165,18 +173,6 @@ class TransactionWriter:
             decided = transaction.decided
             self._replica.publish(decided.missed, decided.decisions, decided.steps)
             return decided.decisions
-
-    async def _commit(self, transaction: Transaction) -> None:
-        first = transaction.decided.proposal
-        await self._access.call(
-            self._access.store.commit,
-            self._replica.catalogue.revision,
-            first.changes,
-            first.security,
-            first.administration,
-            transaction.decide_again,
-            first.digest,
-        )
 
     async def _find_outcome(self, decided: DecidedBatch) -> Outcome:
         """Read the log to learn what became of a transaction; what is there is published."""

@@ -32,7 +32,7 @@ from compass.system.timers import Timers
 PROBES_MAX = 64
 """Probes under way at once: each is a connection; a rack that dies makes thousands."""
 ABSENCE_GRACE_SECONDS = 60.0
-"""From a server's start until hosts without a session count as lost: twice their longest pause."""
+"""Time after a server's start at which hosts without a session count as lost: twice their longest pause."""
 Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves. Returns an empty string, or why not."""
 

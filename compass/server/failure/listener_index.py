@@ -29,7 +29,7 @@ class ListenerIndex:
 
     def add(self, key: ListenerKey, host: str) -> None:
         """Index a listener under its host, and no longer under another one; a listener without a host is removed."""
-        if self._host_of.get(key) != host:
+        if self._host_of.get(key, host) != host:
             self.remove(key)
         if host:
             self._host_of[key] = host

@@ -26,7 +26,7 @@ from compass.wire.frames import frame
 from compass.wire.messages import Suspicion, encode
 
 SUSPICION_SECONDS = 30.0
-"""How long hosts believe a suspicion that is not repeated: three repetitions are lost, or its server has stopped."""
+"""Validity of a suspicion that is not repeated: three repetitions are lost, or its server has stopped."""
 REPEAT_SECONDS = 10.0
 """Between repetitions of a pending suspicion."""
 SUSPICIONS_MAX = 1_000

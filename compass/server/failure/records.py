@@ -27,7 +27,7 @@ class HealthRecords:
         self._reputation = Reputation()
         self._damping = FlapDamping()
         self._answered_at: dict[ListenerKey, float] = {}
-        """When a listener last answered a probe of this server."""
+        """Times at which listeners last answered a probe of this server."""
         self.probes = Counter[str]()
         """Probes of this server: `answered`, `failed`."""
         self.found = Counter[str]()

@@ -1,4 +1,4 @@
-"""Telling administrators over hours, restarts and deaths of servers, on virtual time and a real store."""
+"""Notification of administrators over hours, restarts and crashes of servers, on virtual time and a real store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.virtual_world import SimulatedServer
 ALERT = "failure store.disk 192.0.2.1:1"
 HOUR = 3600.0
 TAKEN_OVER_SECONDS = SILENT_BEATS + 1 + TAKE_OVER_SECONDS + 1
-"""After which another server tells in the place of one that died."""
+"""Time after which another server sends in the place of one that crashed."""
 
 
 @contextmanager
@@ -50,21 +50,21 @@ def logged() -> Iterator[list[str]]:
 
 @pytest.fixture
 def log() -> Iterator[list[str]]:
-    """What a test logs."""
+    """Lines that a test logs."""
     with logged() as lines:
         yield lines
 
 
 @pytest.fixture
 def server(world: Uss) -> SimulatedServer:
-    """One server that serves."""
+    """A server that serves."""
     server = world.server()
     world.admin()
     return server
 
 
 def incident(world: Uss, id: str = ALERT, text: str = "it is down", server: str = "gns1") -> None:
-    """One begins, or is over (no text), as the failure desk has it."""
+    """Begin an incident, or end it (no text), as the failure detector does."""
     nameserver = world.servers[server].nameserver
     world.wait(nameserver.commits.submit(Incident(id, text), Principal("server", server, "")))
     # The message leaves in the same moment; its receiver has it a moment later.
@@ -72,7 +72,7 @@ def incident(world: Uss, id: str = ALERT, text: str = "it is down", server: str 
 
 
 def said(*servers: SimulatedServer) -> list[str]:
-    """What arrived: event, and of a digest the counts."""
+    """Return what arrived: the event, and the counts of a digest."""
     news = [msgspec.json.decode(item) for server in servers for item in server.news]
     return [item["event"] + (f" {item['counts']}" if "counts" in item else "") for item in news]
 
@@ -85,10 +85,10 @@ def unreachable(message: Message) -> Deferred[None]:
     return fail(DeliveryFailed("nobody listens there"))
 
 
-def test_an_incident_is_told_when_it_begins_and_when_it_is_over(
+def test_an_incident_is_sent_when_it_begins_and_when_it_is_over(
     world: Uss, server: SimulatedServer, log: list[str]
 ) -> None:
-    """By the way that is configured, and in the log."""
+    """The message goes through the configured channel and into the log."""
     incident(world)
     incident(world, text="")
     assert [msgspec.json.decode(item) for item in server.news] == [
@@ -121,10 +121,10 @@ def test_an_incident_is_told_when_it_begins_and_when_it_is_over(
     assert [line for line in log if "alert" in line] == ["warn: alert: it is down", "info: alert over: it is down"]
 
 
-def test_a_way_that_is_down_for_hours_is_tried_again_and_again(
+def test_a_channel_that_is_down_for_hours_is_tried_repeatedly(
     world: Uss, server: SimulatedServer, log: list[str]
 ) -> None:
-    """Then it gets one message for the incident, and the log has told each attempt and that it works again."""
+    """The channel then gets one message for the incident; the log has each attempt and that the channel works again."""
     world.receiving = unreachable
     incident(world)
     world.run(5 * HOUR)
@@ -145,8 +145,8 @@ def test_a_way_that_is_down_for_hours_is_tried_again_and_again(
     assert said(server) == ["opened", "resolved"]
 
 
-def test_an_incident_that_was_over_before_mail_worked_is_told_as_both(world: Uss, server: SimulatedServer) -> None:
-    """Once; one that ends after its beginning was told is told twice."""
+def test_an_incident_that_was_over_before_mail_worked_is_one_message(world: Uss, server: SimulatedServer) -> None:
+    """One message says both; an incident whose beginning was sent has two messages."""
     world.receiving = unreachable
     incident(world)
     world.run(600.0)
@@ -158,7 +158,7 @@ def test_an_incident_that_was_over_before_mail_worked_is_told_as_both(world: Uss
 
 
 def test_a_receiver_that_hangs_is_given_up_and_gets_the_same_again(world: Uss, server: SimulatedServer) -> None:
-    """It may have taken it: the id is the same, and what happened since comes in a message of its own."""
+    """The receiver may have accepted it: the id is the same, and what happened since is a message of its own."""
     seen: list[Message] = []
 
     def hang(message: Message) -> Deferred[None]:
@@ -176,10 +176,10 @@ def test_a_receiver_that_hangs_is_given_up_and_gets_the_same_again(world: Uss, s
     assert said(server) == ["opened", "resolved"] and ids(server)[0] == seen[0].id
 
 
-def test_a_message_that_is_refused_is_told_in_the_log_and_the_next_one_goes(
+def test_a_rejected_message_is_logged_and_the_next_one_is_sent(
     world: Uss, server: SimulatedServer, log: list[str]
 ) -> None:
-    """So one mailbox that is gone does not hold up anything for ever."""
+    """A mailbox that no longer exists does not block the channel for ever."""
     world.receiving = lambda message: fail(DeliveryFailed("550 no such user", final=True))
     incident(world)
     assert "error: command: message dropped, the receiver rejected it: ALERT: it is down (550 no such user)" in log
@@ -188,8 +188,8 @@ def test_a_message_that_is_refused_is_told_in_the_log_and_the_next_one_goes(
     assert said(server) == ["resolved"]
 
 
-def test_a_defect_of_a_way_is_contained(world: Uss, server: SimulatedServer, log: list[str]) -> None:
-    """It is told with its traceback, and nothing else is affected."""
+def test_a_defect_of_a_channel_is_contained(world: Uss, server: SimulatedServer, log: list[str]) -> None:
+    """The defect is logged with its traceback, and nothing else is affected."""
 
     def broken(message: Message) -> Deferred[None]:
         raise ZeroDivisionError
@@ -204,7 +204,7 @@ def test_a_defect_of_a_way_is_contained(world: Uss, server: SimulatedServer, log
 
 @pytest.mark.parametrize("receiving", [None, unreachable])
 def test_ten_thousand_incidents_at_once_are_few_messages(world: Uss, receiving: Any, log: list[str]) -> None:
-    """Whether the way works or not; the log says what was told in one message."""
+    """This holds whether the channel works or not; the log says what was sent in one message."""
     world.server()
     world.admin()
     teller = world.servers["gns1"].nameserver.components.alerts._channels[0]
@@ -224,8 +224,8 @@ def test_ten_thousand_incidents_at_once_are_few_messages(world: Uss, receiving: 
     assert counted == 10_000
 
 
-def test_a_server_that_is_started_again_tells_what_was_not_told(world: Uss, server: SimulatedServer) -> None:
-    """Also what was over meanwhile, and never what was told: the log says what happened after the last that was."""
+def test_a_restarted_server_sends_what_was_not_sent(world: Uss, server: SimulatedServer) -> None:
+    """The server also sends what was over meanwhile, and nothing twice: the log has what followed the progress."""
     incident(world, "failure told", "told")
     world.run(1.0)
     world.receiving = unreachable
@@ -248,8 +248,8 @@ def test_a_server_that_is_started_again_tells_what_was_not_told(world: Uss, serv
     assert said(third) == []
 
 
-def test_what_was_told_when_its_server_died_comes_again_with_the_same_id(world: Uss, server: SimulatedServer) -> None:
-    """At least once: whoever receives it tells the repetition by its id."""
+def test_a_message_of_a_crashed_server_is_repeated_with_the_same_id(world: Uss, server: SimulatedServer) -> None:
+    """Delivery is at least once: a receiver recognizes the repetition by its id."""
     server.beside.hanging = True
     incident(world)
     assert said(server) == ["opened"]
@@ -260,8 +260,8 @@ def test_what_was_told_when_its_server_died_comes_again_with_the_same_id(world: 
     assert ids(again) == ids(server)
 
 
-def test_a_way_that_is_new_tells_what_is_open(world: Uss, server: SimulatedServer) -> None:
-    """Nothing is known of it: an operator who has just configured mail sees at once that it works, and why."""
+def test_a_new_channel_sends_what_is_open(world: Uss, server: SimulatedServer) -> None:
+    """An operator who has just configured mail sees at once that it works, and which incidents are open."""
     incident(world, "failure a", "a")
     incident(world, "failure b", "b")
     incident(world, "failure b", "")
@@ -275,8 +275,8 @@ def test_a_way_that_is_new_tells_what_is_open(world: Uss, server: SimulatedServe
     assert said(again) == ["opened"]
 
 
-def test_when_the_log_is_trimmed_what_is_open_is_told(world: Uss, server: SimulatedServer, log: list[str]) -> None:
-    """What had passed before is lost, and the log says so."""
+def test_when_the_log_is_trimmed_what_is_open_is_sent(world: Uss, server: SimulatedServer, log: list[str]) -> None:
+    """Incidents that had passed before are lost, and the log says so."""
     world.receiving = unreachable
     incident(world, "failure a", "a")
     incident(world, "failure passed", "passed")
@@ -291,8 +291,8 @@ def test_when_the_log_is_trimmed_what_is_open_is_told(world: Uss, server: Simula
     assert any("the update log does not reach back" in line for line in log)
 
 
-def test_of_several_servers_one_tells_and_another_goes_on_when_it_dies(world: Uss) -> None:
-    """Whichever committed it. What was not told when it died is told by another one some seconds later."""
+def test_of_several_servers_one_sends_and_another_continues_after_a_crash(world: Uss) -> None:
+    """Any server may commit the incident. What was not sent before a crash another server sends some seconds later."""
     servers = {name: world.server(name) for name in ("gns1", "gns2", "gns3")}
     for name in servers:
         world.admin(name)
@@ -317,8 +317,8 @@ def test_of_several_servers_one_tells_and_another_goes_on_when_it_dies(world: Us
     assert len([server for server in rest if server.news]) == 1
 
 
-def test_a_server_that_joins_tells_nothing_twice(world: Uss, server: SimulatedServer) -> None:
-    """It may be the one that tells from then on; the one before has written down what it told."""
+def test_a_server_that_joins_sends_nothing_twice(world: Uss, server: SimulatedServer) -> None:
+    """The new server may own the channel from then on; the owner before has recorded what it sent."""
     incident(world)
     world.run(1.0)
     others = [world.server(name) for name in ("gns2", "gns3", "gns4")]
@@ -328,8 +328,8 @@ def test_a_server_that_joins_tells_nothing_twice(world: Uss, server: SimulatedSe
     assert sorted(said(server, *others)) == ["opened", "resolved"]
 
 
-def test_a_store_that_is_away_holds_nothing_up_for_long(world: Uss, server: SimulatedServer) -> None:
-    """What was told is written down later; a server that starts waits until it knows what was told."""
+def test_an_unavailable_store_delays_no_message(world: Uss, server: SimulatedServer) -> None:
+    """The progress is recorded later; a server that starts waits until it knows the progress."""
     from compass.model.interfaces import StoreUnavailable
 
     server.beside.failing = StoreUnavailable("away")
@@ -346,8 +346,8 @@ def test_a_store_that_is_away_holds_nothing_up_for_long(world: Uss, server: Simu
     assert said(again) == []
 
 
-def test_an_administrator_tries_the_ways(world: Uss, server: SimulatedServer) -> None:
-    """`try-ways`: each has succeeded or failed when the reply comes, before whoever asked gives up."""
+def test_an_administrator_tests_the_channels(world: Uss, server: SimulatedServer) -> None:
+    """`try-ways`: each channel has succeeded or failed when the reply comes, before the client gives up."""
     admin = world.admin()
     tried = admin.ask(TryWays())
     assert isinstance(tried, WaysTried) and [(way.name, way.problem) for way in tried.ways] == [("command", "")]
@@ -360,7 +360,7 @@ def test_an_administrator_tries_the_ways(world: Uss, server: SimulatedServer) ->
     assert world.now() - began < TRY_SECONDS + 1
 
 
-def test_only_one_administrator_tries_them_at_a_time(world: Uss, server: SimulatedServer) -> None:
+def test_only_one_administrator_tests_them_at_a_time(world: Uss, server: SimulatedServer) -> None:
     """`busy`: a test is a message outside of all limits."""
     world.receiving = lambda message: Deferred()
     first, second = world.admin(), world.admin()
@@ -370,7 +370,7 @@ def test_only_one_administrator_tries_them_at_a_time(world: Uss, server: Simulat
     assert isinstance(refused, Refusal) and refused.code == "busy"
 
 
-def test_a_way_that_is_not_there_is_refused_with_those_that_are(world: Uss, server: SimulatedServer) -> None:
+def test_an_unknown_channel_is_refused_with_the_names_of_the_others(world: Uss, server: SimulatedServer) -> None:
     """`unknown-way`."""
     refused = world.admin().ask(TryWays("pager"))
     assert isinstance(refused, Refusal) and refused.code == "unknown-way" and "there are: command" in refused.message
@@ -379,6 +379,6 @@ def test_a_way_that_is_not_there_is_refused_with_those_that_are(world: Uss, serv
 
 
 def test_only_administrators_may_try_them(world: Uss, server: SimulatedServer) -> None:
-    """And hosts may not even look."""
+    """Hosts may not read the state of the channels either."""
     host = world.client(("host", "web1"))
     assert [host.ask(request).code for request in (TryWays(), Ways())] == ["forbidden", "forbidden"]

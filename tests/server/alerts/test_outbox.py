@@ -1,4 +1,4 @@
-"""What one way tells, and when: each incident once at its beginning and once at its end, whatever comes between."""
+"""Outbox of one channel: each incident is sent once at its beginning and once at its end, whatever comes between."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def said_by(message: Message) -> str:
     return f"{message.event} {message.news[0].alert.id}"
 
 
-def test_an_incident_is_told_when_it_begins_and_when_it_is_over() -> None:
-    """One message each, in this order, and nothing else is waiting."""
+def test_an_incident_is_sent_when_it_begins_and_when_it_is_over() -> None:
+    """Beginning and end are one message each, in this order, and nothing else is waiting."""
     told = Told()
     told.begins("a 1")
     assert told.works_off() == ["opened a 1"]
@@ -78,8 +78,8 @@ def test_an_incident_is_told_when_it_begins_and_when_it_is_over() -> None:
     assert told.outbox.deadline(told.now) is None and told.outbox.state().pending == 0
 
 
-def test_other_changes_and_changes_seen_before_are_no_news() -> None:
-    """A page of the log that is read twice tells nothing twice."""
+def test_other_changes_and_changes_seen_before_are_ignored() -> None:
+    """A page of the log that is read twice sends nothing twice."""
     told = Told()
     told.begins("a 1")
     told.works_off()
@@ -88,7 +88,7 @@ def test_other_changes_and_changes_seen_before_are_no_news() -> None:
     assert told.works_off() == []
 
 
-def test_what_was_over_before_it_was_told_is_told_once_as_both() -> None:
+def test_an_incident_that_was_over_before_it_was_sent_is_one_message() -> None:
     """An operator learns of an incident that happened while mail was down, in one message."""
     told = Told()
     told.begins("a 1")
@@ -99,7 +99,7 @@ def test_what_was_over_before_it_was_told_is_told_once_as_both() -> None:
 
 
 def test_what_may_have_arrived_is_repeated_as_it_was() -> None:
-    """With the same id, so that who got it knows; the end follows in a message of its own."""
+    """The id is the same, so that the receiver recognizes it; the end follows in a message of its own."""
     told = Told()
     told.begins("a 1")
     first = told.sent()
@@ -110,8 +110,8 @@ def test_what_may_have_arrived_is_repeated_as_it_was() -> None:
     assert told.works_off() == ["resolved a 1"]
 
 
-def test_an_incident_that_ends_while_its_beginning_is_on_the_way_is_told_twice() -> None:
-    """Once as begun, once as over: the beginning arrives after all."""
+def test_an_incident_that_ends_while_its_beginning_is_being_sent_is_two_messages() -> None:
+    """One says that it began, one that it is over: the beginning arrives after all."""
     told = Told()
     told.begins("a 1", "b 2")
     assert told.sent() is not None
@@ -121,7 +121,7 @@ def test_an_incident_that_ends_while_its_beginning_is_on_the_way_is_told_twice()
 
 
 def test_an_incident_that_comes_back_is_another_one() -> None:
-    """Its id is the same, its beginning is not."""
+    """The incident has the same id and another beginning."""
     told = Told()
     told.begins("a 1")
     told.works_off()
@@ -132,7 +132,7 @@ def test_an_incident_that_comes_back_is_another_one() -> None:
     assert told.works_off() == ["resolved a 1", "opened a 1"]
 
 
-def test_what_is_refused_is_told_no_more() -> None:
+def test_a_rejected_message_is_dropped() -> None:
     """The next one has its chance."""
     told = Told()
     told.begins("a 1", "b 2")
@@ -144,7 +144,7 @@ def test_what_is_refused_is_told_no_more() -> None:
 
 
 @pytest.mark.parametrize(("incidents", "said"), [(3, 3), (4, 1), (50, 1)])
-def test_at_most_so_many_messages_within_a_minute(incidents: int, said: int) -> None:
+def test_the_messages_within_a_minute_are_limited(incidents: int, said: int) -> None:
     """n fit, n + 1 become one: whatever is waiting when it would be too many."""
     told = Told(per_minute=3)
     told.begins(*(f"x {number}" for number in range(incidents)))
@@ -153,7 +153,7 @@ def test_at_most_so_many_messages_within_a_minute(incidents: int, said: int) -> 
 
 
 def test_beyond_the_limit_incidents_wait_and_become_one_message() -> None:
-    """When a minute is over since the first of the messages."""
+    """The message is sent a minute after the first one."""
     told = Told(per_minute=2)
     told.begins("a 1")
     assert told.works_off() == ["opened a 1"]
@@ -193,7 +193,7 @@ def test_ten_thousand_at_once_are_few_messages_and_bounded_memory(incidents: int
 @pytest.mark.parametrize(
     ("named", "waiting"), [(DIGEST_NEWS_MAX, DIGEST_NEWS_MAX), (DIGEST_NEWS_MAX, DIGEST_NEWS_MAX + 1)]
 )
-def test_a_digest_names_so_many(named: int, waiting: int) -> None:
+def test_a_digest_names_a_limited_number(named: int, waiting: int) -> None:
     """And counts all."""
     told = Told(per_minute=1)
     told.begins(*(f"x {number}" for number in range(waiting)))
@@ -236,7 +236,7 @@ def test_after_a_success_the_first_pause_is_short_again() -> None:
 
 
 def test_ids_are_the_same_at_every_server_and_after_every_restart() -> None:
-    """They depend on the store, the incident and what is said of it, and on nothing else."""
+    """Ids depend only on the store, the incident and the event."""
     ids = []
     for revision in (1, 40):
         outbox = Outbox(STORE, lambda: 0.5)
@@ -253,7 +253,7 @@ def test_ids_are_the_same_at_every_server_and_after_every_restart() -> None:
 
 
 def test_the_end_of_an_incident_names_the_message_of_its_beginning() -> None:
-    """So mail programs show the two together."""
+    """Mail programs show the two messages together."""
     told = Told()
     told.begins("a 1")
     first = told.sent()
@@ -264,9 +264,9 @@ def test_the_end_of_an_incident_names_the_message_of_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whoever_goes_on_after_the_number_tells_all_that_was_not_told(seed: int) -> None:
-    """At any moment a server may end, and another one read the log after `told`: nothing is left out, and what was
-    told of an incident is its beginning and its end, or both at once. Only messages lost in between come twice."""
+def test_a_server_that_continues_from_the_progress_sends_all_that_was_not_sent(seed: int) -> None:
+    """A server may stop at any moment, and another one read the log after the progress: no incident is left out, each
+    has a message at its beginning and at its end, or one for both. Only messages lost in between are sent twice."""
     random = Random(seed)
     told = Told(per_minute=random.choice([1, 2, 100]))
     log: list[Change] = []

@@ -1,6 +1,6 @@
 """Alerts over an hour of virtual time at real receivers: an HTTP server and an SMTP server, on real sockets.
 
-The server, its store and its clock are the simulation's; each attempt goes out by the way that a section
+The server, its store and its clock are the simulation's; each attempt goes out through the channel that a section
 [[server.alert]] makes, and is over before virtual time goes on.
 """
 
@@ -53,7 +53,7 @@ class Greylisting(MailSink):
 
 
 class Outside:
-    """A simulated server whose one way leads to a real socket."""
+    """A simulated server whose one channel leads to a real socket."""
 
     def __init__(self, world: Uss, thread: ReactorThread, directory: Path, stack: ExitStack) -> None:
         self.world, self.stack = world, stack
@@ -68,7 +68,7 @@ class Outside:
         teller._outbox._per_minute = PER_MINUTE
 
     def by(self, **settings: Any) -> None:
-        """From now on messages go by this way."""
+        """Send messages through this channel from now on."""
         [way] = alert_channels(self._thread.reactor, (), (AlertSettings(**settings),), "gns1")
 
         def receiving(message: Message) -> Deferred[None]:
@@ -96,7 +96,7 @@ class Outside:
         self.stack.callback(sink.close)
 
     def incidents(self, *names: str, over: bool = False) -> None:
-        """They begin, or are over, all at once."""
+        """Begin incidents, or end them, all at once."""
         commits, asker = self.world.servers["gns1"].nameserver.commits, Principal("server", "gns1", "")
         text = "" if over else "it is down"
         for done in [commits.submit(Incident(f"failure {name}", text), asker) for name in names]:

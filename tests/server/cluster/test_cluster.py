@@ -48,7 +48,7 @@ def store_host(world: Uss, server: str, name: str = "store1", port: int = WHERE[
 
 
 def state(world: Uss, server: str, port: int = WHERE[1]) -> str:
-    """Of the listener, as that server has it."""
+    """Return the listener as that server has it."""
     row = world.servers[server].nameserver.catalogue.listener(CHINA, WHERE[0], port)
     return row.state if row is not None else "unknown"
 
@@ -75,7 +75,7 @@ def lag_of(world: Uss, server: str, host: str) -> HostLag:
 
 
 def test_an_incident_is_looked_into_by_one_server(world: Uss, three: dict[str, SimulatedServer]) -> None:
-    """The one that has the session of the listener's host, whichever server was told; all have the verdict."""
+    """The server with the session of the listener's host judges, wherever the report came in; all have the verdict."""
     store_host(world, "gns2")
     world.dead.add(WHERE)
     reporter = world.client(("host", "web1"), "gns1")
@@ -89,17 +89,17 @@ def test_an_incident_is_looked_into_by_one_server(world: Uss, three: dict[str, S
     assert probing(world) == ["gns2"]
 
 
-def test_a_report_that_sufficed_elsewhere_counts_for_whoever_judges(
+def test_a_report_that_sufficed_elsewhere_counts_for_the_server_that_judges(
     world: Uss, three: dict[str, SimulatedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log says that reports made it suspect, so nobody deliberates as if nothing but a probe spoke against it."""
+    """The log says that reports made it suspect, so no server deliberates as if only a probe spoke against it."""
     store_host(world, "gns2")
     world.dead.add(WHERE)
     world.client(("host", "web1"), "gns1").ask(Report(CHINA, *WHERE, "unreachable", "portal.web"))
     assert world.until(lambda: state(world, "gns2") == "down", 10.0) < 1.0
 
 
-def test_administrators_are_told_once_however_many_servers_there_are(
+def test_administrators_are_notified_once_by_any_number_of_servers(
     world: Uss, three: dict[str, SimulatedServer]
 ) -> None:
     """G14: one command for the beginning of an incident and one for its end, at the server that committed it."""
@@ -133,7 +133,7 @@ def test_another_server_takes_over_when_the_one_that_looked_into_it_dies(
 
 
 def test_a_server_that_stops_hands_over_at_once(world: Uss, three: dict[str, SimulatedServer]) -> None:
-    """It says that it leaves, so nobody waits for it to be silent."""
+    """The server announces that it leaves, so no server waits for its silence."""
     store_host(world, "gns2")
     world.dead.add(WHERE)
     world.client(("host", "web1"), "gns1").ask(Report(CHINA, *WHERE, "unreachable", "portal.web"))
@@ -144,7 +144,7 @@ def test_a_server_that_stops_hands_over_at_once(world: Uss, three: dict[str, Sim
 
 
 def test_a_host_that_moves_to_another_server_is_not_missed(world: Uss, three: dict[str, SimulatedServer]) -> None:
-    """It is lost only when no living server has its session: the one that it left does not probe what runs there."""
+    """A host is lost only when no live server has its session: the one that it left does not probe what runs there."""
     store = store_host(world, "gns2")
     store.transport.abortConnection()
     watcher(world, "store1", CHINA, server="gns3")
@@ -163,7 +163,7 @@ def test_a_lost_host_is_missed_by_one_server(world: Uss, three: dict[str, Simula
 
 
 def test_hosts_of_a_dead_server_are_missed_by_one_of_the_others(world: Uss, three: dict[str, SimulatedServer]) -> None:
-    """They get their time to come back elsewhere; who does not is probed, by one server, and is not forgotten."""
+    """Hosts get their time to connect elsewhere; one that does not is probed, by one server, and is not forgotten."""
     for number in range(8):
         store_host(world, "gns2", f"store{number}", 3000 + number)
     world.servers["gns2"].crash()
@@ -182,7 +182,7 @@ def test_hosts_of_a_dead_server_are_missed_by_one_of_the_others(world: Uss, thre
 def test_a_server_without_hosts_leaves_the_judging_to_those_that_have_some(
     world: Uss, three: dict[str, SimulatedServer]
 ) -> None:
-    """It cannot tell a dead listener from its own cut line; so what it would look after falls to another."""
+    """A server in doubt cannot distinguish a dead listener from its own cut line; another server owns its listeners."""
     world.wait(world.server("gns4").started)
     store = store_host(world, "gns4")
     world.dead.add(WHERE)
@@ -234,7 +234,7 @@ def test_a_dead_server_is_shown_as_silent_and_one_that_stopped_is_not(
 
 @pytest.mark.parametrize("beats", [SILENT_BEATS - 2, SILENT_BEATS + 2], ids=["a little", "too long"])
 def test_a_server_is_silent_only_after_some_beats(world: Uss, three: dict[str, SimulatedServer], beats: int) -> None:
-    """A pause is no death; and whoever comes back from one takes its part again."""
+    """A pause is not a crash; a server that continues after one takes over its part again."""
     three["gns2"].beside.failing = StoreUnavailable("no route to the database")
     world.run(beats * BEAT_SECONDS)
     assert roles(world, "gns1")["gns2"] == ("keeper" if beats < SILENT_BEATS else "silent")
@@ -243,7 +243,7 @@ def test_a_server_is_silent_only_after_some_beats(world: Uss, three: dict[str, S
     assert roles(world, "gns1")["gns2"] == "keeper"
 
 
-def test_a_store_that_was_away_makes_nobody_look_dead(world: Uss, three: dict[str, SimulatedServer]) -> None:
+def test_a_store_outage_makes_no_server_look_dead(world: Uss, three: dict[str, SimulatedServer]) -> None:
     """Silence is counted in one's own beats, and there were none: nothing changes hands when the store is back."""
     for server in three.values():
         server.beside.failing = StoreUnavailable("the database is away")
@@ -274,7 +274,7 @@ def test_lag_knows_the_hosts_of_every_server(world: Uss, three: dict[str, Simula
 
 
 def test_what_a_host_held_when_it_left_is_known_everywhere(world: Uss, three: dict[str, SimulatedServer]) -> None:
-    """P12: its session is over at one server; any other tells what it has missed since."""
+    """P12: its session is over at one server; any other says what the host has missed since."""
     store_host(world, "gns1")
     world.run(2 * BEAT_SECONDS)
     held = lag_of(world, "gns3", "web2").acknowledged
@@ -287,7 +287,7 @@ def test_what_a_host_held_when_it_left_is_known_everywhere(world: Uss, three: di
     assert (told.session, told.acknowledged, told.pending, told.server) == (False, held, 1, "gns2")
 
 
-def test_examine_tells_at_the_server_that_looks_into_it(world: Uss, three: dict[str, SimulatedServer]) -> None:
+def test_examine_answers_at_the_server_that_owns_the_listener(world: Uss, three: dict[str, SimulatedServer]) -> None:
     """The inquiry is where the case is; the others say that they have none."""
     store_host(world, "gns2")
     world.dead.add(WHERE)

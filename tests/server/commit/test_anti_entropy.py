@@ -1,4 +1,4 @@
-"""Differences planted on purpose: they are seen, told once, and healed (opengnsp.md, "Digests")."""
+"""Differences planted on purpose: they are found, reported once, and healed (opengnsp.md, "Digests")."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stored(world: Uss) -> Catalogue:
 
 
 def spoiled(catalogue: Catalogue) -> Catalogue:
-    """As if a bit of memory had turned over: a listener with another weight."""
+    """Return a catalogue as after a flipped bit of memory: a listener has another weight."""
     row = catalogue.listeners[CHINA]["192.168.2.1", 2028]
     return catalogue.with_row(msgspec.structs.replace(row, weight=4711))
 
@@ -39,7 +39,7 @@ def spoil(server: SimulatedServer, *, counted: bool) -> None:
 
 
 def weights(host: SimulatedHost) -> list[int]:
-    """What its programs are told of the one listener."""
+    """Return the weight of the one listener as the host's programs see it."""
     held = host.daemon._replica.catalogue.listeners.get(CHINA, Map())
     return [row.weight for row in held.values()]
 
@@ -61,7 +61,7 @@ def two(world: Uss) -> Uss:
 
 
 def test_the_store_has_the_digest_of_its_rows_after_every_commit(two: Uss) -> None:
-    """Whoever committed: the digest at the revision is the sum of the rows, and every server says the same."""
+    """After a commit of any server the digest is the sum of the rows, and every server answers the same."""
     register(two, two.client(("host", "store2"), "gns2"), port=2)
     two.run(1.0)
     loaded = two.store.load()
@@ -72,7 +72,7 @@ def test_the_store_has_the_digest_of_its_rows_after_every_commit(two: Uss) -> No
         assert (told.store, told.revision, told.digest) == (loaded.store, loaded.revision, loaded.digest)
 
 
-def test_a_server_tells_the_digest_at_a_revision_that_it_remembers(two: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_returns_the_digest_at_a_revision_that_it_remembers(two: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two servers are compared while both go on; n revisions are remembered, and n + 1 are too long ago."""
     monkeypatch.setattr(digest_index, "REMEMBERED_MAX", 3)
     one, other = two.admin("gns1"), two.admin("gns2")
@@ -89,8 +89,8 @@ def test_a_server_tells_the_digest_at_a_revision_that_it_remembers(two: Uss, mon
         assert isinstance(refused, Refusal) and refused.code == "bad-value"
 
 
-def test_a_server_whose_memory_went_wrong_counts_anew_and_takes_the_tables(two: Uss) -> None:
-    """Its digest was moved on rightly, what it holds is something else: the count finds it, its hosts are told."""
+def test_a_server_with_corrupt_memory_recounts_and_takes_over_the_tables(two: Uss) -> None:
+    """The digest was updated correctly, but the rows are others: the recount finds it, and the hosts get the rows."""
     server, host = two.servers["gns2"], two.hosts["h1"]
     spoil(server, counted=False)
     host.daemon._replica.catalogue = spoiled(host.daemon._replica.catalogue)
@@ -103,8 +103,8 @@ def test_a_server_whose_memory_went_wrong_counts_anew_and_takes_the_tables(two: 
 
 
 def test_a_server_that_differs_from_the_store_s_word_takes_the_tables(two: Uss) -> None:
-    """As after a change that it lost: the next look at what another server committed finds it; the incident is told
-    once and is over when both agree."""
+    """This is so after a lost change: the next comparison of what another server committed finds it; the incident is
+    reported once and is over when both agree."""
     spoil(two.servers["gns2"], counted=True)
     assert two.until(lambda: incidents(two) == ["failure digest of gns2"]) < COMPARE_EVERY_SECONDS + 1
     assert two.servers["gns2"].nameserver.catalogue.listeners == stored(two).listeners
@@ -127,7 +127,7 @@ def test_a_server_that_committed_with_a_wrong_digest_is_found_by_the_others(two:
     assert weights(two.hosts["h1"]) == [1, 1]
 
 
-def test_tables_that_somebody_wrote_by_hand_are_taken_by_every_server(two: Uss) -> None:
+def test_tables_written_by_hand_are_taken_over_by_every_server(two: Uss) -> None:
     """The tables are right, because every server begins with them: one that starts finds the digest wrong, and the
     others follow; the hosts come to hold the same."""
     host = two.hosts["h1"]
@@ -144,8 +144,8 @@ def test_tables_that_somebody_wrote_by_hand_are_taken_by_every_server(two: Uss) 
     assert incidents(two) == []
 
 
-def test_a_host_that_holds_something_else_takes_a_snapshot_and_administrators_are_told(two: Uss) -> None:
-    """It finds out by the digest that follows the answer to its next watch, and goes on answering meanwhile."""
+def test_a_host_with_other_rows_takes_a_snapshot_and_an_incident_is_raised(two: Uss) -> None:
+    """The host learns it from the digest that follows the reply to its next watch, and answers lookups meanwhile."""
     host = two.hosts["h1"]
     host.daemon._replica.catalogue = spoiled(host.daemon._replica.catalogue)
     two.run(5.0)

@@ -94,7 +94,7 @@ def test_both_servers_push_what_either_committed(world: Uss) -> None:
     assert [notice.change.row.port for notice in client.pushed] == [1, 2, 3]
 
 
-def test_a_server_that_fell_behind_a_trimmed_log_begins_anew(world: Uss) -> None:
+def test_a_server_that_fell_behind_a_trimmed_log_reloads(world: Uss) -> None:
     """P2: what it missed is not in the log any more, so it loads the tables, and its hosts get snapshots."""
     ahead, behind = world.server("gns1"), world.server("gns2")
     for server in (ahead, behind):
@@ -114,7 +114,7 @@ def test_a_server_that_fell_behind_a_trimmed_log_begins_anew(world: Uss) -> None
     assert isinstance(reply, Watching) and reply.snapshot is not None
 
 
-def test_a_store_that_is_away_refuses_writes_and_goes_on_answering(world: Uss) -> None:
+def test_writes_are_refused_and_reads_answered_while_the_store_is_unavailable(world: Uss) -> None:
     """Reads and pushes go on from memory; a write is refused with the time to try again, and nothing is lost."""
     server = world.server()
     world.wait(server.started)
@@ -144,7 +144,7 @@ def test_a_commit_whose_answer_was_lost_is_found_out(world: Uss) -> None:
     assert replayed(world) == committed(world) == server.nameserver.catalogue
 
 
-def test_notes_for_the_security_log_outlive_a_store_that_is_away(world: Uss) -> None:
+def test_entries_for_the_security_log_outlive_a_store_outage(world: Uss) -> None:
     """G4: a refusal while the disk is full is in the log once there is room again."""
     server = world.server()
     world.wait(server.started)
@@ -182,7 +182,7 @@ def test_one_request_that_can_never_be_stored_does_not_take_others_with_it(
 
 
 def test_the_queue_for_the_store_is_bounded(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: one request more than the limit is told to come back."""
+    """P10: one request more than the limit is refused with a time to retry."""
     monkeypatch.setattr(request_queue, "WAITING_MAX", 3)
     server = world.server()
     world.wait(server.started)
@@ -196,8 +196,8 @@ def test_the_queue_for_the_store_is_bounded(world: Uss, monkeypatch: pytest.Monk
     assert codes == ["done", "done", "done", "done", "busy"]
 
 
-def test_a_defect_in_a_batch_is_told_and_the_loop_goes_on(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody foresaw ends in a refusal and a log entry, not in silence."""
+def test_a_defect_in_a_batch_is_refused_and_the_loop_continues(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unforeseen error ends in a refusal and a log entry, not in silence."""
     server = world.server()
     world.wait(server.started)
     client = world.client(("host", "store1"))

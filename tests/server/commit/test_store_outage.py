@@ -1,4 +1,4 @@
-"""Writes wait a bounded time, reads and pushes go on (opengnsp.md, "While the store is away")."""
+"""Writes wait a bounded time, reads and pushes continue (opengnsp.md, "While the store is away")."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAIT = store_access.STORE_WAIT_SECONDS
 
 @pytest.fixture
 def server(world: Uss) -> SimulatedServer:
-    """One that has started."""
+    """A server that has started."""
     started = world.server()
     world.wait(started.started)
     return started
@@ -28,7 +28,7 @@ def server(world: Uss) -> SimulatedServer:
 
 @pytest.fixture(params=["failing", "hanging"])
 def away(request: pytest.FixtureRequest, server: SimulatedServer) -> Any:
-    """What makes the store go away, and come back: it refuses, or it does not answer at all."""
+    """The outage: the store refuses, or it does not answer at all."""
 
     class Away:
         how = request.param
@@ -52,7 +52,7 @@ def seconds_of(world: Uss, client: Client, request: Any) -> tuple[Any, float]:
     return client.ask(request), world.clock.seconds() - began
 
 
-def test_a_write_waits_a_bounded_time_and_is_told_when_to_ask_again(world: Uss, away: Any) -> None:
+def test_a_write_waits_a_bounded_time_and_is_refused_with_a_time_to_retry(world: Uss, away: Any) -> None:
     """ "Writes wait a bounded time and then get a refusal that says so": after 3 s, with the reason and what to do."""
     store = world.client(("host", "store1"))
     away.leave()
@@ -81,7 +81,7 @@ def test_a_store_that_comes_back_in_time_is_not_even_noticed(world: Uss, away: A
 def test_what_was_refused_before_it_began_is_never_carried_out_later(
     world: Uss, server: SimulatedServer, away: Any
 ) -> None:
-    """A service that was told no may have gone elsewhere meanwhile: only what was under way can still come to be."""
+    """A service that was refused may be elsewhere meanwhile: only what was under way can still be committed."""
     store = world.client(("host", "store1"))
     world.run(0.5)
     away.leave()
@@ -130,7 +130,7 @@ def test_a_log_that_cannot_be_read_in_time_is_refused(world: Uss, away: Any) -> 
 
 
 def test_looking_for_news_does_not_pile_up_while_the_store_hangs(world: Uss, server: SimulatedServer) -> None:
-    """P10: an hour without an answer costs no more memory than a minute."""
+    """P10: an hour without an answer costs as much memory as a minute."""
     server.thread.hanging = True
     world.run(3600.0)
     assert len(server.nameserver.commits._catch_ups) < 10

@@ -1,4 +1,4 @@
-"""From a report to a verdict, and back after recovery (G12, G13, G14, P8)."""
+"""Health checks, from a report to a verdict, and back after recovery (G12, G13, G14, P8)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_dead_listener_is_suspect_at_once_and_down_after_the_probe(world: Uss,
 
 
 def test_a_false_report_is_retracted(world: Uss, user: Client) -> None:
-    """P8: a false report removes nothing healthy: the probe finds it serving, and everybody is told."""
+    """P8: a false report removes nothing healthy: the probe finds it serving, and every dependant is notified."""
     report(user)
     world.until(lambda: states(user) == ["suspect", "up"])
     assert not alerts(world)
@@ -62,7 +62,7 @@ def test_a_false_report_is_retracted(world: Uss, user: Client) -> None:
 
 
 def test_many_reports_are_one_incident(world: Uss, user: Client) -> None:
-    """G14: administrators are told once per incident, not once per report, and once when it is over."""
+    """G14: administrators are notified once per incident, not once per report, and once when it is over."""
     world.dead.add(WHERE)
     others = [watcher(world, f"web{n}", "portal.web") for n in range(2, 12)]
     for other in others:
@@ -94,7 +94,7 @@ def test_recovery_is_looked_for_less_and_less_often(world: Uss, user: Client) ->
 
 
 def test_slow_is_for_the_administrators_alone(world: Uss, user: Client) -> None:
-    """G13: no notice, one alert; and over when nobody has complained for a while."""
+    """G13: there is no notice but one alert, which is over when no host has complained for a while."""
     for _ in range(3):
         assert report(user, "slow").state == "up"
     world.run(1.0)
@@ -106,7 +106,7 @@ def test_slow_is_for_the_administrators_alone(world: Uss, user: Client) -> None:
 
 
 def test_the_policy_is_the_category_s(world: Uss, user: Client) -> None:
-    """G13: with `slow = notify` dependants are told as well, and told again when it is over."""
+    """G13: with `slow = notify` dependants are notified as well, and again when it is over."""
     policy = Policy(slow="notify")
     world.admin().ask(Put(Category("openuss", "emergency.rescue", policy)))
     report(user, "slow")
@@ -163,7 +163,7 @@ def test_inquiries_are_taken_up_after_a_restart(world: Uss, user: Client) -> Non
     world.until(lambda: states(again) == ["down", "up"], 60.0)
 
 
-def test_a_verdict_waits_for_a_store_that_is_away(world: Uss, user: Client) -> None:
+def test_a_verdict_waits_for_an_unavailable_store(world: Uss, user: Client) -> None:
     """The desk asks again until the verdict is committed."""
     world.dead.add(WHERE)
     server = world.servers["gns1"]
@@ -177,7 +177,7 @@ def test_a_verdict_waits_for_a_store_that_is_away(world: Uss, user: Client) -> N
 
 
 def test_probes_under_way_are_bounded(world: Uss, user: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: a rack that dies makes thousands of inquiries, and no more than so many connections at once."""
+    """P10: a rack that dies makes thousands of checks, and a limited number of connections at once."""
     monkeypatch.setattr(detector, "PROBES_MAX", 4)
     world.servers["gns1"].crash()
     server = world.server()

@@ -1,4 +1,4 @@
-"""The failure desk among real hosts: witnesses, self-doubt, cap, false reporters, lost hosts, damping (P8, P9)."""
+"""Detector among real hosts: indirect probes, local health, cap, false reports, lost hosts, damping (P8, P9)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.virtual_world import SimulatedHost
 
 BACKUP = "emergency.rescue"
 KEEPALIVE_SECONDS = 30.0
-"""After so long the kernel tells of a session whose packets are dropped."""
+"""Time after which the kernel reports a session whose packets are dropped."""
 
 
 @pytest.fixture
 def uss(world: Uss) -> Uss:
-    """With a server and four hosts: three that depend on openuss, and one that serves it."""
+    """A world with a server and four hosts: three depend on openuss, and one serves it."""
     world.wait(world.server().started)
     for name in ("web1", "web2", "web3"):
         assert not isinstance(world.wait(world.host(name).daemon.dependencies("portal.web")), Exception)
@@ -54,7 +54,7 @@ def row_of(world: Uss, outcome: Outcome) -> Listener:
 
 
 def operations(world: Uss, after: int) -> list[str]:
-    """What the log says since a revision, but for the comings of hosts."""
+    """Return the operations in the log since a revision, without those of hosts."""
     changes = world.store.changes_after(after, 10_000)
     return [change.operation for change in changes if not change.operation.startswith("host")]
 
@@ -78,7 +78,7 @@ def policy(world: Uss, **fields: Any) -> None:
 
 
 def dark(world: Uss, host: SimulatedHost) -> None:
-    """Every packet from and to a machine is dropped, and after a while the kernels tell."""
+    """Drop every packet from and to a machine; after a while the kernels report it."""
     world.network.silence(host.name, "gns1")
     for other in ("gns1", *(name for name in world.hosts if name != host.name)):
         world.apart.add((other, address_of(world, host.name)))
@@ -91,7 +91,7 @@ def address_of(world: Uss, host: str) -> str:
 
 
 def test_hosts_that_depend_on_it_are_asked_before_a_listener_is_down(uss: Uss) -> None:
-    """Two of them, not the reporter and not the one that it runs on; then everybody knows who found what."""
+    """The server asks two hosts, not the reporter and not the one that it runs on; `examine` says which found what."""
     outcome = register(uss)
     uss.dead.add((outcome.address, outcome.port))
     report(uss, outcome)
@@ -112,7 +112,7 @@ def test_hosts_that_depend_on_it_are_asked_before_a_listener_is_down(uss: Uss) -
 
 
 def test_a_server_that_cannot_reach_what_others_can_condemns_nothing(uss: Uss) -> None:
-    """P8: the server's own probe fails; a host finds it alive; everybody goes on using it."""
+    """P8: the server's own probe fails; a host finds it alive; every host continues to use it."""
     outcome = register(uss)
     uss.apart.add(("gns1", outcome.address))
     before = revision(uss)
@@ -123,7 +123,7 @@ def test_a_server_that_cannot_reach_what_others_can_condemns_nothing(uss: Uss) -
 
 
 def test_a_witness_that_is_silent_is_not_waited_for_long(uss: Uss) -> None:
-    """It has the probe's time and a little more; what the other says counts."""
+    """A silent host has the probe's time and a little more; the result of the other counts."""
     outcome = register(uss)
     uss.dead.add((outcome.address, outcome.port))
     uss.network.silence("web2", "gns1")
@@ -176,7 +176,7 @@ def test_a_server_whose_probes_all_fail_doubts_itself_and_recovers(uss: Uss) -> 
 
 
 def test_a_server_without_any_session_condemns_nothing(uss: Uss) -> None:
-    """When all hosts are gone at once it is the server that is cut off; it says nothing about anybody."""
+    """When all sessions end at once it is the server that is cut off; it judges no listener."""
     outcome = register(uss)
     before = revision(uss)
     for name in uss.hosts:
@@ -192,8 +192,8 @@ def test_a_server_without_any_session_condemns_nothing(uss: Uss) -> None:
 
 
 def test_an_outage_stops_at_the_cap(uss: Uss) -> None:
-    """P8: of ten listeners that are all dead eight are down; two stay suspect, to be tried in need; one alert tells.
-    When they are back all is as before.
+    """P8: of ten listeners that are all dead eight are down; two stay suspect, as a last resort; there is one alert.
+    When they answer again all is as before.
     """
     outcomes = [register(uss, port) for port in range(8001, 8011)]
     uss.dead |= {(outcome.address, outcome.port) for outcome in outcomes}
@@ -293,7 +293,7 @@ def test_a_probe_just_answered_refutes_a_report_that_does_not_suffice(uss: Uss) 
 
 
 def test_several_independent_reporters_may_be_needed(uss: Uss) -> None:
-    """With `reporters = 2` the second host makes it suspect at once, although nothing was probed yet."""
+    """The second host makes it suspect at once with `reporters = 2`, although nothing was probed yet."""
     outcome = register(uss)
     policy(uss, reporters=2)
     uss.apart.add(("gns1", outcome.address))

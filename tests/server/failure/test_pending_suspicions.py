@@ -1,4 +1,4 @@
-"""Suspicions: evidence is told although the store does not take it (opengnsp.md, "While the store is away")."""
+"""Suspicions: hosts get evidence although the store does not accept it (opengnsp.md, "While the store is away")."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def states(client: Client) -> list[str]:
 
 @pytest.fixture
 def server(world: Uss) -> SimulatedServer:
-    """One, with two listeners of chinaserver registered."""
+    """A server with two registered listeners of chinaserver."""
     started = world.server()
     world.wait(started.started)
     store = world.client(("host", "store1"))
@@ -53,7 +53,7 @@ def report(where: tuple[str, int] = WHERE) -> Report:
 
 
 @pytest.mark.parametrize("how", ["failing", "hanging"])
-def test_a_report_reaches_the_dependants_within_a_second_while_the_store_is_away(
+def test_a_report_reaches_the_dependants_within_a_second_during_a_store_outage(
     world: Uss, server: SimulatedServer, how: str
 ) -> None:
     """ "Failure notices still go out as suspect", also in the first moment of a store that just hangs; "settled in the
@@ -84,7 +84,7 @@ def test_a_report_reaches_the_dependants_within_a_second_while_the_store_is_away
     assert len(server.nameserver.components.pending_suspicions) == 0
 
 
-def test_nobody_else_is_told(world: Uss, server: SimulatedServer) -> None:
+def test_no_other_host_gets_a_suspicion(world: Uss, server: SimulatedServer) -> None:
     """A host that has not said that it takes suspicions, and one that does not depend on the listener."""
     old, stranger = watcher(world, "web2", "portal.web"), watcher(world, "store9", CHINA)
     user = dependant(world, "web1")
@@ -98,7 +98,7 @@ def test_nobody_else_is_told(world: Uss, server: SimulatedServer) -> None:
 
 
 def test_a_false_report_is_withdrawn_by_a_probe(world: Uss, server: SimulatedServer) -> None:
-    """P8: "a false report removes nothing healthy", not even for as long as the store is away."""
+    """P8: "a false report removes nothing healthy", not even while the store is unavailable."""
     user, other = dependant(world, "web1"), dependant(world, "web2")
     server.thread.hanging = True
     user.send(report())
@@ -110,8 +110,8 @@ def test_a_false_report_is_withdrawn_by_a_probe(world: Uss, server: SimulatedSer
     assert row is not None and row.state == "up"
 
 
-def test_a_process_that_ends_while_the_store_is_away_is_told(world: Uss, server: SimulatedServer) -> None:
-    """P9: its deregistration has to wait, but nobody is sent there meanwhile; no probe can say otherwise."""
+def test_a_process_that_ends_during_a_store_outage_is_suspected(world: Uss, server: SimulatedServer) -> None:
+    """P9: its deregistration has to wait, but no user is sent there meanwhile; no probe can refute it."""
     other, store = dependant(world, "web2"), world.client(("host", "store1"))
     server.thread.failing = StoreUnavailable("disk full")
     store.send(Deregister(CHINA, world.tokens[CHINA], *WHERE, 1, died=True))
@@ -125,7 +125,7 @@ def test_a_process_that_ends_while_the_store_is_away_is_told(world: Uss, server:
 
 
 def test_a_suspicion_is_repeated_as_long_as_it_stands(world: Uss, server: SimulatedServer) -> None:
-    """Hosts believe it for 30 s only, so it is told every 10 s; and to a host that comes later after its watch."""
+    """Hosts believe it for 30 s only, so it is repeated every 10 s; a later host gets it after its watch."""
     user = dependant(world, "web1")
     world.dead.add(WHERE)
     server.thread.hanging = True
@@ -138,7 +138,7 @@ def test_a_suspicion_is_repeated_as_long_as_it_stands(world: Uss, server: Simula
 
 
 def test_a_wrong_report_or_credential_suspects_nothing(world: Uss, server: SimulatedServer) -> None:
-    """P11: rights are looked at before anybody is told: a host that does not use it, a token that is not the
+    """P11: rights are checked before any host is notified: a host that does not use it, a token that is not the
     service's."""
     other, stranger = dependant(world, "web2"), world.client(("host", "store9"))
     stranger.ask(Watch((CHINA,)))
@@ -150,7 +150,7 @@ def test_a_wrong_report_or_credential_suspects_nothing(world: Uss, server: Simul
     assert not suspicions(other)
 
 
-def test_no_more_suspicions_than_there_may_be(
+def test_the_number_of_suspicions_is_limited(
     world: Uss, server: SimulatedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P10: one listener beyond `SUSPICIONS_MAX` is only refused, after the time that any write waits."""
@@ -165,7 +165,7 @@ def test_no_more_suspicions_than_there_may_be(
 
 
 def test_a_store_that_answers_in_time_is_no_reason_for_a_suspicion(world: Uss, server: SimulatedServer) -> None:
-    """A commit of 0.4 s is a slow one; it is told once, as a notice."""
+    """A commit of 0.4 s is a slow one; hosts get it once, as a notice."""
     user = dependant(world, "web1")
     world.dead.add(WHERE)
     world.run(1.0)
@@ -176,7 +176,7 @@ def test_a_store_that_answers_in_time_is_no_reason_for_a_suspicion(world: Uss, s
     assert not suspicions(user)
 
 
-def test_reporters_are_noted_while_the_store_is_away(world: Uss, server: SimulatedServer) -> None:
+def test_reporters_are_kept_during_a_store_outage(world: Uss, server: SimulatedServer) -> None:
     """P8: who reports what is healthy loses its weight, also then."""
     user = dependant(world, "web1")
     world.run(2.0)
@@ -194,7 +194,7 @@ def test_reporters_are_noted_while_the_store_is_away(world: Uss, server: Simulat
 
 
 def in_use(world: Uss, host: str, name: str = CHINA) -> tuple[str, list[int]]:
-    """What a lookup on a host gives."""
+    """Return the result of a lookup on a host."""
     resolved: Any = world.hosts[host].daemon.resolve(name)
     if isinstance(resolved, Refusal):
         return resolved.code, []
@@ -212,8 +212,8 @@ def hosts(world: Uss, server: SimulatedServer) -> None:
 def test_a_host_gives_a_suspected_listener_out_only_when_nothing_better_is_left(
     world: Uss, server: SimulatedServer, hosts: None
 ) -> None:
-    """ "A suspicion never makes a list empty": with one of two suspected the other is given; with both, both as
-    suspect. Programs that watch are told the same, at the revision that they have."""
+    """ "A suspicion never makes a list empty": with one of two suspected a lookup returns the other; with both,
+    both as suspect. Programs that watch get the same, at the revision that they have."""
     events: list[Any] = []
     world.hosts["web2"].daemon.watch("portal.web", None, events.append)
     held = events[-1].revision
@@ -233,10 +233,8 @@ def test_a_host_gives_a_suspected_listener_out_only_when_nothing_better_is_left(
     assert sorted(row.state for row in committed(world).listeners[CHINA].values()) == ["down", "suspect"]
 
 
-def test_a_suspicion_ends_by_itself_when_nobody_tells_it_any_more(
-    world: Uss, server: SimulatedServer, hosts: None
-) -> None:
-    """Its server is killed: after 30 s the host trusts its log again, and its programs are told."""
+def test_a_suspicion_ends_by_itself_when_it_is_not_repeated(world: Uss, server: SimulatedServer, hosts: None) -> None:
+    """The server is killed: after 30 s the host trusts the log again, and notifies its programs."""
     events: list[Any] = []
     world.hosts["web2"].daemon.watch("portal.web", None, events.append)
     world.dead.add(WHERE)
@@ -251,9 +249,9 @@ def test_a_suspicion_ends_by_itself_when_nobody_tells_it_any_more(
     assert len(events) == count + 1
 
 
-def test_a_report_is_told_to_the_other_servers(world: Uss, server: SimulatedServer) -> None:
-    """ "The reporter's host repeats its report to its other servers": hosts in session there are told by nobody else.
-    Neither server has a store; both tell theirs, and in the end the log has it once."""
+def test_a_report_is_sent_to_the_other_servers(world: Uss, server: SimulatedServer) -> None:
+    """ "The reporter's host repeats its report to its other servers": hosts in session there learn it from no other.
+    Neither server has a store; both notify their hosts, and in the end the log has it once."""
     second = world.server("gns2")
     world.wait(second.started)
     reporter = world.host("web1", servers=("gns1", "gns2"))

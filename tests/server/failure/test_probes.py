@@ -24,14 +24,14 @@ Answer = Callable[[socket.socket], None]
 
 @pytest.fixture(scope="module")
 def thread() -> Iterator[ReactorThread]:
-    """Where the probes run."""
+    """The thread of the reactor that probes."""
     thread = ReactorThread()
     yield thread
     thread.stop()
 
 
 class Listener:
-    """A listener on a real port that answers as it is told; `asked` is what it heard, `left` that the probe is gone."""
+    """A listener on a real port with a given answer; `asked` is what it received, `left` that the probe has left."""
 
     def __init__(self, answer: Answer | None, family: socket.AddressFamily = socket.AF_INET) -> None:
         self._answer = answer
@@ -96,7 +96,7 @@ def for_ever(text: bytes, pause_seconds: float = 0.0) -> Answer:
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 @pytest.mark.parametrize("kind", ["tcp", "http:/alive?deep=1"])
 def test_a_listener_that_serves(thread: ReactorThread, kind: str, family: socket.AddressFamily) -> None:
-    """It is asked once, by name, and left at once."""
+    """The prober asks the listener once, by name, and disconnects at once."""
     with listener(says(b"HTTP/1.1 200 OK\r\n\r\n") if kind != "tcp" else None, family) as one:
         assert probe(thread, kind, one.address, one.port) == ""
         assert one.left.wait(5)
@@ -107,7 +107,7 @@ def test_a_listener_that_serves(thread: ReactorThread, kind: str, family: socket
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http:/"])
-def test_a_port_that_nobody_listens_at(thread: ReactorThread, kind: str) -> None:
+def test_a_port_without_a_listener(thread: ReactorThread, kind: str) -> None:
     """Refused is an answer."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
@@ -146,7 +146,7 @@ def test_a_status_line_may_be_long(thread: ReactorThread, octets: int, problem: 
         assert probe(thread, "http:/", one.address, one.port) == problem
 
 
-def test_a_hung_process_takes_connections_and_serves_nobody(thread: ReactorThread) -> None:
+def test_a_hung_process_accepts_connections_and_serves_no_client(thread: ReactorThread) -> None:
     """A process that is stopped is alive to tcp, whose queue the kernel answers, and dead to http."""
     program = (
         "import http.server as h\n"
@@ -181,7 +181,7 @@ def test_a_machine_that_does_not_answer(thread: ReactorThread) -> None:
 
 
 def test_an_address_that_cannot_be_reached(thread: ReactorThread) -> None:
-    """What the kernel says is handed on."""
+    """The error of the kernel is the reason."""
     assert "unreachable" in probe(thread, "tcp", "224.0.0.1", 1)
 
 
