@@ -43,15 +43,15 @@ class HostPresence:
         return not self.is_present(host) and self._cluster.keeps_host(host)
 
     def lost(self) -> list[str]:
-        """Returns the hosts that some server has lost and that have no session now."""
+        """Return the hosts that some server has lost and that have no session now."""
         return [host for host in self._cluster.lost() if not self.is_present(host)]
 
     def watching(self) -> int:
-        """Returns the number of hosts with a session here."""
+        """Return the number of hosts with a session here."""
         return self._publisher.watching
 
     def probing(self, row: Listener) -> list[Session]:
-        """Returns the sessions of hosts that depend on a listener and answer inquiries."""
+        """Return the sessions of hosts that depend on a listener and answer inquiries."""
         subscribers = self._publisher.subscribers(audience(self._replica.catalogue, row))
         return [session for session in subscribers if session.probes]
 

@@ -122,7 +122,7 @@ class Server(Factory):
         return self._components
 
     def buildProtocol(self, address: IAddress | None) -> Session | None:
-        """Returns a session for a new connection, or None if its origin is refused."""
+        """Return a session for a new connection, or None if its origin is refused."""
         return Session(self._base.sessions) if self.connections.is_allowed(origin_of(address)) else None
 
     def _stop(self, components: Components) -> None:

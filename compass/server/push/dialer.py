@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.interest import audience
 from compass.model.interfaces import Clock, Timer
 from compass.model.names import category_of, format_endpoint
 from compass.model.rows import Change, Host
@@ -89,8 +88,8 @@ class Dialer:
             connecting.cancel()
 
     def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
-        """Reach the hosts that depend on a change and keep no session."""
-        categories = audience(catalogue, change.row)
+        """Reach the hosts that the publisher would have sent a change, if they had a session."""
+        categories = self._publisher.audience
         if categories:
             if not self._notified:
                 self._later(GATHER_SECONDS, self._dial_notified)

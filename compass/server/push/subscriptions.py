@@ -81,7 +81,7 @@ class Subscriptions:
         return refusal or self._subscribe(session, request, host, since)
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
-        """Returns what a lagging host gets: the notices, if they are few and small; else a resync, if it accepts one.
+        """Return what a lagging host gets: the notices, if they are few and small; else a resync, if it accepts one.
 
         None: the host has to reconnect.
         """

@@ -71,7 +71,7 @@ class HostDrain:
         return Steered(count)
 
     def redirect_of(self, session: Session) -> Redirect | None:
-        """Returns where a peer that has just come is sent, or None if it is accepted."""
+        """Return where a peer that has just come is sent, or None if it is accepted."""
         return self.redirect if _of_a_host(session) else None
 
     def stop(self) -> None:

@@ -38,7 +38,7 @@ class CatchUpSource(Protocol):
     """What sends lagging hosts what they missed."""
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
-        """Returns all that the session's host was not sent after revision `since`, or None if it has to reconnect."""
+        """Return all that the session's host was not sent after revision `since`, or None if it has to reconnect."""
 
 
 @implementer(IPushProducer)

@@ -57,7 +57,7 @@ class SessionHandler(Protocol):
         """Accept or redirect a peer that has said hello."""
 
     def request(self, request: Request, asker: Principal, session: Session | None) -> Answer | Deferred[Answer]:
-        """Returns the answer to a request: at once, or when there is one."""
+        """Return the answer to a request: at once, or when there is one."""
 
     def acknowledged(self, session: Session, event: AcknowledgementReceived) -> None:
         """Note that the session's host holds a revision."""
@@ -179,7 +179,7 @@ class Session(FlowControl):
 
     def _handle(self, connection: ServerConnection, event: Event) -> None:
         match event:
-            case RequestReceived(number, _) if self._is_overfull(connection):
+            case RequestReceived(number, _) if connection.octets_to_send and self._is_overfull(connection):
                 text = f"{limits.REPLIES_QUEUED_MAX} octets wait for this peer to read them; ask again when it has"
                 self._reply(Refusal("busy", text, retry_after_seconds=1.0), number)
             case RequestReceived(number, request):
@@ -234,7 +234,7 @@ class Session(FlowControl):
 
 
 def _describe(failure: Failure) -> str:
-    """Returns what failed as text; OpenSSL's errors are lists of triples, whose last part is the text."""
+    """Return what failed as text; OpenSSL's errors are lists of triples, whose last part is the text."""
     match getattr(failure.value, "args", ()):
         case (list() as parts,):
             return "; ".join(str(part[-1]) for part in parts)
@@ -242,5 +242,5 @@ def _describe(failure: Failure) -> str:
 
 
 def origin_of(address: object) -> str:
-    """Returns the address that a connection came from, for the logs."""
+    """Return the address that a connection came from, for the logs."""
     return str(getattr(address, "host", "") or getattr(address, "name", "") or address)
