@@ -1,4 +1,4 @@
-"""What the server does for callers over HTTPS, who have no session."""
+"""Server as its callers over HTTPS see it, who have no session."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HttpsApi:
 
     @property
     def store_answers(self) -> bool:
-        """Whether the store accepted the last write."""
+        """True if the store accepted the last write."""
         return self.router is not None and not self.router.components.committer.outage
 
     def bearer(self, token: str, origin: str) -> Principal | Refusal:

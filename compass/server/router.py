@@ -50,7 +50,7 @@ from compass.wire.messages import Answer
 
 
 class Handler(msgspec.Struct, frozen=True):
-    """How one type of request is answered."""
+    """Rule by which requests of one type are answered."""
 
     answer: Callable[[Any, Any], Any]
     """Return the answer to a request of a principal or, with `needs_session`, of a session: now, or a Deferred or a

@@ -129,7 +129,7 @@ class Connection:
 
 
 class _Queued(NamedTuple):
-    """Octets to be written, with the revision up to which the host is complete before a push; -1 if it is no push."""
+    """Octets to be written, with the revision up to which the host is complete before a push; -1: it is not a push."""
 
     octets: bytes
     told_before: int

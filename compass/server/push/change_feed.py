@@ -94,5 +94,5 @@ class ChangeFeed:
             try:
                 deliver(event)
             except Exception:
-                # One follower's trouble is not another's.
+                # The other followers must get the event all the same.
                 self._log.failure("a follower did not accept a change")

@@ -29,7 +29,7 @@ TAIL_MAX = 20_000
 REPLAY_MAX = 2_000
 """Notices replayed to one host; for more a snapshot is the smaller answer."""
 BOOKMARK_EVERY = 5_000
-"""Revisions between bookmarks, which keep the quiet hosts inside the tail."""
+"""Revisions between bookmarks, which keep quiet hosts inside the replay buffer."""
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Publisher:
         self.push_lag = Histogram(LAG_BOUNDS)
         """Seconds from the commit of a notice to a host's acknowledgement."""
         self.notices = 0
-        """Notices that had an audience, whether or not a host of it has a session here."""
+        """Notices that had an audience, even if no host of it has a session here."""
         self.doubtful = 0
         """Hosts that may not have held everything with the last heartbeat (`lagging`)."""
         self.deliveries = 0
@@ -176,13 +176,13 @@ class Publisher:
         return found
 
     def acknowledged(self, host: str, revision: int, *, gap: bool = False) -> None:
-        """Note that a host says it holds everything up to `revision`; more than there is it cannot hold."""
+        """Note that a host holds everything up to `revision`, as it says; it cannot hold more than there is."""
         revision = min(revision, self._recent.revision)
         self._acknowledged[host] = max(revision, 0 if gap else self._acknowledged.get(host, 0))
         (self._gaps.add if gap else self._gaps.discard)(host)
 
     def has_missed(self, host: Host) -> bool:
-        """Whether there may be a notice that the host does not hold."""
+        """Return whether there may be a notice that the host does not hold."""
         return self._pending(host) != 0
 
     def _pending(self, host: Host) -> int | None:

@@ -29,7 +29,7 @@ from compass.wire.messages import Answer
 
 
 class HostListener(Protocol):
-    """What follows when a host watches."""
+    """Receiver of the hosts that watch."""
 
     def connected(self, session: Session) -> None:
         """Note that the session's host is here."""
@@ -105,8 +105,8 @@ class Subscriptions:
             return None
         later = await self.admission.turn()
         if later:
-            session.goodbye("many hosts come at once; this one's turn comes", retry_after_seconds=later)
-            return Refusal("busy", "many hosts come at once", retry_after_seconds=later)
+            session.goodbye("many hosts connect at once; come back at the given time", retry_after_seconds=later)
+            return Refusal("busy", "many hosts connect at once", retry_after_seconds=later)
         return None if session.connected else Refusal("unreachable", "the session ended meanwhile")
 
     async def _record_host(self, host: Host) -> Refusal | None:

@@ -29,12 +29,12 @@ from compass.wire.server_connection import ServerConnection
 PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
 REFUSED_SECONDS = 5.0
-"""After which a peer with too many sessions may try again: it has to find out which of its programs has them."""
+"""Seconds after which a peer with too many sessions may try again: it has to find out which program has them."""
 FRAME_MAX = {"host": limits.FRAME_MAX_FROM_HOST, "admin": limits.FRAME_MAX_FROM_ADMIN}
 
 
 class Greeting(NamedTuple):
-    """What the server says of itself to a peer that it accepts."""
+    """Figures of the server for a peer that it accepts."""
 
     server: str
     store: str
@@ -43,7 +43,7 @@ class Greeting(NamedTuple):
 
 
 class Redirect(NamedTuple):
-    """Why a peer is not accepted, when it may come again, and servers to go to meanwhile."""
+    """Reason why a peer is not accepted, when it may come again, and servers to go to meanwhile."""
 
     reason: str
     retry_after_seconds: float
@@ -86,7 +86,7 @@ class SessionLimits(Protocol):
 
 
 class SessionContext(msgspec.Struct, eq=False):
-    """What all sessions of a server share."""
+    """Collaborators that all sessions of a server share."""
 
     clock: Clock
     peer_of: PeerOf
@@ -133,7 +133,7 @@ class Session(FlowControl):
         self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Twisted only ever sets it.
+        # Twisted sets this attribute and never clears it.
         self.connected = 0
         self.left = bool(reason.check(ConnectionDone))
         self._stop_timer()
@@ -151,7 +151,7 @@ class Session(FlowControl):
     # The peer.
 
     def _admit(self) -> ServerConnection | None:
-        """Read who the peer is; end the session of one whose certificate has no role that may ask here."""
+        """Read who the peer is; end the session if the certificate has no role that may ask here."""
         role, name, wrong = self._context.peer_of(self._stream)
         origin = origin_of(self._stream.getPeer())
         if not wrong and role not in FRAME_MAX:
