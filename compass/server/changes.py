@@ -1,4 +1,4 @@
-"""What follows a change of the catalogue: the subscribers of the log, in one declared order."""
+"""Subscribers of the log: the components that follow each change of the catalogue, in one declared order."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from compass.server.sessions.session import PeerOf, SessionContext
 
 
 class ServerDependencies(msgspec.Struct, frozen=True):
-    """What a server is given by the process that it runs in."""
+    """Surroundings of a server, which the process that it runs in provides."""
 
     clock: Clock
     now: Callable[[], float]
@@ -64,7 +64,7 @@ class ServerDependencies(msgspec.Struct, frozen=True):
 
 
 class ServerBase(msgspec.Struct, frozen=True):
-    """What a server has before its catalogue is loaded: it accepts connections already."""
+    """Parts that a server has before its catalogue is loaded, when it accepts connections already."""
 
     name: str
     software: str
@@ -103,7 +103,7 @@ class Components(msgspec.Struct, frozen=True):
 
 
 def build(base: ServerBase, loaded: StoreState) -> Components:
-    """Make all components on the state that was loaded; none of them runs yet."""
+    """Make all components, on the state that was loaded; none of them runs yet."""
     given, clock, connections = base.dependencies, base.dependencies.clock, base.connections
     identity = _identity(base, loaded)
     access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)

@@ -1,4 +1,4 @@
-"""The hosts: which are connected, to which server, and what follows when one comes, leaves or is lost."""
+"""Hosts: which are connected, to which server, and what follows when one comes, leaves or is lost."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ class HostPresence:
         self._cluster = cluster
 
     def is_here(self, host: str) -> bool:
-        """Whether a host has a session here."""
+        """Return whether a host has a session here."""
         return self._publisher.session_of(host) is not None
 
     def is_present(self, host: str) -> bool:
-        """Whether a host has a session at any server."""
+        """Return whether a host has a session at any server."""
         return self.is_here(host) or self._cluster.present_elsewhere(host)
 
     def is_ours_to_reach(self, host: str) -> bool:
-        """Whether it is this server that reaches a host, with which no server has a session."""
+        """Return whether this server has to reach a host, with which no server has a session."""
         return not self.is_present(host) and self._cluster.keeps_host(host)
 
     def lost(self) -> list[str]:
-        """Returns the hosts that some server has lost and that have no session now."""
+        """Return the hosts that some server has lost and that have no session now."""
         return [host for host in self._cluster.lost() if not self.is_present(host)]
 
     def watching(self) -> int:
-        """Returns the number of hosts with a session here."""
+        """Return the number of hosts with a session here."""
         return self._publisher.watching
 
     def probing(self, row: Listener) -> list[Session]:
-        """Returns the sessions of hosts that depend on a listener and answer inquiries."""
+        """Return the sessions of hosts that depend on a listener and answer inquiries."""
         subscribers = self._publisher.subscribers(audience(self._replica.catalogue, row))
         return [session for session in subscribers if session.probes]
 
@@ -68,7 +68,7 @@ class HostConnector:
         self._connect = connect
 
     def is_ours_to_reach(self, host: str) -> bool:
-        """Whether it is this server that reaches a host, with which no server has a session."""
+        """Return whether this server has to reach a host, with which no server has a session."""
         return self._presence.is_ours_to_reach(host)
 
     def dial(self, host: str, address: str, port: int) -> Deferred[Session]:
@@ -81,7 +81,7 @@ class HostConnector:
 
 
 class HostEvents:
-    """What follows when hosts come and go, at this server or at another one."""
+    """Consequences of hosts that come and go, at this server or at another one."""
 
     def __init__(
         self,

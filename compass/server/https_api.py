@@ -1,4 +1,4 @@
-"""What the server does for callers over HTTPS, who have no session."""
+"""Server as its callers over HTTPS see it, who have no session."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class HttpsApi:
         """None until the catalogue is loaded (P5)."""
 
     def ready(self) -> tuple[str, int] | None:
-        """Returns the store's id and revision, or None until the catalogue is loaded (P5)."""
+        """Return the store's id and revision, or None until the catalogue is loaded (P5)."""
         if self.router is None:
             return None
         components = self.router.components
@@ -44,11 +44,11 @@ class HttpsApi:
 
     @property
     def store_answers(self) -> bool:
-        """Whether the store accepted the last write."""
+        """True if the store accepted the last write."""
         return self.router is not None and not self.router.components.committer.outage
 
     def bearer(self, token: str, origin: str) -> Principal | Refusal:
-        """Returns the principal that a bearer token belongs to, or why it is refused."""
+        """Return the principal that a bearer token belongs to, or why it is refused."""
         return NOT_READY if self.router is None else self.router.components.bearer_auth.principal(token, origin)
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
@@ -56,7 +56,7 @@ class HttpsApi:
         self._connections.log_refusal(name, origin, why)
 
     def may_look(self, asker: Principal) -> Refusal | None:
-        """Returns why a caller may not see this server's figures; callers that may ask for its status may see them.
+        """Return why a caller may not see this server's figures; callers that may ask for its status may see them.
 
         Until the catalogue is loaded only administrators are known.
         """
@@ -79,7 +79,7 @@ class HttpsApi:
         return refusal or self.router.components.change_feed.follow(since, deliver)
 
     def metrics(self) -> ServerMetrics:
-        """Returns the server's metrics."""
+        """Return the server's metrics."""
         router = self.router
         asked = {} if router is None else {str(kind.__struct_config__.tag): n for kind, n in router.asked.items()}
         return ServerMetrics(

@@ -17,7 +17,7 @@ from compass.server.sessions.connection_limits import ConnectionLimits
 
 
 def session_metrics(connections: ConnectionLimits) -> dict[str, Any]:
-    """Returns the figures of sessions, and of those that read slowly."""
+    """Return the figures of sessions, and of those that read slowly."""
     known = +connections.by_role
     return {
         "sessions": {**known, "unknown": len(connections.sessions) - known.total()},
@@ -28,7 +28,7 @@ def session_metrics(connections: ConnectionLimits) -> dict[str, Any]:
 
 
 def loaded_metrics(components: Components) -> dict[str, Any]:
-    """Returns the figures that there are once the catalogue is loaded."""
+    """Return the figures that there are once the catalogue is loaded."""
     return {
         "changes": components.changes.operations,
         "alerts_pending": {way.name: way.pending for way in components.alerts.status().ways if way.tells},
@@ -41,7 +41,7 @@ def loaded_metrics(components: Components) -> dict[str, Any]:
 
 
 def commit_metrics(committer: Committer) -> dict[str, Any]:
-    """Returns the figures of the store and its queue, and the number of rows."""
+    """Return the figures of the store and its queue, and the number of rows."""
     return {
         "revision": committer.catalogue.revision,
         "rows": committer.replica.counts.rows,
@@ -59,7 +59,7 @@ def commit_metrics(committer: Committer) -> dict[str, Any]:
 
 
 def push_metrics(publisher: Publisher) -> dict[str, Any]:
-    """Returns the figures of push."""
+    """Return the figures of push."""
     hosts_awaited, open_seconds = publisher.awaited()
     return {
         "watching": publisher.watching,
@@ -95,7 +95,7 @@ def _subscription_metrics(components: Components) -> dict[str, Any]:
 
 
 def _cluster_metrics(components: Components) -> dict[str, Any]:
-    """Returns the figures of the servers over the same store: the others' are those of their last heartbeats."""
+    """Return the figures of the servers over the same store: the others' are those of their last heartbeats."""
     cluster, name = components.cluster, components.identity.name
     revision = components.committer.catalogue.revision
     others = [peer.line for id, peer in cluster.heard.items() if id != cluster.id]

@@ -50,10 +50,10 @@ from compass.wire.messages import Answer
 
 
 class Handler(msgspec.Struct, frozen=True):
-    """How one type of request is answered."""
+    """Rule by which requests of one type are answered."""
 
     answer: Callable[[Any, Any], Any]
-    """Returns the answer to a request of a principal or, with `needs_session`, of a session: now, or a Deferred or a
+    """Return the answer to a request of a principal or, with `needs_session`, of a session: now, or a Deferred or a
     coroutine."""
     limit: RequestLimit | None = None
     needs_session: bool = False
@@ -62,7 +62,7 @@ class Handler(msgspec.Struct, frozen=True):
 
 
 def handlers(components: Components) -> dict[type, Handler]:
-    """Returns the table of all requests."""
+    """Return the table of all requests."""
     c = components
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
@@ -114,7 +114,7 @@ class Router:
         return self.components.drain.redirect_of(session) or greeting
 
     def request(self, request: Request, asker: Principal, session: Session | None = None) -> Answer | Deferred[Answer]:
-        """Returns the answer to a request, or its refusal: at once what is in memory."""
+        """Return the answer to a request, or its refusal: at once what is in memory."""
         handler = self._handlers[type(request)]
         if handler.needs_session and session is None:
             return Refusal("out-of-turn", "only a session can watch; /v1/events sends every change")
@@ -157,7 +157,7 @@ class Router:
     # Rights.
 
     def refusal(self, request: Request, asker: Principal) -> Refusal | None:
-        """Returns the refusal of a request that the asker may not make, after writing it to the security log."""
+        """Return the refusal of a request that the asker may not make, after writing it to the security log."""
         committer = self.components.committer
         decision = permit(committer.replica.catalogue, request, asker, self.components.now())
         if decision is None:

@@ -25,8 +25,8 @@ from compass.wire.events import AcknowledgementReceived
 from compass.wire.messages import Answer
 
 TAIL_EVERY_SECONDS = 0.5
-"""How often a server reads what other servers over the same store have committed, in case that no notification came:
-one indexed read. Well below the second within which a killed process is gone everywhere (P9)."""
+"""Seconds between two reads of what other servers over the same store have committed, in case that no notification
+came: one indexed read. Well below the second within which a killed process is gone everywhere (P9)."""
 
 
 class Loading:
@@ -44,11 +44,11 @@ class Loading:
         """Ignore the acknowledgement: nothing was sent."""
 
     def closed(self, session: Session) -> None:
-        """Ignore the end of the session: nobody subscribed."""
+        """Ignore the end of the session: no host has subscribed."""
 
 
 class Server(Factory):
-    """One server; also the factory of its sessions."""
+    """Server; also the factory of its sessions."""
 
     log = Logger()
     noisy = False
@@ -122,7 +122,7 @@ class Server(Factory):
         return self._components
 
     def buildProtocol(self, address: IAddress | None) -> Session | None:
-        """Returns a session for a new connection, or None if its origin is refused."""
+        """Return a session for a new connection, or None if its origin is refused."""
         return Session(self._base.sessions) if self.connections.is_allowed(origin_of(address)) else None
 
     def _stop(self, components: Components) -> None:
@@ -136,7 +136,7 @@ class Server(Factory):
         components.membership.stop()
         counts = components.committer.writer.counts
         if counts["batches"]:
-            text = "committed {n} batches, {again} of them decided again, {off} put off, because of other servers"
+            text = "committed {n} batches, {again} of them decided again, {off} postponed, because of other servers"
             self.log.info(text, n=counts["batches"], again=counts["again"], off=counts["put off"])
 
     def _read_log(self) -> None:

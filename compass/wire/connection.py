@@ -8,6 +8,7 @@ for `expire`. Whatever bytes arrive in whatever pieces, `receive` returns events
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from compass.model.replies import Refusal
@@ -16,7 +17,7 @@ from compass.wire.events import (
     Event,
     SessionEnded,
 )
-from compass.wire.frames import FrameReader, FrameTooLong, frame
+from compass.wire.frames import FrameReader, FrameTooLong, header
 from compass.wire.messages import (
     InvalidMessage,
     Message,
@@ -41,7 +42,7 @@ class Connection:
         self._greeting_until = now + limits.GREETING_SECONDS
 
     def receive(self, data: bytes, now: float) -> list[Event]:
-        """The events that `data` completes, in order; after `Ended` there are none."""
+        """Return the events that `data` completes, in order; after `SessionEnded` there are none."""
         if self.state == "ended":
             return []
         events: list[Event] = []
@@ -62,7 +63,7 @@ class Connection:
         if not out:
             return b""
         if at_most is None or self.octets_to_send <= at_most:
-            pieces = [queued.octets for queued in out]
+            pieces = list(map(_octets, out))
             pieces[0] = pieces[0][self._written :]
             out.clear()
             self._written = self.octets_to_send = 0
@@ -111,7 +112,8 @@ class Connection:
         return self.state == "open" and number == 0 and unreadable.refusal.code == "unknown-message"
 
     def _send(self, message: Message, number: int = 0) -> None:
-        self._queue(frame(encode(message), number))
+        body = encode(message)
+        self._queue(header(len(body), number) + body)
 
     def _queue(self, encoded: bytes, told_before: int = -1) -> None:
         self._out.append(_Queued(encoded, told_before))
@@ -127,8 +129,10 @@ class Connection:
 
 
 class _Queued(NamedTuple):
-    """Octets to be written, with the revision up to which the host is complete before a push; -1 if it is not a
-    push."""
+    """Octets to be written, with the revision up to which the host is complete before a push; -1: it is not a push."""
 
     octets: bytes
     told_before: int
+
+
+_octets = attrgetter("octets")

@@ -11,7 +11,7 @@ still refused by number. Messages that expect no answer have the number 0.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _HEADER = struct.Struct("!II")
 HEADER_LENGTH = _HEADER.size
@@ -21,9 +21,8 @@ class FrameTooLong(Exception):
     """The header announces more than the limit; what follows cannot be understood, so the session must end."""
 
 
-def header(length: int, number: int) -> bytes:
-    """Return the header of a body of that length, for one body that is sent to many."""
-    return _HEADER.pack(length, number)
+header: Callable[[int, int], bytes] = _HEADER.pack
+"""Return the header of a body: from its length and the request number."""
 
 
 def frame(body: bytes, number: int = 0) -> bytes:
@@ -39,16 +38,13 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The frames that `data` completes, as (request number, body), each cut off when it is asked for.
+        """Yield the frames that `data` completes, as (request number, body), each cut off when it is asked for.
 
         Raises FrameTooLong, but only after the frames before it: what a stream means must not depend on the
         pieces it arrives in.
         """
-        self._buffer += data
-        return self._frames()
-
-    def _frames(self) -> Iterator[tuple[int, bytes]]:
         buffer = self._buffer
+        buffer += data
         while len(buffer) >= HEADER_LENGTH:
             length, number = _HEADER.unpack_from(buffer)
             if length > self.limit:

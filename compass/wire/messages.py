@@ -6,7 +6,8 @@ acknowledgement. Unknown fields are skipped, unknown types are refused without e
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, TypeVar, Union
+from collections.abc import Callable
+from typing import Literal, TypeAlias, Union
 
 import msgspec
 
@@ -109,10 +110,9 @@ ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007
 
-M = TypeVar("M")
 _encoder = msgspec.msgpack.Encoder()
 _from_client: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(ClientMessage)
-_from_server_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _from_server: msgspec.msgpack.Decoder[ServerMessage] = msgspec.msgpack.Decoder(ServerMessage)
 
 
@@ -124,9 +124,8 @@ class InvalidMessage(Exception):
         self.refusal = refusal
 
 
-def encode(message: Message) -> bytes:
-    """The body of a frame."""
-    return _encoder.encode(message)
+encode: Callable[[Message], bytes] = _encoder.encode
+"""Encode a message as the body of a frame."""
 
 
 class _Listed(msgspec.Struct, frozen=True, tag_field="type", tag="dependencies"):
@@ -143,8 +142,8 @@ class EncodedReply(msgspec.Struct, frozen=True):
     body: bytes
 
     def decode(self) -> Reply:
-        """Returns the reply itself."""
-        return _from_server_reply.decode(self.body)
+        """Return the reply itself."""
+        return _reply.decode(self.body)
 
 
 Answer: TypeAlias = Reply | EncodedReply
@@ -157,29 +156,34 @@ def encode_views(views: tuple[CategoryView, ...]) -> bytes:
 
 
 def encode_dependencies(service: str, revision: int, views: bytes) -> EncodedReply:
-    """Returns the answer to a pull: the same octets as `encode(Dependencies(...))`, except for an empty list."""
+    """Return the answer to a pull: the same octets as `encode(Dependencies(...))`, except for an empty list."""
     return EncodedReply(_encoder.encode(_Listed(service, revision, msgspec.Raw(views))))
 
 
 def decode_from_client(body: bytes) -> ClientMessage:
-    """The message in a body that a client sent. Raises Unreadable."""
-    return _decode(_from_client, body)
+    """Return the message in a body that a client sent. Raises InvalidMessage."""
+    try:
+        return _from_client.decode(body)
+    except _UNREADABLE as error:
+        raise _invalid(error) from None
 
 
 def decode_from_server(body: bytes) -> ServerMessage:
-    """The message in a body that a server sent. Raises Unreadable."""
-    return _decode(_from_server, body)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[M], body: bytes) -> M:
+    """Return the message in a body that a server sent. Raises InvalidMessage."""
     try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        code: Literal["unknown-message", "malformed"] = "malformed"
-        if text.endswith("`$.type`") and text.startswith("Invalid value"):
-            code = "unknown-message"
-        raise InvalidMessage(Refusal(code, escape_line(text, limits.UNREADABLE_MAX))) from None
-    except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
-        text = escape_line(f"not MessagePack of a message: {error}", limits.UNREADABLE_MAX)
-        raise InvalidMessage(Refusal("malformed", text)) from None
+        return _from_server.decode(body)
+    except _UNREADABLE as error:
+        raise _invalid(error) from None
+
+
+_UNREADABLE = (msgspec.DecodeError, RecursionError, ValueError, OverflowError)
+
+
+def _invalid(error: Exception) -> InvalidMessage:
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        text = f"not MessagePack of a message: {text}"
+    unknown = text.endswith("`$.type`") and text.startswith("Invalid value")
+    return InvalidMessage(
+        Refusal("unknown-message" if unknown else "malformed", escape_line(text, limits.UNREADABLE_MAX))
+    )

@@ -145,8 +145,7 @@ class ServerConnection(Connection):
 
     @property
     def timed_since(self) -> float | None:
-        """Return the commit time of the notice whose acknowledgement is timed, or None if the host has
-        acknowledged it."""
+        """Commit time of the notice whose acknowledgement is timed, or None if the host has acknowledged it."""
         return self._timed[1] if self._timed is not None else None
 
     @property

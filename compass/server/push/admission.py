@@ -1,8 +1,8 @@
-"""Admission: how many hosts may read a snapshot in a second, so that a storm of them leaves room for everybody else.
+"""Admission control: how many hosts may read a snapshot in a second, so that a storm of them leaves room for others.
 
-After a restart all hosts come at once. Those that resume cost little and are let in as they come. Those that need a
-snapshot get a turn each: they wait for it on their session, without another handshake, as long as that is short; who
-would wait longer is told when to come back, each at a time of its own.
+After a restart all hosts come at once. Hosts that resume cost little and are admitted as they come. Each host that
+needs a snapshot gets a turn: the host waits for it on its session, without another handshake, if the wait is short;
+else the host is sent away, to come back at a time of its own.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from compass.model.interfaces import Clock
 SNAPSHOTS_PER_SECOND_MAX = 2_000
 """Turns in a second: each costs some 0.25 ms with its commit, so a storm takes half of the server's time."""
 SNAPSHOT_OCTETS_PER_SECOND_MAX = 64 * 1024 * 1024
-"""What large snapshots may take: a third of what TLS encrypts in a second."""
+"""Octets of large snapshots in a second: a third of what TLS encrypts."""
 AT_ONCE_SECONDS = 0.5
-"""After a quiet time so many seconds' turns are given at once."""
+"""Seconds whose turns are granted at once after a quiet time."""
 WAIT_SECONDS_MAX = 5.0
-"""How long a host waits for its turn on its session: well below the time in which it wants an answer."""
+"""Longest wait for a turn on the host's session: well below the time in which the host expects an answer."""
 RETRY_SECONDS_MAX = 60.0
-"""The latest time at which one that was sent away is told to come back."""
+"""Longest time after which a host that is sent away may come back."""
 
 
 class Admission:
-    """One line for all hosts; a turn is a moment in it."""
+    """Queue of all hosts that need a snapshot; a turn is a moment in it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._next = clock.seconds() - AT_ONCE_SECONDS
-        """When the next turn is."""
+        """Time of the next turn."""
         self._promised = 0.0
-        """When the last one that was sent away comes back."""
+        """Time at which the last host that was sent away comes back."""
         self.turns = Counter[str]()
-        """Given `at-once`, `waited` for, or `sent-away`."""
+        """Turns that were granted `at-once` or after a wait (`waited`), and hosts that were `sent-away`."""
 
     @property
     def wait_seconds(self) -> float:
-        """How long the next one would wait for its turn."""
+        """Seconds that the next host would wait for its turn."""
         return max(0.0, self._next - self._clock.seconds())
 
     def turn(self) -> Deferred[float]:
-        """Fires when it is this one's turn, with 0.0; or at once with the seconds after which to come back."""
+        """Return a Deferred that fires with 0.0 at the turn, or now with the seconds after which to come back."""
         now = self._clock.seconds()
         self._next = max(self._next, now - AT_ONCE_SECONDS)
         wait = self._next - now
@@ -60,5 +60,5 @@ class Admission:
         return turn
 
     def sent(self, octets: int) -> None:
-        """A snapshot was sent; a large one takes more than one turn's time."""
+        """Note that a snapshot was sent; a large one takes more than one turn's time."""
         self._next += max(0.0, octets / SNAPSHOT_OCTETS_PER_SECOND_MAX - 1 / SNAPSHOTS_PER_SECOND_MAX)

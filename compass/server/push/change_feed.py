@@ -44,7 +44,7 @@ class ChangeFeed:
         for number, change in enumerate(changes):
             if number == 0:
                 self._recent.restart(change.revision - 1)
-            self._recent.append(_without_digest(change))
+            self._keep(change)
         self._recent.advance(revision)
 
     def follow(self, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
@@ -73,26 +73,26 @@ class ChangeFeed:
 
     def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
         """Deliver a change to all followers."""
-        change = _without_digest(change)
-        self._recent.append(change)
-        self._deliver(change)
+        change = self._keep(change)
+        if self._followers:
+            self._deliver(change)
 
     def reloaded(self, catalogue: Catalogue) -> None:
         """Make all followers read everything again: the log did not lead to this catalogue."""
         self._recent.restart(catalogue.revision)
         self._deliver(Position(self._store, catalogue.revision, complete=False))
 
+    def _keep(self, change: Change) -> Change:
+        """Append a change, without the digest of a credential, which no follower may see (P11). Returns it so."""
+        if isinstance(change.row, Credential):
+            change = msgspec.structs.replace(change, row=msgspec.structs.replace(change.row, digest=""))
+        self._recent.append(change)
+        return change
+
     def _deliver(self, event: FeedEvent) -> None:
         for deliver in list(self._followers.values()):
             try:
                 deliver(event)
             except Exception:
-                # One follower's trouble is not another's.
+                # The other followers must get the event all the same.
                 self._log.failure("a follower did not accept a change")
-
-
-def _without_digest(change: Change) -> Change:
-    """Returns the change without the digest of a credential, which no follower may see (P11)."""
-    if not isinstance(change.row, Credential):
-        return change
-    return msgspec.structs.replace(change, row=msgspec.structs.replace(change.row, digest=""))

@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.interest import audience
 from compass.model.interfaces import Clock, Timer
 from compass.model.names import category_of, format_endpoint
 from compass.model.rows import Change, Host
@@ -31,16 +30,16 @@ DIAL_PAUSE_SECONDS_MAX = 60.0
 GATHER_SECONDS = 0.05
 """Changes come in groups: the hosts without a session are looked up once for all notices within this time."""
 LINGER_SECONDS = 2.0
-"""How long a dialled session stays open after the last notice, for the same reason."""
+"""Seconds that a dialled session stays open after the last notice, for the same reason."""
 START_GRACE_SECONDS = 5.0
 """After the server's start hosts come back by themselves; only then are the others dialled."""
 
 
 class HostConnector(Protocol):
-    """Where hosts are, and how a session with one is made."""
+    """Maker of sessions with hosts that keep none."""
 
     def is_ours_to_reach(self, host: str) -> bool:
-        """Whether it is this server that reaches a host, with which no server has a session."""
+        """Return whether this server has to reach a host, with which no server has a session."""
 
     def dial(self, host: str, address: str, port: int) -> Deferred[Session]:
         """Connect to a host; fires with the session once its greeting can begin."""
@@ -89,8 +88,8 @@ class Dialer:
             connecting.cancel()
 
     def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
-        """Reach the hosts that depend on a change and keep no session."""
-        categories = audience(catalogue, change.row)
+        """Reach the hosts that the publisher would have sent a change, if they had a session."""
+        categories = self._publisher.audience
         if categories:
             if not self._notified:
                 self._later(GATHER_SECONDS, self._dial_notified)
@@ -112,7 +111,7 @@ class Dialer:
         self._consider(h for h in hosts if h.update_port and any(category_of(one) in notified for one in h.services))
 
     def _wanted(self, host: Host) -> bool:
-        """Whether it can be dialled and has missed something."""
+        """Return whether a host can be dialled and has missed something."""
         if not host.update_port or host.barred or not self._hosts.is_ours_to_reach(host.name):
             return False
         return self._publisher.has_missed(host)

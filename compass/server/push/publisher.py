@@ -29,7 +29,7 @@ TAIL_MAX = 20_000
 REPLAY_MAX = 2_000
 """Notices replayed to one host; for more a snapshot is the smaller answer."""
 BOOKMARK_EVERY = 5_000
-"""Revisions between bookmarks, which keep the quiet hosts inside the tail."""
+"""Revisions between bookmarks, which keep quiet hosts inside the replay buffer."""
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class _Sent(msgspec.Struct, frozen=True):
     encoded_widened: bytes = b""
 
     def for_members(self, categories: frozenset[str]) -> bytes:
-        """Returns what a host with services of these categories is sent; empty: nothing."""
+        """Return what a host with services of these categories is sent; empty: nothing."""
         if self.widened & categories:
             return self.encoded_widened
         return self.encoded if self.audience & categories else b""
@@ -56,11 +56,13 @@ class Publisher:
         self.push_lag = Histogram(LAG_BOUNDS)
         """Seconds from the commit of a notice to a host's acknowledgement."""
         self.notices = 0
-        """Notices that had an audience, whether or not a host of it has a session here."""
+        """Notices that had an audience, even if no host of it has a session here."""
         self.doubtful = 0
         """Hosts that may not have held everything with the last heartbeat (`lagging`)."""
         self.deliveries = 0
         """Notices handed to sessions."""
+        self.audience: frozenset[str] = frozenset()
+        """Member categories whose hosts were sent the last change."""
         self._watchers: dict[str, dict[Session, None]] = {}
         """Sessions by member category, in the order of their watches."""
         self._sessions: dict[str, tuple[Session, frozenset[str]]] = {}
@@ -102,7 +104,7 @@ class Publisher:
     def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
         """Send a change to the hosts that depend on it; `catalogue` is the one after it."""
         self._recent.advance(change.revision)
-        told = audience(catalogue, change.row)
+        self.audience = told = audience(catalogue, change.row)
         if told:
             sent = _Sent(change.revision, told, frame(encode(Notice(change))))
             more = widening(catalogue, change)
@@ -124,7 +126,7 @@ class Publisher:
             subscriber.deliver_bookmark(encoded[kind], revision)
 
     def bookmark(self, categories: frozenset[str] | None) -> bytes:
-        """Returns the frame of a bookmark, with the digest of what hosts with services of these categories hold."""
+        """Return the frame of a bookmark, with the digest of what hosts with services of these categories hold."""
         digest = ""
         if categories is not None:
             digest = self._replica.digests.part(self._replica.catalogue, categories, self.last_told)
@@ -152,15 +154,15 @@ class Publisher:
                 del self._watchers[category]
 
     def categories_of(self, host: str) -> frozenset[str]:
-        """Returns the member categories that a host's session is subscribed for."""
+        """Return the member categories that a host's session is subscribed for."""
         return self._sessions[host][1]
 
     def last_told(self, categories: frozenset[str]) -> int:
-        """Returns the revision of the last notice for any of these categories; where this server began, if later."""
+        """Return the revision of the last notice for any of these categories; where this server began, if later."""
         return max([self._began, *(self._last_told.get(category, 0) for category in categories)])
 
     def missed(self, categories: frozenset[str], since: int) -> list[tuple[int, bytes]] | None:
-        """Returns the notices after `since` for these member categories, or None when a snapshot has to be sent."""
+        """Return the notices after `since` for these member categories, or None when a snapshot has to be sent."""
         if not self._recent.covers(since):
             return None
         found = []
@@ -174,17 +176,17 @@ class Publisher:
         return found
 
     def acknowledged(self, host: str, revision: int, *, gap: bool = False) -> None:
-        """Note that a host says it holds everything up to `revision`; more than there is it cannot hold."""
+        """Note that a host holds everything up to `revision`, as it says; it cannot hold more than there is."""
         revision = min(revision, self._recent.revision)
         self._acknowledged[host] = max(revision, 0 if gap else self._acknowledged.get(host, 0))
         (self._gaps.add if gap else self._gaps.discard)(host)
 
     def has_missed(self, host: Host) -> bool:
-        """Whether there may be a notice that the host does not hold."""
+        """Return whether there may be a notice that the host does not hold."""
         return self._pending(host) != 0
 
     def _pending(self, host: Host) -> int | None:
-        """Returns how many notices the host has not acknowledged; None: unknown, or too long ago."""
+        """Return how many notices the host has not acknowledged; None: unknown, or too long ago."""
         at = self._acknowledged.get(host.name)
         if at is None:
             return None
@@ -192,7 +194,7 @@ class Publisher:
         return None if missed is None else len(missed)
 
     def lagging(self, most: int) -> list[str]:
-        """Returns hosts with a session that may not hold everything, at most one more than `most`."""
+        """Return hosts with a session that may not hold everything, at most one more than `most`."""
         sessions = self._sessions.items()
         doubtful = (
             host
@@ -202,17 +204,17 @@ class Publisher:
         return list(islice(doubtful, most + 1))
 
     def held(self, host: str) -> int:
-        """Returns the revision that a host has acknowledged here; 0: none."""
+        """Return the revision that a host has acknowledged here; 0: none."""
         return self._acknowledged.get(host, 0)
 
     def lag_of(self, host: Host, held: int) -> HostLag:
-        """Returns the lag of a host without a session, which held the revision `held` when it last had one."""
+        """Return the lag of a host without a session, which held the revision `held` when it last had one."""
         missed = self.missed(frozenset(category_of(service) for service in host.services), held)
         status = "unknown" if missed is None else "ok"
         return HostLag(host.name, session=False, acknowledged=held, pending=len(missed or ()), status=status)
 
     def lag(self, host: Host) -> HostLag:
-        """Returns the lag of a host, as far as this server knows."""
+        """Return the lag of a host, as far as this server knows."""
         pending = self._pending(host)
         status = "gap" if host.name in self._gaps else "unknown" if pending is None else "ok"
         return HostLag(
@@ -224,7 +226,7 @@ class Publisher:
         )
 
     def session_of(self, host: str) -> Session | None:
-        """Returns the watching session of a host."""
+        """Return the watching session of a host."""
         session = self._sessions.get(host)
         return None if session is None else session[0]
 
@@ -234,7 +236,7 @@ class Publisher:
         return len(self._sessions)
 
     def awaited(self) -> tuple[int, float]:
-        """Returns the number of hosts that have a notice to acknowledge, and for how many seconds the oldest waits."""
+        """Return the number of hosts that have a notice to acknowledge, and for how many seconds the oldest waits."""
         since = [at for at in (session.awaited_since for session, _ in self._sessions.values()) if at is not None]
         return len(since), self._clock.seconds() - min(since) if since else 0.0
 
@@ -255,10 +257,13 @@ class Publisher:
                 subscriber.deliver(sent.encoded, sent.revision, now)
 
     def subscribers(self, categories: frozenset[str]) -> list[Session]:
-        """Returns the sessions of hosts with services of these categories."""
-        sets = [self._watchers[category] for category in sorted(categories) if category in self._watchers]
+        """Return the sessions of hosts with services of these categories."""
+        if len(categories) == 1:
+            (category,) = categories
+            return list(self._watchers.get(category, ()))
         # In the order of the watches, so that the same history gives the same order of writes.
-        return list(sets[0]) if len(sets) == 1 else list(dict.fromkeys(chain.from_iterable(sets)))
+        sets = [self._watchers[category] for category in sorted(categories) if category in self._watchers]
+        return list(dict.fromkeys(chain.from_iterable(sets)))
 
     def _keep(self, sent: _Sent) -> None:
         for category in sent.audience:

@@ -41,11 +41,11 @@ class SnapshotCache:
         """Snapshots encoded so far."""
 
     def watching(self, catalogue: Catalogue, categories: frozenset[str], unknown: tuple[str, ...]) -> EncodedReply:
-        """Returns the reply to a watch."""
+        """Return the reply to a watch."""
         return EncodedReply(self._take("watching", catalogue, categories, unknown).encoded)
 
     def resync(self, catalogue: Catalogue, categories: frozenset[str]) -> tuple[bytes, int]:
-        """Returns the frame for a host that has read too slowly, and the revision that the host holds with it."""
+        """Return the frame for a host that has read too slowly, and the revision that the host holds with it."""
         kept = self._take("resync", catalogue, categories, ())
         return kept.encoded, kept.revision
 

@@ -29,7 +29,7 @@ from compass.wire.messages import Answer
 
 
 class HostListener(Protocol):
-    """What follows when a host watches."""
+    """Receiver of the hosts that watch."""
 
     def connected(self, session: Session) -> None:
         """Note that the session's host is here."""
@@ -81,7 +81,7 @@ class Subscriptions:
         return refusal or self._subscribe(session, request, host, since)
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
-        """Returns what a lagging host gets: the notices, if they are few and small; else a resync, if it accepts one.
+        """Return what a lagging host gets: the notices, if they are few and small; else a resync, if it accepts one.
 
         None: the host has to reconnect.
         """
@@ -105,8 +105,8 @@ class Subscriptions:
             return None
         later = await self.admission.turn()
         if later:
-            session.goodbye("many hosts come at once; this one's turn comes", retry_after_seconds=later)
-            return Refusal("busy", "many hosts come at once", retry_after_seconds=later)
+            session.goodbye("many hosts connect at once; come back at the given time", retry_after_seconds=later)
+            return Refusal("busy", "many hosts connect at once", retry_after_seconds=later)
         return None if session.connected else Refusal("unreachable", "the session ended meanwhile")
 
     async def _record_host(self, host: Host) -> Refusal | None:

@@ -35,7 +35,7 @@ class QueryHandler:
         self._pulls = PullCache(self._publisher.last_told)
 
     def ask(self, request: ReadRequest, asker: Principal) -> Answer | Deferred[Answer]:
-        """Returns the answer, at once unless this server has to read first what its client has seen."""
+        """Return the answer, at once unless this server has to read first what its client has seen."""
         if request.seen > self._replica.catalogue.revision and request.store == self._store:
             return Deferred.fromCoroutine(self._catch_up_and_answer(request, asker))
         return self._answer(request, asker)

@@ -35,7 +35,7 @@ class PullCache:
         self._octets = 0
 
     def kept(self, catalogue: Catalogue, service: str) -> EncodedReply | None:
-        """Returns the answer to a service as it is spelled in the catalogue, or None if its list is not kept."""
+        """Return the answer to a service as it is spelled in the catalogue, or None if its list is not kept."""
         category = category_of(service)
         kept = self._kept.get(category)
         if kept is None or catalogue.service(service) is None:

@@ -38,7 +38,7 @@ class StatusReporter:
         self._sources = sources
 
     def status(self) -> ServerStatus:
-        """Returns the reply to `status`."""
+        """Return the reply to `status`."""
         identity, sources = self._identity, self._sources
         committer = sources.committer
         catalogue, census = committer.catalogue, committer.replica.counts
@@ -60,7 +60,7 @@ class StatusReporter:
         )
 
     def heartbeat(self) -> Heartbeat:
-        """Returns this server's heartbeat. Hosts that hold everything, as nearly all do, need no entry in it."""
+        """Return this server's heartbeat. Hosts that hold everything, as nearly all do, need no entry in it."""
         identity, publisher = self._identity, self._sources.publisher
         catalogue = self._sources.committer.catalogue
         doubtful = publisher.lagging(BEHIND_MAX)
@@ -81,7 +81,7 @@ class StatusReporter:
         )
 
     def digest(self, request: Digest) -> CatalogueDigest | Refusal:
-        """Returns the reply to `digest`."""
+        """Return the reply to `digest`."""
         committer = self._sources.committer
         revision = request.revision or committer.catalogue.revision
         digest = committer.replica.digests.at(revision)
@@ -92,7 +92,7 @@ class StatusReporter:
         return CatalogueDigest(self._identity.name, self._identity.store, revision, digest)
 
     def lags(self) -> Lags:
-        """Returns the reply to `lag`: this server's hosts as it knows them, the others' as of the last heartbeats."""
+        """Return the reply to `lag`: this server's hosts as it knows them, the others' as of the last heartbeats."""
         catalogue = self._sources.committer.catalogue
         hosts = (catalogue.hosts[host] for host in sorted(catalogue.hosts))
         return Lags(catalogue.revision, tuple(self._lag(host) for host in hosts))

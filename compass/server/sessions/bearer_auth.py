@@ -34,7 +34,7 @@ class BearerAuth:
         self._unknown = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
 
     def principal(self, token: str, origin: str) -> Principal | Refusal:
-        """Returns the principal that the token belongs to, or why it is refused."""
+        """Return the principal that the token belongs to, or why it is refused."""
         wait = self._unknown.wait(origin)
         if wait:
             text = f"{FAILURES_PER_MINUTE_MAX} unknown tokens came from {origin} within a minute: "

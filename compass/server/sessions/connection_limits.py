@@ -22,7 +22,7 @@ from compass.server.sessions.rate_limit import (
 from compass.server.sessions.session import Session
 
 SESSIONS_MAX = 20_000
-"""Connections at once: 10,000 hosts, each with one that is ending and one that is new."""
+"""Connections at once: 10,000 hosts, each with one that ends and one that is new."""
 SESSIONS_PER_PEER_MAX = 32
 """Sessions of one host or administrator: a daemon has one, and one that is ending; the rest are for programs that
 ask and leave."""
@@ -55,7 +55,7 @@ class ConnectionLimits:
         self._refusals = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._log_refusals)
 
     def is_allowed(self, origin: str) -> bool:
-        """Whether a new connection from `origin` is accepted: neither are there too many, nor did too many fail."""
+        """Return whether a new connection is accepted: not if there are too many, or too many from `origin` failed."""
         if self._failures.wait(origin):
             self.refused += 1
             return False
@@ -108,7 +108,7 @@ class ConnectionLimits:
         self._log_security(SecurityEntry(0, self._now(), "connect", "", "{}", origin, name, why))
 
     def should_log(self, entry: SecurityEntry) -> bool:
-        """Whether a refusal gets an entry of its own in the security log."""
+        """Return whether a refusal gets an entry of its own in the security log."""
         return self._refusals.count(entry.principal or entry.origin)
 
     def _log_security(self, entry: SecurityEntry) -> None:

@@ -24,12 +24,12 @@ from compass.wire.limits import INSTEAD_MAX
 STEP_SECONDS = 0.1
 """Shortest time between two groups of hosts that are sent away: hosts wait up to 0.6 s of their own."""
 AWAY_SECONDS = 60.0
-"""When a host that was sent away may try this server again: an undrained server is found by hosts that prefer it
-within this time and the pause with which hosts return, and meanwhile few try it without success."""
+"""Seconds after which a host that was sent away may try this server again: an undrained server is found by hosts that
+prefer it within this time and the pause with which hosts return, and meanwhile few try it without success."""
 
 
 class HostDrain:
-    """Whether this server accepts hosts, and where they go if not."""
+    """State of a drain: whether this server accepts hosts, and where they go if not."""
 
     log = Logger()
 
@@ -41,7 +41,7 @@ class HostDrain:
         self._at_once = 1
         self._timer: Timer | None = None
         self.redirect: Redirect | None = None
-        """Where hosts are sent; None: they are accepted."""
+        """Redirect that hosts get; None: they are accepted."""
 
     def steer(self, request: Steer) -> Steered | Refusal:
         """Send the hosts away, or accept them again. Returns how many are to be sent away."""
@@ -71,11 +71,11 @@ class HostDrain:
         return Steered(count)
 
     def redirect_of(self, session: Session) -> Redirect | None:
-        """Returns where a peer that has just come is sent, or None if it is accepted."""
+        """Return where a peer that has just come is sent, or None if it is accepted."""
         return self.redirect if _of_a_host(session) else None
 
     def stop(self) -> None:
-        """Send no more hosts away."""
+        """Stop sending hosts away."""
         self._leaving.clear()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -90,7 +90,7 @@ class HostDrain:
 
 
 def _of_a_host(session: Session) -> bool:
-    """Whether a host connected: a session that this server dialled only delivers notices, and ends afterwards."""
+    """Return whether a host connected: a session that this server dialled only delivers notices, then ends."""
     return session.asker.role == "host" and not session.dialled
 
 

@@ -1,8 +1,8 @@
 """Flow control: a session writes no faster than its peer reads, and keeps little for a peer that reads slowly (P10).
 
-What the transport does not accept is queued. A host whose queue is full is lagging: its queued notices are dropped, no
-more are queued, and when it reads again the server sends at once all that it missed. A peer that does not read at all
-is disconnected, and resumes on its next session.
+What the transport does not accept is queued. A host whose queue is full is lagging: its queued notices are dropped,
+none is queued any longer, and when it reads again the server sends at once all that it missed. A peer that does not
+read at all is disconnected, and resumes on its next session.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compass.wire.messages import Inquiry
 from compass.wire.server_connection import ServerConnection
 
 CLOSE_SECONDS = 2.0
-"""From our goodbye to the end of the transport; then it is cut. A host that is lost is missed only from then on."""
+"""Seconds from our goodbye to the end of the transport, which is then cut. Only from then on is a host lost."""
 
 
 class CatchUp(NamedTuple):
@@ -35,10 +35,10 @@ class CatchUp(NamedTuple):
 
 
 class CatchUpSource(Protocol):
-    """What sends lagging hosts what they missed."""
+    """Source of the notices that lagging hosts missed."""
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
-        """Returns all that the session's host was not sent after revision `since`, or None if it has to reconnect."""
+        """Return all that the session's host was not sent after revision `since`, or None if it has to reconnect."""
 
 
 @implementer(IPushProducer)
@@ -60,12 +60,12 @@ class FlowControl(TwistedProtocol):
         """None until the peer is known."""
         self._timer: Timer | None = None
         self._paused = False
-        """The transport accepts no more for now."""
+        """The transport's buffer is full."""
         self._receiving = False
         """Received octets are being handled; what is to be sent is gathered until all of them are."""
         self._source: CatchUpSource | None = None
         self._replay: list[CatchUp] = []
-        """What the host missed before it watched, to be sent after the reply to its watch."""
+        """Notices that the host missed before it watched, to be sent after the reply to its watch."""
         self._bookmark: tuple[bytes, int] | None = None
         """The bookmark that follows the reply to a watch."""
         self._complete_to: int | None = None
@@ -96,7 +96,7 @@ class FlowControl(TwistedProtocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether something is not sent, not acknowledged or not answered yet."""
+        """True if something is not sent, not acknowledged or not answered yet."""
         connection = self._connection
         if connection is None:
             return False
@@ -104,7 +104,7 @@ class FlowControl(TwistedProtocol):
 
     @property
     def behind(self) -> bool:
-        """Whether the host is lagging: it reads so slowly that it gets no notices."""
+        """True if the host is lagging: it reads so slowly that it gets no notices."""
         return self._complete_to is not None
 
     @property
@@ -114,7 +114,7 @@ class FlowControl(TwistedProtocol):
 
     @property
     def awaited_since(self) -> float | None:
-        """When the notice whose acknowledgement is timed was committed; None: none is awaited."""
+        """Commit time of the notice whose acknowledgement is timed; None: none is awaited."""
         return self._connection.timed_since if self._connection is not None else None
 
     def watch(
@@ -191,7 +191,7 @@ class FlowControl(TwistedProtocol):
             connection.replay(one.encoded, one.revision, one.complete_to, now)
 
     def _is_overfull(self, connection: ServerConnection) -> bool:
-        """Whether replies wait that the peer asks for faster than it reads them."""
+        """Return whether the peer asks for replies faster than it reads them."""
         if connection.octets_to_send > limits.REPLIES_QUEUED_MAX:
             self._write_out(connection)
         return connection.octets_to_send > limits.REPLIES_QUEUED_MAX

@@ -8,7 +8,7 @@ from compass.model.rules.draft import Principal
 
 
 class ServerIdentity(msgspec.Struct, frozen=True):
-    """One run of a server over a store."""
+    """Run of a server over a store."""
 
     id: str
     """Differs from that of every other run."""
@@ -24,5 +24,5 @@ class ServerIdentity(msgspec.Struct, frozen=True):
 
     @property
     def principal(self) -> Principal:
-        """The server as the one that asks for what it decides to record by itself."""
+        """Principal of the requests that the server makes by itself."""
         return Principal("server", self.name, "")

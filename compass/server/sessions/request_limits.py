@@ -16,7 +16,7 @@ class RequestLimit(Protocol):
     """A limit on requests of one or several types."""
 
     def exceeded(self, request: Any, asker: Principal) -> Refusal | None:
-        """Returns the refusal of a request beyond the limit."""
+        """Return the refusal of a request beyond the limit."""
 
     def answered(self, reply: Any, request: Any, asker: Principal) -> Reply:
         """Note the reply to a request within the limit, and return that reply."""
@@ -47,7 +47,7 @@ class CredentialLimit:
         self._wrong = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
 
     def exceeded(self, request: Register | Deregister | Drain, asker: Principal) -> Refusal | None:
-        """Returns the refusal of a request with a credential, if too many wrong ones came before it."""
+        """Return the refusal of a request with a credential, if too many wrong ones came before it."""
         wait = self._wrong.wait(_guess(request, asker))
         if not wait:
             return None

@@ -29,12 +29,12 @@ from compass.wire.server_connection import ServerConnection
 PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
 REFUSED_SECONDS = 5.0
-"""After which a peer with too many sessions may try again: it has to find out which of its programs has them."""
+"""Seconds after which a peer with too many sessions may try again: it has to find out which program has them."""
 FRAME_MAX = {"host": limits.FRAME_MAX_FROM_HOST, "admin": limits.FRAME_MAX_FROM_ADMIN}
 
 
 class Greeting(NamedTuple):
-    """What the server says of itself to a peer that it accepts."""
+    """Figures of the server for a peer that it accepts."""
 
     server: str
     store: str
@@ -43,7 +43,7 @@ class Greeting(NamedTuple):
 
 
 class Redirect(NamedTuple):
-    """Why a peer is not accepted, when it may come again, and servers to go to meanwhile."""
+    """Reason why a peer is not accepted, when it may come again, and servers to go to meanwhile."""
 
     reason: str
     retry_after_seconds: float
@@ -57,7 +57,7 @@ class SessionHandler(Protocol):
         """Accept or redirect a peer that has said hello."""
 
     def request(self, request: Request, asker: Principal, session: Session | None) -> Answer | Deferred[Answer]:
-        """Returns the answer to a request: at once, or when there is one."""
+        """Return the answer to a request: at once, or when there is one."""
 
     def acknowledged(self, session: Session, event: AcknowledgementReceived) -> None:
         """Note that the session's host holds a revision."""
@@ -86,7 +86,7 @@ class SessionLimits(Protocol):
 
 
 class SessionContext(msgspec.Struct, eq=False):
-    """What all sessions of a server share."""
+    """Collaborators that all sessions of a server share."""
 
     clock: Clock
     peer_of: PeerOf
@@ -133,7 +133,7 @@ class Session(FlowControl):
         self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Twisted only ever sets it.
+        # Twisted sets this attribute and never clears it.
         self.connected = 0
         self.left = bool(reason.check(ConnectionDone))
         self._stop_timer()
@@ -151,7 +151,7 @@ class Session(FlowControl):
     # The peer.
 
     def _admit(self) -> ServerConnection | None:
-        """Read who the peer is; end the session of one whose certificate has no role that may ask here."""
+        """Read who the peer is; end the session if the certificate has no role that may ask here."""
         role, name, wrong = self._context.peer_of(self._stream)
         origin = origin_of(self._stream.getPeer())
         if not wrong and role not in FRAME_MAX:
@@ -179,7 +179,7 @@ class Session(FlowControl):
 
     def _handle(self, connection: ServerConnection, event: Event) -> None:
         match event:
-            case RequestReceived(number, _) if self._is_overfull(connection):
+            case RequestReceived(number, _) if connection.octets_to_send and self._is_overfull(connection):
                 text = f"{limits.REPLIES_QUEUED_MAX} octets wait for this peer to read them; ask again when it has"
                 self._reply(Refusal("busy", text, retry_after_seconds=1.0), number)
             case RequestReceived(number, request):
@@ -234,7 +234,7 @@ class Session(FlowControl):
 
 
 def _describe(failure: Failure) -> str:
-    """Returns what failed as text; OpenSSL's errors are lists of triples, whose last part is the text."""
+    """Return what failed as text; OpenSSL's errors are lists of triples, whose last part is the text."""
     match getattr(failure.value, "args", ()):
         case (list() as parts,):
             return "; ".join(str(part[-1]) for part in parts)
@@ -242,5 +242,5 @@ def _describe(failure: Failure) -> str:
 
 
 def origin_of(address: object) -> str:
-    """Returns the address that a connection came from, for the logs."""
+    """Return the address that a connection came from, for the logs."""
     return str(getattr(address, "host", "") or getattr(address, "name", "") or address)
