@@ -62,7 +62,7 @@ class ServerMaker(Maker):
         path = operation.path
         for name in operation.path_fields:
             path = path.replace(f"{{{name}}}", quote(str(self._value(name)), safe=""))
-        names = random.sample(operation.asked, random.randrange(len(operation.asked) + 1))
+        names = random.sample(operation.query_fields, random.randrange(len(operation.query_fields) + 1))
         query = "&".join(f"{name}={quote(str(self._value(name)))}" for name in names)
         return f"{path}?{query}" if query else path
 
