@@ -18,7 +18,7 @@ from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.names import category_of
 from compass.model.replies import Refusal
 from compass.model.selection.pool_view import PoolView, pools_of
-from compass.templates import READY, RENDER_COMMAND, RENDER_SECONDS, ready_names, ready_text, said
+from compass.templates import READY, RENDER_COMMAND, RENDER_SECONDS, ready_names, ready_text, reported_failure
 
 
 @click.group(
@@ -167,6 +167,7 @@ def _render(data: bytes) -> str:
     if ended.returncode:
         # As in the daemon: a program that ends without output, by a signal for instance, is reported by its status.
         raise Failed(
-            ExitCode.BAD_INPUT, f"cannot render: {said(ended.stdout) or f'the program ended with {ended.returncode}'}"
+            ExitCode.BAD_INPUT,
+            f"cannot render: {reported_failure(ended.stdout) or f'the program ended with {ended.returncode}'}",
         )
     return ended.stdout.decode()

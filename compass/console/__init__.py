@@ -1,1 +1,1 @@
-"""Console: one page for operators, plain files for a browser (`page/`), and what serves them (`pages`)."""
+"""Console: one page for operators, as plain files for a browser (`page/`), and their server (`pages`)."""

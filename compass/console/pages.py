@@ -1,8 +1,8 @@
-"""Files of the console at the server's HTTPS port, below `/console/`.
+"""Files of the console on the server's HTTPS port, below `/console/`.
 
-The files are the same for every reader and reveal nothing about the installation, so reading them needs no
-authentication; the API authorizes what the page then asks. Every file is read once, at the start. The headers leave a
-browser no way to run, load or send anything that is not of this server, even if a name in the catalogue were a script.
+The files are the same for every caller and contain nothing about the installation, so they need no authentication; the
+API authorizes the requests of the page. Every file is read once, at the start. The headers prevent a browser from
+running, loading or sending anything that is not of this server, even if a name in the catalogue were a script.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEDIA = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-"""Media type of each kind of file."""
+"""Media type by the ending of a file's name."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -52,20 +52,21 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cache-Control": "no-cache",
 }
-"""`no-cache`: a browser keeps the files and asks each time whether they are still these; so an upgrade is seen."""
+"""Headers of every file. `no-cache`: a browser keeps the files and revalidates them each time, so that it notices an
+upgrade."""
 
 
 class FileAsked(msgspec.Struct, frozen=True):
-    """Request for one of the page's files."""
+    """Name of a file of the console."""
 
     name: str
 
 
 def routes() -> tuple[tuple[Operation, Endpoint], ...]:
-    """Return the routes that the server's site has in addition to its API."""
+    """Return the operations of the console with their handlers, for the server's site."""
     console = Console()
 
-    def elsewhere(request: Request, _: None) -> bytes:
+    def redirect(request: Request, _: None) -> bytes:
         request.setResponseCode(308)
         request.setHeader("Location", "/console/")
         return b""
@@ -74,8 +75,8 @@ def routes() -> tuple[tuple[Operation, Endpoint], ...]:
         return console.file(request, FileAsked(INDEX))
 
     return (
-        (_operation("/", "Leads to the console."), elsewhere),
-        (_operation("/console", "Leads to the console."), elsewhere),
+        (_operation("/", "Redirect to the console."), redirect),
+        (_operation("/console", "Redirect to the console."), redirect),
         (_operation("/console/", "The console: a page for browsers."), index),
         (_operation("/console/{name}", "A file of the console.", FileAsked), console.file),
     )
@@ -86,7 +87,7 @@ def _operation(path: str, summary: str, asks: type[msgspec.Struct] | None = None
 
 
 class Console:
-    """The files, ready to be sent."""
+    """Files of the console in memory."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, bytes, str]] = {}
@@ -98,11 +99,11 @@ class Console:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of all files."""
+        """Names of all files."""
         return tuple(sorted(self._files))
 
     def file(self, request: Request, asked: FileAsked) -> bytes:
-        """A file, or nothing but its tag when the browser has just that. Raises Unusable when there is none."""
+        """Return a file; empty if the browser has it already. Raises RequestRejected if there is no such file."""
         if asked.name not in self._files:
             text = f"the console has no file {asked.name[:80]!r}; it begins at /console/"
             raise RequestRejected(404, Refusal("unknown-message", text))

@@ -17,7 +17,7 @@ from compass.model.names import parse_endpoint
 from compass.model.rows import Category, Listener, Row, Service
 from compass.model.selection.pool_view import pools_of
 from compass.templates import ready_names
-from compass.templates.render import SOURCE_OCTETS_MAX, rendered
+from compass.templates.render import SOURCE_OCTETS_MAX, render
 
 NAME = "chinaserver.openuss"
 PATIENCE_SECONDS = 40.0
@@ -54,7 +54,7 @@ def pools(rows: list[Listener], *names: str) -> Any:
 
 def ready(name: str, rows: list[Listener], *names: str, **values: str) -> str:
     what = {"host": "h1.example.net", "zone": "b", "revision": 5, "reason": "change", "changed": names}
-    return rendered({**what, "source": f"ready:{name}", "values": values, "pools": pools(rows, *names)})
+    return render({**what, "source": f"ready:{name}", "values": values, "pools": pools(rows, *names)})
 
 
 def takes(path: Path, text: str, *command: str) -> None:
@@ -146,17 +146,17 @@ def test_what_a_service_says_of_itself_adds_no_line(tmp_path: Path) -> None:
     """Metadata comes from whoever has a credential: a line break in it would be a line of configuration."""
     (tmp_path / "my.j2").write_text("{{ pool.listeners[0].metadata.note }}{{ 'a b' | shell }} {{ 'a-b.c' | variable }}")
     found = pools([listener("192.0.2.7:1", metadata={"note": "x\nexec rm\u2028"})], NAME)
-    text = rendered({"source": str(tmp_path / "my.j2"), "values": {}, "pools": found})
+    text = render({"source": str(tmp_path / "my.j2"), "values": {}, "pools": found})
     assert text == "x\\u000aexec rm\\u2028'a b' A_B_C"
 
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_source_is_read_up_to_its_bound(tmp_path: Path, more: int) -> None:
-    """At n it is rendered, at n + 1 it is something else than a template."""
+    """A template of the greatest size is rendered; a larger file is refused."""
     (tmp_path / "my.j2").write_text("x" * (SOURCE_OCTETS_MAX + more))
     what = {"source": str(tmp_path / "my.j2"), "values": {}, "pools": pools([], NAME)}
     if more:
         with pytest.raises(Exception, match="is it the right file"):
-            rendered(what)
+            render(what)
     else:
-        assert len(rendered(what)) == SOURCE_OCTETS_MAX
+        assert len(render(what)) == SOURCE_OCTETS_MAX

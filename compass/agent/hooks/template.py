@@ -18,7 +18,7 @@ from msgspec import Meta
 from compass.agent.hooks.hook import HookEvent, HookFailed, LimitSeconds, QuietSeconds
 from compass.agent.hooks.subprocesses import CommandRunner
 from compass.system.files import replace_file
-from compass.templates import RENDER_COMMAND, RENDER_SECONDS, RENDERED_OCTETS_MAX, said
+from compass.templates import RENDER_COMMAND, RENDER_SECONDS, RENDERED_OCTETS_MAX, reported_failure
 
 FILE = "{file}"
 """Placeholder in the check command: the path of the rendered file before it replaces the old one."""
@@ -128,8 +128,8 @@ class Template:
             RENDER_COMMAND, msgspec.json.encode(what), limit, output_max=RENDERED_OCTETS_MAX
         )
         if ended.problem:
-            # The program that renders reports what is wrong; if it could not, its end is reported.
-            raise HookFailed(f"cannot render: {said(ended.output) or ended.problem}")
+            # The program that renders says what is wrong; where it could not, how it ended is told.
+            raise HookFailed(f"cannot render: {reported_failure(ended.output) or ended.problem}")
         return ended.output
 
     async def _replace(self, current: bytes | None, rendered: bytes) -> None:

@@ -1,7 +1,7 @@
-"""What SIGHUP does to a daemon.
+"""Reload of a daemon on SIGHUP.
 
-The daemon begins anew in its own process: all files are read again, certificates and the program itself too. That is a
-restart without a gap in the manager's eyes, and hosts notice a restart as little as they notice this.
+The daemon restarts within its own process, which loads all files again, certificates and the program itself included.
+The service manager sees no gap, and hosts notice this as little as any other restart.
 """
 
 from __future__ import annotations

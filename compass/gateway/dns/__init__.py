@@ -1,1 +1,1 @@
-"""DNS gateway of the host: messages, zone, UDP and TCP servers."""
+"""DNS gateway of both daemons: messages, zone, UDP and TCP servers."""

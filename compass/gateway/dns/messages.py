@@ -1,8 +1,8 @@
 """DNS messages as octets: one query in, one answer out (RFC 1035 section 4, RFC 6891, RFC 8914).
 
-twisted.names encodes the records. The message around them is put together here, because a truncated answer must end
-with a whole record, EDNS must be told from what it is not, and a query from anybody must cost little: nothing is
-decoded of it but the question and where the other records end.
+twisted.names encodes the records. The message around them is built here, because a truncated answer must end with a
+whole record, EDNS must be recognised reliably, and a query of an unknown client must cost little: only the question and
+the ends of the other records are decoded.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from twisted.names import dns
 
 HEADER_OCTETS = 12
 UDP_PLAIN_OCTETS = 512
-"""An answer over UDP to who does not say that it takes more (RFC 1035 section 4.2.1)."""
+"""Longest answer over UDP to a client without EDNS (RFC 1035 section 4.2.1)."""
 UDP_OCTETS_MAX = 1232
-"""An answer over UDP to whoever says that it takes more: what IPv6 carries in one piece on any link (RFC 8900)."""
+"""Longest answer over UDP to a client with EDNS: what IPv6 carries unfragmented on any link (RFC 8900)."""
 TCP_OCTETS_MAX = 65535
-"""An answer over TCP: what its length field can say (RFC 1035 section 4.2.2)."""
+"""Longest answer over TCP: the largest value of its length field (RFC 1035 section 4.2.2)."""
 NAME_OCTETS_MAX = 255
-"""A name (RFC 1035 section 2.3.4), the length octets and the root counted."""
+"""Longest name (RFC 1035 section 2.3.4), including the length octets and the root."""
 LABEL_OCTETS_MAX = 63
 BADVERS = 16
-"""The rcode for a version of EDNS that is not known: its low four bits are in the header, the rest in OPT."""
+"""Rcode for an unknown version of EDNS: its low four bits are in the header, the rest in OPT."""
 NOT_READY = 14
 OTHER_ERROR = 0
-"""Codes of the extended errors that are told (RFC 8914)."""
+"""Codes of the extended errors that answers contain (RFC 8914)."""
 ERROR_OCTETS_MAX = 200
-"""Octets of an extended error's text: a sentence, in the shortest answer there is."""
+"""Longest text of an extended error in octets: a sentence that fits into the shortest answer."""
 
 _HEADER = struct.Struct("!6H")
 _PAIR = struct.Struct("!HH")
@@ -45,14 +45,14 @@ _EDE = 15
 
 
 class Query(msgspec.Struct):
-    """What a message asks. `rcode` is not 0 when it is answered without looking anything up."""
+    """Query of a message. If `rcode` is not 0, it is the answer, without a lookup."""
 
     flags: int
-    """Of its header, those that an answer repeats."""
+    """Flags of the header that an answer repeats."""
     question: bytes = b""
-    """As it was spelled, to be repeated: case and all."""
+    """Question as it was received, to be repeated in the answer with its upper and lower case."""
     labels: tuple[bytes, ...] = ()
-    """The name's, in small letters, without the root."""
+    """Labels of the name, in lower case, without the root."""
     type: int = 0
     klass: int = dns.IN
     edns: bool = False
@@ -60,31 +60,32 @@ class Query(msgspec.Struct):
     udp_octets: int = UDP_PLAIN_OCTETS
     rcode: int = dns.OK
     known: Any = None
-    """What the zone found for it the last time, to be asked for again."""
+    """Result of the zone's last lookup for this query; the zone reuses it."""
 
 
 class Answer(msgspec.Struct):
-    """What is said to a query, as records without their owner, which is the name that was asked for."""
+    """Answer to a query, as records without their owner, which is the queried name."""
 
     rcode: int = dns.OK
     records: Sequence[bytes] = ()
     additional: Sequence[tuple[int, int, bytes]] = ()
-    """Address records whose owner a record names: its place in `records`, where in it the name stands, the rest."""
+    """Address records whose owner another record names: that record's index in `records`, the offset of the name in it,
+    and the rest of the address record."""
     authority: bytes = b""
-    """A record of the zone itself."""
+    """Record of the zone itself; empty: none."""
     zone_at: int = 0
-    """Where in the name that was asked for the zone begins, in octets."""
+    """Offset in octets at which the zone begins within the queried name."""
     is_authoritative: bool = True
     error: tuple[int, str] | None = None
-    """An extended error's code and text, for those who speak EDNS."""
+    """Code and text of an extended error, for clients with EDNS."""
 
 
 class _Unreadable(Exception):
-    """The message ends before what it announces, or is none."""
+    """Failure to read a message: it is malformed or shorter than it announces."""
 
 
 def read(octets: bytes) -> Query | None:
-    """The query in a message; None if it is to be passed over in silence, as what is no query or no message."""
+    """Return the query in a message; None for a message that gets no answer: a response, or no DNS message."""
     if len(octets) < HEADER_OCTETS:
         return None
     _, flags, questions, *counts = _HEADER.unpack_from(octets)
@@ -111,7 +112,7 @@ def read(octets: bytes) -> Query | None:
 def _read_question(octets: bytes, query: Query) -> int:
     labels, at = [], HEADER_OCTETS
     while length := _octet(octets, at):
-        # A pointer has nothing before it to point to.
+        # There is no earlier name to which a pointer could point.
         if length > LABEL_OCTETS_MAX or at + 1 + length - HEADER_OCTETS >= NAME_OCTETS_MAX:
             raise _Unreadable
         labels.append(octets[at + 1 : at + 1 + length].lower())
@@ -122,11 +123,11 @@ def _read_question(octets: bytes, query: Query) -> int:
 
 
 def _read_record(octets: bytes, at: int, query: Query, *, may_be_opt: bool) -> int:
-    """Step over a record; an OPT is understood (RFC 6891 section 6.1)."""
+    """Skip a record, but read an OPT (RFC 6891 section 6.1). Returns the offset of the next record."""
     start = at
     while length := _octet(octets, at):
         if length >= _POINTER >> 8:
-            # What it points to does not matter, so it is not followed: there is no loop to be caught in.
+            # The target of a pointer does not matter: pointers are not followed, so they cannot form a loop.
             at += 1
             break
         if length > LABEL_OCTETS_MAX or at + 1 + length - start >= NAME_OCTETS_MAX:
@@ -153,10 +154,10 @@ def _octet(octets: bytes, at: int) -> int:
 
 
 def write(query: Query, answer: Answer, limit: int) -> bytes:
-    """The message that answers, but for its first two octets: the id, which the query's own are put in front of.
+    """Return the message of an answer without its first two octets, the id, which the caller copies from the query.
 
-    What does not fit into `limit` octets is left out: additional records silently, answers with the flag TC, which
-    sends the asker to TCP. Records are whole or not there.
+    Records beyond `limit` octets are left out: additional records silently, answers with the flag TC, after which the
+    client asks again over TCP. No record is cut.
     """
     opt = _opt(query, answer) if query.edns else b""
     room = limit - HEADER_OCTETS - len(query.question) - len(opt)
@@ -171,17 +172,17 @@ def write(query: Query, answer: Answer, limit: int) -> bytes:
         records += (_QUESTION_AT, record)
         places.append(at + 2)
         at += 2 + len(record)
-    answered, told, added = len(places), 0, 0
+    answered, authorities, added = len(places), 0, 0
     if answer.authority and room >= 2 + len(answer.authority):
         records += ((_POINTER | HEADER_OCTETS + answer.zone_at).to_bytes(2, "big"), answer.authority)
-        room, told = room - 2 - len(answer.authority), 1
+        room, authorities = room - 2 - len(answer.authority), 1
     for place, offset, record in answer.additional:
-        # A pointer reaches only so far (RFC 1035 section 4.1.4); what lies beyond it can be asked for.
+        # A pointer has 14 bits (RFC 1035 section 4.1.4); a client can ask for addresses beyond its reach.
         if flags & _TC or place >= answered or places[place] + offset >= 0x4000 or room < 2 + len(record):
             break
         records += ((_POINTER | places[place] + offset).to_bytes(2, "big"), record)
         room, added = room - 2 - len(record), added + 1
-    counts = (1 if query.question else 0, answered, told, added + (1 if opt else 0))
+    counts = (1 if query.question else 0, answered, authorities, added + (1 if opt else 0))
     return struct.pack("!5H", flags, *counts) + query.question + b"".join(records) + opt
 
 
@@ -189,14 +190,14 @@ def _opt(query: Query, answer: Answer) -> bytes:
     option = b""
     if answer.error is not None:
         code, text = answer.error
-        told = struct.pack("!H", code) + text.encode()[:ERROR_OCTETS_MAX].decode("utf-8", "ignore").encode()
-        option = _PAIR.pack(_EDE, len(told)) + told
+        error = struct.pack("!H", code) + text.encode()[:ERROR_OCTETS_MAX].decode("utf-8", "ignore").encode()
+        option = _PAIR.pack(_EDE, len(error)) + error
     ttl = (answer.rcode >> 4) << 24 | (_DO if query.wants_dnssec else 0)
     return b"\0" + _RECORD.pack(dns.OPT, UDP_OCTETS_MAX, ttl, len(option)) + option
 
 
 def record(payload: Any, ttl: int) -> bytes:
-    """A record of twisted.names without its owner: type, class, time to live, and the data, with names in full."""
+    """Return a record of twisted.names without its owner: type, class, time to live, and data with names in full."""
     data = BytesIO()
     payload.encode(data, None)
     octets = data.getvalue()

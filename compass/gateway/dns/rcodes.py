@@ -1,4 +1,4 @@
-"""The DNS rcode of each refusal: one table, and a test that it covers every code."""
+"""DNS rcodes of refusals: one table; a test checks that it covers every code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RCODES: dict[int, str] = {
     EREFUSED: "REFUSED",
     EBADVERSION: "BADVERS",
 }
-"""What the codes that are given here are called (RFC 6895, section 2.3)."""
+"""Names of the rcodes that answers have (RFC 6895, section 2.3)."""
 RCODE: dict[str, int] = {
     "malformed": ESERVER,
     "unknown-message": ESERVER,
@@ -42,10 +42,10 @@ RCODE: dict[str, int] = {
     "store-unavailable": ESERVER,
     "unreachable": ESERVER,
 }
-"""NXDOMAIN for what is not there, as this machine sees it: a host's zone has the names that its services depend on,
-and resolvers take a REFUSED for a broken server. SERVFAIL for what cannot be told."""
+"""Rcode by refusal code. NXDOMAIN for names that this machine does not have: a host's zone has the names that its
+services depend on, and resolvers treat REFUSED as a broken server. SERVFAIL for every other refusal."""
 
 
 def rcode_of(code: str) -> int:
-    """The rcode for a refusal's code; one that a newer server invented says nothing about the name."""
+    """Return the rcode of a refusal's code; SERVFAIL for a code of a newer server."""
     return RCODE.get(code, ESERVER)

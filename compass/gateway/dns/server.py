@@ -1,4 +1,4 @@
-"""The zone served: over UDP, and over TCP for what does not fit (RFC 7766)."""
+"""DNS server: the zone over UDP, and over TCP for answers that do not fit (RFC 7766)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from compass.model.interfaces import Clock, Timer
 from compass.model.metrics import Counter
 
 CONNECTIONS_MAX = 100
-"""TCP connections at once: resolvers open one for an answer that was truncated; one more is closed at once."""
+"""Most TCP connections at once: resolvers open one for a truncated answer; one more is closed immediately."""
 IDLE_SECONDS = 10.0
-"""A TCP connection without a query is closed (RFC 7766 section 6.2.3 says some seconds)."""
+"""Time after which a TCP connection without a query is closed (RFC 7766 section 6.2.3: some seconds)."""
 QUERIES_KEPT_MAX = 4_096
-"""Spellings of queries whose parts are kept: programs ask the same again and again, but for the id."""
+"""Most queries whose parsed form is kept: programs repeat the same query with another id."""
 
 
 class DnsServer:
-    """One zone with its two protocols."""
+    """Server of one zone over UDP and TCP."""
 
     def __init__(self, zone: Zone, clock: Clock, answers: Counter | None = None) -> None:
         """`answers` counts by the name of the response code."""
@@ -36,7 +36,7 @@ class DnsServer:
         self.connections = 0
 
     def answered(self, octets: bytes, over_tcp: bool) -> bytes | None:
-        """The answer to a message; None: there is nothing to be said to it."""
+        """Return the answer to a message; None for a message that gets no answer."""
         asked = octets[2:]
         query = self._read.get(asked)
         if query is None:
@@ -52,11 +52,11 @@ class DnsServer:
         return octets[:2] + write(query, answer, limit)
 
     def datagrams(self) -> DatagramProtocol:
-        """The protocol for UDP."""
+        """Return the protocol for UDP."""
         return _Datagrams(self)
 
     def factory(self) -> Factory:
-        """The factory for TCP."""
+        """Return the factory for TCP."""
         return _Connections(self, self._clock)
 
 
@@ -68,14 +68,14 @@ class _Datagrams(DatagramProtocol):
         self._server = server
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """One message, answered at once or never."""
+        """Answer one message, at once or never."""
         answer = self._server.answered(datagram, over_tcp=False)
         if answer is not None:
             try:
-                # The transport's own `write` looks again whether what the kernel has just told is an address.
+                # The transport's own `write` would check the address that the kernel has just reported.
                 cast(Any, self.transport).socket.sendto(answer, addr)
             except OSError as error:
-                # No room in the socket's queue, or no way back: whoever asked asks again.
+                # The socket's queue is full, or the client is unreachable: the client asks again.
                 self.log.debug("an answer could not be sent: {error}", error=error)
 
 
@@ -87,34 +87,34 @@ class _Connections(Factory):
         self.clock = clock
 
     def buildProtocol(self, addr: Any) -> _Connection | None:
-        """A connection, unless there are as many as there can be."""
+        """Return a connection; None if there are too many."""
         return _Connection(self.server, self.clock) if self.server.connections < CONNECTIONS_MAX else None
 
 
 class _Connection(Int16StringReceiver, TimeoutMixin):
-    """Messages with their length in front. Who does not read its answers is not read either."""
+    """Connection of messages with a length prefix. While the peer does not read answers, its queries are not read."""
 
     def __init__(self, server: DnsServer, clock: Clock) -> None:
         self._server = server
         self._clock = clock
 
     def callLater(self, delay: float, callback: Callable[..., object]) -> Timer:
-        """What TimeoutMixin sets its timer with."""
+        """Set a timer for TimeoutMixin."""
         return self._clock.callLater(delay, callback)
 
     def connectionMade(self) -> None:
-        """Count it."""
+        """Count the connection, and start its timeout."""
         self._server.connections += 1
         cast(Any, self.transport).registerProducer(self, True)
         cast(Any, self).setTimeout(IDLE_SECONDS)
 
     def connectionLost(self, reason: Any = None) -> None:
-        """Forget it."""
+        """Uncount the connection."""
         self._server.connections -= 1
         cast(Any, self).setTimeout(None)
 
     def stringReceived(self, string: bytes) -> None:
-        """One message; what is no query ends the connection."""
+        """Answer one message; a message that is not a query closes the connection."""
         answer = self._server.answered(string, over_tcp=True)
         if answer is None:
             cast(Any, self.transport).loseConnection()
@@ -124,5 +124,5 @@ class _Connection(Int16StringReceiver, TimeoutMixin):
         whole.sendString(answer)
 
     def timeoutConnection(self) -> None:
-        """No query came, or the other end does not read: what waits for it is dropped with it."""
+        """Abort a connection without queries, or whose peer does not read; waiting answers are dropped."""
         cast(Any, self.transport).abortConnection()

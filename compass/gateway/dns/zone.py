@@ -1,10 +1,10 @@
-"""The zone: what is asked by name and type, as what the catalogue says, as DNS records. No input or output.
+"""DNS zone: queries by name and type, answered from the catalogue as DNS records. No input or output.
 
     gns.                                 SOA, NS
     openuss.gns.                         A, AAAA, SRV, TXT    any service of the category
-    chinaserver.openuss.gns.             A, AAAA, SRV, TXT    the service; its backup when it has none left
+    chinaserver.openuss.gns.             A, AAAA, SRV, TXT    the service; its backup if no listener is left
     _chinaserver._tcp.openuss.gns.       SRV                  the same (RFC 2782)
-    192-0-2-17.chinaserver.openuss.gns.  A or AAAA            one address of it: what SRV records lead to
+    192-0-2-17.chinaserver.openuss.gns.  A or AAAA            one address of the service: the target of SRV records
 
 "Not loaded yet" is SERVFAIL, "no such name" NXDOMAIN, "none registered" an answer without records (P5).
 """
@@ -28,34 +28,34 @@ from compass.model.selection.policies import SelectionRule, preference
 from compass.model.selection.selector import Selector, candidates, rule_of
 
 STRING_OCTETS_MAX = 255
-"""One string of a TXT record (RFC 1035 section 3.3.14); a longer text is cut into several."""
+"""Longest string of a TXT record (RFC 1035 section 3.3.14); a longer text is split."""
 KEPT_MAX = 1_000
-"""Names of which the records are kept between two changes of the catalogue."""
+"""Most names whose records are kept between two changes of the catalogue."""
 REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS = 60, 10, 3600
-"""What the SOA tells secondaries; there are none, but the numbers must make sense."""
+"""Timers of the SOA for secondaries; there are none, but the numbers must make sense."""
 _ADDRESSES = {dns.A: 4, dns.AAAA: 6}
 _POOL_TYPES = (dns.SRV, dns.A, dns.AAAA, dns.TXT)
 _ANY_OF = 255
 _META_TYPES = range(128, 255)
-"""Questions that are no question for records: transfers, signatures and the like (RFC 6895 section 3.1)."""
+"""Types that do not ask for records: transfers, signatures and the like (RFC 6895 section 3.1)."""
 _SRV_TARGET_AT = 10 + 6
-"""Where the target stands in a SRV record without its owner: after type, class, time to live, length and numbers."""
+"""Offset of the target in an SRV record without owner: after type, class, time to live, length and numbers."""
 
 
 class DnsSource(Protocol):
-    """Who knows the catalogue: a host's daemon or a server."""
+    """Source of the catalogue: a host's daemon or a server."""
 
     pools: Selector
 
     def sight(self) -> LookupScope | None:
-        """What may be looked up now; the same object as long as nothing changes. None: not loaded yet."""
+        """Return the scope of lookups; the same object as long as nothing changes. None: not loaded yet."""
 
 
 class _Pool(msgspec.Struct):
-    """What can be given for one name and type, with its records: good until the catalogue changes."""
+    """Candidates for one name and type, with their records; valid until the catalogue changes."""
 
     sight: LookupScope | None
-    """None: it is not good any more."""
+    """Scope in which the candidates were found. None: the pool is outdated."""
     key: str
     kind: int
     rule: SelectionRule
@@ -63,12 +63,12 @@ class _Pool(msgspec.Struct):
     records: dict[tuple[str, str, int], bytes]
 
     def retire(self) -> None:
-        """Queries that are remembered may still know it, and must keep nothing alive by it."""
+        """Mark the pool as outdated and release its data: kept queries may still refer to the pool."""
         self.sight, self.found, self.records = None, [], {}
 
 
 class Zone:
-    """The names below one name, answered from what `source` knows."""
+    """Zone below one name, answered from the catalogue of `source`."""
 
     def __init__(self, source: DnsSource, name: str, nameserver: str, ttl: int = 0) -> None:
         """`nameserver`: this machine's own name, for SOA and NS. `ttl`: seconds that resolvers may keep an answer."""
@@ -81,7 +81,7 @@ class Zone:
         self._kept: dict[tuple[str, int], _Pool] = {}
 
     def answer(self, query: Query) -> Answer:
-        """What is said to a query. Never raises, whatever it asks."""
+        """Return the answer to a query. Never raises."""
         sight, pool = self._source.sight(), query.known
         if isinstance(pool, _Pool) and pool.sight is sight is not None:
             return self._given(pool)
@@ -98,9 +98,9 @@ class Zone:
         return self._inside(sight, query, query.labels[:depth])
 
     def _inside(self, sight: LookupScope, query: Query, octets: Sequence[bytes]) -> Answer:
-        """A question for a name of the zone; `octets` are its labels before the zone's own."""
+        """Return the answer for a name within the zone; `octets`: its labels before the zone's own."""
         found: _Pool | Answer = Answer(dns.ENAME)
-        # A dot within a label would make two names of one.
+        # A dot within a label would make one label look like two.
         if all(label.isascii() and b"." not in label for label in octets):
             found = self._found(sight, [label.decode("ascii") for label in octets], query.type)
         if isinstance(found, _Pool) and found.found:
@@ -119,7 +119,7 @@ class Zone:
             case [name]:
                 return self._pool(sight, name, _POOL_TYPES, kind)
             case ["_tcp", category]:
-                # Only names below it have records, but it is there (RFC 8020).
+                # Only names below have records, but this name exists (RFC 8020).
                 return self._pool(sight, category, (), kind)
             case [service, category]:
                 return self._pool(sight, f"{service}.{category}", _POOL_TYPES, kind)
@@ -135,12 +135,12 @@ class Zone:
         return Answer(records=[record(dns.Record_NS(self._nameserver), self._ttl)] if kind == dns.NS else [])
 
     def _soa(self, sight: LookupScope) -> bytes:
-        """The serial is the revision, as far as 32 bits go (RFC 1982)."""
+        """Return the SOA record; its serial is the lower 32 bits of the revision (RFC 1982)."""
         numbers = (sight.catalogue.revision & 0xFFFFFFFF, REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS, self._ttl)
         return record(dns.Record_SOA(self._nameserver, f"hostmaster.{self._name}", *numbers), self._ttl)
 
     def _pool(self, sight: LookupScope, name: str, types: Sequence[int], kind: int) -> _Pool | Answer:
-        """What can be given of a type for a service or a category, if there is such a one with such a type."""
+        """Return the candidates of a type for a service or category, or an answer without candidates."""
         if sight is not self._sight or len(self._kept) >= KEPT_MAX:
             for old in self._kept.values():
                 old.retire()
@@ -153,7 +153,7 @@ class Zone:
         if problem is not None:
             return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
         if kind == _ANY_OF:
-            # One of the types that there are, which is all that an answer to ANY has to be (RFC 8482).
+            # An answer to ANY needs only one of the existing types (RFC 8482).
             each = (self._pool(sight, name, types, one) for one in types)
             return next((pool for pool in each if isinstance(pool, _Pool) and pool.found), Answer())
         if kind not in types:
@@ -161,14 +161,14 @@ class Zone:
         found, _ = candidates(sight.catalogue, name)
         family = _ADDRESSES.get(kind)
         if family is not None:
-            # Turns are taken by type: a program asks for A and AAAA together and uses the one it gets.
+            # Turns are counted for each type: a program asks for A and AAAA at once and uses one of the answers.
             found = [peer for peer in found if (":" in peer.address) == (family == 6)]
         key = f"{name} {dns.QUERY_TYPES[kind]}"
         self._kept[name, kind] = pool = _Pool(sight, key, kind, rule_of(sight.catalogue, name), found, {})
         return pool
 
     def _given(self, pool: _Pool) -> Answer:
-        """Its records, best listener first."""
+        """Return the records of a pool, best listener first."""
         order = self._source.pools.order(pool.key, pool.found, pool.rule)
         if pool.kind == dns.SRV:
             return self._services(order, pool)
@@ -185,7 +185,7 @@ class Zone:
         return made
 
     def _services(self, order: Sequence[Listener], pool: _Pool) -> Answer:
-        """SRV records, and the addresses of their targets beside them."""
+        """Return SRV records, with the addresses of their targets as additional records."""
         ranks = preference(order, pool.rule, self._source.pools.place)
         records = [self._service(peer, *rank) for peer, rank in zip(order, ranks, strict=True)]
         first: dict[tuple[str, str], int] = {}
@@ -201,14 +201,14 @@ class Zone:
         return record(dns.Record_SRV(rank, share, peer.port, target), self._ttl)
 
     def _text(self, peer: Listener, ttl: int) -> bytes:
-        """`listener=` and its endpoint, `weight=`, then the metadata, each a string (RFC 6763 section 6.3)."""
+        """Return a TXT record: `listener=` and its endpoint, `weight=`, then the metadata (RFC 6763 section 6.3)."""
         pairs = [("listener", format_endpoint(peer.address, peer.port)), ("weight", str(peer.weight))]
         pairs += sorted(peer.metadata.items())
         strings = [piece for key, value in pairs for piece in _strings(f"{key}={value}")]
         return record(dns.Record_TXT(*strings), ttl)
 
     def _address(self, sight: LookupScope, label: str, service: str, kind: int) -> Answer:
-        """The address that a label spells, if the service has a listener there, whatever its state."""
+        """Return the address that a label spells, if the service has a listener there, whatever its state."""
         problem = sight.problem(service)
         if problem is not None:
             return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
@@ -221,7 +221,7 @@ class Zone:
 
 
 def label_of(address: str) -> str:
-    """An address as a DNS label: `192-0-2-17`, and 32 hexadecimal digits for IPv6."""
+    """Return an address as a DNS label: `192-0-2-17`, or 32 hexadecimal digits for IPv6."""
     parsed = ipaddress.ip_address(address)
     return address.replace(".", "-") if parsed.version == 4 else parsed.packed.hex()
 

@@ -79,7 +79,7 @@ def of_answer(schema: Any) -> Any:
         return schema
     kept = {key: part for key, part in schema.items() if key not in _RULES}
     if "type" in kept:
-        # A choice beside a type is a rule as well; without a type it is a union.
+        # A choice next to a type is a rule as well; without a type it is a union.
         kept.pop("anyOf", None)
     if "properties" in kept:
         kept["properties"] = {name: of_answer(part) for name, part in kept["properties"].items()}

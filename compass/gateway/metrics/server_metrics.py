@@ -1,4 +1,4 @@
-"""The metrics of `opengnssd`: one line for each, in the order in which an incident is looked at."""
+"""Metrics of `opengnssd` from its snapshot, in the order in which one looks at them during an incident."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ SERVER: tuple[SnapshotMetric, ...] = (
     gauge("opengns_server_ready", "1 when the catalogue is loaded and requests are answered.", lambda now: now.ready),
     gauge(
         "opengns_server_store_reachable",
-        "1 when the store took the last write. 0: writes are refused, reads and pushes go on from memory.",
+        "1 when the store accepted the last write. 0: writes are refused, reads and pushes continue from memory.",
         lambda now: now.store_reachable,
     ),
     gauge("opengns_server_revision", "The revision of the catalogue.", lambda now: now.revision),
     gauge(
         "opengns_server_incidents_open",
-        "Incidents that administrators were told of and that are not over, by kind.",
+        "Open incidents of which administrators were notified, by kind.",
         lambda now: now.incidents,
         ("kind",),
         INCIDENTS,
     ),
     gauge(
         "opengns_server_alerts_pending",
-        "Incidents with something still to be told, by way to administrators; at the server that tells by it.",
+        "Incidents with unsent messages, by channel to administrators; on the server that sends by the channel.",
         lambda now: now.alerts_pending,
         ("way",),
     ),
@@ -71,34 +71,34 @@ SERVER: tuple[SnapshotMetric, ...] = (
     ),
     gauge(
         "opengns_server_hosts_lagging",
-        "Hosts with a session that may not hold everything, when last looked (each second), counted to 1,001.",
+        "Hosts with a session that may lag, at the last check (each second), counted up to 1,001.",
         lambda now: now.hosts_lagging,
     ),
     gauge(
         "opengns_server_sessions_behind",
-        "Sessions that read so slowly that they were taken off the stream until they read again.",
+        "Sessions that read too slowly, and get no notices until they read again.",
         lambda now: now.sessions_behind,
     ),
     gauge(
         "opengns_server_push_queue_bytes",
-        "Octets that wait in sessions for their transport to take them: the backlog of push.",
+        "Octets that wait in sessions for their transport: the backlog of push.",
         lambda now: now.push_queue_octets,
     ),
-    counter("opengns_server_notices", "Changes that somebody depends on.", lambda now: now.notices),
+    counter("opengns_server_notices", "Changes with at least one dependant.", lambda now: now.notices),
     counter(
         "opengns_server_deliveries",
-        "Notices handed to sessions: one notice to a thousand hosts counts a thousand times.",
+        "Notices written to sessions: one notice to a thousand hosts counts a thousand times.",
         lambda now: now.deliveries,
     ),
     # Who is here.
     gauge(
         "opengns_server_sessions",
-        "OpenGNSP sessions, by the role that the peer has proven; unknown: it has said nothing yet.",
+        "OpenGNSP sessions, by the role that the peer has proven; unknown: the peer has sent nothing yet.",
         lambda now: now.sessions,
         ("role",),
         ROLES,
     ),
-    gauge("opengns_server_watching", "Hosts with a session that are pushed to.", lambda now: now.watching),
+    gauge("opengns_server_watching", "Hosts with a session and a subscription.", lambda now: now.watching),
     gauge(
         "opengns_server_followers",
         "Consoles and programs that follow the event stream over HTTPS.",
@@ -106,24 +106,25 @@ SERVER: tuple[SnapshotMetric, ...] = (
     ),
     counter(
         "opengns_server_connections_refused",
-        "Connections that were not taken: too many, or too much came to nothing from there.",
+        "Connections that were refused: too many, or too many failures from the same address.",
         lambda now: now.connections_refused,
     ),
     counter(
         "opengns_server_admissions",
-        "Turns of hosts that needed a snapshot: given at-once, waited for, or sent-away to come later.",
+        "Turns of hosts that needed a snapshot: granted at-once, after a wait (waited), or refused for a retry later "
+        "(sent-away).",
         lambda now: now.admission,
         ("turn",),
         ("at-once", "waited", "sent-away"),
     ),
     gauge(
         "opengns_server_admission_wait_seconds",
-        "How long the next host that needs a snapshot would wait for its turn.",
+        "Time that the next host that needs a snapshot would wait for its turn.",
         lambda now: now.admission_wait_seconds,
     ),
     counter(
         "opengns_server_snapshots_made",
-        "Snapshots that were encoded; one serves all hosts of a kind.",
+        "Snapshots that were encoded; one serves all hosts with the same interest.",
         lambda now: now.snapshots_made,
     ),
     # What is asked and written.
@@ -142,12 +143,12 @@ SERVER: tuple[SnapshotMetric, ...] = (
     ),
     counter(
         "opengns_server_security_entries",
-        "What was noted for the security log besides refused requests: bad certificates and tokens, sums of refusals.",
+        "Entries for the security log other than refused requests: bad certificates and tokens, sums of refusals.",
         lambda now: now.security_entries,
     ),
     counter(
         "opengns_server_changes",
-        "Changes in the log since this process began, whichever server committed them, by operation: register, "
+        "Changes in the log since the start of this process, whichever server committed them, by operation: register, "
         "report (suspect), confirm (found dead), retract (was wrong), recover, …",
         lambda now: now.changes,
         ("operation",),
@@ -156,12 +157,12 @@ SERVER: tuple[SnapshotMetric, ...] = (
     counter("opengns_server_commits", "Transactions that this server committed.", lambda now: now.commits),
     counter(
         "opengns_server_commits_again",
-        "Of them, decided again because another server had committed in between.",
+        "Transactions of this server that were decided again, because another server had committed in between.",
         lambda now: now.commits_again,
     ),
     counter(
         "opengns_server_commits_put_off",
-        "Batches that were too far behind another server, and tried anew.",
+        "Batches that started over, because this server was too far behind another one.",
         lambda now: now.commits_put_off,
     ),
     histogram("opengns_server_commit_seconds", "Time of a transaction in the store.", lambda now: now.commit_seconds),
@@ -193,7 +194,7 @@ SERVER: tuple[SnapshotMetric, ...] = (
     ),
     gauge(
         "opengns_server_inquiries_open",
-        "Listeners that this server finds out about because they are suspect, down or slow.",
+        "Listeners that this server checks because they are suspect, down or slow.",
         lambda now: now.inquiries,
     ),
     gauge(
@@ -203,12 +204,12 @@ SERVER: tuple[SnapshotMetric, ...] = (
     ),
     gauge(
         "opengns_server_suspicions_told",
-        "Listeners that hosts were told are suspect and that the store has not judged yet.",
+        "Listeners that were announced to hosts as suspect before the store could record it.",
         lambda now: now.suspicions_told,
     ),
     gauge(
         "opengns_server_doubting",
-        "1 while this server does not believe its own probes: most fail, and no host finds the same.",
+        "1 while this server distrusts its own probes: most fail, and no host confirms them.",
         lambda now: now.doubting,
     ),
     # The others.
@@ -222,14 +223,14 @@ SERVER: tuple[SnapshotMetric, ...] = (
     ),
     gauge(
         "opengns_server_roster_sessions",
-        "Sessions of each server (and worker) over the same store, as it said with its last beat.",
+        "Sessions of each server (and worker) over the same store, at its last heartbeat.",
         _roster("sessions"),
         ("server",),
     ),
-    gauge("opengns_server_roster_watching", "Hosts that each of them pushes to.", _roster("watching"), ("server",)),
+    gauge("opengns_server_roster_watching", "Subscribed hosts of each of them.", _roster("watching"), ("server",)),
     gauge(
         "opengns_server_roster_revisions_behind",
-        "Revisions that each of them is behind the newest.",
+        "Revisions by which each server (and worker) lags the newest.",
         _roster("lag"),
         ("server",),
     ),

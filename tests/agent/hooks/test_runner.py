@@ -333,7 +333,7 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% 
         ("one\n\n{{ pool.lisseners }}", "source.j2:3: 'dict object' has no attribute 'lisseners'"),
         ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
         ("{% include '../../../etc/passwd' %}", "../../../etc/passwd"),
-        ("{{ 'x' * (10 ** 10) }}", "it wants more than 512 MiB"),
+        ("{{ 'x' * (10 ** 10) }}", "it needs more than 512 MiB"),
         (
             "{% set ns = ['x' * 1000] %}{% for a in range(9000) %}{{ ns[0] }}{% endfor %}",
             "wrote more than 4194304 octets",
