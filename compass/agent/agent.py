@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from compass.agent.hooks.runner import HookRunner
 from compass.agent.registration.journal import RegistrationJournal
 from compass.agent.registration.probe_responder import Probe, ProbeResponder
-from compass.agent.registration.registrar import TRANSIENT, Registrar, Watcher
+from compass.agent.registration.registrar import Registrar, RegistrarDependencies, Watcher
+from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.change_feed import ChangeFeed, Deliver
 from compass.agent.replica.disk_cache import Cache, CachedReplica
 from compass.agent.replica.replica import Replica
@@ -140,16 +141,17 @@ class Agent:
         )
         self._following.upstream = self._upstream
         self._registrar = Registrar(
-            clock,
-            parts.now,
-            self._book,
-            self._upstream.ask,
-            self._want,
-            parts.process_watch,
-            parts.default_address,
-            Backoff(random),
-            self._upstream.expected,
-            parts.zone,
+            RegistrarDependencies(
+                clock=clock,
+                now=parts.now,
+                random=random,
+                journal=self._book,
+                server=self._upstream,
+                subscriptions=self,
+                processes=parts.process_watch,
+                default_address=parts.default_address,
+                zone=parts.zone,
+            )
         )
         self._elsewhere = ReportRelay(
             clock, self._upstream.others, parts.dial, self._upstream.problem_with, parts.software, self._told_elsewhere
@@ -214,7 +216,7 @@ class Agent:
             service = parse_service_id(service)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
-        refusal = self._want(service)
+        refusal = self.want(service)
         if refusal is not None:
             return succeed(refusal)
         known = self._replica.dependencies(service, self._overlay)
@@ -315,7 +317,7 @@ class Agent:
                     entry.address,
                     entry.port,
                     entry.epoch,
-                    entry.standing,
+                    entry.state,
                     entry.pid,
                     entry.hold,
                     entry.problem,
@@ -344,7 +346,7 @@ class Agent:
             sources=Counter(way.source for way in ways),
             services=len(self._following.wanted),
             listeners=sum(map(len, self._replica.catalogue.listeners.values())),
-            registrations=Counter(entry.standing for entry in self._book.all()),
+            registrations=Counter(entry.state for entry in self._book.all()),
             lookups=self._lookups,
             notices=self._following.notices,
             snapshots=self._following.snapshots,
@@ -369,7 +371,8 @@ class Agent:
     def _overlay(self, catalogue: Catalogue) -> Catalogue:
         return self._evidence.apply_to(catalogue, self._parts.clock.seconds())
 
-    def _want(self, service: str) -> Refusal | None:
+    def want(self, service: str) -> Refusal | None:
+        """Watch for this service too."""
         before = self._following.wanted
         refusal = self._following.want(service)
         if set(before) != set(self._following.wanted):
@@ -401,7 +404,7 @@ class Agent:
     def _lost(self) -> None:
         if self._in_step:
             self._in_step, self._vouched_until = False, self._parts.clock.seconds()
-        self._registrar.session_lost()
+        self._registrar.session_ended()
 
     def _suspected(self, suspicion: Suspicion | None) -> None:
         """Apply a suspicion of a server that its store cannot write now; None: the server starts again."""

@@ -115,7 +115,7 @@ class HostRecorder:
         def asked(request: Request) -> Any:
             return ask(request).addCallback(self._answered, request)
 
-        daemon._upstream.ask = daemon._registrar._ask = asked
+        daemon._upstream.ask = asked
 
     def _around(self, owner: Any, name: str, look: Callable[..., None], *, before: bool = False) -> None:
         inner = getattr(owner, name)

@@ -128,7 +128,7 @@ class Template:
             RENDER_COMMAND, msgspec.json.encode(what), limit, output_max=RENDERED_OCTETS_MAX
         )
         if ended.problem:
-            # The program that renders says what is wrong; where it could not, how it ended is told.
+            # The program that renders reports what is wrong; if it could not, its end is reported.
             raise HookFailed(f"cannot render: {reported_failure(ended.output) or ended.problem}")
         return ended.output
 

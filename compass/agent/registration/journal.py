@@ -7,16 +7,14 @@ server has it. So nothing that a service asked for is lost by servers that are d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
 from twisted.logger import Logger
 
-from compass.model.host_api import Integer
-from compass.model.limits import EPOCH_MAX, PORT_MAX
+from compass.agent.registration.entry import Epoch, Registration
+from compass.model.limits import EPOCH_MAX
 from compass.model.names import parse_address, parse_service_id
-from compass.model.rows import IDLE, ListenerKey
+from compass.model.rows import ListenerKey
 from compass.system.files import replace_file, set_aside
 
 FILE_NAME = "registrations.json"
@@ -25,42 +23,6 @@ REGISTRATIONS_MAX = 4096
 
 VERSION = 1
 """Version of the file's format; a file of another version is not read."""
-
-Epoch = Annotated[int, Meta(ge=0, le=EPOCH_MAX)]
-Standing = Literal["pending", "registered", "leaving", "refused"]
-"""pending: no server has answered yet. leaving: its deregistration is not delivered yet. refused: a server said no
-when it was re-established; it is kept to be seen and not asked for again on this session."""
-
-
-class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Registration: one instance of a service on this host."""
-
-    service: str
-    address: str
-    port: Annotated[int, Meta(ge=1, le=PORT_MAX)]
-    epoch: Epoch
-    credential: str
-    standing: Standing
-    weight: Integer = 1
-    metadata: dict[str, str] = {}
-    pid: Integer = 0
-    started: str = ""
-    """Start of the process, as `process_watch.start_of` returns it; with the pid it identifies one process for good."""
-    hold: bool = False
-    died: bool = False
-    """True with `leaving` if it was not asked to deregister, but its process ended."""
-    problem: str = ""
-    """Problem that the server reported, with `refused`."""
-    code: str = ""
-    """Code of the refusal, with `refused`."""
-    zone: str = ""
-    load: float = IDLE
-    degradation: float = IDLE
-
-    @property
-    def key(self) -> ListenerKey:
-        """Return the key among registrations; a new instance at the same address and port replaces the old one."""
-        return (self.service, self.address, self.port)
 
 
 class _Book(msgspec.Struct, frozen=True):
@@ -127,7 +89,7 @@ class RegistrationJournal:
 
     def services(self) -> frozenset[str]:
         """The services that have an instance here."""
-        return frozenset(entry.service for entry in self._entries.values() if entry.standing != "leaving")
+        return frozenset(entry.service for entry in self._entries.values() if entry.state != "leaving")
 
     def next_epoch(self, now: float, above: int = 0) -> int:
         """Return a larger epoch than any before: the wall clock in microseconds, unless that went backwards.

@@ -1,0 +1,374 @@
+"""States of one registration: (entry, event) -> (entry', actions). Pure: no clock, no journal, no server.
+
+    absent -> pending -> registered -> leaving -> absent
+                  \\-> refused <-/
+
+`None` is the absent entry. An answer belongs to the instance that was asked for: if the journal holds another instance
+by now, or the same one is leaving, the answer changes nothing. The end of a session is no event of an entry: the
+registrar forgets what it asked for on that session, so every entry is due on the next one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from compass.agent.registration.entry import Registration, State, format_key
+from compass.model.replies import Refusal
+from compass.model.rows import ListenerKey
+
+TRANSIENT = frozenset({"unreachable", "not-ready", "busy", "store-unavailable"})
+"""Codes of refusals that do not judge the request: it is repeated later."""
+_FUTILE = frozenset({"bad-credential", "forbidden"})
+"""Codes of refusals that a repetition on the next session would only repeat, each time with an entry in the security
+log."""
+_GONE = frozenset({"unknown-listener", "unknown-service", "unknown-category"})
+"""Codes of refused deregistrations after which nothing is left to deregister."""
+_REPLACED = frozenset({"stale-epoch", "deregistered"})
+"""Codes of refused registrations after which the instance does not count any more."""
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """Context of one request to register."""
+
+    entry: Registration
+    """Entry as it was sent."""
+    first: bool = False
+    """A program waits for the answer."""
+    replaced: Registration | None = None
+    """Entry to restore if a server refuses this one, with `first`."""
+    renewed: bool = False
+    """The entry has taken a newer epoch after a refusal; it does not take a second one."""
+
+
+class RegisterRequested(msgspec.Struct, frozen=True):
+    """A program asked to register `entry`, which is `pending`."""
+
+    entry: Registration
+
+
+class CredentialAccepted(msgspec.Struct, frozen=True):
+    """A server registered `entry`, which replaces an instance that has another credential."""
+
+    entry: Registration
+
+
+class DeregisterRequested(msgspec.Struct, frozen=True):
+    """A program asked to deregister; `epoch` 0: whatever instance there is."""
+
+    key: ListenerKey
+    epoch: int
+    credential: str
+
+
+class DeregisterAccepted(msgspec.Struct, frozen=True):
+    """A server deregistered every instance up to `epoch` with a credential that the journal does not have."""
+
+    epoch: int
+
+
+class LoadRequested(msgspec.Struct, frozen=True):
+    """A program reported the load of its listener."""
+
+    key: ListenerKey
+    load: float
+    credential: str
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """A server registered the instance."""
+
+    epoch: int
+
+
+class RegisterRefused(msgspec.Struct, frozen=True):
+    """A server refused for good to register the instance."""
+
+    attempt: Attempt
+    refusal: Refusal
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the instance."""
+        return self.attempt.entry.epoch
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The instance gets the epoch `newer`."""
+
+    attempt: Attempt
+    newer: int
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the instance so far."""
+        return self.attempt.entry.epoch
+
+
+class Deregistered(msgspec.Struct, frozen=True):
+    """A server deregistered the instance."""
+
+    epoch: int
+
+
+class DeregisterRefused(msgspec.Struct, frozen=True):
+    """A server refused for good to deregister the instance."""
+
+    epoch: int
+    refusal: Refusal
+
+
+class RefusedForNow(msgspec.Struct, frozen=True):
+    """No server could decide the request."""
+
+    epoch: int
+    retry_after_seconds: float
+
+
+class ProcessEnded(msgspec.Struct, frozen=True):
+    """The process of the instance ended."""
+
+    epoch: int
+    reason: str
+
+
+class ConnectionClosed(msgspec.Struct, frozen=True):
+    """The connection that held the registration is closed, or the program did not open it again in time."""
+
+    epoch: int
+    reason: str
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A session began, or the pause after a refusal is over: nothing was asked for the entry on this session."""
+
+
+Event: TypeAlias = (
+    RegisterRequested
+    | CredentialAccepted
+    | DeregisterRequested
+    | DeregisterAccepted
+    | LoadRequested
+    | Registered
+    | RegisterRefused
+    | Renewed
+    | Deregistered
+    | DeregisterRefused
+    | RefusedForNow
+    | ProcessEnded
+    | ConnectionClosed
+    | Due
+)
+
+
+class Register(msgspec.Struct, frozen=True):
+    """Ask a server to register; `Registered`, `RegisterRefused` or `RefusedForNow` follows."""
+
+    attempt: Attempt
+
+
+class Verify(msgspec.Struct, frozen=True):
+    """Ask a server to register an instance that the journal does not hold; `CredentialAccepted` may follow."""
+
+    entry: Registration
+
+
+class Deregister(msgspec.Struct, frozen=True):
+    """Ask a server to deregister; `Deregistered`, `DeregisterRefused` or `RefusedForNow` follows."""
+
+    entry: Registration
+
+
+class DeregisterUnknown(msgspec.Struct, frozen=True):
+    """Ask a server to deregister what the journal cannot vouch for; `DeregisterAccepted` may follow."""
+
+    entry: Registration
+
+
+class Renew(msgspec.Struct, frozen=True):
+    """Choose an epoch above `known`; `Renewed` follows."""
+
+    attempt: Attempt
+    known: int
+
+
+class RetryLater(msgspec.Struct, frozen=True):
+    """Make the entry `Due` again after a pause."""
+
+    epoch: int
+    retry_after_seconds: float
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Watch the process of the entry in place of the one watched before."""
+
+
+class Unwatch(msgspec.Struct, frozen=True):
+    """Stop watching the process."""
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Bind the instance to the connection on which it was asked for."""
+
+
+class Rebind(msgspec.Struct, frozen=True):
+    """Bind the connections of the instance `epoch` to the entry's instance."""
+
+    epoch: int
+
+
+class Release(msgspec.Struct, frozen=True):
+    """Forget the connections of the instance."""
+
+    epoch: int
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Refuse the program's request."""
+
+    refusal: Refusal
+
+
+class Log(msgspec.Struct, frozen=True):
+    """Write a log line."""
+
+    level: Literal["info", "warn"]
+    text: str
+
+
+Action: TypeAlias = (
+    Register
+    | Verify
+    | Deregister
+    | DeregisterUnknown
+    | Renew
+    | RetryLater
+    | Watch
+    | Unwatch
+    | Hold
+    | Rebind
+    | Release
+    | Refuse
+    | Log
+)
+Step: TypeAlias = tuple[Registration | None, tuple[Action, ...]]
+Phase: TypeAlias = Literal["absent"] | State
+
+
+def step(entry: Registration | None, event: Event) -> Step:
+    """Return the entry after the event, and the actions in their order. What has no row changes nothing."""
+    match event, _phase(entry, event), entry:
+        case RegisterRequested(new), "pending" | "registered", Registration() if _is_foreign(entry, new):
+            # Only a server can judge the other credential, so the living instance stays until one has.
+            return entry, (Verify(new),)
+        case RegisterRequested(new), _, _:
+            return new, (*_hold(new), Register(Attempt(new, first=True, replaced=entry)))
+        case CredentialAccepted(new), _, _:
+            return _with(new, state="registered"), (Watch(), *_hold(new))
+        case DeregisterRequested(), _, _:
+            return _deregister(entry, event)
+        case DeregisterAccepted(epoch), _, Registration() if entry.epoch <= epoch:
+            return None, (Unwatch(),)
+        case LoadRequested(), _, _:
+            return _load(entry, event)
+        case Registered(), "pending" | "refused", Registration():
+            return _with(entry, state="registered", problem="", code=""), ()
+        case RegisterRefused(), "pending" | "registered" | "refused", Registration():
+            return _refused(entry, event)
+        case RegisterRefused(_, refusal), _, _:
+            return entry, (Refuse(refusal),)
+        case Renewed(attempt, newer), "pending" | "registered" | "refused", Registration():
+            renewed = _with(entry, epoch=newer)
+            again = msgspec.structs.replace(attempt, entry=renewed, renewed=True)
+            return renewed, (Rebind(attempt.entry.epoch), Watch(), Register(again))
+        case Deregistered(), "leaving", _:
+            return None, ()
+        case DeregisterRefused(_, refusal), "leaving", Registration():
+            text = f"{format_key(entry.key)} could not be deregistered: {refusal.message}"
+            return None, () if refusal.code in _GONE else (Log("warn", text),)
+        case RefusedForNow(epoch, seconds), _, _:
+            return entry, (RetryLater(epoch, seconds),)
+        case ProcessEnded(_, why) | ConnectionClosed(_, why), "pending" | "registered" | "refused", Registration():
+            dead = _with(entry, state="leaving", died=True, problem="", code="")
+            died = Log("info", f"{format_key(entry.key)} died: {why}")
+            return dead, (died, Unwatch(), Release(entry.epoch), Deregister(dead))
+        case Due(), _, Registration() if entry.code in _FUTILE:
+            return entry, ()
+        case Due(), "leaving", Registration():
+            return entry, (Deregister(entry),)
+        case Due(), "pending" | "registered" | "refused", Registration():
+            return entry, (Register(Attempt(entry)),)
+        case _:
+            return entry, ()
+
+
+def is_gone(refusal: Refusal) -> bool:
+    """Return whether a refused deregistration leaves nothing to deregister."""
+    return refusal.code in _GONE
+
+
+def _phase(entry: Registration | None, event: Event) -> Phase:
+    """Return the state of the entry; `absent` also if the event concerns another instance."""
+    if entry is None or getattr(event, "epoch", entry.epoch) != entry.epoch:
+        return "absent"
+    return entry.state
+
+
+def _is_foreign(entry: Registration, new: Registration) -> bool:
+    return not entry.has_credential(new.credential)
+
+
+def _deregister(entry: Registration | None, asked: DeregisterRequested) -> Step:
+    name = format_key(asked.key)
+    if entry is not None and asked.epoch and asked.epoch < entry.epoch:
+        text = f"{name} belongs to a newer instance, which stays registered"
+        return entry, (Refuse(Refusal("stale-epoch", text, epoch=entry.epoch)),)
+    if entry is None and not asked.epoch:
+        text = f"{name} was not registered on this host; name the epoch of the instance that is to go"
+        return None, (Refuse(Refusal("unknown-listener", text)),)
+    if entry is None or not entry.has_credential(asked.credential):
+        epoch = asked.epoch or (entry.epoch if entry is not None else 0)
+        unknown = Registration(*asked.key, epoch=epoch, credential=asked.credential, state="leaving")
+        return entry, (DeregisterUnknown(unknown),)
+    leaving = _with(entry, state="leaving", epoch=max(entry.epoch, asked.epoch))
+    return leaving, (Unwatch(), Deregister(leaving))
+
+
+def _load(entry: Registration | None, asked: LoadRequested) -> Step:
+    name = format_key(asked.key)
+    if entry is None or not entry.lives:
+        text = f"{name} is not registered on this host; register it"
+        return entry, (Refuse(Refusal("unknown-listener", text)),)
+    if not entry.has_credential(asked.credential):
+        text = f"report the load of {name}: this is not the credential that it was registered with"
+        return entry, (Refuse(Refusal("bad-credential", text)),)
+    loaded = _with(entry, load=asked.load)
+    return loaded, (Register(Attempt(loaded)),)
+
+
+def _refused(entry: Registration, event: RegisterRefused) -> Step:
+    attempt, refusal = event.attempt, event.refusal
+    # A living process may have an old epoch because the clock was set back. One that was registered already has been
+    # replaced by a newer instance and must not take its place.
+    is_behind = refusal.code == "stale-epoch" or (attempt.first and refusal.code == "deregistered")
+    if is_behind and attempt.entry.state == "pending" and not attempt.renewed:
+        return entry, (Renew(attempt, refusal.epoch),)
+    release = (Unwatch(), Release(entry.epoch))
+    if attempt.first and attempt.replaced is not None:
+        return attempt.replaced, (*release, Watch(), Refuse(refusal))
+    if attempt.first:
+        return None, (*release, Refuse(refusal))
+    lost = Log("warn", f"{format_key(entry.key)} is not registered any more: {refusal.message}")
+    if refusal.code in _REPLACED:
+        return None, (*release, lost, Refuse(refusal))
+    refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
+    return refused, (*release, Watch(), lost, Refuse(refusal))
+
+
+def _hold(entry: Registration) -> tuple[Action, ...]:
+    return (Hold(),) if entry.hold else ()
+
+
+def _with(entry: Registration, **changes: Any) -> Registration:
+    return msgspec.structs.replace(entry, **changes)
