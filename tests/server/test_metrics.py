@@ -1,4 +1,4 @@
-"""What a server counts: histograms, and rows by kind and state."""
+"""Counts of a server: histograms, and rows by kind and state."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def test_figures_fall_into_ranges() -> None:
     assert (spread.counts, spread.cumulative(), spread.total) == ([2, 2, 2], [2, 4, 6], 14.5)
 
 
-def test_the_bounds_hold_the_promise_of_a_second() -> None:
-    """P9: whether everybody knew within a second can be read without guessing between two bounds."""
+def test_the_bounds_include_the_promised_second() -> None:
+    """P9: a bound lies at one second, so that the promise can be read without interpolation."""
     assert 1.0 in LAG_BOUNDS and list(LAG_BOUNDS) == sorted(LAG_BOUNDS)
 
 
@@ -29,7 +29,7 @@ def listener(port: int, state: State = "up") -> Listener:
 
 
 def test_the_census_is_what_a_count_of_all_would_give() -> None:
-    """After whatever changes: added, changed, moved to another state, removed, removed again."""
+    """The counts follow rows that are added, changed, moved to another state and removed."""
     rows: list[Row] = [Category("web"), Service("a.web"), listener(1), listener(2, "down")]
     catalogue: Catalogue = catalogue_of(rows, {}, 4)
     census = RowCounts()

@@ -1,4 +1,4 @@
-"""A whole server's tally on virtual time: what it says of itself is what an administrator would find by asking."""
+"""Metrics of a whole server on virtual time: they agree with what an administrator can ask for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def serving(world: Uss) -> SimulatedServer:
 
 
 def test_a_server_that_has_not_loaded_says_so(world: Uss) -> None:
-    """It can be asked before there is a catalogue, but only by an administrator: nobody else is known then."""
+    """Before the catalogue is loaded only an administrator may read the metrics."""
     server = SimulatedServer(world, "gns1", (0.1, 0.2))
     starting = server.start()
     tally = server.nameserver.https.metrics()
@@ -34,7 +34,7 @@ def test_a_server_that_has_not_loaded_says_so(world: Uss) -> None:
 
 
 def test_who_may_look_is_who_may_ask_for_the_status(world: Uss) -> None:
-    """P11: a viewer may, a host may not, and its refusal is in the security log."""
+    """P11: a viewer may read the metrics, a host may not, and its refusal is in the security log."""
     server = serving(world)
     assert server.nameserver.https.may_look(Principal("viewer", "grafana.gns-viewer", "")) is None
     noted = server.nameserver.https.metrics().security_entries
@@ -43,7 +43,7 @@ def test_who_may_look_is_who_may_ask_for_the_status(world: Uss) -> None:
     assert server.nameserver.https.metrics().security_entries == noted + 1
 
 
-def test_the_tally_is_what_the_status_says(world: Uss) -> None:
+def test_the_metrics_agree_with_the_status(world: Uss) -> None:
     """After registrations, a refusal and a lost session: rows, states, sessions, requests and refusals agree."""
     server = world.server()
     user = watcher(world, "web1", "portal.web")
@@ -91,13 +91,13 @@ def test_the_lag_of_push_is_from_the_commit_to_each_acknowledgement(world: Uss) 
 
 
 def acknowledge(client: Client, revision: int) -> None:
-    """A host says how far it is."""
+    """Acknowledge a revision."""
     client.connection.acknowledge(revision)
     client.flush()
 
 
-def test_what_is_asked_over_https_counts_too(world: Uss) -> None:
-    """A refusal is one, whichever way it was asked for."""
+def test_requests_over_https_count_too(world: Uss) -> None:
+    """A refusal over HTTPS counts like one over OpenGNSP."""
     server = serving(world)
     viewer = Principal("viewer", "grafana.gns-viewer", "")
     world.wait(server.nameserver.https.ask_as(viewer, Fetch("service", within="no-such")))
@@ -107,8 +107,8 @@ def test_what_is_asked_over_https_counts_too(world: Uss) -> None:
     assert sum(tally.refusals.values()) >= 1
 
 
-def test_a_store_that_is_away_is_seen(world: Uss) -> None:
-    """Whether it can be reached, who waits for it, what waits to be noted, and which suspicions stand meanwhile."""
+def test_an_outage_of_the_store_is_shown(world: Uss) -> None:
+    """The metrics show the outage, the requests and entries that wait, and the pending suspicions."""
     server = serving(world)
     store = world.client(("host", "store1"))
     register(world, store)

@@ -68,7 +68,7 @@ class Publisher:
         self._sessions: dict[str, tuple[Session, frozenset[str]]] = {}
         """Session of each host, with the member categories that it subscribed for."""
         self._recent: ReplayBuffer[_Sent] = ReplayBuffer(TAIL_MAX, revision)
-        self._last_told: dict[str, int] = {}
+        self._last_notice: dict[str, int] = {}
         """Revision of the last notice by member category."""
         self._began = revision
         self._acknowledged: dict[str, int] = {}
@@ -90,23 +90,23 @@ class Publisher:
             if isinstance(change.row, Dependency | Category):
                 self._recent.restart(change.revision)
                 continue
-            told = audience(catalogue, change.row)
-            if told:
-                self._keep(_Sent(change.revision, told, frame(encode(Notice(change)))))
+            concerned = audience(catalogue, change.row)
+            if concerned:
+                self._keep(_Sent(change.revision, concerned, frame(encode(Notice(change)))))
         self._recent.advance(catalogue.revision)
 
     def reloaded(self, catalogue: Catalogue) -> None:
         """Restart at a catalogue that the log did not lead to: no host can resume, not even one at its revision."""
-        self._last_told.clear()
+        self._last_notice.clear()
         self._began = catalogue.revision
         self._recent.restart(catalogue.revision, resumable=False)
 
     def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
         """Send a change to the hosts that depend on it; `catalogue` is the one after it."""
         self._recent.advance(change.revision)
-        self.audience = told = audience(catalogue, change.row)
-        if told:
-            sent = _Sent(change.revision, told, frame(encode(Notice(change))))
+        self.audience = concerned = audience(catalogue, change.row)
+        if concerned:
+            sent = _Sent(change.revision, concerned, frame(encode(Notice(change))))
             more = widening(catalogue, change)
             if more is not None:
                 part, widened = more
@@ -129,7 +129,7 @@ class Publisher:
         """Return the frame of a bookmark, with the digest of what hosts with services of these categories hold."""
         digest = ""
         if categories is not None:
-            digest = self._replica.digests.part(self._replica.catalogue, categories, self.last_told)
+            digest = self._replica.digests.part(self._replica.catalogue, categories, self.last_notice)
         return frame(encode(Bookmark(self._recent.revision, digest)))
 
     def subscribe(self, subscriber: Session, categories: frozenset[str]) -> Session | None:
@@ -157,9 +157,9 @@ class Publisher:
         """Return the member categories that a host's session is subscribed for."""
         return self._sessions[host][1]
 
-    def last_told(self, categories: frozenset[str]) -> int:
+    def last_notice(self, categories: frozenset[str]) -> int:
         """Return the revision of the last notice for any of these categories; where this server began, if later."""
-        return max([self._began, *(self._last_told.get(category, 0) for category in categories)])
+        return max([self._began, *(self._last_notice.get(category, 0) for category in categories)])
 
     def missed(self, categories: frozenset[str], since: int) -> list[tuple[int, bytes]] | None:
         """Return the notices after `since` for these member categories, or None when a snapshot has to be sent."""
@@ -241,18 +241,18 @@ class Publisher:
         return len(since), self._clock.seconds() - min(since) if since else 0.0
 
     def _deliver(self, sent: _Sent) -> None:
-        told = self.subscribers(sent.audience)
+        subscribers = self.subscribers(sent.audience)
         self.notices += 1
-        self.deliveries += len(told)
+        self.deliveries += len(subscribers)
         now = self._clock.seconds()
         if not sent.widened:
-            for subscriber in told:
+            for subscriber in subscribers:
                 subscriber.deliver(sent.encoded, sent.revision, now)
             return
         widened = dict.fromkeys(self.subscribers(sent.widened))
         for subscriber in widened:
             subscriber.deliver(sent.encoded_widened, sent.revision, now)
-        for subscriber in told:
+        for subscriber in subscribers:
             if subscriber not in widened:
                 subscriber.deliver(sent.encoded, sent.revision, now)
 
@@ -267,5 +267,5 @@ class Publisher:
 
     def _keep(self, sent: _Sent) -> None:
         for category in sent.audience:
-            self._last_told[category] = sent.revision
+            self._last_notice[category] = sent.revision
         self._recent.append(sent)

@@ -6,7 +6,6 @@ any of its categories, whatever else was committed meanwhile: the hosts that com
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import interest, snapshot
 from compass.model.replies import Watching
+from compass.server.push.publisher import Publisher
 from compass.wire.frames import frame
 from compass.wire.messages import EncodedReply, Resync, encode
 
@@ -31,10 +31,10 @@ class _Kept(msgspec.Struct, frozen=True):
 class SnapshotCache:
     """Snapshots, made when asked for and kept until they are old or too many."""
 
-    def __init__(self, store: str, last_told: Callable[[frozenset[str]], int]) -> None:
-        """`last_told`: the revision of the last notice to hosts with services of these categories."""
+    def __init__(self, store: str, publisher: Publisher) -> None:
+        """`store` is the store's id."""
         self._store = store
-        self._last_told = last_told
+        self._publisher = publisher
         self._kept: dict[tuple[Kind, frozenset[str], tuple[str, ...]], _Kept] = {}
         self._octets = 0
         self.made = 0
@@ -59,7 +59,7 @@ class SnapshotCache:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._octets -= len(kept.encoded)
-        if kept is None or self._last_told(categories) > kept.revision:
+        if kept is None or self._publisher.last_notice(categories) > kept.revision:
             kept = self._make(kind, catalogue, categories, unknown)
         # The one used last is at the end; the first ones go when there is no room.
         self._kept[key] = kept

@@ -55,7 +55,7 @@ class Subscriptions:
         self._anti_entropy = anti_entropy
         self._hosts = hosts
         self.admission = Admission(clock)
-        self.snapshots = SnapshotCache(identity.store, publisher.last_told)
+        self.snapshots = SnapshotCache(identity.store, publisher)
 
     async def watch(self, request: Watch, session: Session) -> Answer:
         """Record what the host watches, then subscribe and answer in one step, so that no notice falls between.

@@ -28,11 +28,11 @@ class QueryHandler:
         self._committer = committer
         self._replica = committer.replica
         self._publisher = publisher
-        self._pulls = PullCache(publisher.last_told)
+        self._pulls = PullCache(publisher)
 
     def reloaded(self, catalogue: Catalogue) -> None:
         """Drop the kept answers: the log did not lead to this catalogue."""
-        self._pulls = PullCache(self._publisher.last_told)
+        self._pulls = PullCache(self._publisher)
 
     def ask(self, request: ReadRequest, asker: Principal) -> Answer | Deferred[Answer]:
         """Return the answer, at once unless this server has to read first what its client has seen."""

@@ -6,13 +6,12 @@ list after the service's name and the present revision, so that it is as new as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.names import category_of
 from compass.model.replies import Dependencies
+from compass.server.push.publisher import Publisher
 from compass.wire.messages import EncodedReply, encode_dependencies, encode_views
 
 KEPT_OCTETS_MAX = 32 * 1024 * 1024
@@ -27,9 +26,8 @@ class _Kept(msgspec.Struct, frozen=True):
 class PullCache:
     """Lists of pulls by category, made when first asked for and kept until they are old or too many."""
 
-    def __init__(self, last_told: Callable[[frozenset[str]], int]) -> None:
-        """`last_told`: the revision of the last notice to hosts with services of these categories."""
-        self._last_told = last_told
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._kept: dict[str, _Kept] = {}
         """Lists by category of the services that ask."""
         self._octets = 0
@@ -40,7 +38,7 @@ class PullCache:
         kept = self._kept.get(category)
         if kept is None or catalogue.service(service) is None:
             return None
-        if self._last_told(frozenset((category,))) > kept.revision:
+        if self._publisher.last_notice(frozenset((category,))) > kept.revision:
             self._forget(category)
             return None
         return encode_dependencies(service, catalogue.revision, kept.views)

@@ -1,4 +1,4 @@
-"""Visitors: followers are told each change once, in order, from where they were, or that they must read anew."""
+"""Change feed: each follower gets each change once and in order, or has to read everything again (P3, P4)."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tests.support.catalogue_rows import NOW
 
 
 class Scene:
-    """Visitors of a server whose catalogue stands at a revision."""
+    """Change feed of a server whose catalogue is at a revision."""
 
     def __init__(self, revision: int = 0) -> None:
         self.catalogue = Catalogue(revision)
         self.feed = ChangeFeed("st", revision)
 
     def commit(self, *names: str) -> None:
-        """A category for each name."""
+        """Commit a category for each name."""
         for name in names:
             change = Change(self.catalogue.revision + 1, 0, NOW, "category-add", Category(name))
             self.catalogue = self.catalogue.apply(change)
             self.feed.committed(change, self.catalogue, own=True)
 
     def follow(self, since: int | None = None) -> list[FeedEvent]:
-        """What a follower is told from now on."""
+        """Return the events of a new follower, also those to come."""
         told: list[FeedEvent] = []
         assert not isinstance(self.feed.follow(since, told.append), Refusal)
         return told
 
 
-def test_a_follower_is_told_each_change_once_from_where_it_was() -> None:
+def test_a_follower_gets_each_change_once_from_its_revision() -> None:
     """P3: the position first, then what was missed, then what comes."""
     scene = Scene()
     scene.commit("a", "b", "c")
@@ -46,8 +46,8 @@ def test_a_follower_is_told_each_change_once_from_where_it_was() -> None:
 
 
 @pytest.mark.parametrize("since", [-1, 4, 2**63 - 1])
-def test_a_revision_that_nothing_is_known_of(since: int) -> None:
-    """One from the future, of another store perhaps, begins anew and says so (P4)."""
+def test_an_unknown_revision_is_not_resumed_from(since: int) -> None:
+    """P4: a follower at an unknown revision, perhaps of another store, starts at the present one and is notified."""
     scene = Scene()
     scene.commit("a", "b", "c")
     told = scene.follow(since)
@@ -56,15 +56,15 @@ def test_a_revision_that_nothing_is_known_of(since: int) -> None:
 
 
 def test_the_memory_of_changes_is_bounded() -> None:
-    """P10: who was there at the oldest of them goes on, who was not reads everything again."""
+    """P10: a follower at the oldest change kept resumes; a follower before it reads everything again."""
     scene = Scene()
     scene.commit(*(f"c{n}" for n in range(RECENT_MAX + 1)))
     assert len(scene.follow(1)) == 1 + RECENT_MAX
     assert scene.follow(0) == [Position("st", RECENT_MAX + 1, complete=False)]
 
 
-def test_what_the_log_has_at_the_start_can_be_resumed_from() -> None:
-    """Across a restart of the server; what was trimmed cannot."""
+def test_followers_resume_from_what_the_log_has_at_the_start() -> None:
+    """The feed covers a restart of the server; changes that were trimmed cannot be resumed from."""
     scene = Scene(7)
     assert scene.follow(6)[0] == Position("st", 7, complete=False)
     scene.feed.preload(Change(n, 0, NOW, "category-add", Category(f"c{n}")) for n in (5, 6, 7))
@@ -74,8 +74,8 @@ def test_what_the_log_has_at_the_start_can_be_resumed_from() -> None:
     assert revisions(scene.follow(6)) == [7, 8]
 
 
-def test_a_catalogue_that_was_loaded_anew() -> None:
-    """Nobody knows what happened one by one: all followers are told to read everything again."""
+def test_a_reload_makes_followers_read_everything() -> None:
+    """The single changes are unknown, so all followers have to read everything again."""
     scene = Scene()
     scene.commit("a")
     told = scene.follow()
@@ -87,7 +87,7 @@ def test_a_catalogue_that_was_loaded_anew() -> None:
 
 
 def test_followers_are_bounded_and_leave() -> None:
-    """P10: one too many is told to come back; one that raises disturbs nobody."""
+    """P10: one follower too many is refused for a while; a follower that raises does not affect the others."""
     scene = Scene()
 
     def broken(event: FeedEvent) -> None:
@@ -104,8 +104,8 @@ def test_followers_are_bounded_and_leave() -> None:
     assert scene.follow()
 
 
-def test_no_digest_is_told() -> None:
-    """A credential's row comes without it, as everywhere."""
+def test_no_digest_is_delivered() -> None:
+    """A credential's row is delivered without its digest."""
     scene = Scene()
     told = scene.follow()
     change = Change(1, 0, NOW, "credential-issue", Credential("1f", "a.b", "secret", NOW))
@@ -115,5 +115,5 @@ def test_no_digest_is_told() -> None:
 
 
 def revisions(told: list[FeedEvent]) -> list[int]:
-    """Of the changes."""
+    """Return the revisions of the changes."""
     return [event.revision for event in told if isinstance(event, Change)]

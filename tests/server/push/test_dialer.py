@@ -1,4 +1,4 @@
-"""Hosts that keep no session are dialled when there is something for them, and only then (G10, G11, P12)."""
+"""Hosts that keep no session are dialled when they miss a notice, and only then (G10, G11, P12)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.virtual_world import Client, SimulatedHost
 
 
 class Dials:
-    """What the server dialled, and when; `under_way` are those that nobody answered yet."""
+    """Connections that the server dialled, with their times; `under_way`: those not answered yet."""
 
     def __init__(self, world: Uss) -> None:
         self._world = world
@@ -80,7 +80,7 @@ def absent(world: Uss, name: str, services: tuple[str, ...] = ("portal.web",), *
 
 
 class Mute(Protocol):
-    """Takes connections and says nothing."""
+    """A listener that accepts connections and sends nothing."""
 
 
 class Listening:
@@ -96,7 +96,7 @@ class Listening:
 
 
 def test_a_host_that_left_is_dialled_and_gets_the_notice(world: Uss, dials: Dials) -> None:
-    """One dial brings a group of changes; then both sides leave, and nothing is under way any more."""
+    """A group of changes needs one dial; afterwards both sides close the connection."""
     host = leave_one(world)
     assert not dials.made
     register(world, 1)
@@ -111,8 +111,8 @@ def test_a_host_that_left_is_dialled_and_gets_the_notice(world: Uss, dials: Dial
     assert dials.names == ["web1", "web1"]
 
 
-def test_hosts_that_are_not_concerned_are_left_alone(world: Uss, dials: Dials) -> None:
-    """Not those without dependants of the category, nor those without an Update listener, nor those in session."""
+def test_hosts_that_are_not_concerned_are_not_dialled(world: Uss, dials: Dials) -> None:
+    """A host that does not depend on the change, has no Update listener or has a session is not dialled."""
     absent(world, "uso", ("account.openuso",))
     world.admin().ask(Put(Host("web2", services=("portal.web",)), True))
     kept = world.host("web3", update_port=4865)
@@ -123,8 +123,8 @@ def test_hosts_that_are_not_concerned_are_left_alone(world: Uss, dials: Dials) -
     assert not dials.made
 
 
-def test_a_host_that_cannot_be_reached_is_told_later(world: Uss, dials: Dials) -> None:
-    """It is dialled again after a second, two, four and so on, never more than a minute apart; told once."""
+def test_a_host_that_cannot_be_reached_gets_the_notice_later(world: Uss, dials: Dials) -> None:
+    """The server dials again after 1, 2, 4 s and so on, at most a minute; only the first failure is logged as info."""
     host = leave_one(world)
     world.network.stop_listening("web1:update")
     with logged() as log:
@@ -141,11 +141,11 @@ def test_a_host_that_cannot_be_reached_is_told_later(world: Uss, dials: Dials) -
     world.network.stop_listening("web1:update")
     register(world, 2)
     world.run(2.0)
-    assert len(dials.made) == 2  # The pauses begin anew.
+    assert len(dials.made) == 2  # The pauses restart.
 
 
 def test_a_host_that_came_by_itself_is_not_dialled_again(world: Uss, dials: Dials) -> None:
-    """The retry finds it up to date."""
+    """The retry finds the host up to date."""
     host = leave_one(world)
     world.network.stop_listening("web1:update")
     register(world, 1)
@@ -159,8 +159,8 @@ def test_a_host_that_came_by_itself_is_not_dialled_again(world: Uss, dials: Dial
 
 
 @pytest.mark.parametrize("gone", ["removed", "barred"])
-def test_a_host_that_is_removed_or_barred_is_dialled_no_more(world: Uss, dials: Dials, gone: str) -> None:
-    """An administrator's word counts at the next retry."""
+def test_a_host_that_is_removed_or_barred_is_not_dialled_again(world: Uss, dials: Dials, gone: str) -> None:
+    """An administrator's change takes effect at the next retry."""
     absent(world, "web1")
     register(world, 1)
     world.until(lambda: bool(dials.made))
@@ -174,7 +174,7 @@ def test_a_host_that_is_removed_or_barred_is_dialled_no_more(world: Uss, dials: 
 
 
 def test_a_barred_host_is_not_dialled(world: Uss, dials: Dials) -> None:
-    """Nothing is pushed to it either."""
+    """A barred host gets no push either."""
     absent(world, "web1", barred=True)
     register(world, 1)
     world.run(10.0)
@@ -182,7 +182,7 @@ def test_a_barred_host_is_not_dialled(world: Uss, dials: Dials) -> None:
 
 
 def test_another_host_in_its_place_is_refused_and_logged(world: Uss, dials: Dials) -> None:
-    """P11: what is for web1 is told to nobody else; the security log names both."""
+    """P11: no other host gets what is for web1; the security log names both."""
     impostors = Listening(lambda: Client(world, ("host", "mallory")))
     absent(world, "web1")
     world.network.listen("web1:update", ("host", "mallory"), impostors)
@@ -198,7 +198,7 @@ def test_another_host_in_its_place_is_refused_and_logged(world: Uss, dials: Dial
 
 
 def test_hosts_are_dialled_a_few_at_a_time(world: Uss, dials: Dials, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: with n dialled connections the next host waits until one of them is over, and then has its turn."""
+    """P10: with n dialled connections the next host waits until one of them ends."""
     monkeypatch.setattr(dialer, "DIALS_MAX", 3)
     mute = Listening(Mute)
     for number in range(7):
@@ -212,8 +212,8 @@ def test_hosts_are_dialled_a_few_at_a_time(world: Uss, dials: Dials, monkeypatch
     assert len([one for one in mute.taken if not one.transport.closed]) <= 3
 
 
-def test_a_host_that_is_lost_without_a_word_keeps_its_place_for_a_while_only(world: Uss, dials: Dials) -> None:
-    """A machine that takes the connection and then vanishes costs one place until the session's time is up."""
+def test_a_host_that_vanishes_keeps_its_place_for_a_while_only(world: Uss, dials: Dials) -> None:
+    """A machine that accepts the connection and vanishes costs one place until the session's deadline."""
     host = leave_one(world)
     world.network.silence("gns1", "web1")
     register(world, 1)
@@ -222,8 +222,8 @@ def test_a_host_that_is_lost_without_a_word_keeps_its_place_for_a_while_only(wor
     world.until(lambda: held(host) == [1], 120.0)
 
 
-def test_after_a_restart_absent_hosts_are_looked_after(world: Uss, dials: Dials) -> None:
-    """What each host holds is not known any more; those that come back by themselves are not dialled."""
+def test_after_a_restart_hosts_without_a_session_are_dialled(world: Uss, dials: Dials) -> None:
+    """A restarted server does not know what each host holds; it does not dial hosts that reconnect by themselves."""
     left, kept = leave_one(world), world.host("web2", update_port=4865)
     world.wait(kept.daemon.dependencies("portal.web"))
     world.network.stop_listening("web1:update")
@@ -240,8 +240,8 @@ def test_after_a_restart_absent_hosts_are_looked_after(world: Uss, dials: Dials)
     assert held(kept) == [1]
 
 
-def test_a_server_that_stops_dials_no_more(world: Uss, dials: Dials) -> None:
-    """Also when a session ends, a dial fails or a notice goes out while it stops; nothing of it is left running."""
+def test_a_server_that_stops_does_not_dial(world: Uss, dials: Dials) -> None:
+    """A stopped server does not dial when a session ends, a dial fails or a change is committed, and has no timer."""
     waiting, gone, client = "web1", "web2", leave_one(world, "web3")
     for name in (waiting, gone):
         absent(world, name)

@@ -1,4 +1,4 @@
-"""Who is told of what: exactly the dependants, once, in order, resumable (G5, G8, P3, P4)."""
+"""Push: exactly the dependants get each change, once, in order, resumable (G5, G8, P3, P4)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def revisions(client: Client) -> list[int]:
     return [message.change.revision for message in client.pushed if hasattr(message, "change")]
 
 
-def test_a_registration_reaches_every_dependant_and_nobody_else(world: Uss) -> None:
+def test_a_registration_reaches_exactly_the_dependants(world: Uss) -> None:
     """Dependants of openuss get one notice; hosts of openuso and of openuss itself receive no byte about it."""
     world.server()
     users = [watcher(world, f"web{n}", "portal.web") for n in range(3)]
@@ -46,7 +46,7 @@ def test_a_registration_reaches_every_dependant_and_nobody_else(world: Uss) -> N
     assert [client.octets for client in others] == heard
 
 
-def test_dependants_of_a_category_are_told_about_its_backup_service(world: Uss) -> None:
+def test_dependants_of_a_category_know_its_backup_service(world: Uss) -> None:
     """The backup is known beforehand: its listeners are in the snapshot, and their changes are pushed."""
     world.server()
     client = watcher(world, "web1", "portal.web")
@@ -85,7 +85,7 @@ def test_a_host_resumes_from_its_revision(world: Uss) -> None:
 
 
 def test_a_host_resumes_after_a_restart_of_the_server(world: Uss) -> None:
-    """The tail is filled from the log at start, so a restart does not make everybody read everything again."""
+    """The replay buffer is filled from the log at start, so hosts resume across a restart."""
     server = world.server()
     store = world.client(("host", "store1"))
     client = watcher(world, "web1", "portal.web")
@@ -99,8 +99,8 @@ def test_a_host_resumes_after_a_restart_of_the_server(world: Uss) -> None:
     assert len(again.pushed) == 1
 
 
-def test_who_resumes_across_a_changed_dependency_after_a_restart_gets_a_snapshot(world: Uss) -> None:
-    """Audiences before the change are not known any more, so the server does not guess."""
+def test_after_a_restart_a_host_does_not_resume_across_a_changed_dependency(world: Uss) -> None:
+    """The audiences before the change are unknown after a restart, so the server sends a snapshot."""
     server = world.server()
     client = watcher(world, "web1", "portal.web")
     since = client.watching.revision
@@ -120,7 +120,7 @@ def test_revisions_of_another_store_are_not_resumed(world: Uss) -> None:
 
 
 def test_a_new_dependency_brings_what_it_needs_along(world: Uss) -> None:
-    """Nobody has to ask again: the notice of a dependency carries the category with services and listeners."""
+    """The notice of a dependency carries the category with services and listeners, so no host has to ask again."""
     world.server()
     register(world, world.client(("host", "store1")))
     client = watcher(world, "uso", "account.openuso")
@@ -134,7 +134,7 @@ def test_a_new_dependency_brings_what_it_needs_along(world: Uss) -> None:
 
 
 def test_gap_evidence_each_notice_names_the_one_before_it_on_its_topic(world: Uss) -> None:
-    """P4: a receiver can tell from what it received that something is missing."""
+    """P4: a receiver detects from what it received that something is missing."""
     world.server()
     client = watcher(world, "web1", "portal.web")
     at = dict(client.watching.snapshot.topics)
@@ -165,8 +165,8 @@ def test_notices_are_acknowledged_and_lag_shows_who_holds_what(world: Uss) -> No
     assert {lag.host: lag.status for lag in world.admin().ask(Lag()).hosts}["web1"] == "gap"
 
 
-def test_a_host_that_does_not_acknowledge_is_let_go_and_gets_it_again(world: Uss) -> None:
-    """G11: no answer means that the session ends; the host comes back and the notice is sent again."""
+def test_a_host_that_does_not_acknowledge_is_disconnected_and_gets_it_again(world: Uss) -> None:
+    """G11: without an acknowledgement the session ends; the host reconnects and gets the notice again."""
     world.server()
     client = watcher(world, "web1", "portal.web")
     client.acknowledging = False
@@ -180,7 +180,7 @@ def test_a_host_that_does_not_acknowledge_is_let_go_and_gets_it_again(world: Uss
 
 
 def test_a_newer_session_of_a_host_replaces_the_older(world: Uss) -> None:
-    """A host that came back before its old session was missed is told once, on the new one."""
+    """A host that reconnects before its old session is lost gets each notice once, on the new session."""
     world.server()
     old = watcher(world, "web1", "portal.web")
     new = watcher(world, "web1", "portal.web")
@@ -203,7 +203,7 @@ def test_a_session_may_watch_again_for_other_services(world: Uss) -> None:
     world.until(lambda: bool(client.pushed))
 
 
-def test_watching_what_nobody_has_created_yet_is_told_and_works_later(world: Uss) -> None:
+def test_watching_an_unknown_service_is_reported_and_works_later(world: Uss) -> None:
     """P5: `unknown` is not `empty`."""
     world.server()
     client = watcher(world, "web1", "blog.web", "portal.web")
@@ -214,7 +214,7 @@ def test_watching_what_nobody_has_created_yet_is_told_and_works_later(world: Uss
 
 
 def test_bookmarks_move_quiet_hosts_on(world: Uss, monkeypatch: Any) -> None:
-    """A host that nothing concerns can still resume: it is told now and then up to where all is sent."""
+    """A host that no change concerns can still resume: bookmarks say up to which revision everything was sent."""
     monkeypatch.setattr(publisher, "BOOKMARK_EVERY", 10)
     world.server()
     quiet = watcher(world, "uso", "account.openuso")
@@ -226,13 +226,13 @@ def test_bookmarks_move_quiet_hosts_on(world: Uss, monkeypatch: Any) -> None:
 
 
 def test_the_tail_is_bounded_and_beyond_it_a_snapshot_is_sent(world: Uss, monkeypatch: Any) -> None:
-    """P10: the notices kept in memory have a limit; whoever missed more reads a snapshot."""
+    """P10: the notices kept in memory have a limit; a host that missed more reads a snapshot."""
     monkeypatch.setattr(publisher, "TAIL_MAX", 5)
     world.server()
     store = world.client(("host", "store1"))
     made = [register(world, store, epoch=epoch).revision for epoch in range(1, 8)]
     held = world.store.load().store
-    # Five notices are kept: those after the second. Whoever holds the second resumes; whoever holds the first cannot.
+    # Five notices are kept, those after the second: a host at the second resumes, a host at the first cannot.
     assert watcher(world, "web1", "portal.web", since=made[1], store=held).watching.snapshot is None
     assert watcher(world, "web1", "portal.web", since=made[0], store=held).watching.snapshot is not None
 
@@ -249,7 +249,7 @@ def test_more_than_a_replay_s_worth_comes_as_a_snapshot(world: Uss, monkeypatch:
 
 
 def test_a_removed_category_s_last_notices_still_reach_its_dependants(world: Uss) -> None:
-    """Dependants hear that a service and a dependency are gone, in that order."""
+    """Dependants get the removal of a service and then that of a dependency."""
     world.server()
     admin = world.admin()
     client = watcher(world, "web1", "portal.web")
@@ -261,7 +261,7 @@ def test_a_removed_category_s_last_notices_still_reach_its_dependants(world: Uss
     assert not isinstance(admin.ask(Put(Category("openuso"), True)), Refusal)
 
 
-def test_credentials_are_told_to_nobody(world: Uss) -> None:
+def test_credentials_are_pushed_to_no_host(world: Uss) -> None:
     """Issuing a token moves the revision and reaches no host."""
     world.server()
     client = watcher(world, "web1", "portal.web")
@@ -270,7 +270,7 @@ def test_credentials_are_told_to_nobody(world: Uss) -> None:
     assert not client.pushed
 
 
-def test_a_clean_stop_is_told_before_the_process_is_gone(world: Uss) -> None:
+def test_a_deregistration_reaches_dependants_with_its_reply(world: Uss) -> None:
     """G6: the answer to a deregistration and the notice of it leave the server together."""
     world.server()
     store, client = world.client(("host", "store1")), watcher(world, "web1", "portal.web")

@@ -11,7 +11,7 @@ from tests.server.push.test_publisher import register, watcher
 
 
 def lag_of(world: Uss, host: str) -> HostLag:
-    """What a server says of a host."""
+    """Return what a server says of a host."""
     lags: dict[str, HostLag] = {lag.host: lag for lag in world.admin().ask(Lag()).hosts}
     return lags[host]
 

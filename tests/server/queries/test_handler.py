@@ -17,14 +17,14 @@ from tests.support.virtual_world import SimulatedServer
 
 @pytest.fixture
 def behind(world: Uss) -> SimulatedServer:
-    """The second of two servers, which has just looked and not heard of the first one's commit yet."""
+    """Return the second of two servers, which has just read the store and does not know the first one's commit yet."""
     for name in ("gns1", "gns2"):
         world.wait(world.server(name).started)
     return world.servers["gns2"]
 
 
 def registered(world: Uss) -> int:
-    """A registration at the first server; its revision."""
+    """Register at the first server. Returns the revision."""
     client = world.client(("host", "store1"), "gns1")
     reply = client.ask(Register(CHINA, world.tokens[CHINA], "192.168.2.1", 2028, 1))
     assert isinstance(reply, Registered)
@@ -36,8 +36,8 @@ def requests(world: Uss, seen: int, store: str = "") -> list[Any]:
     return [Pull("portal.web", store, seen), Fetch("listener", store=store, seen=seen), Impact("openuss", store, seen)]
 
 
-def test_a_server_that_is_behind_reads_what_it_missed_before_it_answers(world: Uss, behind: SimulatedServer) -> None:
-    """ "MUST NOT answer from what it holds": the client sees what the other server has told it, or more."""
+def test_a_lagging_server_reads_what_it_missed_before_it_answers(world: Uss, behind: SimulatedServer) -> None:
+    """ "MUST NOT answer from what it holds": the client sees what the other server has shown, or more."""
     admin = world.admin("gns2")
     for kind in range(3):
         seen = registered(world) if not kind else world.store.load().revision
@@ -47,8 +47,8 @@ def test_a_server_that_is_behind_reads_what_it_missed_before_it_answers(world: U
     assert [row.port for row in rows.rows] == [2028]
 
 
-def test_without_a_word_of_it_a_server_answers_what_it_has(world: Uss, behind: SimulatedServer) -> None:
-    """An old client asks as ever: that it may be told less than elsewhere is what the field is for."""
+def test_without_a_revision_a_server_answers_what_it_has(world: Uss, behind: SimulatedServer) -> None:
+    """An old client may be shown an older state than elsewhere; the field exists because of that."""
     admin = world.admin("gns2")
     registered(world)
     assert admin.ask(Fetch("listener")).revision < world.store.load().revision
@@ -73,8 +73,8 @@ def test_a_server_that_cannot_read_says_so_in_time(world: Uss, behind: Simulated
     assert isinstance(world.admin("gns1").ask(requests(world, seen)[0]), Dependencies)
 
 
-def test_a_store_that_stands_before_what_was_seen_is_told(world: Uss, behind: SimulatedServer) -> None:
-    """An older state was restored, or the number is made up: nobody is shown less than it has seen without a word."""
+def test_a_store_older_than_what_was_seen_is_reported(world: Uss, behind: SimulatedServer) -> None:
+    """An older state was restored, or the number is invented: the server refuses, and shows no older state."""
     reply = world.admin("gns2").ask(requests(world, 1_000_000)[0])
     assert isinstance(reply, Refusal) and reply.code == "store-unavailable"
     assert f"the store is at {world.store.load().revision}" in reply.message

@@ -1,4 +1,4 @@
-"""A server that sends its hosts elsewhere: how many at a time, where to, and what goes on meanwhile."""
+"""Drain: how many hosts a server sends away at a time, where to, and what continues meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOSTS = 200
 
 
 def hosts(world: Uss, count: int) -> list[Client]:
-    """So many with a watching session."""
+    """Return `count` hosts with a watching session."""
     clients = [world.client(("host", f"web{number}")) for number in range(count)]
     for client in clients:
         assert not isinstance(client.ask(Watch(("portal.web",))), Refusal)
@@ -57,7 +57,7 @@ def test_hosts_are_sent_away_evenly(world: Uss) -> None:
     assert isinstance(status, ServerStatus) and status.away and status.watching == 0
 
 
-def test_one_that_comes_later_is_turned_away_at_the_door(world: Uss) -> None:
+def test_a_host_that_comes_later_is_redirected(world: Uss) -> None:
     """`steer`: "one that comes later gets it in place of a `welcome`". Administrators are served."""
     started(world)
     admin = world.admin()
@@ -72,8 +72,8 @@ def test_one_that_comes_later_is_turned_away_at_the_door(world: Uss) -> None:
     assert isinstance(status, ServerStatus) and not status.away
 
 
-def test_a_change_of_mind_stops_it(world: Uss) -> None:
-    """Who has not been sent away yet stays; the next drain begins anew with those that are there."""
+def test_undraining_stops_a_drain(world: Uss) -> None:
+    """Hosts that were not sent away yet stay; the next drain starts with the hosts that are there."""
     started(world)
     clients = hosts(world, 50)
     admin = world.admin()
@@ -88,8 +88,8 @@ def test_a_change_of_mind_stops_it(world: Uss) -> None:
     assert away(clients) == 50
 
 
-def test_a_host_that_is_dialled_is_told_all_the_same(world: Uss) -> None:
-    """`steer`: "Sessions that the server dials are not concerned": with these it tells a host something."""
+def test_a_dialled_host_gets_notices_all_the_same(world: Uss) -> None:
+    """`steer`: "Sessions that the server dials are not concerned": these deliver notices."""
     started(world)
     clients = hosts(world, 1)
     admin = world.admin()
@@ -104,7 +104,7 @@ def test_a_host_that_is_dialled_is_told_all_the_same(world: Uss) -> None:
 
 
 def test_a_server_that_stops_while_it_is_drained(world: Uss) -> None:
-    """The hosts that are still there are sent to the same servers, and nothing is left running."""
+    """The remaining hosts are sent to the same servers, and no timer is left."""
     server = started(world)
     clients = hosts(world, 20)
     world.admin().ask(Steer(True, ("gns2",), 1000.0))
@@ -126,8 +126,8 @@ def test_a_server_that_stops_while_it_is_drained(world: Uss) -> None:
         (Steer(instead=("gns2",) * (limits.INSTEAD_MAX + 1)), "too-large"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(world: Uss, request_: Steer, code: str) -> None:
-    """Limits at n + 1, and names that are none; the server goes on as before."""
+def test_invalid_drains_are_refused(world: Uss, request_: Steer, code: str) -> None:
+    """Values at limit + 1 and invalid names are refused; the server continues unchanged."""
     started(world)
     admin = world.admin()
     refused = admin.ask(request_)
@@ -136,15 +136,15 @@ def test_what_cannot_be_meant_is_refused(world: Uss, request_: Steer, code: str)
     assert isinstance(status, ServerStatus) and not status.away
 
 
-def test_the_limits_themselves_are_good(world: Uss) -> None:
-    """n of each."""
+def test_values_at_the_limits_are_accepted(world: Uss) -> None:
+    """Values at the limit are accepted."""
     started(world)
     names = tuple(f"gns{number}" for number in range(limits.INSTEAD_MAX))
     assert world.admin().ask(Steer(True, names, STEER_SECONDS_MAX)) == Steered(0)
 
 
 def test_a_simulated_fleet_moves_to_the_second_server_and_back(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty real host daemons: never more than a few at a time, lookups never fail, and with the time they return."""
+    """Forty agents move a few at a time, their lookups never fail, and later they return."""
     # A tenth of the real times, so that the test is short.
     monkeypatch.setattr(server_selector, "RETURN_SECONDS_MIN", server_selector.RETURN_SECONDS_MIN / 10)
     monkeypatch.setattr(server_selector, "RETURN_SECONDS_MAX", server_selector.RETURN_SECONDS_MAX / 10)
@@ -171,8 +171,8 @@ def test_a_simulated_fleet_moves_to_the_second_server_and_back(world: Uss, monke
 
 
 @pytest.mark.parametrize("seconds", [5e-324, 1e-300, drain.STEP_SECONDS / 2])
-def test_a_time_too_short_to_be_one_is_none(world: Uss, seconds: float) -> None:
-    """All are sent away at once."""
+def test_a_time_below_a_step_is_zero(world: Uss, seconds: float) -> None:
+    """A shorter time than a step sends all hosts away at once."""
     started(world)
     clients = hosts(world, 3)
     assert world.admin().ask(Steer(True, (), seconds)) == Steered(3)

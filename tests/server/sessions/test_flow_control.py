@@ -1,4 +1,4 @@
-"""Slow readers: taken off the stream, told all they missed at once, and never a burden to others (P10)."""
+"""Slow readers get no notices until they read again, then all that they missed, and do not delay others (P10)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.virtual_world import Client
 
 
 def session_of(world: Uss, host: str) -> Any:
-    """The server's end of a host's session."""
+    """Return the server's end of a host's session."""
     return world.servers["gns1"].nameserver.components.publisher.session_of(host)
 
 
 def taken(client: Client) -> Replica:
-    """What a host holds that took everything it was sent."""
+    """Return the replica of a host that applied everything it was sent."""
     replica = Replica()
     replica.watching(client.watching, ["portal.web"])
     for message in client.pushed:
@@ -48,7 +48,7 @@ def equal_to_a_pull(client: Client) -> bool:
 def test_a_host_that_does_not_read_while_much_happens_ends_equal_to_a_pull(
     worlds: Any, seed: int, monkeypatch: Any
 ) -> None:
-    """It gets one resync in place of what it missed; the server kept no more than the budget for it meanwhile."""
+    """The host gets one resync in place of what it missed; meanwhile the server kept at most the limit for it."""
     monkeypatch.setattr(limits, "SEND_QUEUE_MAX", 4096)
     monkeypatch.setattr(publisher, "REPLAY_MAX", 100)
     world = worlds(seed)
@@ -75,8 +75,8 @@ def test_a_host_that_does_not_read_while_much_happens_ends_equal_to_a_pull(
     assert equal_to_a_pull(stuck)
 
 
-def test_who_missed_little_is_told_by_the_notices(world: Uss, monkeypatch: Any) -> None:
-    """None is left out and none comes twice, wherever the stream was cut."""
+def test_a_host_that_missed_little_gets_the_notices(world: Uss, monkeypatch: Any) -> None:
+    """No notice is left out and none comes twice, wherever the stream was cut."""
     monkeypatch.setattr(limits, "SEND_QUEUE_MAX", 4096)
     world.network.buffer_octets = 2_000
     world.wait(world.server().started)
@@ -91,8 +91,8 @@ def test_who_missed_little_is_told_by_the_notices(world: Uss, monkeypatch: Any) 
     assert equal_to_a_pull(stuck)
 
 
-def test_a_host_that_does_not_know_resync_is_let_go_and_resumes(world: Uss, monkeypatch: Any) -> None:
-    """P13: an older host gets goodbye, and a snapshot on its next session."""
+def test_a_host_that_does_not_know_resync_is_disconnected_and_resumes(world: Uss, monkeypatch: Any) -> None:
+    """P13: an older host gets a goodbye, and a snapshot on its next session."""
     monkeypatch.setattr(limits, "SEND_QUEUE_MAX", 4096)
     monkeypatch.setattr(publisher, "REPLAY_MAX", 100)
     world.wait(world.server().started)
@@ -106,8 +106,8 @@ def test_a_host_that_does_not_know_resync_is_let_go_and_resumes(world: Uss, monk
     assert stuck.ended is not None and "too slowly" in stuck.ended.reason
 
 
-def test_a_peer_that_never_reads_is_let_go_in_bounded_time(world: Uss) -> None:
-    """The time to acknowledge runs from the last octets that it took."""
+def test_a_peer_that_never_reads_is_disconnected_in_bounded_time(world: Uss) -> None:
+    """The time to acknowledge runs from the last octets that the peer read."""
     world.wait(world.server().started)
     stuck = watcher(world, "web1", "portal.web", resync=True)
     stuck.transport.pause_reading()
@@ -120,7 +120,7 @@ def test_a_peer_that_never_reads_is_let_go_in_bounded_time(world: Uss) -> None:
 
 
 def test_a_slow_line_is_not_a_dead_one(world: Uss, monkeypatch: Any) -> None:
-    """Whoever goes on taking octets has time for what waits, however long all of it takes."""
+    """A peer that continues to read keeps its session, however long it needs for all of it."""
     world.network.buffer_octets = 1_000
     monkeypatch.setattr(limits, "WRITE_OCTETS", 1_000)
     world.wait(world.server().started)
@@ -143,7 +143,7 @@ def test_a_slow_line_is_not_a_dead_one(world: Uss, monkeypatch: Any) -> None:
     assert slow.ended is None
 
 
-def test_bookmarks_are_not_told_to_a_host_that_is_behind(world: Uss, monkeypatch: Any) -> None:
+def test_a_lagging_host_gets_no_bookmark(world: Uss, monkeypatch: Any) -> None:
     """A bookmark says that everything before it was sent."""
     monkeypatch.setattr(limits, "SEND_QUEUE_MAX", 4096)
     monkeypatch.setattr(publisher, "REPLAY_MAX", 100)
@@ -166,7 +166,7 @@ def test_bookmarks_are_not_told_to_a_host_that_is_behind(world: Uss, monkeypatch
 
 
 def test_the_same_question_again_and_again_does_not_fill_the_memory(world: Uss, monkeypatch: Any) -> None:
-    """Answers that nobody reads are bounded: beyond the limit the next request is refused, and nobody else's."""
+    """Unread replies are bounded: beyond the limit the next request of that peer is refused, and of no other."""
     monkeypatch.setattr(limits, "REPLIES_QUEUED_MAX", 5_000)
     world.wait(world.server().started)
     for n in range(40):
@@ -188,7 +188,7 @@ def test_the_same_question_again_and_again_does_not_fill_the_memory(world: Uss, 
 
 
 def test_a_burst_of_large_answers_to_one_that_reads_is_answered(world: Uss, monkeypatch: Any) -> None:
-    """Requests that arrive together are no reason to refuse while the transport takes what is answered."""
+    """Requests that arrive together are not refused while the transport accepts the replies."""
     monkeypatch.setattr(limits, "REPLIES_QUEUED_MAX", 10)
     world.wait(world.server().started)
     client = world.client(("host", "web1"))

@@ -1,4 +1,4 @@
-"""Quotas and turns: what one peer may do in a minute, and how a storm is let in (P10)."""
+"""Limits: how often a peer may act in a minute, and how a storm of hosts is admitted (P10)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def guess(client: Client, port: int = 2028) -> Any:
 # -- quotas
 
 
-def test_a_quota_is_a_number_in_a_minute_for_each_peer() -> None:
-    """The last within it counts, the next does not, others are not concerned, and it ends with its minute."""
+def test_a_rate_limit_is_a_number_in_a_minute_for_each_peer() -> None:
+    """The last action within the limit is accepted, the next is not; other peers are not affected, a minute ends it."""
     clock: Any = Clock()
     quota = RateLimiter(clock, 3)
     assert [quota.count("one") for _ in range(4)] == [True, True, True, False]
@@ -46,8 +46,8 @@ def test_a_quota_is_a_number_in_a_minute_for_each_peer() -> None:
     assert quota.count("one")
 
 
-def test_what_was_beyond_a_quota_is_told_once_at_the_end_of_the_minute() -> None:
-    """By peer; nothing is told of a minute in which all kept within theirs."""
+def test_the_excess_over_a_limit_is_reported_once_at_the_end_of_the_minute() -> None:
+    """The excess is reported by peer; a minute in which every peer kept its limit is not reported."""
     clock: Any = Clock()
     told: list[tuple[str, int]] = []
     quota = RateLimiter(clock, 2, lambda peer, n: told.append((peer, n)))
@@ -63,7 +63,7 @@ def test_what_was_beyond_a_quota_is_told_once_at_the_end_of_the_minute() -> None
 
 
 def test_the_peers_counted_are_bounded(monkeypatch: Any) -> None:
-    """From there on new ones share one count; those that were there keep theirs."""
+    """Beyond the limit new peers share one count; known peers keep theirs."""
     monkeypatch.setattr(rate_limit, "PEERS_COUNTED_MAX", 2)
     clock: Any = Clock()
     quota = RateLimiter(clock, 2)
@@ -73,7 +73,7 @@ def test_the_peers_counted_are_bounded(monkeypatch: Any) -> None:
 
 
 def test_refused_credentials_do_not_fill_the_security_log(world: Uss, monkeypatch: Any) -> None:
-    """One row each up to the quota, then `busy` with the time to wait, and one row for all the rest."""
+    """Each refusal up to the limit has a row; later ones are `busy` with the time to wait and share one row."""
     for module in (connection_limits, request_limits):
         monkeypatch.setattr(module, "FAILURES_PER_MINUTE_MAX", 5)
     world.wait(world.server().started)
@@ -98,7 +98,7 @@ def test_refused_credentials_do_not_fill_the_security_log(world: Uss, monkeypatc
 
 
 def test_a_burst_of_guesses_in_one_batch_is_bounded_too(world: Uss, monkeypatch: Any) -> None:
-    """All were asked before the first was refused; the log has no more rows for it."""
+    """Guesses that were sent before the first refusal do not add rows beyond the limit."""
     monkeypatch.setattr(connection_limits, "FAILURES_PER_MINUTE_MAX", 5)
     world.wait(world.server().started)
     client = world.client(("host", "web1"))
@@ -108,8 +108,8 @@ def test_a_burst_of_guesses_in_one_batch_is_bounded_too(world: Uss, monkeypatch:
     assert len(security(world)) == 5
 
 
-def test_an_origin_whose_connections_come_to_nothing_is_not_heard_for_a_minute(world: Uss, monkeypatch: Any) -> None:
-    """Its next connection is closed before it costs a handshake; others are not concerned."""
+def test_an_origin_whose_connections_fail_is_refused_for_a_minute(world: Uss, monkeypatch: Any) -> None:
+    """The next connection from that origin is closed before it costs a handshake; other origins are not affected."""
     monkeypatch.setattr(connection_limits, "CONNECTIONS_FAILED_PER_MINUTE_MAX", 4)
     world.wait(world.server().started)
     for _ in range(4):
@@ -125,7 +125,7 @@ def test_an_origin_whose_connections_come_to_nothing_is_not_heard_for_a_minute(w
 
 
 def test_a_host_s_reports_are_bounded(world: Uss, monkeypatch: Any) -> None:
-    """The last within the quota is taken, the next is `busy`; another host's are not concerned."""
+    """The last report within the limit is accepted, the next is `busy`; other hosts are not affected."""
     monkeypatch.setattr(request_limits, "REPORTS_PER_MINUTE_MAX", 3)
     world.wait(world.server().started)
     one, other = watcher(world, "web1", "portal.web"), watcher(world, "web2", "portal.web")
@@ -141,7 +141,7 @@ def test_a_host_s_reports_are_bounded(world: Uss, monkeypatch: Any) -> None:
 
 
 def test_the_sessions_of_one_host_are_bounded(world: Uss, monkeypatch: Any) -> None:
-    """One more gets goodbye and why; it is welcome when one of the others has left; other hosts always are."""
+    """A session beyond the limit gets a goodbye with the reason; it is accepted when another one has ended."""
     monkeypatch.setattr(connection_limits, "SESSIONS_PER_PEER_MAX", 2)
     world.wait(world.server().started)
     first, _second = world.client(("host", "web1")), world.client(("host", "web1"))
@@ -159,7 +159,7 @@ def test_the_sessions_of_one_host_are_bounded(world: Uss, monkeypatch: Any) -> N
 
 
 def turns(clock: Any, line: Admission, count: int) -> list[float]:
-    """When so many that come now get their turn, or minus the seconds after which they are to come back."""
+    """Return the time of each turn of `count` hosts that come now; negative: seconds after which to come back."""
     found: list[float] = []
     for _ in range(count):
 
@@ -172,8 +172,8 @@ def turns(clock: Any, line: Admission, count: int) -> list[float]:
     return found
 
 
-def test_turns_come_at_the_set_rate_and_none_is_sent_away_that_need_not_be(monkeypatch: Any) -> None:
-    """Some at once, the others one by one; those beyond the longest wait come back at times of their own."""
+def test_turns_come_at_the_set_rate_and_no_host_is_sent_away_without_need(monkeypatch: Any) -> None:
+    """Turns are granted at once, then one by one; hosts beyond the longest wait come back at times of their own."""
     monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 10)
     clock: Any = Clock()
     line = Admission(clock)
@@ -189,7 +189,7 @@ def test_turns_come_at_the_set_rate_and_none_is_sent_away_that_need_not_be(monke
 
 
 def test_a_large_snapshot_takes_more_than_one_turn(monkeypatch: Any) -> None:
-    """What a storm of large ones may take of the server is bounded by octets."""
+    """A storm of large snapshots is bounded by octets."""
     monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 10)
     monkeypatch.setattr(admission, "SNAPSHOT_OCTETS_PER_SECOND_MAX", 1000)
     monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
@@ -204,8 +204,8 @@ def test_a_large_snapshot_takes_more_than_one_turn(monkeypatch: Any) -> None:
     assert waiting.called
 
 
-def test_nobody_is_told_to_come_back_in_an_hour(monkeypatch: Any) -> None:
-    """However long the line is."""
+def test_no_host_is_sent_away_for_an_hour(monkeypatch: Any) -> None:
+    """The longest time to come back is bounded, however many hosts wait."""
     monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 1)
     line = Admission(Clock())
     for _ in range(200):
@@ -213,8 +213,8 @@ def test_nobody_is_told_to_come_back_in_an_hour(monkeypatch: Any) -> None:
     assert last.result == admission.RETRY_SECONDS_MAX
 
 
-def test_a_storm_of_hosts_is_let_in_one_after_the_other(world: Uss, monkeypatch: Any) -> None:
-    """All of them come by themselves, at the set rate, and one encoding serves them; who resumes does not wait."""
+def test_a_storm_of_hosts_is_admitted_one_after_the_other(world: Uss, monkeypatch: Any) -> None:
+    """All hosts are admitted at the set rate and share one encoding; a host that resumes does not wait."""
     monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 10)
     monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
     monkeypatch.setattr(admission, "WAIT_SECONDS_MAX", 1.0)
@@ -241,8 +241,8 @@ def test_a_storm_of_hosts_is_let_in_one_after_the_other(world: Uss, monkeypatch:
     assert len({ended.retry_after_seconds for ended in away if ended is not None}) == len(away)
 
 
-def test_one_that_left_while_it_waited_is_forgotten(world: Uss, monkeypatch: Any) -> None:
-    """Its turn passes; nothing is remembered of it."""
+def test_a_host_that_left_while_it_waited_is_forgotten(world: Uss, monkeypatch: Any) -> None:
+    """The turn of a host that has left passes, and the host is not recorded."""
     monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 2)
     monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
     world.wait(world.server().started)
@@ -256,7 +256,7 @@ def test_one_that_left_while_it_waited_is_forgotten(world: Uss, monkeypatch: Any
 
 
 def test_real_hosts_come_through_a_storm(world: Uss, monkeypatch: Any) -> None:
-    """Daemons that were told to come back do so by themselves, and end in step."""
+    """Agents that were sent away come back by themselves and are up to date in the end."""
     monkeypatch.setattr(admission, "SNAPSHOTS_PER_SECOND_MAX", 5)
     monkeypatch.setattr(admission, "AT_ONCE_SECONDS", 0.0)
     monkeypatch.setattr(admission, "WAIT_SECONDS_MAX", 0.5)
@@ -272,7 +272,7 @@ def test_real_hosts_come_through_a_storm(world: Uss, monkeypatch: Any) -> None:
 
 
 def test_a_snapshot_is_encoded_once_until_something_in_it_changes(world: Uss) -> None:
-    """Hosts of the same categories share it; a change that concerns them makes a new one, any other does not."""
+    """Hosts of the same categories share a snapshot; only a change that concerns them makes a new one."""
     server = world.server()
     world.wait(server.started)
     kept = server.nameserver.components.subscriptions.snapshots
@@ -290,7 +290,7 @@ def test_a_snapshot_is_encoded_once_until_something_in_it_changes(world: Uss) ->
 
 
 def test_what_is_kept_of_snapshots_is_bounded(world: Uss, monkeypatch: Any) -> None:
-    """The one used longest ago goes first."""
+    """The snapshot used longest ago is dropped first."""
     server = world.server()
     world.wait(server.started)
     kept = server.nameserver.components.subscriptions.snapshots
@@ -305,7 +305,7 @@ def test_what_is_kept_of_snapshots_is_bounded(world: Uss, monkeypatch: Any) -> N
 
 
 def test_hosts_that_come_back_write_nothing(world: Uss) -> None:
-    """A storm of known hosts is no storm of commits."""
+    """A storm of known hosts causes no commits."""
     world.wait(world.server().started)
     clients = [watcher(world, f"web{n}", "portal.web") for n in range(5)]
     revision = world.admin().ask(Status()).revision

@@ -1,4 +1,4 @@
-"""Sessions: who may speak, how they end, and that no peer costs more than its share (P10, P11)."""
+"""Sessions: which peers are accepted, how sessions end, and what one peer may cost (P10, P11)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def security(world: Uss) -> list[Any]:
 
 
 def test_nothing_is_answered_before_the_catalogue_is_complete(world: Uss) -> None:
-    """P5: a server answers nothing until its view is complete; it asks to come back."""
+    """P5: a server answers nothing until its catalogue is loaded; it sends peers away for a moment."""
     server = world.server(database_seconds=(5.0, 5.0))
     early = world.stranger(("host", "web1"))
     world.until(lambda: early.ended is not None)
@@ -77,7 +77,7 @@ def test_a_wrong_credential_is_refused_and_logged_with_its_origin(world: Uss) ->
 
 
 def test_an_unreadable_request_is_refused_and_the_session_goes_on(world: Uss) -> None:
-    """The other side of the connection stays alive where the protocol allows."""
+    """An unreadable request does not end the session where the protocol allows."""
     world.wait(world.server().started)
     client = world.client(("host", "web1"))
     client.connection._waiting[77] = 0.0
@@ -122,7 +122,7 @@ def test_a_connection_that_says_nothing_is_dropped(world: Uss) -> None:
 
 
 def test_connect_ask_leave(world: Uss) -> None:
-    """A session that only asks is welcome, and ended when it stays idle."""
+    """A session that only asks is accepted, and ended when it stays idle."""
     world.wait(world.server().started)
     client = world.client(("host", "web1"))
     assert isinstance(client.ask(Pull("portal.web")), Dependencies)
@@ -142,7 +142,7 @@ def test_a_watching_session_at_rest_costs_no_message(world: Uss) -> None:
     assert client.ended is None
 
 
-def test_a_reader_that_stops_reading_is_let_go_and_delays_nobody(world: Uss, monkeypatch: Any) -> None:
+def test_a_peer_that_stops_reading_is_disconnected_and_delays_no_other(world: Uss, monkeypatch: Any) -> None:
     """P10: what is buffered for one session is bounded."""
     monkeypatch.setattr(limits, "SEND_BUFFER_MAX", 4096)
     monkeypatch.setattr(limits, "ACKNOWLEDGE_SECONDS", 1e6)
@@ -158,7 +158,7 @@ def test_a_reader_that_stops_reading_is_let_go_and_delays_nobody(world: Uss, mon
 
 
 def test_sessions_are_bounded(world: Uss, monkeypatch: Any) -> None:
-    """P10: one connection more than the limit is refused, and welcome when one has left."""
+    """P10: one connection more than the limit is refused, and accepted when another one has closed."""
     monkeypatch.setattr(connection_limits, "SESSIONS_MAX", 2)
     world.wait(world.server().started)
     first, _second = world.client(("host", "web1")), world.client(("host", "web2"))
@@ -169,8 +169,8 @@ def test_sessions_are_bounded(world: Uss, monkeypatch: Any) -> None:
     assert world.client(("host", "web3")).opened is not None
 
 
-def test_a_barred_host_is_let_go_and_refused(world: Uss) -> None:
-    """An administrator's word takes effect on open sessions at once."""
+def test_a_barred_host_is_disconnected_and_refused(world: Uss) -> None:
+    """A bar ends the host's open sessions at once."""
     world.wait(world.server().started)
     client = watcher(world, "web1", "portal.web")
     world.admin().ask(Put(Host("web1", services=("portal.web",), barred=True)))
@@ -182,7 +182,7 @@ def test_a_barred_host_is_let_go_and_refused(world: Uss) -> None:
 
 
 def test_a_watch_that_cannot_be_is_refused(world: Uss) -> None:
-    """Names are checked before anything is remembered."""
+    """Names are checked before anything is recorded."""
     world.wait(world.server().started)
     client = world.client(("host", "web1"))
     assert client.ask(Watch(("no service",))).code == "bad-name"
@@ -192,7 +192,7 @@ def test_a_watch_that_cannot_be_is_refused(world: Uss) -> None:
 
 
 def test_an_administrator_reads_the_server(world: Uss) -> None:
-    """Status, rows, impact: figures that are true."""
+    """Status, rows and impact show what the server has."""
     world.wait(world.server().started)
     watcher(world, "web1", "portal.web")
     assert isinstance(register(world, world.client(("host", "store1"))), Registered)
@@ -207,8 +207,8 @@ def test_an_administrator_reads_the_server(world: Uss) -> None:
     assert isinstance(told, Told) and told.hosts == ("web1",)
 
 
-def test_following_a_log_waits_for_news(world: Uss) -> None:
-    """read-log with a wait answers when something is committed, or empty when the time is over."""
+def test_a_read_log_waits_for_the_next_entry(world: Uss) -> None:
+    """A read-log that waits is answered after the next commit, or with no entry when its time is over."""
     world.wait(world.server().started)
     admin = world.admin()
     revision = admin.ask(Status()).revision
@@ -221,12 +221,12 @@ def test_following_a_log_waits_for_news(world: Uss) -> None:
     assert isinstance(reply, LogEntries) and [entry.number for entry in reply.entries] == [revision + 1]
     empty = admin.ask(ReadLog("updates", after=revision + 1, wait_seconds=3.0))
     assert empty == LogEntries((), 1)
-    # Nobody waits any more, and nothing is kept of those who did.
+    # No caller waits any longer, and nothing is kept of the callers that did.
     assert not world.servers["gns1"].nameserver.commits._commit_waiters
 
 
 def test_a_server_that_stops_says_goodbye(world: Uss) -> None:
-    """SIGTERM: hosts are told to come back in a moment instead of finding a dead line."""
+    """A server that gets SIGTERM sends hosts a goodbye: they reconnect in a moment, not after a timeout."""
     server = world.server()
     world.wait(server.started)
     client = watcher(world, "web1", "portal.web")
