@@ -5,23 +5,23 @@ import test from "node:test";
 
 const page = "../../compass/console/page";
 const { EventReader } = await import(`${page}/events.js`);
-const { figures, FOLD_MIN, headline, hostList, listing } = await import(`${page}/summary.js`);
-const { layered } = await import(`${page}/graph_layout.js`);
+const { FOLD_MIN, headline, hostList, listing, summarize } = await import(`${page}/summary.js`);
+const { layout } = await import(`${page}/graph_layout.js`);
 const store = await import(`${page}/store.js`);
-const words = await import(`${page}/format.js`);
+const format = await import(`${page}/format.js`);
 
 function listener(service, port, state = "up", more = {}) {
   return { row: "listener", service, address: "10.0.0.1", port, state, changed_at: 100, epoch: 1, ...more };
 }
 
-function told(revision, row, more = {}) {
+function changed(revision, row, more = {}) {
   return { revision, previous: 0, time: revision, operation: "register", row, ...more };
 }
 
 function state(rows, revision = 10) {
-  const made = store.fresh();
-  store.position(made, { store: "s", revision, complete: true });
-  for (const kind of store.KINDS) store.reading(made, kind, { revision, rows: rows.filter((row) => row.row === kind) });
+  const made = store.emptyState();
+  store.setPosition(made, { store: "s", revision, complete: true });
+  for (const kind of store.KINDS) store.setRows(made, kind, { revision, rows: rows.filter((row) => row.row === kind) });
   return made;
 }
 
@@ -37,7 +37,7 @@ const WORLD = [
   { row: "dependency", category: "web", on: "uss" },
 ];
 
-test("a stream is read the same, whole and letter by letter, and comments are no events", () => {
+test("a stream gives the same events whole and letter by letter, and comments are not events", () => {
   const text =
     ': hello\r\nid: 7\r\nevent: change\r\ndata: {"a":\r\ndata: 1}\r\n\r\n: still here\n\nid: 8\ndata: x\n\nevent: half\n';
   const whole = new EventReader().feed(text);
@@ -52,44 +52,44 @@ test("a stream is read the same, whole and letter by letter, and comments are no
   );
 });
 
-test("a change that came while rows were read is laid over them exactly when it is newer", () => {
-  const made = store.fresh();
-  assert.equal(store.position(made, { store: "s", revision: 5, complete: true }), true);
-  store.change(made, told(6, listener("china.uss", 1, "down")));
-  store.change(made, told(8, listener("china.uss", 2, "down")));
-  store.reading(made, "listener", { revision: 7, rows: [listener("china.uss", 1), listener("china.uss", 2)] });
+test("a change that arrived while rows were read is applied exactly if it is newer", () => {
+  const made = store.emptyState();
+  assert.equal(store.setPosition(made, { store: "s", revision: 5, complete: true }), true);
+  store.applyChange(made, changed(6, listener("china.uss", 1, "down")));
+  store.applyChange(made, changed(8, listener("china.uss", 2, "down")));
+  store.setRows(made, "listener", { revision: 7, rows: [listener("china.uss", 1), listener("china.uss", 2)] });
   assert.equal(made.rows.listener.get("china.uss 10.0.0.1:1").state, "up");
   assert.equal(made.rows.listener.get("china.uss 10.0.0.1:2").state, "down");
-  store.change(made, told(9, listener("china.uss", 1), { removed: true }));
+  store.applyChange(made, changed(9, listener("china.uss", 1), { removed: true }));
   assert.equal(made.rows.listener.size, 1);
   assert.equal(made.revision, 9);
 });
 
-test("a resumed stream leaves everything as it is; another store, or a gap, begins anew", () => {
+test("a resumed stream keeps everything; another store, or a gap, restarts", () => {
   const made = state([...WORLD, listener("china.uss", 1)]);
-  assert.equal(store.position(made, { store: "s", revision: 10, complete: true }), false);
+  assert.equal(store.setPosition(made, { store: "s", revision: 10, complete: true }), false);
   assert.equal(made.rows.listener.size, 1);
-  assert.equal(store.position(made, { store: "s", revision: 4000, complete: false }), true);
+  assert.equal(store.setPosition(made, { store: "s", revision: 4000, complete: false }), true);
   assert.equal(store.isWhole(made), false);
-  assert.equal(store.position(state(WORLD), { store: "another", revision: 1, complete: true }), true);
+  assert.equal(store.setPosition(state(WORLD), { store: "another", revision: 1, complete: true }), true);
 });
 
-test("the log keeps the newest changes up to its limit, and one told twice once", () => {
+test("the log keeps the newest changes up to its limit, and a repeated change once", () => {
   const made = state(WORLD);
   for (let revision = 11; revision <= 11 + store.CHANGES_MAX; revision += 1) {
-    store.change(made, told(revision, listener("china.uss", 1)));
+    store.applyChange(made, changed(revision, listener("china.uss", 1)));
     if (revision === 10 + store.CHANGES_MAX) assert.equal(made.changes.length, store.CHANGES_MAX);
   }
   assert.equal(made.changes.length, store.CHANGES_MAX);
-  store.change(made, told(11 + store.CHANGES_MAX, listener("china.uss", 1)));
+  store.applyChange(made, changed(11 + store.CHANGES_MAX, listener("china.uss", 1)));
   assert.equal(made.changes.length, store.CHANGES_MAX);
   assert.equal(made.changes[0].revision, 12);
 });
 
-test("an incident that is over is kept among those lately resolved", () => {
+test("a resolved incident is kept among the recently resolved ones", () => {
   const alert = { row: "alert", id: "failure x", kind: "failure", opened_at: 1, text: "x is down" };
   const made = state([...WORLD, alert]);
-  store.change(made, told(11, alert, { removed: true }));
+  store.applyChange(made, changed(11, alert, { removed: true }));
   assert.equal(made.rows.alert.size, 0);
   assert.deepEqual(
     made.resolved.map(({ id, closed_at: at }) => [id, at]),
@@ -97,8 +97,8 @@ test("an incident that is over is kept among those lately resolved", () => {
   );
 });
 
-test("a category is as ill as its worst service, and tokens are no services", () => {
-  const { categories, services, total } = figures(
+test("a category is as ill as its worst service, and tokens are not services", () => {
+  const { categories, services, total } = summarize(
     state([...WORLD, listener("china.uss", 1, "down"), listener("china.uss", 2, "offline"), listener("portal.web", 3)]),
   );
   assert.equal(categories.get("uss").health, "ill");
@@ -109,8 +109,8 @@ test("a category is as ill as its worst service, and tokens are no services", ()
   assert.equal(total.down, 1);
 });
 
-test("a service whose listeners are all gone stands at the top, and one that never had any does not", () => {
-  const made = figures(
+test("a service whose listeners are all deregistered stands at the top, and one that never had any does not", () => {
+  const made = summarize(
     state([
       ...WORLD,
       listener("china.uss", 1, "offline"),
@@ -129,7 +129,7 @@ test("a service whose listeners are all gone stands at the top, and one that nev
 });
 
 test("the list has the worst first, and finds by words, states and category", () => {
-  const made = figures(
+  const made = summarize(
     state([
       ...WORLD,
       listener("portal.web", 1),
@@ -153,9 +153,9 @@ test("the list has the worst first, and finds by words, states and category", ()
   assert.deepEqual(keys({ words: "nothing" }), []);
 });
 
-test("listeners that are up are folded away when there is one more than fit, unless they are looked for", () => {
+test("listeners that are up are folded if there is one more than fit, unless a search shows them", () => {
   const many = (number) =>
-    figures(state([...WORLD, ...Array.from({ length: number }, (_, port) => listener("china.uss", port + 1))]));
+    summarize(state([...WORLD, ...Array.from({ length: number }, (_, port) => listener("china.uss", port + 1))]));
   const lines = (number, query = {}) => listing(many(number), query).entries.length;
   assert.equal(lines(FOLD_MIN), FOLD_MIN + 3);
   assert.equal(lines(FOLD_MIN + 1), 3);
@@ -164,10 +164,10 @@ test("listeners that are up are folded away when there is one more than fit, unl
   assert.equal(listing(many(FOLD_MIN + 1), {}).shown, FOLD_MIN + 1);
 });
 
-test("the headline says how bad it is in one sentence", () => {
+test("the headline gives the severity in one sentence", () => {
   const line = (rows, status = {}, lags = []) => {
     const made = state([...WORLD, ...rows]);
-    const all = figures(made);
+    const all = summarize(made);
     return headline(made, all, { servers: [], ...status }, hostList(made, lags, all));
   };
   assert.deepEqual(
@@ -183,10 +183,10 @@ test("the headline says how bad it is in one sentence", () => {
   assert.equal(line([], { trouble: "disk full" }).level, "ill");
   assert.equal(line([], { servers: [{ role: "keeper" }, { role: "silent" }] }).servers, "1 of 2");
   const lag = { host: "h", session: true, acknowledged: 3, pending: 7, status: "ok" };
-  assert.equal(line([], {}, [lag, { ...lag, host: "i", pending: 0 }]).lag, "1 host behind, most 7");
+  assert.equal(line([], {}, [lag, { ...lag, host: "i", pending: 0 }]).lag, "1 host lagging by up to 7");
 });
 
-test("hosts that miss something stand before those in step", () => {
+test("lagging hosts stand before those that are up to date", () => {
   const made = state([...WORLD, { row: "host", name: "barred", barred: true }]);
   const lag = (host, more) => ({ host, session: true, acknowledged: 1, pending: 0, status: "ok", ...more });
   const lags = [
@@ -196,16 +196,16 @@ test("hosts that miss something stand before those in step", () => {
     lag("d", { session: false, pending: 1 }),
   ];
   assert.deepEqual(
-    hostList(made, lags, figures(made)).map(({ name }) => name),
+    hostList(made, lags, summarize(made)).map(({ name }) => name),
     ["c", "b", "d", "barred", "a"],
   );
 });
 
-test("what a drain comes to depends on what is left, and on the backup", () => {
-  const made = (...rows) => figures(state([...WORLD, ...rows]));
+test("the effect of a drain depends on the remaining listeners and on the backup", () => {
+  const made = (...rows) => summarize(state([...WORLD, ...rows]));
   const says = (all, draining = true) => {
     const { services, categories } = all;
-    return words.drainImpact(
+    return format.drainImpact(
       services.get("china.uss").listeners[0],
       draining,
       services.get("china.uss"),
@@ -224,21 +224,21 @@ test("what a drain comes to depends on what is left, and on the backup", () => {
   const lost = says(made(listener("china.uss", 1)));
   assert.equal(lost.level, "ill");
   assert.match(lost.text, /has no usable listener either/);
-  assert.match(says(made(listener("china.uss", 1, "draining")), false).text, /given to new users again/);
+  assert.match(says(made(listener("china.uss", 1, "draining")), false).text, /gets new users again/);
 });
 
-test("impact is said in numbers and names", () => {
+test("impact is shown as numbers and names", () => {
   const impact = { hosts: ["a", "b"], categories: ["web"], services: ["portal.web"] };
-  assert.deepEqual(words.uses(impact, { backup: "spare.rescue" }), [
-    "2 hosts and 1 service of 1 category (web) use this and are told.",
+  assert.deepEqual(format.describeUsers(impact, { backup: "spare.rescue" }), [
+    "2 hosts and 1 service of 1 category (web) use this and will be notified.",
     "The backup is spare.rescue.",
   ]);
-  assert.match(words.uses({}, undefined)[0], /^Nobody depends on this/);
-  assert.equal(words.some(["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
-  assert.deepEqual([5, 65, 3600, 200_000].map(words.age), ["5 s", "1 min", "1 h", "2 d"]);
+  assert.match(format.describeUsers({}, undefined)[0], /^This has no dependants/);
+  assert.equal(format.enumerate(["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
+  assert.deepEqual([5, 65, 3600, 200_000].map(format.age), ["5 s", "1 min", "1 h", "2 d"]);
 });
 
-test("a layout has dependants left of what they depend on, no two boxes in one place, and stands cycles", () => {
+test("a layout has dependants left of their dependencies, no two boxes in one place, and allows cycles", () => {
   const box = { width: 10, height: 4, gapX: 4, gapY: 2 };
   const edges = [
     ["a", "b"],
@@ -247,16 +247,16 @@ test("a layout has dependants left of what they depend on, no two boxes in one p
     ["c", "a"],
     ["d", "c"],
     ["e", "e"],
-    ["d", "nobody"],
+    ["d", "unknown"],
   ];
-  const { places, edges: lines, width, height } = layered(["a", "b", "c", "d", "e", "f"], edges, box);
+  const { places, edges: lines, width, height } = layout(["a", "b", "c", "d", "e", "f"], edges, box);
   const at = [...places.values()].map(({ x, y }) => `${x} ${y}`);
   assert.equal(new Set(at).size, 6);
   assert.ok(places.get("d").x < places.get("c").x && places.get("a").x < places.get("b").x);
   assert.equal(lines.length, 5);
   for (const { x, y } of places.values()) assert.ok(x + 5 <= width && y + 2 <= height);
-  assert.deepEqual([layered([], [], box).width, layered([], [], box).height], [0, 0]);
-  const long = layered(
+  assert.deepEqual([layout([], [], box).width, layout([], [], box).height], [0, 0]);
+  const long = layout(
     ["a", "b", "c"],
     [
       ["a", "b"],

@@ -60,13 +60,13 @@ def shoot(window: Browser, url: str, token: str, listeners: int | str, directory
     for size, dark in ((WIDE, False), (NARROW, True)):
         window.look(*size, dark=dark)
         window.see("#incident-list button").click()
-        window.sees("#sheet", "Evidence")
-        window.until(lambda: "Asking" not in window.said("#sheet"), "it is answered")
-        save(window, directory / f"{listeners}-{size[0]}-sheet.png")
-        window.see("#sheet-drain").click()
-        window.until(lambda: "Asking" not in window.said("#ask"), "it is answered")
+        window.sees("#listener-panel", "Evidence")
+        window.until(lambda: "Requesting" not in window.said("#listener-panel"), "it is answered")
+        save(window, directory / f"{listeners}-{size[0]}-listener.png")
+        window.see("#listener-panel-drain").click()
+        window.until(lambda: "Requesting" not in window.said("#ask"), "it is answered")
         save(window, directory / f"{listeners}-{size[0]}-question.png")
-        for dialog in ("#ask", "#sheet"):
+        for dialog in ("#ask", "#listener-panel"):
             window.run(f"document.querySelector('{dialog}').close()")
     for complaint in window.complaints():
         print("  the browser complains:", complaint)

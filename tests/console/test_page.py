@@ -81,18 +81,18 @@ def test_an_incident_is_seen_as_it_happens(deployment: Deployment, window: Brows
     first.signal(signal.SIGKILL)
     window.until(lambda: state_of(window, one) == "", "the one that ended is out of the list")
     window.sees("#verdict", "1 incident open")
-    window.sees("#f-lag", "all in step")
+    window.sees("#f-lag", "all up to date")
     window.sees("#incident-list", "ended without deregistering")
     window.sees("#log-list", "chinaserver.openuss")
     assert "1 incident open" in window.driver.title
 
     window.button(f"{two} of chinaserver.openuss").click()
-    window.sees("#sheet", "Who uses it", "1 host", "backup is emergency.rescue")
+    window.sees("#listener-panel", "Users", "1 host", "backup is emergency.rescue")
     window.button("Drain …").click()
     asked = window.sees("#ask", f"Drain {two} of chinaserver.openuss?", "web1.example.net")
     assert "last one in use" in asked and "emergency.rescue has no usable listener either" in asked
     window.button("Drain").click()
-    window.sees("#sheet", "takes no new users")
+    window.sees("#listener-panel", "gets no new users")
     becomes(window, two, "draining")
     assert deployment.listeners()["chinaserver.openuss", second.port].state == "draining"
     window.sees(".row.service", "chinaserver.openuss", "0 of 1 in use", "users go to emergency.rescue")
@@ -115,7 +115,7 @@ def test_the_server_goes_and_comes_back(deploy: Deploy) -> None:
         window.sees("#listener-rows", "portal.web", "none registered")
         deployment.server.kill()
         window.sees("#condition", "reconnecting")
-        window.sees("#news", "last news", "s ago")
+        window.sees("#last-update", "last update", "s ago")
         assert "reconnecting" in window.driver.title
         window.sees("#listener-rows", "portal.web")
         deployment.server.start()
@@ -137,8 +137,8 @@ def test_a_viewer_looks_and_finds_nothing_to_press(deployment: Deployment, windo
     becomes(window, place, "up")
     assert window.element("#purge") is None
     window.button(f"{place} of forum.web").click()
-    window.sees("#sheet", "Who uses it")
-    assert not window.driver.find_elements("css selector", "#sheet-drain")
+    window.sees("#listener-panel", "Users")
+    assert not window.driver.find_elements("css selector", "#listener-panel-drain")
     fields = {"service": here.service, "address": here.address, "port": here.port}
     forced: dict[str, Any] = window.driver.execute_async_script(
         """const [fields, token, done] = arguments;
@@ -202,7 +202,7 @@ def test_purge_says_beforehand_what_it_removes(deploy: Deploy, tmp_path: Path) -
         told = window.sees("#ask", "This removes")
         rows = int(told.split("This removes ")[1].split()[0])
         window.button("Purge").click()
-        window.sees("#said", f"{rows} row")
+        window.sees("#outcome", f"{rows} row")
         window.sees("#n-listeners", f"994 of {1_000 - rows:,}" if rows < 6 else "994")
         assert deployment.ask(Fetch("listener"), Rows).total == 1_000 - rows
 
@@ -236,7 +236,7 @@ def test_ten_thousand_listeners_by_keyboard(deploy: Deploy, tmp_path: Path) -> N
         window.until(lambda: window.said("#n-listeners") == "1 of 10,000", "one is found")
         window.see("#graph .node[data-name=openuss]").send_keys(Keys.ENTER)
         window.sees(
-            "#chosen", "openuss", "forum, mobile and web depend on it", "would be told", "backup emergency.rescue"
+            "#chosen", "openuss", "forum, mobile and web depend on it", "would be notified", "backup emergency.rescue"
         )
         window.sees("#n-listeners", "of openuss")
 
@@ -278,13 +278,13 @@ def test_nothing_serious_for_people_who_see_or_move_otherwise(deployment: Deploy
             window.run("document.getElementById('as-graph').click()")
             assert window.run("return document.documentElement.scrollWidth") <= size[0]
             window.button(f"{place} of account.openuso").click()
-            window.sees("#sheet", "Evidence")
+            window.sees("#listener-panel", "Evidence")
             found += violations(window, script, f"{what}, sheet")
             window.button("Undrain …").click()
             window.sees("#ask", "Undrain")
             found += violations(window, script, f"{what}, question")
             window.see("#ask").send_keys(Keys.ESCAPE)
-            window.see("#sheet").send_keys(Keys.ESCAPE)
+            window.see("#listener-panel").send_keys(Keys.ESCAPE)
     assert not found, "\n".join(found)
 
 

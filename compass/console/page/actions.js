@@ -1,50 +1,50 @@
-// What an operator does: each act says first what it will do, to whom, and is then asked of the server, which decides.
+// Actions of an operator: each first shows its effect and who is affected, then sends a request to the server.
 
 import { $, h, text } from "./dom.js";
 import { amount } from "./summary.js";
-import { place } from "./store.js";
-import { drainImpact, purged, some, uses } from "./format.js";
+import { endpoint } from "./store.js";
+import { describeUsers, drainImpact, enumerate, purgeable } from "./format.js";
 
 const UNITS = { minutes: 60, hours: 3600, days: 86_400 };
-const SAID_MS = 6_000;
+const OUTCOME_MS = 6_000;
 const NAMES_MAX = 12;
 
-export class Acts {
+export class Actions {
   constructor(page) {
     this.page = page;
     this.dialog = $("ask");
   }
 
-  /** Take a listener out of use for new users, or let them come again. */
+  /** Ask to confirm that a listener gets no new users, or gets them again. */
   async drain(listener, draining) {
-    const { figures } = this.page;
-    const service = figures.services.get(listener.service);
-    const category = figures.categories.get(service.category);
-    const impact = drainImpact(listener, draining, service, category, figures.services.get(category?.backup));
-    const users = h("p", {}, "Asking who uses it …");
+    const { summary } = this.page;
+    const service = summary.services.get(listener.service);
+    const category = summary.categories.get(service.category);
+    const impact = drainImpact(listener, draining, service, category, summary.services.get(category?.backup));
+    const users = h("p", {}, "Requesting its users …");
     const names = h("p", { class: "dim names" });
-    const word = draining ? "Drain" : "Undrain";
+    const label = draining ? "Drain" : "Undrain";
     this.#open(
-      `${word} ${place(listener)} of ${listener.service}?`,
+      `${label} ${endpoint(listener)} of ${listener.service}?`,
       [h("p", { class: `impact ${impact.level}` }, impact.text), users, names],
-      word,
+      label,
       draining,
       async () => {
         const { service: of, address, port } = listener;
         const reply = await this.page.api.post("/v1/drain", { service: of, address, port, draining });
-        return `${place(listener)} is ${reply.state} as of revision ${reply.revision}.`;
+        return `${endpoint(listener)} is ${reply.state} as of revision ${reply.revision}.`;
       },
     );
     try {
-      const told = await this.page.api.get("/v1/impact", { name: listener.service });
-      text(users, uses(told, category).join(" "));
-      text(names, some(told.hosts ?? [], NAMES_MAX));
+      const used = await this.page.api.get("/v1/impact", { name: listener.service });
+      text(users, describeUsers(used, category).join(" "));
+      text(names, enumerate(used.hosts ?? [], NAMES_MAX));
     } catch (error) {
       text(users, error.message);
     }
   }
 
-  /** Remove the rows of listeners that are gone for long. */
+  /** Ask to confirm the removal of listeners that have been offline or down for long. */
   purge() {
     const state = h(
       "select",
@@ -58,16 +58,16 @@ export class Acts {
       { id: "purge-unit", "aria-label": "Unit" },
       Object.keys(UNITS).map((name) => h("option", { value: name, selected: name === "days" }, name)),
     );
-    const comes = h("p", { class: "impact watch", role: "status" });
+    const effect = h("p", { class: "impact watch", role: "status" });
     const age = () => Number(number.value) * UNITS[unit.value];
     const count = () => {
-      const rows = purged(this.page.state.rows.listener.values(), state.value, age(), this.page.now());
+      const rows = purgeable(this.page.state.rows.listener.values(), state.value, age(), this.page.now());
       const services = new Set(rows.map((row) => row.service));
       text(
-        comes,
+        effect,
         rows.length
-          ? `This removes ${amount(rows.length, "row")} of ${amount(services.size, "service")}. It cannot be taken back; whoever is alive after all has to register anew.`
-          : "There is no such row: nothing would be removed.",
+          ? `This removes ${amount(rows.length, "row")} of ${amount(services.size, "service")}. It cannot be undone; a listener that is alive after all has to register again.`
+          : "No row matches: nothing would be removed.",
       );
     };
     for (const field of [state, number, unit]) field.addEventListener("input", count);
@@ -81,16 +81,16 @@ export class Acts {
       number,
       unit,
     );
-    this.#open("Purge listeners that are gone?", [fields, comes], "Purge", true, async () => {
+    this.#open("Purge listeners?", [fields, effect], "Purge", true, async () => {
       const reply = await this.page.api.post("/v1/purge", { age_seconds: age(), state: state.value });
-      const gone = (reply.changes ?? []).filter(({ row }) => row.row === "listener");
-      return `${amount(gone.length, "row")} removed as of revision ${reply.revision}.`;
+      const removed = (reply.changes ?? []).filter(({ row }) => row.row === "listener");
+      return `${amount(removed.length, "row")} removed as of revision ${reply.revision}.`;
     });
   }
 
-  #open(title, content, word, isDanger, act) {
+  #open(title, content, label, isDanger, run) {
     const refused = h("p", { class: "refused", role: "alert" });
-    const go = h("button", { type: "submit", class: isDanger ? "danger" : "primary" }, word);
+    const go = h("button", { type: "submit", class: isDanger ? "danger" : "primary" }, label);
     const cancel = h("button", { type: "button", onclick: () => this.dialog.close() }, "Cancel");
     const form = h(
       "form",
@@ -100,16 +100,16 @@ export class Acts {
       refused,
       h("p", { class: "actions" }, cancel, go),
     );
-    // What was refused is being put right.
+    // Input corrects a refused request.
     form.addEventListener("input", () => text(refused, ""));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       go.disabled = true;
       text(refused, "");
       try {
-        const outcome = await act();
+        const outcome = await run();
         this.dialog.close();
-        this.#say(outcome);
+        this.#showOutcome(outcome);
       } catch (error) {
         text(refused, error.message);
         go.disabled = false;
@@ -117,14 +117,14 @@ export class Acts {
     });
     this.dialog.replaceChildren(form);
     this.dialog.showModal();
-    // What does nothing is where the first key goes.
+    // The first key press must have no effect.
     cancel.focus();
   }
 
-  #say(outcome) {
-    text($("said"), outcome);
-    $("said").classList.add("seen");
-    clearTimeout(this.saying);
-    this.saying = setTimeout(() => $("said").classList.remove("seen"), SAID_MS);
+  #showOutcome(outcome) {
+    text($("outcome"), outcome);
+    $("outcome").classList.add("seen");
+    clearTimeout(this.outcomeTimer);
+    this.outcomeTimer = setTimeout(() => $("outcome").classList.remove("seen"), OUTCOME_MS);
   }
 }

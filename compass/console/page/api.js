@@ -3,11 +3,11 @@
 import { EventReader } from "./events.js";
 
 const SILENT_MS = 40_000;
-// The server writes a comment every 15 s on a silent stream; after more than two of them the connection is dead.
+// The server writes a comment every 15 s on a silent stream; without two of them the connection is dead.
 const ANSWER_MS = 30_000;
-// A server that has not answered by then is as good as none.
+// Time limit of a request.
 
-/** A request that was not carried out. `message` is the server's, and says what to do next. */
+/** Refused request. `message` is the server's, with advice. */
 export class Refusal extends Error {
   constructor(code, message, status) {
     super(message);
@@ -18,7 +18,7 @@ export class Refusal extends Error {
 
 export class Api {
   #token;
-  /** Called with the server's clock in milliseconds whenever an answer says it. */
+  /** Callback with the server's time in milliseconds, called for each answer that contains it. */
   onTime = () => {};
 
   /** Without a token the browser may show a client certificate. */
@@ -39,7 +39,7 @@ export class Api {
     });
   }
 
-  /** Deliver events until the stream ends; rejects with a Refusal or with what broke the connection. */
+  /** Deliver events until the stream ends. Rejects with a Refusal, or with the error of the connection. */
   async stream(last, { onOpen, onEvent, onSign, signal }) {
     const own = new AbortController();
     const stop = () => own.abort();
@@ -73,13 +73,13 @@ export class Api {
 
   async #fetch(path, { headers = {}, ...options }) {
     const proof = this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
-    // Nothing of a catalogue is left on this machine's disk.
+    // No part of a catalogue may stay on this machine's disk.
     const request = { cache: "no-store", credentials: "same-origin", redirect: "error", ...options };
     const response = await fetch(path, { ...request, headers: { ...headers, ...proof } });
     const date = Date.parse(response.headers.get("Date") ?? "");
     if (date) this.onTime(date);
     if (response.ok) return response;
-    const said = await response.json().catch(() => ({}));
-    throw new Refusal(said.code ?? "", said.message ?? `the server answered ${response.status}`, response.status);
+    const body = await response.json().catch(() => ({}));
+    throw new Refusal(body.code ?? "", body.message ?? `the server answered ${response.status}`, response.status);
   }
 }

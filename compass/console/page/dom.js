@@ -1,6 +1,6 @@
-// Making and mending elements. Everything becomes text, never markup: names in a catalogue are other people's.
+// Elements of the page. All values become text, never markup: names in a catalogue come from other people.
 
-import { age, moment } from "./format.js";
+import { age, timestamp } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -14,17 +14,17 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** An HTML element; `onclick` and the like are listeners. */
+/** Return an HTML element; attributes such as `onclick` are listeners. */
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** An SVG element. */
+/** Return an SVG element. */
 export function s(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** One of the pictures in index.html. It is decoration: the word stands beside it. */
+/** Return a picture of index.html. It is decoration: a word stands next to it. */
 export function icon(name) {
   return s(
     "svg",
@@ -33,21 +33,21 @@ export function icon(name) {
   );
 }
 
-/** A state with its picture and its word, never by colour alone. */
+/** Return a state as picture and word, never as colour alone. */
 export function badge(state, word = state) {
   return h("span", { class: `badge s-${state}` }, icon(state), word);
 }
 
-/** Change the text only when it is another one: selections and screen readers are left in peace. */
+/** Set the text only if it differs, so that selections and screen readers are not disturbed. */
 export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
-/** An element that keeps telling how long ago something was; `tick` moves all of them on. */
+/** Return an element with the age of a time; `tick` updates all of them. */
 export function since(seconds, now) {
   return h(
     "time",
-    { "data-at": seconds, datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds) },
+    { "data-at": seconds, datetime: new Date(seconds * 1000).toISOString(), title: timestamp(seconds) },
     age(now - seconds),
   );
 }

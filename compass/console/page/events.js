@@ -1,15 +1,15 @@
-// Server-sent events from pieces of text (HTML Living Standard, section 9.2). Pure: no clock, no network, no page.
+// Parser of server-sent events (HTML Living Standard, section 9.2). Pure: no clock, no network, no page.
 //
-// EventSource does this in a browser, but cannot send an Authorization header, and a token must not be in an address.
+// The browser's EventSource cannot send an Authorization header, and a token must not be in an address.
 
 const LINE = /\r\n|\n|\r/;
 
-/** Reads a stream that comes in pieces. `retry` and unknown fields are skipped, as the standard says. */
+/** Reader of a stream that arrives in pieces. `retry` and unknown fields are skipped, as the standard says. */
 export class EventReader {
   #rest = "";
   #event = fresh();
 
-  /** The events that are whole after this piece: `{id, event, data}` each. */
+  /** Return the events that are complete after this piece, each as `{id, event, data}`. */
   feed(text) {
     const found = [];
     let rest = this.#rest + text;

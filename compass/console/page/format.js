@@ -1,24 +1,24 @@
-// Words and numbers for people. Pure.
+// Texts and numbers for people. Pure.
 
 import { amount, inUse, registered } from "./summary.js";
-import { place } from "./store.js";
+import { endpoint } from "./store.js";
 
 export const STATE_MEANS = {
   up: "in use",
   slow: "in use, users complain",
-  suspect: "reported or lost; the verdict is pending",
+  suspect: "reported or lost, being checked",
   down: "failed",
-  draining: "takes no new users",
-  offline: "not registered any more",
+  draining: "gets no new users",
+  offline: "deregistered",
 };
 
 export const HOST_MEANS = {
-  step: "in step",
-  behind: "behind",
-  gap: "misses something",
-  gone: "no session, behind",
-  dialled: "no session, in step",
-  unheard: "not heard of",
+  current: "up to date",
+  lagging: "lagging",
+  gap: "has a gap",
+  lost: "no session, lagging",
+  dialled: "no session, current",
+  unknown: "unknown",
   barred: "barred",
 };
 
@@ -28,7 +28,7 @@ const STEPS = [
   [60, "min"],
 ];
 
-/** `12 s`, `3 min`, `2 h`, `5 d`. */
+/** Return an age such as `12 s`, `3 min`, `2 h`, `5 d`. */
 export function age(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   for (const [size, unit] of STEPS) {
@@ -37,21 +37,21 @@ export function age(seconds) {
   return `${whole} s`;
 }
 
-/** UTC to the second, as the logs of the daemons have it. */
-export function moment(seconds) {
+/** Return a time in UTC to the second, as in the logs of the daemons. */
+export function timestamp(seconds) {
   return new Date(seconds * 1000)
     .toISOString()
     .replace(/\.\d+Z$/, "Z")
     .replace("T", " ");
 }
 
-/** A change of the log in words. */
-export function told({ operation, row, removed }) {
+/** Return a change of the log as texts. */
+export function describeChange({ operation, row, removed }) {
   switch (row.row) {
     case "listener":
       return {
         what: operation,
-        of: `${row.service} ${place(row)}`,
+        of: `${row.service} ${endpoint(row)}`,
         now: removed ? "removed" : row.state,
         why: row.cause,
       };
@@ -66,22 +66,22 @@ export function told({ operation, row, removed }) {
   }
 }
 
-/** "web, mail and 3 more" */
-export function some(names, most = 3) {
+/** Return names as "web, mail and 3 more". */
+export function enumerate(names, most = 3) {
   if (names.length <= most + 1)
     return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
   return `${names.slice(0, most).join(", ")} and ${names.length - most} more`;
 }
 
-/** Who uses a service and where they go without it: sentences for people who are about to act. */
-export function uses(told, category) {
+/** Return sentences about the users of a service, and about its backup. */
+export function describeUsers(impact, category) {
   const sentences = [];
-  const { hosts = [], categories = [], services = [] } = told;
+  const { hosts = [], categories = [], services = [] } = impact;
   sentences.push(
     hosts.length || categories.length
       ? `${amount(hosts.length, "host")} and ${amount(services.length, "service")} of ${amount(categories.length, "category")}` +
-          `${categories.length ? ` (${some(categories)})` : ""} use this and are told.`
-      : "Nobody depends on this: no host is told.",
+          `${categories.length ? ` (${enumerate(categories)})` : ""} use this and will be notified.`
+      : "This has no dependants: no host will be notified.",
   );
   sentences.push(
     category?.backup ? `The backup is ${category.backup}.` : "There is no backup service for this category.",
@@ -89,34 +89,34 @@ export function uses(told, category) {
   return sentences;
 }
 
-/** What a drain, or its end, comes to: `level` says how bad that is. */
+/** Return the effect of a drain, or of its end: `level` is its severity. */
 export function drainImpact(listener, draining, service, category, backupService) {
   const left = inUse(service.count) - (draining && (listener.state === "up" || listener.state === "slow") ? 1 : 0);
   const others = `${left} of ${registered(service.count)} listeners of ${listener.service}`;
-  if (!draining) return { level: "watch", text: "It is given to new users again as soon as it is found alive." };
+  if (!draining) return { level: "watch", text: "It gets new users again as soon as a check finds it alive." };
   if (!["up", "slow"].includes(listener.state) && left > 0) {
     return {
       level: "watch",
-      text: `It is ${listener.state} and not given out now; when it is well again it will still take no new users. ${others} ${left === 1 ? "is" : "are"} in use.`,
+      text: `It is ${listener.state} and gets no users now; after its recovery it will get no new users either. ${others} ${left === 1 ? "is" : "are"} in use.`,
     };
   }
   if (left > 0)
     return {
       level: "watch",
-      text: `${others} ${left === 1 ? "stays" : "stay"} in use. Those who use this one may finish.`,
+      text: `${others} ${left === 1 ? "stays" : "stay"} in use. Current users of this one may finish.`,
     };
   if (!category?.backup)
-    return { level: "ill", text: `It is the last one in use: new users of ${listener.service} will find none.` };
+    return { level: "ill", text: `It is the last one in use: ${listener.service} will have none for new users.` };
   const usable = backupService ? inUse(backupService.count) : 0;
   return {
     level: usable ? "watch" : "ill",
     text: usable
       ? `It is the last one in use: new users go to the backup ${category.backup} (${amount(usable, "listener")} in use).`
-      : `It is the last one in use, and the backup ${category.backup} has no usable listener either: new users will find none.`,
+      : `It is the last one in use, and the backup ${category.backup} has no usable listener either: there will be none for new users.`,
   };
 }
 
-/** The listeners that a purge would remove. */
-export function purged(listeners, state, ageSeconds, now) {
+/** Return the listeners that a purge would remove. */
+export function purgeable(listeners, state, ageSeconds, now) {
   return [...listeners].filter((row) => row.state === state && now - row.changed_at > ageSeconds);
 }

@@ -1,9 +1,9 @@
-// The graph of categories: who depends on whom, and how each one is. The same as a list, for narrow windows and ears.
+// Graph of categories with their dependencies and health; the same as a list, for narrow windows and screen readers.
 
 import { $, h, icon, s } from "./dom.js";
 import { amount, count, inUse, registered, STATES } from "./summary.js";
-import { layered } from "./graph_layout.js";
-import { some } from "./format.js";
+import { layout } from "./graph_layout.js";
+import { enumerate } from "./format.js";
 
 const BOX = { height: 44, gapX: 64, gapY: 10 };
 const WIDTH_MIN = 142;
@@ -12,21 +12,21 @@ const NAME_MAX = 26;
 const EDGE = 14;
 const SHARE_MIN = 4;
 const GRAPH_MAX = 80;
-// Categories beyond which the list is shown first: no drawing of more of them tells anything at a glance.
+// Categories above which the list is shown first: a drawing of more is unreadable.
 const NARROW = "(max-width: 720px)";
 const PICTURES = { well: "up", watch: "suspect", ill: "down", none: "none" };
 const HEALTH = {
   well: "all in use",
   watch: "not all in use",
-  ill: "a service has none left",
+  ill: "a service has no usable listener",
   none: "nothing registered",
 };
 
 export class Graph {
   #drawn = "";
   #shape = "";
-  #wish = "";
-  #told = null;
+  #choice = "";
+  #impact = null;
   chosen = "";
 
   constructor(page) {
@@ -37,14 +37,14 @@ export class Graph {
     this.narrow.onchange = () => this.draw();
   }
 
-  #show(wish) {
-    this.#wish = wish;
+  #show(choice) {
+    this.#choice = choice;
     this.draw();
   }
 
   draw() {
-    const categories = [...this.page.figures.categories.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-    const list = (this.#wish || (this.narrow.matches || categories.length > GRAPH_MAX ? "list" : "graph")) === "list";
+    const categories = [...this.page.summary.categories.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    const list = (this.#choice || (this.narrow.matches || categories.length > GRAPH_MAX ? "list" : "graph")) === "list";
     $("graph").hidden = list;
     $("categories").hidden = !list;
     $("as-graph").setAttribute("aria-pressed", !list);
@@ -62,37 +62,37 @@ export class Graph {
     this.#drawn = whole;
     if (list) this.#list(categories);
     else this.#graph(categories);
-    this.#about();
+    this.#describeChosen();
   }
 
-  /** Show what a category has and who depends on it; chosen again or empty: all of them. */
+  /** Show one category with its dependants; all if it is chosen again, or if the name is empty. */
   async choose(name) {
     this.chosen = name === this.chosen ? "" : name;
-    this.#told = null;
+    this.#impact = null;
     this.page.listeners.within(this.chosen);
     this.draw();
     if (!this.chosen) return;
     const asked = this.chosen;
-    const told = await this.page.api.get("/v1/impact", { name: asked }).catch((error) => ({ refused: error.message }));
+    const impact = await this.page.api.get("/v1/impact", { name: asked }).catch((error) => ({ refused: error.message }));
     if (this.chosen !== asked) return;
-    this.#told = told;
-    this.#about();
+    this.#impact = impact;
+    this.#describeChosen();
   }
 
-  #about() {
-    const category = this.page.figures.categories.get(this.chosen);
+  #describeChosen() {
+    const category = this.page.summary.categories.get(this.chosen);
     $("chosen").hidden = !category;
     if (!category) return;
-    const told = this.#told;
+    const impact = this.#impact;
     const users = category.by.length
-      ? `${some(category.by, 5)} ${category.by.length === 1 ? "depends" : "depend"} on it`
-      : "nobody depends on it";
-    const hosts = !told
+      ? `${enumerate(category.by, 5)} ${category.by.length === 1 ? "depends" : "depend"} on it`
+      : "no dependants";
+    const hosts = !impact
       ? ""
-      : told.refused
-        ? told.refused
-        : `${amount((told.hosts ?? []).length, "host")} would be told`;
-    const backed = told?.backup_of?.length ? `backup of ${some(told.backup_of)}` : "";
+      : impact.refused
+        ? impact.refused
+        : `${amount((impact.hosts ?? []).length, "host")} would be notified`;
+    const backed = impact?.backup_of?.length ? `backup of ${enumerate(impact.backup_of)}` : "";
     const parts = [users, hosts, category.backup ? `backup ${category.backup}` : "no backup", backed].filter(Boolean);
     $("chosen").replaceChildren(
       h("span", {}, h("b", {}, category.name), `: ${parts.join(" · ")}`),
@@ -137,7 +137,7 @@ export class Graph {
     const edges = categories.flatMap(({ name, on }) => on.map((other) => [name, other]));
     const longest = Math.max(0, ...categories.map(({ name }) => Math.min(name.length, NAME_MAX)));
     const box = { ...BOX, width: Math.max(WIDTH_MIN, Math.round(longest * LETTER) + 38) };
-    const plan = layered(
+    const plan = layout(
       categories.map(({ name }) => name),
       edges,
       box,
@@ -167,7 +167,7 @@ export class Graph {
         height,
         viewBox: `${-EDGE} ${-EDGE} ${width} ${height}`,
         role: "group",
-        "aria-label": "Categories; arrows lead to what is depended on",
+        "aria-label": "Categories; arrows point to dependencies",
       },
       s("defs", {}, tip),
       s("g", { "aria-hidden": "true" }, lines),
@@ -178,14 +178,14 @@ export class Graph {
     this.#shape = shape;
   }
 
-  /** The chosen category with its neighbours, or nothing when none is chosen. */
+  /** Return the chosen category with its neighbours, or null if none is chosen. */
   #near() {
-    const category = this.page.figures.categories.get(this.chosen);
+    const category = this.page.summary.categories.get(this.chosen);
     return category ? new Set([category.name, ...category.on, ...category.by]) : null;
   }
 
   #box({ name, count: number, health, on, by, lost, backup }, { x, y }, near, { width, height }) {
-    // A name begins with what is seen, for those who speak to their machine.
+    // A label begins with the visible text, for voice control.
     const label =
       `${name} ${use(number)}, ${HEALTH[health]}${lost ? `, ${amount(lost, "service")} without a usable listener` : ""}` +
       `${on.length ? `; depends on ${on.join(", ")}` : ""}${by.length ? `; used by ${by.join(", ")}` : ""}${backup ? `; backup ${backup}` : ""}`;
@@ -223,7 +223,7 @@ export class Graph {
     return node;
   }
 
-  /** Put something new in place, and the focus where it was. */
+  /** Replace the content of an element, and restore the focus. */
   #keep(element, made) {
     const focused = element.contains(document.activeElement) ? document.activeElement.dataset.name : undefined;
     element.replaceChildren(made);
@@ -243,11 +243,11 @@ function shortened(name, most) {
   return name.length > most ? `${name.slice(0, most - 1)}…` : name;
 }
 
-/** The shares of the states along the lower edge of a box. */
+/** Return the shares of the states as a bar along the lower edge of a box. */
 function bar(number, width, height) {
   const of = registered(number);
   const there = STATES.filter((state) => state !== "offline" && number[state]).reverse();
-  // Even one of thousands is seen.
+  // Even one of thousands is visible.
   const left = width - there.length * SHARE_MIN;
   let x = 1;
   return s(
@@ -261,17 +261,17 @@ function bar(number, width, height) {
   );
 }
 
-/** From the right edge of a box, through the bends, to the left edge of another; backwards from left to right. */
+/** Return the path from the right edge of a box through the bends to the left edge of another; or the reverse. */
 function curve(points, width) {
   const ahead = points.at(-1).x >= points[0].x ? 1 : -1;
   const half = (width / 2) * ahead;
-  const way = points.map(({ x, y }, number) => ({
+  const ends = points.map(({ x, y }, number) => ({
     x: number === 0 ? x + half : number === points.length - 1 ? x - half - ahead : x,
     y,
   }));
-  let path = `M${way[0].x} ${way[0].y}`;
-  for (let number = 1; number < way.length; number += 1) {
-    const [from, to] = [way[number - 1], way[number]];
+  let path = `M${ends[0].x} ${ends[0].y}`;
+  for (let number = 1; number < ends.length; number += 1) {
+    const [from, to] = [ends[number - 1], ends[number]];
     const middle = (from.x + to.x) / 2;
     path += `C${middle} ${from.y} ${middle} ${to.y} ${to.x} ${to.y}`;
   }

@@ -1,13 +1,13 @@
-// A small layered layout of a directed graph (after Sugiyama, Tagawa and Toda, 1981), for dozens of nodes. Pure.
+// Layered layout of a directed graph (after Sugiyama, Tagawa and Toda, 1981), for dozens of nodes. Pure.
 //
-// Layers by longest path, so that whoever depends stands left of what it depends on; long edges get bends of their own
-// in the layers between; each layer is ordered by the mean of its neighbours, down and up again; then places are given.
-// What has no edge at all stands in rows of its own below. Cycles are allowed: an edge that closes one goes backwards.
+// Layers by longest path, so that a dependant stands left of its dependencies; long edges get bends in the layers
+// between; each layer is ordered by the mean of its neighbours, down and up again; then positions are assigned. Nodes
+// without edges stand in rows below. Cycles are allowed: an edge that closes one goes backwards.
 
 const SWEEPS = 6;
 
-/** `nodes`: names; `edges`: [from, to]. Places are the centres of boxes of `width` by `height`. */
-export function layered(nodes, edges, { width, height, gapX, gapY }) {
+/** Return the positions of nodes and edges. `nodes`: names; `edges`: [from, to]. A place is the centre of a box. */
+export function layout(nodes, edges, { width, height, gapX, gapY }) {
   const known = new Set(nodes);
   const pairs = edges.filter(([from, to]) => from !== to && known.has(from) && known.has(to));
   const joined = new Set(pairs.flat());
@@ -49,7 +49,7 @@ export function layered(nodes, edges, { width, height, gapX, gapY }) {
   };
 }
 
-/** Edges with those that close a cycle turned round. */
+/** Return the edges; those that close a cycle are reversed. */
 function withoutCycles(nodes, pairs) {
   const out = new Map(nodes.map((name) => [name, []]));
   for (const [from, to] of pairs) out.get(from).push(to);

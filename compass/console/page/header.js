@@ -1,4 +1,4 @@
-// The top of the page: the headline, the connection, and the incidents.
+// Top of the page: headline, connection and incidents.
 
 import { $, badge, h, icon, since, text } from "./dom.js";
 import { amount, count } from "./summary.js";
@@ -6,15 +6,15 @@ import { age } from "./format.js";
 
 const PICTURES = { well: "up", watch: "suspect", ill: "down" };
 const LATE_SECONDS = 20;
-// A stream is never silent for longer; then it is worth saying how old the news are.
+// A live stream is never silent for longer; above it the page shows the age of the last update.
 
-export function drawHead({ state, following, who }, line) {
-  const { condition, newsAt, status } = following;
+export function drawHeader({ state, sync }, line) {
+  const { condition, receivedAt, status } = sync;
   const reading = !status && !("listener" in state.at);
-  const quiet = newsAt ? (Date.now() - newsAt) / 1000 : 0;
+  const quiet = receivedAt ? (Date.now() - receivedAt) / 1000 : 0;
   const live = condition === "live";
   text($("condition"), live ? "live" : condition);
-  text($("news"), live && quiet < LATE_SECONDS ? "" : newsAt ? `last news ${age(quiet)} ago` : "");
+  text($("last-update"), live && quiet < LATE_SECONDS ? "" : receivedAt ? `last update ${age(quiet)} ago` : "");
   $("connection").dataset.is = condition;
   text($("server"), status?.server ?? "");
   text($("f-listeners"), line.listeners);
@@ -33,7 +33,7 @@ export function drawHead({ state, following, who }, line) {
   }
   text($("verdict"), line.text);
   text($("why"), line.why);
-  const trouble = status?.trouble ? `The store cannot be written: ${status.trouble}` : live ? "" : following.trouble;
+  const trouble = status?.trouble ? `The store cannot be written: ${status.trouble}` : live ? "" : sync.trouble;
   text($("trouble"), trouble);
   $("trouble").hidden = !trouble;
   const title = `${live ? "" : "(reconnecting) "}${line.text} · compass`;
@@ -42,7 +42,7 @@ export function drawHead({ state, following, who }, line) {
 
 let drawn = "";
 
-/** Those that are open, and the last ones that are over. */
+/** Draw the open incidents, and the last resolved ones. */
 export function drawIncidents(page) {
   const { state } = page;
   const open = [...state.rows.alert.values()].sort((a, b) => b.opened_at - a.opened_at);
@@ -69,12 +69,12 @@ export function drawIncidents(page) {
   const none = "alert" in state.at ? "No incident is open." : "";
   $("incident-list").replaceChildren(
     items.length ? h("ul", { class: "incidents" }, items) : h("p", { class: "empty" }, none),
-    past.length ? h("h3", {}, "Lately resolved") : "",
+    past.length ? h("h3", {}, "Recently resolved") : "",
     past.length ? h("ul", { class: "incidents" }, past) : "",
   );
 }
 
-/** An incident of a listener is named after it; others are told as they are. */
+/** Return the listener of an incident, whose id contains it; undefined for other incidents. */
 function listenerOf(state, alert) {
   return state.rows.listener.get(alert.id.slice(alert.kind.length + 1));
 }
@@ -82,7 +82,7 @@ function listenerOf(state, alert) {
 function incident(page, alert) {
   const listener = listenerOf(page.state, alert);
   const what = listener
-    ? h("button", { type: "button", class: "link", onclick: () => page.sheet.open(listener) }, alert.text)
+    ? h("button", { type: "button", class: "link", onclick: () => page.panel.open(listener) }, alert.text)
     : h("span", {}, alert.text);
   return h(
     "li",

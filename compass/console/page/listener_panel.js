@@ -1,39 +1,39 @@
-// One listener: what it is, what was found out about it, who uses it, and what can be done.
+// Panel of one listener: its state, actions, users, evidence and attributes.
 
 import { $, badge, h, since } from "./dom.js";
-import { keyOf, place } from "./store.js";
-import { moment, STATE_MEANS, uses } from "./format.js";
+import { endpoint, keyOf } from "./store.js";
+import { describeUsers, STATE_MEANS, timestamp } from "./format.js";
 
 const KINDS = { report: "report of", session: "lost session of", probe: "probe by", findings: "probe by" };
 const INQUIRIES = {
-  suspicion: "A suspicion is being looked into.",
-  recovery: "It is probed until it is back.",
-  complaint: "A complaint is being looked into.",
+  suspicion: "A suspicion is being checked.",
+  recovery: "It is probed until it recovers.",
+  complaint: "A report of slowness is being checked.",
   check: "It is being checked.",
 };
 
-export class Sheet {
+export class ListenerPanel {
   #key = "";
-  #whole = "";
-  #file = null;
-  #told = null;
-  #asked = 0;
+  #drawn = "";
+  #caseFile = null;
+  #impact = null;
+  #request = 0;
 
   constructor(page) {
     this.page = page;
-    this.dialog = $("sheet");
+    this.dialog = $("listener-panel");
     this.dialog.onclose = () => {
       this.#key = "";
     };
-    // A click beside it closes it, as Escape does.
+    // A click outside closes the panel, as Escape does.
     this.dialog.onclick = (event) => event.target === this.dialog && this.dialog.close();
   }
 
   open(listener) {
     this.#key = keyOf(listener);
-    this.#whole = "";
-    this.#file = null;
-    this.#told = null;
+    this.#drawn = "";
+    this.#caseFile = null;
+    this.#impact = null;
     this.draw();
     if (!this.dialog.open) this.dialog.showModal();
   }
@@ -42,34 +42,34 @@ export class Sheet {
     if (!this.#key) return;
     const listener = this.page.state.rows.listener.get(this.#key);
     const whole = JSON.stringify(listener ?? null);
-    if (whole !== this.#whole) {
-      this.#whole = whole;
+    if (whole !== this.#drawn) {
+      this.#drawn = whole;
       if (listener) this.#ask(listener);
       this.#put(listener);
     }
   }
 
   async #ask({ service, address, port }) {
-    this.#asked += 1;
-    const number = this.#asked;
+    this.#request += 1;
+    const number = this.#request;
     const caught = (error) => ({ refused: error.message });
-    const [file, told] = await Promise.all([
+    const [caseFile, impact] = await Promise.all([
       this.page.api.get("/v1/examine", { service, address, port }).catch(caught),
       this.page.api.get("/v1/impact", { name: service }).catch(caught),
     ]);
-    if (number !== this.#asked || !this.#key) return;
-    this.#file = file;
-    this.#told = told;
+    if (number !== this.#request || !this.#key) return;
+    this.#caseFile = caseFile;
+    this.#impact = impact;
     this.#put(this.page.state.rows.listener.get(this.#key));
   }
 
   #put(listener) {
     const focused = this.dialog.contains(document.activeElement) ? document.activeElement.id : "";
     const top = this.dialog.scrollTop;
-    const close = h("button", { type: "button", id: "sheet-close", onclick: () => this.dialog.close() }, "Close");
+    const close = h("button", { type: "button", id: "listener-panel-close", onclick: () => this.dialog.close() }, "Close");
     if (!listener) {
       this.dialog.replaceChildren(
-        h("div", { class: "head" }, h("h2", { id: "sheet-title" }, "This listener was removed"), close),
+        h("div", { class: "head" }, h("h2", { id: "listener-panel-title" }, "This listener was removed"), close),
       );
       return;
     }
@@ -78,7 +78,7 @@ export class Sheet {
       h(
         "div",
         { class: "head" },
-        h("div", {}, h("p", { class: "dim" }, listener.service), h("h2", { id: "sheet-title" }, place(listener))),
+        h("div", {}, h("p", { class: "dim" }, listener.service), h("h2", { id: "listener-panel-title" }, endpoint(listener))),
         close,
       ),
       h(
@@ -89,11 +89,11 @@ export class Sheet {
       ),
       listener.cause ? h("p", { class: "cause-line" }, listener.cause) : "",
       this.#actions(listener),
-      h("h3", {}, "Who uses it"),
+      h("h3", {}, "Users"),
       this.#users(listener),
       h("h3", {}, "Evidence"),
       this.#evidence(now),
-      h("h3", {}, "What it is"),
+      h("h3", {}, "Attributes"),
       facts(listener),
     );
     this.dialog.scrollTop = top;
@@ -110,9 +110,9 @@ export class Sheet {
         "button",
         {
           type: "button",
-          id: "sheet-drain",
+          id: "listener-panel-drain",
           class: draining ? "danger" : "primary",
-          onclick: () => this.page.acts.drain(listener, draining),
+          onclick: () => this.page.actions.drain(listener, draining),
         },
         draining ? "Drain …" : "Undrain …",
       ),
@@ -120,18 +120,18 @@ export class Sheet {
   }
 
   #users(listener) {
-    const told = this.#told;
-    if (!told) return h("p", { class: "dim" }, "Asking …");
-    if (told.refused) return h("p", { class: "refused" }, told.refused);
-    const { categories, services } = this.page.figures;
-    return h("p", {}, uses(told, categories.get(services.get(listener.service)?.category)).join(" "));
+    const impact = this.#impact;
+    if (!impact) return h("p", { class: "dim" }, "Requesting …");
+    if (impact.refused) return h("p", { class: "refused" }, impact.refused);
+    const { categories, services } = this.page.summary;
+    return h("p", {}, describeUsers(impact, categories.get(services.get(listener.service)?.category)).join(" "));
   }
 
   #evidence(now) {
-    const file = this.#file;
-    if (!file) return h("p", { class: "dim" }, "Asking …");
-    if (file.refused) return h("p", { class: "refused" }, file.refused);
-    const lines = [...(file.evidence ?? [])]
+    const caseFile = this.#caseFile;
+    if (!caseFile) return h("p", { class: "dim" }, "Requesting …");
+    if (caseFile.refused) return h("p", { class: "refused" }, caseFile.refused);
+    const lines = [...(caseFile.evidence ?? [])]
       .reverse()
       .map((one) =>
         h(
@@ -150,17 +150,17 @@ export class Sheet {
     return h(
       "div",
       {},
-      file.judgement
-        ? h("p", {}, file.judgement, file.judged_at ? [" (", since(file.judged_at, now), " ago)"] : "")
+      caseFile.judgement
+        ? h("p", {}, caseFile.judgement, caseFile.judged_at ? [" (", since(caseFile.judged_at, now), " ago)"] : "")
         : "",
-      file.inquiry ? h("p", {}, INQUIRIES[file.inquiry] ?? file.inquiry) : "",
-      file.held_until > now
-        ? h("p", {}, `It went down ${file.failures} times lately and stays out until ${moment(file.held_until)}.`)
+      caseFile.inquiry ? h("p", {}, INQUIRIES[caseFile.inquiry] ?? caseFile.inquiry) : "",
+      caseFile.held_until > now
+        ? h("p", {}, `It went down ${caseFile.failures} times recently and stays out of use until ${timestamp(caseFile.held_until)}.`)
         : "",
-      file.doubting ? h("p", { class: "refused" }, "This server doubts its own probes: it may be cut off itself.") : "",
+      caseFile.doubting ? h("p", { class: "refused" }, "This server distrusts its own probes: it may be disconnected itself.") : "",
       lines.length
         ? h("ul", { class: "incidents" }, lines)
-        : h("p", { class: "dim" }, "This server has learnt nothing about its health since it started."),
+        : h("p", { class: "dim" }, "This server has no evidence about its health since the start of the server."),
     );
   }
 }
@@ -173,7 +173,7 @@ function facts(listener) {
     ["Zone", zone],
     ["Load", load ? `${Math.round(load * 100)} %` : ""],
     ["Draining", draining ? "yes" : ""],
-    ["Since", moment(changed)],
+    ["Since", timestamp(changed)],
     ["Instance", epoch],
     ...Object.entries(metadata),
   ];

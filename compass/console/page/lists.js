@@ -1,18 +1,18 @@
-// The two long lists: services with their listeners, and hosts.
+// The two long lists: services with their listeners, and hosts. Each draws only the rows in sight.
 
 import { $, badge, h, icon, since, text } from "./dom.js";
 import { amount, condition, count, inUse, listing, registered, STATES } from "./summary.js";
-import { Rows } from "./virtual_list.js";
-import { place } from "./store.js";
+import { VirtualList } from "./virtual_list.js";
+import { endpoint } from "./store.js";
 import { HOST_MEANS, STATE_MEANS } from "./format.js";
 
 const PICTURES = {
-  step: "up",
+  current: "up",
   dialled: "up",
-  behind: "slow",
+  lagging: "slow",
   gap: "suspect",
-  gone: "down",
-  unheard: "offline",
+  lost: "down",
+  unknown: "offline",
   barred: "none",
 };
 const HEALTH_PICTURES = { well: "up", watch: "suspect", ill: "down", none: "none", gone: "offline" };
@@ -30,9 +30,9 @@ export class ListenerList {
 
   constructor(page) {
     this.page = page;
-    this.rows = new Rows($("listener-list"), $("listener-rows"), {
+    this.rows = new VirtualList($("listener-list"), $("listener-rows"), {
       make: (entry) => h("div", { role: "row", class: entry.service ? "row service" : "row l" }),
-      mend: (element, entry) => (entry.service ? this.#service(element, entry) : this.#listener(element, entry)),
+      update: (element, entry) => (entry.service ? this.#service(element, entry) : this.#listener(element, entry)),
     });
     this.#tools();
   }
@@ -56,39 +56,39 @@ export class ListenerList {
         chip.addEventListener("click", () => {
           if (!this.#states.delete(state)) this.#states.add(state);
           chip.setAttribute("aria-pressed", this.#states.has(state));
-          this.#again();
+          this.#restart();
         });
         return [state, { chip, number }];
       }),
     );
     $("states").replaceChildren(...[...this.chips.values()].map(({ chip }) => chip));
-    $("purge").onclick = () => this.page.acts.purge();
+    $("purge").onclick = () => this.page.actions.purge();
   }
 
   filter(words) {
     this.#words = words;
     $("filter").value = words;
-    this.#again();
+    this.#restart();
   }
 
-  /** Only the services of a category; an empty name: of all. */
+  /** Show only the services of a category; all if the name is empty. */
   within(category) {
     this.category = category;
-    this.#again();
+    this.#restart();
   }
 
-  #again() {
+  #restart() {
     $("listener-list").scrollTop = 0;
     this.draw();
   }
 
   draw() {
-    const { figures, state } = this.page;
+    const { summary, state } = this.page;
     for (const [name, { number, chip }] of this.chips) {
-      text(number, count(figures.total[name]));
-      chip.classList.toggle("zero", !figures.total[name]);
+      text(number, count(summary.total[name]));
+      chip.classList.toggle("zero", !summary.total[name]);
     }
-    const { entries, shown, all } = listing(figures, {
+    const { entries, shown, all } = listing(summary, {
       words: this.#words,
       states: [...this.#states],
       category: this.category,
@@ -106,19 +106,19 @@ export class ListenerList {
     $("no-listeners").hidden = entries.length > 0 || !("listener" in state.at);
     text(
       $("no-listeners"),
-      state.rows.service.size ? "None is like that." : "There is no service yet: opengnsadmin apply topology.toml",
+      state.rows.service.size ? "No listener matches." : "There is no service yet: opengnsadmin apply topology.toml",
     );
   }
 
   #service(element, { service, folded, open }) {
     const { count: number, id, category } = service;
     const of = registered(number);
-    const backup = this.page.figures.categories.get(category)?.backup;
+    const backup = this.page.summary.categories.get(category)?.backup;
     const well = condition(service);
     const sum = of
       ? `${count(inUse(number))} of ${count(of)} in use`
       : well === "gone"
-        ? "none registered any more"
+        ? "all deregistered"
         : "none registered";
     const whole = `${id} ${sum} ${well} ${backup} ${folded} ${open}`;
     if (element.dataset.whole === whole) return;
@@ -172,10 +172,10 @@ export class ListenerList {
           {
             type: "button",
             class: "link",
-            "aria-label": `${place(listener)} of ${listener.service}, ${state}`,
-            onclick: () => this.page.sheet.open(listener),
+            "aria-label": `${endpoint(listener)} of ${listener.service}, ${state}`,
+            onclick: () => this.page.panel.open(listener),
           },
-          place(listener),
+          endpoint(listener),
         ),
       ),
       cell("host", host),
@@ -191,20 +191,20 @@ export class ListenerList {
 export class HostList {
   constructor(page) {
     this.page = page;
-    this.rows = new Rows($("host-list"), $("host-rows"), {
+    this.rows = new VirtualList($("host-list"), $("host-rows"), {
       make: () => h("div", { role: "row", class: "row t" }),
-      mend: (element, host) => this.#host(element, host),
+      update: (element, host) => this.#host(element, host),
     });
   }
 
   draw() {
     const hosts = this.page.hostRows;
-    const behind = hosts.filter(({ condition }) => condition === "behind" || condition === "gap").length;
+    const lagging = hosts.filter(({ condition }) => condition === "lagging" || condition === "gap").length;
     const connected = hosts.filter(({ lag }) => lag.session).length;
     text(
       $("n-hosts"),
       hosts.length
-        ? `${count(connected)} of ${count(hosts.length)} connected, ${behind ? count(behind) : "none"} behind`
+        ? `${count(connected)} of ${count(hosts.length)} connected, ${lagging ? count(lagging) : "none"} lagging`
         : "",
     );
     $("host-table").setAttribute("aria-rowcount", hosts.length + 1);

@@ -1,7 +1,7 @@
-// The log: changes as they happen, and on demand what was refused and what administrators did.
+// Log: changes as they happen, and on demand refused requests and requests of administrators.
 
 import { $, h, since } from "./dom.js";
-import { told } from "./format.js";
+import { describeChange } from "./format.js";
 
 const SHOWN_MAX = 150;
 const READ_MS = 5_000;
@@ -41,14 +41,14 @@ export class Log {
     this.#put(
       `updates ${changes.at(-1)?.revision} ${changes[0]?.revision}`,
       shown.map((change) => {
-        const { what, of, now, why } = told(change);
+        const { what, of, now, why } = describeChange(change);
         return this.#line(change.time, change.revision, what, [
           of,
           now && h("span", { class: `word s-${now}` }, now),
           why && h("span", { class: "dim" }, why),
         ]);
       }),
-      "Nothing has happened yet.",
+      "There is no change yet.",
     );
   }
 
@@ -71,7 +71,7 @@ export class Log {
           h("span", { class: "dim" }, kind === "security" ? entry.reason : entry.outcome),
         ]),
       );
-    const none = kind === "security" ? "Nothing was refused." : "No administrator has done anything yet.";
+    const none = kind === "security" ? "No request was refused." : "There is no request of an administrator yet.";
     this.#put(`${kind} ${this.#entries.at(-1)?.number}`, lines, none);
   }
 

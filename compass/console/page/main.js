@@ -1,23 +1,24 @@
-// The page: signing in, and drawing what is known whenever something is different.
+// The page: sign-in, and drawing after each change.
 
-import { Acts } from "./actions.js";
+import { Actions } from "./actions.js";
 import { Api, Refusal } from "./api.js";
 import { $, tick } from "./dom.js";
-import { figures, headline, hostList } from "./summary.js";
-import { Following } from "./sync.js";
+import { headline, hostList, summarize } from "./summary.js";
+import { Sync } from "./sync.js";
 import { Graph } from "./graph.js";
-import { drawHead, drawIncidents } from "./header.js";
+import { drawHeader, drawIncidents } from "./header.js";
 import { HostList, ListenerList } from "./lists.js";
 import { Log } from "./log.js";
-import { Sheet } from "./listener_panel.js";
-import { fresh } from "./store.js";
+import { ListenerPanel } from "./listener_panel.js";
+import { emptyState } from "./store.js";
 
 const TOKEN = "compass-token";
-// Of this tab only: sessionStorage is neither shared nor kept.
+// The token belongs to this tab only: sessionStorage is neither shared nor kept.
 const DRAW_MS = 120;
 const DRAW_MANY_MS = 400;
-// Between two drawings while changes keep coming; more of a pause when there is much to count.
+// Pause between two drawings during a series of changes; longer with many listeners.
 const MANY = 3_000;
+// Listeners above which the longer pause applies.
 
 class Page {
   #clockOff = 0;
@@ -28,14 +29,14 @@ class Page {
     this.api = api;
     this.who = who;
     this.may = new Set(who.may);
-    this.state = fresh();
-    this.following = new Following(api, this.state, {
-      onNews: () => this.later(),
-      onOut: (error) => leave(error.message),
+    this.state = emptyState();
+    this.sync = new Sync(api, this.state, {
+      onChange: () => this.scheduleDraw(),
+      onRefused: (error) => signOut(error.message),
     });
-    this.figures = figures(this.state);
-    this.acts = new Acts(this);
-    this.sheet = new Sheet(this);
+    this.summary = summarize(this.state);
+    this.actions = new Actions(this);
+    this.panel = new ListenerPanel(this);
     this.listeners = new ListenerList(this);
     this.hosts = new HostList(this);
     this.graph = new Graph(this);
@@ -45,36 +46,36 @@ class Page {
     $("purge").hidden = !this.may.has("purge");
   }
 
-  /** UNIX time by the server's clock: ages are told right on a machine whose own is wrong. */
+  /** Return UNIX time by the server's clock, so that ages are right on a machine whose clock is wrong. */
   now() {
     return (Date.now() + this.#clockOff) / 1000;
   }
 
   #setClock(server) {
-    // The header has whole seconds and was on its way; a small difference is none.
+    // The header has whole seconds and is some milliseconds old; a small difference is ignored.
     const off = server + 500 - Date.now();
     this.#clockOff = Math.abs(off) > 2_000 ? off : 0;
   }
 
   start() {
-    this.following.start();
+    this.sync.start();
     this.ticking = setInterval(() => this.#second(), 1_000);
     this.draw();
   }
 
   stop() {
-    this.following.stop();
+    this.sync.stop();
     clearInterval(this.ticking);
     clearTimeout(this.#timer);
   }
 
   #second() {
     tick(this.now());
-    this.#drawHead();
+    this.#drawHeader();
   }
 
-  /** Draw soon: many changes make one drawing. */
-  later() {
+  /** Draw soon; many changes cause one drawing. */
+  scheduleDraw() {
     if (this.#timer !== null) return;
     const pause = this.state.rows.listener.size > MANY ? DRAW_MANY_MS : DRAW_MS;
     const wait = Math.max(0, this.#drawn + pause - Date.now());
@@ -84,22 +85,22 @@ class Page {
   draw() {
     this.#timer = null;
     this.#drawn = Date.now();
-    this.figures = figures(this.state);
-    this.hostRows = hostList(this.state, this.following.lags, this.figures);
-    this.#drawHead();
+    this.summary = summarize(this.state);
+    this.hostRows = hostList(this.state, this.sync.lags, this.summary);
+    this.#drawHeader();
     drawIncidents(this);
     this.graph.draw();
     this.listeners.draw();
     this.hosts.draw();
     this.log.draw();
-    this.sheet.draw();
+    this.panel.draw();
     if ("listener" in this.state.at && !performance.getEntriesByName("listeners-shown").length) {
       performance.mark("listeners-shown");
     }
   }
 
-  #drawHead() {
-    drawHead(this, headline(this.state, this.figures, this.following.status, this.hostRows));
+  #drawHeader() {
+    drawHeader(this, headline(this.state, this.summary, this.sync.status, this.hostRows));
   }
 }
 
@@ -109,8 +110,8 @@ function show(id) {
   for (const name of ["signin", "console"]) $(name).hidden = name !== id;
 }
 
-/** Back to the sign-in, with the server's words for why. */
-function leave(why = "") {
+/** Return to the sign-in form, with the reason. */
+function signOut(why = "") {
   page?.stop();
   page = null;
   sessionStorage.removeItem(TOKEN);
@@ -122,13 +123,13 @@ function leave(why = "") {
   $("token").focus();
 }
 
-async function enter(token) {
+async function signIn(token) {
   const api = new Api(token);
   const who = await api.get("/v1/who");
   if (!who.may.includes("fetch")) {
     throw new Refusal(
       "forbidden",
-      `${who.role} '${who.name}' may not look at the catalogue: a token, or the certificate of an administrator, opens this page`,
+      `${who.role} '${who.name}' may not read the catalogue: this page needs a token, or the certificate of an administrator`,
       403,
     );
   }
@@ -141,15 +142,15 @@ async function enter(token) {
 async function begin() {
   const kept = sessionStorage.getItem(TOKEN) ?? "";
   try {
-    await enter(kept);
+    await signIn(kept);
   } catch (error) {
-    // A stranger without a certificate has been refused nothing yet: the form is enough of an answer.
-    const stranger = error.status === 401 && !kept;
-    leave(stranger ? "" : said(error));
+    // A caller without token and certificate sees the form only: nothing has been refused yet.
+    const anonymous = error.status === 401 && !kept;
+    signOut(anonymous ? "" : describeError(error));
   }
 }
 
-function said(error) {
+function describeError(error) {
   return error instanceof Refusal ? error.message : `The server cannot be reached (${error.message}); try again.`;
 }
 
@@ -157,15 +158,15 @@ $("signin-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   $("refused").textContent = "";
   try {
-    await enter($("token").value.trim());
+    await signIn($("token").value.trim());
     $("token").value = "";
   } catch (error) {
-    $("refused").textContent = said(error);
+    $("refused").textContent = describeError(error);
   }
 });
 $("signout").addEventListener("click", () => {
-  leave();
-  // What one person has seen is not left in the page for the next.
+  signOut();
+  // Nothing that one person has seen may stay in the page for the next.
   location.reload();
 });
 begin();

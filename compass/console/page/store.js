@@ -1,15 +1,15 @@
-// What the page knows of the catalogue: a copy of its rows, moved on by changes. No clock, no network, no page.
+// Copy of the catalogue's rows, updated by changes. No clock, no network, no page.
 //
-// Each kind of row is read by a request of its own and true at a revision of its own; the stream was opened before.
-// So a change is laid over a kind exactly when it is newer than the reading of that kind, and nothing is told twice.
+// Each kind of row is read by its own request and is true at its own revision; the stream was opened before. A change is
+// applied to a kind exactly if the change is newer than the rows of that kind, so no change is applied twice.
 
 export const KINDS = ["category", "service", "dependency", "alert", "host", "listener"];
 export const CHANGES_MAX = 500;
-// Changes kept for the log on the page: more than anybody scrolls through.
+// Changes kept for the log on the page: more than a reader scrolls through.
 export const RESOLVED_MAX = 20;
-// Incidents that are over and still shown.
+// Resolved incidents that are still shown.
 const WAITING_MAX = 100_000;
-// Changes that may wait for a reading that does not end; then it is begun again.
+// Changes that may wait while rows are being read; with more, the reading starts again.
 
 const KEYS = {
   category: (row) => row.name,
@@ -17,11 +17,11 @@ const KEYS = {
   dependency: (row) => `${row.category} ${row.on}`,
   alert: (row) => row.id,
   host: (row) => row.name,
-  listener: (row) => `${row.service} ${place(row)}`,
+  listener: (row) => `${row.service} ${endpoint(row)}`,
 };
 
-/** Address and port as one writes them. */
-export function place({ address, port }) {
+/** Return address and port as text. */
+export function endpoint({ address, port }) {
   return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
@@ -29,7 +29,7 @@ export function keyOf(row) {
   return KEYS[row.row]?.(row) ?? "";
 }
 
-export function fresh() {
+export function emptyState() {
   return {
     store: "",
     revision: 0,
@@ -41,65 +41,65 @@ export function fresh() {
   };
 }
 
-/** Whether every kind has been read. */
+/** Return whether every kind has been read. */
 export function isWhole(state) {
   return KINDS.every((kind) => kind in state.at);
 }
 
-/** The stream says where it stands. True: everything must be read again. */
-export function position(state, { store, revision, complete }) {
-  const begins = !complete || store !== state.store;
-  if (begins) {
-    Object.assign(state, { ...fresh(), store, changes: state.changes, resolved: state.resolved });
+/** Set the position of the stream. Returns true if everything must be read again. */
+export function setPosition(state, { store, revision, complete }) {
+  const restarts = !complete || store !== state.store;
+  if (restarts) {
+    Object.assign(state, { ...emptyState(), store, changes: state.changes, resolved: state.resolved });
   }
   state.revision = Math.max(state.revision, revision);
-  return begins;
+  return restarts;
 }
 
-/** All rows of a kind, true at a revision. Changes that came meanwhile are laid over them. */
-export function reading(state, kind, { revision, rows }) {
+/** Set all rows of a kind, true at a revision, and apply the changes that arrived meanwhile. */
+export function setRows(state, kind, { revision, rows }) {
   state.rows[kind] = new Map(rows.map((row) => [keyOf(row), row]));
   state.at[kind] = revision;
   state.revision = Math.max(state.revision, revision);
   for (const change of state.waiting) {
-    if (change.row.row === kind) lay(state, change);
+    if (change.row.row === kind) apply(state, change);
   }
   state.waiting = state.waiting.filter((change) => !(change.row.row in state.at));
 }
 
-/** One committed change. False when the page cannot follow any more and must read everything again. */
-export function change(state, told) {
-  state.revision = Math.max(state.revision, told.revision);
-  if (!state.changes.some((known) => known.revision === told.revision)) {
-    state.changes.push(told);
+/** Apply one committed change. Returns false if too many changes wait and everything must be read again. */
+export function applyChange(state, change) {
+  state.revision = Math.max(state.revision, change.revision);
+  if (!state.changes.some((known) => known.revision === change.revision)) {
+    state.changes.push(change);
     if (state.changes.length > CHANGES_MAX) state.changes.shift();
   }
-  const kind = told.row.row;
+  const kind = change.row.row;
   if (!(kind in state.rows)) return true;
   if (kind in state.at) {
-    lay(state, told);
+    apply(state, change);
     return true;
   }
-  state.waiting.push(told);
+  state.waiting.push(change);
   return state.waiting.length <= WAITING_MAX;
 }
 
-/** The newest entries of the update log, for what happened before the page was opened. */
-export function past(state, entries) {
-  const known = new Set(state.changes.map((told) => told.revision));
-  const older = entries.map((entry) => entry.change).filter((told) => !known.has(told.revision));
+/** Add the newest entries of the update log, from before the page was opened. */
+export function addHistory(state, entries) {
+  const known = new Set(state.changes.map((change) => change.revision));
+  const older = entries.map((entry) => entry.change).filter((change) => !known.has(change.revision));
   state.changes = [...older, ...state.changes].sort((a, b) => a.revision - b.revision).slice(-CHANGES_MAX);
-  for (const told of state.changes) {
-    if (told.row.row === "alert" && told.removed) resolve(state, told);
+  for (const change of state.changes) {
+    if (change.row.row === "alert" && change.removed) resolve(state, change);
   }
 }
 
-function lay(state, told) {
-  const { row, removed, revision } = told;
+function apply(state, change) {
+  const { row, removed, revision } = change;
   if (revision <= state.at[row.row]) return;
   if (removed) state.rows[row.row].delete(keyOf(row));
   else state.rows[row.row].set(keyOf(row), row);
-  if (row.row === "alert" && removed) resolve(state, told);
+  if (row.row === "alert" && removed) resolve(state, change);
 }
 
 function resolve(state, { row, time, revision }) {

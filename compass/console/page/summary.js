@@ -1,6 +1,6 @@
-// What the rows come to: health of services and categories, the headline, the order of the list. Pure.
+// Summary of the rows: health of services and categories, the headline, the order of the lists. Pure.
 
-import { keyOf, place } from "./store.js";
+import { endpoint, keyOf } from "./store.js";
 
 export const STATES = ["down", "suspect", "draining", "slow", "up", "offline"];
 // Worst first: the order of everything on the page.
@@ -9,10 +9,10 @@ const RANK = Object.fromEntries(STATES.map((state, rank) => [state, rank]));
 export const FOLD_MIN = 60;
 // Listeners up to which all of them are shown: two screens.
 const NONE_REGISTERED = 3.5;
-// Where a service without listeners stands among states: worth a look, and no failure.
+// Rank of a service without listeners among the states: noteworthy, but not a failure.
 
 const TOKENS = new Set(["gns-admin", "gns-viewer"]);
-// Categories whose services are bearer tokens: nobody listens there, and they are no part of an application.
+// Categories whose services are bearer tokens: they have no listeners, and are not part of an application.
 
 export function categoryOf(service) {
   return service.slice(service.indexOf(".") + 1);
@@ -26,30 +26,30 @@ function add(to, from) {
   for (const state of STATES) to[state] += from[state];
 }
 
-/** How many of them are given to new users. */
+/** Return the number of listeners that new users get. */
 export function inUse(count) {
   return count.up + count.slow;
 }
 
-/** How many are registered: all but the offline ones. */
+/** Return the number of registered listeners: all but the offline ones. */
 export function registered(count) {
   return STATES.reduce((sum, state) => sum + (state === "offline" ? 0 : count[state]), 0);
 }
 
-/** `well`, `watch` (something is not in use), `ill` (nothing is left, though something is registered), `none`. */
+/** Return `well`, `watch` (not all are in use), `ill` (some are registered, none is in use), or `none`. */
 export function health(count) {
   if (!registered(count)) return "none";
   if (!inUse(count)) return "ill";
   return count.down || count.suspect || count.slow ? "watch" : "well";
 }
 
-/** The same of a service, or `gone`: it had listeners, and none of them is registered any more. */
+/** Return the health of a service, or `gone` if all of its listeners are deregistered. */
 export function condition({ count, listeners }) {
   return listeners.length && !registered(count) ? "gone" : health(count);
 }
 
-/** Everything that is derived from the rows, made anew after changes. */
-export function figures(state) {
+/** Return everything that is derived from the rows; called again after changes. */
+export function summarize(state) {
   const services = new Map();
   const serviceOf = (id) => {
     if (!services.has(id)) services.set(id, { id, category: categoryOf(id), count: counts(), listeners: [] });
@@ -111,17 +111,17 @@ function serviceRank(service) {
   return place ?? Math.min(...service.listeners.map((row) => RANK[row.state]));
 }
 
-/** Whether each of the words is somewhere in what is known of a listener. */
+/** Return whether each of the words occurs in the texts of a listener. */
 function matches(row, words) {
-  const text = `${row.service} ${place(row)} ${row.host ?? ""} ${row.state} ${row.zone ?? ""} ${row.cause ?? ""}`;
+  const text = `${row.service} ${endpoint(row)} ${row.host ?? ""} ${row.state} ${row.zone ?? ""} ${row.cause ?? ""}`;
   const lower = text.toLowerCase();
   return words.every((word) => lower.includes(word));
 }
 
-/** The entries of the list, worst first: a service, then its listeners. `shown` and `all` count listeners.
+/** Return the entries of the list, worst first: a service, then its listeners. `shown` and `all` count listeners.
  *
- * Where there are many and nothing is searched for, those that are up are folded away below the name of their service,
- * unless it is one of `opened`: so what is not well stands together, however many are well.
+ * In a long list without a search, listeners that are up are folded below the name of their service, unless the service
+ * is one of `opened`: so all others stand together, however many are up.
  */
 export function listing({ services }, { words = "", states = [], category = "", opened = new Set() }) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
@@ -138,7 +138,7 @@ export function listing({ services }, { words = "", states = [], category = "", 
     );
     const named = !only.size && wanted.every((word) => service.id.toLowerCase().includes(word));
     if (!rows.length && !(named && !registered(service.count))) continue;
-    rows.sort((a, b) => RANK[a.state] - RANK[b.state] || (place(a) < place(b) ? -1 : 1));
+    rows.sort((a, b) => RANK[a.state] - RANK[b.state] || (endpoint(a) < endpoint(b) ? -1 : 1));
     groups.push({ service, rows, rank: serviceRank(service) });
     shown += rows.length;
   }
@@ -154,7 +154,7 @@ export function listing({ services }, { words = "", states = [], category = "", 
   return { entries, shown, all };
 }
 
-/** How far the hosts are, worst first: rows of hosts joined with what the server knows of their sessions. */
+/** Return the hosts, worst first: their rows joined with the state of their sessions. */
 export function hostList(state, lags, { ofHost }) {
   const known = new Map(lags.map((lag) => [lag.host, lag]));
   const names = new Set([...state.rows.host.keys(), ...known.keys()]);
@@ -164,7 +164,7 @@ export function hostList(state, lags, { ofHost }) {
     const condition = row.barred ? "barred" : hostCondition(lag);
     return { key: name, name, lag, condition, services: row.services ?? [], listeners: ofHost.get(name) ?? 0 };
   });
-  const order = ["gap", "behind", "gone", "barred", "unheard", "dialled", "step"];
+  const order = ["gap", "lagging", "lost", "barred", "unknown", "dialled", "current"];
   const rank = Object.fromEntries(order.map((one, number) => [one, number]));
   return made.sort(
     (a, b) => rank[a.condition] - rank[b.condition] || b.lag.pending - a.lag.pending || (a.name < b.name ? -1 : 1),
@@ -173,12 +173,12 @@ export function hostList(state, lags, { ofHost }) {
 
 function hostCondition({ session, pending, status }) {
   if (status === "gap") return "gap";
-  if (session) return pending ? "behind" : "step";
-  if (status === "unknown") return "unheard";
-  return pending ? "gone" : "dialled";
+  if (session) return pending ? "lagging" : "current";
+  if (status === "unknown") return "unknown";
+  return pending ? "lost" : "dialled";
 }
 
-/** The headline: how bad it is, in one sentence, and the figures below it. */
+/** Return the headline: the severity, one sentence, and the figures below it. */
 export function headline(state, { total, categories: all }, status, hosts) {
   const alerts = state.rows.alert.size;
   const servers = status?.servers ?? [];
@@ -188,13 +188,13 @@ export function headline(state, { total, categories: all }, status, hosts) {
   const bad = [];
   if (status?.trouble) bad.push("the store cannot be written");
   if (lost) bad.push(`${amount(lost, "service")} without a usable listener`);
-  if (gone) bad.push(`${amount(gone, "service")} with none registered any more`);
+  if (gone) bad.push(`${amount(gone, "service")} with all listeners deregistered`);
   if (total.down) bad.push(`${amount(total.down, "listener")} down`);
   if (total.suspect) bad.push(`${total.suspect} suspect`);
   if (silent) bad.push(`${amount(silent, "server")} silent`);
   const level = alerts || lost || status?.trouble ? "ill" : bad.length ? "watch" : "well";
   const first = alerts ? `${amount(alerts, "incident")} open` : bad.length ? "No incident open" : "All well";
-  const behind = hosts.filter((host) => host.condition === "behind" || host.condition === "gap");
+  const lagging = hosts.filter((host) => host.condition === "lagging" || host.condition === "gap");
   const connected = hosts.filter((host) => host.lag.session).length;
   return {
     level,
@@ -204,10 +204,10 @@ export function headline(state, { total, categories: all }, status, hosts) {
     listeners: `${count(inUse(total))} of ${count(registered(total))}`,
     hosts: `${count(connected)} of ${count(hosts.length)}`,
     lag: !connected
-      ? "to nobody"
-      : behind.length
-        ? `${amount(behind.length, "host")} behind, most ${count(Math.max(...behind.map((one) => one.lag.pending)))}`
-        : "all in step",
+      ? "no host"
+      : lagging.length
+        ? `${amount(lagging.length, "host")} lagging by up to ${count(Math.max(...lagging.map((one) => one.lag.pending)))}`
+        : "all up to date",
   };
 }
 

@@ -1,43 +1,43 @@
-// Staying up to date: the stream of changes, the readings at its start, and what is asked again and again.
+// Synchronization with the server: the stream of changes, the rows at its start, and periodic requests.
 //
-// The stream is opened first and the rows are read afterwards (see store.js). When it breaks, it resumes after the last
-// revision that came; only when the server says that this is too far back is everything read again.
+// The stream is opened first and the rows are read afterwards (see store.js). A broken stream resumes after the last
+// received revision; everything is read again only if the server no longer has that revision.
 
 import { Refusal } from "./api.js";
-import { change, KINDS, past, position, reading } from "./store.js";
+import { addHistory, applyChange, KINDS, setPosition, setRows } from "./store.js";
 
 const PATHS = { category: "categories", dependency: "dependencies" };
 const PAGE = 10_000;
-// Rows a request: some 2 MB of listeners.
+// Rows of one request: some 2 MB of listeners.
 const READ_TRIES = 3;
-// A list that keeps changing while it is paged is taken as it is after so many; changes are laid over it anyway.
+// Attempts to read a list whose pages change meanwhile; then the pages are used as they are, and changes correct them.
 const LOG_ENTRIES = 100;
 const PAUSE_MS = 500;
 const PAUSE_MAX_MS = 10_000;
 const POLL_MS = 4_000;
-// Sessions and lag are in no log, so they are asked for.
+// Interval of requests for sessions and lag, which are not in the log.
 
-export class Following {
+export class Sync {
   condition = "connecting";
   status = null;
   lags = [];
-  newsAt = 0;
+  receivedAt = 0;
   trouble = "";
   #last = null;
   #turn = 0;
   #stop = new AbortController();
 
-  /** `onNews()`: something is different. `onOut(refusal)`: whoever looks may not look any more. */
-  constructor(api, state, { onNews, onOut }) {
+  /** `onChange()`: something has changed. `onRefused(refusal)`: access was withdrawn. */
+  constructor(api, state, { onChange, onRefused }) {
     this.api = api;
     this.state = state;
-    this.onNews = onNews;
-    this.onOut = onOut;
+    this.onChange = onChange;
+    this.onRefused = onRefused;
   }
 
   start() {
     this.#stream();
-    this.#poll();
+    this.#pollLoop();
   }
 
   stop() {
@@ -61,36 +61,36 @@ export class Following {
           onEvent: (kind, data) => this.#event(kind, data),
         });
       } catch (error) {
-        if (this.#out(error)) return;
+        if (this.#isRefused(error)) return;
         this.trouble = error instanceof Refusal ? error.message : "";
       }
       if (this.#ended) return;
-      this.condition = this.newsAt ? "reconnecting" : "connecting";
-      this.onNews();
-      // Not all consoles come back at the same moment.
+      this.condition = this.receivedAt ? "reconnecting" : "connecting";
+      this.onChange();
+      // Random, so that not all consoles reconnect at the same moment.
       await this.#wait(pause * (0.5 + Math.random()));
     }
   }
 
   #live() {
-    this.newsAt = Date.now();
+    this.receivedAt = Date.now();
     if (this.condition !== "live") {
       this.condition = "live";
-      this.onNews();
+      this.onChange();
     }
   }
 
   #event(kind, data) {
     if (kind === "position") {
-      if (position(this.state, data)) this.#read();
-    } else if (kind === "change" && !change(this.state, data)) {
+      if (setPosition(this.state, data)) this.#read();
+    } else if (kind === "change" && !applyChange(this.state, data)) {
       this.#read();
     }
     this.#last = data.revision;
-    this.onNews();
+    this.onChange();
   }
 
-  /** Read everything, small things first; of two readings the later one counts. */
+  /** Read everything. A later call cancels an earlier one. */
   async #read() {
     this.#turn += 1;
     const turn = this.#turn;
@@ -102,7 +102,7 @@ export class Following {
     ) {
       const tried = await Promise.allSettled([...rest].map((kind) => this.#readOne(kind, turn, rest)));
       const failed = tried.find((one) => one.status === "rejected");
-      if (!failed || this.#out(failed.reason)) return;
+      if (!failed || this.#isRefused(failed.reason)) return;
       this.trouble = failed.reason.message;
       await this.#wait(pause);
     }
@@ -111,13 +111,13 @@ export class Following {
   async #readOne(kind, turn, rest) {
     const got = kind === "log" ? await this.api.get("/v1/logs/updates", { last: LOG_ENTRIES }) : await this.#all(kind);
     if (turn !== this.#turn) return;
-    if (kind === "log") past(this.state, got.entries);
-    else reading(this.state, kind, got);
+    if (kind === "log") addHistory(this.state, got.entries);
+    else setRows(this.state, kind, got);
     rest.delete(kind);
-    this.onNews();
+    this.onChange();
   }
 
-  /** All rows of a kind. Pages of a list that changed meanwhile do not fit together, so it is begun again. */
+  /** Return all rows of a kind. If the list changes between two pages, reading starts again. */
   async #all(kind) {
     const path = `/v1/${PATHS[kind] ?? `${kind}s`}`;
     for (let tries = 1; ; tries += 1) {
@@ -134,27 +134,27 @@ export class Following {
     }
   }
 
-  async #poll() {
+  async #pollLoop() {
     while (!this.#ended) {
-      await this.look();
+      await this.poll();
       await this.#wait(POLL_MS);
     }
   }
 
-  /** Ask at once for what is in no log. */
-  async look() {
+  /** Request status and lag, which are not in the log. */
+  async poll() {
     try {
       const [status, lag] = await Promise.all([this.api.get("/v1/status"), this.api.get("/v1/lag")]);
       this.status = status;
       this.lags = lag.hosts;
       this.#check(status);
-      this.onNews();
+      this.onChange();
     } catch (error) {
-      this.#out(error);
+      this.#isRefused(error);
     }
   }
 
-  /** The server's own count at a revision shows whether this copy is right; if not, it is read again. */
+  /** Compare this copy with the server's row counts at the same revision, and read everything again if they differ. */
   #check({ revision, counts }) {
     if (revision !== this.state.revision) return;
     const wrong = KINDS.some((kind) => kind in this.state.at && this.state.rows[kind].size !== (counts[kind] ?? 0));
@@ -163,13 +163,13 @@ export class Following {
     this.#read();
   }
 
-  #out(error) {
-    const out = error instanceof Refusal && (error.status === 401 || error.status === 403);
-    if (out && !this.#ended) {
+  #isRefused(error) {
+    const refused = error instanceof Refusal && (error.status === 401 || error.status === 403);
+    if (refused && !this.#ended) {
       this.stop();
-      this.onOut(error);
+      this.onRefused(error);
     }
-    return out;
+    return refused;
   }
 
   #wait(milliseconds) {

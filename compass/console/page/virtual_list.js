@@ -1,21 +1,21 @@
-// A long list of which only the rows in sight are there: 100,000 rows cost as much as fifty.
+// Virtual list: only the rows in sight have elements, so 100,000 rows cost as much as fifty.
 //
-// Rows have one height, so a place is a multiplication. An element stays with its key, so focus stays where it is.
+// Rows have one height, so a position is a multiplication. An element stays with its key, and so does the focus.
 
-const BEYOND = 6;
-// Rows kept above and below what is seen, so that a quick turn of the wheel shows no gap.
+const OVERSCAN = 6;
+// Rows with elements above and below those in sight, so that fast scrolling shows no gap.
 
-export class Rows {
+export class VirtualList {
   #entries = [];
-  #alive = new Map();
+  #elements = new Map();
   #height = 36;
 
-  /** `make(entry)` gives a new element, `mend(element, entry)` brings it up to date. */
-  constructor(viewport, body, { make, mend, kind = () => "" }) {
+  /** `make(entry)` returns a new element, `update(element, entry)` updates one. */
+  constructor(viewport, body, { make, update, kind = () => "" }) {
     this.viewport = viewport;
     this.body = body;
     this.make = make;
-    this.mend = mend;
+    this.update = update;
     this.kind = kind;
     viewport.addEventListener("scroll", () => this.#draw(false), { passive: true });
     viewport.addEventListener("keydown", (event) => this.#key(event));
@@ -28,7 +28,7 @@ export class Rows {
     this.#draw(true);
   }
 
-  /** The height of a row is the style sheet's, which knows how wide the window is. */
+  /** Read the height of a row from the style sheet, where it depends on the width of the window. */
   measure() {
     const height = Number.parseFloat(getComputedStyle(this.viewport).getPropertyValue("--row")) || 36;
     this.#height = height;
@@ -36,30 +36,30 @@ export class Rows {
     this.#draw(false);
   }
 
-  #draw(mends) {
-    const first = Math.max(0, Math.floor(this.viewport.scrollTop / this.#height) - BEYOND);
-    const most = Math.ceil(this.viewport.clientHeight / this.#height) + 2 * BEYOND;
+  #draw(updates) {
+    const first = Math.max(0, Math.floor(this.viewport.scrollTop / this.#height) - OVERSCAN);
+    const most = Math.ceil(this.viewport.clientHeight / this.#height) + 2 * OVERSCAN;
     const seen = this.#entries.slice(first, first + most);
-    const before = this.#alive;
-    this.#alive = new Map();
+    const before = this.#elements;
+    this.#elements = new Map();
     let previous = null;
     seen.forEach((entry, offset) => {
       const old = before.get(entry.key);
       const element = old ?? this.make(entry);
       before.delete(entry.key);
-      if (mends || !old) this.mend(element, entry);
+      if (updates || !old) this.update(element, entry);
       element.style.transform = `translateY(${(first + offset) * this.#height}px)`;
-      // The first row is the one with the headings.
+      // Row 1 has the headings.
       element.setAttribute("aria-rowindex", first + offset + 2);
       const place = previous ? previous.nextSibling : this.body.firstChild;
       if (element !== place) this.body.insertBefore(element, place);
       previous = element;
-      this.#alive.set(entry.key, element);
+      this.#elements.set(entry.key, element);
     });
     for (const element of before.values()) element.remove();
   }
 
-  /** Arrows, Home and End lead from row to row. */
+  /** Move the focus from row to row by arrows, Home and End. */
   #key(event) {
     const step = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
     const row = event.target.closest("[aria-rowindex]");
@@ -69,7 +69,7 @@ export class Rows {
     const last = this.#entries.length - 1;
     if (Number.isFinite(step)) number += step;
     else number = step > 0 ? last : 0;
-    // Rows without a button are passed over; at an end the focus stays where it is.
+    // Rows without a button are skipped; at an end the focus stays where it is.
     const onward = Number.isFinite(step) ? step : -Math.sign(step);
     for (; number >= 0 && number <= last; number += onward) {
       if (this.#focus(number)) return;
@@ -82,7 +82,7 @@ export class Rows {
     if (top < scrollTop) this.viewport.scrollTop = top;
     else if (top + this.#height > scrollTop + clientHeight) this.viewport.scrollTop = top + this.#height - clientHeight;
     this.#draw(false);
-    const button = this.#alive.get(this.#entries[number].key)?.querySelector("button");
+    const button = this.#elements.get(this.#entries[number].key)?.querySelector("button");
     button?.focus({ preventScroll: true });
     return Boolean(button);
   }
