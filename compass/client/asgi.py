@@ -3,7 +3,7 @@
     app = Registered(application, "frontpage.web", port=8080)
 
 Servers start an application before they listen, so it is registered as soon as its port accepts connections, and
-deregistered when the server tells it to end. For a server with several worker processes at one port let `opengnsc
+deregistered when the server ends the application. For a server with several worker processes at one port let `opengnsc
 run` register all of them as one.
 """
 

@@ -158,7 +158,7 @@ def test_an_authority_that_is_damaged_or_mixed_up_signs_nothing() -> None:
     rsa_pem = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    with pytest.raises(AuthorityError, match="not the ECDSA key"):
+    with pytest.raises(AuthorityError, match="not an ECDSA key"):
         issue(Credentials(rsa_pem, AUTHORITY.certificate_pem), "host", "web1", [], NOW)
 
 
@@ -225,7 +225,7 @@ def test_the_commands_say_why_they_refuse(directory: Path, tmp_path: Path) -> No
         "is not overwritten": run("init", "--directory", directory),
         "run 'opengnsadmin tls init' first": run("host", "web1", "--directory", tmp_path / "empty"),
         "is not a valid name": run("host", "a/b", "--directory", directory),
-        "this is not a PEM certificate": run("show", directory / "authority.key"),
+        "not a PEM certificate": run("show", directory / "authority.key"),
         "cannot read": run("show", tmp_path / "missing"),
     }
     for reason, result in refusals.items():

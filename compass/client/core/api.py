@@ -159,7 +159,7 @@ class ResponseStream:
         self.patience_seconds: float | None = seconds
         """Time limit for the next bytes; None: unlimited."""
         self.endless = False
-        """Whether the response lasts until the connection ends, so that this end is not an error."""
+        """Flag of a response that lasts until the connection ends, so that this end is not an error."""
         self._connection = line
         self._exchange = exchange
         self._ahead: list[bytes] = []
@@ -167,7 +167,7 @@ class ResponseStream:
 
     @property
     def ended(self) -> bool:
-        """Whether the response is complete."""
+        """True once the response is complete."""
         return self._closed_by_daemon or self._exchange.ended
 
     async def read_status(self) -> None:

@@ -61,7 +61,7 @@ class Options(TypedDict, total=False):
     metadata: dict[str, str]
     """Metadata for its users."""
     hold: bool
-    """Whether the daemon notices the end of this process by a connection, instead of by the process's number: for a
+    """True: the daemon notices the end of this process by a connection, instead of by the process's number, for a
     container, which has its own process numbers."""
     patience_seconds: float
     """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""

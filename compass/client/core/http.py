@@ -1,4 +1,4 @@
-"""One request to the daemon and its response, as bytes, without I/O (RFC 9112, by h11).
+"""HTTP request to the daemon and its response, as bytes, without I/O (RFC 9112, by h11).
 
     exchange = HttpExchange("GET", "/v1/status", "unix")
     send(exchange.request)

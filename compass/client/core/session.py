@@ -61,7 +61,7 @@ class Opener(Protocol[S]):
     failures: Failures
     """Exceptions of a connection that fails."""
     timeouts: Failures
-    """Those of `failures` that are timeouts."""
+    """Exceptions among `failures` that are timeouts."""
 
     def open(self, peer: Listener) -> Awaitable[S]:
         """Connect to a listener. Raises one of `failures`."""
