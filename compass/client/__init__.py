@@ -1,4 +1,4 @@
-"""The client library: what a program says to the name service, and asks of it, by the daemon of its host.
+"""Client library of the name service, through the daemon of the program's host.
 
     from compass import client
 
@@ -7,18 +7,18 @@
 
     for peer in client.resolve("openuss").listeners:        # best first; from memory after the first time
         ...
-    with client.connect("openuss") as session:              # goes on with another listener when one fails
+    with client.connect("openuss") as session:              # fails over to another listener
         session.use(lambda stream: ask(stream, b"..."))
 
-These functions belong to one `Client` for the whole program, which finds the daemon by OPENGNS_API or at its usual
-places. A program makes its own `Client` to say more. There are three faces over one core, with the same names:
+These functions use one `Client` for the whole program, which finds the daemon by OPENGNS_API or at its default
+addresses. A program creates its own `Client` for other settings. Three variants have the same names over one core:
 
     compass.client.Client             blocking, for threads; what the functions here use
     compass.client.asyncio.Client     coroutines
-    compass.client.twisted.Client     Deferreds, on the reactor that it is given
+    compass.client.twisted.Client     Deferreds, on a given reactor
 
-`compass.client.httpx` and `compass.client.requests` let those two open `gns://openuss/path`. docs/reference/client.md
-has all of it with examples.
+`compass.client.httpx` and `compass.client.requests` let these two libraries open `gns://openuss/path`.
+docs/reference/client.md describes everything with examples.
 """
 
 from __future__ import annotations
@@ -125,11 +125,11 @@ _HOMES = {
     "compass.model.replies": ("Dependencies",),
     "compass.model.rows": ("Change", "Listener"),
 }
-"""Where the names are. They are imported when they are first used: `opengnsc`, for one, needs few of them."""
+"""Names by module. Each is imported at its first use, because `opengnsc`, for one, needs few of them."""
 
 
 if not TYPE_CHECKING:
-    # Not for type checkers: to them every name would be there.
+    # Hidden from type checkers, for which every name would exist.
     def __getattr__(name: str) -> Any:
         for home, names in _HOMES.items():
             if name in names:

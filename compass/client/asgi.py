@@ -3,7 +3,7 @@
     app = Registered(application, "frontpage.web", port=8080)
 
 Servers start an application before they listen, so it is registered as soon as its port accepts connections, and
-deregistered when the server tells it to end. For a server with several worker processes at one port let `opengnsc
+deregistered when the server ends the application. For a server with several worker processes at one port let `opengnsc
 run` register all of them as one.
 """
 
@@ -21,9 +21,9 @@ from compass.client.core.credential import CredentialProblem
 from compass.client.core.errors import ApiProblem
 
 LISTENING_SECONDS = 30.0
-"""For the server to listen once the application has started: the time that `opengnsc run` gives a command."""
+"""Time limit for the server to listen after the start of the application, as in `opengnsc run`."""
 PROBE_SECONDS = 0.05
-"""Between two looks whether it listens."""
+"""Seconds between two checks whether the server listens."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,10 +34,10 @@ _log = logging.getLogger("compass.client")
 
 
 class Registered:
-    """An application that is registered as a listener of `service` at `port` while it is served.
+    """ASGI application that is registered as a listener of `service` at `port` while it is served.
 
-    `client`: else one of its own, on behalf of the service. Options as for any registration. That it cannot be
-    registered is logged and does not end the application.
+    `client`: by default a new one for the service. Options are those of a registration. A failed registration is
+    logged and does not end the application.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Registered:
         self._announcing: asyncio.Task[Registration | None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve; of the lifespan only the moments are noted."""
+        """Serve the application; lifespan events start and end the registration."""
         if scope["type"] != "lifespan":
             await self._application(scope, receive, send)
             return
@@ -68,7 +68,7 @@ class Registered:
             taken = True
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                # Users are told before anything of the application ends.
+                # Users are notified before any part of the application ends.
                 await self._leave()
             return message
 
@@ -82,7 +82,7 @@ class Registered:
         except Exception:
             if taken:
                 raise
-            # In this way an application says that it has no lifespan.
+            # An application without lifespan support raises an exception (ASGI lifespan protocol).
         finally:
             if taken:
                 await self._leave()
@@ -97,7 +97,9 @@ class Registered:
                     await asyncio.sleep(PROBE_SECONDS)
             return await self.client.register(self._service, self._port, **self._options)
         except TimeoutError:
-            text = f"nobody listens at {address} port {self._port} after {LISTENING_SECONDS:g} s; is address= missing?"
+            text = (
+                f"no server listens at {address} port {self._port} after {LISTENING_SECONDS:g} s; is address= missing?"
+            )
             _log.error("%s is not registered: %s", self._service, text)
         except (ApiProblem, CredentialProblem) as problem:
             _log.error("%s is not registered: %s", self._service, problem)
@@ -118,7 +120,7 @@ class Registered:
 
 
 async def _answer(receive: Receive, send: Send) -> None:
-    """The lifespan of an application that has none."""
+    """Answer the lifespan events of an application that does not support them."""
     while True:
         kind = (await receive())["type"]
         await send({"type": f"{kind}.complete"})

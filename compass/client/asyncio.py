@@ -1,4 +1,4 @@
-"""The face for asyncio.
+"""Client for asyncio.
 
 async with Client("portal.web") as client:
     async with client.register("portal.web", port=8080), client.connect("openuss") as session:
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 
 class Stream(NamedTuple):
-    """A connection to a listener."""
+    """Connection to a listener."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
 
 class Client(CoreClient):
-    """What a program asks of the daemon of its host. See `Core`, whose methods are coroutines here."""
+    """Client of the daemon of this host. See `CoreClient`, whose methods are coroutines here."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Client(CoreClient):
         await self.close()
 
     async def close(self) -> None:
-        """Watch no more, and see that the reports are delivered. Registrations stay until they are ended."""
+        """Stop all watches and wait for the delivery of reports. Registrations stay until they are ended."""
         self.stop_watches()
         await self._runtime.join()
 
     def register(self, service: str, port: int, **options: Unpack[Options]) -> AwaitableContext[Registration]:  # type: ignore[override]
-        """A registration: `async with client.register(...)`, or `registration = await client.register(...)` to be
-        ended with `await registration.end()`. See `Options`."""
+        """Register: `async with client.register(...)`, or `registration = await client.register(...)`, ended by
+        `await registration.end()`. See `Options`."""
         return AwaitableContext(super().register(service, port, **options), lambda registration: registration.end())
 
     def connect(
@@ -70,9 +70,10 @@ class Client(CoreClient):
         server_name: str = "",
         resume: Callable[[Stream, bytes], Awaitable[None]] | None = None,
     ) -> AwaitableContext[Session[Stream]]:
-        """A session with a listener of a service or category: `async with client.connect(...)`, or await it and close
-        it. With `tls` over TLS, with a certificate for `server_name`. `seconds`: for a connection. `resume`: given a
-        new connection and the session's cookie when there is one. Raises NobodyThere, and what `resolve` does."""
+        """Open a session with a listener of a service or category: `async with client.connect(...)`, or await it and
+        close it. With `tls` over TLS, with a certificate for `server_name`. `seconds`: timeout of connecting.
+        `resume`: called with a new connection and the session's cookie, if it has one. Raises NobodyThere, and what
+        `resolve` raises."""
         session = Session(self, name, StreamOpener(seconds, tls, server_name), resume)
 
         async def begin() -> Session[Stream]:
@@ -86,7 +87,7 @@ class Client(CoreClient):
 
 
 class AwaitableContext(Generic[T]):
-    """Something that begins when it is awaited, or entered; then it ends with the block."""
+    """Awaitable that is also a context manager: entering awaits `begin`, leaving awaits `end`."""
 
     def __init__(self, begin: Coroutine[Any, Any, T], end: Callable[[T], Awaitable[None]]) -> None:
         self._begin = begin
@@ -106,7 +107,7 @@ class AwaitableContext(Generic[T]):
 
 
 class StreamOpener:
-    """Opens connections."""
+    """Opener of stream connections for `compass.client.core.session`."""
 
     failures: Failures = (OSError, EOFError)
     timeouts: Failures = (TimeoutError,)
@@ -117,28 +118,25 @@ class StreamOpener:
         self._server_name = server_name
 
     async def open(self, peer: Listener) -> Stream:
-        """Connect."""
         name = self._server_name or None
         opening = asyncio.open_connection(peer.address, peer.port, ssl=self._tls, server_hostname=name)
         return Stream(*await asyncio.wait_for(opening, self._seconds))
 
     def is_closed(self, stream: Stream) -> bool:
-        """Whether the end of what it says has been received."""
+        """Return whether the listener has closed the connection."""
         return stream.writer.is_closing() or stream.reader.at_eof()
 
     def close(self, stream: Stream) -> None:
-        """End it."""
         stream.writer.close()
 
 
 class AsyncioRuntime:
-    """The ground: the running loop."""
+    """Runtime on the running asyncio loop."""
 
     def __init__(self) -> None:
         self._waited_for: set[asyncio.Task[None]] = set()
 
     async def open(self, endpoint: ApiEndpoint, seconds: float) -> AsyncioConnection:
-        """Connect to the daemon."""
         if endpoint.path:
             opening = asyncio.open_unix_connection(endpoint.path)
         else:
@@ -146,19 +144,15 @@ class AsyncioRuntime:
         return AsyncioConnection(Stream(*await asyncio.wait_for(opening, seconds)))
 
     async def sleep(self, seconds: float) -> None:
-        """Nothing, for so long."""
         await asyncio.sleep(seconds)
 
     def seconds(self) -> float:
-        """On a clock that never jumps."""
         return asyncio.get_running_loop().time()
 
     def random(self) -> float:
-        """From [0, 1)."""
         return random.random()
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> AsyncioTask:
-        """A task of its own."""
         task = asyncio.get_running_loop().create_task(work)
         if wait_at_exit:
             self._waited_for.add(task)
@@ -166,36 +160,32 @@ class AsyncioRuntime:
         return AsyncioTask(task)
 
     async def join(self) -> None:
-        """Wait for all that is wait_at_exit."""
+        """Wait for all work spawned with `wait_at_exit`."""
         await asyncio.gather(*self._waited_for, return_exceptions=True)
 
 
 class AsyncioTask:
-    """A task."""
+    """Handle of a spawned asyncio task."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
     def stop(self) -> None:
-        """End it."""
         self._task.cancel()
 
 
 class AsyncioConnection:
-    """A connection to the daemon."""
+    """Connection to the daemon."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     async def send(self, data: bytes) -> None:
-        """Write all of it."""
         self._stream.writer.write(data)
         await self._stream.writer.drain()
 
     async def receive(self, seconds: float | None) -> bytes:
-        """What came next; empty at the end."""
         return await asyncio.wait_for(self._stream.reader.read(RECEIVE_OCTETS), seconds)
 
     def close(self) -> None:
-        """End it."""
         self._stream.writer.close()

@@ -1,10 +1,10 @@
-"""The face for programs with threads, or with none.
+"""Blocking client, for programs with or without threads.
 
     client = Client("portal.web")
     with client.register("portal.web", port=8080), client.connect("openuss") as session:
         session.use(lambda stream: ask(stream, b"..."))
 
-A client may be shared by threads, and works on in the child of a fork.
+A client may be shared by threads, and still works in the child of a fork.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class Client:
-    """What a program asks of the daemon of its host.
+    """Client of the daemon of this host.
 
-    `service`: on whose behalf it asks, that is, whose declared dependencies it uses; else OPENGNS_SERVICE, which
-    `opengnsc run` sets, else the first service that it registers. `api`: where the daemon listens; else OPENGNS_API.
-    `views`: where views are looked for before the client watches by itself. Raises InvalidEndpoint.
+    `service`: the service whose dependencies are used; else OPENGNS_SERVICE, which `opengnsc run` sets, else the first
+    service that is registered. `api`: the daemon's address; else OPENGNS_API. `views`: a source of views that is tried
+    before the client watches by itself. Raises InvalidEndpoint.
     """
 
     def __init__(
@@ -69,26 +69,26 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Watch no more. Registrations stay until they are ended."""
+        """Stop all watches. Registrations stay until they are ended."""
         self.core.stop_watches()
 
     def resolve(self, name: str) -> Resolved:
-        """The listeners to use for a service or a category, best first, never none; without a round trip after the
-        first. Raises NoneRegistered, UnknownName, NotLoaded, DaemonUnreachable."""
+        """Return the listeners to use for a service or a category, best first, at least one. Only the first call needs
+        a round trip. Raises NoneRegistered, UnknownName, NotLoaded, DaemonUnreachable."""
         return run_sync(self.core.resolve(name))
 
     def dependencies(self, service: str = "") -> Dependencies:
-        """Function 2.3: all that a service depends on, this program's own by default. Raises ApiProblem."""
+        """Return the dependencies of a service, by default this program's own (function 2.3). Raises ApiProblem."""
         return run_sync(self.core.dependencies(service))
 
     def shared(self, service: str = "", directory: str = "") -> SharedView:
-        """The daemon's view in memory, for lookups that cost no call: `shared().listeners("openuss")`. `directory`:
-        else the daemon is asked for it. Raises NotLoaded when it shares none, DaemonUnreachable."""
+        """Return the daemon's shared view, for lookups without a call: `shared().listeners("openuss")`. `directory`: of
+        the view; by default the daemon is asked. Raises NotLoaded if none is shared, DaemonUnreachable."""
         return run_sync(self.core.shared(service, directory))
 
     def watch(self, service: str = "", since: int | None = None) -> Iterator[LocalEvent]:
-        """The dependencies of a service and then each change of them, also over restarts of the daemon; `since`: only
-        what came after this revision. Raises ApiProblem when the daemon is not there at first, or refuses."""
+        """Yield the dependencies of a service and then each change, also after restarts of the daemon. `since`: only
+        changes after this revision. Raises ApiProblem if the daemon is unreachable at first, or refuses."""
         following = self.core.follow(service, since)
         try:
             while (event := run_sync(following.next())) is not None:
@@ -102,8 +102,8 @@ class Client:
         port: int,
         **options: Unpack[Options],
     ) -> Registration:
-        """Say that this process serves `service` at `port` (function 2.1), until the end of the `with` block; it is
-        registered when this returns. See `compass.client.core.client.Options`."""
+        """Register `service` at `port` for this process (function 2.1), until the end of the `with` block. The
+        registration is complete when this returns. See `compass.client.core.client.Options`."""
         return Registration(run_sync(self.core.register(service, port, **options)))
 
     def report(
@@ -115,11 +115,11 @@ class Client:
         state: Literal["unreachable", "slow"] = "unreachable",
         detail: str = "",
     ) -> Outcome:
-        """Say that a listener is dead or slow (function 2.5). Raises ApiProblem."""
+        """Report a listener that is unreachable or slow (function 2.5). Raises ApiProblem."""
         return run_sync(self.core.report(service, address, port, state=state, detail=detail))
 
     def status(self) -> HostStatus:
-        """The daemon in figures."""
+        """Return the daemon's status."""
         return run_sync(self.core.calls.status())
 
     def connect(
@@ -131,9 +131,9 @@ class Client:
         server_name: str = "",
         resume: Callable[[socket.socket, bytes], None] | None = None,
     ) -> Session[socket.socket]:
-        """A session with a listener of a service or category, over TCP or, with `tls`, over TLS with a certificate
-        for `server_name`. `seconds`: for a connection, and the timeout of the socket. `resume`: given a new connection
-        and the session's cookie when there is one. Raises NobodyThere, and what `resolve` does."""
+        """Open a session with a listener of a service or category, over TCP or, with `tls`, over TLS with a certificate
+        for `server_name`. `seconds`: timeout of connecting and of the socket. `resume`: called with a new connection
+        and the session's cookie, if it has one. Raises NobodyThere, and what `resolve` raises."""
 
         async def resumed(stream: socket.socket, cookie: bytes) -> None:
             if resume is not None:
@@ -144,8 +144,8 @@ class Client:
         return Session(session)
 
     def attempt(self, name: str, once: Callable[[Listener], T], failures: Failures = (OSError,)) -> T:
-        """Do `once` with one listener of `name` after the other, best first, until it does not raise one of
-        `failures`; those that failed are avoided and reported. Raises NobodyThere, and what `resolve` does."""
+        """Call `once` with the listeners of `name`, best first, until a call does not raise one of `failures`. Failed
+        listeners are avoided and reported. Raises NobodyThere, and what `resolve` raises."""
 
         async def tried(peer: Listener) -> T:
             return once(peer)
@@ -154,7 +154,7 @@ class Client:
 
 
 class Registration:
-    """One listener of this process, until the end of its `with` block, or `end`."""
+    """Registration of one listener of this process, until the end of its `with` block or `end`."""
 
     def __init__(self, registration: CoreRegistration) -> None:
         self._registration = registration
@@ -167,21 +167,21 @@ class Registration:
 
     @property
     def outcome(self) -> Outcome:
-        """`state` is `pending` while no server could be asked: the daemon keeps it and delivers it."""
+        """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
         return self._registration.outcome
 
     def report_load(self, load: float) -> None:
-        """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users.
+        """Report the load of this listener, from 0 (idle) to 1 (full). Each report is sent to all its users.
         Raises ApiProblem."""
         run_sync(self._registration.report_load(load))
 
     def end(self) -> None:
-        """Deregister (function 2.2); harmless when it is over already."""
+        """Deregister (function 2.2). A repeated call does nothing."""
         run_sync(self._registration.end())
 
 
 class Session(Generic[S]):
-    """A connection to a listener of a name, and to the next one when that fails, until the end of its `with` block."""
+    """Connection to a listener of a name, which fails over to another one, until the end of its `with` block."""
 
     def __init__(self, session: CoreSession[S]) -> None:
         self._session = session
@@ -194,17 +194,17 @@ class Session(Generic[S]):
 
     @property
     def stream(self) -> S:
-        """The connection."""
+        """Current connection."""
         return self._session.stream
 
     @property
     def peer(self) -> Listener:
-        """The listener in use."""
+        """Current listener."""
         return self._session.peer
 
     @property
     def cookie(self) -> bytes:
-        """What the next listener needs to go on where this one was; at most COOKIE_OCTETS_MAX. Given to `resume`."""
+        """State that `resume` passes to the next listener; at most COOKIE_OCTETS_MAX octets."""
         return self._session.cookie
 
     @cookie.setter
@@ -212,8 +212,8 @@ class Session(Generic[S]):
         self._session.cookie = cookie
 
     def use(self, exchange: Callable[[S], T]) -> T:
-        """The result of an exchange with the listener; when it fails (OSError of the network, EOFError), it is done
-        again with another one, so it must bear being done twice. Raises NobodyThere."""
+        """Return the result of an exchange with the listener. If the exchange fails (OSError of the network, EOFError),
+        it is repeated with another listener, so it must be idempotent. Raises NobodyThere."""
 
         async def done(stream: S) -> T:
             return exchange(stream)
@@ -221,16 +221,16 @@ class Session(Generic[S]):
         return run_sync(self._session.use(done))
 
     def fail_over(self, failure: BaseException) -> None:
-        """The connection has failed: go on with another. Raises NobodyThere."""
+        """Replace a connection that has failed. Raises NobodyThere."""
         run_sync(self._session.fail_over(failure))
 
     def close(self) -> None:
-        """End the connection; harmless when it has ended."""
+        """Close the connection. A repeated call does nothing."""
         self._session.close()
 
 
 class SocketOpener:
-    """Opens sockets."""
+    """Opener of sockets for `compass.client.core.session`."""
 
     failures: Failures = (OSError, EOFError)
     timeouts: Failures = (TimeoutError,)
@@ -241,7 +241,6 @@ class SocketOpener:
         self._server_name = server_name
 
     async def open(self, peer: Listener) -> socket.socket:
-        """Connect."""
         connected = socket.create_connection((peer.address, peer.port), self._seconds)
         if self._tls is None:
             return connected
@@ -252,9 +251,8 @@ class SocketOpener:
             raise
 
     def is_closed(self, stream: socket.socket) -> bool:
-        """A socket says so itself when it is used."""
+        """Return False: a closed socket fails when it is used."""
         return False
 
     def close(self, stream: socket.socket) -> None:
-        """End it."""
         stream.close()

@@ -1,4 +1,4 @@
-"""The client that belongs to the whole program: its methods as functions, which `compass.client` offers."""
+"""Default client of the program, and its methods as functions of `compass.client`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 @functools.cache
 def default() -> Client:
-    """The client of the functions here, made when the first of them is called."""
+    """Return the default client, which is created at the first call."""
     return Client()
 
 
 def _by_default(method: Callable[Concatenate[Client, P], T]) -> Callable[P, T]:
-    """A method of `Client` as a function for the whole program."""
+    """Turn a method of `Client` into a function that uses the default client."""
 
     @functools.wraps(method)
     def called(*arguments: P.args, **named: P.kwargs) -> T:

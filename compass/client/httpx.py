@@ -1,12 +1,12 @@
-"""httpx over names: `gns://openuss/path` is asked of a listener of openuss, and of the next one when that fails.
+"""Transport of httpx for names: `gns://openuss/path` is requested from a listener of openuss, with failover.
 
     with httpx.Client(mounts=gns.mounts()) as web:
         web.get("gns://openuss/picture/42")
 
 `gns+https://` does the same over TLS, with a certificate for `tls_name`. The port comes from the listener; the Host
-header is the name. A request that could not be sent goes to the next listener; one that broke off afterwards does so
-when its method is idempotent (RFC 9110 section 9.2.2) and its body can be sent again. When nobody can be asked the
-error is httpx.ConnectError, as for a host name that leads nowhere.
+header is the name. A request that could not be sent goes to the next listener; a request that failed later is repeated
+if its method is idempotent (RFC 9110 section 9.2.2) and its body can be sent again. Without a usable listener the error
+is httpx.ConnectError, as for an unknown host name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BROKEN: Failures = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.R
 
 
 class Transport(httpx.BaseTransport):
-    """Asks listeners, chosen by `client`; else by the program's default one. `through`: what sends to an address."""
+    """Transport to listeners selected by `client`, by default the program's. `through`: transport to an address."""
 
     def __init__(
         self, client: Client | None = None, *, through: httpx.BaseTransport | None = None, tls_name: str = ""
@@ -39,7 +39,7 @@ class Transport(httpx.BaseTransport):
         self._tls_name = tls_name
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The response of the first listener that gives one."""
+        """Return the response of the first listener that answers."""
 
         def once(peer: Listener) -> httpx.Response:
             aimed = _aimed(request, peer, self._tls_name)
@@ -48,7 +48,7 @@ class Transport(httpx.BaseTransport):
             except BROKEN:
                 if not _may_repeat(request):
                     raise
-                # A listener may close a connection that was idle.
+                # A listener may close an idle connection.
                 return self._through.handle_request(aimed)
 
         client = self._client or compass.client.default()
@@ -56,12 +56,12 @@ class Transport(httpx.BaseTransport):
             return _located(client.attempt(_name(request), once, _failures(request)), request)
 
     def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         self._through.close()
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
-    """The same on asyncio."""
+    """Transport like `Transport`, for asyncio."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         self._tls_name = tls_name
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The response of the first listener that gives one."""
+        """Return the response of the first listener that answers."""
 
         async def once(peer: Listener) -> httpx.Response:
             aimed = _aimed(request, peer, self._tls_name)
@@ -92,14 +92,14 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             return _located(await self._client.attempt(_name(request), once, _failures(request)), request)
 
     async def aclose(self) -> None:
-        """End the connections, and the client that was made here."""
+        """Close the connections, and the client if it was created here."""
         await self._through.aclose()
         if self._own is not None:
             await self._own.close()
 
 
 def mounts(client: Client | None = None, *, tls_name: str = "") -> dict[str, httpx.BaseTransport | None]:
-    """For `httpx.Client(mounts=...)`."""
+    """Return the transports for `httpx.Client(mounts=...)`."""
     transport = Transport(client, tls_name=tls_name)
     return {f"{scheme}://": transport for scheme in SCHEMES}
 
@@ -107,7 +107,7 @@ def mounts(client: Client | None = None, *, tls_name: str = "") -> dict[str, htt
 def async_mounts(
     client: compass.client.asyncio.Client | None = None, *, tls_name: str = ""
 ) -> dict[str, httpx.AsyncBaseTransport | None]:
-    """For `httpx.AsyncClient(mounts=...)`."""
+    """Return the transports for `httpx.AsyncClient(mounts=...)`."""
     transport = AsyncTransport(client, tls_name=tls_name)
     return {f"{scheme}://": transport for scheme in SCHEMES}
 
@@ -120,7 +120,7 @@ def _name(request: httpx.Request) -> str:
 
 
 def _aimed(request: httpx.Request, peer: Listener, tls_name: str) -> httpx.Request:
-    """The request to that listener. The Host header stays the name."""
+    """Return the request to one listener. The Host header stays the name."""
     scheme = SCHEMES[request.url.scheme]
     url = request.url.copy_with(scheme=scheme, host=peer.address, port=peer.port)
     extensions = dict(request.extensions)
@@ -130,7 +130,7 @@ def _aimed(request: httpx.Request, peer: Listener, tls_name: str) -> httpx.Reque
 
 
 def _located(response: httpx.Response, request: httpx.Request) -> httpx.Response:
-    """The response, which may send elsewhere: relative to the name, not to the listener that was asked."""
+    """Resolve a redirect of the response relative to the name, not to the listener."""
     if response.has_redirect_location:
         response.headers["Location"] = resolve_reference(str(request.url), response.headers["Location"])
     return response

@@ -1,11 +1,12 @@
-"""requests over names: `gns://openuss/path` is asked of a listener of openuss, and of the next one when that fails.
+"""Adapter of requests for names: `gns://openuss/path` is requested from a listener of openuss, with failover.
 
     with Session() as web:
         web.get("gns://openuss/picture/42", params={"size": "small"})
 
-The rules are those of `compass.client.httpx`. When nobody can be asked the error is requests.ConnectionError.
+The rules are those of `compass.client.httpx`. Without a usable listener the error is
+requests.ConnectionError.
 `Adapter` alone can be mounted on any other session (`session.mount("gns://", Adapter())`), but requests adds no
-`params` to addresses that it does not know, and follows no relative redirects there; `Session` does both.
+`params` to URLs with unknown schemes and follows no relative redirects there; `Session` does both.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ UNSENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeo
 
 
 class _Failed(Exception):
-    """The listener failed, and another one may be asked."""
+    """The listener failed, and another one may be tried."""
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """Asks listeners, chosen by `client`; else by the program's default one. Over TLS with a certificate for
-    `tls_name`, else for the name."""
+    """Adapter for listeners selected by `client`, by default the program's. With TLS, the certificate is for
+    `tls_name`, by default for the name."""
 
     def __init__(self, client: Client | None = None, *, tls_name: str = "", **more: Any) -> None:
         self._client = client
@@ -41,7 +42,7 @@ class Adapter(requests.adapters.HTTPAdapter):
         super().__init__(**more)
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **named: Any) -> requests.Response:
-        """The response of the first listener that gives one."""
+        """Return the response of the first listener that answers."""
         name = _name(request)
 
         def once(peer: Listener) -> requests.Response:
@@ -50,7 +51,7 @@ class Adapter(requests.adapters.HTTPAdapter):
                 return self._sent(aimed, request, *arguments, **named)
             except requests.ConnectionError as failure:
                 _pass_on(failure, request)
-            # A listener may close a connection that was idle.
+            # A listener may close an idle connection.
             try:
                 return self._sent(aimed, request, *arguments, **named)
             except requests.ConnectionError as failure:
@@ -73,7 +74,7 @@ class Adapter(requests.adapters.HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
-        """As always, but TLS asks for the certificate of the name, not of the address."""
+        """Return the usual attributes, but with TLS verification of the name instead of the address."""
         where, how = super().build_connection_pool_key_attributes(request, verify, cert)
         if where["scheme"] == "https":
             name = self._tls_name or str(request.headers["Host"])
@@ -82,7 +83,7 @@ class Adapter(requests.adapters.HTTPAdapter):
 
 
 class Session(requests.Session):
-    """A session that knows `gns://` and `gns+https://`."""
+    """Session that supports `gns://` and `gns+https://`."""
 
     def __init__(self, client: Client | None = None, *, tls_name: str = "") -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class Session(requests.Session):
             self.mount(f"{scheme}://", Adapter(client, tls_name=tls_name))
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """As for a web address; then it is one of ours again."""
+        """Prepare the request as for HTTP, then restore the scheme."""
         scheme = urlsplit(str(request.url)).scheme
         if scheme not in SCHEMES:
             return super().prepare_request(request)
@@ -103,7 +104,7 @@ class Session(requests.Session):
         return prepared
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """A relative one is relative to the name."""
+        """Return the redirect target; a relative one is relative to the name."""
         target = super().get_redirect_target(resp)
         return resolve_reference(resp.url, target) if target and urlsplit(resp.url).scheme in SCHEMES else target
 
@@ -116,7 +117,7 @@ def _name(request: requests.PreparedRequest) -> str:
 
 
 def _aimed(request: requests.PreparedRequest, name: str, peer: Listener) -> requests.PreparedRequest:
-    """The request to that listener. The Host header is the name."""
+    """Return the request to one listener. The Host header is the name."""
     parts = urlsplit(str(request.url))
     aimed = request.copy()
     where = format_endpoint(peer.address, peer.port)
@@ -130,8 +131,8 @@ def _may_repeat(request: requests.PreparedRequest) -> bool:
 
 
 def _pass_on(failure: requests.ConnectionError, request: requests.PreparedRequest) -> None:
-    """Comes back only if the same listener may be asked once more. Raises _Failed when it cannot have seen anything of
-    the request, and the failure itself when that is not the listener's or the request must not be repeated."""
+    """Return only if the request may be repeated with the same listener. Raises _Failed if the listener cannot have
+    received the request, and the failure itself if the request must not be repeated."""
     reason = getattr(failure.args[0] if failure.args else None, "reason", None)
     if isinstance(reason, UNSENT):
         raise _Failed(str(failure)) from failure

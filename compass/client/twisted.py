@@ -1,4 +1,4 @@
-"""The face for Twisted: the core's coroutines as Deferreds, on the reactor that it is given.
+"""Client for Twisted: the core's coroutines as Deferreds, on a given reactor.
 
 client = Client(reactor, "portal.web")
 registration = await client.register("portal.web", port=8080)
@@ -40,7 +40,7 @@ _log = logging.getLogger("compass.client")
 
 
 class Client:
-    """What a program asks of the daemon of its host. See `Core` for the arguments and for what the methods raise."""
+    """Client of the daemon of this host. See `CoreClient` for the arguments and for what the methods raise."""
 
     def __init__(
         self,
@@ -56,25 +56,25 @@ class Client:
         self.core = CoreClient(self._runtime, service, api, answer_seconds, views)
 
     def close(self) -> Deferred[None]:
-        """Watch no more; fires when the reports are delivered. Registrations stay until they are ended."""
+        """Stop all watches. Fires when the reports are delivered. Registrations stay until they are ended."""
         self.core.stop_watches()
         return self._runtime.join()
 
     def resolve(self, name: str) -> Deferred[Resolved]:
-        """The listeners to use for a service or a category, best first, never none; without a round trip after the
-        first."""
+        """Return the listeners to use for a service or a category, best first, at least one. Only the first call needs
+        a round trip."""
         return Deferred.fromCoroutine(self.core.resolve(name))
 
     def dependencies(self, service: str = "") -> Deferred[Dependencies]:
-        """Function 2.3: all that a service depends on, this program's own by default."""
+        """Return the dependencies of a service, by default this program's own (function 2.3)."""
         return Deferred.fromCoroutine(self.core.dependencies(service))
 
     def watch(
         self, told: Callable[[LocalEvent], object], service: str = "", since: int | None = None
     ) -> Deferred[None]:
-        """Tell the dependencies of a service and then each change of them, also over restarts of the daemon, until the
-        result is cancelled. It fires only with why there is nothing (more) to be told. `since`: only what came after
-        this revision."""
+        """Call `told` with the dependencies of a service and then with each change, also after restarts of the daemon,
+        until the result is cancelled. It fires only with the reason for an end. `since`: only changes after this
+        revision."""
 
         async def follow() -> None:
             following = self.core.follow(service, since)
@@ -92,7 +92,7 @@ class Client:
         port: int,
         **options: Unpack[Options],
     ) -> Deferred[Registration]:
-        """Say that this process serves `service` at `port` (function 2.1), until `end`, or the end of an `async with`
+        """Register `service` at `port` for this process (function 2.1), until `end` or the end of an `async with`
         block. See `compass.client.core.client.Options`."""
         return Deferred.fromCoroutine(self.core.register(service, port, **options)).addCallback(Registration)
 
@@ -105,11 +105,11 @@ class Client:
         state: Literal["unreachable", "slow"] = "unreachable",
         detail: str = "",
     ) -> Deferred[Outcome]:
-        """Say that a listener is dead or slow (function 2.5)."""
+        """Report a listener that is unreachable or slow (function 2.5)."""
         return Deferred.fromCoroutine(self.core.report(service, address, port, state=state, detail=detail))
 
     def status(self) -> Deferred[HostStatus]:
-        """The daemon in figures."""
+        """Return the daemon's status."""
         return Deferred.fromCoroutine(self.core.calls.status())
 
     def connect(
@@ -121,10 +121,10 @@ class Client:
         tls: Any = None,
         resume: Callable[[Any, bytes], Awaitable[None]] | None = None,
     ) -> Deferred[Session]:
-        """A session with a listener of a service or category; its stream is a protocol that the factory builds.
+        """Open a session with a listener of a service or category; its stream is a protocol that the factory builds.
 
-        `tls`: what `twisted.internet.ssl.optionsForClientTLS` gives. `resume`: given a new protocol and the session's
-        cookie when there is one.
+        `tls`: a result of `twisted.internet.ssl.optionsForClientTLS`. `resume`: called with a new protocol and the
+        session's cookie, if it has one.
         """
         session = CoreSession(self.core, name, ProtocolOpener(self._reactor, factory, seconds, tls), resume)
 
@@ -137,13 +137,13 @@ class Client:
     def attempt(
         self, name: str, once: Callable[[Listener], Awaitable[T]], failures: Failures = (ConnectError, ConnectionClosed)
     ) -> Deferred[T]:
-        """Do `once` with one listener of `name` after the other, best first, until it does not fail with one of
-        `failures`; those that failed are avoided and reported."""
+        """Call `once` with the listeners of `name`, best first, until a call does not fail with one of `failures`.
+        Failed listeners are avoided and reported."""
         return Deferred.fromCoroutine(self.core.attempt(name, once, failures))
 
 
 class Registration:
-    """One listener of this process, until `end`."""
+    """Registration of one listener of this process, until `end`."""
 
     def __init__(self, registration: CoreRegistration) -> None:
         self._registration = registration
@@ -156,20 +156,20 @@ class Registration:
 
     @property
     def outcome(self) -> Outcome:
-        """`state` is `pending` while no server could be asked: the daemon keeps it and delivers it."""
+        """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
         return self._registration.outcome
 
     def report_load(self, load: float) -> Deferred[None]:
-        """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users."""
+        """Report the load of this listener, from 0 (idle) to 1 (full). Each report is sent to all its users."""
         return Deferred.fromCoroutine(self._registration.report_load(load))
 
     def end(self) -> Deferred[None]:
-        """Deregister (function 2.2); harmless when it is over already."""
+        """Deregister (function 2.2). A repeated call does nothing."""
         return Deferred.fromCoroutine(self._registration.end())
 
 
 class Session:
-    """A connection to a listener of a name, and to the next one when that fails, until `close`."""
+    """Connection to a listener of a name, which fails over to another one, until `close`."""
 
     def __init__(self, session: CoreSession[Any]) -> None:
         self._session = session
@@ -182,17 +182,17 @@ class Session:
 
     @property
     def protocol(self) -> Any:
-        """The protocol of the connection: what the factory has built."""
+        """Protocol of the current connection, built by the factory."""
         return self._session.stream
 
     @property
     def peer(self) -> Listener:
-        """The listener in use."""
+        """Current listener."""
         return self._session.peer
 
     @property
     def cookie(self) -> bytes:
-        """What the next listener needs to go on where this one was; at most COOKIE_OCTETS_MAX. Given to `resume`."""
+        """State that `resume` passes to the next listener; at most COOKIE_OCTETS_MAX octets."""
         return self._session.cookie
 
     @cookie.setter
@@ -200,27 +200,27 @@ class Session:
         self._session.cookie = cookie
 
     def use(self, exchange: Callable[[Any], Awaitable[T]]) -> Deferred[T]:
-        """The result of an exchange on the protocol; when it fails (ConnectionClosed, a timeout), it is done again
-        with another listener, so it must bear being done twice."""
+        """Return the result of an exchange on the protocol. If the exchange fails (ConnectionClosed, a timeout), it is
+        repeated with another listener, so it must be idempotent."""
         return Deferred.fromCoroutine(self._session.use(exchange))
 
     def fail_over(self, failure: BaseException) -> Deferred[None]:
-        """The connection has failed: go on with another."""
+        """Replace a connection that has failed."""
         return Deferred.fromCoroutine(self._session.fail_over(failure))
 
     def close(self) -> None:
-        """End the connection; harmless when it has ended."""
+        """Close the connection. A repeated call does nothing."""
         self._session.close()
 
 
 def tcp_endpoint(reactor: Any, address: str, port: int, seconds: float) -> Any:
-    """Of an address that is a literal; zope's interface would not say that it connects."""
+    """Return a TCP endpoint for a literal address; typed Any, because zope's interface lacks `connect` for mypy."""
     kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
     return kind(reactor, address, port, timeout=cast(Any, seconds))
 
 
 class ProtocolOpener:
-    """Opens connections with a protocol on them."""
+    """Opener of protocols for `compass.client.core.session`."""
 
     timeouts: Failures = (TimeoutError, DeferredTimeout, ConnectTimeout)
     failures: Failures = (ConnectError, ConnectionClosed, OSError, EOFError, *timeouts)
@@ -232,7 +232,6 @@ class ProtocolOpener:
         self._tls = tls
 
     async def open(self, peer: Listener) -> IProtocol:
-        """Connect."""
         where = tcp_endpoint(self._reactor, peer.address, peer.port, self._seconds)
         if self._tls is not None:
             where = wrapClientTLS(self._tls, where)
@@ -240,25 +239,24 @@ class ProtocolOpener:
         return protocol
 
     def is_closed(self, stream: IProtocol) -> bool:
-        """Whether the protocol has lost its connection; it may take what is written all the same, without a word."""
+        """Return whether the protocol has lost its connection; writing to it would raise nothing."""
         return not getattr(cast(Any, stream).transport, "connected", True)
 
     def close(self, stream: IProtocol) -> None:
-        """End it, once what was written to it is sent."""
+        """Close the connection once all written data is sent."""
         transport = cast(Any, stream).transport
         if transport is not None:
             transport.loseConnection()
 
 
 class ReactorRuntime:
-    """The ground: a reactor."""
+    """Runtime on a Twisted reactor."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._waited_for: set[Deferred[None]] = set()
 
     async def open(self, endpoint: ApiEndpoint, seconds: float) -> ReactorConnection:
-        """Connect to the daemon."""
         where = (
             UNIXClientEndpoint(self._reactor, endpoint.path, timeout=cast(Any, seconds))
             if endpoint.path
@@ -274,19 +272,15 @@ class ReactorRuntime:
         return cast(ReactorConnection, connection)
 
     def sleep(self, seconds: float) -> Deferred[None]:
-        """Nothing, for so long."""
         return deferLater(self._reactor, seconds)
 
     def seconds(self) -> float:
-        """On a clock that never jumps."""
         return float(self._reactor.seconds())
 
     def random(self) -> float:
-        """From [0, 1)."""
         return random.random()
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ReactorTask:
-        """A coroutine of its own."""
         running: Deferred[None] = Deferred.fromCoroutine(work)
 
         def failed(failure: Failure) -> None:
@@ -302,7 +296,7 @@ class ReactorRuntime:
         return ReactorTask(running)
 
     def join(self) -> Deferred[None]:
-        """Wait for all that is wait_at_exit."""
+        """Wait for all work spawned with `wait_at_exit`."""
         waits: list[Deferred[None]] = []
         for running in list(self._waited_for):
             wait: Deferred[None] = Deferred()
@@ -312,18 +306,17 @@ class ReactorRuntime:
 
 
 class ReactorTask:
-    """A coroutine that runs."""
+    """Handle of a spawned coroutine."""
 
     def __init__(self, running: Deferred[None]) -> None:
         self._running = running
 
     def stop(self) -> None:
-        """End it."""
         self._running.cancel()
 
 
 class ReactorConnection(Protocol):
-    """A connection to the daemon."""
+    """Connection to the daemon."""
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
@@ -332,11 +325,9 @@ class ReactorConnection(Protocol):
         self._waiting: Deferred[bytes] | None = None
 
     async def send(self, data: bytes) -> None:
-        """Write all of it."""
         cast(Any, self.transport).write(data)
 
     async def receive(self, seconds: float | None) -> bytes:
-        """What came next; empty at the end."""
         if not self._received and not self._closed:
             self._waiting = Deferred()
             if seconds is not None:
@@ -351,18 +342,15 @@ class ReactorConnection(Protocol):
         return data
 
     def close(self) -> None:
-        """End it."""
         self._ended()
         if self.transport is not None:
             cast(Any, self.transport).abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Some of the response."""
         self._received += data
         self._wake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is over."""
         self._ended()
 
     def _ended(self) -> None:

@@ -1,17 +1,16 @@
-"""The private certificate authority of one installation.
+"""Private certificate authority of one installation.
 
-Every connection between `opengnssd`, `opengnscd` and the administrators' tools is TLS with a certificate on
-both ends, and all of these certificates come from one authority that belongs to the installation. Its key
-signs and does nothing else, so it stays on the machine where `opengnsadmin tls` is run and is copied nowhere.
+Every connection between `opengnssd`, `opengnscd` and the administrators' tools is TLS with a certificate on both ends,
+and one authority of the installation issues all of these certificates. Its key only signs, so it stays on the machine
+where `opengnsadmin tls` runs and is copied nowhere.
 
-A certificate says who its holder is in two places of its subject: the organizational unit (OU) holds the role
-and the common name (CN) the name. It says where its holder may be reached in the subject alternative names.
-The extended key usage keeps the roles apart on the level of TLS: servers and hosts dial each other, so both
-get both usages; an administrator only ever dials, and so a stolen administrator's key cannot pose as a
-server.
+The subject of a certificate has two parts: the organizational unit (OU) is the role, the common name (CN) the name of
+its holder. The subject alternative names are its addresses. The extended key usage separates the roles in TLS: servers
+and hosts connect to each other, so both get both usages; an administrator is only a client, so a stolen key of an
+administrator cannot be used by a server.
 
-Everything but `write_credentials` is a function of its arguments and of fresh key material; the time is
-handed in.
+All functions except `write_credentials` depend only on their arguments and on new key material; the time is an
+argument.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ Role: TypeAlias = Literal["server", "host", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 AUTHORITY_DAYS: Final = 3650
-"""Ten years: replacing an authority means visiting every machine."""
+"""Ten years, because replacing an authority means work on every machine."""
 
 CREDENTIAL_DAYS: Final = 825
 """The longest life of a leaf certificate that every common TLS library accepts."""
 
 CLOCK_SKEW: Final = timedelta(hours=1)
-"""Certificates begin this much before `now`, because the clock where they are copied to may be behind."""
+"""Time by which validity begins before `now`, because the clock of the target machine may be slow."""
 
 NAME_LENGTH_MAX: Final = 64
-"""X.509 allows a common name no more characters than this (`ub-common-name`)."""
+"""Greatest length of a common name in X.509 (`ub-common-name`)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]*")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -58,34 +57,33 @@ _USAGES: Final[dict[Role, list[x509.ObjectIdentifier]]] = {
 
 
 class AuthorityError(Exception):
-    """Something that `opengnsadmin tls` cannot do; the message says what, and what to do instead."""
+    """An operation that `opengnsadmin tls` cannot do; the message says what to do instead."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A private key and the certificate that belongs to it, both PEM (the key PKCS #8, no passphrase)."""
+    """A private key and its certificate, both PEM (the key PKCS #8, no passphrase)."""
 
     key_pem: bytes
     certificate_pem: bytes
 
     def __repr__(self) -> str:
-        # A key must not reach a log or a traceback through the generated representation.
+        # A generated representation could put the key into a log or a traceback.
         return f"<Credentials, certificate of {len(self.certificate_pem)} bytes>"
 
 
 @dataclass(frozen=True)
 class WrittenFiles:
-    """Where `write_credentials` put the two halves."""
+    """Paths of the two files of `write_credentials`."""
 
     key: Path
     certificate: Path
 
 
 class Description(TypedDict):
-    """What `describe` tells of a certificate: all of it text or lists of text, ready for JSON.
+    """Description of a certificate, for JSON.
 
-    `role` is the organizational unit as it stands in the subject, or "" when there is none; times are ISO
-    8601, UTC.
+    `role` is the organizational unit in the subject, or "" if there is none; times are ISO 8601, UTC.
     """
 
     subject: str
@@ -99,7 +97,7 @@ class Description(TypedDict):
 
 
 def create_authority(name: str, now: datetime, days: int = AUTHORITY_DAYS) -> Credentials:
-    """A new authority called `name`, valid for `days`. AuthorityError for a name or span it cannot take."""
+    """Create an authority with a name, valid for `days`. Raises AuthorityError for an invalid name or time."""
     _check_name(name)
     not_before, not_after = _validity(now, days)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -121,11 +119,10 @@ def issue(
     now: datetime,
     days: int = CREDENTIAL_DAYS,
 ) -> Credentials:
-    """A key and a certificate for `name` in `role`, signed by `authority`.
+    """Issue a key and a certificate for `name` in `role`, signed by `authority`.
 
-    `alternative_names` are further DNS names and IP addresses its holder is reached at; `name` itself is
-    added in front when it is one of these. The certificate never outlives its authority. Raises
-    AuthorityError.
+    `alternative_names`: further DNS names and IP addresses of the holder; `name` comes first if it is one. The
+    certificate never outlives its authority. Raises AuthorityError.
     """
     if role not in ROLES:
         raise AuthorityError(f"{role!r} is not a role; the roles are {', '.join(ROLES)}")
@@ -135,7 +132,7 @@ def issue(
     if authority_certificate.not_valid_after_utc <= now:
         raise AuthorityError(
             f"the authority expired on {authority_certificate.not_valid_after_utc:%Y-%m-%d}; "
-            "make a new one in another directory with 'opengnsadmin tls init'"
+            "create a new one in another directory with 'opengnsadmin tls init'"
         )
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name(
@@ -164,10 +161,9 @@ def issue(
 
 
 def write_credentials(directory: Path, stem: str, credentials: Credentials) -> WrittenFiles:
-    """Write `stem.key` (mode 0600) and `stem.crt` into `directory`, which is made (mode 0700) when it is
-    missing.
+    """Write `stem.key` (mode 0600) and `stem.crt` into `directory`, which is created (mode 0700) if it is missing.
 
-    Nothing that exists is ever overwritten. Raises AuthorityError, and then leaves no half of a pair behind.
+    Existing files are never overwritten. Raises AuthorityError, and then neither file exists.
     """
     files = WrittenFiles(directory / f"{stem}.key", directory / f"{stem}.crt")
     try:
@@ -181,11 +177,11 @@ def write_credentials(directory: Path, stem: str, credentials: Credentials) -> W
             files.key.unlink()
             raise
     except FileExistsError:
-        there = files.certificate if files.certificate.exists() else files.key
-        if there.exists():
+        existing = files.certificate if files.certificate.exists() else files.key
+        if existing.exists():
             raise AuthorityError(
-                f"{there} exists already and is not overwritten; "
-                "move it away, or name another directory with --directory"
+                f"{existing} already exists and is not overwritten; "
+                "move it away, or use another directory with --directory"
             ) from None
         raise AuthorityError(f"{directory} is not a directory") from None
     except OSError as error:
@@ -194,12 +190,12 @@ def write_credentials(directory: Path, stem: str, credentials: Credentials) -> W
 
 
 def describe(certificate_pem: bytes) -> Description:
-    """What the first certificate in `certificate_pem` says, for people. AuthorityError when there is none."""
+    """Describe the first certificate in `certificate_pem`. Raises AuthorityError if there is none."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         names = names_of(certificate)
     except ValueError:
-        raise AuthorityError("this is not a PEM certificate") from None
+        raise AuthorityError("not a PEM certificate") from None
     return {
         "subject": certificate.subject.rfc4514_string(),
         "role": _attribute(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),
@@ -213,7 +209,7 @@ def describe(certificate_pem: bytes) -> Description:
 
 
 def names_of(certificate: x509.Certificate) -> list[str]:
-    """The DNS names, then the IP addresses, among the subject alternative names of `certificate`."""
+    """Return the DNS names, then the IP addresses, among the subject alternative names of `certificate`."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -231,13 +227,13 @@ def _check_name(name: str) -> None:
         raise AuthorityError(f"the name {name!r} is longer than {NAME_LENGTH_MAX} characters")
     if not _NAME.fullmatch(name):
         raise AuthorityError(
-            f"{name!r} cannot be a name: use letters, digits and . _ @ : -, beginning with a letter or digit"
+            f"{name!r} is not a valid name: use letters, digits and . _ @ : -, beginning with a letter or digit"
         )
 
 
 def _validity(now: datetime, days: int) -> tuple[datetime, datetime]:
     if now.tzinfo is None:
-        raise ValueError("now must carry its time zone")
+        raise ValueError("now must have a time zone")
     if days < 1:
         raise AuthorityError(f"a certificate must be valid for at least one day, not {days}")
     try:
@@ -247,7 +243,7 @@ def _validity(now: datetime, days: int) -> tuple[datetime, datetime]:
 
 
 def _general_names(name: str, alternative_names: Sequence[str]) -> list[x509.GeneralName]:
-    """`name` when it can be reached at, then all of `alternative_names`, each once."""
+    """Return `name` if it is an address, then all of `alternative_names`, each once."""
     names: dict[x509.GeneralName, None] = {}
     own = _general_name(name)
     if own is not None:
@@ -268,7 +264,7 @@ def _general_name(text: str) -> x509.GeneralName | None:
     except ValueError:
         pass
     labels = text.split(".")
-    # A last label of digits alone is a mistyped address, never a name (RFC 1123, section 2.1).
+    # A last label of digits alone is a mistyped address, not a name (RFC 1123, section 2.1).
     if len(text) > _DNS_NAME_LENGTH_MAX or labels[-1].isdigit():
         return None
     if not all(_DNS_LABEL.fullmatch(label) for label in labels):
@@ -298,7 +294,7 @@ def _builder(
     not_before: datetime,
     not_after: datetime,
 ) -> x509.CertificateBuilder:
-    """What every certificate has. Strict verification asks for both key identifiers."""
+    """Return a builder with the parts that all certificates have. Strict verification requires both key identifiers."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -319,9 +315,9 @@ def _open_authority(authority: Credentials) -> tuple[ec.EllipticCurvePrivateKey,
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise AuthorityError("the authority's files are damaged, or its key has a passphrase") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise AuthorityError("the authority's key is not the ECDSA key that 'opengnsadmin tls init' makes")
+        raise AuthorityError("the authority's key is not an ECDSA key, as 'opengnsadmin tls init' creates it")
     if key.public_key() != cast(ec.EllipticCurvePublicKey, certificate.public_key()):
-        raise AuthorityError("the authority's key and its certificate do not belong together")
+        raise AuthorityError("the authority's key does not belong to its certificate")
     return key, certificate
 
 

@@ -1,7 +1,7 @@
-"""The identity of one end of a connection: key, certificate and trusted authorities; and whom a certificate names.
+"""Identity of one end of a connection: key, certificate and trusted authorities; role and name in a certificate.
 
-Certificates of our own authority carry the role in the organizational unit; an installation with a PKI of its own says
-with `RoleRules` which names have which role.
+Certificates of compass's own authority have the role in the organizational unit; an installation with its own PKI
+assigns roles to names by `RoleRules`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cryptography.x509.oid import NameOID
 from compass.pki.authority import ROLES, Role
 
 EXPIRY_NOTICE: Final = timedelta(days=30)
-"""A certificate that ends within this time is worth a warning at every start."""
+"""Remaining life of a certificate below which each start logs a warning."""
 
 
 _PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey | rsa.RSAPrivateKey
 
 
 class IdentityError(Exception):
-    """Key and certificate files that cannot be used. `problems` has a sentence for each thing wrong."""
+    """Unusable key and certificate files. `problems` has one sentence for each problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -38,15 +38,14 @@ class IdentityError(Exception):
 
 
 class PeerUnknown(Exception):
-    """The peer's certificate is genuine, and still does not say who it is in this installation's terms."""
+    """The peer's certificate is genuine, but assigns no role or name in this installation."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What one end of a connection proves itself with, and whom it trusts. Only `load_identity` makes these.
+    """Key and certificate of one end of a connection, and its trusted authorities. Only `load_identity` creates it.
 
-    `chain` are intermediate certificates sent along. `warnings` are sentences for the log: nothing is broken
-    yet.
+    `chain`: intermediate certificates that are sent too. `warnings`: sentences for the log about problems to come.
     """
 
     key: _PrivateKey
@@ -58,11 +57,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class RoleRules:
-    """For a PKI of one's own: who is what, by patterns over the common name and the DNS names of a
-    certificate.
+    """Rules for an own PKI: roles by patterns for the common name and the DNS names of a certificate.
 
-    The patterns are those of a shell, without regard to case, and `*` matches dots too. They are tried in the
-    order admin, server, host; the first that matches decides.
+    The patterns are those of a shell, case-insensitive, and `*` matches dots too. They are tried in the order admin,
+    server, host; the first match decides.
     """
 
     admin: Sequence[str] = ()
@@ -73,9 +71,8 @@ class RoleRules:
 def load_identity(key_path: Path, certificate_path: Path, authority_path: Path, now: datetime) -> Identity:
     """Read and check the three PEM files of an identity.
 
-    `certificate_path` may hold intermediates after the certificate itself, `authority_path` several
-    authorities (that is how one authority replaces another without an outage). Raises IdentityError with all
-    that is wrong.
+    `certificate_path` may contain intermediates after the certificate itself, `authority_path` several authorities
+    (so one authority can replace another without an outage). Raises IdentityError with all problems.
     """
     problems: list[str] = []
     warnings: list[str] = []
@@ -83,16 +80,16 @@ def load_identity(key_path: Path, certificate_path: Path, authority_path: Path, 
     certificates = _load_certificates(certificate_path, problems)
     authorities = _load_certificates(authority_path, problems)
     if certificates:
-        problems += _out_of_time(certificate_path, certificates[0], now)
+        problems += _validity_problems(certificate_path, certificates[0], now)
         if key is not None and key.public_key() != certificates[0].public_key():
             problems.append(f"{key_path} is not the key of the certificate in {certificate_path}")
         left = certificates[0].not_valid_after_utc - now
         if timedelta(0) < left < EXPIRY_NOTICE:
             warnings.append(f"{certificate_path} expires in {left.days} days: issue a new certificate")
-    expired = [why for authority in authorities for why in _out_of_time(authority_path, authority, now)]
-    # One good authority is enough to work with; an old one left beside it is worth no more than a remark.
+    expired = [why for authority in authorities for why in _validity_problems(authority_path, authority, now)]
+    # One valid authority is enough; an expired one in addition is only a warning.
     (problems if len(expired) == len(authorities) else warnings).extend(expired)
-    if certificates and authorities and not _vouched_for(certificates[-1], authorities):
+    if certificates and authorities and not _is_issued_by(certificates[-1], authorities):
         warnings.append(
             f"{certificate_path} was not issued by an authority in {authority_path}: "
             "peers that trust only these will refuse it"
@@ -109,11 +106,15 @@ def load_identity(key_path: Path, certificate_path: Path, authority_path: Path, 
 
 
 def role_and_name(certificate: x509.Certificate, rules: RoleRules | None = None) -> tuple[Role, str]:
-    """What a certificate says its holder is; see `peer_of`. Raises PeerUnknown."""
+    """Return the role and the name in a certificate.
+
+    Without `rules` the role is the subject's only OU and the name its only CN. With rules the OU is ignored, and the
+    name is the one that matched. Raises PeerUnknown, whose message says what is missing.
+    """
     subject = certificate.subject.rfc4514_string()
     common_names = _values(certificate.subject, NameOID.COMMON_NAME)
     if rules is not None:
-        found = _ruled(rules, [*common_names, *_dns_names(certificate)])
+        found = _match_rules(rules, [*common_names, *_dns_names(certificate)])
         if found is None:
             raise PeerUnknown(f"no role rule matches the common name or a DNS name of the certificate {subject!r}")
         return found
@@ -121,15 +122,15 @@ def role_and_name(certificate: x509.Certificate, rules: RoleRules | None = None)
     role = next((role for role in ROLES if units == [role]), None)
     if role is None:
         raise PeerUnknown(
-            f"the certificate {subject!r} needs exactly one OU, which is one of {', '.join(ROLES)}; "
-            "for certificates without it, configure role rules"
+            f"the certificate {subject!r} must have exactly one OU, one of {', '.join(ROLES)}; "
+            "for certificates without an OU, configure role rules"
         )
     if len(common_names) != 1 or not common_names[0].isprintable():
-        raise PeerUnknown(f"the certificate {subject!r} needs exactly one CN, the name of its holder")
+        raise PeerUnknown(f"the certificate {subject!r} must have exactly one CN, the name of its holder")
     return role, common_names[0]
 
 
-def _ruled(rules: RoleRules, names: Sequence[str]) -> tuple[Role, str] | None:
+def _match_rules(rules: RoleRules, names: Sequence[str]) -> tuple[Role, str] | None:
     by_role: tuple[tuple[Role, Sequence[str]], ...] = (
         ("admin", rules.admin),
         ("server", rules.server),
@@ -160,17 +161,17 @@ def _load_key(path: Path, problems: list[str], warnings: list[str]) -> _PrivateK
         return None
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        warnings.append(f"{path} is open to others than its owner (mode {mode:04o}): chmod 600 {path}")
+        warnings.append(f"{path} is readable by other users than its owner (mode {mode:04o}): chmod 600 {path}")
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except TypeError:
-        problems.append(f"{path} has a passphrase: a daemon cannot be asked for it, store the key without one")
+        problems.append(f"{path} has a passphrase: a daemon cannot enter it, store the key without one")
     except (ValueError, UnsupportedAlgorithm):
         problems.append(f"{path} is not a private key in PEM form")
     else:
         if isinstance(key, _PrivateKey):
             return key
-        problems.append(f"{path} is a key of a kind that TLS 1.3 does not know (use ECDSA, EdDSA or RSA)")
+        problems.append(f"{path} is a key of a kind that TLS 1.3 does not support (use ECDSA, EdDSA or RSA)")
     return None
 
 
@@ -195,17 +196,16 @@ def _read(path: Path, problems: list[str]) -> bytes | None:
     return None
 
 
-def _out_of_time(path: Path, certificate: x509.Certificate, now: datetime) -> list[str]:
+def _validity_problems(path: Path, certificate: x509.Certificate, now: datetime) -> list[str]:
     if certificate.not_valid_after_utc <= now:
         return [f"{path} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"]
     if certificate.not_valid_before_utc > now:
-        return [
-            f"{path} begins on {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check the clock of this machine"
-        ]
+        begin = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M}"
+        return [f"{path} is not valid before {begin} UTC: check the clock of this machine"]
     return []
 
 
-def _vouched_for(certificate: x509.Certificate, authorities: Sequence[x509.Certificate]) -> bool:
+def _is_issued_by(certificate: x509.Certificate, authorities: Sequence[x509.Certificate]) -> bool:
     for authority in authorities:
         try:
             certificate.verify_directly_issued_by(authority)

@@ -1,8 +1,8 @@
-"""TLS as compass speaks it: version 1.3 only, and both ends prove who they are.
+"""TLS contexts of compass: version 1.3 only, with mutual authentication.
 
-From an `Identity` come two things to hand to Twisted: `server_context` for the listening end, `client_context` for the
-calling end. Both refuse a peer whose certificate no authority of theirs vouches for; the calling end also refuses a
-peer that cannot prove the name that was dialled. Who the peer then *is* comes out of its certificate by `peer_of`.
+`server_context` and `client_context` turn an `Identity` into contexts for Twisted. Both refuse a peer whose certificate
+was not issued by a trusted authority; a client also refuses a server that cannot prove the name that was dialled.
+`peer_of` returns the role and the name of the verified peer.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from compass.pki.identity import Identity, PeerUnknown, RoleRules, role_and_name
 
 
 class NameNotProven(Exception):
-    """The peer dialled has a certificate of our authority, but not for the name that was dialled."""
+    """The server's certificate is trusted, but not for the name that was dialled."""
 
 
 class SecuredTransport(Protocol):
-    """The one thing `peer_of` needs of a transport (ITLSTransport has it)."""
+    """Part of a transport that `peer_of` needs (ITLSTransport has it)."""
 
     def getPeerCertificate(self) -> object: ...
 
 
 def server_context(identity: Identity) -> ssl.CertificateOptions:
-    """The context of a listening end: only peers with a certificate that an authority of ours vouches for."""
+    """Return the context of a server, which requires a client certificate of a trusted authority."""
     return _options(identity)
 
 
 def https_context(identity: Identity) -> ssl.CertificateOptions:
-    """The context of a listening end for browsers and tools: who has no certificate gets in as well, and says who he is
-    in another way. Who shows one that nobody vouches for does not."""
+    """Return the context of a server for browsers and tools. A client without a certificate is admitted and may
+    authenticate by a token; a client with an untrusted certificate is refused."""
     options = _options(identity, protocols=[b"http/1.1"])
-    # Together with a trust root it is no argument.
+    # CertificateOptions does not accept this argument together with a trust root.
     options.requireCertificate = False
     return options
 
 
 def _options(identity: Identity, protocols: Sequence[bytes] = ()) -> ssl.CertificateOptions:
-    # Twisted hands these three to pyOpenSSL as they are, and pyOpenSSL has come to prefer the objects of
-    # cryptography to its own; Twisted's annotations still ask for the latter.
+    # Twisted passes these three to pyOpenSSL unchanged, and pyOpenSSL prefers the objects of cryptography to its own;
+    # Twisted's annotations still require the latter.
     own: dict[str, Any] = {
         "privateKey": identity.key,
         "certificate": identity.certificate,
@@ -70,35 +70,34 @@ def _options(identity: Identity, protocols: Sequence[bytes] = ()) -> ssl.Certifi
 
 
 def client_context(identity: Identity, server_name: str) -> IOpenSSLClientConnectionCreator:
-    """The context of a calling end, for one peer: the DNS name or the IP address it must prove.
+    """Return the context of a client for one server, which must prove `server_name`, a DNS name or an IP address.
 
-    Raises ValueError when `server_name` can be neither. A peer that fails to prove it ends the connection
-    with NameNotProven as the reason.
+    Raises ValueError if the name is neither. If the server cannot prove it, the connection ends with NameNotProven.
     """
     # The type checker cannot see what zope.interface's decorator declares.
-    return cast(IOpenSSLClientConnectionCreator, _Dialling(server_context(identity), server_name.removesuffix(".")))
+    return cast(
+        IOpenSSLClientConnectionCreator, _ClientContext(server_context(identity), server_name.removesuffix("."))
+    )
 
 
 def peer_of(transport: SecuredTransport, rules: RoleRules | None = None) -> tuple[Role, str]:
-    """The role and the name of the verified peer at the other end of `transport`.
+    """Return the role and the name of the verified peer of `transport`.
 
-    Call it once the handshake is complete, that is not before `handshakeCompleted` or the first bytes.
-    Without `rules` the subject's one OU is the role and its one CN the name. With them the OU counts for
-    nothing, and the name is the one that matched. Raises PeerUnknown, whose message says what is missing.
+    Call this once the handshake is complete, that is after `handshakeCompleted` or the first bytes. See
+    `role_and_name` for `rules`. Raises PeerUnknown, whose message says what is missing.
     """
     presented = transport.getPeerCertificate()
     if not isinstance(presented, crypto.X509):
-        raise PeerUnknown("the peer has shown no certificate")
+        raise PeerUnknown("the peer has sent no certificate")
     return role_and_name(presented.to_cryptography(), rules)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _Dialling:
-    """Like `twisted.internet.ssl.optionsForClientTLS`, with a name check that refuses whatever it cannot
-    judge.
+class _ClientContext:
+    """Client context like `twisted.internet.ssl.optionsForClientTLS`, with a stricter check of the name.
 
-    Twisted's own check lets a certificate pass that has no alternative names at all or malformed ones: it
-    takes only VerificationError for a refusal, and service_identity raises CertificateError for these.
+    Twisted's own check accepts a certificate without alternative names or with malformed ones: it refuses only on
+    VerificationError, and service_identity raises CertificateError for these.
     """
 
     def __init__(self, options: ssl.CertificateOptions, server_name: str) -> None:
@@ -111,7 +110,7 @@ class _Dialling:
         connection = self._options.clientConnectionForTLS(tlsProtocol)
         if isinstance(self._expected, DNS_ID):
             connection.set_tlsext_host_name(self._expected.hostname)
-        # Weakly, because the connection keeps its callback and the protocol keeps the connection.
+        # A weak reference, because the connection refers to its callback and the protocol to the connection.
         protocol_reference = weakref.ref(tlsProtocol)
 
         def verify(_: SSL.Connection, shown: crypto.X509, _error: int, depth: int, accepted: int) -> bool:

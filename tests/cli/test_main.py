@@ -295,7 +295,7 @@ def test_watch_goes_on_after_the_last_line(api: LittleApi, start: Start) -> None
     process.send_signal(signal.SIGINT)
     rest, remarks = process.communicate(timeout=20)
     assert (process.returncode, rest) == (ExitCode.INTERRUPTED, "")
-    assert remarks.splitlines() == ["opengnsc: opengnscd ended the connection; trying again"] * 2
+    assert remarks.splitlines() == ["opengnsc: opengnscd ended the connection; retrying"] * 2
     assert [told["data"]["type"] for told in events[:1]] == ["dependencies"]
 
 
@@ -303,7 +303,7 @@ def test_watch_does_not_wait_for_a_daemon_that_was_never_there(tmp_path: Path) -
     """A wrong address is said at once; only what was reached is waited for."""
     result = CliRunner().invoke(cli, ["--api", f"unix:{tmp_path}/nobody.sock", "watch", "frontpage.web"])
     assert result.exit_code == ExitCode.UNAVAILABLE
-    assert "cannot be reached (No such file or directory): start it, or say where" in result.stderr
+    assert "cannot be reached (No such file or directory): start it, or set its address" in result.stderr
 
 
 def test_watch_reads_an_event_that_it_cannot_understand_as_a_misunderstanding(api: LittleApi) -> None:

@@ -272,7 +272,7 @@ def test_watch_and_registration_outlive_a_restart_of_the_daemon(world: World, fa
 
 def test_each_failure_has_an_exception_of_its_own(world: World, kind: str, face: Face) -> None:
     """ "Daemon not running (what to start), unknown name, none registered, not loaded yet: distinct exceptions.\""""
-    with pytest.raises(client.NoneRegistered, match="nothing is registered that could be used, and no backup"):
+    with pytest.raises(client.NoneRegistered, match="no usable listener is registered, and no backup"):
         face.resolve("account.openuso")
     with pytest.raises(client.UnknownName, match=r"there is no service 'nobody\.openuso'"):
         face.resolve("nobody.openuso")

@@ -69,4 +69,4 @@ def test_a_key_open_to_others_is_a_warning(tmp_path: Path) -> None:
     trusted = write_credentials(tmp_path, "authority", AUTHORITY)
     own.key.chmod(0o640)
     (warning,) = load_identity(own.key, own.certificate, trusted.certificate, NOW).warnings
-    assert warning == f"{own.key} is open to others than its owner (mode 0640): chmod 600 {own.key}"
+    assert warning == f"{own.key} is readable by other users than its owner (mode 0640): chmod 600 {own.key}"

@@ -162,7 +162,7 @@ def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, ser
 
 
 class AdminSession:
-    """One session, used as a context manager by one thread."""
+    """Session with one server, used as a context manager by one thread."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ Declared: TypeAlias = Category | Service | Dependency
 
 
 class Mistake(msgspec.Struct, frozen=True, order=True):
-    """One mistake in a file."""
+    """Mistake in a file, with its line."""
 
     line: int
     message: str

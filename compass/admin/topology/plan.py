@@ -13,7 +13,7 @@ from compass.model.rows import Category, Change, Key, Row, key_of
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One change of an object. `details`: the changed fields, each with its value before and after."""
+    """Change of one object. `details`: the changed fields, each with its value before and after."""
 
     action: Literal["add", "set", "remove"]
     kind: str

@@ -49,5 +49,5 @@ class RestartCounter:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the limit is reached."""
+        """True once the limit is reached."""
         return bool(self._limit) and self._restarts >= self._limit

@@ -127,7 +127,7 @@ class RunState(msgspec.Struct, frozen=True):
 
     phase: Phase = "starting"
     drains: bool = False
-    """Whether a stop drains first."""
+    """True: a stop drains first."""
     pending_signals: tuple[int, ...] = ()
     """Signals to forward after the deregistration."""
     forwarded: frozenset[int] = frozenset()

@@ -170,7 +170,7 @@ class Supervisor:
 
 
 class SupervisedProcess:
-    """One process of the command, from its start to its end."""
+    """Process of the command, from its start to its end."""
 
     def __init__(self, context: RunContext) -> None:
         self.state = RunState(drains=context.options.drain_seconds > 0)

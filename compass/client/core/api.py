@@ -1,7 +1,8 @@
-"""The calls of the host API (mission section 5), one exchange each, on whatever runtime.
+"""Calls of the host API (mission section 5), one HTTP exchange each, on any runtime.
 
-Every call answers with a value of `compass.model.host_api` or raises `ApiProblem`, whose text says what to do next.
-A call has a connection of its own and leaves nothing behind, so threads may share one object.
+Every call returns a value of `compass.model.host_api` or raises `ApiProblem`, whose text says what to do next.
+A call
+uses its own connection and keeps no state, so threads may share one object.
 """
 
 from __future__ import annotations
@@ -35,55 +36,55 @@ from compass.model.host_api import (
 from compass.model.replies import Dependencies
 
 ANSWER_SECONDS = 30.0
-"""For one answer: longer than the daemon itself waits for a server."""
+"""Time limit for one answer: longer than the daemon itself waits for a server."""
 SILENCE_SECONDS = 45.0
-"""Without an event or a heartbeat, a watch is dead: three times the daemon's heartbeat."""
+"""Seconds without an event or a heartbeat after which a watch is dead: three of the daemon's heartbeats."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class HostApiCalls:
-    """What can be asked of the daemon at `place`."""
+    """Calls to the daemon at `endpoint`."""
 
     def __init__(self, runtime: Runtime, endpoint: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.endpoint = endpoint
-        self._runtime = runtime
+        self.runtime = runtime
         self._answer_seconds = answer_seconds
 
     async def dependencies(self, service: str) -> Dependencies:
-        """Function 2.3: what `service` depends on."""
+        """Return the dependencies of `service` (function 2.3)."""
         return await self._ask(Dependencies, "GET", f"/v1/dependencies/{quote(service, safe='')}")
 
     async def resolve(self, name: str) -> Resolved:
-        """The listeners to use for a service or a category, best first; none is an answer, too."""
+        """Return the listeners to use for a service or a category, best first; there may be none."""
         return await self._ask(Resolved, "GET", f"/v1/resolve/{quote(name, safe='')}")
 
     async def register(self, request: LocalRegister) -> Outcome:
-        """Function 2.1. For one with `hold` there is the method of that name."""
+        """Register a listener (function 2.1). A request with `hold` needs `hold` instead."""
         return await self._ask(Outcome, "POST", "/v1/register", request)
 
     async def deregister(self, request: LocalDeregister) -> Outcome:
-        """Function 2.2."""
+        """Deregister a listener (function 2.2)."""
         return await self._ask(Outcome, "POST", "/v1/deregister", request)
 
     async def report_load(self, request: LocalLoad) -> Outcome:
-        """How busy a listener of this host is."""
+        """Report the load of a listener of this host."""
         return await self._ask(Outcome, "POST", "/v1/load", request)
 
     async def drain(self, request: LocalDrain) -> Outcome:
-        """A listener takes no new users, or takes them again."""
+        """Start or end the draining of a listener."""
         return await self._ask(Outcome, "POST", "/v1/drain", request)
 
     async def report(self, request: LocalReport) -> Outcome:
-        """Function 2.5."""
+        """Report a failed or slow listener (function 2.5)."""
         return await self._ask(Outcome, "POST", "/v1/report", request)
 
     async def status(self) -> HostStatus:
-        """The daemon in figures."""
+        """Return the daemon's status."""
         return await self._ask(HostStatus, "GET", "/v1/status")
 
     async def hold(self, request: LocalRegister) -> HoldStream:
-        """A registration with `hold`: over as soon as the result is closed, however that comes about."""
+        """Register a listener with `hold`. The registration ends with the connection, for any reason."""
         stream = await self._start_exchange("POST", "/v1/register", request)
         lines = Lines()
         try:
@@ -97,9 +98,9 @@ class HostApiCalls:
             raise
 
     async def watch(self, service: str, last_event_id: int | None = None) -> WatchStream:
-        """The dependencies of `service` and then each change of them, until the connection ends.
+        """Start a watch of the dependencies of `service`: a snapshot, then each change, until the connection ends.
 
-        With the revision of the last event seen, only what came later.
+        `last_event_id`: revision of the last event seen; then only later changes.
         """
         headers = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
         stream = await self._start_exchange("GET", f"/v1/watch?service={quote(service, safe='')}", headers=headers)
@@ -117,11 +118,11 @@ class HostApiCalls:
     async def _start_exchange(
         self, method: str, path: str, request: LocalRequest | None = None, headers: dict[str, str] | None = None
     ) -> ResponseStream:
-        """The response to a request, once it is known not to be a refusal."""
+        """Send a request. Returns the response once its status is known, raises ApiProblem for a refusal."""
         body = None if request is None else msgspec.json.encode(request)
         exchange = HttpExchange(method, path, self.endpoint.host, body, headers)
         with map_errors(self.endpoint):
-            line = await self._runtime.open(self.endpoint, self._answer_seconds)
+            line = await self.runtime.open(self.endpoint, self._answer_seconds)
         stream = ResponseStream(self.endpoint, line, exchange, self._answer_seconds)
         try:
             with map_errors(self.endpoint):
@@ -136,24 +137,29 @@ class HostApiCalls:
 
     def _refused(self, status: int, body: bytes) -> ApiProblem:
         try:
-            said = msgspec.json.decode(body, type=_Refused)
+            refusal = msgspec.json.decode(body, type=_Refused)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             if status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 return _invalid_response(self.endpoint, error)
             text = f"opengnscd at {self.endpoint} failed (HTTP status {status}); its log says why"
             return DaemonUnreachable("unreachable", text)
-        return refused(said.code, said.message, retry_after_seconds=said.retry_after_seconds, epoch=said.epoch)
+        return refused(
+            refusal.code,
+            refusal.message,
+            retry_after_seconds=refusal.retry_after_seconds,
+            epoch=refusal.epoch,
+        )
 
 
 class ResponseStream:
-    """A response that is being received. Whoever has it closes it."""
+    """Response that is being received. The caller closes it."""
 
     def __init__(self, endpoint: ApiEndpoint, line: Connection, exchange: HttpExchange, seconds: float) -> None:
         self.endpoint = endpoint
         self.patience_seconds: float | None = seconds
-        """For the next piece."""
+        """Time limit for the next bytes; None: unlimited."""
         self.endless = False
-        """Of a response that goes on until the connection ends: that is then no accident."""
+        """Flag of a response that lasts until the connection ends, so that this end is not an error."""
         self._connection = line
         self._exchange = exchange
         self._ahead: list[bytes] = []
@@ -161,23 +167,23 @@ class ResponseStream:
 
     @property
     def ended(self) -> bool:
-        """The response is over."""
+        """True once the response is complete."""
         return self._closed_by_daemon or self._exchange.ended
 
     async def read_status(self) -> None:
-        """Until its status is known."""
+        """Receive until the status is known."""
         while not self._exchange.status:
             self._ahead += await self._receive()
 
     async def read(self) -> list[bytes]:
-        """Some of the body: what is here, else what comes next."""
+        """Return received parts of the body, or wait for the next ones."""
         if self._ahead or self.ended:
             ahead, self._ahead = self._ahead, []
             return ahead
         return await self._receive()
 
     async def read_all(self) -> bytes:
-        """All of the body."""
+        """Return the whole body."""
         body = bytearray()
         while True:
             body += b"".join(await self.read())
@@ -187,7 +193,7 @@ class ResponseStream:
                 return bytes(body)
 
     def close(self) -> None:
-        """End it at once."""
+        """Close the connection at once."""
         self._connection.close()
 
     async def _receive(self) -> list[bytes]:
@@ -203,7 +209,7 @@ class ResponseStream:
 
 
 class HoldStream:
-    """A registration that lasts as long as its connection."""
+    """Registration that lasts as long as its connection."""
 
     def __init__(self, stream: ResponseStream, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -211,7 +217,7 @@ class HoldStream:
         stream.patience_seconds, stream.endless = None, True
 
     async def wait_closed(self) -> None:
-        """Comes back when the daemon ends it."""
+        """Wait until the daemon closes the connection."""
         try:
             while not self._stream.ended:
                 await self._stream.read()
@@ -221,12 +227,12 @@ class HoldStream:
             self._stream.close()
 
     def close(self) -> None:
-        """The registration is over."""
+        """End the registration."""
         self._stream.close()
 
 
 class WatchStream:
-    """The events of one connection."""
+    """Events of one connection."""
 
     def __init__(self, stream: ResponseStream) -> None:
         self._stream = stream
@@ -235,7 +241,7 @@ class WatchStream:
         stream.patience_seconds, stream.endless = SILENCE_SECONDS, True
 
     async def next(self) -> LocalEvent | None:
-        """The next event, or None when the daemon has ended the connection. Raises ApiProblem."""
+        """Return the next event, or None once the daemon has closed the connection. Raises ApiProblem."""
         while not self._ready:
             if self._stream.ended:
                 return None
@@ -245,12 +251,12 @@ class WatchStream:
         return self._ready.popleft()
 
     def close(self) -> None:
-        """No more."""
+        """End the watch."""
         self._stream.close()
 
 
 class _Refused(msgspec.Struct, frozen=True):
-    """A refusal whose code may be newer than this program."""
+    """Refusal whose code may be newer than this program."""
 
     code: str
     message: str
@@ -260,29 +266,29 @@ class _Refused(msgspec.Struct, frozen=True):
 
 @contextmanager
 def map_errors(endpoint: ApiEndpoint) -> Iterator[None]:
-    """Turn what goes wrong between here and the daemon into words: raises ApiProblem in place of it."""
+    """Turn errors of the connection to the daemon into ApiProblem."""
     where = f"opengnscd at {endpoint}"
     try:
         yield
     except TimeoutError:
         raise DaemonUnreachable("unreachable", f"{where} does not answer; its log may say why") from None
     except PermissionError:
-        text = f"{where} may not be asked by this user: become one that the permissions of its socket admit"
+        text = f"{where} does not allow this user: use one that has access to its socket"
         raise NotAllowed("forbidden", text) from None
     except ConnectionBroken:
         raise _connection_broken(endpoint) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        advice = "start it, or say where it listens with --api or OPENGNS_API"
+        advice = "start it, or set its address with --api or OPENGNS_API"
         raise DaemonUnreachable("unreachable", f"{where} cannot be reached ({reason}): {advice}") from None
     except (msgspec.MsgspecError, InvalidResponse, UnicodeDecodeError) as error:
         raise _invalid_response(endpoint, error) from None
 
 
 def _connection_broken(endpoint: ApiEndpoint) -> ApiProblem:
-    return DaemonUnreachable("unreachable", f"opengnscd at {endpoint} broke off; it may be restarting")
+    return DaemonUnreachable("unreachable", f"opengnscd at {endpoint} closed the connection; it may be restarting")
 
 
 def _invalid_response(endpoint: ApiEndpoint, error: Exception) -> ApiProblem:
-    text = f"what answers at {endpoint} is no opengnscd that this version of compass understands ({error})"
+    text = f"the peer at {endpoint} is not an opengnscd that this version of compass understands ({error})"
     return ApiProblem("malformed", text)

@@ -1,10 +1,10 @@
-"""The calls of the host API for blocking programs: what `opengnsc` is made of.
+"""Calls of the host API for blocking programs; `opengnsc` uses them.
 
-    api = HostApi(place_of("unix:/run/opengns/opengnscd.sock"))
+    api = HostApi(parse_api_endpoint("unix:/run/opengns/opengnscd.sock"))
     for peer in api.resolve("openuss").listeners:
         ...
 
-A program that serves or uses services takes `compass.client.Client`, which keeps what it learnt.
+Programs that serve or use services use `compass.client.Client`, which keeps a view.
 """
 
 from __future__ import annotations
@@ -33,53 +33,44 @@ __all__ = ["ApiEndpoint", "ApiProblem", "HostApi", "InvalidEndpoint", "parse_api
 
 
 class HostApi:
-    """The daemon of this host, asked by one call after the other. See `Calls` for what each answers and raises."""
+    """Blocking calls to the daemon of this host. See `HostApiCalls` for results and exceptions."""
 
     def __init__(self, endpoint: ApiEndpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.endpoint = endpoint
-        self._runtime = ThreadRuntime()
-        self._calls = HostApiCalls(self._runtime, endpoint, answer_seconds)
+        self._calls = HostApiCalls(ThreadRuntime(), endpoint, answer_seconds)
 
     def dependencies(self, service: str) -> Dependencies:
-        """Function 2.3: what `service` depends on."""
         return run_sync(self._calls.dependencies(service))
 
     def resolve(self, name: str) -> Resolved:
-        """The listeners to use for a service or a category, best first; none is an answer, too."""
         return run_sync(self._calls.resolve(name))
 
     def register(self, request: LocalRegister) -> Outcome:
-        """Function 2.1. For one with `hold` there is the method of that name."""
         return run_sync(self._calls.register(request))
 
     def deregister(self, request: LocalDeregister) -> Outcome:
-        """Function 2.2."""
         return run_sync(self._calls.deregister(request))
 
     def report_load(self, request: LocalLoad) -> Outcome:
-        """How busy a listener of this host is."""
         return run_sync(self._calls.report_load(request))
 
     def drain(self, request: LocalDrain) -> Outcome:
-        """A listener takes no new users, or takes them again."""
         return run_sync(self._calls.drain(request))
 
     def report(self, request: LocalReport) -> Outcome:
-        """Function 2.5."""
         return run_sync(self._calls.report(request))
 
     def status(self) -> HostStatus:
-        """The daemon in figures."""
         return run_sync(self._calls.status())
 
     def holding(self, request: LocalRegister, warn: Warn) -> Holding:
-        """A registration with `hold`, made with the first `next`, until it is closed by whoever."""
-        return Holding(HeldRegistration(self._runtime, self._calls, request, warn))
+        """Return a held registration, which is made by the first `next` and lasts until it is closed."""
+        return Holding(HeldRegistration(self._calls, request, warn))
 
     def hold(self, request: LocalRegister, warn: Warn) -> Iterator[Outcome]:
-        """A registration with `hold`: its outcome, and that of each one that replaces a lost one, for as long as it is
-        iterated; then it is over. `lost` is told of each interruption."""
-        keeping = HeldRegistration(self._runtime, self._calls, request, warn)
+        """Register with `hold`. Yields the outcome and that of each repetition; the registration ends with the
+        iteration. `warn` is called for each interruption."""
+        keeping = HeldRegistration(self._calls, request, warn)
         try:
             while (outcome := run_sync(keeping.next())) is not None:
                 yield outcome
@@ -87,9 +78,9 @@ class HostApi:
             keeping.close()
 
     def follow(self, service: str, since: int | None, warn: Warn) -> Iterator[LocalEvent]:
-        """Like `watch`, but it comes back by itself and goes on after the last event; `lost` is told of each
-        interruption. Raises ApiProblem when the daemon is not there at first, or refuses."""
-        following = ResumingWatch(self._runtime, self._calls, service, since, warn)
+        """Watch with reconnection: after an interruption, events continue after the last one. `warn` is called for each
+        interruption. Raises ApiProblem if the daemon is unreachable at first, or refuses."""
+        following = ResumingWatch(self._calls, service, since, warn)
         try:
             while (event := run_sync(following.next())) is not None:
                 yield event
@@ -97,10 +88,10 @@ class HostApi:
             following.close()
 
     def watch(self, service: str, last_event_id: int | None = None) -> Iterator[LocalEvent]:
-        """The dependencies of `service` and then each change of them, until the connection ends.
+        """Yield the dependencies of `service` and then each change, until the connection ends.
 
-        With the revision of the last event seen, only what came later. Ends, or raises ApiProblem, when the
-        connection is lost; to go on, call again with the last event's revision.
+        `last_event_id`: revision of the last event seen; then only later changes. Ends, or raises ApiProblem, if the
+        connection is lost; to resume, call again with the last event's revision.
         """
         watched = run_sync(self._calls.watch(service, last_event_id))
         try:
@@ -111,16 +102,16 @@ class HostApi:
 
 
 class Holding:
-    """A registration that lasts as long as its connection; one thread follows it, another one may end it."""
+    """Registration that lasts as long as its connection. One thread follows it, another one may close it."""
 
     def __init__(self, keeping: HeldRegistration) -> None:
         self._held = keeping
 
     def next(self) -> Outcome | None:
-        """The outcome of the registration, then of each one that replaces a lost one; None once it is closed. Raises
-        ApiProblem at first, and for a refusal that no time can mend."""
+        """Return the outcome of the registration, then that of each repetition; None once it is closed. Raises
+        ApiProblem at the first attempt, and for a permanent refusal."""
         return run_sync(self._held.next())
 
     def close(self) -> None:
-        """The registration is over; unless it was deregistered before, its users are told that it died."""
+        """End the registration. Unless it was deregistered before, its listener is reported as dead."""
         self._held.close()

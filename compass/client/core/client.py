@@ -1,10 +1,10 @@
-"""The client library, once for all faces: what a program knows of others, and what others are told of it.
+"""Core of the client library, once for all variants: lookups, watches, registrations and reports.
 
-    events of the daemon -> View (per service) -> resolve -> attempt / Session -> blame -> report
+    events of the daemon -> View (per service) -> resolve -> attempt / Session -> report_failure -> report
     register -> Registration -> end
 
-`resolve` asks the daemon once, for the watch; from then on it is answered from the view that the watch keeps up to
-date, also while the daemon is restarted. Names that the service does not depend on are asked for each time.
+The first `resolve` starts a watch at the daemon; later ones are answered from the view that the watch keeps up to
+date, also while the daemon restarts. Names that the service does not depend on are asked from the daemon each time.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from compass.client.core.view import FailedListeners, View, Views, view_of
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
-from compass.model.selection.policies import Location as Surroundings
+from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
 
 PATIENCE_SECONDS = 10.0
-"""How long a registration waits for a daemon that is not there: a restart takes a second or two."""
+"""Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
 REPORT_SECONDS = 5.0
-"""For the daemon to take a report that nobody waits for; a program that ends does not end later than that."""
+"""Time limit for the delivery of a report; it may delay the exit of the program by this time."""
 UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
-"""Refusals of a deregistration, or a report, that say that the listener is out of use already."""
+"""Codes of refused deregistrations and reports that mean that the listener is already out of use."""
 
 T = TypeVar("T")
 
@@ -43,36 +43,36 @@ _log = logging.getLogger("compass.client")
 
 
 class Options(TypedDict, total=False):
-    """What more can be said of a registration."""
+    """Options of a registration."""
 
     address: str
-    """Where this process listens; else the one that the daemon is set up with."""
+    """Address at which this process listens; default: the one that the daemon is configured with."""
     credential: str
-    """The service's token itself."""
+    """Token of the service."""
     credential_file: str | os.PathLike[str]
-    """The file that holds it: the best way. Else OPENGNS_CREDENTIAL_FILE, else OPENGNS_CREDENTIAL."""
+    """File with the token (preferred). Default: OPENGNS_CREDENTIAL_FILE, else OPENGNS_CREDENTIAL."""
     zone: str
-    """Where it is, as a label; else the zone that the daemon is set up with."""
+    """Zone of the listener, a label; default: the zone that the daemon is configured with."""
     load: float
     degradation: float
-    """Share of its capacity in use, and how much of it one more user takes, for the policies that go by load."""
+    """Share of the capacity in use, and the amount that one more user adds, for policies that depend on load."""
     weight: int
-    """Its share of users, 1 by default; 0: last resort."""
+    """Relative share of users, 1 by default; 0: used only if nothing else is up."""
     metadata: dict[str, str]
-    """For its users."""
+    """Metadata for its users."""
     hold: bool
-    """The daemon sees the end of this process by a connection that this program keeps, instead of by the process's
-    number: for a container with processes of its own."""
+    """True: the daemon notices the end of this process by a connection, instead of by the process's number, for a
+    container, which has its own process numbers."""
     patience_seconds: float
-    """How long a daemon that is not there is waited for; PATIENCE_SECONDS by default."""
+    """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
 
 class CoreClient:
-    """What a program asks of the name service, on one runtime.
+    """Client of the name service on one runtime.
 
-    `service`: on whose behalf it asks, that is, whose declared dependencies it uses; else OPENGNS_SERVICE, which
-    `opengnsc run` sets, else the first service that it registers. `api`: where the daemon listens; else OPENGNS_API.
-    `views`: where views are looked for before the core watches by itself. Raises InvalidEndpoint.
+    `service`: the service whose dependencies are used; else OPENGNS_SERVICE, which `opengnsc run` sets, else the first
+    service that is registered. `api`: the daemon's address; else OPENGNS_API. `views`: a source of views that is tried
+    before the core watches by itself. Raises InvalidEndpoint.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class CoreClient:
         self._reports = HostApiCalls(runtime, self.endpoint, min(REPORT_SECONDS, answer_seconds))
         self._views = views
         self.warn = warn
-        """Told of what goes on without this program's doing: interruptions, and what could not be delivered."""
+        """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
         self._selector = Selector(runtime.random)
         self._watched: dict[str, _WatchedView] = {}
 
-    # What others are --------------------------------------------------------------------------------------
+    # Lookups ----------------------------------------------------------------------------------------------
 
     async def resolve(self, name: str) -> Resolved:
-        """The listeners to use for a service or a category, best first, never none.
+        """Return the listeners to use for a service or a category, best first, at least one.
 
         Raises NoneRegistered, UnknownName, NotLoaded, DaemonUnreachable.
         """
@@ -111,7 +111,7 @@ class CoreClient:
         else:
             answer = view.resolve(name, self._selector, self._failed_listeners, self.runtime.seconds())
             if isinstance(answer, Refusal) and answer.code == "unknown-dependency":
-                # Another service of this host may depend on it; the daemon knows, and says so better if not.
+                # Another service of this host may depend on the name; the daemon knows, or refuses with a better text.
                 resolved = await self.calls.resolve(name)
             elif isinstance(answer, Refusal):
                 raise refused(answer.code, answer.message)
@@ -122,30 +122,30 @@ class CoreClient:
         return resolved
 
     async def dependencies(self, service: str = "") -> Dependencies:
-        """Function 2.3: all that a service depends on, this program's own by default. Raises ApiProblem."""
-        whose = self._service_or_default(service)
-        kept = self._external_view(whose) or self._own_view(whose)
-        return kept.dependencies() if kept is not None else await self.calls.dependencies(whose)
+        """Return the dependencies of a service, by default this program's own (function 2.3). Raises ApiProblem."""
+        name = self._service_or_default(service)
+        view = self._external_view(name) or self._own_view(name)
+        return view.dependencies() if view is not None else await self.calls.dependencies(name)
 
     async def shared(self, service: str = "", directory: str = "") -> SharedView:
-        """The daemon's view in memory, for lookups that cost no call. `directory`: else the daemon is asked for it.
-        Raises NotLoaded when it shares none, DaemonUnreachable."""
-        whose = self._service_or_default(service)
-        where = directory or (await self.calls.status()).view
-        if not where:
+        """Return the daemon's shared view, for lookups without a call. `directory`: of the view; by default the daemon
+        is asked. Raises NotLoaded if none is shared, DaemonUnreachable."""
+        name = self._service_or_default(service)
+        path = directory or (await self.calls.status()).view
+        if not path:
             raise NotLoaded("not-ready", "opengnscd shares no view on this host: see [host] view in its configuration")
         if not directory:
-            # So that the daemon is told what the service depends on, if it is not yet.
-            await self.calls.dependencies(whose)
-        return SharedView(where, whose)
+            # Makes the daemon subscribe to the dependencies of the service, if it has not yet.
+            await self.calls.dependencies(name)
+        return SharedView(path, name)
 
     def follow(self, service: str = "", since: int | None = None) -> ResumingWatch:
-        """The dependencies of a service and then each change of them, also over restarts of the daemon."""
-        return ResumingWatch(self.runtime, self.calls, self._service_or_default(service), since, self.warn)
+        """Return a watch of the dependencies of a service that survives restarts of the daemon."""
+        return ResumingWatch(self.calls, self._service_or_default(service), since, self.warn)
 
     async def watch(self, service: str = "", since: int | None = None) -> AsyncIterator[LocalEvent]:
-        """The same as an iterator: `async for event in client.watch("portal.web")`. Raises ApiProblem when the daemon
-        is not there at first, or refuses."""
+        """Yield the dependencies of a service and then each change: `async for event in client.watch("portal.web")`.
+        Raises ApiProblem if the daemon is unreachable at first, or refuses."""
         following = self.follow(service, since)
         try:
             while (event := await following.next()) is not None:
@@ -153,22 +153,20 @@ class CoreClient:
         finally:
             following.close()
 
-    # Using them -------------------------------------------------------------------------------------------
-
     async def attempt(self, name: str, once: Callable[[Listener], Awaitable[T]], failures: Failures = (OSError,)) -> T:
-        """Do `once` with one listener of `name` after the other, best first, until it does not raise one of
-        `failures`; those that failed are avoided and reported. Raises NobodyThere, and what `resolve` does."""
+        """Call `once` with the listeners of `name`, best first, until a call does not raise one of `failures`. Failed
+        listeners are avoided and reported. Raises NobodyThere, and what `resolve` raises."""
         return await attempt(self, name, once, failures)
 
-    # What it is itself ------------------------------------------------------------------------------------
+    # Registrations ----------------------------------------------------------------------------------------
 
     async def register(self, service: str, port: int, **options: Unpack[Options]) -> Registration:
-        """Say that this process serves `service` at `port` (function 2.1), until the registration is ended.
+        """Register `service` at `port` for this process (function 2.1), until the registration is ended.
 
-        When the process dies, however, its users are told within a second. Raises CredentialProblem, ApiProblem.
+        If the process dies, the daemon reports it within a second. Raises CredentialProblem, ApiProblem.
         """
         hold = options.get("hold", False)
-        wish = LocalRegister(
+        request = LocalRegister(
             service,
             port,
             credential_from(options.get("credential", ""), options.get("credential_file", ""), _log.warning),
@@ -181,24 +179,24 @@ class CoreClient:
             options.get("load", IDLE),
             options.get("degradation", IDLE),
         )
-        keeping = HeldRegistration(self.runtime, self.calls, wish, self.warn) if hold else None
-        give_up = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
-        patience = RetryPolicy(self.warn)
-        patience.succeeded()
+        held = HeldRegistration(self.calls, request, self.warn) if hold else None
+        deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
+        retry = RetryPolicy(self.warn)
+        retry.succeeded()
         while True:
             try:
-                outcome = await (keeping.next() if keeping else self.calls.register(wish))
+                outcome = await (held.next() if held else self.calls.register(request))
                 break
             except ApiProblem as problem:
-                left = give_up - self.runtime.seconds()
+                left = deadline - self.runtime.seconds()
                 if not may_pass(problem) or left <= 0:
                     raise
-                await self.runtime.sleep(min(patience.pause_after(problem), left))
-        assert outcome is not None  # Nobody has closed it.
+                await self.runtime.sleep(min(retry.pause_after(problem), left))
+        assert outcome is not None  # The held registration is not closed.
         self.service = self.service or service
-        return Registration(self, wish, outcome, keeping)
+        return Registration(self, request, outcome, held)
 
-    # What it found out ------------------------------------------------------------------------------------
+    # Reports ----------------------------------------------------------------------------------------------
 
     async def report(
         self,
@@ -209,11 +207,11 @@ class CoreClient:
         state: Literal["unreachable", "slow"] = "unreachable",
         detail: str = "",
     ) -> Outcome:
-        """Say that a listener is dead or slow (function 2.5). Raises ApiProblem."""
+        """Report a listener that is unreachable or slow (function 2.5). Raises ApiProblem."""
         return await self.calls.report(LocalReport(service, address, port, state, self.service, detail))
 
     def report_failure(self, peer: Listener, detail: str) -> None:
-        """A listener failed here: avoid it, and report it unless that is known already. Nobody waits for the report."""
+        """Avoid a listener that failed here, and report it in the background unless its failure is known."""
         _log.info("%s at %s port %d failed: %s", peer.service, peer.address, peer.port, detail)
         kept = self._own_view(self.service)
         row = kept.catalogue.listener(peer.service, peer.address, peer.port) if kept else None
@@ -222,7 +220,7 @@ class CoreClient:
             self.runtime.spawn(self._deliver(peer, detail), wait_at_exit=True)
 
     def mark_healthy(self, peer: Listener) -> None:
-        """A listener works."""
+        """Stop avoiding a listener that works."""
         self._failed_listeners.remove(peer)
 
     async def _deliver(self, peer: Listener, detail: str) -> None:
@@ -230,30 +228,29 @@ class CoreClient:
         try:
             await self._reports.report(report)
         except ApiProblem as problem:
-            # That it is registered no more is what the report would have led to.
             if problem.code not in UNCHANGED:
-                where = f"{peer.service} at {peer.address} port {peer.port}"
-                self.warn(f"{where} could not be reported: {problem.message}")
+                listener = f"{peer.service} at {peer.address} port {peer.port}"
+                self.warn(f"{listener} could not be reported: {problem.message}")
 
-    # Life -------------------------------------------------------------------------------------------------
+    # Lifecycle --------------------------------------------------------------------------------------------
 
     def stop_watches(self) -> None:
-        """Watch no more. Registrations stay until they are ended."""
+        """Stop all watches. Registrations stay until they are ended."""
         kept, self._watched = self._watched, {}
         for one in kept.values():
             one.close()
 
     def reset_after_fork(self) -> None:
-        """In the child of a fork: the views were kept by what only the parent has. They begin anew when needed."""
-        # Nothing is closed: the connection is the parent's, too.
+        """Drop the watches in the child of a fork: only the parent's threads follow them. They restart on demand."""
+        # Nothing is closed: the parent uses the same connections.
         self._watched = {}
 
-    # The views --------------------------------------------------------------------------------------------
+    # Views ------------------------------------------------------------------------------------------------
 
     def _service_or_default(self, service: str) -> str:
         if service or self.service:
             return service or self.service
-        text = "say on behalf of which service: Client(service='portal.web'), or OPENGNS_SERVICE in the environment"
+        text = "name the service of this program: Client(service='portal.web'), or OPENGNS_SERVICE in the environment"
         raise refused("bad-name", text)
 
     def _external_view(self, service: str) -> View | None:
@@ -264,11 +261,11 @@ class CoreClient:
         return kept.view if kept is not None else None
 
     async def _view(self, service: str) -> View | None:
-        """What is known at once, else what the first event of a watch says. None: too many programs watch."""
+        """Return the current view, else that of a new watch's first event; None if the daemon has too many watchers."""
         view = self._external_view(service) or self._own_view(service)
         if view is not None:
             return view
-        following = ResumingWatch(self.runtime, self.calls, service, None, self.warn, _may_follow_later)
+        following = ResumingWatch(self.calls, service, None, self.warn, _may_follow_later)
         try:
             first = await following.next()
             await self._update_location()
@@ -281,23 +278,23 @@ class CoreClient:
             following.close()
             raise
         assert first is not None and isinstance(first.data, Dependencies)  # A watch without a revision begins so.
-        mine = _WatchedView(following, view_of(first.data))
-        kept = self._watched.setdefault(service, mine)
-        if kept is not mine:
-            # Another thread, or task, was quicker.
+        own = _WatchedView(following, view_of(first.data))
+        watched = self._watched.setdefault(service, own)
+        if watched is not own:
+            # Another thread or task has started a watch in the meantime.
             following.close()
-            return kept.view
-        mine.task = self.runtime.spawn(self._follow(service, mine))
-        return mine.view
+            return watched.view
+        own.task = self.runtime.spawn(self._follow(service, own))
+        return own.view
 
     async def _update_location(self) -> None:
-        """Where this is, so that near listeners can come first; no reason to fail when that cannot be told now."""
+        """Fetch the location of this host, so that near listeners come first. Failures are ignored."""
         with contextlib.suppress(ApiProblem):
             status = await self.calls.status()
-            self._selector.moved(Surroundings(status.host, status.zone))
+            self._selector.moved(Location(status.host, status.zone))
 
     async def _follow(self, service: str, kept: _WatchedView) -> None:
-        """Follow, until it is closed or refused; then the next lookup asks again, and is told why."""
+        """Update the view until the watch is closed or refused. After a refusal, the next lookup asks the daemon."""
         try:
             while (event := await kept.watch.next()) is not None:
                 kept.view = kept.view.after(event)
@@ -310,62 +307,64 @@ class CoreClient:
 
 
 def _may_follow_later(problem: ApiProblem) -> bool:
-    """A daemon that has too many watchers answers each lookup, which is better than a view that grows old."""
+    """Return whether to retry a watch. If the daemon has too many watchers, ask it for each lookup instead."""
     return may_pass(problem) and problem.code != "busy"
 
 
 class Registration:
-    """One listener of this process, until `end`."""
+    """Registration of one listener of this process, until `end`."""
 
     def __init__(
-        self, core: CoreClient, wish: LocalRegister, outcome: Outcome, keeping: HeldRegistration | None
+        self, core: CoreClient, request: LocalRegister, outcome: Outcome, held: HeldRegistration | None
     ) -> None:
         self.outcome = outcome
-        """`state` is `pending` while no server could be asked: the daemon keeps it and delivers it."""
+        """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
         self._core = core
-        self._wish = wish
+        self._request = request
         self._process = os.getpid()
-        self._held = keeping
+        self._held = held
         self._ended = False
-        self._task = core.runtime.spawn(self._follow(keeping)) if keeping is not None else None
+        self._task = core.runtime.spawn(self._follow(held)) if held is not None else None
 
     async def report_load(self, load: float) -> None:
-        """Say how much of this listener is in use, from 0 (idle) to 1 (full); each report is told to all its users.
+        """Report the load of this listener, from 0 (idle) to 1 (full). Each report is sent to all its users.
         Raises ApiProblem."""
-        wish = self._wish
-        await self._core.calls.report_load(LocalLoad(wish.service, wish.port, wish.credential, load, wish.address))
+        own = self._request
+        await self._core.calls.report_load(LocalLoad(own.service, own.port, own.credential, load, own.address))
 
     async def end(self) -> None:
-        """Deregister (function 2.2). Harmless when it is over already, and in a forked child, whose it is not.
+        """Deregister (function 2.2). A repeated call, or a call in a forked child, does nothing.
 
-        What goes wrong is only told, not raised: the listener is gone with the process in any case.
+        Problems are only logged, because the listener ends with the process in any case.
         """
         if self._ended or self._process != os.getpid():
             return
         self._ended = True
-        wish, epoch = self._wish, self.outcome.epoch
-        request = LocalDeregister(wish.service, wish.port, wish.credential, wish.address, epoch)
+        own, epoch = self._request, self.outcome.epoch
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
         try:
             await self._core.calls.deregister(request)
         except ApiProblem as problem:
             if problem.code not in UNCHANGED:
-                self._core.warn(f"{wish.service} at port {wish.port} could not be deregistered: {problem.message}")
+                self._core.warn(f"{own.service} at port {own.port} could not be deregistered: {problem.message}")
         finally:
             if self._held is not None:
                 self._held.close()
             if self._task is not None:
                 self._task.stop()
 
-    async def _follow(self, keeping: HeldRegistration) -> None:
+    async def _follow(self, held: HeldRegistration) -> None:
         try:
-            while (outcome := await keeping.next()) is not None:
+            while (outcome := await held.next()) is not None:
                 self.outcome = outcome
         except ApiProblem as problem:
-            self._core.warn(f"{self._wish.service} at port {self._wish.port} is not registered: {problem.message}")
+            self._core.warn(
+                f"{self._request.service} at port {self._request.port} is not registered: {problem.message}"
+            )
 
 
 class _WatchedView:
-    """A view that is kept up to date."""
+    """View that a watch keeps up to date."""
 
     def __init__(self, following: ResumingWatch, view: View) -> None:
         self.watch = following
@@ -373,7 +372,6 @@ class _WatchedView:
         self.task: Task | None = None
 
     def close(self) -> None:
-        """No more."""
         self.watch.close()
         if self.task is not None:
             self.task.stop()

@@ -1,4 +1,4 @@
-"""Where a host's daemon listens for its own programs (mission section 5): a Unix socket, or a port on the loopback."""
+"""Address of the host API (mission section 5): a Unix socket, or a port on the loopback."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ API_PORT = 4866
 
 
 class InvalidEndpoint(ValueError):
-    """An address of the API that cannot be used; the text says what would be right."""
+    """An invalid address of the API; the text says what would be right."""
 
 
 class ApiEndpoint(msgspec.Struct, frozen=True):
-    """Where the daemon listens: the path of a Unix socket, or an address and a port."""
+    """Address of the API: the path of a Unix socket, or an IP address and a port."""
 
     path: str = ""
     address: str = ""
@@ -30,7 +30,7 @@ class ApiEndpoint(msgspec.Struct, frozen=True):
 
     @property
     def host(self) -> str:
-        """For the Host header; `unix` is the name that the daemon expects on its socket."""
+        """Value of the Host header; `unix` is the name that the daemon expects on its socket."""
         if self.path:
             return "unix"
         return f"{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
@@ -44,7 +44,7 @@ def parse_api_endpoint(text: str) -> ApiEndpoint:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/"):
-            raise InvalidEndpoint(f"{text!r}: write the whole path of the socket, as in unix:{DEFAULT_SOCKET}")
+            raise InvalidEndpoint(f"{text!r}: write the absolute path of the socket, as in unix:{DEFAULT_SOCKET}")
         return ApiEndpoint(path=path)
     try:
         parts = urlsplit(text)
@@ -52,7 +52,7 @@ def parse_api_endpoint(text: str) -> ApiEndpoint:
             return ApiEndpoint(address=parts.hostname, port=parts.port or API_PORT)
     except ValueError:
         pass
-    raise InvalidEndpoint(f"{text!r} is no address of the host API: write unix:/PATH or {DEFAULT_URL}")
+    raise InvalidEndpoint(f"{text!r} is not an address of the host API: write unix:/PATH or {DEFAULT_URL}")
 
 
 Place = ApiEndpoint

@@ -1,23 +1,23 @@
-"""Why a program's question has no answer: one class for each thing that a program may want to do about it.
+"""Errors of the client library: one class for each reaction of a program.
 
 ApiProblem
-├── DaemonUnreachable   nobody answers on this host: opengnscd is to be started
-├── Unavailable         the daemon cannot do it now; again later
-│   └── NotLoaded       it has not heard from a server yet (P5: which says nothing about what there is)
-├── UnknownName         no such category or service, or none that this host depends on
-├── NotAllowed          the credential, or the right to ask, is not accepted
-└── NobodyThere         connect and resolve: the name exists, but there is nobody to use
-    ├── NoneRegistered  no listener that could be used, and no backup
-    └── NoneAnswers     there are listeners, and each of them was tried
+├── DaemonUnreachable   opengnscd does not answer on this host: start it
+├── Unavailable         temporary: retry later
+│   └── NotLoaded       the daemon has no data from a server yet (P5: nothing is known about registrations)
+├── UnknownName         no such category or service, or no dependency of this host on it
+├── NotAllowed          credential not accepted, or a right is missing
+└── NobodyThere         connect and resolve: the name exists, but has no usable listener
+    ├── NoneRegistered  no usable listener is registered, and no backup
+    └── NoneAnswers     every usable listener was tried
 """
 
 from __future__ import annotations
 
 
 class ApiProblem(Exception):
-    """Why there is no answer. `code`: the refusal's (opengnsp.md, "Refusals"), or one of this library's own:
-    `unreachable` when the daemon itself does not answer, `malformed` when it cannot be understood, `none-registered`
-    and `none-answers`. The text says what to do next."""
+    """Failure of a call. `code`: that of the refusal (opengnsp.md, "Refusals"), or one of this library:
+    `unreachable` if the daemon does not answer, `malformed` for an invalid answer, `none-registered` and
+    `none-answers`. The text says what to do next."""
 
     def __init__(self, code: str, message: str, *, retry_after_seconds: float = 0.0, epoch: int = 0) -> None:
         super().__init__(message)
@@ -28,44 +28,44 @@ class ApiProblem(Exception):
 
 
 class Unavailable(ApiProblem):
-    """It cannot be done now; the same question may be answered later."""
+    """Temporary failure: the same call may succeed later."""
 
 
 class NotLoaded(Unavailable):
-    """The daemon runs, but has no view yet: no server could be reached since it was set up. This is no statement
-    about what is registered."""
+    """The daemon runs, but has no data yet, because no server has been reached so far. This says nothing about what
+    is registered."""
 
 
 class DaemonUnreachable(ApiProblem):
-    """Nobody answers at the daemon's place on this host."""
+    """The daemon does not answer at its address on this host."""
 
 
 class UnknownName(ApiProblem):
-    """There is no such category or service, or no service of this host depends on it, or it is no name."""
+    """Unknown category or service, no dependency of this host on it, or an invalid name."""
 
 
 class NotAllowed(ApiProblem):
-    """The credential or the right to do this is not accepted."""
+    """The credential is not accepted, or a right is missing."""
 
 
 class NobodyThere(ApiProblem):
-    """The name exists, but nobody can be used under it."""
+    """The name exists, but has no usable listener."""
 
 
 class NoneRegistered(NobodyThere):
-    """Nothing is registered that could be used, the backup included."""
+    """No usable listener is registered, and none of the backup."""
 
     def __init__(self, name: str) -> None:
-        text = f"{name}: nothing is registered that could be used, and no backup; 'opengnsc query' shows what there is"
+        text = f"{name}: no usable listener is registered, and no backup; 'opengnsc query' shows the registered ones"
         super().__init__("none-registered", text)
 
 
 class NoneAnswers(NobodyThere):
-    """Every listener that could be used was tried. `tried`: address:port, and what happened there."""
+    """Every usable listener was tried. `tried`: the failure at each address:port."""
 
     def __init__(self, name: str, tried: dict[str, str]) -> None:
-        told = "; ".join(f"{where}: {what}" for where, what in tried.items())
-        super().__init__("none-answers", f"{name}: none of the {len(tried)} listeners tried can be used ({told})")
+        failures = "; ".join(f"{endpoint}: {failure}" for endpoint, failure in tried.items())
+        super().__init__("none-answers", f"{name}: all {len(tried)} listeners tried have failed ({failures})")
         self.tried = tried
 
 
@@ -81,14 +81,14 @@ _KINDS: dict[str, type[ApiProblem]] = {
     "forbidden": NotAllowed,
     "bad-credential": NotAllowed,
 }
-"""What a refusal is for a program; one that has no row here is an ApiProblem with its code."""
+"""Exception class for each refusal code; any other code raises ApiProblem."""
 
 
 def refused(code: str, message: str, *, retry_after_seconds: float = 0.0, epoch: int = 0) -> ApiProblem:
-    """A refusal of the daemon, as what is raised for it."""
+    """Return the exception for a refusal of the daemon."""
     return _KINDS.get(code, ApiProblem)(code, message, retry_after_seconds=retry_after_seconds, epoch=epoch)
 
 
 def may_pass(problem: ApiProblem) -> bool:
-    """Whether asking again later may help, without anybody changing the question."""
+    """Return whether the same call may succeed later."""
     return isinstance(problem, Unavailable | DaemonUnreachable)

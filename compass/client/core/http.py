@@ -1,11 +1,11 @@
-"""One request to the daemon and its response, as bytes, without input or output (RFC 9112, by h11).
+"""HTTP request to the daemon and its response, as bytes, without I/O (RFC 9112, by h11).
 
-    exchange = Exchange("GET", "/v1/status", "unix")
+    exchange = HttpExchange("GET", "/v1/status", "unix")
     send(exchange.request)
     while not exchange.ended:
         pieces = exchange.receive(received())
 
-Server-sent events are read from the same pieces by `Events`.
+`Events` parses server-sent events from the same pieces.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from compass.model.replies import Dependencies
 from compass.model.rows import Change
 
 HEAD_OCTETS_MAX = 64 * 1024
-"""Of a response's status line and headers: the daemon's are some hundred octets."""
+"""Greatest size of a response's status line and headers; those of the daemon have some hundred octets."""
 ANSWER_OCTETS_MAX = 64 * 1024 * 1024
-"""Of one answer: four times the largest view that a server's frame can carry, spelled as JSON."""
+"""Greatest size of one answer: four times the largest view that a server's frame can carry, as JSON."""
 LINE_OCTETS_MAX = ANSWER_OCTETS_MAX
-"""Of one line of a watch, which holds a whole answer."""
+"""Greatest size of one line of a watch, which contains a whole answer."""
 
 
 class ConnectionBroken(Exception):
-    """The connection ended before the response did."""
+    """The connection ended before the response."""
 
 
 class InvalidResponse(Exception):
-    """What came is no response of an opengnscd."""
+    """The received bytes are not a response of an opengnscd."""
 
 
 class HttpExchange:
-    """A request, and what has been received of its response."""
+    """A request, and the received part of its response."""
 
     def __init__(
         self, method: str, path: str, host: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -53,13 +53,13 @@ class HttpExchange:
             self.request += self._wire.send(h11.Data(data=body)) or b""
         self.request += self._wire.send(h11.EndOfMessage()) or b""
         self.status = 0
-        """Of the response; 0 until it has begun."""
+        """Status of the response; 0 until it is received."""
         self.ended = False
 
     def receive(self, data: bytes) -> list[bytes]:
-        """The pieces of the response's body in what was received; empty `data` says that the connection has ended.
+        """Return the pieces of the response's body in `data`; empty `data` means that the connection has ended.
 
-        Raises BrokenOff and Misunderstood.
+        Raises ConnectionBroken and InvalidResponse.
         """
         pieces: list[bytes] = []
         try:
@@ -84,13 +84,13 @@ class HttpExchange:
 
 
 class Lines:
-    """Whole lines out of the pieces of a stream."""
+    """Splitter of a stream into lines."""
 
     def __init__(self) -> None:
         self._held = bytearray()
 
     def split(self, piece: bytes) -> list[bytes]:
-        """The lines that are whole now, without their ends. Raises Misunderstood when one has no end."""
+        """Return the lines that are complete now, without line ends. Raises InvalidResponse if a line is too long."""
         first, *more = piece.split(b"\n")
         self._held += first
         whole = []
@@ -103,14 +103,14 @@ class Lines:
 
 
 class Events:
-    """The events in the lines of a watch."""
+    """Parser of the events in a watch."""
 
     def __init__(self) -> None:
         self._lines = Lines()
         self._block: list[str] = []
 
     def split(self, piece: bytes) -> Iterator[LocalEvent]:
-        """The events that are whole now. Raises Misunderstood, and ApiProblem for one that cannot be read."""
+        """Yield the events that are complete now. Raises InvalidResponse, and ApiProblem for an invalid event."""
         for line in self._lines.split(piece):
             if line:
                 self._block.append(line.decode("utf-8", "replace"))
@@ -122,8 +122,8 @@ class Events:
 
 
 def event_of(lines: list[str]) -> LocalEvent | None:
-    """One event from the lines of a block (HTML Living Standard, section 9.2.6), or None if there is none in it or it
-    is of a kind that this program does not know. Raises ApiProblem when it cannot be read."""
+    """Parse the lines of a block (HTML Living Standard, section 9.2.6). Returns None for a block without an event or
+    with one of an unknown kind. Raises ApiProblem if the event is invalid."""
     fields = {"event": "", "id": "", "data": ""}
     for line in lines:
         name, _, value = line.partition(":")

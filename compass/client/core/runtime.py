@@ -1,8 +1,8 @@
-"""What the core stands on: bytes to and from a daemon, pauses, and work that goes on beside the caller's.
+"""Runtime of the core: connections to the daemon, pauses, and concurrent work.
 
-The core is written once, as coroutines that await nothing but these. Each face brings a ground: on asyncio's they are
-asyncio's awaitables, on Twisted's they are Deferreds, and on the blocking one they are done when they come back, so
-that `compass.client.core.threads.now` runs a coroutine of the core through in one go.
+The core is written once, as coroutines that await nothing else. Each client variant has a runtime: its awaitables are
+asyncio's, or Deferreds; those of the blocking runtime are complete when they are returned, so
+`compass.client.core.threads.run_sync` runs a coroutine of the core to its end in one step.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from compass.client.core.endpoint import ApiEndpoint
 
 
 class Connection(Protocol):
-    """A connection to the daemon."""
+    """Connection to the daemon."""
 
     def send(self, data: bytes) -> Awaitable[None]:
-        """Write all of it. Raises OSError."""
+        """Write all of `data`. Raises OSError."""
 
     def receive(self, seconds: float | None) -> Awaitable[bytes]:
-        """What came next; empty at the end. Raises TimeoutError when nothing comes in time, OSError."""
+        """Return the next bytes; empty at the end. Raises TimeoutError if none arrive in time, OSError."""
 
     def close(self) -> None:
-        """End it at once; who waits in `receive` is told that it is the end. Harmless when it has ended."""
+        """Close the connection at once; a pending `receive` returns empty. A repeated call does nothing."""
 
 
 class Task(Protocol):
-    """Work that goes on beside the caller's."""
+    """Handle of spawned work."""
 
     def stop(self) -> None:
-        """End it; harmless when it has ended."""
+        """Cancel the work. A repeated call does nothing."""
 
 
 class Runtime(Protocol):
-    """Where the core runs."""
+    """Runtime of the core."""
 
     def open(self, endpoint: ApiEndpoint, seconds: float) -> Awaitable[Connection]:
         """Connect to the daemon. Raises OSError, TimeoutError."""
 
     def sleep(self, seconds: float) -> Awaitable[None]:
-        """Nothing, for so long."""
+        """Pause."""
 
     def seconds(self) -> float:
-        """On a clock that never jumps."""
+        """Return the time of a monotonic clock."""
 
     def random(self) -> float:
-        """From [0, 1)."""
+        """Return a random number in [0, 1)."""
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Task:
-        """Run it beside the caller. `wait_at_exit`: the program does not end before it is done."""
+        """Run work concurrently. `wait_at_exit`: the program does not exit before the work is done."""

@@ -1,8 +1,8 @@
-"""Using a service by name: which listener, and what when it fails (RFC 5351 section 3.2, "failover").
+"""Sessions with a service by name, with failover (RFC 5351 section 3.2).
 
-A session is a connection to one listener of a name. When that fails, the session reports it, goes on with the next
-one by policy, in the end with the backup, and hands the new listener the state cookie that the application keeps in
-it (RFC 5352 section 2.2.20).
+A session is a connection to one listener of a name. If the listener fails, the session reports it, connects to the
+next one by policy, at last to the backup, and passes the new listener the application's state cookie (RFC 5352
+section 2.2.20).
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from compass.model.names import format_endpoint
 from compass.model.rows import Listener
 
 CONNECT_SECONDS = 3.0
-"""For a listener to accept: two lost packets of the handshake are sent again within it (RFC 6298 section 2)."""
+"""Time limit for a connection: two lost packets of the handshake are sent again within it (RFC 6298 section 2)."""
 TRIES_MAX = 8
-"""Listeners tried for one connection: enough to get past a dead rack, and then the caller hears about it."""
+"""Listeners tried for one connection: enough to get past a dead rack; then the call fails."""
 COOKIE_OCTETS_MAX = 65_531
-"""Of a session's state cookie: what a parameter of RFC 5354 section 3 can carry (16 bits of length, 4 octets of it)."""
+"""Greatest size of a state cookie: that of a parameter of RFC 5354 section 3 (16 bits of length, 4 octets header)."""
 CAUSES_MAX = 10
-"""Links of an exception's chain that are looked at: libraries wrap an OSError three or four times."""
+"""Links of an exception's chain that are examined: libraries wrap an OSError three or four times."""
 LOCAL_FAILURES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM})
-"""Failures that say something about this machine and nothing about the listener, however a library wraps them."""
+"""Error numbers of this machine, not of the listener, even if a library wraps them."""
 UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-"""Failures of this machine that another listener may not have: it has no IPv6, perhaps."""
+"""Error numbers of this machine that another listener may not cause, for instance without IPv6."""
 NETWORK = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETRESET, errno.EPROTO})
-"""Failures beside Python's ConnectionError and TimeoutError that a listener may be to blame for; any other OSError is
-about a file, a name, or the program itself."""
+"""Error numbers that a listener may cause, in addition to ConnectionError and TimeoutError; any other OSError is about
+a file, a name, or the program itself."""
 
-Verdict = Literal["theirs", "no-way", "ours"]
+Cause = Literal["listener", "unreachable", "local"]
+"""Cause of a failure: the listener, a missing route to the listener, or this machine or program."""
 CLOSED = "the listener has closed the connection"
 
 S = TypeVar("S")
@@ -42,53 +43,53 @@ Failures = tuple[type[BaseException], ...]
 
 
 class ListenerSource(Protocol):
-    """Who knows the listeners (the core)."""
+    """Source of listeners, implemented by `CoreClient`."""
 
     async def resolve(self, name: str) -> Resolved:
-        """Best first. Raises ApiProblem, NoneRegistered when there is none."""
+        """Return the listeners, best first. Raises ApiProblem, NoneRegistered if there is none."""
 
     def report_failure(self, peer: Listener, detail: str) -> None:
-        """It failed: avoid it, and report it."""
+        """Avoid and report a listener that failed."""
 
     def mark_healthy(self, peer: Listener) -> None:
-        """It works."""
+        """Stop avoiding a listener that works."""
 
 
 class Opener(Protocol[S]):
-    """How a connection to a listener is made on a face."""
+    """Opener of connections to listeners, one for each client variant."""
 
     failures: Failures
-    """What is raised by a connection that failed, or that fails in use."""
+    """Exceptions of a connection that fails."""
     timeouts: Failures
-    """Those of them that say that nothing came in time."""
+    """Exceptions among `failures` that are timeouts."""
 
     def open(self, peer: Listener) -> Awaitable[S]:
-        """Connect. Raises one of `failures`."""
+        """Connect to a listener. Raises one of `failures`."""
 
     def is_closed(self, stream: S) -> bool:
-        """Whether it is known already that the listener has closed it."""
+        """Return whether the listener is known to have closed the connection."""
 
     def close(self, stream: S) -> None:
-        """End it."""
+        """Close the connection."""
 
 
 async def attempt(
-    guide: ListenerSource,
+    source: ListenerSource,
     name: str,
     once: Callable[[Listener], Awaitable[T]],
     failures: Failures,
     tried: dict[str, str] | None = None,
 ) -> T:
-    """Do `once` with one listener of `name` after the other, best first, until it does not fail.
+    """Call `once` with the listeners of `name`, best first, until a call succeeds.
 
-    Each that fails is reported, unless there is only no way to it from here. `tried`: the endpoints that are not tried
-    (again), with what happened there. Raises NoneRegistered, NoneAnswers, the resolution's own problem, or a failure
-    that is this machine's own.
+    Failed listeners are reported, unless only the route to them is missing. `tried`: failures by endpoint, which are
+    not tried again. Raises NoneRegistered, NoneAnswers, the problem of the resolution, or a failure whose cause is
+    local.
     """
     tried = {} if tried is None else tried
     while True:
         try:
-            known = (await guide.resolve(name)).listeners
+            known = (await source.resolve(name)).listeners
         except NobodyThere:
             known = ()
         peers = [peer for peer in known if format_endpoint(peer.address, peer.port) not in tried]
@@ -97,31 +98,31 @@ async def attempt(
         try:
             done = await once(peers[0])
         except failures as failure:
-            verdict = classify_failure(failure)
-            if verdict == "ours":
+            cause = classify_failure(failure)
+            if cause == "local":
                 raise
             detail = describe_failure(failure)
             tried[format_endpoint(peers[0].address, peers[0].port)] = detail
-            if verdict == "theirs":
-                guide.report_failure(peers[0], detail)
+            if cause == "listener":
+                source.report_failure(peers[0], detail)
         else:
-            guide.mark_healthy(peers[0])
+            source.mark_healthy(peers[0])
             return done
 
 
 class Session(Generic[S]):
-    """A connection to a listener of `name`, once `begin` is done."""
+    """Connection to a listener of `name`, with failover; connected by `open`."""
 
     peer: Listener
-    """The listener in use."""
+    """Current listener."""
     stream: S
-    """The connection to it."""
+    """Current connection."""
 
     def __init__(
-        self, guide: ListenerSource, name: str, opener: Opener[S], resume: Callable[[S, bytes], Awaitable[None]] | None
+        self, source: ListenerSource, name: str, opener: Opener[S], resume: Callable[[S, bytes], Awaitable[None]] | None
     ) -> None:
         self.name = name
-        self._source = guide
+        self._source = source
         self._opener = opener
         self._resume = resume
         self._cookie = b""
@@ -130,7 +131,7 @@ class Session(Generic[S]):
 
     @property
     def cookie(self) -> bytes:
-        """What the next listener needs to go on where this one was; empty: nothing. Given to `resume`."""
+        """State that `resume` passes to the next listener; empty: none."""
         return self._cookie
 
     @cookie.setter
@@ -144,15 +145,15 @@ class Session(Generic[S]):
         await attempt(self._source, self.name, self._connect, self._opener.failures, tried)
 
     async def use(self, exchange: Callable[[S], Awaitable[T]]) -> T:
-        """The result of an exchange with the listener; when it fails, it is done again with another one, so it must
-        bear being done twice. Raises as `attempt` does."""
+        """Return the result of an exchange with the listener. If the exchange fails, it is repeated with another
+        listener, so it must be idempotent. Raises as `attempt` does."""
         tried: dict[str, str] = {}
         while True:
             try:
                 if not self._is_open:
                     await self.open(tried)
                 elif self._opener.is_closed(self.stream):
-                    # What is written to it would be lost, and its answer waited for in vain.
+                    # A request would be lost, and its answer would never arrive.
                     raise ConnectionResetError(CLOSED)
                 done = await exchange(self.stream)
             except self._opener.failures as failure:
@@ -162,20 +163,20 @@ class Session(Generic[S]):
                 return done
 
     async def fail_over(self, failure: BaseException, tried: dict[str, str] | None = None) -> None:
-        """The connection has failed in use: go on with another. Raises as `attempt` does.
+        """Replace a connection that failed in use. Raises as `attempt` does.
 
-        A listener may close a connection that was idle, so one that has served before and did not keep us waiting is
-        connected to once more. If that fails, or fails in use again, it is reported.
+        A listener may close an idle connection, so a listener that has served before and did not time out is connected
+        once more. If that fails, or fails in use again, the listener is reported.
         """
-        if classify_failure(failure) == "ours":
+        if classify_failure(failure) == "local":
             raise failure
-        peer, again = self.peer, self._has_served and not isinstance(failure, self._opener.timeouts)
+        peer, reconnect = self.peer, self._has_served and not isinstance(failure, self._opener.timeouts)
         self.close()
-        if again:
+        if reconnect:
             try:
                 await self._connect(peer)
-            except self._opener.failures as renewed:
-                failure = renewed
+            except self._opener.failures as second:
+                failure = second
             else:
                 return
         detail = describe_failure(failure)
@@ -185,7 +186,7 @@ class Session(Generic[S]):
         await self.open(tried)
 
     def close(self) -> None:
-        """End the connection; harmless when it has ended."""
+        """Close the connection. A repeated call does nothing."""
         if self._is_open:
             self._is_open = self._has_served = False
             self._opener.close(self.stream)
@@ -201,21 +202,20 @@ class Session(Generic[S]):
         self.peer, self.stream, self._is_open = peer, stream, True
 
 
-def classify_failure(failure: BaseException) -> Verdict:
-    """Whether a failure says that the listener cannot be used, that there is no way to it from here, or something
-    about this machine or program."""
+def classify_failure(failure: BaseException) -> Cause:
+    """Return the cause of a failure."""
     if isinstance(failure, ConnectionError | TimeoutError | ssl.SSLEOFError):
-        return "theirs"
+        return "listener"
     number = errno_of(failure)
     if number in UNREACHABLE:
-        return "no-way"
+        return "unreachable"
     if isinstance(failure, OSError) and failure.errno is not None:
-        return "theirs" if number in NETWORK else "ours"
-    return "ours" if number in LOCAL_FAILURES else "theirs"
+        return "listener" if number in NETWORK else "local"
+    return "local" if number in LOCAL_FAILURES else "listener"
 
 
 def errno_of(failure: BaseException) -> int:
-    """The system's number of a failure that libraries may have wrapped (Twisted names it osError); 0: there is none."""
+    """Return the error number of a failure that libraries may have wrapped (Twisted: `osError`); 0 if there is none."""
     link: BaseException | None = failure
     for _ in range(CAUSES_MAX):
         if link is None:
@@ -228,5 +228,5 @@ def errno_of(failure: BaseException) -> int:
 
 
 def describe_failure(failure: BaseException) -> str:
-    """What happened, for administrators: never without a word."""
+    """Return a description of a failure, never empty."""
     return str(failure) or type(failure).__name__

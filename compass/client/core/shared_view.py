@@ -1,11 +1,11 @@
-"""Lookups that cost no call: the view that the daemon shares in memory (protocols/shared-view.md).
+"""Lookups without a call, in the view that the daemon shares in memory (protocols/shared-view.md).
 
     peers = compass.client.SharedView("/run/opengns/view", "portal.web")
     for peer in peers.listeners("openuss"): ...
 
-A lookup reads one number from memory that the daemon moves on after each change, and while that stands still it answers
-from a dictionary: no system call, no round trip, and right as soon as the daemon knows. It goes on while the daemon is
-restarted, and after its death with what was true last (P7).
+A lookup reads a generation number from memory, which the daemon increments after each change. While the number is
+unchanged, the answer comes from a dictionary: no system call, no round trip, and up to date as soon as the daemon is.
+Lookups still work while the daemon restarts, and after its death with the last data (P7).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from compass.wire.shared_view import (
 )
 
 READS_MAX = 100
-"""Times that the content is read again because it changed meanwhile; then what was read last is taken."""
+"""Attempts to read content that changes during the read; then the last content read is used."""
 
 
 class SharedView:
-    """What one service depends on, in the view shared in `directory`.
+    """Dependencies of one service, in the view shared in `directory`.
 
-    May be used by several threads, and in the child of a fork. Raises NotLoaded when nothing is shared there yet, and
-    ApiProblem when what is there cannot be read.
+    It may be used by several threads, and in the child of a fork. Raises NotLoaded if nothing is shared there yet, and
+    ApiProblem if the content is unreadable.
     """
 
     def __init__(self, directory: str | os.PathLike[str], service: str) -> None:
@@ -52,13 +52,14 @@ class SharedView:
         self._words = self._mapped()
         self._generation = 0
         self._held: tuple[View, dict[str, tuple[Listener, ...]]]
-        """The view, and the answers that were made from it."""
+        """The view, and the answers computed from it."""
         self._selector = Selector(random.random)
         self._load()
 
     def listeners(self, name: str) -> tuple[Listener, ...]:
-        """The listeners to use for a service or a category, never none: in the order that the pool's policy gives once
-        for each change. Who wants a turn for each lookup uses `Client.resolve`. Raises NoneRegistered, UnknownName."""
+        """Return the listeners to use for a service or a category, at least one, in the order of the pool's policy. The
+        order is computed once per change; `Client.resolve` computes it for each lookup. Raises NoneRegistered,
+        UnknownName."""
         if self._words[GENERATION_WORD] == self._generation:
             found = self._answers.get(name)
             if found is not None:
@@ -66,7 +67,7 @@ class SharedView:
         return self._look_up(name)
 
     def view(self, service: str) -> View | None:
-        """For `Client(views=...)`: what any service depends on of which the host is told; None: it is not here."""
+        """Return the view of any service known to the host, for `Client(views=...)`; None if it is unknown."""
         if self._words[GENERATION_WORD] != self._generation:
             self._load()
         view, _ = self._held
@@ -77,11 +78,11 @@ class SharedView:
     def _look_up(self, name: str) -> tuple[Listener, ...]:
         if self._words[GENERATION_WORD] != self._generation:
             self._load()
-        # Pools keep the turn of each pool: two threads at once would mix two views.
+        # The selector keeps state for each pool: two threads at once would mix two views.
         with self._lock:
             view, answers = self._held
             if category_of(self._service) not in self._members:
-                raise NotLoaded("not-ready", f"what {self._service} depends on is not shared in {self._directory}")
+                raise NotLoaded("not-ready", f"the dependencies of {self._service} are not shared in {self._directory}")
             answer = view.resolve(name, self._selector, _NONE_FAILED, 0.0)
         if isinstance(answer, Refusal):
             raise refused(answer.code, answer.message)
@@ -91,7 +92,7 @@ class SharedView:
         return answer.listeners
 
     def _load(self) -> None:
-        """Take in the newest content. The generation is read first, so that a later one is found by the next lookup."""
+        """Load the newest content. The generation is read first, so the next lookup notices a later one."""
         with self._lock:
             for _ in range(READS_MAX):
                 generation = self._words[GENERATION_WORD]
@@ -102,7 +103,7 @@ class SharedView:
                     break
             self._selector.moved(Location(shared.host, shared.zone))
             self._members = frozenset(category_of(service) for service in shared.services)
-            # Together: what another thread makes of the old view goes into the old answers.
+            # Replaced together: answers that another thread computes from the old view go into the old dictionary.
             self._held = View(self._service, _catalogue(shared)), {}
             self._answers = self._held[1]
             self._generation = generation

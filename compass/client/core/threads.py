@@ -1,7 +1,6 @@
-"""The ground of blocking programs: sockets with timeouts, threads for what goes on beside.
+"""Runtime of blocking programs: sockets with timeouts, and threads for concurrent work.
 
-On it every awaitable of the core is done when it comes back, so a coroutine never really waits and `now` runs it
-through in one go.
+Every awaitable is complete when it is returned, so a coroutine never suspends and `run_sync` runs it in one step.
 """
 
 from __future__ import annotations
@@ -17,56 +16,53 @@ from typing import Any, TypeVar
 from compass.client.core.endpoint import ApiEndpoint
 
 RECEIVE_OCTETS = 256 * 1024
-"""Read at a time: most answers are one piece."""
+"""Octets read at a time: most responses arrive in one piece."""
 
 T = TypeVar("T")
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that stands on a `Threads` ground."""
+    """Return the result of a coroutine that uses a `ThreadRuntime`."""
     try:
         work.send(None)
     except StopIteration as done:
         value: T = done.value
         return value
     work.close()
-    raise RuntimeError("a coroutine on the blocking ground has waited for something else")
+    raise RuntimeError("a coroutine on the blocking runtime has suspended")
 
 
 class SocketConnection:
-    """A connection to the daemon."""
+    """Connection to the daemon."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
 
     async def send(self, data: bytes) -> None:
-        """Write all of it."""
         self._socket.sendall(data)
 
     async def receive(self, seconds: float | None) -> bytes:
-        """What came next; empty at the end."""
         self._socket.settimeout(seconds)
         return self._socket.recv(RECEIVE_OCTETS)
 
     def close(self) -> None:
-        """End it; a thread that reads it is told that it has ended, which closing alone would not do."""
+        """Close the connection; shutting it down first ends a read in another thread."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 class ThreadTask:
-    """A job. It is ended by closing what it reads; nobody waits for one that is not wait_at_exit."""
+    """Handle of a thread, which ends when the connection that it reads is closed."""
 
     def stop(self) -> None:
-        """Whoever stops it has closed its line."""
+        """Do nothing: the thread ends when its connection is closed."""
 
 
 class ThreadRuntime:
-    """The ground itself."""
+    """Runtime on sockets and threads."""
 
     async def open(self, endpoint: ApiEndpoint, seconds: float) -> SocketConnection:
-        """Connect to the daemon."""
         if not endpoint.path:
             return SocketConnection(socket.create_connection((endpoint.address, endpoint.port), seconds))
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -79,18 +75,15 @@ class ThreadRuntime:
         return SocketConnection(connected)
 
     async def sleep(self, seconds: float) -> None:
-        """Nothing, for so long."""
         time.sleep(seconds)
 
     def seconds(self) -> float:
-        """On a clock that never jumps."""
         return time.monotonic()
 
     def random(self) -> float:
-        """From [0, 1)."""
         return random.random()
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ThreadTask:
-        """A thread of its own; the interpreter waits for those that are wait_at_exit."""
+        """Start a thread; the interpreter waits for a thread with `wait_at_exit`."""
         threading.Thread(target=run_sync, args=(work,), name="opengns", daemon=not wait_at_exit).start()
         return ThreadTask()

@@ -1,6 +1,6 @@
-"""What a program holds of its service's dependencies, and what it makes of a lookup. Pure.
+"""View of a service's dependencies, and lookups in it. Pure.
 
-The view is fed by the daemon's events and answers without a round trip. It chooses by the same rules as the daemon
+The view is updated by the daemon's events and answers without a round trip. It selects by the same rules as the daemon
 (`compass.model.selection.selector`).
 """
 
@@ -20,46 +20,46 @@ from compass.model.rows import USABLE, Category, Change, Dependency, Listener, L
 from compass.model.selection.selector import Selector
 
 AVOID_SECONDS = 60.0
-"""How long a listener is avoided that failed here when nobody says anything about it: the daemon's own bound."""
+"""Seconds that a failed listener is avoided unless its row changes: the same as in the daemon."""
 AVOIDED_MAX = 1024
-"""Listeners avoided at the same time; beyond that the oldest is used again."""
+"""Listeners avoided at the same time; beyond this number the oldest is used again."""
 
 
 class Views(Protocol):
-    """Where a core finds views before it watches by itself: a place that somebody else keeps up to date."""
+    """Source of views that other code keeps up to date; a client tries it before it watches by itself."""
 
     def view(self, service: str) -> View | None:
-        """What `service` depends on, as it is now; None when it is not kept there."""
+        """Return the current view of a service's dependencies; None if there is none here."""
 
 
 class View(msgspec.Struct, frozen=True):
-    """What one service depends on, as of a revision."""
+    """Dependencies of one service at a revision."""
 
     service: str
     catalogue: Catalogue
 
     @property
     def revision(self) -> int:
-        """Everything up to here is in it."""
+        """Revision up to which the view is complete."""
         return self.catalogue.revision
 
     def after(self, event: LocalEvent) -> View:
-        """The view once the event has happened."""
+        """Return the view after an event."""
         if not isinstance(event.data, Change):
             return view_of(event.data)
         change = event.data
         if isinstance(change.row, Listener):
             gone = change.removed or change.row.state == "offline"
             return View(self.service, self.catalogue.with_change(msgspec.structs.replace(change, removed=gone)))
-        # A change of shape is followed by a whole snapshot.
+        # Any other change is followed by a whole snapshot.
         return self
 
     def dependencies(self) -> Dependencies:
-        """Function 2.3."""
+        """Return the answer to a pull (function 2.3)."""
         return dependencies_of(self.catalogue, self.service)
 
     def resolve(self, name: str, pools: Selector, shunned: FailedListeners, now: float) -> Resolved | Refusal:
-        """The listeners to use, best first, those that failed here last; refused as the daemon would."""
+        """Return the listeners to use, best first, failed ones last, or the refusal that the daemon would return."""
         try:
             name = parse_service_id(name) if "." in name else parse_label(name, "category")
         except InvalidName as problem:
@@ -76,7 +76,7 @@ class View(msgspec.Struct, frozen=True):
 
 
 def view_of(told: Dependencies) -> View:
-    """A view that holds just what a pull, or a snapshot of a watch, has told."""
+    """Return the view of a pull's answer or of a watch's snapshot."""
     member = category_of(told.service)
     rows: list[Row] = [Category(member), Service(told.service)]
     topics: dict[str, int] = {}
@@ -90,13 +90,13 @@ def view_of(told: Dependencies) -> View:
 
 
 class FailedListeners:
-    """The listeners that failed here, until something is said about them, or for a while."""
+    """Listeners that failed here, each until its row changes or AVOID_SECONDS have passed."""
 
     def __init__(self) -> None:
         self._rows: dict[ListenerKey, tuple[Listener, float]] = {}
 
     def add(self, row: Listener, now: float) -> None:
-        """It failed."""
+        """Add a listener that failed."""
         key = (row.service, row.address, row.port)
         self._rows.pop(key, None)
         self._rows[key] = (row, now + AVOID_SECONDS)
@@ -104,11 +104,11 @@ class FailedListeners:
             del self._rows[next(iter(self._rows))]
 
     def remove(self, row: Listener) -> None:
-        """It works."""
+        """Remove a listener that works."""
         self._rows.pop((row.service, row.address, row.port), None)
 
     def apply_to(self, catalogue: Catalogue, now: float) -> Catalogue:
-        """The catalogue with these as suspect."""
+        """Return the catalogue with the failed listeners as `suspect`."""
         for row in list(self._current(catalogue, now)):
             catalogue = catalogue.with_row(msgspec.structs.replace(row, state="suspect", cause="failed here"))
         return catalogue

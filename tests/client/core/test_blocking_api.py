@@ -100,7 +100,7 @@ def test_an_answer_has_a_limit(api: LittleApi, monkeypatch: pytest.MonkeyPatch) 
 def test_a_socket_that_this_user_may_not_use(api: LittleApi) -> None:
     """The text says so, instead of that the daemon does not run."""
     api.socket.chmod(0)
-    with pytest.raises(ApiProblem, match="may not be asked by this user") as problem:
+    with pytest.raises(ApiProblem, match="does not allow this user") as problem:
         HostApi(parse_api_endpoint(api.place)).status()
     assert problem.value.code == "forbidden"
 

@@ -244,9 +244,9 @@ def test_whose_failure_it_is() -> None:
         wrapped(httpx.ConnectError("no"), OSError(errno.EAFNOSUPPORT, "no IPv6")),
         ConnectError(osError=errno.ENETUNREACH),
     ]
-    assert {classify_failure(failure) for failure in theirs} == {"theirs"}
-    assert {classify_failure(failure) for failure in ours} == {"ours"}
-    assert {classify_failure(failure) for failure in no_way} == {"no-way"}
+    assert {classify_failure(failure) for failure in theirs} == {"listener"}
+    assert {classify_failure(failure) for failure in ours} == {"local"}
+    assert {classify_failure(failure) for failure in no_way} == {"unreachable"}
 
 
 def test_a_listener_to_which_there_is_no_way_is_passed_by_without_blame() -> None:
