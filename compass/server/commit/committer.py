@@ -28,9 +28,9 @@ from compass.system.timers import Timers
 
 BATCH_MAX = 512
 """Requests in one transaction: beyond this a larger batch gains little and delays its first request."""
-RETRY_SECONDS_MIN = 0.1
+PAUSE_SECONDS_MIN = 0.1
 """Pause after the store could not be written, before the next attempt; it doubles each time."""
-RETRY_SECONDS_MAX = 1.0
+PAUSE_SECONDS_MAX = 1.0
 """Longest such pause: writes continue within this time after the store is available again."""
 OVERDUE_SECONDS = 0.5
 """Wait for a commit before a suspicion is sent: with the time to the hosts less than the second in which they have to
@@ -72,7 +72,7 @@ class Committer:
         self._commit_waiters: list[Deferred[None]] = []
         self._announced_revision = 0
         """Revision that the store is said to have, since it was last read."""
-        self._backoff = Backoff(first=RETRY_SECONDS_MIN, longest=RETRY_SECONDS_MAX)
+        self._backoff = Backoff(first=PAUSE_SECONDS_MIN, longest=PAUSE_SECONDS_MAX)
         self._timers = Timers(clock)
         self._is_running = False
 
