@@ -254,7 +254,7 @@ EXAMPLES: list[Example] = [
             ),
         ),
         (
-            "server-status of a server whose store is away",
+            "server-status during a store outage",
             28,
             replies.ServerStatus(
                 "gns1.example",

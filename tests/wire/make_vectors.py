@@ -1,4 +1,4 @@
-"""Writes `protocols/vectors.json` anew: `python -m tests.wire.make_vectors`.
+"""Write `protocols/vectors.json`: `python -m tests.wire.make_vectors`.
 
 The accepted vectors are `tests/wire/examples.py` as this program encodes them. Variants and refusals are spelled
 out here octet by octet or from plain maps, never by the program's own encoder, which could not make them. Run it
@@ -23,15 +23,16 @@ from tests.wire.examples import ALERT, CATEGORY, CREDENTIAL, DEPENDENCY, EXAMPLE
 
 PATH = Path(__file__).parents[2] / "protocols" / "vectors.json"
 ABOUT = (
-    "OpenGNSP version 1 in frames. 'accepted': 'frame' (hexadecimal) and 'message' (MessagePack as JSON; fields "
-    "with their default left out) are the same thing; 'from' says which end sends it. 'variants': other octets that "
-    "a reader must take for 'message'. 'refused': a session of the reading end 'to' has got 'before' from its peer "
-    "(and, when the client reads, has asked 'asked' requests, numbered from 1), then gets 'frame'. 'code' and "
-    "'number' are those of the refusal that a server sends for it (null: it sends nothing); a client sends none "
-    "and its requests get the code; 'session' is what is left: 'alive' or 'ended'. The server takes bodies of "
-    "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does. "
-    "'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is dropped. 'digests': 'octets' are "
-    "the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': of the 'digests' at these places."
+    "OpenGNSP version 1 in frames. 'accepted': 'frame' (hexadecimal) and 'message' (MessagePack as JSON; fields that "
+    "have their default are left out) are equivalent; 'from' names the end that sends it. 'variants': other octets "
+    "that a reader must read as 'message'. 'refused': a session in which the reading end 'to' has received 'before' "
+    "from its peer (and, when the client reads, has sent 'asked' requests, numbered from 1) and then receives "
+    "'frame'. 'code' and 'number' are those of the refusal that a server sends for it (null: it sends nothing); a "
+    "client sends none, and its request 'number' is refused with the code; 'session' is the state afterwards: 'alive' "
+    "or 'ended'. The server accepts bodies of 'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' "
+    "may end before its body does. 'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is "
+    "dropped. 'digests': 'octets' are the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': 'digest' is "
+    "the digest of the rows of 'digests' at the indexes 'rows'."
 )
 Plain = dict[str, Any]
 _pack = msgspec.msgpack.encode
