@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -58,6 +59,9 @@ def main() -> int:
         "--any-wording", action="store_true", help="on a network where the length of messages changes no moment"
     )
     given = parser.parse_args()
+    if (given.digest or given.digest_file) and os.environ.get("PYTHONHASHSEED") != digest.HASH_SEED:
+        environment = {**os.environ, "PYTHONHASHSEED": digest.HASH_SEED}
+        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], environment)
     if given.scenario or given.seed is not None:
         told = read_plan(given.scenario.read_text()) if given.scenario else _plan(given, given.seed)
         return replay(told, given.planted)

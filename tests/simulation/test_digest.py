@@ -34,7 +34,7 @@ def test_a_digest_depends_on_everything_but_the_wording() -> None:
 
 
 def test_the_digest_of_campaigns_is_the_same_in_every_run() -> None:
-    """Two processes that hash strings differently print the same digests, with and without the length of messages."""
+    """The command fixes the hashes of strings itself, so that runs in different environments print the same digests."""
     printed = []
     for hashing, options in (("1", []), ("2", []), ("1", ["--any-wording"]), ("2", ["--any-wording"])):
         environment = {**os.environ, "PYTHONHASHSEED": hashing}
