@@ -1,4 +1,4 @@
-"""A real Chromium without a window, and what there is to see in it. Tests know of the page what people see."""
+"""Real Chromium without a window. Tests know only what users see of the page."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ T = TypeVar("T")
 
 
 def key_hash(certificate: Path) -> str:
-    """What Chromium calls a key that it is to trust: the SHA-256 of the public key, in base 64."""
+    """Return the id of a key that Chromium is to trust: the SHA-256 of the public key, in base 64."""
     key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
     octets = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(octets).digest()).decode()
 
 
 class Browser:
-    """One window."""
+    """Window of the browser."""
 
     def __init__(self, driver: WebDriver) -> None:
         self.driver = driver
 
     def look(self, width: int, height: int, *, dark: bool = False, reduced: bool = True) -> None:
-        """The size of the window, and what the person prefers."""
+        """Set the size of the window, and the user's preference for dark colours."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         features = [
@@ -81,23 +81,23 @@ class Browser:
         self.sees("#condition", "live")
 
     def element(self, selector: str) -> WebElement | None:
-        """The first one that is displayed."""
+        """Return the first matching element that is displayed."""
         for found in self.driver.find_elements(By.CSS_SELECTOR, selector):
             if found.is_displayed():
                 return found
         return None
 
     def see(self, selector: str) -> WebElement:
-        """Wait until there is such an element to be seen."""
+        """Wait until a matching element is displayed."""
         return self.until(lambda: self.element(selector), f"there is {selector}")
 
     def said(self, selector: str) -> str:
-        """The text of the first such element, or nothing."""
+        """Return the text of the first matching element, or nothing."""
         element = self.element(selector)
         return element.text if element is not None else ""
 
     def sees(self, selector: str, *words: str) -> str:
-        """Wait until the element says all of that; its text."""
+        """Wait until the element contains all texts. Returns its text."""
 
         def there() -> str | None:
             text = self.said(selector)
@@ -109,7 +109,7 @@ class Browser:
             raise AssertionError(f"{error}; it says {self.said(selector)!r}") from None
 
     def button(self, text: str) -> WebElement:
-        """Wait for a button with this text, or with a name that begins so."""
+        """Wait for a button with this text, or with a name that begins with it."""
 
         def there() -> WebElement | None:
             for one in self.driver.find_elements(By.CSS_SELECTOR, "button"):
@@ -121,7 +121,7 @@ class Browser:
         return self.until(there, f"there is a button {text!r}")
 
     def until(self, condition: Callable[[], T | None], what: str) -> T:
-        """As `eventually`; elements that are exchanged meanwhile are looked for again."""
+        """Wait as `eventually` does; elements that are replaced meanwhile are looked up again."""
 
         def tried() -> T | None:
             try:
@@ -132,11 +132,11 @@ class Browser:
         return eventually(tried, what)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a piece of JavaScript in the page returns."""
+        """Return the result of JavaScript in the page."""
         return self.driver.execute_script(script, *arguments)
 
     def complaints(self) -> list[str]:
-        """What the browser's console says is wrong, refusals of the API apart."""
+        """Return the errors in the browser's console, without refusals of the API."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [one["message"] for one in entries if one["source"] != "network"]
 
@@ -155,7 +155,8 @@ def believe(authority: Path, home: Path) -> None:
 
 @contextmanager
 def browser(*trusted: Path, home: Path | None = None) -> Iterator[Browser]:
-    """A browser with a profile of its own that takes servers with these certificates, or believes as `home` does."""
+    """Open a browser with its own profile that accepts servers with these certificates, or trusts authorities as
+    `home` does."""
     surroundings = {**os.environ, **({"HOME": str(home)} if home else {})}
     with tempfile.TemporaryDirectory(prefix="console-browser-") as profile:
         options = Options()
@@ -174,7 +175,7 @@ def browser(*trusted: Path, home: Path | None = None) -> Iterator[Browser]:
 
 
 def refused_by_browser(window: Browser, url: str) -> str:
-    """Open a page that the browser must not open; what it says."""
+    """Open a page that the browser must refuse. Returns its message."""
     try:
         window.driver.get(url)
     except WebDriverException as error:

@@ -1,4 +1,4 @@
-"""The console's tests look at deployments as the end-to-end tests do, with a browser beside them."""
+"""Fixtures of the console's tests: deployments as in the end-to-end tests, and a browser."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ __all__ = ["authority", "deploy", "deployment", "window"]
 
 @pytest.fixture
 def window(deployment: Deployment) -> Iterator[Browser]:
-    """A browser that takes the deployment's server for what it says it is."""
+    """Open a browser that trusts the deployment's server."""
     with browser(deployment.directory / "gns1.example.net.crt") as window:
         yield window

@@ -1,7 +1,7 @@
-"""A store with so many listeners, as an installation has them: categories in layers, most of it well, some of it not.
+"""Store with many listeners, as in an installation: categories in layers, most listeners up, some not.
 
-Everything is written by the store itself before a server runs on it. All addresses are on the loopback, where nobody
-listens: a server that probes what is down finds it down.
+The store itself writes everything before a server runs on it. All addresses are on the loopback, where no program
+listens: a server that probes a listener that is down finds it down.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ POLICY = Policy(recovery_seconds=60.0, witnesses=0)
 
 
 def categories() -> list[str]:
-    """Of all layers, in order."""
+    """Return the categories of all layers, in order."""
     names = [*LAYERS, *(name for uses in LAYERS.values() for name in uses), "rescue"]
     return list(dict.fromkeys(names))
 
 
 def rows(listeners: int, now: float) -> list[Row]:
-    """What is in the store: about one in eighty listeners is not well."""
+    """Return the rows of the store: about one in eighty listeners is not up."""
     names = categories()
     share = max(1, math.ceil(listeners / len(names) / 8))
     services = [f"{service}.{name}" for name in names[:-1] for service in SERVICES[: min(share, len(SERVICES))]]
@@ -86,7 +86,7 @@ def _state(number: int, of: int) -> tuple[State, str]:
 
 
 def fill(url: str, listeners: int) -> None:
-    """Write them into a store that is new."""
+    """Write the rows into a new store."""
     now = time.time()
     all_rows = rows(listeners, now)
     opened = Store.open(url)

@@ -1,7 +1,7 @@
-"""Look at the console: `python -m tests.console.shots [--listeners 10 1000 10000] [--write build/console]`.
+"""Pictures of the console: `python -m tests.console.shots [--listeners 10 1000 10000] [--write build/console]`.
 
-Starts a server over a store with so many listeners, opens the console in a real Chromium at 375 and 1440 pixels, light
-and dark, writes what is seen as PNG, and tells how long the first useful paint took and how much memory it needs.
+Starts a server over a store with the given number of listeners, opens the console in a real Chromium at 375 and 1440
+pixels, light and dark, writes PNG files, and prints the time to the first useful paint and the memory that it needs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.e2e.deployment import Deployment
 
 
 def main() -> None:
-    """Each number of listeners, one after the other."""
+    """Take pictures for each number of listeners."""
     parser = argparse.ArgumentParser(prog="python -m tests.console.shots")
     parser.add_argument("--listeners", type=int, nargs="*", default=[10, 1_000, 10_000])
     parser.add_argument("--at", nargs=3, metavar=("URL", "TOKEN", "CERTIFICATE"), help="of a server that runs already")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def shoot(window: Browser, url: str, token: str, listeners: int | str, directory: Path) -> None:
-    """All sizes and schemes."""
+    """Take pictures in all sizes and colour schemes."""
     window.look(*WIDE)
     window.sign_in(url, token)
     window.see("#listener-rows .row.l")
@@ -73,7 +73,7 @@ def shoot(window: Browser, url: str, token: str, listeners: int | str, directory
 
 
 def save(window: Browser, path: Path, *, whole: bool = False) -> None:
-    """What is seen; `whole`: and what is below it."""
+    """Save the visible part of the page; with `whole`, all of it."""
     import base64
 
     window.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
@@ -89,7 +89,7 @@ def _clip(window: Browser) -> dict[str, Any]:
 
 
 def measured(window: Browser) -> str:
-    """From the reload of a page whose token is known: when the list is shown, and the heap after that."""
+    """Reload a page whose token is known. Returns the time until the list is shown, and the heap after it."""
     window.driver.refresh()
     marks = "return performance.getEntriesByName('listeners-shown').map((one) => one.startTime)[0]"
     shown = window.until(lambda: window.run(marks), "the listeners are shown")

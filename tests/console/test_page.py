@@ -43,23 +43,23 @@ AXE = Path("build/npm/node_modules/axe-core/axe.min.js")
 
 
 def token(deployment: Deployment, name: str, role: str = "admin") -> str:
-    """As an administrator makes it."""
+    """Return a token, made as an administrator makes it."""
     return deployment.opengnsadmin("token", "add", name, "--role", role).split()[-1]
 
 
 def row(place: str) -> str:
-    """The row of a listener, by its address and port."""
+    """Return the XPath of a listener's row, by address and port."""
     return f"//div[@role='row'][.//button[text()='{place}']]"
 
 
 def state_of(window: Browser, place: str) -> str:
-    """The text of a listener's row, or nothing."""
+    """Return the text of a listener's row, or nothing."""
     found = window.driver.find_elements("xpath", row(place))
     return found[0].text if found else ""
 
 
 def becomes(window: Browser, place: str, *words: str) -> None:
-    """Wait until the row says all of that."""
+    """Wait until the row contains all words."""
     window.until(lambda: all(word in state_of(window, place) for word in words), f"{place} is {words}")
 
 
@@ -106,7 +106,7 @@ def test_an_incident_is_seen_as_it_happens(deployment: Deployment, window: Brows
 
 
 def test_the_server_goes_and_comes_back(deploy: Deploy) -> None:
-    """The page says since when it knows nothing, and goes on by itself; a resumed stream has left nothing out."""
+    """The page shows the age of its data and reconnects by itself; a resumed stream loses no change."""
     deployment = deploy()
     deployment.start()
     with browser(deployment.directory / "gns1.example.net.crt") as window:
@@ -126,7 +126,7 @@ def test_the_server_goes_and_comes_back(deploy: Deploy) -> None:
 
 
 def test_a_viewer_looks_and_finds_nothing_to_press(deployment: Deployment, window: Browser) -> None:
-    """P11: no button that would be refused, and who forces the request is refused in the server's words, and logged."""
+    """P11: a viewer has no button for refused requests; a forced request is refused by the server, and logged."""
     (host,) = deployment.add_hosts("viewed")
     here = deployment.register(host, "forum.web")
     place = f"{here.address}:{here.port}"
@@ -156,7 +156,7 @@ def test_a_viewer_looks_and_finds_nothing_to_press(deployment: Deployment, windo
 
 
 def test_a_wrong_token_and_a_removed_one(deployment: Deployment, window: Browser) -> None:
-    """The server's words stand in the form; who loses the right while looking is brought back to it."""
+    """The form shows the server's refusal; a removed token returns the page to the form."""
     window.look(*WIDE)
     window.driver.get(f"{deployment.https}/")
     assert window.driver.current_url == f"{deployment.https}/console/"
@@ -176,7 +176,7 @@ def test_a_wrong_token_and_a_removed_one(deployment: Deployment, window: Browser
 
 
 def test_purge_says_beforehand_what_it_removes(deploy: Deploy, tmp_path: Path) -> None:
-    """The dialog counts; the server's refusal of an age that is too young stands in it; then the rows are gone."""
+    """The dialog shows the count, and the server's refusal of an age below the limit; then the rows are removed."""
     store = f"sqlite:///{tmp_path / 'store.sqlite'}"
     fill(store, 1_000)
     deployment = deploy(store=store)
@@ -208,7 +208,7 @@ def test_purge_says_beforehand_what_it_removes(deploy: Deploy, tmp_path: Path) -
 
 
 def test_ten_thousand_listeners_by_keyboard(deploy: Deploy, tmp_path: Path) -> None:
-    """What is not well stands first; some words find one of all; arrows lead through them; few elements are alive."""
+    """Failures stand first; a search finds one of all; arrows move through the rows; few elements exist."""
     store = f"sqlite:///{tmp_path / 'store.sqlite'}"
     fill(store, 10_000)
     deployment = deploy(store=store)
@@ -242,7 +242,7 @@ def test_ten_thousand_listeners_by_keyboard(deploy: Deploy, tmp_path: Path) -> N
 
 
 def focused(window: Browser) -> tuple[str, str]:
-    """The text of what has the focus, and the number of its row."""
+    """Return the text of the focused element, and the number of its row."""
     text, number = window.run(
         "const one = document.activeElement;"
         "return [one.textContent, one.closest('[aria-rowindex]')?.getAttribute('aria-rowindex') ?? '']"
@@ -289,7 +289,7 @@ def test_nothing_serious_for_people_who_see_or_move_otherwise(deployment: Deploy
 
 
 def violations(window: Browser, script: str, where: str) -> list[str]:
-    """What axe-core calls serious or critical, in words."""
+    """Return the serious and critical findings of axe-core as text."""
     if not window.run("return Boolean(window.axe)"):
         window.run(script)
     result: dict[str, Any] = window.driver.execute_async_script(
@@ -304,7 +304,7 @@ def violations(window: Browser, script: str, where: str) -> list[str]:
 
 
 def test_a_server_that_proves_nothing_is_not_shown(deployment: Deployment) -> None:
-    """A browser that does not know the authority says so, and nothing of the page is loaded."""
+    """A browser that does not trust the authority refuses the page, and loads nothing of it."""
     with browser() as stranger:
         assert "ERR_CERT_AUTHORITY_INVALID" in refused_by_browser(stranger, f"{deployment.https}/console/")
 
@@ -313,7 +313,7 @@ def test_a_server_that_proves_nothing_is_not_shown(deployment: Deployment) -> No
 def test_who_imported_the_authority_is_shown_the_console_and_no_expired_server(
     deployment: Deployment, authority: Credentials, tmp_path: Path
 ) -> None:
-    """With the authority in the browser no warning comes; a server whose certificate is over is told as just that."""
+    """An imported authority prevents the warning; an expired certificate of a server is reported as expired."""
     believe(deployment.directory / "authority.crt", tmp_path / "believer")
     with browser(home=tmp_path / "believer") as window:
         window.driver.get(f"{deployment.https}/console/")
@@ -330,7 +330,7 @@ def test_who_imported_the_authority_is_shown_the_console_and_no_expired_server(
 
 @contextmanager
 def serving(address: str, files: Any) -> Iterator[str]:
-    """A server that goes on with its certificate whatever that is: opengnssd would not start with it."""
+    """Serve with any certificate: opengnssd would refuse to start with this one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
     server = http.server.ThreadingHTTPServer((address, 0), http.server.SimpleHTTPRequestHandler)
@@ -346,7 +346,7 @@ def serving(address: str, files: Any) -> Iterator[str]:
 
 
 def test_the_api_that_the_page_uses_is_there() -> None:
-    """Every path in the page's files is one that the server answers."""
+    """The server answers every path that occurs in the page's files."""
     paths = {operation.path for operation in ASKED} | {"/v1/events", "/v1/who"}
     text = "".join(file.read_text("utf-8") for file in Path("compass/console/page").glob("*.js"))
     named = set(re.findall(r"\"(/v1/[a-z/-]+)\"", text))

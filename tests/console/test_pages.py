@@ -1,4 +1,4 @@
-"""What serves the console's files, over real sockets and TLS, and what the files themselves may not have."""
+"""Server of the console's files, over real sockets and TLS, and rules for the files themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = Path("compass/console/page")
 
 
 def test_the_files_come_with_what_keeps_a_browser_to_them(deployment: Deployment) -> None:
-    """Everybody may read them; each has its type, its tag, and the headers that forbid everything else."""
+    """Every caller may read the files; each has its type, its tag, and the headers that forbid everything else."""
     names = Console().names
     assert set(names) == {file.name for file in PAGE.iterdir()} and "index.html" in names
     with client(deployment) as stranger:
@@ -41,7 +41,7 @@ def test_the_files_come_with_what_keeps_a_browser_to_them(deployment: Deployment
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2F__init__.py", "%2e%2e%2fpages.py", "pages.py", "a/b", "x?y=1"])
 def test_nothing_else_is_served(deployment: Deployment, name: str) -> None:
-    """Names are looked up and never made into a path of the disk."""
+    """Names are looked up in memory and never become a path of the disk."""
     with client(deployment) as stranger:
         answer = stranger.get(f"/console/{name}")
         assert answer.status_code in (400, 404) and answer.json()["type"] == "refusal"
@@ -49,7 +49,7 @@ def test_nothing_else_is_served(deployment: Deployment, name: str) -> None:
 
 
 def test_the_policy_allows_files_of_this_server_and_nothing_else() -> None:
-    """No source but 'self', nothing inline, no frame around it; and nothing in the files needs more."""
+    """The policy allows 'self' only, nothing inline, no frame, which suffices for the files."""
     sources = dict(part.split(" ", 1) for part in POLICY.split("; "))
     assert sources.pop("require-trusted-types-for") == "'script'"
     assert set(sources.values()) == {"'none'", "'self'"}
@@ -70,7 +70,7 @@ def test_the_policy_allows_files_of_this_server_and_nothing_else() -> None:
 
 
 class _Inline(HTMLParser):
-    """Finds what the policy would refuse."""
+    """Parser that finds what the policy would refuse."""
 
     found: tuple[str, ...] = ()
 
@@ -82,14 +82,14 @@ class _Inline(HTMLParser):
 
 
 def test_the_page_has_nothing_inline() -> None:
-    """Neither scripts nor styles nor listeners stand in the page itself."""
+    """The page contains no inline scripts, styles or listeners."""
     parser = _Inline()
     parser.feed((PAGE / "index.html").read_text("utf-8"))
     assert parser.found == ()
 
 
 def test_who_one_is_and_what_one_may(deployment: Deployment) -> None:
-    """By token or certificate: the page offers what the role may and nothing else."""
+    """The identity by token or certificate determines what the page offers."""
     with client(deployment, deployment.admin) as alice:
         who = alice.get("/v1/who").json()
         assert (who["role"], who["name"]) == ("admin", "alice") and {"drain", "purge", "fetch"} <= set(who["may"])
@@ -104,7 +104,7 @@ def test_who_one_is_and_what_one_may(deployment: Deployment) -> None:
 
 
 def test_a_certificate_of_the_wrong_kind_is_told_so(deployment: Deployment) -> None:
-    """Issue 7, "Bad input": "a browser with an expired or wrong certificate" is told clearly, others are not affected.
+    """Issue 7, "Bad input": "a browser with an expired or wrong certificate" gets a clear message, others work.
 
     One of the wrong role gets the server's words, which the page shows; an expired one, and one of another authority,
     end in the handshake, and the browser says so.
@@ -121,7 +121,7 @@ def test_a_certificate_of_the_wrong_kind_is_told_so(deployment: Deployment) -> N
 
 
 def test_an_expired_certificate_is_told_in_the_handshake(tmp_path: Path) -> None:
-    """Of the right authority and the right role, but of last year; who has none at all still sees the sign-in."""
+    """A certificate of last year fails in the handshake; a caller without a certificate still sees the sign-in form."""
     begun = datetime.now(UTC) - timedelta(days=400)
     authority = create_authority("old", begun)
     with Deployment(tmp_path, authority) as deployment:

@@ -1,4 +1,4 @@
-"""The parts of the console that need no browser, in Node.js."""
+"""Parts of the console that need no browser, in Node.js."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed (Debian: nodejs)")
 def test_what_the_page_thinks() -> None:
-    """Events, the copy of the catalogue, health, order, impact and layout: pure.test.mjs says each in its own words."""
+    """Events, the copy of the catalogue, health, order, impact and layout pass the tests of pure.test.mjs."""
     command = ["node", "--test", str(HERE / "pure.test.mjs")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]

@@ -1,4 +1,4 @@
-"""A watched deployment for the tests of what is contributed."""
+"""Fixtures for the tests of contributed files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.scraping import Watched
 
 @pytest.fixture(scope="session")
 def watched(tmp_path_factory: pytest.TempPathFactory, authority: Credentials) -> Iterator[Watched]:  # noqa: F811
-    """A server and a host, to which something of everything has happened."""
+    """Start a server and a host on which every kind of event has happened."""
     watched = Watched(tmp_path_factory.mktemp("gns"), authority)
     with watched.deployment as deployment:
         watched.start()

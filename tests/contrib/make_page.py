@@ -25,7 +25,7 @@ VALUES_MAX = 8
 
 
 def table(specs: Sequence[MetricSpec]) -> str:
-    """Markdown."""
+    """Return a table in Markdown."""
     rows = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
     for spec in specs:
         rows.append(f"| `{spec.shown}` | {spec.kind} | {_labels(spec)} | {spec.about} |")
@@ -39,7 +39,7 @@ def _labels(spec: MetricSpec) -> str:
 
 
 def drawn(document: str) -> str:
-    """The document with what stands between each pair of markers replaced."""
+    """Return the document with the text between each pair of markers replaced."""
     for name, specs in TABLES.items():
         block = f"<!-- metrics:{name} -->\n{table(specs)}\n<!-- /metrics:{name} -->"
         marked = re.findall(rf"<!-- metrics:{name} -->.*?<!-- /metrics:{name} -->", document, flags=re.DOTALL)

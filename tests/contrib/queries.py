@@ -1,4 +1,4 @@
-"""Queries in PromQL, taken apart: which series they select, by which labels they sum, and what the result has."""
+"""Parser of PromQL queries: the selected series, the labels by which they are summed, and the labels of the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import promql_parser
 
 
 class Selected(NamedTuple):
-    """One selector of a query."""
+    """Selector of a query."""
 
     name: str
     matchers: tuple[tuple[str, str, str], ...]
@@ -17,7 +17,7 @@ class Selected(NamedTuple):
 
 
 class Query:
-    """Raises ValueError when it is no PromQL."""
+    """Parsed query. Raises ValueError for invalid PromQL."""
 
     def __init__(self, text: str) -> None:
         # Grafana puts an interval in the place of its variable.
@@ -25,7 +25,7 @@ class Query:
         self._parsed = promql_parser.parse(text.replace("$__rate_interval", "1m"))
 
     def selected(self) -> list[Selected]:
-        """Every selector."""
+        """Return every selector."""
         found = []
         for node in _nodes(self._parsed):
             if isinstance(node, promql_parser.VectorSelector):
@@ -36,7 +36,7 @@ class Query:
         return found
 
     def grouped(self) -> set[str]:
-        """The labels of every `by` and `without`."""
+        """Return the labels of every `by` and `without`."""
         modifiers = [getattr(node, "modifier", None) for node in _nodes(self._parsed)]
         return {label for modifier in modifiers for label in getattr(modifier, "labels", None) or ()}
 

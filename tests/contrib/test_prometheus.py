@@ -1,4 +1,4 @@
-"""The alert rules, the scrape configurations and the dashboard: what they name is what real daemons tell.
+"""Alert rules, scrape configurations and the dashboard: the metrics that they name are those of real daemons.
 
 promtool and Prometheus itself are used where they are installed (Debian's package `prometheus`).
 """
@@ -34,18 +34,18 @@ Series = dict[str, dict[str, set[str]]]
 
 
 def rules() -> list[dict[str, Any]]:
-    """All alert rules."""
+    """Return all alert rules."""
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
 def panels() -> list[dict[str, Any]]:
-    """The panels with queries."""
+    """Return the panels with queries."""
     found: list[dict[str, Any]] = [one for one in json.loads(DASHBOARD.read_text())["panels"] if one["type"] != "row"]
     return found
 
 
 def queries() -> list[tuple[str, str, str]]:
-    """Where each query stands, the query, and the text that names labels of its result."""
+    """Return each query with its place, and the text that names labels of its result."""
     of_rules = [(rule["alert"], rule["expr"], " ".join(rule["annotations"].values())) for rule in rules()]
     of_panels = [
         (panel["title"], target["expr"], target["legendFormat"]) for panel in panels() for target in panel["targets"]
@@ -55,7 +55,7 @@ def queries() -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def series(watched: Watched) -> Series:
-    """What both daemons tell, and what Prometheus adds."""
+    """Return the metrics of both daemons, and those that Prometheus adds."""
     text = watched.of_server(), watched.of_host()
     found = labels_of(sample for one in text for sample in samples_of(one))
     found["up"] = {}
@@ -64,11 +64,11 @@ def series(watched: Watched) -> Series:
 
 @pytest.mark.parametrize(("where", "text", "named"), queries(), ids=lambda value: None)
 def test_what_a_query_names_is_told(series: Series, where: str, text: str, named: str) -> None:
-    """Each metric is there, each label is one of it, and each value has been seen, or one that matches has."""
+    """Each metric exists, each label belongs to it, and each value has occurred, or one that matches."""
     query = Query(text)
     labels: set[str] = set(ADDED)
     for selected in query.selected():
-        assert selected.name in series, f"{where}: no daemon tells {selected.name}"
+        assert selected.name in series, f"{where}: no daemon exposes {selected.name}"
         there = series[selected.name]
         labels |= set(there)
         for label, operator, value in selected.matchers:
@@ -86,7 +86,7 @@ def test_what_a_query_names_is_told(series: Series, where: str, text: str, named
 
 
 def test_every_rule_says_what_to_do() -> None:
-    """Names are unique; each has a severity, a summary and a description, and names commands that there are."""
+    """Names are unique; each rule has a severity, a summary and a description that names existing commands."""
     names = [rule["alert"] for rule in rules()]
     assert len(set(names)) == len(names) > 20
     for rule in rules():
@@ -95,7 +95,7 @@ def test_every_rule_says_what_to_do() -> None:
 
 
 def test_the_dashboard_can_be_laid_out() -> None:
-    """No panel covers another or leaves the 24 columns; each has an id of its own, and each variable is declared."""
+    """No panel overlaps another or exceeds the 24 columns; ids are unique, and each variable is declared."""
     dashboard = json.loads(DASHBOARD.read_text())
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
@@ -112,18 +112,18 @@ def test_the_dashboard_can_be_laid_out() -> None:
 
 
 def test_every_metric_of_ours_is_on_the_dashboard_or_in_a_rule() -> None:
-    """What nobody looks at need not be counted."""
+    """A metric that no dashboard and no rule uses need not be counted."""
     used = {selected.name for _, text, _ in queries() for selected in Query(text).selected()}
     used = {re.sub("_(bucket|sum|count)$", "", name) for name in used}
     assert {spec.shown for table in make_page.TABLES.values() for spec in table} - used == {
-        # A number beside others of which the dashboard shows the telling ones.
+        # Numbers of which the dashboard shows others instead.
         *("opengns_host_servers_known", "opengns_host_services", "opengns_host_listeners", "opengns_host_revision"),
         *("opengns_host_snapshots_total", "opengns_host_watchers"),
     }
 
 
 def test_the_scrape_configurations_ask_for_what_is_served(watched: Watched) -> None:
-    """Paths, ports and the labels of discovered listeners."""
+    """Paths, ports and labels of discovered listeners are those that the daemons serve."""
     central = yaml.safe_load((CONTRIB / "prometheus" / "prometheus.yml").read_text())
     agent = yaml.safe_load((CONTRIB / "prometheus" / "agent.yml").read_text())
     servers, discovered = central["scrape_configs"]
@@ -138,7 +138,7 @@ def test_the_scrape_configurations_ask_for_what_is_served(watched: Watched) -> N
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package prometheus is not installed")
 def test_promtool_accepts_rules_and_configurations(watched: Watched, tmp_path: Path) -> None:
-    """And finds nothing to say against the names and types of what the daemons tell."""
+    """promtool also accepts the names and types of the daemons' metrics."""
     at = CONTRIB / "prometheus"
     for arguments in (
         ("check", "rules", str(RULES)),
@@ -156,7 +156,7 @@ def test_promtool_accepts_rules_and_configurations(watched: Watched, tmp_path: P
 
 @pytest.fixture
 def prometheus(watched: Watched, tmp_path: Path) -> Iterator[str]:
-    """A real one that scrapes both daemons and has the rules; its API's address."""
+    """Start a Prometheus that scrapes both daemons and has the rules. Returns the address of its API."""
     deployment, host = watched.deployment, watched.host
     (tmp_path / "token").write_text(watched.token)
     scraped = yaml.safe_load((CONTRIB / "prometheus" / "prometheus.yml").read_text())["scrape_configs"][0]
@@ -211,6 +211,6 @@ def test_the_page_lists_every_metric() -> None:
 
 
 def test_no_table_can_be_lost() -> None:
-    """A page without its markers is told, not left as it is."""
+    """A page without its markers is reported, not left unchanged."""
     with pytest.raises(ValueError, match="0 pairs of markers metrics:server"):
         make_page.drawn("nothing")

@@ -1,4 +1,4 @@
-"""Installations for the tests of the programs."""
+"""Fixtures for the tests of the programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.installation import Installation
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[Installation]:
-    """Certificates and room for configuration; its daemons are ended."""
+    """Prepare certificates and a directory for configuration; daemons are stopped afterwards."""
     made = Installation(tmp_path)
     yield made
     made.stop()

@@ -1,4 +1,4 @@
-"""opengnssd and opengnscd as real processes: how they start, what they say when they cannot, and how they end."""
+"""opengnssd and opengnscd as real processes: start, messages about failures, and end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LISTENS = "listens on"
 
 
 def ask(path: Path) -> dict[str, Any]:
-    """The status that a client daemon gives over its Unix socket."""
+    """Return the status of a client daemon over its Unix socket."""
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
     with closing(connection):
@@ -44,7 +44,7 @@ def ask(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_help_teaches(name: str) -> None:
-    """What it is, where its configuration is looked for, how to begin, and what the exit status means."""
+    """The help names the purpose, the places of the configuration, the first steps, and the exit statuses."""
     text = CliRunner().invoke(PROGRAMS[name], ["--help"], prog_name=name).output
     for words in (f"{name.upper()}_CONFIG", f"/etc/opengns/{name}.toml", f"{name} --print-config", "Exit status: 0"):
         assert words in text
@@ -54,7 +54,7 @@ def test_help_teaches(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_configuration_is_printed_and_checked(installation: Installation, name: str) -> None:
-    """What is printed passes the check but for its files; with certificates in place it is good."""
+    """The printed file passes the check except for its missing files; with certificates it is good."""
     check = PROGRAMS[name], ["--check"]
     printed = CliRunner().invoke(PROGRAMS[name], ["--print-config"])
     file = installation.directory / "printed.toml"
@@ -71,7 +71,7 @@ def test_a_configuration_is_printed_and_checked(installation: Installation, name
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_check_tells_all_mistakes(installation: Installation, name: str, tmp_path: Path) -> None:
-    """Also a missing file, with what to do, and a certificate of the wrong role."""
+    """The check also reports a missing file, with advice, and a certificate of the wrong role."""
     missing = CliRunner().invoke(PROGRAMS[name], ["--check", "--config", str(tmp_path / "no.toml")])
     assert missing.exit_code == start.EXIT_CONFIG
     assert f"{tmp_path}/no.toml: cannot be read: No such file" in missing.output
@@ -83,7 +83,7 @@ def test_a_check_tells_all_mistakes(installation: Installation, name: str, tmp_p
 
 
 def test_a_server_from_start_to_end(installation: Installation) -> None:
-    """It says what it serves and where, and ends at SIGTERM, of which open sessions are told."""
+    """The server logs what and where it serves, and ends at SIGTERM after a goodbye to open sessions."""
     config = installation.server_config()
     daemon = installation.server(config)
     daemon.wait_for(rf"gns1 serves store [0-9a-f]+ at revision 0\n.*opengnssd listens on 127.0.0.1:{installation.port}")
@@ -100,11 +100,11 @@ def test_a_server_from_start_to_end(installation: Installation) -> None:
 
 
 def test_who_is_refused_is_logged_and_the_server_goes_on(installation: Installation) -> None:
-    """P11: another authority, an expired certificate, no TLS at all, a role that may not ask."""
+    """P11: another authority, an expired certificate, no TLS, and a role without rights are refused."""
     (installation.directory / "gns1.key").chmod(0o640)
     daemon = installation.server(installation.server_config())
     daemon.wait_for(LISTENS)
-    assert "gns1.key is open to others" in daemon.log
+    assert "gns1.key is readable by other users" in daemon.log
     foreign = installation.certify("admin", "mallory", authority=create_authority("authority", NOW))
     expired = installation.certify("host", "web9", now=NOW - timedelta(days=30), days=10)
     for identity, problem in ((foreign, "certificate verify failed"), (expired, "certificate verify failed")):
@@ -165,7 +165,7 @@ def _no_database(path: Path) -> None:
     ids=["missing", "unwritable", "newer", "other", "away"],
 )
 def test_a_store_that_cannot_be_used(installation: Installation, store: str, prepare: Any, told: str) -> None:
-    """Each gets its own sentence with the store's name, and nothing is left half done."""
+    """Each problem has its own sentence with the store's name, and leaves no partial changes."""
     if prepare is not None:
         prepare(installation.directory / "gns.sqlite3")
     daemon = installation.server(installation.server_config(store=store))
@@ -175,14 +175,14 @@ def test_a_store_that_cannot_be_used(installation: Installation, store: str, pre
 
 
 def test_a_wrong_role_stops_a_daemon(installation: Installation) -> None:
-    """A host's certificate is no server's, and the status says not to try again."""
+    """A host's certificate does not start a server, and the status forbids a restart."""
     daemon = installation.server(installation.server_config("web1"))
     assert daemon.status() == start.EXIT_CONFIG
     assert "web1.crt has the role host; this daemon needs one with the role server" in daemon.log
 
 
 def test_a_client_daemon_from_start_to_end(installation: Installation) -> None:
-    """It answers with no server there, finds one that comes, and ends at SIGINT; its socket is open to all."""
+    """The daemon answers without a server, finds a starting one, and ends at SIGINT; all users may use its socket."""
     port, update = free_port(), free_port()
     path = installation.directory / "gns.sock"
     config = installation.host_config(api=f"127.0.0.1:{port}", update=f"127.0.0.1:{update}")
@@ -201,7 +201,7 @@ def test_a_client_daemon_from_start_to_end(installation: Installation) -> None:
 
 
 def test_a_killed_daemons_socket_is_replaced_and_a_living_ones_is_not(installation: Installation) -> None:
-    """P7: after kill -9 the next start works without anybody cleaning up; two daemons do not share a socket."""
+    """P7: after kill -9 the next start needs no cleanup; two daemons do not share a socket."""
     config = installation.host_config(state_directory="/proc/none")
     first = installation.host(config)
     first.wait_for(LISTENS)
@@ -221,7 +221,7 @@ def test_a_killed_daemons_socket_is_replaced_and_a_living_ones_is_not(installati
 
 @pytest.mark.parametrize(("where", "told"), [("none/gns.sock", "No such file"), ("authority.crt", "already in use")])
 def test_a_socket_that_cannot_be_made(installation: Installation, where: str, told: str) -> None:
-    """A missing directory is told; a file that is no socket is left alone."""
+    """A missing directory is reported; a file that is not a socket is left alone."""
     daemon = installation.host(installation.host_config(socket=where))
     assert daemon.status() == start.EXIT_START
     daemon.wait_for(f"opengnscd could not start: cannot listen on {installation.directory / where}: .*{told}")
@@ -230,7 +230,7 @@ def test_a_socket_that_cannot_be_made(installation: Installation, where: str, to
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_tac_files_serve(installation: Installation, name: str) -> None:
-    """twistd is the same thing started another way, with the configuration that the environment names."""
+    """twistd starts the same daemon, with the configuration that the environment names."""
     config = installation.server_config() if name == "opengnssd" else installation.host_config()
     command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
     command += ["-ny", str(ROOT / f"{name}.tac"), "--pidfile="]
@@ -250,7 +250,7 @@ def test_the_tac_files_serve(installation: Installation, name: str) -> None:
 
 
 def test_opengnsadmin_teaches_from_a_checkout(installation: Installation) -> None:
-    """python opengnsadmin.py --help, without installing anything."""
+    """`python opengnsadmin.py --help` works without an installation."""
     program = installation.start([sys.executable, str(ROOT / "opengnsadmin.py"), "--help"])
     assert program.status() == 0
     assert "Usage: opengnsadmin" in program.log and "topology" in program.log

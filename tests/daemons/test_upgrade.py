@@ -1,8 +1,8 @@
 """Servers of two schema versions side by side, as real processes, by the rule of docs/howto/upgrade.md (P13).
 
-`test_the_next_version` makes the newer program: a copy of this one whose schema has a column more and a migration for
-it. `test_the_version_before_digests` takes the older one from the history, as it was before there were digests; a
-clone without that history skips it.
+`test_the_next_version` makes the newer program: a copy of this one whose schema has one more column, with a migration.
+`test_the_version_before_digests` checks the older one out of the history, from before there were digests; a clone
+without that history skips the test.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pair:
         self.ports: dict[str, int] = {}
 
     def start(self, name: str, code: Path) -> Daemon:
-        """opengnssd from a tree of code; comes back at once."""
+        """Start opengnssd from a tree of code, without waiting for it."""
         port = self.ports.setdefault(name, free_port())
         config = self.installation.server_config(store=self.url, listen=[f"127.0.0.1:{port}"], name=name)
         own = config.rename(config.with_name(f"{name}.toml"))
@@ -65,7 +65,7 @@ class Pair:
         return AdminSession.connect([Server("127.0.0.1", self.ports[name])], files, PATIENCE_SECONDS)
 
     def register(self, name: str, *ports: int) -> int:
-        """Listeners registered through one of them; the last revision."""
+        """Register listeners through one of the servers. Returns the last revision."""
         revision = 0
         with self.link(name) as link:
             for port in ports:
@@ -82,7 +82,7 @@ class Pair:
 
 
 def next_version(directory: Path) -> Path:
-    """This program, one schema further: a column more, and a migration that lets this program work with it."""
+    """Return a tree of this program with one more column and its migration, with which this program still works."""
     code = directory / "next"
     shutil.copytree(ROOT / "compass", code / "compass", ignore=shutil.ignore_patterns("__pycache__"))
     migration = NEXT.format(head=HEAD, readable=f'readable_from = "{HEAD}"')
@@ -97,7 +97,7 @@ def next_version(directory: Path) -> Path:
 
 
 def check_side_by_side(pair: Pair, old: str, new: str) -> None:
-    """Both take requests, each sees what the other committed, and in the end all of it is there, in one order."""
+    """Check that both accept requests, see each other's commits, and have all of them in one order."""
     with pair.link(old) as link:
         assert isinstance(link.ask(Apply((Category("web"), Service("portal.web")))), Done)
     for turn in range(3):
@@ -109,7 +109,7 @@ def check_side_by_side(pair: Pair, old: str, new: str) -> None:
 
 
 def digests(pair: Pair, *names: str) -> set[str]:
-    """What the servers say when all are at the same revision."""
+    """Return the digests of all servers, once they are at the same revision."""
 
     def told() -> set[str]:
         replies: list[Any] = []
@@ -123,7 +123,7 @@ def digests(pair: Pair, *names: str) -> set[str]:
 
 
 def in_store(url: str) -> tuple[str, str]:
-    """The digest of the rows, and the one that the store says."""
+    """Return the digest of the rows, and the one recorded in the store."""
     store = Store.open(url, create=False)
     loaded = store.load()
     store.close()
@@ -133,8 +133,8 @@ def in_store(url: str) -> tuple[str, str]:
 def test_the_next_version_runs_beside_this_one(
     installation: Installation, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """It upgrades the store while this one runs; both go on, this one can be started again, and they are equal by
-    digest, as is the store."""
+    """The newer program upgrades the store while this one runs; both continue, this one can restart, and all digests
+    are equal."""
     url = postgresql.new_url()
     pair = Pair(installation, url)
     old = pair.start("gns-old", ROOT)
@@ -155,8 +155,8 @@ def test_the_next_version_runs_beside_this_one(
 
 
 def test_the_version_before_digests_runs_beside_this_one(installation: Installation, tmp_path: Path) -> None:
-    """A server that was started before there were digests goes on when this one has upgraded the store; started again
-    it refuses, by name and number, because it knows no other rule."""
+    """A running server without digests continues after this program has upgraded the store; restarted it refuses by
+    schema number, because it knows no other rule."""
     code = tmp_path / "before"
     code.mkdir()
     archive = ["git", "-C", str(ROOT), "archive", BEFORE_DIGESTS, "compass"]

@@ -13,7 +13,7 @@ from tests.support.reactor_thread import ReactorThread
 
 @pytest.fixture(scope="module")
 def thread() -> Iterator[ReactorThread]:
-    """A reactor of its own."""
+    """Run a reactor in a thread of its own."""
     thread = ReactorThread()
     yield thread
     thread.stop()
@@ -21,7 +21,7 @@ def thread() -> Iterator[ReactorThread]:
 
 @pytest.fixture
 def api(thread: ReactorThread, tmp_path: Path) -> Iterator[Api]:
-    """A host API in front of a daemon that answers as told."""
+    """Serve a host API in front of a fake daemon."""
     api = Api(thread, tmp_path / "socket")
     yield api
     for port in api.listening:

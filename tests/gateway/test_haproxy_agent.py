@@ -1,4 +1,4 @@
-"""HAProxy's agent check: the words for every state, over real sockets, and what HAProxy itself makes of them."""
+"""HAProxy's agent check: the answer for every state, over real sockets, and the reaction of a real HAProxy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def listener(port: int, state: State = "up", weight: int = 1, cause: str = "", d
     ],
 )
 def test_the_answer_for_each_state(peer: Listener, words: str) -> None:
-    """`up` and `down` for health, `ready` and `drain` for new users; who is not registered does not serve."""
+    """`up` and `down` mean health, `ready` and `drain` new users; an unregistered listener is stopped."""
     assert answer_for(ServiceView("a.b", (peer,)), "192.0.2.7", 1) == words
 
 
@@ -46,14 +46,14 @@ def test_the_share_is_that_of_the_heaviest(weight: int, share: str) -> None:
 
 
 def test_a_reason_is_one_short_line() -> None:
-    """Whatever somebody wrote into it: the line ends where HAProxy thinks that it ends."""
+    """Whatever a reason contains, the line ends where HAProxy's line ends."""
     words = answer_for(ServiceView("a.b", (listener(1, "down", cause="a\nup\r" + "x" * 200),)), "192.0.2.7", 1)
     reason = words.partition("#")[2]
     assert "\n" not in words and "\r" not in words and len(reason) == REASON_MAX
 
 
 class Scene:
-    """The port, and a service that it knows."""
+    """Port of the agent check, with one service."""
 
     def __init__(self, thread: ReactorThread) -> None:
         self.thread = thread
@@ -63,7 +63,7 @@ class Scene:
         self.listening = thread.call(endpoint.listen, self.check)
 
     def service(self, id: str) -> ServiceView | Refusal:
-        """The view of whichever service is asked for."""
+        """Return the view, for every service."""
         return self.view
 
     def connect(self) -> socket.socket:
@@ -86,7 +86,7 @@ def scene(thread: ReactorThread) -> Iterator[Scene]:
 
 
 def test_a_question_is_answered_and_the_connection_ends(scene: Scene) -> None:
-    """In one piece or in several, with either end of line, in any case of the name."""
+    """A query may arrive in pieces, with either end of line, and in any case of the name."""
     for question in (b"a.b 192.0.2.7:1\n", b"A.B 192.0.2.7:1\r\n", b"  a.b   192.0.2.7:1 \nmore"):
         assert scene.ask(question) == b"up ready 100%\n"
 
@@ -102,20 +102,20 @@ def test_what_is_not_known_gets_no_word(scene: Scene) -> None:
 
 @pytest.mark.parametrize("question", [b"\n", b"a.b\n", b"a.b 192.0.2.7\n", b"a 192.0.2.7:1\n", b"\xff\xfe \xff:1\n"])
 def test_questions_that_are_none(scene: Scene, question: bytes) -> None:
-    """They get no word, and the next one is answered."""
+    """An invalid query gets no answer, and the next one is answered."""
     assert scene.ask(question) == b""
     assert scene.ask(b"a.b 192.0.2.7:1\n")
 
 
 def test_the_longest_question(scene: Scene) -> None:
-    """One octet more is not read."""
+    """An octet above the limit is not read."""
     question = b"a.b 192.0.2.7:1"
     assert scene.ask(question + b" " * (LINE_OCTETS_MAX - len(question)) + b"\n") == b"up ready 100%\n"
     assert scene.ask(question + b" " * (LINE_OCTETS_MAX + 1 - len(question)) + b"\n") == b""
 
 
 def test_who_asks_nothing_is_let_go(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: and there are only so many connections; the place of one that left is free again."""
+    """P10: a silent connection is closed, and connections are limited; a closed one makes room."""
     monkeypatch.setattr(haproxy_agent, "QUERY_SECONDS", 0.05)
     assert scene.ask(b"") == b""
     monkeypatch.setattr(haproxy_agent, "QUERY_SECONDS", 30.0)

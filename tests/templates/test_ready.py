@@ -1,4 +1,4 @@
-"""The templates that come with compass: each gives what its own program takes, whatever the pool is like."""
+"""Templates of compass: each renders what its program accepts, for every kind of pool."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ready(name: str, rows: list[Listener], *names: str, **values: str) -> str:
 
 
 def takes(path: Path, text: str, *command: str) -> None:
-    """The program finds nothing wrong with it."""
+    """Check that the program accepts the file."""
     if not shutil.which(command[0]):
         pytest.skip(f"{command[0]} is not installed (Debian: {command[0]})")
     path.write_text(text)
@@ -69,7 +69,7 @@ def takes(path: Path, text: str, *command: str) -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_haproxy_takes_its_configuration(tmp_path: Path, world: str) -> None:
-    """Weights within its bounds, the backup as a backup, two names on two ports."""
+    """Weights are within HAProxy's bounds, the backup is a backup, and two names have two ports."""
     more = {"bind": "127.0.0.1:8081", "bind_chinaserver.openuss": "127.0.0.1:8082", "stats": "/tmp/stats"}
     text = ready("haproxy", WORLDS[world], "openuss", NAME, **more)
     takes(tmp_path / "haproxy.cfg", text, "haproxy", "-c", "-q", "-f", "{file}")
@@ -80,7 +80,7 @@ def test_haproxy_takes_its_configuration(tmp_path: Path, world: str) -> None:
 
 
 def test_haproxy_takes_what_lets_it_ask_dns(tmp_path: Path) -> None:
-    """A category is a front end for each of its services; it does not depend on who is there."""
+    """A category becomes a front end for each of its services; the file does not depend on the listeners."""
     more = {"bind_north.openuss": "127.0.0.1:8082", "dns": "127.0.0.2:53"}
     text = ready("haproxy-dns", BOTH, "openuss", **more)
     takes(tmp_path / "haproxy.cfg", text, "haproxy", "-c", "-q", "-f", "{file}")
@@ -90,7 +90,7 @@ def test_haproxy_takes_what_lets_it_ask_dns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_nginx_takes_its_configuration(tmp_path: Path, world: str) -> None:
-    """An upstream without servers is not allowed there: it answers 503 instead."""
+    """nginx refuses an upstream without servers: the template answers 503 instead."""
     more = {"pid": f"{tmp_path}/pid", "temp": str(tmp_path), "listen_chinaserver.openuss": "127.0.0.1:8082"}
     text = ready("nginx", WORLDS[world], "openuss", NAME, **more)
     takes(tmp_path / "nginx.conf", text, "nginx", "-t", "-q", "-c", "{file}")
@@ -108,7 +108,7 @@ def test_keepalived_takes_its_configuration(tmp_path: Path, world: str) -> None:
 
 
 def test_hosts_has_each_address_once(tmp_path: Path) -> None:
-    """And what every such file has."""
+    """The file also has the usual entries."""
     lines = ready("hosts", [*BOTH, listener("192.0.2.7:2029")], "openuss", zone="example").splitlines()
     found = [line.split() for line in lines if line and not line.startswith("#")]
     assert ["127.0.0.1", "localhost"] in found
@@ -119,7 +119,7 @@ def test_hosts_has_each_address_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_shell_reads_the_variables(tmp_path: Path, world: str) -> None:
-    """Set and, with nothing there, empty."""
+    """The variables are set, and empty without listeners."""
     (tmp_path / "env").write_text(ready("env", WORLDS[world], NAME))
     script = f'set -aeu; . {tmp_path}/env; echo "$CHINASERVER_OPENUSS_ENDPOINTS $CHINASERVER_OPENUSS_SOURCE"'
     said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
@@ -132,18 +132,18 @@ def test_a_shell_reads_the_variables(tmp_path: Path, world: str) -> None:
 
 
 def test_json_is_what_a_hook_is_told() -> None:
-    """All of it, in any order of keys."""
+    """The file has all data of a hook, in any order of keys."""
     text = json.loads(ready("json", BOTH, "openuss", NAME))
     assert text == {"host": "h1.example.net", "zone": "b", "revision": 5, "pools": pools(BOTH, "openuss", NAME)}
 
 
 def test_every_ready_template_is_tried_here() -> None:
-    """Whoever adds one adds a test with its program."""
+    """Each template of compass has a test with its program."""
     assert ready_names() == ["env", "haproxy", "haproxy-dns", "hosts", "json", "keepalived", "nginx"]
 
 
 def test_what_a_service_says_of_itself_adds_no_line(tmp_path: Path) -> None:
-    """Metadata comes from whoever has a credential: a line break in it would be a line of configuration."""
+    """Metadata comes from every holder of a credential: a line break in it would be a line of configuration."""
     (tmp_path / "my.j2").write_text("{{ pool.listeners[0].metadata.note }}{{ 'a b' | shell }} {{ 'a-b.c' | variable }}")
     found = pools([listener("192.0.2.7:1", metadata={"note": "x\nexec rm\u2028"})], NAME)
     text = render({"source": str(tmp_path / "my.j2"), "values": {}, "pools": found})

@@ -71,7 +71,7 @@ function withoutCycles(nodes, pairs) {
 
 function longestPaths({ nodes, edges }) {
   const layer = new Map(nodes.map((name) => [name, 0]));
-  // Bellman and Ford: no more rounds than there are nodes, and far fewer as a rule.
+  // Bellman and Ford: at most as many rounds as nodes, and usually far fewer.
   for (let round = 0, moved = true; moved && round <= nodes.length; round += 1) {
     moved = false;
     for (const { from, to } of edges) {

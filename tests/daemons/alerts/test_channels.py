@@ -1,4 +1,4 @@
-"""The ways to administrators at real receivers: TLS that is checked, signatures, refusals, silence, no secret told."""
+"""Channels to administrators with real receivers: verified TLS, signatures, refusals, silence, secrets."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ HERE = "127.0.0.1"
 
 @pytest.fixture(scope="module")
 def thread() -> Iterator[ReactorThread]:
-    """Inside Twisted's endpoints TLS, and what sends a mail's text over it, use the global reactor, which does not run
-    here."""
+    """Run a reactor in a thread, also for Twisted's TLS endpoints and mail sender, which use the global reactor."""
     thread = ReactorThread()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("twisted.protocols.tls._get_default_clock", lambda: thread.reactor)
@@ -63,7 +62,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 class Receivers:
-    """Certificates for receivers, and ways towards them."""
+    """Certificates of receivers, and channels to them."""
 
     def __init__(self, thread: ReactorThread, authority: Credentials, directory: Path, stack: ExitStack) -> None:
         self._thread, self._authority, self.directory, self.stack = thread, authority, directory, stack
@@ -75,7 +74,7 @@ class Receivers:
         self.password.write_bytes(b"secret-of-the-relay\n")
 
     def tls(self, *names: str) -> ssl.SSLContext:
-        """What a receiver of these names shows."""
+        """Return the TLS context of a receiver with these names."""
         files = write_credentials(self.directory, names[0], issue(self._authority, "server", names[0], names[1:], NOW))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(files.certificate, files.key)
@@ -95,7 +94,7 @@ class Receivers:
     def deliver(
         self, message: Message = OPENED, timeout_seconds: float = 20.0, **settings: Any
     ) -> DeliveryFailed | None:
-        """One attempt; what it fails with."""
+        """Try a delivery once. Returns its failure."""
         [way] = alert_channels(self._thread.reactor, (), (AlertSettings(**settings),), "gns1")
 
         def attempt() -> Deferred[None]:
@@ -127,7 +126,7 @@ def receivers(thread: ReactorThread, authority: Credentials, tmp_path: Path, sta
 
 
 def test_a_webhook_is_signed_and_a_forgery_is_noticed(receivers: Receivers) -> None:
-    """Another secret, another body, another time or another id: each is found out; so is one that is too old."""
+    """A changed secret, body, time or id is detected, and so is an old message."""
     sink = receivers.hook()
     assert receivers.posts(sink.port) is None
     [headers], [body] = sink.headers, sink.bodies
@@ -142,13 +141,13 @@ def test_a_webhook_is_signed_and_a_forgery_is_noticed(receivers: Receivers) -> N
 
 
 def test_the_signature_is_the_one_in_the_documents() -> None:
-    """Any HMAC-SHA256 finds it: printf 'id.1790000003.{}' | openssl dgst -sha256 -hmac secret."""
+    """Other programs compute the same: printf 'id.1790000003.{}' | openssl dgst -sha256 -hmac secret."""
     expected = "v1=c96b645a678eaa838a0d3413c583438effddb9eea048424c981af92dd99d99d0"
     assert signature_of(b"secret", "id", "1790000003", b"{}") == expected
 
 
 def test_a_secret_is_replaced_without_a_restart(receivers: Receivers) -> None:
-    """It is read for each message; while the file is away the message waits."""
+    """The secret is read for each message; without its file the message waits."""
     sink = receivers.hook()
     receivers.secret.write_bytes(b"the next secret, longer")
     assert receivers.posts(sink.port) is None
@@ -168,8 +167,8 @@ def test_a_secret_is_replaced_without_a_restart(receivers: Receivers) -> None:
     ],
 )
 def test_what_an_answer_means(receivers: Receivers, status: int, final: bool | None, perhaps: bool | None) -> None:
-    """2xx: taken. Refused for good only when the message itself is; all else is tried again. No redirect is followed:
-    the signature was made for one receiver."""
+    """2xx accepts the message. Only a status about the message itself rejects it for good; all others lead to a
+    retry. No redirect is followed: the signature was made for one receiver."""
     sink = receivers.hook(status)
     problem = receivers.posts(sink.port)
     assert (problem and (problem.final, problem.perhaps)) == (None if final is None else (final, perhaps))
@@ -179,7 +178,7 @@ def test_what_an_answer_means(receivers: Receivers, status: int, final: bool | N
 
 
 def test_a_webhook_over_tls_shows_a_certificate_of_a_known_authority_and_the_right_name(receivers: Receivers) -> None:
-    """Otherwise nothing is sent; the message waits, for somebody may put it right."""
+    """Otherwise nothing is sent, and the message waits for a correction."""
     good = receivers.hook(tls=receivers.tls("receiver.example", HERE))
     assert receivers.posts(good.port, "https", authority=str(receivers.trusted)) is None
     unknown = receivers.posts(good.port, "https")
@@ -191,7 +190,7 @@ def test_a_webhook_over_tls_shows_a_certificate_of_a_known_authority_and_the_rig
 
 
 def test_a_receiver_that_hangs_is_left(receivers: Receivers) -> None:
-    """The connection is closed when the attempt is given up."""
+    """The connection of a cancelled attempt is closed."""
     from twisted.internet.defer import TimeoutError
 
     sink = receivers.hook(0)
@@ -202,14 +201,14 @@ def test_a_receiver_that_hangs_is_left(receivers: Receivers) -> None:
 
 @pytest.mark.parametrize("way", ["webhook", "mail"])
 def test_nobody_listens(receivers: Receivers, way: str) -> None:
-    """It was certainly not taken."""
+    """A refused connection means that the message was certainly not accepted."""
     port = free_port()
     problem = receivers.posts(port) if way == "webhook" else receivers.mails(port)
     assert problem is not None and not (problem.final or problem.perhaps) and "cannot be reached" in str(problem)
 
 
 def test_mail_goes_over_starttls_with_a_login(receivers: Receivers) -> None:
-    """The relay must show a certificate of the authority that is named."""
+    """The relay must show a certificate of the configured authority."""
     sink, port = receivers.mail(tls=receivers.tls("relay.example", HERE))
     assert receivers.mails_as(port) is None
     assert sink.logins == [(b"gns", b"secret-of-the-relay")] and sink.recipients == ["ops@example.org"]
@@ -221,14 +220,14 @@ def test_mail_goes_over_starttls_with_a_login(receivers: Receivers) -> None:
 
 
 def test_a_relay_that_offers_no_tls_gets_no_password(receivers: Receivers) -> None:
-    """Somebody in between may have taken the offer away."""
+    """An attacker on the path may have removed the offer of TLS."""
     sink, port = receivers.mail()
     problem = receivers.mails_as(port)
     assert problem is not None and not problem.final and sink.asked == 0
 
 
 def test_a_wrong_password_is_told_and_the_mail_waits(receivers: Receivers) -> None:
-    """Whoever puts it right gets what happened meanwhile."""
+    """After the password is corrected, the waiting mail is sent."""
     receivers.password.write_bytes(b"not the secret-of-the-relay")
     _, port = receivers.mail(tls=receivers.tls("relay.example", HERE))
     problem = receivers.mails_as(port)
@@ -239,7 +238,7 @@ def test_a_wrong_password_is_told_and_the_mail_waits(receivers: Receivers) -> No
     ("answer", "final"), [("450 greylisted", False), ("452 mailbox full", False), ("550 gone", True)]
 )
 def test_what_a_relay_says_of_a_recipient(receivers: Receivers, answer: str, final: bool) -> None:
-    """4xx: later. 5xx: never."""
+    """4xx leads to a retry, 5xx rejects the mail."""
     _, port = receivers.mail(answer)
     problem = receivers.mails(port)
     assert problem is not None and (problem.final, problem.perhaps) == (final, False)
@@ -247,7 +246,7 @@ def test_what_a_relay_says_of_a_recipient(receivers: Receivers, answer: str, fin
 
 
 def test_a_relay_that_hangs_up_or_says_nothing(receivers: Receivers, stack: ExitStack) -> None:
-    """Perhaps it has the mail; it gets the same again, by its Message-ID."""
+    """The relay may have the mail; the retry has the same Message-ID."""
     listening = stack.enter_context(socket.create_server((HERE, 0)))
 
     def hang_up() -> None:
@@ -262,7 +261,7 @@ def test_a_relay_that_hangs_up_or_says_nothing(receivers: Receivers, stack: Exit
 
 
 def test_a_mail_is_plain_and_nothing_gets_into_its_headers() -> None:
-    """What a stranger reported is quoted in one line; the end of an incident refers to its beginning."""
+    """A quoted report is one line; the end of an incident refers to its beginning."""
     text = mail_of(OPENED, "gns@example.org", "ops@example.org", "gns1").decode("ascii")
     head, _, body = text.partition("\n\n")
     assert "\nBcc" not in text and "Message-ID: <" + "0" * 32 + "@example.org>" in head
@@ -275,7 +274,7 @@ def test_a_mail_is_plain_and_nothing_gets_into_its_headers() -> None:
 
 
 def test_a_digest_names_some_and_counts_all() -> None:
-    """In words and as JSON."""
+    """The digest does so as text and as JSON."""
     news = OPENED.news
     digest = Message("2" * 32, "digest", 5.0, news, {"opened": 9_000, "resolved": 30})
     assert render_subject(digest) == "9,030 incidents: 9,000 began, 30 are over"
@@ -285,7 +284,7 @@ def test_a_digest_names_some_and_counts_all() -> None:
 
 
 def test_a_line_of_syslog_is_that_of_rfc_5424() -> None:
-    """Facility and severity, time, structured data with its special characters quoted, UTF-8 with its mark."""
+    """The line has facility and severity, time, escaped structured data, and UTF-8 with its mark."""
     odd = IncidentUpdate("opened", Alert('a"b]c\\d\n', "failure", 1.0, "größer \u0007"), 1, 1.0)
     line = syslog_line(Message("3" * 32, "opened", 1790000003.25, (odd,), {"opened": 1}), "daemon", "gns1", 42)
     assert line == (
@@ -300,7 +299,7 @@ def test_a_line_of_syslog_is_that_of_rfc_5424() -> None:
 
 
 def test_syslog_goes_to_the_daemon_of_this_machine(receivers: Receivers, tmp_path: Path, stack: ExitStack) -> None:
-    """A Unix socket, a datagram, a stream with the length in front; one that is not there is tried again."""
+    """Unix sockets, datagrams and streams with a length prefix work; a missing daemon leads to a retry."""
     path = tmp_path / "log"
     absent = receivers.deliver(way="syslog", target=f"unix:{path}")
     assert absent is not None and not absent.final and "No such file" in str(absent)
@@ -321,7 +320,7 @@ def test_syslog_goes_to_the_daemon_of_this_machine(receivers: Receivers, tmp_pat
 
 
 def test_syslog_over_tls_checks_whom_it_talks_to(receivers: Receivers, stack: ExitStack) -> None:
-    """RFC 5425."""
+    """RFC 5425: the receiver's certificate is verified."""
     tcp = stack.enter_context(socket.create_server((HERE, 0)))
     context = receivers.tls("logs.example", HERE)
     got: list[bytes] = []
@@ -349,7 +348,7 @@ def test_syslog_over_tls_checks_whom_it_talks_to(receivers: Receivers, stack: Ex
 def test_a_command_says_by_its_status_whether_it_wants_to_be_run_again(
     thread: ReactorThread, status: int, final: bool
 ) -> None:
-    """75 is what sysexits.h calls a temporary failure; any other is told in the log."""
+    """75 is the temporary failure of sysexits.h; any other status is logged."""
     deliver: Callable[[Message], Deferred[None]] = command_channel(
         thread.reactor, ("sh", "-c", f"exit {status}"), "gns1"
     )

@@ -1,4 +1,4 @@
-"""[[server.alert]]: every mistake is told, and says what would be right."""
+"""[[server.alert]]: every mistake is reported, with what would be right."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def problem(directory: Path, *sections: str) -> str:
 
 
 def test_the_ways_are_made_of_the_sections_in_their_order(tmp_path: Path) -> None:
-    """Each recipient of mail is a way of its own; paths are relative to the file; `alert_command` goes on working."""
+    """Each recipient of mail is a channel; paths are relative to the file; `alert_command` still works."""
     mail = MAIL.replace("]", ', "night@example.org", "ops@example.org"]') + 'kinds = ["failure"]\nper_minute = 3\n'
     config = read(tmp_path, mail, HOOK + 'name = "pager"\n', 'way = "syslog"\n', COMMAND)
     assert config.alerts[1] == AlertSettings(
@@ -96,7 +96,7 @@ def test_the_printed_example_is_a_section_when_its_comment_is_taken_away(tmp_pat
 
 
 def test_the_sections_of_the_documentation_are_good(tmp_path: Path) -> None:
-    """docs/reference/alerts.md, but for the program and the secrets, which are not here."""
+    """The examples of docs/reference/alerts.md are valid, except for programs and secrets that are missing here."""
     [toml] = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
     for name in ("mail.password", "pager.secret"):
         (tmp_path / name).write_bytes(b"x" * SECRET_OCTETS_MIN)
@@ -105,7 +105,7 @@ def test_the_sections_of_the_documentation_are_good(tmp_path: Path) -> None:
 
 
 def test_the_message_of_the_documentation_is_what_arrives() -> None:
-    """Octet for octet, and signed as it says."""
+    """The message is the same octet for octet, and so is its signature."""
     body = re.findall(r"```json\n(.*?)\n```", PAGE, re.S)[0].encode()
     fields: dict[str, Any] = json.loads(body)
     opened_at = fields["opened_at"]
@@ -123,7 +123,7 @@ def test_the_message_of_the_documentation_is_what_arrives() -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
 def test_the_shell_of_the_documentation_finds_the_same_signature(tmp_path: Path) -> None:
-    """With the file of the secret as an editor leaves it, and the body as it came."""
+    """The shell script works with a secret file as an editor writes it, and the body as received."""
     (tmp_path / "body").write_text(re.findall(r"```json\n(.*?)\n```", PAGE, re.S)[0])
     (tmp_path / "pager.secret").write_text(re.findall(r"with the secret `(.*?)`", PAGE)[0] + "\n")
     [session] = [text for text in re.findall(r"```console\n(.*?)```", PAGE, re.S) if "openssl" in text]
@@ -133,7 +133,7 @@ def test_the_shell_of_the_documentation_finds_the_same_signature(tmp_path: Path)
 
 
 def test_the_limits_in_the_documentation_are_those_of_the_code() -> None:
-    """Each constant that it names is there, with the number that it says."""
+    """Each constant in the page exists, with the same number."""
     said = {
         "ALERTS_MAX": f"{ALERTS_MAX} sections",
         "RECIPIENTS_MAX": f"{RECIPIENTS_MAX} recipients",
@@ -154,7 +154,7 @@ def test_the_limits_in_the_documentation_are_those_of_the_code() -> None:
 
 
 def test_the_documentation_s_check_of_a_signature_is_right() -> None:
-    """It accepts what a webhook is signed with, and nothing else."""
+    """The documented check accepts a webhook's signature, and nothing else."""
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     names: dict[str, Any] = {"Mapping": Mapping, "hmac": hmac, "hashlib": hashlib, "time": time}
     exec(code, names)
@@ -209,7 +209,7 @@ def test_the_documentation_s_check_of_a_signature_is_right() -> None:
     ],
 )
 def test_a_mistake_is_told_by_its_key(tmp_path: Path, section: str, told: str) -> None:
-    """Also which key belongs to which way, and that nothing leaves the machine unencrypted (P11)."""
+    """The message also names the channel of a misplaced key, and refuses unencrypted traffic off the machine (P11)."""
     (tmp_path / "short").write_bytes(b" abc\n")
     (tmp_path / "long").write_bytes(b"x" * (SECRET_OCTETS_MAX + 1))
     found = problem(tmp_path, section)
@@ -218,14 +218,14 @@ def test_a_mistake_is_told_by_its_key(tmp_path: Path, section: str, told: str) -
 
 
 def test_two_ways_need_two_names(tmp_path: Path) -> None:
-    """What is written down of a way is written down by its name."""
+    """The state of a channel is stored under its name."""
     assert "2 channels have the name 'webhook'; names must differ" in problem(tmp_path, HOOK, HOOK)
     read(tmp_path, HOOK, HOOK + 'name = "b"\n')
 
 
 @pytest.mark.parametrize(("count", "good"), [(ALERTS_MAX, True), (ALERTS_MAX + 1, False)])
 def test_so_many_sections(tmp_path: Path, count: int, good: bool) -> None:
-    """n are read, n + 1 are not."""
+    """The greatest number is accepted, one more is not."""
     sections: Any = [f'{COMMAND}name = "c{number}"\n' for number in range(count)]
     if good:
         assert len(read(tmp_path, *sections).alerts) == count
@@ -235,7 +235,7 @@ def test_so_many_sections(tmp_path: Path, count: int, good: bool) -> None:
 
 @pytest.mark.parametrize(("count", "good"), [(RECIPIENTS_MAX, True), (RECIPIENTS_MAX + 1, False)])
 def test_so_many_recipients(tmp_path: Path, count: int, good: bool) -> None:
-    """n are read, n + 1 are not."""
+    """The greatest number is accepted, one more is not."""
     names = ", ".join(f'"a{number}@example.org"' for number in range(count))
     section = MAIL.replace('"ops@example.org"', names)
     if good:
@@ -246,7 +246,7 @@ def test_so_many_recipients(tmp_path: Path, count: int, good: bool) -> None:
 
 @pytest.mark.parametrize("octets", [SECRET_OCTETS_MIN, SECRET_OCTETS_MAX])
 def test_a_secret_of_that_length_is_one(tmp_path: Path, octets: int) -> None:
-    """The shortest and the longest."""
+    """The shortest and the longest secret are accepted."""
     read(tmp_path)
     (tmp_path / "t").write_bytes(b"x" * octets)
     assert read(tmp_path, HOOK.replace('"s"', '"t"')).alerts[0].secret_file == str(tmp_path / "t")

@@ -1,4 +1,4 @@
-"""Configuration files: each mistake told by its key, all of them at once, and the example that is read back."""
+"""Configuration files: each mistake is reported by its key, all at once, and the printed example can be read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def problems(read: Any, tmp_path: Path, text: str) -> list[str]:
 def test_the_example_can_be_read_as_it_is_and_with_every_comment_taken_away(
     tmp_path: Path, kind: Any, read: Any
 ) -> None:
-    """Whoever fills in the printed file or uncomments a key gets what the description says, the default."""
+    """A key that is uncommented has the default that its description names."""
     text = example(kind)
     uncommented = re.sub(r"(?m)^# (\w+ = )", r"\1", text)
     assert uncommented.count("\n# ") < text.count("\n# ")
@@ -94,7 +94,7 @@ def test_every_key_is_listed_for_the_reference_page(kind: Any) -> None:
 
 
 def test_the_example_of_a_hook_and_a_template_is_a_section_when_its_comment_is_taken_away(tmp_path: Path) -> None:
-    """Each key is described; with the examples' programs and places changed to what is there, it can be read."""
+    """The section is valid once its programs and files exist."""
     text = example(HostConfig)
     lines = [line.removeprefix("# ") for line in text[text.index("# [[host.hook]]") :].splitlines()]
     sections = "\n".join(lines).replace("/usr/local/bin/on-change", "/bin/true").replace("/etc/haproxy/haproxy", "h")
@@ -105,7 +105,7 @@ def test_the_example_of_a_hook_and_a_template_is_a_section_when_its_comment_is_t
 
 
 def test_mistakes_in_hooks_and_templates_are_told(tmp_path: Path) -> None:
-    """Each by its section and key, in one run with all others; paths are relative to the file."""
+    """Each mistake is reported by section and key, all in one run; paths are relative to the file."""
     hook = '[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n'
     made = (
         '[[host.template]]\non = ["OpenUSS", "openuss"]\nsource = "my.j2"\ntarget = "out"\ncheck = ["true", "{file}"]\n'
@@ -152,7 +152,7 @@ def test_mistakes_in_hooks_and_templates_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_host_has_so_many_hooks_and_no_more(tmp_path: Path, more: int) -> None:
-    """Each may have a process of its own."""
+    """Hooks are limited, since each may have a process of its own."""
     text = HOST + '[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n' * (REACTIONS_MAX + more) + TLS
     if more:
         assert problems(host, tmp_path, text) == [f"{REACTIONS_MAX + 1} hooks and templates; at most {REACTIONS_MAX}"]
@@ -172,7 +172,7 @@ def test_a_host_has_so_many_hooks_and_no_more(tmp_path: Path, more: int) -> None
     ],
 )
 def test_a_hooks_times_have_bounds(tmp_path: Path, line: str, good: bool) -> None:
-    """At n and at n + 1."""
+    """The greatest time is accepted, one second more is not."""
     text = HOST + f'[[host.hook]]\non = ["openuss"]\ncommand = ["true"]\n{line}\n' + TLS
     if good:
         assert host(tmp_path, text)
@@ -181,7 +181,7 @@ def test_a_hooks_times_have_bounds(tmp_path: Path, line: str, good: bool) -> Non
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
-    """Twelve mistakes, twelve sentences: a wrong type of one key hides nothing of another."""
+    """Twelve mistakes give twelve sentences: a wrong type of one key hides no other mistake."""
     told = problems(
         host,
         tmp_path,
@@ -209,7 +209,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
-    """A guess that is no help is not made; a value where a section belongs is told apart."""
+    """A distant name is not suggested; a value in place of a section is reported as such."""
     told = problems(
         server, tmp_path, 'server = 5\nxylophone = 1\n[tls]\nkey = "k"\ncertificate = "c"\nauthority = "a"\n'
     )
@@ -258,20 +258,20 @@ def test_a_server_is_told_what_is_wrong(tmp_path: Path, lines: str, wrong: str) 
     ],
 )
 def test_a_store_is_a_file_or_a_postgresql(tmp_path: Path, store: str, wrong: str) -> None:
-    """P1: what would not survive is refused."""
+    """P1: a store that would not survive is refused."""
     (told,) = problems(server, tmp_path, f'[server]\nstore = "{store}"\n{TLS}')
     assert wrong in told
 
 
 def test_a_section_within_a_section(tmp_path: Path) -> None:
-    """The HTTPS API is listened for where it is said, and nowhere else."""
+    """The HTTPS API is served only if its section names an address."""
     assert server(tmp_path, f"{SERVER}{TLS}").https.listen == ()
     read = server(tmp_path, f'{SERVER}[server.https]\nlisten = ["[::]:4864"]\n{TLS}')
     assert read.https.listen == ("[::]:4864",) and read.server.listen == ("[::]:4863",)
 
 
 def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
-    """The limits themselves are good, and so are addresses side by side."""
+    """The limits themselves are accepted, and so are different addresses on one port."""
     lines = 'listen = ["0.0.0.0:1", "[::1]:1", "127.0.0.1:2"]\nalert_command = ["true", "x"]\n'
     read = server(tmp_path, f"{SERVER}{lines}keep_updates = {KEEP_MIN}\nkeep_others = {KEEP_MAX}\n{TLS}").server
     assert read.workers == 1
@@ -281,7 +281,7 @@ def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [STORE_WAIT_SECONDS_MIN, STORE_WAIT_SECONDS_MAX])
 def test_the_wait_for_a_store_may_be_short_or_long(tmp_path: Path, seconds: float) -> None:
-    """Shorter than whoever asks is patient; without a word it is what the server's own constant says."""
+    """The wait is shorter than the patience of clients; its default is the server's own constant."""
     assert server(tmp_path, f"{SERVER}store_wait_seconds = {seconds}\n{TLS}").server.store_wait_seconds == seconds
     assert server(tmp_path, f"{SERVER}{TLS}").server.store_wait_seconds == STORE_WAIT_SECONDS
     assert STORE_WAIT_SECONDS_MAX < REPLY_SECONDS
@@ -321,7 +321,7 @@ def test_a_host_is_told_what_is_wrong(tmp_path: Path, lines: str, wrong: str) ->
 
 
 def test_dns_is_where_the_file_says_so(tmp_path: Path) -> None:
-    """Without its section nowhere; at a server also with it, until an address is named: a host may be beside it."""
+    """Without its section there is no DNS; on a server the section needs an address, since a host may run there."""
     assert host(tmp_path, HOST + TLS).dns is None and server(tmp_path, SERVER + TLS).dns is None
     of_host, of_server = (
         host(tmp_path, f"{HOST}[host.dns]\n{TLS}").dns,
@@ -361,12 +361,12 @@ def test_a_host_without_servers_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_host_may_be_set_up_so(tmp_path: Path, lines: str) -> None:
-    """What the descriptions promise is accepted."""
+    """Everything that the descriptions promise is accepted."""
     assert host(tmp_path, f"{HOST}{lines}\n{TLS}").host.address == "192.0.2.1"
 
 
 def test_the_path_of_a_socket_has_as_many_octets_as_the_kernel_takes(tmp_path: Path) -> None:
-    """n is good, n + 1 is told with both figures."""
+    """The longest path is accepted; a longer one is refused with both lengths."""
     longest = "/" + "s" * (SOCKET_OCTETS_MAX - 1)
     assert host(tmp_path, f'{HOST}socket = "{longest}"\n{TLS}').host.socket == longest
     (told,) = problems(host, tmp_path, f'{HOST}socket = "{longest}s"\n{TLS}')
@@ -393,7 +393,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
-    """A directory, a missing file, one that may not be read, other encodings, other formats: each is told."""
+    """A directory, a missing or unreadable file, and other encodings and formats are reported."""
     file = tmp_path / "d.toml"
 
     def told() -> str:
@@ -416,7 +416,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: n octets are a configuration file, n + 1 are not, and an endless one is no trouble."""
+    """P10: a longer file is refused, and an endless one is not read to its end."""
     text = SERVER + TLS
     assert server(tmp_path, text + "#" * (CONFIG_OCTETS_MAX - len(text))).server.keep_updates == 1_000_000
     (told,) = problems(server, tmp_path, text + "#" * (CONFIG_OCTETS_MAX + 1 - len(text)))
@@ -437,7 +437,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_a_server_is_named_in_many_ways(text: str, endpoint: tuple[str, int]) -> None:
-    """Names and addresses, with a port or without."""
+    """Names and addresses are accepted with and without a port."""
     assert parse_server(text) == endpoint
 
 
@@ -457,7 +457,7 @@ def test_a_server_is_named_in_many_ways(text: str, endpoint: tuple[str, int]) ->
     ],
 )
 def test_a_server_that_cannot_be_meant(text: str, wrong: str) -> None:
-    """What is wrong is told in terms of what was written."""
+    """The message quotes the text of the file."""
     with pytest.raises(InvalidName, match=re.escape(wrong)):
         parse_server(text)
 
@@ -472,7 +472,7 @@ def test_a_listener_may_be_everywhere() -> None:
 
 
 def test_how_logs_are_written_and_who_reads_metrics(tmp_path: Path) -> None:
-    """Both daemons write text unless told otherwise; metrics are for those who are known; a slip is told."""
+    """The default is text for logs and authentication for metrics; a misspelt value is reported."""
     assert server(tmp_path, SERVER + TLS).log.format == host(tmp_path, HOST + TLS).log.format == "text"
     json = '[log]\nformat = "json"\n'
     assert server(tmp_path, SERVER + TLS + json).log.format == host(tmp_path, HOST + TLS + json).log.format == "json"
@@ -485,7 +485,7 @@ def test_how_logs_are_written_and_who_reads_metrics(tmp_path: Path) -> None:
 
 
 def test_the_ports_of_workers_end_where_ports_end(tmp_path: Path) -> None:
-    """There is one for each of as many workers as there may be."""
+    """There must be a port for each possible worker."""
     last = PORT_MAX - WORKERS_MAX + 1
 
     def file(port: int) -> str:

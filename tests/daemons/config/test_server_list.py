@@ -1,4 +1,4 @@
-"""`[host] servers`: what can be written there, what it comes to, and what is wrong with it."""
+"""`[host] servers`: accepted entries, the resulting addresses, and mistakes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def host(directory: Path, servers: str, more: str = "") -> HostConfig:
 
 
 def ranked(directory: Path, servers: str, prefer: Any = "first") -> dict[str, tuple[int, ...]]:
-    """Rank of each way, by where it leads."""
+    """Return the rank of each address, by endpoint."""
     offers = known_servers(host(directory, servers).host.servers, prefer).candidates
     return {f"{offer.way.name} {offer.way.address} {offer.way.port}": offer.rank for offer in offers}
 
 
 def test_names_addresses_and_lists_of_addresses(tmp_path: Path) -> None:
-    """In order; the second address of a server is for when the first one fails, and both prove one name."""
+    """Order is preference; the second address of a server is for failures of the first, and both prove one name."""
     assert ranked(
         tmp_path,
         '"gns1.example.org", "192.0.2.2:4900", '
@@ -51,7 +51,7 @@ def test_two_networks_in_use_and_servers_that_are_equal(tmp_path: Path) -> None:
 
 
 def test_srv_names_have_a_place_in_the_order(tmp_path: Path) -> None:
-    """Before, between and after servers that are written down; a dot at the end means the same."""
+    """SRV names may stand before, between and after listed servers; a final dot has no meaning."""
     settings = host(tmp_path, '"gns1", "_opengns._tcp.Example.org.", "gns2"').host
     known = known_servers(settings.servers, settings.prefer)
     assert known.services == (("_opengns._tcp.example.org", 1),)
@@ -60,7 +60,7 @@ def test_srv_names_have_a_place_in_the_order(tmp_path: Path) -> None:
 
 
 def test_announcements_may_take_the_place_of_a_list(tmp_path: Path) -> None:
-    """An empty list is a mistake only where nothing else tells of servers."""
+    """An empty list is a mistake only without announcements."""
     settings = host(tmp_path, "", 'announcements = "239.255.48.63:4863"\nresolver = "192.0.2.53:53"').host
     assert known_servers(settings.servers, settings.prefer).candidates == ()
     with pytest.raises(ConfigProblem, match="servers is empty"):
@@ -84,7 +84,7 @@ def test_announcements_may_take_the_place_of_a_list(tmp_path: Path) -> None:
     ],
 )
 def test_an_entry_that_cannot_be_meant(tmp_path: Path, servers: str, wrong: str) -> None:
-    """Each mistake is told in terms of what was written."""
+    """The message quotes the entry."""
     with pytest.raises(ConfigProblem) as told:
         host(tmp_path, servers)
     assert any("[host] servers" in problem and wrong in problem for problem in told.value.problems), told.value.problems
@@ -102,7 +102,7 @@ def test_an_entry_that_cannot_be_meant(tmp_path: Path, servers: str, wrong: str)
     ],
 )
 def test_a_setting_that_cannot_be_meant(tmp_path: Path, more: str, wrong: str) -> None:
-    """The same for the keys around the list, and for the server's own."""
+    """Mistakes in the related keys, also of the server, are reported in the same way."""
     with pytest.raises(ConfigProblem, match=re.escape(wrong)):
         host(tmp_path, '"gns1"', more)
     path = tmp_path / "opengnssd.toml"
@@ -112,7 +112,7 @@ def test_a_setting_that_cannot_be_meant(tmp_path: Path, more: str, wrong: str) -
 
 
 def test_entries_and_addresses_are_bounded(tmp_path: Path) -> None:
-    """Each at n and at n + 1."""
+    """The greatest numbers are accepted, one more is not."""
     names = [f'"gns{number}"' for number in range(ENTRIES_MAX + 1)]
     assert len(host(tmp_path, ",".join(names[:-1])).host.servers) == ENTRIES_MAX
     with pytest.raises(ConfigProblem, match=f"more than {ENTRIES_MAX} entries"):

@@ -1,4 +1,4 @@
-"""The parts that daemons are assembled from: the alert command, listening, who a peer is, dialling a host."""
+"""Network of the daemons: alert command, listening, identity of peers, connections to hosts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOBODY = Factory.forProtocol(Protocol)
 
 @pytest.fixture(scope="module")
 def thread() -> Iterator[ReactorThread]:
-    """A real reactor, which looks after real child processes."""
+    """Run a real reactor, which watches real child processes."""
     thread = ReactorThread()
     yield thread
     thread.stop()
@@ -51,7 +51,7 @@ def alert(thread: ReactorThread, *command: str, limit_seconds: float = 20.0) -> 
 
 
 def _reaping(reactor: Any, run: Any) -> Deferred[None]:
-    """Twisted hears of ended children in the main thread only; here they are looked for."""
+    """Poll for ended children: Twisted receives SIGCHLD in the main thread only."""
     from twisted.internet.process import reapAllProcesses
 
     def look() -> None:
@@ -65,13 +65,13 @@ def _reaping(reactor: Any, run: Any) -> Deferred[None]:
 
 
 def test_the_alert_command_gets_the_news_on_its_standard_input(thread: ReactorThread, tmp_path: Path) -> None:
-    """All of it, then the end of the file."""
-    alert(thread, "sh", "-c", f"cat > {tmp_path}/news; echo written to nobody")
+    """The command gets the whole message, then the end of the file."""
+    alert(thread, "sh", "-c", f"cat > {tmp_path}/news; echo ignored output")
     assert (tmp_path / "news").read_text() == '{"event":"opened"}'
 
 
 def test_a_command_that_fails_tells_how_and_why(thread: ReactorThread) -> None:
-    """The log gets the status and its last words, however many there were (P10)."""
+    """The log gets the status and the end of the output, which is bounded (P10)."""
     with pytest.raises(CommandFailed, match=r"exit code 3\. no mail today$"):
         alert(thread, "sh", "-c", "echo no mail today >&2; exit 3")
     with pytest.raises(CommandFailed) as told:
@@ -81,7 +81,7 @@ def test_a_command_that_fails_tells_how_and_why(thread: ReactorThread) -> None:
 
 
 def test_a_command_that_hangs_is_ended(thread: ReactorThread) -> None:
-    """So that the next alert gets out, also when what it started goes on and holds its pipes."""
+    """The next alert can be sent, even if a child of the command continues and holds its pipes."""
     began = time.monotonic()
     with pytest.raises(CommandFailed, match=r"signal 9\. killed after 0\.2 s"):
         alert(thread, "sh", "-c", "sleep 3 & wait", limit_seconds=0.2)
@@ -90,12 +90,12 @@ def test_a_command_that_hangs_is_ended(thread: ReactorThread) -> None:
 
 
 def test_a_command_that_does_not_read_is_no_trouble(thread: ReactorThread) -> None:
-    """It may not care for the news."""
+    """A command may ignore its input."""
     alert(thread, "true")
 
 
 def listened(monkeypatch: pytest.MonkeyPatch, reason: int, address: str) -> tuple[Any, list[str]]:
-    """What listening gives on a machine without IPv6, and where it listened or would have."""
+    """Listen as on a machine without IPv6. Returns the port, and the address that was used."""
     asked: list[str] = []
 
     class Port(StreamPort):
@@ -111,7 +111,7 @@ def listened(monkeypatch: pytest.MonkeyPatch, reason: int, address: str) -> tupl
 
 
 def test_everywhere_is_ipv4_on_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default serves there, too; an address of IPv6 and a port in use are told as they are."""
+    """The default works there; an address of IPv6 and a port in use are reported."""
     port, asked = listened(monkeypatch, errno.EAFNOSUPPORT, "::")
     assert port.interface == "0.0.0.0"
     assert asked == ["::", "0.0.0.0"]
@@ -120,7 +120,7 @@ def test_everywhere_is_ipv4_on_a_machine_without_ipv6(monkeypatch: pytest.Monkey
 
 
 def test_everywhere_takes_both_families(thread: ReactorThread) -> None:
-    """[::] is reached over IPv4, as the description says."""
+    """[::] is reachable over IPv4, as its description says."""
     port = thread.call(lambda: Deferred.fromCoroutine(listen(thread.reactor, "::", 0, NOBODY)))
     try:
         for address in ("127.0.0.1", "::1"):
@@ -130,7 +130,7 @@ def test_everywhere_takes_both_families(thread: ReactorThread) -> None:
 
 
 def test_a_socket_with_a_full_queue_is_a_living_daemons(thread: ReactorThread, tmp_path: Path) -> None:
-    """A daemon that hangs is not taken for a dead one."""
+    """The socket of a hanging daemon is not replaced."""
     path = tmp_path / "gns.sock"
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(str(path))
@@ -147,7 +147,7 @@ def test_a_socket_with_a_full_queue_is_a_living_daemons(thread: ReactorThread, t
 
 
 def test_work_of_the_database_thread_has_a_result_or_a_failure(thread: ReactorThread) -> None:
-    """And what was begun is finished before it stops."""
+    """Work that has begun is finished before the thread stops."""
     database = DatabaseThread(thread.reactor)
     database.start()
     assert thread.call(database.run, sum, [1, 2]) == 3
@@ -167,8 +167,7 @@ def test_work_of_the_database_thread_has_a_result_or_a_failure(thread: ReactorTh
 
 
 def test_a_call_that_hangs_is_ended(thread: ReactorThread) -> None:
-    """A database that keeps its connection and never answers is left for a new one, and does not keep the daemon from
-    stopping."""
+    """A connection that never answers is aborted and replaced, and does not keep the daemon from stopping."""
     database = DatabaseThread(thread.reactor)
     database.start()
     freed, cuts = Event(), []
@@ -213,7 +212,8 @@ def settings(**rules: Any) -> TlsSettings:
 
 
 def test_a_daemon_knows_its_own_name(installation: Installation) -> None:
-    """From its certificate or by the rules; a name that is none and a wrong role are told with the file."""
+    """The name comes from the certificate or by the rules; an invalid name and a wrong role are reported with the
+    file."""
     web1 = identity(installation, "web1")
     assert own_name(web1, settings(), "host") == "web1"
     assert rules_of(settings()) is None
@@ -228,7 +228,7 @@ def test_a_daemon_knows_its_own_name(installation: Installation) -> None:
 
 
 class Transport:
-    """Where a peer has shown a certificate."""
+    """Transport whose peer has shown a certificate."""
 
     def __init__(self, identity: Identity) -> None:
         from OpenSSL import crypto
@@ -240,7 +240,7 @@ class Transport:
 
 
 def test_a_peer_is_known_by_role_and_name(installation: Installation) -> None:
-    """Hosts by their names in lower case; who cannot be known is refused with the reason."""
+    """Names of hosts are in lower case; an unknown peer is refused with the reason."""
     installation.certify("host", "WEB2")
     installation.certify("host", "web_1")
     peer = peers(None)
@@ -251,7 +251,7 @@ def test_a_peer_is_known_by_role_and_name(installation: Installation) -> None:
 
 
 class Host(Protocol):
-    """A host that speaks first."""
+    """Host that sends first."""
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
@@ -259,7 +259,7 @@ class Host(Protocol):
 
 
 class End(Protocol):
-    """The dialling end: leaves when it is greeted; what it heard and how it ended."""
+    """Connecting end: closes after the greeting; records the received data and the end."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -278,7 +278,7 @@ class End(Protocol):
 def test_a_dialled_host_proves_its_name(
     installation: Installation, thread: ReactorThread, name: str, proven: bool
 ) -> None:
-    """P11: the server talks to the host that it means, or to nobody, and says whom it reached instead."""
+    """P11: the server talks to the intended host only, and reports the name that it reached instead."""
     reactor = thread.reactor
     factory = wrap_tls(server_context(identity(installation, "web1")), Factory.forProtocol(Host), client=False)
     port = thread.call(lambda: Deferred.fromCoroutine(listen(reactor, "127.0.0.1", 0, factory)))

@@ -1,4 +1,4 @@
-"""What the kernel is told of every session's socket (opengnsp.md, "Timers")."""
+"""Socket options of sessions (opengnsp.md, "Timers")."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class _Program(ctypes.Structure):
 
 
 def _deaf(peer: socket.socket) -> None:
-    """What arrives is dropped before TCP sees it, as on a line that is down."""
+    """Drop arriving packets before TCP, as on a broken line."""
     program = _Program(1, ctypes.addressof(NOTHING))
     peer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, bytes(program))
 
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A tuned end, that asks after 1, 2 and 3 s of silence, and its peer."""
+    """Return a tuned end that probes after 1, 2 and 3 s of silence, and its peer."""
     monkeypatch.setattr(transport, "KEEPALIVE_IDLE_SECONDS", range(1, 2))
     monkeypatch.setattr(transport, "KEEPALIVE_INTERVAL_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -44,7 +44,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socke
 
 
 def test_two_questions_may_be_lost(ends: tuple[socket.socket, socket.socket]) -> None:
-    """ "give up 4 s after the third question without an answer": two lost packets end nothing."""
+    """ "give up 4 s after the third question without an answer": two lost packets do not end the session."""
     own, peer = ends
     _deaf(peer)
     time.sleep(2.5)
@@ -55,7 +55,7 @@ def test_two_questions_may_be_lost(ends: tuple[socket.socket, socket.socket]) ->
 
 
 def test_after_three_the_session_is_lost(ends: tuple[socket.socket, socket.socket]) -> None:
-    """Somebody who answers no question is gone."""
+    """A peer that answers no probe is lost."""
     own, peer = ends
     began = time.monotonic()
     _deaf(peer)
@@ -66,7 +66,7 @@ def test_after_three_the_session_is_lost(ends: tuple[socket.socket, socket.socke
 
 
 def test_sessions_are_asked_at_different_times() -> None:
-    """ "each session after another time ... missed after 30 s at the latest"."""
+    """Quote: "each session after another time ... missed after 30 s at the latest"."""
     made = [socket.socket() for _ in range(3 * len(KEEPALIVE_IDLE_SECONDS))]
     asked = set()
     for one in made:

@@ -1,4 +1,4 @@
-"""The log as JSON: one object a line, with what the sentence shows and nothing else, whatever it quotes."""
+"""The log as JSON: one object per line, with exactly the fields of the sentence, whatever the sentence quotes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def written(said: LogEvent) -> dict[str, Any]:
 
 
 def test_an_entry_is_an_object_with_what_its_sentence_names() -> None:
-    """Numbers stay numbers, everything else is as the sentence shows it; what it does not name stays inside."""
+    """Numbers stay numbers, other fields are text as in the sentence; unnamed values are left out."""
     said = event(
         "session of {asker} ended after {n} requests: {why}",
         asker=Principal("host", "web1", "192.0.2.1"),
@@ -52,14 +52,14 @@ def test_an_entry_is_an_object_with_what_its_sentence_names() -> None:
 
 @pytest.mark.parametrize("words", ["\x1b[2J\r\n{", "\u2028\u202e\x9b\x7f", "\udc80", "\U000e0001", "服务 ok"])
 def test_whatever_is_quoted_stays_in_one_printable_line(words: str) -> None:
-    """Nobody can forge a line or command a terminal; what can be spelled is read back as it was."""
+    """Input cannot forge a line or control a terminal; escaped text can be read back."""
     read = written(event("it said {said}", said=words))
     said = words.encode("utf-8", "backslashreplace").decode()
     assert read["text"] == f"it said {said}" and read["fields"] == {"said": said}
 
 
 def test_a_failure_brings_its_traceback() -> None:
-    """As one string, cut at its beginning: its last lines say what happened."""
+    """The traceback is one string, cut at its beginning: its last lines name the failure."""
     try:
         raise KeyError("x" * (TEXT_MAX + 1))
     except KeyError:
@@ -69,14 +69,14 @@ def test_a_failure_brings_its_traceback() -> None:
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_long_words_are_cut(more: int) -> None:
-    """At a limit for each field and one for the sentence."""
+    """Fields and sentences have limits."""
     read = written(event("{a}", a="x" * (FIELD_MAX + more)))
     assert len(read["fields"]["a"]) == FIELD_MAX and len(read["text"]) == FIELD_MAX + more
     assert len(written(event("x" * (TEXT_MAX + more)))["text"]) == TEXT_MAX
 
 
 def test_what_is_no_sentence_is_not_lost() -> None:
-    """An event without words is nothing; a broken one says that it is; a number that JSON has not is a word."""
+    """An event without text is dropped; an invalid format is reported; a number that JSON lacks becomes text."""
     assert json_line({}) is None
     assert fields_of(event("{")) == {}
     assert "Unable to format" in written(event("{missing!x}"))["text"]
@@ -91,7 +91,7 @@ def test_what_a_worker_said_keeps_its_fields() -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_configuration_chooses(form: Any) -> None:
-    """The same entry either way."""
+    """Both formats contain the same entry."""
     file = io.StringIO()
     Logger("compass.test", observer=cast(Any, observer(form, file))).info("{n} hosts", n=5)
     line = file.getvalue()

@@ -1,4 +1,4 @@
-"""What a service manager sees of the daemons; the test plays the manager's socket (sd_notify(3))."""
+"""Messages of the daemons to a service manager, whose socket the test plays (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUN = {
 
 @pytest.fixture
 def manager(installation: Installation) -> Iterator[socket.socket]:
-    """The manager's end of the socket `notify`."""
+    """Open the manager's end of the socket `notify`."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
         manager.bind(str(installation.directory / "notify"))
         manager.settimeout(PATIENCE_SECONDS)
@@ -31,7 +31,7 @@ def manager(installation: Installation) -> Iterator[socket.socket]:
 
 
 def started(installation: Installation, name: str, **environment: str) -> Daemon:
-    """A daemon that is told where its manager listens."""
+    """Start a daemon with the manager's socket in its environment."""
     config = installation.server_config() if name == "opengnssd" else installation.host_config()
     where = {"NOTIFY_SOCKET": str(installation.directory / "notify")} | environment
     return installation.start([sys.executable, "-c", RUN[name], "--config", str(config)], **where)
@@ -41,7 +41,7 @@ def started(installation: Installation, name: str, **environment: str) -> Daemon
 def test_a_manager_is_told_of_readiness_life_and_the_end(
     installation: Installation, manager: socket.socket, name: str
 ) -> None:
-    """READY once it serves, WATCHDOG while its loop turns, STOPPING before it ends."""
+    """READY is sent once the daemon serves, WATCHDOG while its loop turns, STOPPING before its end."""
     daemon = started(installation, name, WATCHDOG_USEC="200000")
     assert manager.recv(100) == b"READY=1"
     assert [manager.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
@@ -66,7 +66,7 @@ def test_a_manager_is_told_of_readiness_life_and_the_end(
 def test_a_watchdog_that_is_meant_for_another_process_is_not_answered(
     installation: Installation, manager: socket.socket
 ) -> None:
-    """WATCHDOG_PID names whom the manager means."""
+    """WATCHDOG_PID names the process that the manager watches."""
     daemon = started(installation, "opengnssd", WATCHDOG_USEC="20000", WATCHDOG_PID="1")
     assert manager.recv(100) == b"READY=1"
     daemon.wait_for("listens on")
@@ -78,7 +78,7 @@ def test_a_watchdog_that_is_meant_for_another_process_is_not_answered(
 def test_a_reload_begins_anew_in_the_same_process(
     installation: Installation, manager: socket.socket, name: str
 ) -> None:
-    """RELOADING, then READY, and no STOPPING between; what the files say now counts."""
+    """RELOADING is followed by READY without STOPPING; the new content of the files is effective."""
     daemon = started(installation, name)
     assert manager.recv(100) == b"READY=1"
     if name == "opengnssd":
@@ -98,7 +98,7 @@ def test_a_reload_begins_anew_in_the_same_process(
 
 
 def test_a_reload_with_wrong_files_changes_nothing(installation: Installation, manager: socket.socket) -> None:
-    """What is wrong is told, and the daemon serves on."""
+    """The mistakes are logged, and the daemon continues to serve."""
     daemon = started(installation, "opengnssd")
     assert manager.recv(100) == b"READY=1"
     installation.server_config(listen=["nowhere"])

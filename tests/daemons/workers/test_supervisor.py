@@ -1,4 +1,4 @@
-"""Several worker processes behind one port: they serve as one, are watched over, and leave nothing behind."""
+"""Several worker processes behind one port: they serve as one, are supervised, and leave no process behind."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()",
 
 
 def workers_of(daemon: Daemon) -> list[int]:
-    """Process ids."""
+    """Return the process ids of the workers."""
     pid = daemon.process.pid
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def runs(pid: int) -> bool:
-    """Whether it has not ended; who has ended and is not reaped yet has."""
+    """Return whether a process runs; a zombie does not."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
 
 def serving(link: AdminSession) -> str:
-    """The name of the worker at the other end."""
+    """Return the name of the worker at the other end."""
     status = link.ask(Status())
     assert isinstance(status, ServerStatus)
     return status.server
 
 
 def session_with(installation: Installation, name: str) -> AdminSession:
-    """A session that the kernel gave to that worker."""
+    """Return a session that the kernel gave to that worker."""
 
     def there() -> AdminSession | None:
         with contextlib.suppress(ConnectionFailed):
@@ -70,7 +70,7 @@ def session_with(installation: Installation, name: str) -> AdminSession:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installation, Daemon]]:
-    """Two workers on SQLite that serve DNS and announce themselves, for the tests that leave two workers behind."""
+    """Start two workers on SQLite that serve DNS and announce themselves, for tests that leave both running."""
     installation = Installation(tmp_path_factory.mktemp("workers"))
     config = installation.server_config(workers=2, announce="239.192.48.63:48630")
     config.write_text(config.read_text() + f'\n[server.dns]\nlisten = "127.0.0.1:{free_port()}"\n')
@@ -82,8 +82,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installat
 
 
 def test_all_workers_serve_one_port_and_one_store(shared: tuple[Installation, Daemon]) -> None:
-    """What is asked of one worker is known to the other; each is told apart by its name. One of them announces the
-    common address."""
+    """A change at one worker is visible at the other; each has its own name. One of them announces the common
+    address."""
     installation, daemon = shared
     daemon.wait_for("worker 1: opengnssd announces itself to 239.192.48.63:48630")
     assert "worker 2: opengnssd announces" not in daemon.log
@@ -100,8 +100,8 @@ def test_all_workers_serve_one_port_and_one_store(shared: tuple[Installation, Da
 def test_a_worker_that_dies_is_started_again_and_the_others_serve_meanwhile(
     shared: tuple[Installation, Daemon],
 ) -> None:
-    """kill -9 of one: once it is gone no connection is refused or sent away, and soon there are two again. Who sends
-    SIGTERM to one of them alone does not make the server smaller either."""
+    """After kill -9 of one worker no connection is refused, and soon there are two again. SIGTERM to a single worker
+    does not reduce their number either."""
     installation, daemon = shared
     first, second = workers_of(daemon)
     os.kill(first, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_a_port_in_use_is_told_before_any_worker_starts(shared: tuple[Installati
 
 
 def test_no_worker_outlives_its_parent(installation: Installation) -> None:
-    """kill -9 of the parent ends all, also one that hangs, and the port is free for the next start."""
+    """kill -9 of the parent ends all workers, even a hanging one, and frees the port for the next start."""
     config = installation.server_config(workers=2)
     daemon = installation.server(config)
     daemon.wait_for(SERVE)
@@ -147,8 +147,8 @@ def test_no_worker_outlives_its_parent(installation: Installation) -> None:
 
 
 def test_a_terminal_interrupts_all_of_them_and_the_end_is_in_order(installation: Installation) -> None:
-    """Ctrl-C goes to every process of the group: the parent decides, and nobody is started again. The service manager
-    is told when all serve, and of the end (NOTIFY_SOCKET, as systemd sets it)."""
+    """Ctrl-C reaches every process of the group: the parent decides, and no worker restarts. The service manager is
+    notified when all serve, and of the end (NOTIFY_SOCKET, as systemd sets it)."""
     config, where = installation.server_config(workers=2), installation.directory / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(where))
@@ -178,7 +178,7 @@ def test_a_terminal_interrupts_all_of_them_and_the_end_is_in_order(installation:
 
 
 def test_a_worker_that_hangs_does_not_keep_the_server_from_ending(installation: Installation) -> None:
-    """After the time for the last commit it is killed, and that is told."""
+    """The worker is killed after the time for the last commit, which is logged."""
     hasty = "from compass.daemons.workers import supervisor; supervisor.STOP_SECONDS = 0.3; "
     hasty += SERVER
     config = installation.server_config(workers=2)
@@ -190,7 +190,7 @@ def test_a_worker_that_hangs_does_not_keep_the_server_from_ending(installation: 
 
 
 def test_what_keeps_the_workers_from_starting_is_told_once(installation: Installation) -> None:
-    """As with one process: a sentence and exit status 1, whichever of the workers found it."""
+    """The failure is one sentence and exit status 1, as with one process, whichever of the workers found it."""
     config = installation.server_config(workers=2, store="sqlite:////proc/gns.sqlite3")
     daemon = installation.server(config)
     assert daemon.status() == start.EXIT_START
@@ -200,7 +200,7 @@ def test_what_keeps_the_workers_from_starting_is_told_once(installation: Install
 
 
 def test_twistd_has_workers_too(installation: Installation) -> None:
-    """The .tac file is the same thing started another way; the workers' words are in twistd's log."""
+    """The .tac file starts workers, too; their entries are in twistd's log."""
     config = installation.server_config(workers=2)
     daemon = installation.start([*TWISTD, "--pidfile="], OPENGNSSD_CONFIG=str(config))
     daemon.wait_for(SERVE)
@@ -213,7 +213,7 @@ def test_twistd_has_workers_too(installation: Installation) -> None:
 
 
 def test_pauses_grow_while_a_worker_dies_young() -> None:
-    """0.1 s, then twice as long each time up to 30 s; who has served for a minute begins anew."""
+    """The pause doubles from 0.1 s up to 30 s, and is the shortest again after a minute of serving."""
     pauses, pause = [], 0.0
     for _ in range(10):
         pause = pause_before_next(pause, STABLE_SECONDS - 0.1)
@@ -223,7 +223,7 @@ def test_pauses_grow_while_a_worker_dies_young() -> None:
 
 
 def listening(port: int, *, shares: bool) -> socket.socket:
-    """As a worker listens, or as another program does."""
+    """Return a socket that listens as a worker does, or as another program does."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shares))
@@ -234,7 +234,7 @@ def listening(port: int, *, shares: bool) -> socket.socket:
 
 
 def test_a_reserved_port_is_for_the_workers_of_one_server() -> None:
-    """Its workers share it and get their part each; any other program is refused, before they listen or after."""
+    """Workers of one server share the port; any other program is refused, before and after they listen."""
     port = free_port()
     reserved = PortReservation("127.0.0.1", port)
     with pytest.raises(CannotListenError):
@@ -260,7 +260,7 @@ def test_a_reserved_port_is_for_the_workers_of_one_server() -> None:
 
 
 def test_a_machine_without_ipv6_reserves_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """[::] is every address that there is; an address of IPv6 is refused."""
+    """[::] stands for every existing address; an address of IPv6 is refused."""
     made = socket.socket
 
     def without_ipv6(family: int = socket.AF_INET) -> socket.socket:

@@ -1,4 +1,4 @@
-"""DNS messages as octets: what is a query, what is answered to what is none, and what fits (RFC 1035, RFC 6891)."""
+"""DNS messages as octets: queries, answers to invalid messages, and truncation (RFC 1035, RFC 6891)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def message(
     flags: int = 0x0100,
     body: bytes = QUESTION,
 ) -> bytes:
-    """A query as octets, with whatever counts."""
+    """Return a query as octets, with the given counts."""
     return struct.pack("!6H", 0x1234, flags, questions, answers, authority, additional) + body
 
 
 def opt(size: int = 1232, version: int = 0, flags: int = 0, options: bytes = b"", name: bytes = b"\0") -> bytes:
-    """An OPT record (RFC 6891 section 6.1.2)."""
+    """Return an OPT record (RFC 6891 section 6.1.2)."""
     return name + struct.pack("!HHBBHH", 41, size, 0, version, flags, len(options)) + options
 
 
@@ -45,7 +45,7 @@ def zone() -> Asked:
 
 
 def many(count: int) -> Asked:
-    """A zone with a service that has so many listeners, and one more."""
+    """Return a zone with a service of `number` listeners, and another listener."""
     catalogue = world().catalogue
     for number in range(count):
         address = f"10.0.{number >> 8}.{number & 255}"
@@ -59,7 +59,7 @@ def many(count: int) -> Asked:
     ids=lambda octets: f"{len(octets)} octets",
 )
 def test_what_is_no_query_is_not_answered(zone: Asked, octets: bytes) -> None:
-    """Neither a stump nor an answer: two servers must never talk to each other for ever."""
+    """A fragment or an answer gets no answer: two servers must never answer each other for ever."""
     assert zone.raw(octets) is None
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_query_is_not_answered(zone: Asked, octets: bytes) -> None:
         (message(flags=4 << 11), "NOTIMP"),
         (message(flags=5 << 11), "NOTIMP"),
         (message(flags=15 << 11, body=b""), "NOTIMP"),
-        # A version of EDNS that nobody knows yet.
+        # An unknown version of EDNS.
         (message(additional=1, body=QUESTION + opt(version=1)), "BADVERS"),
         (message(additional=1, body=QUESTION + opt(version=255)), "BADVERS"),
         # And these are good.
@@ -117,7 +117,7 @@ def test_what_is_no_query_is_not_answered(zone: Asked, octets: bytes) -> None:
     ],
 )
 def test_bad_queries_are_told_what_is_wrong(zone: Asked, octets: bytes, rcode: str) -> None:
-    """By the rcode that its RFC gives, with the id and the operation of the query, strictly readable."""
+    """An invalid query gets the rcode of its RFC, with its id and operation, in a well-formed message."""
     answer = zone.raw(octets)
     assert answer is not None
     read_back = dns.message.from_wire(answer, **STRICT)
@@ -128,7 +128,7 @@ def test_bad_queries_are_told_what_is_wrong(zone: Asked, octets: bytes, rcode: s
 
 
 def test_the_longest_name_is_read_and_one_octet_more_is_not() -> None:
-    """255 octets with the length octets and the root; 63 to a label."""
+    """A name has at most 255 octets with the length octets and the root, and a label at most 63."""
     rest = QUESTION[-4:]
     longest = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\0"
     assert len(longest) == 255
@@ -139,7 +139,8 @@ def test_the_longest_name_is_read_and_one_octet_more_is_not() -> None:
 
 
 def test_edns_is_answered_with_edns_and_nothing_else_is(zone: Asked) -> None:
-    """RFC 6891 section 7; the flag DO is repeated (RFC 3225), options that we do not know are not."""
+    """An answer has EDNS exactly if the query has (RFC 6891 section 7); DO is repeated (RFC 3225), unknown options
+    are not."""
     plain = zone.ask("a.store.gns", use_edns=False)
     assert plain.edns == -1
     told = zone.ask(
@@ -157,7 +158,7 @@ def test_edns_is_answered_with_edns_and_nothing_else_is(zone: Asked) -> None:
     [(None, 512), (0, 512), (512, 512), (513, 513), (1000, 1000), (1232, 1232), (1233, 1232), (65535, 1232)],
 )
 def test_what_does_not_fit_is_cut_at_a_record(said: int | None, limit: int) -> None:
-    """UDP: 512 octets, with EDNS as many as the asker takes, at most 1232. The flag TC sends it to TCP."""
+    """An answer over UDP has at most 512 octets, with EDNS what the client accepts, up to 1232; TC leads to TCP."""
     zone = many(200)
     query = dns.message.make_query("b.store.gns", "A", use_edns=said is not None and 0, payload=said or 0)
     octets = zone.raw(query.to_wire())
@@ -168,7 +169,7 @@ def test_what_does_not_fit_is_cut_at_a_record(said: int | None, limit: int) -> N
 
 @pytest.mark.parametrize(("listeners", "cut"), [(29, False), (30, True)])
 def test_at_the_limit_nothing_is_cut(listeners: int, cut: bool) -> None:
-    """30 addresses with their question are 509 octets, and one more would be 525."""
+    """30 addresses with their question have 509 octets, and one more would have 525."""
     zone = many(listeners)
     octets = zone.raw(dns.message.make_query("b.store.gns", "A").to_wire())
     assert octets is not None and len(octets) == 509 <= UDP_PLAIN_OCTETS
@@ -176,11 +177,11 @@ def test_at_the_limit_nothing_is_cut(listeners: int, cut: bool) -> None:
 
 
 def test_tcp_has_room_for_it() -> None:
-    """All 300, with the addresses of the targets; what is too much even for TCP is cut at a record."""
+    """TCP carries all 300 with the addresses of the targets; what exceeds TCP is cut at a record."""
     zone = many(300)
     answer = zone.ask("b.store.gns", "SRV", over_tcp=True)
     assert len(answer.answer[0]) == 301 and not answer.flags & dns.flags.TC
-    # Those whose name stands beyond the reach of a pointer are not told alongside.
+    # Addresses of names beyond the reach of a pointer are left out.
     assert 200 < len(answer.additional) <= 301
     big = many(5_000)
     octets = big.raw(dns.message.make_query("b.store.gns", "A").to_wire(), over_tcp=True)
@@ -189,7 +190,7 @@ def test_tcp_has_room_for_it() -> None:
 
 
 def test_additional_records_are_left_out_without_a_word() -> None:
-    """Whoever needs them asks for them; only an answer that is cut is flagged (RFC 2181 section 9)."""
+    """A client asks for missing additional records; only a cut answer is flagged (RFC 2181 section 9)."""
     zone = many(24)
     answer = zone.ask("b.store.gns", "SRV", use_edns=0, payload=1232)
     assert len(answer.answer[0]) == 25 and not answer.flags & dns.flags.TC
@@ -197,7 +198,7 @@ def test_additional_records_are_left_out_without_a_word() -> None:
 
 
 def test_spellings_are_kept_for_so_many(monkeypatch: pytest.MonkeyPatch, zone: Asked) -> None:
-    """A program that asks for ever new names fills no memory."""
+    """A program that asks for new names all the time does not fill the memory."""
     monkeypatch.setattr(dns_gateway, "QUERIES_KEPT_MAX", 3)
     for number in range(10):
         zone.ask(f"n{number}.store.gns")

@@ -1,4 +1,4 @@
-"""The zone over TCP: bounded in connections, in time, and in what waits for who does not read (RFC 7766)."""
+"""The zone over TCP: limits of connections, of time, and of waiting answers (RFC 7766)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.dns_world import STRICT, Source, world
 
 
 class Listening:
-    """A server whose connections are made by hand."""
+    """Server whose connections are made by hand."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -25,7 +25,7 @@ class Listening:
         self._factory = self.server.factory()
 
     def connect(self) -> tuple[Any, StringTransport] | None:
-        """A new connection; None when it is not taken."""
+        """Return a new connection; None if it is refused."""
         protocol: Any = self._factory.buildProtocol(None)
         if protocol is None:
             return None
@@ -40,7 +40,7 @@ def framed(name: str = "a.store.gns") -> bytes:
 
 
 def answers(transport: StringTransport) -> list[dns.message.Message]:
-    """All that was written, each a message behind its length."""
+    """Return all written messages, without their length prefixes."""
     octets, found = transport.value(), []
     while octets:
         (length,) = struct.unpack_from("!H", octets)
@@ -56,7 +56,7 @@ def connected(listening: Listening) -> tuple[Any, StringTransport]:
 
 
 def test_many_questions_in_one_connection_in_any_pieces() -> None:
-    """In order, whatever the transport makes of them."""
+    """Queries are answered in order, however the transport splits them."""
     protocol, transport = connected(Listening())
     for octet in framed("b.store.gns") + framed("none.gns"):
         protocol.dataReceived(bytes([octet]))
@@ -66,14 +66,14 @@ def test_many_questions_in_one_connection_in_any_pieces() -> None:
 
 @pytest.mark.parametrize("octets", [b"\0\0", b"\0\1x", b"\0\x0c" + b"\x80" * 12])
 def test_what_is_no_query_ends_the_connection(octets: bytes) -> None:
-    """There is nothing to be said to it."""
+    """A message that gets no answer closes the connection."""
     protocol, transport = connected(Listening())
     protocol.dataReceived(octets)
     assert transport.disconnecting and not transport.value()
 
 
 def test_a_connection_without_a_question_is_closed() -> None:
-    """Pieces of one do not count: who sends an octet now and then holds no place."""
+    """Parts of a query do not extend the timeout: a peer that sends single octets does not keep its connection."""
     listening = Listening()
     protocol, transport = connected(listening)
     listening.clock.advance(IDLE_SECONDS - 0.1)
@@ -86,7 +86,7 @@ def test_a_connection_without_a_question_is_closed() -> None:
 
 
 def test_who_does_not_read_is_not_read() -> None:
-    """Questions wait until their answers can go; what waits at the end is dropped with the connection."""
+    """Queries wait until their answers can be written; waiting answers are dropped with the connection."""
     listening = Listening()
     protocol, transport = connected(listening)
     producer: Any = transport.producer
@@ -102,7 +102,7 @@ def test_who_does_not_read_is_not_read() -> None:
 
 
 def test_so_many_connections_and_not_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one that ends makes room."""
+    """A connection above the limit is refused until another one ends."""
     assert CONNECTIONS_MAX == 100
     monkeypatch.setattr(dns_gateway, "CONNECTIONS_MAX", 2)
     listening = Listening()

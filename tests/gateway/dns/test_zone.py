@@ -1,4 +1,4 @@
-"""What names and types of the zone are answered with (docs/reference/dns.md), read back by dnspython."""
+"""Answers of the zone to names and types (docs/reference/dns.md), read back by dnspython."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def asked(made: World | None = None, zone: str = "gns") -> Asked:
 
 
 def why(answer: dns.message.Message) -> str:
-    """What is told to those who speak EDNS (RFC 8914)."""
+    """Return the extended error of an answer (RFC 8914)."""
     (error,) = answer.extended_errors()
     return error.text or ""
 
 
 def negative(answer: dns.message.Message) -> tuple[str, bool]:
-    """The rcode, and whether the zone's SOA says how long it holds (RFC 2308)."""
+    """Return the rcode, and whether the zone's SOA gives the lifetime of the answer (RFC 2308)."""
     soa = [str(rrset.name) for rrset in answer.authority if rrset.rdtype == dns.rdatatype.SOA]
     assert not answer.answer
     return dns.rcode.to_text(answer.rcode()), soa == ["gns."]
 
 
 def test_a_service_has_the_addresses_of_its_usable_listeners() -> None:
-    """A and AAAA, each without the other's; authoritative, and no recursion is offered."""
+    """A and AAAA exclude each other's addresses; answers are authoritative, and recursion is not offered."""
     zone = asked()
     answer = zone.ask("a.store.gns")
     assert {str(record) for record in answer.answer[0]} == ALL_A and answer.answer[0].ttl == 0
@@ -52,17 +52,18 @@ def test_a_service_has_the_addresses_of_its_usable_listeners() -> None:
 
 
 def test_a_category_has_those_of_all_its_services() -> None:
-    """`openuss.gns` is all of the category."""
+    """`openuss.gns` has the addresses of all services of the category."""
     assert set(asked().records("store.gns")) == ALL_A | {"192.0.2.9"}
 
 
 def test_names_are_the_same_in_any_case() -> None:
-    """RFC 4343; the answer repeats the question's spelling, which resolvers check (draft-vixie-dnsext-dns0x20)."""
+    """RFC 4343: case does not matter; the answer repeats the question's spelling, which resolvers check
+    (draft-vixie-dnsext-dns0x20)."""
     assert set(asked().records("A.sToRe.GNS")) == ALL_A
 
 
 def test_srv_says_ports_and_weights_and_where_they_are() -> None:
-    """At `_service._tcp.category` (RFC 2782) and at the name itself; the targets' addresses are told alongside."""
+    """SRV records are at `_service._tcp.category` (RFC 2782) and at the name itself, with the targets' addresses."""
     zone = asked()
     for name in ("a.store.gns", "_a._tcp.store.gns"):
         answer = zone.ask(name, "SRV")
@@ -102,7 +103,7 @@ def test_srv_ranks_are_the_policys(policy: Policy, expected: set[tuple[int, int]
 
 
 def test_a_listener_of_weight_0_has_the_last_rank() -> None:
-    """RFC 2782 gives a weight of 0 a small chance; ours is for when no other is left."""
+    """A listener of weight 0 is for when no other is left; RFC 2782 would give it a small chance."""
     made = world()
     made.up("a.store", "192.0.2.3:2028", weight=0)
     answer = asked(made).ask("a.store.gns", "SRV")
@@ -110,7 +111,7 @@ def test_a_listener_of_weight_0_has_the_last_rank() -> None:
 
 
 def test_txt_has_the_metadata() -> None:
-    """One record to a listener: its endpoint, weight, and the pairs it registered with (RFC 6763)."""
+    """Each listener has one TXT record: its endpoint, weight, and registered pairs (RFC 6763)."""
     texts = asked().records("a.store.gns", "TXT")
     assert '"listener=192.0.2.1:2028" "weight=2" "rack=b7"' in texts and len(texts) == 3
     made = world()
@@ -121,7 +122,7 @@ def test_txt_has_the_metadata() -> None:
 
 
 def test_the_zone_itself() -> None:
-    """SOA with the revision as its serial, and NS; no addresses."""
+    """The zone's name has an SOA with the revision as serial, and an NS, but no addresses."""
     made = world()
     zone = asked(made)
     serial = made.catalogue.revision
@@ -165,12 +166,13 @@ def test_the_zone_itself() -> None:
     ],
 )
 def test_no_such_name_and_no_such_type_are_two_answers(name: str, kind: str, rcode: str) -> None:
-    """NXDOMAIN and an answer without records (RFC 2308), both with the SOA that says: do not keep it."""
+    """An unknown name gets NXDOMAIN and an unknown type an empty answer (RFC 2308), both with an SOA that forbids
+    caching."""
     assert negative(asked().ask(name, kind)) == (rcode, True)
 
 
 def test_not_loaded_yet_is_a_third_answer() -> None:
-    """P5: SERVFAIL, which resolvers do not keep and ask another server for; those with EDNS are told why."""
+    """P5: an unloaded catalogue gives SERVFAIL, after which resolvers ask another server; EDNS carries the reason."""
     zone = Asked(Source(None))
     for name in ("a.store.gns", "none.gns", "gns"):
         answer = zone.ask(name, use_edns=0)
@@ -181,14 +183,14 @@ def test_not_loaded_yet_is_a_third_answer() -> None:
 
 @pytest.mark.parametrize("name", [".", "org", "example.org", "gns.example.org", "xgns", "store.gns.org"])
 def test_what_lies_outside_the_zone_is_refused(name: str) -> None:
-    """It forwards nothing."""
+    """The server forwards nothing."""
     answer = asked().ask(name, use_edns=0)
     assert answer.rcode() == dns.rcode.REFUSED and not answer.authority and not answer.flags & dns.flags.AA
     assert "forwards nothing" in why(answer)
 
 
 def test_the_zone_can_have_any_name() -> None:
-    """Also one of several labels."""
+    """The zone's name may have several labels."""
     zone = asked(zone="svc.Example.org")
     assert set(zone.records("a.store.svc.example.org")) == ALL_A
     assert str(zone.ask("none.svc.example.org").authority[0].name) == "svc.example.org."
@@ -197,7 +199,7 @@ def test_the_zone_can_have_any_name() -> None:
 
 @pytest.mark.parametrize("kind", ["AXFR", "IXFR", "TKEY", "TSIG", "MAILB"])
 def test_transfers_and_the_like_are_refused(kind: str) -> None:
-    """They are no questions for records (RFC 6895 section 3.1)."""
+    """Types that do not ask for records are refused (RFC 6895 section 3.1)."""
     if kind == "IXFR":
         octets = asked().raw(bytes.fromhex("0007000000010000000000000367 6e73 00 00fb 0001".replace(" ", "")))
         assert octets is not None and octets[3] & 0xF == dns.rcode.REFUSED
@@ -207,12 +209,12 @@ def test_transfers_and_the_like_are_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("klass", ["CH", "HS", "NONE"])
 def test_other_classes_are_refused(klass: str) -> None:
-    """There is only IN; ANY is a question for it."""
+    """Only IN exists; ANY includes it."""
     assert asked().ask("a.store.gns", rdclass=klass).rcode() == dns.rcode.REFUSED
 
 
 def test_any_gives_one_type() -> None:
-    """Which is all that it has to (RFC 8482)."""
+    """An answer to ANY needs only one type (RFC 8482)."""
     answer = asked().ask("a.store.gns", "ANY")
     assert [dns.rdatatype.to_text(rrset.rdtype) for rrset in answer.answer] == ["SRV"]
     assert asked().records("192-0-2-1.a.store.gns", "ANY") == ["192.0.2.1"]
@@ -220,7 +222,7 @@ def test_any_gives_one_type() -> None:
 
 
 def test_only_usable_listeners_and_then_the_backup() -> None:
-    """A service with no usable listener answers with the backup's; then what drains, then what is suspect."""
+    """Without a usable listener the backup's listeners are returned, then draining ones, then suspect ones."""
     made = world()
     made.ask(drain("a.store", "192.0.2.1:2028"))
     assert asked(made).records("a.store.gns") == ["192.0.2.2"]
@@ -236,7 +238,7 @@ def test_only_usable_listeners_and_then_the_backup() -> None:
 
 
 def test_a_type_that_a_name_has_is_not_one_that_its_service_name_has() -> None:
-    """What is kept for the one is not given for the other, in whatever order they are asked for."""
+    """Kept records of one name are not returned for the other, in whatever order queries arrive."""
     zone = asked()
     assert zone.records("a.store.gns") and zone.records("store.gns") and zone.records("a.store.gns", "SRV")
     assert negative(zone.ask("_a._tcp.store.gns")) == negative(zone.ask("_tcp.store.gns")) == ("NOERROR", True)
@@ -244,7 +246,7 @@ def test_a_type_that_a_name_has_is_not_one_that_its_service_name_has() -> None:
 
 
 def test_two_ports_of_an_address_are_one_address() -> None:
-    """And two listeners."""
+    """Two listeners at one address give one address record."""
     made = world()
     made.up("b.store", "192.0.2.9:81")
     assert asked(made).records("b.store.gns") == ["192.0.2.9"]
@@ -253,7 +255,7 @@ def test_two_ports_of_an_address_are_one_address() -> None:
 
 
 def test_addresses_rotate_also_for_who_asks_for_both_kinds() -> None:
-    """Turns are taken by type: a program asks for A and AAAA together, and must not skip every second one."""
+    """Turns are counted for each type: a program asks for A and AAAA at once, and must not skip every second one."""
     zone = asked(world(Policy(pool="round-robin")))
     firsts = []
     for _ in range(6):
@@ -263,7 +265,7 @@ def test_addresses_rotate_also_for_who_asks_for_both_kinds() -> None:
 
 
 def test_a_change_counts_for_the_next_answer() -> None:
-    """Records are kept only as long as nothing changes."""
+    """Records are kept only until the next change."""
     made = world()
     source = Source(made.catalogue)
     zone = Asked(source)
@@ -276,7 +278,7 @@ def test_a_change_counts_for_the_next_answer() -> None:
 
 
 def test_records_are_kept_for_so_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more than that, and all are made anew; the answers are the same."""
+    """A name above the limit discards all kept records; the answers are the same."""
     monkeypatch.setattr(dns_zone, "KEPT_MAX", 2)
     zone = asked()
     for name, kind in (("a.store.gns", "A"), ("a.store.gns", "AAAA"), ("b.store.gns", "A"), ("a.store.gns", "A")):
@@ -285,7 +287,7 @@ def test_records_are_kept_for_so_many_names(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_host_answers_for_what_its_services_depend_on() -> None:
-    """Of anything else its zone has no name; who speaks EDNS is told what to do."""
+    """Other names are unknown in a host's zone; EDNS carries advice."""
     source = Source(None)
     source.known = LookupScope(world().catalogue, frozenset({"store"}), frozenset({"spare.help"}))
     zone = Asked(source)
@@ -297,7 +299,7 @@ def test_a_host_answers_for_what_its_services_depend_on() -> None:
 
 
 def test_times_to_live_are_as_configured() -> None:
-    """Of the records, and of negative answers (RFC 2308 section 5: the SOA's minimum)."""
+    """Records and negative answers have the configured TTL (RFC 2308 section 5: the SOA's minimum)."""
     zone = Asked(Source(world().catalogue), ttl=7)
     answer = zone.ask("a.store.gns", "SRV")
     assert {rrset.ttl for rrset in (*answer.answer, *answer.additional)} == {7}
@@ -306,7 +308,7 @@ def test_times_to_live_are_as_configured() -> None:
 
 
 def test_every_refusal_has_its_rcode() -> None:
-    """Each edge has a table that covers every code; a newer server's code is SERVFAIL."""
+    """The table covers every code; a newer server's code is SERVFAIL."""
     assert list(RCODE) == list(CODES)
     assert rcode_of("later") == twisted_dns.ESERVER
 
@@ -316,5 +318,5 @@ def test_every_refusal_has_its_rcode() -> None:
     [("192.0.2.17", "192-0-2-17"), ("::1", "0" * 31 + "1"), ("2001:db8::a", "20010db800000000000000000000000a")],
 )
 def test_an_address_is_one_label(address: str, label: str) -> None:
-    """So that it is below its service, where nothing else is."""
+    """An address is one label, so that its name is directly below its service."""
     assert label_of(address) == label and len(label) <= 63

@@ -1,4 +1,4 @@
-"""What makes the host API pleasant to ask: entity tags, HEAD, waiting for a change, Prometheus, questions in words."""
+"""Conveniences of the host API: entity tags, HEAD, long polls, Prometheus targets, readable refusals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VIEW = CategoryView(
 
 
 def test_who_has_the_answer_is_not_sent_it_again(api: Api) -> None:
-    """304 and nothing else for the tag that was given; another answer has another tag."""
+    """A matching tag gets 304 without a body; another answer has another tag."""
     api.daemon.answer = Dependencies("a.b", 7)
     first = api.open("GET", "/v1/dependencies/a.b")
     tag = first.getheader("ETag")
@@ -47,7 +47,7 @@ def test_who_has_the_answer_is_not_sent_it_again(api: Api) -> None:
 
 
 def test_head_is_get_without_the_body(api: Api) -> None:
-    """Also of a stream, which would never end."""
+    """HEAD also works for a stream, which would never end."""
     api.daemon.answer = Resolved("a.b", 7, "service", (LISTENER,))
     got, head = api.open("GET", "/v1/resolve/a.b"), api.open("HEAD", "/v1/resolve/a.b")
     assert head.status == 200 and head.read() == b""
@@ -73,14 +73,14 @@ def test_head_is_get_without_the_body(api: Api) -> None:
     ],
 )
 def test_questions_that_cannot_be_used(api: Api, path: str, said: str) -> None:
-    """The refusal says which field it is; the daemon is not asked."""
+    """The refusal names the invalid field; the daemon is not called."""
     status, refusal = api.ask("GET", path)
     assert (status, refusal["code"]) == (400, "malformed") and said in refusal["message"]
     assert api.daemon.asked == []
 
 
 def test_the_largest_revision(api: Api) -> None:
-    """One that no log can have is refused in a question, and is none in a Last-Event-ID, as the standard wants it."""
+    """A larger revision is refused in a query, and ignored in a Last-Event-ID, as the standard demands."""
     for since, status in ((REVISION_MAX, 200), (REVISION_MAX + 1, 400), (-1, 400)):
         response = api.open("GET", f"/v1/watch?service=a.b&since={since}")
         response.close()
@@ -91,7 +91,8 @@ def test_the_largest_revision(api: Api) -> None:
 
 
 def ask_waiting(api: Api, wait: str = "30") -> Any:
-    """The response to come, and what the daemon was asked so far: the watch is delivered nothing yet."""
+    """Send a request that waits. Returns the response to come, once the daemon has been called; the watch has no
+    event yet."""
     api.daemon.watches_silently = True
     api.daemon.answer = Dependencies("a.b", 8)
     connection = api.connection()
@@ -103,7 +104,7 @@ def ask_waiting(api: Api, wait: str = "30") -> Any:
 
 
 def test_an_answer_waits_for_the_next_change(api: Api) -> None:
-    """Nothing is said until something after `since` happens; then the whole answer is, and the watch ends."""
+    """The whole answer is sent after the first change since `since`; then the watch ends."""
     connection = ask_waiting(api)
     assert api.daemon.asked == [("watch", "a.b", 7)]
     api.thread.call(api.daemon.deliver, LocalEvent("change", 8, CHANGE))
@@ -113,7 +114,7 @@ def test_an_answer_waits_for_the_next_change(api: Api) -> None:
 
 
 def test_a_waiting_answer_comes_in_the_end(api: Api) -> None:
-    """When nothing has happened for as long as was asked, it is given as it is."""
+    """Without a change, the unchanged answer is sent after the requested time."""
     connection = ask_waiting(api, "0.05")
     assert json.loads(connection.getresponse().read())["revision"] == 8
     assert api.daemon.stopped.wait(10)
@@ -127,7 +128,7 @@ def test_who_waits_and_leaves_is_forgotten(api: Api) -> None:
 
 
 def test_waiting_for_what_there_is_not(api: Api) -> None:
-    """A refusal comes at once; a change that happened meanwhile does, too."""
+    """A refusal is sent at once, and so is the answer if a change has already happened."""
     api.daemon.answer = Refusal("unknown-service", "no")
     assert api.ask("GET", "/v1/dependencies/a.b?since=7&wait=30")[0] == 404
     api.daemon.answer = Dependencies("a.b", 7)
@@ -139,14 +140,14 @@ def test_waiting_for_what_there_is_not(api: Api) -> None:
 
 
 def test_the_longest_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for a year gets the longest that there is."""
+    """A request to wait for a year waits for the longest allowed time."""
     monkeypatch.setattr(operations, "WAIT_SECONDS_MAX", 0.05)
     connection = ask_waiting(api, "31536000")
     assert connection.getresponse().status == 200
 
 
 def test_targets_for_prometheus(api: Api) -> None:
-    """Every registered listener in the shape that http_sd_configs reads, whatever its state; the same while it is."""
+    """Every registered listener appears in the form of http_sd_configs, whatever its state; the answer is stable."""
     api.daemon.answer = VIEW
     response = api.open("GET", "/v1/prometheus/b")
     assert response.status == 200 and response.getheader("Content-Type") == "application/json"
@@ -172,7 +173,7 @@ def test_targets_for_prometheus(api: Api) -> None:
 
 
 def test_prometheus_never_takes_silence_for_emptiness(api: Api) -> None:
-    """P5: "not loaded yet", "no such name" and "none registered" are three answers; only the last is a list."""
+    """P5: "not loaded yet", "no such name" and "none registered" are three answers; only the last one is a list."""
     for answer, status in (
         (Refusal("not-ready", "no view yet", 1.0), 503),
         (Refusal("unknown-dependency", "no"), 404),
@@ -185,7 +186,7 @@ def test_prometheus_never_takes_silence_for_emptiness(api: Api) -> None:
 
 
 def test_a_lookup_that_nobody_waits_for(api: Api) -> None:
-    """Its answer comes to nobody, and nothing fails."""
+    """The answer to a closed connection is dropped, and nothing fails."""
     waiting: Deferred[Any] = Deferred()
     api.daemon.answer = waiting
     connection = api.connection()
@@ -199,7 +200,7 @@ def test_a_lookup_that_nobody_waits_for(api: Api) -> None:
 
 
 def test_lookups_are_not_told_one_by_one(api: Api) -> None:
-    """They are there for who wants to hear everything, and without the query."""
+    """Requests are logged at level debug only, and without their query."""
     levels: list[LogLevel] = []
 
     def look(event: LogEvent) -> None:

@@ -1,4 +1,4 @@
-"""The host's HTTP API, over real sockets with a real client, in front of a daemon that answers as told."""
+"""HTTP API of the host, over real sockets with a real client, in front of a fake daemon."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.fake_host_api import CHANGE, LISTENER, Api
 
 
 def test_lookups(api: Api) -> None:
-    """Dependencies, resolve and status come as JSON and are not to be used again unasked."""
+    """Dependencies, resolve and status are JSON, and must be revalidated before reuse."""
     api.daemon.answer = Dependencies("a.b", 7)
     assert api.ask("GET", "/v1/dependencies/a.b") == (200, {"type": "dependencies", "service": "a.b", "revision": 7})
     api.daemon.answer = Resolved("a.b", 7, "service", (LISTENER,))
@@ -41,7 +41,7 @@ def test_lookups(api: Api) -> None:
 
 
 def test_wishes(api: Api) -> None:
-    """Register, deregister and report hand the body on; pending is 202."""
+    """Register, deregister and report pass the body on; pending is 202."""
     api.daemon.answer = Outcome("up", "a.b", "10.0.0.1", 80, 5, 7)
     body = {"service": "a.b", "port": 80, "credential": "t", "metadata": {"k": "v"}}
     status, answer = api.ask("POST", "/v1/register", body)
@@ -58,7 +58,7 @@ def test_wishes(api: Api) -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_every_refusal_has_a_status(api: Api, code: Any) -> None:
-    """Whatever a daemon refuses with is an HTTP error with the refusal as its body."""
+    """Each refusal of the daemon is an HTTP error with the refusal as its body."""
     api.daemon.answer = Refusal(code, "why", retry_after_seconds=2.0)
     response = api.open("GET", "/v1/resolve/a.b")
     assert response.status == STATUS[code] >= 400
@@ -67,7 +67,7 @@ def test_every_refusal_has_a_status(api: Api, code: Any) -> None:
 
 
 def test_what_there_is_not(api: Api) -> None:
-    """Unknown paths and wrong methods are refused in JSON, too."""
+    """Unknown paths and wrong methods are refused in JSON."""
     assert api.ask("GET", "/v2/nothing")[0] == 404
     response = api.open("DELETE", "/v1/status")
     assert response.status == 405 and "GET" in response.getheader("Allow")
@@ -90,7 +90,7 @@ def test_what_there_is_not(api: Api) -> None:
     ],
 )
 def test_bodies_that_cannot_be_used(api: Api, body: Any, headers: Any, status: int, said: str) -> None:
-    """The refusal says what is wrong; the daemon is not asked."""
+    """The refusal names the mistake; the daemon is not called."""
     got, answer = api.ask("POST", "/v1/register", body, **headers)
     assert got == status and said in answer["message"]
     assert api.daemon.asked == []
@@ -98,7 +98,7 @@ def test_bodies_that_cannot_be_used(api: Api, body: Any, headers: Any, status: i
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_the_longest_body(api: Api, chunked: bool) -> None:
-    """One octet more than the limit is refused, however it is sent."""
+    """An octet above the limit is refused, with and without an announced length."""
     api.daemon.answer = Outcome("up", "a.b", "10.0.0.1", 80, 5, 7)
     for size, status in ((http_ground.BODY_MAX, 200), (http_ground.BODY_MAX + 1, 413)):
         body = json.dumps({"service": "a.b", "port": 80, "credential": "t"}).encode()
@@ -116,7 +116,7 @@ def test_the_longest_body(api: Api, chunked: bool) -> None:
 def test_who_is_still_sending_a_body_that_is_too_long_gets_the_answer(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is read and thrown away, to a limit; then the connection ends."""
+    """The rest of the body is discarded up to a limit; then the connection ends."""
     rest = 1024 * 1024
     monkeypatch.setattr(http_ground, "DISCARDED_MAX", rest - http_ground.BODY_MAX - 1)
     head = "POST /v1/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
@@ -147,12 +147,12 @@ def test_who_is_still_sending_a_body_that_is_too_long_gets_the_answer(
     ],
 )
 def test_web_pages_are_kept_out(api: Api, headers: dict[str, str], status: int) -> None:
-    """A browser that was lured here is recognised by the origin it tells or the name it was given."""
+    """Requests that a web page made a browser send are recognised by Origin or Host."""
     assert api.ask("GET", "/v1/status", **headers)[0] == status
 
 
 def test_the_unix_socket(api: Api) -> None:
-    """The same API; there, the name does not matter, for no browser gets in."""
+    """The Unix socket serves the same API; the Host header does not matter there, since browsers cannot connect."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(api.unix))
@@ -167,7 +167,7 @@ def event(response: Any) -> dict[str, str]:
 
 
 def test_watching(api: Api) -> None:
-    """Server-sent events with the revision as id; the daemon hears when the program leaves."""
+    """Events carry the revision as id; the watch ends when the client disconnects."""
     response = api.open("GET", "/v1/watch?service=a.b")
     assert response.getheader("Content-Type") == "text/event-stream"
     first = event(response)
@@ -182,7 +182,7 @@ def test_watching(api: Api) -> None:
 
 
 def test_watching_again(api: Api) -> None:
-    """`Last-Event-ID` or `since` is where the program was; nonsense counts as nothing."""
+    """A stream resumes from `Last-Event-ID` or `since`; an invalid id counts as none."""
     api.open("GET", "/v1/watch?service=a.b", Last_Event_ID="12").close()
     api.open("GET", "/v1/watch?service=a.b&since=11").close()
     api.open("GET", "/v1/watch?service=a.b", Last_Event_ID="x").close()
@@ -193,7 +193,7 @@ def test_watching_again(api: Api) -> None:
 
 
 def test_a_silent_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comment now and then keeps the connection from looking dead."""
+    """Periodic comments keep a silent stream alive."""
     monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
     response = api.open("GET", "/v1/watch?service=a.b")
     event(response)
@@ -203,7 +203,7 @@ def test_a_silent_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.Monke
 
 
 def test_a_program_that_does_not_read_is_let_go(api: Api) -> None:
-    """What waits for it is bounded; it may come back with its last id."""
+    """Waiting events are bounded; the client may resume from its last id."""
     response = api.open("GET", "/v1/watch?service=a.b")
     large = Change(8, 7, 1.0, "register", msgspec.structs.replace(LISTENER, cause="x" * 60_000))
 
@@ -217,7 +217,7 @@ def test_a_program_that_does_not_read_is_let_go(api: Api) -> None:
 
 
 def test_a_held_registration(api: Api) -> None:
-    """The answer comes at once, the response stays open, and its end is the registration's end."""
+    """The answer is sent at once and the response stays open; its end ends the registration."""
     outcome = api.daemon.answer = Outcome("up", "a.b", "10.0.0.1", 80, 5, 7)
     response = api.open("POST", "/v1/register", {"service": "a.b", "port": 80, "credential": "t", "hold": True})
     assert json.loads(response.readline())["epoch"] == 5
@@ -228,7 +228,7 @@ def test_a_held_registration(api: Api) -> None:
 
 
 def test_a_held_registration_whose_program_left_early(api: Api) -> None:
-    """It is released as soon as it is known; a refusal is just an answer."""
+    """A registration whose client has left is released as soon as it is made; a refusal needs no release."""
     waiting: Deferred[Any] = Deferred()
     api.daemon.answer = waiting
     body = {"service": "a.b", "port": 80, "credential": "t", "hold": True}
@@ -245,7 +245,7 @@ def test_a_held_registration_whose_program_left_early(api: Api) -> None:
 
 
 def test_the_document_is_true(api: Api) -> None:
-    """Every path of the OpenAPI document is there, and every schema that it refers to."""
+    """The OpenAPI document has every path, and every schema that it refers to."""
     status, served = api.ask("GET", "/openapi.json")
     assert status == 200 and served == json.loads(json.dumps(host_document()))
     assert served["openapi"].startswith("3.1")

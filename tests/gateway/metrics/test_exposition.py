@@ -1,4 +1,4 @@
-"""Metrics over real sockets, in front of daemons that count as told: formats, who may read, and scrapers that hang."""
+"""Metrics over real sockets, in front of fake daemons: formats, access, and scrapers that hang."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ HOST_TALLY = AgentMetrics(
 
 
 class Api:
-    """A server's site with metrics."""
+    """Server site with metrics."""
 
     def __init__(self, thread: ReactorThread, *, is_open: bool) -> None:
         self.server = ToldServer()
@@ -93,7 +93,7 @@ def for_all(thread: ReactorThread) -> Iterator[Api]:
 
 
 def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """By name and labels."""
+    """Return the samples by name and labels."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_004(text)
@@ -102,7 +102,7 @@ def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_who_may_read_them(scraped: Api, request: pytest.FixtureRequest) -> None:
-    """Whoever may ask for the server's status; everybody, where the configuration says so."""
+    """Callers that may read the server's status may read metrics; every caller, if the configuration says so."""
     is_open = request.node.callspec.params["scraped"]
     assert scraped.get()[0] == (200 if is_open else 401)
     assert scraped.get(Authorization="Bearer good")[0] == 200
@@ -112,7 +112,7 @@ def test_who_may_read_them(scraped: Api, request: pytest.FixtureRequest) -> None
 
 
 def test_a_scraper_gets_the_format_that_it_asks_for(for_all: Api) -> None:
-    """Text 0.0.4 to whoever does not ask for another, OpenMetrics to whoever does; both say the same."""
+    """Text 0.0.4 is the default, OpenMetrics is sent on request; both contain the same."""
     status, media, text = for_all.get()
     assert status == 200 and media.startswith("text/plain; version=0.0.4")
     assert values(text)["opengns_server_listeners", (("state", "up"),)] == 3.0
@@ -140,7 +140,7 @@ def test_a_scraper_gets_the_format_that_it_asks_for(for_all: Api) -> None:
     ],
 )
 def test_whatever_is_accepted_gets_something(for_all: Api, accept: str) -> None:
-    """A header that makes no sense, or asks for a version that there is not, is no reason for a fault."""
+    """An invalid header, or one for an unknown version, causes no failure."""
     status, media, text = for_all.get(Accept=accept.encode())
     assert status == 200 and media == "text/plain; version=0.0.4; charset=utf-8"
     assert "opengns_server_ready" in text
@@ -153,7 +153,7 @@ def test_an_offer_that_cannot_be_used_leaves_the_others(for_all: Api) -> None:
 
 
 def test_the_longest_header_that_is_read(for_all: Api) -> None:
-    """At the limit it is obeyed, one octet later it is not."""
+    """A header of the greatest length is obeyed, one octet more is not."""
     padded = f"{OPENMETRICS}, ".ljust(ACCEPT_OCTETS_MAX - 1) + "x"
     assert len(padded) == ACCEPT_OCTETS_MAX
     assert for_all.get(Accept=padded)[1].startswith("application/openmetrics-text")
@@ -161,7 +161,7 @@ def test_the_longest_header_that_is_read(for_all: Api) -> None:
 
 
 def test_requests_are_counted_by_operation_and_status(for_all: Api) -> None:
-    """What there is not is one word, whatever it is called: strangers make no series."""
+    """All unknown paths are counted under one name: callers cannot create series."""
     for path in ("/healthz", "/v1/status", "/a", "/b/c"):
         for_all.get(path)
     counts = for_all.metrics.gateways.http_requests.values
@@ -177,7 +177,7 @@ def test_requests_are_counted_by_operation_and_status(for_all: Api) -> None:
 
 
 def test_a_flood_of_scrapes_costs_one() -> None:
-    """For a second the same text is given."""
+    """The same text is sent for a second."""
     asked: list[int] = []
     clock = Clock()
 
@@ -199,7 +199,7 @@ def test_a_flood_of_scrapes_costs_one() -> None:
 
 
 def test_a_scraper_that_does_not_read_holds_nobody_up(for_all: Api) -> None:
-    """It asks again and again and reads nothing: when its answers fill what the kernel holds for it, it is cut."""
+    """A client that sends requests and reads nothing is disconnected once the kernel's buffers are full."""
     asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000
     with socket.create_connection(("127.0.0.1", for_all.port), 10) as client, pytest.raises(ConnectionError):
         while True:
@@ -212,7 +212,7 @@ def test_a_scraper_that_does_not_read_holds_nobody_up(for_all: Api) -> None:
 
 @pytest.mark.parametrize("half", [b"", b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"])
 def test_a_scraper_that_hangs_is_let_go(for_all: Api, half: bytes) -> None:
-    """Before its request, in the middle of it, or after its answer: its connection is closed."""
+    """A client that hangs before, within or after its request is disconnected."""
     for_all.site.timeOut = 0.2
     with socket.create_connection(("127.0.0.1", for_all.port), 10) as client:
         client.sendall(half)
@@ -223,7 +223,7 @@ def test_a_scraper_that_hangs_is_let_go(for_all: Api, half: bytes) -> None:
 
 
 def test_the_host_answers_the_same_way(thread: ReactorThread) -> None:
-    """What is not known is not there; every state of the session is, as 0 or 1."""
+    """Unknown values are absent; every state of the session is present, as 0 or 1."""
     told = Metrics(thread.reactor, {}, Snapshot(HOST, lambda: HOST_TALLY))
     found = values(told.text("")[0].decode())
     assert not any(name == "opengns_host_view_age_seconds" for name, _ in found)
@@ -234,14 +234,14 @@ def test_the_host_answers_the_same_way(thread: ReactorThread) -> None:
 
 
 def specs_of_both() -> list[MetricSpec]:
-    """The metrics of both daemons, each once."""
+    """Return the metrics of both daemons, each once."""
     registry = Registry()
     GatewayMetrics(registry)
     return [*(metric.spec for metric in (*SERVER, *HOST)), *registry.specs]
 
 
 def test_names_are_those_that_prometheus_advises() -> None:
-    """Each name once, in base units, without the ending that the text adds; help ends as a sentence."""
+    """Names are unique, in base units, without the ending that the text adds; help ends as a sentence."""
     specs = specs_of_both()
     names = [spec.name for spec in specs]
     assert len(names) == len(set(names))
@@ -254,7 +254,7 @@ def test_names_are_those_that_prometheus_advises() -> None:
 
 
 def test_every_code_has_its_line_before_it_is_seen() -> None:
-    """A rate needs a beginning: states and refusals are there with 0."""
+    """States and refusals are present with 0 from the start: a rate needs a beginning."""
     found = values(Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY)).text("")[0].decode())
     assert {dict(labels)["code"] for name, labels in found if name == "opengns_server_refusals_total"} == set(CODES)
     assert {dict(labels)["state"] for name, labels in found if name == "opengns_server_listeners"} == set(
@@ -263,7 +263,7 @@ def test_every_code_has_its_line_before_it_is_seen() -> None:
 
 
 def test_codes_of_dns_have_names() -> None:
-    """Those that refusals come to, and those that are given to broken queries; another one is told as such."""
+    """The rcodes of refusals and of invalid queries have names; another one is counted as such."""
     assert set(RCODE.values()) <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
     metrics = Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY))
     metrics.gateways.dns_answers.add("NOERROR", 5)
@@ -274,20 +274,20 @@ def test_codes_of_dns_have_names() -> None:
 
 
 def test_nothing_is_global() -> None:
-    """Two daemons in one process have two registries; the library's own is empty of ours."""
+    """Two daemons in one process have two registries; the library's own registry has none of our metrics."""
     assert not hasattr(exposition, "REGISTRY")
     one, other = (Metrics(Clock(), {"version": str(n)}, Snapshot(SERVER, lambda: TALLY)) for n in (1, 2))
     assert b'version="1"' in one.text("")[0] and b'version="2"' in other.text("")[0]
 
 
 def test_health_has_one_shape(api: Any) -> None:
-    """The host's API says of itself what the server's does."""
+    """The host's health has the same form as the server's."""
     assert json.loads(json.dumps(api.ask("GET", "/healthz"))) == [200, {"status": "running", "store": "available"}]
     assert api.ask("GET", "/readyz") == (200, {"status": "ready", "store": "available"})
 
 
 def test_what_a_peer_may_leave_unread() -> None:
-    """So many requests are answered while it reads nothing, one more is not; when it reads, the count begins anew."""
+    """A limited number of requests is answered while the peer reads nothing; the count restarts when it reads."""
     channel: Any = cast(Any, http_ground._Channel)()
     channel.makeConnection(StringTransport())
     assert not any(channel.has_unread() for _ in range(2 * http_ground.UNREAD_ANSWERS_MAX))

@@ -1,4 +1,4 @@
-"""A registry: metrics that components declare where they count."""
+"""Registry of metrics that components declare where they count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compass.model.metrics import MetricSpec, Registry
 
 
 def lines(metrics: Metrics) -> set[str]:
-    """The samples of metrics that the test declared."""
+    """Return the samples of the metrics that the test declared."""
     return {line for line in metrics.text("")[0].decode().splitlines() if line.startswith("t_")}
 
 

@@ -1,4 +1,4 @@
-"""The server API's shell, over real sockets in front of a server that answers as told; without TLS, by token only."""
+"""HTTP API of the server, over real sockets in front of a fake server; without TLS, by token only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADMIN = Principal("admin", "ci.gns-admin", "127.0.0.1")
 
 
 class Told:
-    """A server that gives the next answer it was told to give, and knows one token."""
+    """Fake server that returns the prepared answer, and knows one token."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -68,7 +68,7 @@ class Told:
 
 
 class Api:
-    """A server, the site in front of it, and a client."""
+    """Fake server with the site in front of it, and a client."""
 
     def __init__(self, thread: ReactorThread) -> None:
         self.server = Told()
@@ -94,7 +94,7 @@ def server_api(thread: ReactorThread) -> Iterator[Api]:
 
 
 def test_everything_an_administrator_may_ask_has_its_path() -> None:
-    """Whoever adds a request to the protocol adds it here: nothing needs OpenGNSP but the sessions of hosts."""
+    """Every request of the protocol has an operation, except those of hosts' sessions."""
     may = {request for request, roles in ROLES.items() if roles & {"admin", "viewer"}}
     offered = {operation.asks for operation in operations.ASKED}
     # A report is weighed by the desk itself before it is decided.
@@ -103,7 +103,7 @@ def test_everything_an_administrator_may_ask_has_its_path() -> None:
 
 
 def test_the_document_says_what_the_rules_say() -> None:
-    """Limits that it repeats are those of the protocol; what it refers to is there; each operation has one name."""
+    """Repeated limits are those of the protocol; every reference resolves; each operation has a unique id."""
     assert model_limits.LOG_WAIT_SECONDS_MAX == limits.LOG_WAIT_SECONDS_MAX
     assert model_limits.INSTEAD_MAX == limits.INSTEAD_MAX
     assert routes.TOPOLOGY_MAX == limits.FRAME_MAX_FROM_ADMIN
@@ -121,7 +121,7 @@ def test_the_document_says_what_the_rules_say() -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_every_refusal_has_its_status(server_api: Api, code: Any) -> None:
-    """As on the host."""
+    """Each refusal has its status, as on the host."""
     server_api.server.answer = Refusal(code, "why", retry_after_seconds=2.0)
     response = server_api.open("GET", "/v1/status")
     assert response.status == STATUS[code] and response.getheader("Retry-After") == "2"
@@ -129,7 +129,7 @@ def test_every_refusal_has_its_status(server_api: Api, code: Any) -> None:
 
 
 def test_questions_become_messages(server_api: Api) -> None:
-    """Path, query and body are the fields of the message; a field that it has not is told with its place."""
+    """Path, query and body are the fields of the message; an unknown field is refused with its place."""
     server_api.server.answer = Rows(7, (), 0)
     assert server_api.open("GET", "/v1/listeners?within=openuss&state=down&limit=5").status == 200
     assert server_api.server.asked == [(ADMIN, Fetch("listener", "openuss", "", "down", 5))]
@@ -150,7 +150,7 @@ def test_questions_become_messages(server_api: Api) -> None:
     "declared", [b"application/jso\xed\x85\xbfn", b"multipart/form-data; boundary=", b"text/plain"]
 )
 def test_media_types_that_cannot_be_read(server_api: Api, declared: Any) -> None:
-    """Nobody but the API reads them: what is not JSON is refused, and nothing fails."""
+    """Only the API reads media types: another type than JSON is refused, and nothing fails."""
     body = {"servers": [{"address": "10.0.0.1", "port": 4867}], "seconds": 1.0}
     for path in ("/v1/steer", "/v1/put"):
         response = server_api.open("POST", path, body, **{"Content-Type": declared})
@@ -160,7 +160,7 @@ def test_media_types_that_cannot_be_read(server_api: Api, declared: Any) -> None
 
 
 def test_health_and_readiness(server_api: Api) -> None:
-    """P5: a server that has not loaded its catalogue lives, and is not ready; a store that is away is told."""
+    """P5: a server without a loaded catalogue is alive but not ready; an unavailable store is reported."""
     server_api.server.is_ready, server_api.server.store_answers = False, False
     assert json.loads(server_api.open("GET", "/healthz").read()) == {"status": "running", "store": "away"}
     response = server_api.open("GET", "/readyz")
@@ -169,7 +169,7 @@ def test_health_and_readiness(server_api: Api) -> None:
 
 
 def test_a_fault_inside_is_told_in_json(server_api: Api) -> None:
-    """And stands in the log, with where it happened."""
+    """The log has the traceback."""
     server_api.server.answer = object()
     response = server_api.open("GET", "/v1/status")
     assert response.status == 500 and response.getheader("Content-Type") == "application/json"
@@ -177,7 +177,7 @@ def test_a_fault_inside_is_told_in_json(server_api: Api) -> None:
 
 
 def test_a_stream_ends_when_its_token_is_removed(server_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P11: who was let in is asked again with each heartbeat."""
+    """P11: access is checked again at each heartbeat."""
     monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
     response = server_api.open("GET", "/v1/events?since=3")
     assert response.readline() == b"id: 7\n" and server_api.server.asked == [(ADMIN, 3)]
@@ -191,13 +191,14 @@ def test_a_stream_ends_when_its_token_is_removed(server_api: Api, monkeypatch: p
 
 
 def test_who_may_not_follow_is_told_so(server_api: Api) -> None:
-    """In JSON, with the status of the refusal."""
+    """The refusal is JSON, with its status."""
     server_api.server.answer = Refusal("forbidden", "no")
     assert server_api.open("GET", "/v1/events").status == 403
 
 
 def test_connections_beyond_the_limits_are_refused(server_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: so many in all, so many from one address, and none from one that is not heard; room is made by leaving."""
+    """P10: connections are limited in all and for each address, and refused for a blocked one; a closed connection
+    makes room."""
     for name, limit in (("CONNECTIONS_MAX", 3), ("CONNECTIONS_PER_ORIGIN_MAX", 2)):
         with monkeypatch.context() as patched:
             patched.setattr(connection_limit, name, limit)
@@ -219,7 +220,7 @@ def connected(api: Api) -> socket.socket:
 
 
 def answers(connection: socket.socket) -> bool:
-    """Whether there is somebody at the other end; the connection stays open."""
+    """Return whether the server answers; the connection stays open."""
     try:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         return connection.recv(65536).startswith(b"HTTP/1.1 200")
@@ -228,7 +229,7 @@ def answers(connection: socket.socket) -> bool:
 
 
 def test_targets_of_a_category_that_there_is_not(server_api: Api) -> None:
-    """P5: refused answers are handed on, none of them is an empty list."""
+    """P5: refusals are passed on, none becomes an empty list."""
     server_api.server.answer = Refusal("not-ready", "no", 1.0)
     assert server_api.open("GET", "/v1/prometheus/openuss").status == 503
     server_api.server.answer = Rows(7, (), 0)
