@@ -13,6 +13,7 @@ import pytest
 from compass.admin.main import cli
 from compass.admin.shell.context import AdminContext
 from compass.pki.authority import Credentials, create_authority, issue, write_credentials
+from tests.support.fake_machine import FakeMachine
 from tests.support.fake_server import LittleServer
 
 
@@ -69,7 +70,7 @@ class Program:
     def run(self, *arguments: str, stdin: str = "", options: list[str] | None = None) -> click.testing.Result:
         """One run of it."""
         given = self.settings if options is None else options
-        context = AdminContext({}, self.home, is_interactive=lambda: self.interactive, sleep=lambda seconds: None)
+        context = AdminContext(FakeMachine(self.home, interactive=self.interactive))
         runner = click.testing.CliRunner()
         return runner.invoke(cli, [*given, *arguments], input=stdin, obj=context, prog_name="opengnsadmin")
 
