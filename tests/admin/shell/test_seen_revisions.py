@@ -1,4 +1,4 @@
-"""What an administrator has seen is not unseen by the next command, at whichever server."""
+"""Seen revisions: the next command shows no older revision, at any server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_next_command_says_what_this_one_has_seen(program: Program, server: 
 
 
 def test_what_would_be_is_not_what_was_seen(program: Program, server: LittleServer) -> None:
-    """A plan tells the revision that it would come to; the store does not stand there."""
+    """The revision of a plan is not recorded as seen."""
     before = server.catalogue.revision
     program.run("plan", USS)
     program.done("category", "list")
