@@ -104,7 +104,7 @@ def test_who_is_refused_is_logged_and_the_server_goes_on(installation: Installat
     (installation.directory / "gns1.key").chmod(0o640)
     daemon = installation.server(installation.server_config())
     daemon.wait_for(LISTENS)
-    assert "gns1.key is open to others" in daemon.log
+    assert "gns1.key is readable by other users" in daemon.log
     foreign = installation.certify("admin", "mallory", authority=create_authority("authority", NOW))
     expired = installation.certify("host", "web9", now=NOW - timedelta(days=30), days=10)
     for identity, problem in ((foreign, "certificate verify failed"), (expired, "certificate verify failed")):
