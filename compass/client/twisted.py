@@ -72,7 +72,7 @@ class Client:
     def watch(
         self, told: Callable[[LocalEvent], object], service: str = "", since: int | None = None
     ) -> Deferred[None]:
-        """Call `told` with the dependencies of a service and then with each change, also after restarts of the daemon,
+        """Pass the dependencies of a service, and then each change, to the callback, also after restarts of the daemon,
         until the result is cancelled. It fires only with the reason for an end. `since`: only changes after this
         revision."""
 

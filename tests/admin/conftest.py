@@ -1,4 +1,4 @@
-"""What the tests of `opengnsadmin` share: certificates, a small server, the program."""
+"""Fixtures of the tests of `opengnsadmin`: certificates, a small server, the program."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from compass.admin.main import cli
 from compass.admin.shell.context import AdminContext
 from compass.pki.authority import Credentials, create_authority, issue, write_credentials
+from tests.support.fake_machine import FakeMachine
 from tests.support.fake_server import LittleServer
 
 
@@ -67,14 +68,14 @@ class Program:
         return [f"--server=127.0.0.1:{port}", *files]
 
     def run(self, *arguments: str, stdin: str = "", options: list[str] | None = None) -> click.testing.Result:
-        """One run of it."""
+        """Run the program once."""
         given = self.settings if options is None else options
-        context = AdminContext({}, self.home, is_interactive=lambda: self.interactive, sleep=lambda seconds: None)
+        context = AdminContext(FakeMachine(self.home, interactive=self.interactive))
         runner = click.testing.CliRunner()
         return runner.invoke(cli, [*given, *arguments], input=stdin, obj=context, prog_name="opengnsadmin")
 
     def done(self, *arguments: str, **options: Any) -> str:
-        """What one run prints, which must end well."""
+        """Run the program, which must succeed. Returns its output."""
         result = self.run(*arguments, **options)
         assert result.exit_code == 0, (arguments, result.output, result.exception)
         return result.stdout

@@ -151,7 +151,7 @@ def test_objects_are_added_shown_changed_and_removed(program: Program, server: L
 
 
 def test_a_service_and_a_host_are_shown_with_what_is_theirs(uss: Program, server: LittleServer) -> None:
-    """For people: the row, then its listeners (and a service's credentials)."""
+    """The output for people has the row, then its listeners (and a service's credentials)."""
     uss.done("credential", "add", "chinaserver.openuss")
     shown = uss.done("service", "show", "chinaserver.openuss")
     assert "192.0.2.7:2028" in shown and "credentials:" in shown and "never" in shown
@@ -212,7 +212,7 @@ def test_drained_listeners_are_drained_until_they_are_not(uss: Program, server: 
 def test_a_token_is_shown_once_or_written_for_its_owner_only(
     uss: Program, server: LittleServer, tmp_path: Path
 ) -> None:
-    """With --output the token is in a file of mode 0600 and on no screen; without, on the screen."""
+    """The token is printed, or with --output only written to a file of mode 0600."""
     file = tmp_path / "token"
     file.write_text("old")
     told = uss.done("credential", "add", "account.openuso", "--output", str(file))
@@ -260,7 +260,7 @@ def test_no_token_is_made_that_cannot_be_written(uss: Program, server: LittleSer
 
 @pytest.mark.parametrize("code", CODES)
 def test_every_refusal_has_its_exit_status(code: Any, program: Program, server: LittleServer) -> None:
-    """A script can tell the refusals apart; --json gives the refusal itself on the error stream."""
+    """A script can distinguish refusals; --json prints the refusal itself on the error stream."""
     server.override = lambda request: Refusal(code, "no, because", 2.0)
     result = program.run("status")
     assert result.exit_code == EXIT_OF_CODE[code] >= 3
@@ -300,7 +300,7 @@ def test_what_does_not_exist_is_said_to_be_unknown(program: Program) -> None:
         assert program.run(*arguments).exit_code == ExitCode.NOT_FOUND, arguments
 
 
-def test_incidents_and_impact_are_told(uss: Program, server: LittleServer) -> None:
+def test_incidents_and_impact_are_shown(uss: Program, server: LittleServer) -> None:
     """A reported listener opens an incident; impact names those who depend on it."""
     report = Report("chinaserver.openuss", "192.0.2.7", 2028, "slow", detail="3 s")
     server.decide(report, ALICE)

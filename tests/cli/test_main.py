@@ -64,7 +64,7 @@ def test_every_refusal_has_a_status_and_the_help_has_them_all() -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_refusal_ends_with_its_status(api: LittleApi, code: str) -> None:
-    """As text and as JSON, on the standard error stream."""
+    """The refusal is on the standard error stream, as text and as JSON."""
     api.answers["/v1/resolve/openuss"] = refusal(code, 400, retry_after_seconds=2.0)
     plain = opengnsc(api, "resolve", "openuss")
     assert (plain.exit_code, plain.stdout) == (exit_of(code), "")
@@ -89,7 +89,7 @@ def test_register_and_deregister_say_what_became_of_it(api: LittleApi) -> None:
 
 
 def test_what_pool_policies_go_by_is_said_at_registration_and_later(api: LittleApi) -> None:
-    """Zone, load and degradation go along; 'load' tells a new load and says what became of it."""
+    """A registration has zone, load and degradation; 'load' reports a new load and prints the outcome."""
     api.answers = {"/v1/register": outcome(), "/v1/load": outcome()}
     given = ("--zone", "north", "--load", "0.5", "--degradation", "0.125", "--credential", "T")
     assert opengnsc(api, "register", SERVICE, "2028", *given).exit_code == 0
@@ -127,7 +127,7 @@ def test_a_pending_registration_is_no_failure(api: LittleApi) -> None:
         ("run", SERVICE, "--port", "1"),
     ],
 )
-def test_a_wrong_command_line_asks_nobody(api: LittleApi, arguments: tuple[str, ...]) -> None:
+def test_a_wrong_command_line_sends_no_request(api: LittleApi, arguments: tuple[str, ...]) -> None:
     """Status 2, and a text that says what would be right."""
     result = opengnsc(api, *arguments)
     assert (result.exit_code, result.stdout, api.asked) == (ExitCode.USAGE, "", [])
@@ -157,7 +157,7 @@ def test_query_is_a_tree(api: LittleApi) -> None:
 
 
 def test_resolve_prints_addresses_or_has_a_status_of_its_own(api: LittleApi) -> None:
-    """One in a line, as they are to be used; nothing usable is neither success nor an error of the caller."""
+    """Each line has one address, best first; no usable listener has its own status."""
     api.answers["/v1/resolve/openuss"] = said(Resolved("openuss", 5, "service", (SIXTH, PEER)))
     assert opengnsc(api, "resolve", "openuss").stdout == "[2001:db8::7]:2028\n127.0.0.1:2028\n"
     api.answers["/v1/resolve/openuss"] = said(Resolved("openuss", 5, "none", ()))
@@ -206,7 +206,7 @@ def test_status_shows_session_view_and_registrations(api: LittleApi) -> None:
 
 
 def test_status_shows_hooks_and_templates(api: LittleApi) -> None:
-    """What each looks at, how it is, and what went wrong, in one line whatever a command has said."""
+    """Each hook has one line with its names, state and last problem, whatever the output of its command."""
     reactions = (
         ReactionStatus("hook", "on-change", ("openuss",), "failed", 3, 2, 12.3, "on-change ended with status 1:\n no"),
         ReactionStatus("template", "haproxy.cfg", ("openuss", "openuso"), "idle", 1, 0, 4.0),
@@ -268,7 +268,7 @@ CHANGES: list[tuple[Row, bool, str]] = [
 
 
 def test_a_change_is_a_line(api: LittleApi) -> None:
-    """Each kind of row that a host can be told of, after what there was before; a refusal ends the watch."""
+    """Each kind of row that a host can get is one line, after the snapshot; a refusal ends the watch."""
     answers = [(200, "stream"), refusal("unknown-service", 404)]
     api.answers["/v1/watch"] = lambda asked: answers.pop(0)
     api.streams.put([SNAPSHOT, *(event(13, row, removed=removed) for row, removed, _ in CHANGES)])
@@ -314,7 +314,7 @@ def test_watch_reads_an_event_that_it_cannot_understand_as_a_misunderstanding(ap
 
 
 def test_hold_stays_and_registers_again(api: LittleApi, start: Start) -> None:
-    """The registration lasts as long as the connection; one that the daemon ends is made anew until Ctrl-C."""
+    """The registration lasts as long as the connection; after a closed connection it is repeated until Ctrl-C."""
     api.answers["/v1/register"] = (200, "stream")
     for state in ("up", "pending"):
         api.streams.put([json.dumps(outcome(state)[1]).encode() + b"\n"])
@@ -383,7 +383,7 @@ def test_every_command_teaches_with_an_example() -> None:
 
 
 def test_an_event_is_the_daemons_own_value(api: LittleApi) -> None:
-    """What a service gets from the library compares equal to what the daemon said."""
+    """An event in the library equals the daemon's event."""
     from compass.client.core.blocking_api import HostApi, parse_api_endpoint
 
     api.answers["/v1/watch"] = (200, "stream")

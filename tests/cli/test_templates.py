@@ -56,7 +56,9 @@ def test_a_template_is_tried_with_what_the_daemon_knows(daemon: LittleApi, tmp_p
         (["env", "--on", "-"], ExitCode.USAGE, "Invalid value for '--on'"),
     ],
 )
-def test_what_cannot_be_tried_is_told(daemon: LittleApi, arguments: list[str], status: ExitCode, told: str) -> None:
+def test_a_template_that_cannot_be_tried_is_an_error(
+    daemon: LittleApi, arguments: list[str], status: ExitCode, told: str
+) -> None:
     """Each with its exit status."""
     result = opengnsc(daemon, "template", "try", *arguments)
     assert (result.exit_code, told in result.output) == (status, True), result.output
@@ -71,7 +73,7 @@ def test_a_template_with_an_error_names_its_line(daemon: LittleApi, tmp_path: Pa
 
 
 def test_a_host_without_services_has_nothing_to_fill_a_template_with(api: LittleApi) -> None:
-    """It is told what to do."""
+    """The error says what to do."""
     api.answers["/v1/status"] = said(HostStatus("h1", "open", "gns1", "s", 12, True, (), 0, ()))
     result = opengnsc(api, "template", "try", "env")
     assert result.exit_code == ExitCode.NOT_FOUND

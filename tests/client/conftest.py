@@ -23,7 +23,7 @@ def api(tmp_path: Path) -> Iterator[LittleApi]:
 
 @pytest.fixture
 def port() -> int:
-    """A port that nobody listens on."""
+    """An unused port."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
 

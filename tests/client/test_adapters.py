@@ -93,7 +93,7 @@ class Town:
 
 @pytest.fixture
 def town(api: LittleApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
-    """Two sites that live and a place where nobody does."""
+    """Two sites that answer and one port without a listener."""
     monkeypatch.delenv("OPENGNS_SERVICE", raising=False)
     made = Town(api)
     yield made
@@ -174,7 +174,7 @@ def test_a_redirect_stays_with_the_name(town: Town, kind: str) -> None:
     assert (said["host"], said["path"], said["query"]) == ("openuss", "/hello", {"from": ["away"]})
 
 
-def test_nobody_is_an_error_of_the_library(town: Town, kind: str) -> None:
+def test_no_listener_is_an_error_of_the_library(town: Town, kind: str) -> None:
     """The one for a host that cannot be connected to; its cause is the client's own problem."""
     town.order()
     expected = requests.ConnectionError if kind == "requests" else httpx.ConnectError

@@ -65,7 +65,7 @@ def played(
 def test_an_application_is_registered_once_its_port_accepts(
     api: LittleApi, port: int, application: asgi.Application
 ) -> None:
-    """Not at its startup, when nobody listens yet; and it is deregistered before its shutdown is done."""
+    """The registration waits for the port, not for the startup; the deregistration precedes the shutdown."""
     api.answers = {"/v1/register": outcome(), "/v1/deregister": outcome("offline")}
 
     async def scene(server: Server) -> None:
@@ -86,7 +86,7 @@ def test_an_application_is_registered_once_its_port_accepts(
 
 
 def test_an_application_that_cannot_start_is_not_registered(api: LittleApi, port: int) -> None:
-    """Its own error is the server's to see."""
+    """The server sees the application's own error."""
 
     async def scene(server: Server) -> None:
         assert await server.tell("startup") == "lifespan.startup.failed"
@@ -100,7 +100,7 @@ def test_an_application_that_cannot_start_is_not_registered(api: LittleApi, port
 def test_that_it_cannot_be_registered_is_logged_and_the_application_serves(
     api: LittleApi, port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal, and a port where nobody listens in time."""
+    """A refusal and a port that is not opened in time are logged."""
     api.answers["/v1/register"] = refusal("bad-credential")
 
     async def refused(server: Server) -> None:

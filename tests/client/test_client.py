@@ -45,9 +45,7 @@ def ports(used: client.Client) -> list[int]:
 
 
 def test_lookups_ask_once_and_follow(api: LittleApi, used: client.Client) -> None:
-    """One watch, however many lookups; the events that come later are in the next answers; when the daemon ends the
-    connection the watch goes on after the last of them.
-    """
+    """All lookups share one watch; later events are in the next answers; after a closed connection, it resumes."""
     api.streams.put([told(5, PEER)])
     assert [ports(used) for _ in range(10)] == [[2028]] * 10
     api.wait_for("/v1/watch", 2)
@@ -90,7 +88,7 @@ def test_when_too_many_programs_watch_each_lookup_is_a_question(api: LittleApi, 
 
 
 def test_views_from_elsewhere_are_used_first(api: LittleApi) -> None:
-    """A place that somebody else keeps up to date: the daemon is not asked at all."""
+    """If another source has the view, the daemon is not asked."""
 
     class Board:
         def view(self, service: str) -> client.View | None:
@@ -131,7 +129,7 @@ def test_a_failed_listener_is_reported_once_and_avoided(api: LittleApi, used: cl
 def test_a_report_that_was_not_needed_is_no_news(
     api: LittleApi, used: client.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its listener was deregistered meanwhile, or died; what could not be delivered for another reason is told."""
+    """A listener that was deregistered or died needs no warning; any other failed report does."""
 
     def fail(peer: Listener) -> None:
         raise ConnectionResetError
@@ -151,7 +149,7 @@ def test_a_report_that_was_not_needed_is_no_news(
 
 
 def test_a_registration_waits_for_a_daemon_that_is_being_restarted(api: LittleApi, used: client.Client) -> None:
-    """For `patience_seconds`; a wrong credential is told at once."""
+    """The registration waits for `patience_seconds`; a wrong credential raises at once."""
     answers = [refusal("not-ready", 503), refusal("busy", 503), outcome()]
     api.answers["/v1/register"] = lambda asked: answers.pop(0)
     api.answers["/v1/deregister"] = outcome("offline")
@@ -171,7 +169,7 @@ def test_a_registration_waits_for_a_daemon_that_is_being_restarted(api: LittleAp
     assert api.paths().count("/v1/register") == 4
 
 
-def test_what_goes_wrong_at_the_end_is_told_and_not_raised(
+def test_a_failure_at_the_end_is_logged_and_not_raised(
     api: LittleApi, used: client.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An exception of the block is not hidden by one of its end; that there is nothing to deregister is no news."""
@@ -184,10 +182,10 @@ def test_what_goes_wrong_at_the_end_is_told_and_not_raised(
         assert ("could not be deregistered" in caplog.text) == said
 
 
-def test_a_held_registration_that_is_refused_later_is_told(
+def test_a_held_registration_that_is_refused_later_is_logged(
     api: LittleApi, used: client.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The credential was withdrawn while the daemon was restarted: it cannot be registered anew."""
+    """If the credential was revoked during a restart of the daemon, a warning says so."""
     api.answers["/v1/register"] = (200, "stream")
     api.answers["/v1/deregister"] = refusal("unknown-listener", 404)
     api.streams.put([msgspec.json.encode(outcome()[1]) + b"\n"])
@@ -223,7 +221,9 @@ def test_every_refusal_is_an_exception_with_its_code() -> None:
     assert kinds["forbidden"] is kinds["bad-credential"] is client.NotAllowed
 
 
-def test_a_child_begins_anew_and_leaves_its_parents_registration_alone(api: LittleApi, used: client.Client) -> None:
+def test_a_child_restarts_watches_and_leaves_its_parents_registration_alone(
+    api: LittleApi, used: client.Client
+) -> None:
     """After a fork: the parent's connection is not the child's to read, and the child's end is not the parent's."""
     api.streams.put([told(5, PEER)])
     api.answers["/v1/register"], api.answers["/v1/deregister"] = outcome(), outcome("offline")
@@ -252,7 +252,7 @@ def test_a_child_begins_anew_and_leaves_its_parents_registration_alone(api: Litt
 
 
 def test_every_public_name_is_there_and_says_what_it_is() -> None:
-    """Also those that are imported only when they are used; and a slip of the pen is told as one."""
+    """Every name is importable, also lazily, and has a docstring; a misspelt name raises AttributeError."""
     assert set(client.__all__) <= set(dir(client))
     homes = [name for names in client._HOMES.values() for name in names]
     assert sorted(homes) == sorted(client.__all__)
@@ -286,7 +286,7 @@ print(client.resolve.__doc__.split(";")[0])
 
 
 def test_the_first_registered_service_is_the_one_that_asks(api: LittleApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When nothing else says on whose behalf."""
+    """The first registered service is the default service of lookups."""
     monkeypatch.delenv("OPENGNS_SERVICE", raising=False)
     api.answers["/v1/register"] = outcome()
     core = CoreClient(ThreadRuntime(), api=api.place)

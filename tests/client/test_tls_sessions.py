@@ -75,14 +75,14 @@ def greeter(api: LittleApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def blocking(api: LittleApi, greeter: Greeter, name: str) -> bytes:
-    """What is said to a blocking client."""
+    """Answers to a blocking client."""
     tls = ssl.create_default_context(cafile=str(greeter.trust))
     with client.Client(api=api.place).connect("openuss", tls=tls, server_name=name) as session:
         return session.use(lambda stream: stream.recv(5))
 
 
 def on_asyncio(api: LittleApi, greeter: Greeter, name: str) -> bytes:
-    """What is said to an asyncio client."""
+    """Answers to an asyncio client."""
     tls = ssl.create_default_context(cafile=str(greeter.trust))
 
     async def ask() -> bytes:
@@ -96,7 +96,7 @@ def on_asyncio(api: LittleApi, greeter: Greeter, name: str) -> bytes:
 
 
 def on_twisted(api: LittleApi, greeter: Greeter, name: str) -> bytes:
-    """What is said to a Twisted client."""
+    """Answers to a Twisted client."""
     reactor: Any = EPollReactor()
     done: queue.Queue[Any] = queue.Queue()
 
@@ -135,7 +135,7 @@ def on_twisted(api: LittleApi, greeter: Greeter, name: str) -> bytes:
 
 @pytest.mark.parametrize("ask", [blocking, on_asyncio, on_twisted])
 def test_the_certificate_is_checked_against_the_name(api: LittleApi, greeter: Greeter, ask: Any) -> None:
-    """Another name is refused by TLS itself, and nobody is blamed for it."""
+    """TLS refuses a certificate for another name, and the listener is not reported."""
     assert ask(api, greeter, NAME) == b"hello"
     with pytest.raises(Exception, match=r"(?i)certificate|mismatch|verif"):
         ask(api, greeter, "other.example")

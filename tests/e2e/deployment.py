@@ -33,6 +33,7 @@ from compass.pki.authority import Credentials, Role, issue, write_credentials
 from tests.e2e.processes import PATIENCE_SECONDS, Program, environment, eventually, python
 from tests.e2e.relay import Relay
 from tests.e2e.watching import Dependant
+from tests.support.fake_machine import FakeMachine
 
 ANSWER_SECONDS = 5.0
 
@@ -394,8 +395,8 @@ class Deployment:
         options = [f"--server={self.address}:{self.port}", f"--certificate={who.certificate}", f"--key={who.key}"]
         options.append(f"--authority={who.authority}")
         runner = click.testing.CliRunner()
-        desk = AdminContext({}, self.directory, is_interactive=lambda: False)
-        result = runner.invoke(admin_cli, [*options, *arguments], obj=desk, prog_name="opengnsadmin")
+        context = AdminContext(FakeMachine(self.directory))
+        result = runner.invoke(admin_cli, [*options, *arguments], obj=context, prog_name="opengnsadmin")
         assert result.exit_code == status, (arguments, result.output, result.exception)
         return result.output if status else result.stdout
 

@@ -34,6 +34,7 @@ from compass.model.host_api import LocalRegister
 from compass.model.names import parse_service_id
 from compass.model.selection.selector import Selector
 from tests.fuzz.http import critical
+from tests.support.fake_machine import FakeMachine
 from tests.support.virtual_world import World
 from tests.wire.examples import BACKED, SNAPSHOT
 
@@ -312,7 +313,7 @@ def test_arguments_of_opengnsadmin(command: tuple[str, ...], rest: list[str]) ->
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         try:
-            context = AdminContext({}, Path(directory), is_interactive=lambda: False, sleep=lambda seconds: None)
+            context = AdminContext(FakeMachine(Path(directory)))
             invoked(opengnsadmin, ["--server", "127.0.0.1:1", *command, *rest], obj=context, input="")
         finally:
             os.chdir(before)

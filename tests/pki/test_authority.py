@@ -109,7 +109,7 @@ def test_a_person_need_not_have_a_dns_name() -> None:
 
 
 def test_a_certificate_ends_with_its_authority_at_the_latest() -> None:
-    """Nobody holds a certificate that looks valid after the authority behind it has ended."""
+    """No certificate looks valid after its authority has expired."""
     authority = create_authority("short", NOW, days=10)
     made = certificate_of(issue(authority, "host", "web1", [], NOW))
     assert made.not_valid_after_utc == NOW + timedelta(days=10)
@@ -141,7 +141,7 @@ def test_a_span_that_is_none_is_refused(days: int) -> None:
 
 
 def test_time_without_a_zone_and_unknown_roles_are_our_own_mistakes() -> None:
-    """The caller is told at once when it hands in a time or a role that means nothing."""
+    """An invalid time or role raises an error at once."""
     with pytest.raises(ValueError, match="time zone"):
         create_authority("a", NOW.replace(tzinfo=None))
     with pytest.raises(AuthorityError, match="not a role"):
@@ -149,7 +149,7 @@ def test_time_without_a_zone_and_unknown_roles_are_our_own_mistakes() -> None:
 
 
 def test_an_authority_that_is_damaged_or_mixed_up_signs_nothing() -> None:
-    """Garbage, a pair that does not belong together, and a key of another kind are told apart."""
+    """Garbage, a mismatched pair and a key of another kind have different errors."""
     other = create_authority("other", NOW)
     with pytest.raises(AuthorityError, match="damaged"):
         issue(Credentials(b"", AUTHORITY.certificate_pem), "host", "web1", [], NOW)
@@ -243,5 +243,5 @@ def test_a_bad_name_among_good_ones_leaves_nothing_behind(directory: Path) -> No
     "arguments", [["server"], ["host"], ["host", "a", "--days", "0"], ["server", "a", "b", "--also", "c"]]
 )
 def test_a_wrong_command_line_ends_with_status_2(arguments: list[str]) -> None:
-    """Mistakes in the command line itself are told apart from refusals."""
+    """Mistakes in the command line have another status than refusals."""
     assert run(*arguments).exit_code == 2

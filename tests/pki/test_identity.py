@@ -12,8 +12,8 @@ from compass.pki.identity import IdentityError, load_identity
 from tests.pki.conftest import AUTHORITY, NOW, identity
 
 
-def test_all_that_is_wrong_with_the_files_is_told_at_once(tmp_path: Path) -> None:
-    """One start tells about every file, with its name and what is wrong with it."""
+def test_all_problems_of_the_files_are_reported_at_once(tmp_path: Path) -> None:
+    """A start reports the problem of every file, with its name."""
     (tmp_path / "a.crt").write_text("nothing")
     with pytest.raises(IdentityError) as told:
         load_identity(tmp_path / "a.key", tmp_path / "a.crt", tmp_path, NOW)
@@ -23,8 +23,8 @@ def test_all_that_is_wrong_with_the_files_is_told_at_once(tmp_path: Path) -> Non
     assert unreadable == f"{tmp_path} cannot be read: Is a directory"
 
 
-def test_keys_that_cannot_be_used_are_told_apart(tmp_path: Path) -> None:
-    """Another's key, a key with a passphrase, a key of a wrong kind and no key at all are different."""
+def test_unusable_keys_have_different_errors(tmp_path: Path) -> None:
+    """A key of another certificate, with a passphrase, of a wrong kind, or no key have different errors."""
     own = write_credentials(tmp_path, "own", issue(AUTHORITY, "host", "web1", [], NOW))
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     key = serialization.load_pem_private_key(own.key.read_bytes(), None)
@@ -54,8 +54,8 @@ def test_certificates_out_of_their_time_are_refused(tmp_path: Path) -> None:
     assert near.warnings == (f"{own.certificate} expires in 10 days: issue a new certificate",)
 
 
-def test_an_expired_authority_beside_a_good_one_is_only_a_remark(tmp_path: Path) -> None:
-    """What is left of a replaced authority stops nobody."""
+def test_an_expired_authority_next_to_a_valid_one_is_only_a_warning(tmp_path: Path) -> None:
+    """An expired authority in addition to a valid one does not stop a daemon."""
     old = create_authority("old", NOW - timedelta(days=20), days=10)
     mixed = identity(tmp_path, issue(AUTHORITY, "host", "web1", [], NOW), AUTHORITY, old)
     assert [("expired on" in warning) for warning in mixed.warnings] == [True]

@@ -28,7 +28,7 @@ from tests.pki.conftest import AUTHORITY, FOREIGN_AUTHORITY, NOW, identity
 @implementer(IHandshakeListener)
 @dataclass(eq=False)
 class End(Protocol):
-    """One end of a connection: says hello, and remembers whom it met and how it ended."""
+    """End of a connection: it sends hello, and records its peer and the end of the connection."""
 
     rules: RoleRules | None = None
     met: tuple[str, str] | PeerUnknown | None = None
@@ -101,7 +101,7 @@ def test_a_server_that_dials_a_host_is_known_as_a_server(server: Identity, host:
 
 
 def test_a_certificate_of_another_authority_is_refused(server: Identity, tmp_path: Path) -> None:
-    """A caller vouched for by somebody else gets nowhere, even if that authority bears the same name."""
+    """A client with a certificate of another authority is refused, even if that authority has the same name."""
     stranger = identity(tmp_path, issue(FOREIGN_AUTHORITY, "admin", "mallory", [], NOW))
     assert stranger.warnings
     accepted, called = connect(server_context(server), client_context(stranger, "gns1.example.net"))
@@ -111,7 +111,7 @@ def test_a_certificate_of_another_authority_is_refused(server: Identity, tmp_pat
 
 
 def test_a_server_of_another_authority_is_refused(host: Identity, tmp_path: Path) -> None:
-    """A host tells its business to no server that its own authority does not vouch for."""
+    """A host sends nothing to a server with a certificate of another authority."""
     false = identity(tmp_path, issue(FOREIGN_AUTHORITY, "server", "gns1.example.net", [], NOW))
     accepted, called = connect(server_context(false), client_context(host, "gns1.example.net"))
     assert (accepted.heard, called.met) == (b"", None)
@@ -120,7 +120,7 @@ def test_a_server_of_another_authority_is_refused(host: Identity, tmp_path: Path
 
 @pytest.mark.parametrize("dialled", ["gns2.example.net", "example.net", "192.0.2.2", "2001:db8::2"])
 def test_a_server_that_cannot_prove_the_name_is_refused(server: Identity, host: Identity, dialled: str) -> None:
-    """A genuine certificate for another name is not enough, and the reason tells both names."""
+    """A genuine certificate for another name is refused, and the reason has both names."""
     accepted, called = connect(server_context(server), client_context(host, dialled))
     assert (accepted.heard, called.met) == (b"", None)
     assert isinstance(called.lost, NameNotProven)
@@ -145,7 +145,7 @@ def test_an_administrator_cannot_answer_as_a_server(host: Identity, tmp_path: Pa
 
 
 def test_a_caller_without_a_certificate_is_refused(server: Identity) -> None:
-    """Nobody is anonymous."""
+    """The handshake fails without a client certificate."""
     trust = ssl.trustRootFromCertificates(
         [ssl.Certificate(crypto.X509.from_cryptography(one)) for one in server.authorities]
     )
@@ -182,7 +182,7 @@ def test_one_authority_can_replace_another_without_an_outage(tmp_path: Path) -> 
 
 
 def test_role_rules_replace_the_role_in_the_certificate(server: Identity, host: Identity) -> None:
-    """In a PKI of one's own the names decide, whatever the subject says: widest role first, case ignored."""
+    """The names decide in an own PKI, whatever the subject: widest role first, case-insensitive."""
     rules = RoleRules(admin=["GNS1.*"], host=["*.example.net"])
     accepted, called = connect(server_context(server), client_context(host, "gns1.example.net"), rules)
     assert (accepted.met, called.met) == (("host", "web1.example.net"), ("admin", "gns1.example.net"))
@@ -195,14 +195,14 @@ def test_role_rules_look_at_the_further_names_too(server: Identity, host: Identi
 
 
 def test_a_peer_that_no_rule_matches_is_unknown(server: Identity, host: Identity) -> None:
-    """With rules configured, a role in the certificate counts for nothing; the reason names the holder."""
+    """If rules are configured, the role in the certificate is ignored; the reason names the holder."""
     accepted, _ = connect(server_context(server), client_context(host, "gns1.example.net"), RoleRules())
     assert isinstance(accepted.met, PeerUnknown)
     assert "web1.example.net" in str(accepted.met)
 
 
 def test_a_genuine_certificate_without_a_role_is_unknown(server: Identity) -> None:
-    """The authority's own certificate has no role; a peer that shows it is nobody."""
+    """The authority's own certificate has no role, so a peer with it is unknown."""
     shown = crypto.X509.from_cryptography(server.authorities[0])
 
     class Transport:
@@ -225,7 +225,7 @@ def test_before_the_handshake_there_is_no_peer() -> None:
 
 
 @pytest.mark.parametrize("dialled", ["", "a b", "gns1:4863"])
-def test_a_name_that_nobody_could_prove_is_refused_before_dialling(host: Identity, dialled: str) -> None:
+def test_a_name_that_no_certificate_can_prove_is_refused_before_dialling(host: Identity, dialled: str) -> None:
     """A mistyped name in the configuration is found at start, not at the first connection."""
     with pytest.raises(ValueError, match="DNS"):
         client_context(host, dialled)

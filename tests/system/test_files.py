@@ -8,7 +8,7 @@ from compass.system.files import CORRUPT_MAX, replace_file, replacing, set_aside
 
 
 def test_a_full_row_of_damaged_files(tmp_path: Path) -> None:
-    """They are kept up to a number; then the last is replaced."""
+    """Damaged files are kept up to a number; then the last one is replaced."""
     for _ in range(CORRUPT_MAX + 2):
         (tmp_path / "x.json").write_text("")
         set_aside(tmp_path / "x.json")

@@ -91,7 +91,7 @@ def test_a_call_may_start_its_own_timer_again() -> None:
 
 
 def test_seconds_left_is_the_time_until_the_call() -> None:
-    """It is None for a name without a pending call."""
+    """The time left is None for a name without a pending call."""
     clock, timers, called = setup()
     assert timers.seconds_left("a") is None
     timers.start("a", 3.0, called.append, 1)

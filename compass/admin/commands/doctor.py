@@ -61,7 +61,7 @@ def examine(context: AdminContext) -> Iterator[Check]:
             yield Check("settings", False, one, "see 'opengnsadmin --help'")
         return
     yield Check("settings", True, f"from {settings.config}" if settings.config else "from the command line")
-    now = datetime.fromtimestamp(context.now(), UTC)
+    now = datetime.fromtimestamp(context.machine.now(), UTC)
     yield from _certificate("certificate", settings.identity.certificate, now, "admin")
     yield from _certificate("authority", settings.identity.authority, now, "")
     try:

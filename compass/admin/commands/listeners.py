@@ -113,7 +113,7 @@ def listener_list(context: AdminContext, within: str, state: str | None, older_t
     reply = context.rows(fetch)[0]
     if older_than is not None:
         listeners = (row for row in reply.rows if isinstance(row, Listener))
-        rows = build_request.older_than(listeners, older_than, context.now())
+        rows = build_request.older_than(listeners, older_than, context.machine.now())
         reply = msgspec.structs.replace(reply, rows=rows, total=len(rows))
     context.print_result(table_of_rows("listener", reply.rows, context.time_format), reply)
 

@@ -143,7 +143,7 @@ def _follow(context: AdminContext, first: ReadLog) -> None:
                     raise
                 context.close_session()
                 context.print_note(f"{problem}; reconnecting in {RETRY_SECONDS:g} s")
-                context.sleep(RETRY_SECONDS)
+                context.machine.sleep(RETRY_SECONDS)
                 continue
             after = _print_page(context, first.log, page, after, headed)
             headed = headed and not page.entries

@@ -217,7 +217,7 @@ def _store_url(context: AdminContext, store_url: str, server_config: str) -> URL
         raise click.UsageError("--store and --server-config exclude each other")
     if store_url:
         return parse_url(store_url)
-    path = Path(server_config or context.environment.get(CONFIG_VARIABLE, "") or CONFIG_DEFAULT)
+    path = Path(server_config or context.machine.environment.get(CONFIG_VARIABLE, "") or CONFIG_DEFAULT)
     try:
         with path.open("rb") as file:
             tables = tomllib.loads(file.read(CONFIG_MAX).decode("utf-8"))
@@ -233,7 +233,7 @@ def _store_url(context: AdminContext, store_url: str, server_config: str) -> URL
 def _copy_name(context: AdminContext, url: URL, step: str) -> str:
     """Return the file name of the copy that is kept from before a step."""
     file = file_of(url)
-    stamp = datetime.fromtimestamp(context.now(), UTC)
+    stamp = datetime.fromtimestamp(context.machine.now(), UTC)
     return f"{file.name if file else ''}.before-{step}-{stamp:%Y%m%dT%H%M%SZ}"
 
 
@@ -241,7 +241,7 @@ def _confirm(context: AdminContext, yes: bool, question: str) -> None:
     """Ask for confirmation, unless --yes was given. Raises Failed if it is refused or there is no terminal."""
     if yes:
         return
-    if not context.is_interactive():
+    if not context.machine.is_interactive():
         raise Failed(ExitCode.FAILED, f"{question} There is no terminal to confirm: use --yes")
     if not click.confirm(question, err=True):
         raise Failed(ExitCode.FAILED, "nothing was changed")

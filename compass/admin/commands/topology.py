@@ -71,7 +71,7 @@ def _apply(context: AdminContext, file: Path, prune: bool, yes: bool) -> None:
         _print_plan(context, planned, revision)
         return
     if not yes:
-        if context.in_json or not context.is_interactive():
+        if context.in_json or not context.machine.is_interactive():
             raise Failed(ExitCode.FAILED, "there is no terminal to confirm; check 'plan', then use --yes with apply")
         _print_plan(context, planned, revision)
         # Servers close an idle session, and the person may take a while to answer.

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -97,39 +97,48 @@ def no_such(code: Code, message: str) -> Failed:
     return failure_of(Refusal(code, message))
 
 
-class AdminContext:
-    """Context of one run of the program. The arguments replace the machine's own in tests."""
+class Machine:
+    """Machine and terminal that the program runs on."""
 
-    def __init__(
-        self,
-        environment: Mapping[str, str] = os.environ,
-        home: Path | None = None,
-        now: Callable[[], float] = time.time,
-        is_interactive: Callable[[], bool] = lambda: sys.stdin.isatty(),
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.given = Given()
-        self.in_json = False
+    def __init__(self, environment: Mapping[str, str] = os.environ, home: Path | None = None) -> None:
         self.environment = environment
         self.home = home or Path.home()
-        self.now = now
-        self.is_interactive = is_interactive
-        self.sleep = sleep
+
+    def now(self) -> float:
+        """Return UNIX time."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Pause."""
+        time.sleep(seconds)
+
+    def is_interactive(self) -> bool:
+        """Return whether a person can answer a question."""
+        return sys.stdin.isatty()
+
+
+class AdminContext:
+    """Context of one run of the program."""
+
+    def __init__(self, machine: Machine | None = None) -> None:
+        self.machine = machine or Machine()
+        self.given = Given()
+        self.in_json = False
         self._settings: Settings | None = None
         self._session: AdminSession | None = None
-        self._seen = SeenRevisions(self.home, now)
+        self._seen = SeenRevisions(self.machine.home, self.machine)
 
     @property
     def settings(self) -> Settings:
         """Settings in effect. Raises SettingsProblem."""
         if self._settings is None:
-            self._settings = read_settings(self.given, self.environment, self.home)
+            self._settings = read_settings(self.given, self.machine.environment, self.machine.home)
         return self._settings
 
     @property
     def time_format(self) -> TimeFormat:
         """Format of times in tables."""
-        return TimeFormat(self.now())
+        return TimeFormat(self.machine.now())
 
     def ask(self, request: Request, expected: type[R]) -> R:
         """Send a request. Returns the reply of the expected type, raises Failed for a refusal."""

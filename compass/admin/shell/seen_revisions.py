@@ -7,8 +7,8 @@ the change at another. The revisions are stored for a minute in a small file, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -24,18 +24,25 @@ STORES_MAX = 16
 _Kept = dict[str, tuple[int, float]]
 
 
-class SeenRevisions:
-    """Highest revision seen of each store, and when. `now` returns UNIX time."""
+class Clock(Protocol):
+    """Clock of the machine."""
 
-    def __init__(self, home: Path, now: Callable[[], float]) -> None:
+    def now(self) -> float:
+        """Return UNIX time."""
+
+
+class SeenRevisions:
+    """Highest revision seen of each store, and when."""
+
+    def __init__(self, home: Path, clock: Clock) -> None:
         self._path = home / PLACE
-        self._now = now
+        self._clock = clock
         self._revisions: _Kept | None = None
 
     def last_seen(self, store: str) -> int:
         """Return the revision that a server of that store must have reached; 0: none."""
         revision, at = self._read().get(store, (0, 0.0))
-        return revision if 0 <= self._now() - at <= SEEN_SECONDS else 0
+        return revision if 0 <= self._clock.now() - at <= SEEN_SECONDS else 0
 
     def note(self, store: str, revision: int) -> None:
         """Record that a revision was seen. An error of the file is ignored."""
@@ -43,7 +50,7 @@ class SeenRevisions:
             return
         kept = self._read()
         kept.pop(store, None)
-        kept[store] = (revision, self._now())
+        kept[store] = (revision, self._clock.now())
         for oldest in list(kept)[:-STORES_MAX]:
             del kept[oldest]
         try:

@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> str:
 
 
 def test_a_backup_is_made_checked_and_restored(program: Program, store: str, tmp_path: Path) -> None:
-    """The way of an administrator: back up, lose the store, restore it, and be told what comes next."""
+    """An administrator can back up, lose and restore the store, and the output names the next step."""
     monday = tmp_path / "monday.sqlite3"
     said = program.done("backup", str(monday), "--store", store)
     assert f"Wrote {monday}" in said and "at revision 110; checked" in said
@@ -49,7 +49,7 @@ def test_a_backup_is_made_checked_and_restored(program: Program, store: str, tmp
 
 
 def test_the_store_is_found_by_the_servers_configuration(program: Program, store: str, tmp_path: Path) -> None:
-    """As the server finds it: a relative path counts from where the file is."""
+    """A relative path is relative to the configuration file, as in the server."""
     config = tmp_path / "opengnssd.toml"
     config.write_text('[server]\nstore = "sqlite:///gns.sqlite3"\n')
     shown_store = json.loads(program.done("--json", "store", "show", "--server-config", str(config)))
@@ -99,7 +99,7 @@ def test_a_downgrade_says_where_it_can_go(program: Program, store: str) -> None:
 
 
 def test_postgresql_is_answered_with_its_own_commands(program: Program, tmp_path: Path) -> None:
-    """What to type instead, ready to be copied."""
+    """The error has the commands of PostgreSQL to run instead."""
     told = program.run("backup", str(tmp_path / "x"), "--store", "postgresql://gns@db1/gns")
     assert told.exit_code == 1
     assert "pg_dump --format=custom --file=FILE 'postgresql://gns@db1/gns'" in told.stderr

@@ -1,4 +1,4 @@
-"""What can go wrong before a command is answered: settings, names, certificates, servers; and `doctor`, which tells."""
+"""Failures before a command is answered: settings, names, certificates, servers; and `doctor`, which finds them."""
 
 from __future__ import annotations
 
@@ -104,19 +104,19 @@ def test_no_server_is_said_to_be_none(program: Program) -> None:
 
 
 def test_the_next_server_is_tried(program: Program, server: LittleServer) -> None:
-    """One that is away does not matter while another is there."""
+    """An unavailable server does not matter if another one is available."""
     assert program.done("status", options=[*program.of("admin", closed_port()), f"--server=127.0.0.1:{server.port}"])
 
 
 def test_names_that_cannot_be_resolved_or_dialled(program: Program) -> None:
-    """The name itself is told, so that its spelling can be seen."""
+    """The error quotes the name, so that its spelling can be checked."""
     for name in ("no-such-host.invalid:1", "a..b:1", f"{'x' * 64}.invalid:1"):
         result = program.run("status", options=[*program.of("admin", 1)[1:], f"--server={name}"])
         assert result.exit_code == ExitCode.UNAVAILABLE and name.partition(":")[0] in result.stderr, result.output
 
 
 def test_a_server_that_proves_another_name_is_not_trusted(program: Program, server: LittleServer) -> None:
-    """The name is checked by what was dialled or by --server-name, and the way out is told."""
+    """The name is that of the address or of --server-name, and the error names the remedy."""
     result = program.run("--server-name", "gns9.example.net", "status")
     assert result.exit_code == ExitCode.NOT_ALLOWED and "not for 'gns9.example.net'" in result.stderr
     assert program.done("--server-name", "gns1.example.net", "status")
@@ -134,7 +134,7 @@ def test_a_certificate_of_another_authority_is_refused_by_either_end(program: Pr
     assert "not trusted by the server" in result.stderr
 
 
-def test_expired_certificates_are_told_apart(program: Program, server: LittleServer, certificates: Path) -> None:
+def test_expired_certificates_have_their_own_errors(program: Program, server: LittleServer, certificates: Path) -> None:
     """Ours and the server's: who has to have a new one made is said."""
     result = program.run("status", options=program.of("expired-admin", server.port))
     assert result.exit_code == ExitCode.NOT_ALLOWED and "it has expired" in result.stderr
@@ -147,7 +147,7 @@ def test_expired_certificates_are_told_apart(program: Program, server: LittleSer
         old.stop()
 
 
-def test_files_that_are_no_identity_are_told(certificates: Path, program: Program, tmp_path: Path) -> None:
+def test_files_that_are_no_identity_are_reported(certificates: Path, program: Program, tmp_path: Path) -> None:
     """Missing files all at once; a key of another certificate; files that are no PEM."""
     junk = tmp_path / "junk"
     junk.write_text("junk")
@@ -214,7 +214,7 @@ def test_a_server_that_never_answers_is_given_up(certificates: Path, monkeypatch
 
 
 def test_a_reply_before_a_goodbye_is_not_lost(certificates: Path) -> None:
-    """What came in one piece is all looked at; the next question finds the session over."""
+    """All events of one read are processed; the next request finds the session closed."""
     status = ServerStatus("s", "t", "store", 1, 0.0, 0, 0, {}, {})
     pieces = (
         frame(encode(Welcome(1, "brief", "store", 1, 4096))),
@@ -240,7 +240,7 @@ def test_a_reply_before_a_goodbye_is_not_lost(certificates: Path) -> None:
 
 
 def test_an_address_that_no_server_listens_on_in_time(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A packet that is dropped, and a network that is not there, are told apart from a refusal."""
+    """A dropped packet and a missing network have other errors than a refused connection."""
     for error, expected in (
         (TimeoutError(), "firewall"),
         (OSError(101, "Network is unreachable"), "check the network"),
@@ -268,7 +268,7 @@ def test_a_certificate_from_the_future_points_at_the_clock(certificates: Path, t
         server.stop()
 
 
-def test_a_session_that_breaks_is_told(server: LittleServer, certificates: Path) -> None:
+def test_a_session_that_breaks_is_reported(server: LittleServer, certificates: Path) -> None:
     """Closed by the server while idle: the next question says so, and no answer is made up."""
     with AdminSession.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0) as link:
         assert isinstance(link.ask(Status()), ServerStatus)
@@ -345,7 +345,7 @@ def test_the_command_line_wins_then_the_environment_then_the_file(tmp_path: Path
     assert read_settings(FILES, {}, tmp_path / "nobody").servers == (Server("127.0.0.1", 4863),)
 
 
-def test_everything_wrong_with_the_settings_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_the_settings_are_reported_at_once(tmp_path: Path) -> None:
     """Unknown keys, wrong types, bad servers in one go; a file that cannot be read or is none."""
     config = tmp_path / "admin.toml"
     config.write_text('server = 3\ncertificate = 4\ncolour = "red"\nkey = "k"\nauthority = ["a"]\n')

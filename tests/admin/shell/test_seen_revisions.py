@@ -1,4 +1,4 @@
-"""What an administrator has seen is not unseen by the next command, at whichever server."""
+"""Seen revisions: the next command shows no older revision, at any server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from tests.admin.test_commands import USS
 from tests.support.fake_server import LittleServer
 
 
+class FakeClock:
+    """Clock that the test sets."""
+
+    def __init__(self, time: float) -> None:
+        self.time = time
+
+    def now(self) -> float:
+        """Return the time that the test has set."""
+        return self.time
+
+
 def test_the_next_command_says_what_this_one_has_seen(program: Program, server: LittleServer) -> None:
     """Each run is a process of its own: the change of one is asked for by the look of the next."""
     program.done("category", "add", "search")
@@ -21,7 +32,7 @@ def test_the_next_command_says_what_this_one_has_seen(program: Program, server: 
 
 
 def test_what_would_be_is_not_what_was_seen(program: Program, server: LittleServer) -> None:
-    """A plan tells the revision that it would come to; the store does not stand there."""
+    """The revision of a plan is not recorded as seen."""
     before = server.catalogue.revision
     program.run("plan", USS)
     program.done("category", "list")
@@ -30,24 +41,24 @@ def test_what_would_be_is_not_what_was_seen(program: Program, server: LittleServ
 
 def test_it_counts_for_a_minute(tmp_path: Path) -> None:
     """After that a server which is still behind is broken, and may be looked at all the same."""
-    now = [1000.0]
-    seen = SeenRevisions(tmp_path, lambda: now[0])
+    clock = FakeClock(1000.0)
+    seen = SeenRevisions(tmp_path, clock)
     seen.note("s", 7)
     seen.note("s", 5)
-    now[0] += SEEN_SECONDS
-    assert SeenRevisions(tmp_path, lambda: now[0]).last_seen("s") == 7
-    now[0] += 0.1
-    assert SeenRevisions(tmp_path, lambda: now[0]).last_seen("s") == seen.last_seen("s") == 0
-    now[0] = 0.0
+    clock.time += SEEN_SECONDS
+    assert SeenRevisions(tmp_path, clock).last_seen("s") == 7
+    clock.time += 0.1
+    assert SeenRevisions(tmp_path, clock).last_seen("s") == seen.last_seen("s") == 0
+    clock.time = 0.0
     assert seen.last_seen("s") == 0, "nor when the clock was set back"
 
 
 def test_the_latest_stores_are_remembered(tmp_path: Path) -> None:
     """P10: one more than there is room for, and the oldest goes."""
-    seen = SeenRevisions(tmp_path, lambda: 1.0)
+    seen = SeenRevisions(tmp_path, FakeClock(1.0))
     for number in range(STORES_MAX + 1):
         seen.note(f"s{number}", 1)
-    again = SeenRevisions(tmp_path, lambda: 1.0)
+    again = SeenRevisions(tmp_path, FakeClock(1.0))
     assert [again.last_seen(f"s{number}") for number in range(STORES_MAX + 1)] == [0] + [1] * STORES_MAX
 
 
@@ -56,9 +67,9 @@ def test_nothing_depends_on_the_file(tmp_path: Path) -> None:
     path = tmp_path / PLACE
     path.parent.mkdir(parents=True)
     path.write_text("{")
-    assert SeenRevisions(tmp_path, lambda: 1.0).last_seen("s") == 0
+    assert SeenRevisions(tmp_path, FakeClock(1.0)).last_seen("s") == 0
     path.unlink()
     path.mkdir()
-    seen = SeenRevisions(tmp_path, lambda: 1.0)
+    seen = SeenRevisions(tmp_path, FakeClock(1.0))
     seen.note("s", 3)
     assert seen.last_seen("s") == 3

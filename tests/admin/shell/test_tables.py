@@ -112,7 +112,7 @@ ROW = Category("web", "e.r", Policy(probe="http:/x", probe_attempts=4))
     ],
 )
 def test_arguments_become_requests(made: Any, request_: Any) -> None:
-    """What is typed in any case becomes the request in canonical form; what is not named stays."""
+    """Names in any case become canonical; values that are not named stay."""
     assert made == request_
 
 
@@ -165,7 +165,7 @@ def test_the_age_limit_itself_is_old_enough() -> None:
     assert build_request.older_than([PEER], 1000.0, 999_999.0) == ()
 
 
-def test_times_tell_the_moment_and_the_age() -> None:
+def test_times_show_the_moment_and_the_age() -> None:
     """ISO 8601 with its zone; the past, the future and never."""
     assert format_time(999_940.0, CLOCK) == "1970-01-12T13:45:40+00:00 (1 min ago)"
     assert format_time(1_003_660.0, CLOCK) == "1970-01-12T14:47:40+00:00 (in 1 h 1 min)"
@@ -216,7 +216,7 @@ def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
 
 
 def test_one_listener_is_shown_whole() -> None:
-    """Its epoch and metadata too; what the server knows of its health, and its last changes, each with its time."""
+    """The table has epoch, metadata, evidence and last changes, each with its time."""
     lines = table_of_listener(PEER, CLOCK, None, ()).lines
     assert lines[-6:-4] == (("draining", "no"), ("epoch", "9"))
     assert lines[-4:-1] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
@@ -318,7 +318,7 @@ def test_figures_become_tables() -> None:
 
 
 def test_all_servers_over_a_store_are_a_table() -> None:
-    """One line each: what an operator looks for when something is slow or gone."""
+    """Each server has one line with the figures that an operator needs."""
     known = (
         KnownServer("s1", "ab", "compass/1", "keeper", 9, 0, 3, 2, 999_000.0),
         KnownServer("s2", "cd", "compass/0", "silent", 7, 2, 1, 0, 999_000.0, 61.25),

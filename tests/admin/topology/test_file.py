@@ -65,7 +65,7 @@ def test_the_example_is_the_world_it_says() -> None:
     assert USS.read_text().splitlines()[read.lines[0] - 1] == "[category.web]"
 
 
-def test_all_five_mistakes_are_told_with_their_lines() -> None:
+def test_all_five_mistakes_are_reported_with_their_lines() -> None:
     """A file with five mistakes of five kinds gives all five at once."""
     found = mistakes(FIVE_MISTAKES)
     assert [line for line, _ in found] == [4, 9, 11, 15, 16]
@@ -108,7 +108,7 @@ def test_all_five_mistakes_are_told_with_their_lines() -> None:
         ("category.a.recovery_seconds = 61\n", 1, "at most 60"),
     ],
 )
-def test_each_mistake_is_told_with_its_line(text: str, line: int, expected: str) -> None:
+def test_each_mistake_is_reported_with_its_line(text: str, line: int, expected: str) -> None:
     """Each way to be wrong has its words and its line."""
     (found,) = mistakes(text)
     assert found[0] == line and expected in found[1]
@@ -120,7 +120,7 @@ def test_what_is_nested_without_end_is_no_topology() -> None:
 
 
 def test_the_locator_falls_back_to_what_is_around() -> None:
-    """What it cannot find by its own line is placed at the nearest thing that has one."""
+    """If the line of an item is not found, that of the nearest enclosing item is used."""
     where = Locator('\n[category.a]\nservices = ["x"]\n')
     assert where.line("category", "a", "services", item="x") == 3
     assert where.line("category", "a", "services", item="y") == 3
@@ -158,7 +158,7 @@ def test_a_topology_may_be_as_large_as_a_request_and_no_larger(monkeypatch: pyte
 
 
 def test_a_file_of_the_largest_size_is_read_and_no_larger_one(program: Program, tmp_path: Path) -> None:
-    """The file's limit is told by its number, before anything is read from it."""
+    """The error names the limit, and the file is not parsed."""
     file = tmp_path / "large.toml"
     text = USS.read_text()
     file.write_text(text + "#" * (TOPOLOGY_MAX - len(text.encode())))
@@ -196,7 +196,7 @@ def test_a_plan_is_one_step_for_each_row() -> None:
 
 
 def test_a_plan_changes_nothing(program: Program, server: LittleServer) -> None:
-    """plan shows what would be there, and nothing is; the status tells of changes only when asked to."""
+    """plan shows the changes without making them; the exit status reflects them only on request."""
     before = server.catalogue
     shown = program.done("plan", str(USS))
     assert "+ category openuss" in shown and "backup: emergency.rescue" in shown and "to add" in shown
@@ -229,7 +229,7 @@ def test_an_export_makes_the_same_catalogue_on_an_empty_server(
 
 
 def test_apply_asks_and_takes_no_for_an_answer(program: Program, server: LittleServer) -> None:
-    """A person is shown the plan and asked; where nobody can be asked, nothing happens without --yes."""
+    """A person sees the plan and must confirm; without a terminal, --yes is required."""
     refused = program.run("apply", str(USS))
     assert refused.exit_code == ExitCode.FAILED and "--yes" in refused.stderr
     program.interactive = True
@@ -242,7 +242,7 @@ def test_apply_asks_and_takes_no_for_an_answer(program: Program, server: LittleS
 
 
 def test_prune_removes_what_the_file_does_not_name(program: Program, server: LittleServer) -> None:
-    """With --prune the rest goes, and the plan says so; without, it stays."""
+    """Other objects are removed only with --prune, and the plan says so."""
     program.done("apply", str(USS), "--yes")
     program.done("category", "add", "spare")
     assert "No changes:" in program.done("plan", str(USS))
@@ -268,7 +268,7 @@ def test_nothing_is_sent_of_a_file_with_mistakes(program: Program, server: Littl
     assert not server.asked
 
 
-def test_what_the_server_finds_wrong_is_told_at_its_lines(
+def test_problems_found_by_the_server_are_reported_at_their_lines(
     program: Program, server: LittleServer, tmp_path: Path
 ) -> None:
     """A refused topology is mapped back to the lines that its rows come from."""

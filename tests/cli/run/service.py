@@ -1,4 +1,4 @@
-"""A service to be run under `opengnsc run`: it listens, writes down the signals that it gets, and ends as told.
+"""Service to run under `opengnsc run`: it listens, logs its signals, and ends as the options say.
 
 service.py FILE [--deaf] [--end STATUS] [--stubborn]
 """

@@ -1,4 +1,4 @@
-"""When a command that has ended is started again."""
+"""Restart policy: when an ended command is restarted."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_the_policy_and_a_refusal_decide(policy: Policy, status: int, refused: b
     assert (RestartCounter(policy, 0).pause(status, 1.0, refused=refused) is not None) == again
 
 
-def test_the_pauses_grow_and_a_steady_run_begins_anew() -> None:
-    """From half a second, doubled each time, to the longest."""
+def test_the_pauses_grow_and_a_stable_run_resets_them() -> None:
+    """The pause doubles from half a second to the longest; a stable run resets it."""
     restarts = RestartCounter("always", 0)
     pauses = [restarts.pause(1, 0.1, refused=False) for _ in range(12)]
     assert pauses[:3] == [FIRST_SECONDS, 2 * FIRST_SECONDS, 4 * FIRST_SECONDS]

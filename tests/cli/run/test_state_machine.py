@@ -76,7 +76,7 @@ TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
 
 @pytest.mark.parametrize(("phase", "event", "then", "done"), TABLE)
 def test_each_step(phase: Phase, event: Event, then: Phase, done: tuple[Action, ...]) -> None:
-    """One row of the table."""
+    """Each row of the table holds."""
     state, actions = step(RunState(phase=phase), event)
     assert (state.phase, actions) == (then, done)
 
@@ -97,7 +97,7 @@ def test_a_signal_waits_for_the_deregistration_and_its_end_is_no_crash() -> None
 
 
 def test_a_death_by_a_signal_that_was_passed_on_is_deregistered() -> None:
-    """SIGHUP kills a command that does not expect it; whoever sent it wanted that."""
+    """SIGHUP kills a command that does not handle it; the sender wanted this end."""
     _, done = play(Listening(), Registered(), Signalled(HUP), Ended(-HUP), DeregisterDone())
     assert done == [Register(), Print("registered"), ForwardSignal(HUP), Deregister(), Finish(128 + HUP)]
 
@@ -117,13 +117,13 @@ def test_a_second_request_to_stop_does_not_wait_and_is_one_signal() -> None:
 
 
 def test_a_second_request_to_stop_after_the_end_does_not_wait() -> None:
-    """The command is gone and the daemon silent: whoever asks again gets the status."""
+    """If the command has ended and the daemon does not answer, a second stop signal ends the run."""
     _, done = play(Listening(), Registered(), Ended(0), Signalled(TERM))
     assert done == [Register(), Print("registered"), Deregister(), Finish(0)]
 
 
 def test_failures_are_said_once_and_success_is() -> None:
-    """Two attempts in vain, then the registration: two lines, and pauses that double."""
+    """Two failed attempts and a registration print two lines, and the pauses double."""
     state, done = play(Listening(), AWAY, AWAY, Registered())
     assert [action for action in done if isinstance(action, Register)] == [Register(), Register(0.5), Register(1.0)]
     assert [action.text for action in done if isinstance(action, Print)][1:] == ["registered"]

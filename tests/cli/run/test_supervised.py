@@ -47,7 +47,9 @@ def welcoming(api: LittleApi) -> LittleApi:
     return api
 
 
-def test_users_are_let_go_before_they_are_told(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
+def test_users_are_drained_before_the_deregistration(
+    welcoming: LittleApi, start: Start, tmp_path: Path, port: int
+) -> None:
     """--drain: first no new users, then, after their time, the deregistration, and only then the signal."""
     running = Running(start, tmp_path / "notes", port, given=("--drain", "0.5"))
     running.registered()
@@ -64,7 +66,7 @@ def test_users_are_let_go_before_they_are_told(welcoming: LittleApi, start: Star
 
 
 def test_a_second_signal_does_not_wait_for_users(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
-    """Whoever asks twice is in a hurry."""
+    """A second stop signal ends the draining."""
     running = Running(start, tmp_path / "notes", port, given=("--drain", "600"))
     running.registered()
     running.process.send_signal(signal.SIGTERM)
@@ -75,7 +77,7 @@ def test_a_second_signal_does_not_wait_for_users(welcoming: LittleApi, start: St
 
 
 def test_it_is_registered_when_its_check_passes(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
-    """To accept connections is not enough when a check is asked for."""
+    """Accepting connections is not sufficient if there is a check."""
     fit = tmp_path / "fit"
     running = Running(start, tmp_path / "notes", port, given=("--check-command", f"test -e {fit}"))
     running.pid()
@@ -96,7 +98,7 @@ def test_it_is_registered_when_its_check_passes(welcoming: LittleApi, start: Sta
         (("--check-command", "/no/such"), "does not pass /no/such: No such file or directory"),
     ],
 )
-def test_a_check_that_never_passes_is_told(
+def test_a_check_that_never_passes_is_reported(
     welcoming: LittleApi, start: Start, tmp_path: Path, port: int, given: tuple[str, ...], said: str
 ) -> None:
     """A listener that accepts and says nothing, a check that hangs, one that fails, and one that is not there."""
@@ -178,7 +180,7 @@ def test_several_services_of_one_command(welcoming: LittleApi, start: Start, tmp
         assert [a.body["service"] for a in welcoming.asked if a.path == path] == [SERVICE, SECOND]
 
 
-def test_a_service_manager_is_told(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
+def test_a_service_manager_is_notified(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
     """sd_notify(3): ready when it is registered, alive for the watchdog, stopping before it leaves; the command gets
     neither the socket nor the watchdog."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -202,7 +204,7 @@ def test_a_service_manager_is_told(welcoming: LittleApi, start: Start, tmp_path:
 
 
 def test_the_command_finds_what_it_depends_on(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
-    """In variables as it was at the start, and in a file."""
+    """Variables have the dependencies at the start, a file has the current ones."""
     welcoming.answers[f"/v1/dependencies/{SERVICE}"] = (200, DEPENDENCIES)
     file = tmp_path / "dependencies.json"
     running = Running(start, tmp_path / "notes", port, given=("--dependencies-file", str(file)))

@@ -41,7 +41,7 @@ class Running:
         assert self.process.stderr.readline().endswith(": registered\n")
 
     def end(self) -> tuple[int, str]:
-        """Its exit status and what it said."""
+        """Wait for the end. Returns exit status and output."""
         said = self.process.communicate(timeout=20)[1]
         return self.process.returncode, said
 
@@ -53,7 +53,7 @@ def welcoming(api: LittleApi) -> LittleApi:
     return api
 
 
-def test_users_are_told_before_the_command_is(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
+def test_users_are_notified_before_the_command(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
     """SIGTERM deregisters first, under the instance that was registered; only its answer lets the signal through."""
     notes_at_deregistration = []
 
@@ -83,7 +83,7 @@ def test_users_are_told_before_the_command_is(welcoming: LittleApi, start: Start
 
 
 def test_the_command_never_sees_the_credential(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
-    """It is in no argument and no variable of the command, and not in what is said about a refusal."""
+    """The credential is in no argument and no variable of the command, and in no message of a refusal."""
     welcoming.answers["/v1/register"] = refusal("bad-credential")
     running = Running(start, tmp_path / "notes", port, "--end", "0")
     pid = running.pid()
@@ -99,7 +99,7 @@ def test_the_command_never_sees_the_credential(welcoming: LittleApi, start: Star
 def test_a_command_that_may_not_register_is_stopped(
     welcoming: LittleApi, start: Start, tmp_path: Path, port: int, code: str, status: ExitCode
 ) -> None:
-    """What no time can mend ends the command; the status and the words are the refusal's."""
+    """A permanent refusal ends the command; status and text are those of the refusal."""
     welcoming.answers["/v1/register"] = refusal(code)
     running = Running(start, tmp_path / "notes", port)
     ended, said = running.end()
@@ -204,7 +204,7 @@ def test_a_terminals_interrupt_is_not_doubled(welcoming: LittleApi, start: Start
 def test_a_command_that_ends_before_it_listens_is_never_registered(
     welcoming: LittleApi, start: Start, port: int
 ) -> None:
-    """Its status is kept, and said."""
+    """The run ends with the command's status and prints it."""
     process = start("run", SERVICE, "--port", str(port), "--", "sh", "-c", "exit 5")
     said = process.communicate(timeout=20)[1]
     assert process.returncode == 5
@@ -254,7 +254,7 @@ def test_the_service_runs_without_a_daemon_and_is_registered_later(
 
 
 def test_a_stop_does_not_wait_for_a_daemon_that_is_not_there(start: Start, tmp_path: Path, port: int) -> None:
-    """Nobody at the socket: the service ran, and ends as soon as it is asked to."""
+    """Without a daemon the service runs, and ends at once on a stop signal."""
     running = Running(start, tmp_path / "notes", port, env={"OPENGNS_API": f"unix:{tmp_path}/nobody.sock"})
     running.pid()
     with wait_until(lambda: connected(port)):

@@ -1,4 +1,4 @@
-"""Where the daemon is looked for, and what is said when it cannot be asked."""
+"""Blocking API: the daemon's address, and the errors of a daemon that cannot be reached."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_daemon_on_a_port_is_asked_the_same_way() -> None:
 
 
 def test_a_daemon_that_does_not_answer_or_breaks_off(tmp_path: Path) -> None:
-    """A socket with nobody reading, and one that closes in the middle of an answer."""
+    """A socket that is never read and one that closes in the middle of an answer have clear errors."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "s"))
         listening.listen()

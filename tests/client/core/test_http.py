@@ -55,7 +55,7 @@ def test_a_response_that_is_cut_short_is_never_taken_for_whole(response: bytes) 
 
 
 def test_what_is_no_http_is_said_to_be_none() -> None:
-    """Another program listens there."""
+    """A port of another program raises InvalidResponse."""
     with pytest.raises(InvalidResponse):
         asked().receive(b"220 mail.example.org ESMTP\r\n\r\n")
     with pytest.raises(InvalidResponse):
@@ -63,7 +63,7 @@ def test_what_is_no_http_is_said_to_be_none() -> None:
 
 
 def test_lines_are_whole_or_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any pieces; of at most LINE_OCTETS_MAX octets."""
+    """Lines are returned whole from any pieces, up to LINE_OCTETS_MAX octets."""
     text = b"one\r\ntwo\n\nthree"
     whole = Lines()
     assert whole.split(text) == [b"one", b"two", b""]
@@ -85,7 +85,7 @@ def test_events_come_in_any_pieces() -> None:
 
 
 def test_an_event_that_cannot_be_read_is_not_left_out() -> None:
-    """Its id is no number, or its data of another kind."""
+    """An event with an invalid id or data of another kind raises an error."""
     for lines in (["event: change", "id: x", "data: {}"], ["event: change", "id: 1", "data: {}"]):
         with pytest.raises(ApiProblem, match="does not understand"):
             event_of(lines)
@@ -95,7 +95,7 @@ def test_an_event_that_cannot_be_read_is_not_left_out() -> None:
 @given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([CHUNKED, SIZED, CHUNKED[:60], b"", b"\r\n"]))))
 @settings(max_examples=200, deadline=None)
 def test_whatever_comes_is_a_body_or_one_of_two_errors(pieces: list[bytes]) -> None:
-    """In whatever pieces."""
+    """Any pieces of bytes give a body or one of two errors."""
     with contextlib.suppress(ConnectionBroken, InvalidResponse):
         read = asked()
         for piece in pieces:
@@ -107,7 +107,7 @@ def test_whatever_comes_is_a_body_or_one_of_two_errors(pieces: list[bytes]) -> N
 @given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([SNAPSHOT, SNAPSHOT[:70], event(15, PEER), b"\n"]))))
 @settings(max_examples=200, deadline=None)
 def test_whatever_a_watch_brings_is_an_event_or_an_error_in_words(pieces: list[bytes]) -> None:
-    """In whatever pieces."""
+    """Any pieces of a watch give events or an error with a text."""
     with contextlib.suppress(ApiProblem):
         events = Events()
         for piece in pieces:

@@ -25,7 +25,7 @@ def peer(port: int) -> Listener:
 
 
 class Street:
-    """Knows listeners in an order, and is told how they are; `refusing` do not let anybody in."""
+    """Source of listeners in a fixed order, which records reports; `refusing` listeners accept no connection."""
 
     failures: Failures = (OSError, EOFError)
     timeouts: Failures = (TimeoutError,)
@@ -37,7 +37,7 @@ class Street:
         self.praised: list[int] = []
         self.open_doors: list[int] = []
         self.left: set[int] = set()
-        """Those that have closed what was open."""
+        """Ports of the connections that were closed."""
 
     async def resolve(self, name: str) -> Resolved:
         if not self.ports:
@@ -91,7 +91,7 @@ def used(session: Session[int], *outcomes: BaseException | None) -> list[int]:
 
 
 def test_the_next_one_is_tried_and_the_dead_one_reported() -> None:
-    """In the order of the resolution; the one that lets us in is the one that is used."""
+    """Listeners are tried in the order of the resolution; the first that accepts is used."""
     street = Street(1, 2, 3)
     street.refusing = {1, 2}
     assert begun(street).peer.port == 3
@@ -99,8 +99,8 @@ def test_the_next_one_is_tried_and_the_dead_one_reported() -> None:
     assert street.praised == [3]
 
 
-def test_nobody_there_and_nobody_who_answers_are_two_problems() -> None:
-    """With what happened at each endpoint; and a resolution's own problem is none of both."""
+def test_none_registered_and_none_answers_are_two_problems() -> None:
+    """NoneAnswers has the failure of each endpoint; a problem of the resolution is neither."""
     with pytest.raises(NoneRegistered):
         begun(Street())
     street = Street(1, 2)
@@ -117,8 +117,8 @@ def test_nobody_there_and_nobody_who_answers_are_two_problems() -> None:
         begun(Early(1))
 
 
-def test_so_many_are_tried_and_no_more() -> None:
-    """TRIES_MAX: the last of so many may still answer; one more is not asked."""
+def test_a_bounded_number_of_listeners_is_tried() -> None:
+    """TRIES_MAX listeners are tried; the last may still answer, the next is not tried."""
     street = Street(*range(1, TRIES_MAX + 2))
     street.refusing = set(range(1, TRIES_MAX))
     assert begun(street).peer.port == TRIES_MAX
@@ -129,7 +129,7 @@ def test_so_many_are_tried_and_no_more() -> None:
 
 
 def test_a_connection_that_was_idle_is_made_once_more() -> None:
-    """A listener that has served may close what is idle: nobody is blamed for that. Twice in a row is a failure."""
+    """A listener that has served may close an idle connection without a report. Twice in a row is a failure."""
     street = Street(1, 2)
     session = begun(street)
     assert used(session, None) == [1]
@@ -192,7 +192,7 @@ def test_a_cookie_has_a_limit() -> None:
     assert len(session.cookie) == COOKIE_OCTETS_MAX
 
 
-def test_our_own_trouble_is_told_and_nobody_is_blamed() -> None:
+def test_a_local_failure_is_raised_and_no_listener_is_reported() -> None:
     """A full table of files, a missing file, and a mistake in the exchange say nothing about a listener."""
     for trouble in (OSError(errno.EMFILE, "too many open files"), FileNotFoundError(errno.ENOENT, "no such file")):
         street = Street(1, 2)

@@ -1,4 +1,4 @@
-"""What a program makes of the daemon's events, and of its own failures; without any daemon."""
+"""Views: changes by the daemon's events, and by failures here; without a daemon."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def refused(view: View, name: str) -> str:
 
 
 def change(row: Listener, revision: int = 8) -> LocalEvent:
-    """It has become so."""
+    """An event that changes one row."""
     return LocalEvent("change", revision, Change(revision, 0, 2.0, "report", row))
 
 
-def test_a_view_holds_what_it_was_told() -> None:
+def test_a_view_holds_its_snapshot() -> None:
     """The whole of a pull comes back out of it, the pool policies included."""
     assert view_of(TOLD).dependencies() == TOLD
     assert resolved(view_of(TOLD), "store").policy == "round-robin"
@@ -89,7 +89,7 @@ def test_events_make_the_next_view() -> None:
 
 
 def test_a_listener_that_failed_here_is_used_last_until_something_is_said_about_it() -> None:
-    """Then the view knows better; when nobody says anything, until its time is over."""
+    """A change of its row ends this, else AVOID_SECONDS do."""
     view, failed = view_of(TOLD), FailedListeners()
     failed.add(NEAR, 0.0)
     assert resolved(view, "a.store", failed, AVOID_SECONDS - 0.1).listeners == (FAR,)
