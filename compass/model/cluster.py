@@ -7,7 +7,7 @@ store or of the reader for a minute makes no server silent.
 
 Work that must be done once and not once per server is done by the owner, which every server computes by the same rule:
 the server that has a host's session, or had it last, owns the host and the listeners that the host registered. If that
-server is silent, or cannot judge others, rendezvous hashing chooses a server that can. So there is no election, and when
+server is silent, or cannot judge others, rendezvous hashing chooses one that can. So there is no election, and when
 a server ends, only its own subjects get another owner. Two servers whose views differ for a moment may both act; the
 rules of the catalogue decide both results, and the second one changes nothing.
 """

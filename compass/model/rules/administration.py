@@ -43,11 +43,11 @@ from compass.model.rules.tokens import is_of_tokens
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 Declared: TypeAlias = Category | Service | Dependency
-"""The rows of a topology."""
+"""Row of a topology."""
 
 
 def decide_put(draft: Draft, request: Put) -> Done:
-    """Add an object or change it."""
+    """Decide the addition or change of an object."""
     row = parsed_host(request.row) if isinstance(request.row, Host) else parsed(request.row)
     exists = _exists(draft, row)
     if request.create and exists:
@@ -59,7 +59,7 @@ def decide_put(draft: Draft, request: Put) -> Done:
 
 
 def decide_remove(draft: Draft, request: Remove) -> Done:
-    """Remove an object that nothing uses; a listener stays as an offline row so that its epoch is known."""
+    """Remove an unused object; a listener stays as an offline row so that its epoch is known."""
     match request.kind:
         case "category":
             _remove_category(draft, parse_label(request.name, "category"))
@@ -79,7 +79,7 @@ def decide_remove(draft: Draft, request: Remove) -> Done:
 
 
 def decide_issue(draft: Draft, request: IssueCredential, token: str) -> CredentialIssued:
-    """A new credential; `token` is 256 random bits in text form, made by the caller."""
+    """Issue a credential; `token`: 256 random bits as text, from the caller."""
     service = existing_service(draft, request.service)
     overlap = request.overlap_seconds
     if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
@@ -101,7 +101,7 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
 
 
 def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
-    """The token is refused from now on; listeners registered with it stay."""
+    """Revoke a credential; listeners registered with it stay."""
     service = existing_service(draft, request.service)
     credential = draft.catalogue.credentials.get(service, Map()).get(request.id)
     if credential is None:
@@ -111,7 +111,7 @@ def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
 
 
 def decide_attend(draft: Draft, request: Attend) -> Done:
-    """Remember what a host watches and where it can be dialled; no change when that is known."""
+    """Record the services that a host watches and its update address; no change if these are known."""
     row = parsed_host(Host(request.host, request.update_address, request.update_port, request.services))
     old = draft.catalogue.hosts.get(row.name)
     if old is not None:
@@ -122,7 +122,7 @@ def decide_attend(draft: Draft, request: Attend) -> Done:
 
 
 def decide_apply(draft: Draft, request: Apply) -> Done:
-    """Bring the declared objects into the state of a topology, or report everything that is wrong with it."""
+    """Bring the declared objects into the state of a topology. Raises Refused with all problems of the topology."""
     problems: list[Problem] = []
     wanted: list[tuple[int, Declared]] = []
     for index, row in enumerate(request.rows):
@@ -131,11 +131,11 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
         except (Refused, InvalidName) as problem:
             problems.append(_problem(index, problem))
             if isinstance(row, Category):
-                # What refers to it by its name is no mistake, so it stands in the draft, which is dropped.
+                # Rows that refer to the category are not wrong, so the draft, which is dropped, contains it.
                 with suppress(InvalidName):
                     _put(draft, Category(parse_label(row.name)))
     problems += _contradictions(wanted)
-    # A category may name a backup service that the same topology declares, so backups come last.
+    # A category may name a backup service that the same topology declares, so backups are set last.
     for index, row in sorted(wanted, key=lambda entry: _ORDER.index(type(entry[1]))):
         if isinstance(row, Category):
             old = draft.catalogue.categories.get(row.name)
@@ -159,7 +159,7 @@ _ORDER: tuple[type, ...] = (Category, Service, Dependency)
 
 
 def _contradictions(wanted: list[tuple[int, Declared]]) -> list[Problem]:
-    """Categories that a topology declares twice and not alike: neither would be there just so afterwards."""
+    """Return a problem for each category that a topology declares twice with different values."""
     first: dict[str, Category] = {}
     return [
         Problem(index, "exists", f"category {row.name} is declared twice, and not alike")
@@ -182,10 +182,11 @@ def _problem(index: int, problem: Refused | InvalidName) -> Problem:
 
 
 def _prune(draft: Draft, wanted: list[Declared]) -> None:
-    """Remove what the topology does not name, but for tokens: dependencies first, then services, then categories."""
+    """Remove the objects that the topology does not name, except tokens: dependencies, then services, then
+    categories."""
     named = {(type(row), _name(row)) for row in wanted}
     for name, row in sorted(draft.catalogue.categories.items()):
-        # A category that goes must let go of its backup service, which may have to go before it.
+        # A removed category must not refer to its backup service, which may be removed before it.
         if row.backup and (Category, name) not in named:
             draft.set("category-set", msgspec.structs.replace(row, backup=""))
     catalogue = draft.catalogue
@@ -203,7 +204,7 @@ def _prune(draft: Draft, wanted: list[Declared]) -> None:
 
 
 def parsed(row: Declared) -> Declared:
-    """The row with its names in canonical form; a refusal when a value cannot be used."""
+    """Return the row with its names in canonical form. Raises Refused for an invalid value."""
     match row:
         case Category():
             _check_policy(row.policy)
@@ -216,7 +217,7 @@ def parsed(row: Declared) -> Declared:
 
 
 def parsed_host(row: Host) -> Host:
-    """A host's row with its names, services and address in canonical form."""
+    """Return a host's row with its names, services and address in canonical form. Raises Refused, InvalidName."""
     if len(row.services) > HOST_SERVICES_MAX:
         refuse("too-large", f"{len(row.services)} services on one host; at most {HOST_SERVICES_MAX}")
     return Host(
@@ -250,7 +251,7 @@ def _check_policy(policy: Policy) -> None:
 
 
 def _check_pools(policy: Policy) -> None:
-    """Check the policies by which listeners are selected."""
+    """Check the fields that concern the selection of listeners. Raises Refused."""
     if len(policy.pools) > POOLS_PER_CATEGORY_MAX:
         refuse(
             "too-large",
@@ -267,7 +268,7 @@ def _check_pools(policy: Policy) -> None:
 
 
 def _check_judgement(policy: Policy) -> None:
-    """Check the values of the failure policy: each within its range, none NaN."""
+    """Check the fields of the failure policy: each within its range, none NaN. Raises Refused."""
     if not 0 < policy.cap <= 1:
         refuse("bad-value", f"cap {policy.cap:g}: a share, more than 0 and at most 1")
     for name, low, high in (
@@ -283,7 +284,7 @@ def _check_judgement(policy: Policy) -> None:
 
 
 def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:
-    """Set a parsed row whose references exist; nothing happens when it is there just so."""
+    """Set a parsed row whose references exist; no change if the same row exists. Raises Refused."""
     match row:
         case Category():
             if row.backup and draft.catalogue.service(row.backup) is None:
@@ -363,7 +364,7 @@ def _remove_service(draft: Draft, id: str) -> None:
 
 
 def _forget_pool(draft: Draft, id: str) -> None:
-    """A service that goes takes its pool policy along: a later one of the same name is another one."""
+    """Remove the pool policy of a removed service: a later service of the same name is another one."""
     label, _, category = id.partition(".")
     row = draft.catalogue.categories.get(category)
     if row is not None and label in row.policy.pools:

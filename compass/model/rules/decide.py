@@ -1,7 +1,7 @@
-"""The entrance to the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
+"""Entry points of the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
 
-Both check first whether the asker may ask at all; both give a Decision, so that a refused right reaches the
-security log the same way whatever was asked.
+Both check the rights of the principal first, and both return a Decision, so that every refused right is written to the
+security log in the same way.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ ROLES: dict[type, frozenset[str]] = {
     Verdict: frozenset({"server"}),
     Attend: frozenset({"server"}),
 }
-"""Which roles may ask for what."""
+"""Roles that may make a request, by its type."""
 
 _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Register: listeners.decide_register,
@@ -111,7 +111,7 @@ _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
 def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: float, token: str) -> Decision:
-    """Decide a request at this catalogue: pure, so that it can be decided again if another server committed first.
+    """Decide a request on this catalogue: pure, so that it can be decided again if another server committed first.
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
     """
@@ -125,12 +125,12 @@ def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: floa
 
 
 def answer(catalogue: Catalogue, request: ReadRequest, asker: Principal, now: float) -> Decision:
-    """The answer to a request that changes nothing, from memory."""
+    """Answer a request that changes nothing, from memory."""
     return _conclude(catalogue, request, asker, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request))
 
 
 def permit(catalogue: Catalogue, request: Any, asker: Principal, now: float) -> Decision | None:
-    """Return None if the principal may make a request that a shell answers, else the decision that refuses it."""
+    """Return None if the principal may make a request that a shell answers, otherwise the decision that refuses it."""
     try:
         check_right(catalogue, request, asker)
     except Refused as refused:
@@ -139,7 +139,7 @@ def permit(catalogue: Catalogue, request: Any, asker: Principal, now: float) -> 
 
 
 def check_right(catalogue: Catalogue, request: Any, asker: Principal) -> None:
-    """Refuse what the asker's role does not include, and everything from a barred host."""
+    """Check that the principal's role includes the request and that its host is not barred. Raises Refused."""
     allowed = ROLES[type(request)]
     if asker.role not in allowed:
         refuse(
@@ -151,7 +151,7 @@ def check_right(catalogue: Catalogue, request: Any, asker: Principal) -> None:
 
 
 def barred(catalogue: Catalogue, asker: Principal) -> bool:
-    """Return whether an administrator has barred the host that asks."""
+    """Return whether the principal is a host that an administrator has barred."""
     host = catalogue.hosts.get(asker.name) if asker.role == "host" else None
     return host is not None and host.barred
 
@@ -208,7 +208,7 @@ def _administration(
 
 
 def _operation(request: Any) -> str:
-    """The message's name."""
+    """Return the name of the message."""
     return str(request.__struct_config__.tag or type(request).__name__.lower())
 
 
