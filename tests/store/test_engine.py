@@ -227,7 +227,7 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     """It may be somebody's only copy of something."""
     file = tmp_path / "notes.txt"
     file.write_text("remember the milk\n" * 100)
-    with pytest.raises(StoreUnusable, match=re.escape(f"{file}: file is not a database; the file is no SQLite")):
+    with pytest.raises(StoreUnusable, match=re.escape(f"{file}: file is not a database; the file is not a SQLite")):
         Store.open(f"sqlite:///{file}")
     assert file.read_text() == "remember the milk\n" * 100
 

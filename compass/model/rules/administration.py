@@ -149,9 +149,9 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
         _prune(draft, [row for _, row in wanted])
     if problems:
         problems.sort(key=lambda problem: problem.index)
-        told = tuple(problems[:PROBLEMS_MAX])
-        rest = f"; the first {len(told)} are told" if len(told) < len(problems) else ""
-        refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=told)
+        listed = tuple(problems[:PROBLEMS_MAX])
+        rest = f"; the first {len(listed)} are listed" if len(listed) < len(problems) else ""
+        refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=listed)
     return Done(draft.revision, tuple(draft.changes))
 
 

@@ -541,7 +541,7 @@ def test_so_many_problems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(administration, "PROBLEMS_MAX", 3)
     for count, told in (
         (3, "3 problems, nothing applied"),
-        (4, "4 problems, nothing applied; the first 3 are told"),
+        (4, "4 problems, nothing applied; the first 3 are listed"),
     ):
         refusal = World().get(Refusal, Apply((Service("x"),) * count))
         assert len(refusal.problems) == 3 and refusal.message == told

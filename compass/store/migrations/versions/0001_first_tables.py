@@ -1,4 +1,4 @@
-"""The first tables. What the columns mean is said in `compass/store/schema.py`."""
+"""First tables. `compass/store/schema.py` describes the columns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _create_objects() -> None:
         sa.Column("backup", sa.Text, nullable=True),
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
-        # On SQLite it is part of the table; PostgreSQL wants the other table first.
+        # On SQLite the key is part of the table; PostgreSQL requires the other table first.
         sa.ForeignKeyConstraint(
             ["backup"],
             ["service.id"],
