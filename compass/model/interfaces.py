@@ -10,8 +10,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
-from compass.model.rows import Change, Row
+from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 
 
 class Timer(Protocol):

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, Union, get_args
 
 import msgspec
 
-from compass.model.rows import Alert, Change, Credential, Listener, Row, Snapshot, State
+from compass.model.rows import Alert, Change, Credential, Listener, LogEntry, Row, Snapshot, State
 
 Code = Literal[
     "malformed",
@@ -162,50 +162,6 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     services: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     backup_of: tuple[str, ...] = ()
-
-
-class UpdateEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="update"):
-    """Entry of the update log: the fields of function 2.1, and the change itself."""
-
-    number: int
-    time: float
-    operation: str
-    subject: str
-    address: str
-    port: int
-    state: str
-    change: Change
-
-
-class SecurityEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="security"):
-    """Entry of the security log: a refused credential or right."""
-
-    number: int
-    time: float
-    operation: str
-    subject: str
-    parameters: str
-    """Request without its credential, as JSON."""
-    origin: str
-    principal: str
-    reason: str
-
-
-class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="administration"):
-    """Entry of the administration log: a request of an administrator, and its outcome."""
-
-    number: int
-    time: float
-    operation: str
-    arguments: str
-    origin: str
-    principal: str
-    outcome: str
-    """`done` or the refusal's code."""
-    revision: int
-
-
-LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007
 
 
 class LogEntries(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="log-entries"):

@@ -1,4 +1,4 @@
-"""Rows of the tables of the name service (opengnsp.md, "Objects").
+"""Rows of the tables and entries of the logs of the name service (opengnsp.md, "Objects").
 
 A row is a frozen value. Rules, SQL tables, logs, notices and the replicas of hosts use the same struct. The catalogue
 is a set of rows; every committed change sets one row or removes one (`Change`).
@@ -202,3 +202,47 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     topics: dict[str, int]
     """Revision of the last change by topic. A listed topic without rows is known to be empty."""
     rows: list[Row]
+
+
+class UpdateEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="update"):
+    """Entry of the update log: the fields of function 2.1, and the change itself."""
+
+    number: int
+    time: float
+    operation: str
+    subject: str
+    address: str
+    port: int
+    state: str
+    change: Change
+
+
+class SecurityEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="security"):
+    """Entry of the security log: a refused credential or right."""
+
+    number: int
+    time: float
+    operation: str
+    subject: str
+    parameters: str
+    """Request without its credential, as JSON."""
+    origin: str
+    principal: str
+    reason: str
+
+
+class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="administration"):
+    """Entry of the administration log: a request of an administrator, and its outcome."""
+
+    number: int
+    time: float
+    operation: str
+    arguments: str
+    origin: str
+    principal: str
+    outcome: str
+    """`done` or the refusal's code."""
+    revision: int
+
+
+LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007

@@ -9,9 +9,9 @@ import msgspec
 from sqlalchemy import Table
 
 from compass.model.names import category_of
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry, UpdateEntry
 from compass.model.rows import (
     IDLE,
+    AdministrationEntry,
     Alert,
     Category,
     Change,
@@ -19,9 +19,12 @@ from compass.model.rows import (
     Dependency,
     Host,
     Listener,
+    LogEntry,
     Policy,
     Row,
+    SecurityEntry,
     Service,
+    UpdateEntry,
 )
 from compass.store import schema
 

@@ -26,8 +26,7 @@ from compass.model.interfaces import (
     StoreState,
     StoreUnavailable,
 )
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
-from compass.model.rows import Change, Row
+from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 from compass.store import statements as sql
 from compass.store.abort import ConnectionAborter
 from compass.store.batch import batch_of

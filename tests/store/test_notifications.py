@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from compass.model.interfaces import BatchRefused
-from compass.model.replies import SecurityEntry
-from compass.model.rows import Listener
+from compass.model.rows import Listener, SecurityEntry
 from compass.store.notifications import ChangeNotifier, PostgresListener
 from compass.store.store import Store
 from tests.store.test_errors import end_connections

@@ -12,8 +12,20 @@ import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.interfaces import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
-from compass.model.replies import AdministrationEntry, SecurityEntry, UpdateEntry
-from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Row, Service
+from compass.model.rows import (
+    AdministrationEntry,
+    Alert,
+    Category,
+    Change,
+    Credential,
+    Dependency,
+    Host,
+    Listener,
+    Row,
+    SecurityEntry,
+    Service,
+    UpdateEntry,
+)
 from compass.store.statements import Log
 from compass.store.store import Store
 from tests.store.workload import registrations

@@ -29,8 +29,8 @@ from compass.model.names import InvalidName, parse_label, parse_service_id
 from compass.model.replies import Problem
 from compass.model.requests import Apply
 from compass.model.rows import Category, Dependency, Policy, Service
-from compass.model.rules.administration import parsed
 from compass.model.rules.draft import Refused
+from compass.model.rules.validation import parsed
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
 from compass.wire.messages import encode
 

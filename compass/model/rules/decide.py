@@ -12,7 +12,7 @@ from typing import Any
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import SUBJECT_MAX
 from compass.model.names import InvalidName
-from compass.model.replies import AdministrationEntry, Refusal, Reply, SecurityEntry
+from compass.model.replies import Refusal, Reply
 from compass.model.requests import (
     Apply,
     Attend,
@@ -45,6 +45,7 @@ from compass.model.requests import (
     Ways,
     WeighedReport,
 )
+from compass.model.rows import AdministrationEntry, SecurityEntry
 from compass.model.rules import administration, listeners, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, refuse
 from compass.model.text import escape_line

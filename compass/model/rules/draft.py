@@ -10,8 +10,8 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.limits import PARAMETERS_MAX
 from compass.model.names import format_endpoint
-from compass.model.replies import AdministrationEntry, Code, Problem, Refusal, Reply, SecurityEntry
-from compass.model.rows import Alert, Change, Listener, Row
+from compass.model.replies import Code, Problem, Refusal, Reply
+from compass.model.rows import AdministrationEntry, Alert, Change, Listener, Row, SecurityEntry
 from compass.model.text import escape_line
 
 Role = Literal["host", "admin", "viewer", "server"]

@@ -13,8 +13,8 @@ from compass.model.names import InvalidName, category_of
 from compass.model.replies import Refusal, Watching
 from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
-from compass.model.rules.administration import parsed_host
 from compass.model.rules.draft import Refused
+from compass.model.rules.validation import parsed_host
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS

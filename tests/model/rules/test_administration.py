@@ -25,14 +25,7 @@ from compass.model.limits import (
     SUBJECT_MAX,
     WITNESSES_MAX,
 )
-from compass.model.replies import (
-    AdministrationEntry,
-    CredentialIssued,
-    Done,
-    Refusal,
-    Registered,
-    SecurityEntry,
-)
+from compass.model.replies import CredentialIssued, Done, Refusal, Registered
 from compass.model.requests import (
     Apply,
     Attend,
@@ -63,7 +56,7 @@ from compass.model.requests import (
     Ways,
     WeighedReport,
 )
-from compass.model.rows import Category, Dependency, Host, Policy, Service
+from compass.model.rows import AdministrationEntry, Category, Dependency, Host, Policy, SecurityEntry, Service
 from compass.model.rules import administration
 from compass.model.rules.decide import ROLES, permit
 from compass.model.rules.draft import Principal, parameters_of

@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Create all tables."""
     _create_clock()
     _create_objects()
+    _create_dependency_and_credential()
     _create_listener()
     _create_hosts_and_alerts()
     _create_logs()
@@ -73,6 +74,9 @@ def _create_objects() -> None:
             deferrable=True,
             initially="DEFERRED",
         )
+
+
+def _create_dependency_and_credential() -> None:
     op.create_table(
         "dependency",
         sa.Column("category", sa.Text, nullable=False),
