@@ -132,7 +132,7 @@ class ClusterView:
         self.id = id
         self.can_judge = False
         """True if this server can judge others, as its failure detector reports."""
-        self.heard: dict[str, PeerState] = {}
+        self.peers: dict[str, PeerState] = {}
         self._missed: dict[str, int] = {}
         """Own beats since the last beat of each other server."""
         self._where: dict[str, Presence] = {}
@@ -143,10 +143,10 @@ class ClusterView:
         before, living = self._able, self._living()
         lines = {one.line.id: one for one in roll.lines}
         for id in lines.keys() - {self.id}:
-            known = self.heard.get(id)
+            known = self.peers.get(id)
             moved = known is None or known.beat != lines[id].beat
             self._missed[id] = 0 if moved else self._missed[id] + beat
-        self.heard = lines
+        self.peers = lines
         self._missed = {id: missed for id, missed in self._missed.items() if id in lines}
         now = self._living()
         able = [id for id in now if (self.can_judge if id == self.id else lines[id].line.able)]
@@ -181,13 +181,13 @@ class ClusterView:
     def present_elsewhere(self, host: str) -> bool:
         """Return whether another living server has the host's session."""
         entry = self._where.get(host)
-        return entry is not None and entry.state == "here" and entry.server != self.id and self.lives(entry.server)
+        return entry is not None and entry.state == "here" and entry.server != self.id and self.is_alive(entry.server)
 
-    def lives(self, id: str) -> bool:
+    def is_alive(self, id: str) -> bool:
         """Return whether a server has sent a heartbeat lately."""
         return id == self.id or self._missed.get(id, SILENT_BEATS) < SILENT_BEATS
 
-    def keeps_host(self, host: str) -> bool:
+    def owns_host(self, host: str) -> bool:
         """Return whether this server owns a host."""
         entry = self._where.get(host)
         if entry is not None and entry.server in self._able:
@@ -198,7 +198,7 @@ class ClusterView:
         """Return whether this server owns a listener: it owns the listener's host; a listener without a host is
         assigned by its address."""
         if row.host:
-            return self.keeps_host(row.host)
+            return self.owns_host(row.host)
         return rendezvous(f"{row.service} {row.address} {row.port}", self._able) == self.id
 
     @property
@@ -209,11 +209,11 @@ class ClusterView:
     def notifier_of(self, way: str) -> str:
         """Return the id of the server that sends by a channel: one of those that have the channel, or this one if none
         has."""
-        able = [id for id in self._living() if id == self.id or way in self.heard[id].line.ways]
+        able = [id for id in self._living() if id == self.id or way in self.peers[id].line.ways]
         return rendezvous(f"way {way}", able)
 
     def role(self, id: str) -> Role:
-        if not self.lives(id):
+        if not self.is_alive(id):
             return "silent"
         return "keeper" if id in self._able else "bystander"
 
@@ -224,10 +224,10 @@ class ClusterView:
         The lag of a host of a silent server is that of the server's last heartbeat.
         """
         entry = self._where.get(host)
-        told = self.heard.get(entry.server) if entry is not None and entry.state == "here" else None
-        if entry is None or told is None:
+        peer = self.peers.get(entry.server) if entry is not None and entry.state == "here" else None
+        if entry is None or peer is None:
             return None
-        line, lives = told.line, self.lives(entry.server)
+        line, lives = peer.line, self.is_alive(entry.server)
         for one in line.behind:
             if one.host == host:
                 status = one.status if lives else "unknown"
@@ -236,7 +236,7 @@ class ClusterView:
         return HostLag(host, lives, max(line.held, 0), 0, status, line.name)
 
     def _living(self) -> tuple[str, ...]:
-        return tuple(sorted({self.id, *(id for id in self.heard if self.lives(id))}))
+        return tuple(sorted({self.id, *(id for id in self.peers if self.is_alive(id))}))
 
 
 def rendezvous(subject: str, servers: Iterable[str]) -> str:

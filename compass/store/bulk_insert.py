@@ -115,9 +115,9 @@ class BatchWriter:
     def __init__(self, engine: str) -> None:
         """Compile the statements for `engine`: sqlite or postgresql."""
         dialect = driver_dialect(engine)
-        told = [sql.NOTIFY] if engine == "postgresql" else []
-        self.fence = CompiledStatement(sql.FENCE.returning(*told) if told else sql.FENCE, dialect)
-        self.count = CompiledStatement(sql.COUNT.returning(*told) if told else sql.COUNT, dialect)
+        notify = [sql.NOTIFY] if engine == "postgresql" else []
+        self.fence = CompiledStatement(sql.FENCE.returning(*notify) if notify else sql.FENCE, dialect)
+        self.count = CompiledStatement(sql.COUNT.returning(*notify) if notify else sql.COUNT, dialect)
         self._removals = {kind: CompiledStatement(statement, dialect) for kind, statement in sql.REMOVE.items()}
         self._tables = {kind: BulkInsert(table, dialect, replace=True) for kind, table in TABLES.items()}
         self._move_category = CompiledStatement(sql.MOVE_CATEGORY, dialect)

@@ -55,7 +55,7 @@ def bring_up(
             insert(schema.clock),
             {"one": 1, "store": uuid.uuid4().hex, "revision": 0, "security": 0, "administration": 0},
         )
-    _say(connection, known.readable_from(known.head))
+    _record_readable_from(connection, known.readable_from(known.head))
     return copy
 
 
@@ -71,7 +71,7 @@ def bring_down(connection: Connection, name: str, version: str, *, migrations: P
         reachable = f"it can go down to {', '.join(earlier)}" if earlier else "this program knows none below it"
         raise StoreUnusable(f"{name} has schema {found}; {reachable}, not to {version}")
     command.downgrade(known.config, version)
-    _say(connection, known.readable_from(version))
+    _record_readable_from(connection, known.readable_from(version))
 
 
 class _Known:
@@ -101,7 +101,7 @@ def head_of(migrations: Path = MIGRATIONS) -> str:
     return ScriptDirectory.from_config(config).get_current_head() or ""
 
 
-def _say(connection: Connection, oldest: str) -> None:
+def _record_readable_from(connection: Connection, oldest: str) -> None:
     if readable_from(connection) is not None:
         connection.execute(update(schema.clock), {"readable_from": oldest})
 

@@ -115,9 +115,9 @@ class PostgresListener(ChangeNotifier):
         ready.register(self._waker, select.POLLIN)
         while not self._stopping.is_set():
             ready.poll()
-            told = [int(notice.payload) for notice in connection.notifies(timeout=0)]
-            if told:
-                self._wake(max(told))
+            revisions = [int(notice.payload) for notice in connection.notifies(timeout=0)]
+            if revisions:
+                self._wake(max(revisions))
 
 
 class SqlitePoller(ChangeNotifier):
@@ -134,7 +134,7 @@ class SqlitePoller(ChangeNotifier):
             self._stopping.wait(LOOK_SECONDS)
 
 
-def wakeups_for(url: URL, wake: Wake) -> ChangeNotifier | None:
+def notifier_for(url: URL, wake: Wake) -> ChangeNotifier | None:
     """Return the notifier of a store, or None for a store in memory, which no other process can write."""
     if url.drivername != "sqlite":
         return PostgresListener(url, wake)

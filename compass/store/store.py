@@ -45,7 +45,7 @@ from compass.store.engine import (
 )
 from compass.store.errors import StoreUnusable
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
-from compass.store.notifications import ChangeNotifier, Wake, wakeups_for
+from compass.store.notifications import ChangeNotifier, Wake, notifier_for
 from compass.store.row_mapping import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 
@@ -105,7 +105,7 @@ class Store:
     def wakeups(self, wake: Wake) -> ChangeNotifier | None:
         """Return the notifier that calls `wake` after each write, from its own thread; None if no other process can
         write."""
-        return wakeups_for(self._url, wake)
+        return notifier_for(self._url, wake)
 
     def roster(self) -> SqlClusterStore:
         """Return the cluster's part of the store, for a thread of its own."""

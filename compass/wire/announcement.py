@@ -53,16 +53,18 @@ def decode(datagram: bytes) -> Announcement:
     if not datagram.startswith(MAGIC):
         raise NotAnnouncement("it does not begin as an announcement of version 1")
     try:
-        said = _decoder.decode(memoryview(datagram)[len(MAGIC) :])
-        if len(said.addresses) > limits.ANNOUNCED_ADDRESSES_MAX:
-            raise NotAnnouncement(f"it has {len(said.addresses)} addresses; at most {limits.ANNOUNCED_ADDRESSES_MAX}")
-        if math.isnan(said.next_seconds):
+        content = _decoder.decode(memoryview(datagram)[len(MAGIC) :])
+        if len(content.addresses) > limits.ANNOUNCED_ADDRESSES_MAX:
+            raise NotAnnouncement(
+                f"it has {len(content.addresses)} addresses; at most {limits.ANNOUNCED_ADDRESSES_MAX}"
+            )
+        if math.isnan(content.next_seconds):
             raise NotAnnouncement("its next_seconds are no number")
         return Announcement(
-            parse_host_name(said.server),
-            parse_port(said.port),
-            tuple(dict.fromkeys(map(parse_address, said.addresses))),
-            min(max(said.next_seconds, limits.ANNOUNCE_SECONDS_MIN), limits.ANNOUNCE_SECONDS_MAX),
+            parse_host_name(content.server),
+            parse_port(content.port),
+            tuple(dict.fromkeys(map(parse_address, content.addresses))),
+            min(max(content.next_seconds, limits.ANNOUNCE_SECONDS_MIN), limits.ANNOUNCE_SECONDS_MAX),
         )
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError) as error:
         kind = "it names what cannot be dialled" if isinstance(error, InvalidName) else "it cannot be read"

@@ -115,8 +115,8 @@ class Connection:
         body = encode(message)
         self._queue(header(len(body), number) + body)
 
-    def _queue(self, encoded: bytes, told_before: int = -1) -> None:
-        self._out.append(_Queued(encoded, told_before))
+    def _queue(self, encoded: bytes, complete_to: int = -1) -> None:
+        self._out.append(_Queued(encoded, complete_to))
         self.octets_to_send += len(encoded)
 
     def _end(self, given: Input, reason: str, **details: Any) -> SessionEnded:
@@ -132,7 +132,7 @@ class _Queued(NamedTuple):
     """Queued octets. Of a push, with the revision up to which the host is complete before it; -1: not a push."""
 
     octets: bytes
-    told_before: int
+    complete_to: int
 
 
 _octets = attrgetter("octets")

@@ -51,7 +51,7 @@ class ServerConnection(Connection):
         self._asked: set[int] = set()
         self._active_at = now
         self._awaited: deque[_Awaited] = deque()
-        self._took_at = now
+        self._consumed_at = now
         self._timed: tuple[int, float] | None = None
         """Notice whose acknowledgement is timed: its revision, and the time of its commit."""
 
@@ -81,10 +81,10 @@ class ServerConnection(Connection):
             self._queue(encoded, revision - 1)
             self.note_written(revision, now)
 
-    def replay(self, encoded: bytes, revision: int, told_before: int, now: float) -> None:
-        """Queue a notice of an earlier change, or a resync, for a host that is complete up to `told_before`."""
+    def replay(self, encoded: bytes, revision: int, complete_to: int, now: float) -> None:
+        """Queue a notice of an earlier change, or a resync, for a host that is complete up to `complete_to`."""
         if self.state != "ended":
-            self._queue(encoded, told_before)
+            self._queue(encoded, complete_to)
             self.note_written(revision, now, timed=False)
 
     def note_written(self, revision: int, now: float, *, timed: bool = True) -> None:
@@ -107,21 +107,21 @@ class ServerConnection(Connection):
         """Drop queued notices of which nothing is written yet. Returns the revision up to which the host is complete,
         or None if nothing was dropped."""
         begun = [self._out.popleft()] if self._written else []
-        dropped = [queued for queued in self._out if queued.told_before >= 0]
-        self._out = deque([*begun, *(queued for queued in self._out if queued.told_before < 0)])
+        dropped = [queued for queued in self._out if queued.complete_to >= 0]
+        self._out = deque([*begun, *(queued for queued in self._out if queued.complete_to < 0)])
         if not dropped:
             return None
         self.octets_to_send -= sum(len(queued.octets) for queued in dropped)
-        told = min(queued.told_before for queued in dropped)
-        while self._awaited and self._awaited[-1].first > told:
+        complete_to = min(queued.complete_to for queued in dropped)
+        while self._awaited and self._awaited[-1].first > complete_to:
             self._awaited.pop()
         if self._awaited:
-            self._awaited[-1].last = min(self._awaited[-1].last, told)
-        return told
+            self._awaited[-1].last = min(self._awaited[-1].last, complete_to)
+        return complete_to
 
     def peer_consumed(self, now: float) -> None:
         """Record that the peer has read octets: it is slow but not dead."""
-        self._took_at = now
+        self._consumed_at = now
 
     def inquire(self, inquiry: Inquiry) -> None:
         """Send the host an inquiry; its result comes as a request, or never."""
@@ -161,7 +161,7 @@ class ServerConnection(Connection):
             return None
         # Open requests do not delay this: a host that always has one must not let its notices accumulate.
         if self._awaited:
-            return max(self._awaited[0].at, self._took_at) + limits.ACKNOWLEDGE_SECONDS
+            return max(self._awaited[0].at, self._consumed_at) + limits.ACKNOWLEDGE_SECONDS
         return None if self.watching or self._asked else self._active_at + limits.IDLE_SECONDS
 
     def _time_out(self) -> SessionEnded:

@@ -62,14 +62,14 @@ def check_index(octets: bytes) -> None:
         raise NotShared(f"the index has format {version}, this program reads {FORMAT}")
 
 
-def packed(shared: Shared, generation: int) -> bytes:
+def pack(shared: Shared, generation: int) -> bytes:
     """Encode the content of a generation."""
     body = _encoder.encode(shared)
     digest = hashlib.sha256(body).digest()
     return CONTENT_HEADER.pack(CONTENT_MAGIC, FORMAT, 0, generation, len(body), digest) + body
 
 
-def unpacked(octets: bytes) -> tuple[Shared, int]:
+def unpack(octets: bytes) -> tuple[Shared, int]:
     """Decode the content. Returns it with its generation. Raises NotShared."""
     if len(octets) < CONTENT_HEADER.size:
         raise NotShared(f"{len(octets)} octets are less than the header")

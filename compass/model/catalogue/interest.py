@@ -25,13 +25,13 @@ def audience(catalogue: Catalogue, row: Row) -> frozenset[str]:
     topic = topic_of(row)
     if not topic:
         return frozenset()
-    told = catalogue.dependants.get(category_of(topic) or topic, frozenset())
+    members = catalogue.dependants.get(category_of(topic) or topic, frozenset())
     if not isinstance(row, Listener):
-        return told | {topic}
+        return members | {topic}
     backed = catalogue.backed.get(topic)
     if backed:
-        return told.union(*(catalogue.dependants.get(category, frozenset()) for category in backed))
-    return told
+        return members.union(*(catalogue.dependants.get(category, frozenset()) for category in backed))
+    return members
 
 
 def interest(catalogue: Catalogue, services: Iterable[str]) -> frozenset[str]:

@@ -25,12 +25,12 @@ from compass.model.rows import Category, Credential, Dependency, Host, Service
 from compass.model.rules.draft import Draft, Refused, refuse
 from compass.model.rules.listeners import digest_of, existing_listener, existing_service
 from compass.model.rules.tokens import is_of_tokens
-from compass.model.rules.validation import Declared, parsed, parsed_host
+from compass.model.rules.validation import Declared, parse_declared, parse_host
 
 
 def decide_put(draft: Draft, request: Put) -> Done:
     """Decide the addition or change of an object."""
-    row = parsed_host(request.row) if isinstance(request.row, Host) else parsed(request.row)
+    row = parse_host(request.row) if isinstance(request.row, Host) else parse_declared(request.row)
     exists = _exists(draft, row)
     if request.create and exists:
         refuse("exists", f"{_kind(row)} {_name(row)} exists already")
@@ -94,7 +94,7 @@ def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
 
 def decide_attend(draft: Draft, request: Attend) -> Done:
     """Record the services that a host watches and its update address; no change if these are known."""
-    row = parsed_host(Host(request.host, request.update_address, request.update_port, request.services))
+    row = parse_host(Host(request.host, request.update_address, request.update_port, request.services))
     old = draft.catalogue.hosts.get(row.name)
     if old is not None:
         row = msgspec.structs.replace(row, barred=old.barred)
@@ -109,7 +109,7 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
     wanted: list[tuple[int, Declared]] = []
     for index, row in enumerate(request.rows):
         try:
-            wanted.append((index, parsed(row)))
+            wanted.append((index, parse_declared(row)))
         except (Refused, InvalidName) as problem:
             problems.append(_problem(index, problem))
             if isinstance(row, Category):
@@ -285,7 +285,7 @@ def _remove_listener(draft: Draft, name: str) -> None:
     service, _, endpoint = name.partition(" ")
     old = existing_listener(draft, existing_service(draft, service), *parse_endpoint(endpoint))
     if old.state != "offline":
-        cause = f"removed by {draft.asker.name}"
+        cause = f"removed by {draft.principal.name}"
         draft.set("remove", msgspec.structs.replace(old, state="offline", changed_at=draft.now, cause=cause))
     draft.close_alerts(old)
 

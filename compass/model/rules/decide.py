@@ -111,7 +111,7 @@ _LOGGED_FOR_ADMINS = frozenset(
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
-def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: float, token: str) -> Decision:
+def decide(catalogue: Catalogue, request: Undecided, principal: Principal, now: float, token: str) -> Decision:
     """Decide a request on this catalogue: pure, so that it can be decided again if another server committed first.
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
@@ -122,59 +122,61 @@ def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: floa
             return administration.decide_issue(draft, request, token)
         return _DECISIONS[type(request)](draft, request)
 
-    return _conclude(catalogue, request, asker, now, decided)
+    return _conclude(catalogue, request, principal, now, decided)
 
 
-def answer(catalogue: Catalogue, request: ReadRequest, asker: Principal, now: float) -> Decision:
+def answer(catalogue: Catalogue, request: ReadRequest, principal: Principal, now: float) -> Decision:
     """Answer a request that changes nothing, from memory."""
-    return _conclude(catalogue, request, asker, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request))
+    return _conclude(
+        catalogue, request, principal, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request)
+    )
 
 
-def permit(catalogue: Catalogue, request: Any, asker: Principal, now: float) -> Decision | None:
+def permit(catalogue: Catalogue, request: Any, principal: Principal, now: float) -> Decision | None:
     """Return None if the principal may make a request that a shell answers, otherwise the decision that refuses it."""
     try:
-        check_right(catalogue, request, asker)
+        check_right(catalogue, request, principal)
     except Refused as refused:
-        return _refused(catalogue, request, asker, now, refused.refusal)
+        return _refused(catalogue, request, principal, now, refused.refusal)
     return None
 
 
-def check_right(catalogue: Catalogue, request: Any, asker: Principal) -> None:
+def check_right(catalogue: Catalogue, request: Any, principal: Principal) -> None:
     """Check that the principal's role includes the request and that its host is not barred. Raises Refused."""
     allowed = ROLES[type(request)]
-    if asker.role not in allowed:
+    if principal.role not in allowed:
         refuse(
             "forbidden",
-            f"{asker} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
+            f"{principal} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
         )
-    if barred(catalogue, asker):
-        refuse("forbidden", f"{asker} may not {_operation(request)}: an administrator has barred this host")
+    if barred(catalogue, principal):
+        refuse("forbidden", f"{principal} may not {_operation(request)}: an administrator has barred this host")
 
 
-def barred(catalogue: Catalogue, asker: Principal) -> bool:
+def barred(catalogue: Catalogue, principal: Principal) -> bool:
     """Return whether the principal is a host that an administrator has barred."""
-    host = catalogue.hosts.get(asker.name) if asker.role == "host" else None
+    host = catalogue.hosts.get(principal.name) if principal.role == "host" else None
     return host is not None and host.barred
 
 
 def _conclude(
-    catalogue: Catalogue, request: Any, asker: Principal, now: float, decided: Callable[[Draft], Reply]
+    catalogue: Catalogue, request: Any, principal: Principal, now: float, decided: Callable[[Draft], Reply]
 ) -> Decision:
-    draft = Draft(catalogue, asker, now)
+    draft = Draft(catalogue, principal, now)
     try:
-        check_right(catalogue, request, asker)
+        check_right(catalogue, request, principal)
         reply = decided(draft)
     except Refused as refused:
-        return _refused(catalogue, request, asker, now, refused.refusal)
+        return _refused(catalogue, request, principal, now, refused.refusal)
     except InvalidName as problem:
-        return _refused(catalogue, request, asker, now, Refusal(problem.code, str(problem)))
+        return _refused(catalogue, request, principal, now, Refusal(problem.code, str(problem)))
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
-    entry = _administration(request, asker, now, "done", draft.revision)
+    entry = _administration(request, principal, now, "done", draft.revision)
     return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
 
 
-def _refused(catalogue: Catalogue, request: Any, asker: Principal, now: float, refusal: Refusal) -> Decision:
+def _refused(catalogue: Catalogue, request: Any, principal: Principal, now: float, refusal: Refusal) -> Decision:
     security = None
     if refusal.code in _SECURITY_CODES:
         security = SecurityEntry(
@@ -183,26 +185,26 @@ def _refused(catalogue: Catalogue, request: Any, asker: Principal, now: float, r
             operation=_operation(request),
             subject=_subject(request),
             parameters=parameters_of(request),
-            origin=asker.origin,
-            principal=asker.name,
+            origin=principal.origin,
+            principal=principal.name,
             reason=refusal.message,
         )
-    entry = _administration(request, asker, now, refusal.code, catalogue.revision)
+    entry = _administration(request, principal, now, refusal.code, catalogue.revision)
     return Decision(catalogue, (), refusal, security, entry)
 
 
 def _administration(
-    request: Any, asker: Principal, now: float, outcome: str, revision: int
+    request: Any, principal: Principal, now: float, outcome: str, revision: int
 ) -> AdministrationEntry | None:
-    if asker.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
+    if principal.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
         return None
     return AdministrationEntry(
         number=0,
         time=now,
         operation=_operation(request),
         arguments=parameters_of(request),
-        origin=asker.origin,
-        principal=asker.name,
+        origin=principal.origin,
+        principal=principal.name,
         outcome=outcome,
         revision=revision,
     )

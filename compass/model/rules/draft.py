@@ -64,9 +64,9 @@ def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem,
 class Draft:
     """Draft that collects and numbers the changes of one decision; mutable, and dropped after the decision."""
 
-    def __init__(self, catalogue: Catalogue, asker: Principal, now: float) -> None:
+    def __init__(self, catalogue: Catalogue, principal: Principal, now: float) -> None:
         self.catalogue = catalogue
-        self.asker = asker
+        self.principal = principal
         self.now = now
         self.changes: list[Change] = []
 

@@ -200,7 +200,7 @@ class EvidenceLog:
             del self._cases[next(iter(self._cases))]
         return case
 
-    def look(self, key: ListenerKey) -> ListenerEvidence:
+    def get(self, key: ListenerKey) -> ListenerEvidence:
         """Return the evidence about a listener; empty if there is none."""
         return self._cases.get(key) or ListenerEvidence(deque(), {})
 

@@ -69,7 +69,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         state=state,
         changed_at=draft.now,
         epoch=epoch,
-        host=old.host if old is not None and draft.asker.role == "admin" else draft.asker.name,
+        host=old.host if old is not None and draft.principal.role == "admin" else draft.principal.name,
         weight=request.weight,
         metadata=request.metadata,
         cause="registered",
@@ -120,10 +120,10 @@ def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
 
     The report is valid even if the credential has been revoked or has expired since: a dead listener must not stay.
     """
-    if not request.died or draft.asker.role != "host":
+    if not request.died or draft.principal.role != "host":
         return False
     old = draft.catalogue.listener(service, parse_address(request.address), parse_port(request.port))
-    return old is not None and old.host == draft.asker.name and old.epoch == request.epoch
+    return old is not None and old.host == draft.principal.name and old.epoch == request.epoch
 
 
 def decide_drain(draft: Draft, request: Drain) -> Reported:
@@ -141,7 +141,7 @@ def decide_drain(draft: Draft, request: Drain) -> Reported:
     row = msgspec.structs.replace(old, draining=request.draining)
     if old.state not in FAILING:
         state: State = "draining" if request.draining else "up"
-        cause = f"{'drained' if request.draining else 'undrained'} by {draft.asker.name}"
+        cause = f"{'drained' if request.draining else 'undrained'} by {draft.principal.name}"
         row = msgspec.structs.replace(row, state=state, changed_at=draft.now, cause=cause)
     draft.set("drain" if request.draining else "undrain", row)
     return Reported(draft.revision, row.state)
@@ -158,16 +158,17 @@ def decide_report(draft: Draft, request: Report) -> Reported:
     A weighed report that does not suffice changes nothing: the detector probes, and the probe decides.
     """
     service = existing_service(draft, request.service)
-    if draft.asker.role == "host" and not _uses(draft, service):
+    if draft.principal.role == "host" and not _uses(draft, service):
         refuse(
             "forbidden",
-            f"{draft.asker} may not report {service}: none of its services depends on category {category_of(service)}",
+            f"{draft.principal} may not report {service}: "
+            f"none of its services depends on category {category_of(service)}",
         )
     if len(request.detail) > DETAIL_MAX:
         refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
     if not is_printable_line(request.detail):
         refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
-    reporter = parse_service_id(request.reporter) if request.reporter else draft.asker.name
+    reporter = parse_service_id(request.reporter) if request.reporter else draft.principal.name
     old = existing_listener(draft, service, request.address, request.port)
     if old.state == "offline":
         refuse("unknown-listener", f"{_named(old)} is not registered any more ({old.cause})")
@@ -175,7 +176,7 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         return _decide_slow(draft, old, reporter, request.detail)
     if old.state in FAILING or (isinstance(request, WeighedReport) and not request.enough):
         return Reported(draft.revision, old.state)
-    cause = f"reported unreachable by {reporter} on {draft.asker.name}" + _suffix(request.detail)
+    cause = f"reported unreachable by {reporter} on {draft.principal.name}" + _suffix(request.detail)
     return _suspect(draft, "report", old, cause)
 
 
@@ -303,7 +304,7 @@ def existing_listener(draft: Draft, service: str, address: str, port: int) -> Li
 
 def check_credential(draft: Draft, service: str, token: str, action: str) -> None:
     """Check that the token is a credential of the service; administrators need none. Raises Refused."""
-    if draft.asker.role == "admin" and not token:
+    if draft.principal.role == "admin" and not token:
         return
     if not credential_holds(draft.catalogue, service, token, draft.now):
         refuse(
@@ -331,7 +332,7 @@ def digest_of(token: str) -> str:
 
 def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
     epoch = request.epoch
-    if epoch == 0 and draft.asker.role == "admin":
+    if epoch == 0 and draft.principal.role == "admin":
         epoch = old.epoch + 1 if old else 1
     if not 1 <= epoch <= EPOCH_MAX:
         refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
@@ -358,7 +359,7 @@ def _check_parameters(request: Register) -> None:
 def _uses(draft: Draft, service: str) -> bool:
     """Return whether the requesting host has services that depend on this service's category or on one that it backs
     up."""
-    host = draft.catalogue.hosts.get(draft.asker.name)
+    host = draft.catalogue.hosts.get(draft.principal.name)
     if host is None:
         return False
     provided = {category_of(service), *draft.catalogue.backed.get(service, frozenset())}

@@ -112,15 +112,17 @@ def query_impact(catalogue: Catalogue, request: Impact) -> Told:
         if category not in catalogue.categories:
             refuse("unknown-category", f"there is no category {category!r}")
         row = Category(category)
-    told = audience(catalogue, row)
+    members = audience(catalogue, row)
     backed = catalogue.backed.get(row.service, frozenset()) if isinstance(row, Listener) else frozenset()
     return Told(
         name=request.name,
         revision=catalogue.revision,
-        categories=tuple(sorted(told)),
-        services=tuple(sorted(id for member in told for id in catalogue.services.get(member, Map()))),
+        categories=tuple(sorted(members)),
+        services=tuple(sorted(id for member in members for id in catalogue.services.get(member, Map()))),
         hosts=tuple(
-            sorted(host.name for host in catalogue.hosts.values() if any(category_of(s) in told for s in host.services))
+            sorted(
+                host.name for host in catalogue.hosts.values() if any(category_of(s) in members for s in host.services)
+            )
         ),
         backup_of=tuple(sorted(backed)),
     )

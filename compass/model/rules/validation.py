@@ -28,7 +28,7 @@ Declared: TypeAlias = Category | Service | Dependency
 """Row of a topology."""
 
 
-def parsed(row: Declared) -> Declared:
+def parse_declared(row: Declared) -> Declared:
     """Return the row with its names in canonical form. Raises Refused for an invalid value."""
     match row:
         case Category():
@@ -41,7 +41,7 @@ def parsed(row: Declared) -> Declared:
             return Dependency(parse_label(row.category, "category"), parse_label(row.on, "category"))
 
 
-def parsed_host(row: Host) -> Host:
+def parse_host(row: Host) -> Host:
     """Return a host's row with its names, services and address in canonical form. Raises Refused, InvalidName."""
     if len(row.services) > HOST_SERVICES_MAX:
         refuse("too-large", f"{len(row.services)} services on one host; at most {HOST_SERVICES_MAX}")

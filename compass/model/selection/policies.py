@@ -76,7 +76,7 @@ class PoolState:
             # Sorting preserves the order of equals, which is that of their addresses.
             order += sorted(group, key=lambda member: key(member, random))
         if order:
-            self._took(order[0], policy, self._groups[0])
+            self._count_use(order[0], policy, self._groups[0])
         return tuple([member.row for member in order])
 
     def _group(self, peers: Sequence[Listener], rule: SelectionRule, place: Location, random: Random) -> None:
@@ -104,7 +104,7 @@ class PoolState:
             self._members[key] = member
         return list(self._members.values())
 
-    def _took(self, first: _Member, policy: str, group: list[_Member]) -> None:
+    def _count_use(self, first: _Member, policy: str, group: list[_Member]) -> None:
         self._count += 1
         first.turn = self._count
         if policy == "least-used-with-degradation":

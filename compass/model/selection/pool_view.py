@@ -56,14 +56,14 @@ class PoolView(msgspec.Struct, frozen=True):
     """Views of each service, if the name is a category."""
 
 
-def pools_of(sight: LookupScope, names: Iterable[str]) -> dict[str, PoolView] | Refusal:
+def pools_of(scope: LookupScope, names: Iterable[str]) -> dict[str, PoolView] | Refusal:
     """Return the views of these parsed names, or the first refusal if one of them is outside the scope (P5)."""
     pools: dict[str, PoolView] = {}
     for name in names:
-        problem = sight.problem(name)
+        problem = scope.problem(name)
         if problem is not None:
             return problem
-        pools[name] = pool_view(sight.catalogue, name)
+        pools[name] = pool_view(scope.catalogue, name)
     return pools
 
 

@@ -20,7 +20,7 @@ from compass.store.engine import BUSY_SECONDS, file_of, redacted_url, unavailabl
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import bring_down
 from compass.store.offline.exclusive import give_new_id, open_exclusive
-from compass.store.offline.verify import StoreReport, condition_of, problems_of
+from compass.store.offline.verify import StoreReport, problems_of, report_of
 
 PAGES_AT_ONCE = 256
 """Pages of 4 kB copied between two reports of the progress."""
@@ -53,7 +53,7 @@ def back_up(url: URL, target: Path, progress: Progress) -> StoreReport:
             original.execute("BEGIN")
             original.execute("SELECT count(*) FROM sqlite_master").fetchone()
             copy_pages(original, partial, progress)
-        condition = checked(partial)
+        condition = verify(partial)
         _synced(partial)
         _put(partial, target)
     finally:
@@ -67,7 +67,7 @@ def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restor
     The old store is copied to `new_name`. Raises StoreInUse and StoreUnusable; then nothing has changed.
     """
     target = _file(url)
-    checked(backup)
+    verify(backup)
     was_there = target.exists() and target.stat().st_size > 0
     kept, partial = target.with_name(new_name), target.with_name(f".{target.name}.{os.getpid()}.partial")
     _refuse_existing(kept)
@@ -85,7 +85,7 @@ def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restor
                 # One transaction: a power cut leaves the old store or the new one.
                 original.backup(driver)
             connection.exec_driver_sql("BEGIN")
-            condition = condition_of(connection, redacted_url(url))
+            condition = report_of(connection, redacted_url(url))
     finally:
         for leftover in partial.parent.glob(f"{partial.name}*"):
             leftover.unlink()
@@ -119,16 +119,16 @@ def downgrade(url: URL, version: str, new_name: str) -> Restored:
             if kept is not None:
                 kept.unlink()
             raise
-        condition = condition_of(connection, redacted_url(url))
+        condition = report_of(connection, redacted_url(url))
     return Restored(condition, str(kept or ""))
 
 
-def checked(path: Path) -> StoreReport:
+def verify(path: Path) -> StoreReport:
     """Verify a backup. Returns its report. Raises StoreUnusable with all problems of it."""
     if not path.is_file():
         raise StoreUnusable(f"{path} is not a file")
     with reading(path) as connection:
-        condition = condition_of(connection, str(path))
+        condition = report_of(connection, str(path))
         problems = problems_of(connection, condition)
     if problems:
         raise StoreUnusable(f"{path} is a damaged store: {'; '.join(problems)}")

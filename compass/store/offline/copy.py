@@ -11,11 +11,11 @@ from sqlalchemy import URL, Connection, Table, insert, select, update
 
 from compass.store import schema
 from compass.store import statements as sql
-from compass.store.engine import redacted_url as shown_url
+from compass.store.engine import redacted_url
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import bring_up, head_of, version_of
 from compass.store.offline.exclusive import give_new_id, open_exclusive
-from compass.store.offline.verify import StoreReport, condition_of, problems_of
+from compass.store.offline.verify import StoreReport, problems_of, report_of
 from compass.store.row_mapping import TABLES
 
 ROWS_AT_ONCE = 5_000
@@ -44,19 +44,19 @@ def copy(source: URL, target: URL, *, new_id: bool, progress: Progress) -> Copie
     target is unchanged.
     """
     with open_exclusive(source, alone=not new_id, writes=False) as original:
-        before = condition_of(original, shown_url(source))
+        before = report_of(original, redacted_url(source))
         _refuse_bad(original, before, source)
         with open_exclusive(target, alone=True, writes=True, create=True) as connection:
-            found = version_of(connection, shown_url(target))
+            found = version_of(connection, redacted_url(target))
             if found is not None:
                 raise StoreInUse(
-                    f"{shown_url(target)} holds a store already (schema {found}); a copy goes into an empty database"
+                    f"{redacted_url(target)} holds a store already (schema {found}); a copy goes into an empty database"
                 )
-            bring_up(connection, shown_url(target), create=True, file=None)
+            bring_up(connection, redacted_url(target), create=True, file=None)
             _pour(original, connection, before, progress)
             if new_id:
                 give_new_id(connection)
-            after = condition_of(connection, shown_url(target))
+            after = report_of(connection, redacted_url(target))
             _compare(before, after)
     return Copied(after, before.store)
 
@@ -64,12 +64,12 @@ def copy(source: URL, target: URL, *, new_id: bool, progress: Progress) -> Copie
 def _refuse_bad(connection: Connection, condition: StoreReport, url: URL) -> None:
     if condition.schema != head_of():
         raise StoreUnusable(
-            f"{shown_url(url)} has schema {condition.schema}, this program copies {head_of()}: start opengnssd on it "
-            "once, which upgrades it"
+            f"{redacted_url(url)} has schema {condition.schema}, this program copies {head_of()}: start opengnssd on "
+            "it once, which upgrades it"
         )
     problems = problems_of(connection, condition)
     if problems:
-        raise StoreUnusable(f"{shown_url(url)} is damaged and was not copied: {'; '.join(problems)}")
+        raise StoreUnusable(f"{redacted_url(url)} is damaged and was not copied: {'; '.join(problems)}")
 
 
 def _pour(source: Connection, target: Connection, before: StoreReport, progress: Progress) -> None:
@@ -98,5 +98,5 @@ def _compare(before: StoreReport, after: StoreReport) -> None:
     same = ("revision", "digest", "rows", "floor")
     wrong = [name for name in same if getattr(before, name) != getattr(after, name)]
     if wrong:
-        told = "; ".join(f"{name}: {getattr(before, name)} became {getattr(after, name)}" for name in wrong)
-        raise StoreUnusable(f"the copy differs from its source and is discarded: {told}")
+        differences = "; ".join(f"{name}: {getattr(before, name)} became {getattr(after, name)}" for name in wrong)
+        raise StoreUnusable(f"the copy differs from its source and is discarded: {differences}")

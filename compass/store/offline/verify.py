@@ -42,7 +42,7 @@ class StoreReport(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
     """Oldest revision in the update log."""
 
 
-def condition_of(connection: Connection, name: str) -> StoreReport:
+def report_of(connection: Connection, name: str) -> StoreReport:
     """Report on the store of a connection. Raises StoreUnusable if there is none, StoreTooNew."""
     version = version_of(connection, name)
     if version is None:
@@ -79,9 +79,9 @@ def problems_of(connection: Connection, condition: StoreReport) -> list[str]:
     """Check rows, logs and digest against each other. Returns a text for each problem."""
     found: list[str] = []
     if connection.dialect.name == "sqlite":
-        told = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({PROBLEMS_MAX})")]
-        if told != ["ok"]:
-            return [f"the file is damaged: {line}" for line in told]
+        lines = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({PROBLEMS_MAX})")]
+        if lines != ["ok"]:
+            return [f"the file is damaged: {line}" for line in lines]
         for row in connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(PROBLEMS_MAX):
             found.append(f"a row of {row[0]} refers to a missing row of {row[2]}")
     if condition.recorded_digest and condition.recorded_digest != condition.digest:

@@ -205,7 +205,7 @@ def test_failures_are_remembered_of_so_many_listeners(monkeypatch: pytest.Monkey
         damping.failed(("a.store", "10.0.0.1", port), 0.0)
         docket.report(("a.store", "10.0.0.1", port), "web1", "", 0.0)
     assert [damping.failures(("a.store", "10.0.0.1", port), Policy(), 1.0) for port in (1, 2, 3)] == [0, 1, 1]
-    assert [len(docket.look(("a.store", "10.0.0.1", port)).evidence) for port in (1, 2, 3)] == [0, 1, 1]
+    assert [len(docket.get(("a.store", "10.0.0.1", port)).evidence) for port in (1, 2, 3)] == [0, 1, 1]
 
 
 def test_evidence_is_kept_in_order_and_bounded() -> None:
@@ -213,12 +213,12 @@ def test_evidence_is_kept_in_order_and_bounded() -> None:
     docket = EvidenceLog()
     for at in (1.0, 2.0):
         docket.report(KEY, "web1", f"at {at:g}", at)
-    assert list(docket.look(KEY).evidence) == [Evidence("report", "web1", 2.0, detail="at 2")]
-    assert list(docket.look(KEY).reporters) == ["web1"]
+    assert list(docket.get(KEY).evidence) == [Evidence("report", "web1", 2.0, detail="at 2")]
+    assert list(docket.get(KEY).reporters) == ["web1"]
     for number in range(EVIDENCE_MAX + 1):
         docket.report(KEY, f"host{number}", "", 3.0)
-    case = docket.look(KEY)
+    case = docket.get(KEY)
     assert len(case.evidence) == len(case.reporters) == EVIDENCE_MAX
     assert case.evidence[-1].by == f"host{EVIDENCE_MAX}"
     docket.close(KEY)
-    assert not docket.look(KEY).evidence
+    assert not docket.get(KEY).evidence

@@ -19,10 +19,10 @@ from compass.model.interfaces import StoreState
 from compass.model.rows import Alert, Change, Listener, Row
 from compass.store.engine import parse_url
 from compass.store.errors import StoreInUse, StoreTooNew, StoreUnusable
-from compass.store.offline.backup import back_up, checked, downgrade, restore
+from compass.store.offline.backup import back_up, downgrade, restore, verify
 from compass.store.offline.copy import copy
 from compass.store.offline.exclusive import give_new_id, open_exclusive
-from compass.store.offline.verify import StoreReport, condition_of, problems_of
+from compass.store.offline.verify import StoreReport, problems_of, report_of
 from compass.store.store import Store
 from tests.store.test_engine import HEAD, described, migrations_with_next
 from tests.store.workload import Workload, registrations
@@ -76,12 +76,12 @@ def fill(url: str, seed: int, requests: int) -> StoreState:
 
 def condition(url: str) -> StoreReport:
     with open_exclusive(parse_url(url), alone=False, writes=False) as connection:
-        return condition_of(connection, "it")
+        return report_of(connection, "it")
 
 
 def problems(url: str) -> list[str]:
     with open_exclusive(parse_url(url), alone=False, writes=False) as connection:
-        return problems_of(connection, condition_of(connection, "it"))
+        return problems_of(connection, report_of(connection, "it"))
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_backup_is_the_store_of_one_moment_while_a_server_commits(
     assert (made.revision, made.digest) == (before.revision, before.digest)
     assert len(told) > 5 and told[-1][0] == told[-1][1] > 0
     assert stat.S_IMODE((tmp_path / "monday.db").stat().st_mode) == 0o600
-    assert checked(tmp_path / "monday.db") == made
+    assert verify(tmp_path / "monday.db") == made
     assert sorted(path.name for path in tmp_path.iterdir()) == ["monday.db", "opengnss.db"]
 
 
@@ -154,7 +154,7 @@ def test_a_restored_store_is_the_backup_with_a_new_id(file: Path, tmp_path: Path
     assert (loaded.rows, loaded.topics, loaded.revision) == (before.rows, before.topics, before.revision)
     assert loaded.store not in (before.store, later.store) and loaded.store == restored.condition.store
     store.close()
-    assert checked(tmp_path / "kept.db").store == later.store
+    assert verify(tmp_path / "kept.db").store == later.store
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.db", "monday.db", "opengnss.db"]
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "kept.db").stat().st_mode) == 0o600
 
@@ -347,7 +347,7 @@ def test_an_upgrade_can_be_taken_back(target: str, url: str, tmp_path: Path) -> 
     assert (done.condition.schema, described(url)) == (target, earlier)
     assert bool(done.kept) == url.startswith("sqlite")
     if done.kept:
-        assert checked(Path(done.kept)).digest == before.digest
+        assert verify(Path(done.kept)).digest == before.digest
     upgraded = Store.open(url)
     after = upgraded.load()
     upgraded.close()
