@@ -1,4 +1,4 @@
-"""Who keeps what among the servers of a store: the same answer at every server, from what each has heard."""
+"""Ownership among the servers of a store: every server computes the same owner from the heartbeats."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_a_subject_falls_to_the_same_server_wherever_one_asks() -> None:
 
 
 def test_when_a_server_goes_only_what_it_had_moves() -> None:
-    """So a death disturbs nothing but what the dead one looked after."""
+    """The death of a server changes only the owner of its own subjects."""
     before = {host: rendezvous(host, ["a", "b", "c"]) for host in HOSTS}
     after = {host: rendezvous(host, ["a", "b"]) for host in HOSTS}
     assert all(after[host] == server for host, server in before.items() if server != "c")
 
 
 def test_a_server_alone_keeps_everything() -> None:
-    """Also before it has a host, and whatever it thinks of its own probes: there is nobody else."""
+    """A server that is alone owns everything, even without hosts and if it distrusts its own probes."""
     alone = ClusterView("a")
     assert alone.owns_host("web1") and alone.owns(Listener("s.c", "192.0.2.1", 1, "up", 1.0, 1))
     alone.update(HeartbeatResult((PeerState(line("a", able=False), 1, 0, 0.0),), ()), beat=True)
@@ -68,7 +68,7 @@ def test_the_server_that_has_or_had_a_host_keeps_it(state: str) -> None:
 
 
 def test_a_bystander_keeps_nothing_while_another_can() -> None:
-    """It cannot tell a dead listener from its own cut line."""
+    """A server that cannot judge others owns nothing: its own connection may be cut."""
     meeting = Meeting("a", "b")
     meeting.hear(Presence("web1", "b", "lost"))
     assert not meeting.one.owns_host("web1")
@@ -98,7 +98,7 @@ def test_a_server_is_silent_after_so_many_of_our_own_beats(silent: int) -> None:
 
 
 def test_a_host_that_is_elsewhere_by_now_is_not_told_to_have_gone() -> None:
-    """Its session here ends after it has begun one there: that is not the last word on where it is."""
+    """The end of a session here after its begin at another server does not change the host's presence."""
     meeting = Meeting("a", "b")
     meeting.one.host_connected("web1")
     meeting.hear(Presence("web1", "b", "here"))

@@ -1,4 +1,4 @@
-"""One example or more of every message: between them every field has a value that is not its default.
+"""Examples of every message: between them every field has a value that is not its default.
 
 `tests/wire/make_vectors.py` writes them into `protocols/vectors.json`; the document's exchanges use the same world.
 """

@@ -1,4 +1,4 @@
-"""What evidence is worth and when it comes to a verdict: every rule as a table (opengnsp.md, "Failure reports"; P8)."""
+"""Weight of evidence and rules of a verdict: every rule as a table (opengnsp.md, "Failure reports"; P8)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ KEY: ListenerKey = ("a.store", "10.0.0.1", 2028)
 def test_probes_and_reports_come_to_a_finding(
     own: bool, others: tuple[bool, ...], reported: bool, finding: Finding
 ) -> None:
-    """One who finds it alive outweighs all who do not; silence says nothing."""
+    """One probe that finds a listener alive outweighs all that do not; a missing reply has no weight."""
     assert finding_of(own, others, reported) == finding
 
 
@@ -153,7 +153,7 @@ def test_reputations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_when_a_server_doubts_itself(findings: list[Finding], doubting: bool) -> None:
-    """More than half of at least five listeners fail, and nobody else finds the same."""
+    """A server distrusts itself if more than half of at least five listeners fail without confirmation."""
     doubt = LocalHealth()
     for key, finding in enumerate(findings):
         doubt.note(key, finding, 0.0)
@@ -163,9 +163,8 @@ def test_when_a_server_doubts_itself(findings: list[Finding], doubting: bool) ->
 
 
 def test_doubt_ends_later_than_it_begins() -> None:
-    """By itself, when the share is down to a quarter: at the edge it does not go to and fro. The last finding of a
-    listener counts, not how often it was probed.
-    """
+    """The distrust ends when the share is below a quarter, so that it does not oscillate. Only the last finding of a
+    listener counts."""
     doubt = LocalHealth()
     for key in range(8):
         doubt.note(key, "alone", 0.0)
