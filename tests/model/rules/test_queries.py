@@ -199,7 +199,7 @@ def test_a_snapshot_covers_topics_without_rows() -> None:
 
 
 def test_a_change_that_widens_brings_what_it_widens_to() -> None:
-    """A dependency adds the category with its services and backup for members; a backup adds its service for dependants.
+    """A dependency adds a category with services and backup for its members; a backup adds its service for dependants.
 
     G8: dependants of a category do not receive that category's dependencies.
     """
