@@ -1,15 +1,15 @@
 """Cluster: which servers serve a store, which of them has the session of a host, and which owns what.
 
-These are facts of the moment, not rows of the catalogue: no revision, no notice, nothing lost with them. Each server
-writes its own heartbeat again and again and reads those of the others. None trusts another's clock: a server is silent
-when its line has not moved for `SILENT_BEATS` of the reader's own beats, so an outage of the store or of the reader for
-a minute makes no server look dead.
+These facts are volatile and not rows of the catalogue: they have no revision and no notice, and losing them loses
+nothing. Each server writes its own heartbeat periodically and reads those of the others. Servers do not compare clocks:
+a server is silent when its heartbeat has not changed for `SILENT_BEATS` of the reader's own beats. So an outage of the
+store or of the reader for a minute makes no server silent.
 
-What must be done once and not once per server is done by the keeper, which every server finds by the same rule: the
-server that has a host's session, or had it last, keeps the host and the listeners that it registered; when that one is
-silent, or cannot judge others, rendezvous hashing names one of those that can. So nobody is elected, and when a server
-goes only what it kept changes hands. Two servers whose views differ for a moment may both act; what they find is
-committed by the rules of the catalogue, where the second changes nothing.
+Work that must be done once and not once per server is done by the owner, which every server computes by the same rule:
+the server that has a host's session, or had it last, owns the host and the listeners that the host registered. If that
+server is silent, or cannot judge others, rendezvous hashing chooses one that can. So there is no election, and when
+a server ends, only its own subjects get another owner. Two servers whose views differ for a moment may both act; the
+rules of the catalogue decide both results, and the second one changes nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from compass.model.replies import HostLag
 from compass.model.rows import Change, Listener
 
 SILENT_BEATS = 5
-"""Own heartbeats without one of another server, after which that server is silent: with a second between two, longer
-than a busy machine, a garbage collection or a moved virtual machine takes, and short for people."""
+"""Own heartbeats without a heartbeat of another server, after which that server is silent. With a second between two,
+this is longer than a busy machine, a garbage collection or a migrated virtual machine pauses, and short for people."""
 BEHIND_MAX = 1_000
-"""Hosts of a server whose lag each heartbeat lists: 50 kB. With more, the others are left out."""
+"""Most hosts whose lag a heartbeat lists: 50 kB. The others are left out."""
 
 Where = Literal["here", "left", "lost"]
-"""State of a host's session at the server of the entry. here: it is open there. left: the host said goodbye and can be
-dialled. lost: it was lost there."""
+"""State of a host's session at the server of the entry. here: open. left: ended by the host, which the server can
+dial. lost: the connection was lost."""
 Role = Literal["keeper", "bystander", "silent"]
 """Role of a server. keeper: owns hosts and incidents. bystander: serves, but has no session of a host, or distrusts its
 own probes, and so owns nothing while another server can. silent: has sent no heartbeat lately."""
@@ -53,7 +53,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     able: bool
     """True if the server has hosts and trusts its own probes, so that it can judge others."""
     held: int
-    """All of its hosts hold everything up to this revision, but for those in `behind`; -1: there are too many."""
+    """Revision up to which all of its hosts are complete, except those in `behind`. -1: more than BEHIND_MAX hosts
+    lag."""
     behind: tuple[HostLag, ...] = ()
     ways: tuple[str, ...] = ()
     """Names of the channels by which the server can notify administrators."""
@@ -70,12 +71,12 @@ class Presence(msgspec.Struct, frozen=True):
 
 
 class PeerState(msgspec.Struct, frozen=True):
-    """A server's line as it was read."""
+    """State of a server: its heartbeat, and how old this is."""
 
     line: Heartbeat
     beat: int
     entry: int
-    """The number of its newest entry among the presences."""
+    """Number of its newest presence entry."""
     silent_seconds: float
     """Seconds since the last heartbeat by the database's clock, for people."""
 
@@ -91,13 +92,14 @@ class ClusterStore(Protocol):
     """Cluster's part of a store: heartbeats, presence, progress of alerts."""
 
     def beat(self, line: Heartbeat, presences: Iterable[Presence]) -> HeartbeatResult:
-        """Write this server's line and its new entries, and read the others'. Raises StoreUnavailable.
+        """Write this server's heartbeat and new presence entries, and read those of the others. Raises
+        StoreUnavailable.
 
-        An entry `left` or `lost` counts only while no other server has taken the host over.
+        An entry `left` or `lost` is ignored if another server has the host's session.
         """
 
     def leave(self, id: str) -> None:
-        """This server ends: it is taken out, with its entries."""
+        """Remove a server that ends, with its presence entries. Raises StoreUnavailable."""
 
     def alert_progress(self, way: str) -> int | None:
         """Return the revision up to which a channel has delivered everything, or None if it is unknown. Raises
@@ -113,12 +115,12 @@ class ClusterStore(Protocol):
 
 
 class MembershipChange(msgspec.Struct, frozen=True):
-    """Difference between two readings of the heartbeats."""
+    """Difference between two results of a heartbeat."""
 
     regroup: bool
     """True if the set of servers that can judge has changed, so that ownership must be computed again."""
     silenced: bool
-    """True if a server fell silent or left: hosts may be without a server."""
+    """True if a server became silent or left: hosts may be without a server."""
     moved: tuple[Presence, ...]
     """New entries of other servers."""
 
@@ -130,21 +132,21 @@ class ClusterView:
         self.id = id
         self.can_judge = False
         """True if this server can judge others, as its failure detector reports."""
-        self.heard: dict[str, PeerState] = {}
+        self.peers: dict[str, PeerState] = {}
         self._missed: dict[str, int] = {}
-        """Beats of our own since the last one of each other server."""
+        """Own beats since the last beat of each other server."""
         self._where: dict[str, Presence] = {}
         self._able: tuple[str, ...] = (id,)
 
     def update(self, roll: HeartbeatResult, *, beat: bool) -> MembershipChange:
-        """Take in what was read; `beat`: with a regular beat, not in between."""
+        """Apply the result of a heartbeat; `beat`: of a regular one, not of one in between."""
         before, living = self._able, self._living()
         lines = {one.line.id: one for one in roll.lines}
         for id in lines.keys() - {self.id}:
-            known = self.heard.get(id)
+            known = self.peers.get(id)
             moved = known is None or known.beat != lines[id].beat
             self._missed[id] = 0 if moved else self._missed[id] + beat
-        self.heard = lines
+        self.peers = lines
         self._missed = {id: missed for id, missed in self._missed.items() if id in lines}
         now = self._living()
         able = [id for id in now if (self.can_judge if id == self.id else lines[id].line.able)]
@@ -155,7 +157,7 @@ class ClusterView:
         return MembershipChange((before, living) != (self._able, now), bool(set(living) - set(now)), tuple(entries))
 
     def host_connected(self, host: str) -> Presence:
-        """A host's session is here; the entry to write."""
+        """Record that a host's session is here. Returns the presence entry to write."""
         self._where[host] = entry = Presence(host, self.id, "here")
         return entry
 
@@ -169,23 +171,23 @@ class ClusterView:
         return entry
 
     def where(self, host: str) -> Presence | None:
-        """The last that is known of a host."""
+        """Return the last known presence of a host."""
         return self._where.get(host)
 
     def lost(self) -> list[str]:
-        """Hosts whose session was lost, at whichever server, and that have not come back."""
+        """Return the hosts whose session was lost, at any server, and that have not reconnected."""
         return sorted(host for host, entry in self._where.items() if entry.state == "lost")
 
     def present_elsewhere(self, host: str) -> bool:
         """Return whether another living server has the host's session."""
         entry = self._where.get(host)
-        return entry is not None and entry.state == "here" and entry.server != self.id and self.lives(entry.server)
+        return entry is not None and entry.state == "here" and entry.server != self.id and self.is_alive(entry.server)
 
-    def lives(self, id: str) -> bool:
+    def is_alive(self, id: str) -> bool:
         """Return whether a server has sent a heartbeat lately."""
         return id == self.id or self._missed.get(id, SILENT_BEATS) < SILENT_BEATS
 
-    def keeps_host(self, host: str) -> bool:
+    def owns_host(self, host: str) -> bool:
         """Return whether this server owns a host."""
         entry = self._where.get(host)
         if entry is not None and entry.server in self._able:
@@ -193,10 +195,10 @@ class ClusterView:
         return rendezvous(host, self._able) == self.id
 
     def owns(self, row: Listener) -> bool:
-        """Return whether this server owns a listener: it owns the listener's host; a listener without one is assigned
-        by its address."""
+        """Return whether this server owns a listener: it owns the listener's host; a listener without a host is
+        assigned by its address."""
         if row.host:
-            return self.keeps_host(row.host)
+            return self.owns_host(row.host)
         return rendezvous(f"{row.service} {row.address} {row.port}", self._able) == self.id
 
     @property
@@ -205,14 +207,13 @@ class ClusterView:
         return self._living() == (self.id,)
 
     def notifier_of(self, way: str) -> str:
-        """Return the id of the server that sends by a channel: one of those that have it, or this one if there is
-        none."""
-        able = [id for id in self._living() if id == self.id or way in self.heard[id].line.ways]
+        """Return the id of the server that sends by a channel: one of those that have the channel, or this one if none
+        has."""
+        able = [id for id in self._living() if id == self.id or way in self.peers[id].line.ways]
         return rendezvous(f"way {way}", able)
 
     def role(self, id: str) -> Role:
-        """Return the role of a server."""
-        if not self.lives(id):
+        if not self.is_alive(id):
             return "silent"
         return "keeper" if id in self._able else "bystander"
 
@@ -220,13 +221,13 @@ class ClusterView:
         """Return the lag of a host of another server as that server reported it, or None if nothing is known or the
         host has no session there.
 
-        For a server that is silent now: what the host held when it was not.
+        The lag of a host of a silent server is that of the server's last heartbeat.
         """
         entry = self._where.get(host)
-        told = self.heard.get(entry.server) if entry is not None and entry.state == "here" else None
-        if entry is None or told is None:
+        peer = self.peers.get(entry.server) if entry is not None and entry.state == "here" else None
+        if entry is None or peer is None:
             return None
-        line, lives = told.line, self.lives(entry.server)
+        line, lives = peer.line, self.is_alive(entry.server)
         for one in line.behind:
             if one.host == host:
                 status = one.status if lives else "unknown"
@@ -235,12 +236,12 @@ class ClusterView:
         return HostLag(host, lives, max(line.held, 0), 0, status, line.name)
 
     def _living(self) -> tuple[str, ...]:
-        return tuple(sorted({self.id, *(id for id in self.heard if self.lives(id))}))
+        return tuple(sorted({self.id, *(id for id in self.peers if self.is_alive(id))}))
 
 
 def rendezvous(subject: str, servers: Iterable[str]) -> str:
-    """The one of these servers that a subject falls to: when one of them goes, only its own subjects move (HRW
-    hashing, Thaler and Ravishankar 1998)."""
+    """Return the server to which a subject is assigned: when a server ends, only its own subjects move (HRW hashing,
+    Thaler and Ravishankar 1998)."""
     able = tuple(servers)
     if len(able) == 1:
         return able[0]

@@ -9,7 +9,7 @@ Program = Literal["opengnsc", "opengnsadmin"]
 
 
 class ExitCode(IntEnum):
-    """Exit status of either program; a script decides by it."""
+    """Exit status of either program, for scripts."""
 
     DONE = 0
     FAILED = 1
@@ -107,12 +107,12 @@ EXIT_OF_CODE: dict[str, ExitCode] = {
 
 
 def exit_of(code: str) -> ExitCode:
-    """Return the status for a refusal code; an unknown code comes from a newer daemon or server."""
+    """Return the status for a refusal code. An unknown code is one of a newer daemon or server."""
     return EXIT_OF_CODE.get(code, ExitCode.MISUNDERSTOOD)
 
 
 def exit_table(program: Program, *, with_codes: bool = False) -> str:
-    """Return the statuses of a program for its help text, with the refusal codes that lead to each if asked for."""
+    """Return the statuses of a program for its help text; `with_codes`: with the refusal codes that lead to each."""
     lines = ["Exit status:"]
     for status, meanings in MEANINGS.items():
         if program in meanings:

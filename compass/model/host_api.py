@@ -1,7 +1,7 @@
 """Vocabulary of the host API: requests of a host's own programs to the agent, and its replies.
 
-It stands in the model because three packages speak it and may not import each other: the daemon that answers, the
-gateway that spells it as HTTP, and the client library that asks.
+It is part of the model because three packages use it and may not import each other: the agent that replies, the
+gateway that maps it to HTTP, and the client library that sends requests.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from compass.model.replies import Dependencies
 from compass.model.rows import IDLE, Change, Listener, State
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""JSON's integers have no end, but MessagePack's do: what could never be said to a server is refused at the door."""
+"""Integer that MessagePack can represent. JSON has larger ones; the host API refuses these, since no request to a
+server could contain them."""
 LocalPort = Annotated[Integer, between(1, PORT_MAX)]
 
 
 class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Function 2.1, asked by a program on the host."""
+    """Function 2.1, requested by a program on the host."""
 
     service: ServiceId
     port: LocalPort
@@ -32,10 +33,10 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     weight: Annotated[Integer, between(0, WEIGHT_MAX)] = 1
     metadata: Metadata = {}
     pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
-    """Process id of the program that serves; when it ends, the listener is deregistered as died. 0: no process is
+    """Process id of the serving program; when the process ends, the listener is deregistered as died. 0: no process is
     watched."""
     hold: bool = False
-    """The registration lives as long as the connection that it was asked on."""
+    """True if the registration ends with the connection of its request."""
     zone: OptionalLabel = ""
     """Empty: the host's own."""
     load: Share = IDLE
@@ -43,18 +44,18 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
 
 
 class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Function 2.2, asked by a program on the host."""
+    """Function 2.2, requested by a program on the host."""
 
     service: ServiceId
     port: LocalPort
     credential: str
     address: OptionalAddress = ""
     epoch: Annotated[Integer, between(0, EPOCH_MAX)] = 0
-    """The instance that goes, as its registration's answer named it; 0: the one registered here now."""
+    """Epoch of the instance, from the reply to its registration; 0: the instance that is registered here now."""
 
 
 class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A listener that is registered here says how much of its capacity is in use, for the policies that go by load."""
+    """Report of the share of its capacity that a listener of this host has in use, for policies that depend on load."""
 
     service: ServiceId
     port: LocalPort
@@ -65,7 +66,7 @@ class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
 
 class LocalDrain(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A listener that is registered here takes no new users, or takes them again."""
+    """Drain of a listener that is registered here, or the end of the drain: new users are accepted again."""
 
     service: ServiceId
     port: LocalPort
@@ -75,21 +76,21 @@ class LocalDrain(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
 
 
 class LocalReport(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Function 2.5, asked by a program on the host."""
+    """Function 2.5, requested by a program on the host."""
 
     service: ServiceId
     address: Address
     port: LocalPort
     state: Literal["unreachable", "slow"] = "unreachable"
     reporter: OptionalServiceId = ""
-    """The service that found out; empty: the host."""
+    """The service that reports; empty: the host."""
     detail: Detail = ""
 
 
 class Outcome(msgspec.Struct, frozen=True):
     """Result of a registration, deregistration or report.
 
-    `pending`: no server could be asked; the agent keeps the request on disk and delivers it when a server is available
+    `pending`: no server was available; the agent stores the request on disk and delivers it when a server is available
     again.
     """
 
@@ -98,7 +99,7 @@ class Outcome(msgspec.Struct, frozen=True):
     address: str
     port: int
     epoch: int = 0
-    """The instance; what a later deregistration names to be harmless to a newer one (P6). 0: of a report."""
+    """Epoch of the instance. A deregistration with this epoch does not affect a newer instance (P6). 0: of a report."""
     revision: int = 0
     """Revision of the commit; 0 while pending."""
 
@@ -109,14 +110,14 @@ class Resolved(msgspec.Struct, frozen=True):
     name: str
     revision: int
     source: str
-    """`service`, `backup`, `draining`, `suspect`, or `none`: nothing is registered that could be used."""
+    """`service`, `backup`, `draining`, `suspect`, or `none`: no usable listener is registered."""
     listeners: tuple[Listener, ...]
     policy: str = ""
     """The pool policy that ordered them."""
 
 
 class RegistrationStatus(msgspec.Struct, frozen=True):
-    """Registration as the agent's journal has it, without its credential."""
+    """Registration in the agent's journal, without its credential."""
 
     service: str
     address: str
@@ -130,7 +131,7 @@ class RegistrationStatus(msgspec.Struct, frozen=True):
 
 
 Source: TypeAlias = Literal["configured", "srv", "announced", "steered"]
-"""Source of a known server: the configuration, an SRV name of DNS, an announcement, or another server's goodbye."""
+"""Source of a known server: the configuration, DNS SRV records, an announcement, or the goodbye of another server."""
 
 
 class KnownServer(msgspec.Struct, frozen=True):
@@ -139,16 +140,16 @@ class KnownServer(msgspec.Struct, frozen=True):
     name: str
     """Name that the server's certificate must prove."""
     endpoint: str
-    """Endpoint that the agent dials: an address or a name, and a port."""
+    """Endpoint to which the agent connects: an address or a name, and a port."""
     source: Source
     state: Literal["open", "connecting", "ready", "asked-to-wait", "backing-off"]
-    """`ready`: it would be taken now. `asked-to-wait`: a server there said when to come back."""
+    """`ready`: the agent may connect now. `asked-to-wait`: a server at this endpoint has set a time for the retry."""
     next_try_seconds: float = 0.0
-    """Seconds until the next attempt; 0: at once, if one is needed."""
+    """Seconds until the next attempt; 0: an attempt is possible at once."""
     failures: int = 0
     """Failures in a row."""
     problem: str = ""
-    """The last of them."""
+    """Text of the last failure."""
     steered: bool = False
     """True if another server redirected this host there, so that it is preferred for a while."""
 
@@ -157,15 +158,15 @@ ReactionState: TypeAlias = Literal["idle", "waiting", "running", "failed", "with
 
 
 class ReactionStatus(msgspec.Struct, frozen=True):
-    """A hook or a template of the host's configuration, and how it fares."""
+    """State of a hook or template of the host's configuration."""
 
     kind: str
     """`hook` or `template`."""
     name: str
     on: tuple[str, ...]
-    """The categories and services it looks at."""
+    """Categories and services whose changes start it."""
     state: ReactionState
-    """`failed`: the last turn did not do what it should, and is tried again. `withheld`: nothing is known to act on."""
+    """`failed`: the last run failed and is repeated. `withheld`: there is no data to act on."""
     turns: int = 0
     """Runs since the agent started."""
     failures: int = 0
@@ -173,38 +174,38 @@ class ReactionStatus(msgspec.Struct, frozen=True):
     ago_seconds: float = -1.0
     """Seconds since the last run ended; negative: there was none."""
     problem: str = ""
-    """Problem of the last run, or the reason why it is withheld."""
+    """Problem of the last run, or reason for `withheld`."""
 
 
 class HostStatus(msgspec.Struct, frozen=True):
-    """The daemon in figures."""
+    """Status of the agent."""
 
     host: str
     session: Literal["open", "connecting", "waiting", "stopped"]
     server: str
-    """The server's name while a session is open."""
+    """Name of the server while a session is open."""
     store: str
     revision: int
     loaded: bool
-    """False until a server, or the disk, has given a whole view."""
+    """True once a complete view was read from a server or from disk."""
     services: tuple[str, ...]
     """Services on whose behalf the host receives changes."""
     listeners: int
     registrations: tuple[RegistrationStatus, ...]
     problem: str = ""
-    """Why there is no session, or why what a server said was not taken."""
+    """Reason for which there is no session, or for which a message of a server was not applied."""
     zone: str = ""
     """Zone of the host, as a label; empty: unknown."""
     servers: tuple[KnownServer, ...] = ()
-    """Every known way to a server, the preferred first."""
+    """All known addresses of servers, in the order of preference."""
     view: str = ""
-    """The directory in which the view is shared with the programs of the host; empty: it is not (shared-view.md)."""
+    """Directory in which the view is shared with the programs of the host (shared-view.md); empty: it is not shared."""
     reactions: tuple[ReactionStatus, ...] = ()
-    """The hooks, then the templates, as the configuration lists them."""
+    """Hooks, then templates, in the order of the configuration."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):
-    """Event for a watching program: all of its dependencies, or one change of them."""
+    """Event for a watching program: all of its dependencies, or one change of these."""
 
     kind: Literal["snapshot", "change"]
     revision: int

@@ -1,7 +1,7 @@
 """Interfaces of clock, timer, stream and store, as structural types.
 
-The shells run on a reactor and on virtual time alike. A store runs on the one database thread; rows and changes cross
-its border, never an SQL object."""
+The shells run on a reactor and on virtual time. A store runs on the one database thread; its arguments and results are
+rows and changes, never SQL objects."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
-from compass.model.rows import Change, Row
+from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 
 
 class Timer(Protocol):
-    """A call to come (Twisted's IDelayedCall)."""
+    """Scheduled call (Twisted's IDelayedCall)."""
 
     def cancel(self) -> None:
         """Cancel the call."""
@@ -28,29 +27,29 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Monotonic seconds and calls to come (Twisted's IReactorTime)."""
+    """Monotonic clock with scheduled calls (Twisted's IReactorTime)."""
 
     def seconds(self) -> float:
-        """Seconds on a clock that never jumps."""
+        """Return the seconds of a clock that never jumps."""
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: Any, **kw: Any) -> Timer:
-        """Call after `delay` seconds."""
+        """Schedule a call after `delay` seconds. Returns its timer."""
 
 
 class Stream(Protocol):
-    """A connection's transport (Twisted's ITCPTransport and ITransport)."""
+    """Transport of a connection (Twisted's ITCPTransport and ITransport)."""
 
     def write(self, data: bytes) -> None:
         """Queue bytes."""
 
     def loseConnection(self) -> None:
-        """Close once everything is written."""
+        """Close after everything is written."""
 
     def abortConnection(self) -> None:
         """Close now."""
 
     def getPeer(self) -> object:
-        """The address of the other side."""
+        """Return the address of the peer."""
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """Set the producer that pauses when too much is queued."""
@@ -65,16 +64,16 @@ class Conflict(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be reached or cannot write; nothing of this batch is in it, or nothing is known of it."""
+    """Error of a store that cannot be reached or cannot write: the batch is not in it, or its outcome is unknown."""
 
 
 class LogTrimmed(StoreUnavailable):
-    """The changes asked for are no longer in the update log: only `load` helps."""
+    """Error of a read whose changes are no longer in the update log: call `load` instead."""
 
 
 class BatchRefused(StoreUnavailable):
     """Refusal of a batch because the database rejects its values: a defect of the rules. Nothing of it is in the store,
-    and each retry would fail."""
+    and every retry would fail."""
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -88,42 +87,42 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 Redecide = Callable[[list[Change]], Proposal]
-"""Function that decides a batch again after changes that came in between. It runs on the database thread, inside the
+"""Function that decides a batch again after changes of other servers. It runs on the database thread, inside the
 transaction that excludes all other writers: it must be pure and fast."""
 
 
 class StoreState(msgspec.Struct, frozen=True):
-    """All that a server starts from, read in one transaction."""
+    """State from which a server starts, read in one transaction."""
 
     store: str
-    """The store's own id: revisions of different stores have nothing to do with each other."""
+    """Id of the store: revisions of different stores cannot be compared."""
     revision: int
     floor: int
     """The oldest revision still in the update log; `revision + 1` when it is empty."""
     rows: list[Row]
     topics: dict[str, int]
     digest: str = ""
-    """Digest of all rows as the server that committed this revision computed it; empty: none."""
+    """Digest of all rows, from the server that committed this revision; empty: none."""
 
 
 class StoredDigest(msgspec.Struct, frozen=True):
-    """Digest that the store has recorded for itself (opengnsp.md, "Digests")."""
+    """Digest that the store has recorded (opengnsp.md, "Digests")."""
 
     revision: int
     digest: str
     """Digest as in `StoreState`, at `revision`."""
     doubted: int
-    """The last revision at which a server found that the digest was not that of the rows; 0: never."""
+    """Last revision at which a server found a digest that did not match the rows; 0: never."""
 
 
 class Store(Protocol):
-    """A store with its tables and logs."""
+    """Store: its tables and its three logs."""
 
     engine: str
     """`sqlite` or `postgresql`, with its version."""
 
     def load(self) -> StoreState:
-        """Everything, at one revision. Raises StoreUnavailable."""
+        """Read everything at one revision. Raises StoreUnavailable."""
 
     def commit(
         self,
@@ -134,19 +133,19 @@ class Store(Protocol):
         again: Redecide | None = None,
         digest: str = "",
     ) -> None:
-        """Tables and logs in one transaction, durable when it returns (P1).
+        """Write tables and logs in one transaction, which is durable when this returns (P1).
 
-        The changes have the revisions `expected + 1` and on. When the store does not stand at `expected` any more (not
-        checked when there are no changes), `again` decides again after what other servers have committed, in the same
-        transaction, so a batch is never passed over twice. Raises Conflict when that is too much or there is no
-        `again`; raises StoreUnavailable, BatchRefused. `digest`: of all rows as they are then.
+        The changes have the revisions from `expected + 1`. If the store is no longer at `expected` (not checked if
+        there are no changes), `again` decides again after the changes of other servers, in the same transaction, so a
+        batch loses to others at most once. `digest`: of all rows after the changes. Raises Conflict if there are too
+        many such changes or there is no `again`; raises StoreUnavailable, BatchRefused.
         """
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
         """Return changes of the update log after `revision`, in order, without a gap. Raises StoreUnavailable,
         LogTrimmed.
 
-        After a commit that raised StoreUnavailable the result is final: it shows whether the changes are there.
+        After a commit that raised StoreUnavailable, the result shows conclusively whether the changes were committed.
         """
 
     def read_log(
@@ -159,7 +158,8 @@ class Store(Protocol):
         """Return the last committed revision, and the digest that was committed with it."""
 
     def correct(self, revision: int, digest: str, doubt: bool) -> None:
-        """Say the right digest of `revision`, if the store still stands there; with `doubt`, that another was there."""
+        """Record the correct digest of `revision` if the store is still there; `doubt`: also record that a wrong digest
+        was found."""
 
     def trim(self, keep_updates: int, keep_others: int) -> None:
-        """Remove the oldest log entries beyond the numbers to keep. A reader cannot resume from a removed entry."""
+        """Remove the oldest log entries beyond the numbers to keep. No reader can resume from a removed entry."""

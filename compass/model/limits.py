@@ -13,15 +13,15 @@ HOST_NAME_MAX = 253
 PORT_MAX = 65535
 """Largest TCP port (RFC 9293 section 3.1)."""
 STEER_SECONDS_MAX = 3600.0
-"""Longest time over which hosts are redirected: maintenance of a machine does not wait longer."""
+"""Longest time over which hosts are redirected: no maintenance of a machine waits longer."""
 TOKEN_MAX = 256
-"""Characters of a bearer token that is looked at: one of ours has 43."""
+"""Longest bearer token that is checked, in characters: the service's own tokens have 43."""
 FETCH_LIMIT_MAX = 50_000
-"""Most rows in one reply: it must fit into a frame. Ask again with `after` for more."""
+"""Most rows in one reply, so that the reply fits into a frame. Clients request the rest with `after`."""
 SUBJECT_MAX = 140
 """Longest subject in a log, in characters: more than a service id has, which is what it should be."""
 PARAMETERS_MAX = 4096
-"""Longest request text in a log, in characters: a log row must not grow with what a stranger sends."""
+"""Longest request text in a log, in characters: the size of a log row must not depend on an unknown client."""
 HOLD_SECONDS_MAX = 3600.0
 """Longest time that a flapping listener is kept out at once."""
 WEIGHT_MAX = 65535
@@ -29,44 +29,44 @@ WEIGHT_MAX = 65535
 EPOCH_MAX = 2**63 - 1
 """Largest epoch: what SQL's BIGINT holds."""
 METADATA_ENTRIES_MAX = 32
-"""Metadata describes a listener to its users; what is larger belongs into a store."""
+"""Most metadata entries of a listener. Metadata describes a listener to its users; larger data belongs into a store."""
 METADATA_KEY_MAX = 63
 """Longest metadata key in characters."""
 METADATA_VALUE_MAX = 255
 """Longest metadata value in characters: one DNS TXT string (RFC 1035 section 3.3.14)."""
 DETAIL_MAX = 255
-"""Longest detail of a report in characters: it ends up in tables and mails."""
+"""Longest detail of a report in characters: tables and mails show the detail."""
 LISTENERS_PER_SERVICE_MAX = 10_000
-"""A service with more is a configuration error; its snapshot must fit into one frame."""
+"""Most listeners of a service: more is a configuration error, and a service's snapshot must fit into one frame."""
 PURGE_AGE_SECONDS_MIN = 60.0
-"""Nothing younger is purged: the row's epoch still guards against late messages of old instances (P6)."""
+"""Minimum age of a purged row: the epoch of a younger row still guards against late messages of old instances (P6)."""
 CREDENTIALS_PER_SERVICE_MAX = 8
-"""Rotation needs two; every one more is compared at each registration."""
+"""Most credentials of a service. Rotation needs two; each registration is compared with all of them."""
 OVERLAP_SECONDS_MAX = 10 * 365 * 86_400.0
-"""Ten years: a longer overlap is a slip of the hand for one without an end."""
+"""Ten years: a longer overlap is a mistake for an overlap without an end."""
 HOST_SERVICES_MAX = 256
-"""Services on one host: they are one row and one watch request."""
+"""Most services of one host: they are one row and one watch request."""
 REPORTERS_NEEDED_MAX = 10
-"""Most independent reporters that a policy may require: with more, waiting for them would take longer than a probe."""
+"""Most independent reporters that a policy may require: a probe is faster than a wait for more of them."""
 WITNESSES_MAX = 5
-"""Hosts asked to probe one listener: each is a connection to something that may be in trouble already."""
+"""Most hosts that are asked to probe one listener: each adds a connection to a listener that may be overloaded."""
 GRACE_SECONDS_MAX = 600.0
-"""Longest time that a lost host's listeners are given to users unprobed."""
+"""Longest time that users receive the listeners of a lost host before these are probed."""
 FLAPS_MAX = 30
-"""Most failures before a listener is kept out: no more are counted."""
+"""Most failures before a listener is kept out; further failures are not counted."""
 FLAP_SECONDS_MAX = 86_400.0
 """Longest window in which failures are counted, and longest first time of being kept out."""
 POOLS_PER_CATEGORY_MAX = 1000
-"""Services of a category with their own pool policy: they are in one row, which is sent to all users of the category.
-"""
+"""Most services of a category with a pool policy of their own: they are in one row, which is sent to all users of the
+category."""
 PROBLEMS_MAX = 1000
-"""Problems of a topology in one refusal: more than a person reads, and they must fit into a frame."""
+"""Most problems of a topology in one refusal: more than a person reads, and the refusal must fit into a frame."""
 PROBE_PATH_MAX = 255
 """Longest path of an HTTP probe, in characters."""
 PROBE_TIMEOUT_SECONDS_MAX = 30.0
-"""Longest probe: a verdict that takes longer is of no use."""
+"""Longest probe: a later verdict is of no use."""
 PROBE_ATTEMPTS_MAX = 10
-"""Likewise."""
+"""Most failed probes before a verdict, for the same reason."""
 RECOVERY_SECONDS_MAX = 60.0
 """Longest pause between two probes of a listener that is down."""
 LOG_WAIT_SECONDS_MAX = 20.0
@@ -78,7 +78,7 @@ INSTEAD_MAX = 8
 def between(least: float, most: float) -> Meta:
     """Return the annotation of a number from `least` to `most`: in the JSON Schema of its message, but not enforced.
 
-    What is outside is refused by the rules, with a reason that names the limit.
+    The rules refuse a number outside this range, with a reason that names the limit.
     """
     return Meta(extra_json_schema={"minimum": least, "maximum": most})
 

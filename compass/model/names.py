@@ -1,7 +1,7 @@
-"""Names and addresses: parsed once at the edge, right for good afterwards (opengnsp.md, "Names").
+"""Names and addresses: parsed once at the edge, valid afterwards (opengnsp.md, "Names").
 
 A category is one DNS label, a service is `service.category`, an address is an IPv4 or IPv6 literal in its
-shortest form. The DNS gateway answers with these very names, so what DNS cannot spell is refused here.
+shortest form. The DNS gateway answers with the same names, so names that DNS cannot represent are refused here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from compass.model.limits import (
 )
 
 PARSED_MAX = 20_000
-"""Names and addresses whose parsed form is remembered, of each: they come again with every request of their host, and
+"""Most names, and most addresses, whose parsed form is cached: they return with every request of their host, and
 parsing them was a tenth of a registration. At most some 6 MB."""
 
 SERVER_PORT = 4863
@@ -36,14 +36,14 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 class InvalidName(ValueError):
-    """Name that cannot be used; the text says what would be right."""
+    """Error of a name that cannot be used; the text describes a valid name."""
 
     code: Literal["bad-name", "bad-address"] = "bad-name"
     """Code of the refusal that answers a request with such a name."""
 
 
 class InvalidAddress(InvalidName):
-    """Address or port that cannot be used; the text says what would be right."""
+    """Error of an address or port that cannot be used; the text describes a valid one."""
 
     code = "bad-address"
 
@@ -54,7 +54,7 @@ def parse_label(text: str, what: str = "name") -> str:
     if len(text) > LABEL_MAX:
         raise InvalidName(f"{what} {text[:80]!r} has {len(text)} characters; a DNS label has at most {LABEL_MAX}")
     label = text.lower()
-    # Some letters of other scripts become ASCII in lower case, the Kelvin sign for one.
+    # Some letters of other scripts become ASCII in lower case, such as the Kelvin sign.
     if not text.isascii() or not _LABEL.fullmatch(label):
         raise InvalidName(f"{what} {text!r} is not a DNS label: letters, digits and inner hyphens only")
     return label
@@ -62,7 +62,7 @@ def parse_label(text: str, what: str = "name") -> str:
 
 @lru_cache(PARSED_MAX)
 def parse_service_id(text: str) -> str:
-    """`service.category`, both DNS labels, in lower case."""
+    """Return `service.category`, both DNS labels, in lower case. Raises InvalidName."""
     service, dot, category = text.partition(".")
     if not dot or "." in category:
         raise InvalidName(f"service id {text[:140]!r} is not of the form service.category")
@@ -70,21 +70,21 @@ def parse_service_id(text: str) -> str:
 
 
 def parse_host_name(text: str) -> str:
-    """A host's name: DNS labels joined by dots, in lower case."""
+    """Return a host's name: DNS labels joined by dots, in lower case. Raises InvalidName."""
     if len(text) > HOST_NAME_MAX:
         raise InvalidName(f"host name {text[:80]!r}... has {len(text)} characters; at most {HOST_NAME_MAX}")
     return ".".join(parse_label(label, "host name label") for label in text.split("."))
 
 
 def category_of(service_id: str) -> str:
-    """The category part of a parsed service id."""
+    """Return the category of a parsed service id, or an empty text for a category's name."""
     return service_id.partition(".")[2]
 
 
 @lru_cache(PARSED_MAX)
 def parse_address(text: str) -> str:
-    """An IPv4 or IPv6 literal in canonical form (RFC 5952 for IPv6), an IPv4-mapped one as IPv4, so that one listener
-    has one address; no names, no zones, nothing that is not one interface of one host."""
+    """Return an IPv4 or IPv6 literal in canonical form (RFC 5952 for IPv6), an IPv4-mapped one as IPv4, so that one
+    listener has one address. Raises InvalidAddress for anything that is not one interface of one host."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -99,14 +99,14 @@ def parse_address(text: str) -> str:
 
 
 def parse_port(port: int) -> int:
-    """A TCP port that can be connected to: 1 to 65535."""
+    """Return a TCP port to which a client can connect: 1 to 65535. Raises InvalidAddress."""
     if not 1 <= port <= PORT_MAX:
         raise InvalidAddress(f"port {port} is not between 1 and {PORT_MAX}")
     return port
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
-    """`address:port`, IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    """Parse `address:port`, IPv6 in brackets (RFC 3986 section 3.2.2). Raises InvalidAddress."""
     address, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or len(port) > len(str(PORT_MAX)):
         raise InvalidAddress(f"{text[:80]!r} is not of the form address:port")
@@ -118,12 +118,12 @@ def parse_endpoint(text: str) -> tuple[str, int]:
 
 
 def format_endpoint(address: str, port: int) -> str:
-    """The inverse of `parse_endpoint`."""
+    """Return `address:port`, the inverse of `parse_endpoint`."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def parse_server(text: str) -> tuple[str, int]:
-    """`name:port`, `address:port` or one of these alone for the default port."""
+    """Parse `name:port`, `address:port`, or a name or address alone for the default port. Raises InvalidName."""
     name, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         name, port = text, str(SERVER_PORT)
@@ -137,7 +137,7 @@ def parse_server(text: str) -> tuple[str, int]:
 
 
 def parse_group(text: str) -> tuple[str, int]:
-    """`address:port` of an IPv4 multicast group (RFC 1112, RFC 2365)."""
+    """Parse `address:port` of an IPv4 multicast group (RFC 1112, RFC 2365). Raises InvalidAddress."""
     address, _, port = text.rpartition(":")
     try:
         if ipaddress.IPv4Address(address).is_multicast:
@@ -148,18 +148,18 @@ def parse_group(text: str) -> tuple[str, int]:
 
 
 def parse_port_text(whole: str, port: str) -> int:
-    """The port at the end of `whole`."""
+    """Return the port at the end of `whole`. Raises InvalidAddress."""
     if not (port.isascii() and port.isdigit()):
         raise InvalidAddress(f"{whole[:80]!r}: the port is not a number")
     return parse_port(int(port[:9]))
 
 
 # Types of fields that hold a name or an address: text, with the rules of the parsers above as JSON Schema. msgspec puts
-# them into the schema of a message and does not enforce them: what breaks a rule is refused by a parser, with a reason.
+# them into the schema of a message and does not enforce them: the parsers refuse an invalid text, with a reason.
 
 
 def or_empty(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema that the empty text satisfies, too."""
+    """Return a schema that also accepts the empty text."""
     return {"anyOf": [schema, {"const": ""}]}
 
 

@@ -1,4 +1,4 @@
-"""Replies of the name service (opengnsp.md, "Messages"): one reply or one refusal to every request."""
+"""Replies of the name service (opengnsp.md, "Messages"): one reply or one refusal for each request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, Union, get_args
 
 import msgspec
 
-from compass.model.rows import Alert, Change, Credential, Listener, Row, Snapshot, State
+from compass.model.rows import Alert, Change, Credential, Listener, LogEntry, Row, Snapshot, State
 
 Code = Literal[
     "malformed",
@@ -36,7 +36,7 @@ Code = Literal[
     "store-unavailable",
     "unreachable",
 ]
-"""Why a request was refused. Every edge (HTTP, exit codes) maps every one of them."""
+"""Code of a refusal. Every edge (HTTP, exit codes) maps all of them."""
 CODES: tuple[str, ...] = get_args(Code)
 
 
@@ -49,14 +49,14 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="refusal"):
-    """A request that was not carried out: nothing changed but perhaps the security log."""
+    """Refusal of a request: nothing changed, except perhaps the security log."""
 
     code: str
-    """Code, one of `Code`; a newer server may know more, and an older client still reads the rest (P13)."""
+    """Code, one of `Code`; a newer server may use others, and an older client still reads the rest (P13)."""
     message: str
     """Text for people: what was refused, why, and what to do next."""
     retry_after_seconds: float = 0.0
-    """Seconds after which the same request may succeed; 0: it will not."""
+    """Seconds after which the same request may succeed; 0: a retry would not."""
     epoch: int = 0
     """Epoch that the server knows, with stale-epoch and deregistered."""
     problems: tuple[Problem, ...] = ()
@@ -64,7 +64,7 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="registered"):
-    """The listener is in the catalogue, on disk. `changed` is false when it was there just so already."""
+    """Confirmation that the listener is registered, on disk. `changed` is false if the same row existed before."""
 
     revision: int
     state: State
@@ -72,7 +72,7 @@ class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
 
 
 class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregistered"):
-    """The listener is out of use, on disk."""
+    """Confirmation that the listener is out of use, on disk."""
 
     revision: int
     state: State
@@ -80,14 +80,14 @@ class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
 
 
 class ServiceView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A service and its listeners, all but the offline ones."""
+    """Service with its listeners, except the offline ones."""
 
     id: str
     listeners: tuple[Listener, ...] = ()
 
 
 class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Dependency category as a pull shows it."""
+    """Dependency category in the reply to a pull."""
 
     category: str
     services: tuple[ServiceView, ...] = ()
@@ -96,11 +96,11 @@ class CategoryView(msgspec.Struct, frozen=True, omit_defaults=True):
     pool: str = "weighted-random"
     pools: dict[str, str] = {}
     locality: str = "none"
-    """Locality by which users order its listeners, from the category's policy (`rows.Policy`)."""
+    """Locality that orders its listeners, from the category's policy (`rows.Policy`)."""
 
 
 class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dependencies"):
-    """Function 2.3's answer, true at `revision`."""
+    """Reply to function 2.3, true at `revision`."""
 
     service: str
     revision: int
@@ -108,34 +108,36 @@ class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
 
 
 class Watching(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="watching"):
-    """The subscription stands. With a snapshot: drop what you held of this store and take this.
+    """Confirmation of a subscription.
 
-    Without one: what you hold is good, the notices after `since` follow.
+    With a snapshot: the host replaces its replica of this store by the snapshot. Without: the host's replica is valid,
+    and the notices after `since` follow.
     """
 
     store: str
     revision: int
     snapshot: Snapshot | None = None
     unknown: tuple[str, ...] = ()
-    """Services of the request that no administrator has created (yet)."""
+    """Services of the request that do not exist (yet)."""
 
 
 class Reported(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="reported"):
-    """The report is noted; the listener's state now."""
+    """Confirmation of a report, with the listener's current state."""
 
     revision: int
     state: State
 
 
 class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="done"):
-    """An administrator's change is committed at `revision`. `changes`: what it was (or, in a dry run, would be)."""
+    """Confirmation that an administrator's changes are committed at `revision`; of a dry run, the changes it would
+    make."""
 
     revision: int
     changes: tuple[Change, ...] = ()
 
 
 class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="credential-issued"):
-    """The only time that the token is seen."""
+    """New credential with its token, which no other reply contains."""
 
     revision: int
     credential: Credential
@@ -143,7 +145,7 @@ class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
 
 
 class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rows"):
-    """The rows asked for, true at `revision`."""
+    """Requested rows, true at `revision`."""
 
     revision: int
     rows: tuple[Row, ...]
@@ -162,52 +164,8 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     backup_of: tuple[str, ...] = ()
 
 
-class UpdateEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="update"):
-    """A row of the update log: function 2.1's fields, and the change itself."""
-
-    number: int
-    time: float
-    operation: str
-    subject: str
-    address: str
-    port: int
-    state: str
-    change: Change
-
-
-class SecurityEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="security"):
-    """A row of the security log: a credential or a right that was refused."""
-
-    number: int
-    time: float
-    operation: str
-    subject: str
-    parameters: str
-    """The request without its credential, as JSON."""
-    origin: str
-    principal: str
-    reason: str
-
-
-class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="administration"):
-    """A row of the administration log: what an administrator asked for, and what came of it."""
-
-    number: int
-    time: float
-    operation: str
-    arguments: str
-    origin: str
-    principal: str
-    outcome: str
-    """`done` or the refusal's code."""
-    revision: int
-
-
-LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007
-
-
 class LogEntries(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="log-entries"):
-    """Entries of a log in order. `floor`: the oldest number still kept."""
+    """Entries of a log in order. `floor`: the oldest number that is still stored."""
 
     entries: tuple[LogEntry, ...]
     floor: int = 0
@@ -219,30 +177,30 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str
     session: bool
     acknowledged: int
-    """The last revision it has acknowledged."""
+    """Last revision that it has acknowledged."""
     pending: int
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
-    """`ok`, `gap` (it said that something is missing), or `unknown`: not heard of since this server started."""
+    """`ok`, `gap` (it reported that changes are missing), or `unknown`: no session since this server started."""
     server: str = ""
-    """The server that has its session or had it last; empty: none that is known of."""
+    """Server that has its session or had it last; empty: unknown."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):
-    """Which host holds which revision, as this server knows."""
+    """Lags of the hosts that this server knows."""
 
     revision: int
     hosts: tuple[HostLag, ...]
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that was found out about a listener's health, and by whom."""
+    """Evidence about a listener's health: one observation, and its source."""
 
     kind: str
-    """`report` (a user's), `session` (that of the host which registered it was lost), `probe` (the server's own),
-    `findings` (a probe by a host that was asked)."""
+    """`report` (of a user), `session` (the session of the registering host was lost), `probe` (of the server),
+    `findings` (probe of a host at the server's request)."""
     by: str
-    """The host, administrator or server."""
+    """Name of the host, administrator or server."""
     time: float
     alive: bool = False
     """Result of the probe."""
@@ -250,27 +208,27 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CaseFile(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="case-file"):
-    """Examine: a listener and what this server has learnt about its health since it started."""
+    """Reply to Examine: a listener, and the evidence about its health since this server started."""
 
     revision: int
     listener: Listener
     evidence: tuple[Evidence, ...] = ()
-    """The newest, oldest first."""
+    """Newest evidence, in order of time."""
     judgement: str = ""
-    """Last judgement, in words."""
+    """Text of the last judgement."""
     judged_at: float = 0.0
     inquiry: str = ""
     """Kind of the check that is running: `suspicion`, `recovery`, `complaint`, `check`, or empty."""
     failures: int = 0
     """Number of times that it went down within the policy's window."""
     held_until: float = 0.0
-    """UNIX time until which it stays out although it may answer, because it flaps; 0: it is not kept out."""
+    """UNIX time until which it is kept out because it flaps, even if it answers; 0: it is not kept out."""
     doubting: bool = False
-    """The server doubts its own probes and condemns nothing by itself."""
+    """True if the server distrusts its own probes and condemns no listener by them."""
 
 
 class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Server over a store, as the server that was asked knows it."""
+    """Server of a store, from the view of the server that replies."""
 
     server: str
     id: str
@@ -281,7 +239,7 @@ class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
     revision: int
     """Revision that the server has applied."""
     lag: int
-    """Revisions that the server lags behind the newest one known here."""
+    """Revisions by which it lags behind the newest known one."""
     sessions: int
     watching: int
     started_at: float
@@ -290,7 +248,7 @@ class KnownServer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steered"):
-    """Steer: how many hosts are here that will be sent away."""
+    """Reply to Steer: the number of hosts that will be redirected."""
 
     hosts: int
 
@@ -306,19 +264,19 @@ class WayTried(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WaysTried(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ways-tried"):
-    """TryWays: what came of it."""
+    """Reply to TryWays: the results."""
 
     ways: tuple[WayTried, ...]
 
 
 class WayStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """State of a channel to administrators, as far as this server knows since its start."""
+    """State of a channel to administrators, since the start of this server."""
 
     name: str
     way: str
     """`mail`, `webhook`, `syslog` or `command`."""
     tells: bool = False
-    """True if this server sends by the channel; of several servers over one store one does."""
+    """True if this server sends by the channel; of several servers of a store one does."""
     pending: int = 0
     """Incidents that are still to be sent."""
     attempts: int = 0
@@ -327,7 +285,7 @@ class WayStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """UNIX time of the last success; 0: none yet."""
     failed_at: float = 0.0
     problem: str = ""
-    """Why the last attempt that failed did."""
+    """Problem of the last failed attempt."""
 
 
 class WayList(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="way-list"):
@@ -337,7 +295,7 @@ class WayList(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server-status"):
-    """A server in figures, and the incidents that are open."""
+    """Status of a server, with the open incidents."""
 
     server: str
     software: str
@@ -353,15 +311,15 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     alerts: tuple[Alert, ...] = ()
     engine: str = ""
     servers: tuple[KnownServer, ...] = ()
-    """All over the same store, this one too, by name."""
+    """Servers of the same store, including this one, by name."""
     away: bool = False
     """True if the server is drained: hosts are redirected."""
     trouble: str = ""
-    """Why the store cannot be written now, and the server answers from memory alone; empty: it can."""
+    """Reason for which the store cannot be written, so that the server answers from memory only; empty: it can."""
 
 
 class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):
-    """The digest of all rows that a server held at a revision (opengnsp.md, "Digests")."""
+    """Digest of all rows of a server at a revision (opengnsp.md, "Digests")."""
 
     server: str
     store: str
@@ -395,11 +353,11 @@ class Position(msgspec.Struct, frozen=True):
     """Position in the stream: every change after `revision` of this store follows."""
 
     store: str
-    """Revisions of different stores have nothing to do with each other."""
+    """Id of the store: revisions of different stores cannot be compared."""
     revision: int
     complete: bool
-    """False: earlier changes are missing, read everything again. True: no change since the revision that was asked for
-    is missing, or none was asked for."""
+    """False if changes since the requested revision are missing: the client reads everything again. True if none is
+    missing, or no revision was requested."""
 
 
 FeedEvent: TypeAlias = Position | Change

@@ -38,7 +38,7 @@ from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
 
 
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="register"):
-    """Function 2.1: a listener comes up. `epoch` orders the instances that use one address and port (P6)."""
+    """Function 2.1: register a listener. `epoch` orders the instances that use one address and port (P6)."""
 
     service: ServiceId
     credential: str
@@ -53,7 +53,7 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
 
 class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):
-    """Function 2.2: a listener goes away on purpose, or (`died`) its host saw its process end without a word."""
+    """Function 2.2: deregister a listener. `died`: its process ended without a deregistration, as its host observed."""
 
     service: ServiceId
     credential: str
@@ -64,7 +64,7 @@ class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
 
 
 class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="drain"):
-    """A listener takes no new users (`drain`) or takes them again. Services need their credential, admins do not."""
+    """Drain a listener, so that it gets no new users, or end the drain. Administrators need no credential."""
 
     service: ServiceId
     address: Address
@@ -74,7 +74,10 @@ class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 
 
 class Pull(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="pull"):
-    """Function 2.3: what a service depends on. `seen`, of `store`: the answer must not be older, here as below."""
+    """Function 2.3: read the dependencies of a service.
+
+    `seen`, a revision of `store`: the reply must not be older, here as below.
+    """
 
     service: ServiceId
     store: str = ""
@@ -82,10 +85,11 @@ class Pull(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
 
 
 class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="watch"):
-    """A host's subscription on behalf of its services: the pull of them all, then notices (2.4).
+    """Subscription of a host on behalf of its services: the pull of all of them, then notices (2.4).
 
-    `since` and `store` say what the host holds already; without them, or when the log no longer reaches back so
-    far, the answer carries a snapshot. `update_*` is where the server may dial the host while it keeps no session.
+    `since` and `store` name the state that the host holds already; without them, or if the log no longer reaches back
+    to `since`, the reply contains a snapshot. `update_*` is the address to which the server may connect while the host
+    keeps no session.
     """
 
     services: tuple[str, ...]
@@ -94,17 +98,17 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     update_address: str = ""
     update_port: int = 0
     resync: bool = False
-    """The host takes `Resync` for an answer when it has read too slowly; else it is let go and resumes."""
+    """True if the host accepts `Resync` after it has read too slowly; otherwise it is disconnected and resumes."""
     probes: bool = False
-    """The host answers an `inquiry`: it probes a listener that it depends on when the server asks it to."""
+    """True if the host answers an `inquiry`: it probes a listener that it depends on at the server's request."""
     digest: int = 0
-    """The version of digests that the host compares with what it holds; 0: none."""
+    """Version of digests that the host compares with its replica; 0: none."""
     suspicions: bool = False
     """True if the host accepts `suspicion`: evidence that the server cannot write while its store is unavailable."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
-    """Function 2.5: a user of a listener found it dead or slow. `reporter` is the service that did."""
+    """Function 2.5: report a listener as dead or slow. `reporter` is the service that found this."""
 
     service: ServiceId
     address: Address
@@ -115,7 +119,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 
 
 class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="findings"):
-    """Result of a host's probe of a listener on the server's behalf: the answer to the `inquiry` with that id."""
+    """Result of a host's probe of a listener on the server's behalf: the reply to the `inquiry` with that id."""
 
     id: int
     alive: bool
@@ -123,30 +127,30 @@ class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
 
 class Put(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="put"):
-    """2.6: add a row (`create`) or change one that is there."""
+    """2.6: add a row (`create`) or change an existing row."""
 
     row: Category | Service | Dependency | Host
     create: bool = False
 
 
 class Remove(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="remove"):
-    """2.6: remove an object that nothing uses. `name`: category, `service.category`, `category on`, host name,
-    or `service address:port` for a listener."""
+    """2.6: remove an unused object. `name`: category, `service.category`, `category on`, host name, or
+    `service address:port` for a listener."""
 
     kind: Literal["category", "service", "dependency", "listener", "host"]
     name: str
 
 
 class IssueCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="issue-credential"):
-    """2.6: a new token for a service; those it has stay good for `overlap_seconds` and then expire."""
+    """2.6: issue a new token for a service; its other tokens expire after `overlap_seconds`."""
 
     service: ServiceId
     overlap_seconds: Annotated[float, between(0, OVERLAP_SECONDS_MAX)] | None = None
-    """None: the older ones stay as they are. 0: they are refused from now on."""
+    """None: the older tokens stay unchanged. 0: they are refused from now on."""
 
 
 class RevokeCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="revoke-credential"):
-    """2.6: a token is refused from now on."""
+    """2.6: revoke a token: it is refused from now on."""
 
     service: ServiceId
     id: str
@@ -156,7 +160,7 @@ class Apply(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """2.6: bring the declared objects into the state of a topology, completely or not at all.
 
     Declared objects are categories, services and dependencies; `prune` removes those that the topology does not name.
-    `dry_run` only shows the difference.
+    `dry_run` changes nothing and returns the difference.
     """
 
     rows: tuple[Category | Service | Dependency, ...]
@@ -172,13 +176,13 @@ class Purge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 
 
 class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="fetch"):
-    """2.6: rows of one kind, in the order of their keys, those after `after` first, at most `limit`."""
+    """2.6: read rows of one kind in the order of their keys: at most `limit`, after the first `after` rows."""
 
     kind: Literal["category", "service", "dependency", "listener", "credential", "host", "alert"]
     within: str = ""
-    """A category or a service id: only what belongs to it. A host name for listeners works too."""
+    """Category or service id to which the rows must belong; for listeners also a host name."""
     name: str = ""
-    """Exactly this one."""
+    """Name of the only row to return."""
     state: State | Literal[""] = ""
     limit: Annotated[int, between(1, FETCH_LIMIT_MAX)] = 10_000
     after: int = 0
@@ -188,7 +192,7 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 
 
 class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="impact"):
-    """2.6: list who would be notified of a change of this category, service or listener."""
+    """2.6: list the hosts that would be notified of a change of this category, service or listener."""
 
     name: ObjectName
     store: str = ""
@@ -210,7 +214,7 @@ class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Examine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="examine"):
-    """2.6: what this server knows about a listener's health: the evidence, the judgement, and what keeps it out."""
+    """2.6: read this server's evidence about a listener's health, its last judgement, and its flap damping."""
 
     service: ServiceId
     address: Address
@@ -218,13 +222,13 @@ class Examine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Steer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steer"):
-    """Function 2.6: send this server's hosts elsewhere, or welcome them again."""
+    """Function 2.6: drain this server, so that its hosts go to other servers, or end the drain."""
 
     away: bool = True
     instead: Annotated[tuple[ServerName, ...], Meta(extra_json_schema={"maxItems": INSTEAD_MAX})] = ()
-    """Servers to go to; none: whichever each host knows."""
+    """Servers that replace this one; none: each host chooses from those that it knows."""
     seconds: Annotated[float, between(0, STEER_SECONDS_MAX)] = 30.0
-    """Over how long those are sent that are here now."""
+    """Seconds over which the present hosts are redirected."""
 
 
 class Ways(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ways"):
@@ -235,21 +239,21 @@ class TryWays(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """2.6: send a test message by each channel by which this server notifies administrators."""
 
     name: str = ""
-    """Only the way, or ways, of this name."""
+    """Name of the only channel, or channels, to test."""
 
 
 class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="status"):
-    """2.6: this server in figures."""
+    """2.6: read the status of this server."""
 
 
 class Digest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="digest"):
-    """2.6: the digest of all that this server holds, at `revision`, or where it stands now (0)."""
+    """2.6: read the digest of all rows of this server at `revision`; 0: at its current revision."""
 
     revision: Annotated[int, Meta(extra_json_schema={"minimum": 0})] = 0
 
 
 class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lag"):
-    """2.6: which host holds which revision (P12)."""
+    """2.6: read the revision that each host holds (P12)."""
 
 
 WriteRequest: TypeAlias = Union[  # noqa: UP007
@@ -257,20 +261,21 @@ WriteRequest: TypeAlias = Union[  # noqa: UP007
 ]
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007
-"""Answered from the catalogue in memory by a pure function."""
+"""Requests that a pure function answers from the catalogue in memory."""
 ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Digest, Lag, Findings, Examine, Steer, Ways, TryWays]  # noqa: UP007
-"""Answered by the server's shells: they concern sessions or SQL."""
+"""Requests that the server's shells answer, because they concern sessions or SQL."""
 Request: TypeAlias = Union[WriteRequest, ReadRequest, ShellRequest]  # noqa: UP007
 
 
 class WeighedReport(Report, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
-    """The failure desk's own form of a report: whether the word of its reporter, and of others before, is enough."""
+    """Report that the failure detector has weighed."""
 
     enough: bool = True
+    """True if the reports up to this one suffice for `suspect`."""
 
 
 class Suspect(msgspec.Struct, frozen=True):
-    """The failure desk's own request, never on the wire: there is evidence against this instance, though no report."""
+    """Request of the failure detector, never on the wire: evidence against an instance that is not a report."""
 
     service: str
     address: str
@@ -280,14 +285,14 @@ class Suspect(msgspec.Struct, frozen=True):
 
 
 class Incident(msgspec.Struct, frozen=True):
-    """The failure desk's own request: something that administrators must know has begun, or is over (`text` empty)."""
+    """Request of the failure detector, never on the wire: begin of an incident, or its end (`text` empty)."""
 
     id: str
     text: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The failure desk's own request, never on the wire: a probe's outcome for the instance it probed."""
+    """Request of the failure detector, never on the wire: the result of a check, for the instance that was probed."""
 
     service: str
     address: str
@@ -298,7 +303,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Attend(msgspec.Struct, frozen=True):
-    """The session layer's own request: remember what a host watches and where it can be dialled."""
+    """Request of the session layer, never on the wire: the services that a host watches, and its update address."""
 
     host: str
     services: tuple[str, ...]

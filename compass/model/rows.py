@@ -1,6 +1,6 @@
-"""Rows of the tables of the name service (opengnsp.md, "Objects").
+"""Rows of the tables and entries of the logs of the name service (opengnsp.md, "Objects").
 
-A row is a frozen value. The same struct is decided on, written to SQL, logged, pushed and kept by hosts. The catalogue
+A row is a frozen value. Rules, SQL tables, logs, notices and the replicas of hosts use the same struct. The catalogue
 is a set of rows; every committed change sets one row or removes one (`Change`).
 """
 
@@ -29,17 +29,17 @@ from compass.model.limits import (
 from compass.model.names import HostName, Label, OptionalAddress, OptionalServiceId, ServiceId
 
 State = Literal["up", "slow", "suspect", "down", "draining", "offline"]
-"""State of a listener. up: in use. slow: in use, users complain. suspect: reported or lost, verdict pending. down:
-failed. draining: no new users. offline: deregistered on purpose; kept as a row so that its epoch is known."""
+"""State of a listener. up: in use. slow: in use, but reported as slow. suspect: reported or lost, verdict pending.
+down: failed. draining: no new users. offline: deregistered on purpose; its row stays so that its epoch is known."""
 
 USABLE: frozenset[str] = frozenset({"up", "slow"})
-"""States in which a listener is given to new users."""
+"""States in which new users get a listener."""
 FAILING: frozenset[str] = frozenset({"suspect", "down"})
-"""States that evidence of a failure leads to."""
+"""States that result from evidence of a failure."""
 
 
 IDLE = 0.0
-"""The load of what has reported none. msgspec leaves a default out of a frame only if it is this very object."""
+"""Load of a listener that has reported none. msgspec omits a default from a frame only if it is this very object."""
 
 
 PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
@@ -49,40 +49,40 @@ PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """Policy of a category: how its listeners are judged (opengnsp.md, "Failure reports") and selected ("Pools").
 
-    Unknown fields are skipped as everywhere: a policy of a newer server must not end an older host's session (P13).
+    Unknown fields are skipped: a policy of a newer server must not end the session of an older host (P13).
     """
 
     probe: Annotated[str, Meta(extra_json_schema={"pattern": PROBE_PATTERN})] = "tcp"
-    """`tcp`: a connection is accepted. `http:/path`: a GET of the path answers below 500."""
+    """Kind of the probe. `tcp`: connect. `http:/path`: a GET of the path must return a status below 500."""
     probe_timeout_seconds: Annotated[float, above_zero(PROBE_TIMEOUT_SECONDS_MAX)] = 1.0
     probe_attempts: Annotated[int, between(1, PROBE_ATTEMPTS_MAX)] = 2
     slow: Literal["alert", "notify"] = "alert"
-    """Effect of a report `slow`: notify the administrators only, or also change the state for all dependants."""
+    """Effect of a report `slow`: notify only the administrators, or also change the state for all dependants."""
     recovery_seconds: Annotated[float, above_zero(RECOVERY_SECONDS_MAX)] = 2.0
-    """Pause before a listener that is down is probed again; doubles up to `RECOVERY_SECONDS_MAX`."""
+    """Pause before the next probe of a listener that is down; doubles up to `RECOVERY_SECONDS_MAX`."""
     reporters: Annotated[int, between(1, REPORTERS_NEEDED_MAX)] = 1
-    """Independent reporters (hosts) whose word makes a listener suspect before any probe."""
+    """Independent reporters (hosts) whose reports make a listener suspect before any probe."""
     witnesses: Annotated[int, between(0, WITNESSES_MAX)] = 2
-    """Other dependant hosts that are asked to probe, too, before a listener is found dead."""
+    """Dependant hosts that also probe a listener before the verdict that it is down."""
     cap: Annotated[float, above_zero(1)] = 0.8
     """Share of the category's listeners that reports and probes may have `down` at once. See `failure.may_condemn`."""
     grace_seconds: Annotated[float, between(0, GRACE_SECONDS_MAX)] = 5.0
-    """Seconds that a host's session may be lost before its listeners are probed."""
+    """Seconds from the loss of a host's session to the probes of its listeners."""
     flaps: Annotated[int, between(1, FLAPS_MAX)] = 3
-    """Number of times that a listener may go down within `flap_seconds` before it stays out longer."""
+    """Number of times that a listener may go down within `flap_seconds` before it is kept out."""
     flap_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 600.0
     hold_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 60.0
-    """Seconds that it then stays out; doubled with each further failure."""
+    """Seconds for which it is then kept out; doubled with each further failure."""
     pool: str = "weighted-random"
-    """Which of the listeners a user is given first: one of `policies.POLICIES`."""
+    """Policy that orders the listeners for a user: one of `policies.POLICIES`."""
     pools: dict[str, str] = {}
-    """The same for single services of the category: label of the service -> pool policy."""
+    """Policies of single services of the category: label of the service -> pool policy."""
     locality: str = "none"
-    """Which of them are near and come first: one of `policies.LOCALITIES`."""
+    """Locality, by which near listeners come first: one of `policies.LOCALITIES`."""
 
 
 class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):
-    """A kind of service. `backup` is the id of the service to go to when one of its services has none left."""
+    """Category: a kind of service. `backup` is the id of the service that replaces one without usable listeners."""
 
     name: Label
     backup: OptionalServiceId = ""
@@ -106,18 +106,18 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
     """UNIX time in seconds of the last change of state."""
     epoch: int
     host: str = ""
-    """The name in the certificate of the host that registered it."""
+    """Name in the certificate of the host that registered it."""
     weight: int = 1
     metadata: dict[str, str] = {}
     cause: str = ""
-    """Why it is in this state, in words."""
+    """Text with the cause of its state."""
     draining: bool = False
     """True if it accepts no new users, whatever its health: after `suspect` or `down` it is `draining` again, not `up`.
     """
     zone: str = ""
     """Zone as a label: a data centre, a room. Empty: unknown."""
     load: float = IDLE
-    """Share of its capacity in use, as it last reported."""
+    """Share of its capacity in use, from its last report."""
     degradation: float = IDLE
     """Load that one more user adds, as the listener reported it."""
 
@@ -130,7 +130,7 @@ class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row
 
 
 class Credential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="credential"):
-    """Credential by which a service authenticates itself. The token itself is shown once and never stored."""
+    """Credential by which a service authenticates itself. The token is shown once and never stored."""
 
     id: str
     service: str
@@ -138,11 +138,11 @@ class Credential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row
     """SHA-256 of the token, hexadecimal. The token has 256 random bits, so no salt and no slow hash are needed."""
     created_at: float
     expires_at: float = 0.0
-    """UNIX time in seconds from which it is refused; 0: never. A rotation sets it on the older ones."""
+    """UNIX time in seconds from which it is refused; 0: never. A rotation sets this for the older credentials."""
 
 
 class Host(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="host"):
-    """A machine running the client daemon; `name` is the one in its certificate."""
+    """Host: a machine that runs the agent; `name` is the name in its certificate."""
 
     name: HostName
     update_address: OptionalAddress = ""
@@ -151,11 +151,11 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag
     services: Annotated[tuple[ServiceId, ...], Meta(extra_json_schema={"maxItems": HOST_SERVICES_MAX})] = ()
     """Service ids on whose behalf the host receives changes, sorted."""
     barred: bool = False
-    """Refused whatever it asks, until an administrator lifts it."""
+    """True if every request of the host is refused until an administrator lifts the bar."""
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="alert"):
-    """Open incident of which administrators were notified once; removed when it is over."""
+    """Open incident of which administrators are notified once; removed when the incident ends."""
 
     id: str
     kind: Literal["failure", "slow"]
@@ -165,13 +165,13 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", ta
 
 Row: TypeAlias = Union[Category, Service, Listener, Dependency, Credential, Host, Alert]  # noqa: UP007
 ListenerKey: TypeAlias = tuple[str, str, int]
-"""service id, address, port."""
+"""Key of a listener: service id, address, port."""
 Key: TypeAlias = str | tuple[str, str] | ListenerKey
 """Key that identifies a row within its table."""
 
 
 def key_of(row: Row) -> Key:
-    """The primary key of `row`, as in the SQL tables."""
+    """Return the primary key of `row`, as in the SQL tables."""
     match row:
         case Listener():
             return (row.service, row.address, row.port)
@@ -196,9 +196,53 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Part of the catalogue as it was at a revision: complete for the topics it lists (P5)."""
+    """Part of the catalogue at a revision: complete for the topics that it lists (P5)."""
 
     revision: int
     topics: dict[str, int]
-    """Each topic it covers, with the revision of the last change on it. A topic without rows is empty, and says so."""
+    """Revision of the last change by topic. A listed topic without rows is known to be empty."""
     rows: list[Row]
+
+
+class UpdateEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="update"):
+    """Entry of the update log: the fields of function 2.1, and the change itself."""
+
+    number: int
+    time: float
+    operation: str
+    subject: str
+    address: str
+    port: int
+    state: str
+    change: Change
+
+
+class SecurityEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="security"):
+    """Entry of the security log: a refused credential or right."""
+
+    number: int
+    time: float
+    operation: str
+    subject: str
+    parameters: str
+    """Request without its credential, as JSON."""
+    origin: str
+    principal: str
+    reason: str
+
+
+class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="log", tag="administration"):
+    """Entry of the administration log: a request of an administrator, and its outcome."""
+
+    number: int
+    time: float
+    operation: str
+    arguments: str
+    origin: str
+    principal: str
+    outcome: str
+    """`done` or the refusal's code."""
+    revision: int
+
+
+LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007

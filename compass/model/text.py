@@ -1,7 +1,7 @@
-"""Free text from outside: what tables, logs and terminals can hold of it.
+"""Free text from outside, as tables, logs and terminals can hold it.
 
-PostgreSQL stores no U+0000, UTF-8 spells no lone surrogate, and a log line or a terminal must not obey a control
-character. Text that a caller chose is refused for them; text that must be kept anyway has them escaped.
+PostgreSQL stores no U+0000, UTF-8 encodes no lone surrogate, and a log line or a terminal must not execute a control
+character. Text that a caller chose is refused if it has such characters; in text that must be stored they are escaped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def is_printable_line(text: str) -> bool:
 
 
 def escape_line(text: str, limit: int) -> str:
-    """`text` in one storable line of at most `limit` characters; what cannot be stored is spelled as `\\uXXXX`."""
-    # No longer text can make a shorter line, so the rest need not be looked at.
+    """Return `text` as one storable line of at most `limit` characters, with `\\uXXXX` for what cannot be stored."""
+    # Escapes only make a line longer, so the rest of the text has no effect.
     line = _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text[: limit + 1])
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -40,7 +40,7 @@ class HostPresence:
 
     def is_ours_to_reach(self, host: str) -> bool:
         """Return whether this server has to reach a host, with which no server has a session."""
-        return not self.is_present(host) and self._cluster.keeps_host(host)
+        return not self.is_present(host) and self._cluster.owns_host(host)
 
     def lost(self) -> list[str]:
         """Return the hosts that some server has lost and that have no session now."""

@@ -98,7 +98,7 @@ def _cluster_metrics(components: Components) -> dict[str, Any]:
     """Return the figures of the servers over the same store: the others' are those of their last heartbeats."""
     cluster, name = components.cluster, components.identity.name
     revision = components.committer.catalogue.revision
-    others = [peer.line for id, peer in cluster.heard.items() if id != cluster.id]
+    others = [peer.line for id, peer in cluster.peers.items() if id != cluster.id]
     newest = max([revision, *(beat.revision for beat in others)])
     roster = {
         beat.name: PeerMetrics(beat.name, beat.sessions, beat.watching, newest - beat.revision)
@@ -108,6 +108,6 @@ def _cluster_metrics(components: Components) -> dict[str, Any]:
     sessions, watching = len(components.connections.sessions), components.publisher.watching
     roster[name] = PeerMetrics(name, sessions, watching, newest - revision)
     return {
-        "servers": Counter(cluster.role(id) for id in {cluster.id, *cluster.heard}),
+        "servers": Counter(cluster.role(id) for id in {cluster.id, *cluster.peers}),
         "roster": tuple(roster.values()),
     }

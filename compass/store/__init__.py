@@ -1,5 +1,5 @@
-"""The store: the tables and the three logs in SQL, written in one fenced transaction per batch (SQLAlchemy Core).
+"""Store: the tables and the three logs in SQL, written in one fenced transaction per batch (SQLAlchemy Core).
 
-SQLite when one server is enough, PostgreSQL when several share one store; the same code, the same schema. What
-crosses its border are rows, changes and log entries of `compass.model`, never an SQL object.
+SQLite if one server is enough, PostgreSQL if several share one store, with the same code and the same schema. Its
+arguments and results are rows, changes and log entries of `compass.model`, never SQL objects.
 """

@@ -1,7 +1,7 @@
-"""Effect of a batch of changes on the tables: one write per row at most, whatever happened to it in between.
+"""Effect of a batch of changes on the tables: at most one write per row.
 
-The log keeps every change; the tables need only the last one of each row. So the rows are grouped by table, and within
-a table the last change of a key wins: set then removed is a removal, removed then set is an update in place.
+The log contains every change; the tables need only the last change of each row. So the rows are grouped by table, and
+within a table the last change of a key wins: set then removed is a removal, removed then set is an update in place.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Batch(msgspec.Struct, frozen=True):
     set: dict[type[Row], list[Record]]
     """Rows to insert or update, parents before children."""
     categories: list[Record]
-    """New revisions of categories (`topic`, `at`) that are not themselves in the batch."""
+    """New revisions (`topic`, `at`) of categories whose rows are not in the batch."""
     services: list[Record]
-    """Likewise of services."""
+    """New revisions of services whose rows are not in the batch."""
     log: list[Record]
 
 
 def batch_of(changes: Sequence[Change]) -> Batch:
-    """The batch for changes in the order of their revisions."""
+    """Return the batch for changes in the order of their revisions."""
     last: dict[type[Row], dict[Hashable, Change]] = {}
     topics: dict[str, int] = {}
     for change in changes:
@@ -55,7 +55,7 @@ def batch_of(changes: Sequence[Change]) -> Batch:
 
 
 def _key(row: Row) -> Hashable:
-    """The primary key. A credential's id is only the beginning of a digest: unique within its service."""
+    """Return the primary key. A credential's id is the prefix of a digest, so it is unique only within its service."""
     return (row.service, row.id) if isinstance(row, Credential) else key_of(row)
 
 

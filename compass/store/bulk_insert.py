@@ -1,9 +1,9 @@
-"""Writing many rows in few statements: what a batch costs is bound by the calls, not by the rows.
+"""Bulk insert: many rows in few statements, because the calls and not the rows determine the cost of a batch.
 
-A driver's `executemany` is one step of the engine for each row, and on SQLite one handing over of the interpreter's
-lock each, for which the reactor's thread then waits. So rows go in by statements with many rows of VALUES, of a few
-sizes that the drivers keep prepared. SQLAlchemy Core builds and compiles each of them once; what runs is the text, with
-values in the order of its parameters.
+A driver's `executemany` is one step of the engine for each row, and on SQLite one release of the interpreter's lock
+each, which delays the reactor's thread. So rows are inserted by statements with many rows of VALUES, of a few sizes
+that the drivers cache as prepared statements. SQLAlchemy Core builds and compiles each of them once; the driver runs
+the text, with values in the order of its parameters.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from compass.store.batch import Batch
 from compass.store.row_mapping import TABLES, Record
 
 SIZES = (256, 64, 16, 4, 1)
-"""Rows in one statement. 256 rows of 12 columns are a tenth of the parameters that either engine takes in a statement
-(SQLite 32,766, PostgreSQL 65,535); a batch of any size needs at most three of each smaller one."""
+"""Rows in one statement. 256 rows of 12 columns are a tenth of the parameters that either engine accepts in a statement
+(SQLite 32,766, PostgreSQL 65,535); a batch of any size needs at most three statements of each smaller size."""
 
 
 def execute(connection: Connection, text: str, values: tuple[Any, ...]) -> Any:
     """Run a statement on the driver's own connection, in the transaction that SQLAlchemy has begun on it.
 
-    SQLAlchemy's way there and back costs several times what SQLite does with a row. Returns the driver's cursor. Raises
-    what SQLAlchemy would raise, so that callers need not know.
+    SQLAlchemy's overhead is several times the time that SQLite needs for a row. Returns the driver's cursor. Raises the
+    same exceptions as SQLAlchemy.
     """
     driver: Any = connection.connection.driver_connection
     dialect = connection.dialect
@@ -43,7 +43,7 @@ def execute(connection: Connection, text: str, values: tuple[Any, ...]) -> Any:
 
 
 class CompiledStatement:
-    """A statement as text for the driver, and its values from records with these names."""
+    """Compiled statement: its text for the driver, and the order of the values of a record."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
@@ -64,7 +64,7 @@ class CompiledStatement:
 
 
 class BulkInsert:
-    """Inserts rows of one table, or with `replace` updates those whose keys are there."""
+    """Bulk insert into one table; with `replace`, rows with existing keys are updated."""
 
     def __init__(self, table: Table, dialect: Dialect, *, replace: bool) -> None:
         self._table = table
@@ -73,10 +73,10 @@ class BulkInsert:
         self._columns = [column.name for column in table.columns]
         self._values = itemgetter(*self._columns)
         self._texts: dict[int, str] = {}
-        """Text of the statement by the number of rows; made when first used."""
+        """Text of the statement by the number of rows; compiled when first used."""
 
     def write(self, connection: Connection, records: Sequence[Record]) -> None:
-        """All of them, in a few statements."""
+        """Write all records, in a few statements."""
         done = 0
         for size in SIZES:
             while len(records) - done >= size:
@@ -110,14 +110,14 @@ def _or_update(insert: Any, table: Table) -> Any:
 
 
 class BatchWriter:
-    """Everything that a commit writes, for one engine."""
+    """Writer of all statements of a commit, for one engine."""
 
     def __init__(self, engine: str) -> None:
-        """`engine`: sqlite or postgresql."""
+        """Compile the statements for `engine`: sqlite or postgresql."""
         dialect = driver_dialect(engine)
-        told = [sql.NOTIFY] if engine == "postgresql" else []
-        self.fence = CompiledStatement(sql.FENCE.returning(*told) if told else sql.FENCE, dialect)
-        self.count = CompiledStatement(sql.COUNT.returning(*told) if told else sql.COUNT, dialect)
+        notify = [sql.NOTIFY] if engine == "postgresql" else []
+        self.fence = CompiledStatement(sql.FENCE.returning(*notify) if notify else sql.FENCE, dialect)
+        self.count = CompiledStatement(sql.COUNT.returning(*notify) if notify else sql.COUNT, dialect)
         self._removals = {kind: CompiledStatement(statement, dialect) for kind, statement in sql.REMOVE.items()}
         self._tables = {kind: BulkInsert(table, dialect, replace=True) for kind, table in TABLES.items()}
         self._move_category = CompiledStatement(sql.MOVE_CATEGORY, dialect)
@@ -125,7 +125,7 @@ class BatchWriter:
         self.logs = {log: BulkInsert(table, dialect, replace=False) for log, table in sql.LOGS.items()}
 
     def write(self, connection: Connection, batch: Batch) -> None:
-        """The tables and the update log, in the order that foreign keys want."""
+        """Write the tables and the update log, in the order that the foreign keys require."""
         for kind, records in batch.removed.items():
             self._removals[kind].run_each(connection, records)
         for kind, records in batch.set.items():

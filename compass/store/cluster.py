@@ -1,6 +1,6 @@
-"""The roster in SQL: `compass.model.cluster.Roster`, on a connection of its own.
+"""Cluster in SQL: `compass.model.cluster.ClusterStore`, on a connection of its own.
 
-Volatile facts: a beat does not wait for the disk, nor behind a commit that does, and no commit waits for a beat.
+These facts are volatile: a beat does not wait for the disk or for a commit, and no commit waits for a beat.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from compass.store.statements import CLOCK, INCIDENTS, floor
 REPLACED_SECONDS = 60.0
 """Age at which a heartbeat is removed if its server was restarted: no host has a session with the old run by then."""
 FORGOTTEN_SECONDS = 86_400.0
-"""Any other line stays for a day, so that people see which server is missing."""
+"""Age at which any other heartbeat is removed: people see for a day which server is missing."""
 
 T = TypeVar("T")
 
@@ -42,20 +42,20 @@ _NEWER = (
 
 
 class SqlClusterStore:
-    """Used by one thread at a time."""
+    """Cluster's part of a store, used by one thread at a time."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
         self._engine = engine
         self.cut = ConnectionAborter(engine).abort
-        """Abort of the current call, from another thread; the next one connects again."""
+        """Function that aborts the current call, from another thread; the next call connects again."""
         here = engine.dialect.name == "postgresql"
-        # The database's clock in UNIX seconds. Within a transaction PostgreSQL's other functions stand still.
+        # The database's clock in UNIX seconds. PostgreSQL's other functions do not advance within a transaction.
         on_postgresql, on_sqlite = "extract(epoch FROM clock_timestamp())", "(julianday('now') - 2440587.5) * 86400.0"
         unix = f"{on_postgresql}::double precision" if here else on_sqlite
         self._now: Any = literal_column(unix)
         made: Any = (postgresql.insert if here else sqlite.insert)(presence)
-        # That a host is gone is said by the server that had it; it counts only while no other has.
+        # Only the server that has the host's entry may replace it by `left` or `lost`.
         self._note = made.on_conflict_do_update(
             index_elements=[presence.c.host],
             set_={name: made.excluded[name] for name in ("server", "entry", "state", "held")},
@@ -70,7 +70,7 @@ class SqlClusterStore:
         self._beats = 0
         self._entries = 0
         self._read: dict[str, int] = {}
-        """Up to which entry each server's presences are known."""
+        """Number of the last presence entry that was read, by server."""
 
     def beat(self, line: Heartbeat, presences: Iterable[Presence]) -> HeartbeatResult:
         """See `ClusterStore`. The first heartbeat also removes obsolete rows."""
@@ -87,8 +87,6 @@ class SqlClusterStore:
         return roll
 
     def leave(self, id: str) -> None:
-        """See `Roster`."""
-
         def work(connection: Connection) -> None:
             connection.execute(delete(presence).where(presence.c.server == id))
             connection.execute(delete(server).where(server.c.id == id))
@@ -96,13 +94,10 @@ class SqlClusterStore:
         self._transaction(work)
 
     def alert_progress(self, way: str) -> int | None:
-        """See `Roster`."""
         chosen = select(told.c.revision).where(told.c.way == way)
         return self._transaction(lambda connection: connection.execute(chosen).scalar())
 
     def incidents_after(self, revision: int, limit: int) -> tuple[list[Change], int]:
-        """See `Roster`."""
-
         def work(connection: Connection) -> tuple[list[Change], int]:
             found = connection.execute(INCIDENTS, {"after": revision, "most": limit}).all()
             newest = connection.execute(CLOCK).one().revision
@@ -112,8 +107,6 @@ class SqlClusterStore:
         return self._transaction(work)
 
     def record_alert_progress(self, way: str, revision: int) -> None:
-        """See `Roster`."""
-
         def work(connection: Connection) -> None:
             if not connection.execute(update(told).where(told.c.way == way).values(revision=revision)).rowcount:
                 connection.execute(insert(told).values(way=way, revision=revision))
@@ -121,7 +114,7 @@ class SqlClusterStore:
         self._transaction(work)
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._engine.dispose()
 
     def _write(self, connection: Connection, line: Heartbeat, presences: Sequence[Presence]) -> None:
@@ -131,15 +124,15 @@ class SqlClusterStore:
         if not self._beats:
             self._clear(connection, line.name)
         if not self._beats or not connection.execute(self._move, values).rowcount:
-            # Taken out as forgotten while this process stood still, or not in yet.
+            # Not inserted yet, or removed while this process was suspended.
             connection.execute(self._enter, values)
         if presences:
-            # In the same order at all servers, so that none waits for another that waits for it.
+            # In the same order at all servers, which prevents deadlocks.
             ordered = enumerate(sorted(presences, key=lambda one: one.host), start=self._entries + 1)
             connection.execute(self._note, [{**msgspec.structs.asdict(one), "entry": at} for at, one in ordered])
 
     def _clear(self, connection: Connection, name: str) -> None:
-        """Remove heartbeats of servers that ended, and entries of hosts that belong to no server."""
+        """Remove heartbeats of ended servers, and presence entries without a server."""
         age = self._now - server.c.seen_at
         connection.execute(delete(server).where(age > FORGOTTEN_SECONDS))
         connection.execute(delete(server).where(server.c.name == name, age > REPLACED_SECONDS))

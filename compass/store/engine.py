@@ -1,4 +1,4 @@
-"""Engine of a URL: where the database is, who may read it, and how durable a commit is (P1)."""
+"""Engine of a URL: location of the database, permissions of its file, and durability of commits (P1)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from compass.store.bulk_insert import execute
 from compass.store.errors import StoreUnusable
 
 BUSY_SECONDS = 5
-"""Seconds that a transaction waits for another server's before it fails: far longer than any transaction lasts."""
+"""Seconds for which a transaction waits for that of another server: far longer than any transaction lasts."""
 SWITCH_PAUSE_SECONDS = 0.01
-"""Between attempts to switch a new SQLite file to WAL: the one who is at it needs some milliseconds."""
+"""Seconds between attempts to switch a new SQLite file to WAL: another process needs some milliseconds for it."""
 CONNECT_SECONDS = 5
-"""Seconds that a PostgreSQL server may need to accept a connection; then the next one of the URL is tried."""
+"""Seconds for a PostgreSQL server to accept a connection; then the driver tries the next one of the URL."""
 SILENCE_MILLISECONDS = 10_000
-"""Milliseconds after which a dead PostgreSQL machine is noticed, instead of TCP's quarter of an hour."""
+"""Milliseconds after which a connection to a dead PostgreSQL machine fails, instead of TCP's quarter of an hour."""
 WRITES = "compass_writes"
-"""Execution option: the transaction writes, so it takes SQLite's lock when it begins (and never upgrades one)."""
+"""Execution option of a transaction that writes: it acquires SQLite's lock when it begins (and never upgrades one)."""
 
 _POSTGRESQL: dict[str, str | int] = {
     "connect_timeout": CONNECT_SECONDS,
@@ -39,29 +39,29 @@ _POSTGRESQL: dict[str, str | int] = {
     "application_name": "opengnssd",
 }
 _OPTIONS = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout=60s"
-"""The second keeps a server that hangs in a transaction from holding all others up."""
+"""Options of a session. The second prevents a server that hangs in a transaction from blocking all others."""
 
 CONFIRM_SECONDS = 5
-"""Seconds that the first commit of a connection may wait for the synchronous standby, if there is one."""
+"""Seconds for which the first commit of a connection may wait for the synchronous standby, if there is one."""
 WARNINGS = "compass_warnings"
 """Key of a PostgreSQL connection's warnings (`Connection.info`). One warning matters: a commit whose wait for the
-standby was cancelled is reported as done, with a warning that it is on this machine only."""
+standby was cancelled succeeds, with a warning that it is on this machine only."""
 _PROOF = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'compass', '') END"
-"""The smallest change that is worth a commit; a standby has nothing to wait for."""
+"""Statement with the smallest change that needs a commit; on a standby it changes nothing."""
 
 _SQLITE_ADVICE = {
     "SQLITE_FULL": "free some space on its file system",
     "SQLITE_BUSY": f"another process has held it for more than {BUSY_SECONDS} s",
     "SQLITE_READONLY": "let this user write the file and its directory",
     "SQLITE_CANTOPEN": "let this user read and write the file and its directory",
-    "SQLITE_IOERR": "look at its disk and file system",
-    "SQLITE_NOTADB": "the file is no SQLite database; name another one, or move this one away",
+    "SQLITE_IOERR": "check its disk and file system",
+    "SQLITE_NOTADB": "the file is not a SQLite database; name another file, or move this one",
     "SQLITE_CORRUPT": "the file is damaged; restore a backup",
 }
 
 
 def parse_url(text: str) -> URL:
-    """A store's URL; raises StoreUnusable when it is none."""
+    """Parse the URL of a store. Raises StoreUnusable."""
     try:
         url = make_url(text)
     except ArgumentError:
@@ -74,13 +74,13 @@ def parse_url(text: str) -> URL:
 
 
 def file_of(url: URL) -> Path | None:
-    """The file of a SQLite store; None for one in memory and for PostgreSQL."""
+    """Return the file of a SQLite store, or None for a store in memory or on PostgreSQL."""
     in_memory = url.database in (None, "", ":memory:")
     return None if url.drivername != "sqlite" or in_memory else Path(str(url.database))
 
 
 def resolve_url(text: str, directory: Path) -> URL:
-    """The store that a configuration in `directory` names; a file's path counts from there. Raises StoreUnusable."""
+    """Return the URL of a configuration's store; a file's path is relative to `directory`. Raises StoreUnusable."""
     url = parse_url(text)
     file = file_of(url)
     return url if file is None else url.set(database=str(directory / file))
@@ -92,15 +92,15 @@ def redacted_url(url: URL) -> str:
 
 
 def prepare_file(path: Path, *, create: bool) -> None:
-    """Make sure that a SQLite file is there and only ours (mode 0600), or raise StoreUnusable saying what is wrong."""
+    """Make sure that a SQLite file exists and only its owner may access it (mode 0600). Raises StoreUnusable."""
     directory = path.absolute().parent
     try:
         if not directory.is_dir():
             raise StoreUnusable(f"{path}: there is no directory {directory}; create it")
-        # Before anything in it is looked at: that may already be forbidden.
+        # Checked first, because access to the file may already be forbidden.
         if not os.access(directory, os.W_OK | os.X_OK):
             raise StoreUnusable(
-                f"{path}: this user cannot write the directory {directory}, where SQLite keeps files beside the "
+                f"{path}: this user cannot write the directory {directory}, where SQLite stores files next to the "
                 "database"
             )
         if path.is_dir():
@@ -119,9 +119,9 @@ def prepare_file(path: Path, *, create: bool) -> None:
 
 
 def engine_for(url: URL, *, durable: bool = True) -> Engine:
-    """An engine with one connection, for one thread at a time. Nothing is opened yet.
+    """Create an engine with one connection, for one thread at a time. It connects when first used.
 
-    Without `durable` a commit does not wait for the disk: for what a loss of power makes worthless anyway.
+    Without `durable` a commit does not wait for the disk: for data that a loss of power makes obsolete anyway.
     """
     if url.drivername == "sqlite":
         in_memory: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
@@ -133,7 +133,7 @@ def engine_for(url: URL, *, durable: bool = True) -> Engine:
             event.listen(engine, "connect", _relax_durability_sqlite)
         return engine
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
-    # The operator's own settings come later and win, one by one.
+    # The operator's settings follow and override each of these.
     arguments["options"] = f"{_OPTIONS} {url.query.get('options', '')}".strip()
     engine = create_engine(url, isolation_level="READ COMMITTED", pool_size=1, max_overflow=0, connect_args=arguments)
     event.listen(engine, "connect", partial(_prepare_postgresql, url) if durable else _relax_durability_postgresql)
@@ -141,7 +141,7 @@ def engine_for(url: URL, *, durable: bool = True) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    # Python's driver would begin transactions late and of the wrong kind; `_begin_sqlite` begins them.
+    # Python's driver would begin transactions late and in the wrong mode; `_begin_sqlite` begins them.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     _enable_wal(connection)
@@ -150,7 +150,7 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 def _enable_wal(connection: Any) -> None:
-    """Switch to WAL. Where several open a new file at once SQLite says that it is busy without waiting at all."""
+    """Switch to WAL. If several processes open a new file at once, SQLite fails as busy without waiting."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -168,12 +168,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _prepare_postgresql(url: URL, connection: Any, record: Any) -> None:
-    """A database set up to answer before its disk has it would break P1; stricter settings than `on` stay.
+    """Enable synchronous commits, without which P1 would not hold (stricter settings stay), and make a first commit.
 
-    Then a commit of our own, for a primary that was restarted shows what it had written before its synchronous standby
-    confirmed it (a wait that ended with the process). A server that read such a change and sent it to hosts would have
-    to undo it after a failover. The log is one stream, so when this commit is confirmed, all that this connection can
-    see is.
+    The commit is needed because a restarted primary shows changes that its synchronous standby has not confirmed (the
+    wait ended with the process). A server that read such a change and sent it to hosts would have to undo it after a
+    failover. The log is one stream, so the confirmation of this commit confirms everything that this connection can
+    read.
     """
     warnings: list[str] = []
     record.info[WARNINGS] = warnings
@@ -198,10 +198,10 @@ def _prepare_postgresql(url: URL, connection: Any, record: Any) -> None:
 
 
 def _commit_in_time(connection: Any) -> None:
-    """Commit, and cancel the wait for a standby that takes too long; PostgreSQL's own timeouts do not see that wait."""
+    """Commit, and cancel a wait for the standby that is too long; PostgreSQL's timeouts do not include this wait."""
 
     def cancel() -> None:
-        # Who cannot be asked to cancel is cut as any call is that hangs (`compass.store.abort`).
+        # If the server cannot be asked to cancel, the call is aborted like any that hangs (`compass.store.abort`).
         with contextlib.suppress(Exception):
             connection.cancel_safe(timeout=CONNECT_SECONDS)
 
@@ -215,15 +215,15 @@ def _commit_in_time(connection: Any) -> None:
 
 
 def not_confirmed(url: URL) -> StoreUnavailable:
-    """A commit is on the primary's disk, and perhaps nowhere else."""
+    """Return the error of a commit that only the primary has on disk, as far as is known."""
     return StoreUnavailable(
-        f"{redacted_url(url)}: its synchronous standby does not confirm commits; start the standby, or take it from "
+        f"{redacted_url(url)}: its synchronous standby does not confirm commits; start the standby, or remove it from "
         "synchronous_standby_names"
     )
 
 
 def _relax_durability_sqlite(connection: Any, _: Any) -> None:
-    # The log file keeps its order all the same: what was committed durably before stays so.
+    # The log file still has its order: earlier durable commits stay durable.
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
@@ -234,7 +234,7 @@ def _relax_durability_postgresql(connection: Any, _: Any) -> None:
 
 
 def unavailable(url: URL, error: SQLAlchemyError) -> StoreUnavailable:
-    """Translate an exception of SQLAlchemy into StoreUnavailable: which store, what happened, what to do."""
+    """Translate an exception of SQLAlchemy into StoreUnavailable, with the store, the problem and advice."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     name = getattr(cause, "sqlite_errorname", "")

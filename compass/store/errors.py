@@ -6,12 +6,12 @@ from compass.model.interfaces import StoreUnavailable
 
 
 class StoreUnusable(StoreUnavailable):
-    """Error of a database that cannot be opened as a store until an operator acts; the text says how."""
+    """Error of a database that cannot be opened as a store until an operator acts; the text describes how."""
 
 
 class StoreTooNew(StoreUnusable):
-    """The database was written by a newer program than this one."""
+    """Error of a database that a newer program has written, with a schema that this program cannot use."""
 
 
 class StoreInUse(StoreUnusable):
-    """Error of an operation that needs a store which no server uses."""
+    """Error of an operation that needs a store without a running server, or a place without a store."""

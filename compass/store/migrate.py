@@ -1,7 +1,7 @@
-"""Bringing a database to this program's schema: from nothing, from any earlier one, and back, in one transaction.
+"""Migration of a database to this program's schema, from an empty one or any earlier one, and back, in one transaction.
 
-Each migration says in `readable_from` how old a program may be to work with the schema that it makes, so that servers
-of two versions can run side by side during an upgrade; without the word only programs that know it themselves.
+Each migration names in `readable_from` the oldest schema whose programs can use the new one, so that servers of two
+versions can run in parallel during an upgrade. Without it, only programs that know the new schema can use it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def bring_up(
 ) -> Path | None:
     """Create or upgrade the schema in the connection's transaction, which must hold SQLite's write lock.
 
-    `name` is what messages call the database; `file` is copied before an upgrade, and the copy's path returned. A
-    newer schema is left as it is when it says that programs of this one can work with it (docs/howto/upgrade.md).
-    Raises StoreTooNew for one that does not, StoreUnusable for a database of another program or an absent one.
+    `name`: the database in messages. `file`: the file to copy before an upgrade. A newer schema stays unchanged if its
+    `readable_from` allows programs of this one (docs/howto/upgrade.md). Returns the path of the copy. Raises
+    StoreTooNew for any other newer schema, StoreUnusable for a database of another program or an absent one.
     """
     known = _Known(connection, migrations)
     found = version_of(connection, name)
@@ -55,14 +55,14 @@ def bring_up(
             insert(schema.clock),
             {"one": 1, "store": uuid.uuid4().hex, "revision": 0, "security": 0, "administration": 0},
         )
-    _say(connection, known.readable_from(known.head))
+    _record_readable_from(connection, known.readable_from(known.head))
     return copy
 
 
 def bring_down(connection: Connection, name: str, version: str, *, migrations: Path = MIGRATIONS) -> None:
-    """Take the schema back to an earlier version, in the connection's transaction.
+    """Downgrade the schema to an earlier version, in the connection's transaction.
 
-    What only the newer schema has a place for is lost. Raises StoreUnusable when that version cannot be reached.
+    Data of columns that only the newer schema has is lost. Raises StoreUnusable if that version cannot be reached.
     """
     known = _Known(connection, migrations)
     found = version_of(connection, name)
@@ -71,17 +71,17 @@ def bring_down(connection: Connection, name: str, version: str, *, migrations: P
         reachable = f"it can go down to {', '.join(earlier)}" if earlier else "this program knows none below it"
         raise StoreUnusable(f"{name} has schema {found}; {reachable}, not to {version}")
     command.downgrade(known.config, version)
-    _say(connection, known.readable_from(version))
+    _record_readable_from(connection, known.readable_from(version))
 
 
 class _Known:
-    """The migrations that this program has."""
+    """Migrations of this program."""
 
     def __init__(self, connection: Connection, migrations: Path) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         self.config = Config()
-        # A percent sign in the path would be an interpolation.
+        # Alembic would interpolate a percent sign in the path.
         self.config.set_main_option("script_location", str(migrations).replace("%", "%%"))
         self.config.attributes["connection"] = connection
         scripts = sorted(ScriptDirectory.from_config(self.config).walk_revisions(), key=lambda script: script.revision)
@@ -90,18 +90,18 @@ class _Known:
         self.head = self.versions[-1]
 
     def readable_from(self, version: str) -> str:
-        """The oldest schema whose programs can work with that version: what every step up to it allows."""
+        """Return the oldest schema whose programs can use that version, which every step up to it must allow."""
         return max(oldest for step, oldest in self._oldest.items() if step <= version)
 
 
 def head_of(migrations: Path = MIGRATIONS) -> str:
-    """The newest schema of this program."""
+    """Return the newest schema of this program."""
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     return ScriptDirectory.from_config(config).get_current_head() or ""
 
 
-def _say(connection: Connection, oldest: str) -> None:
+def _record_readable_from(connection: Connection, oldest: str) -> None:
     if readable_from(connection) is not None:
         connection.execute(update(schema.clock), {"readable_from": oldest})
 
@@ -117,7 +117,7 @@ def readable_from(connection: Connection) -> str | None:
 
 
 def version_of(connection: Connection, name: str) -> str | None:
-    """The migration a database is at; None when it is empty."""
+    """Return the schema version of a database, or None if it is empty. Raises StoreUnusable."""
     tables = inspect(connection).get_table_names()
     if not tables:
         return None
@@ -132,7 +132,7 @@ def version_of(connection: Connection, name: str) -> str | None:
 
 
 def _copied(file: Path, found: str, head: str) -> Path:
-    """A copy of the database as it is, synced to disk; an older copy from the same step gives way to it."""
+    """Copy the database and sync the copy to disk; it replaces an older copy of the same step. Returns its path."""
     copy = file.with_name(f"{file.name}.{found}-before-{head}")
     copy.unlink(missing_ok=True)
     copy.touch(mode=0o600)

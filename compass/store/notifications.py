@@ -1,8 +1,8 @@
-"""Notifications of changes: a server that writes to the store wakes all the servers over it at once (opengnsp.md, P2).
+"""Notifications of changes: a server that writes to the store wakes all its servers at once (opengnsp.md, P2).
 
-PostgreSQL notifies at the commit (LISTEN and NOTIFY). SQLite has no notifications, but to check whether another process
-has written costs it 5 us, so it is polled some fifty times a second, as cheap as a notification and without another
-part that could fail by itself. A server that misses a notification finds the change by its own periodic poll.
+PostgreSQL notifies at the commit (LISTEN and NOTIFY). SQLite has no notifications, but a check for writes of another
+process costs 5 us, so it is polled fifty times a second, which is as cheap as a notification and needs no other
+component that could fail. A server that misses a notification finds the change by its own periodic poll.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ LOOK_SECONDS = 0.02
 """Seconds between two polls of a SQLite store: short compared with a commit and its sync, and a thousandth of a core.
 """
 PAUSE_SECONDS = 0.1
-"""Before a lost connection is made again; doubles up to the next one."""
+"""Seconds before the first attempt to connect again; doubles up to PAUSE_SECONDS_MAX."""
 PAUSE_SECONDS_MAX = 5.0
-"""Longest such pause: after an outage of the database every server has its notifications again within this time."""
+"""Longest such pause: after an outage of the database every server gets notifications again within this time."""
 LISTENER = "opengnssd wake-ups"
 """Name of the connection among PostgreSQL's sessions."""
 
 Wake = Callable[[int], None]
-"""Called with the revision of the store, from a thread of its own."""
+"""Callback with the revision of the store, from the notifier's thread."""
 
 
 class ChangeNotifier(ABC):
-    """Notifier that calls `wake` after each write by any server, and once after each new connection: no change is
-    missed for good."""
+    """Notifier that calls `wake` after each write by any server, and once after each new connection, so that no change
+    is missed permanently."""
 
     def __init__(self, url: URL, wake: Wake) -> None:
         self._url = url
         self._wake = wake
-        # The engines' own exceptions for all that the drivers themselves raise.
+        # The driver's own exceptions, which SQLAlchemy does not translate on a detached connection.
         loaded: Any = engine_for(url).dialect.loaded_dbapi
         self._error: type[Exception] = loaded.Error
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
 
     def start(self) -> None:
-        """Start; a database that is unavailable now is connected to as soon as it is available."""
+        """Start the thread; it connects to an unavailable database as soon as this is available."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -76,8 +76,8 @@ class ChangeNotifier(ABC):
 
     @staticmethod
     def _connect(engine: Engine) -> Any:
-        """The driver's own connection, as it is made for everything else, but out of the pool's care: what it can
-        beyond the common interface is needed here, and what becomes of it is seen here."""
+        """Connect, and return the driver's connection detached from the pool: this module uses methods of the driver
+        and handles failures itself."""
         pooled = engine.raw_connection()
         connection = pooled.driver_connection
         pooled.detach()
@@ -89,7 +89,7 @@ class ChangeNotifier(ABC):
 
 
 class PostgresListener(ChangeNotifier):
-    """Notifier for PostgreSQL."""
+    """Notifier for PostgreSQL, by LISTEN."""
 
     def __init__(self, url: URL, wake: Wake) -> None:
         super().__init__(url, wake)
@@ -106,22 +106,22 @@ class PostgresListener(ChangeNotifier):
         connection.execute(f"SET application_name = '{LISTENER}'")
         ((store, revision),) = connection.execute("SELECT store, revision FROM clock").fetchall()
         connection.execute(f'LISTEN "{CHANNEL}{store}"')
-        # Between the two statements another server may have written.
+        # Another server may have written between the two statements.
         ((revision,),) = connection.execute("SELECT revision FROM clock").fetchall()
         self._wake(revision)
-        # Not select(): among thousands of sessions the numbers of these two are beyond what it can hold.
+        # Not select(), which fails for file descriptors above 1023: a server may have thousands of sessions.
         ready = select.poll()
         ready.register(connection.fileno(), select.POLLIN)
         ready.register(self._waker, select.POLLIN)
         while not self._stopping.is_set():
             ready.poll()
-            told = [int(notice.payload) for notice in connection.notifies(timeout=0)]
-            if told:
-                self._wake(max(told))
+            revisions = [int(notice.payload) for notice in connection.notifies(timeout=0)]
+            if revisions:
+                self._wake(max(revisions))
 
 
 class SqlitePoller(ChangeNotifier):
-    """At a SQLite file."""
+    """Notifier for a SQLite file, by polling."""
 
     def _watch(self, connection: Any) -> None:
         seen = None
@@ -134,7 +134,7 @@ class SqlitePoller(ChangeNotifier):
             self._stopping.wait(LOOK_SECONDS)
 
 
-def wakeups_for(url: URL, wake: Wake) -> ChangeNotifier | None:
+def notifier_for(url: URL, wake: Wake) -> ChangeNotifier | None:
     """Return the notifier of a store, or None for a store in memory, which no other process can write."""
     if url.drivername != "sqlite":
         return PostgresListener(url, wake)

@@ -1,4 +1,4 @@
-"""Rows and log entries as records of the tables, and back. Pure: neither direction touches a connection."""
+"""Mapping of rows and log entries to records of the tables, and back: pure functions without a connection."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import msgspec
 from sqlalchemy import Table
 
 from compass.model.names import category_of
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry, UpdateEntry
 from compass.model.rows import (
     IDLE,
+    AdministrationEntry,
     Alert,
     Category,
     Change,
@@ -19,9 +19,12 @@ from compass.model.rows import (
     Dependency,
     Host,
     Listener,
+    LogEntry,
     Policy,
     Row,
+    SecurityEntry,
     Service,
+    UpdateEntry,
 )
 from compass.store import schema
 
@@ -36,23 +39,24 @@ TABLES: dict[type[Row], Table] = {
     Host: schema.host,
     Alert: schema.alert,
 }
-"""Parents first, as foreign keys want it: rows are set in this order and removed in the opposite one."""
+"""Tables by kind of row, parents first: the foreign keys require that rows are set in this order and removed in the
+opposite one."""
 
 _encode = msgspec.json.Encoder().encode
 _policy = msgspec.json.Decoder(Policy).decode
 _metadata = msgspec.json.Decoder(dict[str, str]).decode
 _services = msgspec.json.Decoder(tuple[str, ...]).decode
 change_from = msgspec.json.Decoder(Change).decode
-"""The change that a text of the update log holds."""
+"""Decode the change in a text of the update log."""
 
 
 def text_of(value: Any) -> str:
-    """JSON for a text column."""
+    """Return the JSON for a text column."""
     return _encode(value).decode()
 
 
 def record_of(row: Row) -> Record:
-    """The columns of a row's table, but for the topic's revision."""
+    """Return the columns of a row's table, except the topic's revision."""
     match row:
         case Listener():
             return {
@@ -82,7 +86,7 @@ def record_of(row: Row) -> Record:
 
 
 def rows_from(kind: type[Row], records: Iterable[Sequence[Any]]) -> list[Row]:
-    """The rows of one table; each record in the order of the struct's fields."""
+    """Return the rows of one table from records with columns in the order of the struct's fields."""
     build: Callable[..., Row] = _BUILDERS.get(kind, kind)
     return [build(*record) for record in records]
 
@@ -133,7 +137,7 @@ _BUILDERS: dict[type[Row], Callable[..., Row]] = {Category: _category, Listener:
 
 
 def update_record(change: Change) -> Record:
-    """A change as a record of the update log."""
+    """Return a change as a record of the update log."""
     row = change.row
     listener = row if isinstance(row, Listener) else None
     return {
@@ -162,7 +166,7 @@ def _subject(row: Row) -> str:
 
 
 def entry_records(entries: Sequence[SecurityEntry] | Sequence[AdministrationEntry], last: int) -> list[Record]:
-    """Entries as records of their log, numbered so that the last one has the number `last`."""
+    """Return entries as records of their log; the last one has the number `last`."""
     first = last - len(entries) + 1
     return [{**msgspec.structs.asdict(entry), "number": number} for number, entry in enumerate(entries, start=first)]
 
@@ -170,5 +174,5 @@ def entry_records(entries: Sequence[SecurityEntry] | Sequence[AdministrationEntr
 def update_entry(
     number: int, time: float, operation: str, subject: str, address: str, port: int, state: str, change: str
 ) -> LogEntry:
-    """A record of the update log as an administrator reads it."""
+    """Return the entry of a record of the update log."""
     return UpdateEntry(number, time, operation, subject, address, port, state, change_from(change))

@@ -1,4 +1,4 @@
-"""The tables, column by column. `migrations/` builds the same ones step by step; a test compares the two.
+"""Tables of a store, column by column. `migrations/` creates the same tables in steps; a test compares the two.
 
 Times are UNIX times in seconds. Text that holds JSON is written and read by msgspec, never by SQL, so it is plain
 text on both engines. Empty values are `''` and 0, as in the rows of the model; only a missing backup is NULL,
@@ -36,30 +36,30 @@ metadata = MetaData(
     }
 )
 _Number = BigInteger().with_variant(Integer, "sqlite")
-"""64 bits on both: SQLite's INTEGER has them, and only a column of that name is the table's own key."""
+"""Type of 64 bits on both engines: SQLite's INTEGER, which only as such can be the table's row id."""
 
 clock = Table(
     "clock",
     metadata,
-    # Always 1: there is one row. Every transaction that writes updates it, so it is also the lock of all writers.
+    # Always 1: there is one row. Every transaction that writes updates the row, which is the lock of all writers.
     Column("one", SmallInteger, CheckConstraint("one = 1", name="one"), primary_key=True, autoincrement=False),
-    # The store's own id, 32 hexadecimal digits: revisions of different stores have nothing to do with each other.
+    # Id of the store, 32 hexadecimal digits: revisions of different stores cannot be compared.
     Column("store", Text, nullable=False),
-    # The last committed revision: the fence.
+    # Last committed revision: the fence.
     Column("revision", BigInteger, nullable=False),
-    # The last number given in the security log.
+    # Last number in the security log.
     Column("security", BigInteger, nullable=False),
-    # The last number given in the administration log.
+    # Last number in the administration log.
     Column("administration", BigInteger, nullable=False),
-    # When the store was created, by the database's clock (UTC).
+    # Time of the store's creation, by the database's clock (UTC).
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.current_timestamp()),
-    # Digest of all rows (opengnsp.md, "Digests"), 64 hexadecimal digits; '': none was said.
+    # Digest of all rows (opengnsp.md, "Digests"), 64 hexadecimal digits; '': not recorded.
     Column("digest", Text, nullable=False, server_default=""),
-    # The revision that it is of. A server that knows of no digests moves `revision` on and leaves these behind.
+    # Revision of the digest. A server without digests advances `revision` and leaves these two unchanged.
     Column("digest_at", BigInteger, nullable=False, server_default="0"),
-    # The last revision at which a server found it wrong: the others then look at the tables, too.
+    # Last revision at which a server found the digest wrong: the other servers then also verify the tables.
     Column("doubted", BigInteger, nullable=False, server_default="0"),
-    # The oldest schema whose programs can work with this one while an upgrade is under way.
+    # Oldest schema whose programs can use this one during an upgrade.
     Column("readable_from", Text, nullable=False, server_default=""),
 )
 
@@ -75,7 +75,7 @@ category = Table(
         ForeignKey("service.id", use_alter=True, deferrable=True, initially="DEFERRED"),
         nullable=True,
     ),
-    # JSON of `Policy`: how its listeners are judged and given to users.
+    # JSON of `Policy`: how its listeners are judged and selected.
     Column("policy", Text, nullable=False),
     # Revision of the last change of the category, its services or its dependencies.
     Column("revision", BigInteger, nullable=False),
@@ -86,7 +86,7 @@ service = Table(
     metadata,
     # `service.category`.
     Column("id", Text, primary_key=True),
-    # The second part of the id.
+    # Second part of the id.
     Column("category", Text, ForeignKey("category.name"), nullable=False),
     # Revision of the last change of one of its listeners, or of its own creation.
     Column("revision", BigInteger, nullable=False),
@@ -95,7 +95,7 @@ service = Table(
 listener = Table(
     "listener",
     metadata,
-    # Id of the service it serves.
+    # Id of its service.
     Column("service", Text, ForeignKey("service.id"), primary_key=True),
     # IPv4 or IPv6 literal in canonical form.
     Column("address", Text, primary_key=True),
@@ -114,9 +114,9 @@ listener = Table(
         CheckConstraint("state IN ('up', 'slow', 'suspect', 'down', 'draining', 'offline')", name="state"),
         nullable=False,
     ),
-    # When it came into this state.
+    # Time of the last change of state.
     Column("changed_at", Double, nullable=False),
-    # The instance that registered it last; up to 2**63 - 1.
+    # Instance that registered it last; up to 2**63 - 1.
     Column("epoch", BigInteger, nullable=False),
     # Name of the host that registered it; '': an administrator did.
     Column("host", Text, nullable=False),
@@ -124,126 +124,125 @@ listener = Table(
     Column("weight", Integer, CheckConstraint("weight BETWEEN 0 AND 65535", name="weight"), nullable=False),
     # JSON object of strings.
     Column("metadata", Text, nullable=False),
-    # Why it is in this state, in words.
+    # Cause of its state, as text.
     Column("cause", Text, nullable=False),
-    # It takes no new users, whatever its health.
+    # True: no new users, independent of its health.
     Column("draining", Boolean, nullable=False, server_default=false()),
-    # Where it is, one label; '': not known.
+    # Zone, one label; '': unknown.
     Column("zone", Text, nullable=False, server_default=""),
-    # Share of its capacity in use, 0 to 1, as it last reported.
+    # Share of its capacity in use, 0 to 1, from its last report.
     Column("load", Double, nullable=False, server_default="0"),
-    # By how much one more user raises that.
+    # Load that one more user adds.
     Column("degradation", Double, nullable=False, server_default="0"),
 )
 
 dependency = Table(
     "dependency",
     metadata,
-    # The category whose services receive the changes.
+    # Category whose services receive the changes.
     Column("category", Text, ForeignKey("category.name"), primary_key=True),
-    # The category whose changes they receive.
+    # Category whose changes they receive.
     Column("on", Text, ForeignKey("category.name"), primary_key=True),
 )
 
 credential = Table(
     "credential",
     metadata,
-    # Id of the service that proves itself with it.
+    # Id of the service that authenticates itself with it.
     Column("service", Text, ForeignKey("service.id"), primary_key=True),
-    # What administrators call it: the beginning of the digest.
+    # Name for administrators: the prefix of the digest.
     Column("id", Text, primary_key=True),
-    # SHA-256 of the token, hexadecimal; the token itself is nowhere.
+    # SHA-256 of the token, hexadecimal; the token is not stored.
     Column("digest", Text, nullable=False),
-    # When it was issued.
+    # Time of issue.
     Column("created_at", Double, nullable=False),
-    # From when on it is refused; 0: never.
+    # Time from which it is refused; 0: never.
     Column("expires_at", Double, nullable=False),
 )
 
 host = Table(
     "host",
     metadata,
-    # The name in its certificate.
+    # Name in its certificate.
     Column("name", Text, primary_key=True),
-    # Where the server dials it; '': nowhere.
+    # Address to which the server connects; '': none.
     Column("update_address", Text, nullable=False),
-    # The port for that; 0: nowhere.
+    # Port of the update address; 0: none.
     Column(
         "update_port",
         Integer,
         CheckConstraint("update_port BETWEEN 0 AND 65535", name="update_port"),
         nullable=False,
     ),
-    # JSON array of the service ids on whose behalf it receives changes. They need not exist (yet), hence no foreign
-    # key.
+    # JSON array of the service ids on whose behalf it receives changes. They need not exist (yet): no foreign key.
     Column("services", Text, nullable=False),
-    # Refused whatever it asks.
+    # True: all its requests are refused.
     Column("barred", Boolean, nullable=False),
 )
 
 alert = Table(
     "alert",
     metadata,
-    # What happened to which listener.
+    # Kind of the incident, and the listener.
     Column("id", Text, primary_key=True),
     # `failure` or `slow`.
     Column("kind", Text, CheckConstraint("kind IN ('failure', 'slow')", name="kind"), nullable=False),
-    # When it happened.
+    # Time of its begin.
     Column("opened_at", Double, nullable=False),
-    # For the administrators.
+    # Text for the administrators.
     Column("text", Text, nullable=False),
 )
 
 update_log = Table(
     "update_log",
     metadata,
-    # The change's revision: 1, 2, 3 and so on without a gap; the oldest are trimmed.
+    # Revision of the change: 1, 2, 3 and so on without a gap; the oldest are trimmed.
     Column("revision", _Number, primary_key=True, autoincrement=False),
-    # When it was decided.
+    # Time of the decision.
     Column("time", Double, nullable=False),
-    # What was done: register, deregister, died, report, confirm, category-add ...
+    # Operation: register, deregister, died, report, confirm, category-add ...
     Column("operation", Text, nullable=False),
-    # What it was done to: a service id for listeners and credentials, or the object's name.
+    # Subject: a service id for listeners and credentials, or the object's name.
     Column("subject", Text, nullable=False),
-    # The listener's address; '' for other objects.
+    # Address of the listener; '' for other objects.
     Column("address", Text, nullable=False),
-    # The listener's port; 0 for other objects.
+    # Port of the listener; 0 for other objects.
     Column("port", Integer, nullable=False),
-    # The listener's new state, or `removed`; '' for other objects that were set.
+    # New state of the listener, or `removed`; '' for other objects that were set.
     Column("state", Text, nullable=False),
     # Revision of the change before this one on the same topic.
     Column("previous", BigInteger, nullable=False),
-    # JSON of the whole `Change`: what replicas apply.
+    # JSON of the whole `Change`, which replicas apply.
     Column("change", Text, nullable=False),
 )
 
-# Facts of the moment: who serves this store now, and whose session is where. `compass.model.cluster` says what for.
+# Volatile facts: the servers of this store, and the sessions of hosts (`compass.model.cluster`).
 server = Table(
     "server",
     metadata,
-    # Of one run of a server: hexadecimal digits, new at each start.
+    # Id of one run of a server: hexadecimal digits, new at each start.
     Column("id", Text, primary_key=True),
-    # As in logs and answers; two runs may have the same.
+    # Name as in logs and replies; two runs may have the same.
     Column("name", Text, nullable=False),
     # Program and version.
     Column("software", Text, nullable=False),
-    # By the server's own clock.
+    # Time of its start, by the server's clock.
     Column("started_at", Double, nullable=False),
-    # Of its last beat, by the database's clock.
+    # Time of its last beat, by the database's clock.
     Column("seen_at", Double, nullable=False),
-    # Counts its beats: what moves, lives.
+    # Number of its last beat: a server is silent if this does not change.
     Column("beat", BigInteger, nullable=False),
-    # What it has applied of the update log.
+    # Last revision that it has applied.
     Column("revision", BigInteger, nullable=False),
-    # Connections to it.
+    # Number of its connections.
     Column("sessions", Integer, nullable=False),
-    # Those of hosts that watch.
+    # Number of those with a subscription.
     Column("watching", Integer, nullable=False),
-    # It has hosts and believes its own probes.
+    # True: it has hosts and trusts its own probes.
     Column("able", Boolean, nullable=False),
-    # The largest number among its presences.
+    # Largest number among its presences.
     Column("entry", BigInteger, nullable=False),
-    # All its hosts hold this revision, but for those in `behind`; -1: too many do not.
+    # Revision that all its hosts hold, except those in `behind`; -1: too many lag.
     Column("held", BigInteger, nullable=False),
     # JSON array of `HostLag`.
     Column("behind", Text, nullable=False),
@@ -254,24 +253,24 @@ server = Table(
 told = Table(
     "told",
     metadata,
-    # The name of a channel to administrators.
+    # Name of a channel to administrators.
     Column("way", Text, primary_key=True),
-    # Revision up to which the channel has nothing left to send. The next sender begins after it.
+    # Revision up to which the channel has delivered everything. The next sender begins after it.
     Column("revision", BigInteger, nullable=False),
 )
 
 presence = Table(
     "presence",
     metadata,
-    # Its name. A host that was here once stays until its server is forgotten.
+    # Name of the host. The entry stays until its server is removed.
     Column("host", Text, primary_key=True),
-    # Id of the server that has its session or had it last. No foreign key: a server may be gone first.
+    # Id of the server that has its session or had it last. No foreign key: a server may be removed first.
     Column("server", Text, nullable=False),
-    # Counts the entries of that server: who has read up to one reads only what is newer.
+    # Number of the entry at that server: readers read only newer ones.
     Column("entry", BigInteger, nullable=False),
     # One of `Where`.
     Column("state", Text, CheckConstraint("state IN ('here', 'left', 'lost')", name="state"), nullable=False),
-    # The revision that it held when the session ended.
+    # Revision that it held when the session ended.
     Column("held", BigInteger, nullable=False),
     Index("ix_presence_server", "server", "entry"),
 )
@@ -281,19 +280,19 @@ security_log = Table(
     metadata,
     # 1, 2, 3 and so on without a gap, in the order of the commits; the oldest are trimmed.
     Column("number", _Number, primary_key=True, autoincrement=False),
-    # When it was refused.
+    # Time of the refusal.
     Column("time", Double, nullable=False),
-    # What was asked for.
+    # Requested operation.
     Column("operation", Text, nullable=False),
-    # The service or object it was asked for, as the stranger spelled it.
+    # Service or object of the request, as the client spelled it.
     Column("subject", Text, nullable=False),
-    # JSON of the request without its credential; cut when long.
+    # JSON of the request without its credential, cut at PARAMETERS_MAX.
     Column("parameters", Text, nullable=False),
-    # Where the connection came from.
+    # Origin of the connection.
     Column("origin", Text, nullable=False),
-    # The name in the certificate.
+    # Name in the certificate.
     Column("principal", Text, nullable=False),
-    # Why it was refused.
+    # Reason of the refusal.
     Column("reason", Text, nullable=False),
 )
 
@@ -302,18 +301,18 @@ administration_log = Table(
     metadata,
     # 1, 2, 3 and so on without a gap, in the order of the commits; the oldest are trimmed.
     Column("number", _Number, primary_key=True, autoincrement=False),
-    # When it was decided.
+    # Time of the decision.
     Column("time", Double, nullable=False),
-    # What was asked for.
+    # Requested operation.
     Column("operation", Text, nullable=False),
-    # JSON of the request without its credential; cut when long.
+    # JSON of the request without its credential, cut at PARAMETERS_MAX.
     Column("arguments", Text, nullable=False),
-    # Where the connection came from.
+    # Origin of the connection.
     Column("origin", Text, nullable=False),
-    # The name in the certificate.
+    # Name in the certificate.
     Column("principal", Text, nullable=False),
     # `done` or the refusal's code.
     Column("outcome", Text, nullable=False),
-    # The revision after it.
+    # Revision after the decision.
     Column("revision", BigInteger, nullable=False),
 )

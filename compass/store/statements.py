@@ -1,4 +1,4 @@
-"""Every SQL statement of the running store, built once; SQLAlchemy compiles each of them once."""
+"""SQL statements of the running store, built once; SQLAlchemy compiles each of them once."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ _counted = {
     "administration": _clock.administration + bindparam("administrations"),
 }
 CHANNEL = "opengns_"
-"""PostgreSQL's channel for wake-ups, followed by the store's id: databases may hold several stores, one a schema."""
+"""Prefix of PostgreSQL's channel for notifications; the store's id follows, as a database may hold several stores."""
 COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _clock.administration)
-"""Number new entries of the two other logs. The row stays locked until the commit: numbers are in its order."""
+"""Statement that numbers new entries of the two other logs. The row stays locked until the commit, so numbers are in
+the order of commits."""
 FENCE: Any = COUNT.values(
     revision=bindparam("reached"), digest=bindparam("new_digest"), digest_at=bindparam("reached")
 ).where(_clock.revision == bindparam("expected"))
-"""The same, and move the clock on; hits no row when another server has moved it."""
+"""Statement that also advances the clock; it updates no row if another server has advanced it."""
 NOTIFY = func.pg_notify(literal_column(f"'{CHANNEL}'") + _clock.store, cast(_clock.revision, Text))
-"""Expression that PostgreSQL returns with these: at the commit, and only then, it notifies of the store's revision."""
+"""Expression that PostgreSQL returns with COUNT and FENCE: at the commit, it notifies of the store's revision."""
 CORRECT = (
     update(schema.clock)
     .values(digest=bindparam("new_digest"), digest_at=bindparam("of"))
@@ -57,17 +58,17 @@ CLOCK_LOCKED = select(schema.clock).with_for_update()
 
 
 def key_column(log: Log) -> Any:
-    """The column that numbers the entries of a log."""
+    """Return the column that numbers the entries of a log."""
     return next(iter(LOGS[log].primary_key))
 
 
 def floor(log: Log) -> Select[Any]:
-    """The oldest number still in a log; NULL when it is empty."""
+    """Return the query of the oldest number in a log; NULL if the log is empty."""
     return select(func.min(key_column(log)))
 
 
 def _entries(log: Log) -> Select[Any]:
-    """The columns of the log in the order of the entry's fields."""
+    """Return the query of a log's columns in the order of the entry's fields."""
     columns = [column for column in LOGS[log].c if column is not schema.update_log.c.previous]
     return select(*columns).limit(bindparam("most"))
 
@@ -85,13 +86,13 @@ CHANGES = (
     .limit(bindparam("most"))
 )
 INCIDENTS = CHANGES.where(schema.update_log.c.operation.in_(("alert", "alert-over")))
-"""The changes by which incidents began and ended."""
+"""Query of the changes by which incidents began and ended."""
 
 ALL: dict[type[Row], Select[Any]] = {
     kind: select(*(table.c[name] for name in kind.__struct_fields__ if name in table.c))
     for kind, table in TABLES.items()
 }
-"""Whole tables, columns in the order of the struct's fields."""
+"""Queries of whole tables, with columns in the order of the struct's fields."""
 CATEGORY_TOPICS = select(schema.category.c.name, schema.category.c.revision)
 SERVICE_TOPICS = select(schema.service.c.id, schema.service.c.revision)
 MOVE_CATEGORY = (

@@ -1,9 +1,9 @@
-"""A store on SQLite or PostgreSQL: `compass.model.interfaces.Store` in SQL.
+"""Store on SQLite or PostgreSQL: `compass.model.interfaces.Store` in SQL.
 
-Every write is one transaction that begins by moving the clock from the revision it was decided at to the one it reaches
-(the fence). That row is the lock of all writers: the second writer finds it moved and gets Conflict. A connection that
-was lost before its transaction came to the end is replaced and the transaction done once more; lost while committing,
-the outcome is unknown, and the caller finds out by `changes_after`.
+Every write is one transaction that begins by advancing the clock from the revision of its decision to the revision that
+it reaches (the fence). The clock's row is the lock of all writers: a second writer finds another revision and gets
+Conflict. If a connection is lost before the commit, the store connects again and repeats the transaction; if it is lost
+during the commit, the outcome is unknown, and the caller reads it with `changes_after`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from compass.model.interfaces import (
     StoreState,
     StoreUnavailable,
 )
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
-from compass.model.rows import Change, Row
+from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 from compass.store import statements as sql
 from compass.store.abort import ConnectionAborter
 from compass.store.batch import batch_of
@@ -46,25 +45,25 @@ from compass.store.engine import (
 )
 from compass.store.errors import StoreUnusable
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
-from compass.store.notifications import ChangeNotifier, Wake, wakeups_for
+from compass.store.notifications import ChangeNotifier, Wake, notifier_for
 from compass.store.row_mapping import change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 
 READ_ONLY = "25006"
-"""SQLSTATE read_only_sql_transaction: what a standby says to a writer (PostgreSQL, appendix A)."""
+"""SQLSTATE read_only_sql_transaction: the error of a standby for a write (PostgreSQL, appendix A)."""
 T = TypeVar("T")
 BETWEEN_MAX = 1_000
-"""Changes of others that are taken in inside a transaction; with more, all writers would wait for too long."""
+"""Most changes of other servers that are applied inside a transaction: with more, all writers would wait too long."""
 
 
 class Store:
-    """Store with one connection; used by one thread at a time."""
+    """Store with one connection, used by one thread at a time."""
 
     engine: str
     backup: Path | None
-    """The copy that was made of a SQLite file because it had to be upgraded."""
+    """Copy of a SQLite file, made before its upgrade; None: no upgrade was needed."""
     newer: str = ""
-    """The store's schema, when it is a newer one than this program's that it can work with all the same."""
+    """Schema of the store if it is newer than this program's but usable by it; otherwise empty."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
@@ -73,14 +72,15 @@ class Store:
         self._connection: Connection | None = None
         self._in_doubt = False
         self.cut = ConnectionAborter(engine).abort
-        """Abort of the current call, from another thread: it raises StoreUnavailable; the next one connects again."""
+        """Function that aborts the current call, from another thread: the call raises StoreUnavailable, and the next
+        one connects again."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, migrations: Path = MIGRATIONS) -> Store:
         """Open the store at `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/database`.
 
-        An absent one is created if `create`, an older one upgraded. Raises StoreTooNew and StoreUnusable, which say
-        what to do, and StoreUnavailable when it may work later.
+        An absent store is created if `create`, an older one upgraded. Raises StoreTooNew and StoreUnusable, whose texts
+        contain advice, and StoreUnavailable if a retry may succeed.
         """
         parsed = parse_url(url)
         file = file_of(parsed)
@@ -103,16 +103,17 @@ class Store:
         return store
 
     def wakeups(self, wake: Wake) -> ChangeNotifier | None:
-        """Return what calls `wake`, from its own thread, after each write; None if no other process can write."""
-        return wakeups_for(self._url, wake)
+        """Return the notifier that calls `wake` after each write, from its own thread; None if no other process can
+        write."""
+        return notifier_for(self._url, wake)
 
     def roster(self) -> SqlClusterStore:
-        """Return the store's part for the cluster, for a thread of its own."""
+        """Return the cluster's part of the store, for a thread of its own."""
         in_memory = self._url.drivername == "sqlite" and file_of(self._url) is None
         return SqlClusterStore(self._url, self._engine if in_memory else engine_for(self._url, durable=False))
 
     def close(self) -> None:
-        """Let the connection go. The store can be used again all the same; it connects when asked something."""
+        """Close the connection. The store stays usable: the next call connects again."""
         self._disconnect()
         self._engine.dispose()
 
@@ -122,8 +123,6 @@ class Store:
             connection.close()
 
     def load(self) -> StoreState:
-        """See `Storage`."""
-
         def read(connection: Connection) -> StoreState:
             clock = connection.execute(sql.CLOCK).one()
             rows: list[Row] = []
@@ -146,8 +145,8 @@ class Store:
         again: Redecide | None = None,
         digest: str = "",
     ) -> None:
-        """See `Store`. After StoreUnavailable, `changes_after(expected, ...)` shows whether it was committed after all;
-        BatchRefused is the StoreUnavailable which says that it was not and never can be."""
+        """See `interfaces.Store`. After StoreUnavailable, `changes_after(expected, ...)` shows whether the batch was
+        committed; after BatchRefused it was not, and never can be."""
         proposal = Proposal(changes, security, administration, digest)
         if not (changes or security or administration):
             return
@@ -163,11 +162,11 @@ class Store:
         try:
             self._transaction(write, writes=True)
         except (ValueError, OverflowError) as error:
-            # Text that is no Unicode, integers beyond 64 bits: the drivers say so in their own words.
+            # Invalid Unicode or integers beyond 64 bits: the drivers raise these exceptions.
             raise BatchRefused(f"{redacted_url(self._url)} cannot hold a value of this batch: {error}") from error
 
     def _between(self, connection: Connection, expected: int) -> list[Change] | None:
-        """Return what others have committed after a revision, or None if that is too much or no longer in the log.
+        """Return the changes of others after a revision, or None if these are too many or no longer in the log.
 
         From here on no other writer can begin before the end of this transaction.
         """
@@ -178,7 +177,7 @@ class Store:
         return [change_from(change) for _, change in found]
 
     def _write(self, connection: Connection, expected: int, proposal: Proposal) -> bool:
-        """Fence, tables and logs; False and nothing done when the store is not at the expected revision."""
+        """Write fence, tables and logs. Returns False, without a write, if the store is at another revision."""
         changes, security, administration = proposal.changes, proposal.security, proposal.administration
         reached = expected + len(changes)
         if [change.revision for change in changes] != list(range(expected + 1, reached + 1)):
@@ -202,10 +201,7 @@ class Store:
         return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:
-        """See `Storage`. Conclusive after a commit that failed: it waits for that to come to its end.
-
-        Raises LogTrimmed (a StoreUnavailable) when the log no longer reaches back to `revision`.
-        """
+        """See `interfaces.Store`. Conclusive after a failed commit, for whose end this waits."""
 
         def read(connection: Connection) -> list[Change]:
             clock = connection.execute(sql.CLOCK_LOCKED if self._in_doubt else sql.CLOCK).one()
@@ -226,7 +222,7 @@ class Store:
         return changes
 
     def read_log(self, log: Log, after: int, limit: int, last: int) -> tuple[list[LogEntry], int]:
-        """See `Storage`. The floor of an empty log is the number that its next entry will have."""
+        """See `interfaces.Store`. The floor of an empty log is the number of its next entry."""
 
         def read(connection: Connection) -> tuple[list[LogEntry], int]:
             clock = connection.execute(sql.CLOCK).one()
@@ -241,8 +237,6 @@ class Store:
         return self._transaction(read, writes=False)
 
     def digest(self) -> StoredDigest:
-        """See `Storage`."""
-
         def read(connection: Connection) -> StoredDigest:
             clock = connection.execute(sql.CLOCK).one()
             return StoredDigest(clock.revision, _digest(clock), clock.doubted)
@@ -250,8 +244,6 @@ class Store:
         return self._transaction(read, writes=False)
 
     def correct(self, revision: int, digest: str, doubt: bool) -> None:
-        """See `Storage`."""
-
         def write(connection: Connection) -> None:
             connection.execute(sql.CORRECT, {"of": revision, "new_digest": digest})
             if doubt:
@@ -260,8 +252,6 @@ class Store:
         self._transaction(write, writes=True)
 
     def trim(self, keep_updates: int, keep_others: int) -> None:
-        """See `Storage`."""
-
         def write(connection: Connection) -> None:
             clock = connection.execute(sql.CLOCK).one()
             connection.execute(sql.TRIM["updates"], {"gone": clock.revision - keep_updates})
@@ -271,7 +261,10 @@ class Store:
         self._transaction(write, writes=True)
 
     def _transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
-        """Do `work` in one transaction; reads see one state of the store. What it raises undoes everything."""
+        """Run `work` in one transaction; its reads see one state of the store. An exception rolls back everything.
+
+        Raises StoreUnavailable, StoreUnusable, BatchRefused.
+        """
         options: dict[str, Any] = {WRITES: writes}
         if self._engine.dialect.name == "postgresql":
             options["isolation_level"] = "READ COMMITTED" if writes else "REPEATABLE READ"
@@ -291,14 +284,14 @@ class Store:
     def _once(self, work: Callable[[Connection], T], options: dict[str, Any], *, again: bool = True) -> T:
         committing = False
         try:
-            # Kept from one transaction to the next: taking it from the pool costs as much as a small transaction.
+            # Reused by the next transaction: the pool costs as much as a small transaction.
             connection = self._connection = self._connection or self._engine.connect()
             connection.execution_options(**options)
             with connection.begin():
                 result = work(connection)
                 committing = True
             if connection.info.get(WARNINGS):
-                # The next connection proves that what is there is confirmed, before anything is read.
+                # The next connection makes a confirmed commit before anything is read.
                 connection.invalidate()
                 self._disconnect()
                 self._in_doubt = self._in_doubt or options[WRITES]
@@ -310,7 +303,7 @@ class Store:
             self._disconnect()
             self._in_doubt = self._in_doubt or (committing and options[WRITES])
             if getattr(error.orig, "sqlstate", None) == READ_ONLY:
-                # A primary that has become a standby: the URL may name where the writable one is now.
+                # The primary has become a standby: the URL may also name the new primary.
                 self._engine.dispose()
             if again and error.connection_invalidated and not committing:
                 return self._once(work, options, again=False)

@@ -1,4 +1,4 @@
-"""OpenGNSP on the wire, without any input or output: bytes in, messages out, and the other way round.
+"""OpenGNSP on the wire, without input or output: bytes to messages, and messages to bytes.
 
 The written protocol is `protocols/opengnsp.md`; comments here cite its sections.
 """

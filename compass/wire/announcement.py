@@ -1,6 +1,6 @@
-"""Announcements: a server says by multicast where it is (opengnsp.md, "Announcements"). One datagram, no answer.
+"""Announcements: a server sends its address by multicast (opengnsp.md, "Announcements"). One datagram, no reply.
 
-Nothing in it is believed: a host takes it as a proposal of a place to dial, where TLS shows who is there.
+An announcement is not trusted: for a host it is only a candidate to connect to, where TLS authenticates the server.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from compass.model.names import InvalidName, parse_address, parse_host_name, par
 from compass.wire import limits
 
 MAGIC = b"OpenGNS\x01"
-"""Prefix of every datagram: a name, and the version of the format."""
+"""Prefix of every datagram: a name and the version of the format."""
 
 
 class Announcement(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="announcement"):
     """Announcement of a server to all hosts of its network: an address to dial."""
 
     server: str
-    """The name that its certificate proves."""
+    """Name that its certificate must prove."""
     port: int
     addresses: tuple[str, ...] = ()
-    """Addresses of the server; empty: the one that the datagram came from."""
+    """Addresses of the server; empty: the source of the datagram."""
     next_seconds: float = 10.0
-    """Seconds until the next announcement at the latest."""
+    """Longest time to the next announcement, in seconds."""
 
 
 class NotAnnouncement(Exception):
-    """A datagram that proposes nothing; the text says why."""
+    """Error of a datagram that is not a valid announcement; the text is the reason."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -37,7 +37,7 @@ _decoder = msgspec.msgpack.Decoder(Announcement)
 
 
 def encode(announcement: Announcement) -> bytes:
-    """The datagram."""
+    """Encode an announcement as a datagram. Raises ValueError if it is too long."""
     datagram = MAGIC + _encoder.encode(announcement)
     if len(datagram) > limits.ANNOUNCEMENT_OCTETS_MAX:
         raise ValueError(
@@ -53,16 +53,18 @@ def decode(datagram: bytes) -> Announcement:
     if not datagram.startswith(MAGIC):
         raise NotAnnouncement("it does not begin as an announcement of version 1")
     try:
-        said = _decoder.decode(memoryview(datagram)[len(MAGIC) :])
-        if len(said.addresses) > limits.ANNOUNCED_ADDRESSES_MAX:
-            raise NotAnnouncement(f"it has {len(said.addresses)} addresses; at most {limits.ANNOUNCED_ADDRESSES_MAX}")
-        if math.isnan(said.next_seconds):
+        content = _decoder.decode(memoryview(datagram)[len(MAGIC) :])
+        if len(content.addresses) > limits.ANNOUNCED_ADDRESSES_MAX:
+            raise NotAnnouncement(
+                f"it has {len(content.addresses)} addresses; at most {limits.ANNOUNCED_ADDRESSES_MAX}"
+            )
+        if math.isnan(content.next_seconds):
             raise NotAnnouncement("its next_seconds are no number")
         return Announcement(
-            parse_host_name(said.server),
-            parse_port(said.port),
-            tuple(dict.fromkeys(map(parse_address, said.addresses))),
-            min(max(said.next_seconds, limits.ANNOUNCE_SECONDS_MIN), limits.ANNOUNCE_SECONDS_MAX),
+            parse_host_name(content.server),
+            parse_port(content.port),
+            tuple(dict.fromkeys(map(parse_address, content.addresses))),
+            min(max(content.next_seconds, limits.ANNOUNCE_SECONDS_MIN), limits.ANNOUNCE_SECONDS_MAX),
         )
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError) as error:
         kind = "it names what cannot be dialled" if isinstance(error, InvalidName) else "it cannot be read"

@@ -24,7 +24,7 @@ from compass.wire.messages import (
 
 
 class ClientConnection(Connection):
-    """The end that greets, asks and acknowledges; it says hello at once."""
+    """Client end of a session; it sends the hello at once."""
 
     end = "client"
 
@@ -35,7 +35,7 @@ class ClientConnection(Connection):
         self._send(Hello(limits.VERSIONS, software))
 
     def ask(self, request: Request, now: float) -> int:
-        """Queue a request; its number comes back with `Replied`. Only after `Opened`."""
+        """Queue a request, after `SessionOpened`. Returns its number, which `ReplyReceived` repeats."""
         if self.state != "open":
             raise RuntimeError(f"asked in state {self.state}")
         self._last_number = self._last_number % 0xFFFFFFFF + 1
@@ -44,12 +44,11 @@ class ClientConnection(Connection):
         return self._last_number
 
     def acknowledge(self, revision: int, status: Held = "ok") -> None:
-        """Say what is held."""
+        """Acknowledge that everything up to `revision` is held, or report a problem."""
         if self.state == "open":
             self._send(Acknowledge(revision, status))
 
     def deadline(self) -> float | None:
-        """The earliest of welcome and reply."""
         if self.state == "greeting":
             return self._greeting_until
         if self.state == "ended" or not self._waiting:

@@ -1,8 +1,8 @@
 """Base of both ends of a session, without input or output: bytes and times in, events and bytes out.
 
-The shell that owns the transport calls `receive`, writes `bytes_to_send()`, and keeps one timer at `deadline()`
-for `expire`. Whatever bytes arrive in whatever pieces, `receive` returns events; a peer's violation gives one
-`SessionEnded` event and makes the connection deaf. Our own misuse raises instead.
+The shell that owns the transport calls `receive`, writes `bytes_to_send()`, and sets one timer at `deadline()` for
+`expire`. `receive` returns events for any bytes in pieces of any size; after a violation by the peer it returns one
+`SessionEnded` event and ignores all further bytes. A misuse by the shell raises an exception.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Connection:
         self._reader = FrameReader(frame_max)
         self._out: deque[_Queued] = deque()
         self._written = 0
-        """Octets of the first in `_out` that were given out already."""
+        """Octets of the first item of `_out` that were returned already."""
         self.octets_to_send = 0
-        """Number of octets that `bytes_to_send` would return now."""
+        """Number of octets that `bytes_to_send()` would return now."""
         self._greeting_until = now + limits.GREETING_SECONDS
 
     def receive(self, data: bytes, now: float) -> list[Event]:
@@ -58,7 +58,7 @@ class Connection:
         return events
 
     def bytes_to_send(self, at_most: int | None = None) -> bytes:
-        """Return what is to be written now, or nothing. The rest comes with the next call."""
+        """Return at most `at_most` of the queued octets; the next call returns the rest."""
         out = self._out
         if not out:
             return b""
@@ -87,7 +87,7 @@ class Connection:
         raise NotImplementedError
 
     def expire(self, now: float) -> list[Event]:
-        """The end of a session whose deadline has passed; nothing when it has not."""
+        """End the session if its deadline has passed. Returns the event, or nothing before the deadline."""
         at = self.deadline()
         if at is None or now < at:
             return []
@@ -100,7 +100,7 @@ class Connection:
         raise NotImplementedError
 
     def _transition(self, given: Input) -> bool:
-        """Take the table's step; False when it has none."""
+        """Make the transition of the table. Returns False if there is none."""
         target = TABLE[self.end][self.state].get(given)
         if target is None:
             return False
@@ -108,15 +108,15 @@ class Connection:
         return True
 
     def _is_skipped(self, number: int, unreadable: InvalidMessage) -> bool:
-        """A later version may say things that expect no answer; this one goes on without them (P13)."""
+        """Return whether to skip a message: an unknown one, of a later version, that expects no reply (P13)."""
         return self.state == "open" and number == 0 and unreadable.refusal.code == "unknown-message"
 
     def _send(self, message: Message, number: int = 0) -> None:
         body = encode(message)
         self._queue(header(len(body), number) + body)
 
-    def _queue(self, encoded: bytes, told_before: int = -1) -> None:
-        self._out.append(_Queued(encoded, told_before))
+    def _queue(self, encoded: bytes, complete_to: int = -1) -> None:
+        self._out.append(_Queued(encoded, complete_to))
         self.octets_to_send += len(encoded)
 
     def _end(self, given: Input, reason: str, **details: Any) -> SessionEnded:
@@ -129,10 +129,10 @@ class Connection:
 
 
 class _Queued(NamedTuple):
-    """Octets to be written, with the revision up to which the host is complete before a push; -1: it is not a push."""
+    """Queued octets. Of a push, with the revision up to which the host is complete before it; -1: not a push."""
 
     octets: bytes
-    told_before: int
+    complete_to: int
 
 
 _octets = attrgetter("octets")

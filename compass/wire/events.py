@@ -1,4 +1,4 @@
-"""Events of a session: what `Connection.receive` and `expire` return."""
+"""Events of a session, which `Connection.receive` and `expire` return."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from compass.wire.messages import Acknowledge, Bookmark, Hello, Inquiry, Notice,
 
 
 class RequestReceived(msgspec.Struct, frozen=True):
-    """A request to answer, with `reply(number, ...)`."""
+    """Request, which the server answers with `reply(number, ...)`."""
 
     number: int
     request: Request
 
 
 class ReplyReceived(msgspec.Struct, frozen=True):
-    """The answer to the request of that number."""
+    """Reply to the request with that number."""
 
     number: int
     reply: Reply
 
 
 class PushReceived(msgspec.Struct, frozen=True):
-    """A notice, a bookmark, a resync, an inquiry or a suspicion from the server."""
+    """Notice, bookmark, resync, inquiry or suspicion from the server."""
 
     message: Notice | Bookmark | Resync | Inquiry | Suspicion
 
@@ -34,24 +34,24 @@ class AcknowledgementReceived(msgspec.Struct, frozen=True):
 
     acknowledge: Acknowledge
     waited: float | None = None
-    """Seconds from the commit of a notice to this acknowledgement; None: no notice was timed that it acknowledges."""
+    """Seconds from the commit of a notice to this acknowledgement; None: it acknowledges no timed notice."""
 
 
 class SessionOpened(msgspec.Struct, frozen=True):
-    """The greeting is done."""
+    """End of the greeting: the session is open."""
 
     peer: Hello | Welcome
 
 
 class SessionEnded(msgspec.Struct, frozen=True):
-    """Nothing more will come of this session; write what is left to send and close."""
+    """End of the session, the last event: write the queued octets and close."""
 
     reason: str
     violation: bool = False
-    """The peer broke the protocol."""
+    """True if the peer violated the protocol."""
     retry_after_seconds: float = 0.0
     instead: tuple[str, ...] = ()
-    """Servers that the peer sends us to, as it spelled them."""
+    """Servers to which the peer redirects this client, unparsed."""
 
 
 Event = RequestReceived | ReplyReceived | PushReceived | AcknowledgementReceived | SessionOpened | SessionEnded

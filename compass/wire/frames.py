@@ -4,8 +4,8 @@
     | length of body | request number | body: one MessagePack map
     +----------------+----------------+---------------------+
 
-The request number ties a reply to its request; it stands outside the body so that a body which cannot be read is
-still refused by number. Messages that expect no answer have the number 0.
+The request number relates a reply to its request; it is not part of the body, so that the refusal of an unreadable body
+also has a number. Messages that expect no reply have the number 0.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ HEADER_LENGTH = _HEADER.size
 
 
 class FrameTooLong(Exception):
-    """The header announces more than the limit; what follows cannot be understood, so the session must end."""
+    """Error of a header that announces more than the limit: the following octets have no known frame, so the session
+    must end."""
 
 
 header: Callable[[int, int], bytes] = _HEADER.pack
-"""Return the header of a body: from its length and the request number."""
+"""Encode the header of a body, from its length and the request number."""
 
 
 def frame(body: bytes, number: int = 0) -> bytes:
-    """A whole frame."""
+    """Return a frame with its header."""
     return _HEADER.pack(len(body), number) + body
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames; holds at most one frame of `limit` octets and what came with it."""
+    """Reader that divides a stream of bytes into frames; it holds at most one frame of `limit` octets and the bytes
+    received with it."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield the frames that `data` completes, as (request number, body), each cut off when it is asked for.
+        """Yield the frames that `data` completes, as (request number, body).
 
-        Raises FrameTooLong, but only after the frames before it: what a stream means must not depend on the
-        pieces it arrives in.
+        Raises FrameTooLong, but only after the frames before it: the meaning of a stream must not depend on the pieces
+        in which it arrives.
         """
         buffer = self._buffer
         buffer += data
@@ -58,5 +60,5 @@ class FrameReader:
 
     @property
     def held(self) -> int:
-        """Octets of an unfinished frame; not 0 at the end of the stream means that it was cut."""
+        """Octets of an unfinished frame; if not 0 at the end of the stream, the stream was cut."""
         return len(self._buffer)

@@ -1,6 +1,6 @@
 """Messages and their encoding: MessagePack maps, one tag `type` (opengnsp.md, "Messages").
 
-Requests and replies are the model's own structs. The structs in this module belong to sessions: greeting, push,
+Requests and replies are structs of the model. The structs in this module belong to sessions: greeting, push,
 acknowledgement. Unknown fields are skipped, unknown types are refused without ending the session (P13).
 """
 
@@ -22,26 +22,26 @@ Held = Literal["ok", "gap", "differs"]
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="hello"):
-    """Client to server, the first message: which versions it speaks."""
+    """Client to server, the first message: the versions that it speaks."""
 
     versions: tuple[int, ...]
     software: str = ""
 
 
 class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="welcome"):
-    """Server to client, the answer to hello. Revisions of another `store` mean nothing here."""
+    """Server to client, the reply to hello. Revisions of another `store` are not valid in this session."""
 
     version: int
     server: str
     store: str
     revision: int
     frame_max: int
-    """Octets of the largest body the server takes from this client."""
+    """Octets of the largest body that the server accepts from this client."""
     software: str = ""
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="notice"):
-    """Server to host, 2.4 and 2.5: a committed change. `snapshot`: what it makes the host depend on in addition."""
+    """Server to host, 2.4 and 2.5: a committed change. `snapshot`: the topics that it adds to the host's interest."""
 
     change: Change
     snapshot: Snapshot | None = None
@@ -52,19 +52,19 @@ class Bookmark(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
     revision: int
     digest: str = ""
-    """Digest of what the host should hold then, if its watch says that it compares digests."""
+    """Digest of the rows that the host should hold then, if its watch requested digests."""
 
 
 class Resync(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="resync"):
-    """Server to host that has read too slowly: in place of all the notices missed. Drop what is held, take this."""
+    """Server to host that has read too slowly: the snapshot replaces the host's replica and all missed notices."""
 
     snapshot: Snapshot
 
 
 class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="inquiry"):
-    """Server to host: probe this listener, which you depend on, and say what you found (`findings` with this id).
+    """Server to host: probe this listener, on which the host depends, and send the result (`findings` with this id).
 
-    An older host skips it, and the server does without.
+    An older host skips this message, and the server decides without the result.
     """
 
     id: int
@@ -76,7 +76,7 @@ class Inquiry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="suspicion"):
     """Server to host: evidence against an instance, which the store cannot write now.
 
-    A suspicion is no change and has no revision; it holds for `seconds` unless it is repeated, and 0 withdraws it.
+    A suspicion is not a change and has no revision; it is valid for `seconds` unless it is repeated; 0 withdraws it.
     """
 
     service: str
@@ -88,7 +88,7 @@ class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
 
 
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
-    """Server to client: the session ends; reconnect after the time given. `instead`: servers to use meanwhile."""
+    """Server to client: the session ends; reconnect after `retry_after_seconds`, or at once to one of `instead`."""
 
     reason: str
     retry_after_seconds: float = 0.0
@@ -96,9 +96,9 @@ class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="acknowledge"):
-    """Host to server: it holds everything up to `revision`. `gap`: something before it is missing.
+    """Host to server: the host holds everything up to `revision`. `gap`: an earlier change is missing.
 
-    `differs`: it holds something else than the digest of a bookmark says.
+    `differs`: the digest of its rows is not that of the bookmark.
     """
 
     revision: int
@@ -117,7 +117,8 @@ _from_server: msgspec.msgpack.Decoder[ServerMessage] = msgspec.msgpack.Decoder(S
 
 
 class InvalidMessage(Exception):
-    """A body that is no message, with the refusal that the peer gets. The frame was whole: the session goes on."""
+    """Error of a body that is not a message, with the refusal for the peer. The frame was complete, so the session
+    continues."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -129,7 +130,7 @@ encode: Callable[[Message], bytes] = _encoder.encode
 
 
 class _Listed(msgspec.Struct, frozen=True, tag_field="type", tag="dependencies"):
-    """`Dependencies` with what it lists encoded already."""
+    """Message `Dependencies` with an encoded list of categories."""
 
     service: str
     revision: int
@@ -137,7 +138,7 @@ class _Listed(msgspec.Struct, frozen=True, tag_field="type", tag="dependencies")
 
 
 class EncodedReply(msgspec.Struct, frozen=True):
-    """A reply that is encoded already, because several peers get the same octets."""
+    """Encoded reply, of which several peers get the same octets."""
 
     body: bytes
 
@@ -147,7 +148,7 @@ class EncodedReply(msgspec.Struct, frozen=True):
 
 
 Answer: TypeAlias = Reply | EncodedReply
-"""A reply, encoded or not."""
+"""Reply, encoded or not."""
 
 
 def encode_views(views: tuple[CategoryView, ...]) -> bytes:
@@ -156,7 +157,7 @@ def encode_views(views: tuple[CategoryView, ...]) -> bytes:
 
 
 def encode_dependencies(service: str, revision: int, views: bytes) -> EncodedReply:
-    """Return the answer to a pull: the same octets as `encode(Dependencies(...))`, except for an empty list."""
+    """Return the reply to a pull: the same octets as `encode(Dependencies(...))`, except for an empty list."""
     return EncodedReply(_encoder.encode(_Listed(service, revision, msgspec.Raw(views))))
 
 

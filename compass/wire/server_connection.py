@@ -1,4 +1,4 @@
-"""Server end of a session: answers requests and pushes notices, in bounded memory."""
+"""Server end of a session: replies to requests and pushes notices, in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from compass.wire.messages import (
 )
 
 _TOGETHER_SECONDS = 0.1
-"""Seconds within which notices share one deadline of their acknowledgement: the memory for a host that acknowledges
-nothing is bounded by ACKNOWLEDGE_SECONDS and not by the number of changes."""
+"""Seconds within which notices share one deadline for their acknowledgement: so ACKNOWLEDGE_SECONDS bounds the memory
+for a host that acknowledges nothing, and not the number of changes."""
 
 
 class _Awaited(msgspec.Struct):
-    """Notices of which the last one's acknowledgement is waited for."""
+    """Group of notices that share a deadline for their acknowledgement."""
 
     first: int
     last: int
@@ -40,7 +40,7 @@ class _Awaited(msgspec.Struct):
 
 
 class ServerConnection(Connection):
-    """The end that answers and pushes."""
+    """Server end of a session."""
 
     end = "server"
 
@@ -51,16 +51,16 @@ class ServerConnection(Connection):
         self._asked: set[int] = set()
         self._active_at = now
         self._awaited: deque[_Awaited] = deque()
-        self._took_at = now
+        self._consumed_at = now
         self._timed: tuple[int, float] | None = None
-        """Notice whose acknowledgement is timed: its revision, and when it was committed."""
+        """Notice whose acknowledgement is timed: its revision, and the time of its commit."""
 
     def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
-        """Answer the hello of a `SessionOpened`."""
+        """Reply to the hello of a `SessionOpened`."""
         self._send(Welcome(version, server, store, revision, self.frame_max, software))
 
     def reply(self, number: int, reply: Answer, now: float) -> None:
-        """Answer a request, unless the session has ended."""
+        """Reply to a request, unless the session has ended."""
         if self.state == "ended":
             return
         self._asked.discard(number)
@@ -71,24 +71,25 @@ class ServerConnection(Connection):
                 f"the answer has {len(encoded)} octets; at most {limits.FRAME_MAX_FROM_SERVER} are sent: ask for less"
             )
             encoded = encode(Refusal("too-large", text))
-        # Apart, so that a body which many get is in memory once.
+        # Two items, so that the body of a reply to many peers is in memory once.
         self._queue(header(len(encoded), number))
         self._queue(encoded)
 
     def push(self, encoded: bytes, revision: int, now: float) -> None:
-        """Queue the notice of a change that was committed at `now`: a frame that was encoded once for all sessions."""
+        """Queue the notice of a change that was committed at `now`: a frame that is encoded once for all sessions."""
         if self.state != "ended":
             self._queue(encoded, revision - 1)
             self.note_written(revision, now)
 
-    def replay(self, encoded: bytes, revision: int, told_before: int, now: float) -> None:
-        """Queue a notice of an earlier change, or a resync; before it the host was sent everything to `told_before`."""
+    def replay(self, encoded: bytes, revision: int, complete_to: int, now: float) -> None:
+        """Queue a notice of an earlier change, or a resync, for a host that is complete up to `complete_to`."""
         if self.state != "ended":
-            self._queue(encoded, told_before)
+            self._queue(encoded, complete_to)
             self.note_written(revision, now, timed=False)
 
     def note_written(self, revision: int, now: float, *, timed: bool = True) -> None:
-        """Await the acknowledgement of a notice that was committed at `now`; `timed`: and time it, one at a time."""
+        """Expect the acknowledgement of a notice that was committed at `now`; `timed`: measure its delay, of one notice
+        at once."""
         if timed and self._timed is None:
             self._timed = revision, now
         last = self._awaited[-1] if self._awaited else None
@@ -98,7 +99,7 @@ class ServerConnection(Connection):
             self._awaited.append(_Awaited(revision, revision, now, now))
 
     def bookmark(self, encoded: bytes, revision: int) -> None:
-        """Send an encoded bookmark, which needs no acknowledgement."""
+        """Queue an encoded bookmark, which needs no acknowledgement."""
         if self.state != "ended":
             self._queue(encoded, revision)
 
@@ -106,41 +107,41 @@ class ServerConnection(Connection):
         """Drop queued notices of which nothing is written yet. Returns the revision up to which the host is complete,
         or None if nothing was dropped."""
         begun = [self._out.popleft()] if self._written else []
-        dropped = [queued for queued in self._out if queued.told_before >= 0]
-        self._out = deque([*begun, *(queued for queued in self._out if queued.told_before < 0)])
+        dropped = [queued for queued in self._out if queued.complete_to >= 0]
+        self._out = deque([*begun, *(queued for queued in self._out if queued.complete_to < 0)])
         if not dropped:
             return None
         self.octets_to_send -= sum(len(queued.octets) for queued in dropped)
-        told = min(queued.told_before for queued in dropped)
-        while self._awaited and self._awaited[-1].first > told:
+        complete_to = min(queued.complete_to for queued in dropped)
+        while self._awaited and self._awaited[-1].first > complete_to:
             self._awaited.pop()
         if self._awaited:
-            self._awaited[-1].last = min(self._awaited[-1].last, told)
-        return told
+            self._awaited[-1].last = min(self._awaited[-1].last, complete_to)
+        return complete_to
 
     def peer_consumed(self, now: float) -> None:
-        """The peer has taken octets: it is slow but not dead."""
-        self._took_at = now
+        """Record that the peer has read octets: it is slow but not dead."""
+        self._consumed_at = now
 
     def inquire(self, inquiry: Inquiry) -> None:
-        """Ask the host to probe a listener; what it finds comes as a request of its own, or never."""
+        """Send the host an inquiry; its result comes as a request, or never."""
         if self.state != "ended":
             self._send(inquiry)
 
     def send_unacknowledged(self, encoded: bytes) -> None:
-        """Send an encoded message that needs no acknowledgement and says nothing about revisions."""
+        """Queue an encoded message that needs no acknowledgement and has no revision."""
         if self.state != "ended":
             self._queue(encoded)
 
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
-        """End the session from our side; `instead`: servers where the client should go."""
+        """End the session from this side; `instead`: servers to which the client is redirected."""
         if self.state != "ended":
             self._send(Goodbye(reason, retry_after_seconds, instead[: limits.INSTEAD_MAX]))
             self.state = "ended"
 
     @property
     def unacknowledged(self) -> int:
-        """The first pushed revision that may not be acknowledged yet; 0 when all are."""
+        """First pushed revision that may not be acknowledged yet; 0 if all are."""
         return self._awaited[0].first if self._awaited else 0
 
     @property
@@ -150,18 +151,17 @@ class ServerConnection(Connection):
 
     @property
     def in_flight(self) -> int:
-        """Requests that are not answered yet."""
+        """Number of unanswered requests."""
         return len(self._asked)
 
     def deadline(self) -> float | None:
-        """The earliest of greeting, acknowledgement and idle time."""
         if self.state == "greeting":
             return self._greeting_until
         if self.state == "ended":
             return None
-        # Not put off by open requests: a host that always has one must not let what is pushed to it pile up.
+        # Open requests do not delay this: a host that always has one must not let its notices accumulate.
         if self._awaited:
-            return max(self._awaited[0].at, self._took_at) + limits.ACKNOWLEDGE_SECONDS
+            return max(self._awaited[0].at, self._consumed_at) + limits.ACKNOWLEDGE_SECONDS
         return None if self.watching or self._asked else self._active_at + limits.IDLE_SECONDS
 
     def _time_out(self) -> SessionEnded:

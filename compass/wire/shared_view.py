@@ -1,8 +1,8 @@
-"""The shared view: the host's part of the catalogue in two files, for every program of the host (shared-view.md).
+"""Shared view: the host's part of the catalogue in two files, for every program of the host (shared-view.md).
 
-`content` is replaced whole, by renaming. `index` is mapped into memory by the daemon and by every reader and never
-replaced: its generation is moved on after `content` has been, so a reader that finds it unmoved has the newest content
-without a request. Nothing here touches a file.
+`content` is replaced as a whole, by renaming. The agent and every reader map `index` into memory, and it is never
+replaced: its generation increases after `content` was replaced, so a reader that finds the same generation has the
+newest content without a request. This module does not access files.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ FORMAT = 1
 INDEX_MAGIC = b"OGNSINDX"
 CONTENT_MAGIC = b"OGNSVIEW"
 INDEX_OCTETS = 4096
-"""A page of memory: the smallest thing that can be mapped."""
+"""Size of the index: a page of memory, the smallest unit of a mapping."""
 INDEX_HEADER = struct.Struct("<8sII")
 GENERATION_WORD = 2
-"""The generation's place in the index, counted in words of 8 octets: aligned, so that it is read and written whole."""
+"""Position of the generation in the index, in words of 8 octets: aligned, so that reads and writes are atomic."""
 CONTENT_HEADER = struct.Struct("<8sIIQQ32s")
 CONTENT_OCTETS_MAX = 64 * 1024 * 1024
-"""Largest content that a reader takes: four times the largest snapshot that a server sends."""
+"""Largest content that a reader accepts: four times the largest snapshot that a server sends."""
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -34,12 +34,12 @@ class Shared(msgspec.Struct, frozen=True):
     zone: str
     store: str
     services: tuple[str, ...]
-    """The services whose dependencies are all there."""
+    """Services whose dependencies are complete."""
     held: Snapshot
 
 
 class NotShared(Exception):
-    """The octets are no shared view of this format; the text says why."""
+    """Error of octets that are not a shared view of this format; the text is the reason."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -47,12 +47,12 @@ _decoder = msgspec.msgpack.Decoder(Shared)
 
 
 def empty_index() -> bytes:
-    """The index of a view that was never published: generation 0."""
+    """Return the index of a view that was never published: generation 0."""
     return INDEX_HEADER.pack(INDEX_MAGIC, FORMAT, 0).ljust(INDEX_OCTETS, b"\0")
 
 
 def check_index(octets: bytes) -> None:
-    """Raises NotShared unless it is an index of this format."""
+    """Check that the octets are an index of this format. Raises NotShared."""
     if len(octets) != INDEX_OCTETS:
         raise NotShared(f"the index has {len(octets)} octets, not {INDEX_OCTETS}")
     magic, version, _ = INDEX_HEADER.unpack_from(octets)
@@ -62,15 +62,15 @@ def check_index(octets: bytes) -> None:
         raise NotShared(f"the index has format {version}, this program reads {FORMAT}")
 
 
-def packed(shared: Shared, generation: int) -> bytes:
-    """The content of a generation."""
+def pack(shared: Shared, generation: int) -> bytes:
+    """Encode the content of a generation."""
     body = _encoder.encode(shared)
     digest = hashlib.sha256(body).digest()
     return CONTENT_HEADER.pack(CONTENT_MAGIC, FORMAT, 0, generation, len(body), digest) + body
 
 
-def unpacked(octets: bytes) -> tuple[Shared, int]:
-    """The inverse of `packed`. Raises NotShared."""
+def unpack(octets: bytes) -> tuple[Shared, int]:
+    """Decode the content. Returns it with its generation. Raises NotShared."""
     if len(octets) < CONTENT_HEADER.size:
         raise NotShared(f"{len(octets)} octets are less than the header")
     magic, version, _, generation, length, digest = CONTENT_HEADER.unpack_from(octets)

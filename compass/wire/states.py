@@ -1,7 +1,7 @@
-"""The states of a session as one table (opengnsp.md, "Sessions"); its diagram there is generated from it.
+"""States of a session as one table (opengnsp.md, "Sessions"), from which the diagram in the protocol is generated.
 
-A session is made by the side that connects, client or server (a server dials a host that keeps no session); from then
-on the *client* is the one that greets, whichever side dialled. What is not in the table ends the session.
+Client or server open the connection (a server dials a host that keeps no session). In a session the *client* is the end
+that sends the hello, independent of who has connected. An input that is not in the table ends the session.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ TABLE: dict[End, dict[SessionState, dict[Input, SessionState]]] = {
         "ended": {},
     },
 }
-"""Transitions of each end by what it receives. `refusal` is one without a request number: of the session itself."""
+"""Transitions of each end by its input. `refusal`: a refusal without a request number, of the session itself."""
 
 
 def diagram(end: End) -> str:
-    """The table of one end as a Mermaid state diagram."""
+    """Return the table of one end as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", "    [*] --> greeting"]
     for state, moves in TABLE[end].items():
         targets: dict[SessionState, list[str]] = {}

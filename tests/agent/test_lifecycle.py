@@ -14,9 +14,9 @@ from compass.agent.replica.suspicions import EVIDENCE_SECONDS
 from compass.model.backoff import RETRY_SECONDS_MAX
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.interfaces import StoreUnavailable
-from compass.model.replies import Dependencies, Refusal, UpdateEntry
+from compass.model.replies import Dependencies, Refusal
 from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCredential
-from compass.model.rows import Category, Dependency, Service
+from compass.model.rows import Category, Dependency, Service, UpdateEntry
 from compass.model.rules.draft import Principal
 from tests.support.agent_world import Hosts
 

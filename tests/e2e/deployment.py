@@ -26,9 +26,9 @@ from compass.admin.shell.context import AdminContext
 from compass.agent.replica.disk_cache import unpacked
 from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi
 from compass.model.host_api import HostStatus, LocalRegister, LocalReport, Outcome
-from compass.model.replies import CredentialIssued, HostLag, Lags, LogEntries, Reply, Rows, ServerStatus, UpdateEntry
+from compass.model.replies import CredentialIssued, HostLag, Lags, LogEntries, Reply, Rows, ServerStatus
 from compass.model.requests import Fetch, IssueCredential, Lag, ReadLog, Request, Status
-from compass.model.rows import Listener
+from compass.model.rows import Listener, UpdateEntry
 from compass.pki.authority import Credentials, Role, issue, write_credentials
 from tests.e2e.processes import PATIENCE_SECONDS, Program, environment, eventually, python
 from tests.e2e.relay import Relay

@@ -11,9 +11,9 @@ import pytest
 from compass.admin.shell.connection import AdminSession, ConnectionFailed, Server, connect_tcp, context_of, start_tls
 from compass.client.core.blocking_api import ApiProblem
 from compass.model.host_api import LocalDeregister, LocalRegister
-from compass.model.replies import LogEntries, Refusal, Registered, SecurityEntry
+from compass.model.replies import LogEntries, Refusal, Registered
 from compass.model.requests import Deregister, Fetch, Put, ReadLog, Register
-from compass.model.rows import Category
+from compass.model.rows import Category, SecurityEntry
 from compass.pki.authority import create_authority
 from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_address
 

@@ -1,4 +1,4 @@
-"""Who keeps what among the servers of a store: the same answer at every server, from what each has heard."""
+"""Ownership among the servers of a store: every server computes the same owner from the heartbeats."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def test_a_subject_falls_to_the_same_server_wherever_one_asks() -> None:
 
 
 def test_when_a_server_goes_only_what_it_had_moves() -> None:
-    """So a death disturbs nothing but what the dead one looked after."""
+    """The death of a server changes only the owner of its own subjects."""
     before = {host: rendezvous(host, ["a", "b", "c"]) for host in HOSTS}
     after = {host: rendezvous(host, ["a", "b"]) for host in HOSTS}
     assert all(after[host] == server for host, server in before.items() if server != "c")
 
 
 def test_a_server_alone_keeps_everything() -> None:
-    """Also before it has a host, and whatever it thinks of its own probes: there is nobody else."""
+    """A server that is alone owns everything, even without hosts and if it distrusts its own probes."""
     alone = ClusterView("a")
-    assert alone.keeps_host("web1") and alone.owns(Listener("s.c", "192.0.2.1", 1, "up", 1.0, 1))
+    assert alone.owns_host("web1") and alone.owns(Listener("s.c", "192.0.2.1", 1, "up", 1.0, 1))
     alone.update(HeartbeatResult((PeerState(line("a", able=False), 1, 0, 0.0),), ()), beat=True)
-    assert alone.keeps_host("web1") and alone.role("a") == "keeper"
+    assert alone.owns_host("web1") and alone.role("a") == "keeper"
 
 
 @pytest.mark.parametrize("state", ["here", "left", "lost"])
@@ -61,23 +61,23 @@ def test_the_server_that_has_or_had_a_host_keeps_it(state: str) -> None:
     meeting = Meeting("a", "b", "c")
     for host in HOSTS[:20]:
         meeting.hear(Presence(host, "b", state))  # type: ignore[arg-type]
-        assert not meeting.one.keeps_host(host)
+        assert not meeting.one.owns_host(host)
         meeting.one.host_connected(host)
-        assert meeting.one.keeps_host(host)
+        assert meeting.one.owns_host(host)
         assert meeting.one.owns(Listener("s.c", "192.0.2.1", 1, "suspect", 1.0, 1, host))
 
 
 def test_a_bystander_keeps_nothing_while_another_can() -> None:
-    """It cannot tell a dead listener from its own cut line."""
+    """A server that cannot judge others owns nothing: its own connection may be cut."""
     meeting = Meeting("a", "b")
     meeting.hear(Presence("web1", "b", "lost"))
-    assert not meeting.one.keeps_host("web1")
+    assert not meeting.one.owns_host("web1")
     meeting.able["b"] = False
     meeting.hear()
-    assert meeting.one.role("b") == "bystander" and meeting.one.keeps_host("web1")
+    assert meeting.one.role("b") == "bystander" and meeting.one.owns_host("web1")
     meeting.one.can_judge = False
     meeting.hear()
-    assert meeting.one.role("b") == "keeper" and not meeting.one.keeps_host("web1")
+    assert meeting.one.role("b") == "keeper" and not meeting.one.owns_host("web1")
 
 
 @pytest.mark.parametrize("silent", [SILENT_BEATS - 1, SILENT_BEATS])
@@ -90,15 +90,15 @@ def test_a_server_is_silent_after_so_many_of_our_own_beats(silent: int) -> None:
     for _ in range(silent):
         meeting.hear(silent=("b",))
     gone = silent == SILENT_BEATS
-    assert meeting.one.lives("b") is not gone
+    assert meeting.one.is_alive("b") is not gone
     assert meeting.one.present_elsewhere("web1") is not gone
-    assert meeting.one.keeps_host("web1") is gone
+    assert meeting.one.owns_host("web1") is gone
     meeting.hear()
     assert meeting.one.present_elsewhere("web1")
 
 
 def test_a_host_that_is_elsewhere_by_now_is_not_told_to_have_gone() -> None:
-    """Its session here ends after it has begun one there: that is not the last word on where it is."""
+    """The end of a session here after its begin at another server does not change the host's presence."""
     meeting = Meeting("a", "b")
     meeting.one.host_connected("web1")
     meeting.hear(Presence("web1", "b", "here"))

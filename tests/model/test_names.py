@@ -68,7 +68,7 @@ def test_what_is_no_dns_label_is_refused(text: str) -> None:
 
 
 def test_a_service_id_is_two_labels() -> None:
-    """`service.category`, with the category told from it."""
+    """A service id is `service.category`, and its category can be derived."""
     assert parse_service_id("ChinaServer.OpenUSS") == "chinaserver.openuss"
     assert category_of("chinaserver.openuss") == "openuss"
     for text in ("", "a", "a.b.c", ".b", "a.", ".", "a b.c", "a" * 100_000):
@@ -198,7 +198,7 @@ def test_any_text_is_a_name_or_a_name_problem(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=[])), st.integers(3, 20))
 def test_storable_text_has_no_control_characters(text: str, limit: int) -> None:
-    """What cannot be stored is spelled out, in a line of bounded length that UTF-8 can spell."""
+    """Characters that cannot be stored are escaped, in a line of bounded length that UTF-8 can encode."""
     line = escape_line(text, limit)
     assert is_printable_line(line) and len(line) <= limit
     line.encode()

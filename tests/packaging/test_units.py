@@ -15,9 +15,9 @@ import pytest
 
 from compass.client.core.blocking_api import ApiEndpoint, HostApi
 from compass.model.host_api import LocalRegister
-from compass.model.replies import CredentialIssued, LogEntries, UpdateEntry
+from compass.model.replies import CredentialIssued, LogEntries
 from compass.model.requests import IssueCredential, Put, ReadLog
-from compass.model.rows import Category, Listener, Service
+from compass.model.rows import Category, Listener, Service, UpdateEntry
 from tests.e2e.processes import ROOT, eventually
 from tests.packaging.supervisor import INSTALLED, UNITS, Supervised, unit
 from tests.support.installation import Installation, free_port

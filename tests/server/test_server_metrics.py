@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from compass.model.interfaces import StoreUnavailable
-from compass.model.replies import Refusal, SecurityEntry, ServerStatus
+from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Deregister, Fetch, Register, Status
+from compass.model.rows import SecurityEntry
 from compass.model.rules.draft import Principal
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher

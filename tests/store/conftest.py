@@ -13,7 +13,7 @@ from tests.support.postgresql import PostgreSQL
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a store can be created, on either engine."""
+    """Create a place for a store, on either engine. Returns its URL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/opengnss.db"
     server: PostgreSQL = request.getfixturevalue("postgresql")

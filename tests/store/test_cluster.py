@@ -29,7 +29,7 @@ def line(id: str, name: str = "") -> Heartbeat:
 
 @pytest.fixture
 def join(store: Store) -> Iterator[Join]:
-    """Another server's view of the one store."""
+    """Return another server's view of the same store."""
     made: list[SqlClusterStore] = []
 
     def join_() -> SqlClusterStore:
@@ -75,7 +75,7 @@ def test_a_host_that_was_taken_over_is_not_lost_by_the_server_it_left(join: Join
 
 
 def test_a_server_that_leaves_takes_its_entries_along(join: Join) -> None:
-    """What is left belongs to those who are there."""
+    """The hosts of an ended server belong to the remaining servers."""
     one, other = join(), join()
     one.beat(line("a"), (Presence("web1", "a", "here"),))
     one.leave("a")
@@ -95,7 +95,7 @@ def test_a_line_that_was_taken_out_comes_back_with_the_next_beat(join: Join) -> 
 @pytest.mark.parametrize("beyond", [-5.0, 5.0], ids=["just not", "just"])
 @pytest.mark.parametrize(("name", "limit"), [("same", "REPLACED_SECONDS"), ("other", "FORGOTTEN_SECONDS")])
 def test_old_lines_go_when_a_server_starts(store: Store, join: Join, name: str, limit: str, beyond: float) -> None:
-    """Of a server that has been started again after a minute, of any other after a day; with their entries."""
+    """Heartbeats of a restarted server are removed after a minute, any other after a day; with their entries."""
     join().beat(line("a", "same"), (Presence("web1", "a", "here"),))
     age = getattr(rosters, limit) + beyond
     move = text(f"UPDATE server SET seen_at = seen_at - {age}")
@@ -116,7 +116,7 @@ def test_a_beat_waits_for_no_standby(postgresql: PostgreSQL, open_store: OpenSto
 
 
 def test_a_store_that_is_away_is_told_and_the_next_beat_goes_on(postgresql: PostgreSQL, open_store: OpenStore) -> None:
-    """Nothing has to be begun anew."""
+    """A beat fails while the store is unavailable, and the next one succeeds without a restart."""
     store = open_store(postgresql.new_url())
     roster = store.roster()
     roster.beat(line("a"), ())

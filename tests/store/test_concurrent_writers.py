@@ -1,4 +1,4 @@
-"""Writers at once: whoever comes second decides again inside its own transaction, and gets its turn (P2)."""
+"""Concurrent writers: the second one decides again inside its own transaction, and commits (P2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OpenStore = Callable[[str], Store]
 
 
 def test_a_batch_that_comes_second_is_decided_again_after_the_first(url: str, open_store: OpenStore) -> None:
-    """It is told what came before it, and its changes follow without a gap; nothing has to be tried again."""
+    """The second writer gets the earlier changes, and its changes follow without a gap and without another attempt."""
     one, other = open_store(url), open_store(url)
     first = registrations(3)
     one.commit(0, first, [], [])
@@ -44,7 +44,7 @@ def test_a_batch_of_which_nothing_is_left_changes_nothing(url: str, open_store: 
 
 
 def test_nobody_commits_while_a_batch_is_decided_again(url: str, open_store: OpenStore) -> None:
-    """From the look at what was missed to the commit all other writers wait: no batch is passed over twice."""
+    """All other writers wait from the read of missed changes to the commit: no batch loses twice."""
     one, other, third = (open_store(url) for _ in range(3))
     first = registrations(1)
     one.commit(0, first, [], [])
@@ -77,7 +77,8 @@ def test_nobody_commits_while_a_batch_is_decided_again(url: str, open_store: Ope
 def test_too_much_is_not_taken_in_while_all_others_wait(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, beyond: int
 ) -> None:
-    """Up to `BETWEEN_MAX` changes; whoever is further behind gets Conflict, and reads them outside of a transaction."""
+    """Up to `BETWEEN_MAX` changes are applied; a writer that lags further gets Conflict, and reads them outside of a
+    transaction."""
     first = registrations(4)
     monkeypatch.setattr(stores, "BETWEEN_MAX", len(first) - beyond)
     one, other = open_store(url), open_store(url)

@@ -88,7 +88,8 @@ def test_the_migrations_make_the_tables_that_the_program_declares(
 
 
 def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Path) -> None:
-    """On SQLite a copy is made first, of the same content and as private; on PostgreSQL that is the operator's."""
+    """An upgrade on SQLite first makes a private copy of the same content; on PostgreSQL this is left to the
+    operator."""
     store = Store.open(url)
     assert store.backup is None
     store.commit(0, registrations(5, services=2), [], [])
@@ -164,7 +165,8 @@ def test_an_absent_store_is_created_only_when_asked(url: str, tmp_path: Path) ->
 
 
 def test_the_files_are_for_the_owner_only(tmp_path: Path) -> None:
-    """Digests of credentials are in it, so nobody else reads it, whatever the umask; a lax file is tightened."""
+    """A store contains digests of credentials, so only its owner can read it, for any umask; a lax file is
+    tightened."""
     file = tmp_path / "opengnss.db"
     before = os.umask(0)
     try:
@@ -181,7 +183,8 @@ def test_the_files_are_for_the_owner_only(tmp_path: Path) -> None:
 
 
 def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
-    """As the workers of one server do: each waits for the one who creates the tables, and none gives up."""
+    """Several servers may create a store at once, like workers: each waits for the creator of the tables, and none
+    fails."""
     for number in range(20):
         url, ready = f"sqlite:///{tmp_path}/{number}.sqlite3", threading.Barrier(4)
 
@@ -210,7 +213,7 @@ def test_a_sqlite_commit_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_store_in_memory_is_a_store(open_store: Callable[[str], Store]) -> None:
-    """For simulations: the real SQL without a file."""
+    """Simulations use the real SQL without a file."""
     store = open_store("sqlite://")
     store.commit(0, registrations(3), [], [])
     assert store.load().revision == 104
@@ -224,16 +227,16 @@ def test_a_url_of_something_else_is_refused_with_an_example(url: str) -> None:
 
 
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
-    """It may be somebody's only copy of something."""
+    """A file that is not a database is refused and not changed: it may be the only copy of other data."""
     file = tmp_path / "notes.txt"
     file.write_text("remember the milk\n" * 100)
-    with pytest.raises(StoreUnusable, match=re.escape(f"{file}: file is not a database; the file is no SQLite")):
+    with pytest.raises(StoreUnusable, match=re.escape(f"{file}: file is not a database; the file is not a SQLite")):
         Store.open(f"sqlite:///{file}")
     assert file.read_text() == "remember the milk\n" * 100
 
 
 def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
-    """The text says that it is damaged, not that it is away."""
+    """The text describes the store as damaged, not as unavailable."""
     file = tmp_path / "opengnss.db"
     store = Store.open(f"sqlite:///{file}")
     store.commit(0, registrations(2000), [], [])
@@ -289,7 +292,7 @@ def _imports_first(program: str) -> str:
 
 
 def test_a_locked_database_is_told_from_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another program that holds it makes it unavailable for now, not unusable."""
+    """Another program that holds the store makes it unavailable for now, not unusable."""
     monkeypatch.setattr("compass.store.engine.BUSY_SECONDS", 0.05)
     file = tmp_path / "opengnss.db"
     store = Store.open(f"sqlite:///{file}")

@@ -1,4 +1,4 @@
-"""Trouble while the store is in use: full disks, lost connections, commits of which nobody knows the outcome."""
+"""Errors while the store is in use: full disks, lost connections, commits with an unknown outcome."""
 
 from __future__ import annotations
 
@@ -168,8 +168,10 @@ def test_a_commit_of_unknown_outcome_is_found_out_by_reading(
 
 
 def test_a_call_to_a_database_that_hangs_can_be_cut(postgresql: PostgreSQL, open_store: Callable[[str], Store]) -> None:
-    """A primary whose processes stand still keeps its connections: without an end to that nobody would ever look for
-    another one. What became of the commit is found out when it goes on, for good."""
+    """A suspended primary does not close its connections: without an abort no client would connect to another server.
+
+    The outcome of the commit is known after the primary continues.
+    """
     store = open_store(postgresql.new_url())
     changes = registrations(1)
     store.commit(0, changes, [], [])

@@ -1,4 +1,4 @@
-"""Whoever writes to a store lets all its servers know at once, on both engines (P2)."""
+"""Notifications: a write to a store wakes all its servers at once, on both engines (P2)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from compass.model.interfaces import BatchRefused
-from compass.model.replies import SecurityEntry
-from compass.model.rows import Listener
+from compass.model.rows import Listener, SecurityEntry
 from compass.store.notifications import ChangeNotifier, PostgresListener
 from compass.store.store import Store
 from tests.store.test_errors import end_connections
@@ -44,7 +43,7 @@ Listen = Callable[[Store], Ear]
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """Has somebody listen to a store, and waits until they do."""
+    """Start a notifier on a store, and wait until it is connected."""
     started: list[ChangeNotifier] = []
 
     def listening(store: Store) -> Ear:
@@ -62,7 +61,7 @@ def listen() -> Iterator[Listen]:
 
 
 def test_each_commit_is_heard_by_whoever_listens(url: str, open_store: Callable[[str], Store], listen: Listen) -> None:
-    """With the revision that the store has reached, whoever committed: one's own commits too."""
+    """A wake-up has the store's revision, for commits of any server, including one's own."""
     one, other = open_store(url), open_store(url)
     ears = [listen(one), listen(other)]
     first = registrations(3)
@@ -77,7 +76,7 @@ def test_each_commit_is_heard_by_whoever_listens(url: str, open_store: Callable[
 def test_a_refusal_is_heard_although_it_has_no_revision(
     url: str, open_store: Callable[[str], Store], listen: Listen
 ) -> None:
-    """Whoever follows the security log through one server is told of what another has refused."""
+    """A reader of the security log at one server is woken by a refusal at another."""
     store = open_store(url)
     ear = listen(open_store(url))
     heard = len(ear.told)
@@ -125,7 +124,7 @@ def test_a_commit_that_is_undone_wakes_nobody(
 def test_what_was_committed_while_the_connection_was_cut_is_heard_when_it_is_back(
     postgresql: PostgreSQL, open_store: Callable[[str], Store], listen: Listen
 ) -> None:
-    """A new connection begins with a look: nothing that was told meanwhile is missed."""
+    """A new connection begins with a read of the revision: no change in between is missed."""
     url = postgresql.new_url()
     ear, store = listen(open_store(url)), open_store(url)
     first = registrations(1)
@@ -139,7 +138,7 @@ def test_what_was_committed_while_the_connection_was_cut_is_heard_when_it_is_bac
 def test_a_listener_waits_for_a_database_that_is_away(
     postgresql: PostgreSQL, open_store: Callable[[str], Store], listen: Listen
 ) -> None:
-    """It takes up its work when the database is back, and it can be stopped while that is away."""
+    """The notifier continues when the database is available again, and can be stopped while it is not."""
     url = postgresql.new_url()
     ear, store = listen(open_store(url)), open_store(url)
     stopped = store.wakeups(Ear())

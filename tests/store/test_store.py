@@ -1,4 +1,4 @@
-"""What the server relies on, on both engines: durable, fenced, in order, all or nothing."""
+"""Promises of the store to the server, on both engines: durable, fenced, in order, all or nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,20 @@ import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.interfaces import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
-from compass.model.replies import AdministrationEntry, SecurityEntry, UpdateEntry
-from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Row, Service
+from compass.model.rows import (
+    AdministrationEntry,
+    Alert,
+    Category,
+    Change,
+    Credential,
+    Dependency,
+    Host,
+    Listener,
+    Row,
+    SecurityEntry,
+    Service,
+    UpdateEntry,
+)
 from compass.store.statements import Log
 from compass.store.store import Store
 from tests.store.workload import registrations
@@ -79,7 +91,7 @@ def test_what_was_committed_is_there_after_the_store_was_opened_again(store: Sto
     "text", ["中文 ünï \U0001f9ed", '\'; DROP TABLE "listener" --', "a\\b\n\t%s :x", "\x00\x01\x7f"]
 )
 def test_metadata_comes_back_letter_for_letter(store: Store, text: str) -> None:
-    """It is JSON in a text column on both engines, in which even a NUL is six harmless characters."""
+    """Text is JSON in a column on both engines, in which even a NUL is six harmless characters."""
     row = msgspec.structs.replace(LISTENER, metadata={text: text})
     store.commit(0, [*WORLD[:2], *changes_of(row, revision=2)], [], [])
     assert catalogue_in(store).listener("north.web", "192.0.2.1", 80) == row
@@ -133,7 +145,8 @@ def test_changes_must_follow_the_revision_they_were_decided_at(store: Store) -> 
 
 
 def test_the_last_change_of_a_row_wins_within_a_batch(store: Store) -> None:
-    """Set and removed is gone; removed and set is there anew; the topics' revisions are those of the last changes."""
+    """A row that is set and removed is absent; one removed and set exists; the topics' revisions are those of the last
+    changes."""
     south = Listener("north.web", "192.0.2.2", 80, "up", 1.0, 1)
     store.commit(0, WORLD, [], [])
     batch = [
@@ -216,7 +229,7 @@ def test_a_program_killed_in_the_middle_loses_nothing_that_it_answered(
 
 
 def test_a_log_is_read_page_by_page_or_from_its_end(store: Store) -> None:
-    """`after` and `limit` page forward; `last` takes so many from the end, in order all the same."""
+    """`after` and `limit` page forward; `last` returns that number of entries from the end, in order."""
     store.commit(0, registrations(20, services=9), [REFUSED] * 5, [ADMINISTERED] * 5)
     logs: tuple[tuple[Log, int], ...] = (("updates", 30), ("security", 5), ("administration", 5))
     for log, count in logs:
@@ -249,7 +262,7 @@ def test_the_update_log_tells_what_happened_to_what(store: Store) -> None:
 
 
 def test_trimming_lets_the_oldest_go_and_moves_the_floor(store: Store) -> None:
-    """Exactly so many stay; the tables stay; who asks for what has gone is told so instead of given a gap (P4)."""
+    """Exactly the numbers to keep stay; the tables stay; a read of trimmed changes raises and has no gap (P4)."""
     changes = registrations(20, services=9)
     store.commit(0, changes, [REFUSED] * 5, [ADMINISTERED] * 2)
     store.trim(12, 3)
@@ -271,7 +284,7 @@ def test_trimming_lets_the_oldest_go_and_moves_the_floor(store: Store) -> None:
 
 
 def test_a_store_that_went_back_in_time_is_noticed(store: Store) -> None:
-    """A server ahead of its store (an old backup was restored under it) is told, instead of waiting for ever."""
+    """A server ahead of its store (an old backup was restored) gets an error instead of waiting for ever."""
     store.commit(0, WORLD, [], [])
     with pytest.raises(StoreUnavailable, match="restart the server"):
         store.changes_after(4, 10)

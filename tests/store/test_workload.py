@@ -6,8 +6,7 @@ import msgspec
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.replies import AdministrationEntry, LogEntry, SecurityEntry
-from compass.model.rows import Change
+from compass.model.rows import AdministrationEntry, Change, LogEntry, SecurityEntry
 from compass.store.statements import Log
 from compass.store.store import Store
 from tests.store.workload import Workload

@@ -189,7 +189,7 @@ class Workload:
 
 
 def registrations(count: int, *, revision: int = 0, services: int = 100) -> list[Change]:
-    """Changes as so many registrations make them, from an empty store (`revision` 0) or going on after one.
+    """Return the changes of that number of registrations, from an empty store (`revision` 0) or after one.
 
     The first `1 + services` of an empty store are the category and the services.
     """

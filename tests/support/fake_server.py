@@ -28,12 +28,10 @@ from compass.model.replies import (
     HostLag,
     Lags,
     LogEntries,
-    LogEntry,
     Refusal,
     Reply,
     ServerStatus,
     Steered,
-    UpdateEntry,
     WayList,
     WayStatus,
     WaysTried,
@@ -54,7 +52,7 @@ from compass.model.requests import (
     Watch,
     Ways,
 )
-from compass.model.rows import Change, Listener
+from compass.model.rows import Change, Listener, LogEntry, UpdateEntry
 from compass.model.rules.decide import answer, decide, permit
 from compass.model.rules.draft import Decision, Principal
 from compass.wire.events import RequestReceived, SessionEnded, SessionOpened

@@ -1,4 +1,4 @@
-"""One example or more of every message: between them every field has a value that is not its default.
+"""Examples of every message: between them every field has a value that is not its default.
 
 `tests/wire/make_vectors.py` writes them into `protocols/vectors.json`; the document's exchanges use the same world.
 """
@@ -215,10 +215,10 @@ EXAMPLES: list[Example] = [
             25,
             replies.LogEntries(
                 (
-                    replies.UpdateEntry(
+                    rows.UpdateEntry(
                         41, 1790000000.25, "register", "chinaserver.openuss", "192.0.2.17", 2028, "up", REGISTERED
                     ),
-                    replies.SecurityEntry(
+                    rows.SecurityEntry(
                         3,
                         1790000005.0,
                         "register",
@@ -228,7 +228,7 @@ EXAMPLES: list[Example] = [
                         "web9.example",
                         "this is not a credential of chinaserver.openuss",
                     ),
-                    replies.AdministrationEntry(
+                    rows.AdministrationEntry(
                         9, 1790000006.0, "remove", '{"kind":"host"}', "192.0.2.2:51001", "alice", "done", 45
                     ),
                 ),

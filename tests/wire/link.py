@@ -58,7 +58,7 @@ class Pair:
 
 
 def deliver(end: Connection, data: bytes, piece: int, now: float = NOW) -> list[Event]:
-    """What `end` makes of `data` in pieces of `piece` octets."""
+    """Feed `data` to `end` in pieces of `piece` octets. Returns the events."""
     return [event for part in pieces(data, piece) for event in end.receive(part, now)]
 
 
@@ -97,7 +97,7 @@ def asked(connection: Connection, count: int) -> None:
 
 
 def sent_by(connection: Connection) -> list[tuple[int, ClientMessage | ServerMessage]]:
-    """What an end wants to send, read by the other end's decoder."""
+    """Return the messages that an end wants to send, decoded by the other end's decoder."""
     decode = decode_from_server if isinstance(connection, ServerConnection) else decode_from_client
     frames: Iterable[tuple[int, bytes]] = FrameReader(1 << 30).feed(connection.bytes_to_send())
     return [(number, decode(body)) for number, body in frames]

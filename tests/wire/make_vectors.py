@@ -1,8 +1,8 @@
-"""Write `protocols/vectors.json`: `python -m tests.wire.make_vectors`.
+"""Generator of `protocols/vectors.json`: `python -m tests.wire.make_vectors`.
 
-The accepted vectors are `tests/wire/examples.py` as this program encodes them. Variants and refusals are spelled
-out here octet by octet or from plain maps, never by the program's own encoder, which could not make them. Run it
-after a change of the protocol, and read the difference: a changed line of an old vector is a broken promise (P13).
+The accepted vectors are `tests/wire/examples.py` as this program encodes them. Variants and refusals are written octet
+by octet or from plain maps, never by the program's own encoder, which could not make them. Run it after a change of the
+protocol, and read the difference: a changed line of an old vector is a broken promise (P13).
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _wide(message: Plain) -> bytes:
 
 
 def refused() -> list[Plain]:
-    """What a peer may not send, and what becomes of the session."""
+    """Return inputs that a peer may not send, with the resulting state of the session."""
     hello = frame(_pack({"type": "hello", "versions": [1]}))
     welcome = frame(
         _pack({"type": "welcome", "version": 1, "server": "s", "store": "x", "revision": 0, "frame_max": 65536})
@@ -263,7 +263,7 @@ ROWS = (
     HOST,
     ALERT,
 )
-"""What digests are shown of."""
+"""Rows whose digests the vectors contain."""
 
 
 def digests() -> list[Plain]:

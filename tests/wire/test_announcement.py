@@ -19,7 +19,7 @@ LEAST = {"type": "announcement", "server": "gns1.example", "port": 4863}
 
 
 def padded(octets: int) -> bytes:
-    """An announcement of that many octets, most of them a field that nobody knows."""
+    """Return an announcement of that number of octets, most of them in an unknown field."""
     bare = len(MAGIC + msgspec.msgpack.encode({**LEAST, "later": "x" * 300}))
     datagram = MAGIC + msgspec.msgpack.encode({**LEAST, "later": "x" * (300 + octets - bare)})
     assert len(datagram) == octets
@@ -73,7 +73,7 @@ def test_the_time_to_the_next_one_is_bounded(said: float, taken: float) -> None:
 
 @given(some.binary(max_size=1200))
 def test_whatever_a_stranger_sends_is_read_or_dropped(octets: bytes) -> None:
-    """With and without the right beginning: an announcement in canonical form, or NotAnnouncement, nothing else."""
+    """Any octets decode to an announcement in canonical form or raise NotAnnouncement, with or without the prefix."""
     for datagram in (octets, MAGIC + octets):
         try:
             said = decode(datagram)

@@ -34,7 +34,7 @@ PIECES = pytest.mark.parametrize("piece", [1, 5, 1 << 30])
 
 @PIECES
 def test_hello_is_answered_by_welcome(piece: int) -> None:
-    """The client speaks first, by itself; each end is told of the other."""
+    """The client sends the hello by itself; each end learns about the other."""
     pair = Pair(piece)
     assert pair.to_server() == [SessionOpened(Hello((1,), "test"))]
     pair.server.welcome("gns1", "store", 41, "test", 1)
@@ -73,7 +73,8 @@ def test_a_notice_is_acknowledged_with_all_before_it(piece: int) -> None:
 
 
 def test_an_acknowledgement_says_how_long_it_was_awaited() -> None:
-    """From the commit of the notice that is timed; the next notice is timed only if it is sent afterwards."""
+    """The delay is measured from the commit of the timed notice; the next notice is timed only if it is sent
+    afterwards."""
     pair = Pair()
     pair.greet()
     pair.server.push(frame(encode(NOTICE)), 42, pair.now)
@@ -103,7 +104,7 @@ def test_what_is_replayed_is_not_timed() -> None:
 
 
 def test_a_bookmark_needs_no_acknowledgement() -> None:
-    """It is sent like a notice, but nothing is waited for."""
+    """A bookmark is sent like a notice, but no acknowledgement is expected."""
     pair = Pair()
     pair.greet()
     pair.server.watching = True
@@ -134,7 +135,7 @@ def test_goodbye_ends_both_ends() -> None:
 
 
 def test_asking_before_the_welcome_is_a_mistake_of_our_own() -> None:
-    """It raises; nothing is sent."""
+    """A request before the welcome raises; nothing is sent."""
     client = end_of("client")
     assert isinstance(client, ClientConnection)
     with pytest.raises(RuntimeError, match="greeting"):
@@ -152,7 +153,7 @@ def test_request_numbers_begin_again_after_the_largest() -> None:
 
 
 def test_a_good_request_before_a_violation_in_the_same_piece_is_asked() -> None:
-    """What a stream means does not depend on the pieces it arrives in."""
+    """The meaning of a stream does not depend on the pieces in which it arrives."""
     server = end_in("server", "open")
     events = server.receive(frame(encode(PULL), 1) + b"\xff" * HEADER_LENGTH, NOW)
     assert events[0] == RequestReceived(1, PULL)
@@ -195,7 +196,7 @@ CASES = [(end, state, given) for end, table in states.TABLE.items() for state in
 
 @pytest.mark.parametrize(("end", "state", "given"), CASES)
 def test_every_state_takes_every_input_as_the_table_says(end: End, state: SessionState, given: Input) -> None:
-    """What the table lacks ends the session as a violation; an ended session takes nothing."""
+    """An input that is not in the table ends the session as a violation; an ended session accepts nothing."""
     connection = end_in(end, state)
     if given == "reply" and state == "open":
         asked(connection, 1)

@@ -25,7 +25,7 @@ _LIMIT = re.compile(r"[A-Z][A-Z_]*_(MAX|MIN|SECONDS|EVERY)(_[A-Z]+)*")
 
 
 def name_of(struct: type[msgspec.Struct]) -> str:
-    """What the document calls a struct: its tag, or its class's name in the same spelling."""
+    """Return the document's name of a struct: its tag, or its class's name in the same spelling."""
     return str(struct.__struct_config__.tag or re.sub(r"(?<!^)(?=[A-Z])", "-", struct.__name__).lower())
 
 
@@ -119,7 +119,7 @@ def test_every_request_says_who_may_ask_it(struct: type[msgspec.Struct]) -> None
 
 @pytest.mark.parametrize("struct", [s for s in get_args(Request) if s in MESSAGES], ids=name_of)
 def test_every_request_names_a_reply_and_known_codes(struct: type[msgspec.Struct]) -> None:
-    """What stands behind 'Reply' is a message; what stands behind 'Refusals' are codes."""
+    """Every name after 'Reply' is a message; every name after 'Refusals' is a code."""
     text = " ".join(section(f"`{name_of(struct)}`").split("| field")[0].split())
     reply = re.search(r"Reply: `([a-z-]+)`", text)
     assert reply and reply[1] in {name_of(message) for message in MESSAGES}
@@ -129,7 +129,7 @@ def test_every_request_names_a_reply_and_known_codes(struct: type[msgspec.Struct
 
 
 def test_every_refusal_code_is_in_the_table() -> None:
-    """In the program's order, all and no others."""
+    """The document lists the codes in the program's order, all and no others."""
     assert [cells[0].strip("`") for cells in table(section("Refusals"), "code")] == list(CODES)
 
 
@@ -166,7 +166,7 @@ def test_every_promise_is_quoted_by_its_number() -> None:
 
 
 def test_every_state_of_a_listener_is_explained() -> None:
-    """What it means, whether new users get it, and how it comes about."""
+    """The document describes each state: its meaning, whether new users get it, and its origin."""
     states = set(get_args(State))
     assert {cells[0].strip("`") for cells in table(section("`listener`"), "state")} == states
     targets = {

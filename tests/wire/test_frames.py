@@ -43,7 +43,7 @@ def test_what_came_before_a_frame_too_long_is_not_lost() -> None:
 
 
 def test_an_unfinished_frame_is_held_and_told() -> None:
-    """At the end of a stream, `held` tells a cut frame from a clean end."""
+    """At the end of a stream, `held` distinguishes a cut frame from a clean end."""
     reader = FrameReader(LIMIT)
     assert list(reader.feed(frame(b"abc")[:-1])) == []
     assert reader.held == HEADER_LENGTH + 2

@@ -1,4 +1,4 @@
-"""One invariant: whatever octets arrive in whatever pieces, `receive` returns events, in bounded memory."""
+"""One invariant: for any octets in pieces of any size, `receive` returns events, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server has queued for one session: given out in pieces, released when the peer reads too slowly."""
+"""Queue of a server for one session: written in pieces, dropped if the peer reads too slowly."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_pieces_of_any_length_make_the_same_stream(lengths: list[int], count: in
 
 @given(st.integers(0, 400), st.integers(1, 6), st.integers(1, 6))
 def test_what_is_released_is_what_was_not_begun(written: int, before: int, after: int) -> None:
-    """Frames that were begun are finished, replies stay, and what was told is known to the revision."""
+    """Frames that were begun are finished, replies stay, and the revision up to which the host is complete is exact."""
     pair = greeted()
     number = pair.client.ask(PULL, pair.now)
     assert pair.to_server() == [RequestReceived(number, PULL)]
@@ -83,7 +83,8 @@ def test_a_released_bookmark_says_nothing_about_what_comes_after_it() -> None:
 
 
 def test_a_host_that_acknowledges_nothing_costs_a_bounded_list() -> None:
-    """What is kept of it grows with time, which is limited, and not with the number of changes."""
+    """The memory for expected acknowledgements grows with time, which is limited, and not with the number of
+    changes."""
     pair = greeted()
     for revision in range(1, 10_001):
         pair.now += limits.ACKNOWLEDGE_SECONDS / 10_000

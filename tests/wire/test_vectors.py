@@ -40,7 +40,7 @@ def named(section: str) -> list[Any]:
 
 
 def message_of(event: Event) -> object:
-    """The message that an event tells of."""
+    """Return the message of an event."""
     match event:
         case RequestReceived(request=request):
             return request
@@ -178,7 +178,7 @@ def test_every_field_of_every_message_is_shown_by_a_vector(struct: type[msgspec.
 
 @pytest.mark.parametrize("vector", VECTORS["digests"], ids=lambda vector: str(vector["digest"])[:12])
 def test_the_digest_of_a_row_is_that_of_its_octets(vector: dict[str, Any]) -> None:
-    """As a stranger would make it: MessagePack in the order of the document, then BLAKE2b."""
+    """Digests are computed independently: MessagePack in the order of the document, then BLAKE2b."""
     row = msgspec.convert(vector["row"], Row)
     octets = bytes.fromhex(vector["octets"])
     assert canonical(row) == octets

@@ -12,9 +12,9 @@ from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext, Failed, failure_of
 from compass.admin.shell.decorators import DURATION, PAIR, command
 from compass.admin.shell.tables import as_json, sentences, table_of_listener, table_of_rows
-from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported, UpdateEntry
+from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported
 from compass.model.requests import Examine, Fetch, Purge, ReadLog
-from compass.model.rows import Listener, State
+from compass.model.rows import Listener, State, UpdateEntry
 
 HISTORY_SEARCHED = 5_000
 """Newest entries of the update log that are searched for a listener's own: some 2 MB, one reply."""

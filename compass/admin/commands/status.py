@@ -24,8 +24,9 @@ from compass.admin.shell.tables import (
     table_of_tried_channels,
 )
 from compass.model.exit_codes import ExitCode
-from compass.model.replies import Lags, LogEntries, LogEntry, ServerStatus, Told, WayList, WaysTried
+from compass.model.replies import Lags, LogEntries, ServerStatus, Told, WayList, WaysTried
 from compass.model.requests import Fetch, Lag, ReadLog, Status, TryWays, Ways
+from compass.model.rows import LogEntry
 from compass.wire.limits import LOG_WAIT_SECONDS_MAX
 
 LOG_PAGE = 1000

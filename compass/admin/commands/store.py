@@ -21,10 +21,10 @@ from compass.model.interfaces import StoreUnavailable
 from compass.store.engine import file_of, parse_url, redacted_url, resolve_url
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import head_of
-from compass.store.offline.backup import back_up, checked, downgrade, restore
+from compass.store.offline.backup import back_up, downgrade, restore, verify
 from compass.store.offline.copy import copy
 from compass.store.offline.exclusive import give_new_id, open_exclusive
-from compass.store.offline.verify import StoreReport, condition_of, problems_of
+from compass.store.offline.verify import StoreReport, problems_of, report_of
 
 CONFIG_VARIABLE = "OPENGNSSD_CONFIG"
 CONFIG_DEFAULT = "/etc/opengns/opengnssd.toml"
@@ -88,7 +88,7 @@ def store_commands(group: click.Group) -> None:
         """
         with _store_errors():
             url = _store_url(context, store_url, server_config)
-            condition = checked(file)
+            condition = verify(file)
             _confirm(context, yes, f"Replace {redacted_url(url)} by {file} ({_summary(condition)})?")
             with _progress("Copying") as progress:
                 restored = restore(url, file, _copy_name(context, url, "restore"), progress)
@@ -104,7 +104,7 @@ def show_command(context: AdminContext, store_url: str, server_config: str) -> N
     with _store_errors():
         url = _store_url(context, store_url, server_config)
         with open_exclusive(url, alone=False, writes=False) as connection:
-            condition = condition_of(connection, redacted_url(url))
+            condition = report_of(connection, redacted_url(url))
     known = f"{condition.schema}, that of this program" if condition.schema == head_of() else condition.schema
     lines = [
         ("store", redacted_url(url)),
@@ -130,7 +130,7 @@ def check_command(context: AdminContext, store_url: str, server_config: str) -> 
     with _store_errors():
         url = _store_url(context, store_url, server_config)
         with open_exclusive(url, alone=False, writes=False) as connection:
-            condition = condition_of(connection, redacted_url(url))
+            condition = report_of(connection, redacted_url(url))
             problems = problems_of(connection, condition)
     result = {"type": "check", "condition": condition, "problems": problems}
     note = "" if condition.recorded_digest else " The last commit recorded no digest; the next one will."
@@ -200,7 +200,7 @@ def new_id_command(context: AdminContext, store_url: str, server_config: str, ye
         url = _store_url(context, store_url, server_config)
         _confirm(context, yes, f"Give {redacted_url(url)} a new id?")
         with open_exclusive(url, alone=True, writes=True) as connection:
-            condition_of(connection, redacted_url(url))
+            report_of(connection, redacted_url(url))
             id = give_new_id(connection)
     context.print_result(
         [f"{redacted_url(url)} now has the id {id}. Start opengnssd. {RESTART}"], {"type": "new-id", "store": id}

@@ -14,24 +14,35 @@ import msgspec
 
 from compass.model.names import category_of, format_endpoint
 from compass.model.replies import (
-    AdministrationEntry,
     CaseFile,
     CredentialIssued,
     Deregistered,
     Done,
     Evidence,
     Lags,
-    LogEntry,
     Registered,
     Reported,
-    SecurityEntry,
     ServerStatus,
     Told,
-    UpdateEntry,
     WayList,
     WaysTried,
 )
-from compass.model.rows import Alert, Category, Change, Credential, Dependency, Host, Listener, Policy, Row, Service
+from compass.model.rows import (
+    AdministrationEntry,
+    Alert,
+    Category,
+    Change,
+    Credential,
+    Dependency,
+    Host,
+    Listener,
+    LogEntry,
+    Policy,
+    Row,
+    SecurityEntry,
+    Service,
+    UpdateEntry,
+)
 from compass.model.rules.tokens import TOKEN_ROLES
 
 

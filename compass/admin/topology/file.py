@@ -29,8 +29,8 @@ from compass.model.names import InvalidName, parse_label, parse_service_id
 from compass.model.replies import Problem
 from compass.model.requests import Apply
 from compass.model.rows import Category, Dependency, Policy, Service
-from compass.model.rules.administration import parsed
 from compass.model.rules.draft import Refused
+from compass.model.rules.validation import parse_declared
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
 from compass.wire.messages import encode
 
@@ -217,7 +217,7 @@ class _Parser:
                 continue
             try:
                 value = msgspec.convert({field: table[field]}, Policy)
-                parsed(Category("x", policy=value))
+                parse_declared(Category("x", policy=value))
             except msgspec.ValidationError as error:
                 why = str(error).partition(" - at")[0]
                 self._wrong(self.where.line("category", key, field), f"{field}: {why}")

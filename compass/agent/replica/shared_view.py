@@ -18,8 +18,8 @@ from compass.wire.shared_view import (
     Shared,
     check_index,
     empty_index,
-    packed,
-    unpacked,
+    pack,
+    unpack,
 )
 
 LOOK_SECONDS = 1.0
@@ -81,7 +81,7 @@ class SharedMemoryWriter:
             return
         generation = self._generation + 1
         try:
-            self._replace("content", packed(shared, generation))
+            self._replace("content", pack(shared, generation))
         except OSError as error:
             self._log.warn("cannot publish in {path}: {error}", path=self._directory, error=error)
             return
@@ -102,7 +102,7 @@ class SharedMemoryWriter:
         path = self._directory / "index"
         try:
             check_index(path.read_bytes())
-            _, self._generation = unpacked((self._directory / "content").read_bytes())
+            _, self._generation = unpack((self._directory / "content").read_bytes())
         except FileNotFoundError:
             if not path.exists():
                 self._replace("index", empty_index())

@@ -31,7 +31,7 @@ from compass.wire.shared_view import (
     NotShared,
     Shared,
     check_index,
-    unpacked,
+    unpack,
 )
 
 READS_MAX = 100
@@ -112,7 +112,7 @@ class SharedView:
         path = self._directory / "content"
         try:
             with path.open("rb") as file:
-                shared, _ = unpacked(file.read(CONTENT_OCTETS_MAX))
+                shared, _ = unpack(file.read(CONTENT_OCTETS_MAX))
         except (OSError, NotShared) as problem:
             raise NotLoaded("not-ready", f"{path}: {problem}") from problem
         return shared

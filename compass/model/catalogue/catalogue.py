@@ -1,10 +1,10 @@
-"""The catalogue: everything the name service knows, as one immutable value.
+"""Catalogue: the state of the name service as one immutable value.
 
-`apply` gives the next catalogue and leaves this one as it was (persistent maps share what did not change), so a
-batch of undecided requests is decided on a draft while readers go on with the committed one, and a failed commit
-is undone by forgetting the draft. A server holds all of it; a host holds the topics its services depend on, in the
-same class. A *topic* is what a chain of changes is about: a service id (its listeners) or a category name (its
-services, dependencies, backup and policy).
+`apply` returns the next catalogue and leaves this one unchanged (persistent maps share the unchanged parts). So a batch
+of requests is decided on a draft while readers use the committed catalogue, and a failed commit is undone by dropping
+the draft. A server holds the whole catalogue; a host holds the topics that its services depend on, in the same class. A
+*topic* is the subject of a chain of changes: a service id (its listeners) or a category name (its services,
+dependencies, backup and policy).
 """
 
 from __future__ import annotations
@@ -35,42 +35,42 @@ V = TypeVar("V")
 
 
 class OutOfOrder(Exception):
-    """A change that does not follow the catalogue's revision was applied to a full replica: a defect, never input."""
+    """Error of a change that does not follow the revision of a full replica: a defect, never caused by input."""
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """All rows and the indexes that decisions and pushes need. Equality is equality of all of them."""
+    """Catalogue: all rows, and the indexes for decisions and pushes. Equal catalogues have all of these equal."""
 
     revision: int = 0
     categories: Map[str, Category] = Map()
     services: Map[str, Map[str, Service]] = Map()
-    """category -> service id -> row."""
+    """Services: category -> service id -> row."""
     listeners: Map[str, Map[Endpoint, Listener]] = Map()
-    """service id -> (address, port) -> row."""
+    """Listeners: service id -> (address, port) -> row."""
     needs: Map[str, frozenset[str]] = Map()
-    """category -> the categories it depends on."""
+    """Dependencies: category -> the categories on which it depends."""
     dependants: Map[str, frozenset[str]] = Map()
-    """category -> the categories that depend on it."""
+    """Dependants: category -> the categories that depend on it."""
     backed: Map[str, frozenset[str]] = Map()
-    """service id -> the categories whose backup it is."""
+    """Backups: service id -> the categories whose backup it is."""
     credentials: Map[str, Map[str, Credential]] = Map()
-    """service id -> credential id -> row."""
+    """Credentials: service id -> credential id -> row."""
     hosts: Map[str, Host] = Map()
     alerts: Map[str, Alert] = Map()
     topics: Map[str, int] = Map()
-    """topic -> revision of the last change on it."""
+    """Topics: topic -> revision of its last change."""
 
     def apply(self, change: Change) -> Catalogue:
-        """The full replica after the next change of the log. Raises OutOfOrder unless it is the next."""
+        """Return the full replica after the next change of the log. Raises OutOfOrder for any other change."""
         if change.revision != self.revision + 1:
             raise OutOfOrder(f"revision {change.revision} applied to a catalogue at {self.revision}")
         return self.with_change(change)
 
     def with_change(self, change: Change) -> Catalogue:
-        """The catalogue with the change's row set or removed, its topic and the revision moved on."""
+        """Return the catalogue after a change: with its row set or removed, and with its revision and topic."""
         row = change.row
         if isinstance(row, Listener) and not change.removed:
-            # Nearly all changes are these, so they are made in one step.
+            # Nearly all changes are of this kind, so they are made in one step.
             peers = self.listeners.get(row.service, Map()).set((row.address, row.port), row)
             return msgspec.structs.replace(
                 self,
@@ -85,12 +85,12 @@ class Catalogue(msgspec.Struct, frozen=True):
             topics = topics.set(topic, change.revision)
         if isinstance(row, Service):
             topics = _dropped(topics, row.id) if change.removed else topics.set(row.id, change.revision)
-            # A service begins and ends without listeners. A host that missed some changes may hold old ones.
+            # A service begins and ends without listeners. A host that missed changes may hold old ones.
             after = msgspec.structs.replace(after, listeners=_dropped(after.listeners, row.id))
         return msgspec.structs.replace(after, topics=topics, revision=max(self.revision, change.revision))
 
     def with_row(self, row: Row) -> Catalogue:
-        """The catalogue with `row` in place of the one with the same key."""
+        """Return the catalogue with `row` in place of the row with the same key."""
         match row:
             case Listener():
                 peers = self.listeners.get(row.service, Map())
@@ -118,7 +118,7 @@ class Catalogue(msgspec.Struct, frozen=True):
                 return msgspec.structs.replace(self, alerts=self.alerts.set(row.id, row))
 
     def without(self, row: Row) -> Catalogue:
-        """The catalogue without the row that has the key of `row`; unchanged when there is none."""
+        """Return the catalogue without the row that has the key of `row`; unchanged if there is none."""
         match row:
             case Listener():
                 peers = _dropped(self.listeners.get(row.service, Map()), (row.address, row.port))
@@ -151,7 +151,7 @@ class Catalogue(msgspec.Struct, frozen=True):
                 return msgspec.structs.replace(self, alerts=_dropped(self.alerts, row.id))
 
     def merge(self, snapshot: Snapshot) -> Catalogue:
-        """A host's catalogue with every topic of the snapshot replaced, but for those it knows a later state of."""
+        """Return a host's catalogue with the topics of the snapshot replaced, except those that are newer here."""
         newer = {topic for topic, at in snapshot.topics.items() if at >= self.topics.get(topic, 0)}
         after = self
         for topic in newer:
@@ -164,7 +164,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(after, topics=topics, revision=max(self.revision, snapshot.revision))
 
     def rows_of(self, topic: str) -> Iterator[Row]:
-        """The rows a topic is about. A listener that is offline is history, not content, and left out."""
+        """Return the rows of a topic. Offline listeners are history, not content, and omitted."""
         if "." in topic:
             service = self.service(topic)
             if service is not None:
@@ -181,7 +181,7 @@ class Catalogue(msgspec.Struct, frozen=True):
                 yield Dependency(topic, on)
 
     def all_rows(self) -> Iterator[Row]:
-        """Every row, in no particular order."""
+        """Return all rows, in no particular order."""
         yield from self.categories.values()
         for ids in self.services.values():
             yield from ids.values()
@@ -195,18 +195,18 @@ class Catalogue(msgspec.Struct, frozen=True):
         yield from self.alerts.values()
 
     def service(self, service_id: str) -> Service | None:
-        """The service of that id."""
+        """Return a service, or None if it does not exist."""
         ids = self.services.get(category_of(service_id))
         return ids.get(service_id) if ids is not None else None
 
     def listener(self, service_id: str, address: str, port: int) -> Listener | None:
-        """The listener of that key, offline ones included."""
+        """Return a listener, which may be offline, or None if it does not exist."""
         peers = self.listeners.get(service_id)
         return peers.get((address, port)) if peers is not None else None
 
 
 def catalogue_of(rows: Iterable[Row], topics: dict[str, int], revision: int) -> Catalogue:
-    """The full catalogue of a server's start: all rows of the tables, the topics' revisions, the log's revision."""
+    """Build the full catalogue at a server's start, from all rows, the topics' revisions and the log's revision."""
     services: dict[str, dict[str, Service]] = {}
     listeners: dict[str, dict[Endpoint, Listener]] = {}
     catalogue = Catalogue()

@@ -1,8 +1,8 @@
-"""Digests of catalogues: one number for a set of rows, whatever their order (opengnsp.md, "Digests").
+"""Digests of catalogues: one number for a set of rows, independent of their order (opengnsp.md, "Digests").
 
-The digest of a row is BLAKE2b over its canonical octets, that of several is the sum modulo 2**256. So a change moves it
-by a subtraction and an addition, and two replicas that hold the same rows have the same number, however they came to
-them. It finds mistakes, not forgers: a party that may write rows needs none.
+The digest of a row is BLAKE2b over its canonical octets, that of several rows is the sum modulo 2**256. So a change
+updates a digest by one subtraction and one addition, and replicas with the same rows have the same digest, independent
+of their history. A digest detects errors, not attacks: a party that may write rows can also write the digest.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from compass.model.rows import (
 )
 
 DIGEST_VERSION = 1
-"""Which fields of a row count. A field that comes later is left out of this version, so that old and new agree."""
+"""Version of the list of fields in a digest. A later field is not part of this version, so that old and new servers
+compute the same digest."""
 DIGEST_OCTETS = 32
-"""Size of a digest: two different catalogues never have the same one by chance."""
+"""Size of a digest: two different catalogues never have the same digest by chance."""
 COUNT_ROWS = 1_000
-"""Rows counted in one step: some 2 ms, during which the server answers no one."""
+"""Rows hashed in one step: some 2 ms, during which the server processes nothing else."""
 _MODULUS = 1 << (8 * DIGEST_OCTETS)
 
 FIELDS: dict[type[msgspec.Struct], tuple[str, ...]] = {
@@ -80,7 +81,7 @@ FIELDS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Host: ("name", "update_address", "update_port", "services", "barred"),
     Alert: ("id", "kind", "opened_at", "text"),
 }
-"""The fields of version 1, in their order."""
+"""Fields of version 1, in their order."""
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _policy = attrgetter(*FIELDS[Policy])
@@ -97,18 +98,18 @@ _VALUES = {kind: (str(kind.__struct_config__.tag), _values_of(kind)) for kind in
 
 
 def canonical(row: Row) -> bytes:
-    """The octets of a row: a MessagePack array of its kind and the values of `FIELDS`."""
+    """Return the octets of a row: a MessagePack array of its kind and the values of `FIELDS`."""
     tag, values = _VALUES[type(row)]
     return _encode((tag, *values(row)))
 
 
 def row_digest(row: Row) -> int:
-    """The digest of one row."""
+    """Return the digest of one row."""
     return int.from_bytes(blake2b(canonical(row), digest_size=DIGEST_OCTETS).digest(), "big")
 
 
 def digest_of_rows(rows: Iterable[Row]) -> int:
-    """The digest of rows; of none it is 0."""
+    """Return the digest of rows; 0 for no row."""
     return sum(map(row_digest, rows)) % _MODULUS
 
 
@@ -118,26 +119,26 @@ def to_hex(digest: int) -> str:
 
 
 def is_host_visible(row: Row) -> bool:
-    """Return whether hosts hold such a row: it belongs to a topic, and is not an offline listener."""
+    """Return whether hosts hold such a row: it belongs to a topic and is not an offline listener."""
     return bool(topic_of(row)) and not (isinstance(row, Listener) and row.state == "offline")
 
 
 def part_of(catalogue: Catalogue, services: Iterable[str]) -> Iterator[Row]:
-    """The rows that count in the digest of what a host with these services holds: those of its topics."""
+    """Return the rows in the digest of a host with these services: those of its topics."""
     for topic in interest(catalogue, services):
-        # A service's row belongs to the topic of its category, although its own topic brings it along.
+        # A service's row belongs to the topic of its category, although its own topic also contains it.
         yield from (row for row in catalogue.rows_of(topic) if topic_of(row) == topic)
 
 
 class IncrementalDigest:
-    """A digest being counted in pieces, because a large catalogue takes a while. `rows` must not change meanwhile."""
+    """Digest that is computed in steps, because a large catalogue takes long. `rows` must not change meanwhile."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = iter(rows)
         self.digest = 0
 
     def advance(self) -> bool:
-        """Count the next `COUNT_ROWS`; whether that was all."""
+        """Add the next `COUNT_ROWS` rows. Returns whether these were the last."""
         rows = list(islice(self._rows, COUNT_ROWS))
         self.digest = (self.digest + digest_of_rows(rows)) % _MODULUS
         return len(rows) < COUNT_ROWS
@@ -152,11 +153,11 @@ class DigestDelta(msgspec.Struct, frozen=True):
     part: int
     before: Row | None = None
     after: Row | None = None
-    """The row, as it was and as it is; None: it was not, or is not any more."""
+    """Row before and after the change; None: it did not exist, or was removed."""
 
 
 def steps_of(catalogue: Catalogue, changes: Iterable[Change]) -> list[DigestDelta]:
-    """The steps of changes that follow a full catalogue, one after the other."""
+    """Return the effects of consecutive changes that follow a full catalogue."""
     latest: dict[Hashable, Row | None] = {}
     steps = []
     for change in changes:
@@ -174,7 +175,7 @@ def steps_of(catalogue: Catalogue, changes: Iterable[Change]) -> list[DigestDelt
 
 
 def row_like(catalogue: Catalogue, row: Row) -> Row | None:
-    """The catalogue's row with the key of `row`."""
+    """Return the catalogue's row with the key of `row`, or None if there is none."""
     match row:
         case Listener():
             return catalogue.listener(row.service, row.address, row.port)

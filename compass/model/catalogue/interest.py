@@ -1,7 +1,7 @@
 """Audience of a change and interest of a host: the push filter, computed from the declared dependencies.
 
-A *member* category is one that a host has services of. Its interest is the topics of its member categories and of
-everything these depend on, with each category's backup service, known beforehand (P7).
+A *member* category of a host is a category of one of its services. The host's interest is the topics of its member
+categories and of the categories on which they depend, each with its backup service, before it is needed (P7).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def audience(catalogue: Catalogue, row: Row) -> frozenset[str]:
     topic = topic_of(row)
     if not topic:
         return frozenset()
-    told = catalogue.dependants.get(category_of(topic) or topic, frozenset())
+    members = catalogue.dependants.get(category_of(topic) or topic, frozenset())
     if not isinstance(row, Listener):
-        return told | {topic}
+        return members | {topic}
     backed = catalogue.backed.get(topic)
     if backed:
-        return told.union(*(catalogue.dependants.get(category, frozenset()) for category in backed))
-    return told
+        return members.union(*(catalogue.dependants.get(category, frozenset()) for category in backed))
+    return members
 
 
 def interest(catalogue: Catalogue, services: Iterable[str]) -> frozenset[str]:
-    """The topics that a host with these services must know."""
+    """Return the topics that a host with these services must hold."""
     members = {category_of(service) for service in services}
     topics = set(members)
     for member in members:
@@ -45,7 +45,7 @@ def interest(catalogue: Catalogue, services: Iterable[str]) -> frozenset[str]:
 
 
 def snapshot(catalogue: Catalogue, topics: Iterable[str]) -> Snapshot:
-    """The rows of these topics, each topic with its last revision: what a pull or a restart begins with."""
+    """Return the rows of these topics, each topic with its last revision."""
     rows: dict[object, Row] = {}
     covered: dict[str, int] = {}
     for topic in sorted(topics):
@@ -58,8 +58,7 @@ def snapshot(catalogue: Catalogue, topics: Iterable[str]) -> Snapshot:
 def widening(catalogue: Catalogue, change: Change) -> tuple[Snapshot, frozenset[str]] | None:
     """Return what a change adds to the interest of some of its audience, and for which member categories.
 
-    The addition is sent along with the change, so that no host has to ask for it. `catalogue` is the one after the
-    change.
+    The addition is sent with the change, so that no host has to request it. `catalogue` is the one after the change.
     """
     match change.row:
         case Dependency(category=category, on=on) if not change.removed:
@@ -70,13 +69,13 @@ def widening(catalogue: Catalogue, change: Change) -> tuple[Snapshot, frozenset[
 
 
 def dependencies_of(catalogue: Catalogue, service: str) -> Dependencies:
-    """Function 2.3: what `service` depends on, as the catalogue knows it."""
+    """Return the dependencies of `service` in this catalogue (function 2.3)."""
     needed = sorted(catalogue.needs.get(category_of(service), frozenset()))
     return Dependencies(service, catalogue.revision, tuple(category_view(catalogue, name) for name in needed))
 
 
 def category_view(catalogue: Catalogue, name: str) -> CategoryView:
-    """A category's services with their listeners, and its backup's."""
+    """Return a category's services with their listeners, and its backup with its listeners."""
     category = catalogue.categories.get(name)
     backup = category.backup if category else ""
     policy = category.policy if category else Policy()
@@ -92,14 +91,14 @@ def category_view(catalogue: Catalogue, name: str) -> CategoryView:
 
 
 def listed(catalogue: Catalogue, service: str) -> tuple[Listener, ...]:
-    """The listeners of a service that a pull shows: all but the offline ones, in a stable order."""
+    """Return the listeners of a service in a pull: all except the offline ones, in a stable order."""
     peers = catalogue.listeners.get(service, Map()).values()
     shown = [peer for peer in peers if peer.state != "offline"]
     return tuple(sorted(shown, key=lambda peer: (peer.address, peer.port)))
 
 
 def _topics_of(catalogue: Catalogue, category: str) -> set[str]:
-    """A category with its services and its backup service."""
+    """Return the topics of a category: itself, its services and its backup service."""
     topics = {category, *catalogue.services.get(category, Map())}
     row = catalogue.categories.get(category)
     if row is not None and row.backup:

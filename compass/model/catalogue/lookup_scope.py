@@ -1,4 +1,4 @@
-"""Scope of lookups: what a program may look up, and which of the three answers for nothing it gets (P5)."""
+"""Scope of lookups: the names that a program may look up, and the refusal of each other name (P5)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from compass.model.replies import Refusal
 
 
 class LookupScope(msgspec.Struct, frozen=True, eq=False):
-    """A catalogue and the part of it that is held completely: at a host what its services depend on."""
+    """Catalogue and the part of it that is complete: at a host, the dependencies of its services."""
 
     catalogue: Catalogue
     categories: frozenset[str] | None = None
-    """Categories that are held with all their services. None: all there are, as at a server."""
+    """Categories that are complete with all their services. None: all, as at a server."""
     services: frozenset[str] = frozenset()
-    """Services that are held without their category: backups of those above."""
+    """Services that are held without their category: backups of these categories."""
 
     def problem(self, name: str) -> Refusal | None:
-        """Why a parsed service id or category cannot be looked up, or None."""
+        """Return the refusal of a lookup of a parsed service id or category, or None if the lookup is possible."""
         category = category_of(name) or name
         if self.categories is not None and category not in self.categories and name not in self.services:
             return Refusal(
@@ -35,7 +35,7 @@ class LookupScope(msgspec.Struct, frozen=True, eq=False):
 
 
 def parse_name(text: str) -> str | Refusal:
-    """A service id or a category's name in canonical form."""
+    """Parse a service id or a category's name. Returns its canonical form, or the refusal of an invalid name."""
     try:
         return parse_service_id(text) if "." in text else parse_label(text, "category")
     except InvalidName as problem:

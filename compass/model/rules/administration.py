@@ -3,52 +3,34 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TypeAlias
 
 import msgspec
 from immutables import Map
 
 from compass.model.limits import (
     CREDENTIALS_PER_SERVICE_MAX,
-    FLAP_SECONDS_MAX,
-    FLAPS_MAX,
-    GRACE_SECONDS_MAX,
-    HOST_SERVICES_MAX,
     OVERLAP_SECONDS_MAX,
-    POOLS_PER_CATEGORY_MAX,
-    PROBE_ATTEMPTS_MAX,
-    PROBE_PATH_MAX,
-    PROBE_TIMEOUT_SECONDS_MAX,
     PROBLEMS_MAX,
-    RECOVERY_SECONDS_MAX,
-    REPORTERS_NEEDED_MAX,
-    WITNESSES_MAX,
 )
 from compass.model.names import (
     InvalidName,
     category_of,
-    parse_address,
     parse_endpoint,
     parse_host_name,
     parse_label,
-    parse_port,
-    parse_service_id,
 )
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
-from compass.model.rows import Category, Credential, Dependency, Host, Policy, Service
+from compass.model.rows import Category, Credential, Dependency, Host, Service
 from compass.model.rules.draft import Draft, Refused, refuse
 from compass.model.rules.listeners import digest_of, existing_listener, existing_service
 from compass.model.rules.tokens import is_of_tokens
-from compass.model.selection.policies import LOCALITIES, POLICIES
-
-Declared: TypeAlias = Category | Service | Dependency
-"""The rows of a topology."""
+from compass.model.rules.validation import Declared, parse_declared, parse_host
 
 
 def decide_put(draft: Draft, request: Put) -> Done:
-    """Add an object or change it."""
-    row = parsed_host(request.row) if isinstance(request.row, Host) else parsed(request.row)
+    """Decide the addition or change of an object."""
+    row = parse_host(request.row) if isinstance(request.row, Host) else parse_declared(request.row)
     exists = _exists(draft, row)
     if request.create and exists:
         refuse("exists", f"{_kind(row)} {_name(row)} exists already")
@@ -59,7 +41,7 @@ def decide_put(draft: Draft, request: Put) -> Done:
 
 
 def decide_remove(draft: Draft, request: Remove) -> Done:
-    """Remove an object that nothing uses; a listener stays as an offline row so that its epoch is known."""
+    """Remove an unused object; a listener stays as an offline row so that its epoch is known."""
     match request.kind:
         case "category":
             _remove_category(draft, parse_label(request.name, "category"))
@@ -79,7 +61,7 @@ def decide_remove(draft: Draft, request: Remove) -> Done:
 
 
 def decide_issue(draft: Draft, request: IssueCredential, token: str) -> CredentialIssued:
-    """A new credential; `token` is 256 random bits in text form, made by the caller."""
+    """Issue a credential; `token`: 256 random bits as text, from the caller."""
     service = existing_service(draft, request.service)
     overlap = request.overlap_seconds
     if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
@@ -101,7 +83,7 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
 
 
 def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
-    """The token is refused from now on; listeners registered with it stay."""
+    """Revoke a credential; listeners registered with it stay."""
     service = existing_service(draft, request.service)
     credential = draft.catalogue.credentials.get(service, Map()).get(request.id)
     if credential is None:
@@ -111,8 +93,8 @@ def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
 
 
 def decide_attend(draft: Draft, request: Attend) -> Done:
-    """Remember what a host watches and where it can be dialled; no change when that is known."""
-    row = parsed_host(Host(request.host, request.update_address, request.update_port, request.services))
+    """Record the services that a host watches and its update address; no change if these are known."""
+    row = parse_host(Host(request.host, request.update_address, request.update_port, request.services))
     old = draft.catalogue.hosts.get(row.name)
     if old is not None:
         row = msgspec.structs.replace(row, barred=old.barred)
@@ -122,20 +104,20 @@ def decide_attend(draft: Draft, request: Attend) -> Done:
 
 
 def decide_apply(draft: Draft, request: Apply) -> Done:
-    """Bring the declared objects into the state of a topology, or report everything that is wrong with it."""
+    """Bring the declared objects into the state of a topology. Raises Refused with all problems of the topology."""
     problems: list[Problem] = []
     wanted: list[tuple[int, Declared]] = []
     for index, row in enumerate(request.rows):
         try:
-            wanted.append((index, parsed(row)))
+            wanted.append((index, parse_declared(row)))
         except (Refused, InvalidName) as problem:
             problems.append(_problem(index, problem))
             if isinstance(row, Category):
-                # What refers to it by its name is no mistake, so it stands in the draft, which is dropped.
+                # Rows that refer to the category are not wrong, so the draft, which is dropped, contains it.
                 with suppress(InvalidName):
                     _put(draft, Category(parse_label(row.name)))
     problems += _contradictions(wanted)
-    # A category may name a backup service that the same topology declares, so backups come last.
+    # A category may name a backup service that the same topology declares, so backups are set last.
     for index, row in sorted(wanted, key=lambda entry: _ORDER.index(type(entry[1]))):
         if isinstance(row, Category):
             old = draft.catalogue.categories.get(row.name)
@@ -149,9 +131,9 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
         _prune(draft, [row for _, row in wanted])
     if problems:
         problems.sort(key=lambda problem: problem.index)
-        told = tuple(problems[:PROBLEMS_MAX])
-        rest = f"; the first {len(told)} are told" if len(told) < len(problems) else ""
-        refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=told)
+        listed = tuple(problems[:PROBLEMS_MAX])
+        rest = f"; the first {len(listed)} are listed" if len(listed) < len(problems) else ""
+        refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=listed)
     return Done(draft.revision, tuple(draft.changes))
 
 
@@ -159,7 +141,7 @@ _ORDER: tuple[type, ...] = (Category, Service, Dependency)
 
 
 def _contradictions(wanted: list[tuple[int, Declared]]) -> list[Problem]:
-    """Categories that a topology declares twice and not alike: neither would be there just so afterwards."""
+    """Return a problem for each category that a topology declares twice with different values."""
     first: dict[str, Category] = {}
     return [
         Problem(index, "exists", f"category {row.name} is declared twice, and not alike")
@@ -182,10 +164,11 @@ def _problem(index: int, problem: Refused | InvalidName) -> Problem:
 
 
 def _prune(draft: Draft, wanted: list[Declared]) -> None:
-    """Remove what the topology does not name, but for tokens: dependencies first, then services, then categories."""
+    """Remove the objects that the topology does not name, except tokens: dependencies, then services, then
+    categories."""
     named = {(type(row), _name(row)) for row in wanted}
     for name, row in sorted(draft.catalogue.categories.items()):
-        # A category that goes must let go of its backup service, which may have to go before it.
+        # A removed category must not refer to its backup service, which may be removed before it.
         if row.backup and (Category, name) not in named:
             draft.set("category-set", msgspec.structs.replace(row, backup=""))
     catalogue = draft.catalogue
@@ -202,88 +185,8 @@ def _prune(draft: Draft, wanted: list[Declared]) -> None:
             _remove_category(draft, name)
 
 
-def parsed(row: Declared) -> Declared:
-    """The row with its names in canonical form; a refusal when a value cannot be used."""
-    match row:
-        case Category():
-            _check_policy(row.policy)
-            backup = parse_service_id(row.backup) if row.backup else ""
-            return msgspec.structs.replace(row, name=parse_label(row.name, "category"), backup=backup)
-        case Service():
-            return Service(parse_service_id(row.id))
-        case Dependency():
-            return Dependency(parse_label(row.category, "category"), parse_label(row.on, "category"))
-
-
-def parsed_host(row: Host) -> Host:
-    """A host's row with its names, services and address in canonical form."""
-    if len(row.services) > HOST_SERVICES_MAX:
-        refuse("too-large", f"{len(row.services)} services on one host; at most {HOST_SERVICES_MAX}")
-    return Host(
-        name=parse_host_name(row.name),
-        update_address=parse_address(row.update_address) if row.update_address else "",
-        update_port=parse_port(row.update_port) if row.update_port else 0,
-        services=tuple(sorted({parse_service_id(service) for service in row.services})),
-        barred=row.barred,
-    )
-
-
-def _check_policy(policy: Policy) -> None:
-    scheme, _, path = policy.probe.partition(":")
-    if scheme == "http" and not (path.startswith("/") and path.isascii() and path.isprintable() and " " not in path):
-        refuse("bad-value", f"probe {policy.probe[:80]!r}: an HTTP probe is written http:/path")
-    if len(path) > PROBE_PATH_MAX:
-        refuse("bad-value", f"the probe's path has {len(path)} characters; at most {PROBE_PATH_MAX}")
-    if scheme not in ("tcp", "http") or (scheme == "tcp" and path):
-        refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path")
-    if not 0 < policy.probe_timeout_seconds <= PROBE_TIMEOUT_SECONDS_MAX:
-        refuse(
-            "bad-value",
-            f"probe_timeout_seconds {policy.probe_timeout_seconds:g}: at most {PROBE_TIMEOUT_SECONDS_MAX:g}",
-        )
-    if not 1 <= policy.probe_attempts <= PROBE_ATTEMPTS_MAX:
-        refuse("bad-value", f"probe_attempts {policy.probe_attempts}: 1 to {PROBE_ATTEMPTS_MAX}")
-    if not 0 < policy.recovery_seconds <= RECOVERY_SECONDS_MAX:
-        refuse("bad-value", f"recovery_seconds {policy.recovery_seconds:g}: at most {RECOVERY_SECONDS_MAX:g}")
-    _check_judgement(policy)
-    _check_pools(policy)
-
-
-def _check_pools(policy: Policy) -> None:
-    """Check the policies by which listeners are selected."""
-    if len(policy.pools) > POOLS_PER_CATEGORY_MAX:
-        refuse(
-            "too-large",
-            f"{len(policy.pools)} services with a pool policy of their own; at most {POOLS_PER_CATEGORY_MAX}",
-        )
-    for label in policy.pools:
-        if parse_label(label, "service") != label:
-            refuse("bad-name", f"pools: write {label[:80]!r} in small letters")
-    for pool in (policy.pool, *policy.pools.values()):
-        if pool not in POLICIES:
-            refuse("bad-value", f"pool {pool[:80]!r} is none of {', '.join(POLICIES)}")
-    if policy.locality not in LOCALITIES:
-        refuse("bad-value", f"locality {policy.locality[:80]!r} is none of {', '.join(LOCALITIES)}")
-
-
-def _check_judgement(policy: Policy) -> None:
-    """Check the values of the failure policy: each within its range, none NaN."""
-    if not 0 < policy.cap <= 1:
-        refuse("bad-value", f"cap {policy.cap:g}: a share, more than 0 and at most 1")
-    for name, low, high in (
-        ("reporters", 1, REPORTERS_NEEDED_MAX),
-        ("witnesses", 0, WITNESSES_MAX),
-        ("flaps", 1, FLAPS_MAX),
-        ("grace_seconds", 0, GRACE_SECONDS_MAX),
-        ("flap_seconds", 0, FLAP_SECONDS_MAX),
-        ("hold_seconds", 0, FLAP_SECONDS_MAX),
-    ):
-        if not low <= getattr(policy, name) <= high:
-            refuse("bad-value", f"{name} {getattr(policy, name):g}: {low} to {high:g}")
-
-
 def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:
-    """Set a parsed row whose references exist; nothing happens when it is there just so."""
+    """Set a parsed row whose references exist; no change if the same row exists. Raises Refused."""
     match row:
         case Category():
             if row.backup and draft.catalogue.service(row.backup) is None:
@@ -363,7 +266,7 @@ def _remove_service(draft: Draft, id: str) -> None:
 
 
 def _forget_pool(draft: Draft, id: str) -> None:
-    """A service that goes takes its pool policy along: a later one of the same name is another one."""
+    """Remove the pool policy of a removed service: a later service of the same name is another one."""
     label, _, category = id.partition(".")
     row = draft.catalogue.categories.get(category)
     if row is not None and label in row.policy.pools:
@@ -382,7 +285,7 @@ def _remove_listener(draft: Draft, name: str) -> None:
     service, _, endpoint = name.partition(" ")
     old = existing_listener(draft, existing_service(draft, service), *parse_endpoint(endpoint))
     if old.state != "offline":
-        cause = f"removed by {draft.asker.name}"
+        cause = f"removed by {draft.principal.name}"
         draft.set("remove", msgspec.structs.replace(old, state="offline", changed_at=draft.now, cause=cause))
     draft.close_alerts(old)
 

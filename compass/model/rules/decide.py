@@ -1,7 +1,7 @@
-"""The entrance to the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
+"""Entry points of the rules: `decide` for requests that may change the catalogue, `answer` for those that only read.
 
-Both check first whether the asker may ask at all; both give a Decision, so that a refused right reaches the
-security log the same way whatever was asked.
+Both check the rights of the principal first, and both return a Decision, so that every refused right is written to the
+security log in the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import SUBJECT_MAX
 from compass.model.names import InvalidName
-from compass.model.replies import AdministrationEntry, Refusal, Reply, SecurityEntry
+from compass.model.replies import Refusal, Reply
 from compass.model.requests import (
     Apply,
     Attend,
@@ -45,6 +45,7 @@ from compass.model.requests import (
     Ways,
     WeighedReport,
 )
+from compass.model.rows import AdministrationEntry, SecurityEntry
 from compass.model.rules import administration, listeners, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, refuse
 from compass.model.text import escape_line
@@ -81,7 +82,7 @@ ROLES: dict[type, frozenset[str]] = {
     Verdict: frozenset({"server"}),
     Attend: frozenset({"server"}),
 }
-"""Which roles may ask for what."""
+"""Roles that may make a request, by its type."""
 
 _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Register: listeners.decide_register,
@@ -110,8 +111,8 @@ _LOGGED_FOR_ADMINS = frozenset(
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
-def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: float, token: str) -> Decision:
-    """Decide a request at this catalogue: pure, so that it can be decided again if another server committed first.
+def decide(catalogue: Catalogue, request: Undecided, principal: Principal, now: float, token: str) -> Decision:
+    """Decide a request on this catalogue: pure, so that it can be decided again if another server committed first.
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
     """
@@ -121,59 +122,61 @@ def decide(catalogue: Catalogue, request: Undecided, asker: Principal, now: floa
             return administration.decide_issue(draft, request, token)
         return _DECISIONS[type(request)](draft, request)
 
-    return _conclude(catalogue, request, asker, now, decided)
+    return _conclude(catalogue, request, principal, now, decided)
 
 
-def answer(catalogue: Catalogue, request: ReadRequest, asker: Principal, now: float) -> Decision:
-    """The answer to a request that changes nothing, from memory."""
-    return _conclude(catalogue, request, asker, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request))
+def answer(catalogue: Catalogue, request: ReadRequest, principal: Principal, now: float) -> Decision:
+    """Answer a request that changes nothing, from memory."""
+    return _conclude(
+        catalogue, request, principal, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request)
+    )
 
 
-def permit(catalogue: Catalogue, request: Any, asker: Principal, now: float) -> Decision | None:
-    """Return None if the principal may make a request that a shell answers, else the decision that refuses it."""
+def permit(catalogue: Catalogue, request: Any, principal: Principal, now: float) -> Decision | None:
+    """Return None if the principal may make a request that a shell answers, otherwise the decision that refuses it."""
     try:
-        check_right(catalogue, request, asker)
+        check_right(catalogue, request, principal)
     except Refused as refused:
-        return _refused(catalogue, request, asker, now, refused.refusal)
+        return _refused(catalogue, request, principal, now, refused.refusal)
     return None
 
 
-def check_right(catalogue: Catalogue, request: Any, asker: Principal) -> None:
-    """Refuse what the asker's role does not include, and everything from a barred host."""
+def check_right(catalogue: Catalogue, request: Any, principal: Principal) -> None:
+    """Check that the principal's role includes the request and that its host is not barred. Raises Refused."""
     allowed = ROLES[type(request)]
-    if asker.role not in allowed:
+    if principal.role not in allowed:
         refuse(
             "forbidden",
-            f"{asker} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
+            f"{principal} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
         )
-    if barred(catalogue, asker):
-        refuse("forbidden", f"{asker} may not {_operation(request)}: an administrator has barred this host")
+    if barred(catalogue, principal):
+        refuse("forbidden", f"{principal} may not {_operation(request)}: an administrator has barred this host")
 
 
-def barred(catalogue: Catalogue, asker: Principal) -> bool:
-    """Return whether an administrator has barred the host that asks."""
-    host = catalogue.hosts.get(asker.name) if asker.role == "host" else None
+def barred(catalogue: Catalogue, principal: Principal) -> bool:
+    """Return whether the principal is a host that an administrator has barred."""
+    host = catalogue.hosts.get(principal.name) if principal.role == "host" else None
     return host is not None and host.barred
 
 
 def _conclude(
-    catalogue: Catalogue, request: Any, asker: Principal, now: float, decided: Callable[[Draft], Reply]
+    catalogue: Catalogue, request: Any, principal: Principal, now: float, decided: Callable[[Draft], Reply]
 ) -> Decision:
-    draft = Draft(catalogue, asker, now)
+    draft = Draft(catalogue, principal, now)
     try:
-        check_right(catalogue, request, asker)
+        check_right(catalogue, request, principal)
         reply = decided(draft)
     except Refused as refused:
-        return _refused(catalogue, request, asker, now, refused.refusal)
+        return _refused(catalogue, request, principal, now, refused.refusal)
     except InvalidName as problem:
-        return _refused(catalogue, request, asker, now, Refusal(problem.code, str(problem)))
+        return _refused(catalogue, request, principal, now, Refusal(problem.code, str(problem)))
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
-    entry = _administration(request, asker, now, "done", draft.revision)
+    entry = _administration(request, principal, now, "done", draft.revision)
     return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
 
 
-def _refused(catalogue: Catalogue, request: Any, asker: Principal, now: float, refusal: Refusal) -> Decision:
+def _refused(catalogue: Catalogue, request: Any, principal: Principal, now: float, refusal: Refusal) -> Decision:
     security = None
     if refusal.code in _SECURITY_CODES:
         security = SecurityEntry(
@@ -182,33 +185,33 @@ def _refused(catalogue: Catalogue, request: Any, asker: Principal, now: float, r
             operation=_operation(request),
             subject=_subject(request),
             parameters=parameters_of(request),
-            origin=asker.origin,
-            principal=asker.name,
+            origin=principal.origin,
+            principal=principal.name,
             reason=refusal.message,
         )
-    entry = _administration(request, asker, now, refusal.code, catalogue.revision)
+    entry = _administration(request, principal, now, refusal.code, catalogue.revision)
     return Decision(catalogue, (), refusal, security, entry)
 
 
 def _administration(
-    request: Any, asker: Principal, now: float, outcome: str, revision: int
+    request: Any, principal: Principal, now: float, outcome: str, revision: int
 ) -> AdministrationEntry | None:
-    if asker.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
+    if principal.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
         return None
     return AdministrationEntry(
         number=0,
         time=now,
         operation=_operation(request),
         arguments=parameters_of(request),
-        origin=asker.origin,
-        principal=asker.name,
+        origin=principal.origin,
+        principal=principal.name,
         outcome=outcome,
         revision=revision,
     )
 
 
 def _operation(request: Any) -> str:
-    """The message's name."""
+    """Return the name of the message."""
     return str(request.__struct_config__.tag or type(request).__name__.lower())
 
 

@@ -1,4 +1,4 @@
-"""A decision in the making: the catalogue with the changes decided so far, and what goes into the logs."""
+"""Draft of a decision: the catalogue with the changes decided so far, and the texts for the logs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.limits import PARAMETERS_MAX
 from compass.model.names import format_endpoint
-from compass.model.replies import AdministrationEntry, Code, Problem, Refusal, Reply, SecurityEntry
-from compass.model.rows import Alert, Change, Listener, Row
+from compass.model.replies import Code, Problem, Refusal, Reply
+from compass.model.rows import AdministrationEntry, Alert, Change, Listener, Row, SecurityEntry
 from compass.model.text import escape_line
 
 Role = Literal["host", "admin", "viewer", "server"]
-"""A viewer looks at what an administrator may look at, and changes nothing; only a bearer token has this role."""
+"""Role of a principal. A viewer may read what an administrator may read, and change nothing; only bearer tokens have
+this role."""
 
 
 class Principal(msgspec.Struct, frozen=True):
     """Principal of a request: role and name from the certificate or the token, and the origin of the connection.
 
-    A host's name is a DNS name and is kept in lower case, as the rows of hosts are: a bar holds for every spelling.
+    A host's name is a DNS name and stored in lower case, like the rows of hosts: a bar applies to every spelling.
     """
 
     role: Role
@@ -48,7 +49,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Refused(Exception):
-    """Raised within a decision to end it with a refusal; never leaves `decide`."""
+    """Exception that ends a decision with a refusal; it never leaves `decide`."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -56,26 +57,26 @@ class Refused(Exception):
 
 
 def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem, ...] = ()) -> NoReturn:
-    """End the decision: no change is made, and the principal gets the reason. Raises Refused."""
+    """End the decision without a change; the principal gets the reason. Raises Refused."""
     raise Refused(Refusal(code, message, epoch=epoch, problems=problems))
 
 
 class Draft:
-    """Collects changes on a catalogue, numbering them; mutable, but it never outlives one decision."""
+    """Draft that collects and numbers the changes of one decision; mutable, and dropped after the decision."""
 
-    def __init__(self, catalogue: Catalogue, asker: Principal, now: float) -> None:
+    def __init__(self, catalogue: Catalogue, principal: Principal, now: float) -> None:
         self.catalogue = catalogue
-        self.asker = asker
+        self.principal = principal
         self.now = now
         self.changes: list[Change] = []
 
     @property
     def revision(self) -> int:
-        """The revision after the changes so far."""
+        """Revision after the changes so far."""
         return self.catalogue.revision
 
     def set(self, operation: str, row: Row) -> None:
-        """Add `row` or replace the one with its key."""
+        """Add `row`, or replace the row with the same key."""
         self._change(operation, row, removed=False)
 
     def remove(self, operation: str, row: Row) -> None:
@@ -96,7 +97,7 @@ class Draft:
         self.changes.append(change)
 
     def open_alert(self, kind: Literal["failure", "slow"], listener: Listener, text: str) -> None:
-        """Open an alert unless this incident is open already (once for each incident, not for each report)."""
+        """Open an alert unless this incident is open already: one alert per incident, not per report."""
         id = alert_id(kind, listener)
         if id not in self.catalogue.alerts:
             self.set("alert", Alert(id, kind, self.now, text))
@@ -107,13 +108,12 @@ class Draft:
             self.set("alert", Alert(id, "failure", self.now, text))
 
     def close_incident(self, id: str) -> None:
-        """Close the incident."""
         alert = self.catalogue.alerts.get(id)
         if alert is not None:
             self.remove("alert-over", alert)
 
     def close_alerts(self, listener: Listener) -> None:
-        """The incidents of a listener are over."""
+        """Close the incidents of a listener."""
         if not self.catalogue.alerts:
             return
         for kind in ("failure", "slow"):
@@ -123,12 +123,12 @@ class Draft:
 
 
 def alert_id(kind: str, listener: Listener) -> str:
-    """The name of an incident: what happened to which listener."""
+    """Return the id of an incident: its kind and the listener."""
     return f"{kind} {listener.service} {format_endpoint(listener.address, listener.port)}"
 
 
 def parameters_of(request: Any) -> str:
-    """A request as JSON for a log: without its type and its credential, cut at `PARAMETERS_MAX`."""
+    """Return a request as JSON for a log: without its type and its credential, cut at `PARAMETERS_MAX`."""
     fields = msgspec.to_builtins(request)
     fields.pop("credential", None)
     fields.pop("type", None)

@@ -1,9 +1,9 @@
-"""The failure policy: what evidence is worth, and when it comes to a verdict (opengnsp.md, "Failure reports").
+"""Failure policy: the weight of evidence, and the rule for a verdict (opengnsp.md, "Failure reports").
 
-Evidence and verdict are apart. Evidence is an observation: a user's report, the loss of a session, a probe by a server
-or by a host that was asked. It makes a listener `suspect`, which is used only when nothing better is left. The verdict,
-`down` or back in use, comes from `judge` alone. Everything here takes `now` and does nothing by itself; the desk in
-`compass.server.failure.detector` keeps the objects and carries out what they say.
+Evidence and verdict are separate. Evidence is an observation: a user's report, the loss of a session, a probe by a
+server or by a host at the server's request. Evidence makes a listener `suspect`; it is then used only if no better one
+is left. The verdict, `down` or in use again, comes from `judge` alone. Everything here has `now` as an argument and no
+side effect; `compass.server.failure.detector` holds the objects and acts on their results.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from compass.model.replies import Evidence
 from compass.model.rows import Listener, ListenerKey, Policy
 
 REFUTED_FREE = 2
-"""Reports of one reporter that may be wrong before it counts less: one who meets a restart means no harm."""
+"""Refuted reports after which a reporter's weight falls: a host that observed a restart has reported in good faith."""
 REPUTATION_SECONDS = 600.0
-"""Seconds after which a refuted report weighs half; so three in a row are forgiven within six minutes."""
+"""Half-life of a refuted report: three in a row have no effect after six minutes."""
 REPORTERS_MAX = 10_000
-"""Reporters whose refuted reports are remembered: every host of a large installation."""
+"""Most reporters whose refuted reports are stored: every host of a large installation."""
 DOUBT_WINDOW_SECONDS = 30.0
 """Seconds over which a server checks whether its own probes can be trusted."""
 DOUBT_PROBES_MIN = 5
-"""Listeners probed within the window before a server can doubt itself: of fewer, no share means anything."""
+"""Listeners probed within the window before a server can distrust itself: a share of fewer is not significant."""
 DOUBT_SHARE = 0.5
 """Share of failed probes without confirmation, above which a server distrusts itself; at half of this it stops."""
 EVIDENCE_MAX = 20
-"""Pieces of evidence kept per listener. Older ones are dropped."""
+"""Pieces of evidence stored per listener. Older ones are dropped."""
 CASES_MAX = 10_000
-"""Listeners about which evidence is kept; beyond that the one touched least recently is forgotten."""
+"""Most listeners whose evidence is stored; beyond that, the least recently used is dropped."""
 FLAPS_KEPT_MAX = 32
-"""Failures of one listener that are counted: the pause has reached its longest before."""
+"""Failures of one listener that are stored: the pause reaches its maximum before."""
 
 Finding = Literal["alive", "contradicted", "agreed", "alone"]
-"""Result of a check. alive: the server's own probe was answered. contradicted: it was not, but a host that was asked
-found the listener alive. agreed: it was not, and an asked host or a trusted report confirms this. alone: it was not,
-and there is no other evidence."""
+"""Result of a check. alive: the server's own probe succeeded. contradicted: it failed, but a host that probed found
+the listener alive. agreed: it failed, and a host's probe or a trusted report confirms this. alone: it failed, and there
+is no other evidence."""
 Judgement = Literal["alive", "dead", "open"]
 
 
@@ -55,11 +55,11 @@ def finding_of(own: bool, others: Iterable[bool], reported: bool) -> Finding:
 
 
 def judge(finding: Finding, *, confirmed: bool, doubting: bool, connected: bool) -> Judgement:
-    """The verdict. A server that is itself cut off must not condemn the world.
+    """Return the verdict. A server that is itself disconnected must not condemn every listener.
 
-    `confirmed`: a host that was asked found it dead. `doubting`: the server does not believe its own probes; then only
-    such a host can condemn. `connected`: some host has a session with this server; without any, a server that finds
-    something dead has learnt more about itself than about the listener.
+    `confirmed`: a host's probe found the listener dead. `doubting`: the server distrusts its own probes, so only a
+    host's probe can condemn. `connected`: at least one host has a session with this server; without any, a failed probe
+    indicates a failure of the server's own network.
     """
     if finding in ("alive", "contradicted"):
         return "alive"
@@ -77,14 +77,14 @@ def may_condemn(peers: Iterable[Listener], cap: float) -> bool:
 
 
 class Reputation:
-    """Weight of each reporter's reports: lower if they are refuted again and again, rising with time."""
+    """Weight of each reporter's reports: lower after refuted reports, rising with time."""
 
     def __init__(self) -> None:
         self._refuted: dict[str, tuple[float, float]] = {}
-        """Weight of refuted reports at a time, by reporter."""
+        """Weight of refuted reports, and the time of this weight, by reporter."""
 
     def weight(self, reporter: str, now: float) -> float:
-        """1 for one reporter; half for each refuted report beyond `REFUTED_FREE`."""
+        """Return the weight of a report: 1, halved for each refuted report beyond `REFUTED_FREE`."""
         return float(min(1.0, 2.0 ** (REFUTED_FREE - self._count(reporter, now))))
 
     def suffice(self, reporters: Iterable[str], policy: Policy, now: float) -> bool:
@@ -92,7 +92,7 @@ class Reputation:
         return sum(self.weight(reporter, now) for reporter in set(reporters)) >= policy.reporters
 
     def refuted(self, reporter: str, now: float) -> None:
-        """A listener that it reported is alive."""
+        """Record that a listener which the reporter reported is alive."""
         count = self._count(reporter, now) + 1.0
         self._refuted.pop(reporter, None)
         self._refuted[reporter] = (count, now)
@@ -100,7 +100,7 @@ class Reputation:
             del self._refuted[next(iter(self._refuted))]
 
     def confirmed(self, reporter: str, now: float) -> None:
-        """A listener that it reported is dead: it was right this time."""
+        """Record that a listener which the reporter reported is dead."""
         if reporter in self._refuted:
             self._refuted[reporter] = (self._count(reporter, now) / 2, now)
 
@@ -117,12 +117,12 @@ class LocalHealth:
         self._doubting = False
 
     def note(self, key: Hashable, finding: Finding, now: float) -> None:
-        """An inquiry has come to something."""
+        """Record the result of a check."""
         self._findings.pop(key, None)
         self._findings[key] = (now, finding)
 
     def doubting(self, now: float) -> bool:
-        """Return whether the server distrusts itself; this ends when the share is down to half of what began it."""
+        """Return whether the server distrusts itself: above DOUBT_SHARE, until the share is below half of this."""
         while self._findings:
             key = next(iter(self._findings))
             if now - self._findings[key][0] <= DOUBT_WINDOW_SECONDS:
@@ -136,7 +136,7 @@ class LocalHealth:
 
 
 class FlapDamping:
-    """Listeners that go down again and again stay out longer."""
+    """Flap damping: listeners that go down repeatedly are kept out longer."""
 
     def __init__(self) -> None:
         self._failures: dict[ListenerKey, deque[float]] = {}
@@ -150,11 +150,11 @@ class FlapDamping:
             del self._failures[next(iter(self._failures))]
 
     def failures(self, key: ListenerKey, policy: Policy, now: float) -> int:
-        """Return the number of times that it went down within the policy's window."""
+        """Return the number of times that the listener went down within the policy's window."""
         return sum(now - at < policy.flap_seconds for at in self._failures.get(key, ()))
 
     def held_until(self, key: ListenerKey, policy: Policy, now: float) -> float:
-        """Return the time until which it stays out even if it answers; 0: it may return at once.
+        """Return the time until which the listener is kept out even if it answers; 0: it may return at once.
 
         The first failure beyond `flaps` keeps it out for `hold_seconds`, each further one twice as long.
         """
@@ -169,50 +169,50 @@ class FlapDamping:
 
 
 class ListenerEvidence(msgspec.Struct):
-    """Evidence about one listener's health, apart from its row."""
+    """Evidence about one listener's health, which is not part of its row."""
 
     evidence: deque[Evidence]
     reporters: dict[str, None]
     """Hosts and administrators with reports that no probe has confirmed or refuted yet, in order."""
     sufficed: bool = False
-    """True if reports have made it suspect, whichever server received them."""
+    """True if reports have made the listener suspect, at this or another server."""
     judgement: str = ""
-    """The last judgement, in words; empty: there was none."""
+    """Text of the last judgement; empty: there was none."""
     judged_at: float = 0.0
 
     def settle(self) -> None:
-        """Drop the reports: they are confirmed or refuted, or about an older instance."""
+        """Drop the reports after they were confirmed or refuted, or because they concern an older instance."""
         self.reporters.clear()
         self.sufficed = False
 
 
 class EvidenceLog:
-    """The cases by listener, bounded."""
+    """Evidence by listener, bounded."""
 
     def __init__(self) -> None:
         self._cases: dict[ListenerKey, ListenerEvidence] = {}
 
     def case(self, key: ListenerKey) -> ListenerEvidence:
-        """The case of a listener, opened when there is none."""
+        """Return the evidence about a listener; create it if there is none."""
         case = self._cases.pop(key, None) or ListenerEvidence(deque(maxlen=EVIDENCE_MAX), {})
         self._cases[key] = case
         if len(self._cases) > CASES_MAX:
             del self._cases[next(iter(self._cases))]
         return case
 
-    def look(self, key: ListenerKey) -> ListenerEvidence:
-        """The case of a listener, empty when there is none."""
+    def get(self, key: ListenerKey) -> ListenerEvidence:
+        """Return the evidence about a listener; empty if there is none."""
         return self._cases.get(key) or ListenerEvidence(deque(), {})
 
     def note(self, key: ListenerKey, evidence: Evidence) -> None:
-        """Keep evidence; what repeats the last entry takes its place, so that a long series is one."""
+        """Add evidence. A repetition of the last entry replaces it, so that a long series is one entry."""
         kept = self.case(key).evidence
         if kept and (kept[-1].kind, kept[-1].by, kept[-1].alive) == (evidence.kind, evidence.by, evidence.alive):
             kept.pop()
         kept.append(evidence)
 
     def report(self, key: ListenerKey, reporter: str, detail: str, now: float) -> None:
-        """Add a complaint; several complaints of one reporter count once, and REPORTERS_MAX reporters are kept."""
+        """Add a report. Several reports of one reporter count once, and at most EVIDENCE_MAX reporters are stored."""
         self.note(key, Evidence("report", reporter, now, alive=False, detail=detail))
         case = self.case(key)
         if len(case.reporters) < EVIDENCE_MAX:

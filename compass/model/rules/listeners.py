@@ -39,7 +39,7 @@ from compass.model.text import escape_line, is_printable_line
 
 
 def decide_register(draft: Draft, request: Register) -> Registered:
-    """2.1. An equal or older epoch of a living listener changes nothing it should not."""
+    """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "register")
     address, port = parse_address(request.address), parse_port(request.port)
@@ -60,7 +60,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
             epoch=old.epoch,
         )
     same_instance = old is not None and epoch == old.epoch
-    # A host that re-establishes its listeners after a server's restart knows nothing new about their health.
+    # A host that registers its listeners again after a server's restart has no new evidence about their health.
     state: State = old.state if old is not None and same_instance else "up"
     row = Listener(
         service=service,
@@ -69,7 +69,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         state=state,
         changed_at=draft.now,
         epoch=epoch,
-        host=old.host if old is not None and draft.asker.role == "admin" else draft.asker.name,
+        host=old.host if old is not None and draft.principal.role == "admin" else draft.principal.name,
         weight=request.weight,
         metadata=request.metadata,
         cause="registered",
@@ -90,9 +90,9 @@ def decide_register(draft: Draft, request: Register) -> Registered:
 
 
 def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
-    """2.2. A late one, of an instance that has been replaced, is refused and leaves the new one alone (P6).
+    """Decide a deregistration (2.2). One of an instance that has been replaced is refused (P6).
 
-    An early one, whose registration is still under way, is kept: that registration then finds its instance over.
+    One that arrives before the registration of its instance is recorded, and refuses that registration.
     """
     service = existing_service(draft, request.service)
     if not _saw_it_die(draft, service, request):
@@ -116,18 +116,18 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
 
 
 def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
-    """Return whether the very host that registered this instance reports its death.
+    """Return whether the request comes from the host that registered this instance and reports its death.
 
-    The report counts even if the credential has been revoked or has expired since: a dead listener must not stay.
+    The report is valid even if the credential has been revoked or has expired since: a dead listener must not stay.
     """
-    if not request.died or draft.asker.role != "host":
+    if not request.died or draft.principal.role != "host":
         return False
     old = draft.catalogue.listener(service, parse_address(request.address), parse_port(request.port))
-    return old is not None and old.host == draft.asker.name and old.epoch == request.epoch
+    return old is not None and old.host == draft.principal.name and old.epoch == request.epoch
 
 
 def decide_drain(draft: Draft, request: Drain) -> Reported:
-    """No new users for a listener, or new users again. A verdict that is pending stays pending."""
+    """Decide the begin or end of a drain. A pending verdict stays pending."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
     old = existing_listener(draft, service, request.address, request.port)
@@ -141,33 +141,34 @@ def decide_drain(draft: Draft, request: Drain) -> Reported:
     row = msgspec.structs.replace(old, draining=request.draining)
     if old.state not in FAILING:
         state: State = "draining" if request.draining else "up"
-        cause = f"{'drained' if request.draining else 'undrained'} by {draft.asker.name}"
+        cause = f"{'drained' if request.draining else 'undrained'} by {draft.principal.name}"
         row = msgspec.structs.replace(row, state=state, changed_at=draft.now, cause=cause)
     draft.set("drain" if request.draining else "undrain", row)
     return Reported(draft.revision, row.state)
 
 
 def is_draining(listener: Listener) -> bool:
-    """Return whether it accepts no new users by request. A row of an older server shows this by its state alone."""
+    """Return whether a listener is drained. A row of an older server shows this only by its state."""
     return listener.draining or listener.state == "draining"
 
 
 def decide_report(draft: Draft, request: Report) -> Reported:
-    """2.5. `unreachable` makes a listener suspect at once; `slow` is for administrators, by the category's policy.
+    """Decide a report (2.5): `unreachable` makes a listener suspect at once; the category's policy defines `slow`.
 
-    A report that is weighed and found not to be enough changes nothing: the desk probes, and the probe says.
+    A weighed report that does not suffice changes nothing: the detector probes, and the probe decides.
     """
     service = existing_service(draft, request.service)
-    if draft.asker.role == "host" and not _uses(draft, service):
+    if draft.principal.role == "host" and not _uses(draft, service):
         refuse(
             "forbidden",
-            f"{draft.asker} may not report {service}: none of its services depends on category {category_of(service)}",
+            f"{draft.principal} may not report {service}: "
+            f"none of its services depends on category {category_of(service)}",
         )
     if len(request.detail) > DETAIL_MAX:
         refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
     if not is_printable_line(request.detail):
         refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
-    reporter = parse_service_id(request.reporter) if request.reporter else draft.asker.name
+    reporter = parse_service_id(request.reporter) if request.reporter else draft.principal.name
     old = existing_listener(draft, service, request.address, request.port)
     if old.state == "offline":
         refuse("unknown-listener", f"{_named(old)} is not registered any more ({old.cause})")
@@ -175,12 +176,12 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         return _decide_slow(draft, old, reporter, request.detail)
     if old.state in FAILING or (isinstance(request, WeighedReport) and not request.enough):
         return Reported(draft.revision, old.state)
-    cause = f"reported unreachable by {reporter} on {draft.asker.name}" + _suffix(request.detail)
+    cause = f"reported unreachable by {reporter} on {draft.principal.name}" + _suffix(request.detail)
     return _suspect(draft, "report", old, cause)
 
 
 def decide_suspect(draft: Draft, request: Suspect) -> Reported:
-    """Decide evidence against an instance without a report: a probe failed after its host's session was lost."""
+    """Decide evidence that is not a report: a probe of this instance failed after its host's session was lost."""
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline" or old.state in FAILING:
         return Reported(draft.revision, old.state if old else "offline")
@@ -206,8 +207,8 @@ def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Rep
 def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     """Decide the detector's verdict.
 
-    It counts only for the instance that was probed; a dead one only confirms a suspicion. Beyond the category's cap a
-    listener stays suspect, and administrators are notified once (P8).
+    A verdict is valid only for the instance that was probed, and `dead` only for a suspect one. Beyond the category's
+    cap a listener stays suspect, and administrators are notified once (P8).
     """
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
@@ -236,7 +237,7 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
 
 
 def decide_incident(draft: Draft, request: Incident) -> Reported:
-    """Decide an incident of the server itself: one alert when it begins, one when it is over."""
+    """Decide an incident of the server itself: one alert at its begin, one at its end."""
     if request.text:
         draft.open_incident(request.id, request.text)
     else:
@@ -245,7 +246,7 @@ def decide_incident(draft: Draft, request: Incident) -> Reported:
 
 
 def _settle_cap(draft: Draft, row: Listener) -> None:
-    """The alert about a category's cap is over when there is room again."""
+    """Close the alert about a category's cap if fewer listeners are down than the cap allows."""
     if _cap_id(row) in draft.catalogue.alerts:
         category = draft.catalogue.categories.get(category_of(row.service))
         if category is None or may_condemn(_peers(draft, row), category.policy.cap):
@@ -257,13 +258,13 @@ def _cap_id(row: Listener) -> str:
 
 
 def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
-    """All listeners of its category."""
+    """Return all listeners of a listener's category."""
     for service in draft.catalogue.services.get(category_of(row.service), ()):
         yield from draft.catalogue.listeners.get(service, {}).values()
 
 
 def decide_purge(draft: Draft, request: Purge) -> Done:
-    """Rows of listeners that have been gone for long, and their incidents."""
+    """Remove the rows of listeners that have been in the request's state for its age, and their incidents."""
     if not request.age_seconds >= PURGE_AGE_SECONDS_MIN:
         refuse(
             "bad-value",
@@ -283,7 +284,7 @@ def decide_purge(draft: Draft, request: Purge) -> Done:
 
 
 def existing_service(draft: Draft, text: str) -> str:
-    """The parsed id of a service that exists, or a refusal that says which part does not."""
+    """Return the parsed id of an existing service. Raises Refused if its category or the service does not exist."""
     service = parse_service_id(text)
     if category_of(service) not in draft.catalogue.categories:
         refuse("unknown-category", f"there is no category {category_of(service)!r}; an administrator can add it")
@@ -293,7 +294,7 @@ def existing_service(draft: Draft, text: str) -> str:
 
 
 def existing_listener(draft: Draft, service: str, address: str, port: int) -> Listener:
-    """The listener, offline ones included, or a refusal."""
+    """Return the listener, which may be offline. Raises Refused if there is none."""
     address, port = parse_address(address), parse_port(port)
     listener = draft.catalogue.listener(service, address, port)
     if listener is None:
@@ -302,8 +303,8 @@ def existing_listener(draft: Draft, service: str, address: str, port: int) -> Li
 
 
 def check_credential(draft: Draft, service: str, token: str, action: str) -> None:
-    """Refuse unless the token is one of the service's; administrators need none."""
-    if draft.asker.role == "admin" and not token:
+    """Check that the token is a credential of the service; administrators need none. Raises Refused."""
+    if draft.principal.role == "admin" and not token:
         return
     if not credential_holds(draft.catalogue, service, token, draft.now):
         refuse(
@@ -315,7 +316,7 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
 
 
 def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:
-    """Return whether the token is a current one of the service, compared in constant time."""
+    """Return whether the token is a valid credential of the service, compared in constant time."""
     digest = digest_of(token)
     held = False
     for credential in catalogue.credentials.get(service, {}).values():
@@ -325,13 +326,13 @@ def credential_holds(catalogue: Catalogue, service: str, token: str, now: float)
 
 
 def digest_of(token: str) -> str:
-    """Return the stored form of a token. A token is random and long, so a plain SHA-256 cannot be searched."""
+    """Return the stored form of a token. A token has 256 random bits, so a plain SHA-256 cannot be searched."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
     epoch = request.epoch
-    if epoch == 0 and draft.asker.role == "admin":
+    if epoch == 0 and draft.principal.role == "admin":
         epoch = old.epoch + 1 if old else 1
     if not 1 <= epoch <= EPOCH_MAX:
         refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
@@ -356,8 +357,9 @@ def _check_parameters(request: Register) -> None:
 
 
 def _uses(draft: Draft, service: str) -> bool:
-    """Return whether the asking host has services whose category depends on this one, or on one it backs."""
-    host = draft.catalogue.hosts.get(draft.asker.name)
+    """Return whether the requesting host has services that depend on this service's category or on one that it backs
+    up."""
+    host = draft.catalogue.hosts.get(draft.principal.name)
     if host is None:
         return False
     provided = {category_of(service), *draft.catalogue.backed.get(service, frozenset())}

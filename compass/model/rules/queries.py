@@ -1,4 +1,4 @@
-"""Answers from the catalogue in memory: pull, fetch, impact. They touch no SQL and change nothing."""
+"""Queries of the catalogue in memory: pull, fetch, impact. They use no SQL and change nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compass.model.rules.draft import refuse
 
 
 def query_pull(catalogue: Catalogue, request: Pull) -> Dependencies:
-    """Function 2.3."""
+    """Return the dependencies of a service (function 2.3)."""
     service = parse_service_id(request.service)
     if category_of(service) not in catalogue.categories:
         refuse("unknown-category", f"there is no category {category_of(service)!r}")
@@ -26,7 +26,7 @@ def query_pull(catalogue: Catalogue, request: Pull) -> Dependencies:
 
 
 def query_fetch(catalogue: Catalogue, request: Fetch) -> Rows:
-    """Rows of one kind in the order of their keys. Credentials come without their digests."""
+    """Return rows of one kind in the order of their keys; credentials without their digests."""
     if not 1 <= request.limit <= FETCH_LIMIT_MAX:
         refuse("bad-value", f"limit {request.limit} is not between 1 and {FETCH_LIMIT_MAX}")
     rows = [row for row in _rows_of_kind(catalogue, request.kind) if _matches(row, request)]
@@ -63,7 +63,7 @@ def _matches(row: Row, request: Fetch) -> bool:
 
 
 def _full_name(row: Row) -> str:
-    """The row's name as `Remove` and `Impact` take it."""
+    """Return the row's name as `Remove` and `Impact` accept it."""
     match row:
         case Listener():
             return f"{row.service} {format_endpoint(row.address, row.port)}"
@@ -92,7 +92,8 @@ def _sort_key(row: Row) -> tuple[str | int, ...]:
 
 
 def query_impact(catalogue: Catalogue, request: Impact) -> Told:
-    """List who would be notified of a change of a category, a service or (`service address:port`) a listener."""
+    """List the hosts that would be notified of a change of a category, a service or (`service address:port`) a
+    listener."""
     name, _, endpoint = request.name.partition(" ")
     row: Row
     if endpoint:
@@ -111,15 +112,17 @@ def query_impact(catalogue: Catalogue, request: Impact) -> Told:
         if category not in catalogue.categories:
             refuse("unknown-category", f"there is no category {category!r}")
         row = Category(category)
-    told = audience(catalogue, row)
+    members = audience(catalogue, row)
     backed = catalogue.backed.get(row.service, frozenset()) if isinstance(row, Listener) else frozenset()
     return Told(
         name=request.name,
         revision=catalogue.revision,
-        categories=tuple(sorted(told)),
-        services=tuple(sorted(id for member in told for id in catalogue.services.get(member, Map()))),
+        categories=tuple(sorted(members)),
+        services=tuple(sorted(id for member in members for id in catalogue.services.get(member, Map()))),
         hosts=tuple(
-            sorted(host.name for host in catalogue.hosts.values() if any(category_of(s) in told for s in host.services))
+            sorted(
+                host.name for host in catalogue.hosts.values() if any(category_of(s) in members for s in host.services)
+            )
         ),
         backup_of=tuple(sorted(backed)),
     )

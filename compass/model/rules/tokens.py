@@ -1,9 +1,9 @@
-"""Bearer tokens: who asks without a certificate, over HTTPS.
+"""Bearer tokens: authentication without a certificate, over HTTPS.
 
-A token is the credential of a service, made, rotated and revoked like any other, and stored as a digest only. What role
-it has is said by the service's category: these two are there for nothing else. So there is one kind of secret and one
-set of rules for it, every server knows of a token in the moment it is committed, and the name of the service stands in
-the logs. A topology does not have to name these categories: they are not pruned.
+A token is the credential of a service, issued, rotated and revoked like any other, and stored as a digest only. The
+service's category determines its role: two categories are reserved for this. So there is one kind of secret with one
+set of rules, every server knows a token as soon as it is committed, and the logs contain the name of the service. A
+topology does not have to name these categories: they are not pruned.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from compass.model.rules.draft import Principal, Role
 from compass.model.rules.listeners import digest_of
 
 ADMIN_TOKENS = "gns-admin"
-"""The category of those who may do whatever an administrator may."""
+"""Category of tokens with the rights of an administrator."""
 VIEWER_TOKENS = "gns-viewer"
-"""The category of those who may look at everything and change nothing."""
+"""Category of tokens that may read everything and change nothing."""
 TOKEN_ROLES: dict[str, Role] = {ADMIN_TOKENS: "admin", VIEWER_TOKENS: "viewer"}
 
 
 def principal_of(catalogue: Catalogue, token: str, origin: str, now: float) -> Principal | None:
-    """Return the principal of a token, or None if it belongs to none. Each stored token is compared in full."""
+    """Return the principal of a token, or None if the token is invalid. Each stored digest is compared, so that the
+    time shows nothing."""
     digest = digest_of(token)
     found: Principal | None = None
     for category, role in TOKEN_ROLES.items():

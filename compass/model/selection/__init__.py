@@ -1,1 +1,1 @@
-"""Selection: which listener of a pool a user gets, by the policies of RFC 5356 and locality."""
+"""Selection of a listener from a pool for a user, by the policies of RFC 5356 and locality."""

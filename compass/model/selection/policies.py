@@ -1,9 +1,9 @@
 """Order of the members of a pool: the nine policies of RFC 5356, and locality before them.
 
-A policy puts the members of a pool in an order. A user takes the first, and the next when that one fails; the first is
-the one whose turn it was. Each policy is one key to sort by, from what a listener reported (weight, load), from what is
-remembered of the pool (`Turns`), and from a source of randomness that the caller brings. A listener of weight 0 comes
-after all others, whatever the policy.
+A policy orders the members of a pool. A user connects to the first, and to the next if that one fails; only the first
+counts as used. Each policy is one sort key, from the reports of a listener (weight, load), from the memory of the pool
+(`PoolState`), and from the caller's source of randomness. A listener of weight 0 comes after all others in every
+policy.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from compass.model.limits import WEIGHT_MAX
 from compass.model.rows import Listener, ListenerKey
 
 Random: TypeAlias = Callable[[], float]
-"""Gives floats in [0, 1)."""
+"""Source of floats in [0, 1)."""
 LOCALITIES: tuple[str, ...] = ("none", "zone", "host")
 """Localities. none: no effect. zone: listeners of the user's zone first. host: those on the user's host, then those of
 its zone, then the others."""
 DEFAULT_POLICY = "weighted-random"
-"""Needs neither reports nor memory, and many users who do not know of each other share the load by it."""
+"""Policy that needs neither reports nor memory, and by which independent users share the load."""
 
 
 class Location(msgspec.Struct, frozen=True):
-    """Location of a user, for locality. Empty: unknown, so no listener is near."""
+    """Location of a user, for locality. Empty: unknown, so that no listener is near."""
 
     host: str = ""
     zone: str = ""
@@ -37,7 +37,7 @@ class SelectionRule(msgspec.Struct, frozen=True):
     """Rule that orders a pool's members."""
 
     policy: str = DEFAULT_POLICY
-    """Policy, one of `POLICIES`. An unknown one, of a newer server, stands for the default."""
+    """Policy, one of `POLICIES`. An unknown policy, of a newer server, means the default."""
     locality: str = "none"
     """Locality, one of `LOCALITIES`."""
 
@@ -47,11 +47,11 @@ class _Member(msgspec.Struct):
 
     row: Listener
     turn: float
-    """Count at which it was last first. Negative: never; it comes before those that were."""
+    """Count of the pool when the listener was last first. Negative: never, so that it comes before used ones."""
     credit: int = 0
-    """Weighted round robin: what is owed to it, in weights; between minus and plus the sum of all weights."""
+    """Credit of weighted round robin, in weights; between minus and plus the sum of all weights."""
     wear: float = 0.0
-    """Least used with degradation: what its load has become by our own use since it reported it."""
+    """Load that this user has added since the listener's last report, for least used with degradation."""
 
 
 class PoolState:
@@ -66,21 +66,21 @@ class PoolState:
     def ordered(
         self, peers: Sequence[Listener], rule: SelectionRule, place: Location, random: Random
     ) -> tuple[Listener, ...]:
-        """The listeners, best first; the first has had its turn then. The same `peers` again are the quick case."""
+        """Return the listeners, best first, and count the first as used. Fast if `peers` is the same object again."""
         if self._grouped is None or self._grouped[0] is not peers or self._grouped[1:] != (rule, place):
             self._group(peers, rule, place, random)
         policy = rule.policy if rule.policy in _KEYS else DEFAULT_POLICY
         key = _KEYS[policy]
         order: list[_Member] = []
         for group in self._groups:
-            # Sorting keeps the order of equals, which is that of their addresses.
+            # Sorting preserves the order of equals, which is that of their addresses.
             order += sorted(group, key=lambda member: key(member, random))
         if order:
-            self._took(order[0], policy, self._groups[0])
+            self._count_use(order[0], policy, self._groups[0])
         return tuple([member.row for member in order])
 
     def _group(self, peers: Sequence[Listener], rule: SelectionRule, place: Location, random: Random) -> None:
-        """Part them by what comes before any policy: whether they have a weight, and how near they are."""
+        """Divide the listeners into groups that precede any policy: by a weight of 0, and by distance."""
         groups: dict[tuple[bool, int], list[_Member]] = {}
         for member in self._members_of(peers, random):
             rank = (not member.row.weight, distance(member.row, place, rule.locality))
@@ -89,13 +89,13 @@ class PoolState:
         self._grouped = (peers, rule, place)
 
     def _members_of(self, peers: Iterable[Listener], random: Random) -> list[_Member]:
-        """Return the memory of these members by address; that of others is dropped."""
+        """Return the memory of these members, by address; drop the memory of others."""
         before, self._members = self._members, {}
         for row in sorted(peers, key=lambda row: (row.address, row.port, row.service)):
             key = (row.service, row.address, row.port)
             member = before.get(key)
             if member is None or member.row.epoch != row.epoch:
-                # Below 0 and drawn: users that start at the same time do not all begin with the same one.
+                # Negative and random: users that start at the same time do not all begin with the same listener.
                 member = _Member(row, random() - 1.0)
             elif member.row is not row:
                 if (member.row.load, member.row.degradation) != (row.load, row.degradation):
@@ -104,7 +104,7 @@ class PoolState:
             self._members[key] = member
         return list(self._members.values())
 
-    def _took(self, first: _Member, policy: str, group: list[_Member]) -> None:
+    def _count_use(self, first: _Member, policy: str, group: list[_Member]) -> None:
         self._count += 1
         first.turn = self._count
         if policy == "least-used-with-degradation":
@@ -116,7 +116,7 @@ class PoolState:
 
 
 def distance(peer: Listener, place: Location, locality: str) -> int:
-    """0: on the user's host. 1: in its zone. 2: elsewhere, or all are treated alike."""
+    """Return the distance of a listener. 0: on the user's host. 1: in its zone. 2: elsewhere, or no locality."""
     if locality not in ("zone", "host"):
         return 2
     if place.host and peer.host == place.host:
@@ -128,10 +128,10 @@ _Key: TypeAlias = tuple[float, ...]
 
 
 def _race(share: float, random: Random) -> _Key:
-    """Sorted by these, each place is drawn in proportion to the shares that are left; a share of 0 comes last.
+    """Return a random sort key, which draws each position in proportion to the remaining shares; a share of 0 is last.
 
-    -log(u)/share is the time at which an event of that rate happens, and the first to happen wins (Efraimidis and
-    Spirakis, 2006, "Weighted random sampling with a reservoir").
+    -log(u)/share is the time of an event with that rate, and the first event wins (Efraimidis and Spirakis, 2006,
+    "Weighted random sampling with a reservoir").
     """
     time = -math.log(1.0 - random())
     return (0.0, time / share) if share > 0 else (1.0, time)
@@ -146,35 +146,35 @@ def _priority_least_used(member: _Member, random: Random) -> _Key:
 
 
 _KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
-    # 4.1: one after the other.
+    # 4.1: in turn.
     "round-robin": lambda member, random: (member.turn,),
-    # 4.2: in a round each as often as its weight says, spread over the round and not in a row.
+    # 4.2: each in proportion to its weight, spread over the round.
     "weighted-round-robin": lambda member, random: (-(member.credit + member.row.weight), member.turn),
     # 4.3 and 4.4: each with the same probability; in proportion to its weight.
     "random": lambda member, random: _race(1.0, random),
     "weighted-random": lambda member, random: _race(member.row.weight, random),
-    # 4.5: the highest priority, which is the weight; among equals in turn.
+    # 4.5: the highest priority, which is the weight; equals in turn.
     "priority": lambda member, random: (-member.row.weight, member.turn),
-    # 5.1: the lowest load; among equals in turn.
+    # 5.1: the lowest load; equals in turn.
     "least-used": lambda member, random: (member.row.load, member.turn),
-    # 5.2: the lowest load, to which each use adds the degradation until the load is reported again.
+    # 5.2: the lowest load; each use adds the degradation until the next report.
     "least-used-with-degradation": _least_used_with_degradation,
-    # 5.3: the lowest load that it would have with one more user.
+    # 5.3: the lowest load with one more user.
     "priority-least-used": _priority_least_used,
-    # 5.4: in proportion to what is left of it.
+    # 5.4: in proportion to the free capacity.
     "randomized-least-used": lambda member, random: _race(1.0 - member.row.load, random),
 }
 POLICIES: tuple[str, ...] = tuple(_KEYS)
-"""The names of the policies (RFC 5356, sections 4.1 to 4.5 and 5.1 to 5.4)."""
+"""Names of the policies (RFC 5356, sections 4.1 to 4.5 and 5.1 to 5.4)."""
 
 
 def preference(order: Sequence[Listener], rule: SelectionRule, place: Location) -> list[tuple[int, int]]:
-    """Return for each listener of an order, for users that choose by themselves, a rank (the smallest first) and a
-    share.
+    """Return a rank (the smallest first) and a share for each listener of an order, for users that select by
+    themselves.
 
     Among equal ranks a user draws in proportion to the shares, from 1 to 65535 (RFC 2782 calls them priority and
-    weight). So policies that draw return their shares; those that take turns return equal shares, and those that prefer
-    a listener give each a rank of its own.
+    weight). So random policies result in their shares, policies in turn in equal shares, and policies that prefer a
+    listener in a rank of its own for each.
     """
     found: list[tuple[int, int]] = []
     rank, before = -1, None

@@ -1,8 +1,8 @@
-"""A pool as hooks and templates are given it: who may be used now, who may not, and where else to go.
+"""View of a pool for hooks and templates: its usable listeners, the others, and the backup.
 
-Listeners stand in a fixed order, by service, address and port: who writes a configuration file of them wants the same
-file for the same catalogue. What changes all the time is left out (a listener's load, and when it changed): who
-balances by it asks at each lookup.
+Listeners have a fixed order, by service, address and port, so that a template renders the same file for the same
+catalogue. Values that change all the time are omitted (a listener's load, and the time of its last change): a program
+that balances by load uses lookups.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Peer(msgspec.Struct, frozen=True):
     endpoint: str
     """`address:port`, an IPv6 address in brackets."""
     label: str
-    """A name of its own among all listeners, of letters, digits, `.`, `-` and `_`, as configuration files want it."""
+    """Unique name of the listener for configuration files, of letters, digits, `.`, `-` and `_`."""
 
 
 class PoolView(msgspec.Struct, frozen=True):
@@ -49,26 +49,26 @@ class PoolView(msgspec.Struct, frozen=True):
     others: tuple[Peer, ...]
     """Registered listeners that are not in `listeners`: draining, suspect or down."""
     backup: str
-    """The service to go to when none of its own is left; empty: there is none."""
+    """Service to use if none of its own is usable; empty: there is none."""
     backups: tuple[Peer, ...]
-    """The usable listeners of that one."""
+    """Usable listeners of the backup."""
     services: tuple[PoolView, ...] = ()
     """Views of each service, if the name is a category."""
 
 
-def pools_of(sight: LookupScope, names: Iterable[str]) -> dict[str, PoolView] | Refusal:
-    """Each of these parsed names as a pool; the first refusal when one of them is unknown here (P5)."""
+def pools_of(scope: LookupScope, names: Iterable[str]) -> dict[str, PoolView] | Refusal:
+    """Return the views of these parsed names, or the first refusal if one of them is outside the scope (P5)."""
     pools: dict[str, PoolView] = {}
     for name in names:
-        problem = sight.problem(name)
+        problem = scope.problem(name)
         if problem is not None:
             return problem
-        pools[name] = pool_view(sight.catalogue, name)
+        pools[name] = pool_view(scope.catalogue, name)
     return pools
 
 
 def pool_view(catalogue: Catalogue, name: str) -> PoolView:
-    """A service or a category of a catalogue that holds it."""
+    """Return the view of a service or category that the catalogue holds."""
     is_category = "." not in name
     ids: Sequence[str] = sorted(catalogue.services.get(name, Map())) if is_category else (name,)
     found, source = candidates(catalogue, name)

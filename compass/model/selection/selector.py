@@ -1,7 +1,8 @@
-"""Which listeners a user of a service is given, best first: the one implementation for all kinds of lookup.
+"""Selection of the listeners for a user of a service, best first: the one implementation for all kinds of lookup.
 
-Usable listeners of the service; else those of the category's backup service; else what is draining, which still
-works; else what is merely suspected. Never one that is down or offline. `policies` puts them in order.
+The candidates are the usable listeners of the service; without any, those of the category's backup service; without
+any, the draining ones, which still work; without any, the suspect ones. A listener that is down or offline is never
+selected. `policies` orders them.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from compass.model.rows import USABLE, Listener
 from compass.model.selection.policies import Location, PoolState, Random, SelectionRule
 
 POOLS_MAX = 10_000
-"""Pools whose turns are remembered: each name that programs of one host look up, which are a few."""
+"""Most pools whose state is stored: one for each name that the programs of a host look up, which are few."""
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to a lookup, best listener first."""
+    """Result of a lookup, best listener first."""
 
     listeners: tuple[Listener, ...]
     source: str
-    """`service`, `backup`, `draining`, `suspect`, or `none` when nothing is left."""
+    """`service`, `backup`, `draining`, `suspect`, or `none`: there is no candidate."""
     policy: str = ""
     """The pool policy that ordered them."""
 
 
 class Selector:
-    """The lookups of one program: where it is, and whose turn it is in each pool that it has asked for."""
+    """Selector for the lookups of one program: its location, and the state of each pool that it uses."""
 
     def __init__(self, random: Random, place: Location | None = None) -> None:
         self._random = random
@@ -39,30 +40,30 @@ class Selector:
         self._turns: dict[str, PoolState] = {}
 
     def moved(self, place: Location) -> None:
-        """Set the location of the program, once it is known."""
+        """Set the location of the program after it has become known."""
         self.place = place
 
     def choose(self, catalogue: Catalogue, name: str) -> Selection:
-        """The listeners to use for a service id or for any service of a category. `name` is parsed."""
+        """Select the listeners for a service id or for any service of a category. `name` is parsed."""
         found, source = candidates(catalogue, name)
         rule = rule_of(catalogue, name)
         return Selection(self.order(name, found, rule), source, rule.policy)
 
     def order(self, pool: str, found: Sequence[Listener], rule: SelectionRule) -> tuple[Listener, ...]:
-        """The candidates of a pool in the order of its rule. `pool` says whose turns they take."""
+        """Return the candidates in the order of a rule, with the state of `pool`."""
         return self._remembered(pool).ordered(found, rule, self.place, self._random) if found else ()
 
     def _remembered(self, name: str) -> PoolState:
         turns = self._turns.pop(name, None) or PoolState()
         while len(self._turns) >= POOLS_MAX:
-            # The one that was not asked for for the longest time.
+            # The least recently used pool.
             del self._turns[next(iter(self._turns))]
         self._turns[name] = turns
         return turns
 
 
 def candidates(catalogue: Catalogue, name: str) -> tuple[list[Listener], str]:
-    """The listeners that may be given for a service id or a category, in no order, and where they come from."""
+    """Return the candidates for a service id or a category, in no order, and their source (`Selection.source`)."""
     if "." in name:
         category, ids = category_of(name), [name]
     else:
@@ -81,7 +82,7 @@ def candidates(catalogue: Catalogue, name: str) -> tuple[list[Listener], str]:
 
 
 def rule_of(catalogue: Catalogue, name: str) -> SelectionRule:
-    """Return the rule for a name: that of its service, else of its category, else the default."""
+    """Return the rule for a name: that of its service, of its category, or the default."""
     row = catalogue.categories.get(category_of(name) or name)
     if row is None:
         return SelectionRule()

@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from compass.model.backoff import Backoff
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import BatchRefused, Clock, StoreUnavailable
-from compass.model.replies import Refusal, Reply, SecurityEntry
+from compass.model.replies import Refusal, Reply
 from compass.model.requests import Deregister, Suspect, Undecided, WeighedReport
+from compass.model.rows import SecurityEntry
 from compass.model.rules.draft import Principal
 from compass.server.commit.replica import Comparison, Replica
 from compass.server.commit.request_queue import PendingRequest, RequestQueue

@@ -7,8 +7,9 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 
 from compass.model.interfaces import Clock, StoreUnavailable
-from compass.model.replies import LogEntries, LogEntry, Refusal, Reply
+from compass.model.replies import LogEntries, Refusal, Reply
 from compass.model.requests import ReadLog
+from compass.model.rows import LogEntry
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.commit.store_access import StoreAccess

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from compass.model.replies import SecurityEntry
+from compass.model.rows import SecurityEntry
 from compass.model.rules.draft import Decision
 
 SECURITY_ENTRIES_MAX = 10_000

@@ -18,9 +18,8 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.digest import DigestDelta
 from compass.model.interfaces import BatchRefused, Clock, Conflict, Proposal, StoreUnavailable
 from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, Histogram
-from compass.model.replies import SecurityEntry
 from compass.model.requests import IssueCredential, Undecided
-from compass.model.rows import Change
+from compass.model.rows import Change, SecurityEntry
 from compass.model.rules.decide import decide
 from compass.model.rules.draft import Decision, Principal
 from compass.server.commit.replica import Replica

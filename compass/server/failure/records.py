@@ -35,7 +35,7 @@ class HealthRecords:
 
     def of(self, key: ListenerKey) -> ListenerEvidence:
         """Return what is known of a listener."""
-        return self._evidence.look(key)
+        return self._evidence.get(key)
 
     # Evidence.
 
@@ -75,21 +75,21 @@ class HealthRecords:
         """Count a failure, and its reporters as right."""
         now = self._clock.seconds()
         self._damping.failed(key, now)
-        case = self._evidence.look(key)
+        case = self._evidence.get(key)
         for reporter in case.reporters:
             self._reputation.confirmed(reporter, now)
         case.settle()
 
     def refuted(self, key: ListenerKey) -> None:
         """Drop the reports against a listener that is alive, and count its reporters as wrong."""
-        case = self._evidence.look(key)
+        case = self._evidence.get(key)
         for reporter in case.reporters:
             self._reputation.refuted(reporter, self._clock.seconds())
         case.settle()
 
     def replaced(self, key: ListenerKey) -> None:
         """Drop the reports against an instance that a newer one has replaced."""
-        self._evidence.look(key).settle()
+        self._evidence.get(key).settle()
 
     def forget(self, key: ListenerKey) -> None:
         """Drop what is known of a listener that is out of use, except how often it failed."""
@@ -102,12 +102,12 @@ class HealthRecords:
         """Return whether one more report makes a listener suspect before any probe. An administrator's always does."""
         if reporter.role == "admin":
             return True
-        reporters = [*self._evidence.look(key).reporters, reporter.name]
+        reporters = [*self._evidence.get(key).reporters, reporter.name]
         return self._reputation.suffice(reporters, policy, self._clock.seconds())
 
     def is_reported(self, key: ListenerKey, policy: Policy) -> bool:
         """Return whether reports that suffice stand against a listener, here or at another server."""
-        case = self._evidence.look(key)
+        case = self._evidence.get(key)
         if case.sufficed or not case.reporters:
             return case.sufficed
         return self._reputation.suffice(case.reporters, policy, self._clock.seconds())

@@ -13,8 +13,8 @@ from compass.model.names import InvalidName, category_of
 from compass.model.replies import Refusal, Watching
 from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
-from compass.model.rules.administration import parsed_host
 from compass.model.rules.draft import Refused
+from compass.model.rules.validation import parse_host
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
@@ -63,7 +63,7 @@ class Subscriptions:
         A host that needs a snapshot waits for its turn first, or is sent away until a time of its own.
         """
         try:
-            host = parsed_host(Host(session.asker.name, request.update_address, request.update_port, request.services))
+            host = parse_host(Host(session.asker.name, request.update_address, request.update_port, request.services))
         except Refused as refused:
             return refused.refusal
         except InvalidName as problem:

@@ -106,12 +106,12 @@ class StatusReporter:
             return publisher.lag(host)
         if entry.state == "here":
             return cluster.lag_of(host.name) or publisher.lag(host)
-        heard = cluster.heard.get(entry.server)
+        heard = cluster.peers.get(entry.server)
         return msgspec.structs.replace(publisher.lag_of(host, entry.held), server=heard.line.name if heard else "")
 
     def _servers(self) -> tuple[KnownServer, ...]:
         cluster, own = self._sources.cluster, self.heartbeat()
-        beats = {id: (heard.line, heard.silent_seconds) for id, heard in cluster.heard.items()} | {own.id: (own, 0.0)}
+        beats = {id: (heard.line, heard.silent_seconds) for id, heard in cluster.peers.items()} | {own.id: (own, 0.0)}
         newest = max(beat.revision for beat, _ in beats.values())
         return tuple(
             KnownServer(

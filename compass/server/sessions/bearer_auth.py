@@ -8,7 +8,8 @@ from typing import Protocol
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import Clock
 from compass.model.limits import TOKEN_MAX
-from compass.model.replies import Refusal, SecurityEntry
+from compass.model.replies import Refusal
+from compass.model.rows import SecurityEntry
 from compass.model.rules.draft import Principal
 from compass.model.rules.tokens import principal_of
 from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX, RateLimiter

@@ -13,7 +13,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock
-from compass.model.replies import SecurityEntry
+from compass.model.rows import SecurityEntry
 from compass.server.sessions.rate_limit import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
     FAILURES_PER_MINUTE_MAX,

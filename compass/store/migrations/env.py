@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the steps on the connection that `compass.store.migrate` holds, inside its transaction."""
+"""Environment of Alembic: runs the migrations on the connection of `compass.store.migrate`, inside its transaction."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Offline operations: what an administrator does to a store that no server uses."""
+"""Offline operations of an administrator on a store that no server uses."""

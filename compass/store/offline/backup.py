@@ -1,6 +1,6 @@
-"""Backup and restore of a SQLite store: consistent while a server writes, checked before it counts as one.
+"""Backup and restore of a SQLite store: consistent while a server writes, and verified before the file gets its name.
 
-PostgreSQL has tools of its own for both (docs/howto/backup.md).
+PostgreSQL has its own tools for both (docs/howto/backup.md).
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from compass.store.engine import BUSY_SECONDS, file_of, redacted_url, unavailabl
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import bring_down
 from compass.store.offline.exclusive import give_new_id, open_exclusive
-from compass.store.offline.verify import StoreReport, condition_of, problems_of
+from compass.store.offline.verify import StoreReport, problems_of, report_of
 
 PAGES_AT_ONCE = 256
-"""Pages of 4 kB copied between two words about the progress."""
+"""Pages of 4 kB copied between two reports of the progress."""
 
 Progress = Callable[[int, int], None]
 """Callback with the number of copied pages, and of all pages."""
 
 
 class Restored(msgspec.Struct, frozen=True, tag_field="type", tag="restored"):
-    """A store that was put in the place of what it was."""
+    """Result of a restore or downgrade."""
 
     condition: StoreReport
-    """The store's, with its new id."""
+    """Report on the new store."""
     kept: str
-    """A copy of what was there before; empty when nothing was."""
+    """Path of the copy of the old store; empty: there was none."""
 
 
 def back_up(url: URL, target: Path, progress: Progress) -> StoreReport:
-    """Write the store as it is now to a new file, which only its owner can read; servers go on meanwhile.
+    """Write the current store to a new file, which only its owner can read, while servers continue.
 
-    The file is there when it is whole, checked and on disk, and not before. Raises StoreInUse when there is a file of
-    that name, StoreUnusable when the store is no good, StoreUnavailable.
+    The file appears only after it is complete, verified and on disk. Raises StoreInUse if a file of that name exists,
+    StoreUnusable if the store is damaged, StoreUnavailable.
     """
     source = _file(url)
     _refuse_existing(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with _translated(url), closing(_connected(source)) as original:
-            # The first read fixes the state: what is committed later is not in the backup, and does not disturb it.
+            # The first read fixes the state: later commits are not in the backup and do not disturb it.
             original.execute("BEGIN")
             original.execute("SELECT count(*) FROM sqlite_master").fetchone()
             copy_pages(original, partial, progress)
-        condition = checked(partial)
+        condition = verify(partial)
         _synced(partial)
         _put(partial, target)
     finally:
@@ -62,12 +62,12 @@ def back_up(url: URL, target: Path, progress: Progress) -> StoreReport:
 
 
 def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restored:
-    """Put a backup in the place of a store that no server uses, with a new id, completely or not at all.
+    """Replace a store that no server uses by a backup, with a new id, completely or not at all.
 
-    The old store is kept as a copy named `new_name`. Raises StoreInUse and StoreUnusable; then nothing changed.
+    The old store is copied to `new_name`. Raises StoreInUse and StoreUnusable; then nothing has changed.
     """
     target = _file(url)
-    checked(backup)
+    verify(backup)
     was_there = target.exists() and target.stat().st_size > 0
     kept, partial = target.with_name(new_name), target.with_name(f".{target.name}.{os.getpid()}.partial")
     _refuse_existing(kept)
@@ -85,7 +85,7 @@ def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restor
                 # One transaction: a power cut leaves the old store or the new one.
                 original.backup(driver)
             connection.exec_driver_sql("BEGIN")
-            condition = condition_of(connection, redacted_url(url))
+            condition = report_of(connection, redacted_url(url))
     finally:
         for leftover in partial.parent.glob(f"{partial.name}*"):
             leftover.unlink()
@@ -93,7 +93,7 @@ def restore(url: URL, backup: Path, new_name: str, progress: Progress) -> Restor
 
 
 def _freed(connection: Connection) -> sqlite3.Connection:
-    """Return the driver's connection, which excludes all others from the file, and has no open transaction."""
+    """Return the driver's connection, which excludes all other processes from the file and has no open transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     # Exclusive from its first read on.
@@ -103,7 +103,7 @@ def _freed(connection: Connection) -> sqlite3.Connection:
 
 
 def downgrade(url: URL, version: str, new_name: str) -> Restored:
-    """Take the schema back to an earlier version while no server uses the store; a file is copied as in `restore`."""
+    """Downgrade the schema of a store that no server uses to an earlier version; a file is copied as in `restore`."""
     file = file_of(url)
     kept = file.with_name(new_name) if file is not None else None
     if kept is not None:
@@ -119,25 +119,25 @@ def downgrade(url: URL, version: str, new_name: str) -> Restored:
             if kept is not None:
                 kept.unlink()
             raise
-        condition = condition_of(connection, redacted_url(url))
+        condition = report_of(connection, redacted_url(url))
     return Restored(condition, str(kept or ""))
 
 
-def checked(path: Path) -> StoreReport:
-    """The condition of a backup, or StoreUnusable with all that is wrong with it."""
+def verify(path: Path) -> StoreReport:
+    """Verify a backup. Returns its report. Raises StoreUnusable with all problems of it."""
     if not path.is_file():
-        raise StoreUnusable(f"{path} is no file")
+        raise StoreUnusable(f"{path} is not a file")
     with reading(path) as connection:
-        condition = condition_of(connection, str(path))
+        condition = report_of(connection, str(path))
         problems = problems_of(connection, condition)
     if problems:
-        raise StoreUnusable(f"{path} is no good store: {'; '.join(problems)}")
+        raise StoreUnusable(f"{path} is a damaged store: {'; '.join(problems)}")
     return condition
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Connection]:
-    """Open a file for reading only: no other file appears next to it."""
+    """Open a file for reading only, so that SQLite creates no file next to it."""
     url = f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
     engine = create_engine(url)
     try:
@@ -150,7 +150,7 @@ def reading(path: Path) -> Iterator[Connection]:
 
 
 def copy_pages(source: sqlite3.Connection, target: Path, progress: Progress) -> None:
-    """Copy a database to a new file of mode 0600, which is one file afterwards."""
+    """Copy a database to a new file of mode 0600, without a separate log file."""
     target.touch(mode=0o600, exist_ok=False)
     with closing(sqlite3.connect(target)) as copy:
         source.backup(copy, pages=PAGES_AT_ONCE, progress=lambda _, left, total: progress(total - left, total))
@@ -161,17 +161,17 @@ def _file(url: URL) -> Path:
     file = file_of(url)
     if file is None:
         raise StoreUnusable(
-            f"{redacted_url(url)} is no file: PostgreSQL is backed up with its own tools, as in\n"
+            f"{redacted_url(url)} is not a file: PostgreSQL is backed up with its own tools, as in\n"
             f"  pg_dump --format=custom --file=FILE '{_for_tools(url)}'\n"
             f"  pg_restore --clean --if-exists --single-transaction --dbname='{_for_tools(url)}' FILE\n"
-            "and 'opengnsadmin store new-id' afterwards, before a server starts; docs/howto/point-in-time.md tells of "
+            "and 'opengnsadmin store new-id' afterwards, before a server starts; docs/howto/point-in-time.md describes "
             "pg_basebackup and recovery to a point in time"
         )
     return file
 
 
 def _for_tools(url: URL) -> str:
-    """The URL as PostgreSQL's own programs take it, without the password: they ask, or read ~/.pgpass."""
+    """Return the URL for PostgreSQL's own programs, without the password: they prompt for it, or read ~/.pgpass."""
     plain = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
     return plain.render_as_string().replace("%3A", ":")
 
@@ -190,7 +190,7 @@ def _connected(file: Path, mode: str = "rw") -> sqlite3.Connection:
 
 @contextmanager
 def _translated(url: URL) -> Iterator[None]:
-    """Translate errors of SQLite and of the file system into a store's exceptions."""
+    """Translate errors of SQLite and of the file system into exceptions of a store."""
     try:
         yield
     except sqlite3.Error as error:
@@ -205,14 +205,14 @@ def _synced(path: Path) -> None:
 
 
 def _put(partial: Path, target: Path) -> None:
-    """Give the file its name, unless another file has it by now; sync it with its directory."""
+    """Rename the file to its final name and sync the directory. Raises StoreInUse if the name exists by now."""
     try:
         os.link(partial, target)
     except FileExistsError:
         _refuse_existing(target)
         raise
     except OSError:
-        # A file system without links.
+        # The file system has no hard links.
         _refuse_existing(target)
         partial.rename(target)
     directory = os.open(target.absolute().parent, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""A store opened by an administrator instead of a server: alone with it when something is to be put in its place."""
+"""Access to a store by an administrator instead of a server: exclusive if the store is to be replaced or written."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SERVERS = text(
 
 @contextmanager
 def open_exclusive(url: URL, *, alone: bool, writes: bool, create: bool = False) -> Iterator[Connection]:
-    """Open one transaction on a store; `alone`: no server uses it, and on SQLite none can start to.
+    """Open one transaction on a store; `alone`: require that no server uses it, and on SQLite exclude servers.
 
-    Raises StoreInUse, StoreUnusable and StoreUnavailable, which say what to do; then nothing was changed.
+    Raises StoreInUse, StoreUnusable and StoreUnavailable, whose texts contain advice; then nothing has changed.
     """
     file = file_of(url)
     if file is not None:
@@ -56,7 +56,7 @@ def open_exclusive(url: URL, *, alone: bool, writes: bool, create: bool = False)
 
 
 def _lock_out(connection: Any, _: Any) -> None:
-    """Lock the file by SQLite's own means: fails while another process has the file open, and keeps others out."""
+    """Lock the file with SQLite's own lock: this fails while another process has the file open, and excludes others."""
     connection.execute("PRAGMA busy_timeout = 1000")
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
 
@@ -68,7 +68,7 @@ def _in_use(url: URL) -> str:
 
 
 def give_new_id(connection: Connection) -> str:
-    """The store gets an id of its own, so that no host takes its revisions for those that it knows."""
+    """Assign a new id to the store, so that hosts do not confuse its revisions with those they know. Returns the id."""
     id = uuid.uuid4().hex
     connection.execute(update(schema.clock).values(store=id))
     return id

@@ -1,5 +1,4 @@
-"""Verification of a store: what it records about itself, and whether this is true, before a backup is trusted or a copy
-used."""
+"""Verification of a store, before a backup is trusted or a copy used: its recorded values compared with its rows."""
 
 from __future__ import annotations
 
@@ -18,33 +17,33 @@ from compass.store.migrate import head_of, readable_from, version_of
 from compass.store.row_mapping import TABLES, change_from, rows_from
 
 LOG_PAGE = 10_000
-"""Entries of the update log that are read at once."""
+"""Entries of the update log in one query."""
 PROBLEMS_MAX = 20
 """Problems of one kind that are reported; they tend to have one cause."""
 
 
 class StoreReport(msgspec.Struct, frozen=True, tag_field="type", tag="store"):
-    """A store in figures."""
+    """Report on a store: its identity, its digests and its number of rows."""
 
     schema: str
-    """The migration that it is at."""
+    """Version of its schema."""
     readable_from: str
-    """The oldest schema whose programs can work with it; empty: it does not say."""
+    """Oldest schema whose programs can use it; empty: not recorded."""
     store: str
     """Id of the store."""
     revision: int
     digest: str
-    """Digest of its rows, as counted; empty if its schema is not this program's."""
+    """Digest computed from its rows; empty if its schema is not this program's."""
     recorded_digest: str
     """Digest that the store records for this revision; empty: none."""
     rows: dict[str, int]
-    """Rows of each table."""
+    """Number of rows of each table."""
     floor: int
-    """The oldest revision still in the update log."""
+    """Oldest revision in the update log."""
 
 
-def condition_of(connection: Connection, name: str) -> StoreReport:
-    """The condition of the store on this connection. Raises StoreUnusable when there is none."""
+def report_of(connection: Connection, name: str) -> StoreReport:
+    """Report on the store of a connection. Raises StoreUnusable if there is none, StoreTooNew."""
     version = version_of(connection, name)
     if version is None:
         raise StoreUnusable(f"{name} is empty: no store has been created in it")
@@ -71,24 +70,24 @@ def condition_of(connection: Connection, name: str) -> StoreReport:
 
 
 def all_rows(connection: Connection) -> Iterator[Row]:
-    """Every row of the tables that make the catalogue."""
+    """Yield all rows of the catalogue."""
     for kind, statement in sql.ALL.items():
         yield from rows_from(kind, connection.execute(statement))
 
 
 def problems_of(connection: Connection, condition: StoreReport) -> list[str]:
-    """Everything that is wrong: a sentence for each; nothing when rows, logs and digest fit each other."""
+    """Check rows, logs and digest against each other. Returns a text for each problem."""
     found: list[str] = []
     if connection.dialect.name == "sqlite":
-        told = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({PROBLEMS_MAX})")]
-        if told != ["ok"]:
-            return [f"the file is damaged: {line}" for line in told]
+        lines = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({PROBLEMS_MAX})")]
+        if lines != ["ok"]:
+            return [f"the file is damaged: {line}" for line in lines]
         for row in connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(PROBLEMS_MAX):
-            found.append(f"a row of {row[0]} refers to one of {row[2]} that is not there")
+            found.append(f"a row of {row[0]} refers to a missing row of {row[2]}")
     if condition.recorded_digest and condition.recorded_digest != condition.digest:
         found.append(
             f"the digest of the rows is {condition.digest[:16]}..., that of the last commit was "
-            f"{condition.recorded_digest[:16]}...: something else than a server has written them"
+            f"{condition.recorded_digest[:16]}...: a program other than a server has changed the rows"
         )
     found += _gaps(connection)
     if condition.digest:
@@ -103,7 +102,7 @@ def _gaps(connection: Connection) -> Iterator[str]:
         column = sql.key_column(log)
         count, first, last = connection.execute(select(func.count(), func.min(column), func.max(column))).one()
         if count and last != newest[log]:
-            yield f"the log of {log} ends at {last}, the clock says {newest[log]}"
+            yield f"the log of {log} ends at {last}, the clock is at {newest[log]}"
         if count and last - first + 1 != count:
             yield f"the log of {log} has {count} entries from {first} to {last}: some are missing"
 
@@ -129,11 +128,11 @@ def _differences(connection: Connection) -> Iterator[str]:
         for topic, at in connection.execute(statement):
             if topics.get(topic, at) != at and count < PROBLEMS_MAX:
                 count += 1
-                yield f"the last change of {topic} is revision {topics[topic]}, the table says {at}"
+                yield f"the last change of {topic} is revision {topics[topic]}, the table has {at}"
 
 
 def changes_in(connection: Connection) -> Iterator[Change]:
-    """The update log from its floor on."""
+    """Yield the changes of the update log, from its floor."""
     after = 0
     while page := connection.execute(sql.CHANGES, {"after": after, "most": LOG_PAGE}).all():
         yield from (change_from(change) for _, change in page)

@@ -25,7 +25,6 @@ from compass.admin.shell.tables import (
 )
 from compass.model.names import InvalidName
 from compass.model.replies import (
-    AdministrationEntry,
     CaseFile,
     CredentialIssued,
     Deregistered,
@@ -39,10 +38,8 @@ from compass.model.replies import (
     Registered,
     Reported,
     Rows,
-    SecurityEntry,
     ServerStatus,
     Told,
-    UpdateEntry,
 )
 from compass.model.requests import (
     Drain,
@@ -55,6 +52,7 @@ from compass.model.requests import (
     RevokeCredential,
 )
 from compass.model.rows import (
+    AdministrationEntry,
     Alert,
     Category,
     Change,
@@ -63,7 +61,9 @@ from compass.model.rows import (
     Host,
     Listener,
     Policy,
+    SecurityEntry,
     Service,
+    UpdateEntry,
 )
 
 CLOCK = TimeFormat(1_000_000.0, UTC)

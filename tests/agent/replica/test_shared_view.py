@@ -25,8 +25,8 @@ from compass.wire.shared_view import (
     Shared,
     check_index,
     empty_index,
-    packed,
-    unpacked,
+    pack,
+    unpack,
 )
 from tests.e2e.processes import ROOT
 
@@ -105,12 +105,12 @@ def test_a_daemon_that_died_between_the_two_steps_loses_nothing(tmp_path: Path) 
     first = Daemon(tmp_path, shared(80))
     view = SharedView(tmp_path, SERVICE)
     assert ports_of(view) == [80]
-    (tmp_path / "content").write_bytes(packed(shared(81, revision=11), 2))
+    (tmp_path / "content").write_bytes(pack(shared(81, revision=11), 2))
     assert ports_of(view) == [80]
     first.publisher.stop()
     Daemon(tmp_path, shared(82, revision=12))
     assert ports_of(view) == [82]
-    assert unpacked((tmp_path / "content").read_bytes())[1] == 3
+    assert unpack((tmp_path / "content").read_bytes())[1] == 3
 
 
 def test_what_cannot_be_read_is_made_anew_by_the_daemon_and_told_by_readers(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_only_the_group_may_read_when_there_is_one(tmp_path: Path) -> None:
 
 def test_every_damage_of_a_content_is_found() -> None:
     """V3: a bit turned, an octet missing or too many; and the header of a later format is named."""
-    whole = packed(shared(80), 7)
-    assert unpacked(whole) == (shared(80), 7)
+    whole = pack(shared(80), 7)
+    assert unpack(whole) == (shared(80), 7)
     chance = random.Random(1)
     for _ in range(300):
         damaged = bytearray(whole)
@@ -155,10 +155,10 @@ def test_every_damage_of_a_content_is_found() -> None:
             continue  # The reserved octets and the generation: any number is one.
         damaged[place] ^= 1 << chance.randrange(8)
         with pytest.raises(NotShared):
-            unpacked(bytes(damaged))
+            unpack(bytes(damaged))
     for cut in (whole[:-1], whole + b"x", whole[: CONTENT_HEADER.size], b""):
         with pytest.raises(NotShared):
-            unpacked(cut)
+            unpack(cut)
     later = bytearray(empty_index())
     later[8] = 2
     with pytest.raises(NotShared, match="format 2"):
@@ -219,6 +219,6 @@ def test_a_daemon_killed_in_the_middle_leaves_a_whole_view(tmp_path: Path) -> No
         low, high = ports_of(SharedView(tmp_path, SERVICE))
         assert high == low + 1000
         assert ports_of(view) == [low, high] or ports_of(view)[1] == ports_of(view)[0] + 1000
-        generation = unpacked((tmp_path / "content").read_bytes())[1]
+        generation = unpack((tmp_path / "content").read_bytes())[1]
         assert generation > before
         before = generation

@@ -282,7 +282,7 @@ def test_a_snapshot_replaces_what_it_is_newer_than_and_nothing_else() -> None:
 
 
 def test_removing_what_is_not_there_changes_nothing() -> None:
-    """A host may be told of the end of a row that it never had."""
+    """A host accepts the removal of a row that it never had."""
     rows: list[Row] = [
         Category("c"),
         Service("s.c"),

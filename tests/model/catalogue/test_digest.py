@@ -53,7 +53,7 @@ def test_the_order_of_rows_does_not_matter_and_each_difference_does() -> None:
 
 
 def test_a_row_that_was_spelled_out_counts_like_one_that_was_not() -> None:
-    """What is left out because it has its default is the same row: a store and a server never differ by that."""
+    """A row with omitted defaults has the digest of the full row: a store and a server never differ by that."""
     short = msgspec.json.decode(b'{"row":"category","name":"web"}', type=Category)
     long = msgspec.json.decode(b'{"row":"category","name":"web","backup":"","policy":{"cap":0.8}}', type=Category)
     assert row_digest(short) == row_digest(long) == row_digest(Category("web"))
@@ -84,7 +84,8 @@ def test_moving_change_by_change_gives_what_counting_gives(seed: int) -> None:
 
 
 def test_what_a_host_holds_has_the_digest_of_its_part_at_the_server() -> None:
-    """By a snapshot, and by every notice after it: offline listeners, backups of other categories, removed services."""
+    """A host's digest stays correct by a snapshot and by every later notice: offline listeners, backups of other
+    categories, removed services."""
     workload = Workload(4)
     replica, services = Replica(), ("north.web",)
     catalogue = Catalogue()
@@ -103,7 +104,7 @@ def test_what_a_host_holds_has_the_digest_of_its_part_at_the_server() -> None:
 
 @pytest.mark.parametrize(("rows", "turns"), [(0, 1), (COUNT_ROWS - 1, 1), (COUNT_ROWS, 2), (COUNT_ROWS + 1, 2)])
 def test_a_large_catalogue_is_counted_in_pieces(rows: int, turns: int) -> None:
-    """A limit: so many rows in one go, and the one more in another; the sum is the same."""
+    """COUNT_ROWS rows are one step, and one more row is another step; the sum is the same."""
     all_rows = [Service(f"s{number}.web") for number in range(rows)]
     count = IncrementalDigest(all_rows)
     taken = 1
@@ -113,7 +114,7 @@ def test_a_large_catalogue_is_counted_in_pieces(rows: int, turns: int) -> None:
 
 
 def test_a_change_is_weighed_against_the_one_before_it_in_the_same_batch() -> None:
-    """Set twice and removed in one batch comes to nothing."""
+    """A row that is set twice and removed in one batch does not change the digest."""
     row = Listener("a.b", "10.0.0.1", 1, "up", 1.0, 1)
     changes = [
         Change(1, 0, 1.0, "register", row),

@@ -25,14 +25,7 @@ from compass.model.limits import (
     SUBJECT_MAX,
     WITNESSES_MAX,
 )
-from compass.model.replies import (
-    AdministrationEntry,
-    CredentialIssued,
-    Done,
-    Refusal,
-    Registered,
-    SecurityEntry,
-)
+from compass.model.replies import CredentialIssued, Done, Refusal, Registered
 from compass.model.requests import (
     Apply,
     Attend,
@@ -63,7 +56,7 @@ from compass.model.requests import (
     Ways,
     WeighedReport,
 )
-from compass.model.rows import Category, Dependency, Host, Policy, Service
+from compass.model.rows import AdministrationEntry, Category, Dependency, Host, Policy, SecurityEntry, Service
 from compass.model.rules import administration
 from compass.model.rules.decide import ROLES, permit
 from compass.model.rules.draft import Principal, parameters_of
@@ -166,7 +159,7 @@ def test_an_overlap_at_its_limits() -> None:
 
 
 def test_a_revoked_credential_is_refused() -> None:
-    """From then on; what it registered stays."""
+    """A revoked token is refused from then on; its registrations stay."""
     world = store()
     token = world.token("a.store")
     register(world, token)
@@ -246,7 +239,7 @@ EVERY_REQUEST = (
 
 
 def test_who_may_ask_for_what() -> None:
-    """P11, G20: every request has its roles; any other is refused, told the missing right, and logged."""
+    """P11, G20: every request has its roles; any other is refused with the name of the missing right, and logged."""
     assert {type(request) for request in EVERY_REQUEST} == set(ROLES)
     world = store()
     for request in EVERY_REQUEST:
@@ -455,7 +448,7 @@ def test_a_removed_listener_stays_removed() -> None:
 
 
 def test_a_host_is_remembered_and_removed() -> None:
-    """Where it can be dialled and what it watches; the same again changes nothing; names are checked."""
+    """The update address and the watched services are recorded; a repetition changes nothing; names are checked."""
     world = store()
     attend = Attend("H1", ("www.web",), "10.0.0.1", 4865)
     world.get(Done, attend, SERVER)
@@ -483,7 +476,7 @@ TOPOLOGY = (
 
 
 def test_a_topology_is_applied_in_any_order_of_its_rows() -> None:
-    """With a backup that it declares itself, a category that depends on itself; twice changes nothing."""
+    """A topology may declare its own backup and a category that depends on itself; a repetition changes nothing."""
     for rows in (TOPOLOGY, TOPOLOGY[::-1]):
         world = World()
         world.get(Done, Apply(rows))
@@ -503,7 +496,7 @@ def test_a_dry_run_tells_and_changes_nothing() -> None:
 
 
 def test_five_mistakes_are_told_at_once() -> None:
-    """Each with its row, nothing applied, and what merely follows from a mistake is not told as another."""
+    """Each problem names its row, nothing is applied, and a consequence of a problem is not a second problem."""
     rows = (
         Category("good"),
         Category("bad", policy=Policy(probe="icmp")),
@@ -541,7 +534,7 @@ def test_so_many_problems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(administration, "PROBLEMS_MAX", 3)
     for count, told in (
         (3, "3 problems, nothing applied"),
-        (4, "4 problems, nothing applied; the first 3 are told"),
+        (4, "4 problems, nothing applied; the first 3 are listed"),
     ):
         refusal = World().get(Refusal, Apply((Service("x"),) * count))
         assert len(refusal.problems) == 3 and refusal.message == told
@@ -549,7 +542,7 @@ def test_so_many_problems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pruning_removes_what_the_topology_does_not_name() -> None:
-    """Also a category with its own backup service, or a backup that is named no more; not what is in use."""
+    """Pruning removes a category with its own backup service, and a former backup; it refuses objects in use."""
     world = store()
     world.ask(Put(Category("help", "spare.help")))
     world.ask(Put(Category("store", "spare.help")))

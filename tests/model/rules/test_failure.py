@@ -1,4 +1,4 @@
-"""What evidence is worth and when it comes to a verdict: every rule as a table (opengnsp.md, "Failure reports"; P8)."""
+"""Weight of evidence and rules of a verdict: every rule as a table (opengnsp.md, "Failure reports"; P8)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ KEY: ListenerKey = ("a.store", "10.0.0.1", 2028)
 def test_probes_and_reports_come_to_a_finding(
     own: bool, others: tuple[bool, ...], reported: bool, finding: Finding
 ) -> None:
-    """One who finds it alive outweighs all who do not; silence says nothing."""
+    """One probe that finds a listener alive outweighs all that do not; a missing reply has no weight."""
     assert finding_of(own, others, reported) == finding
 
 
@@ -153,7 +153,7 @@ def test_reputations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_when_a_server_doubts_itself(findings: list[Finding], doubting: bool) -> None:
-    """More than half of at least five listeners fail, and nobody else finds the same."""
+    """A server distrusts itself if more than half of at least five listeners fail without confirmation."""
     doubt = LocalHealth()
     for key, finding in enumerate(findings):
         doubt.note(key, finding, 0.0)
@@ -163,9 +163,8 @@ def test_when_a_server_doubts_itself(findings: list[Finding], doubting: bool) ->
 
 
 def test_doubt_ends_later_than_it_begins() -> None:
-    """By itself, when the share is down to a quarter: at the edge it does not go to and fro. The last finding of a
-    listener counts, not how often it was probed.
-    """
+    """The distrust ends when the share is below a quarter, so that it does not oscillate. Only the last finding of a
+    listener counts."""
     doubt = LocalHealth()
     for key in range(8):
         doubt.note(key, "alone", 0.0)
@@ -205,7 +204,7 @@ def test_failures_are_remembered_of_so_many_listeners(monkeypatch: pytest.Monkey
         damping.failed(("a.store", "10.0.0.1", port), 0.0)
         docket.report(("a.store", "10.0.0.1", port), "web1", "", 0.0)
     assert [damping.failures(("a.store", "10.0.0.1", port), Policy(), 1.0) for port in (1, 2, 3)] == [0, 1, 1]
-    assert [len(docket.look(("a.store", "10.0.0.1", port)).evidence) for port in (1, 2, 3)] == [0, 1, 1]
+    assert [len(docket.get(("a.store", "10.0.0.1", port)).evidence) for port in (1, 2, 3)] == [0, 1, 1]
 
 
 def test_evidence_is_kept_in_order_and_bounded() -> None:
@@ -213,12 +212,12 @@ def test_evidence_is_kept_in_order_and_bounded() -> None:
     docket = EvidenceLog()
     for at in (1.0, 2.0):
         docket.report(KEY, "web1", f"at {at:g}", at)
-    assert list(docket.look(KEY).evidence) == [Evidence("report", "web1", 2.0, detail="at 2")]
-    assert list(docket.look(KEY).reporters) == ["web1"]
+    assert list(docket.get(KEY).evidence) == [Evidence("report", "web1", 2.0, detail="at 2")]
+    assert list(docket.get(KEY).reporters) == ["web1"]
     for number in range(EVIDENCE_MAX + 1):
         docket.report(KEY, f"host{number}", "", 3.0)
-    case = docket.look(KEY)
+    case = docket.get(KEY)
     assert len(case.evidence) == len(case.reporters) == EVIDENCE_MAX
     assert case.evidence[-1].by == f"host{EVIDENCE_MAX}"
     docket.close(KEY)
-    assert not docket.look(KEY).evidence
+    assert not docket.get(KEY).evidence

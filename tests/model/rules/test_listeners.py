@@ -67,7 +67,7 @@ def test_a_new_listener_is_up() -> None:
     ],
 )
 def test_registering_again(state: State, epoch: int, outcome: str) -> None:
-    """P6: an older instance is refused, the same one keeps its state (no flap), a newer one starts anew."""
+    """P6: an older instance is refused, the same one keeps its state (no flap), a newer one starts as up."""
     world = store().in_state(state)
     before = world.catalogue
     world.now += 10
@@ -99,7 +99,7 @@ def test_the_same_instance_may_change_its_weight_without_a_change_of_state() -> 
 
 
 def test_a_death_is_believed_from_the_host_that_registered_although_the_credential_is_gone() -> None:
-    """P9: nobody stays registered because a credential was revoked before the process died."""
+    """P9: a process that died after its credential was revoked is deregistered."""
     world = store()
     world.get(Registered, msgspec.structs.replace(REGISTER, credential=world.token("a.store")), HOST)
     died = msgspec.structs.replace(at_epoch(DEREGISTER, SAME), credential="revoked", died=True)
@@ -160,7 +160,7 @@ def test_parameters_at_their_limits(good: dict[str, object], bad: dict[str, obje
 
 
 def test_a_service_has_so_many_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more is refused, a known one is not, and purging makes room."""
+    """One more listener is refused, a known one is not, and purging makes room."""
     monkeypatch.setattr(listeners, "LISTENERS_PER_SERVICE_MAX", 2)
     world = store()
     world.up("a.store", "10.0.0.1:1")
@@ -222,7 +222,7 @@ def test_deregistering_what_is_offline() -> None:
 
 
 def test_a_death_is_an_incident_until_the_next_registration() -> None:
-    """P9, G14: administrators are told once, with host and listener."""
+    """P9, G14: administrators are notified once, with host and listener."""
     world = store().in_state("up")
     world.ask(msgspec.structs.replace(DEREGISTER, died=True))
     assert world.operations() == ["died", "alert"]
@@ -250,7 +250,7 @@ def test_a_death_is_an_incident_until_the_next_registration() -> None:
     ],
 )
 def test_draining(state: State, draining: bool, outcome: str) -> None:
-    """What works takes no new users, and takes them again; what does not work has none to keep."""
+    """A working listener can be drained and undrained; one that does not work cannot."""
     world = store().in_state(state)
     if outcome == "bad-value":
         assert world.code(drain("a.store", AT, draining)) == outcome
@@ -312,7 +312,7 @@ def test_only_a_user_may_report() -> None:
 
 
 def test_what_a_reporter_says_is_bounded() -> None:
-    """The detail at n and n + 1, without control characters; the reporter is a service id or nobody."""
+    """The detail is limited to n characters without control characters; the reporter is a service id or empty."""
     world = store().in_state("up")
     for detail in ("x" * (DETAIL_MAX + 1), "a\0b", "a\nb", "\ud800"):
         assert world.code(msgspec.structs.replace(REPORT, detail=detail)) == "bad-value"
@@ -365,13 +365,13 @@ def test_a_verdict(state: State, alive: bool, outcome: str, operations: list[str
 
 
 def test_a_verdict_on_a_listener_that_was_purged_meanwhile() -> None:
-    """It is over: nothing is changed."""
+    """A verdict about an ended instance changes nothing."""
     world = store()
     assert world.get(Reported, VERDICT, SERVER) == Reported(world.catalogue.revision, "offline")
 
 
 def test_the_cause_of_a_verdict_is_one_bounded_line() -> None:
-    """What a probed program sent may be part of it."""
+    """A cause may contain the reply of a probed program."""
     world = store().in_state("suspect")
     world.ask(msgspec.structs.replace(VERDICT, alive=False, cause="\x1b]0;" + "x" * 1000), SERVER)
     cause = world.listener("a.store").cause
@@ -419,7 +419,7 @@ def test_nothing_young_is_purged() -> None:
 
 
 def test_a_purged_incident_is_over() -> None:
-    """A death that nobody came back from."""
+    """The purge of a dead listener closes its incident."""
     world = store().in_state("up")
     world.ask(msgspec.structs.replace(DEREGISTER, died=True))
     world.now += 100

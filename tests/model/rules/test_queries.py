@@ -1,4 +1,4 @@
-"""Answers from memory: pull, fetch, impact; who is told of what; and which listeners a user is given."""
+"""Queries in memory: pull, fetch, impact; the audience of a change; the listeners that a user gets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_pull_has_every_dependency_with_its_listeners_and_backup() -> None:
 
 @pytest.mark.parametrize("state", ["up", "slow", "suspect", "down", "draining", "offline"])
 def test_a_pull_shows_every_state_but_offline(state: State) -> None:
-    """What is deregistered is not listed any more."""
+    """A pull does not contain deregistered listeners."""
     world = store().in_state(state)
     (view,) = world.get(Dependencies, Pull("www.web")).categories
     assert view.services[0] == ServiceView("a.store", () if state == "offline" else (world.listener("a.store"),))
@@ -59,7 +59,7 @@ def test_no_such_name_and_nothing_registered_are_two_answers() -> None:
 
 
 def everything() -> World:
-    """One or more of each kind."""
+    """Return a catalogue with at least one row of each kind."""
     world = store()
     world.ask(Put(Category("store", "spare.help")))
     world.up("a.store", "10.0.0.2:1")
@@ -122,7 +122,7 @@ def name_of(row: Row) -> str:
     ],
 )
 def test_fetching_rows(fields: dict[str, object], names: list[str]) -> None:
-    """In the order of their keys; by name, by place, by state, page by page."""
+    """Rows are in the order of their keys, and are selected by name, by place, by state, and page by page."""
     assert fetched(everything(), **fields) == names
 
 
@@ -138,7 +138,7 @@ def test_a_page_says_how_many_there_are() -> None:
 
 
 def test_impact_says_who_would_be_told() -> None:
-    """Of a category, a service, a listener, a backup; what is not there is refused."""
+    """Impact knows a category, a service, a listener and a backup, and refuses an unknown name."""
     world = everything()
     revision = world.catalogue.revision
     told = Told("a.store", revision, ("web",), ("www.web",), ("h1",))
@@ -176,12 +176,13 @@ def test_impact_says_who_would_be_told() -> None:
     ],
 )
 def test_the_audience_of_a_change(row: Row, told: set[str]) -> None:
-    """G8: dependants hear of what they use and of its backup; credentials, hosts and alerts concern nobody."""
+    """G8: dependants receive changes of their dependencies and of the backups; hosts receive no credentials, hosts or
+    alerts."""
     assert audience(everything().catalogue, row) == told
 
 
 def test_what_a_host_must_know() -> None:
-    """Its own categories, those they depend on with their services, and their backup services (P7)."""
+    """A host's interest is its own categories, those they depend on with their services, and the backups (P7)."""
     catalogue = everything().catalogue
     assert interest(catalogue, ["www.web"]) == {"web", "store", "a.store", "b.store", "spare.help"}
     assert interest(catalogue, ["a.store"]) == {"store"}
@@ -198,9 +199,9 @@ def test_a_snapshot_covers_topics_without_rows() -> None:
 
 
 def test_a_change_that_widens_brings_what_it_widens_to() -> None:
-    """A dependency brings the category with services and backup, to its members; a backup its service, to dependants.
+    """A dependency adds a category with services and backup for its members; a backup adds its service for dependants.
 
-    G8: who depends on a category is not told about what that category depends on.
+    G8: dependants of a category do not receive that category's dependencies.
     """
     world = everything()
     world.add(Category("portal"), Dependency("portal", "help"), Dependency("help", "store"))

@@ -57,7 +57,7 @@ def test_a_token_ends_when_it_is_revoked_replaced_or_removed() -> None:
 
 
 def test_a_topology_that_does_not_name_tokens_leaves_them() -> None:
-    """Who applies a topology with a token must not lock himself out by it."""
+    """A topology that is applied with a token does not remove the token's category."""
     world, admin, viewer = with_tokens()
     world.get(Done, Apply((Category("only"),), prune=True))
     assert sorted(world.catalogue.categories) == ["gns-admin", "gns-viewer", "only"]
@@ -86,7 +86,7 @@ def test_a_viewer_looks_and_changes_nothing(request_: object, may: bool) -> None
 
 
 def test_the_categories_of_tokens_are_names() -> None:
-    """They are made with the same requests as every other."""
+    """The categories of tokens are created with the same requests as every other category."""
     world = store()
     for category in TOKEN_ROLES:
         world.get(Done, Put(Category(category), create=True))

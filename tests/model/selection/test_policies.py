@@ -55,7 +55,7 @@ class Asking:
         return [peer.port for peer in self.turns.ordered(members, self.rule, self.place, self.random)]
 
     def firsts(self, members: list[Listener], times: int) -> list[int]:
-        """Who was first, so many times in a row."""
+        """Return the first listeners of that number of consecutive lookups."""
         return [self.order(members)[0] for _ in range(times)]
 
 
@@ -74,7 +74,7 @@ def test_there_are_the_nine_policies_of_the_rfc() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_gives_each_listener_once(policy: str) -> None:
-    """A user may go on to the next; none is left out and none comes twice, whoever it is that begins."""
+    """A user may try the next listener: the order has each listener once, independent of the first."""
     asking, members = Asking(policy), peers(1, 7, 0, 2, 65535)
     for _ in range(30):
         order = asking.order(members)
@@ -115,7 +115,7 @@ def test_round_robin_takes_one_after_the_other() -> None:
 
 
 def test_round_robin_goes_on_when_members_come_and_go() -> None:
-    """A new one is next, and one that leaves takes nobody else's turn."""
+    """A new listener is next, and the end of one does not change the turns of others."""
     asking, members = Asking("round-robin"), peers(1, 1, 1, 1)
     first, second = asking.firsts(members[:3], 2)
     assert asking.firsts(members, 1) != [first]
@@ -211,7 +211,7 @@ def test_priority_least_used_looks_at_what_the_load_would_be() -> None:
 
 
 def test_a_new_instance_has_used_up_nothing() -> None:
-    """It is another process at the same place."""
+    """A new epoch is another process at the same place."""
     asking, members = Asking("least-used-with-degradation"), loaded(0.0, 0.0, degradation=0.25)
     asking.firsts(members, 4)
     again = [msgspec.structs.replace(members[0], epoch=2), members[1]]
@@ -246,7 +246,7 @@ NOWHERE = Listener("a.store", "10.0.0.4", 4, "up", NOW, 1)
     ],
 )
 def test_near_is_the_own_host_then_the_zone(locality: str, place: Location, distances: tuple[int, ...]) -> None:
-    """Whoever does not know its zone is in none; an unknown locality is taken for `none`."""
+    """A user without a zone is in none; an unknown locality means `none`."""
     assert tuple(distance(peer, place, locality) for peer in (HERE, ZONE, FAR, NOWHERE)) == distances
 
 
@@ -271,7 +271,7 @@ def test_turns_are_taken_among_the_near(policy: str) -> None:
 
 
 def test_a_policy_of_a_newer_server_is_the_default_one() -> None:
-    """Whoever reads a word that is none of these MUST take it for `weighted-random`."""
+    """An unknown policy MUST be treated as `weighted-random`."""
     asking, weights = Asking("later"), (1, 9)
     assert deviation(Counter(asking.firsts(peers(*weights), 5_000)), {1: 1, 2: 9}) < CHI_SQUARE[1]
 
@@ -286,7 +286,7 @@ def ruled(policy: Policy) -> World:
 
 
 def test_the_service_says_how_it_is_ordered_else_its_category() -> None:
-    """Of a category's name, the category's; of a name that is not there, the default."""
+    """A category's name has the category's rule; an unknown name has the default."""
     catalogue = ruled(Policy(pool="round-robin", pools={"a": "priority"}, locality="zone")).catalogue
     assert rule_of(catalogue, "a.store") == SelectionRule("priority", "zone")
     assert rule_of(catalogue, "b.store") == rule_of(catalogue, "store") == SelectionRule("round-robin", "zone")
@@ -316,7 +316,7 @@ def test_each_name_has_turns_of_its_own() -> None:
 
 
 def test_turns_are_remembered_for_so_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond it the one that was asked for longest ago begins anew: at the limit none does, one more forgets one."""
+    """At POOLS_MAX no pool is dropped; one more drops the least recently used one, which then starts again."""
     monkeypatch.setattr(selector, "POOLS_MAX", 2)
     world, pools = ruled(Policy(pool="round-robin")), Selector(Random(1).random)
     for name in ("a.store", "b.store", "a.store"):
@@ -335,7 +335,7 @@ def test_a_service_that_goes_takes_its_policy_along() -> None:
 
 
 def mapped(count: int) -> dict[str, str]:
-    """So many services with a policy of their own."""
+    """Return the pool policies of that number of services."""
     return {f"s{number}": "random" for number in range(count)}
 
 

@@ -150,7 +150,7 @@ def test_a_host_that_moves_to_another_server_is_not_missed(world: Uss, three: di
     watcher(world, "store1", CHINA, server="gns3")
     world.run(detector.ABSENCE_GRACE_SECONDS + 30.0)
     assert probing(world) == []
-    assert three["gns3"].nameserver.components.cluster.keeps_host("store1")
+    assert three["gns3"].nameserver.components.cluster.owns_host("store1")
 
 
 def test_a_lost_host_is_missed_by_one_server(world: Uss, three: dict[str, SimulatedServer]) -> None:

@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import TOKEN_MAX
-from compass.model.replies import Refusal, SecurityEntry
+from compass.model.replies import Refusal
+from compass.model.rows import SecurityEntry
 from compass.model.rules.draft import Principal
 from compass.server.sessions import bearer_auth
 from compass.server.sessions.bearer_auth import BearerAuth

@@ -1,4 +1,4 @@
-"""Backup, restore, copy, check and downgrade: on real files and a real PostgreSQL, beside stores that are in use."""
+"""Backup, restore, copy, check and downgrade: on real files and a real PostgreSQL, next to stores that are in use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from compass.model.interfaces import StoreState
 from compass.model.rows import Alert, Change, Listener, Row
 from compass.store.engine import parse_url
 from compass.store.errors import StoreInUse, StoreTooNew, StoreUnusable
-from compass.store.offline.backup import back_up, checked, downgrade, restore
+from compass.store.offline.backup import back_up, downgrade, restore, verify
 from compass.store.offline.copy import copy
 from compass.store.offline.exclusive import give_new_id, open_exclusive
-from compass.store.offline.verify import StoreReport, condition_of, problems_of
+from compass.store.offline.verify import StoreReport, problems_of, report_of
 from compass.store.store import Store
 from tests.store.test_engine import HEAD, described, migrations_with_next
 from tests.store.workload import Workload, registrations
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.long
 
 
 def silent(done: int, total: int) -> None:
-    """Nobody looks at the progress."""
+    """Ignore the progress."""
 
 
 def filled(url: str, seed: int = 5, requests: int = 120) -> StoreState:
@@ -57,7 +57,7 @@ def _made(seed: int, requests: int) -> Path:
 
 
 def fill(url: str, seed: int, requests: int) -> StoreState:
-    """Commit what so many decided requests come to."""
+    """Commit the changes of that number of decided requests."""
     store = Store.open(url)
     revision = 0
     workload = Workload(seed)
@@ -76,12 +76,12 @@ def fill(url: str, seed: int, requests: int) -> StoreState:
 
 def condition(url: str) -> StoreReport:
     with open_exclusive(parse_url(url), alone=False, writes=False) as connection:
-        return condition_of(connection, "it")
+        return report_of(connection, "it")
 
 
 def problems(url: str) -> list[str]:
     with open_exclusive(parse_url(url), alone=False, writes=False) as connection:
-        return problems_of(connection, condition_of(connection, "it"))
+        return problems_of(connection, report_of(connection, "it"))
 
 
 @pytest.fixture
@@ -111,12 +111,12 @@ def test_a_backup_is_the_store_of_one_moment_while_a_server_commits(
     assert (made.revision, made.digest) == (before.revision, before.digest)
     assert len(told) > 5 and told[-1][0] == told[-1][1] > 0
     assert stat.S_IMODE((tmp_path / "monday.db").stat().st_mode) == 0o600
-    assert checked(tmp_path / "monday.db") == made
+    assert verify(tmp_path / "monday.db") == made
     assert sorted(path.name for path in tmp_path.iterdir()) == ["monday.db", "opengnss.db"]
 
 
 def test_a_backup_overwrites_nothing_and_leaves_nothing_when_it_fails(file: Path, tmp_path: Path) -> None:
-    """The name is taken: told so, and the file there is as it was. The store is absent: no half file."""
+    """An existing name is refused, and the file stays unchanged. An absent store leaves no partial file."""
     filled(f"sqlite:///{file}")
     taken = tmp_path / "taken.db"
     taken.write_text("dear diary")
@@ -141,7 +141,7 @@ def test_a_store_that_is_not_what_its_last_commit_said_is_not_backed_up(file: Pa
 
 
 def test_a_restored_store_is_the_backup_with_a_new_id(file: Path, tmp_path: Path) -> None:
-    """Rows, logs and revision of the backup; what was there before is kept beside it."""
+    """A restore has the rows, logs and revision of the backup; the old store is copied next to it."""
     url = f"sqlite:///{file}"
     before = filled(url)
     back_up(parse_url(url), tmp_path / "monday.db", silent)
@@ -154,13 +154,13 @@ def test_a_restored_store_is_the_backup_with_a_new_id(file: Path, tmp_path: Path
     assert (loaded.rows, loaded.topics, loaded.revision) == (before.rows, before.topics, before.revision)
     assert loaded.store not in (before.store, later.store) and loaded.store == restored.condition.store
     store.close()
-    assert checked(tmp_path / "kept.db").store == later.store
+    assert verify(tmp_path / "kept.db").store == later.store
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.db", "monday.db", "opengnss.db"]
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "kept.db").stat().st_mode) == 0o600
 
 
 def test_a_backup_is_restored_where_there_is_no_store(file: Path, tmp_path: Path) -> None:
-    """On a new machine: nothing to keep."""
+    """A restore on a new machine has no old store to copy."""
     filled(f"sqlite:///{file}")
     back_up(parse_url(f"sqlite:///{file}"), tmp_path / "monday.db", silent)
     elsewhere = tmp_path / "new" / "opengnss.db"
@@ -186,7 +186,7 @@ def test_nothing_is_restored_over_a_store_that_a_server_uses(file: Path, tmp_pat
 
 @pytest.mark.parametrize("kind", ["text", "empty", "cut", "newer", "foreign"])
 def test_what_is_no_good_backup_is_not_restored(kind: str, file: Path, tmp_path: Path) -> None:
-    """Each told by what it is; the store stays."""
+    """Each unusable file is refused with its reason; the store stays."""
     url, backup = f"sqlite:///{file}", tmp_path / "backup.db"
     before = filled(url)
     if kind == "newer":
@@ -208,7 +208,7 @@ def test_what_is_no_good_backup_is_not_restored(kind: str, file: Path, tmp_path:
 
 
 def test_postgresql_is_backed_up_by_its_own_tools_which_are_named(postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """With the very command lines, and without a password in them."""
+    """The error contains the command lines, without a password."""
     url = postgresql.new_url()
     with pytest.raises(StoreUnusable, match=r"pg_dump --format=custom .*'postgresql://") as told:
         back_up(parse_url(url.replace("postgres@", "postgres:secret@")), tmp_path / "x", silent)
@@ -266,7 +266,7 @@ def test_a_copy_goes_only_into_an_empty_database_and_from_one_that_rests(
 
 
 def test_a_store_with_problems_is_not_copied(url: str, tmp_path: Path) -> None:
-    """They would come along; the target stays empty."""
+    """A damaged source is not copied; the target stays empty."""
     filled(url)
     damage(url, "UPDATE update_log SET revision = 100000 WHERE revision = 7")
     target = tmp_path / "other.db"
@@ -293,7 +293,7 @@ def damage(url: str, statement: str) -> None:
     ],
 )
 def test_a_check_names_what_is_wrong(url: str, statement: str, told: str) -> None:
-    """Rows, logs, numbers of topics and digest must fit each other; a sound store has nothing to tell."""
+    """Rows, logs, revisions of topics and digest must fit each other; a sound store has no problems."""
     filled(url)
     assert problems(url) == []
     for one in statement.split("; "):
@@ -303,7 +303,7 @@ def test_a_check_names_what_is_wrong(url: str, statement: str, told: str) -> Non
 
 
 def test_a_check_is_right_about_a_log_that_was_trimmed(url: str) -> None:
-    """What is no longer in the log is not missing; the digest still covers every row."""
+    """Trimmed entries are not missing; the digest still covers every row."""
     filled(url)
     store = Store.open(url)
     store.trim(10, 5)
@@ -347,7 +347,7 @@ def test_an_upgrade_can_be_taken_back(target: str, url: str, tmp_path: Path) -> 
     assert (done.condition.schema, described(url)) == (target, earlier)
     assert bool(done.kept) == url.startswith("sqlite")
     if done.kept:
-        assert checked(Path(done.kept)).digest == before.digest
+        assert verify(Path(done.kept)).digest == before.digest
     upgraded = Store.open(url)
     after = upgraded.load()
     upgraded.close()
@@ -396,7 +396,7 @@ def test_a_newer_store_is_used_when_it_says_that_this_program_can(url: str, tmp_
 
 
 def test_a_newer_store_that_needs_a_newer_program_is_refused(url: str, tmp_path: Path) -> None:
-    """By name and number, of both."""
+    """The error names both schemas."""
     Store.open(url, migrations=migrations_with_next(tmp_path, readable_from="9000")).close()
     with pytest.raises(
         StoreTooNew, match=f"schema 9999, this program knows {HEAD}.*the oldest that can use it .* 9000"

@@ -1,4 +1,4 @@
-"""The first tables. What the columns mean is said in `compass/store/schema.py`."""
+"""First tables. `compass/store/schema.py` describes the columns."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Create all tables."""
     _create_clock()
     _create_objects()
+    _create_dependency_and_credential()
     _create_listener()
     _create_hosts_and_alerts()
     _create_logs()
@@ -44,7 +45,7 @@ def _create_objects() -> None:
         sa.Column("backup", sa.Text, nullable=True),
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
-        # On SQLite it is part of the table; PostgreSQL wants the other table first.
+        # On SQLite the key is part of the table; PostgreSQL requires the other table first.
         sa.ForeignKeyConstraint(
             ["backup"],
             ["service.id"],
@@ -73,6 +74,9 @@ def _create_objects() -> None:
             deferrable=True,
             initially="DEFERRED",
         )
+
+
+def _create_dependency_and_credential() -> None:
     op.create_table(
         "dependency",
         sa.Column("category", sa.Text, nullable=False),

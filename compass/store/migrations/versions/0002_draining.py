@@ -1,4 +1,4 @@
-"""Draining is a listener's own column: one that fails meanwhile still drains when it is back."""
+"""Column for draining: a listener that fails meanwhile still drains after its recovery."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add it; what drains now says so by its state."""
+    """Add the column; its default is false, and the state of a draining listener shows the drain."""
     op.add_column("listener", sa.Column("draining", sa.Boolean, nullable=False, server_default=sa.false()))
     op.execute("UPDATE listener SET draining = (state = 'draining')")
 

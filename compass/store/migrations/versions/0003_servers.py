@@ -1,4 +1,4 @@
-"""The servers over a store know each other, and whose session is at which of them."""
+"""Tables for the cluster: the servers of a store, and the sessions of hosts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add both tables, empty: each server writes itself down when it starts."""
+    """Add both tables, empty: each server inserts itself when it starts."""
     op.create_table(
         "server",
         sa.Column("id", sa.Text, nullable=False),
@@ -42,6 +42,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing in them outlives the servers that run."""
+    """Remove both tables, whose content is valid only while the servers run."""
     op.drop_table("presence")
     op.drop_table("server")

@@ -1,4 +1,4 @@
-"""The store says what its digest is, and which older programs can work with it during an upgrade."""
+"""Columns for the digest of the store, and for the oldest programs that can use it during an upgrade."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ readable_from = "0004"
 
 
 def upgrade() -> None:
-    """Add what is said; nothing of it is known yet."""
+    """Add the columns, without values."""
     op.add_column("clock", sa.Column("digest", sa.Text, nullable=False, server_default=""))
     op.add_column("clock", sa.Column("digest_at", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("clock", sa.Column("doubted", sa.BigInteger, nullable=False, server_default="0"))
@@ -19,6 +19,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away again."""
+    """Remove the columns."""
     for column in ("readable_from", "doubted", "digest_at", "digest"):
         op.drop_column("clock", column)
