@@ -12,9 +12,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from compass.agent.upstream.server_selector import ServerAddress
-from compass.model.interfaces import Clock, Stream, Timer
+from compass.model.interfaces import Clock, Stream
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
+from compass.system.timers import Timers
 from compass.wire import limits
 from compass.wire.client_connection import ClientConnection
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
@@ -56,9 +57,11 @@ class Session(Protocol):
         self._asked: dict[int, Deferred[Reply]] = {}
         self._queue: deque[tuple[Request, Deferred[Reply]]] = deque()
         self._frame_max = limits.FRAME_MAX_FROM_HOST
-        self._timer: Timer | None = None
-        self._cut: Timer | None = None
-        self._gone = False
+        self._timers = Timers(clock)
+        self._expires_at = 0.0
+        """When the pending timer `deadline` is due, in the clock's seconds."""
+        self._is_closing = False
+        """The transport is being closed, or is closed."""
         self._end = SessionEnded("")
 
     @property
@@ -100,8 +103,9 @@ class Session(Protocol):
         if not self.leaving:
             self._end = SessionEnded(reason, retry_after_seconds=retry_after_seconds)
         self.leaving = True
-        if self.transport is not None and self._cut is None:
-            self._cut = self._clock.callLater(seconds, self._abort)
+        if self.transport is not None and not self._is_closing:
+            self._is_closing = True
+            self._timers.start("abort", seconds, self._abort)
             self._stream().loseConnection()
 
     def connectionMade(self) -> None:
@@ -119,10 +123,8 @@ class Session(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Handle the end of the transport, whichever side closed it."""
-        self._gone = True
-        for call in (self._timer, self._cut):
-            if call is not None and call.active():
-                call.cancel()
+        self._is_closing = True
+        self._timers.cancel_all()
         if not self._end.reason:
             self._end = SessionEnded(f"the connection was lost: {reason.getErrorMessage()}")
         asked = [*self._asked.values(), *(answer for _, answer in self._queue)]
@@ -152,7 +154,9 @@ class Session(Protocol):
                     self._end = event
                     if self.transport is not None:
                         self._stream().loseConnection()
-                    self._cut = self._cut or self._clock.callLater(CLOSE_SECONDS, self._abort)
+                    if not self._is_closing:
+                        self._is_closing = True
+                        self._timers.start("abort", CLOSE_SECONDS, self._abort)
         self._hand_on(pushed)
         self._flush()
 
@@ -174,20 +178,18 @@ class Session(Protocol):
         if data:
             self._stream().write(data)
         deadline = self._connection.deadline()
-        if self._timer is not None and self._timer.active():
-            if deadline is not None and self._timer.getTime() <= deadline:
-                return
-            self._timer.cancel()
-        if deadline is not None:
-            self._timer = self._clock.callLater(max(deadline - self._clock.seconds(), 0.0), self._expired)
+        if deadline is None:
+            self._timers.cancel("deadline")
+        elif "deadline" not in self._timers or self._expires_at > deadline:
+            now = self._clock.seconds()
+            self._expires_at = max(deadline, now)
+            self._timers.start("deadline", self._expires_at - now, self._expired)
 
     def _expired(self) -> None:
         if self._connection is not None:
             self._happened(self._connection.expire(self._clock.seconds()))
 
     def _abort(self) -> None:
-        if self._gone:
-            return
         if self.transport is not None:
             self._stream().abortConnection()
 
