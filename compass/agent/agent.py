@@ -18,7 +18,7 @@ class Agent:
         self._dependencies = dependencies
         self.components = build(dependencies)
         self.api = LocalApi(self.components)
-        """What local programs ask."""
+        """Interface for local programs."""
 
     def start(self) -> None:
         """Answer from what is on disk, and connect to a server."""

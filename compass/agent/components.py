@@ -35,7 +35,7 @@ REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
 
 
 class AgentDependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """What assembly hands to an agent."""
+    """Dependencies of an agent, which the daemon's assembly hands in."""
 
     clock: Clock
     now: Callable[[], float]

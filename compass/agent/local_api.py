@@ -1,4 +1,4 @@
-"""What programs on the host ask: implements the gateway's HostApi."""
+"""Interface for programs on the host: implements the gateway's HostApi."""
 
 from __future__ import annotations
 

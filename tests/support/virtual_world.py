@@ -328,7 +328,7 @@ class SimulatedHost:
             )
         )
         self.daemon = self.agent.api
-        """What programs on the host ask."""
+        """Interface for programs on the host."""
         self.upstream, self.replica = self.agent.components.upstream, self.agent.components.replica
         if options.get("update_port"):
             world.network.listen(f"{name}:update", identity, self.upstream.update_factory())

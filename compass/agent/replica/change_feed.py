@@ -121,4 +121,4 @@ class ChangeFeed:
         try:
             deliver(event)
         except Exception:
-            self._log.failure("a watching program could not be told")
+            self._log.failure("an event could not be delivered to a program that watches")

@@ -108,7 +108,7 @@ class SharedMemoryWriter:
             if not path.exists():
                 self._replace("index", empty_index())
         except NotShared as problem:
-            self._log.warn("{path} is made anew: {problem}", path=self._directory, problem=problem)
+            self._log.warn("{path} is damaged and replaced: {problem}", path=self._directory, problem=problem)
             self._replace("index", empty_index())
         with path.open("r+b") as file:
             index = mmap.mmap(file.fileno(), INDEX_OCTETS)

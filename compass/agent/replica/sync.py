@@ -51,7 +51,7 @@ class ReplicaListener(Protocol):
 
 
 class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a host watches."""
+    """Settings of the synchronization."""
 
     refresh_seconds: float
     """Pause between watches on a session that lasts: a safety net against lost notices."""
@@ -255,7 +255,7 @@ class ReplicaSync:
             self._gap = True
             self._gaps += 1
             self._log.warn(
-                "a notice before revision {revision} is missing; asking for everything anew",
+                "a notice before revision {revision} is missing; watching again from a snapshot",
                 revision=notice.change.revision,
             )
             self._ask_anew("gap")
@@ -272,7 +272,7 @@ class ReplicaSync:
                 self._clock.callLater(0.0, advance)
             elif to_hex(count.digest) != digest:
                 self._log.error(
-                    "what is held at revision {revision} is not what the server says; asking for everything anew",
+                    "the replica at revision {revision} differs from the server; watching again from a snapshot",
                     revision=revision,
                 )
                 self._gap = True

@@ -1,4 +1,4 @@
-"""What lookups on this host are answered from: the replica, with the listeners under suspicion as suspect.
+"""View that lookups on this host are answered from: the replica, with the listeners under suspicion as suspect.
 
 A name that is not covered, a name that does not exist and a service without listeners are three different answers (P5).
 Every answer comes from memory, at once.

@@ -172,7 +172,7 @@ class SrvLookup:
 
     def _not_heard(self, failure: Failure) -> None:
         if failure.check(CancelledError):
-            return  # Nobody wants to know any more.
+            return  # The daemon stops.
         self._nothing_new(failure.getErrorMessage() or type(failure.value).__name__)
 
     def _nothing_new(self, why: str) -> None:

@@ -144,7 +144,7 @@ class AnnouncementListener(DatagramProtocol):
         except (NotAnnouncement, InvalidAddress) as problem:
             if not self._told_bad:
                 self._told_bad = True
-                text = "from {sender} came what is no announcement: {why} (told once)"
+                text = "a datagram from {sender} is not an announcement: {why} (logged once)"
                 self._log.warn(text, sender=addr[0], why=problem)
             return
         if news:

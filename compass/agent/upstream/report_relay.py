@@ -69,7 +69,7 @@ class ReportRelay:
 
 
 class _RelaySession:
-    """One short session; the owner of its `Session`."""
+    """Short session with one server; the owner of its `Session`."""
 
     _log = Logger()
 

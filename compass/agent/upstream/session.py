@@ -59,7 +59,7 @@ class Session(Protocol):
         self._frame_max = limits.FRAME_MAX_FROM_HOST
         self._timers = Timers(clock)
         self._expires_at = 0.0
-        """When the pending timer `deadline` is due, in the clock's seconds."""
+        """Time of the pending timer `deadline`, in the clock's seconds."""
         self._is_closing = False
         """The transport is being closed, or is closed."""
         self._end = SessionEnded("")
