@@ -14,12 +14,11 @@ from compass.agent.registration.probe_responder import Probe, ProbeResponder
 from compass.agent.registration.registrar import Registrar, RegistrarDependencies, Watcher
 from compass.agent.replica.change_feed import ChangeFeed
 from compass.agent.replica.disk_cache import Cache, ReplicaContent
-from compass.agent.replica.replica import Replica
+from compass.agent.replica.replica import Replica, WantedServices
 from compass.agent.replica.shared_view import SharedMemoryWriter
 from compass.agent.replica.suspicions import Suspicions
 from compass.agent.replica.sync import ReplicaSync, SyncSettings
 from compass.agent.replica.view import View
-from compass.agent.replica.wanted import WantedServices
 from compass.agent.reports import Reports
 from compass.agent.upstream.connector import Dial
 from compass.agent.upstream.report_relay import ReportRelay
@@ -98,7 +97,7 @@ def build(parts: AgentDependencies) -> Components:
     feed = ChangeFeed(view)
     cache = Cache(clock, parts.state_directory, ReplicaContent(replica, wanted))
     shared_view = SharedMemoryWriter(clock, parts.view, parts.view_group, view)
-    readers: list[ViewReader] = [shared_view]
+    readers: list[ViewReader] = [shared_view] if parts.view is not None else []
     if parts.reactions is not None:
         readers.append(parts.reactions)
     responder = ProbeResponder(replica, parts.probe, upstream) if parts.probe else None

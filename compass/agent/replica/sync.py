@@ -15,8 +15,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.agent.replica.replica import Replica
-from compass.agent.replica.wanted import WantedServices
+from compass.agent.replica.replica import Replica, WantedServices
 from compass.agent.upstream.pending_requests import ASK_PATIENCE_SECONDS
 from compass.agent.upstream.upstream import Upstream
 from compass.model.catalogue.digest import DIGEST_VERSION, IncrementalDigest, part_of, to_hex
@@ -158,8 +157,15 @@ class ReplicaSync:
         """Apply, then acknowledge all of it at once."""
         if self._abandoned:
             return
+        advanced = False
         for message in messages:
             match message:
+                case Inquiry():
+                    self._listener.inquired(message)
+                    continue
+                case Suspicion():
+                    self._listener.suspected(message)
+                    continue
                 case Notice():
                     self._notice(message)
                 case Resync():
@@ -167,11 +173,8 @@ class ReplicaSync:
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
                     self._compare(message.digest)
-                case Inquiry():
-                    self._listener.inquired(message)
-                case Suspicion():
-                    self._listener.suspected(message)
-        if not self._gap and not all(isinstance(message, Inquiry | Suspicion) for message in messages):
+            advanced = True
+        if advanced and not self._gap:
             self._upstream.acknowledge(self._replica.revision)
 
     def session_ended(self) -> None:

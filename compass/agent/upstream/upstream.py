@@ -236,7 +236,8 @@ class Upstream:
     def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
         """Hand on messages of the current session."""
         if session is self._session:
-            self._touch()
+            if self._mode == "short":
+                self._touch()
             for follower in self._followers:
                 follower.session_pushed(messages)
 
