@@ -7,6 +7,7 @@ from compass.model.requests import Request
 from compass.wire import limits
 from compass.wire.connection import Connection
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
+from compass.wire.frames import header
 from compass.wire.messages import (
     Acknowledge,
     Bookmark,
@@ -20,7 +21,15 @@ from compass.wire.messages import (
     Suspicion,
     Welcome,
     decode_from_server,
+    encode,
 )
+
+
+class RequestTooLong(Exception):
+    """Request that the server would not accept."""
+
+    def __init__(self, octets: int, limit: int) -> None:
+        super().__init__(f"the request has {octets} octets, the server accepts {limit}")
 
 
 class ClientConnection(Connection):
@@ -28,20 +37,34 @@ class ClientConnection(Connection):
 
     end = "client"
 
-    def __init__(self, now: float, software: str, frame_max: int = limits.FRAME_MAX_FROM_SERVER) -> None:
+    def __init__(
+        self,
+        now: float,
+        software: str,
+        frame_max: int = limits.FRAME_MAX_FROM_SERVER,
+        request_max: int = 0xFFFFFFFF,
+    ) -> None:
+        """`request_max`: octets of the longest request, even if the server accepts longer ones."""
         super().__init__(now, frame_max)
+        self._request_max = request_max
         self._last_number = 0
         self._waiting: dict[int, float] = {}
         self._send(Hello(limits.VERSIONS, software))
 
     def ask(self, request: Request, now: float) -> int:
-        """Queue a request, after `SessionOpened`. Returns its number, which `ReplyReceived` repeats."""
+        """Queue a request after `SessionOpened`. Returns its number, which `ReplyReceived` repeats.
+
+        Raises RequestTooLong, and then nothing is queued.
+        """
         if self.state != "open":
             raise RuntimeError(f"asked in state {self.state}")
-        self._last_number = self._last_number % 0xFFFFFFFF + 1
-        self._waiting[self._last_number] = now
-        self._send(request, self._last_number)
-        return self._last_number
+        body = encode(request)
+        if len(body) > self._request_max:
+            raise RequestTooLong(len(body), self._request_max)
+        self._last_number = number = self._last_number % 0xFFFFFFFF + 1
+        self._waiting[number] = now
+        self._queue(header(len(body), number) + body)
+        return number
 
     def acknowledge(self, revision: int, status: Held = "ok") -> None:
         """Acknowledge that everything up to `revision` is held, or report a problem."""
@@ -77,6 +100,7 @@ class ClientConnection(Connection):
             case Welcome() if message.version not in limits.VERSIONS:
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
             case Welcome():
+                self._request_max = min(message.frame_max or self._request_max, self._request_max)
                 return SessionOpened(message) if self._transition("welcome") else self._out_of_turn("welcome")
             case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
                 return PushReceived(message) if self._transition("push") else self._out_of_turn("notice")

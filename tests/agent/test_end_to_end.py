@@ -15,7 +15,8 @@ import pytest
 from twisted.internet.defer import ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
-from compass.agent.agent import Agent, AgentDependencies
+from compass.agent.agent import Agent
+from compass.agent.components import AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.gateway.host_api import routes
@@ -64,7 +65,7 @@ class Machines:
         issued = await self.server.commits.submit(IssueCredential("china.uss"), admin)
         assert isinstance(issued, CredentialIssued)
         listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.server)
-        self.daemon = Agent(
+        self.agent = Agent(
             AgentDependencies(
                 clock=reactor,
                 now=time.time,
@@ -78,14 +79,14 @@ class Machines:
                 peer_of=lambda transport: ("server", "s", ""),
             )
         )
-        self.daemon.start()
-        site = routes.site(self.daemon, reactor)
+        self.agent.start()
+        site = routes.site(self.agent.api, reactor)
         api = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
         self.port = api.getHost().port
         return issued.token
 
     def stop(self) -> None:
-        self.thread.call(self.daemon.stop)
+        self.thread.call(self.agent.stop)
         self.thread.call(self.server.stop)
         self.thread.stop()
 

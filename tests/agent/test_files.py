@@ -26,8 +26,15 @@ from compass.model.rows import Category, Snapshot
 CONTENT = CachedReplica("store", ("s.a",), Snapshot(7, {"a": 7}, [Category("a")]), True, ("s.a", "s.b"))
 
 
+class Content:
+    """Source of the cache's content."""
+
+    def cached(self) -> CachedReplica:
+        return CONTENT
+
+
 def cache(directory: Path, clock: Clock | None = None) -> Cache:
-    return Cache(clock or Clock(), directory, lambda: CONTENT)
+    return Cache(clock or Clock(), directory, Content())
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compass.agent.agent import Agent
+from compass.agent.local_api import LocalApi
 from compass.agent.registration import registrar
 from compass.agent.registration.registrar import HOLD_GRACE_SECONDS
 from compass.agent.replica.suspicions import EVIDENCE_SECONDS
@@ -27,14 +27,14 @@ def wish(credential: str, service: str = CHINA, port: int = 2028, **more: Any) -
     return LocalRegister(service, port, credential, **more)
 
 
-def refused(daemon: Agent, name: str) -> str:
+def refused(daemon: LocalApi, name: str) -> str:
     """The code that a lookup is refused with."""
     found = daemon.resolve(name)
     assert isinstance(found, Refusal), found
     return found.code
 
 
-def ports(daemon: Agent, name: str = CHINA) -> tuple[str, set[int]]:
+def ports(daemon: LocalApi, name: str = CHINA) -> tuple[str, set[int]]:
     """Where a lookup sends users: the source and the ports."""
     found = daemon.resolve(name)
     assert isinstance(found, Resolved), found
@@ -52,7 +52,7 @@ def tokens(world: Hosts) -> dict[str, str]:
     return world.uss()
 
 
-def web(world: Hosts, name: str = "user", **options: Any) -> Agent:
+def web(world: Hosts, name: str = "user", **options: Any) -> LocalApi:
     """A host with a web service, which depends on openuss."""
     daemon = world.daemon(name, **options)
     assert isinstance(world.wait(daemon.dependencies("www.web")), Dependencies)
@@ -155,7 +155,7 @@ def test_a_process_that_died_while_the_daemon_was_down(world: Hosts, tokens: dic
     """After the daemon's own restart, what died meanwhile is reported."""
     provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA], pid=1)))
-    provider.stop()
+    world.hosts["provider"].stop()
     world.run(0.05)
     world.processes["provider"].kill(1)
     world.daemon("provider")
@@ -358,7 +358,7 @@ def test_a_clock_that_went_back(world: Hosts, tokens: dict[str, str]) -> None:
     ahead = world.wait(provider.register(wish(tokens[CHINA]))).epoch
     book = world.directory / "provider" / "registrations.json"
     world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA])))
-    provider.stop()
+    world.hosts["provider"].stop()
     book.unlink()
     world.now = lambda: 1000.0  # type: ignore[method-assign]
     again = world.wait(world.daemon("provider").register(wish(tokens[CHINA])))
@@ -591,7 +591,7 @@ def test_another_store_replaces_the_view(world: Hosts, tokens: dict[str, str]) -
 def test_a_registration_is_answered_when_a_server_is_just_coming(world: Hosts, tokens: dict[str, str]) -> None:
     """A program that starts together with the daemon need not see `pending`."""
     provider = world.daemon("provider")
-    provider.stop()
+    world.hosts["provider"].stop()
     world.run(0.1)
     provider = world.daemon("other")
     outcome = world.wait(provider.register(wish(tokens[CHINA])))

@@ -22,16 +22,17 @@ def test_what_came_with_the_answer_for_which_a_server_was_left_is_not_taken(disk
     world.serve()
     tokens = world.uss()
     users, store = world.daemon("h1"), world.daemon("h2")
+    replica, sync = world.hosts["h1"].replica, world.hosts["h1"].agent.components.sync
     users.dependencies("www.web")
     store.register(LocalRegister(CHINA, 2028, tokens[CHINA], pid=1))
-    world.until(lambda: CHINA in users._replica.catalogue.listeners)
-    held, following = users._replica.catalogue, users._following
+    world.until(lambda: CHINA in replica.catalogue.listeners)
+    held = replica.catalogue
     [row] = held.listeners[CHINA].values()
     at = held.topics[CHINA]
     other = msgspec.structs.replace(row, weight=9)
-    following._answered(Watching("other", 1, Snapshot(1, {}, [])), following.wanted)
-    following.session_pushed([Notice(Change(at + 1, at, 1.0, "register", other)), Bookmark(at + 2, "0" * 64)])
-    assert users._replica.catalogue == held
+    sync._answered(Watching("other", 1, Snapshot(1, {}, [])), users.status().services)
+    sync.session_pushed([Notice(Change(at + 1, at, 1.0, "register", other)), Bookmark(at + 2, "0" * 64)])
+    assert replica.catalogue == held
     world.run(5.0)
-    assert users._replica.catalogue.listeners == held.listeners
+    assert replica.catalogue.listeners == held.listeners
     assert users.status().session == "open"

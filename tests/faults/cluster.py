@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThreadPool
 
 from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
-from compass.agent.agent import Agent, AgentDependencies
+from compass.agent.agent import Agent
+from compass.agent.components import AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
 from compass.daemons.net.listen import peers
@@ -138,7 +139,7 @@ class LoadedHost:
         identity = load_identity(Path(files.key), Path(files.certificate), Path(files.authority), datetime.now(UTC))
         turn = number % len(cluster.members)
         known = cluster.members[turn:] + cluster.members[:turn]
-        self.daemon = Agent(
+        self.agent = Agent(
             AgentDependencies(
                 clock=reactor,
                 now=time.time,
@@ -154,12 +155,13 @@ class LoadedHost:
                 peer_of=peers(None),
             )
         )
-        HostRecorder(recorder, self.name, self.daemon)
+        self.daemon = self.agent.api
+        HostRecorder(recorder, self.name, self.agent.components)
 
     def start(self) -> Deferred[Any]:
         """Begin, and fire when it knows its dependencies."""
         self._recorder(Started(self._recorder.clock(), self.name))
-        self.daemon.start()
+        self.agent.start()
         return self.daemon.dependencies(USER).addCallback(self._known)
 
     def _known(self, answer: Any) -> Any:
@@ -196,7 +198,7 @@ class LoadedHost:
     def stop(self) -> Deferred[None]:
         """Leave."""
         self._lookup.cancel()
-        return self.daemon.stop()
+        return self.agent.stop()
 
     def _told(self, outcome: Any, key: tuple[str, int]) -> None:
         how = getattr(outcome, "state", "") or getattr(outcome, "code", "")
@@ -209,7 +211,7 @@ class LoadedHost:
     def server(self) -> str:
         """The server that it is in session with, or nothing."""
         # Not from the daemon's status: that counts everything it holds, and this is asked a thousand times a second.
-        upstream = self.daemon._upstream
+        upstream = self.agent.components.upstream
         return "" if upstream.problem else upstream.server
 
     def delivered(self) -> bool:

@@ -134,7 +134,7 @@ class Api:
         self.host.processes.start(11)
         self.host.processes.start(12)
         self.maker = Maker(self.random, self.tokens)
-        metrics = Metrics(self.world.clock, {}, Snapshot(HOST, self.host.daemon.tally))
+        metrics = Metrics(self.world.clock, {}, Snapshot(HOST, self.host.daemon.metrics))
         self.factory: Any = site(self.host.daemon, self.world.clock, metrics)
         self.seen: Counter[str] = Counter()
         self._open: list[Wire] = []
@@ -188,7 +188,7 @@ class Api:
         for wire in self._open:
             wire.close(ConnectionDone())
         self.world.run(30.0)
-        self.host.daemon.stop()
+        self.host.agent.stop()
         self.world.run(5.0)
 
     def _feed(self, wire: Wire, octets: bytes) -> None:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import click
@@ -24,16 +23,26 @@ from compass.admin.shell.config import Given, SettingsProblem, read_settings
 from compass.admin.shell.context import AdminContext
 from compass.admin.topology import file
 from compass.agent.registration.journal import RegistrationJournal
-from compass.agent.replica.disk_cache import _HEADER, FORMAT, MAGIC, Cache, CachedReplica, Unusable, packed, unpacked
-from compass.agent.replica.replica import Replica
+from compass.agent.replica.disk_cache import (
+    _HEADER,
+    FORMAT,
+    MAGIC,
+    Cache,
+    CachedReplica,
+    ReplicaContent,
+    Unusable,
+    packed,
+    unpacked,
+)
+from compass.agent.replica.replica import Replica, WantedServices
 from compass.cli.main import cli as opengnsc
 from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig
 from compass.daemons.config.settings import example as example_config
 from compass.model.host_api import LocalRegister
 from compass.model.names import parse_service_id
-from compass.model.selection.selector import Selector
 from tests.fuzz.http import critical
+from tests.support.agent_world import view_of
 from tests.support.fake_machine import FakeMachine
 from tests.support.virtual_world import World
 from tests.wire.examples import BACKED, SNAPSHOT
@@ -185,7 +194,9 @@ def test_catalogue_caches(data: bytes, wounds: list[tuple[int, int]], cut: int, 
     """What is not just as it was written is set aside and not served."""
     damaged = wounded(data, wounds, cut, tail)
     with written(damaged, "catalogue.msgpack") as path:
-        found = Cache(Clock(), path.parent, lambda: CONTENT).load()
+        found = Cache(
+            Clock(), path.parent, ReplicaContent(Replica(), WantedServices(RegistrationJournal(path.parent)))
+        ).load()
         assert (found is None) == (damaged != data)
         assert [other.name for other in path.parent.iterdir()] == [path.name if found else "catalogue.corrupt-1"]
 
@@ -204,10 +215,11 @@ def checked_cache(data: bytes) -> None:
         return
     replica = Replica()
     replica.restore(cached.store, cached.services, cached.held)
+    view = view_of(replica)
     for name in ("portal.web", "openuss", "chinaserver.openuss", "spare.emergency"):
-        replica.resolve(name, Selector(Random(1).random))
+        view.resolve(name)
         if "." in name:
-            replica.dependencies(parse_service_id(name))
+            view.dependencies(parse_service_id(name))
     packed(CachedReplica(replica.store, (), replica.held(), True, ()))
 
 

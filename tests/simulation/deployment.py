@@ -219,9 +219,9 @@ class Deployment(World):
         machine: Any = Machine(self, name, self.runs[name])
         host = SimulatedHost(machine, name, servers, **options)
         self.hosts[name] = host
-        HostRecorder(self.recorder, name, host.daemon)
+        HostRecorder(self.recorder, name, host.agent.components)
         self.recorder(Started(self.recorder.clock(), name))
-        host.daemon.start()
+        host.agent.start()
         for service in self.watched[name]:
             host.daemon.dependencies(service)
 
@@ -299,16 +299,16 @@ class Deployment(World):
         machine = self.hosts[host]
         if host in self.away:
             return
-        daemon = machine.daemon
-        catalogue: Catalogue = daemon._replica.catalogue
+        daemon, replica = machine.daemon, machine.replica
+        catalogue: Catalogue = replica.catalogue
         asker = self.watched[host][0]
         for service in [name for name in sorted(catalogue.topics) if "." in name][:8]:
             resolved = daemon.resolve(service)
             answer = resolved.code if isinstance(resolved, Refusal) else resolved.source
-            known = daemon._replica.dependencies(asker)
+            known = machine.agent.components.view.dependencies(asker)
             told = known.code if isinstance(known, Refusal) else "listed"
             at = self.recorder.clock()
-            held = daemon._replica.revision
+            held = replica.revision
             self.recorder(Looked(at, host, service, answer, catalogue.topics[service], held, told, asker))
 
     def do_restart_host(self, host: str, how: str, away: str) -> None:

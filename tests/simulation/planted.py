@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from compass.agent.agent import Agent
+from compass.agent.changes import Changes
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
 from compass.server.commit.committer import Committer
@@ -107,12 +107,12 @@ def suspicion_kept_as_truth() -> Iterator[None]:
     def keep(self: Any, suspicion: Suspicion | None) -> None:
         if suspicion is None:
             return
-        replica: Any = self._replica
+        replica: Any = self._view.replica
         row = replica.catalogue.listener(suspicion.service, suspicion.address, suspicion.port)
         if row is not None and row.epoch == suspicion.epoch:
             replica.catalogue = replica.catalogue.with_row(msgspec.structs.replace(row, state="suspect"))
 
-    with _replaced(Agent, "_suspected", keep):
+    with _replaced(Changes, "suspected", keep):
         yield
 
 

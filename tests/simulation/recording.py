@@ -89,15 +89,15 @@ class RecordedStore:
 class HostRecorder:
     """Looks on at one host daemon: its session, what it is pushed, what it answers from."""
 
-    def __init__(self, recorder: Recorder, who: str, daemon: Any) -> None:
+    def __init__(self, recorder: Recorder, who: str, components: Any) -> None:
         self._recorder, self._who = recorder, who
-        self._replica: Any = daemon._replica
+        self._replica: Any = components.replica
         self._seen: dict[str, View] = {}
         self._session = 0
         self._services: tuple[str, ...] = ()
-        self._around(daemon._following, "session_opened", self._opened, before=True)
-        self._around(daemon._following, "session_pushed", self._pushed, before=True)
-        self._around(daemon._following, "session_ended", self._ended, before=True)
+        self._around(components.sync, "session_opened", self._opened, before=True)
+        self._around(components.sync, "session_pushed", self._pushed, before=True)
+        self._around(components.sync, "session_ended", self._ended, before=True)
         self._around(self._replica, "watching", lambda *args: self._look("snapshot"))
         self._around(self._replica, "restore", lambda *args: self._look("disk"))
         notice = self._replica.notice
@@ -110,12 +110,12 @@ class HostRecorder:
             return outcome
 
         self._replica.notice = applied
-        ask = daemon._upstream.ask
+        ask = components.upstream.ask
 
         def asked(request: Request) -> Any:
             return ask(request).addCallback(self._answered, request)
 
-        daemon._upstream.ask = asked
+        components.upstream.ask = asked
 
     def _around(self, owner: Any, name: str, look: Callable[..., None], *, before: bool = False) -> None:
         inner = getattr(owner, name)

@@ -22,8 +22,8 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
-from compass.agent.replica.replica import Replica
-from compass.agent.replica.sync import ReplicaSync
+from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.sync import ReplicaSync, SyncSettings
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
 from compass.daemons.net.listen import peers
@@ -33,6 +33,8 @@ from compass.model.requests import Request
 from compass.model.rows import Change
 from compass.pki.identity import load_identity
 from compass.pki.tls_contexts import client_context
+from compass.wire.messages import Inquiry, Suspicion
+from tests.support.agent_world import view_of
 
 REFRESH_SECONDS = 3600.0
 
@@ -79,50 +81,64 @@ class Member:
         services: Sequence[str],
         changed: Callable[[Change], None] = lambda change: None,
     ) -> None:
+        self._changed = changed
         self.way = way
         self.replica = Replica()
+        self.view = view_of(self.replica)
         self.in_step = False
-        self.following = ReplicaSync(
-            reactor,
-            self.replica,
-            REFRESH_SECONDS,
-            ("", 0),
-            changed,
-            lambda: None,
-            self._settled,
-            self._lost,
-            lambda: frozenset(services),
-            lambda suspicion: None,
-        )
         endpoint: Any = way
         # The operating system's randomness is what daemons have; here a seed for each will do.
         chance = random.Random().random
         choice = ServerSelector(chance, in_order(["the server"]))
-        self.upstream = CountingUpstream(
-            reactor, choice, lambda _: endpoint, self.following, "storm", peer_of=peers(None)
-        )
-        self.following.upstream = self.upstream
-        self._services = services
+        self.upstream = CountingUpstream(reactor, choice, lambda _: endpoint, peers(None), "storm")
+        self._wanted = WantedServices(self, services)
+        settings = SyncSettings(refresh_seconds=REFRESH_SECONDS)
+        self.sync = ReplicaSync(reactor, self.upstream, self.replica, self._wanted, self, settings)
+        self.upstream.add_listener(self)
 
     def start(self) -> None:
         """Go for a session."""
-        self.following.start(self._services)
+        self._wanted.restore(())
+        self.sync.start()
         self.upstream.start()
 
     def stop(self) -> Deferred[None]:
         """Leave."""
-        self.following.stop()
+        self.sync.stop()
         return self.upstream.stop()
 
     def holds(self, revision: int) -> bool:
         """Whether it follows a server and holds that revision."""
         return self.in_step and self.replica.revision >= revision
 
-    def _settled(self) -> None:
+    def services(self) -> frozenset[str]:
+        """Return no service: none is registered here."""
+        return frozenset()
+
+    # Listener of the session.
+
+    def session_settled(self) -> None:
         self.in_step = True
 
-    def _lost(self) -> None:
+    def session_ended(self) -> None:
         self.in_step = False
+
+    # Listener of the replica.
+
+    def changed(self, change: Change) -> None:
+        self._changed(change)
+
+    def replaced(self) -> None:
+        """Ignore a whole view."""
+
+    def wanted_changed(self) -> None:
+        """Ignore: the services are always the same."""
+
+    def suspected(self, suspicion: Suspicion | None) -> None:
+        """Ignore suspicions."""
+
+    def inquired(self, inquiry: Inquiry) -> None:
+        """Ignore: this host does not probe."""
 
 
 class Crowd(LineOnlyReceiver):

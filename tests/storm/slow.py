@@ -38,7 +38,8 @@ class Writer:
     def __init__(self, reactor: Any, way: Any) -> None:
         self._reactor = reactor
         choice = ServerSelector(lambda: 0.5, in_order(["the server"]))
-        self.upstream = Upstream(reactor, choice, lambda _: way, self, "writer", peer_of=peers(None))
+        self.upstream = Upstream(reactor, choice, lambda _: way, peers(None), "writer")
+        self.upstream.follow(self)
         self.opened = False
         self.leaving = False
         self.sent: dict[int, float] = {}
@@ -143,7 +144,7 @@ class Scene:
             "told": len(told),
             "grown_kib": after - before,
             "caught_up_ms": caught_up_seconds * 1000,
-            "equal": _same(pulled, self.slow.replica.dependencies("portal.web")),
+            "equal": _same(pulled, self.slow.view.dependencies("portal.web")),
             "connections": self.slow.way.attempts - attempts,
         }
         print(json.dumps(result), flush=True)

@@ -8,9 +8,9 @@ import pytest
 
 from tests.style.shape import CALLABLES_PERCENT_MAX, Shape
 
-STILL_LONG_FILES = {"compass/agent/agent.py", "compass/model/replies.py", "compass/model/rules/administration.py"}
-STILL_LONG_FUNCTIONS = {"compass/agent/agent.py", "compass/store/migrations/versions/0001_first_tables.py"}
-STILL_WIDE = {"compass/agent/replica/sync.py", "compass/agent/upstream/upstream.py"}
+STILL_LONG_FILES = {"compass/model/replies.py", "compass/model/rules/administration.py"}
+STILL_LONG_FUNCTIONS = {"compass/store/migrations/versions/0001_first_tables.py"}
+STILL_WIDE: set[str] = set()
 """Files that are above a limit and still to be divided: a file leaves these sets and never enters them."""
 
 

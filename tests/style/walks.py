@@ -229,8 +229,8 @@ def _simulated(tracer: Tracer, directory: Path, *, steady: bool) -> dict[str, Wa
 
 
 def _lookups(scene: Scene) -> dict[str, Callable[[], object]]:
-    daemon = scene.dependants[0]
-    server = DnsServer(Zone(daemon, "gns", "h2.example"), scene.world.clock)
+    daemon, view = scene.dependants[0], scene.world.hosts["h2"].agent.components.view
+    server = DnsServer(Zone(view, "gns", "h2.example"), scene.world.clock)
     service, _, category = SERVICE.partition(".")
     query = dns.message.make_query(f"{service}.{category}.gns", "SRV").to_wire()
 

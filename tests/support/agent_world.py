@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from compass.agent.agent import Agent
+from twisted.internet.task import Clock
+
+from compass.agent.local_api import LocalApi
+from compass.agent.replica.replica import Replica
+from compass.agent.replica.suspicions import Suspicions
+from compass.agent.replica.view import View
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.replies import CredentialIssued, Refusal, Reply
 from compass.model.requests import Apply, IssueCredential
 from compass.model.rows import Category, Dependency, Policy, Service
+from compass.model.selection.selector import Selector
 from compass.server.server import Server
 from tests.support.virtual_world import ADMIN, SimulatedProcesses, World
 
@@ -16,6 +22,11 @@ ADDRESS = "10.0.0.1"
 """Where every host says its services are: who registers there last has the place."""
 SETTLED_SECONDS = 0.1
 """Enough for a session to open or to end, with every message as late as the network makes it."""
+
+
+def view_of(replica: Replica) -> View:
+    """Return what lookups on a host that holds this replica are answered from."""
+    return View(Clock(), replica, Suspicions(), Selector(lambda: 0.5))
 
 
 class Hosts(World):
@@ -32,8 +43,8 @@ class Hosts(World):
         self.servers[name].crash()
         self.run(SETTLED_SECONDS / 2)
 
-    def daemon(self, name: str = "h1", **options: Any) -> Agent:
-        """Start a host's daemon; one of that name before is stopped, and the disk is the same."""
+    def daemon(self, name: str = "h1", **options: Any) -> LocalApi:
+        """Start an agent; one of that name before is stopped, and the disk is the same. Returns what programs ask."""
         if name in self.hosts:
             self.hosts[name].stop()
             self.run(SETTLED_SECONDS / 2)

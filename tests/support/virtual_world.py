@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from compass.agent.agent import Agent, AgentDependencies
+from compass.agent.agent import Agent
+from compass.agent.components import AgentDependencies
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.model.catalogue.catalogue import catalogue_of
@@ -142,7 +143,7 @@ class World:
     def host(self, name: str, **options: Any) -> SimulatedHost:
         """Start a host's daemon; one of the same name before it left its disk behind."""
         self.hosts[name] = host = SimulatedHost(self, name, **options)
-        host.daemon.start()
+        host.agent.start()
         return host
 
     def admin(self, server: str = "gns1") -> Client:
@@ -311,7 +312,7 @@ class SimulatedHost:
             options.setdefault("update_port", 4865)
         place = 1 + list(dict.fromkeys([*world.hosts, name])).index(name)
         options.setdefault("default_address", f"10.0.0.{place}")
-        self.daemon = Agent(
+        self.agent = Agent(
             AgentDependencies(
                 clock=self.process,
                 now=world.now,
@@ -326,8 +327,11 @@ class SimulatedHost:
                 **options,
             )
         )
+        self.daemon = self.agent.api
+        """Interface for programs on the host."""
+        self.upstream, self.replica = self.agent.components.upstream, self.agent.components.replica
         if options.get("update_port"):
-            world.network.listen(f"{name}:update", identity, self.daemon.update_factory())
+            world.network.listen(f"{name}:update", identity, self.upstream.update_factory())
 
     def crash(self) -> None:
         """kill -9 of the daemon: its services go on, its disk stays."""
@@ -343,7 +347,7 @@ class SimulatedHost:
     def stop(self) -> None:
         """SIGTERM of the daemon."""
         self.world.network.stop_listening(f"{self.name}:update")
-        self.daemon.stop()
+        self.agent.stop()
 
 
 class SimulatedProcesses:

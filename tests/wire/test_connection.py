@@ -9,7 +9,7 @@ import pytest
 from compass.model.replies import CODES, Refusal
 from compass.model.rows import Change, Service
 from compass.wire import limits, states
-from compass.wire.client_connection import ClientConnection
+from compass.wire.client_connection import ClientConnection, RequestTooLong
 from compass.wire.connection import Connection
 from compass.wire.events import (
     AcknowledgementReceived,
@@ -70,6 +70,21 @@ def test_a_notice_is_acknowledged_with_all_before_it(piece: int) -> None:
     assert pair.server.unacknowledged == 44
     pair.client.acknowledge(43, "gap")
     assert pair.to_server() == [AcknowledgementReceived(Acknowledge(43, "gap"))]
+
+
+def test_a_request_that_the_server_would_not_accept_is_not_sent() -> None:
+    """The shorter of both limits counts; the longest request that fits is sent."""
+    size = len(encode(PULL))
+    for server, own, is_sent in ((size, size, True), (size - 1, size, False), (size, size - 1, False), (0, size, True)):
+        client = ClientConnection(NOW, "test", request_max=own)
+        client.receive(frame(encode(Welcome(1, "s", "store", 0, server))), NOW)
+        client.bytes_to_send()
+        if is_sent:
+            assert client.ask(PULL, NOW) == 1 and client.octets_to_send == HEADER_LENGTH + size
+        else:
+            with pytest.raises(RequestTooLong, match=str(size)):
+                client.ask(PULL, NOW)
+            assert not client.octets_to_send and client.deadline() is None
 
 
 def test_an_acknowledgement_says_how_long_it_was_awaited() -> None:

@@ -23,9 +23,9 @@ import msgspec
 from compass.model.names import format_endpoint
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
-from compass.wire.client_connection import ClientConnection
+from compass.wire.client_connection import ClientConnection, RequestTooLong
 from compass.wire.events import Event, ReplyReceived, SessionEnded, SessionOpened
-from compass.wire.messages import Welcome, encode
+from compass.wire.messages import Welcome
 
 READ_SIZE = 64 * 1024
 """Octets read from the socket at once: a few TLS records, so that a large reply needs few reads."""
@@ -221,13 +221,12 @@ class AdminSession:
 
         Raises ConnectionFailed if the session ends before the reply; whether a change was committed is then unknown.
         """
-        size = len(encode(request))
-        if size > self.welcome.frame_max:
-            limit = self.welcome.frame_max
-            return Refusal("too-large", f"the request has {size} octets, the server accepts {limit}; send less at once")
         if self._end_reason:
             raise ConnectionFailed("unavailable", self._end_reason)
-        number = self._connection.ask(request, self._clock())
+        try:
+            number = self._connection.ask(request, self._clock())
+        except RequestTooLong as problem:
+            return Refusal("too-large", f"{problem}; send less at once")
         self._write()
         reply: Reply | None = None
         while reply is None:

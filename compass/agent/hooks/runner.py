@@ -21,9 +21,10 @@ from compass.agent.hooks.subprocesses import CommandRunner
 from compass.agent.hooks.template import Template, TemplateSettings
 from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.host_api import ReactionState, ReactionStatus
-from compass.model.interfaces import Clock, Timer
+from compass.model.interfaces import Clock
 from compass.model.replies import Refusal
 from compass.model.selection.pool_view import PoolView, pools_of
+from compass.system.timers import Timers
 
 LOOK_SECONDS = 1.0
 """Seconds between two checks whether local suspicions have expired; changes are seen at once."""
@@ -40,6 +41,13 @@ class _Settings(Protocol):
     def quiet_seconds(self) -> float: ...
     @property
     def quiet_seconds_max(self) -> float: ...
+
+
+class ViewSource(Protocol):
+    """Source of what hooks look at; `view.View`."""
+
+    def sight(self) -> LookupScope | None:
+        """Return what lookups may use, the same object until something changes. None: nothing is loaded yet."""
 
 
 class Reaction(Protocol):
@@ -68,28 +76,25 @@ class HookRunner:
         self.turns = Counter({(one.kind, result): 0 for one in reactions for result in ("done", "failed")})
         """Runs by kind and result."""
         self._courses = [_HookState(clock, reaction, self._occasion, self.turns) for reaction in reactions]
-        self._sight: Callable[[], LookupScope | None] = lambda: None
+        self._timers = Timers(clock)
         self._last: LookupScope | None = None
-        self._timer: Timer | None = None
+        self._view: ViewSource | None = None
 
-    def start(self, sight: Callable[[], LookupScope | None]) -> None:
-        """`sight`: what may be looked up here, the same object as long as nothing changes."""
+    def start(self, view: ViewSource) -> None:
+        """Read the view now, and again when it changes."""
         if self._courses:
-            self._sight = sight
+            self._view = view
             self._look()
 
     def changed(self) -> None:
         """There may be something new; it is looked at before the reactor's next turn is over."""
-        if self._timer is not None:
-            if self._timer.active():
-                self._timer.cancel()
-            self._timer = self._clock.callLater(0, self._look)
+        if self._view is not None:
+            self._timers.start("look", 0, self._look)
 
     def stop(self) -> None:
         """Nothing is begun any more, and what runs is ended."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        self._view = None
+        self._timers.cancel_all()
         for course in self._courses:
             course.stop()
         self._commands.stop()
@@ -104,8 +109,8 @@ class HookRunner:
         return sum(course.is_failing for course in self._courses)
 
     def _look(self) -> None:
-        self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
-        sight = self._sight()
+        self._timers.start("look", LOOK_SECONDS, self._look)
+        sight = self._view.sight() if self._view is not None else None
         if sight is not None and sight is not self._last:
             self._last = sight
             for course in self._courses:
@@ -143,7 +148,7 @@ class _HookState:
         """Why nothing is known to act on."""
         self._turns = 0
         self._ended_at: float | None = None
-        self._timer: Timer | None = None
+        self._timers = Timers(clock)
         self._stopped = False
 
     def seen(self, pools: Pools | Refusal) -> None:
@@ -165,8 +170,7 @@ class _HookState:
     def stop(self) -> None:
         """Stop: no further runs."""
         self._stopped = True
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._timers.cancel_all()
 
     def status(self) -> ReactionStatus:
         """Return the status."""
@@ -189,10 +193,9 @@ class _HookState:
 
     def _wait(self) -> None:
         due = self._schedule.due()
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._timers.cancel("turn")
         if due is not None and not self._stopped:
-            self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._begin)
+            self._timers.start("turn", max(0.0, due - self._clock.seconds()), self._begin)
 
     def _begin(self) -> None:
         pools, failures = self._seen, self._schedule.failures

@@ -8,6 +8,7 @@ unanswered, and the server judges without.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -27,13 +28,20 @@ Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves: an empty string, or why not."""
 
 
+class Server(Protocol):
+    """The server that this host has a session with; `upstream.Upstream`."""
+
+    def ask(self, request: Request) -> Deferred[Reply]:
+        """Send a request."""
+
+
 class ProbeResponder:
     """Answers inquiries with findings."""
 
-    def __init__(self, replica: Replica, probe: Probe, ask: Callable[[Request], Deferred[Reply]]) -> None:
+    def __init__(self, replica: Replica, probe: Probe, server: Server) -> None:
         self._replica = replica
         self._probe = probe
-        self._ask = ask
+        self._server = server
         self._under_way = 0
 
     def inquired(self, inquiry: Inquiry) -> None:
@@ -47,7 +55,7 @@ class ProbeResponder:
 
         def found(problem: str) -> None:
             self._under_way -= 1
-            self._ask(Findings(inquiry.id, alive=not problem, detail=escape_line(problem, DETAIL_MAX)))
+            self._server.ask(Findings(inquiry.id, alive=not problem, detail=escape_line(problem, DETAIL_MAX)))
 
         asked = self._probe(category.policy, row.address, row.port)
         asked.addErrback(lambda failure: f"the probe failed: {failure.getErrorMessage()}").addCallback(found)

@@ -6,14 +6,15 @@ late, or after a change of shape, gets a whole snapshot instead.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from compass.agent.replica.view import View
 from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.catalogue.interest import dependencies_of, interest
 from compass.model.host_api import LocalEvent
+from compass.model.replay_buffer import ReplayBuffer
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import Change, Listener
 
@@ -26,16 +27,14 @@ Deliver = Callable[[LocalEvent], None]
 
 
 class ChangeFeed:
-    """Recent changes and those who want to hear of the next. `view` gives a service's dependencies now."""
+    """Recent changes of the view's replica, and the programs that watch for the next ones."""
 
     _log = Logger()
 
-    def __init__(self, view: Callable[[str], Dependencies | Refusal]) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._recent: deque[Change] = deque()
+        self._recent: ReplayBuffer[Change] = ReplayBuffer(RECENT_MAX)
         self._catalogue = Catalogue()
-        self._floor = 0
-        self._held = 0
         self._subscribers: dict[int, tuple[str, Deliver]] = {}
         self._last = 0
 
@@ -43,9 +42,7 @@ class ChangeFeed:
         """Programs that watch."""
         return len(self._subscribers)
 
-    def subscribe(
-        self, service: str, since: int | None, catalogue: Catalogue, deliver: Deliver
-    ) -> Callable[[], None] | Refusal:
+    def subscribe(self, service: str, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
         """Deliver what `service` depends on from now on; `since`: a revision that the program holds already.
 
         The first events are delivered before this returns. The result ends the subscription.
@@ -53,10 +50,10 @@ class ChangeFeed:
         if len(self._subscribers) >= SUBSCRIBERS_MAX:
             text = f"{SUBSCRIBERS_MAX} programs watch already; let one watch for several"
             return Refusal("busy", text, retry_after_seconds=1.0)
-        view = self._view(service)
+        view = self._view.dependencies(service)
         if isinstance(view, Refusal):
             return view
-        missed = self._since(service, since, catalogue)
+        missed = self._since(service, since)
         if missed is None:
             deliver(LocalEvent("snapshot", view.revision, view))
         else:
@@ -71,25 +68,24 @@ class ChangeFeed:
 
         return stop
 
-    def changed(self, change: Change, catalogue: Catalogue) -> None:
-        """A notice was applied; `catalogue` is the one after it."""
-        self._catalogue = catalogue
+    def changed(self, change: Change) -> None:
+        """Deliver a change that was applied to the replica."""
+        self._catalogue = catalogue = self._view.replica.catalogue
         self._recent.append(change)
-        self._held = change.revision
-        if len(self._recent) > RECENT_MAX:
-            self._floor = self._recent.popleft().revision
         for service, deliver in list(self._subscribers.values()):
             if topic_of(change.row) in interest(catalogue, [service]):
                 self._tell(deliver, LocalEvent("change", change.revision, change))
                 if not isinstance(change.row, Listener):
                     self._tell_all_of(service, deliver)
 
-    def replaced(self, catalogue: Catalogue) -> None:
-        """Record that the whole view was read again: earlier revisions cannot be resumed. Programs that see no
-        difference get no event."""
+    def replaced(self) -> None:
+        """Deliver a snapshot to each program whose view is another one since the whole replica was loaded.
+
+        No program can resume from before that.
+        """
+        catalogue = self._view.replica.catalogue
         before, self._catalogue = self._catalogue, catalogue
-        self._recent.clear()
-        self._floor = self._held = catalogue.revision
+        self._recent.restart(catalogue.revision)
         for service, deliver in list(self._subscribers.values()):
             if dependencies_of(before, service).categories != dependencies_of(catalogue, service).categories:
                 self._tell_all_of(service, deliver)
@@ -101,16 +97,22 @@ class ChangeFeed:
             if topic in interest(self._catalogue, [service]):
                 self._tell_all_of(service, deliver)
 
-    def _since(self, service: str, since: int | None, catalogue: Catalogue) -> list[Change] | None:
-        """The changes after `since` that concern the service; None when a snapshot has to be given instead."""
-        if since is None or not self._floor <= since <= max(self._held, catalogue.revision):
+    def _since(self, service: str, since: int | None) -> list[Change] | None:
+        """Return the changes after `since` that concern the service; None: a snapshot is needed instead."""
+        catalogue = self._view.replica.catalogue
+        # No revision says what a program has missed that is not in the log.
+        if since is None or self._view.catalogue is not catalogue:
+            return None
+        self._recent.advance(catalogue.revision)
+        recent = self._recent.after(since)
+        if recent is None:
             return None
         topics = interest(catalogue, [service])
-        missed = [change for change in self._recent if change.revision > since and topic_of(change.row) in topics]
+        missed = [change for change in recent if topic_of(change.row) in topics]
         return missed if all(isinstance(change.row, Listener) for change in missed) else None
 
     def _tell_all_of(self, service: str, deliver: Deliver) -> None:
-        view = self._view(service)
+        view = self._view.dependencies(service)
         if isinstance(view, Dependencies):
             self._tell(deliver, LocalEvent("snapshot", view.revision, view))
 
@@ -119,4 +121,4 @@ class ChangeFeed:
         try:
             deliver(event)
         except Exception:
-            self._log.failure("a watching program could not be told")
+            self._log.failure("an event could not be delivered to a program that watches")

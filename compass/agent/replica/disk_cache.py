@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock, Timer
+from compass.agent.replica.replica import Replica, WantedServices
+from compass.model.interfaces import Clock
 from compass.model.rows import Snapshot
 from compass.system.files import replace_file, set_aside
+from compass.system.timers import Timers
 
 WRITE_PAUSE_SECONDS = 0.2
 """At most five writes a second, however fast notices come; what a power cut takes is resumed from the server."""
@@ -36,6 +38,31 @@ class CachedReplica(msgspec.Struct, frozen=True):
     held: Snapshot
     loaded: bool
     wanted: tuple[str, ...]
+
+
+class CacheSource(Protocol):
+    """Source of the cache's content."""
+
+    def cached(self) -> CachedReplica:
+        """Return what is to be on disk now."""
+
+
+class ReplicaContent:
+    """The replica as the cache's content."""
+
+    def __init__(self, replica: Replica, wanted: WantedServices) -> None:
+        self._replica = replica
+        self._wanted = wanted
+
+    def cached(self) -> CachedReplica:
+        replica = self._replica
+        return CachedReplica(
+            store=replica.store,
+            services=tuple(sorted(replica.services)),
+            held=replica.held(),
+            loaded=replica.loaded,
+            wanted=self._wanted.all,
+        )
 
 
 class Unusable(Exception):
@@ -74,15 +101,14 @@ def unpacked(data: bytes) -> CachedReplica:
 
 
 class Cache:
-    """Keeps `directory/catalogue.msgpack` in step with what `content` gives."""
+    """Keeps `directory/catalogue.msgpack` up to date with its source."""
 
     _log = Logger()
 
-    def __init__(self, clock: Clock, directory: Path, content: Callable[[], CachedReplica]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, directory: Path, source: CacheSource) -> None:
+        self._timers = Timers(clock)
         self._path = directory / FILE_NAME
-        self._content = content
-        self._due: Timer | None = None
+        self._source = source
         self._complained = False
         self.writes = Counter[str]()
         """`done` or `failed`."""
@@ -116,20 +142,19 @@ class Cache:
         return None
 
     def changed(self) -> None:
-        """The content is another one; it is written soon."""
-        if self._due is None or not self._due.active():
-            self._due = self._clock.callLater(WRITE_PAUSE_SECONDS, self.write)
+        """Write the file soon: its content has changed."""
+        self._timers.start_if_idle("write", WRITE_PAUSE_SECONDS, self.write)
 
     def close(self) -> None:
         """Write now what is due."""
-        if self._due is not None and self._due.active():
-            self._due.cancel()
+        if "write" in self._timers:
+            self._timers.cancel("write")
             self.write()
 
     def write(self) -> None:
         """Replace the file; a failure is logged once and does not stop the daemon."""
         try:
-            replace_file(self._path, packed(self._content()))
+            replace_file(self._path, packed(self._source.cached()))
             self._complained = False
             self.writes["done"] += 1
         except OSError as error:

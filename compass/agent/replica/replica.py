@@ -7,33 +7,24 @@ different answers (P5), and a view that has content is only replaced by a number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of, topic_of
-from compass.model.catalogue.interest import category_view, dependencies_of, interest, listed, snapshot
-from compass.model.catalogue.lookup_scope import LookupScope, parse_name
-from compass.model.host_api import Resolved
-from compass.model.names import InvalidName, category_of, parse_label
-from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView, Watching
+from compass.model.catalogue.interest import interest, snapshot
+from compass.model.limits import HOST_SERVICES_MAX
+from compass.model.names import category_of
+from compass.model.replies import Refusal, Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
-from compass.model.selection.selector import Selector
 from compass.wire.messages import Notice, Resync
 
 Taken = Literal["kept", "replaced", "held-back", "behind"]
 """Result of a watch's reply. kept: the local view is good. held-back: another store without these services says nothing
 about them, least of all that they are empty (P5). behind: the server lags behind the local view."""
 Applied = Literal["applied", "duplicate", "gap"]
-Overlay = Callable[[Catalogue], Catalogue]
-"""Function that applies this host's own knowledge to the catalogue for an answer."""
-
-
-def no_overlay(catalogue: Catalogue) -> Catalogue:
-    """The catalogue as it is."""
-    return catalogue
 
 
 class Replica:
@@ -45,7 +36,6 @@ class Replica:
         self.services: frozenset[str] = frozenset()
         """The services whose interest the catalogue is complete for."""
         self.loaded = False
-        self._sight: tuple[frozenset[str], LookupScope] | None = None
 
     @property
     def revision(self) -> int:
@@ -62,7 +52,7 @@ class Replica:
 
     def resume_point(self, services: Iterable[str]) -> tuple[str, int]:
         """Store and revision to watch from: 0 unless what is held is complete for just these services' categories."""
-        if not self.loaded or _members(services) != _members(self.services):
+        if not self.loaded or categories_of(services) != categories_of(self.services):
             return self.store, 0
         return self.store, self.revision
 
@@ -106,72 +96,7 @@ class Replica:
 
     def covers(self, category: str) -> bool:
         """Return whether everything that services of this category depend on is held."""
-        return self.loaded and category in _members(self.services)
-
-    def dependencies(self, service: str, overlay: Overlay = no_overlay) -> Dependencies | Refusal:
-        """Function 2.3 from memory; `not-ready` when the service's category is not covered. `service` is parsed."""
-        category = category_of(service)
-        if not self.covers(category):
-            return Refusal(
-                "not-ready",
-                f"what {service} depends on has not been loaded from a server yet; try again when one is reachable",
-                retry_after_seconds=1.0,
-            )
-        if category not in self.catalogue.categories:
-            return Refusal("unknown-category", f"there is no category {category!r}; an administrator can add it")
-        if self.catalogue.service(service) is None:
-            return Refusal("unknown-service", f"there is no service {service!r}; an administrator can add it")
-        return dependencies_of(overlay(self.catalogue), service)
-
-    def sight(self, overlay: Overlay = no_overlay) -> LookupScope | None:
-        """Return the scope of lookups, the same object until a change, or None if no view is loaded."""
-        if not self.loaded:
-            return None
-        catalogue = overlay(self.catalogue)
-        if self._sight is None or self._sight[0] is not self.services or self._sight[1].catalogue is not catalogue:
-            needed = self._needed()
-            self._sight = (self.services, LookupScope(catalogue, needed, frozenset(self._backups(needed))))
-        return self._sight[1]
-
-    def resolve(self, text: str, pools: Selector, overlay: Overlay = no_overlay) -> Resolved | Refusal:
-        """The listeners to use for a service or category that this host's services depend on."""
-        name = parse_name(text)
-        if isinstance(name, Refusal):
-            return name
-        seen = self._seen(name, overlay)
-        if isinstance(seen, Refusal):
-            return seen
-        chosen = pools.choose(seen, name)
-        return Resolved(name, self.revision, chosen.source, chosen.listeners, chosen.policy)
-
-    def category(self, text: str, overlay: Overlay = no_overlay) -> CategoryView | Refusal:
-        """All registered listeners of a category that this host's services depend on, whatever their state."""
-        try:
-            name = parse_label(text, "category")
-        except InvalidName as problem:
-            return Refusal(problem.code, str(problem))
-        seen = self._seen(name, overlay)
-        return seen if isinstance(seen, Refusal) else category_view(seen, name)
-
-    def service(self, id: str, overlay: Overlay = no_overlay) -> ServiceView | Refusal:
-        """All registered listeners of a service that this host's services may use. The id is parsed."""
-        seen = self._seen(id, overlay)
-        return seen if isinstance(seen, Refusal) else ServiceView(id, listed(seen, id))
-
-    def _seen(self, name: str, overlay: Overlay) -> Catalogue | Refusal:
-        """The catalogue to look a parsed name up in, or why nothing can be said about it (P5)."""
-        sight = self.sight(overlay)
-        if sight is None:
-            return Refusal("not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0)
-        return sight.problem(name) or sight.catalogue
-
-    def _needed(self) -> frozenset[str]:
-        needs = self.catalogue.needs
-        return frozenset().union(*(needs.get(member, frozenset()) for member in _members(self.services)))
-
-    def _backups(self, needed: Iterable[str]) -> set[str]:
-        rows = (self.catalogue.categories.get(category) for category in needed)
-        return {row.backup for row in rows if row is not None and row.backup}
+        return self.loaded and category in categories_of(self.services)
 
     def _is_newer(self, snapshot: Snapshot) -> bool:
         """Return whether this host holds something of the snapshot's topics that is newer than the snapshot."""
@@ -181,6 +106,61 @@ class Replica:
         rows = [row for row in held.rows if not (isinstance(row, Listener) and row.state == "offline")]
         self.catalogue = catalogue_of(rows, held.topics, held.revision)
         self.store, self.services, self.loaded = store, frozenset(services), True
+
+
+class RegisteredServices(Protocol):
+    """Source of the services that have an instance on this host; the journal of registrations."""
+
+    def services(self) -> frozenset[str]:
+        """Return their ids."""
+
+
+class WantedServices:
+    """Service ids in the order in which they were last asked for; the oldest one that is not needed gives way."""
+
+    def __init__(self, registered: RegisteredServices, configured: Sequence[str] = ()) -> None:
+        self._registered = registered
+        self._configured = configured
+        self._wanted: dict[str, None] = {}
+
+    def __contains__(self, service: str) -> bool:
+        return service in self._wanted
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Ids, the one asked for least recently first."""
+        return tuple(self._wanted)
+
+    def restore(self, services: Iterable[str]) -> None:
+        """Add the configured services, those of the last run and the registered ones."""
+        every = dict.fromkeys([*self._configured, *services, *sorted(self._registered.services())])
+        self._wanted.update(dict.fromkeys(list(every)[:HOST_SERVICES_MAX]))
+
+    def add(self, service: str) -> Refusal | None:
+        """Add a service, or make it the newest; refused if there are too many and all of them are needed."""
+        self._wanted.pop(service, None)
+        if len(self._wanted) >= HOST_SERVICES_MAX:
+            needed = self._needed()
+            idle = next((other for other in self._wanted if other not in needed), None)
+            if idle is None:
+                text = f"this host has {HOST_SERVICES_MAX} services, the most there can be; deregister one first"
+                return Refusal("too-large", text)
+            del self._wanted[idle]
+        self._wanted[service] = None
+        return None
+
+    def forget(self, unknown: Iterable[str]) -> None:
+        """Drop services that do not exist, unless they are registered or configured here."""
+        needed = self._needed()
+        for service in unknown:
+            if service not in needed:
+                self._wanted.pop(service, None)
+
+    def _needed(self) -> frozenset[str]:
+        return self._registered.services().union(self._configured)
 
 
 def pruned(catalogue: Catalogue, services: Iterable[str]) -> Catalogue:
@@ -206,5 +186,6 @@ def _as_host(change: Change) -> Change:
     return change
 
 
-def _members(services: Iterable[str]) -> frozenset[str]:
+def categories_of(services: Iterable[str]) -> frozenset[str]:
+    """Return the categories that the services are members of."""
     return frozenset(category_of(service) for service in services)

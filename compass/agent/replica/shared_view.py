@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock, Timer
+from compass.model.interfaces import Clock
 from compass.system.files import replace_file
+from compass.system.timers import Timers
 from compass.wire.shared_view import (
     GENERATION_WORD,
     INDEX_OCTETS,
@@ -26,31 +27,34 @@ LOOK_SECONDS = 1.0
 """Seconds between two checks whether local suspicions have expired; changes are published at once."""
 
 
+class SharedSource(Protocol):
+    """Source of the shared view; `view.View`."""
+
+    def shared(self) -> Shared | None:
+        """Return what to publish, the same object until something changes. None: nothing is loaded yet."""
+
+
 class SharedMemoryWriter:
-    """Keeps `directory` in step with what `shared` gives. A directory that cannot be written costs the shared view,
-    not the daemon."""
+    """Keeps a directory up to date with its source. A directory that cannot be written costs the shared view, not the
+    daemon."""
 
     _log = Logger()
 
-    def __init__(
-        self, clock: Clock, directory: Path | None, group: int | None, shared: Callable[[], Shared | None]
-    ) -> None:
+    def __init__(self, clock: Clock, directory: Path | None, group: int | None, source: SharedSource) -> None:
         """Set what is published and where.
 
-        `directory` None: nothing is published. `group`: the only group, apart from the daemon's user, that may read;
-        None: every user may. `shared`: what to publish, the same object until a change; None: nothing is loaded yet.
+        `directory` None: nothing is published. `group`: group that may read; None: every user may.
         """
         self.published = False
         """True if programs find a view in the directory."""
-        self._clock = clock
+        self._timers = Timers(clock)
         self._directory = directory or Path()
         self._wanted = directory is not None
         self._group = group
-        self._shared = shared
+        self._source = source
         self._last: Shared | None = None
         self._index: mmap.mmap | None = None
         self._generation = 0
-        self._timer: Timer | None = None
 
     def start(self) -> None:
         """Go on from the generation of the run before; never raises."""
@@ -64,19 +68,17 @@ class SharedMemoryWriter:
         except OSError as error:
             self._log.warn("programs find no shared view in {path}: {error}", path=self._directory, error=error)
             return
-        self.look()
+        self.publish()
 
     def changed(self) -> None:
         """There is something new; it is published before the reactor's next turn is over."""
         if self._index is not None:
-            if self._timer is not None and self._timer.active():
-                self._timer.cancel()
-            self._timer = self._clock.callLater(0, self.look)
+            self._timers.start("publish", 0, self.publish)
 
-    def look(self) -> None:
+    def publish(self) -> None:
         """Publish, if it is something new, and look again in a while."""
-        self._timer = self._clock.callLater(LOOK_SECONDS, self.look)
-        shared = self._shared()
+        self._timers.start("publish", LOOK_SECONDS, self.publish)
+        shared = self._source.shared()
         if shared is None or shared is self._last or self._index is None:
             return
         generation = self._generation + 1
@@ -91,8 +93,7 @@ class SharedMemoryWriter:
 
     def stop(self) -> None:
         """Stop publishing. The files stay: programs continue to use them (P7)."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._timers.cancel_all()
         if self._index is not None:
             self._index.close()
             self._index = None
@@ -107,7 +108,7 @@ class SharedMemoryWriter:
             if not path.exists():
                 self._replace("index", empty_index())
         except NotShared as problem:
-            self._log.warn("{path} is made anew: {problem}", path=self._directory, problem=problem)
+            self._log.warn("{path} is damaged and replaced: {problem}", path=self._directory, problem=problem)
             self._replace("index", empty_index())
         with path.open("r+b") as file:
             index = mmap.mmap(file.fileno(), INDEX_OCTETS)

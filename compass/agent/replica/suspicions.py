@@ -22,7 +22,7 @@ OWED_SECONDS = 600.0
 """Seconds during which a report is repeated until a server accepts it: an older finding says nothing."""
 UNSHARED_SECONDS = 5.0
 """Seconds of a suspicion that the server does not share from the start: its own probe decides within this time."""
-ANEW_SECONDS = 1.0
+RENEWAL_SECONDS = 1.0
 """Seconds that suspicions outlast the reply to a watch: the server repeats the current ones right after the reply."""
 EVIDENCE_MAX = 1024
 """Listeners under local suspicion, and under suspicion by a server, each; beyond that the oldest is dropped. A host
@@ -80,7 +80,7 @@ class Suspicions:
     def renew_notified(self, now: float) -> None:
         """Let the server's suspicions expire soon: after its reply to a watch it repeats the current ones."""
         for key, told in self._told.items():
-            self._told[key] = msgspec.structs.replace(told, until=min(told.until, now + ANEW_SECONDS))
+            self._told[key] = msgspec.structs.replace(told, until=min(told.until, now + RENEWAL_SECONDS))
 
     def delivered(self, key: ListenerKey, state: State, now: float) -> None:
         """The server has the report, and the listener is in that state there; what it decides comes as a notice.

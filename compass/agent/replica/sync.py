@@ -8,117 +8,125 @@ yet gets the result when the reply has come, or cannot come.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.agent.replica.replica import Replica
+from compass.agent.replica.replica import Replica, WantedServices
 from compass.agent.upstream.pending_requests import ASK_PATIENCE_SECONDS
 from compass.agent.upstream.upstream import Upstream
 from compass.model.catalogue.digest import DIGEST_VERSION, IncrementalDigest, part_of, to_hex
-from compass.model.interfaces import Clock, Timer
-from compass.model.limits import HOST_SERVICES_MAX
+from compass.model.interfaces import Clock
 from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
+from compass.system.timers import Timers
 from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are mended on one session; a server that loses more is left for another."""
 
 
-class ReplicaSync:
-    """Synchronization through an `Upstream`, once `upstream` is set.
+class ReplicaListener(Protocol):
+    """Receiver of what changes in the replica, and of what a server sends next to its log."""
 
-    `changed` gets each applied change, `replaced` a whole new view, `settled` runs once per session when the host is up
-    to date, `lost` when the session has ended, `suspected` gets suspicions outside the log (None: all end), `inquired`
-    the server's inquiries.
-    """
+    def changed(self, change: Change) -> None:
+        """Handle a notice that was applied to the replica."""
+
+    def replaced(self) -> None:
+        """Handle a whole view that was loaded."""
+
+    def wanted_changed(self) -> None:
+        """Handle a change of the services that this host watches for."""
+
+    def suspected(self, suspicion: Suspicion | None) -> None:
+        """Handle a suspicion that is not in the log. None: a watch was answered, the server's suspicions follow."""
+
+    def inquired(self, inquiry: Inquiry) -> None:
+        """Handle a server's request to probe a listener."""
+
+
+class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the synchronization."""
+
+    refresh_seconds: float
+    """Pause between watches on a session that lasts: a safety net against lost notices."""
+    polls: bool = False
+    """No session is kept (mode `short`), so the view may be `refresh_seconds` old before it counts as unconfirmed."""
+    update_address: str = ""
+    """Address at which servers dial this host; empty: they cannot."""
+    update_port: int = 0
+    probes: bool = False
+    """This host probes listeners when a server asks."""
+
+
+class ReplicaSync:
+    """Keeps the replica up to date over the upstream's session."""
 
     _log = Logger()
-    upstream: Upstream
 
     def __init__(
         self,
         clock: Clock,
+        upstream: Upstream,
         replica: Replica,
-        refresh_seconds: float,
-        update: tuple[str, int],
-        changed: Callable[[Change], None],
-        replaced: Callable[[], None],
-        settled: Callable[[], None],
-        lost: Callable[[], None],
-        needed: Callable[[], frozenset[str]],
-        suspected: Callable[[Suspicion | None], None],
-        inquired: Callable[[Inquiry], None] | None = None,
+        wanted: WantedServices,
+        listener: ReplicaListener,
+        settings: SyncSettings,
     ) -> None:
         self._clock = clock
+        self._upstream = upstream
         self._replica = replica
-        self._refresh_seconds = refresh_seconds
-        self._update = update
-        self._changed = changed
-        self._replaced = replaced
-        self._settled = settled
-        self._lost = lost
-        self._needed = needed
-        self._suspected = suspected
-        self._inquired = inquired
-        self._wanted: dict[str, None] = {}
+        self._wanted = wanted
+        self._listener = listener
+        self._settings = settings
+        self._timers = Timers(clock)
         self._store = ""
-        self._session = False
+        self._has_session = False
         self._asking = False
-        self._told = False
+        self._in_step = False
+        self._vouched_at: float | None = None
+        """End of the last session on which the replica was up to date, in the clock's seconds; None: none yet."""
         self._gap = False
         self._abandoned = False
         self._gaps = 0
         self._sessions = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
-        self._refresh: Timer | None = None
         self.notices = Counter[str]()
         """Notices by result: `applied`, `duplicate` or `gap`."""
         self.snapshots = 0
-        """Whole views that were taken."""
+        """Number of whole views that were loaded from a server."""
+        upstream.follow(self)
 
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """Return the services on whose behalf this host receives changes, the least recently used first."""
-        return tuple(self._wanted)
-
-    def start(self, wanted: Iterable[str]) -> None:
-        """Begin with the services of the last run."""
-        self._wanted.update(dict.fromkeys(list(wanted)[:HOST_SERVICES_MAX]))
-        self._refresh = self._clock.callLater(self._refresh_seconds, self._refreshed)
+    def start(self, vouched_at: float | None = None) -> None:
+        """Start refreshing. `vouched_at`: when what the disk had was written, in the clock's seconds."""
+        self._vouched_at = vouched_at
+        self._timers.start("refresh", self._settings.refresh_seconds, self._refreshed)
 
     def stop(self) -> None:
-        """Stop the refresh."""
-        if self._refresh is not None and self._refresh.active():
-            self._refresh.cancel()
+        """Stop refreshing."""
+        self._timers.cancel_all()
 
     def want(self, service: str) -> Refusal | None:
-        """Subscribe on behalf of this service too; refused if there are too many and all of them are registered."""
+        """Watch for this service too; refused if there are too many and all of them are needed."""
         known = service in self._wanted
-        self._wanted.pop(service, None)
-        if len(self._wanted) >= HOST_SERVICES_MAX:
-            needed = self._needed()
-            idle = next((other for other in self._wanted if other not in needed), None)
-            if idle is None:
-                text = f"this host has {HOST_SERVICES_MAX} services, the most there can be; deregister one first"
-                return Refusal("too-large", text)
-            del self._wanted[idle]
-        self._wanted[service] = None
-        if not known:
+        refusal = self._wanted.add(service)
+        if refusal is None and not known:
             self._watch()
-        return None
+            self._listener.wanted_changed()
+        return refusal
 
     def when_watched(self, service: str) -> Deferred[None]:
-        """Fires when a server has answered for this wanted service, or when no answer can be waited for."""
+        """Return what fires when a server has answered for this wanted service, or when none is expected to."""
         answered: Deferred[None] = Deferred()
-        if not self.upstream.expected():
+        if not self._upstream.expected():
             answered.callback(None)
             return answered
         self._waiting.setdefault(service, []).append(answered)
-        patience = self._clock.callLater(ASK_PATIENCE_SECONDS, self._tell_waiting, service)
+        patience = self._clock.callLater(ASK_PATIENCE_SECONDS, self._release_waiting, service)
 
         def done(result: None) -> None:
             if patience.active():
@@ -126,13 +134,22 @@ class ReplicaSync:
 
         return answered.addCallback(done)
 
+    def view_age(self) -> float | None:
+        """Return the seconds since a server last confirmed the replica; None: nothing is loaded."""
+        if not self._replica.loaded:
+            return None
+        if self._in_step or self._vouched_at is None:
+            return 0.0
+        allowed = self._settings.refresh_seconds if self._settings.polls else 0.0
+        return max(0.0, self._clock.seconds() - self._vouched_at - allowed)
+
     # The follower of the session --------------------------------------------------------------------------
 
     def session_opened(self, welcome: Welcome) -> None:
         """Watch first of all."""
-        self._session, self._store = True, welcome.store
+        self._has_session, self._store = True, welcome.store
         self._sessions += 1
-        self._told = self._gap = self._abandoned = False
+        self._in_step = self._gap = self._abandoned = False
         self._gaps = 0
         self._watch()
 
@@ -140,8 +157,15 @@ class ReplicaSync:
         """Apply, then acknowledge all of it at once."""
         if self._abandoned:
             return
+        advanced = False
         for message in messages:
             match message:
+                case Inquiry():
+                    self._listener.inquired(message)
+                    continue
+                case Suspicion():
+                    self._listener.suspected(message)
+                    continue
                 case Notice():
                     self._notice(message)
                 case Resync():
@@ -149,40 +173,44 @@ class ReplicaSync:
                 case Bookmark() if not self._gap:
                     self._replica.bookmark(message.revision)
                     self._compare(message.digest)
-                case Inquiry() if self._inquired is not None:
-                    self._inquired(message)
-                case Suspicion():
-                    self._suspected(message)
-        if not self._gap and not all(isinstance(message, Inquiry | Suspicion) for message in messages):
-            self.upstream.acknowledge(self._replica.revision)
+            advanced = True
+        if advanced and not self._gap:
+            self._upstream.acknowledge(self._replica.revision)
 
     def session_ended(self) -> None:
         """Fail the requests that wait for an answer of this session."""
-        self._session = self._asking = False
+        self._has_session = self._asking = False
+        if self._in_step:
+            self._in_step, self._vouched_at = False, self._clock.seconds()
         for service in list(self._waiting):
-            self._tell_waiting(service)
-        self._lost()
+            self._release_waiting(service)
 
     # Watching ---------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        if not self._session or self._asking:
+        if not self._has_session or self._asking:
             return
-        services = tuple(sorted(self._wanted))
+        services = tuple(sorted(self._wanted.all))
         store, since = self._replica.resume_point(services)
         if self._gap or store != self._store:
             since = 0
         self._asking = True
-        address, port = self._update
-        probes = self._inquired is not None
-        since_store = store if since else ""
+        settings = self._settings
         request = Watch(
-            services, since_store, since, address, port, True, probes, suspicions=True, digest=DIGEST_VERSION
+            services,
+            store if since else "",
+            since,
+            settings.update_address,
+            settings.update_port,
+            resync=True,
+            probes=settings.probes,
+            suspicions=True,
+            digest=DIGEST_VERSION,
         )
-        self.upstream.ask(request).addCallback(self._answered, services)
+        self._upstream.ask(request).addCallback(self._answered, services)
 
     def _answered(self, reply: Reply, services: tuple[str, ...]) -> None:
-        if not self._session:
+        if not self._has_session:
             return
         self._asking = False
         if not isinstance(reply, Watching):
@@ -203,29 +231,21 @@ class ReplicaSync:
                 "held stays in use until a server has caught up"
             )
             return
-        self._suspected(None)
+        self._listener.suspected(None)
         if taken == "replaced":
             self.snapshots += 1
             self._gap = False
-            self._replaced()
-            self.upstream.acknowledge(self._replica.revision)
-        self._forget(reply.unknown)
+            self._listener.replaced()
+            self._upstream.acknowledge(self._replica.revision)
+        # Names that do not exist must not stay on the list for good.
+        self._wanted.forget(reply.unknown)
         for service in [service for service in self._waiting if service in services]:
-            self._tell_waiting(service)
-        if self._gap or not set(self._wanted) <= set(services):
+            self._release_waiting(service)
+        if self._gap or not set(self._wanted.all) <= set(services):
             self._watch()
             return
-        self.upstream.settled()
-        if not self._told:
-            self._told = True
-            self._settled()
-
-    def _forget(self, unknown: Iterable[str]) -> None:
-        """Drop names that no program registered here and that do not exist: they must not fill the list for good."""
-        needed = self._needed()
-        for service in unknown:
-            if service not in needed:
-                self._wanted.pop(service, None)
+        self._in_step = True
+        self._upstream.settled()
 
     def _notice(self, notice: Notice) -> None:
         if self._gap:
@@ -233,12 +253,12 @@ class ReplicaSync:
         applied = self._replica.notice(notice)
         self.notices[applied] += 1
         if applied == "applied":
-            self._changed(notice.change)
+            self._listener.changed(notice.change)
         elif applied == "gap":
             self._gap = True
             self._gaps += 1
             self._log.warn(
-                "a notice before revision {revision} is missing; asking for everything anew",
+                "a notice before revision {revision} is missing; watching again from a snapshot",
                 revision=notice.change.revision,
             )
             self._ask_anew("gap")
@@ -249,13 +269,13 @@ class ReplicaSync:
         count = IncrementalDigest(part_of(self._replica.catalogue, self._replica.services))
 
         def advance() -> None:
-            if not self._session or self._gap or session != self._sessions:
+            if not self._has_session or self._gap or session != self._sessions:
                 return
             if not count.advance():
                 self._clock.callLater(0.0, advance)
             elif to_hex(count.digest) != digest:
                 self._log.error(
-                    "what is held at revision {revision} is not what the server says; asking for everything anew",
+                    "the replica at revision {revision} differs from the server; watching again from a snapshot",
                     revision=revision,
                 )
                 self._gap = True
@@ -268,10 +288,10 @@ class ReplicaSync:
     def _abandon(self, why: str, retry_after_seconds: float = 0.0) -> None:
         """Leave this server and ignore what it has pushed already."""
         self._abandoned = True
-        self.upstream.abandon(why, retry_after_seconds)
+        self._upstream.abandon(why, retry_after_seconds)
 
     def _ask_anew(self, status: Held) -> None:
-        self.upstream.acknowledge(self._replica.revision, status)
+        self._upstream.acknowledge(self._replica.revision, status)
         if self._gaps > GAPS_PER_SESSION_MAX:
             self._abandon(f"{self._gaps} gaps in the notices of one session")
         else:
@@ -282,14 +302,14 @@ class ReplicaSync:
         if self._replica.resync(resync) == "replaced":
             self.snapshots += 1
             self._gap = False
-            self._replaced()
+            self._listener.replaced()
 
-    def _tell_waiting(self, service: str) -> None:
+    def _release_waiting(self, service: str) -> None:
         for answered in self._waiting.pop(service, []):
             answered.callback(None)
 
     def _refreshed(self) -> None:
         """Watch again from time to time: a safety net against lost notices."""
-        self._refresh = self._clock.callLater(self._refresh_seconds, self._refreshed)
-        if self.upstream.expected():
+        self._timers.start("refresh", self._settings.refresh_seconds, self._refreshed)
+        if self._upstream.expected():
             self._watch()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.agent.upstream.session import Session
-from compass.model.interfaces import Clock, Timer
+from compass.model.interfaces import Clock
+from compass.system.timers import Timers
 
 CONNECT_SECONDS = 5.0
 """Seconds from the first packet to the connection, TLS included in the greeting; then the attempt has failed."""
@@ -26,26 +27,28 @@ Dial = Callable[[ServerAddress], IStreamClientEndpoint]
 """Function from an address to its endpoint; the peer there has to prove the address's name."""
 
 
-class Connector:
-    """Everything on the way to a session. `make` gives the protocol for a way, `failed` hears why one led nowhere."""
+class ConnectorOwner(Protocol):
+    """Owner of the sessions that a connector makes; `upstream.Upstream`."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        choice: ServerSelector,
-        dial: Dial,
-        make: Callable[[ServerAddress], Session],
-        failed: Callable[[ServerAddress, str], None],
-    ) -> None:
+    def new_session(self, way: ServerAddress | None) -> Session:
+        """Make the protocol for a connection to this address."""
+
+    def not_reached(self, way: ServerAddress, reason: str) -> None:
+        """Handle an attempt to connect that failed."""
+
+
+class Connector:
+    """The connection attempts that are under way, and the greetings on those that succeeded."""
+
+    def __init__(self, clock: Clock, choice: ServerSelector, dial: Dial, owner: ConnectorOwner) -> None:
         self._clock = clock
         self._choice = choice
         self._dial = dial
-        self._make = make
-        self._failed = failed
+        self._owner = owner
+        self._timers = Timers(clock)
         self._connecting: dict[ServerAddress, Deferred[IProtocol]] = {}
         self._since: dict[ServerAddress, float] = {}
         """Time of the last attempt by address."""
-        self._retry: Timer | None = None
         self.greeting: set[Session] = set()
         """Connections on which no welcome has come yet, also such as a server dialled."""
 
@@ -55,29 +58,29 @@ class Connector:
 
     def trying(self) -> bool:
         """A session may be there in a moment: one is being made, or not every way has been tried yet."""
-        active = bool(self._connecting or self.greeting) or self._retry_comes()
+        active = bool(self._connecting or self.greeting) or "next" in self._timers
         return self._choice.has_untried and (active or not self._choice.ways)
 
     def candidates_changed(self) -> None:
         """There are other ways than before: their turn comes, at once if nothing is being tried."""
-        if not (self.tried() and self._retry_comes()):
+        if not (self.tried() and "next" in self._timers):
             self.connect_next()
 
     def connect_next(self) -> None:
         """Dial the way that is to be tried next, as soon as its time has come, and then the one after it."""
-        self._cancel_retry()
+        self._timers.cancel("next")
         following = self._choice.next(self._clock.seconds(), self.tried())
         if following is None or len(self.tried()) >= DIALS_MAX:
             return  # It goes on from here when one of those that are being tried fails, or another way is found.
         if following.seconds > 0:
-            self._retry = self._clock.callLater(following.seconds, self.connect_next)
+            self._timers.start("next", following.seconds, self.connect_next)
         else:
-            self._retry = self._clock.callLater(BESIDE_SECONDS, self.connect_next)
+            self._timers.start("next", BESIDE_SECONDS, self.connect_next)
             self.connect(following.way)
 
     def connect(self, way: ServerAddress) -> None:
         """Dial this way now."""
-        factory = Factory.forProtocol(lambda: self._make(way))
+        factory = Factory.forProtocol(lambda: self._owner.new_session(way))
         factory.noisy = False
         connecting: Deferred[IProtocol] = cast(Any, self._dial(way)).connect(factory)
         self._connecting[way] = connecting
@@ -88,13 +91,13 @@ class Connector:
             wanted = self._connecting.pop(way, None) is not None
             if wanted and isinstance(result, Failure):
                 late = f"no connection within {CONNECT_SECONDS:g} s" if result.check(TimeoutError) else ""
-                self._failed(way, late or result.getErrorMessage() or "no connection")
+                self._owner.not_reached(way, late or result.getErrorMessage() or "no connection")
 
         connecting.addBoth(done)
 
     def give_up(self) -> None:
         """There is a session, or none is wanted: end whatever is under way, and remember what was slow."""
-        self._cancel_retry()
+        self._timers.cancel("next")
         now = self._clock.seconds()
         for way in self.tried():
             waited = now - self._since.get(way, now)
@@ -106,10 +109,3 @@ class Connector:
             each.cancel()
         for session in list(self.greeting):
             session.close()
-
-    def _retry_comes(self) -> bool:
-        return self._retry is not None and self._retry.active()
-
-    def _cancel_retry(self) -> None:
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()

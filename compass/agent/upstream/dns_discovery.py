@@ -17,9 +17,11 @@ from twisted.logger import Logger
 from twisted.names import dns
 from twisted.python.failure import Failure
 
-from compass.agent.upstream.server_selector import Candidate, ServerAddress
-from compass.model.interfaces import Clock, Timer
+from compass.agent.upstream.server_selector import Candidate, CandidateSink, ServerAddress
+from compass.model.backoff import Backoff
+from compass.model.interfaces import Clock
 from compass.model.names import InvalidName, parse_address, parse_host_name, parse_port
+from compass.system.timers import Timers
 
 LIFE_SECONDS_MIN = 30.0
 """Shortest time that an answer is kept, whatever its TTL: 10,000 hosts make 300 questions a second of it."""
@@ -132,16 +134,15 @@ class SrvLookup:
         lookup: Lookup,
         name: str,
         rank: int,
-        offer: Callable[[str, Sequence[Candidate]], None],
+        sink: CandidateSink,
     ) -> None:
-        self._clock = clock
         self._random = random
         self._lookup = lookup
         self._rank = rank
-        self._offer = offer
-        self._timer: Timer | None = None
+        self._sink = sink
+        self._timers = Timers(clock)
         self._asking: Deferred[None] | None = None
-        self._failures = 0
+        self._backoff = Backoff(first=PAUSE_SECONDS_MIN, longest=PAUSE_SECONDS_MAX)
         self._answered = False
         self.name = name
 
@@ -152,8 +153,7 @@ class SrvLookup:
 
     def stop(self) -> None:
         """Stop asking."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._timers.cancel_all()
         if self._asking is not None:
             self._asking.cancel()
 
@@ -161,8 +161,9 @@ class SrvLookup:
         offers = offers_of(records, self._rank)
         closed = bool(records) and not any(record.target for record in records)
         if offers or closed:
-            self._answered, self._failures = True, 0
-            self._offer(self.name, offers)
+            self._answered = True
+            self._backoff.reset()
+            self._sink.offer(self.name, offers)
         else:
             self._nothing_new(f"{len(records)} SRV records, none of which can be connected to")
             return
@@ -171,17 +172,16 @@ class SrvLookup:
 
     def _not_heard(self, failure: Failure) -> None:
         if failure.check(CancelledError):
-            return  # Nobody wants to know any more.
+            return  # The daemon stops.
         self._nothing_new(failure.getErrorMessage() or type(failure.value).__name__)
 
     def _nothing_new(self, why: str) -> None:
         """Keep the known targets; the first time, report that there are none."""
         self._log.warn("{name} leads to no server: {why}", name=self.name, why=why)
         if not self._answered:
-            self._offer(self.name, ())
-        self._failures += 1
-        self._again(min(PAUSE_SECONDS_MIN * 2.0 ** min(self._failures - 1, 16), PAUSE_SECONDS_MAX))
+            self._sink.offer(self.name, ())
+        self._again(self._backoff.next())
 
     def _again(self, seconds: float) -> None:
         """Somewhat later, at a time of this host's own."""
-        self._timer = self._clock.callLater(seconds * (1 + self._random() / 4), self.start)
+        self._timers.start("ask", seconds * (1 + self._random() / 4), self.start)

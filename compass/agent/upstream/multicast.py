@@ -7,16 +7,22 @@ no server makes room for a new one, one that worked does not; and of a flood of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Candidate, ServerAddress, ServerSelector
-from compass.model.interfaces import Clock, Timer
+from compass.agent.upstream.server_selector import (
+    ANNOUNCED_RANK,
+    Candidate,
+    CandidateSink,
+    ServerAddress,
+    ServerSelector,
+)
+from compass.model.interfaces import Clock
 from compass.model.names import InvalidAddress, parse_address
+from compass.system.timers import Timers
 from compass.wire.announcement import Announcement, NotAnnouncement, decode
 
 ORIGIN = "announcements"
@@ -89,7 +95,7 @@ class AnnouncedServers:
 
 
 class AnnouncementListener(DatagramProtocol):
-    """Hears announcements in one multicast group; `offer` is called when what is proposed has changed."""
+    """Hears announcements in one multicast group; its sink gets what is proposed, at each change."""
 
     _log = Logger()
 
@@ -99,14 +105,14 @@ class AnnouncementListener(DatagramProtocol):
         choice: ServerSelector,
         group: str,
         interface: str,
-        offer: Callable[[str, Sequence[Candidate]], None],
+        sink: CandidateSink,
     ) -> None:
         self._clock = clock
         self._proposals = AnnouncedServers(choice)
         self._group = group
         self._interface = interface
-        self._offer = offer
-        self._sweep: Timer | None = None
+        self._sink = sink
+        self._timers = Timers(clock)
         self._told_bad = False
 
     def startProtocol(self) -> None:
@@ -121,12 +127,11 @@ class AnnouncementListener(DatagramProtocol):
                 why=failure.getErrorMessage(),
             )
         )
-        self._sweep = self._clock.callLater(SWEEP_SECONDS, self._swept)
+        self._timers.start("sweep", SWEEP_SECONDS, self._swept)
 
     def stopProtocol(self) -> None:
         """Stop the removals."""
-        if self._sweep is not None and self._sweep.active():
-            self._sweep.cancel()
+        self._timers.cancel_all()
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A proposal, or a stranger's noise."""
@@ -139,14 +144,14 @@ class AnnouncementListener(DatagramProtocol):
         except (NotAnnouncement, InvalidAddress) as problem:
             if not self._told_bad:
                 self._told_bad = True
-                text = "from {sender} came what is no announcement: {why} (told once)"
+                text = "a datagram from {sender} is not an announcement: {why} (logged once)"
                 self._log.warn(text, sender=addr[0], why=problem)
             return
         if news:
             self._log.info("{server} announces itself from {sender}", server=said.server, sender=addr[0])
-            self._offer(ORIGIN, self._proposals.offers())
+            self._sink.offer(ORIGIN, self._proposals.offers())
 
     def _swept(self) -> None:
-        self._sweep = self._clock.callLater(SWEEP_SECONDS, self._swept)
+        self._timers.start("sweep", SWEEP_SECONDS, self._swept)
         if self._proposals.expire(self._clock.seconds()):
-            self._offer(ORIGIN, self._proposals.offers())
+            self._sink.offer(ORIGIN, self._proposals.offers())

@@ -1,13 +1,13 @@
-"""Relay of reports that this host's server could not write to its other servers ("Store outages").
+"""Reports that this host's server could not commit, sent to the other servers ("Store outages").
 
-Each of them has hosts in session that only it can notify of a suspicion. One short session to each delivers all that is
-due: connect, report, disconnect.
+Each of them has hosts in session that no other server informs of a suspicion. One short session to each delivers all
+that is due: connect, report, close.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
@@ -23,120 +23,119 @@ from compass.wire.events import SessionEnded
 from compass.wire.messages import Pushed, Welcome
 
 REPORTS_MAX = 256
-"""Reports that wait for one of the others: more than a host finds dead before the connection is there."""
+"""Reports that wait for the connection to one server: more than a host finds dead before it is there."""
+
+
+class OtherServers(Protocol):
+    """The servers that this host knows and has no session with; `upstream.Upstream`."""
+
+    def others(self) -> Sequence[ServerAddress]:
+        """Return one address of each."""
+
+    def problem_with(self, session: Session) -> str:
+        """Return why the peer of a session is not trusted as a server; empty: it is."""
+
+
+class ReplyReceiver(Protocol):
+    """Receiver of the replies of the other servers."""
+
+    def relayed(self, report: Report, reply: Reply) -> None:
+        """Handle one server's reply to a report."""
 
 
 class ReportRelay:
-    """Relay of reports. `others` returns an address of each server that this host has no session with, `problem_with`
-    the reason why a peer must not be trusted; `told` gets the reply of each server to a report."""
+    """Sends reports to each of the other servers."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        others: Callable[[], Sequence[ServerAddress]],
-        dial: Dial,
-        problem_with: Callable[[Session], str],
-        software: str,
-        told: Callable[[Report, Reply], None],
-    ) -> None:
-        self._clock = clock
-        self._others = others
-        self._dial = dial
-        self._problem_with = problem_with
-        self._software = software
-        self._told = told
-        self._errands: dict[ServerAddress, _RelaySession] = {}
+    def __init__(self, clock: Clock, servers: OtherServers, dial: Dial, software: str) -> None:
+        self.clock = clock
+        self.servers = servers
+        self.dial = dial
+        self.software = software
+        self.sessions: dict[ServerAddress, _RelaySession] = {}
+        """Sessions that are being made or used."""
 
-    def send(self, report: Report) -> None:
-        """Send to each of them, once."""
-        for way in self._others():
-            if way not in self._errands:
-                self._errands[way] = errand = _RelaySession(way, self._told, self._problem_with, self._over)
-                errand.go(self._clock, self._dial, self._software)
-            self._errands[way].take(report)
+    def send(self, report: Report, receiver: ReplyReceiver) -> None:
+        """Send a report to each of them, once."""
+        for address in self.servers.others():
+            if address not in self.sessions:
+                self.sessions[address] = session = _RelaySession(self, address)
+                session.connect()
+            self.sessions[address].send(report, receiver)
 
     def stop(self) -> None:
-        """Stop the sessions."""
-        for errand in list(self._errands.values()):
-            errand.stop()
-
-    def _over(self, way: ServerAddress) -> None:
-        self._errands.pop(way, None)
+        """End all sessions."""
+        for session in list(self.sessions.values()):
+            session.stop()
 
 
 class _RelaySession:
-    """Short session: the owner of its `Session`."""
+    """Short session with one server; the owner of its `Session`."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        way: ServerAddress,
-        told: Callable[[Report, Reply], None],
-        problem_with: Callable[[Session], str],
-        over: Callable[[ServerAddress], None],
-    ) -> None:
-        self._way = way
-        self._told = told
-        self._problem_with = problem_with
-        self._over = over
-        self._due: list[Report] = []
-        self._asked = 0
+    def __init__(self, relay: ReportRelay, address: ServerAddress) -> None:
+        self._relay = relay
+        self._address = address
+        self._due: list[tuple[Report, ReplyReceiver]] = []
+        self._unanswered = 0
         self._session: Session | None = None
         self._connecting: Deferred[Any] = Deferred()
 
-    def go(self, clock: Clock, dial: Dial, software: str) -> None:
-        """Connect; who is not there is no trouble."""
-        factory = Factory.forProtocol(lambda: Session(clock, self, software, self._way))
-        self._connecting = cast(Any, dial(self._way)).connect(factory)
-        self._connecting.addTimeout(CONNECT_SECONDS, cast(Any, clock))
-        self._connecting.addErrback(lambda failure: self._over(self._way))
+    def connect(self) -> None:
+        """Connect; a server that is not there is left out."""
+        relay = self._relay
+        factory = Factory.forProtocol(lambda: Session(relay.clock, self, relay.software, self._address))
+        self._connecting = cast(Any, relay.dial(self._address)).connect(factory)
+        self._connecting.addTimeout(CONNECT_SECONDS, cast(Any, relay.clock))
+        self._connecting.addErrback(lambda failure: self._over())
 
-    def take(self, report: Report) -> None:
-        """Report this as well."""
+    def send(self, report: Report, receiver: ReplyReceiver) -> None:
+        """Send one report more, now or when the session is open."""
         if self._session is not None:
-            self._ask(report)
+            self._ask(self._session, report, receiver)
         elif len(self._due) < REPORTS_MAX:
-            self._due.append(report)
+            self._due.append((report, receiver))
 
     def stop(self) -> None:
-        """Leave it."""
+        """End the session."""
         self._connecting.cancel()
         if self._session is not None:
             self._session.close()
 
-    def _ask(self, report: Report) -> None:
-        assert self._session is not None
-        self._asked += 1
-        self._session.ask(report).addCallback(self._answered, report)
+    def _ask(self, session: Session, report: Report, receiver: ReplyReceiver) -> None:
+        self._unanswered += 1
+        session.ask(report).addCallback(self._answered, report, receiver)
 
-    def _answered(self, reply: Reply, report: Report) -> None:
-        self._asked -= 1
-        self._told(report, reply)
-        if not self._asked and self._session is not None:
+    def _answered(self, reply: Reply, report: Report, receiver: ReplyReceiver) -> None:
+        self._unanswered -= 1
+        receiver.relayed(report, reply)
+        if not self._unanswered and self._session is not None:
             self._session.close()
 
-    # From the session (session.Owner).
+    def _over(self) -> None:
+        self._relay.sessions.pop(self._address, None)
+
+    # Owner of the session (session.Owner).
 
     def connected(self, session: Session) -> bool:
-        """Return whether there is a report to send."""
+        """Accept the connection while there is something to send."""
         return bool(self._due)
 
     def opened(self, session: Session, welcome: Welcome) -> None:
-        """Say it, if it is a server."""
-        problem = self._problem_with(session)
+        """Send what is due, if the peer is a server."""
+        problem = self._relay.servers.problem_with(session)
         if problem:
-            self._log.warn("who was reached is no server: {problem}", problem=problem)
+            self._log.warn("peer is not a compass server: {problem}", problem=problem)
             session.close(reason=problem)
             return
         self._session = session
         due, self._due = self._due, []
-        for report in due:
-            self._ask(report)
+        for report, receiver in due:
+            self._ask(session, report, receiver)
 
     def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
-        """A session that does not watch is pushed nothing."""
+        """Ignore: a session that does not watch is pushed nothing."""
 
     def ended(self, session: Session, end: SessionEnded) -> None:
-        """End: unanswered reports are repeated to the server that this host is in session with."""
-        self._over(self._way)
+        """Forget the session; reports without an answer are repeated to the server that this host watches."""
+        self._over()

@@ -13,7 +13,7 @@ together is chosen from. Which way is taken, and when, follows from four things 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -71,6 +71,13 @@ class Candidate(msgspec.Struct, frozen=True):
 def in_order(servers: Iterable[str]) -> list[Candidate]:
     """Servers by their names alone, the preferred first."""
     return [Candidate(ServerAddress(name, name, SERVER_PORT), (place,)) for place, name in enumerate(servers)]
+
+
+class CandidateSink(Protocol):
+    """Receiver of what an origin knows of servers; `upstream.Upstream`."""
+
+    def offer(self, origin: str, offers: Sequence[Candidate]) -> None:
+        """Replace what this origin knew before."""
 
 
 class Next(NamedTuple):

@@ -12,13 +12,14 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from compass.agent.upstream.server_selector import ServerAddress
-from compass.model.interfaces import Clock, Stream, Timer
+from compass.model.interfaces import Clock, Stream
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
+from compass.system.timers import Timers
 from compass.wire import limits
-from compass.wire.client_connection import ClientConnection
+from compass.wire.client_connection import ClientConnection, RequestTooLong
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
-from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspicion, Welcome, encode
+from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspicion, Welcome
 
 QUEUED_MAX = 4096
 """Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
@@ -55,10 +56,11 @@ class Session(Protocol):
         self._connection: ClientConnection | None = None
         self._asked: dict[int, Deferred[Reply]] = {}
         self._queue: deque[tuple[Request, Deferred[Reply]]] = deque()
-        self._frame_max = limits.FRAME_MAX_FROM_HOST
-        self._timer: Timer | None = None
-        self._cut: Timer | None = None
-        self._gone = False
+        self._timers = Timers(clock)
+        self._expires_at: float | None = None
+        """Time of the pending timer `deadline`, in the clock's seconds; None: it is not pending."""
+        self._is_closing = False
+        """The transport is being closed, or is closed."""
         self._end = SessionEnded("")
 
     @property
@@ -69,14 +71,10 @@ class Session(Protocol):
     def ask(self, request: Request) -> Deferred[Reply]:
         """The reply; refused here when the request is too long to send or too many wait."""
         answer: Deferred[Reply] = Deferred()
-        size = len(encode(request))
         if self.leaving or self._connection is None or self._connection.state != "open":
             answer.callback(lost(self._end.reason))
-        elif size > self._frame_max:
-            text = f"the request has {size} octets; the server takes at most {self._frame_max}: shorten its metadata"
-            answer.callback(Refusal("too-large", text))
         elif len(self._asked) < limits.REQUESTS_IN_FLIGHT_MAX:
-            self._asked[self._connection.ask(request, self._clock.seconds())] = answer
+            self._send(self._connection, request, answer)
             self._flush()
         elif len(self._queue) < QUEUED_MAX:
             self._queue.append((request, answer))
@@ -100,8 +98,9 @@ class Session(Protocol):
         if not self.leaving:
             self._end = SessionEnded(reason, retry_after_seconds=retry_after_seconds)
         self.leaving = True
-        if self.transport is not None and self._cut is None:
-            self._cut = self._clock.callLater(seconds, self._abort)
+        if self.transport is not None and not self._is_closing:
+            self._is_closing = True
+            self._timers.start("abort", seconds, self._abort)
             self._stream().loseConnection()
 
     def connectionMade(self) -> None:
@@ -109,7 +108,9 @@ class Session(Protocol):
         if not self._owner.connected(self):
             self.close()
             return
-        self._connection = ClientConnection(self._clock.seconds(), self._software)
+        self._connection = ClientConnection(
+            self._clock.seconds(), self._software, request_max=limits.FRAME_MAX_FROM_HOST
+        )
         self._flush()
 
     def dataReceived(self, data: bytes) -> None:
@@ -119,10 +120,8 @@ class Session(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Handle the end of the transport, whichever side closed it."""
-        self._gone = True
-        for call in (self._timer, self._cut):
-            if call is not None and call.active():
-                call.cancel()
+        self._is_closing = True
+        self._timers.cancel_all()
         if not self._end.reason:
             self._end = SessionEnded(f"the connection was lost: {reason.getErrorMessage()}")
         asked = [*self._asked.values(), *(answer for _, answer in self._queue)]
@@ -140,54 +139,65 @@ class Session(Protocol):
             if isinstance(event, PushReceived):
                 pushed.append(event.message)
                 continue
-            self._hand_on(pushed)
+            if pushed:
+                self._hand_on(pushed)
             match event:
                 case SessionOpened(peer=Welcome() as welcome):
-                    self._frame_max = min(welcome.frame_max, self._frame_max) or self._frame_max
                     self._owner.opened(self, welcome)
                 case ReplyReceived():
                     self._asked.pop(event.number).callback(event.reply)
-                    self._ask_queued()
+                    if self._queue:
+                        self._ask_queued()
                 case SessionEnded():
                     self._end = event
                     if self.transport is not None:
                         self._stream().loseConnection()
-                    self._cut = self._cut or self._clock.callLater(CLOSE_SECONDS, self._abort)
-        self._hand_on(pushed)
+                    if not self._is_closing:
+                        self._is_closing = True
+                        self._timers.start("abort", CLOSE_SECONDS, self._abort)
+        if pushed:
+            self._hand_on(pushed)
         self._flush()
 
     def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
-        if pushed:
-            self._owner.pushed(self, tuple(pushed))
-            pushed.clear()
+        self._owner.pushed(self, tuple(pushed))
+        pushed.clear()
 
     def _ask_queued(self) -> None:
-        if self._queue and self._connection is not None and self._connection.state == "open":
+        connection = self._connection
+        if connection is None or connection.state != "open":
+            return
+        while self._queue and len(self._asked) < limits.REQUESTS_IN_FLIGHT_MAX:
             request, answer = self._queue.popleft()
-            self._asked[self._connection.ask(request, self._clock.seconds())] = answer
+            self._send(connection, request, answer)
+
+    def _send(self, connection: ClientConnection, request: Request, answer: Deferred[Reply]) -> None:
+        try:
+            self._asked[connection.ask(request, self._clock.seconds())] = answer
+        except RequestTooLong as problem:
+            answer.callback(Refusal("too-large", f"{problem}; shorten its metadata"))
 
     def _flush(self) -> None:
         """Write what there is and keep the one timer at the connection's deadline."""
         if self._connection is None or self.transport is None:
             return
-        data = self._connection.bytes_to_send()
-        if data:
-            self._stream().write(data)
+        if self._connection.octets_to_send:
+            self._stream().write(self._connection.bytes_to_send())
         deadline = self._connection.deadline()
-        if self._timer is not None and self._timer.active():
-            if deadline is not None and self._timer.getTime() <= deadline:
-                return
-            self._timer.cancel()
-        if deadline is not None:
-            self._timer = self._clock.callLater(max(deadline - self._clock.seconds(), 0.0), self._expired)
+        if deadline is not None and (self._expires_at is None or self._expires_at > deadline):
+            now = self._clock.seconds()
+            self._expires_at = max(deadline, now)
+            self._timers.start("deadline", self._expires_at - now, self._expired)
+        elif deadline is None and self._expires_at is not None:
+            self._expires_at = None
+            self._timers.cancel("deadline")
 
     def _expired(self) -> None:
+        self._expires_at = None
         if self._connection is not None:
             self._happened(self._connection.expire(self._clock.seconds()))
 
     def _abort(self) -> None:
-        if self._gone:
-            return
         if self.transport is not None:
             self._stream().abortConnection()
 

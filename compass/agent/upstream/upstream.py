@@ -20,10 +20,11 @@ from compass.agent.upstream.pending_requests import PendingRequests
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
 from compass.agent.upstream.session import Session
 from compass.model.host_api import KnownServer
-from compass.model.interfaces import Clock, Stream, Timer
+from compass.model.interfaces import Clock, Stream
 from compass.model.names import InvalidName, format_endpoint, parse_server
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
+from compass.system.timers import Timers
 from compass.wire.events import SessionEnded
 from compass.wire.messages import Held, Pushed, Welcome
 
@@ -52,6 +53,16 @@ class Follower(Protocol):
         """No session any more; requests without an answer have been answered `unreachable`."""
 
 
+class SessionListener(Protocol):
+    """Receiver of when a session works and when it is over."""
+
+    def session_settled(self) -> None:
+        """Handle a session on which the replica is up to date, once for each session."""
+
+    def session_ended(self) -> None:
+        """Handle the end of a session, also of one that never settled."""
+
+
 class Upstream:
     """Keeps the one session.
 
@@ -66,24 +77,22 @@ class Upstream:
         clock: Clock,
         choice: ServerSelector,
         dial: Dial,
-        follower: Follower,
+        peer_of: PeerOf,
         software: str,
         mode: Mode = "keep",
-        *,
-        peer_of: PeerOf,
     ) -> None:
         self._clock = clock
         self._choice = choice
-        self._follower = follower
+        self._followers: list[Follower] = []
+        self._listeners: list[SessionListener] = []
         self._software = software
         self._mode = mode
         self._peer_of = peer_of
-        self._dials = Connector(clock, choice, dial, self._new_session, self._not_reached)
+        self._dials = Connector(clock, choice, dial, self)
         self._waiting = PendingRequests(clock, self._unreachable)
         self._in_step = False
         self._session: Session | None = None
-        self._return: Timer | None = None
-        self._linger: Timer | None = None
+        self._timers = Timers(clock)
         self._running = False
         self._stopped: Deferred[None] | None = None
         self.server = ""
@@ -104,6 +113,14 @@ class Upstream:
         """Every known way to a server and how this host has fared with it."""
         return self._choice.known(self._clock.seconds(), self._used, self._dials.tried())
 
+    def follow(self, follower: Follower) -> None:
+        """Let `follower` use every session."""
+        self._followers.append(follower)
+
+    def add_listener(self, listener: SessionListener) -> None:
+        """Notify `listener`, after the followers, of sessions that settle and that end."""
+        self._listeners.append(listener)
+
     def start(self) -> None:
         """Go for a session."""
         self._running = True
@@ -118,7 +135,7 @@ class Upstream:
     def stop(self) -> Deferred[None]:
         """Leave; fires when the transport is closed."""
         self._running = False
-        _cancel(self._return)
+        self._timers.cancel("return")
         self._dials.give_up()
         self.problem = "the daemon is stopping"
         self._waiting.refuse()
@@ -135,8 +152,10 @@ class Upstream:
         if self._session is not None and self._session.way is not None:
             self._choice.worked(self._session.way)
         self.problem = ""
-        self._in_step = True
+        first, self._in_step = not self._in_step, True
         self._touch()
+        for listener in self._listeners if first else ():
+            listener.session_settled()
 
     def abandon(self, reason: str, retry_after_seconds: float = 0.0) -> None:
         """Give this session up, as if the server had ended it."""
@@ -170,7 +189,7 @@ class Upstream:
 
     def update_factory(self) -> Factory:
         """Protocols for connections that a server dials to the Update listener."""
-        return Factory.forProtocol(lambda: self._new_session(None))
+        return Factory.forProtocol(lambda: self.new_session(None))
 
     # From sessions ----------------------------------------------------------------------------------------------
 
@@ -190,7 +209,7 @@ class Upstream:
             self._log.warn("who was reached is no server: {problem}", problem=problem)
             session.close(reason=problem)
             if session.way is not None:
-                self._not_reached(session.way, problem)
+                self.not_reached(session.way, problem)
             return
         if not self._running or (old is not None and (old.unanswered or not self._is_better(session))):
             session.close()
@@ -207,7 +226,8 @@ class Upstream:
             revision=welcome.revision,
         )
         self._look_for_better()
-        self._follower.session_opened(welcome)
+        for follower in self._followers:
+            follower.session_opened(welcome)
         self._touch()
         while self._session is session and (waiting := self._waiting.next()) is not None:
             request, answer = waiting
@@ -216,8 +236,10 @@ class Upstream:
     def pushed(self, session: Session, messages: Sequence[Pushed]) -> None:
         """Hand on messages of the current session."""
         if session is self._session:
-            self._touch()
-            self._follower.session_pushed(messages)
+            if self._mode == "short":
+                self._touch()
+            for follower in self._followers:
+                follower.session_pushed(messages)
 
     def ended(self, session: Session, end: SessionEnded) -> None:
         """A connection is over: closed, refused, timed out or left."""
@@ -233,7 +255,7 @@ class Upstream:
         if was_ours and self._mode == "short" and worked and not self.problem:
             return  # Nothing more to be asked for now.
         if session.way is not None and (was_ours or not session.leaving):
-            self._not_reached(session.way, end.reason)
+            self.not_reached(session.way, end.reason)
         elif was_ours:
             self._no_session(end.reason)
 
@@ -252,10 +274,12 @@ class Upstream:
             self._choice.redirected(instead, now)
 
     def _end_session(self) -> None:
-        _cancel(self._linger)
-        _cancel(self._return)
+        self._timers.cancel_all()
         self._session, self.server = None, ""
-        self._follower.session_ended()
+        for follower in self._followers:
+            follower.session_ended()
+        for listener in self._listeners:
+            listener.session_ended()
 
     # Connecting -------------------------------------------------------------------------------------------------
 
@@ -263,7 +287,7 @@ class Upstream:
         if self._running and self._session is None:
             self._dials.connect_next()
 
-    def _not_reached(self, way: ServerAddress, reason: str) -> None:
+    def not_reached(self, way: ServerAddress, reason: str) -> None:
         """This way rests now; the next one is taken."""
         where = format_endpoint(way.address, way.port)
         self._log.info("no session with {name} at {where}: {reason}", name=way.name, where=where, reason=reason)
@@ -286,7 +310,7 @@ class Upstream:
     def _look_for_better(self) -> None:
         """After a while, look whether a server that is preferred to this one is back."""
         if self._mode == "keep":
-            self._return = self._clock.callLater(self._choice.return_seconds(), self._go_back)
+            self._timers.start("return", self._choice.return_seconds(), self._go_back)
 
     def _go_back(self) -> None:
         better = self._choice.better(self._used, self._clock.seconds())
@@ -305,14 +329,14 @@ class Upstream:
         role, name, wrong = self._peer_of(cast(Stream, session.transport))
         return wrong or ("" if role == "server" else f"the certificate of {name!r} has the role {role}, not server")
 
-    def _new_session(self, way: ServerAddress | None) -> Session:
+    def new_session(self, way: ServerAddress | None) -> Session:
+        """Make the protocol for a connection; `way` None: a server dialled it."""
         return Session(self._clock, self, self._software, way)
 
     def _touch(self) -> None:
         """Something happened: in mode `short` the session is kept a little longer."""
-        _cancel(self._linger)
         if self._mode == "short" and self._session is not None:
-            self._linger = self._clock.callLater(LINGER_SECONDS, self._leave)
+            self._timers.start("linger", LINGER_SECONDS, self._leave)
 
     def _leave(self) -> None:
         if self._session is not None:
@@ -328,8 +352,3 @@ class Upstream:
             f"no server can be reached{why}; the daemon goes on trying, lookups are answered from memory",
             retry_after_seconds=1.0,
         )
-
-
-def _cancel(call: Timer | None) -> None:
-    if call is not None and call.active():
-        call.cancel()

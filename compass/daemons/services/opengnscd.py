@@ -18,7 +18,8 @@ from twisted.names.client import Resolver
 from zope.interface import implementer
 
 import compass
-from compass.agent.agent import Agent, AgentDependencies
+from compass.agent.agent import Agent
+from compass.agent.components import AgentDependencies
 from compass.agent.hooks.runner import reactions_of
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial
@@ -74,7 +75,7 @@ class HostService(Service):
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
         self._choice = ServerSelector(draw, known.candidates)
-        self._daemon = Agent(
+        self._agent = Agent(
             AgentDependencies(
                 clock=reactor,
                 now=time.time,
@@ -105,8 +106,8 @@ class HostService(Service):
             lookup = lookup_with(_resolver(reactor, settings.resolver))
             for name, rank in known.services:
                 self._choice.expect(name)
-                found = self._daemon.servers_found
-                self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, found))
+                upstream = self._agent.components.upstream
+                self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
 
     def startService(self) -> None:
         """Answer from the disk cache, then connect to a server; `started` fails with CannotListenError."""
@@ -115,23 +116,22 @@ class HostService(Service):
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     async def _start(self, settings: HostSettings) -> None:
-        metrics = Metrics(self._reactor, {"version": compass.__version__}, Snapshot(HOST, self._daemon.tally))
-        api = site(self._daemon, self._reactor, metrics)
+        agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
+        metrics = Metrics(self._reactor, {"version": compass.__version__}, Snapshot(HOST, agent.api.metrics))
+        api = site(agent.api, self._reactor, metrics)
         if settings.api:
             self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
         if settings.socket:
             self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
         if settings.agent:
-            check = AgentCheck(self._daemon, self._reactor)
+            check = AgentCheck(view, self._reactor)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
-            factory = wrap_tls(server_context(self._identity), self._daemon.update_factory(), client=False)
+            factory = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
         if self._dns is not None and self._dns.listen:
-            await listen_dns(
-                self._reactor, self._dns, self._daemon, self._name, self._ports, metrics.gateways.dns_answers
-            )
-        self._daemon.start()
+            await listen_dns(self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers)
+        agent.start()
         for name in self._service_names:
             name.start()
         if settings.announcements:
@@ -144,7 +144,8 @@ class HostService(Service):
     def _hear_announcements(self, group: str, port: int) -> Any:
         """Listen on the group's own address: datagrams that were sent to this host alone are not announcements."""
         interface = "" if ":" in self._settings.address else self._settings.address
-        listening = AnnouncementListener(self._reactor, self._choice, group, interface, self._daemon.servers_found)
+        upstream = self._agent.components.upstream
+        listening = AnnouncementListener(self._reactor, self._choice, group, interface, upstream)
         try:
             return self._reactor.listenMulticast(port, listening, interface=group, listenMultiple=True)
         except CannotListenError as error:
@@ -157,7 +158,7 @@ class HostService(Service):
         for name in self._service_names:
             name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
-        stopped = gatherResults([*closing, self._daemon.stop()], consumeErrors=True)
+        stopped = gatherResults([*closing, self._agent.stop()], consumeErrors=True)
         return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 

@@ -21,7 +21,7 @@ from compass.admin.shell.connection import AdminSession, ConnectionFailed, Ident
 from compass.admin.shell.exit_codes import EXIT_OF_KIND
 from compass.model.exit_codes import EXIT_OF_CODE, MEANINGS, ExitCode
 from compass.model.replies import CODES, Refusal, ServerStatus
-from compass.model.requests import Status
+from compass.model.requests import Remove, Status
 from compass.pki.authority import Credentials, issue, write_credentials
 from compass.wire.frames import frame
 from compass.wire.messages import Goodbye, Welcome, encode
@@ -279,16 +279,16 @@ def test_a_session_that_breaks_is_reported(server: LittleServer, certificates: P
 
 
 def test_a_request_of_exactly_the_servers_limit_is_sent(certificates: Path) -> None:
-    """n octets go, n + 1 are refused here."""
-    size = len(encode(Status()))
+    """n octets are sent, n + 1 are refused here."""
+    request = Remove("category", "x" * 200)
+    size = len(encode(request))
     at = certificates
-    for limit, kind in ((size, ServerStatus), (size - 1, Refusal)):
-        server = LittleServer(at / "server.crt", at / "server.key", at / "authority.crt", frame_max=limit + 60)
+    for limit, code in ((size, "bad-name"), (size - 1, "too-large")):
+        server = LittleServer(at / "server.crt", at / "server.key", at / "authority.crt", frame_max=limit)
         try:
             with AdminSession.connect([Server("127.0.0.1", server.port)], identity(certificates), 2.0) as link:
-                welcome = link.welcome
-                link.welcome = Welcome(1, welcome.server, welcome.store, welcome.revision, limit)
-                assert isinstance(link.ask(Status()), kind)
+                reply = link.ask(request)
+                assert isinstance(reply, Refusal) and reply.code == code
         finally:
             server.stop()
 

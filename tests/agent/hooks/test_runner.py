@@ -57,7 +57,10 @@ class Host:
         self.reactions: HookRunner = thread.call(
             lambda: reactions_of(thread.reactor, hooks, templates, directory / "state", "h1.example.net", "b")
         )
-        thread.call(self.reactions.start, lambda: self._sight)
+        thread.call(self.reactions.start, self)
+
+    def sight(self) -> LookupScope | None:
+        return self._sight
 
     def sees(self, sight: LookupScope | None) -> None:
         """This is what may be looked up from now on."""

@@ -25,14 +25,14 @@ class Asked:
         replica.restore("s", ["www.web"], Snapshot(1, {"store": 1, "a.store": 1}, rows))
         self.probes: list[tuple[str, str, int, Deferred[str]]] = []
         self.findings: list[Request] = []
-        self.witness = ProbeResponder(replica, self._probe, self._ask)
+        self.witness = ProbeResponder(replica, self._probe, self)
 
     def _probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
         answer: Deferred[str] = Deferred()
         self.probes.append((policy.probe, address, port, answer))
         return answer
 
-    def _ask(self, request: Request) -> Deferred[Reply]:
+    def ask(self, request: Request) -> Deferred[Reply]:
         self.findings.append(request)
         return succeed(Reported(1, "up"))
 

@@ -11,6 +11,7 @@ from compass.model.host_api import LocalEvent
 from compass.model.replies import Dependencies, Refusal, Watching
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot
 from compass.wire.messages import Notice
+from tests.support.agent_world import view_of
 
 ROWS: list[Row] = [
     *(Category("web"), Service("www.web"), Dependency("web", "uss"), Category("uss"), Service("a.uss")),
@@ -26,20 +27,20 @@ class Told:
         self.services = ["www.web", "m.mail"]
         view = Snapshot(10, {"web": 5, "uss": 4, "a.uss": 3, "mail": 7}, ROWS)
         self.replica.watching(Watching("store", 10, view), self.services)
-        self.feed = ChangeFeed(self.replica.dependencies)
-        self.feed.replaced(self.replica.catalogue)
+        self.feed = ChangeFeed(view_of(self.replica))
+        self.feed.replaced()
         self.events: list[LocalEvent] = []
 
     def subscribe(self, since: int | None = None, service: str = "www.web") -> Any:
         self.events.clear()
-        return self.feed.subscribe(service, since, self.replica.catalogue, self.events.append)
+        return self.feed.subscribe(service, since, self.events.append)
 
     def change(self, row: Row) -> None:
         topic = row.service if isinstance(row, Listener) else getattr(row, "category", "") or getattr(row, "name", "")
         previous = self.replica.catalogue.topics.get(topic, 0)
         change = Change(self.replica.revision + 1, previous, 1.0, "x", row)
         assert self.replica.notice(Notice(change)) == "applied"
-        self.feed.changed(change, self.replica.catalogue)
+        self.feed.changed(change)
 
     def register(self, port: int) -> None:
         self.change(Listener("a.uss", "10.0.0.1", port, "up", 1.0, 1))
@@ -94,11 +95,11 @@ def test_a_new_view_is_told_whole() -> None:
     """After a gap or a change of stores who sees a difference gets a snapshot, and the past is closed."""
     told = Told()
     told.subscribe()
-    told.feed.replaced(told.replica.catalogue)
+    told.feed.replaced()
     assert told.told == [("snapshot", 10)]
     view = Snapshot(50, {"web": 5, "uss": 4, "a.uss": 3, "mail": 7}, [*ROWS, Listener("a.uss", "::1", 1, "up", 1.0, 1)])
     told.replica.watching(Watching("store", 50, view), told.services)
-    told.feed.replaced(told.replica.catalogue)
+    told.feed.replaced()
     assert told.told == [("snapshot", 10), ("snapshot", 50)]
     told.subscribe(10)
     assert told.told == [("snapshot", 50)]
@@ -126,7 +127,7 @@ def test_programs_are_bounded_and_apart(monkeypatch: Any) -> None:
         if event.kind == "change":
             raise OSError("gone")
 
-    told.feed.subscribe("www.web", None, told.replica.catalogue, fail)
+    told.feed.subscribe("www.web", None, fail)
     told.subscribe()
     assert isinstance(told.subscribe(), Refusal)
     told.register(1)

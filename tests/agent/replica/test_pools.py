@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from compass.agent.agent import Agent
+from compass.agent.local_api import LocalApi
 from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal
 from compass.model.requests import Put
@@ -29,20 +29,20 @@ def ruled(world: Hosts, **policy: Any) -> None:
     world.run(0.05)
 
 
-def web(world: Hosts, name: str = "user", **options: Any) -> Agent:
+def web(world: Hosts, name: str = "user", **options: Any) -> LocalApi:
     daemon = world.daemon(name, **options)
     assert isinstance(world.wait(daemon.dependencies("www.web")), Dependencies)
     return daemon
 
 
-def up(world: Hosts, host: Agent, token: str, port: int, **more: Any) -> Outcome:
+def up(world: Hosts, host: LocalApi, token: str, port: int, **more: Any) -> Outcome:
     outcome = world.wait(host.register(LocalRegister(CHINA, port, token, **more)))
     assert isinstance(outcome, Outcome) and outcome.state == "up", outcome
     world.run(0.05)
     return outcome
 
 
-def firsts(daemon: Agent, times: int = 6, name: str = CHINA) -> Counter[int]:
+def firsts(daemon: LocalApi, times: int = 6, name: str = CHINA) -> Counter[int]:
     """Who is given first, in so many lookups."""
     seen: Counter[int] = Counter()
     for _ in range(times):

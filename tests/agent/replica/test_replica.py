@@ -16,8 +16,8 @@ from compass.model.names import category_of
 from compass.model.replies import CategoryView, Refusal, ServiceView, Watching
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot, State, key_of
 from compass.model.rules.draft import Draft, Principal
-from compass.model.selection.selector import Selector
 from compass.wire.messages import Notice
+from tests.support.agent_world import view_of
 
 CATEGORIES = ["a", "b", "c", "d"]
 SERVICES = [f"s{n}.{category}" for category in CATEGORIES for n in range(2)]
@@ -166,31 +166,33 @@ def test_the_backup_alone_is_known_but_not_its_category() -> None:
         source.change(row)
     replica = Replica()
     replica.watching(source.pull(["s0.b"]), ["s0.b"])
-    assert isinstance(replica.resolve("s0.c", Selector(lambda: 0.5)), Resolved)
+    view = view_of(replica)
+    assert isinstance(view.resolve("s0.c"), Resolved)
     for name in ("s1.c", "c"):
-        refusal = replica.resolve(name, Selector(lambda: 0.5))
+        refusal = view.resolve(name)
         assert isinstance(refusal, Refusal) and refusal.code == "unknown-dependency"
 
 
 def test_a_whole_category_or_service_whatever_the_state_of_its_listeners() -> None:
     """P5: for Prometheus and HAProxy, too, "not loaded yet", "no such name" and "none registered" are three answers."""
     replica = Replica()
-    for early in (replica.category("a"), replica.service("s0.a")):
+    view = view_of(replica)
+    for early in (view.category("a"), view.service("s0.a")):
         assert isinstance(early, Refusal) and early.code == "not-ready"
     source = Source(1)
     rows: tuple[Row, ...] = (Service("s0.a"), Service("s0.c"), Category("a", "s0.c"), Dependency("b", "a"))
     for one in rows:
         source.change(one)
     replica.watching(source.pull(["s0.b"]), ["s0.b"])
-    for unknown in (replica.category("c"), replica.category("A b"), replica.service("s1.a"), replica.service("s0.d")):
+    for unknown in (view.category("c"), view.category("A b"), view.service("s1.a"), view.service("s0.d")):
         assert isinstance(unknown, Refusal) and unknown.code in ("unknown-dependency", "unknown-service", "bad-name")
-    assert replica.service("s0.a") == ServiceView("s0.a") and replica.service("s0.c") == ServiceView("s0.c")
+    assert view.service("s0.a") == ServiceView("s0.a") and view.service("s0.c") == ServiceView("s0.c")
     down = Listener("s0.a", "10.0.0.1", 1, "down", 1.0, 1)
     for peer in (down, Listener("s0.a", "10.0.0.1", 2, "offline", 1.0, 1)):
         replica.notice(Notice(source.change(peer)))
-    assert replica.service("s0.a") == ServiceView("s0.a", (down,))
-    view = replica.category("A")
-    assert isinstance(view, CategoryView) and view.services == (ServiceView("s0.a", (down,)),)
+    assert view.service("s0.a") == ServiceView("s0.a", (down,))
+    whole = view.category("A")
+    assert isinstance(whole, CategoryView) and whole.services == (ServiceView("s0.a", (down,)),)
 
 
 def row(port: int = 1) -> Listener:

@@ -47,8 +47,11 @@ class Daemon:
     def __init__(self, directory: Path, told: Shared | None = None, group: int | None = None) -> None:
         self.clock = Clock()
         self.told = told
-        self.publisher = SharedMemoryWriter(self.clock, directory, group, lambda: self.told)
+        self.publisher = SharedMemoryWriter(self.clock, directory, group, self)
         self.publisher.start()
+
+    def shared(self) -> Shared | None:
+        return self.told
 
     def tell(self, told: Shared) -> None:
         self.told = told

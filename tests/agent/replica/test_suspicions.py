@@ -10,11 +10,12 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from compass.agent.replica.suspicions import ANEW_SECONDS, EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, Suspicions
+from compass.agent.replica.suspicions import EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, RENEWAL_SECONDS, Suspicions
 from compass.agent.upstream import report_relay
 from compass.agent.upstream.connector import CONNECT_SECONDS
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector, in_order
+from compass.agent.upstream.session import Session
 from compass.model.backoff import PATIENCE_SECONDS_MAX, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Backoff
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.host_api import LocalReport
@@ -81,11 +82,11 @@ def test_a_suspicion_outlasts_the_answer_to_a_watch_by_a_second() -> None:
     evidence = Suspicions()
     evidence.add_notified(suspicion(), row(), 0.0)
     evidence.renew_notified(5.0)
-    assert state(evidence, 5.0 + ANEW_SECONDS - 0.1) == "suspect"
+    assert state(evidence, 5.0 + RENEWAL_SECONDS - 0.1) == "suspect"
     evidence.add_notified(suspicion(), row(), 5.5)
     assert state(evidence, 30.0) == "suspect"
     evidence.renew_notified(30.0)
-    assert state(evidence, 30.0 + ANEW_SECONDS) == "up"
+    assert state(evidence, 30.0 + RENEWAL_SECONDS) == "up"
 
 
 def test_a_draining_listener_is_suspected_too_and_one_that_is_down_stays_down() -> None:
@@ -149,32 +150,41 @@ class Endpoint:
         return self.asked[-1]
 
 
+class Others:
+    """Two servers without a session, and the receiver of their replies."""
+
+    def __init__(self) -> None:
+        self.endpoints = {ServerAddress(name, "192.0.2.1", 4863): Endpoint() for name in ("gns2", "gns3")}
+        self.replies: list[tuple[Report, Reply]] = []
+
+    def others(self) -> list[ServerAddress]:
+        return list(self.endpoints)
+
+    def problem_with(self, session: Session) -> str:
+        return ""
+
+    def relayed(self, report: Report, reply: Reply) -> None:
+        self.replies.append((report, reply))
+
+
 def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     """One connection at a time to each; given up after `CONNECT_SECONDS`, and tried with the next report again; no
     more reports wait for it than `REPORTS_MAX`."""
     monkeypatch.setattr(report_relay, "REPORTS_MAX", 2)
-    clock, told = Clock(), list[tuple[Report, Reply]]()
-    ways = {ServerAddress(name, "192.0.2.1", 4863): Endpoint() for name in ("gns2", "gns3")}
-    others = list(ways.values())
-    errands = ReportRelay(
-        cast(Any, clock),
-        lambda: list(ways),
-        lambda way: cast(Any, ways[way]),
-        lambda session: "",
-        "test",
-        lambda report, reply: told.append((report, reply)),
-    )
+    clock, others = Clock(), Others()
+    endpoints = list(others.endpoints.values())
+    relay = ReportRelay(cast(Any, clock), others, lambda address: cast(Any, others.endpoints[address]), "test")
     for port in (1, 2, 3):
-        errands.send(Report("s0.a", "10.0.0.1", port))
-    assert [len(one.asked) for one in others] == [1, 1]
-    assert [len(errand._due) for errand in errands._errands.values()] == [2, 2]
-    others[0].asked[0].errback(ConnectionRefusedError())
+        relay.send(Report("s0.a", "10.0.0.1", port), others)
+    assert [len(one.asked) for one in endpoints] == [1, 1]
+    assert [len(session._due) for session in relay.sessions.values()] == [2, 2]
+    endpoints[0].asked[0].errback(ConnectionRefusedError())
     clock.advance(CONNECT_SECONDS)
-    assert not errands._errands and not told
-    errands.send(Report("s0.a", "10.0.0.1", 4))
-    assert [len(one.asked) for one in others] == [2, 2]
-    errands.stop()
-    assert not errands._errands
+    assert not relay.sessions and not others.replies
+    relay.send(Report("s0.a", "10.0.0.1", 4), others)
+    assert [len(one.asked) for one in endpoints] == [2, 2]
+    relay.stop()
+    assert not relay.sessions
 
 
 def test_each_other_server_is_told_by_one_way() -> None:

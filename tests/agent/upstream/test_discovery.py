@@ -41,7 +41,7 @@ class Offered:
     def __init__(self) -> None:
         self.all: list[tuple[str, list[Candidate]]] = []
 
-    def __call__(self, origin: str, offers: Sequence[Candidate]) -> None:
+    def offer(self, origin: str, offers: Sequence[Candidate]) -> None:
         self.all.append((origin, list(offers)))
 
     @property
@@ -159,7 +159,7 @@ def test_whoever_waits_for_the_first_answer_is_told_that_there_is_none() -> None
     choice = ServerSelector(lambda: 0.5)
     choice.expect(SERVICE)
     assert choice.has_untried
-    SrvLookup(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, choice.offer).start()
+    SrvLookup(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, choice).start()
     assert not choice.has_untried
 
 
@@ -369,7 +369,7 @@ def test_the_same_announcement_again_is_no_news() -> None:
     """The choice is told only of what has changed, also when something is forgotten."""
     clock, offered = Clock(), Offered()
     listening = AnnouncementListener(clock, ServerSelector(lambda: 0.5), GROUP, "", offered)
-    listening._sweep = clock.callLater(multicast.SWEEP_SECONDS, listening._swept)
+    listening._swept()
     for _ in range(5):
         listening.datagramReceived(encode(said("gns1")), ("10.0.0.1", 1))
     assert len(offered.all) == 1

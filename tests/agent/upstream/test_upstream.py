@@ -11,7 +11,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from compass.agent.agent import Agent, AgentDependencies
+from compass.agent.agent import Agent
+from compass.agent.components import AgentDependencies
 from compass.agent.replica import sync
 from compass.agent.upstream import connector, pending_requests, server_selector, session
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector, in_order
@@ -128,7 +129,7 @@ class Stage:
     def __init__(self, directory: Path, places: int = 1, known: int | None = None, **options: Any) -> None:
         self.clock = Clock()
         self.places = [Place(self.clock) for _ in range(places)]
-        self.daemon = Agent(
+        self.agent = Agent(
             AgentDependencies(
                 clock=self.clock,
                 now=self.clock.seconds,
@@ -146,8 +147,11 @@ class Stage:
             )
         )
 
+        self.daemon = self.agent.api
+        self.upstream = self.agent.components.upstream
+
     def start(self) -> Scripted:
-        self.daemon.start()
+        self.agent.start()
         self.run()
         return self.server
 
@@ -160,7 +164,7 @@ class Stage:
         self.clock.pump([0.0, 0.0] + [0.05] * round(seconds / 0.05) + [0.0, 0.0])
 
     def dialled(self, role: str = "server") -> Scripted:
-        protocol = cast(Any, self.daemon.update_factory()).buildProtocol(None)
+        protocol = cast(Any, self.upstream.update_factory()).buildProtocol(None)
         server = Scripted(self.clock, protocol, role)
         self.run()
         return server
@@ -258,7 +262,7 @@ def test_a_connection_that_never_comes(tmp_path: Path) -> None:
     """The next server is tried after a while."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
-    stage.daemon.start()
+    stage.agent.start()
     stage.run(connector.CONNECT_SECONDS + 0.3)
     assert len(stage.places[1].servers) == 1
 
@@ -267,7 +271,7 @@ def test_a_dead_network_costs_little(tmp_path: Path) -> None:
     """A way that does not answer is not waited for: the next is tried beside it, and its session is taken."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
-    stage.daemon.start()
+    stage.agent.start()
     stage.run(connector.BESIDE_SECONDS - 0.1)
     assert stage.places[1].servers == []
     stage.run(0.2)
@@ -297,7 +301,7 @@ def test_ways_tried_at_once_are_bounded(tmp_path: Path) -> None:
     stage = Stage(tmp_path, places=connector.DIALS_MAX + 1)
     for place in stage.places:
         place.welcomes = False
-    stage.daemon.start()
+    stage.agent.start()
     stage.run(limits.GREETING_SECONDS - 0.5)
     assert [len(place.servers) for place in stage.places] == [1] * connector.DIALS_MAX + [0]
     stage.run(1)
@@ -308,7 +312,7 @@ def test_a_host_goes_back_to_the_server_that_it_prefers(tmp_path: Path) -> None:
     """Many servers, 6: "and MUST NOT end the one session before the other is welcomed". The view is resumed there."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
-    stage.daemon.start()
+    stage.agent.start()
     stage.run(2)
     second = stage.places[1].servers[0]
     second.watched()
@@ -330,7 +334,7 @@ def test_a_preferred_server_that_is_not_back_is_looked_for_again(tmp_path: Path)
     """The session goes on as if nothing had been tried, also while a request waits for its answer."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
-    stage.daemon.start()
+    stage.agent.start()
     stage.run(2)
     second = stage.places[1].servers[0]
     second.watched()
@@ -391,10 +395,10 @@ def test_servers_named_in_one_goodbye_are_bounded(tmp_path: Path) -> None:
 def test_servers_that_are_found_are_tried_at_once(tmp_path: Path) -> None:
     """A host that knows no server waits for DNS and announcements; what asked meanwhile is answered then."""
     stage = Stage(tmp_path, places=1, known=0)
-    stage.daemon.start()
+    stage.agent.start()
     stage.run(1)
     assert stage.daemon.status().session == "waiting"
-    stage.daemon.servers_found("dns", [Candidate(ServerAddress("s0", "s0", 4863), source="srv")])
+    stage.upstream.offer("dns", [Candidate(ServerAddress("s0", "s0", 4863), source="srv")])
     stage.run()
     stage.server.watched()
     stage.run()
@@ -406,7 +410,7 @@ def test_servers_that_are_found_wait_for_their_turn(tmp_path: Path) -> None:
     stage = Stage(tmp_path, places=2, known=1)
     stage.places[0].welcomes = False
     stage.start()
-    stage.daemon.servers_found("dns", [Candidate(ServerAddress("s1", "s1", 4863), (1,), source="srv")])
+    stage.upstream.offer("dns", [Candidate(ServerAddress("s1", "s1", 4863), (1,), source="srv")])
     stage.run(connector.BESIDE_SECONDS - 0.2)
     assert stage.places[1].servers == []
     stage.run(0.3)
@@ -438,7 +442,7 @@ def test_requests_in_flight_are_bounded(stage: Stage, monkeypatch: pytest.Monkey
     """One more than may be under way waits its turn; one more than may wait is refused."""
     monkeypatch.setattr(session, "QUEUED_MAX", 2)
     server = ready(stage)
-    ask = stage.daemon._upstream.ask
+    ask = stage.upstream.ask
     answers: list[Any] = []
     count = limits.REQUESTS_IN_FLIGHT_MAX + session.QUEUED_MAX + 1
     for _ in range(count):
@@ -461,8 +465,8 @@ def test_a_request_that_is_too_long_for_the_server(stage: Stage) -> None:
         return Register("a.uss", "t", "10.0.0.1", 1, 1, metadata={"k": "x" * length})
 
     fits = limits.FRAME_MAX_FROM_HOST - (len(encode(register(60_000))) - 60_000)
-    stage.daemon._upstream.ask(register(fits)).addCallback(answers.append)
-    stage.daemon._upstream.ask(register(fits + 1)).addCallback(answers.append)
+    stage.upstream.ask(register(fits)).addCallback(answers.append)
+    stage.upstream.ask(register(fits + 1)).addCallback(answers.append)
     stage.run()
     assert len(server.asked) == 1 and [answer.code for answer in answers] == ["too-large"]
 
@@ -473,11 +477,11 @@ def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     stage = Stage(tmp_path)
     stage.places[0].dead = True
     answers: list[Any] = []
-    stage.daemon._upstream.ask(Watch(())).addCallback(answers.append)
+    stage.upstream.ask(Watch(())).addCallback(answers.append)
     assert answers.pop().code == "unreachable"
-    stage.daemon.start()
+    stage.agent.start()
     for _ in range(3):
-        stage.daemon._upstream.ask(Watch(())).addCallback(answers.append)
+        stage.upstream.ask(Watch(())).addCallback(answers.append)
     assert [answer.code for answer in answers] == ["busy"]
     stage.run(pending_requests.ASK_PATIENCE_SECONDS + 0.1)
     assert [answer.code for answer in answers] == ["busy", "unreachable", "unreachable"]
@@ -486,7 +490,7 @@ def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_dialled_session(stage: Stage) -> None:
     """With no session of its own the host takes the one that a server dialled, and greets on it."""
     stage.places[0].dead = True
-    stage.daemon.start()
+    stage.agent.start()
     server = stage.dialled()
     server.watched()
     stage.run()
@@ -503,7 +507,7 @@ def test_one_session_is_enough(stage: Stage) -> None:
 def test_a_stranger_at_the_update_listener(stage: Stage) -> None:
     """Who is no server is told nothing: credentials go to servers only."""
     stage.places[0].dead = True
-    stage.daemon.start()
+    stage.agent.start()
     stranger = stage.dialled(role="host")
     assert not stranger.open and stranger.asked == []
     assert stage.daemon.status().session != "open"
@@ -610,7 +614,7 @@ def test_stopping(stage: Stage) -> None:
     server.answer(Registered(11, "up"))
     stage.run()
     stopped: list[None] = []
-    stage.daemon.stop().addCallback(stopped.append)
+    stage.agent.stop().addCallback(stopped.append)
     stage.run()
     assert stopped == [None] and not server.open and not server.asked
     assert stage.clock.getDelayedCalls() == []
@@ -620,11 +624,11 @@ def test_stopping(stage: Stage) -> None:
 def test_stopping_before_anything_came(stage: Stage) -> None:
     """Also in the middle of connecting."""
     stage.places[0].dead = True
-    stage.daemon.start()
+    stage.agent.start()
     waiting: list[Any] = []
-    stage.daemon._upstream.ask(Watch(())).addCallback(waiting.append)
+    stage.upstream.ask(Watch(())).addCallback(waiting.append)
     stopped: list[None] = []
-    stage.daemon.stop().addCallback(stopped.append)
+    stage.agent.stop().addCallback(stopped.append)
     stage.run()
     assert stopped == [None] and waiting[0].code == "unreachable"
     assert stage.clock.getDelayedCalls() == []

@@ -40,7 +40,7 @@ def spoil(server: SimulatedServer, *, counted: bool) -> None:
 
 def weights(host: SimulatedHost) -> list[int]:
     """Return the weight of the one listener as the host's programs see it."""
-    held = host.daemon._replica.catalogue.listeners.get(CHINA, Map())
+    held = host.replica.catalogue.listeners.get(CHINA, Map())
     return [row.weight for row in held.values()]
 
 
@@ -93,7 +93,7 @@ def test_a_server_with_corrupt_memory_recounts_and_takes_over_the_tables(two: Us
     """The digest was updated correctly, but the rows are others: the recount finds it, and the hosts get the rows."""
     server, host = two.servers["gns2"], two.hosts["h1"]
     spoil(server, counted=False)
-    host.daemon._replica.catalogue = spoiled(host.daemon._replica.catalogue)
+    host.replica.catalogue = spoiled(host.replica.catalogue)
     two.run(COMPARE_EVERY_SECONDS + 1)
     assert server.nameserver.catalogue != stored(two)
     two.run(RECOUNT_EVERY_SECONDS)
@@ -147,7 +147,7 @@ def test_tables_written_by_hand_are_taken_over_by_every_server(two: Uss) -> None
 def test_a_host_with_other_rows_takes_a_snapshot_and_an_incident_is_raised(two: Uss) -> None:
     """The host learns it from the digest that follows the reply to its next watch, and answers lookups meanwhile."""
     host = two.hosts["h1"]
-    host.daemon._replica.catalogue = spoiled(host.daemon._replica.catalogue)
+    host.replica.catalogue = spoiled(host.replica.catalogue)
     two.run(5.0)
     assert weights(host) == [4711]
     two.network.cut("h1", "gns2")

@@ -226,7 +226,7 @@ def test_a_host_gives_a_suspected_listener_out_only_when_nothing_better_is_left(
     assert [(peer.port, peer.state) for peer in shown if peer.port in (2028, 2029)] == [(2028, "suspect"), (2029, "up")]
     world.hosts["web1"].daemon.report(LocalReport(CHINA, *SECOND))
     world.until(lambda: in_use(world, "web2") == ("suspect", [2028, 2029]))
-    assert world.hosts["web2"].daemon._replica.catalogue.listener(CHINA, *WHERE).state == "up"  # type: ignore[union-attr]
+    assert world.hosts["web2"].replica.catalogue.listener(CHINA, *WHERE).state == "up"  # type: ignore[union-attr]
     server.thread.failing = None
     # The cap lets one of two be down; the log says so now.
     world.until(lambda: [len(in_use(world, "web2")[1]), in_use(world, "web2")[0]] == [1, "suspect"], 15.0)
@@ -269,7 +269,7 @@ def test_a_report_is_sent_to_the_other_servers(world: Uss, server: SimulatedServ
     world.run(20.0)
     operations = [change.operation for change in world.store.changes_after(0, 1000)]
     assert operations.count("report") + operations.count("suspect") == 1
-    assert not reporter.daemon._elsewhere._errands, "the session there was a short one"
+    assert not reporter.agent.components.reports._relay.sessions, "the session there was a short one"
 
 
 def test_a_host_repeats_what_it_owes_until_the_store_has_it(world: Uss, server: SimulatedServer, hosts: None) -> None:

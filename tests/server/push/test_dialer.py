@@ -134,7 +134,7 @@ def test_a_host_that_cannot_be_reached_gets_the_notice_later(world: Uss, dials: 
         assert pauses[:8] == [1, 2, 4, 8, 16, 32, DIAL_PAUSE_SECONDS_MAX, DIAL_PAUSE_SECONDS_MAX]
         missed = [line for line in log if "cannot be reached at 10.0.0.1:4865" in line]
         assert [line.partition(":")[0] for line in missed] == ["info"] + ["debug"] * (len(dials.made) - 1)
-    world.network.listen("web1:update", ("host", "web1"), host.daemon.update_factory())
+    world.network.listen("web1:update", ("host", "web1"), host.upstream.update_factory())
     assert world.until(lambda: held(host) == [1], 100.0) <= DIAL_PAUSE_SECONDS_MAX + 1
     world.run(10.0)
     dials.made.clear()
@@ -229,7 +229,7 @@ def test_after_a_restart_hosts_without_a_session_are_dialled(world: Uss, dials: 
     world.network.stop_listening("web1:update")
     register(world, 1)
     world.servers["gns1"].crash()
-    world.network.listen("web1:update", ("host", "web1"), left.daemon.update_factory())
+    world.network.listen("web1:update", ("host", "web1"), left.upstream.update_factory())
     world.run(1.0)
     dials.made.clear()
     began = world.clock.seconds()
@@ -258,7 +258,7 @@ def test_a_server_that_stops_does_not_dial(world: Uss, dials: Dials) -> None:
     change = world.store.changes_after(0, 1_000)[-1]
     server.nameserver.components.dialer.committed(change, server.nameserver.catalogue, own=True)
     server.nameserver.components.dialer.ended("web1")
-    world.wait(client.daemon.stop())
+    world.wait(client.agent.stop())
     world.run(300.0)
     assert len(dials.made) == made
     assert not world.clock.getDelayedCalls()

@@ -14,6 +14,7 @@ from compass.wire import limits
 from compass.wire.messages import Bookmark, Notice, Resync
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import register, revisions, watcher
+from tests.support.agent_world import view_of
 from tests.support.virtual_world import Client
 
 
@@ -39,7 +40,7 @@ def taken(client: Client) -> Replica:
 
 def equal_to_a_pull(client: Client) -> bool:
     pulled = client.ask(Pull("portal.web"))
-    held = taken(client).dependencies("portal.web")
+    held = view_of(taken(client)).dependencies("portal.web")
     assert isinstance(pulled, Dependencies) and isinstance(held, Dependencies)
     return pulled.categories == held.categories
 

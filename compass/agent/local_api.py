@@ -1,0 +1,161 @@
+"""Interface for programs on the host: implements the gateway's HostApi."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+
+from compass.agent.components import Components
+from compass.agent.replica.change_feed import Deliver
+from compass.model.host_api import (
+    HostStatus,
+    LocalDeregister,
+    LocalDrain,
+    LocalLoad,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+    RegistrationStatus,
+    Resolved,
+)
+from compass.model.metrics import AgentMetrics
+from compass.model.names import InvalidName, parse_service_id
+from compass.model.replies import CategoryView, Dependencies, Refusal
+
+
+class LocalApi:
+    """Requests of local programs, each handed to the component that answers it."""
+
+    def __init__(self, components: Components) -> None:
+        self._parts = components.dependencies
+        self._components = components
+        self._view = components.view
+        self._sync = components.sync
+        self._registrar = components.registrar
+
+    def dependencies(self, service: str) -> Deferred[Dependencies | Refusal]:
+        """Function 2.3. Fires at once if the answer is known, else when a server has answered or cannot be asked."""
+        try:
+            service = parse_service_id(service)
+        except InvalidName as problem:
+            return succeed(Refusal(problem.code, str(problem)))
+        refusal = self._sync.want(service)
+        if refusal is not None:
+            return succeed(refusal)
+        known = self._view.dependencies(service)
+        if not (isinstance(known, Refusal) and known.code == "not-ready"):
+            return succeed(known)
+        return self._sync.when_watched(service).addCallback(self._watched, service)
+
+    def resolve(self, name: str) -> Resolved | Refusal:
+        """Return the listeners to use now for a service or a category, best first."""
+        return self._view.resolve(name)
+
+    def category(self, name: str) -> CategoryView | Refusal:
+        """Return all registered listeners of a category, whatever their state."""
+        return self._view.category(name)
+
+    def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
+        """Function 2.1."""
+        return self._registrar.register(request)
+
+    def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
+        """Function 2.2."""
+        return self._registrar.deregister(request)
+
+    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+        """Set the load of a listener of this host."""
+        return self._registrar.report_load(request)
+
+    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+        """Stop sending new users to a listener of this host, or send them again."""
+        return self._registrar.drain(request)
+
+    def released(self, outcome: Outcome) -> None:
+        """End a registration with `hold`: the connection on which it was asked for is closed."""
+        self._registrar.connection_closed(outcome)
+
+    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
+        """Function 2.5."""
+        return self._components.reports.report(request)
+
+    def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
+        """Deliver what `service` depends on, now and at every change. Fires with what ends it, or a refusal."""
+
+        def answered(known: Dependencies | Refusal) -> Callable[[], None] | Refusal:
+            if isinstance(known, Refusal):
+                return known
+            return self._components.feed.subscribe(known.service, since, deliver)
+
+        return self.dependencies(service).addCallback(answered)
+
+    def status(self) -> HostStatus:
+        """Return the agent's state for people."""
+        its, parts = self._components, self._parts
+        upstream, replica = its.upstream, its.replica
+        return HostStatus(
+            host=parts.host_name,
+            session=upstream.status,
+            server=upstream.server,
+            store=replica.store,
+            revision=replica.revision,
+            loaded=replica.loaded,
+            services=tuple(sorted(its.wanted.all)),
+            listeners=self._listeners(),
+            registrations=tuple(
+                RegistrationStatus(
+                    entry.service,
+                    entry.address,
+                    entry.port,
+                    entry.epoch,
+                    entry.state,
+                    entry.pid,
+                    entry.hold,
+                    entry.problem,
+                )
+                for entry in its.journal.all()
+            ),
+            problem=upstream.problem,
+            zone=parts.zone,
+            servers=upstream.servers(),
+            view=str(parts.view) if its.shared_view.published else "",
+            reactions=parts.reactions.status() if parts.reactions is not None else (),
+        )
+
+    def metrics(self) -> AgentMetrics:
+        """Return the agent's figures."""
+        its, reactions = self._components, self._parts.reactions
+        servers = its.upstream.servers()
+        return AgentMetrics(
+            host=self._parts.host_name,
+            loaded=its.replica.loaded,
+            revision=its.replica.revision,
+            view_age_seconds=its.sync.view_age(),
+            session=its.upstream.status,
+            sessions_opened=its.upstream.opened_count,
+            servers=Counter(server.state for server in servers),
+            sources=Counter(server.source for server in servers),
+            services=len(its.wanted),
+            listeners=self._listeners(),
+            registrations=Counter(entry.state for entry in its.journal.all()),
+            lookups=its.view.lookups,
+            notices=its.sync.notices,
+            snapshots=its.sync.snapshots,
+            cache_writes=its.cache.writes,
+            reports=its.reports.counts,
+            suspicions=its.view.suspicions.counts,
+            reactions=reactions.turns if reactions is not None else {},
+            reactions_failing=reactions.failing if reactions is not None else 0,
+            watchers=len(its.feed),
+        )
+
+    def _watched(self, result: None, service: str) -> Dependencies | Refusal:
+        answer, problem = self._view.dependencies(service), self._components.upstream.problem
+        if isinstance(answer, Refusal) and answer.code == "not-ready" and problem:
+            return Refusal("not-ready", f"{answer.message} ({problem})", answer.retry_after_seconds)
+        return answer
+
+    def _listeners(self) -> int:
+        return sum(map(len, self._components.replica.catalogue.listeners.values()))
