@@ -11,7 +11,8 @@ from compass.admin.commands.objects import print_done
 from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext, Failed, failure_of
 from compass.admin.shell.decorators import DURATION, PAIR, command
-from compass.admin.shell.tables import as_json, sentences, table_of_listener, table_of_rows
+from compass.admin.shell.formats import as_json
+from compass.admin.shell.tables import sentences, table_of_listener, table_of_rows
 from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported
 from compass.model.requests import Examine, Fetch, Purge, ReadLog
 from compass.model.rows import Listener, State, UpdateEntry

@@ -10,7 +10,8 @@ import click
 from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext, output_file
 from compass.admin.shell.decorators import DURATION, command
-from compass.admin.shell.tables import as_json, policy_fields, sentences, table_of_row, table_of_rows
+from compass.admin.shell.formats import as_json
+from compass.admin.shell.tables import policy_fields, sentences, table_of_row, table_of_rows
 from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
 from compass.model.replies import CredentialIssued, Done
 from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential

@@ -13,8 +13,8 @@ from compass.admin.shell import build_request
 from compass.admin.shell.connection import ConnectionFailed
 from compass.admin.shell.context import AdminContext, Failed, print_table
 from compass.admin.shell.decorators import command
+from compass.admin.shell.formats import as_json
 from compass.admin.shell.tables import (
-    as_json,
     table_of_channels,
     table_of_impact,
     table_of_lags,

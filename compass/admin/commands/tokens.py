@@ -10,7 +10,8 @@ from compass.admin.commands.objects import issue_credential, print_done
 from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext
 from compass.admin.shell.decorators import DURATION, command
-from compass.admin.shell.tables import as_json, table_of_tokens
+from compass.admin.shell.formats import as_json
+from compass.admin.shell.tables import table_of_tokens
 from compass.model.replies import Done
 from compass.model.requests import Fetch, Remove, RevokeCredential
 from compass.model.rows import Credential

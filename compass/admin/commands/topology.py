@@ -9,7 +9,7 @@ import click
 
 from compass.admin.shell.context import AdminContext, Failed, write_new_text
 from compass.admin.shell.decorators import command
-from compass.admin.shell.tables import as_json
+from compass.admin.shell.formats import as_json
 from compass.admin.topology.file import TOPOLOGY_MAX, Mistake, Topology, TopologyProblem, dump, locate_problems, parse
 from compass.admin.topology.plan import Step, plan_json, plan_lines, plan_summary, steps
 from compass.model.exit_codes import ExitCode

@@ -24,8 +24,9 @@ from rich.text import Text
 from compass.admin.shell.config import Given, Settings, SettingsProblem, read_settings
 from compass.admin.shell.connection import AdminSession, ConnectionFailed
 from compass.admin.shell.exit_codes import EXIT_OF_KIND
+from compass.admin.shell.formats import TimeFormat, as_json
 from compass.admin.shell.seen_revisions import SeenRevisions
-from compass.admin.shell.tables import TableView, TimeFormat, as_json
+from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.names import InvalidName
 from compass.model.replies import Code, Refusal, Rows

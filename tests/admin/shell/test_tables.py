@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 
 from compass.admin.shell import build_request
+from compass.admin.shell.formats import TimeFormat, as_json, format_duration, format_time
 from compass.admin.shell.tables import (
     TableView,
-    TimeFormat,
-    as_json,
-    format_duration,
-    format_time,
     log_line,
     sentences,
     table_of_impact,
