@@ -125,7 +125,7 @@ def test_services_and_scripts(stage: Stage) -> None:
     assert f"port {served[1][1]}" in stage.run(*asking[0])
     stage.ends(*_named(served[1], "northeast.openuss"), status=-signal.SIGTERM)
     stage.ends(portal, "portal.web", port)
-    assert "nobody to ask: openuss: nothing is registered" in stage.run(asking[0][0], status=1)
+    assert "nobody to ask: openuss: no usable listener is registered" in stage.run(asking[0][0], status=1)
 
 
 def test_gunicorns_master_registers_for_its_workers(stage: Stage) -> None:

@@ -135,7 +135,7 @@ def test_a_store_that_is_not_what_its_last_commit_said_is_not_backed_up(file: Pa
     filled(f"sqlite:///{file}")
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE listener SET weight = weight + 1")
-    with pytest.raises(StoreUnusable, match="something else than a server has written them"):
+    with pytest.raises(StoreUnusable, match="a program other than"):
         back_up(parse_url(f"sqlite:///{file}"), tmp_path / "monday.db", silent)
     assert not (tmp_path / "monday.db").exists()
 
@@ -270,7 +270,7 @@ def test_a_store_with_problems_is_not_copied(url: str, tmp_path: Path) -> None:
     filled(url)
     damage(url, "UPDATE update_log SET revision = 100000 WHERE revision = 7")
     target = tmp_path / "other.db"
-    with pytest.raises(StoreUnusable, match="is not copied as it is"):
+    with pytest.raises(StoreUnusable, match="is damaged and was not copied"):
         copy(parse_url(url), parse_url(f"sqlite:///{target}"), new_id=True, progress=silent)
     assert not target.exists() or target.stat().st_size == 0
 
@@ -285,11 +285,11 @@ def damage(url: str, statement: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
-        ("UPDATE listener SET weight = 4711", "something else than a server has written"),
+        ("UPDATE listener SET weight = 4711", "a program other than"),
         ("UPDATE clock SET digest_at = 0, digest = ''; UPDATE listener SET weight = 4711", "the table has Listener"),
         ("DELETE FROM update_log WHERE revision = 7", "some are missing"),
         ("DELETE FROM security_log WHERE number = (SELECT max(number) FROM security_log)", "the log of security ends"),
-        ("UPDATE service SET revision = 1", "the table says 1"),
+        ("UPDATE service SET revision = 1", "the table has 1"),
     ],
 )
 def test_a_check_names_what_is_wrong(url: str, statement: str, told: str) -> None:
