@@ -155,7 +155,7 @@ def test_connections_that_a_server_refuses_are_closed_and_no_failure(deploy: Dep
     assert refused >= 20
     assert deployment.ask(Status(), ServerStatus)
     text = deployment.server.log.read_text(errors="replace")
-    assert "Unhandled" not in text and text.count("none is taken until it is over") == 1
+    assert "Unhandled" not in text and text.count("until the minute ends") == 1
 
 
 def update_listener(host: Host) -> None:
