@@ -11,7 +11,8 @@ from compass.agent.changes import Changes, ViewReader
 from compass.agent.hooks.runner import HookRunner
 from compass.agent.registration.journal import RegistrationJournal
 from compass.agent.registration.probe_responder import Probe, ProbeResponder
-from compass.agent.registration.registrar import Registrar, RegistrarDependencies, Watcher
+from compass.agent.registration.process_watch import Watcher
+from compass.agent.registration.registrar import Registrar, RegistrarDependencies
 from compass.agent.replica.change_feed import ChangeFeed
 from compass.agent.replica.disk_cache import Cache, ReplicaContent
 from compass.agent.replica.replica import Replica, WantedServices

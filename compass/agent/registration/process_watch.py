@@ -117,3 +117,13 @@ class ProcessWatch:
         watched = _Watched(descriptor, died)
         self._reactor.addReader(watched)
         return stop
+
+
+class Watcher(Protocol):
+    """Interface of `ProcessWatch`."""
+
+    def start_of(self, pid: int) -> str:
+        """Return what identifies the process together with its pid. Raises NoSuchProcess."""
+
+    def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
+        """Call `ended` once; the result stops watching. Raises NoSuchProcess, CannotWatch."""

@@ -87,6 +87,8 @@ class ReplicaSync:
         self._store = ""
         self._has_session = False
         self._asking = False
+        self._has_added = False
+        """The host wants a service for which no watch was sent yet."""
         self._in_step = False
         self._vouched_at: float | None = None
         """End of the last session on which the replica was up to date, in the clock's seconds; None: none yet."""
@@ -112,12 +114,23 @@ class ReplicaSync:
 
     def want(self, service: str) -> Refusal | None:
         """Watch for this service too; refused if there are too many and all of them are needed."""
+        refusal = self.add(service)
+        self.watch_added()
+        return refusal
+
+    def add(self, service: str) -> Refusal | None:
+        """Add a service for the next watch; refused if there are too many and all of them are needed."""
         known = service in self._wanted
         refusal = self._wanted.add(service)
         if refusal is None and not known:
-            self._watch()
+            self._has_added = True
             self._listener.wanted_changed()
         return refusal
+
+    def watch_added(self) -> None:
+        """Watch for the services that were added."""
+        if self._has_added:
+            self._watch()
 
     def when_watched(self, service: str) -> Deferred[None]:
         """Return what fires when a server has answered for this wanted service, or when none is expected to."""
@@ -194,7 +207,7 @@ class ReplicaSync:
         store, since = self._replica.resume_point(services)
         if self._gap or store != self._store:
             since = 0
-        self._asking = True
+        self._asking, self._has_added = True, False
         settings = self._settings
         request = Watch(
             services,
