@@ -46,7 +46,7 @@ class AgentDependencies(msgspec.Struct, frozen=True, kw_only=True):
     host_name: str
     default_address: str
     """Address of the listeners whose programs name none."""
-    choice: ServerSelector
+    selector: ServerSelector
     dial: Dial
     process_watch: Watcher
     peer_of: PeerOf
@@ -90,7 +90,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True):
 def build(parts: AgentDependencies) -> Components:
     """Make all components; none of them does anything before it is started."""
     clock = parts.clock
-    upstream = Upstream(clock, parts.choice, parts.dial, parts.peer_of, parts.software, parts.mode)
+    upstream = Upstream(clock, parts.selector, parts.dial, parts.peer_of, parts.software, parts.mode)
     journal = RegistrationJournal(parts.state_directory)
     replica, wanted = Replica(), WantedServices(journal, parts.services)
     selector = Selector(parts.random, Location(parts.host_name, parts.zone))
