@@ -27,7 +27,7 @@ from compass.system.timers import Timers
 from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
 
 GAPS_PER_SESSION_MAX = 3
-"""Gaps that are mended on one session; a server that loses more is left for another."""
+"""Gaps that are repaired on one session; a server that loses more is left for another one."""
 
 
 class ReplicaListener(Protocol):
@@ -64,7 +64,7 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaSync:
-    """Keeps the replica up to date over the upstream's session."""
+    """Synchronization of the replica over the upstream's session."""
 
     _log = Logger()
 
@@ -159,7 +159,7 @@ class ReplicaSync:
     # The follower of the session --------------------------------------------------------------------------
 
     def session_opened(self, welcome: Welcome) -> None:
-        """Watch first of all."""
+        """Watch on the new session."""
         self._has_session, self._store = True, welcome.store
         self._sessions += 1
         self._in_step = self._gap = self._abandoned = False
@@ -167,7 +167,7 @@ class ReplicaSync:
         self._watch()
 
     def session_pushed(self, messages: Sequence[Pushed]) -> None:
-        """Apply, then acknowledge all of it at once."""
+        """Apply the messages, then acknowledge all of them at once."""
         if self._abandoned:
             return
         advanced = False
@@ -277,7 +277,7 @@ class ReplicaSync:
             self._ask_anew("gap")
 
     def _compare(self, digest: str) -> None:
-        """Count what is held now, in pieces, and see whether it is what the server says."""
+        """Compute the digest of the replica in pieces, and compare it with the server's."""
         session, revision = self._sessions, self._replica.revision
         count = IncrementalDigest(part_of(self._replica.catalogue, self._replica.services))
 
