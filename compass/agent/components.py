@@ -11,7 +11,8 @@ from compass.agent.changes import Changes, ViewReader
 from compass.agent.hooks.runner import HookRunner
 from compass.agent.registration.journal import RegistrationJournal
 from compass.agent.registration.probe_responder import Probe, ProbeResponder
-from compass.agent.registration.registrar import Registrar, RegistrarDependencies, Watcher
+from compass.agent.registration.process_watch import Watcher
+from compass.agent.registration.registrar import Registrar, RegistrarDependencies
 from compass.agent.replica.change_feed import ChangeFeed
 from compass.agent.replica.disk_cache import Cache, ReplicaContent
 from compass.agent.replica.replica import Replica, WantedServices
@@ -45,7 +46,7 @@ class AgentDependencies(msgspec.Struct, frozen=True, kw_only=True):
     host_name: str
     default_address: str
     """Address of the listeners whose programs name none."""
-    choice: ServerSelector
+    selector: ServerSelector
     dial: Dial
     process_watch: Watcher
     peer_of: PeerOf
@@ -89,7 +90,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True):
 def build(parts: AgentDependencies) -> Components:
     """Make all components; none of them does anything before it is started."""
     clock = parts.clock
-    upstream = Upstream(clock, parts.choice, parts.dial, parts.peer_of, parts.software, parts.mode)
+    upstream = Upstream(clock, parts.selector, parts.dial, parts.peer_of, parts.software, parts.mode)
     journal = RegistrationJournal(parts.state_directory)
     replica, wanted = Replica(), WantedServices(journal, parts.services)
     selector = Selector(parts.random, Location(parts.host_name, parts.zone))

@@ -73,7 +73,7 @@ class Machines:
                 state_directory=self.directory,
                 host_name="h1",
                 default_address="127.0.0.1",
-                choice=ServerSelector(random, in_order(["gns1"])),
+                selector=ServerSelector(random, in_order(["gns1"])),
                 dial=lambda way: cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)),
                 process_watch=ProcessWatch(reactor),
                 peer_of=lambda transport: ("server", "s", ""),

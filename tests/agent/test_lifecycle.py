@@ -68,6 +68,16 @@ def test_a_registration_reaches_a_dependant_host(world: Hosts, tokens: dict[str,
     assert ports(user) == ("service", {2028})
 
 
+def test_a_first_registration_does_not_wait_for_a_watch(world: Hosts, tokens: dict[str, str]) -> None:
+    """The registration is the next change in the log; the watch on behalf of the service follows."""
+    provider = world.daemon("provider")
+    revision = world.catalogue.revision
+    outcome = world.wait(provider.register(wish(tokens[CHINA])))
+    assert outcome.revision == revision + 1
+    world.run(0.1)
+    assert world.catalogue.hosts["provider"].services == (CHINA,)
+
+
 def test_a_pull_shows_what_the_service_depends_on(world: Hosts, tokens: dict[str, str]) -> None:
     """Function 2.3: categories, services, listeners, and the backup known beforehand."""
     provider = world.daemon("provider")

@@ -147,7 +147,7 @@ class LoadedHost:
                 state_directory=cluster.directory / self.name,
                 host_name=self.name,
                 default_address=self.address,
-                choice=ServerSelector(
+                selector=ServerSelector(
                     random.random, [Candidate(ServerAddress(one.address, one.address, one.port)) for one in known]
                 ),
                 dial=dialler(reactor, identity),

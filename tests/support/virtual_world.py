@@ -319,7 +319,7 @@ class SimulatedHost:
                 random=world.random.random,
                 state_directory=world.directory / name,
                 host_name=name,
-                choice=ServerSelector(world.random.random, in_order(servers)),
+                selector=ServerSelector(world.random.random, in_order(servers)),
                 dial=lambda way: world.network.endpoint(way.name, identity, self.process),
                 process_watch=self.processes,
                 peer_of=_peer,

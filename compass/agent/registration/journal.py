@@ -1,7 +1,7 @@
-"""The host's own book: what its services asked for, on disk before a server is asked.
+"""Journal of registrations: what this host's services asked for, on disk before a server is asked.
 
-An entry stays until the wish is fulfilled: a registration as long as its instance lives, a deregistration until a
-server has it. So nothing that a service asked for is lost by servers that are down or by the daemon's restart.
+An entry stays until it is carried out: a registration as long as its instance lives, a deregistration until a server
+has it. So no request of a service is lost by servers that are down or by the daemon's restart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from compass.system.files import replace_file, set_aside
 
 FILE_NAME = "registrations.json"
 REGISTRATIONS_MAX = 4096
-"""Instances on one host; the book is rewritten with each change, and this many are about 1 MB."""
+"""Instances on one host; the file is rewritten with each change, and this many are about 1 MB."""
 
 VERSION = 1
 """Version of the file's format; a file of another version is not read."""
@@ -32,7 +32,7 @@ class _Book(msgspec.Struct, frozen=True):
 
 
 def _unpacked(data: bytes) -> _Book:
-    """The book in a file. Raises ValueError or RecursionError when it is none that this program has written."""
+    """Decode a file. Raises ValueError or RecursionError if this program has not written it."""
     book = msgspec.json.decode(data, type=_Book)
     if book.version != VERSION:
         raise ValueError(f"its version is {book.version}, this program reads {VERSION}")
@@ -43,11 +43,11 @@ def _unpacked(data: bytes) -> _Book:
 
 
 class JournalWriteFailed(Exception):
-    """The book could not be written: what was asked for would not survive, so it is refused."""
+    """Failed write: the request would not survive a restart, so it is refused."""
 
 
 class RegistrationJournal:
-    """The entries by listener. Every change is on disk when the method returns."""
+    """Entries by listener. Every change is on disk when the method returns."""
 
     _log = Logger()
 
@@ -57,7 +57,7 @@ class RegistrationJournal:
         self.last_epoch = 0
 
     def load(self) -> None:
-        """Read what an earlier run left; a damaged file is set aside and said so."""
+        """Read what an earlier run left; a damaged file is set aside with a log line."""
         try:
             book = _unpacked(self._path.read_bytes())
         except FileNotFoundError:
@@ -80,15 +80,14 @@ class RegistrationJournal:
         return len(self._entries)
 
     def all(self) -> tuple[Registration, ...]:
-        """Every entry, in the order of their arrival."""
+        """Return every entry, the oldest first."""
         return tuple(self._entries.values())
 
     def get(self, key: ListenerKey) -> Registration | None:
-        """The entry of a listener."""
         return self._entries.get(key)
 
     def services(self) -> frozenset[str]:
-        """The services that have an instance here."""
+        """Return the services that have an instance here."""
         return frozenset(entry.service for entry in self._entries.values() if entry.state != "leaving")
 
     def next_epoch(self, now: float, above: int = 0) -> int:
@@ -101,15 +100,15 @@ class RegistrationJournal:
         return min(max(self.last_epoch, above + 1), EPOCH_MAX)
 
     def put(self, entry: Registration) -> None:
-        """Set an entry. Raises JournalWriteFailed, and then the book is as it was."""
+        """Set an entry. Raises JournalWriteFailed, and then the journal is unchanged."""
         self._write({**self._entries, entry.key: entry})
 
     def note(self, entry: Registration) -> None:
-        """Set an entry, in memory at least: what has happened has happened, whether the disk takes it or not."""
+        """Set an entry, in memory at least: it records what has happened, even if the disk cannot be written."""
         self._note({**self._entries, entry.key: entry})
 
     def drop(self, entry: Registration) -> None:
-        """Forget an entry, if it is still this instance's."""
+        """Remove an entry, if it is still this instance's."""
         held = self._entries.get(entry.key)
         if held is not None and held.epoch == entry.epoch:
             self._note({key: other for key, other in self._entries.items() if key != entry.key})

@@ -1,8 +1,8 @@
-"""The host as a witness: it probes a listener when the server asks, so that no server condemns on its own word.
+"""Indirect probes: this host probes a listener when a server asks, so that no server decides from its own probe alone.
 
-It probes only what it depends on, as its own replica has it, in the way that the category says there: an inquiry
-names a listener, never an address of the server's choice or a path. A few at once; what comes beyond is left
-unanswered, and the server judges without.
+The host probes only what it depends on, at the address of its own replica and as the category's policy says there: an
+inquiry names a listener, never an address of the server's choice or a path. The number of probes at once is bounded;
+further inquiries get no answer, and the server decides without it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from compass.model.text import escape_line
 from compass.wire.messages import Inquiry
 
 INQUIRIES_MAX = 8
-"""Probes under way at once: this host has other things to do than to prove what is dead."""
+"""Probes under way at once: probing must not keep this host from its own work."""
 
 Probe = Callable[[Policy, str, int], Deferred[str]]
-"""Asks an address and port whether it serves: an empty string, or why not."""
+"""Function that probes an address and port; fires with an empty string, or with why it does not serve."""
 
 
 class Server(Protocol):
@@ -36,7 +36,7 @@ class Server(Protocol):
 
 
 class ProbeResponder:
-    """Answers inquiries with findings."""
+    """Prober on behalf of servers: answers each inquiry with findings."""
 
     def __init__(self, replica: Replica, probe: Probe, server: Server) -> None:
         self._replica = replica
@@ -45,7 +45,7 @@ class ProbeResponder:
         self._under_way = 0
 
     def inquired(self, inquiry: Inquiry) -> None:
-        """Probe the listener once and say what came of it; nothing is said about one that is not known here."""
+        """Probe the listener once and send the result; an unknown listener gets no answer."""
         catalogue = self._replica.catalogue
         row = catalogue.listener(inquiry.service, inquiry.address, inquiry.port)
         category = catalogue.categories.get(category_of(inquiry.service))

@@ -19,15 +19,15 @@ PROC = Path("/proc")
 
 
 class NoSuchProcess(Exception):
-    """The process does not live (any more)."""
+    """Process that does not exist, or no longer."""
 
 
 class CannotWatch(Exception):
-    """The process lives but cannot be watched, for want of file descriptors for instance."""
+    """Process that lives but cannot be watched, for example for lack of file descriptors."""
 
 
 def start_of(pid: int, proc: Path = PROC) -> str:
-    """Boot and start time of a living process (proc(5)). Raises NoSuchProcess."""
+    """Return boot and start time of a living process (proc(5)). Raises NoSuchProcess."""
     try:
         # The second field is the program's name in parentheses and may contain anything, even parentheses.
         fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -41,22 +41,22 @@ def start_of(pid: int, proc: Path = PROC) -> str:
 
 @implementer(IReadDescriptor)
 class _Watched:
-    """A pidfd in the reactor's hands."""
+    """Pidfd that the reactor reads."""
 
     def __init__(self, descriptor: int, ended: Callable[[], None]) -> None:
         self._descriptor = descriptor
         self._ended = ended
 
     def fileno(self) -> int:
-        """The pidfd."""
+        """Return the pidfd."""
         return self._descriptor
 
     def doRead(self) -> None:  # noqa: N802
-        """Readable: the process has ended."""
+        """Report the end of the process: the pidfd is readable."""
         self._ended()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor stops; nothing to say about the process."""
+        """Do nothing: the reactor stops, the process may live."""
 
     def logPrefix(self) -> str:  # noqa: N802
         """Return the prefix for Twisted's own log lines."""
@@ -64,17 +64,17 @@ class _Watched:
 
 
 class Readers(Protocol):
-    """The part of a reactor that waits for file descriptors (Twisted's IReactorFDSet)."""
+    """Part of a reactor that waits for file descriptors (Twisted's IReactorFDSet)."""
 
     def addReader(self, reader: object) -> None:  # noqa: N802
-        """Call its `doRead` when it can be read."""
+        """Call `reader.doRead` when its descriptor can be read."""
 
     def removeReader(self, reader: object) -> None:  # noqa: N802
         """Stop watching."""
 
 
 class ProcessWatch:
-    """Watches processes by pidfd on a reactor that takes file descriptors."""
+    """Watch of processes by pidfd, on a reactor that accepts file descriptors."""
 
     def __init__(self, reactor: Readers) -> None:
         self._reactor = reactor
@@ -117,3 +117,13 @@ class ProcessWatch:
         watched = _Watched(descriptor, died)
         self._reactor.addReader(watched)
         return stop
+
+
+class Watcher(Protocol):
+    """Interface of `ProcessWatch`."""
+
+    def start_of(self, pid: int) -> str:
+        """Return what identifies the process together with its pid. Raises NoSuchProcess."""
+
+    def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
+        """Call `ended` once; the result stops watching. Raises NoSuchProcess, CannotWatch."""

@@ -25,7 +25,7 @@ from compass.agent.registration.entry import (
     register_request,
 )
 from compass.agent.registration.journal import REGISTRATIONS_MAX, JournalWriteFailed, RegistrationJournal
-from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
+from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
 from compass.model.interfaces import Clock
@@ -41,16 +41,6 @@ HOLD_GRACE_SECONDS = 30.0
 Answer = Outcome | Refusal
 
 
-class Watcher(Protocol):
-    """Source of the ends of processes; `process_watch.ProcessWatch`."""
-
-    def start_of(self, pid: int) -> str:
-        """Return what identifies the process together with its pid. Raises NoSuchProcess."""
-
-    def watch(self, pid: int, started: str, ended: Callable[[], None]) -> Callable[[], None]:
-        """Call `ended` once; the result stops watching. Raises NoSuchProcess, CannotWatch."""
-
-
 class Server(Protocol):
     """The one server that this host has a session with; `upstream.Upstream`."""
 
@@ -64,8 +54,11 @@ class Server(Protocol):
 class Subscriptions(Protocol):
     """The services that this host watches for; `sync.ReplicaSync`."""
 
-    def want(self, service: str) -> Refusal | None:
-        """Watch for this service too; refused if there are too many."""
+    def add(self, service: str) -> Refusal | None:
+        """Add a service for the next watch; refused if there are too many."""
+
+    def watch_added(self) -> None:
+        """Watch for the services that were added."""
 
 
 class RegistrarDependencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +133,15 @@ class Registrar:
     # Requests of programs ---------------------------------------------------------------------------------
 
     def register(self, request: LocalRegister) -> Deferred[Answer]:
-        """Function 2.1 for a local program: committed, pending, or refused with nothing left behind."""
+        """Function 2.1 for a local program: committed, pending, or refused with nothing left behind.
+
+        The first registration of a service does not wait for the watch on its behalf, which is sent after it.
+        """
+        answer = self._request(request)
+        self._parts.subscriptions.watch_added()
+        return answer
+
+    def _request(self, request: LocalRegister) -> Deferred[Answer]:
         try:
             key = parse_key(request.service, request.address or self._parts.default_address, request.port)
             old = self._journal.get(key)
@@ -148,7 +149,7 @@ class Registrar:
                 text = f"{REGISTRATIONS_MAX} instances on this host, the most there can be"
                 return succeed(Refusal("too-large", text))
             entry = self._entry(request, key, old)
-            refusal = self._parts.subscriptions.want(entry.service)
+            refusal = self._parts.subscriptions.add(entry.service)
             if refusal is not None:
                 return succeed(refusal)
             after, actions = states.step(old, states.RegisterRequested(entry))

@@ -39,7 +39,7 @@ class ChangeFeed:
         self._last = 0
 
     def __len__(self) -> int:
-        """Programs that watch."""
+        """Return the number of programs that watch."""
         return len(self._subscribers)
 
     def subscribe(self, service: str, since: int | None, deliver: Deliver) -> Callable[[], None] | Refusal:
@@ -100,7 +100,7 @@ class ChangeFeed:
     def _since(self, service: str, since: int | None) -> list[Change] | None:
         """Return the changes after `since` that concern the service; None: a snapshot is needed instead."""
         catalogue = self._view.replica.catalogue
-        # No revision says what a program has missed that is not in the log.
+        # No revision shows what a program has missed outside the log.
         if since is None or self._view.catalogue is not catalogue:
             return None
         self._recent.advance(catalogue.revision)

@@ -22,7 +22,7 @@ from compass.system.files import replace_file, set_aside
 from compass.system.timers import Timers
 
 WRITE_PAUSE_SECONDS = 0.2
-"""At most five writes a second, however fast notices come; what a power cut takes is resumed from the server."""
+"""Pause between writes: at most five a second; what a power cut loses is resumed from the server."""
 FILE_NAME = "catalogue.msgpack"
 MAGIC = b"OGNSHOST"
 FORMAT = 1
@@ -66,7 +66,7 @@ class ReplicaContent:
 
 
 class Unusable(Exception):
-    """The bytes are no cache of this format; the text says why."""
+    """Content that is not a cache of this format; the text says why."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -74,13 +74,13 @@ _decoder = msgspec.msgpack.Decoder(CachedReplica)
 
 
 def packed(cached: CachedReplica) -> bytes:
-    """The file's content."""
+    """Return the file's content."""
     body = _encoder.encode(cached)
     return _HEADER.pack(MAGIC, FORMAT, len(body), hashlib.sha256(body).digest()) + body
 
 
 def unpacked(data: bytes) -> CachedReplica:
-    """The inverse of `packed`. Raises Unusable."""
+    """Return the inverse of `packed`. Raises Unusable."""
     if len(data) < _HEADER.size:
         raise Unusable(f"{len(data)} octets are less than the header")
     magic, version, length, digest = _HEADER.unpack_from(data)
@@ -101,7 +101,7 @@ def unpacked(data: bytes) -> CachedReplica:
 
 
 class Cache:
-    """Keeps `directory/catalogue.msgpack` up to date with its source."""
+    """File `catalogue.msgpack`, kept up to date with its source."""
 
     _log = Logger()
 
@@ -111,7 +111,7 @@ class Cache:
         self._source = source
         self._complained = False
         self.writes = Counter[str]()
-        """`done` or `failed`."""
+        """Writes by result: `done` or `failed`."""
 
     def age_seconds(self, now: float) -> float:
         """Return the seconds since the file was written; 0 if unknown."""

@@ -1,8 +1,7 @@
-"""The host's part of the catalogue: what its services depend on, kept in step by snapshots and notices.
+"""Replica of the catalogue's part that this host's services depend on, kept up to date by snapshots and notices.
 
 Every change names the one before it on its topic, so the replica knows from what it received whether something is
-missing (P4). A name that is not covered, a name that does not exist and a service without listeners are three
-different answers (P5), and a view that has content is only replaced by a numbered statement of the server.
+missing (P4). A view that has content is only replaced by a numbered statement of the server (P5).
 """
 
 from __future__ import annotations
@@ -34,30 +33,30 @@ class Replica:
         self.store = ""
         self.catalogue = Catalogue()
         self.services: frozenset[str] = frozenset()
-        """The services whose interest the catalogue is complete for."""
+        """Services for whose categories the catalogue is complete."""
         self.loaded = False
 
     @property
     def revision(self) -> int:
-        """Everything up to here is held."""
+        """Revision up to which the replica is complete."""
         return self.catalogue.revision
 
     def restore(self, store: str, services: Iterable[str], held: Snapshot) -> None:
-        """Go on from what the disk had."""
+        """Continue from what the disk had."""
         self._replace(store, services, held)
 
     def held(self) -> Snapshot:
-        """All that is held, as a snapshot: what the disk gets."""
+        """Return the whole content as a snapshot, for the disk."""
         return msgspec.structs.replace(snapshot(self.catalogue, self.catalogue.topics), revision=self.revision)
 
     def resume_point(self, services: Iterable[str]) -> tuple[str, int]:
-        """Store and revision to watch from: 0 unless what is held is complete for just these services' categories."""
+        """Return store and revision to watch from; 0 unless the content is complete for just these categories."""
         if not self.loaded or categories_of(services) != categories_of(self.services):
             return self.store, 0
         return self.store, self.revision
 
     def watching(self, reply: Watching, services: Iterable[str]) -> Taken:
-        """Take a watch's answer for these services."""
+        """Apply the reply to a watch for these services."""
         if reply.snapshot is None:
             self.services = frozenset(services)
             return "kept"
@@ -70,7 +69,7 @@ class Replica:
         return "replaced"
 
     def resync(self, resync: Resync) -> Taken:
-        """Take what the server sends in place of the notices that this host was too slow to read."""
+        """Apply what the server sends in place of the notices that this host was too slow to read."""
         return self.watching(Watching(self.store, resync.snapshot.revision, resync.snapshot), self.services)
 
     def notice(self, notice: Notice) -> Applied:
@@ -90,7 +89,7 @@ class Replica:
         return "applied"
 
     def bookmark(self, revision: int) -> None:
-        """The server has sent everything up to here."""
+        """Record that the server has sent everything up to this revision."""
         if revision > self.revision:
             self.catalogue = msgspec.structs.replace(self.catalogue, revision=revision)
 
@@ -116,7 +115,7 @@ class RegisteredServices(Protocol):
 
 
 class WantedServices:
-    """Service ids in the order in which they were last asked for; the oldest one that is not needed gives way."""
+    """Services on whose behalf this host watches, by their last request; a new one replaces an idle one."""
 
     def __init__(self, registered: RegisteredServices, configured: Sequence[str] = ()) -> None:
         self._registered = registered
@@ -164,14 +163,14 @@ class WantedServices:
 
 
 def pruned(catalogue: Catalogue, services: Iterable[str]) -> Catalogue:
-    """The catalogue without the topics that these services do not depend on any more."""
+    """Return the catalogue without the topics that these services no longer depend on."""
     wanted = interest(catalogue, services)
     after = catalogue
     for topic in catalogue.topics:
         if topic in wanted:
             continue
         for row in list(after.rows_of(topic)):
-            # A backup service's row hangs on its own topic, which may be wanted when its category is not.
+            # The topic of a backup service may be wanted although its category is not.
             keeps = isinstance(row, Service) and (row.id in wanted or category_of(row.id) in wanted)
             if not keeps:
                 after = after.without(row)
@@ -180,7 +179,7 @@ def pruned(catalogue: Catalogue, services: Iterable[str]) -> Catalogue:
 
 
 def _as_host(change: Change) -> Change:
-    """A host keeps no offline listeners: what it holds equals what a pull would give."""
+    """Return the change without an offline listener, so that the replica equals what a pull would return."""
     if isinstance(change.row, Listener) and change.row.state == "offline":
         return msgspec.structs.replace(change, removed=True)
     return change

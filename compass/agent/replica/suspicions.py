@@ -48,15 +48,15 @@ class Suspicions:
 
     def __init__(self) -> None:
         self._findings: dict[ListenerKey, _Finding] = {}
-        self._told: dict[ListenerKey, _NotifiedSuspicion] = {}
+        self._notified: dict[ListenerKey, _NotifiedSuspicion] = {}
 
     @property
     def counts(self) -> dict[str, int]:
         """Return the number of suspicions by programs (`here`) and by a `server`; some may have expired."""
-        return {"here": len(self._findings), "server": len(self._told)}
+        return {"here": len(self._findings), "server": len(self._notified)}
 
     def add(self, report: LocalReport, row: Listener, now: float) -> None:
-        """A program found this listener dead."""
+        """Add the report of a program that found this listener dead."""
         key = (row.service, row.address, row.port)
         self._findings.pop(key, None)
         self._findings[key] = _Finding(report, row, now + EVIDENCE_SECONDS, now + OWED_SECONDS)
@@ -66,24 +66,24 @@ class Suspicions:
     def add_notified(self, suspicion: Suspicion, row: Listener, now: float) -> float:
         """Add or withdraw a server's suspicion of this instance. Returns the time until which it holds."""
         key = (row.service, row.address, row.port)
-        self._told.pop(key, None)
+        self._notified.pop(key, None)
         seconds = min(suspicion.seconds, SUSPICION_SECONDS_MAX)
         if not seconds > 0:
-            # It answered a probe, whatever a program here has found.
+            # The listener answered a probe, whatever a program here has found.
             self.dismiss(key)
             return 0.0
-        self._told[key] = _NotifiedSuspicion(row, now + seconds, suspicion.cause)
-        if len(self._told) > EVIDENCE_MAX:
-            del self._told[next(iter(self._told))]
+        self._notified[key] = _NotifiedSuspicion(row, now + seconds, suspicion.cause)
+        if len(self._notified) > EVIDENCE_MAX:
+            del self._notified[next(iter(self._notified))]
         return seconds
 
     def renew_notified(self, now: float) -> None:
         """Let the server's suspicions expire soon: after its reply to a watch it repeats the current ones."""
-        for key, told in self._told.items():
-            self._told[key] = msgspec.structs.replace(told, until=min(told.until, now + RENEWAL_SECONDS))
+        for key, notified in self._notified.items():
+            self._notified[key] = msgspec.structs.replace(notified, until=min(notified.until, now + RENEWAL_SECONDS))
 
     def delivered(self, key: ListenerKey, state: State, now: float) -> None:
-        """The server has the report, and the listener is in that state there; what it decides comes as a notice.
+        """Record that a server has the report, and the listener's state there; what it decides comes as a notice.
 
         When the report alone was not enough for it, a probe of the server that finds the listener alive is no change:
         then no notice comes, and the local suspicion ends by itself.
@@ -94,28 +94,28 @@ class Suspicions:
             self._findings[key] = msgspec.structs.replace(finding, delivered=True, until=until)
 
     def dismiss(self, key: ListenerKey) -> None:
-        """The server refused the report."""
+        """Drop a report that the server refused."""
         self._findings.pop(key, None)
 
     def undelivered(self, catalogue: Catalogue, now: float) -> list[LocalReport]:
-        """The reports that still hold and that no server has seen."""
-        return [finding.report for finding in self._standing(catalogue, now) if not finding.delivered]
+        """Return the reports that are still valid and that no server has."""
+        return [finding.report for finding in self._valid(catalogue, now) if not finding.delivered]
 
     def apply_to(self, catalogue: Catalogue, now: float) -> Catalogue:
-        """The catalogue with the listeners under suspicion as suspect; itself when there are none."""
+        """Return the catalogue with the listeners under suspicion as suspect; the same object if there are none."""
         after = catalogue
-        for finding in self._standing(catalogue, now):
+        for finding in self._valid(catalogue, now):
             if now < finding.until and finding.row.state in USABLE:
                 suspect = msgspec.structs.replace(finding.row, state="suspect", cause="reported on this host")
                 after = after.with_row(suspect)
-        for key, told in list(self._told.items()):
-            if now >= told.until or catalogue.listener(*key) != told.row:
-                del self._told[key]
-            elif told.row.state not in FAILING:
-                after = after.with_row(msgspec.structs.replace(told.row, state="suspect", cause=told.cause))
+        for key, notified in list(self._notified.items()):
+            if now >= notified.until or catalogue.listener(*key) != notified.row:
+                del self._notified[key]
+            elif notified.row.state not in FAILING:
+                after = after.with_row(msgspec.structs.replace(notified.row, state="suspect", cause=notified.cause))
         return after
 
-    def _standing(self, catalogue: Catalogue, now: float) -> Iterator[_Finding]:
+    def _valid(self, catalogue: Catalogue, now: float) -> Iterator[_Finding]:
         for key, finding in list(self._findings.items()):
             until = finding.until if finding.delivered else finding.owed_until
             if now >= until or catalogue.listener(*key) != finding.row:

@@ -27,7 +27,7 @@ from compass.system.timers import Timers
 from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
 
 GAPS_PER_SESSION_MAX = 3
-"""Gaps that are mended on one session; a server that loses more is left for another."""
+"""Gaps that are repaired on one session; a server that loses more is left for another one."""
 
 
 class ReplicaListener(Protocol):
@@ -64,7 +64,7 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaSync:
-    """Keeps the replica up to date over the upstream's session."""
+    """Synchronization of the replica over the upstream's session."""
 
     _log = Logger()
 
@@ -87,6 +87,8 @@ class ReplicaSync:
         self._store = ""
         self._has_session = False
         self._asking = False
+        self._has_added = False
+        """The host wants a service for which no watch was sent yet."""
         self._in_step = False
         self._vouched_at: float | None = None
         """End of the last session on which the replica was up to date, in the clock's seconds; None: none yet."""
@@ -112,12 +114,23 @@ class ReplicaSync:
 
     def want(self, service: str) -> Refusal | None:
         """Watch for this service too; refused if there are too many and all of them are needed."""
+        refusal = self.add(service)
+        self.watch_added()
+        return refusal
+
+    def add(self, service: str) -> Refusal | None:
+        """Add a service for the next watch; refused if there are too many and all of them are needed."""
         known = service in self._wanted
         refusal = self._wanted.add(service)
         if refusal is None and not known:
-            self._watch()
+            self._has_added = True
             self._listener.wanted_changed()
         return refusal
+
+    def watch_added(self) -> None:
+        """Watch for the services that were added."""
+        if self._has_added:
+            self._watch()
 
     def when_watched(self, service: str) -> Deferred[None]:
         """Return what fires when a server has answered for this wanted service, or when none is expected to."""
@@ -146,7 +159,7 @@ class ReplicaSync:
     # The follower of the session --------------------------------------------------------------------------
 
     def session_opened(self, welcome: Welcome) -> None:
-        """Watch first of all."""
+        """Watch on the new session."""
         self._has_session, self._store = True, welcome.store
         self._sessions += 1
         self._in_step = self._gap = self._abandoned = False
@@ -154,7 +167,7 @@ class ReplicaSync:
         self._watch()
 
     def session_pushed(self, messages: Sequence[Pushed]) -> None:
-        """Apply, then acknowledge all of it at once."""
+        """Apply the messages, then acknowledge all of them at once."""
         if self._abandoned:
             return
         advanced = False
@@ -194,7 +207,7 @@ class ReplicaSync:
         store, since = self._replica.resume_point(services)
         if self._gap or store != self._store:
             since = 0
-        self._asking = True
+        self._asking, self._has_added = True, False
         settings = self._settings
         request = Watch(
             services,
@@ -264,7 +277,7 @@ class ReplicaSync:
             self._ask_anew("gap")
 
     def _compare(self, digest: str) -> None:
-        """Count what is held now, in pieces, and see whether it is what the server says."""
+        """Compute the digest of the replica in pieces, and compare it with the server's."""
         session, revision = self._sessions, self._replica.revision
         count = IncrementalDigest(part_of(self._replica.catalogue, self._replica.services))
 

@@ -21,7 +21,7 @@ BESIDE_SECONDS = 1.5
 """Seconds after which an attempt without a session may be in a dead network: the next address is dialled in parallel.
 """
 DIALS_MAX = 3
-"""Ways tried at once: one that is dead, one that is slow, and one that works."""
+"""Addresses tried at once: one that is dead, one that is slow, and one that works."""
 
 Dial = Callable[[ServerAddress], IStreamClientEndpoint]
 """Function from an address to its endpoint; the peer there has to prove the address's name."""
@@ -30,19 +30,19 @@ Dial = Callable[[ServerAddress], IStreamClientEndpoint]
 class ConnectorOwner(Protocol):
     """Owner of the sessions that a connector makes; `upstream.Upstream`."""
 
-    def new_session(self, way: ServerAddress | None) -> Session:
+    def new_session(self, server: ServerAddress | None) -> Session:
         """Make the protocol for a connection to this address."""
 
-    def not_reached(self, way: ServerAddress, reason: str) -> None:
+    def not_reached(self, server: ServerAddress, reason: str) -> None:
         """Handle an attempt to connect that failed."""
 
 
 class Connector:
-    """The connection attempts that are under way, and the greetings on those that succeeded."""
+    """Connection attempts that are under way, and greetings on those that succeeded."""
 
-    def __init__(self, clock: Clock, choice: ServerSelector, dial: Dial, owner: ConnectorOwner) -> None:
+    def __init__(self, clock: Clock, selector: ServerSelector, dial: Dial, owner: ConnectorOwner) -> None:
         self._clock = clock
-        self._choice = choice
+        self._selector = selector
         self._dial = dial
         self._owner = owner
         self._timers = Timers(clock)
@@ -50,59 +50,59 @@ class Connector:
         self._since: dict[ServerAddress, float] = {}
         """Time of the last attempt by address."""
         self.greeting: set[Session] = set()
-        """Connections on which no welcome has come yet, also such as a server dialled."""
+        """Connections without a welcome yet, also those that a server dialled."""
 
     def tried(self) -> set[ServerAddress]:
-        """The ways on which a session is being made."""
-        return {*self._connecting, *(session.way for session in self.greeting if session.way is not None)}
+        """Return the addresses at which a session is being made."""
+        return {*self._connecting, *(session.server for session in self.greeting if session.server is not None)}
 
     def trying(self) -> bool:
-        """A session may be there in a moment: one is being made, or not every way has been tried yet."""
+        """Return whether a session is possible in a moment: one is being made, or an address is untried."""
         active = bool(self._connecting or self.greeting) or "next" in self._timers
-        return self._choice.has_untried and (active or not self._choice.ways)
+        return self._selector.has_untried and (active or not self._selector.servers)
 
     def candidates_changed(self) -> None:
-        """There are other ways than before: their turn comes, at once if nothing is being tried."""
+        """Try the new candidates, at once if nothing is being tried."""
         if not (self.tried() and "next" in self._timers):
             self.connect_next()
 
     def connect_next(self) -> None:
-        """Dial the way that is to be tried next, as soon as its time has come, and then the one after it."""
+        """Dial the address that is to be tried next as soon as its time has come, and then the one after it."""
         self._timers.cancel("next")
-        following = self._choice.next(self._clock.seconds(), self.tried())
+        following = self._selector.next(self._clock.seconds(), self.tried())
         if following is None or len(self.tried()) >= DIALS_MAX:
-            return  # It goes on from here when one of those that are being tried fails, or another way is found.
+            return  # A failed attempt or a new candidate continues from here.
         if following.seconds > 0:
             self._timers.start("next", following.seconds, self.connect_next)
         else:
             self._timers.start("next", BESIDE_SECONDS, self.connect_next)
-            self.connect(following.way)
+            self.connect(following.server)
 
-    def connect(self, way: ServerAddress) -> None:
-        """Dial this way now."""
-        factory = Factory.forProtocol(lambda: self._owner.new_session(way))
+    def connect(self, server: ServerAddress) -> None:
+        """Dial this address now."""
+        factory = Factory.forProtocol(lambda: self._owner.new_session(server))
         factory.noisy = False
-        connecting: Deferred[IProtocol] = cast(Any, self._dial(way)).connect(factory)
-        self._connecting[way] = connecting
-        self._since[way] = self._clock.seconds()
+        connecting: Deferred[IProtocol] = cast(Any, self._dial(server)).connect(factory)
+        self._connecting[server] = connecting
+        self._since[server] = self._clock.seconds()
         connecting.addTimeout(CONNECT_SECONDS, cast(Any, self._clock))
 
         def done(result: object) -> None:
-            wanted = self._connecting.pop(way, None) is not None
+            wanted = self._connecting.pop(server, None) is not None
             if wanted and isinstance(result, Failure):
                 late = f"no connection within {CONNECT_SECONDS:g} s" if result.check(TimeoutError) else ""
-                self._owner.not_reached(way, late or result.getErrorMessage() or "no connection")
+                self._owner.not_reached(server, late or result.getErrorMessage() or "no connection")
 
         connecting.addBoth(done)
 
     def give_up(self) -> None:
-        """There is a session, or none is wanted: end whatever is under way, and remember what was slow."""
+        """End all attempts: there is a session, or none is wanted. Slow addresses count as failed."""
         self._timers.cancel("next")
         now = self._clock.seconds()
-        for way in self.tried():
-            waited = now - self._since.get(way, now)
+        for server in self.tried():
+            waited = now - self._since.get(server, now)
             if waited >= BESIDE_SECONDS:
-                self._choice.failed(way, now, f"no answer within {waited:.1f} s; another way was quicker")
+                self._selector.failed(server, now, f"no answer within {waited:.1f} s; another address was faster")
         self._since.clear()
         connecting, self._connecting = self._connecting, {}
         for each in connecting.values():

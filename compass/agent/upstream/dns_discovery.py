@@ -101,12 +101,12 @@ def _spelled(name: Any) -> str:
     return str(name.name.decode("ascii", "replace")).lower().removesuffix(".")
 
 
-def offers_of(records: Iterable[SrvRecord], rank: int) -> tuple[Candidate, ...]:
+def candidates_of(records: Iterable[SrvRecord], rank: int) -> tuple[Candidate, ...]:
     """The ways in an answer: one for each known address, else one to the target's name.
 
     What cannot be connected to is left out, and so is the target `.`, which means that there is none (RFC 2782).
     """
-    offers: list[Candidate] = []
+    candidates: list[Candidate] = []
     preferred = sorted(records, key=lambda record: (record.priority, -record.weight))
     for record in preferred[:RECORDS_MAX]:
         try:
@@ -116,10 +116,10 @@ def offers_of(records: Iterable[SrvRecord], rank: int) -> tuple[Candidate, ...]:
             continue
         # The weight is the target's, however many addresses it has.
         share = record.weight / len(places)
-        offers += [
+        candidates += [
             Candidate(ServerAddress(name, place, port), (rank, record.priority), share, "srv") for place in places
         ]
-    return tuple(offers)
+    return tuple(candidates)
 
 
 class SrvLookup:
@@ -158,12 +158,12 @@ class SrvLookup:
             self._asking.cancel()
 
     def _heard(self, records: Sequence[SrvRecord]) -> None:
-        offers = offers_of(records, self._rank)
+        candidates = candidates_of(records, self._rank)
         closed = bool(records) and not any(record.target for record in records)
-        if offers or closed:
+        if candidates or closed:
             self._answered = True
             self._backoff.reset()
-            self._sink.offer(self.name, offers)
+            self._sink.update(self.name, candidates)
         else:
             self._nothing_new(f"{len(records)} SRV records, none of which can be connected to")
             return
@@ -179,7 +179,7 @@ class SrvLookup:
         """Keep the known targets; the first time, report that there are none."""
         self._log.warn("{name} leads to no server: {why}", name=self.name, why=why)
         if not self._answered:
-            self._sink.offer(self.name, ())
+            self._sink.update(self.name, ())
         self._again(self._backoff.next())
 
     def _again(self, seconds: float) -> None:

@@ -47,8 +47,8 @@ class _Proposal(msgspec.Struct):
 class AnnouncedServers:
     """The table. Pure but for the choice that it asks how a way has fared."""
 
-    def __init__(self, choice: ServerSelector) -> None:
-        self._choice = choice
+    def __init__(self, selector: ServerSelector) -> None:
+        self._selector = selector
         self._proposals: dict[ServerAddress, _Proposal] = {}
         self._second = 0.0
         self._read = 0
@@ -60,34 +60,35 @@ class AnnouncedServers:
         self._read += 1
         return self._read <= DATAGRAMS_PER_SECOND_MAX
 
-    def heard(self, said: Announcement, sender: str, now: float) -> bool:
-        """Take in what was announced; whether there is a way that was not known."""
-        news = self.expire(now)
-        for address in said.addresses or (sender,):
-            way = ServerAddress(said.server, address, said.port)
-            if way in self._proposals or self._makes_room(sender):
-                news = news or way not in self._proposals
-                self._proposals[way] = _Proposal(sender, now + LIVES * said.next_seconds)
-        return news
+    def heard(self, announcement: Announcement, sender: str, now: float) -> bool:
+        """Record an announcement. Returns whether the proposals have changed."""
+        is_new = self.expire(now)
+        for address in announcement.addresses or (sender,):
+            server = ServerAddress(announcement.server, address, announcement.port)
+            if server in self._proposals or self._make_room(sender):
+                is_new = is_new or server not in self._proposals
+                self._proposals[server] = _Proposal(sender, now + LIVES * announcement.next_seconds)
+        return is_new
 
     def expire(self, now: float) -> bool:
-        """Forget what was not announced again, unless it has worked; whether anything was forgotten."""
-        over = [way for way, p in self._proposals.items() if p.until <= now and not self._choice.has_worked(way)]
-        for way in over:
-            del self._proposals[way]
-        return bool(over)
+        """Drop what was not announced again, unless it has worked. Returns whether anything was dropped."""
+        expired = [server for server, proposal in self._proposals.items() if proposal.until <= now]
+        dropped = [server for server in expired if not self._selector.has_worked(server)]
+        for server in dropped:
+            del self._proposals[server]
+        return bool(dropped)
 
-    def offers(self) -> tuple[Candidate, ...]:
-        """All that is proposed now, one as good as another."""
-        return tuple(Candidate(way, (ANNOUNCED_RANK,), source="announced") for way in self._proposals)
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Return all proposals, equally ranked."""
+        return tuple(Candidate(server, (ANNOUNCED_RANK,), source="announced") for server in self._proposals)
 
-    def _makes_room(self, sender: str) -> bool:
+    def _make_room(self, sender: str) -> bool:
         """Make room for one more from that sender, if need be by dropping one that was tried and failed."""
-        own = [way for way, proposal in self._proposals.items() if proposal.sender == sender]
-        crowd = own if len(own) >= PROPOSALS_PER_SENDER_MAX else list(self._proposals)
-        if len(crowd) < (PROPOSALS_PER_SENDER_MAX if crowd is own else PROPOSALS_MAX):
+        own = [server for server, proposal in self._proposals.items() if proposal.sender == sender]
+        rivals = own if len(own) >= PROPOSALS_PER_SENDER_MAX else list(self._proposals)
+        if len(rivals) < (PROPOSALS_PER_SENDER_MAX if rivals is own else PROPOSALS_MAX):
             return True
-        useless = next((way for way in crowd if self._choice.doubtful(way)), None)
+        useless = next((server for server in rivals if self._selector.doubtful(server)), None)
         if useless is None:
             return False
         del self._proposals[useless]
@@ -95,25 +96,25 @@ class AnnouncedServers:
 
 
 class AnnouncementListener(DatagramProtocol):
-    """Hears announcements in one multicast group; its sink gets what is proposed, at each change."""
+    """Receiver of announcements in one multicast group; its sink gets the proposals at each change."""
 
     _log = Logger()
 
     def __init__(
         self,
         clock: Clock,
-        choice: ServerSelector,
+        selector: ServerSelector,
         group: str,
         interface: str,
         sink: CandidateSink,
     ) -> None:
         self._clock = clock
-        self._proposals = AnnouncedServers(choice)
+        self._proposals = AnnouncedServers(selector)
         self._group = group
         self._interface = interface
         self._sink = sink
         self._timers = Timers(clock)
-        self._told_bad = False
+        self._warned = False
 
     def startProtocol(self) -> None:
         """Join the group on the interface that has this host's address."""
@@ -134,24 +135,24 @@ class AnnouncementListener(DatagramProtocol):
         self._timers.cancel_all()
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        """A proposal, or a stranger's noise."""
+        """Record a proposal, or drop a datagram that is none."""
         now = self._clock.seconds()
         if not self._proposals.may_read(now):
             return
         try:
-            said = decode(datagram)
-            news = self._proposals.heard(said, parse_address(addr[0]), now)
+            announcement = decode(datagram)
+            is_new = self._proposals.heard(announcement, parse_address(addr[0]), now)
         except (NotAnnouncement, InvalidAddress) as problem:
-            if not self._told_bad:
-                self._told_bad = True
+            if not self._warned:
+                self._warned = True
                 text = "a datagram from {sender} is not an announcement: {why} (logged once)"
                 self._log.warn(text, sender=addr[0], why=problem)
             return
-        if news:
-            self._log.info("{server} announces itself from {sender}", server=said.server, sender=addr[0])
-            self._sink.offer(ORIGIN, self._proposals.offers())
+        if is_new:
+            self._log.info("{server} announces itself from {sender}", server=announcement.server, sender=addr[0])
+            self._sink.update(ORIGIN, self._proposals.candidates())
 
     def _swept(self) -> None:
         self._timers.start("sweep", SWEEP_SECONDS, self._swept)
         if self._proposals.expire(self._clock.seconds()):
-            self._sink.offer(ORIGIN, self._proposals.offers())
+            self._sink.update(ORIGIN, self._proposals.candidates())

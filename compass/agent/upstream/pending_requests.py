@@ -26,7 +26,7 @@ class PendingRequests:
         self._requests: deque[tuple[Request, Deferred[Reply], Timer]] = deque()
 
     def add(self, request: Request) -> Deferred[Reply]:
-        """The reply, when there is a session in time."""
+        """Queue a request. Returns its reply if there is a session in time, else a refusal."""
         answer: Deferred[Reply] = Deferred()
         if len(self._requests) >= WAITING_MAX:
             busy = f"{WAITING_MAX} requests wait for a server; try again in a moment"
@@ -45,7 +45,7 @@ class PendingRequests:
         return request, answer
 
     def refuse(self) -> None:
-        """No session will come soon."""
+        """Refuse all: no session is expected."""
         while (waiting := self.next()) is not None:
             waiting[1].callback(self._unreachable())
 

@@ -1,13 +1,13 @@
-"""The ways to the servers, and which to take. Pure: time and chance are handed in.
+"""Selection of a server's address, and of the time to dial it. Pure: time and randomness are handed in.
 
-A way is one address of one server. Where ways come from does not matter here (the configuration, a name in DNS,
-announcements, a server that sends its hosts elsewhere): each origin offers what it knows at the moment, and all of it
-together is chosen from. Which way is taken, and when, follows from four things alone:
+An address is one of one server. Its origin does not matter here (the configuration, a name in DNS, announcements, a
+redirect by another server): each origin proposes candidates, and all of them together are chosen from. Which address is
+dialled, and when, follows from four things alone:
 
 - its *rank*: a smaller one is preferred, equal ones share by chance and weight, as RFC 2782 has it for SRV;
-- its *failures*: each doubles the pause before this very way is tried again, and no other way waits for it;
-- what a server has *asked*: to be left alone for a while, or to go elsewhere;
-- *chance*, in every pause, so that what many hosts see in one moment does not make them come in one.
+- its *failures*: each doubles the pause before this very address is tried again, and no other address waits for it;
+- what a server has *asked*: to wait for a while, or to go to another server;
+- *randomness*, in every pause, so that what many hosts see in one moment does not make them connect in one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RETURN_SECONDS_MAX = 900.0
 STEERED_SECONDS = 600.0
 """Seconds during which the servers of a redirect are preferred."""
 WAYS_MAX = 128
-"""Ways known at once, from all origins; what is offered beyond is not looked at."""
+"""Addresses known at once, from all origins; further candidates are ignored."""
 ANNOUNCED_RANK = 1_000_000
 """Rank behind every configured server: a configuration has fewer entries, and SRV priorities end at 65535."""
 
@@ -58,39 +58,39 @@ class ServerAddress(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A way with what its origin says of it."""
+    """Address with what its origin says of it."""
 
-    way: ServerAddress
+    server: ServerAddress
     rank: tuple[int, ...] = (0,)
     """Smaller is preferred."""
     weight: float = 1
-    """Share among ways of one rank."""
+    """Share among candidates of one rank."""
     source: Source = "configured"
 
 
 def in_order(servers: Iterable[str]) -> list[Candidate]:
-    """Servers by their names alone, the preferred first."""
+    """Return candidates for servers by their names alone, the preferred first."""
     return [Candidate(ServerAddress(name, name, SERVER_PORT), (place,)) for place, name in enumerate(servers)]
 
 
 class CandidateSink(Protocol):
     """Receiver of what an origin knows of servers; `upstream.Upstream`."""
 
-    def offer(self, origin: str, offers: Sequence[Candidate]) -> None:
+    def update(self, origin: str, candidates: Sequence[Candidate]) -> None:
         """Replace what this origin knew before."""
 
 
 class Next(NamedTuple):
-    """The way to take, and in how many seconds; 0: now."""
+    """Address to dial, and in how many seconds; 0: now."""
 
-    way: ServerAddress
+    server: ServerAddress
     seconds: float
 
 
 class _CandidateState(msgspec.Struct):
     """State of a candidate."""
 
-    offer: Candidate
+    candidate: Candidate
     failures: int = 0
     """Failures since it last led to a working session."""
     worked: bool = False
@@ -105,200 +105,199 @@ class _CandidateState(msgspec.Struct):
         return max(self.back_off_until, self.asked_until)
 
     def rank(self, now: float) -> tuple[int, ...]:
-        return _STEERED if self.steered_until > now else self.offer.rank
+        return _STEERED if self.steered_until > now else self.candidate.rank
 
 
 class ServerSelector:
-    """All known ways and how they fare. `random` gives numbers from 0 up to, not including, 1."""
+    """All known addresses and their states. `random` returns numbers from 0 up to, not including, 1."""
 
-    def __init__(self, random: Callable[[], float], offers: Iterable[Candidate] = ()) -> None:
+    def __init__(self, random: Callable[[], float], candidates: Iterable[Candidate] = ()) -> None:
         self._random = random
         self._origins: dict[str, tuple[Candidate, ...]] = {}
-        self._standings: dict[ServerAddress, _CandidateState] = {}
+        self._states: dict[ServerAddress, _CandidateState] = {}
         self._awaited: set[str] = set()
         self._jump_at = 0.0
-        self.offer("", offers)
+        self.update("", candidates)
 
-    # What there is ------------------------------------------------------------------------------------------
+    # Candidates --------------------------------------------------------------------------------------------
 
-    def offer(self, origin: str, offers: Iterable[Candidate]) -> None:
+    def update(self, origin: str, candidates: Iterable[Candidate]) -> None:
         """Replace the candidates of one origin. The state of addresses that stay is kept."""
         self._awaited.discard(origin)
-        self._origins[origin] = tuple(offers)
+        self._origins[origin] = tuple(candidates)
         merged: dict[ServerAddress, Candidate] = {}
-        for offer in (offer for known in self._origins.values() for offer in known):
-            # What a stranger proposes makes no way doubtful that is written down, nor less preferred.
-            if offer.way not in merged or offer.rank < merged[offer.way].rank:
-                merged[offer.way] = offer
-        before, self._standings = self._standings, {}
-        for way in sorted(merged, key=lambda way: merged[way].rank)[:WAYS_MAX]:
-            standing = before.get(way) or _CandidateState(merged[way])
-            standing.offer = merged[way]
-            self._standings[way] = standing
+        for candidate in (candidate for known in self._origins.values() for candidate in known):
+            # A proposal makes no configured address doubtful, nor less preferred.
+            if candidate.server not in merged or candidate.rank < merged[candidate.server].rank:
+                merged[candidate.server] = candidate
+        before, self._states = self._states, {}
+        for server in sorted(merged, key=lambda server: merged[server].rank)[:WAYS_MAX]:
+            state = before.get(server) or _CandidateState(merged[server])
+            state.candidate = merged[server]
+            self._states[server] = state
 
     def expect(self, origin: str) -> None:
-        """An origin is being asked for the first time: there may be a way in a moment."""
+        """Expect the first candidates of an origin in a moment."""
         self._awaited.add(origin)
 
-    def source(self, way: ServerAddress) -> Source | None:
+    def source(self, server: ServerAddress) -> Source | None:
         """Return the origin of an address; None: it is not known now."""
-        standing = self._standings.get(way)
-        return None if standing is None else standing.offer.source
+        state = self._states.get(server)
+        return None if state is None else state.candidate.source
 
     @property
-    def ways(self) -> Collection[ServerAddress]:
-        """All that are known."""
-        return self._standings.keys()
+    def servers(self) -> Collection[ServerAddress]:
+        """Return all that are known."""
+        return self._states.keys()
 
     @property
     def has_untried(self) -> bool:
         """Return whether a session is possible in a moment: an address has not failed yet, or is being looked up."""
-        return bool(self._awaited) or any(not standing.failures for standing in self._standings.values())
+        return bool(self._awaited) or any(not state.failures for state in self._states.values())
 
-    # What to do ---------------------------------------------------------------------------------------------
+    # Selection ----------------------------------------------------------------------------------------------
 
-    def next(self, now: float, besides: Collection[ServerAddress] = ()) -> Next | None:
-        """Which way to take and when, other than those that are being tried; None: there is none."""
-        left = [standing for way, standing in self._standings.items() if way not in besides]
+    def next(self, now: float, without: Collection[ServerAddress] = ()) -> Next | None:
+        """Return the address to dial next and when, without those that are being tried; None: there is none."""
+        left = [state for server, state in self._states.items() if server not in without]
         if not left:
             return None
-        ready = [standing for standing in left if standing.free_at <= max(now, self._jump_at)]
+        ready = [state for state in left if state.free_at <= max(now, self._jump_at)]
         if ready:
-            return Next(self._drawn(ready, now).offer.way, max(self._jump_at - now, 0.0))
-        soonest = min(left, key=lambda standing: standing.free_at)
-        return Next(soonest.offer.way, soonest.free_at - now)
+            return Next(self._draw(ready, now).candidate.server, max(self._jump_at - now, 0.0))
+        soonest = min(left, key=lambda state: state.free_at)
+        return Next(soonest.candidate.server, soonest.free_at - now)
 
-    def prefers(self, way: ServerAddress, other: ServerAddress | None, now: float) -> bool:
+    def prefers(self, server: ServerAddress, other: ServerAddress | None, now: float) -> bool:
         """Return whether a known address is preferred to another one, which must be known too."""
-        one, two = self._standings.get(way), self._standings.get(other) if other is not None else None
+        one, two = self._states.get(server), self._states.get(other) if other is not None else None
         return one is not None and two is not None and one.rank(now) < two.rank(now)
 
     def others(self, than: ServerAddress | None) -> list[ServerAddress]:
-        """Return one address of each server other than that one, the preferred first, without those that failed
-        lately."""
+        """Return one address of each server other than that one, those without failures and the preferred first."""
         found: dict[str, ServerAddress] = {}
-        for way in sorted(self._standings, key=self._fares):
-            if than is None or way.name != than.name:
-                found.setdefault(way.name, way)
+        for server in sorted(self._states, key=self._failures_and_rank):
+            if than is None or server.name != than.name:
+                found.setdefault(server.name, server)
         return list(found.values())
 
-    def _fares(self, way: ServerAddress) -> tuple[int, tuple[int, ...]]:
-        standing = self._standings[way]
-        return standing.failures, standing.offer.rank
+    def _failures_and_rank(self, server: ServerAddress) -> tuple[int, tuple[int, ...]]:
+        state = self._states[server]
+        return state.failures, state.candidate.rank
 
     def better(self, than: ServerAddress | None, now: float) -> ServerAddress | None:
-        """A way that is preferred to the one in use and might work by now, if there is one."""
-        better = [s for way, s in self._standings.items() if s.free_at <= now and self.prefers(way, than, now)]
-        return self._drawn(better, now).offer.way if better else None
+        """Return an address that is preferred to the one in use and does not rest, if there is one."""
+        better = [s for server, s in self._states.items() if s.free_at <= now and self.prefers(server, than, now)]
+        return self._draw(better, now).candidate.server if better else None
 
     def return_seconds(self) -> float:
         """Return the seconds until the search for a better address; different for each host."""
         return RETURN_SECONDS_MIN + self._random() * (RETURN_SECONDS_MAX - RETURN_SECONDS_MIN)
 
-    def _drawn(self, standings: Sequence[_CandidateState], now: float) -> _CandidateState:
-        best = min(standing.rank(now) for standing in standings)
-        equal = [standing for standing in standings if standing.rank(now) == best]
-        weights = [standing.offer.weight or _WEIGHT_ZERO for standing in equal]
+    def _draw(self, states: Sequence[_CandidateState], now: float) -> _CandidateState:
+        best = min(state.rank(now) for state in states)
+        equal = [state for state in states if state.rank(now) == best]
+        weights = [state.candidate.weight or _WEIGHT_ZERO for state in equal]
         point = self._random() * sum(weights)
-        for standing, weight in zip(equal, weights, strict=True):
+        for state, weight in zip(equal, weights, strict=True):
             point -= weight
             if point < 0:
-                return standing
+                return state
         return equal[-1]
 
-    # What happened ------------------------------------------------------------------------------------------
+    # Results ------------------------------------------------------------------------------------------------
 
-    def worked(self, way: ServerAddress) -> None:
+    def worked(self, server: ServerAddress) -> None:
         """Record a working session: earlier failures are forgotten."""
-        standing = self._standings.get(way)
-        if standing is not None:
-            standing.failures, standing.worked, standing.back_off_until, standing.problem = 0, True, 0.0, ""
+        state = self._states.get(server)
+        if state is not None:
+            state.failures, state.worked, state.back_off_until, state.problem = 0, True, 0.0, ""
 
-    def failed(self, way: ServerAddress, now: float, problem: str) -> None:
+    def failed(self, server: ServerAddress, now: float, problem: str) -> None:
         """Record a failed attempt or the end of a session. The address rests, longer with each failure."""
-        standing = self._standings.get(way)
-        if standing is None:
+        state = self._states.get(server)
+        if state is None:
             return
-        standing.failures += 1
-        standing.problem = problem
-        doubtful = standing.offer.source == "announced" and not standing.worked
+        state.failures += 1
+        state.problem = problem
+        doubtful = state.candidate.source == "announced" and not state.worked
         longest = DOUBTFUL_SECONDS_MAX if doubtful else BACK_OFF_SECONDS_MAX
-        pause = min(BACK_OFF_SECONDS_MIN * 2.0 ** min(standing.failures - 1, 16), longest)
-        standing.back_off_until = now + pause * (0.5 + self._random() / 2)
+        pause = min(BACK_OFF_SECONDS_MIN * 2.0 ** min(state.failures - 1, 16), longest)
+        state.back_off_until = now + pause * (0.5 + self._random() / 2)
 
     def lost(self, now: float, *, worked: bool) -> None:
-        """The session is over: go elsewhere at a moment of this host's own.
+        """Record the end of the session: the next address is dialled at a random moment.
 
-        If it had worked, ways that have rested by now count as untried: what failed was long ago.
+        If the session had worked, addresses that have rested by now count as untried: their failures are old.
         """
         self._jump_at = now + self._random() * JUMP_SECONDS
-        for standing in self._standings.values():
-            if worked and standing.back_off_until <= now:
-                standing.failures = 0
+        for state in self._states.values():
+            if worked and state.back_off_until <= now:
+                state.failures = 0
 
-    def retry_after(self, way: ServerAddress, now: float, seconds: float) -> None:
-        """The server at its end wants to be left alone. Up to half as long again, for it says the same to all."""
-        standing = self._standings.get(way)
-        if standing is not None:
-            standing.asked_until = now + min(seconds, RETRY_AFTER_SECONDS_MAX) * (1 + self._random() / 2)
+    def retry_after(self, server: ServerAddress, now: float, seconds: float) -> None:
+        """Let an address rest because its server asked for it, up to half as long again: the server asks all hosts."""
+        state = self._states.get(server)
+        if state is not None:
+            state.asked_until = now + min(seconds, RETRY_AFTER_SECONDS_MAX) * (1 + self._random() / 2)
 
     def redirected(self, servers: Iterable[tuple[str, int]], now: float) -> None:
-        """A server sends this host to others, by name and port: these first, for a while, one as good as another.
+        """Prefer the servers of a redirect, named by name and port, for a while; all of them equally.
 
-        Those that are known are reached as they are known; of the others each is a way of its own.
+        Known servers keep their addresses; each of the others is dialled by its name.
         """
         wanted = set(servers)
-        lasting = (way for way, standing in self._standings.items() if standing.offer.source != "steered")
-        known = {(way.name, way.port) for way in lasting}
+        lasting = (server for server, state in self._states.items() if state.candidate.source != "steered")
+        known = {(server.name, server.port) for server in lasting}
         new = [ServerAddress(name, name, port) for name, port in sorted(wanted - known)]
-        self.offer("steered", [Candidate(way, (ANNOUNCED_RANK, 1), source="steered") for way in new])
-        for way, standing in self._standings.items():
-            standing.steered_until = now + STEERED_SECONDS if (way.name, way.port) in wanted else 0.0
+        self.update("steered", [Candidate(server, (ANNOUNCED_RANK, 1), source="steered") for server in new])
+        for server, state in self._states.items():
+            state.steered_until = now + STEERED_SECONDS if (server.name, server.port) in wanted else 0.0
 
     def reset_backoff(self) -> None:
         """Make failed addresses due again for a waiting request, except those that asked for a pause."""
         self._jump_at = 0.0
-        for standing in self._standings.values():
-            standing.failures, standing.back_off_until = 0, 0.0
+        for state in self._states.values():
+            state.failures, state.back_off_until = 0, 0.0
 
-    def has_worked(self, way: ServerAddress) -> bool:
+    def has_worked(self, server: ServerAddress) -> bool:
         """Return whether it has ever led to a server."""
-        standing = self._standings.get(way)
-        return standing is not None and standing.worked
+        state = self._states.get(server)
+        return state is not None and state.worked
 
-    def doubtful(self, way: ServerAddress) -> bool:
+    def doubtful(self, server: ServerAddress) -> bool:
         """Return whether it has failed and never worked: another proposal may replace it."""
-        standing = self._standings.get(way)
-        return standing is not None and standing.failures > 0 and not standing.worked
+        state = self._states.get(server)
+        return state is not None and state.failures > 0 and not state.worked
 
     def known(
         self, now: float, used: ServerAddress | None, tried: Collection[ServerAddress]
     ) -> tuple[KnownServer, ...]:
-        """Every way as an operator wants to see it, the preferred first."""
+        """Return every address with its state for an operator, the preferred first."""
         shown = []
-        for standing in sorted(self._standings.values(), key=lambda standing: standing.rank(now)):
-            way = standing.offer.way
-            state: Literal["open", "connecting", "ready", "asked-to-wait", "backing-off"] = "ready"
-            if way == used:
-                state = "open"
-            elif way in tried:
-                state = "connecting"
-            elif standing.asked_until > max(now, standing.back_off_until):
-                state = "asked-to-wait"
-            elif standing.back_off_until > now:
-                state = "backing-off"
-            wait = standing.free_at - now if state in ("asked-to-wait", "backing-off") else 0.0
-            endpoint = format_endpoint(way.address, way.port)
+        for state in sorted(self._states.values(), key=lambda state: state.rank(now)):
+            server = state.candidate.server
+            label: Literal["open", "connecting", "ready", "asked-to-wait", "backing-off"] = "ready"
+            if server == used:
+                label = "open"
+            elif server in tried:
+                label = "connecting"
+            elif state.asked_until > max(now, state.back_off_until):
+                label = "asked-to-wait"
+            elif state.back_off_until > now:
+                label = "backing-off"
+            wait = state.free_at - now if label in ("asked-to-wait", "backing-off") else 0.0
+            endpoint = format_endpoint(server.address, server.port)
             shown.append(
                 KnownServer(
-                    way.name,
+                    server.name,
                     endpoint,
-                    standing.offer.source,
-                    state,
+                    state.candidate.source,
+                    label,
                     wait,
-                    standing.failures,
-                    standing.problem,
-                    standing.steered_until > now,
+                    state.failures,
+                    state.problem,
+                    state.steered_until > now,
                 )
             )
         return tuple(shown)

@@ -1,4 +1,4 @@
-"""The shell of one session: bytes between a transport and the sans-IO `ClientConnection`, and one timer."""
+"""Shell of one session: bytes between a transport and the sans-IO `ClientConnection`, and one timer."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class Owner(Interface):
         """Return whether the connection is wanted."""
 
     def opened(self, session: Session, welcome: Welcome) -> None:
-        """The greeting is done."""
+        """Handle the welcome."""
 
     def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
         """Handle what arrived together, in order."""
 
     def ended(self, session: Session, end: SessionEnded) -> None:
-        """The connection is over."""
+        """Handle the end of the connection."""
 
 
 class Session(Protocol):
-    """Session: one connection to a server. `way`: the address that was dialled; None if the server dialled."""
+    """Session: one connection to a server. `server`: the address that was dialled; None if the server dialled."""
 
-    def __init__(self, clock: Clock, owner: Owner, software: str, way: ServerAddress | None) -> None:
+    def __init__(self, clock: Clock, owner: Owner, software: str, server: ServerAddress | None) -> None:
         self._clock = clock
         self._owner = owner
         self._software = software
-        self.way = way
+        self.server = server
         self.leaving = False
-        """We closed it, not the server."""
+        """This host closes the session, not the server."""
         self._connection: ClientConnection | None = None
         self._asked: dict[int, Deferred[Reply]] = {}
         self._queue: deque[tuple[Request, Deferred[Reply]]] = deque()
@@ -65,11 +65,11 @@ class Session(Protocol):
 
     @property
     def unanswered(self) -> int:
-        """Requests under way and waiting."""
+        """Number of requests without a reply, those in the queue included."""
         return len(self._asked) + len(self._queue)
 
     def ask(self, request: Request) -> Deferred[Reply]:
-        """The reply; refused here when the request is too long to send or too many wait."""
+        """Send a request. Returns the reply, or a refusal if the request is too long or too many wait."""
         answer: Deferred[Reply] = Deferred()
         if self.leaving or self._connection is None or self._connection.state != "open":
             answer.callback(lost(self._end.reason))
@@ -83,7 +83,7 @@ class Session(Protocol):
         return answer
 
     def acknowledge(self, revision: int, status: Held = "ok") -> None:
-        """Say what is held."""
+        """Acknowledge what the replica holds."""
         if self._connection is not None:
             self._connection.acknowledge(revision, status)
             self._flush()
@@ -94,7 +94,7 @@ class Session(Protocol):
         reason: str = "this host left it",
         retry_after_seconds: float = 0.0,
     ) -> None:
-        """Leave politely; cut the transport if that takes longer than `seconds`."""
+        """Close the session; abort the transport if that takes longer than `seconds`."""
         if not self.leaving:
             self._end = SessionEnded(reason, retry_after_seconds=retry_after_seconds)
         self.leaving = True
@@ -104,7 +104,7 @@ class Session(Protocol):
             self._stream().loseConnection()
 
     def connectionMade(self) -> None:
-        """Greet, unless one session is open already."""
+        """Greet, unless the owner does not want the connection."""
         if not self._owner.connected(self):
             self.close()
             return
@@ -114,7 +114,7 @@ class Session(Protocol):
         self._flush()
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the server."""
+        """Handle bytes from the server."""
         if self._connection is not None and not self.leaving:
             self._happened(self._connection.receive(data, self._clock.seconds()))
 

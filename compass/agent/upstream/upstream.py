@@ -1,9 +1,9 @@
-"""The way up: one session to one of several servers, whichever side dialled, and the way back when it is lost.
+"""Upstream: one session to one of several servers, whichever side dialled, and the next one when it is lost.
 
-`Upstream` owns at most one `Session`, the shell around the sans-IO `ClientConnection`. When there is none, `Dials`
-tries the ways that `Choice` gives, and requests wait a moment; a connection that a server dialled is taken as a session
-of the same kind. While the session is to a server that is not the preferred one, this host looks for a better way now
-and then, and leaves the one session only when the other is open.
+`Upstream` owns at most one `Session`, the shell around the sans-IO `ClientConnection`. While there is none, `Connector`
+tries the addresses that `ServerSelector` returns, and requests wait a moment; a connection that a server dialled
+becomes a session of the same kind. While the session is with a server that is not the preferred one, this host tries
+a better address from time to time, and closes the one session only when the other is open.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Follower(Protocol):
     """Follower of the session: its beginning, pushed messages, and its end."""
 
     def session_opened(self, welcome: Welcome) -> None:
-        """Ask now what must be asked first; requests that waited follow."""
+        """Send what must be asked first; requests that waited follow."""
 
     def session_pushed(self, messages: Sequence[Pushed]) -> None:
-        """Notices and bookmarks that arrived together, in order."""
+        """Handle messages that arrived together, in order."""
 
     def session_ended(self) -> None:
-        """No session any more; requests without an answer have been answered `unreachable`."""
+        """Handle the end of the session; requests without a reply have been answered `unreachable`."""
 
 
 class SessionListener(Protocol):
-    """Receiver of when a session works and when it is over."""
+    """Receiver of the beginning and the end of working sessions."""
 
     def session_settled(self) -> None:
         """Handle a session on which the replica is up to date, once for each session."""
@@ -64,10 +64,10 @@ class SessionListener(Protocol):
 
 
 class Upstream:
-    """Keeps the one session.
+    """Owner of the one session.
 
-    `peer_of` must find a server at the other end of every connection but those that were dialled by a name which the
-    configuration gives: that name alone says who is meant.
+    `peer_of` must find a server at the other end of every connection, except those that were dialled by a name of the
+    configuration: that name alone identifies the server.
     """
 
     _log = Logger()
@@ -75,20 +75,20 @@ class Upstream:
     def __init__(
         self,
         clock: Clock,
-        choice: ServerSelector,
+        selector: ServerSelector,
         dial: Dial,
         peer_of: PeerOf,
         software: str,
         mode: Mode = "keep",
     ) -> None:
         self._clock = clock
-        self._choice = choice
+        self._selector = selector
         self._followers: list[Follower] = []
         self._listeners: list[SessionListener] = []
         self._software = software
         self._mode = mode
         self._peer_of = peer_of
-        self._dials = Connector(clock, choice, dial, self)
+        self._connector = Connector(clock, selector, dial, self)
         self._waiting = PendingRequests(clock, self._unreachable)
         self._in_step = False
         self._session: Session | None = None
@@ -98,20 +98,20 @@ class Upstream:
         self.server = ""
         self.problem = ""
         self.opened_count = 0
-        """Sessions since the start."""
+        """Number of sessions since the start."""
 
     @property
     def status(self) -> SessionStatus:
-        """open, connecting (also the short pauses while every way is tried once), waiting or stopped."""
+        """Return the state; `connecting` includes the short pauses while every address is tried once."""
         if self._session is not None:
             return "open"
         if not self._running:
             return "stopped"
-        return "connecting" if self._dials.trying() else "waiting"
+        return "connecting" if self._connector.trying() else "waiting"
 
     def servers(self) -> tuple[KnownServer, ...]:
-        """Every known way to a server and how this host has fared with it."""
-        return self._choice.known(self._clock.seconds(), self._used, self._dials.tried())
+        """Return every known address of a server with its state."""
+        return self._selector.known(self._clock.seconds(), self._used, self._connector.tried())
 
     def follow(self, follower: Follower) -> None:
         """Let `follower` use every session."""
@@ -122,21 +122,21 @@ class Upstream:
         self._listeners.append(listener)
 
     def start(self) -> None:
-        """Go for a session."""
+        """Connect."""
         self._running = True
         self._go()
 
-    def offer(self, origin: str, offers: Sequence[Candidate]) -> None:
+    def update(self, origin: str, candidates: Sequence[Candidate]) -> None:
         """Replace the servers that an origin proposes."""
-        self._choice.offer(origin, offers)
+        self._selector.update(origin, candidates)
         if self._running and self._session is None:
-            self._dials.candidates_changed()
+            self._connector.candidates_changed()
 
     def stop(self) -> Deferred[None]:
-        """Leave; fires when the transport is closed."""
+        """Close the session. Returns what fires when the transport is closed."""
         self._running = False
         self._timers.cancel("return")
-        self._dials.give_up()
+        self._connector.give_up()
         self.problem = "the daemon is stopping"
         self._waiting.refuse()
         stopped: Deferred[None] = Deferred()
@@ -149,8 +149,8 @@ class Upstream:
 
     def settled(self) -> None:
         """Record that the session works: the follower is up to date. Back-off restarts from here."""
-        if self._session is not None and self._session.way is not None:
-            self._choice.worked(self._session.way)
+        if self._session is not None and self._session.server is not None:
+            self._selector.worked(self._session.server)
         self.problem = ""
         first, self._in_step = not self._in_step, True
         self._touch()
@@ -165,30 +165,30 @@ class Upstream:
             self._session.close(reason=reason, retry_after_seconds=retry_after_seconds)
 
     def ask(self, request: Request) -> Deferred[Reply]:
-        """The server's reply; a refusal `unreachable` when no server could be asked or the answer got lost."""
+        """Send a request. Returns the reply; `unreachable` if no server could be asked or the reply was lost."""
         if self._session is not None:
             self._touch()
             return self._session.ask(request)
         return self._waiting.add(request) if self.expected() else succeed(self._unreachable())
 
     def expected(self) -> bool:
-        """Return whether there is or may soon be a session; true in mode `short`."""
-        if self._session is None and self._mode == "short" and self._running and not self._dials.trying():
-            self._choice.reset_backoff()
+        """Return whether there is a session or may be one in a moment; in the mode `short` this connects."""
+        if self._session is None and self._mode == "short" and self._running and not self._connector.trying():
+            self._selector.reset_backoff()
             self._go()
-        return self._session is not None or (self._running and self._dials.trying())
+        return self._session is not None or (self._running and self._connector.trying())
 
     def others(self) -> list[ServerAddress]:
-        """A way to each server that the session is not with."""
-        return self._choice.others(self._used)
+        """Return an address of each server that the session is not with."""
+        return self._selector.others(self._used)
 
     def acknowledge(self, revision: int, status: Held = "ok") -> None:
-        """Say what is held."""
+        """Acknowledge what the replica holds."""
         if self._session is not None:
             self._session.acknowledge(revision, status)
 
     def update_factory(self) -> Factory:
-        """Protocols for connections that a server dials to the Update listener."""
+        """Return the factory for connections that a server dials to the Update listener."""
         return Factory.forProtocol(lambda: self.new_session(None))
 
     # From sessions ----------------------------------------------------------------------------------------------
@@ -197,19 +197,19 @@ class Upstream:
         """Return whether a new connection is wanted; one too many is closed with a goodbye."""
         if not self._running or (self._session is not None and not self._is_better(session)):
             return False
-        self._dials.greeting.add(session)
+        self._connector.greeting.add(session)
         return True
 
     def opened(self, session: Session, welcome: Welcome) -> None:
-        """A greeting is done; the first of two sessions that were made at once stays, unless the other is better."""
-        self._dials.greeting.discard(session)
+        """Use a new session. Of two that were made at once the first one stays, unless the other is better."""
+        self._connector.greeting.discard(session)
         problem = self.problem_with(session)
         old = self._session
         if problem:
-            self._log.warn("who was reached is no server: {problem}", problem=problem)
+            self._log.warn("peer is not a compass server: {problem}", problem=problem)
             session.close(reason=problem)
-            if session.way is not None:
-                self.not_reached(session.way, problem)
+            if session.server is not None:
+                self.not_reached(session.server, problem)
             return
         if not self._running or (old is not None and (old.unanswered or not self._is_better(session))):
             session.close()
@@ -219,7 +219,7 @@ class Upstream:
             old.close(reason="this host goes to a server that it prefers")
         self._session, self.server, self._in_step = session, welcome.server, False
         self.opened_count += 1
-        self._dials.give_up()
+        self._connector.give_up()
         self._log.info(
             "session with server {server} at revision {revision}",
             server=welcome.server,
@@ -242,36 +242,36 @@ class Upstream:
                 follower.session_pushed(messages)
 
     def ended(self, session: Session, end: SessionEnded) -> None:
-        """A connection is over: closed, refused, timed out or left."""
-        self._dials.greeting.discard(session)
+        """Handle the end of a connection: closed, refused, timed out or left."""
+        self._connector.greeting.discard(session)
         was_ours, worked = session is self._session, self._in_step
-        if session.way is not None:
-            self._told_at_the_end(session, session.way, end)
+        if session.server is not None:
+            self._heed_goodbye(session, session.server, end)
         if was_ours:
-            self._choice.lost(self._clock.seconds(), worked=worked)
+            self._selector.lost(self._clock.seconds(), worked=worked)
             self._end_session()
             if self._stopped is not None:
                 self._stopped.callback(None)
         if was_ours and self._mode == "short" and worked and not self.problem:
-            return  # Nothing more to be asked for now.
-        if session.way is not None and (was_ours or not session.leaving):
-            self.not_reached(session.way, end.reason)
+            return  # There is nothing to ask for now.
+        if session.server is not None and (was_ours or not session.leaving):
+            self.not_reached(session.server, end.reason)
         elif was_ours:
             self._no_session(end.reason)
 
-    def _told_at_the_end(self, session: Session, way: ServerAddress, end: SessionEnded) -> None:
+    def _heed_goodbye(self, session: Session, server: ServerAddress, end: SessionEnded) -> None:
         """Record the goodbye's pause and, from a server, its redirect."""
         now = self._clock.seconds()
         if end.retry_after_seconds > 0:
-            self._choice.retry_after(way, now, end.retry_after_seconds)
+            self._selector.retry_after(server, now, end.retry_after_seconds)
         instead = []
         for text in end.instead if end.instead and not self.problem_with(session) else ():
             try:
                 instead.append(parse_server(text))
             except InvalidName as problem:
-                self._log.warn("{name} sends this host to what is no server: {why}", name=way.name, why=problem)
+                self._log.warn("{name} redirects this host to an invalid server: {why}", name=server.name, why=problem)
         if instead:
-            self._choice.redirected(instead, now)
+            self._selector.redirected(instead, now)
 
     def _end_session(self) -> None:
         self._timers.cancel_all()
@@ -285,56 +285,56 @@ class Upstream:
 
     def _go(self) -> None:
         if self._running and self._session is None:
-            self._dials.connect_next()
+            self._connector.connect_next()
 
-    def not_reached(self, way: ServerAddress, reason: str) -> None:
-        """This way rests now; the next one is taken."""
-        where = format_endpoint(way.address, way.port)
-        self._log.info("no session with {name} at {where}: {reason}", name=way.name, where=where, reason=reason)
-        self._choice.failed(way, self._clock.seconds(), reason)
+    def not_reached(self, server: ServerAddress, reason: str) -> None:
+        """Let the address rest and try the next one."""
+        where = format_endpoint(server.address, server.port)
+        self._log.info("no session with {name} at {where}: {reason}", name=server.name, where=where, reason=reason)
+        self._selector.failed(server, self._clock.seconds(), reason)
         self._no_session(reason)
 
     def _no_session(self, reason: str) -> None:
         if self._session is not None or not self._running:
             return
         self.problem = reason
-        if not self._choice.has_untried:
+        if not self._selector.has_untried:
             self._waiting.refuse()
         self._go()
 
     @property
     def _used(self) -> ServerAddress | None:
-        """The way that the session is on; None also for one that a server dialled."""
-        return self._session.way if self._session is not None else None
+        """Return the address of the session; None also for one that a server dialled."""
+        return self._session.server if self._session is not None else None
 
     def _look_for_better(self) -> None:
-        """After a while, look whether a server that is preferred to this one is back."""
+        """Try a server that is preferred to this one after a while."""
         if self._mode == "keep":
-            self._timers.start("return", self._choice.return_seconds(), self._go_back)
+            self._timers.start("return", self._selector.return_seconds(), self._go_back)
 
     def _go_back(self) -> None:
-        better = self._choice.better(self._used, self._clock.seconds())
-        if better is not None and not self._dials.tried():
-            self._dials.connect(better)
+        better = self._selector.better(self._used, self._clock.seconds())
+        if better is not None and not self._connector.tried():
+            self._connector.connect(better)
         self._look_for_better()
 
     def _is_better(self, session: Session) -> bool:
         """Return whether a new session's address is preferred to that of the current one."""
-        return session.way is not None and self._choice.prefers(session.way, self._used, self._clock.seconds())
+        return session.server is not None and self._selector.prefers(session.server, self._used, self._clock.seconds())
 
     def problem_with(self, session: Session) -> str:
-        """Why who answered must not be believed. A name that the configuration gives is a server's by that alone."""
-        if session.way is not None and self._choice.source(session.way) == "configured":
+        """Return why the peer is not trusted as a server. A name of the configuration needs no certificate's role."""
+        if session.server is not None and self._selector.source(session.server) == "configured":
             return ""
         role, name, wrong = self._peer_of(cast(Stream, session.transport))
         return wrong or ("" if role == "server" else f"the certificate of {name!r} has the role {role}, not server")
 
-    def new_session(self, way: ServerAddress | None) -> Session:
-        """Make the protocol for a connection; `way` None: a server dialled it."""
-        return Session(self._clock, self, self._software, way)
+    def new_session(self, server: ServerAddress | None) -> Session:
+        """Make the protocol for a connection; `server` None: a server dialled it."""
+        return Session(self._clock, self, self._software, server)
 
     def _touch(self) -> None:
-        """Something happened: in mode `short` the session is kept a little longer."""
+        """Keep the session for a while in the mode `short`: it was used."""
         if self._mode == "short" and self._session is not None:
             self._timers.start("linger", LINGER_SECONDS, self._leave)
 
@@ -349,6 +349,6 @@ class Upstream:
         why = f" ({self.problem})" if self.problem else ""
         return Refusal(
             "unreachable",
-            f"no server can be reached{why}; the daemon goes on trying, lookups are answered from memory",
+            f"no server can be reached{why}; the daemon keeps trying, lookups are answered from memory",
             retry_after_seconds=1.0,
         )

@@ -74,7 +74,7 @@ class HostService(Service):
         self._name = parse_host_name(own_name(identity, config.tls, "host"))
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
-        self._choice = ServerSelector(draw, known.candidates)
+        self._selector = ServerSelector(draw, known.candidates)
         self._agent = Agent(
             AgentDependencies(
                 clock=reactor,
@@ -83,7 +83,7 @@ class HostService(Service):
                 state_directory=Path(settings.state_directory),
                 host_name=self._name,
                 default_address=settings.address,
-                choice=self._choice,
+                selector=self._selector,
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
                 peer_of=peers(rules_of(config.tls)),
@@ -105,7 +105,7 @@ class HostService(Service):
         if known.services:
             lookup = lookup_with(_resolver(reactor, settings.resolver))
             for name, rank in known.services:
-                self._choice.expect(name)
+                self._selector.expect(name)
                 upstream = self._agent.components.upstream
                 self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
 
@@ -145,7 +145,7 @@ class HostService(Service):
         """Listen on the group's own address: datagrams that were sent to this host alone are not announcements."""
         interface = "" if ":" in self._settings.address else self._settings.address
         upstream = self._agent.components.upstream
-        listening = AnnouncementListener(self._reactor, self._choice, group, interface, upstream)
+        listening = AnnouncementListener(self._reactor, self._selector, group, interface, upstream)
         try:
             return self._reactor.listenMulticast(port, listening, interface=group, listenMultiple=True)
         except CannotListenError as error:

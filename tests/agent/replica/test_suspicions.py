@@ -189,9 +189,9 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
 
 def test_each_other_server_is_told_by_one_way() -> None:
     """One with two addresses is one server; such as have failed lately come last, and ours is told already."""
-    choice = ServerSelector(lambda: 0.5, in_order(["gns1", "gns2", "gns3"]))
-    gns1, gns2, gns3 = choice.ways
-    assert choice.others(gns1) == [gns2, gns3]
-    assert choice.others(None) == [gns1, gns2, gns3]
-    choice.failed(gns2, 0.0, "connection refused")
-    assert choice.others(gns1) == [gns3, gns2]
+    selector = ServerSelector(lambda: 0.5, in_order(["gns1", "gns2", "gns3"]))
+    gns1, gns2, gns3 = selector.servers
+    assert selector.others(gns1) == [gns2, gns3]
+    assert selector.others(None) == [gns1, gns2, gns3]
+    selector.failed(gns2, 0.0, "connection refused")
+    assert selector.others(gns1) == [gns3, gns2]

@@ -15,7 +15,7 @@ from twisted.names import dns
 from twisted.names.client import Resolver
 
 from compass.agent.upstream import dns_discovery, multicast
-from compass.agent.upstream.dns_discovery import SrvLookup, SrvRecord, lookup_with, offers_of
+from compass.agent.upstream.dns_discovery import SrvLookup, SrvRecord, candidates_of, lookup_with
 from compass.agent.upstream.multicast import ORIGIN, AnnouncedServers, AnnouncementListener
 from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Candidate, ServerAddress, ServerSelector, in_order
 from compass.server.cluster.announcer import EVERY_SECONDS, FIRST_SECONDS, Announcer
@@ -41,13 +41,13 @@ class Offered:
     def __init__(self) -> None:
         self.all: list[tuple[str, list[Candidate]]] = []
 
-    def offer(self, origin: str, offers: Sequence[Candidate]) -> None:
-        self.all.append((origin, list(offers)))
+    def update(self, origin: str, candidates: Sequence[Candidate]) -> None:
+        self.all.append((origin, list(candidates)))
 
     @property
     def addresses(self) -> list[str]:
         """Of the last time."""
-        return [offer.way.address for offer in self.all[-1][1]] if self.all else []
+        return [candidate.server.address for candidate in self.all[-1][1]] if self.all else []
 
 
 # DNS ------------------------------------------------------------------------------------------------------------
@@ -70,8 +70,11 @@ def test_an_srv_name_of_a_real_dns_server(thread: ReactorThread) -> None:
     place = ("127.0.0.1", listening.getHost().port)
     resolver = thread.call(lambda: Resolver(servers=[place], reactor=thread.reactor))
     found: list[SrvRecord] = thread.call(lookup_with(resolver), SERVICE)
-    offers = offers_of(found, 3)
-    assert [(offer.way.name, offer.way.address, offer.way.port, offer.rank, offer.weight) for offer in offers] == [
+    candidates = candidates_of(found, 3)
+    assert [
+        (candidate.server.name, candidate.server.address, candidate.server.port, candidate.rank, candidate.weight)
+        for candidate in candidates
+    ] == [
         ("gns2.example.net", "192.0.2.2", 4900, (3, 10), 70),
         ("gns1.example.net", "192.0.2.1", 4863, (3, 10), 15),
         ("gns1.example.net", "2001:db8::1", 4863, (3, 10), 15),
@@ -156,11 +159,11 @@ def test_what_is_known_stays_while_dns_is_away() -> None:
 
 def test_whoever_waits_for_the_first_answer_is_told_that_there_is_none() -> None:
     """A host that knows no other server does not let its programs wait for DNS in vain."""
-    choice = ServerSelector(lambda: 0.5)
-    choice.expect(SERVICE)
-    assert choice.has_untried
-    SrvLookup(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, choice).start()
-    assert not choice.has_untried
+    selector = ServerSelector(lambda: 0.5)
+    selector.expect(SERVICE)
+    assert selector.has_untried
+    SrvLookup(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, selector).start()
+    assert not selector.has_untried
 
 
 def test_dns_can_say_that_there_is_no_server() -> None:
@@ -169,7 +172,7 @@ def test_dns_can_say_that_there_is_no_server() -> None:
     asked.questions[0].callback([SrvRecord(0, 1, 4863, "gns1", 60.0)])
     clock.advance(60)
     asked.questions[1].callback([SrvRecord(0, 0, 0, "", 60.0)])
-    assert [len(offers) for _, offers in offered.all] == [1, 0]
+    assert [len(candidates) for _, candidates in offered.all] == [1, 0]
 
 
 def test_an_answer_is_bounded() -> None:
@@ -177,12 +180,12 @@ def test_an_answer_is_bounded() -> None:
     targets = [
         SrvRecord(100 - number, 1, 4863, f"gns{number}", 60.0) for number in range(dns_discovery.RECORDS_MAX + 1)
     ]
-    offers = offers_of(targets, 0)
-    assert len(offers) == dns_discovery.RECORDS_MAX
-    assert "gns0" not in {offer.way.name for offer in offers}
+    candidates = candidates_of(targets, 0)
+    assert len(candidates) == dns_discovery.RECORDS_MAX
+    assert "gns0" not in {candidate.server.name for candidate in candidates}
     many = tuple(f"192.0.2.{number}" for number in range(1, dns_discovery.ADDRESSES_MAX + 2))
-    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many[:-1])], 0)) == dns_discovery.ADDRESSES_MAX
-    assert len(offers_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many)], 0)) == dns_discovery.ADDRESSES_MAX
+    assert len(candidates_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many[:-1])], 0)) == dns_discovery.ADDRESSES_MAX
+    assert len(candidates_of([SrvRecord(0, 1, 4863, "gns1", 60.0, many)], 0)) == dns_discovery.ADDRESSES_MAX
 
 
 def test_asking_stops_with_the_daemon() -> None:
@@ -305,7 +308,7 @@ def test_proposals_are_bounded_in_all() -> None:
     proposals = AnnouncedServers(ServerSelector(lambda: 0.5))
     for number in range(multicast.PROPOSALS_MAX + 10):
         proposals.heard(said("gns1"), f"10.0.{number}.1", 0.0)
-    assert len(proposals.offers()) == multicast.PROPOSALS_MAX
+    assert len(proposals.candidates()) == multicast.PROPOSALS_MAX
 
 
 def test_proposals_are_bounded_for_each_sender() -> None:
@@ -313,7 +316,7 @@ def test_proposals_are_bounded_for_each_sender() -> None:
     proposals = AnnouncedServers(ServerSelector(lambda: 0.5))
     for number in range(200):
         proposals.heard(said(f"evil{number}", "10.0.0.1", "10.0.0.2"), "10.0.0.66", 0.0)
-    assert len(proposals.offers()) == multicast.PROPOSALS_PER_SENDER_MAX
+    assert len(proposals.candidates()) == multicast.PROPOSALS_PER_SENDER_MAX
     assert proposals.heard(said("gns1"), "10.0.0.1", 0.0)
 
 
@@ -321,34 +324,34 @@ def test_what_led_to_no_server_gives_way_and_what_worked_does_not() -> None:
     """Announcements, 4: "A proposal that led to no server gives way to another one; one that did lead to a server does
     not."
     """
-    choice = ServerSelector(lambda: 0.5)
-    proposals = AnnouncedServers(choice)
+    selector = ServerSelector(lambda: 0.5)
+    proposals = AnnouncedServers(selector)
     for number in range(multicast.PROPOSALS_MAX):
         proposals.heard(said("gns1"), f"10.0.{number}.1", 0.0)
-    choice.offer(ORIGIN, proposals.offers())
+    selector.update(ORIGIN, proposals.candidates())
     good, bad = ServerAddress("gns1", "10.0.0.1", 4863), ServerAddress("gns1", "10.0.1.1", 4863)
-    choice.worked(good)
-    choice.failed(good, 0.0, "it stopped")
+    selector.worked(good)
+    selector.failed(good, 0.0, "it stopped")
     assert not proposals.heard(said("gns9"), "10.9.9.9", 0.0)
-    choice.failed(bad, 0.0, "it is no server")
+    selector.failed(bad, 0.0, "it is no server")
     assert proposals.heard(said("gns9"), "10.9.9.9", 0.0)
-    ways = {offer.way for offer in proposals.offers()}
-    assert good in ways and bad not in ways and ServerAddress("gns9", "10.9.9.9", 4863) in ways
+    servers = {candidate.server for candidate in proposals.candidates()}
+    assert good in servers and bad not in servers and ServerAddress("gns9", "10.9.9.9", 4863) in servers
 
 
 def test_a_proposal_that_is_not_repeated_is_forgotten() -> None:
     """Announcements, 5: "A proposal that never led to a server is forgotten when it was not repeated within three times
     `next_seconds`."
     """
-    choice = ServerSelector(lambda: 0.5)
-    proposals = AnnouncedServers(choice)
+    selector = ServerSelector(lambda: 0.5)
+    proposals = AnnouncedServers(selector)
     proposals.heard(said("gns1"), "10.0.0.1", 0.0)
     proposals.heard(said("gns2"), "10.0.0.2", 0.0)
     proposals.heard(said("gns3"), "10.0.0.3", 20.0)
-    choice.offer(ORIGIN, proposals.offers())
-    choice.worked(ServerAddress("gns1", "10.0.0.1", 4863))
+    selector.update(ORIGIN, proposals.candidates())
+    selector.worked(ServerAddress("gns1", "10.0.0.1", 4863))
     assert not proposals.expire(29.9) and proposals.expire(30.0)
-    assert [offer.way.name for offer in proposals.offers()] == ["gns1", "gns3"]
+    assert [candidate.server.name for candidate in proposals.candidates()] == ["gns1", "gns3"]
 
 
 def test_of_a_flood_a_hundred_datagrams_a_second_are_read() -> None:
@@ -381,13 +384,13 @@ def test_the_same_announcement_again_is_no_news() -> None:
 
 def test_announcements_come_after_everything_configured() -> None:
     """Announcements, 3: "It MUST prefer every server that it is configured with"."""
-    choice = ServerSelector(lambda: 0.5, in_order(["gns1"]))
-    proposals = AnnouncedServers(choice)
+    selector = ServerSelector(lambda: 0.5, in_order(["gns1"]))
+    proposals = AnnouncedServers(selector)
     proposals.heard(said("gns0"), "10.0.0.1", 0.0)
-    choice.offer(ORIGIN, proposals.offers())
-    following = choice.next(0.0)
-    assert following is not None and following.way.name == "gns1"
-    assert choice.better(ServerAddress("gns0", "10.0.0.1", 4863), 0.0) == following.way
+    selector.update(ORIGIN, proposals.candidates())
+    following = selector.next(0.0)
+    assert following is not None and following.server.name == "gns1"
+    assert selector.better(ServerAddress("gns0", "10.0.0.1", 4863), 0.0) == following.server
 
 
 def test_an_announcement_says_nothing_about_itself_but_where() -> None:

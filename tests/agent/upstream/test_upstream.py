@@ -137,10 +137,10 @@ class Stage:
                 state_directory=directory,
                 host_name="h",
                 default_address="10.0.0.1",
-                choice=ServerSelector(
+                selector=ServerSelector(
                     lambda: 0.5, in_order(f"s{place}" for place in range(places if known is None else known))
                 ),
-                dial=lambda way: cast(Any, self.places[int(way.name[1:]) if way.name[1:].isdigit() else 0]),
+                dial=lambda server: cast(Any, self.places[int(server.name[1:]) if server.name[1:].isdigit() else 0]),
                 process_watch=SimulatedProcesses(),
                 peer_of=lambda transport: (*cast(Any, transport).getPeer(), ""),
                 **options,
@@ -280,7 +280,7 @@ def test_a_dead_network_costs_little(tmp_path: Path) -> None:
     assert stage.daemon.status().session == "open"
     slow, used = stage.daemon.status().servers
     assert (slow.state, used.state) == ("backing-off", "open")
-    assert slow.problem == "no answer within 1.5 s; another way was quicker"
+    assert slow.problem == "no answer within 1.5 s; another address was faster"
     stage.run(connector.CONNECT_SECONDS)
     assert len(stage.places[1].servers) == 1
 
@@ -398,7 +398,7 @@ def test_servers_that_are_found_are_tried_at_once(tmp_path: Path) -> None:
     stage.agent.start()
     stage.run(1)
     assert stage.daemon.status().session == "waiting"
-    stage.upstream.offer("dns", [Candidate(ServerAddress("s0", "s0", 4863), source="srv")])
+    stage.upstream.update("dns", [Candidate(ServerAddress("s0", "s0", 4863), source="srv")])
     stage.run()
     stage.server.watched()
     stage.run()
@@ -410,7 +410,7 @@ def test_servers_that_are_found_wait_for_their_turn(tmp_path: Path) -> None:
     stage = Stage(tmp_path, places=2, known=1)
     stage.places[0].welcomes = False
     stage.start()
-    stage.upstream.offer("dns", [Candidate(ServerAddress("s1", "s1", 4863), (1,), source="srv")])
+    stage.upstream.update("dns", [Candidate(ServerAddress("s1", "s1", 4863), (1,), source="srv")])
     stage.run(connector.BESIDE_SECONDS - 0.2)
     assert stage.places[1].servers == []
     stage.run(0.3)

@@ -24,8 +24,8 @@ def host(directory: Path, servers: str, more: str = "") -> HostConfig:
 
 def ranked(directory: Path, servers: str, prefer: Any = "first") -> dict[str, tuple[int, ...]]:
     """Return the rank of each address, by endpoint."""
-    offers = known_servers(host(directory, servers).host.servers, prefer).candidates
-    return {f"{offer.way.name} {offer.way.address} {offer.way.port}": offer.rank for offer in offers}
+    candidates = known_servers(host(directory, servers).host.servers, prefer).candidates
+    return {f"{one.server.name} {one.server.address} {one.server.port}": one.rank for one in candidates}
 
 
 def test_names_addresses_and_lists_of_addresses(tmp_path: Path) -> None:
