@@ -1,4 +1,4 @@
-"""Entries of the security log on their way into the store (opengnsp.md, "Security log")."""
+"""Entries of the security log on their way into the store (opengnsp.md, "`security`")."""
 
 from __future__ import annotations
 

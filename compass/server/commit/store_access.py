@@ -1,4 +1,4 @@
-"""The store as the commit loop uses it, and its outages (opengnsp.md, "While the store is away").
+"""The store as the commit loop uses it, and its outages (opengnsp.md, "Store outages").
 
 An outage begins when a call fails, or when a call has not returned for the time that requests wait. A store that could
 not be read is available again when a read succeeds; one that can be read but not written, because its disk is full for

@@ -1,5 +1,5 @@
 """Indirect probes: hosts are asked to probe, because a server that is itself cut off must not condemn the rest
-(opengnsp.md, "Failure reports").
+(opengnsp.md, "Failure detection").
 
 The server asks hosts that depend on the listener, have a session now and answer inquiries: none that reported the
 listener, and not the one that it runs on. The result of a host comes as a request of its own; a host that does not

@@ -1,4 +1,4 @@
-"""Requests that take a listener out of use and are not in the store yet (opengnsp.md, "While the store is away").
+"""Requests that take a listener out of use and are not in the store yet (opengnsp.md, "Store outages").
 
 When the commit of such a request takes too long, it is decided on the catalogue as it is, and the hosts that depend on
 the listener are sent a suspicion: no change, no revision. The request is submitted repeatedly until the store has

@@ -1,4 +1,4 @@
-"""Reads: answered from memory, but never with less than the client has seen elsewhere ("Never back in time")."""
+"""Reads: answered from memory, but never with less than the client has seen elsewhere ("Monotonic reads")."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_the_first_of_the_list_is_preferred() -> None:
 
 
 def test_each_way_rests_by_itself_twice_as_long_after_each_failure() -> None:
-    """Many servers, 4: "A host MUST pause before it tries an address again that failed, twice as long after each
+    """Choice of a server, 4: "A host MUST pause before it tries an address again that failed, twice as long after each
     failure, with randomness. Other addresses do not wait for that."
     """
     for chance, part in ((0.0, 0.5), (0.999999, 1.0)):
@@ -77,8 +77,8 @@ def test_when_all_rest_the_one_that_has_rested_longest_is_next() -> None:
 
 
 def test_a_server_that_asks_for_patience_is_not_dialled_before() -> None:
-    """Many servers, 2: "A host MUST NOT come back to an address sooner than `retry_after_seconds` after the end of the
-    session there, and SHOULD wait up to half as long again. It need not believe more than 300 seconds."
+    """Choice of a server, 2: "A host MUST NOT come back to an address sooner than `retry_after_seconds` after the end
+    of the session there, and SHOULD wait up to half as long again. It need not believe more than 300 seconds."
     """
     waits = []
     random = Random(1)
@@ -123,8 +123,8 @@ def test_a_smaller_priority_goes_before_any_weight() -> None:
 
 
 def test_a_thousand_hosts_of_a_dead_server_spread() -> None:
-    """Many servers, 3: "A host whose session has ended SHOULD go to another server at a random moment within a second.
-    A thousand hosts of one server MUST NOT all come to the next in one moment."
+    """Choice of a server, 3: "A host whose session has ended SHOULD go to another server at a random moment within a
+    second. A thousand hosts of one server MUST NOT all come to the next in one moment."
     """
     random = Random(4)
     arrivals: Counter[tuple[str, int]] = Counter()
@@ -145,8 +145,8 @@ def test_a_thousand_hosts_of_a_dead_server_spread() -> None:
 
 
 def test_a_thousand_hosts_go_back_over_ten_minutes() -> None:
-    """Many servers, 6: "A host that has a session with a server which it does not prefer SHOULD go back to one that it
-    prefers only after some random time, of minutes rather than seconds".
+    """Choice of a server, 6: "A host that has a session with a server which it does not prefer SHOULD go back to one
+    that it prefers only after some random time, of minutes rather than seconds".
     """
     random = Random(5)
     times = sorted(ServerSelector(random.random).return_seconds() for _ in range(HOSTS))
@@ -167,8 +167,8 @@ def test_only_a_preferred_way_that_may_work_is_gone_back_to() -> None:
 
 
 def test_hosts_go_where_a_server_sends_them() -> None:
-    """Many servers, 5: "The names in `instead` of a `goodbye` are preferred to all others for some time, one as good as
-    another."
+    """Choice of a server, 5: "The names in `instead` of a `goodbye` are preferred to all others for some time, one as
+    good as another."
     """
     random = Random(6)
     chosen: Counter[str] = Counter()

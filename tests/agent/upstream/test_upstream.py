@@ -309,7 +309,7 @@ def test_ways_tried_at_once_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_host_goes_back_to_the_server_that_it_prefers(tmp_path: Path) -> None:
-    """Many servers, 6: "and MUST NOT end the one session before the other is welcomed". The view is resumed there."""
+    """Choice of a server, 6: "and MUST NOT end the one session before the other is welcomed". The view resumes."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
     stage.agent.start()
@@ -351,7 +351,7 @@ def test_a_preferred_server_that_is_not_back_is_looked_for_again(tmp_path: Path)
 
 
 def test_a_server_sends_its_hosts_elsewhere(tmp_path: Path) -> None:
-    """Many servers, 5: to the server named, not to the next in the list; what is no name is skipped."""
+    """Choice of a server, 5: to the server named, not to the next in the list; what is no name is skipped."""
     stage = Stage(tmp_path, places=3)
     server = ready(stage)
     server.wire.goodbye("drained", 60.0, ("no server!", "s2:4863"))
@@ -365,8 +365,8 @@ def test_a_server_sends_its_hosts_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_stranger_that_a_server_sends_its_hosts_to(tmp_path: Path) -> None:
-    """Many servers, 1: "A host MUST NOT send a request before the name of the server has been proven and, unless that
-    very name is configured, the role `server`."
+    """Choice of a server, 1: "A host MUST NOT send a request before the name of the server has been proven and, unless
+    that very name is configured, the role `server`."
     """
     stage = Stage(tmp_path, places=3, known=2)
     server = ready(stage)
@@ -382,7 +382,7 @@ def test_a_stranger_that_a_server_sends_its_hosts_to(tmp_path: Path) -> None:
 
 
 def test_servers_named_in_one_goodbye_are_bounded(tmp_path: Path) -> None:
-    """ "It MUST look at no more than 8": a ninth is as if it had not been named; nor is it sent."""
+    """ "It MUST consider at most 8": a ninth is as if it had not been named; nor is it sent."""
     stage = Stage(tmp_path)
     server = ready(stage)
     names = tuple(f"gns{number}" for number in range(limits.INSTEAD_MAX + 1))
