@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 from compass.client.core.api import ANSWER_SECONDS
 from compass.client.core.client import CoreClient, Options, Registration
 from compass.client.core.endpoint import ApiEndpoint
-from compass.client.core.session import CONNECT_SECONDS, Failures, Session
+from compass.client.core.session import CONNECT_SECONDS, Session, StreamOpener
 from compass.client.core.threads import RECEIVE_OCTETS
 from compass.client.core.view import Views
 from compass.model.rows import Listener
@@ -74,7 +74,7 @@ class Client(CoreClient):
         close it. With `tls` over TLS, with a certificate for `server_name`. `seconds`: timeout of connecting.
         `resume`: called with a new connection and the session's cookie, if it has one. Raises NobodyThere, and what
         `resolve` raises."""
-        session = Session(self, name, StreamOpener(seconds, tls, server_name), resume)
+        session = Session(self, name, AsyncioOpener(seconds, tls, server_name), resume)
 
         async def begin() -> Session[Stream]:
             await session.open()
@@ -106,20 +106,11 @@ class AwaitableContext(Generic[T]):
         await self._end(self._value)
 
 
-class StreamOpener:
+class AsyncioOpener(StreamOpener):
     """Opener of stream connections for `compass.client.core.session`."""
 
-    failures: Failures = (OSError, EOFError)
-    timeouts: Failures = (TimeoutError,)
-
-    def __init__(self, seconds: float, tls: ssl.SSLContext | None, server_name: str) -> None:
-        self._seconds = seconds
-        self._tls = tls
-        self._server_name = server_name
-
     async def open(self, peer: Listener) -> Stream:
-        name = self._server_name or None
-        opening = asyncio.open_connection(peer.address, peer.port, ssl=self._tls, server_hostname=name)
+        opening = asyncio.open_connection(peer.address, peer.port, ssl=self._tls, server_hostname=self._server_name)
         return Stream(*await asyncio.wait_for(opening, self._seconds))
 
     def is_closed(self, stream: Stream) -> bool:

@@ -8,9 +8,19 @@ asyncio's, or Deferreds; those of the blocking runtime are complete when they ar
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from compass.client.core.endpoint import ApiEndpoint
+
+C_co = TypeVar("C_co", covariant=True)
+
+
+class Face(Protocol[C_co]):
+    """Object of a client variant that has methods of an object of the core."""
+
+    @property
+    def core(self) -> C_co:
+        """Object of the core."""
 
 
 class Connection(Protocol):
