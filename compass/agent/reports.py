@@ -8,57 +8,38 @@ the store is unavailable, the other servers are informed directly, because their
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
+from compass.agent.changes import Changes
+from compass.agent.dependencies import AgentDependencies
+from compass.agent.registration.entry import parse_key
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.view import View
 from compass.agent.upstream.report_relay import ReportRelay
+from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalReport, Outcome
-from compass.model.interfaces import Clock
-from compass.model.names import InvalidName, parse_address, parse_port, parse_service_id
+from compass.model.names import InvalidName
 from compass.model.replies import Refusal, Reply, Reported
-from compass.model.requests import Report, Request
+from compass.model.requests import Report
 from compass.model.rows import USABLE, ListenerKey
 from compass.system.timers import Timers
-
-
-class Server(Protocol):
-    """The server that this host has a session with; `upstream.Upstream`."""
-
-    def ask(self, request: Request) -> Deferred[Reply]:
-        """Send a request; `unreachable` if no server could be asked."""
-
-
-class ViewListener(Protocol):
-    """Receiver of changes of the view that are not in the replica; `changes.Changes`."""
-
-    def view_changed(self) -> None:
-        """Read the view again."""
 
 
 class Reports:
     """All reports of this host."""
 
     def __init__(
-        self,
-        clock: Clock,
-        server: Server,
-        relay: ReportRelay,
-        view: View,
-        listener: ViewListener,
-        random: Callable[[], float],
+        self, parts: AgentDependencies, server: Upstream, relay: ReportRelay, view: View, changes: Changes
     ) -> None:
-        self._clock = clock
+        self._clock = parts.clock
         self._server = server
         self._relay = relay
         self._view = view
-        self._listener = listener
-        self._timers = Timers(clock)
-        self._backoff = Backoff(random)
+        self._changes = changes
+        self._timers = Timers(parts.clock)
+        self._backoff = Backoff(parts.random)
         self.counts = Counter[str]()
         """Reports by result: `delivered`, `pending` or `refused`."""
 
@@ -70,18 +51,14 @@ class Reports:
     def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
         """Suspect the listener here and report it to a server."""
         try:
-            key = (
-                parse_service_id(request.service),
-                parse_address(request.address),
-                parse_port(request.port),
-            )
+            key = parse_key(request.service, request.address, request.port)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
         row = self._view.replica.catalogue.listener(*key)
         if request.state != "unreachable" or row is None or row.state not in USABLE:
             return self._deliver(request, key, repeatable=False)
         self._view.suspicions.add(request, row, self._clock.seconds())
-        self._listener.view_changed()
+        self._changes.view_changed()
         return self._deliver(request, key)
 
     def session_settled(self) -> None:

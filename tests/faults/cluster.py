@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
 from compass.daemons.net.listen import peers

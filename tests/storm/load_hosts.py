@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from compass.agent.replica.replica import Replica, WantedServices
 from compass.agent.replica.sync import ReplicaSync, SyncSettings
+from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
 from compass.daemons.net.listen import peers
@@ -90,7 +91,11 @@ class Member:
         # The operating system's randomness is what daemons have; here a seed for each will do.
         chance = random.Random().random
         choice = ServerSelector(chance, in_order(["the server"]))
-        self.upstream = CountingUpstream(reactor, choice, lambda _: endpoint, peers(None), "storm")
+        self.upstream = CountingUpstream(
+            UpstreamDependencies(
+                clock=reactor, selector=choice, dial=lambda _: endpoint, peer_of=peers(None), software="storm"
+            )
+        )
         self._wanted = WantedServices(self, services)
         settings = SyncSettings(refresh_seconds=REFRESH_SECONDS)
         self.sync = ReplicaSync(reactor, self.upstream, self.replica, self._wanted, self, settings)

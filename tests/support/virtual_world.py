@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.model.catalogue.catalogue import catalogue_of

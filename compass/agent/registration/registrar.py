@@ -9,9 +9,7 @@ too. What follows from what is decided in `states`; the registrar carries it out
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
@@ -26,12 +24,14 @@ from compass.agent.registration.entry import (
 )
 from compass.agent.registration.journal import REGISTRATIONS_MAX, JournalWriteFailed, RegistrationJournal
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
+from compass.agent.replica.sync import ReplicaSync
+from compass.agent.upstream.connector import UpstreamDependencies
+from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
-from compass.model.interfaces import Clock
 from compass.model.names import InvalidName
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
-from compass.model.requests import Drain, Request
+from compass.model.requests import Drain
 from compass.model.rows import ListenerKey
 from compass.system.timers import Timers
 
@@ -41,37 +41,14 @@ HOLD_GRACE_SECONDS = 30.0
 Answer = Outcome | Refusal
 
 
-class Server(Protocol):
-    """The one server that this host has a session with; `upstream.Upstream`."""
+class RegistrarDependencies(UpstreamDependencies, frozen=True, kw_only=True):
+    """Dependencies of a registrar and of the upstream that it uses."""
 
-    def ask(self, request: Request) -> Deferred[Reply]:
-        """Send a request; `unreachable` if no server could be asked."""
-
-    def expected(self) -> bool:
-        """Connect if there is no session. Returns whether there is one or may be one in a moment."""
-
-
-class Subscriptions(Protocol):
-    """The services that this host watches for; `sync.ReplicaSync`."""
-
-    def add(self, service: str) -> Refusal | None:
-        """Add a service for the next watch; refused if there are too many."""
-
-    def watch_added(self) -> None:
-        """Watch for the services that were added."""
-
-
-class RegistrarDependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """Dependencies of a registrar."""
-
-    clock: Clock
     now: Callable[[], float]
     """Wall clock, for epochs."""
     random: Callable[[], float]
-    journal: RegistrationJournal
-    server: Server
-    subscriptions: Subscriptions
-    processes: Watcher
+    """Source of random numbers from 0 to 1."""
+    process_watch: Watcher
     default_address: str
     """Address of a listener whose program names none."""
     zone: str = ""
@@ -82,10 +59,13 @@ class Registrar:
 
     _log = Logger()
 
-    def __init__(self, parts: RegistrarDependencies) -> None:
+    def __init__(
+        self, parts: RegistrarDependencies, journal: RegistrationJournal, server: Upstream, subscriptions: ReplicaSync
+    ) -> None:
         self._parts = parts
-        self._journal = parts.journal
-        self._server = parts.server
+        self._journal = journal
+        self._server = server
+        self._subscriptions = subscriptions
         self._timers = Timers(parts.clock)
         self._backoff = Backoff(parts.random)
         self._watches: dict[ListenerKey, Callable[[], None]] = {}
@@ -138,7 +118,7 @@ class Registrar:
         The first registration of a service does not wait for the watch on its behalf, which is sent after it.
         """
         answer = self._request(request)
-        self._parts.subscriptions.watch_added()
+        self._subscriptions.watch_added()
         return answer
 
     def _request(self, request: LocalRegister) -> Deferred[Answer]:
@@ -149,7 +129,7 @@ class Registrar:
                 text = f"{REGISTRATIONS_MAX} instances on this host, the most there can be"
                 return succeed(Refusal("too-large", text))
             entry = self._entry(request, key, old)
-            refusal = self._parts.subscriptions.add(entry.service)
+            refusal = self._subscriptions.add(entry.service)
             if refusal is not None:
                 return succeed(refusal)
             after, actions = states.step(old, states.RegisterRequested(entry))
@@ -210,7 +190,7 @@ class Registrar:
 
     def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None) -> Registration:
         """Return the journal's entry: of the same instance if the program asks again, else of a new one."""
-        started = self._parts.processes.start_of(request.pid) if request.pid else ""
+        started = self._parts.process_watch.start_of(request.pid) if request.pid else ""
         is_same = (
             old is not None
             and old.lives
@@ -360,7 +340,7 @@ class Registrar:
         """Watch the entry's process in place of the one watched before. Raises NoSuchProcess, CannotWatch."""
         stop = None
         if entry.pid:
-            stop = self._parts.processes.watch(entry.pid, entry.started, lambda: self._process_ended(entry))
+            stop = self._parts.process_watch.watch(entry.pid, entry.started, lambda: self._process_ended(entry))
         self._unwatch(entry.key)
         if stop is not None:
             self._watches[entry.key] = stop

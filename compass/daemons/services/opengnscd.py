@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 import compass
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.hooks.runner import reactions_of
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial

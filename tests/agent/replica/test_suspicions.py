@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from compass.agent.replica.suspicions import EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, RENEWAL_SECONDS, Suspicions
 from compass.agent.upstream import report_relay
-from compass.agent.upstream.connector import CONNECT_SECONDS
+from compass.agent.upstream.connector import CONNECT_SECONDS, UpstreamDependencies
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector, in_order
 from compass.agent.upstream.session import Session
@@ -173,7 +173,16 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
     monkeypatch.setattr(report_relay, "REPORTS_MAX", 2)
     clock, others = Clock(), Others()
     endpoints = list(others.endpoints.values())
-    relay = ReportRelay(cast(Any, clock), others, lambda address: cast(Any, others.endpoints[address]), "test")
+    relay = ReportRelay(
+        UpstreamDependencies(
+            clock=cast(Any, clock),
+            selector=ServerSelector(lambda: 0.5),
+            dial=lambda address: cast(Any, others.endpoints[address]),
+            peer_of=lambda stream: ("server", "s", ""),
+            software="test",
+        ),
+        others,
+    )
     for port in (1, 2, 3):
         relay.send(Report("s0.a", "10.0.0.1", port), others)
     assert [len(one.asked) for one in endpoints] == [1, 1]

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.replica import sync
 from compass.agent.upstream import connector, pending_requests, server_selector, session
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector, in_order
