@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
@@ -104,19 +105,7 @@ class LocalApi:
             loaded=replica.loaded,
             services=tuple(sorted(its.wanted.all)),
             listeners=self._listeners(),
-            registrations=tuple(
-                RegistrationStatus(
-                    entry.service,
-                    entry.address,
-                    entry.port,
-                    entry.epoch,
-                    entry.state,
-                    entry.pid,
-                    entry.hold,
-                    entry.problem,
-                )
-                for entry in its.journal.all()
-            ),
+            registrations=msgspec.convert(its.journal.all(), tuple[RegistrationStatus, ...], from_attributes=True),
             problem=upstream.problem,
             zone=parts.zone,
             servers=upstream.servers(),

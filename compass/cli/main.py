@@ -360,7 +360,8 @@ def run(
         (wish, *others), command, environment, ready_timeout, check, drain, restart, restart_limit, dependencies_file
     )
     at = f"{service} {format_endpoint(address, port) if address else port}"
-    sys.exit(Supervisor(context.api, options, lambda text: context.print_note(f"{at}: {text}")).run())
+    context.subject = f"{at}: "
+    sys.exit(Supervisor(context.api, options, context).run())
 
 
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")

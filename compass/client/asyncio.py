@@ -8,7 +8,6 @@ async with Client("portal.web") as client:
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, Unpack
@@ -140,29 +139,16 @@ class AsyncioRuntime:
     def seconds(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def random(self) -> float:
-        return random.random()
-
-    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> AsyncioTask:
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         if wait_at_exit:
             self._waited_for.add(task)
             task.add_done_callback(self._waited_for.discard)
-        return AsyncioTask(task)
+        return task
 
     async def join(self) -> None:
         """Wait for all work spawned with `wait_at_exit`."""
         await asyncio.gather(*self._waited_for, return_exceptions=True)
-
-
-class AsyncioTask:
-    """Handle of a spawned asyncio task."""
-
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        self._task = task
-
-    def stop(self) -> None:
-        self._task.cancel()
 
 
 class AsyncioConnection:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast
 
@@ -87,12 +86,8 @@ class Client:
         revision."""
 
         async def follow() -> None:
-            following = self.core.follow(service, since)
-            try:
-                while (event := await following.next()) is not None:
-                    told(event)
-            finally:
-                following.close()
+            async for event in self.core.watch(service, since):
+                told(event)
 
         return Deferred.fromCoroutine(follow())
 
@@ -236,10 +231,7 @@ class ReactorRuntime:
     def seconds(self) -> float:
         return float(self._reactor.seconds())
 
-    def random(self) -> float:
-        return random.random()
-
-    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ReactorTask:
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Deferred[None]:
         running: Deferred[None] = Deferred.fromCoroutine(work)
 
         def failed(failure: Failure) -> None:
@@ -252,7 +244,7 @@ class ReactorRuntime:
         if wait_at_exit:
             self._waited_for.add(running)
         running.addErrback(failed).addCallback(over)
-        return ReactorTask(running)
+        return running
 
     def join(self) -> Deferred[None]:
         """Wait for all work spawned with `wait_at_exit`."""
@@ -262,16 +254,6 @@ class ReactorRuntime:
             waits.append(wait)
             running.addCallback(wait.callback)
         return DeferredList(waits).addCallback(lambda _: None)
-
-
-class ReactorTask:
-    """Handle of a spawned coroutine."""
-
-    def __init__(self, running: Deferred[None]) -> None:
-        self._running = running
-
-    def stop(self) -> None:
-        self._running.cancel()
 
 
 class ReactorConnection(Protocol):

@@ -81,18 +81,7 @@ def format_key(key: ListenerKey) -> str:
 
 def register_request(entry: Registration) -> Register:
     """Return the request that registers the instance."""
-    return Register(
-        entry.service,
-        entry.credential,
-        entry.address,
-        entry.port,
-        entry.epoch,
-        entry.weight,
-        entry.metadata,
-        entry.zone,
-        entry.load,
-        entry.degradation,
-    )
+    return msgspec.convert(entry, Register, from_attributes=True)
 
 
 def deregister_request(entry: Registration) -> Deregister:

@@ -151,28 +151,25 @@ class Registrar:
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
-        try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        key = self._key(request)
+        if isinstance(key, Refusal):
+            return succeed(key)
         return self._step(key, states.DeregisterRequested(key, request.epoch, request.credential))
 
     def report_load(self, request: LocalLoad) -> Deferred[Answer]:
         """Register a listener of this host again as it is, with another load."""
-        try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        key = self._key(request)
+        if isinstance(key, Refusal):
+            return succeed(key)
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
         return self._step(key, states.LoadRequested(key, request.load, request.credential))
 
     def drain(self, request: LocalDrain) -> Deferred[Answer]:
         """Stop sending new users to a listener, or send them again; fails if no server can be asked."""
-        try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        key = self._key(request)
+        if isinstance(key, Refusal):
+            return succeed(key)
 
         def answered(reply: Reply) -> Answer:
             if isinstance(reply, Refusal):
@@ -180,6 +177,12 @@ class Registrar:
             return Outcome("draining" if request.draining else "up", *key)
 
         return self._server.ask(Drain(*key, request.draining, request.credential)).addCallback(answered)
+
+    def _key(self, request: LocalDeregister | LocalLoad | LocalDrain) -> ListenerKey | Refusal:
+        try:
+            return parse_key(request.service, request.address or self._parts.default_address, request.port)
+        except InvalidName as problem:
+            return Refusal(problem.code, str(problem))
 
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""

@@ -155,7 +155,8 @@ class Upstream:
     def ask(self, request: Request) -> Deferred[Reply]:
         """Send a request. Returns the reply; `unreachable` if no server could be asked or the reply was lost."""
         if self._session is not None:
-            self._touch()
+            if self._mode == "short":
+                self._touch()
             return self._session.ask(request)
         return self._waiting.add(request) if self.expected() else succeed(self.unreachable())
 

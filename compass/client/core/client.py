@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypedDict, TypeVar, Unpack
 
@@ -95,7 +96,7 @@ class CoreClient:
         self.warn = warn
         """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
-        self._selector = Selector(runtime.random)
+        self._selector = Selector(random.random)
         self._watched: dict[str, _WatchedView] = {}
 
     # Lookups ----------------------------------------------------------------------------------------------
@@ -347,7 +348,7 @@ class Registration:
             if self._held is not None:
                 self._held.close()
             if self._task is not None:
-                self._task.stop()
+                self._task.cancel()
 
     async def _follow(self, held: HeldRegistration) -> None:
         try:
@@ -382,4 +383,4 @@ class _WatchedView:
     def close(self) -> None:
         self.watch.close()
         if self.task is not None:
-            self.task.stop()
+            self.task.cancel()

@@ -39,7 +39,7 @@ class Connection(Protocol):
 class Task(Protocol):
     """Handle of spawned work."""
 
-    def stop(self) -> None:
+    def cancel(self) -> object:
         """Cancel the work. A repeated call does nothing."""
 
 
@@ -54,9 +54,6 @@ class Runtime(Protocol):
 
     def seconds(self) -> float:
         """Return the time of a monotonic clock."""
-
-    def random(self) -> float:
-        """Return a random number in [0, 1)."""
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Task:
         """Run work concurrently. `wait_at_exit`: the program does not exit before the work is done."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import random
 import socket
 import threading
 import time
@@ -89,7 +88,7 @@ class SocketConnection:
 class ThreadTask:
     """Handle of a thread, which ends when the connection that it reads is closed."""
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Do nothing: the thread ends when its connection is closed."""
 
 
@@ -113,9 +112,6 @@ class ThreadRuntime:
 
     def seconds(self) -> float:
         return time.monotonic()
-
-    def random(self) -> float:
-        return random.random()
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ThreadTask:
         """Start a thread; the interpreter waits for a thread with `wait_at_exit`."""
