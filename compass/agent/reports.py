@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.changes import Changes
 from compass.agent.dependencies import AgentDependencies
-from compass.agent.registration.entry import parse_key
+from compass.agent.registration.journal import parse_key
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.view import View
 from compass.agent.upstream.report_relay import ReportRelay

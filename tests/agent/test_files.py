@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from compass.agent.registration.entry import Registration
-from compass.agent.registration.journal import JournalWriteFailed, RegistrationJournal
+from compass.agent.registration.journal import JournalWriteFailed, Registration, RegistrationJournal
 from compass.agent.replica.disk_cache import (
     FILE_NAME,
     MAGIC,

@@ -14,15 +14,17 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from compass.agent.registration import states
-from compass.agent.registration.entry import (
+from compass.agent.registration.journal import (
+    REGISTRATIONS_MAX,
     Instance,
+    JournalWriteFailed,
     Registration,
+    RegistrationJournal,
     deregister_request,
     outcome_of,
     parse_key,
     register_request,
 )
-from compass.agent.registration.journal import REGISTRATIONS_MAX, JournalWriteFailed, RegistrationJournal
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.connector import UpstreamDependencies

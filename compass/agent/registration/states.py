@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from compass.agent.registration.entry import Registration, State, format_key
+from compass.agent.registration.journal import Registration, State, format_key
 from compass.model.replies import Refusal
 from compass.model.rows import ListenerKey
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from compass.agent.registration import states
-from compass.agent.registration.entry import Registration, State
+from compass.agent.registration.journal import Registration, State
 from compass.agent.registration.states import Attempt, Event, step
 from compass.model.replies import Refusal
 
