@@ -23,7 +23,7 @@ from compass.agent.dependencies import AgentDependencies
 from compass.agent.hooks.runner import reactions_of
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial
-from compass.agent.upstream.dns_discovery import SrvLookup, lookup_with
+from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
@@ -103,7 +103,7 @@ class HostService(Service):
         )
         self._service_names: list[SrvLookup] = []
         if known.services:
-            lookup = lookup_with(_resolver(reactor, settings.resolver))
+            lookup = ResolverLookup(_resolver(reactor, settings.resolver))
             for name, rank in known.services:
                 self._selector.expect(name)
                 upstream = self._agent.components.upstream

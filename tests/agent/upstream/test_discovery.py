@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.names.client import Resolver
 
 from compass.agent.upstream import dns_discovery, multicast
-from compass.agent.upstream.dns_discovery import SrvLookup, SrvRecord, candidates_of, lookup_with
+from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup, SrvRecord, candidates_of
 from compass.agent.upstream.multicast import ORIGIN, AnnouncedServers, AnnouncementListener
 from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Candidate, ServerAddress, ServerSelector, in_order
 from compass.server.cluster.announcer import EVERY_SECONDS, FIRST_SECONDS, Announcer
@@ -69,7 +69,7 @@ def test_an_srv_name_of_a_real_dns_server(thread: ReactorThread) -> None:
     listening = zone.serve(thread, "127.0.0.1")
     place = ("127.0.0.1", listening.getHost().port)
     resolver = thread.call(lambda: Resolver(servers=[place], reactor=thread.reactor))
-    found: list[SrvRecord] = thread.call(lookup_with(resolver), SERVICE)
+    found: list[SrvRecord] = thread.call(ResolverLookup(resolver).records, SERVICE)
     candidates = candidates_of(found, 3)
     assert [
         (candidate.server.name, candidate.server.address, candidate.server.port, candidate.rank, candidate.weight)
@@ -90,7 +90,7 @@ class Asked:
     def __init__(self) -> None:
         self.questions: list[Deferred[Sequence[SrvRecord]]] = []
 
-    def __call__(self, name: str) -> Deferred[Sequence[SrvRecord]]:
+    def records(self, name: str) -> Deferred[Sequence[SrvRecord]]:
         self.questions.append(Deferred())
         return self.questions[-1]
 
@@ -162,7 +162,9 @@ def test_whoever_waits_for_the_first_answer_is_told_that_there_is_none() -> None
     selector = ServerSelector(lambda: 0.5)
     selector.expect(SERVICE)
     assert selector.has_untried
-    SrvLookup(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, selector).start()
+    asked = Asked()
+    SrvLookup(Clock(), lambda: 0.5, asked, SERVICE, 0, selector).start()
+    asked.questions[0].errback(TimeoutError())
     assert not selector.has_untried
 
 
