@@ -29,14 +29,7 @@ from compass.cli.context import (
     metadata_of,
     metadata_options,
 )
-from compass.cli.output import (
-    as_json,
-    line_of_event,
-    lines_of_outcome,
-    lines_of_resolved,
-    lines_of_status,
-    tree_of,
-)
+from compass.cli.output import as_json, line_of_event, lines_of_outcome, lines_of_resolved, lines_of_status, tree_of
 from compass.cli.run.readiness import ANSWER_SECONDS, ReadinessCheck
 from compass.cli.templates import template
 from compass.model.exit_codes import ExitCode, exit_table

@@ -136,13 +136,7 @@ class SrvLookup:
     _log = Logger()
 
     def __init__(
-        self,
-        clock: Clock,
-        random: Callable[[], float],
-        lookup: Lookup,
-        name: str,
-        rank: int,
-        sink: CandidateSink,
+        self, clock: Clock, random: Callable[[], float], lookup: Lookup, name: str, rank: int, sink: CandidateSink
     ) -> None:
         self._random = random
         self._lookup = lookup

@@ -89,10 +89,7 @@ class Session(Protocol):
             self._flush()
 
     def close(
-        self,
-        seconds: float = CLOSE_SECONDS,
-        reason: str = "this host left it",
-        retry_after_seconds: float = 0.0,
+        self, seconds: float = CLOSE_SECONDS, reason: str = "this host left it", retry_after_seconds: float = 0.0
     ) -> None:
         """Close the session; abort the transport if that takes longer than `seconds`."""
         if not self.leaving:

@@ -210,9 +210,7 @@ class Upstream:
         self.opened_count += 1
         self._connector.give_up()
         self._log.info(
-            "session with server {server} at revision {revision}",
-            server=welcome.server,
-            revision=welcome.revision,
+            "session with server {server} at revision {revision}", server=welcome.server, revision=welcome.revision
         )
         self._look_for_better()
         for follower in self._followers:

@@ -144,10 +144,7 @@ class HostApiCalls:
             text = f"opengnscd at {self.endpoint} failed (HTTP status {status}); its log says why"
             return DaemonUnreachable("unreachable", text)
         return refused(
-            refusal.code,
-            refusal.message,
-            retry_after_seconds=refusal.retry_after_seconds,
-            epoch=refusal.epoch,
+            refusal.code, refusal.message, retry_after_seconds=refusal.retry_after_seconds, epoch=refusal.epoch
         )
 
 
