@@ -6,10 +6,7 @@ from collections import Counter
 from typing import Protocol
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.rows import Alert, Change, Host
-from compass.server.alerts.notifier import AlertNotifier
-from compass.server.failure.detector import FailureDetector
-from compass.server.failure.pending_suspicions import PendingSuspicions
+from compass.model.rows import Change, Host
 from compass.server.sessions.connection_limits import ConnectionLimits
 
 
@@ -66,34 +63,3 @@ class SessionChanges:
         for session in list(self._connections.sessions):
             if session.host:
                 session.goodbye("this server reloaded its catalogue from the store", retry_after_seconds=0.5)
-
-
-class FailureChanges:
-    """Failure detection as one subscriber: what is settled is no longer suspected before it is weighed again."""
-
-    def __init__(self, pending: PendingSuspicions, detector: FailureDetector) -> None:
-        self._pending = pending
-        self._detector = detector
-
-    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
-        """Settle what the change decides, then weigh the listener that it is about."""
-        self._pending.committed(change)
-        self._detector.committed(change, catalogue)
-
-    def reloaded(self, catalogue: Catalogue) -> None:
-        """Restart with the listeners of the catalogue."""
-        self._detector.stop()
-        self._pending.stop()
-        self._detector.start(catalogue)
-
-
-class AlertChanges:
-    """The notification of administrators as a subscriber."""
-
-    def __init__(self, notifier: AlertNotifier) -> None:
-        self._notifier = notifier
-
-    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
-        """Notify administrators of an incident that has begun or ended."""
-        if isinstance(change.row, Alert):
-            self._notifier.committed(change, own=own)

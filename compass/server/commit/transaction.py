@@ -9,14 +9,14 @@ transaction was committed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.digest import DigestDelta
-from compass.model.interfaces import BatchRefused, Clock, Conflict, Proposal, StoreUnavailable
+from compass.model.interfaces import BatchRefused, Clock, Conflict, Environment, Proposal, StoreUnavailable
 from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, Histogram
 from compass.model.requests import IssueCredential, Undecided
 from compass.model.rows import Change, SecurityEntry
@@ -35,15 +35,13 @@ of other servers are. absent: the store has not changed."""
 class Decider:
     """Calls the rules with the time and the random tokens that they must not take themselves."""
 
-    def __init__(self, now: Callable[[], float], token: Callable[[], str]) -> None:
-        """`now` returns UNIX time, `token` a new random token."""
-        self.now = now
-        self._token = token
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
 
     def decide(self, catalogue: Catalogue, request: Undecided, principal: Principal) -> Decision:
         """Return the decision on one request."""
-        token = self._token() if isinstance(request, IssueCredential) else ""
-        return decide(catalogue, request, principal, self.now(), token)
+        token = self._environment.token() if isinstance(request, IssueCredential) else ""
+        return decide(catalogue, request, principal, self._environment.now(), token)
 
     def decide_batch(self, catalogue: Catalogue, batch: Iterable[PendingRequest]) -> list[Decision]:
         """Return the decisions on a batch, each after the one before."""

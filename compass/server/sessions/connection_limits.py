@@ -7,12 +7,11 @@ security log by peer, each against a rate limit of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Protocol
 
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock
+from compass.model.interfaces import Environment
 from compass.model.rows import SecurityEntry
 from compass.server.sessions.rate_limit import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
@@ -40,8 +39,9 @@ class ConnectionLimits:
 
     log = Logger()
 
-    def __init__(self, clock: Clock, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, environment: Environment) -> None:
+        clock = environment.clock
+        self._now = environment.now
         self.security_log: SecurityLog | None = None
         """None until there is a store to write to; entries are dropped until then."""
         self.sessions: dict[Session, None] = {}
