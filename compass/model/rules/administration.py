@@ -66,7 +66,7 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
     overlap = request.overlap_seconds
     if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
         refuse("bad-value", f"overlap {overlap:g} s is not between 0 and ten years")
-    for old in list(draft.catalogue.credentials.get(service, Map()).values()):
+    for _, old in sorted(draft.catalogue.credentials.get(service, Map()).items()):
         if overlap == 0 or 0 < old.expires_at <= draft.now:
             draft.remove("credential-expire", old)
         elif overlap is not None and (not old.expires_at or old.expires_at > draft.now + overlap):

@@ -110,6 +110,16 @@ def test_credentials_are_compared_in_constant_time() -> None:
         assert compared.call_count == 3
 
 
+def test_credentials_that_end_together_have_revisions_in_the_order_of_their_ids() -> None:
+    """The same history has the same revisions, whatever the order in which a map holds its rows."""
+    world = store()
+    for _ in range(5):
+        world.token("a.store")
+    world.get(CredentialIssued, IssueCredential("a.store", 0.0))
+    ended = [change.row.id for change in world.changes if change.operation == "credential-expire"]
+    assert len(ended) == 5 and ended == sorted(ended)
+
+
 def test_a_rotation_with_an_overlap() -> None:
     """The older token is good until the overlap is over, and not at that very time; then its row goes."""
     world = store()
