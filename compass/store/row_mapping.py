@@ -59,22 +59,7 @@ def record_of(row: Row) -> Record:
     """Return the columns of a row's table, except the topic's revision."""
     match row:
         case Listener():
-            return {
-                "service": row.service,
-                "address": row.address,
-                "port": row.port,
-                "state": row.state,
-                "changed_at": row.changed_at,
-                "epoch": row.epoch,
-                "host": row.host,
-                "weight": row.weight,
-                "metadata": text_of(row.metadata),
-                "cause": row.cause,
-                "draining": row.draining,
-                "zone": row.zone,
-                "load": row.load,
-                "degradation": row.degradation,
-            }
+            return {**msgspec.structs.asdict(row), "metadata": text_of(row.metadata)}
         case Category():
             return {"name": row.name, "backup": row.backup or None, "policy": text_of(row.policy)}
         case Service():
@@ -95,38 +80,10 @@ def _category(name: str, backup: str | None, policy: str) -> Category:
     return Category(name, backup or "", _policy(policy))
 
 
-def _listener(
-    service: str,
-    address: str,
-    port: int,
-    state: Any,
-    changed_at: float,
-    epoch: int,
-    host: str,
-    weight: int,
-    metadata: str,
-    cause: str,
-    draining: bool,
-    zone: str,
-    load: float,
-    degradation: float,
-) -> Listener:
-    return Listener(
-        service,
-        address,
-        port,
-        state,
-        changed_at,
-        epoch,
-        host,
-        weight,
-        _metadata(metadata),
-        cause,
-        draining,
-        zone,
-        load or IDLE,
-        degradation or IDLE,
-    )
+def _listener(*values: Any) -> Listener:
+    row = Listener(*values)
+    metadata, load, degradation = _metadata(values[_METADATA]), row.load or IDLE, row.degradation or IDLE
+    return msgspec.structs.replace(row, metadata=metadata, load=load, degradation=degradation)
 
 
 def _host(name: str, update_address: str, update_port: int, services: str, barred: bool) -> Host:
@@ -134,6 +91,9 @@ def _host(name: str, update_address: str, update_port: int, services: str, barre
 
 
 _BUILDERS: dict[type[Row], Callable[..., Row]] = {Category: _category, Listener: _listener, Host: _host}
+
+
+_METADATA = Listener.__struct_fields__.index("metadata")
 
 
 def update_record(change: Change) -> Record:

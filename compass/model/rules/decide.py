@@ -50,38 +50,15 @@ from compass.model.rules import administration, listeners, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, refuse
 from compass.model.text import escape_line
 
-_LOOK = frozenset({"admin", "viewer"})
-
-ROLES: dict[type, frozenset[str]] = {
-    Register: frozenset({"host", "admin"}),
-    Deregister: frozenset({"host", "admin"}),
-    Drain: frozenset({"host", "admin"}),
-    Report: frozenset({"host", "admin"}),
-    WeighedReport: frozenset({"host", "admin"}),
-    Findings: frozenset({"host"}),
-    Pull: _LOOK | {"host"},
-    Watch: frozenset({"host"}),
-    Put: frozenset({"admin"}),
-    Remove: frozenset({"admin"}),
-    IssueCredential: frozenset({"admin"}),
-    RevokeCredential: frozenset({"admin"}),
-    Apply: frozenset({"admin"}),
-    Purge: frozenset({"admin"}),
-    Fetch: _LOOK,
-    Impact: _LOOK,
-    ReadLog: _LOOK,
-    Status: _LOOK,
-    Digest: _LOOK,
-    Lag: _LOOK,
-    Examine: _LOOK,
-    Steer: frozenset({"admin"}),
-    Ways: _LOOK,
-    TryWays: frozenset({"admin"}),
-    Suspect: frozenset({"server"}),
-    Incident: frozenset({"server"}),
-    Verdict: frozenset({"server"}),
-    Attend: frozenset({"server"}),
-}
+_ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
+    (frozenset({"host", "admin"}), (Register, Deregister, Drain, Report, WeighedReport)),
+    (frozenset({"host"}), (Findings, Watch)),
+    (frozenset({"host", "admin", "viewer"}), (Pull,)),
+    (frozenset({"admin", "viewer"}), (Fetch, Impact, ReadLog, Status, Digest, Lag, Examine, Ways)),
+    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays)),
+    (frozenset({"server"}), (Suspect, Incident, Verdict, Attend)),
+)
+ROLES: dict[type, frozenset[str]] = {request: roles for roles, requests in _ROLES for request in requests}
 """Roles that may make a request, by its type."""
 
 _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
