@@ -42,37 +42,28 @@ def batch_of(changes: Sequence[Change]) -> Batch:
             topics[topic] = change.revision
         if isinstance(row, Service):
             topics[row.id] = change.revision
-    written = last.get(Service, {}).keys() | last.get(Category, {}).keys()
-    kinds = [kind for kind in TABLES if kind in last]
-    moved: list[Record] = [{"topic": topic, "at": at} for topic, at in topics.items() if topic not in written]
-    return Batch(
-        removed={kind: keys for kind in reversed(kinds) if (keys := _removed(kind, last[kind]))},
-        set={kind: records for kind in kinds if (records := _set(last[kind], topics))},
-        categories=[record for record in moved if "." not in record["topic"]],
-        services=[record for record in moved if "." in record["topic"]],
-        log=[update_record(change) for change in changes],
-    )
+    removed: dict[type[Row], list[Record]] = {}
+    kept: dict[type[Row], list[Record]] = {}
+    for kind in TABLES:
+        for change in last.get(kind, {}).values():
+            record, row = record_of(change.row), change.row
+            if change.removed:
+                removed.setdefault(kind, []).append({name: record[name] for name in _KEYS[kind]})
+                continue
+            if isinstance(row, Category):
+                record["revision"] = topics[row.name]
+            elif isinstance(row, Service):
+                record["revision"] = topics[row.id]
+            kept.setdefault(kind, []).append(record)
+    categories: list[Record] = []
+    services: list[Record] = []
+    for topic, at in topics.items():
+        if topic not in last.get(Service, ()) and topic not in last.get(Category, ()):
+            (services if "." in topic else categories).append({"topic": topic, "at": at})
+    log = [update_record(change) for change in changes]
+    return Batch(dict(reversed(removed.items())), kept, categories, services, log)
 
 
 def _key(row: Row) -> Hashable:
     """Return the primary key. A credential's id is the prefix of a digest, so it is unique only within its service."""
     return (row.service, row.id) if isinstance(row, Credential) else key_of(row)
-
-
-def _removed(kind: type[Row], last: dict[Hashable, Change]) -> list[Record]:
-    gone = [record_of(change.row) for change in last.values() if change.removed]
-    return [{name: record[name] for name in _KEYS[kind]} for record in gone]
-
-
-def _set(last: dict[Hashable, Change], topics: dict[str, int]) -> list[Record]:
-    records = []
-    for change in last.values():
-        if change.removed:
-            continue
-        record, row = record_of(change.row), change.row
-        if isinstance(row, Category):
-            record["revision"] = topics[row.name]
-        elif isinstance(row, Service):
-            record["revision"] = topics[row.id]
-        records.append(record)
-    return records

@@ -195,9 +195,10 @@ class Store:
             return False
         if changes:
             self._writer.write(connection, batch)
-        last_security, last_administration = clock[:2]
-        self._writer.logs["security"].write(connection, entry_records(security, last_security))
-        self._writer.logs["administration"].write(connection, entry_records(administration, last_administration))
+        if security:
+            self._writer.logs["security"].write(connection, entry_records(security, clock[0]))
+        if administration:
+            self._writer.logs["administration"].write(connection, entry_records(administration, clock[1]))
         return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:

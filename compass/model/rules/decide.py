@@ -73,6 +73,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Purge: listeners.decide_purge,
     Put: administration.decide_put,
     Remove: administration.decide_remove,
+    IssueCredential: administration.decide_issue,
     RevokeCredential: administration.decide_revoke,
     Attend: administration.decide_attend,
     Apply: administration.decide_apply,
@@ -93,20 +94,13 @@ def decide(catalogue: Catalogue, request: Undecided, principal: Principal, now: 
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
     """
-
-    def decided(draft: Draft) -> Reply:
-        if isinstance(request, IssueCredential):
-            return administration.decide_issue(draft, request, token)
-        return _DECISIONS[type(request)](draft, request)
-
-    return _conclude(catalogue, request, principal, now, decided)
+    return _conclude(Draft(catalogue, principal, now, token), request, _DECISIONS[type(request)])
 
 
 def answer(catalogue: Catalogue, request: ReadRequest, principal: Principal, now: float) -> Decision:
     """Answer a request that changes nothing, from memory."""
-    return _conclude(
-        catalogue, request, principal, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request)
-    )
+    query = _ANSWERS[type(request)]
+    return _conclude(Draft(catalogue, principal, now), request, lambda draft, _: query(draft.catalogue, request))
 
 
 def permit(catalogue: Catalogue, request: Any, principal: Principal, now: float) -> Decision | None:
@@ -136,20 +130,18 @@ def barred(catalogue: Catalogue, principal: Principal) -> bool:
     return host is not None and host.barred
 
 
-def _conclude(
-    catalogue: Catalogue, request: Any, principal: Principal, now: float, decided: Callable[[Draft], Reply]
-) -> Decision:
-    draft = Draft(catalogue, principal, now)
+def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -> Decision:
+    catalogue, principal, now = draft.catalogue, draft.principal, draft.now
     try:
         check_right(catalogue, request, principal)
-        reply = decided(draft)
+        reply = rule(draft, request)
     except Refused as refused:
         return _refused(catalogue, request, principal, now, refused.refusal)
     except InvalidName as problem:
         return _refused(catalogue, request, principal, now, Refusal(problem.code, str(problem)))
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
-    entry = _administration(request, principal, now, "done", draft.revision)
+    entry = _administration(request, principal, now, "done", draft.catalogue.revision)
     return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
 
 import msgspec
 from twisted.logger import Logger
@@ -13,6 +12,7 @@ from compass.model.catalogue.digest import DigestDelta, digest_of_rows, steps_of
 from compass.model.interfaces import LogTrimmed, Store, StoreState
 from compass.model.rows import Change
 from compass.model.rules.draft import Decision
+from compass.server.changes import Changes
 from compass.server.commit.digest_index import DigestIndex
 from compass.server.commit.row_counts import RowCounts
 from compass.server.commit.store_access import StoreAccess
@@ -21,16 +21,6 @@ CATCH_UP_MAX = 10_000
 """Changes of other servers that are read at once."""
 COMPARE_ATTEMPTS = 5
 """Times that the tables are read for one comparison, when other servers commit meanwhile."""
-
-
-class ChangeSubscriber(Protocol):
-    """The consumer of this server's log."""
-
-    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
-        """Process a change, with the catalogue after it. `own`: this server committed it, and has not replied yet."""
-
-    def reloaded(self, catalogue: Catalogue) -> None:
-        """Process a catalogue that was read from the tables: the changes that led to it are not known."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -55,7 +45,7 @@ class Replica:
 
     log = Logger()
 
-    def __init__(self, catalogue: Catalogue, access: StoreAccess, changes: ChangeSubscriber) -> None:
+    def __init__(self, catalogue: Catalogue, access: StoreAccess, changes: Changes) -> None:
         self.catalogue = catalogue
         self.digests = DigestIndex()
         self.counts = RowCounts()

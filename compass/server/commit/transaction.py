@@ -100,16 +100,16 @@ class Transaction:
         return self.decided.proposal
 
     def _decided(self, decisions: list[Decision], missed: Sequence[Change]) -> DecidedBatch:
-        changes = [change for decision in decisions for change in decision.changes]
+        changes: list[Change] = []
+        security, administration = list(self._entries), []
+        for number, decision in enumerate(decisions):
+            changes += decision.changes
+            if decision.security and number not in self._skipped:
+                security.append(decision.security)
+            if decision.administration:
+                administration.append(decision.administration)
         steps, digest = self._replica.digests.after(self._replica.catalogue, [*missed, *changes])
-        found = [one.security for number, one in enumerate(decisions) if one.security and number not in self._skipped]
-        proposal = Proposal(
-            changes=changes,
-            security=[*self._entries, *found],
-            administration=[decision.administration for decision in decisions if decision.administration],
-            digest=digest,
-        )
-        return DecidedBatch(decisions, proposal, missed, steps)
+        return DecidedBatch(decisions, Proposal(changes, security, administration, digest), missed, steps)
 
 
 class TransactionWriter:
