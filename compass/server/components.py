@@ -11,13 +11,12 @@ from compass.model.catalogue.catalogue import catalogue_of
 from compass.model.cluster import ClusterStore, ClusterView
 from compass.model.interfaces import Clock, Store, StoreState
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
-from compass.server.changes import Changes, SessionChanges
 from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.log_reader import LogReader
 from compass.server.commit.log_trimmer import LogTrimmer
-from compass.server.commit.replica import Replica
+from compass.server.commit.replica import Changes, Replica
 from compass.server.commit.security_log import SecurityLog
 from compass.server.commit.store_access import STORE_WAIT_SECONDS, StoreAccess, StoreThread
 from compass.server.commit.transaction import Decider
@@ -31,7 +30,7 @@ from compass.server.push.subscriptions import Subscriptions
 from compass.server.queries.handler import QueryHandler
 from compass.server.queries.status import StatusReporter, StatusSources
 from compass.server.sessions.bearer_auth import BearerAuth
-from compass.server.sessions.connection_limits import ConnectionLimits
+from compass.server.sessions.connection_limits import ConnectionLimits, SessionChanges
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
 from compass.server.sessions.session import PeerOf, Session, SessionContext

@@ -18,8 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from compass.store import statements as sql
-from compass.store.batch import Batch
-from compass.store.row_mapping import TABLES, Record
+from compass.store.row_mapping import TABLES, Batch, Record
 
 SIZES = (256, 64, 16, 4, 1)
 """Rows in one statement. 256 rows of 12 columns are a tenth of the parameters that either engine accepts in a statement

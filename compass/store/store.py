@@ -29,7 +29,6 @@ from compass.model.interfaces import (
 from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 from compass.store import statements as sql
 from compass.store.abort import ConnectionAborter
-from compass.store.batch import batch_of
 from compass.store.bulk_insert import BatchWriter
 from compass.store.cluster import SqlClusterStore
 from compass.store.engine import (
@@ -46,7 +45,7 @@ from compass.store.engine import (
 from compass.store.errors import StoreUnusable
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.notifications import ChangeNotifier, Wake, notifier_for
-from compass.store.row_mapping import change_from, entry_records, rows_from, update_entry
+from compass.store.row_mapping import batch_of, change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 
 READ_ONLY = "25006"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 from twisted.logger import Logger
@@ -12,7 +14,6 @@ from compass.model.catalogue.digest import DigestDelta, digest_of_rows, steps_of
 from compass.model.interfaces import LogTrimmed, Store, StoreState
 from compass.model.rows import Change
 from compass.model.rules.draft import Decision
-from compass.server.changes import Changes
 from compass.server.commit.digest_index import DigestIndex
 from compass.server.commit.row_counts import RowCounts
 from compass.server.commit.store_access import StoreAccess
@@ -21,6 +22,41 @@ CATCH_UP_MAX = 10_000
 """Changes of other servers that are read at once."""
 COMPARE_ATTEMPTS = 5
 """Times that the tables are read for one comparison, when other servers commit meanwhile."""
+
+
+class CommitSubscriber(Protocol):
+    """A component that follows the log change by change."""
+
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
+        """Follow a change; `catalogue` is the one after it, `own`: this server committed it."""
+
+
+class ReloadSubscriber(Protocol):
+    """A component that restarts when the catalogue was read again from the tables."""
+
+    def reloaded(self, catalogue: Catalogue) -> None:
+        """Restart at a catalogue that the log did not lead to: no single change is known."""
+
+
+class Changes:
+    """The subscribers of the log; set before the first change."""
+
+    def __init__(self) -> None:
+        self.operations = Counter[str]()
+        """Changes by operation, whichever server committed them."""
+        self.on_commit: tuple[CommitSubscriber, ...] = ()
+        self.on_reload: tuple[ReloadSubscriber, ...] = ()
+
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
+        """Let the subscribers follow a change, one after another."""
+        self.operations[change.operation] += 1
+        for subscriber in self.on_commit:
+            subscriber.committed(change, catalogue, own=own)
+
+    def reloaded(self, catalogue: Catalogue) -> None:
+        """Let the subscribers restart at a catalogue, one after another."""
+        for subscriber in self.on_reload:
+            subscriber.reloaded(catalogue)
 
 
 class Comparison(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
@@ -16,7 +18,6 @@ from compass.model.rules.validation import parse_host
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
-from compass.server.hosts import HostEvents
 from compass.server.push.admission import Admission
 from compass.server.push.publisher import Publisher
 from compass.server.push.snapshot_cache import SnapshotCache
@@ -25,6 +26,13 @@ from compass.server.sessions.identity import ServerIdentity
 from compass.server.sessions.session import Session
 from compass.wire import limits
 from compass.wire.messages import Answer
+
+
+class HostListener(Protocol):
+    """Receiver of the hosts that watch."""
+
+    def connected(self, session: Session) -> None:
+        """Note that the session's host is here."""
 
 
 class Subscriptions:
@@ -37,7 +45,7 @@ class Subscriptions:
         committer: Committer,
         publisher: Publisher,
         anti_entropy: AntiEntropy,
-        hosts: HostEvents,
+        hosts: HostListener,
     ) -> None:
         self._store = identity.store
         self._asker = identity.principal
