@@ -36,12 +36,13 @@ class Decider:
     """Calls the rules with the time and the random tokens that they must not take themselves."""
 
     def __init__(self, environment: Environment) -> None:
-        self._environment = environment
+        self._now = environment.now
+        self._token = environment.token
 
     def decide(self, catalogue: Catalogue, request: Undecided, principal: Principal) -> Decision:
         """Return the decision on one request."""
-        token = self._environment.token() if isinstance(request, IssueCredential) else ""
-        return decide(catalogue, request, principal, self._environment.now(), token)
+        token = self._token() if isinstance(request, IssueCredential) else ""
+        return decide(catalogue, request, principal, self._now(), token)
 
     def decide_batch(self, catalogue: Catalogue, batch: Iterable[PendingRequest]) -> list[Decision]:
         """Return the decisions on a batch, each after the one before."""

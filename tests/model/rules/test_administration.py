@@ -56,7 +56,16 @@ from compass.model.requests import (
     Ways,
     WeighedReport,
 )
-from compass.model.rows import AdministrationEntry, Category, Dependency, Host, Policy, SecurityEntry, Service
+from compass.model.rows import (
+    AdministrationEntry,
+    Category,
+    Credential,
+    Dependency,
+    Host,
+    Policy,
+    SecurityEntry,
+    Service,
+)
 from compass.model.rules import administration
 from compass.model.rules.decide import ROLES, permit
 from compass.model.rules.draft import Principal, parameters_of
@@ -116,7 +125,7 @@ def test_credentials_that_end_together_have_revisions_in_the_order_of_their_ids(
     for _ in range(5):
         world.token("a.store")
     world.get(CredentialIssued, IssueCredential("a.store", 0.0))
-    ended = [change.row.id for change in world.changes if change.operation == "credential-expire"]
+    ended = [change.row.id for change in world.changes if isinstance(change.row, Credential) and change.removed]
     assert len(ended) == 5 and ended == sorted(ended)
 
 
