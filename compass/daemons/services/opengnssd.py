@@ -24,11 +24,9 @@ from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
-from compass.gateway.metrics.exposition import Metrics, Snapshot
-from compass.gateway.metrics.server_metrics import SERVER
+from compass.gateway.metrics.exposition import Metrics
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
-from compass.model.metrics import ServerMetrics
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
 from compass.pki.identity import Identity
@@ -36,6 +34,7 @@ from compass.pki.tls_contexts import client_context, https_context, server_conte
 from compass.server.cluster.announcer import Announcer
 from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
+from compass.server.metrics import declare_metrics
 from compass.server.server import Server
 from compass.server.sessions.session import PeerOf, Session
 from compass.store.cluster import SqlClusterStore
@@ -73,7 +72,7 @@ class ServerService(Service):
         self._wakeups: ChangeNotifier | None = None
         self._ports: list[Any] = []
         build = {"version": compass.__version__, "worker": str(worker or "")}
-        self._metrics = Metrics(reactor, build, Snapshot(SERVER, self._take_snapshot))
+        self._metrics = Metrics(reactor, build)
 
     def _parts(self, store: Store, roster: SqlClusterStore) -> ServerDependencies:
         settings = self._config.server
@@ -82,7 +81,7 @@ class ServerService(Service):
             now=time.time,
             token=lambda: secrets.token_urlsafe(32),
             storage=store,
-            in_database=self._database.run,
+            in_database=self._database,
             peer_of=self._peer(),
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
@@ -90,7 +89,7 @@ class ServerService(Service):
             ways=alert_channels(self._reactor, settings.alert_command, self._config.alerts, self._name),
             id=secrets.token_hex(8),
             roster=roster,
-            beside=self._beside.run,
+            beside=self._beside,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
             store_wait_seconds=settings.store_wait_seconds,
@@ -122,6 +121,7 @@ class ServerService(Service):
         if self._worker:
             name += f"#{self._worker}"
         self._server = server = Server(name, SOFTWARE, self._parts(store, self._roster))
+        declare_metrics(self._metrics.registry, server.https)
         if not self._worker:
             await self._listen(server)
         await server.start()
@@ -139,10 +139,6 @@ class ServerService(Service):
         # All workers share one address, so only one of them announces it.
         if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
-
-    def _take_snapshot(self) -> ServerMetrics:
-        assert self._server is not None
-        return self._server.https.metrics()
 
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))
