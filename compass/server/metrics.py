@@ -7,7 +7,7 @@ a microsecond for each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import get_args
 
@@ -29,21 +29,30 @@ def declare_metrics(registry: Registry, api: HttpsApi) -> None:
         registry.declare(spec, partial(read, api))
 
 
-def _early(kind: Kind, name: str, about: str, read: Callable[[HttpsApi], Value], *labels: tuple[str, ...]) -> Metric:
-    """Return a metric that has a value before the catalogue is loaded; `labels` and the values known of them."""
-    return MetricSpec(name, kind, about, *labels), read
+def _early(
+    kind: Kind,
+    name: str,
+    about: str,
+    read: Callable[[HttpsApi], Value],
+    labels: tuple[str, ...] = (),
+    known: tuple[str, ...] = (),
+) -> Metric:
+    """Return a metric that has a value before the catalogue is loaded."""
+    return MetricSpec(name, kind, about, labels, known), read
 
 
-def _metric(kind: Kind, name: str, about: str, read: Callable[[Components], Value], *labels: tuple[str, ...]) -> Metric:
-    """Return a metric that has the value 0 until the catalogue is loaded."""
-    empty: Value = {} if labels else 0
-    return _early(kind, name, about, lambda api: read(api.router.components) if api.router else empty, *labels)
-
-
-def _histogram(name: str, about: str, read: Callable[[Components], Histogram], bounds: Sequence[float]) -> Metric:
-    """Return a histogram, which is empty until the catalogue is loaded."""
-    empty = Histogram(bounds)
-    return _early("histogram", name, about, lambda api: read(api.router.components) if api.router else empty)
+def _metric(
+    kind: Kind,
+    name: str,
+    about: str,
+    read: Callable[[Components], Value],
+    labels: tuple[str, ...] = (),
+    known: tuple[str, ...] = (),
+    absent: Histogram | None = None,
+) -> Metric:
+    """Return a metric that has the value 0, or `absent`, until the catalogue is loaded."""
+    empty: Value = absent or ({} if labels else 0)
+    return _early(kind, name, about, lambda api: read(api.router.components) if api.router else empty, labels, known)
 
 
 def _sessions(api: HttpsApi) -> Value:
@@ -73,6 +82,7 @@ def _behind(c: Components) -> Value:
 
 
 _gauge, _counter = partial(_metric, "gauge"), partial(_metric, "counter")
+_histogram = partial(_metric, "histogram")
 _early_gauge, _early_counter = partial(_early, "gauge"), partial(_early, "counter")
 
 SERVER: tuple[Metric, ...] = (
@@ -119,7 +129,7 @@ SERVER: tuple[Metric, ...] = (
         "opengns_server_push_lag_seconds",
         "From a commit to a dependant's acknowledgement; each dependant times one notice after another.",
         lambda c: c.publisher.push_lag,
-        LAG_BOUNDS,
+        absent=Histogram(LAG_BOUNDS),
     ),
     _gauge(
         "opengns_server_push_lag_open_seconds",
@@ -232,13 +242,13 @@ SERVER: tuple[Metric, ...] = (
         "opengns_server_commit_seconds",
         "Time of a transaction in the store.",
         lambda c: c.committer.writer.commit_seconds,
-        COMMIT_BOUNDS,
+        absent=Histogram(COMMIT_BOUNDS),
     ),
     _histogram(
         "opengns_server_commit_batch_size",
         "Requests in a transaction.",
         lambda c: c.committer.writer.batch_sizes,
-        BATCH_BOUNDS,
+        absent=Histogram(BATCH_BOUNDS),
     ),
     _gauge(
         "opengns_server_commit_queue_length",
