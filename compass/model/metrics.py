@@ -2,7 +2,7 @@
 
 The module belongs to the model because the daemons count and the gateways render, and neither may import the other. A
 component asks its registry for each metric with name and meaning, and counts by an addition; a gauge is read when the
-metrics are rendered. `AgentMetrics` is a snapshot of components that do not declare theirs yet.
+metrics are rendered. `ServerMetrics` and `AgentMetrics` are snapshots of components that do not declare theirs yet.
 """
 
 from __future__ import annotations
@@ -59,15 +59,12 @@ Value: TypeAlias = float | Histogram | Mapping[Labels, float] | Mapping[str, flo
 """Value of a metric: a number, a histogram, or numbers by labels. None: there is no value now."""
 
 
-Kind = Literal["gauge", "counter", "histogram"]
-
-
 class MetricSpec(msgspec.Struct, frozen=True):
     """Name and meaning of one metric."""
 
     name: str
     """Name without the `_total` that the text formats append to a counter."""
-    kind: Kind
+    kind: Literal["gauge", "counter", "histogram"]
     about: str
     labels: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
@@ -143,6 +140,85 @@ class Registry:
         """Yield each metric with its value now."""
         for spec, read in self._metrics.values():
             yield spec, read()
+
+
+class PeerMetrics(msgspec.Struct, frozen=True):
+    """A server over the same store, this one included, as it said of itself with its last beat."""
+
+    server: str
+    sessions: int
+    watching: int
+    lag: int
+    """Revisions behind the newest of them."""
+
+
+class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of one `opengnssd` process. Counts are since its start."""
+
+    server: str
+    engine: str
+    ready: bool
+    """The catalogue is loaded."""
+    store_reachable: bool
+    revision: int = 0
+    rows: Counts = {}
+    """Rows by kind."""
+    listeners: Counts = {}
+    """Listeners by state."""
+    incidents: Counts = {}
+    """That are open, by kind."""
+    alerts_pending: Counts = {}
+    """Incidents that are still to be sent, by each channel that this server sends by."""
+    sessions: Counts = {}
+    """Sessions by role; `unknown`: before the hello."""
+    watching: int = 0
+    sessions_behind: int = 0
+    """That read too slowly and were taken off the stream."""
+    push_queue_octets: int = 0
+    hosts_lagging: int = 0
+    """Hosts that lagged at the last heartbeat, counted to `BEHIND_MAX` + 1."""
+    hosts_awaited: int = 0
+    """Hosts that have a timed notice to acknowledge."""
+    lag_open_seconds: float = 0.0
+    """Seconds that the oldest timed notice has waited for an acknowledgement; 0: none waits."""
+    push_lag: Histogram = Histogram(LAG_BOUNDS)
+    notices: int = 0
+    deliveries: int = 0
+    changes: Counts = {}
+    """Changes by operation."""
+    requests: Counts = {}
+    """Requests by message."""
+    refusals: Counts = {}
+    """Refusals by code."""
+    connections_refused: int = 0
+    security_entries: int = 0
+    commits: int = 0
+    commits_again: int = 0
+    commits_put_off: int = 0
+    batch_sizes: Histogram = Histogram(BATCH_BOUNDS)
+    commit_seconds: Histogram = Histogram(COMMIT_BOUNDS)
+    queue_length: int = 0
+    notes_waiting: int = 0
+    suspicions_told: int = 0
+    """That stand: what the store has not judged yet."""
+    admission: Counts = {}
+    """Turns of hosts that need a snapshot: `at-once`, `waited`, `sent-away`."""
+    admission_wait_seconds: float = 0.0
+    """Seconds that the next such host would wait."""
+    snapshots_made: int = 0
+    probes: Counts = {}
+    """`answered` or `failed`."""
+    findings: Counts = {}
+    """Results of hosts that were asked to probe: `alive` or `dead`."""
+    inquiries: int = 0
+    checks: int = 0
+    doubting: bool = False
+    followers: int = 0
+    """Readers of the event stream."""
+    draining: bool = False
+    servers: Counts = {}
+    """Servers by role."""
+    roster: tuple[PeerMetrics, ...] = ()
 
 
 class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):

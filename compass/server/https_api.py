@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 
+from compass.model.metrics import ServerMetrics
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import ReadLog, Request, Status
 from compass.model.rules.draft import Principal
+from compass.server.metrics import loaded_metrics, session_metrics
 from compass.server.push.change_feed import Deliver
 from compass.server.router import Router
 from compass.server.sessions.connection_limits import ConnectionLimits
@@ -22,10 +24,14 @@ NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet",
 class HttpsApi:
     """The server as the HTTPS gateway uses it, also before the catalogue is loaded."""
 
-    def __init__(self, sessions: SessionContext, connections: ConnectionLimits, drain: HostDrain) -> None:
-        self.sessions = sessions
-        self.connections = connections
-        self.drain = drain
+    def __init__(
+        self, name: str, engine: str, sessions: SessionContext, connections: ConnectionLimits, drain: HostDrain
+    ) -> None:
+        self._name = name
+        self._engine = engine
+        self._sessions = sessions
+        self._connections = connections
+        self._drain = drain
         self.router: Router | None = None
         """None until the catalogue is loaded (P5)."""
 
@@ -47,7 +53,7 @@ class HttpsApi:
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Write to the security log that a certificate was refused."""
-        self.connections.log_refusal(name, origin, why)
+        self._connections.log_refusal(name, origin, why)
 
     def may_look(self, asker: Principal) -> Refusal | None:
         """Return why a caller may not see this server's figures; callers that may ask for its status may see them.
@@ -72,8 +78,24 @@ class HttpsApi:
         refusal = self.router.refusal(ReadLog("updates"), asker)
         return refusal or self.router.components.change_feed.follow(since, deliver)
 
+    def metrics(self) -> ServerMetrics:
+        """Return the server's metrics."""
+        router = self.router
+        asked = {} if router is None else {str(kind.__struct_config__.tag): n for kind, n in router.asked.items()}
+        return ServerMetrics(
+            server=self._name,
+            engine=self._engine,
+            ready=router is not None,
+            store_reachable=self.store_answers,
+            requests=asked,
+            refusals=self._sessions.refusals,
+            draining=self._drain.redirect is not None,
+            **session_metrics(self._connections),
+            **({} if router is None else loaded_metrics(router.components)),
+        )
+
     def _decode(self, answer: Answer) -> Reply:
         reply = answer.decode() if isinstance(answer, EncodedReply) else answer
         if isinstance(reply, Refusal):
-            self.sessions.refusals[reply.code] += 1
+            self._sessions.refusals[reply.code] += 1
         return reply

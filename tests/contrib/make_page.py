@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import GatewayMetrics
+from compass.gateway.metrics.server_metrics import SERVER
 from compass.model.metrics import MetricSpec, Registry
-from compass.server.metrics import SERVER
 from tests.e2e.processes import ROOT
 
 PATH = ROOT / "docs" / "reference" / "metrics.md"
 _REGISTRY = Registry()
 GatewayMetrics(_REGISTRY)
 TABLES: dict[str, tuple[MetricSpec, ...]] = {
-    "server": tuple(spec for spec, _ in SERVER),
+    "server": tuple(metric.spec for metric in SERVER),
     "host": tuple(metric.spec for metric in HOST),
     "gateways": _REGISTRY.specs,
 }

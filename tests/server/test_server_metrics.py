@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from compass.model.interfaces import StoreUnavailable
-from compass.model.metrics import Registry
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Deregister, Fetch, Register, Status
 from compass.model.rows import SecurityEntry
 from compass.model.rules.draft import Principal
-from compass.server.metrics import declare_metrics
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher
 from tests.support.virtual_world import Client, SimulatedServer
@@ -24,39 +21,27 @@ def serving(world: Uss) -> SimulatedServer:
     return server
 
 
-def figures(server: SimulatedServer) -> dict[str, Any]:
-    """Return the values of the metrics by their names without `opengns_server_`."""
-    registry = Registry()
-    declare_metrics(registry, server.nameserver.https)
-    return {spec.name.removeprefix("opengns_server_"): value for spec, value in registry.collect()}
-
-
 def test_a_server_that_has_not_loaded_says_so(world: Uss) -> None:
     """Before the catalogue is loaded only an administrator may read the metrics."""
     server = SimulatedServer(world, "gns1", (0.1, 0.2))
     starting = server.start()
-    tally = figures(server)
-    assert (tally["ready"], tally["store_reachable"], tally["revision"], dict(tally["listeners"])) == (
-        False,
-        False,
-        0,
-        {},
-    )
+    tally = server.nameserver.https.metrics()
+    assert (tally.ready, tally.store_reachable, tally.revision, dict(tally.listeners)) == (False, False, 0, {})
     refused = server.nameserver.https.may_look(Principal("viewer", "grafana.gns-viewer", ""))
     assert isinstance(refused, Refusal) and refused.code == "not-ready"
     assert server.nameserver.https.may_look(Principal("admin", "alice", "")) is None
     world.wait(starting)
-    assert figures(server)["ready"]
+    assert server.nameserver.https.metrics().ready
 
 
 def test_who_may_look_is_who_may_ask_for_the_status(world: Uss) -> None:
     """P11: a viewer may read the metrics, a host may not, and its refusal is in the security log."""
     server = serving(world)
     assert server.nameserver.https.may_look(Principal("viewer", "grafana.gns-viewer", "")) is None
-    noted = figures(server)["security_entries"]
+    noted = server.nameserver.https.metrics().security_entries
     refused = server.nameserver.https.may_look(Principal("host", "web1", ""))
     assert isinstance(refused, Refusal) and refused.code == "forbidden"
-    assert figures(server)["security_entries"] == noted + 1
+    assert server.nameserver.https.metrics().security_entries == noted + 1
 
 
 def test_the_metrics_agree_with_the_status(world: Uss) -> None:
@@ -70,18 +55,18 @@ def test_the_metrics_agree_with_the_status(world: Uss) -> None:
     store.transport.loseConnection()
     world.run(1.0)
     admin = world.admin()
-    status, tally = admin.ask(Status()), figures(server)
+    status, tally = admin.ask(Status()), server.nameserver.https.metrics()
     assert isinstance(status, ServerStatus)
-    assert {kind: tally["rows"].get(kind, 0) for kind in status.counts} == status.counts
-    assert +Counter(dict(tally["listeners"])) == Counter(status.states) == Counter(up=3)
-    assert dict(tally["sessions"]) == {"host": 1, "admin": 1, "unknown": 0}
-    assert (tally["watching"], tally["revision"]) == (1, status.revision)
-    assert tally["requests"]["register"] == 4 and tally["requests"]["watch"] == 1
-    assert dict(tally["refusals"]) == {"bad-credential": 1}
-    assert tally["changes"]["register"] == 3
-    assert sum(tally["commit_seconds"].counts) == sum(tally["commit_batch_size"].counts) == tally["commits"] > 3
-    assert tally["notices"] >= tally["deliveries"] == len(user.pushed) == 3
-    assert tally["roster_revisions_behind"] == {"gns1": 0} and tally["known_servers"] == {"keeper": 1}
+    assert {kind: tally.rows.get(kind, 0) for kind in status.counts} == status.counts
+    assert +Counter(dict(tally.listeners)) == Counter(status.states) == Counter(up=3)
+    assert dict(tally.sessions) == {"host": 1, "admin": 1, "unknown": 0}
+    assert (tally.watching, tally.revision) == (1, status.revision)
+    assert tally.requests["register"] == 4 and tally.requests["watch"] == 1
+    assert dict(tally.refusals) == {"bad-credential": 1}
+    assert tally.changes["register"] == 3
+    assert sum(tally.commit_seconds.counts) == sum(tally.batch_sizes.counts) == tally.commits > 3
+    assert tally.notices >= tally.deliveries == len(user.pushed) == 3
+    assert [(one.server, one.lag) for one in tally.roster] == [("gns1", 0)] and tally.servers == {"keeper": 1}
 
 
 def test_the_lag_of_push_is_from_the_commit_to_each_acknowledgement(world: Uss) -> None:
@@ -94,22 +79,16 @@ def test_the_lag_of_push_is_from_the_commit_to_each_acknowledgement(world: Uss) 
     revision = quick.pushed[0].change.revision
     acknowledge(quick, revision)
     world.run(2.0)
-    tally = figures(server)
-    assert (tally["hosts_awaited"], sum(tally["push_lag_seconds"].counts)) == (1, 1) and tally[
-        "push_lag_open_seconds"
-    ] > 1.9
-    assert tally["push_lag_seconds"].total < 0.5
+    tally = server.nameserver.https.metrics()
+    assert (tally.hosts_awaited, sum(tally.push_lag.counts)) == (1, 1) and tally.lag_open_seconds > 1.9
+    assert tally.push_lag.total < 0.5
     # What the last beat has seen.
-    assert tally["hosts_lagging"] == 1
+    assert tally.hosts_lagging == 1
     acknowledge(slow, revision)
     world.run(0.1)
-    tally = figures(server)
-    assert (tally["hosts_awaited"], sum(tally["push_lag_seconds"].counts), tally["push_lag_open_seconds"]) == (
-        0,
-        2,
-        0.0,
-    )
-    assert 1.9 < tally["push_lag_seconds"].total < 2.8
+    tally = server.nameserver.https.metrics()
+    assert (tally.hosts_awaited, sum(tally.push_lag.counts), tally.lag_open_seconds) == (0, 2, 0.0)
+    assert 1.9 < tally.push_lag.total < 2.8
 
 
 def acknowledge(client: Client, revision: int) -> None:
@@ -124,9 +103,9 @@ def test_requests_over_https_count_too(world: Uss) -> None:
     viewer = Principal("viewer", "grafana.gns-viewer", "")
     world.wait(server.nameserver.https.ask_as(viewer, Fetch("service", within="no-such")))
     world.wait(server.nameserver.https.ask_as(viewer, Register(CHINA, "x", "192.168.2.1", 4, 9)))
-    tally = figures(server)
-    assert tally["requests"]["fetch"] >= 1 and tally["requests"]["register"] == 1
-    assert sum(tally["refusals"].values()) >= 1
+    tally = server.nameserver.https.metrics()
+    assert tally.requests["fetch"] >= 1 and tally.requests["register"] == 1
+    assert sum(tally.refusals.values()) >= 1
 
 
 def test_an_outage_of_the_store_is_shown(world: Uss) -> None:
@@ -139,15 +118,10 @@ def test_an_outage_of_the_store_is_shown(world: Uss) -> None:
     store.send(Deregister(CHINA, world.tokens[CHINA], "192.168.2.1", 2028, 1))
     server.nameserver.commits.log_security(SecurityEntry(0, 1.0, "connect", "", "{}", "192.0.2.1", "nobody", "why"))
     world.run(1.0)
-    tally = figures(server)
-    assert (tally["store_reachable"], tally["ready"]) == (False, True)
-    assert (tally["commit_queue_length"], tally["security_notes_waiting"], tally["suspicions_told"]) == (2, 1, 1)
+    tally = server.nameserver.https.metrics()
+    assert (tally.store_reachable, tally.ready) == (False, True)
+    assert (tally.queue_length, tally.notes_waiting, tally.suspicions_told) == (2, 1, 1)
     server.thread.failing = None
     world.run(5.0)
-    tally = figures(server)
-    assert (
-        tally["store_reachable"],
-        tally["commit_queue_length"],
-        tally["security_notes_waiting"],
-        tally["suspicions_told"],
-    ) == (True, 0, 0, 0)
+    tally = server.nameserver.https.metrics()
+    assert (tally.store_reachable, tally.queue_length, tally.notes_waiting, tally.suspicions_told) == (True, 0, 0, 0)

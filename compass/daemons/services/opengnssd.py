@@ -24,9 +24,11 @@ from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
-from compass.gateway.metrics.exposition import Metrics
+from compass.gateway.metrics.exposition import Metrics, Snapshot
+from compass.gateway.metrics.server_metrics import SERVER
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.metrics import ServerMetrics
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
 from compass.pki.identity import Identity
@@ -34,7 +36,6 @@ from compass.pki.tls_contexts import client_context, https_context, server_conte
 from compass.server.cluster.announcer import Announcer
 from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
-from compass.server.metrics import declare_metrics
 from compass.server.server import Server
 from compass.server.sessions.session import PeerOf, Session
 from compass.store.cluster import SqlClusterStore
@@ -72,7 +73,7 @@ class ServerService(Service):
         self._wakeups: ChangeNotifier | None = None
         self._ports: list[Any] = []
         build = {"version": compass.__version__, "worker": str(worker or "")}
-        self._metrics = Metrics(reactor, build)
+        self._metrics = Metrics(reactor, build, Snapshot(SERVER, self._take_snapshot))
 
     def _parts(self, store: Store, roster: SqlClusterStore) -> ServerDependencies:
         settings = self._config.server
@@ -121,7 +122,6 @@ class ServerService(Service):
         if self._worker:
             name += f"#{self._worker}"
         self._server = server = Server(name, SOFTWARE, self._parts(store, self._roster))
-        declare_metrics(self._metrics.registry, server.https)
         if not self._worker:
             await self._listen(server)
         await server.start()
@@ -139,6 +139,10 @@ class ServerService(Service):
         # All workers share one address, so only one of them announces it.
         if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
+
+    def _take_snapshot(self) -> ServerMetrics:
+        assert self._server is not None
+        return self._server.https.metrics()
 
     def _peer(self) -> PeerOf:
         return peers(rules_of(self._config.tls))

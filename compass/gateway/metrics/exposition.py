@@ -37,7 +37,7 @@ raises, and its media type would name a version that it does not render."""
 
 
 class SnapshotMetric(msgspec.Struct, frozen=True):
-    """Metric that is read from a snapshot of a daemon, `AgentMetrics`."""
+    """Metric that is read from a snapshot of a daemon, `ServerMetrics` or `AgentMetrics`."""
 
     spec: MetricSpec
     read: Callable[[Any], Value]
@@ -92,7 +92,7 @@ class GatewayMetrics:
 class Metrics:
     """Everything that one daemon exposes."""
 
-    def __init__(self, clock: Clock, build: Mapping[str, str], snapshot: Snapshot | None = None) -> None:
+    def __init__(self, clock: Clock, build: Mapping[str, str], snapshot: Snapshot) -> None:
         """`build` identifies the program, as labels of `opengns_build_info`."""
         self.registry = Registry()
         self.gateways = GatewayMetrics(self.registry)
@@ -101,7 +101,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         for collector in (
             _Build({**build, "python": platform.python_version()}),
-            *([_Snapshots(snapshot)] if snapshot is not None else []),
+            _Snapshots(snapshot),
             _Declared(self.registry),
         ):
             self._registry.register(collector)

@@ -25,17 +25,15 @@ from compass.gateway.http import server as http_ground
 from compass.gateway.metrics import exposition
 from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import ACCEPT_OCTETS_MAX, KEPT_SECONDS, GatewayMetrics, Metrics, Snapshot
+from compass.gateway.metrics.server_metrics import LISTENER_STATES, SERVER
 from compass.gateway.server_api import routes
-from compass.model.metrics import AgentMetrics, MetricSpec, Registry
+from compass.model.metrics import AgentMetrics, MetricSpec, Registry, ServerMetrics
 from compass.model.replies import CODES, Refusal
-from compass.server.metrics import LISTENER_STATES, SERVER
 from tests.gateway.server_api.test_routes import Told as ToldServer
 from tests.support.reactor_thread import ReactorThread
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0, text/plain; q=0.5"
-LISTENERS, REFUSALS = (
-    next(spec for spec, _ in SERVER if spec.name == f"opengns_server_{name}") for name in ("listeners", "refusals")
-)
+TALLY = ServerMetrics(server="gns1", engine="sqlite", ready=True, store_reachable=False, listeners={"up": 3, "down": 1})
 HOST_TALLY = AgentMetrics(
     host="web1",
     loaded=False,
@@ -66,8 +64,7 @@ class Api:
     def __init__(self, thread: ReactorThread, *, is_open: bool) -> None:
         self.server = ToldServer()
         self.thread = thread
-        self.metrics = Metrics(thread.reactor, {"version": "1"})
-        self.metrics.registry.declare(LISTENERS, lambda: {"up": 3, "down": 1})
+        self.metrics = Metrics(thread.reactor, {"version": "1"}, Snapshot(SERVER, lambda: TALLY))
         unknown = lambda transport: ("", "", "none")  # noqa: E731
         self.site = routes.site(self.server, thread.reactor, unknown, metrics=self.metrics, metrics_are_open=is_open)
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
@@ -146,7 +143,7 @@ def test_whatever_is_accepted_gets_something(for_all: Api, accept: str) -> None:
     """An invalid header, or one for an unknown version, causes no failure."""
     status, media, text = for_all.get(Accept=accept.encode())
     assert status == 200 and media == "text/plain; version=0.0.4; charset=utf-8"
-    assert "opengns_server_listeners" in text
+    assert "opengns_server_ready" in text
 
 
 def test_an_offer_that_cannot_be_used_leaves_the_others(for_all: Api) -> None:
@@ -184,12 +181,11 @@ def test_a_flood_of_scrapes_costs_one() -> None:
     asked: list[int] = []
     clock = Clock()
 
-    def count() -> int:
+    def tally() -> ServerMetrics:
         asked.append(1)
-        return len(asked)
+        return TALLY
 
-    told = Metrics(clock, {})
-    told.registry.declare(MetricSpec("opengns_server_asked", "gauge", "Reads."), count)
+    told = Metrics(clock, {}, Snapshot(SERVER, tally))
     assert told.text("")[0] == told.text("*/*")[0] and len(asked) == 1
     clock.advance(KEPT_SECONDS * 0.99)
     told.text("")
@@ -241,7 +237,7 @@ def specs_of_both() -> list[MetricSpec]:
     """Return the metrics of both daemons, each once."""
     registry = Registry()
     GatewayMetrics(registry)
-    return [*(spec for spec, _ in SERVER), *(metric.spec for metric in HOST), *registry.specs]
+    return [*(metric.spec for metric in (*SERVER, *HOST)), *registry.specs]
 
 
 def test_names_are_those_that_prometheus_advises() -> None:
@@ -259,10 +255,7 @@ def test_names_are_those_that_prometheus_advises() -> None:
 
 def test_every_code_has_its_line_before_it_is_seen() -> None:
     """States and refusals are present with 0 from the start: a rate needs a beginning."""
-    metrics = Metrics(Clock(), {})
-    for spec in (LISTENERS, REFUSALS):
-        metrics.registry.declare(spec, lambda: {})
-    found = values(metrics.text("")[0].decode())
+    found = values(Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY)).text("")[0].decode())
     assert {dict(labels)["code"] for name, labels in found if name == "opengns_server_refusals_total"} == set(CODES)
     assert {dict(labels)["state"] for name, labels in found if name == "opengns_server_listeners"} == set(
         LISTENER_STATES
@@ -272,7 +265,7 @@ def test_every_code_has_its_line_before_it_is_seen() -> None:
 def test_codes_of_dns_have_names() -> None:
     """The rcodes of refusals and of invalid queries have names; another one is counted as such."""
     assert set(RCODE.values()) <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
-    metrics = Metrics(Clock(), {})
+    metrics = Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY))
     metrics.gateways.dns_answers.add("NOERROR", 5)
     metrics.gateways.dns_answers.add("other")
     found = values(metrics.text("")[0].decode())
@@ -283,7 +276,7 @@ def test_codes_of_dns_have_names() -> None:
 def test_nothing_is_global() -> None:
     """Two daemons in one process have two registries; the library's own registry has none of our metrics."""
     assert not hasattr(exposition, "REGISTRY")
-    one, other = (Metrics(Clock(), {"version": str(n)}) for n in (1, 2))
+    one, other = (Metrics(Clock(), {"version": str(n)}, Snapshot(SERVER, lambda: TALLY)) for n in (1, 2))
     assert b'version="1"' in one.text("")[0] and b'version="2"' in other.text("")[0]
 
 

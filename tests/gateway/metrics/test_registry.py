@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from compass.gateway.metrics.exposition import Metrics
+from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.metrics import MetricSpec, Registry
 
 
@@ -16,7 +16,7 @@ def lines(metrics: Metrics) -> set[str]:
 
 def test_what_is_declared_is_rendered() -> None:
     """A counter begins with its known labels; a gauge without a value, and a histogram, appear as they are."""
-    metrics = Metrics(Clock(), {})
+    metrics = Metrics(Clock(), {}, Snapshot((), lambda: None))
     events = metrics.registry.counter("t_events", "Events.", ("result",), ("done", "failed"))
     plain = metrics.registry.counter("t_plain", "Events without labels.")
     waiting = metrics.registry.gauge("t_waiting", "Waiting requests.")
