@@ -25,10 +25,8 @@ from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
 from compass.gateway.metrics.exposition import Metrics, Snapshot
-from compass.gateway.metrics.server_metrics import SERVER
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
-from compass.model.metrics import ServerMetrics
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
 from compass.pki.identity import Identity
@@ -36,6 +34,7 @@ from compass.pki.tls_contexts import client_context, https_context, server_conte
 from compass.server.cluster.announcer import Announcer
 from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
+from compass.server.metrics import ServerMetrics
 from compass.server.server import Server
 from compass.server.sessions.session import PeerOf, Session
 from compass.store.cluster import SqlClusterStore
@@ -73,7 +72,7 @@ class ServerService(Service):
         self._wakeups: ChangeNotifier | None = None
         self._ports: list[Any] = []
         build = {"version": compass.__version__, "worker": str(worker or "")}
-        self._metrics = Metrics(reactor, build, Snapshot(SERVER, self._take_snapshot))
+        self._metrics = Metrics(reactor, build, Snapshot(ServerMetrics, "opengns_server_", self._take_snapshot))
 
     def _parts(self, store: Store, roster: SqlClusterStore) -> ServerDependencies:
         settings = self._config.server
