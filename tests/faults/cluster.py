@@ -19,7 +19,7 @@ from compass.agent.agent import Agent
 from compass.agent.components import AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
-from compass.daemons.net.listen import peers
+from compass.daemons.net.listen import PeerRoles
 from compass.daemons.services.opengnscd import dialler
 from compass.model.host_api import LocalDeregister, LocalRegister, Outcome, Resolved
 from compass.model.replies import Dependencies, Lags, ServerStatus
@@ -152,7 +152,7 @@ class LoadedHost:
                 ),
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
-                peer_of=peers(None),
+                peer_of=PeerRoles(None).identify,
             )
         )
         self.daemon = self.agent.api

@@ -101,6 +101,13 @@ class ServerMaker(Maker):
         return made
 
 
+class NoCertificates:
+    """Connections whose peers have no certificate."""
+
+    def identify(self, transport: Any) -> tuple[str, str, str]:
+        return "", "", "no certificate"
+
+
 class ServerApi(Api):
     """A world with one server whose API is under fuzz, and a host that is told."""
 
@@ -112,8 +119,9 @@ class ServerApi(Api):
         bearers = tuple(self.tokens[f"fuzz.{category}"] for category in TOKEN_ROLES)
         self.maker = ServerMaker(self.random, self.tokens, bearers)
         metrics = Metrics(self.world.clock, {}, Snapshot(ServerMetrics, "opengns_server_", server.https.metrics))
-        nobody = lambda transport: ("", "", "no certificate")  # noqa: E731
-        self.factory = site(server.https, self.world.clock, nobody, routes(), metrics, metrics_are_open=seed % 2 == 1)
+        self.factory = site(
+            server.https, self.world.clock, NoCertificates(), routes(), metrics, metrics_are_open=seed % 2 == 1
+        )
 
     def trouble(self) -> None:
         """Nothing more than time."""

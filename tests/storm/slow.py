@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
-from compass.daemons.net.listen import peers
+from compass.daemons.net.listen import PeerRoles
 from compass.model.replies import Registered, Reply
 from compass.model.requests import Pull, Register
 from compass.model.rows import Change, Listener
@@ -38,7 +38,7 @@ class Writer:
     def __init__(self, reactor: Any, way: Any) -> None:
         self._reactor = reactor
         choice = ServerSelector(lambda: 0.5, in_order(["the server"]))
-        self.upstream = Upstream(reactor, choice, lambda _: way, peers(None), "writer")
+        self.upstream = Upstream(reactor, choice, lambda _: way, PeerRoles(None).identify, "writer")
         self.upstream.follow(self)
         self.opened = False
         self.leaving = False

@@ -31,7 +31,16 @@ from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
-from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
+from compass.daemons.net.listen import (
+    PeerRoles,
+    endpoint,
+    identity_of,
+    listen,
+    listen_dns,
+    listen_unix,
+    own_name,
+    rules_of,
+)
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.routes import site
@@ -86,7 +95,7 @@ class HostService(Service):
                 selector=self._selector,
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
-                peer_of=peers(rules_of(config.tls)),
+                peer_of=PeerRoles(rules_of(config.tls)).identify,
                 update_port=parse_listen(settings.update)[1] if settings.update else 0,
                 mode=settings.session,
                 refresh_seconds=settings.refresh_seconds,

@@ -20,7 +20,7 @@ from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
 from compass.daemons.net.database_thread import DatabaseThread
-from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
+from compass.daemons.net.listen import PeerRoles, endpoint, identity_of, listen, listen_dns, own_name, rules_of
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
@@ -36,7 +36,7 @@ from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
 from compass.server.metrics import ServerMetrics
 from compass.server.server import Server
-from compass.server.sessions.session import PeerOf, Session
+from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.notifications import ChangeNotifier
 from compass.store.store import Store
@@ -64,6 +64,7 @@ class ServerService(Service):
         for warning in () if worker else self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
+        self._peers: routes.PeerIdentifier = PeerRoles(rules_of(config.tls))
         self._database = DatabaseThread(reactor)
         self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
@@ -82,7 +83,7 @@ class ServerService(Service):
             token=lambda: secrets.token_urlsafe(32),
             storage=store,
             in_database=self._database.run,
-            peer_of=self._peer(),
+            peer_of=self._peers.identify,
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             random=random.SystemRandom().random,
@@ -143,9 +144,6 @@ class ServerService(Service):
         assert self._server is not None
         return self._server.https.metrics()
 
-    def _peer(self) -> PeerOf:
-        return peers(rules_of(self._config.tls))
-
     async def _listen(self, server: Server) -> None:
         factory = wrap_tls(server_context(self._identity), server, client=False)
         for text in self._config.server.listen:
@@ -169,9 +167,9 @@ class ServerService(Service):
             return
         is_open = https.metrics == "open"
         api = routes.site(
-            server.https, self._reactor, self._peer(), console.routes(), metrics=self._metrics, metrics_are_open=is_open
+            server.https, self._reactor, self._peers, console.routes(), metrics=self._metrics, metrics_are_open=is_open
         )
-        limited = ConnectionLimiter(api, server.connections.is_allowed, self._metrics.gateways.http_connections)
+        limited = ConnectionLimiter(api, server.connections, self._metrics.gateways.http_connections)
         factory = wrap_tls(https_context(self._identity), limited, client=False)
         for host, port in endpoints:
             self._ports.append(await listen(self._reactor, host, port, factory))

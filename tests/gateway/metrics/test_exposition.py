@@ -20,7 +20,7 @@ from twisted.names import dns
 from twisted.python.failure import Failure
 
 from compass.agent.metrics import AgentMetrics
-from compass.gateway.dns.rcodes import RCODE, RCODES
+from compass.gateway.dns.rcodes import RCODES, rcode_of
 from compass.gateway.host_api import operations
 from compass.gateway.http import server as http_ground
 from compass.gateway.metrics import exposition
@@ -30,6 +30,7 @@ from compass.model.metrics import MetricSpec, Registry, specs_of
 from compass.model.replies import CODES, Refusal
 from compass.model.rows import State
 from compass.server.metrics import ServerMetrics
+from tests.gateway.server_api.test_routes import NoCertificates
 from tests.gateway.server_api.test_routes import Told as ToldServer
 from tests.support.reactor_thread import ReactorThread
 
@@ -66,8 +67,9 @@ class Api:
         self.server = ToldServer()
         self.thread = thread
         self.metrics = Metrics(thread.reactor, {"version": "1"}, Snapshot(ServerMetrics, SERVER, lambda: TALLY))
-        unknown = lambda transport: ("", "", "none")  # noqa: E731
-        self.site = routes.site(self.server, thread.reactor, unknown, metrics=self.metrics, metrics_are_open=is_open)
+        self.site = routes.site(
+            self.server, thread.reactor, NoCertificates(), metrics=self.metrics, metrics_are_open=is_open
+        )
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
         self.listening = thread.call(endpoint.listen, self.site)
         self.port = self.listening.getHost().port
@@ -264,7 +266,7 @@ def test_every_code_has_its_line_before_it_is_seen() -> None:
 
 def test_codes_of_dns_have_names() -> None:
     """The rcodes of refusals and of invalid queries have names; another one is counted as such."""
-    assert set(RCODE.values()) <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
+    assert {rcode_of(code) for code in CODES} <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
     metrics = Metrics(Clock(), {}, Snapshot(ServerMetrics, SERVER, lambda: TALLY))
     metrics.gateways.dns_answers.add("NOERROR", 5)
     metrics.gateways.dns_answers.add("other")
