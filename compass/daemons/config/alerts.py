@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from compass.daemons.config.fields import description_of
-from compass.daemons.config.hooks import ConfigReader
+from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.secrets import SECRET_OCTETS_MIN, SecretProblem, check_authority, read_secret
 from compass.model.names import InvalidName, parse_server
 from compass.server.alerts.outbox import PER_MINUTE, PER_MINUTE_MAX
@@ -114,7 +114,7 @@ _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Alert
 _WHERE = "[[server.alert]]"
 
 
-def read_alert(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
+def read_alert(reader: ConfigFile, values: dict[str, Any]) -> dict[str, Any]:
     """Check the values of a [[server.alert]]. Returns the values with absolute paths."""
     kind = values.get("way")
     if kind is None:
@@ -138,7 +138,7 @@ def read_alert(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _check_mail(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_mail(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     recipients = values.get("to", ())
     if len(recipients) > RECIPIENTS_MAX:
         reader.problems.append(f"{where} to: {len(recipients)} recipients; at most {RECIPIENTS_MAX}")
@@ -153,7 +153,7 @@ def _check_mail(reader: ConfigReader, where: str, values: dict[str, Any]) -> Non
     _check_secret(reader, where, values, "password_file", 1)
 
 
-def _check_webhook(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_webhook(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     url = values.get("url", "")
     try:
         parts = urlsplit(url)
@@ -171,7 +171,7 @@ def _check_webhook(reader: ConfigReader, where: str, values: dict[str, Any]) -> 
     _check_secret(reader, where, values, "secret_file", SECRET_OCTETS_MIN)
 
 
-def _check_syslog(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_syslog(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     transport, _, address = values.get("target", "").partition(":")
     if transport not in ("unix", "udp", "tcp", "tls") or not address:
         reader.problems.append(f"{where} target must be unix:PATH, or udp:, tcp: or tls: with NAME:PORT")
@@ -185,12 +185,12 @@ def _check_syslog(reader: ConfigReader, where: str, values: dict[str, Any]) -> N
         reader.problems.append(f"{where} facility must be one of {', '.join(FACILITIES)}")
 
 
-def _check_command(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_command(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     if command := values.get("command"):
         values["command"] = reader.command(f"{where} command", command)
 
 
-_CHECKS: dict[str, Callable[[ConfigReader, str, dict[str, Any]], None]] = {
+_CHECKS: dict[str, Callable[[ConfigFile, str, dict[str, Any]], None]] = {
     "mail": _check_mail,
     "webhook": _check_webhook,
     "syslog": _check_syslog,
@@ -198,7 +198,7 @@ _CHECKS: dict[str, Callable[[ConfigReader, str, dict[str, Any]], None]] = {
 }
 
 
-def check_alerts(reader: ConfigReader, alerts: list[dict[str, Any]], command: tuple[str, ...]) -> None:
+def check_alerts(reader: ConfigFile, alerts: list[dict[str, Any]], command: tuple[str, ...]) -> None:
     """Check all [[server.alert]] together: their number, their names, their recipients."""
     if len(alerts) > ALERTS_MAX:
         reader.problems.append(f"{len(alerts)} sections {_WHERE}; at most {ALERTS_MAX}")
@@ -211,7 +211,7 @@ def check_alerts(reader: ConfigReader, alerts: list[dict[str, Any]], command: tu
             reader.problems.append(f"{_WHERE} to: {address} would get each message {times} times")
 
 
-def _check_secret(reader: ConfigReader, where: str, values: dict[str, Any], key: str, octets_min: int) -> None:
+def _check_secret(reader: ConfigFile, where: str, values: dict[str, Any], key: str, octets_min: int) -> None:
     if not values.get(key):
         return
     values[key] = reader.absolute(values[key])
