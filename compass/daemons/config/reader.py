@@ -13,20 +13,10 @@ from typing import Any
 
 from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
+from compass.daemons.config import sections
 from compass.daemons.config.alerts import AlertSettings, check_alerts, read_alert
 from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.hooks import check_together, read_hook, read_template
-from compass.daemons.config.sections import (
-    NOT_SHARED,
-    WORKERS_MAX,
-    DnsSettings,
-    HostSettings,
-    HttpsSettings,
-    LogSettings,
-    ServerDnsSettings,
-    ServerSettings,
-    TlsSettings,
-)
 from compass.daemons.config.server_list import ENTRIES_MAX, addresses_of, is_service, parse_service
 from compass.daemons.config.settings import HostConfig, ServerConfig, repeated_of, sections_of
 from compass.model.limits import HOST_SERVICES_MAX, PORT_MAX
@@ -58,11 +48,11 @@ def read_server_config(path: Path) -> ServerConfig:
     check_alerts(reader, alerts, server.get("alert_command", ()))
     reader.finish()
     return ServerConfig(
-        ServerSettings(**server),
+        sections.ServerSettings(**server),
         _tls(reader, tls),
-        ServerDnsSettings(**dns) if dns is not None else None,
-        HttpsSettings(**https),
-        LogSettings(**log),
+        sections.ServerDnsSettings(**dns) if dns is not None else None,
+        sections.HttpsSettings(**https),
+        sections.LogSettings(**log),
         tuple(AlertSettings(**values) for values in alerts),
     )
 
@@ -78,12 +68,12 @@ def read_host_config(path: Path) -> HostConfig:
     check_together(reader, hooks, templates)
     reader.finish()
     return HostConfig(
-        HostSettings(**host),
+        sections.HostSettings(**host),
         _tls(reader, tls),
-        DnsSettings(**dns) if dns is not None else None,
+        sections.DnsSettings(**dns) if dns is not None else None,
         tuple(HookSettings(**values) for values in hooks),
         tuple(TemplateSettings(**values) for values in templates),
-        LogSettings(**log),
+        sections.LogSettings(**log),
     )
 
 
@@ -101,8 +91,8 @@ def _https(reader: ConfigFile) -> dict[str, Any]:
     _check_listen(reader, "[server.https] listen", values.get("listen", ()))
     where, text = "[server.https] worker_ports", values.get("worker_ports")
     first = reader.parsed(where, parse_listen, text) if text else None
-    if first and first[1] + WORKERS_MAX - 1 > PORT_MAX:
-        last = PORT_MAX - WORKERS_MAX + 1
+    if first and first[1] + sections.WORKERS_MAX - 1 > PORT_MAX:
+        last = PORT_MAX - sections.WORKERS_MAX + 1
         reader.problems.append(f"{where}: port {first[1]} leaves too few ports for workers; at most {last}")
     return values
 
@@ -124,9 +114,11 @@ def _dns(reader: ConfigFile, name: str) -> dict[str, Any] | None:
     return values
 
 
-def _tls(reader: ConfigFile, values: dict[str, Any]) -> TlsSettings:
+def _tls(reader: ConfigFile, values: dict[str, Any]) -> sections.TlsSettings:
     """Return [tls] with absolute paths."""
-    return TlsSettings(**values | {name: reader.absolute(values[name]) for name in ("certificate", "key", "authority")})
+    return sections.TlsSettings(
+        **values | {name: reader.absolute(values[name]) for name in ("certificate", "key", "authority")}
+    )
 
 
 def _check_server(reader: ConfigFile, server: dict[str, Any]) -> None:
@@ -225,7 +217,7 @@ def _check_local(reader: ConfigFile, host: dict[str, Any]) -> None:
             reader.problems.append(f"[host] socket: {socket} has {octets} octets; at most {SOCKET_OCTETS_MAX} work")
     if "state_directory" in host:
         host["state_directory"] = reader.absolute(host["state_directory"])
-    if host.get("view") not in (None, "", NOT_SHARED):
+    if host.get("view") not in (None, "", sections.NOT_SHARED):
         host["view"] = reader.absolute(host["view"])
     if group := host.get("view_group"):
         try:

@@ -13,17 +13,9 @@ import msgspec
 
 from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
+from compass.daemons.config import sections
 from compass.daemons.config.alerts import AlertSettings
 from compass.daemons.config.fields import described
-from compass.daemons.config.sections import (
-    DnsSettings,
-    HostSettings,
-    HttpsSettings,
-    LogSettings,
-    ServerDnsSettings,
-    ServerSettings,
-    TlsSettings,
-)
 
 DESCRIPTION_COLUMNS = 100
 """Width of a description in a printed file: fits next to the line numbers of an editor of 120 columns."""
@@ -32,13 +24,13 @@ DESCRIPTION_COLUMNS = 100
 class ServerConfig(msgspec.Struct, frozen=True):
     """The file of opengnssd."""
 
-    server: ServerSettings
-    tls: TlsSettings
-    dns: ServerDnsSettings | None = None
+    server: sections.ServerSettings
+    tls: sections.TlsSettings
+    dns: sections.ServerDnsSettings | None = None
     """[server.dns]. None: there is no such section, and no DNS."""
-    https: HttpsSettings = HttpsSettings()
+    https: sections.HttpsSettings = sections.HttpsSettings()
     """[server.https]."""
-    log: LogSettings = LogSettings()
+    log: sections.LogSettings = sections.LogSettings()
     alerts: tuple[AlertSettings, ...] = ()
     """Each [[server.alert]]."""
 
@@ -46,28 +38,33 @@ class ServerConfig(msgspec.Struct, frozen=True):
 class HostConfig(msgspec.Struct, frozen=True):
     """The file of opengnscd."""
 
-    host: HostSettings
-    tls: TlsSettings
-    dns: DnsSettings | None = None
+    host: sections.HostSettings
+    tls: sections.TlsSettings
+    dns: sections.DnsSettings | None = None
     """[host.dns]. None: there is no such section, and no DNS."""
     hooks: tuple[HookSettings, ...] = ()
     """Each [[host.hook]]."""
     templates: tuple[TemplateSettings, ...] = ()
     """Each [[host.template]]."""
-    log: LogSettings = LogSettings()
+    log: sections.LogSettings = sections.LogSettings()
 
 
 def sections_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
     """Return the sections that a file has at most once, by name, with the class of their keys."""
     if kind is ServerConfig:
         return {
-            "server": ServerSettings,
-            "tls": TlsSettings,
-            "server.dns": ServerDnsSettings,
-            "server.https": HttpsSettings,
-            "log": LogSettings,
+            "server": sections.ServerSettings,
+            "tls": sections.TlsSettings,
+            "server.dns": sections.ServerDnsSettings,
+            "server.https": sections.HttpsSettings,
+            "log": sections.LogSettings,
         }
-    return {"host": HostSettings, "tls": TlsSettings, "host.dns": DnsSettings, "log": LogSettings}
+    return {
+        "host": sections.HostSettings,
+        "tls": sections.TlsSettings,
+        "host.dns": sections.DnsSettings,
+        "log": sections.LogSettings,
+    }
 
 
 def repeated_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
