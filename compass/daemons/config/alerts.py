@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from compass.daemons.config.fields import description_of
+from compass.daemons.config.fields import about, description_of
 from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.secrets import SECRET_OCTETS_MIN, SecretProblem, check_authority, read_secret
 from compass.model.names import InvalidName, parse_server
@@ -34,70 +34,62 @@ class AlertSettings(msgspec.Struct, frozen=True):
 
     way: Annotated[
         ChannelKind,
-        Meta(
-            description="Kind of the channel that notifies administrators of incidents: mail, webhook, syslog or "
+        about(
+            "Kind of the channel that notifies administrators of incidents: mail, webhook, syslog or "
             "command (docs/reference/alerts.md).",
-            examples=["syslog"],
+            "syslog",
         ),
     ]
     name: Annotated[
         str,
-        Meta(
-            description="Name in `opengnsadmin alert ways` and in the log; empty: the kind. The servers over one store "
+        about(
+            "Name in `opengnsadmin alert ways` and in the log; empty: the kind. The servers over one store "
             "should have the same channels with the same names: one of the servers sends."
         ),
     ] = ""
     kinds: Annotated[
         tuple[Kind, ...],
-        Meta(
-            description='Incidents to send: "failure" (a listener, a cap, a doubt, a difference), "slow"; empty: all.'
-        ),
+        about('Incidents to send: "failure" (a listener, a cap, a doubt, a difference), "slow"; empty: all.'),
     ] = ()
     per_minute: Annotated[
         PerMinute,
-        Meta(description="Most messages within a minute; if more incidents are waiting, all become one message."),
+        about("Most messages within a minute; if more incidents are waiting, all become one message."),
     ] = PER_MINUTE
-    to: Annotated[tuple[str, ...], Meta(description="Mail: the recipients. Each gets a separate mail.")] = ()
-    sender: Annotated[str, Meta(description="Mail: address of the sender.")] = ""
-    relay: Annotated[str, Meta(description="Mail: name and port of the server that accepts the mail.")] = "localhost:25"
+    to: Annotated[tuple[str, ...], about("Mail: the recipients. Each gets a separate mail.")] = ()
+    sender: Annotated[str, about("Mail: address of the sender.")] = ""
+    relay: Annotated[str, about("Mail: name and port of the server that accepts the mail.")] = "localhost:25"
     security: Annotated[
         Security,
-        Meta(
-            description="Mail: starttls (usually port 587) or tls (465), both with the relay's certificate checked; "
+        about(
+            "Mail: starttls (usually port 587) or tls (465), both with the relay's certificate checked; "
             "none only on this machine."
         ),
     ] = "none"
-    user: Annotated[str, Meta(description="Mail: user name at the relay; empty: no login.")] = ""
+    user: Annotated[str, about("Mail: user name at the relay; empty: no login.")] = ""
     password_file: Annotated[
         str,
-        Meta(description="Mail: file with the password, readable by this daemon only. It is read again for each mail."),
+        about("Mail: file with the password, readable by this daemon only. It is read again for each mail."),
     ] = ""
-    url: Annotated[
-        str, Meta(description="Webhook: URL to which the JSON is posted. https, or http on this machine.")
-    ] = ""
+    url: Annotated[str, about("Webhook: URL to which the JSON is posted. https, or http on this machine.")] = ""
     secret_file: Annotated[
         str,
-        Meta(
-            description="Webhook: file with the secret that signs messages, at least 16 octets: openssl rand -hex 32."
-        ),
+        about("Webhook: file with the secret that signs messages, at least 16 octets: openssl rand -hex 32."),
     ] = ""
     authority: Annotated[
         str,
-        Meta(
-            description="Mail, webhook, syslog: certificates of the authorities that sign the peer's certificate, PEM; "
+        about(
+            "Mail, webhook, syslog: certificates of the authorities that sign the peer's certificate, PEM; "
             "empty: the authorities that this machine trusts."
         ),
     ] = ""
     target: Annotated[
         str,
-        Meta(description="Syslog: unix:PATH, udp:ADDRESS:PORT or tcp:ADDRESS:PORT on this machine, or tls:NAME:PORT."),
+        about("Syslog: unix:PATH, udp:ADDRESS:PORT or tcp:ADDRESS:PORT on this machine, or tls:NAME:PORT."),
     ] = "unix:/dev/log"
-    facility: Annotated[str, Meta(description="Syslog: user, daemon, or local0 to local7.")] = "daemon"
+    facility: Annotated[str, about("Syslog: user, daemon, or local0 to local7.")] = "daemon"
     command: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Command: program and arguments, run with JSON on standard input. Status 75: try again later."
-        ),
+        about("Command: program and arguments, run with JSON on standard input. Status 75: try again later."),
     ] = ()
 
 
