@@ -96,16 +96,10 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
 
     OpenSSL asks for a key's passphrase on the terminal.
     """
-    problems = [
-        _unreadable(path, what)
-        for path, what in (
-            (identity.certificate, "certificate"),
-            (identity.key, "key"),
-            (identity.authority, "authority's certificate"),
-        )
-    ]
-    if any(problems):
-        raise ConnectionFailed("files", "; ".join(filter(None, problems)))
+    files = {"certificate": identity.certificate, "key": identity.key, "authority's certificate": identity.authority}
+    problems = [problem for what, path in files.items() if (problem := _unreadable(path, what))]
+    if problems:
+        raise ConnectionFailed("files", "; ".join(problems))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.hostname_checks_common_name = False
@@ -145,27 +139,22 @@ def connect_tcp(server: Server, timeout_seconds: float) -> socket.socket:
 
 def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str) -> ssl.SSLSocket:
     """Start TLS on a connection of `connect_tcp` and verify `server_name`. Raises ConnectionFailed."""
+    kind: Kind = "unavailable"
     try:
         return context.wrap_socket(plain, server_hostname=server_name)
     except ssl.SSLCertVerificationError as error:
-        kind: Kind = "untrusted"
-        why = _not_verified(error, server_name)
+        kind, why = "untrusted", _not_verified(error, server_name)
     except ssl.SSLEOFError:
-        kind, why = "unavailable", "the server closed the connection during the TLS handshake; its log may say why"
+        why = "the server closed the connection during the TLS handshake; its log may say why"
     except ssl.SSLError as error:
-        kind, why = (
-            "protocol",
-            f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?",
-        )
+        kind = "protocol"
+        why = f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?"
     except TimeoutError:
-        kind, why = (
-            "unavailable",
-            "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?",
-        )
+        why = "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?"
     except ValueError:
         kind, why = "untrusted", f"{server_name!r} is not a name that a server can prove; check --server-name"
     except OSError as error:
-        kind, why = "unavailable", f"the connection broke during the TLS handshake: {error.strerror or error}"
+        why = f"the connection broke during the TLS handshake: {error.strerror or error}"
     plain.close()
     raise ConnectionFailed(kind, f"{server}: {why}")
 

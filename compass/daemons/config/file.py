@@ -29,7 +29,7 @@ class ConfigProblem(Exception):
 
 
 class ConfigFile:
-    """One file and its problems."""
+    """Configuration file with its sections and the problems found so far."""
 
     def __init__(self, path: Path, sections: Mapping[str, type[Any]]) -> None:
         """`sections`: every section by name, with the class of its keys. Raises ConfigProblem if it is not TOML."""

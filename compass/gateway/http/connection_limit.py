@@ -18,10 +18,10 @@ CONNECTIONS_PER_ORIGIN_MAX = 200
 
 
 class OriginFilter(Protocol):
-    """Limits of what one address may do, besides the connections that are counted here."""
+    """Filter of the addresses that may connect at all."""
 
     def is_allowed(self, origin: str) -> bool:
-        """Return whether an address may connect at all."""
+        """Return whether a connection of an address is accepted."""
 
 
 class _CountedConnection(ProtocolWrapper):
