@@ -31,7 +31,7 @@ from tests.support.reactor_thread import ReactorThread
 
 
 class Machines:
-    """One server and one host, with their listening ports."""
+    """Server and host with their listening ports."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
