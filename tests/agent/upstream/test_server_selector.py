@@ -234,7 +234,7 @@ def test_ways_are_bounded_and_the_preferred_ones_stay() -> None:
 
 
 def test_a_proposal_that_never_worked_is_tried_less_and_less() -> None:
-    """The pause grows to ten minutes, because another program may listen there; a server that worked is not doubtful."""
+    """The pause grows to ten minutes: another program may listen there; a server that worked is not doubtful."""
     stranger = Candidate(server("z"), (9,), source="announced")
     selector = ServerSelector(lambda: 0.999999, [stranger])
     for _ in range(20):
