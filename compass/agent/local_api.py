@@ -9,6 +9,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
+from compass.agent.metrics import AgentMetrics
 from compass.agent.replica.change_feed import Deliver
 from compass.model.host_api import (
     HostStatus,
@@ -21,7 +22,6 @@ from compass.model.host_api import (
     RegistrationStatus,
     Resolved,
 )
-from compass.model.metrics import AgentMetrics
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal
 
@@ -118,14 +118,13 @@ class LocalApi:
         its, reactions = self._components, self._parts.reactions
         servers = its.upstream.servers()
         return AgentMetrics(
-            host=self._parts.host_name,
             loaded=its.replica.loaded,
             revision=its.replica.revision,
             view_age_seconds=its.sync.view_age(),
             session=its.upstream.status,
             sessions_opened=its.upstream.opened_count,
             servers=Counter(server.state for server in servers),
-            sources=Counter(server.source for server in servers),
+            servers_known=Counter(server.source for server in servers),
             services=len(its.wanted),
             listeners=self._listeners(),
             registrations=Counter(entry.state for entry in its.journal.all()),

@@ -54,13 +54,13 @@ class Server(Factory):
     noisy = False
 
     def __init__(self, name: str, software: str, dependencies: ServerDependencies) -> None:
-        clock, engine = dependencies.clock, dependencies.storage.engine
+        clock = dependencies.clock
         connections = ConnectionLimits(dependencies)
         sessions = SessionContext(clock, dependencies.peer_of, connections, Loading())
         drain = HostDrain(clock, connections)
         self.name = name
         self.connections = connections
-        self.https = HttpsApi(name, engine, sessions, connections, drain)
+        self.https = HttpsApi(sessions, connections, drain)
         self._components: Components | None = None
         """None until the catalogue is loaded."""
         self._base = ServerBase(name, software, dependencies, sessions, connections, drain)

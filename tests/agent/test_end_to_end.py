@@ -39,7 +39,7 @@ class Direct:
 
 
 class Machines:
-    """One server and one host, with their listening ports."""
+    """Server and host with their listening ports."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -27,7 +27,7 @@ from compass.agent.replica.sync import ReplicaSync, SyncSettings
 from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
-from compass.daemons.net.listen import peers
+from compass.daemons.net.listen import PeerRoles
 from compass.daemons.net.transport import wrap_tls
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
@@ -91,9 +91,10 @@ class Member:
         # The operating system's randomness is what daemons have; here a seed for each will do.
         chance = random.Random().random
         choice = ServerSelector(chance, in_order(["the server"]))
+        peer_of = PeerRoles(None).identify
         self.upstream = CountingUpstream(
             UpstreamDependencies(
-                clock=reactor, selector=choice, dial=lambda _: endpoint, peer_of=peers(None), software="storm"
+                clock=reactor, selector=choice, dial=lambda _: endpoint, peer_of=peer_of, software="storm"
             )
         )
         self._wanted = WantedServices(self, services)

@@ -21,6 +21,7 @@ import compass
 from compass.agent.agent import Agent
 from compass.agent.dependencies import AgentDependencies
 from compass.agent.hooks.runner import reactions_of
+from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial
 from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup
@@ -30,11 +31,19 @@ from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
-from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
+from compass.daemons.net.listen import (
+    PeerRoles,
+    endpoint,
+    identity_of,
+    listen,
+    listen_dns,
+    listen_unix,
+    own_name,
+    rules_of,
+)
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.routes import site
-from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.identity import Identity
@@ -86,7 +95,7 @@ class HostService(Service):
                 selector=self._selector,
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
-                peer_of=peers(rules_of(config.tls)),
+                peer_of=PeerRoles(rules_of(config.tls)).identify,
                 update_port=parse_listen(settings.update)[1] if settings.update else 0,
                 mode=settings.session,
                 refresh_seconds=settings.refresh_seconds,
@@ -117,7 +126,9 @@ class HostService(Service):
 
     async def _start(self, settings: HostSettings) -> None:
         agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
-        metrics = Metrics(self._reactor, {"version": compass.__version__}, Snapshot(HOST, agent.api.metrics))
+        metrics = Metrics(
+            self._reactor, {"version": compass.__version__}, Snapshot(AgentMetrics, "opengns_host_", agent.api.metrics)
+        )
         api = site(agent.api, self._reactor, metrics)
         if settings.api:
             self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))

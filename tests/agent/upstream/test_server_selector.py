@@ -186,7 +186,7 @@ def test_hosts_go_where_a_server_sends_them() -> None:
 
 
 def test_a_server_known_at_several_addresses_is_steered_to_at_all_of_them() -> None:
-    """By its name: how it is reached is better known here."""
+    """A redirection names a server; the selector uses each of the addresses that it knows for that name."""
     candidates = [
         Candidate(server("a"), (0,)),
         Candidate(server("b", "10.0.0.2"), (1, 0)),
@@ -225,7 +225,7 @@ def test_how_a_way_has_fared_outlives_a_new_answer() -> None:
 
 
 def test_ways_are_bounded_and_the_preferred_ones_stay() -> None:
-    """At most so many are known, whatever is offered."""
+    """The number of known servers is bounded, whatever is proposed."""
     selector = ServerSelector(middling, in_order(f"s{n}" for n in range(limits.WAYS_MAX)))
     assert len(selector.servers) == limits.WAYS_MAX
     selector.update("dns", [Candidate(server("best"), (-5,))])
@@ -234,7 +234,7 @@ def test_ways_are_bounded_and_the_preferred_ones_stay() -> None:
 
 
 def test_a_proposal_that_never_worked_is_tried_less_and_less() -> None:
-    """It may be somebody else's door: up to ten minutes; one that has worked is treated like any other."""
+    """The pause grows to ten minutes: another program may listen there; a server that worked is not doubtful."""
     stranger = Candidate(server("z"), (9,), source="announced")
     selector = ServerSelector(lambda: 0.999999, [stranger])
     for _ in range(20):
@@ -248,7 +248,7 @@ def test_a_proposal_that_never_worked_is_tried_less_and_less() -> None:
 
 
 def test_there_is_hope_while_a_way_is_untried() -> None:
-    """Whoever waits for a session waits on while there is, also while DNS is asked for the first time."""
+    """A request waits for a session while there is a server to try, also during the first DNS query."""
     selector = ServerSelector(middling, in_order(["a", "b"]))
     selector.failed(server("a"), 0.0, "refused")
     assert selector.has_untried

@@ -29,7 +29,7 @@ from compass.wire.server_connection import ServerConnection
 from tests.support.virtual_world import SimulatedProcesses
 
 RETURN_SECONDS = (server_selector.RETURN_SECONDS_MIN + server_selector.RETURN_SECONDS_MAX) / 2
-"""When a host whose chance is always middling goes back to a server that it prefers."""
+"""Time after which a host with a random value of 0.5 returns to a preferred server."""
 ROWS: list[Row] = [Category("web"), Service("www.web"), Dependency("web", "uss"), Category("uss"), Service("a.uss")]
 VIEW = Snapshot(10, {"web": 5, "uss": 4, "a.uss": 3}, ROWS)
 
@@ -196,7 +196,7 @@ def resync(revision: int, port: int) -> bytes:
 
 
 def test_a_missing_notice_is_mended(stage: Stage) -> None:
-    """P4: the host tells of the gap, asks for everything, and goes on from there."""
+    """P4: the host logs the gap, reads everything, and continues from there."""
     server = ready(stage)
     server.send(notice(12, 11))
     stage.run()
@@ -212,7 +212,7 @@ def test_a_missing_notice_is_mended(stage: Stage) -> None:
 
 
 def test_a_server_that_keeps_losing_notices_is_left(stage: Stage) -> None:
-    """So many gaps on one session, and the host looks for another server."""
+    """After a number of gaps on one session the host connects to another server."""
     server = ready(stage)
     for number in range(sync.GAPS_PER_SESSION_MAX + 1):
         assert server.open
@@ -268,7 +268,7 @@ def test_a_connection_that_never_comes(tmp_path: Path) -> None:
 
 
 def test_a_dead_network_costs_little(tmp_path: Path) -> None:
-    """A way that does not answer is not waited for: the next is tried beside it, and its session is taken."""
+    """If a server does not answer, the host tries the next one in parallel and uses its session."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
     stage.agent.start()
@@ -286,7 +286,7 @@ def test_a_dead_network_costs_little(tmp_path: Path) -> None:
 
 
 def test_a_server_that_takes_the_connection_and_is_silent_costs_as_little(tmp_path: Path) -> None:
-    """Its machine hangs, its kernel still answers: the next way is tried beside it, too."""
+    """If a machine hangs but its kernel answers, the host also tries the next server in parallel."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].welcomes = False
     stage.start()
@@ -297,7 +297,7 @@ def test_a_server_that_takes_the_connection_and_is_silent_costs_as_little(tmp_pa
 
 
 def test_ways_tried_at_once_are_bounded(tmp_path: Path) -> None:
-    """So many wait for an answer; one more is tried when one of them has failed."""
+    """A bounded number of attempts run in parallel; a further one begins after a failure."""
     stage = Stage(tmp_path, places=connector.DIALS_MAX + 1)
     for place in stage.places:
         place.welcomes = False
@@ -382,7 +382,7 @@ def test_a_stranger_that_a_server_sends_its_hosts_to(tmp_path: Path) -> None:
 
 
 def test_servers_named_in_one_goodbye_are_bounded(tmp_path: Path) -> None:
-    """ "It MUST consider at most 8": a ninth is as if it had not been named; nor is it sent."""
+    """ "It MUST consider at most 8": a ninth server is ignored, and the server does not send it either."""
     stage = Stage(tmp_path)
     server = ready(stage)
     names = tuple(f"gns{number}" for number in range(limits.INSTEAD_MAX + 1))
@@ -406,7 +406,7 @@ def test_servers_that_are_found_are_tried_at_once(tmp_path: Path) -> None:
 
 
 def test_servers_that_are_found_wait_for_their_turn(tmp_path: Path) -> None:
-    """While the preferred one is being tried nobody else is dialled for having been found."""
+    """During an attempt at the preferred server a newly found one is dialled only after `BESIDE_SECONDS`."""
     stage = Stage(tmp_path, places=2, known=1)
     stage.places[0].welcomes = False
     stage.start()
@@ -439,7 +439,7 @@ def test_a_server_that_asks_for_patience(stage: Stage, asked: float, waited: flo
 
 
 def test_requests_in_flight_are_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more than may be under way waits its turn; one more than may wait is refused."""
+    """A request above the limit in flight waits; one above the limit of waiting requests is refused."""
     monkeypatch.setattr(session, "QUEUED_MAX", 2)
     server = ready(stage)
     ask = stage.upstream.ask
@@ -457,7 +457,7 @@ def test_requests_in_flight_are_bounded(stage: Stage, monkeypatch: pytest.Monkey
 
 
 def test_a_request_that_is_too_long_for_the_server(stage: Stage) -> None:
-    """It is refused here; sent, it would cost the session, and again with every session to come."""
+    """The host refuses a request that is too long: sent, it would end this session and every later one."""
     server = ready(stage)
     answers: list[Any] = []
 
@@ -472,7 +472,7 @@ def test_a_request_that_is_too_long_for_the_server(stage: Stage) -> None:
 
 
 def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In number and in time; nobody waits where nothing is being tried."""
+    """Waiting requests are bounded in number and time; none waits if no server is being tried."""
     monkeypatch.setattr(pending_requests, "WAITING_MAX", 2)
     stage = Stage(tmp_path)
     stage.places[0].dead = True
@@ -488,7 +488,7 @@ def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_dialled_session(stage: Stage) -> None:
-    """With no session of its own the host takes the one that a server dialled, and greets on it."""
+    """Without a session of its own the host uses one that a server opened, and sends its hello on it."""
     stage.places[0].dead = True
     stage.agent.start()
     server = stage.dialled()
@@ -505,7 +505,7 @@ def test_one_session_is_enough(stage: Stage) -> None:
 
 
 def test_a_stranger_at_the_update_listener(stage: Stage) -> None:
-    """Who is no server is told nothing: credentials go to servers only."""
+    """A peer that is not a server gets no request: credentials are sent to servers only."""
     stage.places[0].dead = True
     stage.agent.start()
     stranger = stage.dialled(role="host")
@@ -532,7 +532,7 @@ def test_an_answer_that_got_lost(stage: Stage) -> None:
 
 
 def test_a_busy_server_is_asked_again(stage: Stage) -> None:
-    """On the same session, after a moment."""
+    """A request that is refused as busy is repeated on the same session after the given time."""
     server = ready(stage)
     outcomes: list[Any] = []
     stage.daemon.register(LocalRegister("www.web", 80, "t")).addCallback(outcomes.append)

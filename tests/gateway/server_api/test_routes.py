@@ -66,6 +66,13 @@ class Told:
         return self.stopped.set
 
 
+class NoCertificates:
+    """Connections whose peers have no usable certificate."""
+
+    def identify(self, transport: Any) -> tuple[str, str, str]:
+        return "", "", "none"
+
+
 class Api:
     """Fake server with the site in front of it, and a client."""
 
@@ -73,10 +80,13 @@ class Api:
         self.server = Told()
         self.thread = thread
         self.is_heard = True
-        site = routes.site(self.server, thread.reactor, lambda transport: ("", "", "none"))
+        site = routes.site(self.server, thread.reactor, NoCertificates())
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
-        self.listening = thread.call(endpoint.listen, ConnectionLimiter(site, lambda origin: self.is_heard))
+        self.listening = thread.call(endpoint.listen, ConnectionLimiter(site, self))
         self.port = self.listening.getHost().port
+
+    def is_allowed(self, origin: str) -> bool:
+        return self.is_heard
 
     def open(self, method: str, path: str, body: Any = None, **headers: str | bytes) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
