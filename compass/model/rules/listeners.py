@@ -12,6 +12,7 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import (
     DETAIL_MAX,
     EPOCH_MAX,
+    HOST_SERVICES_MAX,
     LISTENERS_PER_SERVICE_MAX,
     METADATA_ENTRIES_MAX,
     METADATA_KEY_MAX,
@@ -86,7 +87,17 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     if state == "up":
         draft.close_alerts(row)
         _settle_cap(draft, row)
-    return Registered(draft.catalogue.revision, state)
+    registered = Registered(draft.catalogue.revision, state)
+    _attend(draft, service)
+    return registered
+
+
+def _attend(draft: Draft, service: str) -> None:
+    """Record with the registration that a known host watches its own service: its watch changes nothing."""
+    host = draft.catalogue.hosts.get(draft.principal.name) if draft.principal.role == "host" else None
+    if host is not None and service not in host.services and len(host.services) < HOST_SERVICES_MAX:
+        services = tuple(sorted((*host.services, service)))
+        draft.set("host-watch", msgspec.structs.replace(host, services=services))
 
 
 def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
