@@ -231,7 +231,7 @@ class LoadedHost:
 
 
 async def settle(reactor: Any, cluster: Cluster, hosts: list[LoadedHost], recorder: Recorder) -> bool:
-    """End the load, wait until all servers and hosts have all changes, record their rows. Return whether they have."""
+    """End the load, wait until all changes are delivered, and record all rows. Returns whether they were delivered."""
     for host in hosts:
         host.rest()
     until = time.monotonic() + SETTLE_SECONDS

@@ -33,7 +33,7 @@ from compass.model.limits import PORT_MAX
 from compass.model.names import SERVER_PORT, InvalidName, parse_server
 from compass.server.commit.store_access import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
-from tests.daemons.config.reference import settings
+from contrib.setting_types import settings
 
 REPEATED: tuple[type[Any], ...] = (HookSettings, TemplateSettings)
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'
