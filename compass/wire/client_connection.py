@@ -17,12 +17,15 @@ from compass.wire.messages import (
     Inquiry,
     InvalidMessage,
     Notice,
+    Part,
     Resync,
+    ServerMessage,
     Suspicion,
     Welcome,
     decode_from_server,
     encode,
 )
+from compass.wire.parts import PartReader, PartsTooLong
 
 
 class RequestTooLong(Exception):
@@ -43,13 +46,16 @@ class ClientConnection(Connection):
         software: str,
         frame_max: int = limits.FRAME_MAX_FROM_SERVER,
         request_max: int = 0xFFFFFFFF,
+        message_max: int = limits.MESSAGE_MAX,
     ) -> None:
-        """`request_max`: octets of the longest request, even if the server accepts longer ones."""
+        """`request_max`: octets of the longest request, even if the server accepts longer ones. `message_max`: octets
+        of the longest message that is put together from parts; 0: the server sends none in parts."""
         super().__init__(now, frame_max)
         self._request_max = request_max
         self._last_number = 0
         self._waiting: dict[int, float] = {}
-        self._send(Hello(limits.VERSIONS, software))
+        self._parts = PartReader(message_max)
+        self._send(Hello(limits.VERSIONS, software, message_max))
 
     def ask(self, request: Request, now: float) -> int:
         """Queue a request after `SessionOpened`. Returns its number, which `ReplyReceived` repeats.
@@ -87,15 +93,42 @@ class ClientConnection(Connection):
         return self._end("violation", f"the server broke the protocol: {refusal.message}", violation=True)
 
     def _received(self, number: int, body: bytes, now: float) -> Event | None:
+        return self._read(number, body, now, whole=True)
+
+    def _read(self, number: int, body: bytes | bytearray, now: float, *, whole: bool) -> Event | None:
+        """Read the body of a frame (`whole`), or one that was put together from parts."""
         try:
             message = decode_from_server(body)
         except InvalidMessage as unreadable:
-            if self._is_skipped(number, unreadable):
+            if self._is_skipped(number, unreadable) and number not in self._parts:
                 return None
             if self.state == "greeting" or number not in self._waiting:
                 return self._violated(unreadable.refusal)
             del self._waiting[number]
+            self._parts.drop(number)
             return ReplyReceived(number, unreadable.refusal)
+        if isinstance(message, Part):
+            return self._part(number, message, now) if whole else self._out_of_turn("a part within parts")
+        if number == 0 and number in self._parts and not isinstance(message, Goodbye | Refusal):
+            return self._out_of_turn("a message between the parts of another one")
+        self._parts.drop(number)
+        return self._handle(number, message)
+
+    def _part(self, number: int, part: Part, now: float) -> Event | None:
+        """Keep the octets of a message; read it when it is complete."""
+        if not self._transition("reply" if number else "push") or (number and number not in self._waiting):
+            return self._out_of_turn(f"a part with number {number}")
+        if number:
+            # The reply arrives: its time starts again, and stays the latest one of all.
+            del self._waiting[number]
+            self._waiting[number] = now
+        try:
+            body = self._parts.add(number, part)
+        except PartsTooLong as error:
+            return self._violated(Refusal("too-large", str(error)))
+        return None if body is None else self._read(number, body, now, whole=False)
+
+    def _handle(self, number: int, message: ServerMessage) -> Event:
         match message:
             case Welcome() if message.version not in limits.VERSIONS:
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
@@ -111,6 +144,8 @@ class ClientConnection(Connection):
                 )
             case Refusal() if number == 0:
                 return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
+            case Part():
+                return self._out_of_turn("a part")
             case reply:
                 if number not in self._waiting or not self._transition("reply"):
                     return self._out_of_turn(f"a reply to request {number}")

@@ -34,7 +34,7 @@ class Connection:
     def __init__(self, now: float, frame_max: int) -> None:
         self.state: SessionState = "greeting"
         self._reader = FrameReader(frame_max)
-        self._out: deque[_Queued] = deque()
+        self._out: deque[Queued] = deque()
         self._written = 0
         """Octets of the first item of `_out` that were returned already."""
         self.octets_to_send = 0
@@ -116,7 +116,7 @@ class Connection:
         self._queue(header(len(body), number) + body)
 
     def _queue(self, encoded: bytes, complete_to: int = -1) -> None:
-        self._out.append(_Queued(encoded, complete_to))
+        self._out.append(Queued(encoded, complete_to))
         self.octets_to_send += len(encoded)
 
     def _end(self, given: Input, reason: str, **details: Any) -> SessionEnded:
@@ -128,7 +128,7 @@ class Connection:
         raise NotImplementedError
 
 
-class _Queued(NamedTuple):
+class Queued(NamedTuple):
     """Queued octets. Of a push, with the revision up to which the host is complete before it; -1: not a push."""
 
     octets: bytes

@@ -20,6 +20,21 @@ FRAME_MAX_FROM_ADMIN = 4 * 1024 * 1024
 """Octets of a body that a server accepts from an administrator: a topology of 30,000 services."""
 FRAME_MAX_FROM_SERVER = 16 * 1024 * 1024
 """Octets of a body that a client accepts: a snapshot of some 100,000 listeners."""
+PART_OCTETS_MAX = 64 * 1024
+"""Octets in one part of a message that is longer than a frame: one write to a transport. A server makes one part at a
+time for each session."""
+MESSAGE_MAX = 1024 * 1024 * 1024
+"""Octets of a message that a client puts together from parts: a view of 100,000 listeners with full metadata. A client
+with less memory offers less."""
+MESSAGES_QUEUED_MAX = 4
+"""Messages in parts that wait for one client behind the one that it reads; a request with one more is refused as busy:
+each keeps the revision that it is of."""
+MESSAGE_SECONDS = 900.0
+"""Seconds in which a client reads all of a message in parts: until then the server keeps the revision that the message
+is of. A view of 256 MiB takes a fifth of this at 10 Mbit/s."""
+APPLY_OCTETS_PER_SECOND_MIN = 16 * 1024 * 1024
+"""Octets of a view for which a host has a second more until its acknowledgement: decoding and indexing 16 MiB takes a
+tenth of this on a slow machine."""
 
 GREETING_SECONDS = 10.0
 """Seconds from the connection to the hello or welcome: two round trips and a TLS handshake on a slow network."""

@@ -6,7 +6,7 @@ acknowledgement. Unknown fields are skipped, unknown types are refused without e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, TypeAlias, Union
 
 import msgspec
@@ -26,6 +26,8 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 
     versions: tuple[int, ...]
     software: str = ""
+    parts: int = 0
+    """Octets of the longest message that the client puts together from parts; 0: it accepts no parts."""
 
 
 class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="welcome"):
@@ -87,6 +89,17 @@ class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
     cause: str = ""
 
 
+class Part(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="part"):
+    """Server to client that accepts parts: octets of the body of a message that is longer than a frame.
+
+    The frame has the number of that message.
+    """
+
+    octets: bytes
+    last: bool = False
+    """True if the message is complete with these octets."""
+
+
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goodbye"):
     """Server to client: the session ends; reconnect after `retry_after_seconds`, or at once to one of `instead`."""
 
@@ -107,7 +120,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
 
 Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Suspicion, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
-ServerMessage: TypeAlias = Union[Welcome, Pushed, Reply]  # noqa: UP007
+ServerMessage: TypeAlias = Union[Welcome, Pushed, Part, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007
 
 _encoder = msgspec.msgpack.Encoder()
@@ -147,7 +160,14 @@ class EncodedReply(msgspec.Struct, frozen=True):
         return _reply.decode(self.body)
 
 
-Answer: TypeAlias = Reply | EncodedReply
+class StreamedReply(msgspec.Struct, frozen=True, eq=False):
+    """Reply that is encoded while the peer reads it, because it is large."""
+
+    pieces: Iterator[bytes]
+    """Octets of the encoded reply, in order; they are made once."""
+
+
+Answer: TypeAlias = Reply | EncodedReply | StreamedReply
 """Reply, encoded or not."""
 
 
@@ -169,7 +189,7 @@ def decode_from_client(body: bytes) -> ClientMessage:
         raise _invalid(error) from None
 
 
-def decode_from_server(body: bytes) -> ServerMessage:
+def decode_from_server(body: bytes | bytearray) -> ServerMessage:
     """Return the message in a body that a server sent. Raises InvalidMessage."""
     try:
         return _from_server.decode(body)

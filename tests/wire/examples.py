@@ -145,6 +145,7 @@ EXAMPLES: list[Example] = [
         ("watch of a host that compares", 37, requests.Watch(("portal.web",), digest=1)),
         ("digest", 38, requests.Digest()),
         ("digest at a revision", 39, requests.Digest(45)),
+        ("hello of a client that accepts parts", 0, messages.Hello((1,), "example-client 0.1", 1073741824)),
     ),
     *_server(
         ("welcome", 0, messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.1")),

@@ -35,10 +35,10 @@ DONE = Done(1)
 class Pair:
     """A client and a server, and the octets on their way, which are delivered in pieces of `piece` octets."""
 
-    def __init__(self, piece: int = 1 << 30) -> None:
+    def __init__(self, piece: int = 1 << 30, message_max: int = limits.MESSAGE_MAX) -> None:
         self.now = NOW
         self.piece = piece
-        self.client = ClientConnection(self.now, "test")
+        self.client = ClientConnection(self.now, "test", message_max=message_max)
         self.server = ServerConnection(self.now, limits.FRAME_MAX_FROM_HOST)
 
     def to_server(self) -> list[Event]:
@@ -48,6 +48,13 @@ class Pair:
     def to_client(self) -> list[Event]:
         """Deliver what the server wants to send."""
         return deliver(self.client, self.server.bytes_to_send(), self.piece, self.now)
+
+    def all_to_client(self) -> list[Event]:
+        """Deliver everything that the server wants to send, messages in parts included."""
+        events = []
+        while self.server.octets_to_send:
+            events += self.to_client()
+        return events
 
     def greet(self) -> None:
         """Bring both ends into the state open."""

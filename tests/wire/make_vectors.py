@@ -31,7 +31,9 @@ ABOUT = (
     "client sends none, and its request 'number' is refused with the code; 'session' is the state afterwards: 'alive' "
     "or 'ended'. The server accepts bodies of 'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' "
     "may end before its body does. 'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is "
-    "dropped. 'digests': 'octets' are the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': 'digest' is "
+    "dropped. 'parts': a client that has sent 'asked' requests, numbered from 1, receives 'frames' after a welcome; "
+    "each is the frame of a part ('octets' in hexadecimal) with the request number 'number', and together they are "
+    "'message'. 'digests': 'octets' are the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': 'digest' is "
     "the digest of the rows of 'digests' at the indexes 'rows'."
 )
 Plain = dict[str, Any]
@@ -246,6 +248,20 @@ def refused() -> list[Plain]:
         welcome,
         asked=1,
     )
+    part = _pack({"type": "part", "octets": reply[:3]})
+    at_client("part before welcome", frame(part), None, "ended")
+    at_client("part of a reply to nothing", frame(part, 1), None, "ended", welcome)
+    at_client("part that is not complete", frame(part, 1), None, "alive", welcome, asked=1)
+    instead = frame(part, 1) + frame(_pack({"type": "refusal", "code": "busy", "message": "m"}), 1)
+    at_client("refusal in place of the rest", instead, "busy", "alive", welcome, asked=1)
+    at_client("push between parts of another", frame(notice), None, "ended", welcome, frame(part))
+    within = _pack({"type": "part", "octets": _pack({"type": "part", "octets": b"", "last": True}), "last": True})
+    at_client("part within a part", frame(within, 1), None, "ended", welcome, asked=1)
+    nonsense = _pack({"type": "part", "octets": b"\xc1", "last": True})
+    at_client("parts that cannot be read", frame(nonsense, 1), "malformed", "alive", welcome, asked=1)
+    unknown = _pack({"type": "part", "octets": _pack({"type": "later"}), "last": True})
+    at_client("unknown push in parts is skipped", frame(unknown), None, "alive", welcome)
+    at_client("part whose octets are text", frame(_pack({"type": "part", "octets": "x"})), None, "ended", welcome)
     return taken
 
 
@@ -278,6 +294,39 @@ def sums() -> list[Plain]:
     """Digests of several rows: none, one, all in either order, some whose sum overflows."""
     chosen = [[], [2], list(range(len(ROWS))), list(reversed(range(len(ROWS)))), [3, 4, 5]]
     return [{"rows": places, "digest": to_hex(digest_of_rows(ROWS[place] for place in places))} for places in chosen]
+
+
+def in_parts() -> list[Plain]:
+    """Messages in parts: with the number of a request, pushed, and cut within a character and within a number."""
+    reply = {"type": "done", "revision": 70000}
+    watching = {"type": "watching", "store": "\u540d\u5b57", "revision": 70000}
+    topics = {"revision": 70000, "topics": {"openuss": 70000}, "rows": [{"row": "category", "name": "openuss"}]}
+    resync = {"type": "resync", "snapshot": topics}
+
+    def vector(name: str, number: int, message: Plain, *lengths: int) -> Plain:
+        body, cut = _pack(message), []
+        for length in lengths:
+            cut.append(body[:length])
+            body = body[length:]
+        made = [{"type": "part", "octets": octets} for octets in cut] + [{"type": "part", "octets": body, "last": True}]
+        return {
+            "name": name,
+            "asked": 1,
+            "number": number,
+            "message": message,
+            "parts": [{**part, "octets": part["octets"].hex()} for part in made],
+            "frames": [frame(_pack(part), number).hex() for part in made],
+        }
+
+    return [
+        vector("one part", 1, reply),
+        vector("two parts", 1, reply, 7),
+        vector("an octet in each", 1, reply, *[1] * (len(_pack(reply)) - 1)),
+        vector("a part without octets", 1, reply, 5, 0),
+        vector("the last without octets", 1, reply, len(_pack(reply))),
+        vector("cut within a character", 1, watching, _pack(watching).index(b"\xe5") + 1),
+        vector("pushed", 0, resync, 20, 20),
+    ]
 
 
 def announcements() -> list[Plain]:
@@ -337,6 +386,7 @@ def text() -> str:
         "accepted": accepted(),
         "variants": variants(),
         "refused": refused(),
+        "parts": in_parts(),
         "announcements": announcements(),
         "digests": digests(),
         "sums": sums(),

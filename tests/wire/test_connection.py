@@ -36,7 +36,7 @@ PIECES = pytest.mark.parametrize("piece", [1, 5, 1 << 30])
 def test_hello_is_answered_by_welcome(piece: int) -> None:
     """The client sends the hello by itself; each end learns about the other."""
     pair = Pair(piece)
-    assert pair.to_server() == [SessionOpened(Hello((1,), "test"))]
+    assert pair.to_server() == [SessionOpened(Hello((1,), "test", limits.MESSAGE_MAX))]
     pair.server.welcome("gns1", "store", 41, "test", 1)
     assert pair.to_client() == [SessionOpened(Welcome(1, "gns1", "store", 41, limits.FRAME_MAX_FROM_HOST, "test"))]
 

@@ -22,8 +22,8 @@ def push(pair: Pair, revision: int) -> None:
     pair.server.push(frame(encode(notice(revision))), revision, pair.now)
 
 
-def greeted() -> Pair:
-    pair = Pair()
+def greeted(message_max: int = limits.MESSAGE_MAX) -> Pair:
+    pair = Pair(message_max=message_max)
     pair.greet()
     pair.server.watching = True
     return pair
@@ -111,8 +111,9 @@ def test_taking_octets_puts_the_end_off_and_saying_nothing_does_not() -> None:
 
 
 def test_a_body_for_many_is_sent_as_a_reply() -> None:
-    """The same octets under each one's own request number; one that is too long becomes a refusal."""
-    pair = greeted()
+    """The same octets under each one's own request number; one that is too long becomes a refusal for a client that
+    accepts no parts."""
+    pair = greeted(message_max=0)
     body = EncodedReply(encode(DONE))
     assert body.decode() == DONE
     numbers = [pair.client.ask(PULL, pair.now) for _ in range(2)]

@@ -108,6 +108,22 @@ def test_an_end_takes_a_message_in_whatever_pieces_it_comes(vector: dict[str, An
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("vector", named("parts"))
+def test_parts_are_put_together(vector: dict[str, Any], size: int) -> None:
+    """Each frame reads as its part; nothing happens before the last one, then the whole message arrives."""
+    frames = [bytes.fromhex(one) for one in vector["frames"]]
+    for data, part in zip(frames, vector["parts"], strict=True):
+        assert msgspec.msgpack.decode(data[8:]) == {**part, "octets": bytes.fromhex(part["octets"])}
+    end = end_of("client")
+    end.receive(WELCOME, NOW)
+    asked(end, vector["asked"])
+    assert deliver(end, b"".join(frames[:-1]), size) == []
+    (event,) = deliver(end, frames[-1], size)
+    assert plain(message_of(event)) == vector["message"]
+    assert not isinstance(event, ReplyReceived) or event.number == vector["number"]
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("vector", named("refused"))
 def test_what_may_not_be_sent_is_refused_as_written(vector: dict[str, Any], size: int) -> None:
     """The code, the number and the fate of the session are those of the vector, however the octets are cut."""
@@ -173,6 +189,7 @@ def test_every_field_of_every_message_is_shown_by_a_vector(struct: type[msgspec.
                 walk(inner)
 
     walk([vector["message"] for vector in [*VECTORS["accepted"], *VECTORS["announcements"]]])
+    walk([vector["parts"] for vector in VECTORS["parts"]])
     assert set(struct.__struct_fields__) <= shown
 
 
