@@ -8,7 +8,7 @@ without an entry of interest are passed with `advance`. Invariant: the entries' 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -24,10 +24,16 @@ Entry = TypeVar("Entry", bound=Revised)
 
 
 class ReplayBuffer(Generic[Entry]):
-    """The newest entries of a log, at most `capacity`; the oldest are dropped first."""
+    """The newest entries of a log, at most `capacity` and `octets_max` octets; the oldest are dropped first."""
 
-    def __init__(self, capacity: int, revision: int = 0) -> None:
+    def __init__(
+        self, capacity: int, revision: int = 0, octets_max: int = 0, size: Callable[[Entry], int] = lambda entry: 0
+    ) -> None:
+        """`size` returns the octets of an entry."""
         self._capacity = capacity
+        self._octets_max = octets_max
+        self._size = size
+        self._octets = 0
         self._entries: deque[Entry] = deque()
         self.floor = revision
         """Lowest revision after which nothing is missing."""
@@ -41,8 +47,11 @@ class ReplayBuffer(Generic[Entry]):
         """Add the newest entry."""
         self.revision = entry.revision
         self._entries.append(entry)
-        if len(self._entries) > self._capacity:
-            self.floor = self._entries.popleft().revision
+        self._octets += self._size(entry)
+        while len(self._entries) > self._capacity or self._octets > self._octets_max:
+            oldest = self._entries.popleft()
+            self._octets -= self._size(oldest)
+            self.floor = oldest.revision
 
     def advance(self, revision: int) -> None:
         """Pass the revisions up to `revision`, none of which has an entry for this buffer."""
@@ -54,6 +63,7 @@ class ReplayBuffer(Generic[Entry]):
         It may not when the state at `revision` differs from what the log led to.
         """
         self._entries.clear()
+        self._octets = 0
         self.revision = revision
         self.floor = revision if resumable else revision + 1
 

@@ -15,7 +15,7 @@ from compass.server.router import Router
 from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.session import SessionContext
-from compass.wire.messages import Answer, EncodedReply
+from compass.wire.messages import Answer, EncodedReply, StreamedReply
 
 NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet", retry_after_seconds=1.0)
 
@@ -88,7 +88,7 @@ class HttpsApi:
         )
 
     def _decode(self, answer: Answer) -> Reply:
-        reply = answer.decode() if isinstance(answer, EncodedReply) else answer
+        reply = answer.decode() if isinstance(answer, EncodedReply | StreamedReply) else answer
         if isinstance(reply, Refusal):
             self._sessions.refusals[reply.code] += 1
         return reply

@@ -166,6 +166,10 @@ class StreamedReply(msgspec.Struct, frozen=True, eq=False):
     pieces: Iterator[bytes]
     """Octets of the encoded reply, in order; they are made once."""
 
+    def decode(self) -> Reply:
+        """Return the reply itself."""
+        return _reply.decode(b"".join(self.pieces))
+
 
 Answer: TypeAlias = Reply | EncodedReply | StreamedReply
 """Reply, encoded or not."""

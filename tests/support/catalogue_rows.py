@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue, topic_of
-from compass.model.catalogue.interest import audience, dependencies_of, interest, snapshot, widening
+from compass.model.catalogue.interest import added_topics, audience, dependencies_of, interest, snapshot
 from compass.model.names import category_of, parse_endpoint
 from compass.model.replies import CategoryView, Refusal, Reply
 from compass.model.requests import (
@@ -168,9 +168,9 @@ class Follower:
 
     def widened(self, change: Change, after: Catalogue) -> Snapshot | None:
         """The snapshot that the notice of a change brings to this host."""
-        more = widening(after, change)
+        more = added_topics(after, change)
         members = {category_of(service) for service in self.services}
-        return more[0] if more is not None and more[1] & members else None
+        return snapshot(after, more[0]) if more is not None and more[1] & members else None
 
     def pull(self) -> dict[str, tuple[CategoryView, ...]]:
         """Return the answers to the host's services from its memory."""

@@ -304,11 +304,12 @@ def in_parts() -> list[Plain]:
     resync = {"type": "resync", "snapshot": topics}
 
     def vector(name: str, number: int, message: Plain, *lengths: int) -> Plain:
-        body, cut = _pack(message), []
+        body = _pack(message)
+        made: list[Plain] = []
         for length in lengths:
-            cut.append(body[:length])
+            made.append({"type": "part", "octets": body[:length]})
             body = body[length:]
-        made = [{"type": "part", "octets": octets} for octets in cut] + [{"type": "part", "octets": body, "last": True}]
+        made.append({"type": "part", "octets": body, "last": True})
         return {
             "name": name,
             "asked": 1,

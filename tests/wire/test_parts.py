@@ -49,7 +49,7 @@ def messages(events: list[Event]) -> list[object]:
 
 @given(st.lists(st.binary(max_size=200_000), max_size=6))
 def test_any_pieces_make_the_same_message(pieces: list[bytes]) -> None:
-    """However the encoder cuts a message, each part has at most PART_OCTETS_MAX octets, and only the last one says so."""
+    """Each part has at most PART_OCTETS_MAX octets, and only the last one says so."""
     writer = PartWriter(iter(pieces), 9)
     found, lasts = b"", []
     while not writer.done:
@@ -72,7 +72,7 @@ def test_a_reply_longer_than_a_frame_arrives_whole(monkeypatch: pytest.MonkeyPat
     (number,) = asked(pair)
     rows = Rows(7, SERVICES, len(SERVICES))
     assert pair.server.reply(number, rows, pair.now) is None
-    events = []
+    events: list[Event] = []
     while pair.server.octets_to_send:
         assert events == []
         events = pair.to_client()

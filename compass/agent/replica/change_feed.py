@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from compass.agent.replica.view import View
 from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.catalogue.interest import dependencies_of, interest
+from compass.model.catalogue.octets import change_octets
 from compass.model.host_api import LocalEvent
 from compass.model.replay_buffer import ReplayBuffer
 from compass.model.replies import Dependencies, Refusal
@@ -20,6 +21,8 @@ from compass.model.rows import Change, Listener
 
 RECENT_MAX = 1024
 """Changes that a program can resume from: some minutes of a busy catalogue."""
+RECENT_OCTETS_MAX = 4 * 1024 * 1024
+"""Octets of these changes: those of listeners with much metadata have 10 kB each."""
 SUBSCRIBERS_MAX = 256
 """Programs that watch at the same time: one for each service a host may have."""
 
@@ -33,7 +36,7 @@ class ChangeFeed:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._recent: ReplayBuffer[Change] = ReplayBuffer(RECENT_MAX)
+        self._recent: ReplayBuffer[Change] = ReplayBuffer(RECENT_MAX, 0, RECENT_OCTETS_MAX, change_octets)
         self._catalogue = Catalogue()
         self._subscribers: dict[int, tuple[str, Deliver]] = {}
         self._last = 0

@@ -9,12 +9,14 @@ dependencies, backup and policy).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
 from immutables import Map
 
+from compass.model.catalogue.octets import ALL, growth, moved, octets_of
 from compass.model.names import category_of
 from compass.model.rows import (
     Alert,
@@ -59,6 +61,8 @@ class Catalogue(msgspec.Struct, frozen=True):
     alerts: Map[str, Alert] = Map()
     topics: Map[str, int] = Map()
     """Topics: topic -> revision of its last change."""
+    octets: Map[str, int] = Map()
+    """Octets of the listeners: service id, category, or `octets.ALL` -> sum."""
 
     def apply(self, change: Change) -> Catalogue:
         """Return the full replica after the next change of the log. Raises OutOfOrder for any other change."""
@@ -71,10 +75,12 @@ class Catalogue(msgspec.Struct, frozen=True):
         row = change.row
         if isinstance(row, Listener) and not change.removed:
             # Nearly all changes are of this kind, so they are made in one step.
-            peers = self.listeners.get(row.service, Map()).set((row.address, row.port), row)
+            peers = self.listeners.get(row.service, Map())
+            key = row.address, row.port
             return msgspec.structs.replace(
                 self,
-                listeners=self.listeners.set(row.service, peers),
+                listeners=self.listeners.set(row.service, peers.set(key, row)),
+                octets=moved(self.octets, row.service, growth(peers.get(key), row)),
                 topics=self.topics.set(row.service, change.revision),
                 revision=max(self.revision, change.revision),
             )
@@ -86,7 +92,8 @@ class Catalogue(msgspec.Struct, frozen=True):
         if isinstance(row, Service):
             topics = _dropped(topics, row.id) if change.removed else topics.set(row.id, change.revision)
             # A service begins and ends without listeners. A host that missed changes may hold old ones.
-            after = msgspec.structs.replace(after, listeners=_dropped(after.listeners, row.id))
+            sums = moved(after.octets, row.id, -after.octets.get(row.id, 0))
+            after = msgspec.structs.replace(after, listeners=_dropped(after.listeners, row.id), octets=sums)
         return msgspec.structs.replace(after, topics=topics, revision=max(self.revision, change.revision))
 
     def with_row(self, row: Row) -> Catalogue:
@@ -94,8 +101,10 @@ class Catalogue(msgspec.Struct, frozen=True):
         match row:
             case Listener():
                 peers = self.listeners.get(row.service, Map())
-                peers = peers.set((row.address, row.port), row)
-                return msgspec.structs.replace(self, listeners=self.listeners.set(row.service, peers))
+                key = row.address, row.port
+                sums = moved(self.octets, row.service, growth(peers.get(key), row))
+                table = self.listeners.set(row.service, peers.set(key, row))
+                return msgspec.structs.replace(self, listeners=table, octets=sums)
             case Service():
                 ids = self.services.get(category_of(row.id), Map()).set(row.id, row)
                 return msgspec.structs.replace(self, services=self.services.set(category_of(row.id), ids))
@@ -121,8 +130,10 @@ class Catalogue(msgspec.Struct, frozen=True):
         """Return the catalogue without the row that has the key of `row`; unchanged if there is none."""
         match row:
             case Listener():
+                held = self.listener(row.service, row.address, row.port)
                 peers = _dropped(self.listeners.get(row.service, Map()), (row.address, row.port))
-                return msgspec.structs.replace(self, listeners=_kept(self.listeners, row.service, peers))
+                sums = moved(self.octets, row.service, -octets_of(held) if held is not None else 0)
+                return msgspec.structs.replace(self, listeners=_kept(self.listeners, row.service, peers), octets=sums)
             case Service():
                 category = category_of(row.id)
                 ids = _dropped(self.services.get(category, Map()), row.id)
@@ -218,12 +229,17 @@ def catalogue_of(rows: Iterable[Row], topics: dict[str, int], revision: int) -> 
                 services.setdefault(category_of(row.id), {})[row.id] = row
             case _:
                 catalogue = catalogue.with_row(row)
+    octets = Counter[str]()
+    for service, peers in listeners.items():
+        held = sum(map(octets_of, peers.values()))
+        octets.update({service: held, category_of(service): held, ALL: held})
     return msgspec.structs.replace(
         catalogue,
         revision=revision,
         topics=Map(topics),
         services=Map({category: Map(ids) for category, ids in services.items()}),
         listeners=Map({service: _map(peers) for service, peers in listeners.items()}),
+        octets=Map(octets),
     )
 
 

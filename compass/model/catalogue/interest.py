@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.names import category_of
 from compass.model.replies import CategoryView, Dependencies, ServiceView
 from compass.model.rows import Category, Change, Dependency, Listener, Policy, Row, Snapshot, key_of
+
+SERVICE_OCTETS = 128
+"""Octets of a service in a snapshot: its row and its topic."""
 
 
 def audience(catalogue: Catalogue, row: Row) -> frozenset[str]:
@@ -55,16 +59,16 @@ def snapshot(catalogue: Catalogue, topics: Iterable[str]) -> Snapshot:
     return Snapshot(catalogue.revision, covered, list(rows.values()))
 
 
-def widening(catalogue: Catalogue, change: Change) -> tuple[Snapshot, frozenset[str]] | None:
-    """Return what a change adds to the interest of some of its audience, and for which member categories.
+def added_topics(catalogue: Catalogue, change: Change) -> tuple[set[str], frozenset[str]] | None:
+    """Return the topics that a change adds to the interest of some of its audience, and for which member categories.
 
-    The addition is sent with the change, so that no host has to request it. `catalogue` is the one after the change.
+    They are sent with the change, so that no host has to request them. `catalogue` is the one after the change.
     """
     match change.row:
         case Dependency(category=category, on=on) if not change.removed:
-            return snapshot(catalogue, _topics_of(catalogue, on)), frozenset({category})
+            return _topics_of(catalogue, on), frozenset({category})
         case Category(name=name, backup=backup) if backup and not change.removed:
-            return snapshot(catalogue, [backup]), catalogue.dependants.get(name, frozenset())
+            return {backup}, catalogue.dependants.get(name, frozenset())
     return None
 
 
@@ -76,14 +80,21 @@ def dependencies_of(catalogue: Catalogue, service: str) -> Dependencies:
 
 def category_view(catalogue: Catalogue, name: str) -> CategoryView:
     """Return a category's services with their listeners, and its backup with its listeners."""
+    head = category_head(catalogue, name)
+    return msgspec.structs.replace(
+        head,
+        services=tuple(ServiceView(id, listed(catalogue, id)) for id in sorted(catalogue.services.get(name, Map()))),
+        backup_listeners=listed(catalogue, head.backup) if head.backup else (),
+    )
+
+
+def category_head(catalogue: Catalogue, name: str) -> CategoryView:
+    """Return the view of a category without its services and listeners."""
     category = catalogue.categories.get(name)
-    backup = category.backup if category else ""
     policy = category.policy if category else Policy()
     return CategoryView(
         category=name,
-        services=tuple(ServiceView(id, listed(catalogue, id)) for id in sorted(catalogue.services.get(name, Map()))),
-        backup=backup,
-        backup_listeners=listed(catalogue, backup) if backup else (),
+        backup=category.backup if category else "",
         pool=policy.pool,
         pools=policy.pools,
         locality=policy.locality,
@@ -95,6 +106,21 @@ def listed(catalogue: Catalogue, service: str) -> tuple[Listener, ...]:
     peers = catalogue.listeners.get(service, Map()).values()
     shown = [peer for peer in peers if peer.state != "offline"]
     return tuple(sorted(shown, key=lambda peer: (peer.address, peer.port)))
+
+
+def view_octets(catalogue: Catalogue, topics: Iterable[str]) -> int:
+    """Return the octets of the listeners of these topics, and something for each service."""
+    octets = catalogue.octets
+    return sum(octets.get(topic, 0) + SERVICE_OCTETS for topic in topics if "." in topic)
+
+
+def needed_octets(catalogue: Catalogue, member: str) -> int:
+    """Return the octets of the listeners that the services of one category depend on."""
+    octets = catalogue.octets
+    needed = catalogue.needs.get(member, frozenset())
+    rows = [catalogue.categories.get(category) for category in needed]
+    backups = {row.backup for row in rows if row is not None and row.backup and category_of(row.backup) not in needed}
+    return sum(octets.get(holder, 0) for holder in (*needed, *backups))
 
 
 def _topics_of(catalogue: Catalogue, category: str) -> set[str]:

@@ -8,12 +8,15 @@ import msgspec
 from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.octets import change_octets
 from compass.model.replay_buffer import ReplayBuffer
 from compass.model.replies import FeedEvent, Position, Refusal
 from compass.model.rows import Change, Credential
 
 RECENT_MAX = 2_000
 """Changes that a follower can resume from: a few seconds at full speed, hours as a rule; some 2 MB."""
+RECENT_OCTETS_MAX = 8 * 1024 * 1024
+"""Octets of these changes: those of listeners with much metadata have 10 kB each."""
 FOLLOWERS_MAX = 200
 """At the same time: consoles and programs that feed other systems. Each change is encoded once for each of them."""
 
@@ -28,7 +31,7 @@ class ChangeFeed:
     def __init__(self, store: str, revision: int) -> None:
         """`store` is the store's id, `revision` that of the catalogue."""
         self._store = store
-        self._recent: ReplayBuffer[Change] = ReplayBuffer(RECENT_MAX, revision)
+        self._recent: ReplayBuffer[Change] = ReplayBuffer(RECENT_MAX, revision, RECENT_OCTETS_MAX, change_octets)
         self._followers: dict[int, Deliver] = {}
         self._last = 0
         """Number of the follower that came last."""

@@ -12,7 +12,7 @@ from itertools import chain, islice
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.interest import audience, widening
+from compass.model.catalogue.interest import added_topics, audience, snapshot, view_octets
 from compass.model.interfaces import Clock
 from compass.model.metrics import LAG_BOUNDS, Histogram
 from compass.model.names import category_of
@@ -26,14 +26,21 @@ from compass.wire.messages import Bookmark, Notice, encode
 
 TAIL_MAX = 20_000
 """Notices kept in memory for resuming: some 4 MB. A host that has missed more reads a snapshot."""
+TAIL_OCTETS_MAX = 32 * 1024 * 1024
+"""Octets of these notices: listeners with much metadata have notices of 10 kB."""
 REPLAY_MAX = 2_000
 """Notices replayed to one host; for more a snapshot is the smaller answer."""
+WIDENING_OCTETS_MAX = 256 * 1024
+"""Octets of a snapshot in a notice, which the replay buffer keeps; a host that needs more gets a resync instead."""
 BOOKMARK_EVERY = 5_000
 """Revisions between bookmarks, which keep quiet hosts inside the replay buffer."""
 
 
 class _Sent(msgspec.Struct, frozen=True):
-    """A notice as encoded; for the member categories in `widened` another one, with a snapshot."""
+    """A notice as encoded; for the member categories in `widened` another one, with a snapshot.
+
+    `encoded_widened` is empty if the snapshot is too large for a notice: their hosts need a resync.
+    """
 
     revision: int
     audience: frozenset[str]
@@ -41,11 +48,15 @@ class _Sent(msgspec.Struct, frozen=True):
     widened: frozenset[str] = frozenset()
     encoded_widened: bytes = b""
 
-    def for_members(self, categories: frozenset[str]) -> bytes:
-        """Return what a host with services of these categories is sent; empty: nothing."""
+    def for_members(self, categories: frozenset[str]) -> bytes | None:
+        """Return what a host with services of these categories is sent; empty: nothing; None: a resync."""
         if self.widened & categories:
-            return self.encoded_widened
+            return self.encoded_widened or None
         return self.encoded if self.audience & categories else b""
+
+
+def _size(sent: _Sent) -> int:
+    return len(sent.encoded) + len(sent.encoded_widened)
 
 
 class Publisher:
@@ -67,7 +78,7 @@ class Publisher:
         """Sessions by member category, in the order of their watches."""
         self._sessions: dict[str, tuple[Session, frozenset[str]]] = {}
         """Session of each host, with the member categories that it subscribed for."""
-        self._recent: ReplayBuffer[_Sent] = ReplayBuffer(TAIL_MAX, revision)
+        self._recent: ReplayBuffer[_Sent] = ReplayBuffer(TAIL_MAX, revision, TAIL_OCTETS_MAX, _size)
         self._last_notice: dict[str, int] = {}
         """Revision of the last notice by member category."""
         self._began = revision
@@ -107,10 +118,12 @@ class Publisher:
         self.audience = concerned = audience(catalogue, change.row)
         if concerned:
             sent = _Sent(change.revision, concerned, frame(encode(Notice(change))))
-            more = widening(catalogue, change)
+            more = added_topics(catalogue, change)
             if more is not None:
-                part, widened = more
-                encoded = frame(encode(Notice(change, part)))
+                topics, widened = more
+                encoded = b""
+                if view_octets(catalogue, topics) <= WIDENING_OCTETS_MAX:
+                    encoded = frame(encode(Notice(change, snapshot(catalogue, topics))))
                 sent = msgspec.structs.replace(sent, widened=widened, encoded_widened=encoded)
             self._deliver(sent)
             self._keep(sent)
@@ -161,16 +174,19 @@ class Publisher:
         """Return the revision of the last notice for any of these categories; where this server began, if later."""
         return max([self._began, *(self._last_notice.get(category, 0) for category in categories)])
 
-    def missed(self, categories: frozenset[str], since: int) -> list[tuple[int, bytes]] | None:
-        """Return the notices after `since` for these member categories, or None when a snapshot has to be sent."""
+    def missed(self, categories: frozenset[str], since: int, most: int = REPLAY_MAX) -> list[tuple[int, bytes]] | None:
+        """Return the notices after `since` for these member categories, or None when a snapshot has to be sent: they
+        are more than `most` (None: `REPLAY_MAX`), or one of them would bring too much."""
         if not self._recent.covers(since):
             return None
         found = []
         for sent in self._recent.newest_first(since):
             encoded = sent.for_members(categories)
+            if encoded is None:
+                return None
             if encoded:
                 found.append((sent.revision, encoded))
-                if len(found) > REPLAY_MAX:
+                if len(found) > (REPLAY_MAX if most is None else most):
                     return None
         found.reverse()
         return found
@@ -251,7 +267,10 @@ class Publisher:
             return
         widened = dict.fromkeys(self.subscribers(sent.widened))
         for subscriber in widened:
-            subscriber.deliver(sent.encoded_widened, sent.revision, now)
+            if sent.encoded_widened:
+                subscriber.deliver(sent.encoded_widened, sent.revision, now)
+            else:
+                subscriber.fall_behind(sent.revision - 1)
         for subscriber in subscribers:
             if subscriber not in widened:
                 subscriber.deliver(sent.encoded, sent.revision, now)

@@ -19,13 +19,18 @@ from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.admission import Admission
-from compass.server.push.publisher import Publisher
-from compass.server.push.snapshot_cache import SnapshotCache
+from compass.server.push.publisher import TAIL_MAX, Publisher
+from compass.server.push.snapshot_cache import STREAMED_OCTETS_MIN, SnapshotCache
 from compass.server.sessions.flow_control import CatchUp, FlowControl
 from compass.server.sessions.identity import ServerIdentity
 from compass.server.sessions.session import Session
 from compass.wire import limits
+from compass.wire.frames import HEADER_LENGTH
 from compass.wire.messages import Answer
+
+REPLAY_OCTETS_MAX = 4 * 1024 * 1024
+"""Octets of the notices with which a host with a large view catches up; they are those of the replay buffer."""
+_FRAME_MAX = limits.FRAME_MAX_FROM_SERVER + HEADER_LENGTH
 
 
 class HostListener(Protocol):
@@ -88,16 +93,22 @@ class Subscriptions:
         if self._publisher.session_of(session.host) is not session:
             return []
         categories = self._publisher.categories_of(session.host)
-        missed = self._publisher.missed(categories, since)
-        if missed is not None and sum(len(encoded) for _, encoded in missed) <= limits.REPLIES_QUEUED_MAX:
+        catalogue = self._replica.catalogue
+        octets = self.snapshots.octets(catalogue, categories)
+        # While a large snapshot was read, more has changed than while a small one was: notices must suffice then, or
+        # one snapshot would follow another for ever.
+        is_large = octets >= STREAMED_OCTETS_MIN
+        missed = self._publisher.missed(categories, since, TAIL_MAX if is_large else None)
+        most = REPLAY_OCTETS_MAX if is_large else limits.REPLIES_QUEUED_MAX
+        if missed is not None and sum(len(encoded) for _, encoded in missed) <= most:
             return [CatchUp(revision, encoded, revision - 1) for revision, encoded in missed]
         if not session.takes_resync:
             return None
-        encoded, revision = self.snapshots.resync(self._replica.catalogue, categories)
-        if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
+        resync, revision = self.snapshots.resync(catalogue, categories)
+        if not session.message_max and not (isinstance(resync, bytes) and len(resync) <= _FRAME_MAX):
             return None
-        self.admission.sent(len(encoded))
-        return [CatchUp(revision, encoded, since)]
+        self.admission.sent(octets)
+        return [CatchUp(revision, resync, since)]
 
     async def _turn(self, session: Session, categories: frozenset[str], since: int) -> Refusal | None:
         """Wait until the host may have a snapshot, if it needs one. Returns why it is refused."""
@@ -141,9 +152,8 @@ class Subscriptions:
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)
         if missed is not None:
             return Watching(self._store, catalogue.revision, None, unknown)
-        reply = self.snapshots.watching(catalogue, categories, unknown)
-        self.admission.sent(len(reply.body))
-        return reply
+        self.admission.sent(self.snapshots.octets(catalogue, categories))
+        return self.snapshots.watching(catalogue, categories, unknown)
 
     def reloaded(self, catalogue: Catalogue) -> None:
         """Forget the snapshots: the log did not lead to this catalogue."""

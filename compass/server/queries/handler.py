@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import Environment
+from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import Dependencies, Refusal
 from compass.model.requests import Pull, ReadRequest
 from compass.model.rules.decide import answer, barred
@@ -13,8 +14,9 @@ from compass.model.rules.draft import Principal
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.publisher import Publisher
-from compass.server.queries.pull_cache import PullCache
-from compass.wire.messages import Answer
+from compass.server.queries.pull_cache import PullCache, is_large
+from compass.wire.messages import Answer, StreamedReply
+from compass.wire.streams import dependencies_pieces
 
 
 class QueryHandler:
@@ -42,9 +44,12 @@ class QueryHandler:
     def _answer(self, request: ReadRequest, asker: Principal) -> Answer:
         catalogue = self._replica.catalogue
         if isinstance(request, Pull) and not barred(catalogue, asker):
-            kept = self._pulls.kept(catalogue, request.service)
+            service = _canonical(request.service)
+            kept = self._pulls.kept(catalogue, service)
             if kept is not None:
                 return kept
+            if is_large(catalogue, service):
+                return StreamedReply(dependencies_pieces(catalogue, service))
         decision = answer(catalogue, request, asker, self._now())
         if decision.security is not None:
             self._committer.log_security(decision.security)
@@ -59,3 +64,11 @@ class QueryHandler:
         why = f"the store is at {revision}" if read else f"this server is at {revision} and cannot read the store"
         text = f"you have seen revision {request.seen}, and {why}; ask another server, or again later"
         return Refusal("store-unavailable", text, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def _canonical(service: str) -> str:
+    """Return a service id as the catalogue has it; unchanged if it is none, which the rules refuse."""
+    try:
+        return parse_service_id(service)
+    except InvalidName:
+        return service

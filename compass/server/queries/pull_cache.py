@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.interest import needed_octets
 from compass.model.names import category_of
 from compass.model.replies import Dependencies
 from compass.server.push.publisher import Publisher
@@ -16,6 +17,10 @@ from compass.wire.messages import EncodedReply, encode_dependencies, encode_view
 
 KEPT_OCTETS_MAX = 32 * 1024 * 1024
 """Kept for the next pull: the lists of some thousand categories with thirty listeners each, or of a few large ones."""
+
+
+STREAMED_OCTETS_MIN = 4 * 1024 * 1024
+"""Octets from which an answer is encoded while its client reads it, as for snapshots."""
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -58,3 +63,9 @@ class PullCache:
         kept = self._kept.pop(category, None)
         if kept is not None:
             self._octets -= len(kept.views)
+
+
+def is_large(catalogue: Catalogue, service: str) -> bool:
+    """Return whether the answer to a service, as it is spelled in the catalogue, is not kept but streamed."""
+    category = category_of(service)
+    return needed_octets(catalogue, category) >= STREAMED_OCTETS_MIN and catalogue.service(service) is not None

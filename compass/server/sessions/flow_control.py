@@ -7,6 +7,7 @@ read at all is disconnected, and resumes on its next session.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, cast
 
 from twisted.internet.interfaces import IPushProducer
@@ -29,7 +30,8 @@ class CatchUp(NamedTuple):
 
     revision: int
     """Revision that the host holds with it."""
-    encoded: bytes
+    encoded: bytes | Iterator[bytes]
+    """Frame; or the pieces of a resync that is encoded while the host reads it, and sent in parts."""
     complete_to: int
     """Revision up to which the host was sent everything before it."""
 
@@ -110,7 +112,12 @@ class FlowControl(TwistedProtocol):
     @property
     def queued_octets(self) -> int:
         """Octets that the transport does not accept yet."""
-        return self._connection.octets_to_send if self._connection is not None else 0
+        return _queued(self._connection) if self._connection is not None else 0
+
+    @property
+    def message_max(self) -> int:
+        """Octets of the longest message that the peer accepts in parts; 0: it accepts none."""
+        return self._connection.message_max if self._connection is not None else 0
 
     @property
     def awaited_since(self) -> float | None:
@@ -140,13 +147,24 @@ class FlowControl(TwistedProtocol):
             self._stream.write(encoded)
             if self._timer is None or not self._timer.active():
                 self._set_timer(connection)
-        elif connection.octets_to_send + len(encoded) > limits.SEND_QUEUE_MAX and self._paused:
-            dropped = connection.drop_pushes()
-            self._complete_to = revision - 1 if dropped is None else dropped
-            self._disconnect_unless_bounded(connection)
+        elif _queued(connection) + len(encoded) > limits.SEND_QUEUE_MAX and self._paused:
+            self._drop_pushes(connection, revision - 1)
         else:
             connection.push(encoded, revision, now)
             self._flush()
+
+    def fall_behind(self, complete_to: int) -> None:
+        """Send the host everything again in place of a notice that would be too large; it holds `complete_to`."""
+        connection = self._connection
+        if connection is not None and connection.state == "open" and self._complete_to is None:
+            self._drop_pushes(connection, complete_to)
+            self._flush()
+
+    def _drop_pushes(self, connection: ServerConnection, complete_to: int) -> None:
+        """Drop the queued notices: from now on the host is lagging."""
+        dropped = connection.drop_pushes()
+        self._complete_to = complete_to if dropped is None else dropped
+        self._disconnect_unless_bounded(connection)
 
     def deliver_bookmark(self, encoded: bytes, revision: int) -> None:
         """Write a bookmark that was encoded once for all subscribers."""
@@ -188,13 +206,16 @@ class FlowControl(TwistedProtocol):
     def _send_missed(self, connection: ServerConnection, missed: list[CatchUp]) -> None:
         now = self._clock.seconds()
         for one in missed:
-            connection.replay(one.encoded, one.revision, one.complete_to, now)
+            if isinstance(one.encoded, bytes):
+                connection.replay(one.encoded, one.revision, one.complete_to, now)
+            else:
+                connection.resync(one.encoded, one.revision, one.complete_to, now)
 
     def _is_overfull(self, connection: ServerConnection) -> bool:
         """Return whether the peer asks for replies faster than it reads them."""
-        if connection.octets_to_send > limits.REPLIES_QUEUED_MAX:
+        if _queued(connection) > limits.REPLIES_QUEUED_MAX:
             self._write_out(connection)
-        return connection.octets_to_send > limits.REPLIES_QUEUED_MAX
+        return _queued(connection) > limits.REPLIES_QUEUED_MAX
 
     def _flush(self) -> None:
         """Write what the transport accepts, and keep the timer at the deadline."""
@@ -225,7 +246,7 @@ class FlowControl(TwistedProtocol):
         self._write_out(connection)
 
     def _disconnect_unless_bounded(self, connection: ServerConnection) -> None:
-        if connection.octets_to_send > limits.SEND_BUFFER_MAX:
+        if _queued(connection) > limits.SEND_BUFFER_MAX:
             self._abort("it reads too slowly")
 
     # Deadlines and the end.
@@ -262,3 +283,8 @@ class FlowControl(TwistedProtocol):
     def _abort(self, reason: str) -> None:
         self.log.debug("connection of {asker} dropped: {reason}", asker=self.asker, reason=reason)
         self._stream.abortConnection()
+
+
+def _queued(connection: ServerConnection) -> int:
+    """Return the octets that wait in memory; a message in parts counts with one part."""
+    return connection.octets_to_send + connection.octets_behind

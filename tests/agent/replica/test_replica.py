@@ -10,7 +10,7 @@ import pytest
 from compass.agent.replica.replica import Replica
 from compass.agent.replica.suspicions import EVIDENCE_MAX, EVIDENCE_SECONDS, UNSHARED_SECONDS, Suspicions
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.catalogue.interest import audience, interest, snapshot, widening
+from compass.model.catalogue.interest import added_topics, audience, interest, snapshot
 from compass.model.host_api import LocalReport, Resolved
 from compass.model.names import category_of
 from compass.model.replies import CategoryView, Refusal, ServiceView, Watching
@@ -68,8 +68,8 @@ class Source:
         members = {category_of(service) for service in services}
         if not told & members:
             return None
-        part, widened = widening(self.catalogue, change) or (None, frozenset())
-        return Notice(change, part if widened & members else None)
+        topics, widened = added_topics(self.catalogue, change) or (set(), frozenset())
+        return Notice(change, snapshot(self.catalogue, topics) if widened & members else None)
 
     def pull(self, services: list[str]) -> Watching:
         part = snapshot(self.catalogue, interest(self.catalogue, services))
