@@ -170,10 +170,10 @@ class Store(Protocol):
         """
 
     def read_log(
-        self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int
+        self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int, octets_max: int
     ) -> tuple[list[LogEntry], int]:
         """Return entries after number `after` in order, and the log's floor; with `last` > 0 the last `last` entries
-        instead."""
+        instead. They end with the entry that reaches `octets_max` octets (`octets.entry_octets`)."""
 
     def digest(self) -> StoredDigest:
         """Return the last committed revision, and the digest that was committed with it."""

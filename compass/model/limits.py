@@ -17,7 +17,11 @@ STEER_SECONDS_MAX = 3600.0
 TOKEN_MAX = 256
 """Longest bearer token that is checked, in characters: the service's own tokens have 43."""
 FETCH_LIMIT_MAX = 50_000
-"""Most rows in one reply, so that the reply fits into a frame. Clients request the rest with `after`."""
+"""Most rows in one reply. Clients request the rest with `after` or `cursor`."""
+PAGE_OCTETS_MAX = 1024 * 1024
+"""Octets of rows or entries in one page of a list; the page ends with the row that reaches them."""
+LOG_OCTETS_MAX = 16 * 1024 * 1024
+"""Octets of log entries in a reply without pages, which has to fit into a frame."""
 SUBJECT_MAX = 140
 """Longest subject in a log, in characters: more than a service id has, which is what it should be."""
 PARAMETERS_MAX = 4096
@@ -34,10 +38,22 @@ METADATA_KEY_MAX = 63
 """Longest metadata key in characters."""
 METADATA_VALUE_MAX = 255
 """Longest metadata value in characters: one DNS TXT string (RFC 1035 section 3.3.14)."""
+METADATA_OCTETS_MAX = 10 * 1024
+"""Octets of a listener's metadata as UTF-8: all entries of full length in ASCII."""
 DETAIL_MAX = 255
 """Longest detail of a report in characters: tables and mails show the detail."""
 LISTENERS_PER_SERVICE_MAX = 10_000
-"""Most listeners of a service: more is a configuration error, and a service's snapshot must fit into one frame."""
+"""Most listeners of a service: more is a configuration error."""
+SERVICE_OCTETS_MAX = 16 * 1024 * 1024
+"""Octets that the listeners of a service hold, offline ones included: the most listeners with 1.2 kB of metadata each,
+or 1,500 with full metadata. It is the share of a credential, too, which registers for one service."""
+CATEGORY_OCTETS_MAX = 64 * 1024 * 1024
+"""Octets that the listeners of a category hold: no single service fills it, and 100,000 listeners fit."""
+VIEW_OCTETS_MAX = 256 * 1024 * 1024
+"""Octets of the listeners that services of one category depend on, backups included: what a host holds in memory, on
+disk and in its shared view. No single category fills it; 100,000 listeners with 2 kB of metadata fit."""
+PURGE_OCTETS_MAX = 8 * 1024 * 1024
+"""Octets of the listeners that one purge removes: its reply names them, and other requests wait for its commit."""
 PURGE_AGE_SECONDS_MIN = 60.0
 """Minimum age of a purged row: the epoch of a younger row still guards against late messages of old instances (P6)."""
 CREDENTIALS_PER_SERVICE_MAX = 8

@@ -134,6 +134,8 @@ class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
 
     revision: int
     changes: tuple[Change, ...] = ()
+    more: bool = False
+    """True if a purge has left rows for the next one."""
 
 
 class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="credential-issued"):
@@ -151,6 +153,8 @@ class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     rows: tuple[Row, ...]
     total: int
     """Number of rows without the limit."""
+    cursor: str = ""
+    """Cursor of the next page, if the request was for pages; empty: there is none."""
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="told"):
@@ -169,6 +173,8 @@ class LogEntries(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
 
     entries: tuple[LogEntry, ...]
     floor: int = 0
+    more: bool = False
+    """True if the page ended before all requested entries; the next page is `after` the last one."""
 
 
 class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):

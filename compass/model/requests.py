@@ -189,6 +189,10 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """Number of rows to skip."""
     store: str = ""
     seen: int = 0
+    pages: bool = False
+    """True if the reply may end before `limit` rows, with a cursor for the next page."""
+    cursor: str = ""
+    """Cursor of an earlier page, from which this one continues."""
 
 
 class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="impact"):
@@ -203,7 +207,7 @@ class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """2.6: read entries of a log after number `after` (for updates: the revision), at most `limit`.
 
     `wait_seconds`: if there is none yet, wait up to this time for one. `last`: start that number before the end
-    instead.
+    instead. `pages`: the reply may end before all of these, and then says so.
     """
 
     log: Literal["updates", "security", "administration"]
@@ -211,6 +215,7 @@ class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     limit: int = 1000
     last: int = 0
     wait_seconds: Annotated[float, between(0, LOG_WAIT_SECONDS_MAX)] = 0.0
+    pages: bool = False
 
 
 class Examine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="examine"):

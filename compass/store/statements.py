@@ -76,7 +76,10 @@ def _entries(log: Log) -> Select[Any]:
 AFTER: dict[Log, Select[Any]] = {
     log: _entries(log).where(key_column(log) > bindparam("after")).order_by(key_column(log)) for log in LOGS
 }
-LATEST: dict[Log, Select[Any]] = {log: _entries(log).order_by(key_column(log).desc()) for log in LOGS}
+BACK: dict[Log, Select[Any]] = {
+    log: select(key_column(log)).order_by(key_column(log).desc()).limit(1).offset(bindparam("back")) for log in LOGS
+}
+"""Queries of the number of the entry that lies so many before the last."""
 TRIM: dict[Log, Delete] = {log: delete(LOGS[log]).where(key_column(log) <= bindparam("gone")) for log in LOGS}
 
 CHANGES = (

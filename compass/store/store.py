@@ -16,6 +16,7 @@ import msgspec
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
+from compass.model.catalogue.octets import entry_octets
 from compass.model.interfaces import (
     BatchRefused,
     Conflict,
@@ -26,6 +27,7 @@ from compass.model.interfaces import (
     StoreState,
     StoreUnavailable,
 )
+from compass.model.limits import LOG_OCTETS_MAX
 from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 from compass.store import statements as sql
 from compass.store.abort import ConnectionAborter
@@ -51,6 +53,8 @@ from compass.store.statements import Log
 READ_ONLY = "25006"
 """SQLSTATE read_only_sql_transaction: the error of a standby for a write (PostgreSQL, appendix A)."""
 T = TypeVar("T")
+LOG_ROWS_AT_ONCE = 64
+"""Rows of a log read at once, so that a read whose octets are bounded takes at most these beyond its bound."""
 BETWEEN_MAX = 1_000
 """Most changes of other servers that are applied inside a transaction: with more, all writers would wait too long."""
 
@@ -221,18 +225,31 @@ class Store:
         self._in_doubt = False
         return changes
 
-    def read_log(self, log: Log, after: int, limit: int, last: int) -> tuple[list[LogEntry], int]:
+    def read_log(
+        self, log: Log, after: int, limit: int, last: int, octets_max: int = LOG_OCTETS_MAX
+    ) -> tuple[list[LogEntry], int]:
         """See `interfaces.Store`. The floor of an empty log is the number of its next entry."""
 
         def read(connection: Connection) -> tuple[list[LogEntry], int]:
             clock = connection.execute(sql.CLOCK).one()
             newest = clock.revision if log == "updates" else getattr(clock, log)
+            after_number, most, octets = after, limit, 0
             if last > 0:
-                records = list(reversed(connection.execute(sql.LATEST[log], {"most": last}).all()))
-            else:
-                records = list(connection.execute(sql.AFTER[log], {"after": after, "most": limit}))
+                first = connection.execute(sql.BACK[log], {"back": last - 1}).scalar()
+                after_number, most = (first or 1) - 1, last
             build = _ENTRIES[log]
-            return [build(*record) for record in records], _floor(connection, log, newest)
+            entries: list[LogEntry] = []
+            while len(entries) < most and octets < octets_max:
+                few = min(LOG_ROWS_AT_ONCE, most - len(entries))
+                records = list(connection.execute(sql.AFTER[log], {"after": after_number, "most": few}))
+                for record in records:
+                    if octets < octets_max:
+                        entries.append(build(*record))
+                        octets += entry_octets(entries[-1])
+                if len(records) < few:
+                    break
+                after_number = entries[-1].number
+            return entries, _floor(connection, log, newest)
 
         return self._transaction(read, writes=False)
 

@@ -19,7 +19,6 @@ from compass.wire.messages import (
     Notice,
     Part,
     Resync,
-    ServerMessage,
     Suspicion,
     Welcome,
     decode_from_server,
@@ -92,27 +91,43 @@ class ClientConnection(Connection):
     def _violated(self, refusal: Refusal) -> SessionEnded:
         return self._end("violation", f"the server broke the protocol: {refusal.message}", violation=True)
 
-    def _received(self, number: int, body: bytes, now: float) -> Event | None:
-        return self._read(number, body, now, whole=True)
-
-    def _read(self, number: int, body: bytes | bytearray, now: float, *, whole: bool) -> Event | None:
+    def _received(self, number: int, body: bytes | bytearray, now: float, *, whole: bool = True) -> Event | None:
         """Read the body of a frame (`whole`), or one that was put together from parts."""
+        unfinished = self._parts.unfinished
         try:
             message = decode_from_server(body)
         except InvalidMessage as unreadable:
-            if self._is_skipped(number, unreadable) and number not in self._parts:
+            if self._is_skipped(number, unreadable) and number not in unfinished:
                 return None
             if self.state == "greeting" or number not in self._waiting:
                 return self._violated(unreadable.refusal)
-            del self._waiting[number]
+            message = unreadable.refusal
+        if unfinished and number in unfinished and not isinstance(message, Part):
+            if number == 0 and not isinstance(message, Goodbye | Refusal):
+                return self._out_of_turn("a message between the parts of another one")
             self._parts.drop(number)
-            return ReplyReceived(number, unreadable.refusal)
-        if isinstance(message, Part):
-            return self._part(number, message, now) if whole else self._out_of_turn("a part within parts")
-        if number == 0 and number in self._parts and not isinstance(message, Goodbye | Refusal):
-            return self._out_of_turn("a message between the parts of another one")
-        self._parts.drop(number)
-        return self._handle(number, message)
+        match message:
+            case Welcome() if message.version not in limits.VERSIONS:
+                return self._out_of_turn(f"version {message.version}, which was not offered,")
+            case Welcome():
+                self._request_max = min(message.frame_max or self._request_max, self._request_max)
+                return SessionOpened(message) if self._transition("welcome") else self._out_of_turn("welcome")
+            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
+                return PushReceived(message) if self._transition("push") else self._out_of_turn("notice")
+            case Part():
+                return self._part(number, message, now) if whole else self._out_of_turn("a part within parts")
+            case Goodbye():
+                instead = message.instead[: limits.INSTEAD_MAX]
+                return self._end(
+                    "goodbye", message.reason, retry_after_seconds=message.retry_after_seconds, instead=instead
+                )
+            case Refusal() if number == 0:
+                return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
+            case reply:
+                if number not in self._waiting or not self._transition("reply"):
+                    return self._out_of_turn(f"a reply to request {number}")
+                del self._waiting[number]
+                return ReplyReceived(number, reply)
 
     def _part(self, number: int, part: Part, now: float) -> Event | None:
         """Keep the octets of a message; read it when it is complete."""
@@ -126,31 +141,7 @@ class ClientConnection(Connection):
             body = self._parts.add(number, part)
         except PartsTooLong as error:
             return self._violated(Refusal("too-large", str(error)))
-        return None if body is None else self._read(number, body, now, whole=False)
-
-    def _handle(self, number: int, message: ServerMessage) -> Event:
-        match message:
-            case Welcome() if message.version not in limits.VERSIONS:
-                return self._out_of_turn(f"version {message.version}, which was not offered,")
-            case Welcome():
-                self._request_max = min(message.frame_max or self._request_max, self._request_max)
-                return SessionOpened(message) if self._transition("welcome") else self._out_of_turn("welcome")
-            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
-                return PushReceived(message) if self._transition("push") else self._out_of_turn("notice")
-            case Goodbye():
-                instead = message.instead[: limits.INSTEAD_MAX]
-                return self._end(
-                    "goodbye", message.reason, retry_after_seconds=message.retry_after_seconds, instead=instead
-                )
-            case Refusal() if number == 0:
-                return self._end("refusal", message.message, retry_after_seconds=message.retry_after_seconds)
-            case Part():
-                return self._out_of_turn("a part")
-            case reply:
-                if number not in self._waiting or not self._transition("reply"):
-                    return self._out_of_turn(f"a reply to request {number}")
-                del self._waiting[number]
-                return ReplyReceived(number, reply)
+        return None if body is None else self._received(number, body, now, whole=False)
 
     def _out_of_turn(self, what: str) -> SessionEnded:
         return self._violated(Refusal("out-of-turn", f"{what} in state {self.state}"))

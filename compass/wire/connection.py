@@ -39,6 +39,8 @@ class Connection:
         """Octets of the first item of `_out` that were returned already."""
         self.octets_to_send = 0
         """Number of octets that `bytes_to_send()` would return now."""
+        self._has_behind = False
+        """More is to be queued when nothing is."""
         self._greeting_until = now + limits.GREETING_SECONDS
 
     def receive(self, data: bytes, now: float) -> list[Event]:
@@ -67,6 +69,8 @@ class Connection:
             pieces[0] = pieces[0][self._written :]
             out.clear()
             self._written = self.octets_to_send = 0
+            if self._has_behind:
+                self._refill()
             return b"".join(pieces)
         pieces = []
         room = at_most
@@ -81,6 +85,9 @@ class Connection:
                 self._written = 0
         self.octets_to_send -= at_most
         return b"".join(pieces)
+
+    def _refill(self) -> None:
+        """Queue what comes behind everything that was queued."""
 
     def deadline(self) -> float | None:
         """Return the time at which `expire` must be called, or None."""

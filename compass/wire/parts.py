@@ -58,18 +58,15 @@ class PartReader:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._octets = 0
-        self._parts: dict[int, bytearray] = {}
+        self.unfinished: dict[int, bytearray] = {}
         """Octets of the unfinished messages by number."""
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._parts
 
     def add(self, number: int, part: Part) -> bytearray | None:
         """Return the body that is complete with this part, or None. Raises PartsTooLong."""
         self._octets += len(part.octets)
         if self._octets > self._limit:
             raise PartsTooLong(f"parts of more than {self._limit} octets")
-        whole = self._parts.setdefault(number, bytearray())
+        whole = self.unfinished.setdefault(number, bytearray())
         whole += part.octets
         if not part.last:
             return None
@@ -78,7 +75,7 @@ class PartReader:
 
     def drop(self, number: int) -> None:
         """Drop the parts of a message that will not be completed, if there are any."""
-        dropped = self._parts.pop(number, None)
+        dropped = self.unfinished.pop(number, None)
         if dropped is not None:
             self._octets -= len(dropped)
 

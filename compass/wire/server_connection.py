@@ -110,13 +110,13 @@ class ServerConnection(Connection):
     def push(self, encoded: bytes, revision: int, now: float) -> None:
         """Queue the notice of a change that was committed at `now`: a frame that is encoded once for all sessions."""
         if self.state != "ended":
-            self._queue_push(encoded, revision - 1)
+            (self._queue_push if self._has_behind else self._queue)(encoded, revision - 1)
             self.note_written(revision, now)
 
     def replay(self, encoded: bytes, revision: int, complete_to: int, now: float) -> None:
         """Queue a notice of an earlier change, or a resync, for a host that is complete up to `complete_to`."""
         if self.state != "ended":
-            self._queue_push(encoded, complete_to)
+            (self._queue_push if self._has_behind else self._queue)(encoded, complete_to)
             self.note_written(revision, now, timed=False)
 
     def resync(self, pieces: Iterator[bytes], revision: int, complete_to: int, now: float) -> None:
@@ -139,7 +139,7 @@ class ServerConnection(Connection):
     def bookmark(self, encoded: bytes, revision: int) -> None:
         """Queue an encoded bookmark, which needs no acknowledgement."""
         if self.state != "ended":
-            self._queue_push(encoded, revision)
+            (self._queue_push if self._has_behind else self._queue)(encoded, revision)
 
     def drop_pushes(self) -> int | None:
         """Drop queued notices of which nothing is written yet. Returns the revision up to which the host is complete,
@@ -161,28 +161,21 @@ class ServerConnection(Connection):
             self._awaited[-1].last = min(self._awaited[-1].last, complete_to)
         return complete_to
 
-    def bytes_to_send(self, at_most: int | None = None) -> bytes:
-        octets = super().bytes_to_send(at_most)
-        self._refill(self._consumed_at)
-        return octets
-
     # Messages in parts.
 
     def _stream(self, writer: PartWriter, now: float) -> None:
         """Send a message in parts after what is queued. Later replies overtake its parts, later pushes do not."""
         self._behind.append(writer)
         self.messages_behind += 1
+        self._has_behind = True
         self._refill(now)
 
     def _queue_push(self, encoded: bytes, complete_to: int) -> None:
         """Queue what must not overtake a message in parts."""
-        if self._writer is None and not self._behind:
-            self._queue(encoded, complete_to)
-        else:
-            self._behind.append(Queued(encoded, complete_to))
-            self.octets_behind += len(encoded)
+        self._behind.append(Queued(encoded, complete_to))
+        self.octets_behind += len(encoded)
 
-    def _refill(self, now: float) -> None:
+    def _refill(self, now: float = 0.0) -> None:
         """Make the next part once nothing else is queued; queue what waits behind a message when all of it is made."""
         if self._out or self.state == "ended":
             return
@@ -197,6 +190,7 @@ class ServerConnection(Connection):
             queued = self._behind.popleft()
             self._queue(queued.octets, queued.complete_to)
             self.octets_behind -= len(queued.octets)
+        self._has_behind = self._writer is not None or bool(self._behind)
 
     def _write_part(self, writer: PartWriter) -> None:
         encoded = writer.next_frame()

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Literal, cast
 
 import click
 import msgspec
 
 from compass.admin.commands.objects import print_done
+from compass.admin.commands.status import log_pages
 from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext, Failed, failure_of
 from compass.admin.shell.decorators import DURATION, PAIR, command
 from compass.admin.shell.formats import as_json
 from compass.admin.shell.tables import sentences, table_of_listener, table_of_rows
 from compass.model.names import parse_host_name
-from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported
+from compass.model.replies import CaseFile, Done, Refusal, Registered, Reported
 from compass.model.requests import Examine, Fetch, Purge, ReadLog
 from compass.model.rows import Listener, State, UpdateEntry
 
 HISTORY_SEARCHED = 5_000
-"""Newest entries of the update log that are searched for a listener's own: some 2 MB, one reply."""
+"""Newest entries of the update log that are searched for a listener's own: some 2 MB."""
 HISTORY_SHOWN = 10
 """Entries shown of those found."""
 
@@ -137,10 +139,12 @@ def listener_show(context: AdminContext, service: str, endpoint: str) -> None:
         # An older server does not know this request, but answers the others.
         if failed.refusal is None or failed.refusal.code != "unknown-message":
             raise
-    log = context.ask(ReadLog("updates", last=HISTORY_SEARCHED), LogEntries)
     key = (row.service, row.address, row.port)
-    own = [e for e in log.entries if isinstance(e, UpdateEntry) and (e.subject, e.address, e.port) == key]
-    history = own[-HISTORY_SHOWN:]
+    own: deque[UpdateEntry] = deque(maxlen=HISTORY_SHOWN)
+    for page in log_pages(context, ReadLog("updates", last=HISTORY_SEARCHED)):
+        entries = (entry for entry in page.entries if isinstance(entry, UpdateEntry))
+        own += [entry for entry in entries if (entry.subject, entry.address, entry.port) == key]
+    history = list(own)
     shown = as_json(row) | {"case": as_json(case), "history": as_json(history)}
     context.print_result(table_of_listener(row, context.time_format, case, history), shown)
 
@@ -158,7 +162,11 @@ def listener_remove(context: AdminContext, service: str, endpoint: str) -> None:
 @click.option("--state", type=click.Choice(["offline", "down"]), default="offline", show_default=True)
 def listener_purge(context: AdminContext, older_than: float, state: str) -> None:
     """Remove the rows of listeners that have been offline or down for long."""
-    reply = context.ask(Purge(older_than, cast(Literal["offline", "down"], state)), Done)
+    request = Purge(older_than, cast(Literal["offline", "down"], state))
+    reply = context.ask(request, Done)
+    while reply.more:
+        rest = context.ask(request, Done)
+        reply = msgspec.structs.replace(rest, changes=reply.changes + rest.changes)
     context.print_result(sentences(reply) if reply.changes else ["No row is that old."], reply)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import click
+import msgspec
 
 from compass.admin.commands.objects import list_rows
 from compass.admin.shell import build_request
@@ -108,21 +109,21 @@ _log_command("security", "security", "Show refused credentials and rights: princ
 _log_command("admin", "administration", "Show the requests of administrators and their outcomes.")
 
 
-def _pages(context: AdminContext, first: ReadLog) -> Iterator[LogEntries]:
+def log_pages(context: AdminContext, first: ReadLog) -> Iterator[LogEntries]:
     """Yield the reply to `first` and the following pages."""
-    page = context.ask(first, LogEntries)
+    page = context.ask(msgspec.structs.replace(first, pages=True), LogEntries)
     if not first.last and page.floor > first.after + 1:
         context.print_note(f"The log begins at number {page.floor}; older entries have been trimmed.")
     yield page
-    while len(page.entries) >= LOG_PAGE:
-        page = context.ask(ReadLog(first.log, page.entries[-1].number, LOG_PAGE), LogEntries)
+    while page.more or len(page.entries) >= LOG_PAGE:
+        page = context.ask(ReadLog(first.log, page.entries[-1].number, LOG_PAGE, pages=True), LogEntries)
         yield page
 
 
 def _print_log(context: AdminContext, first: ReadLog) -> None:
     entries: list[LogEntry] = []
     floor = 0
-    for page in _pages(context, first):
+    for page in log_pages(context, first):
         entries += page.entries
         floor = page.floor
     context.print_result(table_of_log(first.log, entries, context.time_format), LogEntries(tuple(entries), floor))
@@ -132,11 +133,11 @@ def _follow(context: AdminContext, first: ReadLog) -> None:
     """Print entries as they arrive, also after restarts of the server, until Ctrl-C."""
     after, headed = first.after, True
     try:
-        for page in _pages(context, first):
+        for page in log_pages(context, first):
             after = _print_page(context, first.log, page, after, headed)
             headed = headed and not page.entries
         while True:
-            waiting = ReadLog(first.log, after, LOG_PAGE, wait_seconds=LOG_WAIT_SECONDS_MAX)
+            waiting = ReadLog(first.log, after, LOG_PAGE, wait_seconds=LOG_WAIT_SECONDS_MAX, pages=True)
             try:
                 page = context.ask(waiting, LogEntries)
             except (ConnectionFailed, Failed) as problem:

@@ -38,7 +38,11 @@ CONNECT_SECONDS = 5.0
 """Time limit for each step of connecting to one server: a person waits, and another server may be available."""
 SOFTWARE = "opengnsadmin"
 PAGE = 10_000
-"""Rows requested at once: a page of listeners with metadata is some 3 MB, and a frame holds 16."""
+"""Rows requested at once. The server ends a page earlier if its rows are long."""
+CHANGED_BY_HOSTS = frozenset({"listener", "host", "alert", "credential"})
+"""Kinds of rows that change without an administrator."""
+FEW = 100
+"""Rows that are read again when they change meanwhile: they fit into a page even with full metadata."""
 READ_ATTEMPTS = 5
 """Attempts to read rows that change while they are read."""
 CELL_MAX = 4096
@@ -168,25 +172,39 @@ class AdminContext:
             self._session = None
 
     def rows(self, *wanted: Fetch) -> list[Rows]:
-        """Return all rows of each fetch, at one revision or equal in two reads."""
+        """Return all rows of each fetch, at one revision or equal in two reads.
+
+        Rows that hosts change may fill many pages; each of them is returned as it was when its page was read.
+        """
         before: list[tuple[Row, ...]] = []
         for _ in range(READ_ATTEMPTS):
             revisions: set[int] = set()
             found = [self._all_pages(fetch, revisions) for fetch in wanted]
             rows = [part.rows for part in found]
-            if len(revisions) == 1 or rows == before:
+            if len(revisions) == 1 or rows == before or self._is_long(wanted, found):
                 return found
             before = rows
         raise failure_of(Refusal("busy", "the rows change faster than they can be read; try again", 1.0))
 
     def _all_pages(self, fetch: Fetch, revisions: set[int]) -> Rows:
         rows: list[Row] = []
+        page = self.ask(msgspec.structs.replace(fetch, limit=PAGE, pages=True), Rows)
         while True:
-            page = self.ask(msgspec.structs.replace(fetch, limit=PAGE, after=len(rows)), Rows)
             revisions.add(page.revision)
             rows += page.rows
-            if len(rows) >= page.total or not page.rows:
-                return Rows(page.revision, tuple(rows), page.total)
+            if page.cursor:
+                following = msgspec.structs.replace(fetch, limit=PAGE, cursor=page.cursor)
+            elif page.rows and len(rows) < page.total:
+                # An older server knows no cursors.
+                following = msgspec.structs.replace(fetch, limit=PAGE, after=len(rows))
+            else:
+                return Rows(page.revision, tuple(rows), len(rows))
+            page = self.ask(following, Rows)
+
+    @staticmethod
+    def _is_long(wanted: Sequence[Fetch], found: Sequence[Rows]) -> bool:
+        """Return whether rows that hosts change fill several pages, which are never all of one revision."""
+        return all(fetch.kind in CHANGED_BY_HOSTS for fetch in wanted) and any(len(part.rows) > FEW for part in found)
 
     def one(self, fetch: Fetch, code: Code, message: str) -> Row:
         """Return the only row of the fetch. Raises Failed with the given refusal if there is none."""

@@ -31,6 +31,18 @@ export class Api {
     return this.#ask(fields.size ? `${path}?${fields}` : path, {});
   }
 
+  /** Return the last entries of a log, from all pages. */
+  async entries(log, last) {
+    const path = `/v1/logs/${log}`;
+    let page = await this.get(path, { last });
+    const entries = page.entries;
+    while (page.more) {
+      page = await this.get(path, { after: entries.at(-1).number });
+      entries.push(...page.entries);
+    }
+    return entries;
+  }
+
   post(path, fields) {
     return this.#ask(path, {
       method: "POST",

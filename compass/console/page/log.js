@@ -56,7 +56,7 @@ export class Log {
     if (Date.now() - this.#readAt < READ_MS) return;
     this.#readAt = Date.now();
     try {
-      this.#entries = (await this.page.api.get(`/v1/logs/${kind}`, { last: ENTRIES })).entries;
+      this.#entries = await this.page.api.entries(kind, ENTRIES);
     } catch (error) {
       this.#put(`refused ${error.message}`, [], error.message);
       return;

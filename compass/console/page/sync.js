@@ -109,9 +109,9 @@ export class Sync {
   }
 
   async #readOne(kind, turn, rest) {
-    const got = kind === "log" ? await this.api.get("/v1/logs/updates", { last: LOG_ENTRIES }) : await this.#all(kind);
+    const got = kind === "log" ? await this.api.entries("updates", LOG_ENTRIES) : await this.#all(kind);
     if (turn !== this.#turn) return;
-    if (kind === "log") addHistory(this.state, got.entries);
+    if (kind === "log") addHistory(this.state, got);
     else setRows(this.state, kind, got);
     rest.delete(kind);
     this.onChange();
@@ -124,10 +124,10 @@ export class Sync {
       const first = await this.api.get(path, { limit: PAGE });
       const rows = first.rows;
       let same = true;
-      while (rows.length < first.total && same) {
-        const next = await this.api.get(path, { limit: PAGE, after: rows.length });
+      for (let { cursor } = first; cursor && same; ) {
+        const next = await this.api.get(path, { limit: PAGE, cursor });
         same = tries >= READ_TRIES || next.revision === first.revision;
-        if (!next.rows.length) break;
+        cursor = next.cursor;
         rows.push(...next.rows);
       }
       if (same) return { revision: first.revision, rows };

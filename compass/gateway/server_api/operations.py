@@ -47,9 +47,16 @@ EVENTS_OF_ALL = Operation(
 )
 
 
+_CURSOR = "A page has about a megabyte; `cursor` names the next one."
+
+
 def _rows(path: str, kind: str, summary: str, *omitted: str) -> Operation:
-    fetch = _look(path, requests.Fetch, replies.Rows, summary)
-    return msgspec.structs.replace(fetch, fixed={"kind": kind}, omitted=(*omitted, "type"))
+    fetch = _pages(path, requests.Fetch, replies.Rows, f"{summary} {_CURSOR}")
+    return msgspec.structs.replace(fetch, fixed={"kind": kind, **fetch.fixed}, omitted=(*omitted, "type"))
+
+
+def _pages(path: str, asks: type[msgspec.Struct], answers: Any, summary: str) -> Operation:
+    return msgspec.structs.replace(_look(path, asks, answers, summary), fixed={"pages": True})
 
 
 def _message(asks: type[msgspec.Struct], answers: Any, summary: str) -> Operation:
@@ -82,11 +89,12 @@ ASKED = (
         "The hosts that a change of a category, service or listener would notify.",
     ),
     _look("/v1/examine", requests.Examine, replies.CaseFile, "The evidence of this server about a listener's health."),
-    _look(
+    _pages(
         "/v1/logs/{log}",
         requests.ReadLog,
         replies.LogEntries,
-        "Entries of the updates, security or administration log.",
+        "Entries of the updates, security or administration log. A page has about a megabyte; with `more`, the next one is "
+        "`after` its last entry.",
     ),
     _look("/v1/status", requests.Status, replies.ServerStatus, "Figures of this server."),
     _look("/v1/ways", requests.Ways, replies.WayList, "The channels to administrators, and their state."),

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 from immutables import Map
 
-from compass.model.catalogue.octets import ALL, growth, moved, octets_of
+from compass.model.catalogue.octets import ALL, added, moved, octets_of
 from compass.model.names import category_of
 from compass.model.rows import (
     Alert,
@@ -80,7 +80,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             return msgspec.structs.replace(
                 self,
                 listeners=self.listeners.set(row.service, peers.set(key, row)),
-                octets=moved(self.octets, row.service, growth(peers.get(key), row)),
+                octets=moved(self.octets, peers.get(key), row),
                 topics=self.topics.set(row.service, change.revision),
                 revision=max(self.revision, change.revision),
             )
@@ -92,7 +92,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         if isinstance(row, Service):
             topics = _dropped(topics, row.id) if change.removed else topics.set(row.id, change.revision)
             # A service begins and ends without listeners. A host that missed changes may hold old ones.
-            sums = moved(after.octets, row.id, -after.octets.get(row.id, 0))
+            sums = added(after.octets, row.id, -after.octets.get(row.id, 0))
             after = msgspec.structs.replace(after, listeners=_dropped(after.listeners, row.id), octets=sums)
         return msgspec.structs.replace(after, topics=topics, revision=max(self.revision, change.revision))
 
@@ -102,7 +102,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             case Listener():
                 peers = self.listeners.get(row.service, Map())
                 key = row.address, row.port
-                sums = moved(self.octets, row.service, growth(peers.get(key), row))
+                sums = moved(self.octets, peers.get(key), row)
                 table = self.listeners.set(row.service, peers.set(key, row))
                 return msgspec.structs.replace(self, listeners=table, octets=sums)
             case Service():
@@ -132,7 +132,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             case Listener():
                 held = self.listener(row.service, row.address, row.port)
                 peers = _dropped(self.listeners.get(row.service, Map()), (row.address, row.port))
-                sums = moved(self.octets, row.service, -octets_of(held) if held is not None else 0)
+                sums = moved(self.octets, held, None)
                 return msgspec.structs.replace(self, listeners=_kept(self.listeners, row.service, peers), octets=sums)
             case Service():
                 category = category_of(row.id)

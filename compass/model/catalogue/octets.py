@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from immutables import Map
 
-from compass.model.names import category_of
-from compass.model.rows import Change, Listener
+from compass.model.rows import AdministrationEntry, Change, Listener, LogEntry, SecurityEntry, UpdateEntry
 
 LISTENER_OCTETS = 384
 """Octets of a listener without its names and its metadata: the names of all fields, the numbers, an address, a zone and
@@ -21,7 +20,8 @@ ALL = ""
 
 def octets_of(listener: Listener) -> int:
     """Return the octets that a listener counts for, whatever its state."""
-    return LISTENER_OCTETS + len(listener.service) + len(listener.host) + metadata_octets(listener.metadata)
+    octets = LISTENER_OCTETS + len(listener.service) + len(listener.host)
+    return octets + metadata_octets(listener.metadata) if listener.metadata else octets
 
 
 def change_octets(change: Change) -> int:
@@ -29,26 +29,35 @@ def change_octets(change: Change) -> int:
     return octets_of(change.row) if isinstance(change.row, Listener) else LISTENER_OCTETS
 
 
+def entry_octets(entry: LogEntry) -> int:
+    """Return the octets of a log entry, for a page of them."""
+    match entry:
+        case UpdateEntry():
+            return change_octets(entry.change)
+        case SecurityEntry():
+            return LISTENER_OCTETS + _length(entry.parameters)
+        case AdministrationEntry():
+            return LISTENER_OCTETS + _length(entry.arguments)
+
+
 def metadata_octets(metadata: dict[str, str]) -> int:
     """Return the octets of metadata as UTF-8."""
     return sum(_length(key) + _length(value) + ENTRY_OCTETS for key, value in metadata.items())
 
 
-def growth(before: Listener | None, after: Listener) -> int:
-    """Return the octets by which a listener grows."""
-    if before is None:
-        return octets_of(after)
-    if before.metadata is after.metadata and before.host == after.host:
+def moved(sums: Map[str, int], before: Listener | None, after: Listener | None) -> Map[str, int]:
+    """Return the sums with a listener in place of one with the same key; None: there is none."""
+    if before is not None and after is not None and before.host == after.host and before.metadata == after.metadata:
         # A change of state, as nearly all are.
-        return 0
-    return octets_of(after) - octets_of(before)
-
-
-def moved(sums: Map[str, int], service: str, octets: int) -> Map[str, int]:
-    """Return the sums after a service's listeners have grown by `octets`."""
-    if not octets:
         return sums
-    for key in (service, category_of(service), ALL):
+    octets = (octets_of(after) if after is not None else 0) - (octets_of(before) if before is not None else 0)
+    row = after or before
+    return added(sums, row.service, octets) if row is not None and octets else sums
+
+
+def added(sums: Map[str, int], service: str, octets: int) -> Map[str, int]:
+    """Return the sums after the listeners of a service have grown by `octets`."""
+    for key in (service, service.partition(".")[2], ALL) if octets else ():
         total = sums.get(key, 0) + octets
         sums = sums.set(key, total) if total else sums.delete(key)
     return sums

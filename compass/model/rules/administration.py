@@ -24,6 +24,7 @@ from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, 
 from compass.model.rows import Category, Credential, Dependency, Host, Service
 from compass.model.rules.draft import Draft, Refused, refuse
 from compass.model.rules.listeners import digest_of, existing_listener, existing_service
+from compass.model.rules.shares import check_declaration
 from compass.model.rules.tokens import is_of_tokens
 from compass.model.rules.validation import Declared, parse_declared, parse_host
 
@@ -208,6 +209,7 @@ def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:
                 return
     if isinstance(row, Category | Host) or not _exists(draft, row):
         draft.set(f"{_kind(row)}-{'set' if _exists(draft, row) else 'add'}", row)
+        check_declaration(draft.catalogue, row)
 
 
 def _exists(draft: Draft, row: Category | Service | Dependency | Host) -> bool:

@@ -46,7 +46,7 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import AdministrationEntry, SecurityEntry
-from compass.model.rules import administration, listeners, queries
+from compass.model.rules import administration, listeners, listing, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, refuse
 from compass.model.text import escape_line
 
@@ -80,7 +80,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
 }
 _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
     Pull: queries.query_pull,
-    Fetch: queries.query_fetch,
+    Fetch: listing.query_fetch,
     Impact: queries.query_impact,
 }
 _LOGGED_FOR_ADMINS = frozenset(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.octets import octets_of
 from compass.model.limits import (
     DETAIL_MAX,
     EPOCH_MAX,
@@ -18,6 +19,7 @@ from compass.model.limits import (
     METADATA_KEY_MAX,
     METADATA_VALUE_MAX,
     PURGE_AGE_SECONDS_MIN,
+    PURGE_OCTETS_MAX,
     WEIGHT_MAX,
 )
 from compass.model.names import category_of, format_endpoint, parse_address, parse_label, parse_port, parse_service_id
@@ -36,6 +38,7 @@ from compass.model.requests import (
 from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
+from compass.model.rules.shares import check_metadata, check_registration
 from compass.model.text import escape_line, is_printable_line
 
 
@@ -83,6 +86,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
         if row == old:
             return Registered(draft.catalogue.revision, state, changed=False)
+    check_registration(draft.catalogue, old, row)
     draft.set("register", row)
     if state == "up":
         draft.close_alerts(row)
@@ -275,7 +279,10 @@ def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
 
 
 def decide_purge(draft: Draft, request: Purge) -> Done:
-    """Remove the rows of listeners that have been in the request's state for its age, and their incidents."""
+    """Remove the rows of listeners that have been in the request's state for its age, and their incidents.
+
+    One request removes `PURGE_OCTETS_MAX` octets of rows; the reply says whether there are more.
+    """
     if not request.age_seconds >= PURGE_AGE_SECONDS_MIN:
         refuse(
             "bad-value",
@@ -288,7 +295,11 @@ def decide_purge(draft: Draft, request: Purge) -> Done:
         for peer in peers.values()
         if peer.state == request.state and peer.changed_at <= before
     ]
+    octets = 0
     for peer in sorted(stale, key=lambda peer: (peer.service, peer.address, peer.port)):
+        if octets >= PURGE_OCTETS_MAX:
+            return Done(draft.catalogue.revision, tuple(draft.changes), more=True)
+        octets += octets_of(peer)
         draft.close_alerts(peer)
         draft.remove("purge", peer)
     return Done(draft.catalogue.revision, tuple(draft.changes))
@@ -358,6 +369,8 @@ def _check_parameters(request: Register) -> None:
             refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
     if len(request.metadata) > METADATA_ENTRIES_MAX:
         refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
+    if request.metadata:
+        check_metadata(request.metadata)
     for key, value in request.metadata.items():
         if not 1 <= len(key) <= METADATA_KEY_MAX:
             refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")

@@ -6,7 +6,9 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 
+from compass.model.catalogue.octets import entry_octets
 from compass.model.interfaces import Clock, StoreUnavailable
+from compass.model.limits import LOG_OCTETS_MAX, PAGE_OCTETS_MAX
 from compass.model.replies import LogEntries, Refusal, Reply
 from compass.model.requests import ReadLog
 from compass.model.rows import LogEntry
@@ -51,7 +53,7 @@ class LogReader:
             left = until - self._clock.seconds()
             if entries or left <= 0:
                 written.addErrback(lambda _: None).cancel()
-                return LogEntries(tuple(entries), floor)
+                return _answer(request, entries, floor, last or limit)
             await written.addTimeout(left, cast(Any, self._clock))
 
     def _entries(self, request: ReadLog, limit: int, last: int) -> Deferred[tuple[list[LogEntry], int]]:
@@ -73,5 +75,17 @@ class LogReader:
                 timer.cancel()
                 answered.callback(result)
 
-        self._access.run(self._access.store.read_log, request.log, request.after, limit, last).addBoth(done)
+        most = PAGE_OCTETS_MAX if request.pages else LOG_OCTETS_MAX
+        self._access.run(self._access.store.read_log, request.log, request.after, limit, last, most).addBoth(done)
         return answered
+
+
+def _answer(request: ReadLog, entries: list[LogEntry], floor: int, wanted: int) -> LogEntries | Refusal:
+    """Return a page that says whether more follows, or for clients without pages all that they requested."""
+    octets = sum(map(entry_octets, entries))
+    if request.pages:
+        return LogEntries(tuple(entries), floor, more=octets >= PAGE_OCTETS_MAX and len(entries) < wanted)
+    if octets >= LOG_OCTETS_MAX and len(entries) < wanted:
+        text = f"these entries have more than {LOG_OCTETS_MAX} octets: ask for fewer, or for pages"
+        return Refusal("too-large", text)
+    return LogEntries(tuple(entries), floor)

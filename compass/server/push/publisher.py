@@ -174,7 +174,7 @@ class Publisher:
         """Return the revision of the last notice for any of these categories; where this server began, if later."""
         return max([self._began, *(self._last_notice.get(category, 0) for category in categories)])
 
-    def missed(self, categories: frozenset[str], since: int, most: int = REPLAY_MAX) -> list[tuple[int, bytes]] | None:
+    def missed(self, categories: frozenset[str], since: int, most: int | None = None) -> list[tuple[int, bytes]] | None:
         """Return the notices after `since` for these member categories, or None when a snapshot has to be sent: they
         are more than `most` (None: `REPLAY_MAX`), or one of them would bring too much."""
         if not self._recent.covers(since):

@@ -147,7 +147,7 @@ class FlowControl(TwistedProtocol):
             self._stream.write(encoded)
             if self._timer is None or not self._timer.active():
                 self._set_timer(connection)
-        elif _queued(connection) + len(encoded) > limits.SEND_QUEUE_MAX and self._paused:
+        elif self._paused and _queued(connection) + len(encoded) > limits.SEND_QUEUE_MAX:
             self._drop_pushes(connection, revision - 1)
         else:
             connection.push(encoded, revision, now)
