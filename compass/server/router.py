@@ -113,12 +113,19 @@ class Router:
         if not session.host:
             return
         acknowledge = event.acknowledge
+        if not session.is_accepted:
+            session.is_accepted = True
+            self.components.refused_hosts.accepted(session.host)
         publisher = self.components.publisher
         publisher.acknowledged(session.host, acknowledge.revision, gap=acknowledge.status != "ok")
         if event.waited is not None:
             publisher.push_lag.add(event.waited)
         if acknowledge.status == "differs":
             self.components.anti_entropy.differs(session.host, acknowledge.revision)
+
+    def refused(self, host: str, why: str) -> None:
+        """Let administrators know that a host is refused."""
+        self.components.refused_hosts.refused(host, why)
 
     def closed(self, session: Session) -> None:
         """End the subscription of a session, and see whether its host has to be checked or dialled."""

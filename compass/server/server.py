@@ -43,6 +43,9 @@ class Loading:
     def acknowledged(self, session: Session, event: AcknowledgementReceived) -> None:
         """Ignore the acknowledgement: nothing was sent."""
 
+    def refused(self, host: str, why: str) -> None:
+        """Ignore the refusal: the host comes again when the catalogue is loaded."""
+
     def closed(self, session: Session) -> None:
         """Ignore the end of the session: no host has subscribed."""
 
@@ -84,6 +87,7 @@ class Server(Factory):
         components.trimmer.start()
         components.anti_entropy.start(loaded.digest)
         components.alerts.ownership_changed()
+        components.refused_hosts.start()
         self._tail = given.clock.callLater(TAIL_EVERY_SECONDS, self._read_log)
         self._base.sessions.handler = self.https.router = Router(components)
         self.log.info(
@@ -133,6 +137,7 @@ class Server(Factory):
         components.trimmer.stop()
         components.anti_entropy.stop()
         components.alerts.stop()
+        components.refused_hosts.stop()
         components.membership.stop()
         counts = components.committer.writer.counts
         if counts["batches"]:

@@ -35,6 +35,7 @@ from compass.server.server import Server
 from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.store import Store
+from compass.wire import limits
 from compass.wire.client_connection import ClientConnection
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
 from tests.simulation.database import SimulatedThread
@@ -150,19 +151,23 @@ class World:
         """An administrator's session."""
         return self.client(("admin", "root"), server)
 
-    def client(self, identity: tuple[str, str], server: str = "gns1") -> Client:
+    def client(
+        self, identity: tuple[str, str], server: str = "gns1", message_max: int = limits.MESSAGE_MAX
+    ) -> Client:
         """A bare session of any role, open; comes back when a server is not ready yet."""
         for _ in range(ADMISSION_ATTEMPTS):
-            client = self.stranger(identity, server)
+            client = self.stranger(identity, server, message_max)
             self.until(lambda client=client: client.opened is not None or client.lost)  # type: ignore[misc]
             if client.ended is None or not client.ended.retry_after_seconds:
                 return client
             self.run(client.ended.retry_after_seconds)
         raise TimeoutError(f"{identity} was never let in: {client.ended}")
 
-    def stranger(self, identity: tuple[str, str], server: str = "gns1") -> Client:
+    def stranger(
+        self, identity: tuple[str, str], server: str = "gns1", message_max: int = limits.MESSAGE_MAX
+    ) -> Client:
         """A connection on which the greeting is under way."""
-        client = Client(self, identity)
+        client = Client(self, identity, message_max)
         self.wait(self.network.connect(server, identity, lambda: client))
         return client
 
@@ -395,10 +400,10 @@ class SimulatedProcesses:
 class Client:
     """The protocol and nothing else: what a stranger's implementation would see."""
 
-    def __init__(self, world: World, identity: tuple[str, str]) -> None:
+    def __init__(self, world: World, identity: tuple[str, str], message_max: int = limits.MESSAGE_MAX) -> None:
         self.world = world
         self.identity = identity
-        self.connection = ClientConnection(world.clock.seconds(), "bare client")
+        self.connection = ClientConnection(world.clock.seconds(), "bare client", message_max=message_max)
         self.opened: SessionOpened | None = None
         self.ended: SessionEnded | None = None
         self.lost = False

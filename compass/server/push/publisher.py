@@ -125,8 +125,9 @@ class Publisher:
                 if view_octets(catalogue, topics) <= WIDENING_OCTETS_MAX:
                     encoded = frame(encode(Notice(change, snapshot(catalogue, topics))))
                 sent = msgspec.structs.replace(sent, widened=widened, encoded_widened=encoded)
-            self._deliver(sent)
+            # Kept first: a host that needs a resync in its place is sent what it missed at once.
             self._keep(sent)
+            self._deliver(sent)
         if change.revision % BOOKMARK_EVERY == 0:
             self._deliver_bookmarks(change.revision)
 

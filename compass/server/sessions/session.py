@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from compass.model.interfaces import Clock, Stream
 from compass.model.replies import Refusal
-from compass.model.requests import Request
+from compass.model.requests import Request, Watch
 from compass.model.rules.draft import Principal
 from compass.server.sessions.flow_control import FlowControl
 from compass.wire import limits
@@ -30,6 +30,8 @@ PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
 REFUSED_SECONDS = 5.0
 """Seconds after which a peer with too many sessions may try again: it has to find out which program has them."""
+NOT_OF_THE_HOST = frozenset({"busy", "not-ready", "store-unavailable", "unreachable", "forbidden"})
+"""Codes of refused watches that pass by themselves, or that an administrator wanted: a host that is barred."""
 FRAME_MAX = {"host": limits.FRAME_MAX_FROM_HOST, "admin": limits.FRAME_MAX_FROM_ADMIN}
 
 
@@ -61,6 +63,9 @@ class SessionHandler(Protocol):
 
     def acknowledged(self, session: Session, event: AcknowledgementReceived) -> None:
         """Note that the session's host holds a revision."""
+
+    def refused(self, host: str, why: str) -> None:
+        """Note that a host was refused for a reason that does not pass by itself."""
 
     def closed(self, session: Session) -> None:
         """Forget a session whose connection is closed."""
@@ -112,6 +117,10 @@ class Session(FlowControl):
         """The host accepts suspicions."""
         self.compares = False
         """The host compares digests."""
+        self.is_accepted = False
+        """The host has acknowledged something on this session."""
+        self._watch_number = 0
+        """Request number of the last watch."""
         self._context = context
 
     # The transport's side.
@@ -165,6 +174,7 @@ class Session(FlowControl):
         self.asker = Principal("admin" if role == "admin" else "host", name, origin)
         refused = self._context.limits.authenticated(self)
         if refused:
+            self._note_refused(refused)
             self.goodbye(refused, retry_after_seconds=REFUSED_SECONDS)
             return None
         return self._connection
@@ -173,7 +183,13 @@ class Session(FlowControl):
         if self._context.limits.count_failure(origin):
             self.log.warn("session refused: {why} ({origin})", why=why, origin=origin)
         self._context.limits.log_refusal(name, origin, why)
+        if name:
+            self._context.handler.refused(name, why)
         self.goodbye(why)
+
+    def _note_refused(self, why: str) -> None:
+        if self.asker.role == "host" and self.asker.name:
+            self._context.handler.refused(self.asker.name, why)
 
     # Events of the connection.
 
@@ -183,6 +199,8 @@ class Session(FlowControl):
                 text = f"{limits.REPLIES_QUEUED_MAX} octets wait for this peer to read them; ask again when it has"
                 self._reply(Refusal("busy", text, retry_after_seconds=1.0), number)
             case RequestReceived(number, request):
+                if isinstance(request, Watch):
+                    self._watch_number = number
                 answer = self._context.handler.request(request, self.asker, self)
                 if isinstance(answer, Deferred):
                     answer.addCallback(self._reply, number).addErrback(self._request_failed, number)
@@ -193,6 +211,8 @@ class Session(FlowControl):
             case SessionOpened(Hello() as hello):
                 self._greet(connection, hello)
             case SessionEnded(reason=reason, violation=violation):
+                if violation:
+                    self._note_refused(reason)
                 warns = violation and self._context.limits.count_failure(self.asker.origin)
                 log = self.log.warn if warns else self.log.debug
                 log(
@@ -211,10 +231,14 @@ class Session(FlowControl):
                 self.goodbye(*redirect)
 
     def _reply(self, reply: Answer, number: int) -> None:
-        if isinstance(reply, Refusal):
-            self._context.refusals[reply.code] += 1
+        refusal = reply if isinstance(reply, Refusal) else None
         if self._connection is not None:
-            self._connection.reply(number, reply, self._clock.seconds())
+            refusal = self._connection.reply(number, reply, self._clock.seconds()) or refusal
+        if refusal is not None:
+            self._context.refusals[refusal.code] += 1
+            if number == self._watch_number and refusal.code not in NOT_OF_THE_HOST:
+                self._note_refused(refusal.message)
+        if self._connection is not None:
             if self._replay or self._bookmark is not None:
                 self._send_replay(self._connection)
             self._flush()
