@@ -61,6 +61,9 @@ walks: $(READY)  ## calls, files and moves on the way of a registration, a failu
 storm: $(READY)  ## run storms of hosts, and a host that does not read, on real processes (ARGS="--hosts 500")
 	@$(BIN)/python -m tests.storm $(ARGS)
 
+storm-large: $(READY)  ## load a view at the bounds on real processes: time, memory, latency of others (ARGS="--listeners 100000")
+	@$(BIN)/python -m tests.storm.large $(ARGS)
+
 bench: $(READY)  ## measure compass and etcd, ZooKeeper, Redis and NATS in one run, under 20 minutes (ARGS="--only B1 B2")
 	@$(BIN)/python -m bench --json bench/results.json $(ARGS)
 

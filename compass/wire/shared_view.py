@@ -23,8 +23,8 @@ INDEX_HEADER = struct.Struct("<8sII")
 GENERATION_WORD = 2
 """Position of the generation in the index, in words of 8 octets: aligned, so that reads and writes are atomic."""
 CONTENT_HEADER = struct.Struct("<8sIIQQ32s")
-CONTENT_OCTETS_MAX = 64 * 1024 * 1024
-"""Largest content that a reader accepts: four times the largest snapshot that a server sends."""
+CONTENT_OCTETS_MAX = 2 * 1024 * 1024 * 1024
+"""Largest content that a reader accepts: twice the largest view that a server sends."""
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ def unpack(octets: bytes) -> tuple[Shared, int]:
     if len(octets) < CONTENT_HEADER.size:
         raise NotShared(f"{len(octets)} octets are less than the header")
     magic, version, _, generation, length, digest = CONTENT_HEADER.unpack_from(octets)
-    body = octets[CONTENT_HEADER.size :]
+    body = memoryview(octets)[CONTENT_HEADER.size :]
     if magic != CONTENT_MAGIC:
         raise NotShared("it does not begin as a shared view")
     if version != FORMAT:

@@ -151,9 +151,7 @@ class World:
         """An administrator's session."""
         return self.client(("admin", "root"), server)
 
-    def client(
-        self, identity: tuple[str, str], server: str = "gns1", message_max: int = limits.MESSAGE_MAX
-    ) -> Client:
+    def client(self, identity: tuple[str, str], server: str = "gns1", message_max: int = limits.MESSAGE_MAX) -> Client:
         """A bare session of any role, open; comes back when a server is not ready yet."""
         for _ in range(ADMISSION_ATTEMPTS):
             client = self.stranger(identity, server, message_max)

@@ -23,6 +23,8 @@ from compass.system.timers import Timers
 
 WRITE_PAUSE_SECONDS = 0.2
 """Pause between writes: at most five a second; what a power cut loses is resumed from the server."""
+IDLE_TIMES = 9
+"""Pause between writes as a multiple of the time that the last one took: a large view is written less often."""
 FILE_NAME = "catalogue.msgpack"
 MAGIC = b"OGNSHOST"
 FORMAT = 1
@@ -110,6 +112,8 @@ class Cache:
         self._path = directory / FILE_NAME
         self._source = source
         self._complained = False
+        self._clock = clock
+        self._took_seconds = 0.0
         self.writes = Counter[str]()
         """Writes by result: `done` or `failed`."""
 
@@ -143,7 +147,7 @@ class Cache:
 
     def changed(self) -> None:
         """Write the file soon: its content has changed."""
-        self._timers.start_if_idle("write", WRITE_PAUSE_SECONDS, self.write)
+        self._timers.start_if_idle("write", max(WRITE_PAUSE_SECONDS, IDLE_TIMES * self._took_seconds), self.write)
 
     def close(self) -> None:
         """Write now what is due."""
@@ -153,8 +157,10 @@ class Cache:
 
     def write(self) -> None:
         """Replace the file; a failure is logged once and does not stop the daemon."""
+        began = self._clock.seconds()
         try:
             replace_file(self._path, packed(self._source.cached()))
+            self._took_seconds = self._clock.seconds() - began
             self._complained = False
             self.writes["done"] += 1
         except OSError as error:

@@ -23,6 +23,11 @@ from compass.wire.shared_view import (
     unpack,
 )
 
+LARGE_SECONDS = 0.05
+"""Time that publishing takes from which a view is large."""
+IDLE_TIMES = 9
+"""Pause before a large view is published again, as a multiple of that time: a busy catalogue must not keep the daemon
+from answering."""
 LOOK_SECONDS = 1.0
 """Seconds between two checks whether local suspicions have expired; changes are published at once."""
 
@@ -55,6 +60,8 @@ class SharedMemoryWriter:
         self._last: Shared | None = None
         self._index: mmap.mmap | None = None
         self._generation = 0
+        self._clock = clock
+        self._idle_until = 0.0
 
     def start(self) -> None:
         """Go on from the generation of the run before; never raises."""
@@ -71,9 +78,9 @@ class SharedMemoryWriter:
         self.publish()
 
     def changed(self) -> None:
-        """There is something new; it is published before the reactor's next turn is over."""
+        """There is something new; it is published in the reactor's next turn, a large view after a pause."""
         if self._index is not None:
-            self._timers.start("publish", 0, self.publish)
+            self._timers.start("publish", max(0.0, self._idle_until - self._clock.seconds()), self.publish)
 
     def publish(self) -> None:
         """Publish, if it is something new, and look again in a while."""
@@ -81,7 +88,9 @@ class SharedMemoryWriter:
         shared = self._source.shared()
         if shared is None or shared is self._last or self._index is None:
             return
-        generation = self._generation + 1
+        generation, began = self._generation + 1, self._clock.seconds()
+        if began < self._idle_until:
+            return
         try:
             self._replace("content", pack(shared, generation))
         except OSError as error:
@@ -90,6 +99,8 @@ class SharedMemoryWriter:
         with memoryview(self._index) as octets, octets.cast("Q") as words:
             words[GENERATION_WORD] = generation
         self._generation, self._last, self.published = generation, shared, True
+        ended = self._clock.seconds()
+        self._idle_until = ended + IDLE_TIMES * (ended - began) if ended - began > LARGE_SECONDS else 0.0
 
     def stop(self) -> None:
         """Stop publishing. The files stay: programs continue to use them (P7)."""

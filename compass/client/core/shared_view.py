@@ -112,7 +112,10 @@ class SharedView:
         path = self._directory / "content"
         try:
             with path.open("rb") as file:
-                shared, _ = unpack(file.read(CONTENT_OCTETS_MAX))
+                octets = os.fstat(file.fileno()).st_size
+                if octets > CONTENT_OCTETS_MAX:
+                    raise NotShared(f"it has {octets} octets; at most {CONTENT_OCTETS_MAX} are read")
+                shared, _ = unpack(file.read(octets))
         except (OSError, NotShared) as problem:
             raise NotLoaded("not-ready", f"{path}: {problem}") from problem
         return shared
