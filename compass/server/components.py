@@ -11,11 +11,7 @@ from compass.model.catalogue.catalogue import catalogue_of
 from compass.model.cluster import ClusterStore, ClusterView
 from compass.model.interfaces import Clock, Store, StoreState
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
-<<<<<<< HEAD
-=======
 from compass.server.alerts.refused_hosts import RefusedHosts
-from compass.server.changes import AlertChanges, Changes, FailureChanges, SessionChanges
->>>>>>> 6952a41 (Alert administrators of hosts that a server refuses)
 from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
@@ -83,7 +79,6 @@ class ServerBase(msgspec.Struct, frozen=True):
 class Components:
     """The components of a server that has loaded its catalogue; none of them runs yet."""
 
-<<<<<<< HEAD
     def __init__(self, base: ServerBase, loaded: StoreState) -> None:
         """Make all components, on the state that was loaded."""
         given, clock, sessions = base.dependencies, base.dependencies.clock, base.sessions
@@ -107,6 +102,7 @@ class Components:
         servers = ClusterAccess(given.roster, given.beside)
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
         self.alerts = AlertNotifier(notifying, given.ways)
+        self.refused_hosts = RefusedHosts(base.name, clock, committer)
         sources = StatusSources(committer, publisher, cluster, detector.local_health, base.connections, base.drain)
         self.status = StatusReporter(identity, sources)
         self.membership = Membership(clock, servers, cluster, self.status, publisher)
@@ -135,83 +131,6 @@ class Components:
             sessions,
             *failures,
         )
-=======
-    identity: ServerIdentity
-    clock: Clock
-    now: Callable[[], float]
-    connections: ConnectionLimits
-    drain: HostDrain
-    changes: Changes
-    committer: Committer
-    logs: LogReader
-    trimmer: LogTrimmer
-    anti_entropy: AntiEntropy
-    publisher: Publisher
-    subscriptions: Subscriptions
-    change_feed: ChangeFeed
-    dialer: Dialer
-    queries: QueryHandler
-    status: StatusReporter
-    bearer_auth: BearerAuth
-    pending_suspicions: PendingSuspicions
-    detector: FailureDetector
-    cluster: ClusterView
-    membership: Membership
-    alerts: AlertNotifier
-    refused_hosts: RefusedHosts
-    hosts: HostEvents
-
-
-def build(base: ServerBase, loaded: StoreState) -> Components:
-    """Make all components, on the state that was loaded; none of them runs yet."""
-    given, clock, connections = base.dependencies, base.dependencies.clock, base.connections
-    identity = _identity(base, loaded)
-    access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
-    changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given.now, given.token)
-    replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes)
-    committer = Committer(access, replica, SecurityLog(connections.should_log), decider, clock)
-    publisher = Publisher(replica, clock)
-    presence = HostPresence(replica, publisher, cluster)
-    pending = committer.overdue_handler = PendingSuspicions(clock, decider, committer, publisher)
-    sessions = SessionInfo(presence.probing, presence.is_present, presence.watching, cluster.owns)
-    detecting = DetectorDependencies(clock, given.now, given.probe, sessions)
-    detector = FailureDetector(base.name, committer, pending, detecting)
-    dialer = Dialer(clock, replica, publisher, HostConnector(presence, detector, base.sessions, given.connect))
-    alerts = _notifier(given, loaded.store, replica, cluster)
-    sources = StatusSources(committer, publisher, cluster, detector.local_health, connections, base.drain)
-    status = StatusReporter(identity, sources)
-    membership = _membership(given, status, presence, cluster, lambda change: hosts.membership_changed(change))
-    hosts = HostEvents(presence, membership, pending, detector, alerts, dialer)
-    anti_entropy = AntiEntropy(base.name, clock, committer, access)
-    components = Components(
-        identity=identity,
-        clock=clock,
-        now=given.now,
-        connections=connections,
-        drain=base.drain,
-        changes=changes,
-        committer=committer,
-        logs=LogReader(clock, committer, access),
-        trimmer=LogTrimmer(clock, access, given.keep_updates, given.keep_others),
-        anti_entropy=anti_entropy,
-        publisher=publisher,
-        subscriptions=Subscriptions(identity, clock, committer, publisher, anti_entropy, hosts),
-        change_feed=ChangeFeed(loaded.store, loaded.revision),
-        dialer=dialer,
-        queries=QueryHandler(loaded.store, given.now, committer, publisher),
-        status=status,
-        bearer_auth=BearerAuth(clock, given.now, committer),
-        pending_suspicions=pending,
-        detector=detector,
-        cluster=cluster,
-        membership=membership,
-        alerts=alerts,
-        refused_hosts=RefusedHosts(base.name, clock, committer),
-        hosts=hosts,
-    )
-    _subscribe(components)
-    return components
->>>>>>> 6952a41 (Alert administrators of hosts that a server refuses)
 
 
 def _identity(base: ServerBase, loaded: StoreState) -> ServerIdentity:

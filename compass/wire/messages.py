@@ -165,10 +165,12 @@ class StreamedReply(msgspec.Struct, frozen=True, eq=False):
 
     pieces: Iterator[bytes]
     """Octets of the encoded reply, in order; they are made once."""
+    make: Callable[[], Reply]
+    """Makes the reply itself, for callers that do not read MessagePack."""
 
     def decode(self) -> Reply:
         """Return the reply itself."""
-        return _reply.decode(b"".join(self.pieces))
+        return self.make()
 
 
 Answer: TypeAlias = Reply | EncodedReply | StreamedReply

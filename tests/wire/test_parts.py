@@ -43,6 +43,10 @@ def push(pair: Pair, revision: int) -> None:
     pair.server.push(frame(encode(notice(revision))), revision, pair.now)
 
 
+def streamed(message: Watching) -> StreamedReply:
+    return StreamedReply(pieces_of(encode(message)), lambda: message)
+
+
 def messages(events: list[Event]) -> list[object]:
     return [event.message for event in events if isinstance(event, PushReceived)]
 
@@ -83,10 +87,10 @@ def test_a_client_without_parts_gets_the_old_refusal(monkeypatch: pytest.MonkeyP
     """The server reports what it refused; a streamed reply that fits is sent as one frame."""
     pair = greeted(message_max=0)
     first, second = asked(pair, 2)
-    pair.server.reply(first, StreamedReply(pieces_of(encode(WATCHING))), pair.now)
+    pair.server.reply(first, streamed(WATCHING), pair.now)
     assert pair.to_client() == [ReplyReceived(first, WATCHING)]
     monkeypatch.setattr(limits, "FRAME_MAX_FROM_SERVER", 300_000)
-    refusal = pair.server.reply(second, StreamedReply(pieces_of(encode(WATCHING))), pair.now)
+    refusal = pair.server.reply(second, streamed(WATCHING), pair.now)
     assert isinstance(refusal, Refusal) and refusal.code == "too-large" and "300000 octets" in refusal.message
     assert pair.to_client() == [ReplyReceived(second, refusal)]
 
@@ -97,7 +101,7 @@ def test_no_message_is_longer_than_the_client_offered() -> None:
     for most, fits in ((len(body), True), (len(body) - 1, False)):
         pair = greeted(message_max=most)
         (number,) = asked(pair)
-        pair.server.reply(number, StreamedReply(pieces_of(body)), pair.now)
+        pair.server.reply(number, StreamedReply(pieces_of(body), lambda: WATCHING), pair.now)
         (event,) = pair.all_to_client()
         assert isinstance(event, ReplyReceived) and event.number == number
         assert event.reply == WATCHING if fits else isinstance(event.reply, Refusal)
@@ -135,7 +139,7 @@ def test_a_slow_client_costs_one_part() -> None:
 
     pair = greeted()
     (number,) = asked(pair)
-    pair.server.reply(number, StreamedReply(pieces()), pair.now)
+    pair.server.reply(number, StreamedReply(pieces(), lambda: WATCHING), pair.now)
     for parts in range(1, 50):
         assert pair.server.octets_to_send <= limits.PART_OCTETS_MAX + 100
         assert len(made) <= parts + 1
@@ -146,7 +150,7 @@ def test_a_short_reply_overtakes_a_long_one_and_a_notice_does_not() -> None:
     """Other requests are answered while a view travels; changes after the view come after it."""
     pair = greeted()
     first, second = asked(pair, 2)
-    pair.server.reply(first, StreamedReply(pieces_of(encode(WATCHING))), pair.now)
+    pair.server.reply(first, streamed(WATCHING), pair.now)
     push(pair, 8)
     pair.to_client()
     pair.server.reply(second, DONE, pair.now)
@@ -190,7 +194,7 @@ def test_long_replies_that_wait_are_few(beyond: int) -> None:
     pair = greeted()
     numbers = asked(pair, 1 + limits.MESSAGES_QUEUED_MAX + beyond)
     for number in numbers:
-        pair.server.reply(number, StreamedReply(pieces_of(encode(WATCHING))), pair.now)
+        pair.server.reply(number, streamed(WATCHING), pair.now)
     replies = {event.number: event.reply for event in pair.all_to_client() if isinstance(event, ReplyReceived)}
     busy = [number for number, reply in replies.items() if isinstance(reply, Refusal) and reply.code == "busy"]
     assert busy == numbers[1 + limits.MESSAGES_QUEUED_MAX :]
@@ -202,7 +206,7 @@ def test_each_part_starts_the_time_of_its_request_again() -> None:
     pair = greeted()
     first, _ = asked(pair, 2)
     pair.now += limits.REPLY_SECONDS - 1
-    pair.server.reply(first, StreamedReply(pieces_of(encode(WATCHING))), pair.now)
+    pair.server.reply(first, streamed(WATCHING), pair.now)
     pair.to_client()
     assert pair.client.deadline() == pair.now - (limits.REPLY_SECONDS - 1) + limits.REPLY_SECONDS
     pair.now += 1
@@ -214,7 +218,7 @@ def test_a_client_that_reads_no_part_is_left() -> None:
     """Reading puts the end off, but not beyond the time for the whole message."""
     pair = greeted()
     (number,) = asked(pair)
-    pair.server.reply(number, StreamedReply(pieces_of(encode(WATCHING))), pair.now)
+    pair.server.reply(number, streamed(WATCHING), pair.now)
     began = pair.now
     while pair.now < began + limits.MESSAGE_SECONDS - limits.ACKNOWLEDGE_SECONDS:
         pair.now += limits.ACKNOWLEDGE_SECONDS - 1
@@ -223,7 +227,7 @@ def test_a_client_that_reads_no_part_is_left() -> None:
     assert pair.server.deadline() == began + limits.MESSAGE_SECONDS
     slow = greeted()
     (number,) = asked(slow)
-    slow.server.reply(number, StreamedReply(pieces_of(encode(WATCHING))), slow.now)
+    slow.server.reply(number, streamed(WATCHING), slow.now)
     assert slow.server.expire(slow.now + limits.ACKNOWLEDGE_SECONDS - 0.1) == []
     assert slow.server.expire(slow.now + limits.ACKNOWLEDGE_SECONDS)
 

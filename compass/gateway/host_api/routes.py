@@ -137,14 +137,16 @@ class HostHttp:
             return server.answer(request, Refusal("not-ready", text, retry_after_seconds=1.0))
         return server.answer(request, self._health("ready"))
 
-    def _resolve(self, request: Request, asked: NameAsked) -> bytes:
-        return server.answer(request, self._api.resolve(asked.name))
+    def _resolve(self, request: Request, asked: NameAsked) -> bytes | None:
+        return server.answer_view(request, self._api.resolve(asked.name))
 
-    def _prometheus(self, request: Request, asked: CategoryAsked) -> bytes:
+    def _prometheus(self, request: Request, asked: CategoryAsked) -> bytes | None:
         view = self._api.category(asked.category)
         if isinstance(view, Refusal):
             return server.answer(request, view)
-        return server.answer(request, target_groups(peer for service in view.services for peer in service.listeners))
+        return server.answer_view(
+            request, target_groups(peer for service in view.services for peer in service.listeners)
+        )
 
     def _register(self, request: Request, asked: LocalRegister) -> Any:
         registered = self._api.register(asked)

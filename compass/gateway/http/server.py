@@ -20,11 +20,13 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
+from compass.gateway.http.json_pieces import is_large, send_pieces
 from compass.gateway.http.openapi import EVENTS, JSON, Operation
 from compass.gateway.http.status_codes import status_of
+from compass.model.host_api import Resolved
 from compass.model.interfaces import Clock
 from compass.model.metrics import Counter
-from compass.model.replies import Refusal
+from compass.model.replies import Dependencies, Refusal
 
 BODY_MAX = 64 * 1024
 """Longest body of a request in octets: a registration with the most metadata has 12 kB."""
@@ -37,6 +39,9 @@ NO_OPERATION = "none"
 """Name under which requests for unknown paths are counted, so that they create no new series of metrics."""
 QUERY_FIELDS_MAX = 64
 """Most fields in one query: more than any operation has."""
+
+LARGE_KINDS = (Dependencies, Resolved, tuple)
+"""Answers that may be as large as a view."""
 
 _log = Logger()
 Endpoint = Callable[[Request, Any], Any]
@@ -215,7 +220,9 @@ def _route(
             # HEAD gets the headers of a stream, and no stream.
             request.setHeader("Content-Type", EVENTS)
             return b""
-        return endpoint(request, asked)
+        answered = endpoint(request, asked)
+        # None: the answer is sent piece by piece.
+        return Deferred() if answered is None else answered
 
     routed.__name__ = f"{number} {operation.method} {operation.path}"
     app.route(operation.path.replace("{", "<").replace("}", ">"), methods=[operation.method])(routed)
@@ -228,10 +235,10 @@ def answers(
     closed: list[object] = []
     request.notifyFinish().addBoth(closed.append)
 
-    def answered(reply: Any) -> bytes:
+    def answered(reply: Any) -> bytes | None:
         if closed:
             return b""
-        return answer(request, reply, 200 if isinstance(reply, Refusal) else status_of_reply(reply))
+        return answer_view(request, reply, 200 if isinstance(reply, Refusal) else status_of_reply(reply))
 
     return ignore_cancellation(asked.addCallback(answered))
 
@@ -245,6 +252,14 @@ def ignore_cancellation(asked: Deferred[Any]) -> Deferred[Any]:
     shown: Deferred[Any] = Deferred()
     asked.addCallbacks(lambda result: None if result is None else shown.callback(result), shown.errback)
     return shown
+
+
+def answer_view(request: Request, reply: Any, status: int = 200) -> bytes | None:
+    """Return an answer that may be as large as a view. None: it is large, and encoded and sent while the client reads
+    it."""
+    if isinstance(reply, LARGE_KINDS) and is_large(reply):
+        return send_pieces(request, reply, status)
+    return answer(request, reply, status)
 
 
 def answer(request: Request, reply: Any, status: int = 200) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Annotated
 
 import msgspec
@@ -12,13 +13,17 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from compass.gateway.http.json_pieces import PIECE_OCTETS_MIN, is_large, json_pieces
 from compass.gateway.http.openapi import EVENTS
 from compass.model.interfaces import Clock, Timer
+from compass.model.replies import Dependencies
 
 HEARTBEAT_SECONDS = 15.0
 """Interval between comments on a silent stream: less than any proxy or library waits."""
 EVENTS_HELD_MAX = 1000
 """Events that are kept for a client that does not read; one more closes the stream, which can be resumed."""
+HELD_OCTETS_MAX = 8 * 1024 * 1024
+"""Octets that are kept for a client that does not read, in addition to the snapshot that it reads."""
 REVISION_MAX = 2**63 - 1
 """Largest revision: what SQL's BIGINT holds."""
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
@@ -42,7 +47,9 @@ class EventStream:
     def __init__(self, request: Request, clock: Clock) -> None:
         self._request = request
         self._clock = clock
-        self._held: deque[bytes] = deque()
+        self._held: deque[Iterator[bytes]] = deque()
+        self._octets = 0
+        """Octets of the events that were delivered since all were written."""
         self._paused = True
         self._open = True
         self._stop: Callable[[], None] | None = None
@@ -57,11 +64,18 @@ class EventStream:
         """Write an event, or keep it while the client does not read."""
         if not self._open:
             return
-        text = msgspec.json.encode(data).decode()
-        self._held.append(f"id: {revision}\nevent: {kind}\ndata: {text}\n\n".encode())
+        head = f"id: {revision}\nevent: {kind}\ndata: ".encode()
+        if isinstance(data, Dependencies) and is_large(data):
+            # Encoded while the client reads it; it counts as much as one piece.
+            self._held.append(chain((head,), json_pieces(data), (b"\n\n",)))
+            self._octets += PIECE_OCTETS_MIN
+        else:
+            event = head + msgspec.json.encode(data) + b"\n\n"
+            self._held.append(iter((event,)))
+            self._octets += len(event)
         if not self._paused:
             self._flush()
-        elif len(self._held) > EVENTS_HELD_MAX and self._stop is not None:
+        elif self._stop is not None and (len(self._held) > EVENTS_HELD_MAX or self._octets > HELD_OCTETS_MAX):
             self._drop()
 
     def refused(self, answer: Callable[[], bytes]) -> bytes | None:
@@ -96,7 +110,13 @@ class EventStream:
 
     def _flush(self) -> None:
         while self._held and not self._paused and self._open:
-            self._request.write(self._held.popleft())
+            piece = next(self._held[0], None)
+            if piece is None:
+                self._held.popleft()
+            else:
+                self._request.write(piece)
+        if not self._held:
+            self._octets = 0
 
     def _beat_later(self) -> None:
         self._heartbeat = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)

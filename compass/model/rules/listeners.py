@@ -369,8 +369,6 @@ def _check_parameters(request: Register) -> None:
             refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
     if len(request.metadata) > METADATA_ENTRIES_MAX:
         refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
-    if request.metadata:
-        check_metadata(request.metadata)
     for key, value in request.metadata.items():
         if not 1 <= len(key) <= METADATA_KEY_MAX:
             refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
@@ -378,6 +376,8 @@ def _check_parameters(request: Register) -> None:
             refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
         if not is_printable_line(key) or not is_printable_line(value):
             refuse("bad-value", f"metadata {key!r}: control characters cannot be stored")
+    if request.metadata:
+        check_metadata(request.metadata)
 
 
 def _uses(draft: Draft, service: str) -> bool:

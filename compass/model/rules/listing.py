@@ -44,7 +44,7 @@ def _page(catalogue: Catalogue, request: Fetch) -> Rows:
     for row in _rows_after(catalogue, request.kind, after):
         if not _matches(row, request):
             continue
-        if skipped < request.after:
+        if skipped < request.after and not request.cursor:
             skipped += 1
             continue
         if len(page) == request.limit or octets >= PAGE_OCTETS_MAX:

@@ -56,7 +56,10 @@ class SnapshotCache:
         topics = _topics(catalogue, categories)
         if view_octets(catalogue, topics) >= STREAMED_OCTETS_MIN:
             self.made += 1
-            return StreamedReply(watching_pieces(self._store, catalogue, topics, unknown))
+            pieces = watching_pieces(self._store, catalogue, topics, unknown)
+            return StreamedReply(
+                pieces, lambda: Watching(self._store, catalogue.revision, snapshot(catalogue, topics), unknown)
+            )
         return EncodedReply(self._take("watching", catalogue, categories, unknown).encoded)
 
     def resync(self, catalogue: Catalogue, categories: frozenset[str]) -> tuple[bytes | Iterator[bytes], int]:

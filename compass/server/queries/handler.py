@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.interest import dependencies_of
 from compass.model.interfaces import Environment
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import Dependencies, Refusal
@@ -49,7 +50,8 @@ class QueryHandler:
             if kept is not None:
                 return kept
             if is_large(catalogue, service):
-                return StreamedReply(dependencies_pieces(catalogue, service))
+                pieces = dependencies_pieces(catalogue, service)
+                return StreamedReply(pieces, lambda: dependencies_of(catalogue, service))
         decision = answer(catalogue, request, asker, self._now())
         if decision.security is not None:
             self._committer.log_security(decision.security)

@@ -139,7 +139,7 @@ def test_questions_become_messages(server_api: Api) -> None:
     """Path, query and body are the fields of the message; an unknown field is refused with its place."""
     server_api.server.answer = Rows(7, (), 0)
     assert server_api.open("GET", "/v1/listeners?within=openuss&state=down&limit=5").status == 200
-    assert server_api.server.asked == [(ADMIN, Fetch("listener", "openuss", "", "down", 5))]
+    assert server_api.server.asked == [(ADMIN, Fetch("listener", "openuss", "", "down", 5, pages=True))]
     for body, said in (
         ({"row": {"row": "category", "name": "x", "policy": {"pobe": "tcp"}}}, "`pobe` - at `$.row.policy`"),
         ({"row": {"row": "planet", "name": "x"}}, "$.row"),
