@@ -197,6 +197,8 @@ class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
 
     revision: int
     hosts: tuple[HostLag, ...]
+    cursor: str = ""
+    """Cursor of the next page, if the request was for pages; empty: there is none."""
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -322,6 +324,8 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """True if the server is drained: hosts are redirected."""
     trouble: str = ""
     """Reason for which the store cannot be written, so that the server answers from memory only; empty: it can."""
+    more_alerts: int = 0
+    """Number of open incidents beyond those in `alerts`."""
 
 
 class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):

@@ -258,7 +258,10 @@ class Digest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 
 
 class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lag"):
-    """2.6: read the revision that each host holds (P12)."""
+    """2.6: read the revision that each host holds (P12), of all hosts or in pages as in `Fetch`."""
+
+    pages: bool = False
+    cursor: str = ""
 
 
 WriteRequest: TypeAlias = Union[  # noqa: UP007

@@ -63,7 +63,7 @@ def handlers(components: Components) -> dict[type, Handler]:
         requests.ReadLog: Handler(lambda request, _: c.logs.read(request)),
         requests.Status: Handler(lambda request, _: c.status.status()),
         requests.Digest: Handler(lambda request, _: c.status.digest(request)),
-        requests.Lag: Handler(lambda request, _: c.status.lags()),
+        requests.Lag: Handler(lambda request, _: c.status.lags(request)),
         requests.Examine: Handler(lambda request, _: c.detector.examine(request)),
         requests.Steer: Handler(lambda request, _: c.drain.steer(request)),
         requests.Ways: Handler(lambda request, _: c.alerts.status()),

@@ -138,6 +138,8 @@ EXAMPLES: list[Example] = [
         ("fetch", 22, requests.Fetch("listener", "openuss", state="up", limit=100, after=200)),
         ("fetch of a page", 22, requests.Fetch("listener", pages=True)),
         ("fetch of the next page", 22, requests.Fetch("listener", cursor="chinaserver.openuss 192.0.2.17 2028")),
+        ("lag of a page", 26, requests.Lag(pages=True)),
+        ("lag of the next page", 26, requests.Lag(cursor="web1.example")),
         ("read-log of a page", 25, requests.ReadLog("updates", 40, pages=True)),
         ("fetch of one", 23, requests.Fetch("category", name="openuss")),
         ("impact", 24, requests.Impact("chinaserver.openuss")),
@@ -242,6 +244,7 @@ EXAMPLES: list[Example] = [
                 floor=2,
             ),
         ),
+        ("lags of a page", 26, replies.Lags(45, (replies.HostLag("web1.example", True, 43, 1),), "web1.example")),
         ("lags", 26, replies.Lags(45, (replies.HostLag("web1.example", True, 43, 1, "gap"),))),
         (
             "server-status",
@@ -281,7 +284,7 @@ EXAMPLES: list[Example] = [
             "server-status of a drained server",
             28,
             replies.ServerStatus(
-                "gns1.example", "example-server 0.1", STORE, 45, 1789990000.0, 3, 2, {}, {}, away=True
+                "gns1.example", "example-server 0.1", STORE, 45, 1789990000.0, 3, 2, {}, {}, away=True, more_alerts=7
             ),
         ),
         ("steered", 29, replies.Steered(2)),

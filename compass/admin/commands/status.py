@@ -206,5 +206,8 @@ def status_commands(group: click.Group) -> None:
 
         Figures of hosts at other servers are up to one second old.
         """
-        reply = context.ask(Lag(), Lags)
+        reply = context.ask(Lag(pages=True), Lags)
+        while reply.cursor:
+            page = context.ask(Lag(cursor=reply.cursor), Lags)
+            reply = msgspec.structs.replace(page, hosts=reply.hosts + page.hosts)
         context.print_result(table_of_lags(reply), reply)

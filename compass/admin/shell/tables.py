@@ -290,7 +290,7 @@ def table_of_status(reply: ServerStatus, clock: TimeFormat) -> TableView:
             *([("drained", "hosts are sent to other servers")] if reply.away else []),
             *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),
             ("listeners", ", ".join(f"{count} {state}" for state, count in sorted(reply.states.items()))),
-            ("open incidents", str(len(reply.alerts))),
+            ("open incidents", str(len(reply.alerts) + reply.more_alerts)),
         ]
     )
 

@@ -141,12 +141,23 @@ export class Sync {
     }
   }
 
+  /** Return the lag of all hosts, from all pages. */
+  async #lags() {
+    let page = await this.api.get("/v1/lag");
+    const hosts = page.hosts;
+    while (page.cursor) {
+      page = await this.api.get("/v1/lag", { cursor: page.cursor });
+      hosts.push(...page.hosts);
+    }
+    return hosts;
+  }
+
   /** Request status and lag, which are not in the log. */
   async poll() {
     try {
-      const [status, lag] = await Promise.all([this.api.get("/v1/status"), this.api.get("/v1/lag")]);
+      const [status, lags] = await Promise.all([this.api.get("/v1/status"), this.#lags()]);
       this.status = status;
-      this.lags = lag.hosts;
+      this.lags = lags;
       this.#check(status);
       this.onChange();
     } catch (error) {

@@ -93,13 +93,13 @@ ASKED = (
         "/v1/logs/{log}",
         requests.ReadLog,
         replies.LogEntries,
-        "Entries of the updates, security or administration log. A page has about a megabyte; with `more`, the next one is "
-        "`after` its last entry.",
+        "Entries of the updates, security or administration log. A page has about a megabyte; with `more`, the next "
+        "one is `after` its last entry.",
     ),
     _look("/v1/status", requests.Status, replies.ServerStatus, "Figures of this server."),
     _look("/v1/ways", requests.Ways, replies.WayList, "The channels to administrators, and their state."),
     _look("/v1/digest", requests.Digest, replies.CatalogueDigest, "The digest of all rows at a revision, or now."),
-    _look("/v1/lag", requests.Lag, replies.Lags, "The revision that each host holds."),
+    _pages("/v1/lag", requests.Lag, replies.Lags, f"The revision that each host holds. {_CURSOR}"),
     _message(requests.Register, replies.Registered, "Register a listener (function 2.1)."),
     _message(requests.Deregister, replies.Deregistered, "Deregister a listener (function 2.2)."),
     _message(requests.Drain, replies.Reported, "Set whether a listener accepts new users."),

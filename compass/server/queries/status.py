@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from compass.model.cluster import BEHIND_MAX, ClusterView, Heartbeat
+from compass.model.limits import PAGE_OCTETS_MAX
 from compass.model.replies import CatalogueDigest, HostLag, KnownServer, Lags, Refusal, ServerStatus
-from compass.model.requests import Digest
+from compass.model.requests import Digest, Lag
 from compass.model.rows import Host
 from compass.server.commit.committer import Committer
 from compass.server.failure.local_health import LocalHealthMonitor
@@ -15,6 +16,10 @@ from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
 
+ALERTS_SHOWN_MAX = 1_000
+"""Incidents in a status, the oldest; a failure of many machines opens more, and `fetch` lists all of them in pages."""
+LAG_OCTETS = 160
+"""Octets of a host's lag without its name."""
 COUNTED = ("category", "service", "listener", "dependency", "credential", "host")
 """Kinds of rows that the status counts; alerts are in it one by one."""
 
@@ -42,6 +47,7 @@ class StatusReporter:
         identity, sources = self._identity, self._sources
         committer = sources.committer
         catalogue, census = committer.catalogue, committer.replica.counts
+        alerts = sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))
         return ServerStatus(
             server=identity.name,
             software=identity.software,
@@ -52,7 +58,8 @@ class StatusReporter:
             watching=sources.publisher.watching,
             counts={kind: census.rows.get(kind, 0) for kind in COUNTED},
             states=dict(+census.listeners),
-            alerts=tuple(sorted(catalogue.alerts.values(), key=lambda alert: (alert.opened_at, alert.id))),
+            alerts=tuple(alerts[:ALERTS_SHOWN_MAX]),
+            more_alerts=max(0, len(alerts) - ALERTS_SHOWN_MAX),
             engine=identity.engine,
             servers=self._servers(),
             away=sources.drain.redirect is not None,
@@ -91,11 +98,18 @@ class StatusReporter:
             return Refusal("bad-value", text)
         return CatalogueDigest(self._identity.name, self._identity.store, revision, digest)
 
-    def lags(self) -> Lags:
+    def lags(self, request: Lag) -> Lags:
         """Return the reply to `lag`: this server's hosts as it knows them, the others' as of the last heartbeats."""
         catalogue = self._sources.committer.catalogue
-        hosts = (catalogue.hosts[host] for host in sorted(catalogue.hosts))
-        return Lags(catalogue.revision, tuple(self._lag(host) for host in hosts))
+        names = sorted(name for name in catalogue.hosts if name > request.cursor)
+        lags: list[HostLag] = []
+        octets = 0
+        for name in names:
+            if octets >= PAGE_OCTETS_MAX and (request.pages or request.cursor):
+                return Lags(catalogue.revision, tuple(lags), lags[-1].host)
+            lags.append(self._lag(catalogue.hosts[name]))
+            octets += LAG_OCTETS + len(name)
+        return Lags(catalogue.revision, tuple(lags))
 
     def _lag(self, host: Host) -> HostLag:
         publisher, cluster = self._sources.publisher, self._sources.cluster
