@@ -79,7 +79,7 @@ AFTER: dict[Log, Select[Any]] = {
 BACK: dict[Log, Select[Any]] = {
     log: select(key_column(log)).order_by(key_column(log).desc()).limit(1).offset(bindparam("back")) for log in LOGS
 }
-"""Queries of the number of the entry that lies so many before the last."""
+"""Queries of the number of the entry that lies `back` entries before the last."""
 TRIM: dict[Log, Delete] = {log: delete(LOGS[log]).where(key_column(log) <= bindparam("gone")) for log in LOGS}
 
 CHANGES = (

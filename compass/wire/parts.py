@@ -13,7 +13,7 @@ from compass.wire.messages import Part, encode
 
 
 class PartWriter:
-    """Writer of the parts of one message, which holds no more than one part and one piece of the message."""
+    """Writer of the parts of one message; it holds one part and one piece of the message at most."""
 
     octets = b""
     """Octets that the message occupies while it waits."""

@@ -268,9 +268,9 @@ class _CountingServer(ServerConnection):
 class _CountingClient(ClientConnection):
     met = 0
 
-    def _received(self, number: int, body: bytes, now: float) -> Event | None:
-        self.met += 1
-        return super()._received(number, body, now)
+    def _received(self, number: int, body: bytes | bytearray, now: float, *, whole: bool = True) -> Event | None:
+        self.met += whole
+        return super()._received(number, body, now, whole=whole)
 
 
 def run(seed: int, frames: int, report: Any = None) -> Counter[str]:

@@ -19,7 +19,7 @@ from tests.wire.link import DONE, PULL, Pair
 
 SERVICES = tuple(Service(f"s{number:05}.web") for number in range(20_000))
 WATCHING = Watching("store", 7, Snapshot(7, {"web": 7}, list(SERVICES)))
-"""Some 460 kB: eight parts."""
+"""A message of some 460 kB: eight parts."""
 
 
 def greeted(message_max: int = limits.MESSAGE_MAX) -> Pair:
@@ -190,7 +190,7 @@ def test_what_is_dropped_is_what_was_not_begun() -> None:
 
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_long_replies_that_wait_are_few(beyond: int) -> None:
-    """One is read, MESSAGES_QUEUED_MAX wait, one more is refused as busy."""
+    """While the client reads one, MESSAGES_QUEUED_MAX wait; one more is refused as busy."""
     pair = greeted()
     numbers = asked(pair, 1 + limits.MESSAGES_QUEUED_MAX + beyond)
     for number in numbers:
@@ -248,7 +248,7 @@ def test_a_host_has_time_to_apply_a_large_view() -> None:
 
 
 def test_an_encoded_reply_is_cut_without_a_copy_for_each_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is cached for many peers is sent in parts, too."""
+    """A reply that is cached for many peers is sent in parts, too."""
     monkeypatch.setattr(limits, "FRAME_MAX_FROM_SERVER", 300_000)
     pair = greeted()
     (number,) = asked(pair)

@@ -52,7 +52,7 @@ def test_a_snapshot_in_pieces_is_the_snapshot() -> None:
 
 
 def test_a_pull_in_pieces_is_the_pull() -> None:
-    """With pools, backups and services without listeners."""
+    """The pull has pools, backups and services without listeners."""
     held = catalogue()
     for service in ("portal.web", "a.uss", "a.nothing"):
         read = decode_from_server(b"".join(dependencies_pieces(held, service)))
@@ -76,7 +76,7 @@ def test_the_pieces_are_of_the_revision_at_which_they_began() -> None:
 
 
 def test_the_estimate_of_a_view_covers_its_octets() -> None:
-    """What is counted is not less than what is sent, so that no view is beyond the bound of a client by surprise."""
+    """The server counts no less than it sends, so that no view is beyond the bound of a client by surprise."""
     held = catalogue(2000)
     topics = interest(held, ["portal.web"])
     assert len(encode(Resync(snapshot(held, topics)))) <= view_octets(held, topics)

@@ -14,6 +14,8 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from compass.gateway.http.openapi import JSON
+from compass.model.host_api import Resolved
+from compass.model.replies import Dependencies
 from compass.model.rows import Listener
 
 PIECE_OCTETS_MIN = 64 * 1024
@@ -22,9 +24,12 @@ LARGE_COUNT = 200
 """Structs in a value from which it is encoded in pieces: 2 MB with full metadata."""
 
 
+LARGE_KINDS = (Dependencies, Resolved, tuple)
+
+
 def is_large(value: Any) -> bool:
-    """Return whether a value contains many structs."""
-    return _count(value, LARGE_COUNT) >= LARGE_COUNT
+    """Return whether a value may be as large as a view, and contains many structs."""
+    return isinstance(value, LARGE_KINDS) and _count(value, LARGE_COUNT) >= LARGE_COUNT
 
 
 def json_pieces(value: Any) -> Iterator[bytes]:

@@ -23,10 +23,9 @@ from werkzeug.exceptions import HTTPException
 from compass.gateway.http.json_pieces import is_large, send_pieces
 from compass.gateway.http.openapi import EVENTS, JSON, Operation
 from compass.gateway.http.status_codes import status_of
-from compass.model.host_api import Resolved
 from compass.model.interfaces import Clock
 from compass.model.metrics import Counter
-from compass.model.replies import Dependencies, Refusal
+from compass.model.replies import Refusal
 
 BODY_MAX = 64 * 1024
 """Longest body of a request in octets: a registration with the most metadata has 12 kB."""
@@ -39,9 +38,6 @@ NO_OPERATION = "none"
 """Name under which requests for unknown paths are counted, so that they create no new series of metrics."""
 QUERY_FIELDS_MAX = 64
 """Most fields in one query: more than any operation has."""
-
-LARGE_KINDS = (Dependencies, Resolved, tuple)
-"""Answers that may be as large as a view."""
 
 _log = Logger()
 Endpoint = Callable[[Request, Any], Any]
@@ -257,7 +253,7 @@ def ignore_cancellation(asked: Deferred[Any]) -> Deferred[Any]:
 def answer_view(request: Request, reply: Any, status: int = 200) -> bytes | None:
     """Return an answer that may be as large as a view. None: it is large, and encoded and sent while the client reads
     it."""
-    if isinstance(reply, LARGE_KINDS) and is_large(reply):
+    if is_large(reply):
         return send_pieces(request, reply, status)
     return answer(request, reply, status)
 

@@ -16,7 +16,6 @@ from zope.interface import implementer
 from compass.gateway.http.json_pieces import PIECE_OCTETS_MIN, is_large, json_pieces
 from compass.gateway.http.openapi import EVENTS
 from compass.model.interfaces import Clock, Timer
-from compass.model.replies import Dependencies
 
 HEARTBEAT_SECONDS = 15.0
 """Interval between comments on a silent stream: less than any proxy or library waits."""
@@ -65,7 +64,7 @@ class EventStream:
         if not self._open:
             return
         head = f"id: {revision}\nevent: {kind}\ndata: ".encode()
-        if isinstance(data, Dependencies) and is_large(data):
+        if is_large(data):
             # Encoded while the client reads it; it counts as much as one piece.
             self._held.append(chain((head,), json_pieces(data), (b"\n\n",)))
             self._octets += PIECE_OCTETS_MIN

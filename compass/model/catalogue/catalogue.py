@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 from immutables import Map
 
-from compass.model.catalogue.octets import ALL, added, moved, octets_of
+from compass.model.catalogue.octets import ALL, moved, octets_of, without_service
 from compass.model.names import category_of
 from compass.model.rows import (
     Alert,
@@ -92,7 +92,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         if isinstance(row, Service):
             topics = _dropped(topics, row.id) if change.removed else topics.set(row.id, change.revision)
             # A service begins and ends without listeners. A host that missed changes may hold old ones.
-            sums = added(after.octets, row.id, -after.octets.get(row.id, 0))
+            sums = without_service(after.octets, row.id)
             after = msgspec.structs.replace(after, listeners=_dropped(after.listeners, row.id), octets=sums)
         return msgspec.structs.replace(after, topics=topics, revision=max(self.revision, change.revision))
 

@@ -50,16 +50,25 @@ def moved(sums: Map[str, int], before: Listener | None, after: Listener | None) 
     if before is not None and after is not None and before.host == after.host and before.metadata == after.metadata:
         # A change of state, as nearly all are.
         return sums
-    octets = (octets_of(after) if after is not None else 0) - (octets_of(before) if before is not None else 0)
-    row = after or before
-    return added(sums, row.service, octets) if row is not None and octets else sums
-
-
-def added(sums: Map[str, int], service: str, octets: int) -> Map[str, int]:
-    """Return the sums after the listeners of a service have grown by `octets`."""
+    octets = 0
+    # Written out, as every registration does this on each server and each host.
+    for row, sign in ((after, 1), (before, -1)):
+        if row is not None:
+            octets += sign * (LISTENER_OCTETS + len(row.service) + len(row.host))
+            octets += sign * metadata_octets(row.metadata) if row.metadata else 0
+            service = row.service
     for key in (service, service.partition(".")[2], ALL) if octets else ():
         total = sums.get(key, 0) + octets
         sums = sums.set(key, total) if total else sums.delete(key)
+    return sums
+
+
+def without_service(sums: Map[str, int], service: str) -> Map[str, int]:
+    """Return the sums without the listeners of a service."""
+    octets = sums.get(service, 0)
+    for key in (service, service.partition(".")[2], ALL) if octets else ():
+        left = sums[key] - octets
+        sums = sums.set(key, left) if left else sums.delete(key)
     return sums
 
 

@@ -17,7 +17,7 @@ from compass.system.timers import Timers
 
 NAMED_MAX = 100
 """Hosts with an incident of their own; the others share one: a mistake that affects all hosts is one message."""
-QUIET_SECONDS = 900.0
+REFUSAL_QUIET_SECONDS = 900.0
 """Time without a refusal after which an incident is over: refused hosts try again within ten minutes."""
 REASON_MAX = 400
 """Characters of a reason in an incident."""
@@ -73,7 +73,7 @@ class RefusedHosts:
 
     def _keep(self, id: str) -> None:
         self._named.add(id)
-        self._timers.start(id, QUIET_SECONDS, self._close, id)
+        self._timers.start(id, REFUSAL_QUIET_SECONDS, self._close, id)
 
     def _close(self, id: str) -> None:
         self._named.discard(id)

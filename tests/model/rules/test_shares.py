@@ -175,7 +175,7 @@ def pages(world: World, fetch: Fetch) -> list[Rows]:
     ids=str,
 )
 def test_pages_are_the_list(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other they have every row once and in order, each page at most a row beyond its octets."""
+    """Pages have every row once and in order, each page at most a row beyond its octets."""
     world = store().add(Dependency("web", "help"))
     for service in ("a.store", "b.store", "spare.help"):
         filled(world, service, 7)
@@ -216,7 +216,7 @@ def test_a_cursor_of_something_else_is_refused(cursor: str) -> None:
 
 
 def test_a_view_is_estimated_from_above() -> None:
-    """What a category is told to depend on counts each category and backup once."""
+    """The sum of a view counts each category and each backup once."""
     world = filled(filled(store(), "a.store", 3), "spare.help", 2)
     world.add(Dependency("web", "help"))
     world.ask(Put(Category("store", "spare.help")))

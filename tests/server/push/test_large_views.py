@@ -178,7 +178,7 @@ def test_incidents_about_refused_hosts_are_bounded_and_end(world: Uss, monkeypat
         "failure refusal of other hosts by gns1",
     }
     assert "host c" in found["failure refusal of other hosts by gns1"]
-    world.run(refused_hosts.QUIET_SECONDS + 1)
+    world.run(refused_hosts.REFUSAL_QUIET_SECONDS + 1)
     assert not {id for id in alerts(world) if "refusal" in id}
 
 
@@ -190,12 +190,12 @@ def test_an_incident_of_an_earlier_run_ends_as_well(world: Uss) -> None:
     assert REFUSAL in alerts(world)
     server.stop()
     world.server()
-    world.run(refused_hosts.QUIET_SECONDS + 5)
+    world.run(refused_hosts.REFUSAL_QUIET_SECONDS + 5)
     assert REFUSAL not in alerts(world)
 
 
 def test_a_removed_dependency_makes_a_large_view_small_again(world: Uss) -> None:
-    """What is streamed and what is kept are decided for each snapshot."""
+    """The server decides for each snapshot whether it is streamed or kept."""
     world.server()
     fill(world, world.client(("host", "store1")))
     admin = world.admin()
