@@ -95,7 +95,7 @@ def stream() -> tuple[EventStream, SlowRequest]:
 
 
 def test_a_large_event_is_encoded_while_its_client_reads() -> None:
-    """The stream writes one piece for each time that the transport has room; the event is whole, and the next one follows it."""
+    """The stream writes one piece each time that the transport has room; the next event follows a whole one."""
     events, request = stream()
     view = dependencies(2000, 200)
     events.deliver(7, "snapshot", view)
