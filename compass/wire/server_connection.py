@@ -8,6 +8,7 @@ import msgspec
 
 from compass.model.replies import Refusal
 from compass.model.requests import Request
+from compass.model.text import escape_line
 from compass.wire import limits
 from compass.wire.connection import Connection
 from compass.wire.events import AcknowledgementReceived, Event, RequestReceived, SessionEnded, SessionOpened
@@ -205,7 +206,7 @@ class ServerConnection(Connection):
             return self._violated(Refusal("unsupported-version", f"this server speaks OpenGNSP {spoken}"))
         if not self._transition("hello"):
             return self._violated(Refusal("out-of-turn", "a second hello"))
-        software = hello.software[: limits.SOFTWARE_MAX]
+        software = escape_line(hello.software, limits.SOFTWARE_MAX)
         return SessionOpened(Hello((max(common),), software))
 
     def _acknowledged(self, message: Acknowledge, now: float) -> Event:

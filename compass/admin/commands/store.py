@@ -25,6 +25,7 @@ from compass.store.offline.backup import back_up, downgrade, restore, verify
 from compass.store.offline.copy import copy
 from compass.store.offline.exclusive import give_new_id, open_exclusive
 from compass.store.offline.verify import StoreReport, problems_of, report_of
+from compass.system.command_line import CheckedGroup
 
 CONFIG_VARIABLE = "OPENGNSSD_CONFIG"
 CONFIG_DEFAULT = "/etc/opengns/opengnssd.toml"
@@ -44,7 +45,7 @@ _which = (
 _yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-@click.group("store")
+@click.group("store", cls=CheckedGroup)
 def store() -> None:
     """The database of the servers: show, check, copy or downgrade it directly, without a server."""
 
