@@ -119,7 +119,7 @@ def loose_numbers(text: str) -> list[str]:
 
 
 def test_the_page_on_security_has_no_number_without_its_constant() -> None:
-    """So no number of it can grow old. What the fuzzers did is a record and not a limit."""
+    """No number of it can grow old. What the fuzzers did is a record and not a limit."""
     before, _, rest = (ROOT / "docs/explanation/security.md").read_text().partition("## Fuzzing")
     _, _, after = rest.partition("## What compass does not answer")
     for part in re.split(r"\n\s*\n|\n(?=\||\d+\. |- )", before + "\n\n" + after):
@@ -128,7 +128,7 @@ def test_the_page_on_security_has_no_number_without_its_constant() -> None:
 
 
 def test_the_rules_of_this_test_find_a_wrong_number() -> None:
-    """In each of the three forms, with units and thousands; and a number alone."""
+    """Each of the three forms, with units and thousands; and a number alone."""
     assert wrong_numbers("after 60 failures in a minute (`CONNECTIONS_FAILED_PER_MINUTE_MAX`) none")
     assert not wrong_numbers("after 600 failures in a minute (`CONNECTIONS_FAILED_PER_MINUTE_MAX`) none")
     assert wrong_numbers("| `SESSIONS_MAX` | 2000 | connections |") and wrong_numbers("`NO_SUCH_MAX`, 3")

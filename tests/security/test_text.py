@@ -53,7 +53,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_the_rule_refuses_what_forges_or_hides(text: str) -> None:
-    """In every text of a request, at any depth; a credential is compared and never shown."""
+    """Every text of a request is checked, at any depth; a credential is compared and never shown."""
     assert not is_printable_line(text) and is_printable_line(escape(text))
     for request in (
         Report("a.b", "10.0.0.1", 80, detail=text),
@@ -155,7 +155,7 @@ def has_duplicate(value: Any) -> bool:
 
 @given(JSON, st.booleans())
 def test_duplicates_are_found_in_any_json(value: Any, escaped: bool) -> None:
-    """As a decoder that looks at each pair finds them."""
+    """The decoder finds what one that looks at each pair finds."""
     text = written(value).encode()
     text = text.replace(b":a", b":\\u0061").replace(b"\\\\", b"\\u005c") if escaped else text
     if has_duplicate(value):
@@ -175,7 +175,7 @@ def test_unprintable_text_is_refused_at_the_host_api(api: Api, text: str) -> Non
 
 
 def test_unprintable_text_in_a_configuration_is_named(tmp_path: Path) -> None:
-    """It would stand in logs, tables and certificates' names; arguments of programs may have it."""
+    """The text would stand in logs, tables and certificates' names; arguments of programs may have it."""
     (tmp_path / "d.toml").write_text(
         '[host]\nname = "x\\u202e"\nservers = ["gns1"]\nstate_directory = "/tmp/a\\u001b"\n'
         '[[host.hook]]\non = ["openuss"]\nname = "h\\u200b"\ncommand = ["sh", "-c", "true\\ntrue"]\n'

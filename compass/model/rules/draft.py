@@ -25,7 +25,7 @@ _PLACE_MAX = 100
 """Characters of the place of an unprintable character in a refusal: the name of a field and a key of metadata."""
 
 is_odd = re.compile(r"[^ -\[\]-~]").search
-"""Whether the representation of a message has more than ASCII without escapes: only then its texts are examined."""
+"""Search for more than ASCII without escapes in the representation of a message: only then its texts are examined."""
 
 
 class Principal(msgspec.Struct, frozen=True):
