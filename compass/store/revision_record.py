@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from compass.store.errors import StoreWentBack
+from compass.store.errors import StoreUnusable, StoreWentBack
 
 RECORD_OCTETS_MAX = 1_000
 """Longest record that is read: it has an id and a number."""
@@ -29,6 +29,7 @@ class RevisionRecord:
     """Record of one store's file."""
 
     def __init__(self, database: Path) -> None:
+        self._database = database
         self._path = database.with_name(database.name + SUFFIX)
         self._noted: _Record | None = None
 
@@ -36,8 +37,15 @@ class RevisionRecord:
         """Compare a store with its record. Raises StoreWentBack if it has reached a later revision."""
         recorded = self._read()
         if recorded is not None and recorded.store == store and recorded.revision > revision:
-            raise StoreWentBack(
-                str(self._path).removesuffix(SUFFIX), revision, recorded.revision, f"{self._path} says so"
+            raise StoreWentBack(str(self._database), revision, recorded.revision, f"{self._path} says so")
+
+    def check_absent(self) -> None:
+        """Raise StoreUnusable if there is a record although its store is empty: a new store would hide the loss."""
+        recorded = self._read()
+        if recorded is not None:
+            raise StoreUnusable(
+                f"{self._database} is empty, but it held a store at revision {recorded.revision} ({self._path}): put a "
+                f"backup back with 'opengnsadmin restore', or remove {self._path} to begin with an empty store"
             )
 
     def note(self, store: str, revision: int) -> None:

@@ -95,6 +95,8 @@ class Store:
         store = cls(parsed, engine_for(parsed))
 
         def prepare(connection: Connection) -> tuple[Path | None, str]:
+            if store._record is not None and version_of(connection, redacted_url(parsed)) is None:
+                store._record.check_absent()
             copy = bring_up(connection, redacted_url(parsed), create=create, file=file, migrations=migrations)
             return copy, version_of(connection, redacted_url(parsed)) or ""
 

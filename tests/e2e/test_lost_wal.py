@@ -14,6 +14,10 @@ def test_a_store_without_its_last_changes_is_not_served_until_an_administrator_d
     deployment.start()
     file = Path(deployment.store.removeprefix("sqlite:///"))
     record = file.with_name(file.name + ".revision")
+    # Its end writes everything into the file.
+    deployment.server.stop()
+    deployment.server.start()
+    deployment.serves()
     before = deployment.revision
     deployment.opengnsadmin("category", "add", "late")
     eventually(lambda: record.exists() and f":{before + 1}" in record.read_text(), "the record of the change")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from compass.model.interfaces import Conflict, LogDamaged, LogTrimmed
 from compass.model.rows import Category
 from compass.store.engine import parse_url
-from compass.store.errors import StoreWentBack
+from compass.store.errors import StoreUnusable, StoreWentBack
 from compass.store.offline.exclusive import give_new_id, open_exclusive
 from compass.store.offline.verify import problems_of, report_of
 from compass.store.revision_record import RevisionRecord
@@ -95,6 +95,20 @@ def test_a_lost_wal_is_noticed_at_the_start(tmp_path: Path) -> None:
     newer = Store.open(url)
     assert newer.load().revision == 0 and newer.changes_after(0, 1) == []
     newer.close()
+
+
+def test_a_store_that_is_empty_all_at_once_is_not_created_again(tmp_path: Path) -> None:
+    """Before the first checkpoint everything is in the -wal; without it the file has no tables."""
+    url, file = f"sqlite:///{tmp_path}/gns.sqlite3", tmp_path / "gns.sqlite3"
+    store = Store.open(url)
+    store.commit(0, WORLD, [], [])
+    store.changes_after(len(WORLD), 10)
+    store.close()
+    file.write_bytes(b"")
+    with pytest.raises(StoreUnusable, match="held a store at revision 3"):
+        Store.open(url)
+    (tmp_path / "gns.sqlite3.revision").unlink()
+    Store.open(url).close()
 
 
 def test_a_record_that_cannot_be_read_or_is_not_ahead_stops_nothing(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_one_host_cannot_stop_the_servers(uss: Uss) -> None:
 
 
 def test_a_store_that_most_hosts_know_later_is_no_longer_served(uss: Uss) -> None:
-    """The store went back in time: nothing is committed to it, hosts that hold less are not served the past either, and no
-    server starts on it until it has a new id."""
+    """The store went back in time: nothing is committed to it, hosts that hold less are not served the past either, and
+    no server starts on it until it has a new id."""
     one, two, three = hosts(uss, "web1", "web2", "web3")
     later = uss.store.load().revision + 50
     for client in (one, two):
