@@ -22,11 +22,13 @@ MAY = {
     "client/requests.py": "compass.model requests urllib3",
     "cli": "compass.model compass.client compass.system compass.templates msgspec click rich",
     "templates": "",
-    "templates/render.py": "jinja2",
+    "templates/render.py": "compass.model jinja2",
     "pki": f"compass.model cryptography service_identity OpenSSL {TWISTED}",
     "system": "compass.model",
+    "system/command_line.py": "compass.model click",
     "admin": "compass.model compass.wire compass.pki compass.system msgspec click rich",
-    "admin/commands/store.py": "compass.model compass.client compass.store msgspec click rich sqlalchemy",
+    "admin/commands/store.py": "compass.model compass.client compass.store compass.system "
+    "msgspec click rich sqlalchemy",
     "daemons": f"compass click sqlalchemy msgspec OpenSSL cryptography {TWISTED}",
 }
 # What it must not import although the list above, or being standard, would let it.

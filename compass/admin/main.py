@@ -20,11 +20,12 @@ from compass.admin.shell.config import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, S
 from compass.admin.shell.context import AdminContext
 from compass.admin.shell.decorators import command, examples, json_option
 from compass.model.exit_codes import ExitCode, exit_table
+from compass.system.command_line import CheckedGroup, print_text
 
 PROGRAM = "opengnsadmin"
 
 
-class _Program(click.Group):
+class _Program(CheckedGroup):
     """Outermost group, which turns every failure into a message and an exit status.
 
     The commands for the store itself are loaded on demand, because they import the database's libraries.
@@ -139,7 +140,7 @@ def completion(context: AdminContext, shell: str) -> None:
     if context.in_json:
         context.print_result((), {"type": "completion", "shell": shell, "source": source})
     else:
-        click.echo(source)
+        print_text(source)
 
 
 def main() -> None:

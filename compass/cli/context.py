@@ -16,11 +16,12 @@ import click
 
 from compass.cli.output import LINE_MAX, as_json
 from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
-from compass.client.core.credential import CredentialProblem, read_credential
+from compass.client.core.credential import CredentialProblem, check_token, read_credential
 from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_label, parse_service_id
 from compass.model.rows import IDLE
 from compass.model.text import escape_line
+from compass.system.command_line import print_text
 
 PROGRAM: Final = "opengnsc"
 
@@ -45,7 +46,7 @@ class Failed(click.ClickException):
         if self.in_json:
             problem = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
             text = as_json(problem | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
-        click.echo(text, file=file or sys.stderr)
+        print_text(text, err=True)
 
 
 class CliContext:
@@ -66,12 +67,12 @@ class CliContext:
 
     def print_result(self, lines: Iterable[str], result: Any) -> None:
         """Print a result: `lines` for people, or `result` as JSON."""
-        click.echo(as_json(result) if self.in_json else "\n".join(lines))
+        print_text(as_json(result) if self.in_json else "\n".join(lines))
         sys.stdout.flush()
 
     def print_note(self, text: str) -> None:
         """Print a note to the standard error stream."""
-        click.echo(f"{PROGRAM}: {escape_line(self.subject + text, LINE_MAX)}", err=True)
+        print_text(f"{PROGRAM}: {escape_line(self.subject + text, LINE_MAX)}", err=True)
 
     @contextmanager
     def error_handling(self) -> Iterator[None]:
@@ -86,7 +87,7 @@ class CliContext:
             except KeyboardInterrupt:
                 # After ^C on a terminal, let the prompt begin on a new line.
                 if sys.stderr.isatty():
-                    click.echo(err=True)
+                    print_text("", err=True)
                 sys.exit(ExitCode.INTERRUPTED)
         except Failed as failure:
             failure.in_json = self.in_json
@@ -160,6 +161,7 @@ def credential_options(command: Command) -> Command:
         ),
         click.option(
             "--credential",
+            type=click.UNPROCESSED,
             metavar="TOKEN",
             envvar="OPENGNS_CREDENTIAL",
             show_envvar=True,
@@ -219,7 +221,7 @@ def credential_of(context: CliContext, token: str | None, file: Path | None) -> 
     if all(given):
         raise Failed(ExitCode.USAGE, "give --credential or --credential-file, not both")
     if token and not (file and not given[0]):
-        return token.strip()
+        return check_token(token, "the credential")
     if file:
         return read_credential(file, context.print_note)
     raise Failed(

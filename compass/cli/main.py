@@ -35,6 +35,7 @@ from compass.cli.templates import template
 from compass.model.exit_codes import ExitCode, exit_table
 from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, LocalReport
 from compass.model.names import format_endpoint
+from compass.system.command_line import CheckedGroup, print_text
 
 READY_SECONDS = 30.0
 """Seconds for a command to begin listening: a service may fill a cache first."""
@@ -44,6 +45,7 @@ SECRET_VARIABLES = ("OPENGNS_CREDENTIAL", "OPENGNS_CREDENTIAL_FILE")
 
 @click.group(
     PROGRAM,
+    cls=CheckedGroup,
     epilog=f"\b\n{exit_table(PROGRAM, with_codes=True)}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -219,7 +221,7 @@ def watch(context: CliContext, service: str, since: int | None) -> None:
     A lost connection is restored automatically; output continues after the last line and nothing is left out.
     """
     for event in context.api.follow(service, since, context.print_note):
-        click.echo(as_json(event, indent=None) if context.in_json else line_of_event(event))
+        print_text(as_json(event, indent=None) if context.in_json else line_of_event(event))
         sys.stdout.flush()
 
 

@@ -38,15 +38,15 @@ def _to_json(value: Any) -> Any:
 
 def lines_of_outcome(outcome: Outcome) -> list[str]:
     """Format the outcome of a registration, deregistration or report."""
-    at = f"{outcome.service} {format_endpoint(outcome.address, outcome.port)}"
+    at = escape_line(f"{outcome.service} {format_endpoint(outcome.address, outcome.port)}", LINE_MAX)
     if outcome.state == "pending":
         return [f"{at}: pending; no server has accepted it yet, opengnscd keeps it and delivers it"]
-    return [f"{at}: {outcome.state}, revision {outcome.revision}"]
+    return [f"{at}: {escape_line(outcome.state, LINE_MAX)}, revision {outcome.revision}"]
 
 
 def lines_of_resolved(resolved: Resolved) -> list[str]:
     """Format one address and port per line, best first."""
-    return [format_endpoint(peer.address, peer.port) for peer in resolved.listeners]
+    return [escape_line(format_endpoint(peer.address, peer.port), LINE_MAX) for peer in resolved.listeners]
 
 
 def tree_of(dependencies: Dependencies) -> list[str]:

@@ -18,11 +18,14 @@ from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.names import category_of
 from compass.model.replies import Refusal
 from compass.model.selection.pool_view import PoolView, pools_of
+from compass.system.command_line import CheckedGroup
 from compass.templates import READY, RENDER_COMMAND, RENDER_SECONDS, ready_names, ready_text, reported_failure
 
 
 @click.group(
-    "template", epilog=example_lines("template list", "template show haproxy", "template try haproxy --on openuss")
+    "template",
+    cls=CheckedGroup,
+    epilog=example_lines("template list", "template show haproxy", "template try haproxy --on openuss"),
 )
 def template() -> None:
     """Show templates of configuration files, and try them with the data of this host.

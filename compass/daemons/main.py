@@ -34,7 +34,9 @@ from compass.daemons.process.start import (
     why_not,
 )
 from compass.model.interfaces import StoreUnavailable
+from compass.model.text import escape
 from compass.pki.identity import Identity, IdentityError
+from compass.system.command_line import CheckedCommand, print_text
 from compass.system.systemd import SdNotify
 
 
@@ -71,7 +73,7 @@ class ConfiguredProgram(msgspec.Struct, frozen=True):
     def explain(self, problem: Exception) -> str:
         """Return the text of a problem with files, with advice if there is no configuration file."""
         name = self.program.name
-        text = "\n".join(f"{name}: {line}" for line in str(problem).splitlines())
+        text = "\n".join(f"{name}: {escape(line)}" for line in str(problem).split("\n"))
         if not self.path.exists():
             text += (
                 f"\n{name}: name the file with --config or in {self.program.config_variable}; "
@@ -94,7 +96,7 @@ class ConfiguredProgram(msgspec.Struct, frozen=True):
         try:
             yield
         except (ConfigProblem, IdentityError) as problem:
-            click.echo(self.explain(problem), err=True)
+            print_text(self.explain(problem), err=True)
             sys.exit(EXIT_CONFIG)
 
 
@@ -189,14 +191,14 @@ def _check(configured: ConfiguredProgram) -> None:
     with configured.checked_files():
         identity = configured.read_identity()
     for warning in identity.warnings:
-        click.echo(f"{configured.program.name}: warning: {warning}", err=True)
-    click.echo(f"{configured.path} is good")
+        print_text(f"{configured.program.name}: warning: {escape(warning)}", err=True)
+    print_text(f"{escape(str(configured.path))} is good")
 
 
 def _main(program: Program, config: str | None, check: bool, print_config: bool, verbose: bool) -> None:
     configured = program.with_file(config)
     if print_config:
-        click.echo(example(program.config))
+        print_text(example(program.config))
     elif check:
         _check(configured)
     else:
@@ -220,7 +222,7 @@ _EXIT_STATUS = (
 )
 
 
-@click.command(epilog=_EXIT_STATUS)
+@click.command(cls=CheckedCommand, epilog=_EXIT_STATUS)
 @_options
 def server(**options: Any) -> None:
     """The OpenGNS server daemon: stores the catalogue and pushes every change to its dependants.
@@ -240,7 +242,7 @@ def server(**options: Any) -> None:
     _main(OPENGNSSD, **options)
 
 
-@click.command(epilog=_EXIT_STATUS)
+@click.command(cls=CheckedCommand, epilog=_EXIT_STATUS)
 @_options
 def host(**options: Any) -> None:
     """The OpenGNS client daemon: one for each host; programs on the host ask it and register with it.

@@ -126,6 +126,16 @@ class StoreState(msgspec.Struct, frozen=True):
     """Digest of all rows, from the server that committed this revision; empty: none."""
 
 
+class LogDamaged(LogTrimmed):
+    """Error of a log with a damaged entry: readers cannot pass it, and read the tables instead."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(
+            f"the entry of revision {revision} in the update log is damaged; 'opengnsadmin store check' lists all such"
+        )
+        self.revision = revision
+
+
 class StoredDigest(msgspec.Struct, frozen=True):
     """Digest that the store has recorded (opengnsp.md, "Digests")."""
 
@@ -134,6 +144,18 @@ class StoredDigest(msgspec.Struct, frozen=True):
     """Digest as in `StoreState`, at `revision`."""
     doubted: int
     """Last revision at which a server found a digest that did not match the rows; 0: never."""
+
+
+class Rebuilt(msgspec.Struct, frozen=True, tag_field="type", tag="rebuilt"):
+    """Result of a comparison of rows, which do not have the recorded digest, with the update log."""
+
+    verdict: Literal["rebuilt", "confirmed", "unexplained", "moved"]
+    """`rebuilt`: the rows have the recorded digest now. `confirmed`: the log has an entry of every row and says the
+    same, so the digest is wrong. `unexplained`: the log does not say enough. `moved`: another revision."""
+    rows: int = 0
+    """Number of rows that the log says otherwise."""
+    unknown: int = 0
+    """Number of rows of which the log has no entry any longer."""
 
 
 class Store(Protocol):
@@ -181,6 +203,14 @@ class Store(Protocol):
     def correct(self, revision: int, digest: str, doubt: bool) -> None:
         """Record the correct digest of `revision` if the store is still there; `doubt`: also record that a wrong digest
         was found."""
+
+    def rebuild(self, revision: int) -> Rebuilt:
+        """Make the rows what the update log says, if they have the recorded digest then, and the store is still at
+        `revision`; otherwise change nothing. Raises StoreUnavailable."""
+
+    def mark_lost(self, revision: int) -> None:
+        """Record that the store went back in time: it has been at `revision`. Nothing is written to it, and no server
+        starts on it, until an administrator puts the newer state back or assigns a new id."""
 
     def trim(self, keep_updates: int, keep_others: int) -> None:
         """Remove the oldest log entries beyond the numbers to keep. No reader can resume from a removed entry."""

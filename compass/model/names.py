@@ -23,6 +23,7 @@ from compass.model.limits import (
     PORT_MAX,
     between,
 )
+from compass.model.text import printable_pattern
 
 PARSED_MAX = 20_000
 """Most names, and most addresses, whose parsed form is cached: they return with every request of their host, and
@@ -195,8 +196,8 @@ SERVER = {
     "pattern": rf"^({_ONE_LABEL}\.){{0,3}}[A-Za-z]([A-Za-z0-9-]{{0,20}}[A-Za-z0-9])?(:[1-9][0-9]{{0,3}})?$",
 }
 """Name of a server with or without its port; the pattern describes only names, and only some of them."""
-PLAIN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
-"""Pattern of text without control characters."""
+PLAIN = printable_pattern()
+"""Pattern of a printable line; it describes only some of them."""
 
 Label = Annotated[str, Meta(extra_json_schema=LABEL)]
 OptionalLabel = Annotated[str, Meta(extra_json_schema=or_empty(LABEL))]

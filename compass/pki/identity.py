@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from compass.model.text import is_printable_line
 from compass.pki.authority import ROLES, Role, attributes_of
 
 EXPIRY_NOTICE: Final = timedelta(days=30)
@@ -125,7 +126,7 @@ def role_and_name(certificate: x509.Certificate, rules: RoleRules | None = None)
             f"the certificate {subject!r} must have exactly one OU, one of {', '.join(ROLES)}; "
             "for certificates without an OU, configure role rules"
         )
-    if len(common_names) != 1 or not common_names[0].isprintable():
+    if len(common_names) != 1 or not is_printable_line(common_names[0]):
         raise PeerUnknown(f"the certificate {subject!r} must have exactly one CN, the name of its holder")
     return role, common_names[0]
 
@@ -138,7 +139,7 @@ def _match_rules(rules: RoleRules, names: Sequence[str]) -> tuple[Role, str] | N
     )
     for role, patterns in by_role:
         for name in names:
-            if name.isprintable() and any(fnmatchcase(name.lower(), one.lower()) for one in patterns):
+            if is_printable_line(name) and any(fnmatchcase(name.lower(), one.lower()) for one in patterns):
                 return role, name
     return None
 

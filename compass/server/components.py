@@ -26,8 +26,9 @@ from compass.server.failure.pending_suspicions import PendingSuspicions
 from compass.server.hosts import HostConnector, HostEvents, HostPresence
 from compass.server.push.change_feed import ChangeFeed
 from compass.server.push.dialer import Dialer
+from compass.server.push.later_revisions import LaterRevisions
 from compass.server.push.publisher import Publisher
-from compass.server.push.subscriptions import Subscriptions
+from compass.server.push.subscriptions import Guards, Subscriptions
 from compass.server.queries.handler import QueryHandler
 from compass.server.queries.status import StatusReporter, StatusSources
 from compass.server.sessions.bearer_auth import BearerAuth
@@ -89,7 +90,7 @@ class Components:
         self.identity = identity = _identity(base, loaded)
         access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
         changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given)
-        replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes)
+        replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes, loaded.digest)
         self.changes, self.cluster = changes, cluster
         self.committer = committer = Committer(access, replica, SecurityLog(base.connections), decider, clock)
         self.publisher = publisher = Publisher(replica, clock)
@@ -111,7 +112,8 @@ class Components:
         self.anti_entropy = AntiEntropy(base.name, clock, committer, access)
         self.logs = LogReader(clock, committer, access)
         self.trimmer = LogTrimmer(clock, access, given.keep_updates, given.keep_others)
-        self.subscriptions = Subscriptions(identity, clock, committer, publisher, self.anti_entropy, self.hosts)
+        guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access))
+        self.subscriptions = Subscriptions(identity, clock, committer, publisher, guards, self.hosts)
         self.change_feed = ChangeFeed(loaded.store, loaded.revision)
         self.queries = QueryHandler(loaded.store, given, committer, publisher)
         self.bearer_auth = BearerAuth(given, committer)

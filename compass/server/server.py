@@ -8,7 +8,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.interfaces import StoreState, Timer
+from compass.model.interfaces import LogTrimmed, StoreState, StoreUnavailable, Timer
 from compass.model.requests import Request
 from compass.model.rows import Change
 from compass.model.rules.draft import Principal
@@ -74,7 +74,12 @@ class Server(Factory):
         given = self._base.dependencies
         loaded: StoreState = await given.in_database.run(given.storage.load)
         after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
-        recent: list[Change] = await given.in_database.run(given.storage.changes_after, after, TAIL_MAX)
+        try:
+            recent: list[Change] = await given.in_database.run(given.storage.changes_after, after, TAIL_MAX)
+        except LogTrimmed as gap:
+            # Hosts that missed something get snapshots.
+            self.log.error("starts without the recent changes: {why}", why=str(gap))
+            recent = []
         recent = [change for change in recent if change.revision <= loaded.revision]
         self._components = components = Components(self._base, loaded)
         self.connections.security_log = components.committer
@@ -82,10 +87,12 @@ class Server(Factory):
         components.change_feed.preload(recent[-RECENT_MAX:])
         # Which other servers there are decides what this one keeps; only then is it ready.
         await components.membership.join()
+        await self._compare_with_peers(components)
         components.detector.start(components.committer.catalogue)
         components.dialer.start()
         components.trimmer.start()
-        components.anti_entropy.start(loaded.digest)
+        components.anti_entropy.start()
+        components.subscriptions.later.start()
         components.alerts.ownership_changed()
         components.refused_hosts.start()
         self._tail = given.clock.callLater(TAIL_EVERY_SECONDS, self._read_log)
@@ -96,6 +103,19 @@ class Server(Factory):
             store=loaded.store,
             revision=loaded.revision,
         )
+
+    async def _compare_with_peers(self, components: Components) -> None:
+        """Compare the store with what the other servers have applied of it. Raises StoreUnavailable if it is older."""
+        committer, peers = components.committer, components.cluster.peers.values()
+        applied, name = max(((peer.line.revision, peer.line.name) for peer in peers), default=(0, ""))
+        if applied <= committer.catalogue.revision or not await committer.catch_up():
+            return
+        revision = committer.catalogue.revision
+        if applied > revision:
+            given = self._base.dependencies
+            await given.in_database.run(given.storage.mark_lost, applied)
+            text = f"the store is at revision {revision}, and server {name} has applied revision {applied} of it: "
+            raise StoreUnavailable(f"{text}it went back in time; 'opengnsadmin store new-id' says what to do")
 
     def stop(self) -> None:
         """End every session and every timer. What was answered is on disk; the rest was not answered."""

@@ -18,7 +18,7 @@ from compass.model.replies import HostLag
 from compass.model.rows import Change
 from compass.store.abort import ConnectionAborter
 from compass.store.engine import WRITES, unavailable
-from compass.store.row_mapping import change_from, text_of
+from compass.store.row_mapping import intact_changes, text_of
 from compass.store.schema import presence, server, told
 from compass.store.statements import CLOCK, INCIDENTS, floor
 
@@ -102,7 +102,7 @@ class SqlClusterStore:
             found = connection.execute(INCIDENTS, {"after": revision, "most": limit}).all()
             newest = connection.execute(CLOCK).one().revision
             oldest = connection.execute(floor("updates")).scalar()
-            return [change_from(change) for _, change in found], newest + 1 if oldest is None else oldest
+            return list(intact_changes(found)), newest + 1 if oldest is None else oldest
 
         return self._transaction(work)
 

@@ -15,3 +15,16 @@ class StoreTooNew(StoreUnusable):
 
 class StoreInUse(StoreUnusable):
     """Error of an operation that needs a store without a running server, or a place without a store."""
+
+
+class StoreWentBack(StoreUnusable):
+    """Error of a store that is older than what is known of it: it was restored, or lost its last changes."""
+
+    def __init__(self, name: str, revision: int, known: int, evidence: str) -> None:
+        super().__init__(
+            f"{name} is at revision {revision}, but it has been at revision {known} ({evidence}): an older state was "
+            "restored, or the last changes were lost. It is not served, because hosts hold later revisions. Put the "
+            "newer state back; or, to give up the changes after this revision, run 'opengnsadmin store new-id' while "
+            "no server runs, and start the servers again"
+        )
+        self.known = known

@@ -6,13 +6,15 @@ and within a table the last change of a key wins: set then removed is a removal,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import msgspec
 from sqlalchemy import Table
 
 from compass.model.catalogue.catalogue import topic_of
+from compass.model.interfaces import LogDamaged
 from compass.model.names import category_of
 from compass.model.rows import (
     IDLE,
@@ -52,8 +54,9 @@ _encode = msgspec.json.Encoder().encode
 _policy = msgspec.json.Decoder(Policy).decode
 _metadata = msgspec.json.Decoder(dict[str, str]).decode
 _services = msgspec.json.Decoder(tuple[str, ...]).decode
-change_from = msgspec.json.Decoder(Change).decode
-"""Decode the change in a text of the update log."""
+_change = msgspec.json.Decoder(Change).decode
+CHECKSUM_OCTETS = 8
+"""Octets of a checksum: it detects damage of a disk, not a forgery."""
 
 
 def text_of(value: Any) -> str:
@@ -102,13 +105,40 @@ _BUILDERS: dict[type[Row], Callable[..., Row]] = {Category: _category, Listener:
 _METADATA = Listener.__struct_fields__.index("metadata")
 
 
+def checksum_of(values: Sequence[Any]) -> str:
+    """Return the checksum of the values of an entry of the update log, in the order of the table's columns."""
+    return blake2b(_encode(values), digest_size=CHECKSUM_OCTETS).hexdigest()
+
+
+def change_from(entry: Sequence[Any]) -> Change:
+    """Return the change in an entry of the update log, which has all columns. Raises LogDamaged if the entry is not
+    what was written; entries of old programs have no checksum."""
+    *values, change, checksum = entry
+    try:
+        if checksum in ("", checksum_of([*values, change])):
+            return _change(change)
+    except (msgspec.MsgspecError, TypeError):
+        # Damage can make octets of a text.
+        pass
+    raise LogDamaged(int(entry[0]))
+
+
+def intact_changes(entries: Iterable[Sequence[Any]]) -> Iterator[Change]:
+    """Yield the changes of those entries that are what was written."""
+    for entry in entries:
+        try:
+            yield change_from(entry)
+        except LogDamaged:
+            continue
+
+
 def update_record(change: Change) -> Record:
     """Return a change as a record of the update log."""
     row = change.row
     listener = row if isinstance(row, Listener) else None
-    return {
+    record: Record = {
         "revision": change.revision,
-        "time": change.time,
+        "time": float(change.time),
         "operation": change.operation,
         "subject": _subject(row),
         "address": listener.address if listener else "",
@@ -117,6 +147,7 @@ def update_record(change: Change) -> Record:
         "previous": change.previous,
         "change": text_of(change),
     }
+    return {**record, "checksum": checksum_of([*record.values()])}
 
 
 def _subject(row: Row) -> str:
@@ -141,7 +172,7 @@ def update_entry(
     number: int, time: float, operation: str, subject: str, address: str, port: int, state: str, change: str
 ) -> LogEntry:
     """Return the entry of a record of the update log."""
-    return UpdateEntry(number, time, operation, subject, address, port, state, change_from(change))
+    return UpdateEntry(number, time, operation, subject, address, port, state, _change(change))
 
 
 _KEYS = {kind: [column.name for column in table.primary_key] for kind, table in TABLES.items()}
@@ -167,7 +198,7 @@ def batch_of(changes: Sequence[Change]) -> Batch:
     topics: dict[str, int] = {}
     for change in changes:
         row = change.row
-        last.setdefault(type(row), {})[_key(row)] = change
+        last.setdefault(type(row), {})[row_key(row)] = change
         if topic := topic_of(row):
             topics[topic] = change.revision
         if isinstance(row, Service):
@@ -194,6 +225,6 @@ def batch_of(changes: Sequence[Change]) -> Batch:
     return Batch(dict(reversed(removed.items())), kept, categories, services, log)
 
 
-def _key(row: Row) -> Hashable:
+def row_key(row: Row) -> Hashable:
     """Return the primary key. A credential's id is the prefix of a digest, so it is unique only within its service."""
     return (row.service, row.id) if isinstance(row, Credential) else key_of(row)

@@ -61,6 +61,9 @@ clock = Table(
     Column("doubted", BigInteger, nullable=False, server_default="0"),
     # Oldest schema whose programs can use this one during an upgrade.
     Column("readable_from", Text, nullable=False, server_default=""),
+    # Revision that a server held although the store has not reached it: the store went back in time and is not served
+    # until it has a new id. 0: no such revision is known.
+    Column("lost", BigInteger, nullable=False, server_default="0"),
 )
 
 category = Table(
@@ -214,6 +217,8 @@ update_log = Table(
     Column("previous", BigInteger, nullable=False),
     # JSON of the whole `Change`, which replicas apply.
     Column("change", Text, nullable=False),
+    # Checksum of the other columns (`row_mapping.checksum_of`); '' in entries of programs before schema 0007.
+    Column("checksum", Text, nullable=False, server_default=""),
 )
 
 # Volatile facts: the servers of this store, and the sessions of hosts (`compass.model.cluster`).

@@ -42,8 +42,9 @@ COUNT: Any = update(schema.clock).values(_counted).returning(_clock.security, _c
 the order of commits."""
 FENCE: Any = COUNT.values(
     revision=bindparam("reached"), digest=bindparam("new_digest"), digest_at=bindparam("reached")
-).where(_clock.revision == bindparam("expected"))
-"""Statement that also advances the clock; it updates no row if another server has advanced it."""
+).where(_clock.revision == bindparam("expected"), _clock.lost == literal_column("0"))
+"""Statement that also advances the clock; it updates no row if another server has advanced it, or if the store went
+back in time."""
 NOTIFY = func.pg_notify(literal_column(f"'{CHANNEL}'") + _clock.store, cast(_clock.revision, Text))
 """Expression that PostgreSQL returns with COUNT and FENCE: at the commit, it notifies of the store's revision."""
 CORRECT = (
@@ -51,6 +52,7 @@ CORRECT = (
     .values(digest=bindparam("new_digest"), digest_at=bindparam("of"))
     .where(_clock.revision == bindparam("of"))
 )
+LOST = update(schema.clock).values(lost=bindparam("known")).where(_clock.lost == 0)
 DOUBT = update(schema.clock).values(doubted=_clock.revision)
 CLOCK = select(schema.clock)
 CLOCK_LOCKED = select(schema.clock).with_for_update()
@@ -69,7 +71,8 @@ def floor(log: Log) -> Select[Any]:
 
 def _entries(log: Log) -> Select[Any]:
     """Return the query of a log's columns in the order of the entry's fields."""
-    columns = [column for column in LOGS[log].c if column is not schema.update_log.c.previous]
+    hidden = (schema.update_log.c.previous, schema.update_log.c.checksum)
+    columns = [column for column in LOGS[log].c if not any(column is other for other in hidden)]
     return select(*columns).limit(bindparam("most"))
 
 
@@ -83,7 +86,7 @@ BACK: dict[Log, Select[Any]] = {
 TRIM: dict[Log, Delete] = {log: delete(LOGS[log]).where(key_column(log) <= bindparam("gone")) for log in LOGS}
 
 CHANGES = (
-    select(schema.update_log.c.revision, schema.update_log.c.change)
+    select(schema.update_log)
     .where(schema.update_log.c.revision > bindparam("after"))
     .order_by(schema.update_log.c.revision)
     .limit(bindparam("most"))

@@ -8,6 +8,7 @@ during the commit, the outcome is unknown, and the caller reads it with `changes
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +21,10 @@ from compass.model.catalogue.octets import entry_octets
 from compass.model.interfaces import (
     BatchRefused,
     Conflict,
+    LogDamaged,
     LogTrimmed,
     Proposal,
+    Rebuilt,
     Redecide,
     StoredDigest,
     StoreState,
@@ -44,9 +47,11 @@ from compass.store.engine import (
     redacted_url,
     unavailable,
 )
-from compass.store.errors import StoreUnusable
+from compass.store.errors import StoreUnusable, StoreWentBack
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.notifications import ChangeNotifier, Wake, notifier_for
+from compass.store.restoration import rebuild
+from compass.store.revision_record import RevisionRecord
 from compass.store.row_mapping import batch_of, change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 
@@ -74,6 +79,8 @@ class Store:
         self._writer = BatchWriter(engine.dialect.name)
         self._connection: Connection | None = None
         self._in_doubt = False
+        file = file_of(url)
+        self._record = RevisionRecord(file) if file is not None else None
         self.cut = ConnectionAborter(engine).abort
         """Function that aborts the current call, from another thread: the call raises StoreUnavailable, and the next
         one connects again."""
@@ -92,6 +99,8 @@ class Store:
         store = cls(parsed, engine_for(parsed))
 
         def prepare(connection: Connection) -> tuple[Path | None, str]:
+            if store._record is not None and version_of(connection, redacted_url(parsed)) is None:
+                store._record.check_absent()
             copy = bring_up(connection, redacted_url(parsed), create=create, file=file, migrations=migrations)
             return copy, version_of(connection, redacted_url(parsed)) or ""
 
@@ -128,6 +137,9 @@ class Store:
     def load(self) -> StoreState:
         def read(connection: Connection) -> StoreState:
             clock = connection.execute(sql.CLOCK).one()
+            self._check_past(clock, 0)
+            if self._record is not None:
+                self._record.check(clock.store, clock.revision)
             rows: list[Row] = []
             for kind, statement in sql.ALL.items():
                 rows.extend(rows_from(kind, connection.execute(statement)))
@@ -174,10 +186,14 @@ class Store:
         From here on no other writer can begin before the end of this transaction.
         """
         clock = connection.execute(sql.CLOCK_LOCKED).one()
+        self._check_past(clock, 0)
         found = connection.execute(sql.CHANGES, {"after": expected, "most": BETWEEN_MAX}).all()
-        if [revision for revision, _ in found] != list(range(expected + 1, clock.revision + 1)):
+        if [entry.revision for entry in found] != list(range(expected + 1, clock.revision + 1)):
             return None
-        return [change_from(change) for _, change in found]
+        try:
+            return [change_from(entry) for entry in found]
+        except LogDamaged:
+            return None
 
     def _write(self, connection: Connection, expected: int, proposal: Proposal) -> bool:
         """Write fence, tables and logs. Returns False, without a write, if the store is at another revision."""
@@ -209,21 +225,45 @@ class Store:
 
         def read(connection: Connection) -> list[Change]:
             clock = connection.execute(sql.CLOCK_LOCKED if self._in_doubt else sql.CLOCK).one()
-            if clock.revision < revision:
-                raise StoreUnavailable(
-                    f"{redacted_url(self._url)} is at revision {clock.revision}, this server at {revision}: "
-                    "an older state was restored; restart the server"
-                )
+            self._check_past(clock, revision)
+            if self._record is not None:
+                self._record.note(clock.store, clock.revision)
             found = connection.execute(sql.CHANGES, {"after": revision, "most": limit}).all()
             if clock.revision > revision and limit > 0 and (not found or found[0].revision != revision + 1):
                 raise LogTrimmed(
                     f"{redacted_url(self._url)}: the changes after revision {revision} are no longer in the log"
                 )
-            return [change_from(change) for _, change in found]
+            return [change_from(entry) for entry in found]
 
-        changes = self._transaction(read, writes=self._in_doubt)
+        try:
+            changes = self._transaction(read, writes=self._in_doubt)
+        except StoreWentBack as past:
+            # For the next start of any server. A standby cannot be written, and may only lag.
+            with contextlib.suppress(StoreUnavailable):
+                self.mark_lost(past.known)
+            raise
         self._in_doubt = False
         return changes
+
+    def rebuild(self, revision: int) -> Rebuilt:
+        def write(connection: Connection) -> Rebuilt:
+            clock = connection.execute(sql.CLOCK_LOCKED).one()
+            if clock.revision != revision:
+                return Rebuilt("moved")
+            return rebuild(connection, self._writer, _digest(clock))
+
+        return self._transaction(write, writes=True)
+
+    def mark_lost(self, revision: int) -> None:
+        """See `interfaces.Store`."""
+        self._transaction(lambda connection: connection.execute(sql.LOST, {"known": revision}), writes=True)
+
+    def _check_past(self, clock: Any, held: int) -> None:
+        """Raise StoreWentBack if the store is known to have been at a later revision."""
+        if clock.revision < held:
+            raise StoreWentBack(redacted_url(self._url), clock.revision, held, "this server holds it")
+        if clock.lost:
+            raise StoreWentBack(redacted_url(self._url), clock.revision, clock.lost, "servers or hosts held it")
 
     def read_log(
         self, log: Log, after: int, limit: int, last: int, octets_max: int = LOG_OCTETS_MAX

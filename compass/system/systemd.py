@@ -11,6 +11,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+from compass.model.text import escape
+
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Environment variables of the protocol, for a program that keeps them from its children."""
 WATCHDOG_PART = 0.5
@@ -63,7 +65,7 @@ class SdNotify:
             call_later(self.watchdog_seconds, lambda: self.start_watchdog(call_later))
 
     def _send(self, state: str, status: str = "") -> None:
-        text = "\n".join(filter(None, [state, f"STATUS={status}" if status else ""]))
+        text = "\n".join(filter(None, [state, f"STATUS={escape(status)}" if status else ""]))
         if self._address:
             # A manager that does not answer is no reason for the service to end.
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from jinja2 import BaseLoader, DictLoader, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from compass.model.text import escape, escape_in
 from compass.templates import PREFIX, READY, ready_names, ready_text
 
 MEMORY_OCTETS_MAX = 512 * 1024 * 1024
@@ -65,10 +66,10 @@ def render(data: dict[str, Any]) -> str:
 
 
 def _escaped(value: Any) -> Any:
-    """Return a value with all control characters escaped: a service's metadata must not begin a new line in the
+    """Return a value with all unprintable characters escaped: a service's metadata must not begin a new line in the
     configuration of a program."""
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in value)
+        return escape(value)
     if isinstance(value, dict):
         return {_escaped(key): _escaped(item) for key, item in value.items()}
     return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
@@ -90,9 +91,9 @@ def _line_of(error: BaseException, source: str) -> str:
 
 def _failed(where: str, error: BaseException) -> NoReturn:
     # The message only: a traceback of a template helps no user.
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = escape(" ".join(str(error).split())) or type(error).__name__
     text = f"it needs more than {MEMORY_OCTETS_MAX >> 20} MiB" if isinstance(error, MemoryError) else text
-    print(f"{PREFIX}{where}: {text}")
+    print(escape_in(f"{PREFIX}{escape(where)}: {text}", sys.stdout.encoding))
     sys.exit(1)
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from compass.model.replies import Refusal
 from compass.model.requests import Request
+from compass.model.text import escape_line
 from compass.wire import limits
 from compass.wire.connection import Connection, Queued
 from compass.wire.events import AcknowledgementReceived, Event, RequestReceived, SessionEnded, SessionOpened
@@ -294,7 +295,7 @@ class ServerConnection(Connection):
             return self._violated(Refusal("unsupported-version", f"this server speaks OpenGNSP {spoken}"))
         if not self._transition("hello"):
             return self._violated(Refusal("out-of-turn", "a second hello"))
-        software = hello.software[: limits.SOFTWARE_MAX]
+        software = escape_line(hello.software, limits.SOFTWARE_MAX)
         self.message_max = max(0, min(hello.parts, limits.MESSAGE_MAX))
         return SessionOpened(Hello((max(common),), software, self.message_max))
 

@@ -47,7 +47,7 @@ from tests.support.postgresql import PostgreSQL
 SERVICE = "chinaserver.openuss"
 PORTS = 40
 """Listeners of each client, which come and go in turns."""
-_SUMMARY = re.compile(r"committed (\d+) batches, (\d+) of them decided again, (\d+) put off")
+_SUMMARY = re.compile(r"committed (\d+) batches, (\d+) of them decided again, (\d+) postponed")
 
 
 class Answered(msgspec.Struct, frozen=True):

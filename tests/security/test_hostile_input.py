@@ -214,7 +214,7 @@ def test_a_peers_words_do_not_command_the_terminal_that_shows_the_log() -> None:
     }
     text = text_line(event)
     assert text is not None
-    assert "\\u001b[2J\\u009b1m\\u000dfoo\n\t2026" in text
+    assert "\\u001b[2J\\u009b1m\\u000dfoo\\u000a2026" in text and text.count("\n") == 1
     assert not set(text) & {"\x1b", "\x9b", "\r"}
     assert text_line({}) is None
 

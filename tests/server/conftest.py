@@ -70,7 +70,7 @@ def _emptied(connection: Connection) -> None:
     for table in reversed(schema.metadata.sorted_tables):
         if table is not schema.clock:
             connection.execute(table.delete())
-    anew = {"revision": 0, "security": 0, "administration": 0, "digest": "", "digest_at": 0, "doubted": 0}
+    anew = {"revision": 0, "security": 0, "administration": 0, "digest": "", "digest_at": 0, "doubted": 0, "lost": 0}
     connection.execute(schema.clock.update().values(anew))
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.interfaces import BatchRefused, Conflict, LogTrimmed, StoreUnavailable
+from compass.model.interfaces import BatchRefused, Conflict, LogTrimmed
 from compass.model.rows import (
     AdministrationEntry,
     Alert,
@@ -26,6 +26,7 @@ from compass.model.rows import (
     Service,
     UpdateEntry,
 )
+from compass.store.errors import StoreWentBack
 from compass.store.statements import Log
 from compass.store.store import Store
 from tests.store.workload import registrations
@@ -284,7 +285,13 @@ def test_trimming_lets_the_oldest_go_and_moves_the_floor(store: Store) -> None:
 
 
 def test_a_store_that_went_back_in_time_is_noticed(store: Store) -> None:
-    """A server ahead of its store (an old backup was restored) gets an error instead of waiting for ever."""
+    """A server ahead of its store (an old backup was restored) gets an error, nothing is committed any longer, and no
+    server starts on it."""
     store.commit(0, WORLD, [], [])
-    with pytest.raises(StoreUnavailable, match="restart the server"):
+    with pytest.raises(StoreWentBack, match="store new-id"):
         store.changes_after(4, 10)
+    for read in (lambda: store.changes_after(3, 10), store.load):
+        with pytest.raises(StoreWentBack, match="at revision 3, but it has been at revision 4"):
+            read()
+    with pytest.raises(Conflict):
+        store.commit(3, changes_of(Category("new"), revision=3), [], [])

@@ -19,6 +19,7 @@ from compass.model.names import parse_host_name
 from compass.model.replies import CaseFile, Done, Refusal, Registered, Reported
 from compass.model.requests import Examine, Fetch, Purge, ReadLog
 from compass.model.rows import Listener, State, UpdateEntry
+from compass.system.command_line import CheckedGroup
 
 HISTORY_SEARCHED = 5_000
 """Newest entries of the update log that are searched for a listener's own: some 2 MB."""
@@ -28,7 +29,7 @@ HISTORY_SHOWN = 10
 _STATES = click.Choice(["up", "slow", "suspect", "down", "draining", "offline"])
 
 
-@click.group("listener")
+@click.group("listener", cls=CheckedGroup)
 def listener() -> None:
     """Listeners: the addresses and ports that serve a service, with their states.
 

@@ -18,6 +18,7 @@ from compass.model.replies import CredentialIssued, Done
 from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import Category, Dependency, Host, Listener, Row, Service
 from compass.model.selection.policies import LOCALITIES, POLICIES
+from compass.system.command_line import CheckedGroup
 
 
 def print_done(context: AdminContext, request: Put | Remove | RevokeCredential) -> None:
@@ -32,7 +33,7 @@ def list_rows(context: AdminContext, fetch: Fetch) -> None:
     context.print_result(table_of_rows(fetch.kind, reply.rows, context.time_format), reply)
 
 
-@click.group("category")
+@click.group("category", cls=CheckedGroup)
 def category() -> None:
     """Categories: kinds of service, such as web or openuss. Dependencies are declared between them.
 
@@ -132,7 +133,7 @@ def _category(context: AdminContext, name: str) -> Category:
     return cast(Category, context.one(Fetch("category", name=name), "unknown-category", message))
 
 
-@click.group("service")
+@click.group("service", cls=CheckedGroup)
 def service() -> None:
     """Services, such as chinaserver.openuss: the parts of a category, each with its own content."""
 
@@ -195,7 +196,7 @@ def service_remove(context: AdminContext, id: str) -> None:
     print_done(context, Remove("service", parse_service_id(id)))
 
 
-@click.group("dependency")
+@click.group("dependency", cls=CheckedGroup)
 def dependency() -> None:
     """Dependencies: services of a category get the listeners of the categories that it depends on."""
 
@@ -224,7 +225,7 @@ def dependency_remove(context: AdminContext, category: str, on: str) -> None:
     print_done(context, Remove("dependency", f"{parse_label(category, 'category')} {parse_label(on, 'category')}"))
 
 
-@click.group("credential")
+@click.group("credential", cls=CheckedGroup)
 def credential() -> None:
     """Credentials, which authenticate a service when it registers and deregisters."""
 
@@ -279,7 +280,7 @@ def credential_remove(context: AdminContext, service: str, id: str) -> None:
     print_done(context, RevokeCredential(parse_service_id(service), id))
 
 
-@click.group("host")
+@click.group("host", cls=CheckedGroup)
 def host() -> None:
     """Hosts: machines that run opengnscd. A host is added when it first connects with a valid certificate."""
 

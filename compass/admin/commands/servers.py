@@ -9,9 +9,10 @@ from compass.admin.shell.decorators import DURATION, command
 from compass.model.names import InvalidName, parse_server
 from compass.model.replies import Steered
 from compass.model.requests import Steer
+from compass.system.command_line import CheckedGroup
 
 
-@click.group("server")
+@click.group("server", cls=CheckedGroup)
 def server() -> None:
     """Drain one server before maintenance. Select the server with --server before the command."""
 

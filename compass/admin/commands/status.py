@@ -28,6 +28,7 @@ from compass.model.exit_codes import ExitCode
 from compass.model.replies import Lags, LogEntries, ServerStatus, Told, WayList, WaysTried
 from compass.model.requests import Fetch, Lag, ReadLog, Status, TryWays, Ways
 from compass.model.rows import LogEntry
+from compass.system.command_line import CheckedGroup, print_text
 from compass.wire.limits import LOG_WAIT_SECONDS_MAX
 
 LOG_PAGE = 1000
@@ -39,7 +40,7 @@ RETRY_SECONDS = 2.0
 LogName = Literal["updates", "security", "administration"]
 
 
-@click.group("alert")
+@click.group("alert", cls=CheckedGroup)
 def alert() -> None:
     """Open incidents: listeners that failed or are slow. An incident is reported once and closes by itself."""
 
@@ -76,7 +77,7 @@ def alert_test(context: AdminContext, name: str) -> None:
         click.get_current_context().exit(ExitCode.FAILED.value)
 
 
-@click.group("log")
+@click.group("log", cls=CheckedGroup)
 def log() -> None:
     """The three logs: committed changes, refused credentials and rights, and requests of administrators."""
 
@@ -165,7 +166,7 @@ def _print_page(context: AdminContext, name: str, page: LogEntries, after: int, 
         return after
     if context.in_json:
         for entry in page.entries:
-            click.echo(json.dumps(as_json(entry)))
+            print_text(json.dumps(as_json(entry)))
     else:
         print_table(table_of_log(name, page.entries, context.time_format), headed)
     return page.entries[-1].number

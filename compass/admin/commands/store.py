@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import URL
+import msgspec
+from sqlalchemy import URL, Connection
 
 from compass.admin.shell.context import AdminContext, Failed
 from compass.admin.shell.decorators import command, examples
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode
-from compass.model.interfaces import StoreUnavailable
+from compass.model.interfaces import Rebuilt, StoreUnavailable
+from compass.store.bulk_insert import BatchWriter
 from compass.store.engine import file_of, parse_url, redacted_url, resolve_url
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import head_of
 from compass.store.offline.backup import back_up, downgrade, restore, verify
 from compass.store.offline.copy import copy
-from compass.store.offline.exclusive import give_new_id, open_exclusive
+from compass.store.offline.exclusive import correct_digest, give_new_id, open_exclusive
 from compass.store.offline.verify import StoreReport, problems_of, report_of
+from compass.store.restoration import rebuild
+from compass.system.command_line import CheckedGroup
 
 CONFIG_VARIABLE = "OPENGNSSD_CONFIG"
 CONFIG_DEFAULT = "/etc/opengns/opengnssd.toml"
@@ -44,7 +48,7 @@ _which = (
 _yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-@click.group("store")
+@click.group("store", cls=CheckedGroup)
 def store() -> None:
     """The database of the servers: show, check, copy or downgrade it directly, without a server."""
 
@@ -207,6 +211,46 @@ def new_id_command(context: AdminContext, store_url: str, server_config: str, ye
     )
 
 
+@command(store, "repair", "store repair", "store repair --accept", options=(*_which, _yes))
+@click.option("--accept", is_flag=True, help="Record the digest of rows that the log cannot rebuild, as they are.")
+def repair_command(context: AdminContext, store_url: str, server_config: str, yes: bool, accept: bool) -> None:
+    """Rebuild damaged rows from the update log. No server may use the store.
+
+    The rows must have the digest that their last commit recorded. Rows that the log knows otherwise are written as the
+    log has them, if all rows then have that digest. If the log does not say enough, nothing is changed: put a backup
+    back with 'restore', or accept the rows as they are with --accept. Servers do the same by themselves, except for
+    --accept.
+    """
+    with _store_errors():
+        url = _store_url(context, store_url, server_config)
+        name = redacted_url(url)
+        _confirm(context, yes, f"Repair {name}?")
+        with open_exclusive(url, alone=True, writes=True) as connection:
+            condition = report_of(connection, name)
+            if condition.recorded_digest in ("", condition.digest):
+                found, text = Rebuilt("confirmed"), f"{name} needs no repair: {_summary(condition)}."
+            else:
+                found = rebuild(connection, BatchWriter(connection.dialect.name), condition.recorded_digest)
+                text = _repaired(connection, name, condition, found, accept)
+    context.print_result([text], {"type": "repair", "result": found, "accepted": accept})
+
+
+def _repaired(connection: Connection, name: str, condition: StoreReport, found: Rebuilt, accept: bool) -> str:
+    """Return the result of a repair as a sentence. Raises Failed if an administrator has to decide."""
+    if found.verdict == "rebuilt":
+        return f"{name}: rebuilt {found.rows} rows from the update log. Start opengnssd."
+    if found.verdict == "unexplained" and not accept:
+        raise Failed(
+            ExitCode.FAILED,
+            f"{name}: the rows do not have the recorded digest, and the update log does not say which are wrong ("
+            f"{found.rows} differ from it, it has no entry of {found.unknown}); nothing was changed. Put a backup back "
+            "with 'opengnsadmin restore', or accept the rows with --accept",
+        )
+    correct_digest(connection, condition.revision, condition.digest)
+    why = "which the update log confirms" if found.verdict == "confirmed" else "as they are"
+    return f"{name}: recorded the digest of the rows, {why}. Start opengnssd."
+
+
 def _summary(condition: StoreReport) -> str:
     return f"store {condition.store[:12]} at revision {condition.revision}"
 
@@ -266,6 +310,9 @@ def _store_errors() -> Iterator[None]:
     """Turn a problem with the store into the failure of the command."""
     try:
         yield
+    except msgspec.DecodeError as problem:
+        text = f"a row of the store cannot be decoded ({problem}): put a backup back with 'opengnsadmin restore'"
+        raise Failed(ExitCode.FAILED, text, {"type": "problem", "kind": "unusable", "message": text}) from None
     except StoreUnavailable as problem:
         kind, status = "unavailable", ExitCode.UNAVAILABLE
         if isinstance(problem, StoreInUse):

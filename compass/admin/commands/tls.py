@@ -32,6 +32,7 @@ from compass.pki.authority import (
     issue,
     write_credentials,
 )
+from compass.system.command_line import CheckedGroup
 
 AUTHORITY_STEM = "authority"
 
@@ -58,7 +59,7 @@ def _days(default: int) -> Callable[[Any], Any]:
 _ISSUE = (_DIRECTORY, _ALSO, _days(CREDENTIAL_DAYS))
 
 
-@click.group("tls")
+@click.group("tls", cls=CheckedGroup)
 def tls() -> None:
     """Create and show the certificates of servers, hosts and administrators.
 

@@ -17,6 +17,7 @@ from compass.model.replies import Done
 from compass.model.requests import Apply, Fetch, IssueCredential, Remove, RevokeCredential
 from compass.model.rows import Category, Credential, Service
 from compass.model.rules.tokens import TOKEN_ROLES
+from compass.system.command_line import CheckedGroup
 
 CATEGORY_OF_ROLE: dict[str, str] = {role: category for category, role in TOKEN_ROLES.items()}
 _ROLE = click.option(
@@ -28,7 +29,7 @@ _ROLE = click.option(
 )
 
 
-@click.group("token")
+@click.group("token", cls=CheckedGroup)
 def token() -> None:
     """Bearer tokens for the servers' HTTPS API: for scripts, scrapers and browsers that have no certificate.
 

@@ -17,6 +17,7 @@ from compass.model.replies import Done
 from compass.model.requests import Apply, Fetch
 from compass.model.rows import Category, Dependency, Service
 from compass.model.text import escape_line
+from compass.system.command_line import print_text
 
 
 def topology_commands(group: click.Group) -> None:
@@ -39,7 +40,7 @@ def topology_commands(group: click.Group) -> None:
         elif context.in_json:
             context.print_result((), result)
         else:
-            click.echo(text, nl=False)
+            print_text(text, newline=False)
 
     prune = click.option("--prune", is_flag=True, help="Remove objects that are not in the file.")
     file = click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
@@ -143,5 +144,5 @@ def _categories(context: AdminContext) -> dict[str, Category]:
 def _print_plan(context: AdminContext, planned: tuple[Step, ...], revision: int) -> None:
     if not context.in_json:
         for line, colour in plan_lines(planned):
-            click.secho(escape_line(line, 4096), fg=colour)
+            print_text(escape_line(line, 4096), colour=colour)
     context.print_result([plan_summary(planned)], plan_json(planned, revision, applied=False))

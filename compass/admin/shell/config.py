@@ -15,6 +15,7 @@ import msgspec
 
 from compass.admin.shell.connection import IdentityFiles, Server
 from compass.model.limits import PORT_MAX
+from compass.model.text import escape, is_printable_line, unprintable_in
 
 PORT = 4863
 """OpenGNSP over TLS."""
@@ -33,7 +34,7 @@ class SettingsProblem(Exception):
     """Invalid settings. `problems` has one sentence for each problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
+        super().__init__("\n".join(map(escape, problems)))
         self.problems = tuple(problems)
 
 
@@ -82,7 +83,7 @@ def parse_server(text: str) -> Server:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f"server {text!r}: write an IPv6 address in brackets, as in [2001:db8::1]:{PORT}")
-    if not host or not host.isprintable() or " " in host:
+    if not host or not is_printable_line(host) or " " in host:
         raise ValueError(f"server {text!r} is not of the form HOST:PORT")
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= PORT_MAX):
         raise ValueError(f"server {text!r}: the port is not a number between 1 and {PORT_MAX}")
@@ -113,6 +114,9 @@ def _read_file(path: Path, problems: list[str]) -> dict[str, Any]:
         if not isinstance(value, str):
             kind = "a string or a list of strings" if key == "server" else "a string"
             problems.append(f"{path}: {key} must be {kind}")
+            values[key] = None
+        elif found := unprintable_in(value):
+            problems.append(f"{path}: {key} contains the character {found}, which cannot be printed")
             values[key] = None
     return values
 

@@ -31,7 +31,8 @@ from compass.model.names import InvalidName
 from compass.model.replies import Code, Refusal, Rows
 from compass.model.requests import Fetch, Impact, Pull, Request
 from compass.model.rows import Row
-from compass.model.text import escape_line
+from compass.model.text import escape, escape_line
+from compass.system.command_line import print_text
 from compass.system.files import replacing
 
 CONNECT_SECONDS = 5.0
@@ -85,14 +86,14 @@ class Failed(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to the standard error stream, as text or as JSON."""
         text = json.dumps(self.details) if self.in_json else f"Error: {_printable_lines(self.message)}"
-        click.echo(text, file=file or sys.stderr)
+        print_text(text, err=True)
 
 
 def failure_of(refusal: Refusal) -> Failed:
     """Return the failure of a command for a refusal."""
-    problems = "".join(f"\n  row {problem.index}: {problem.message}" for problem in refusal.problems)
+    problems = "".join(f"\n  row {problem.index}: {escape(problem.message)}" for problem in refusal.problems)
     again = f" (try again in {refusal.retry_after_seconds:g} s)" if refusal.retry_after_seconds else ""
-    text = f"{refusal.message}{again} [{refusal.code}]{problems}"
+    text = f"{escape(refusal.message)}{again} [{escape(refusal.code)}]{problems}"
     return Failed(exit_of(refusal.code), text, as_json(refusal), refusal)
 
 
@@ -216,7 +217,7 @@ class AdminContext:
     def print_result(self, for_people: TableView | Sequence[str | TableView], for_programs: Any) -> None:
         """Print a result: JSON with --json, else tables and sentences."""
         if self.in_json:
-            click.echo(json.dumps(as_json(for_programs), indent=2))
+            print_text(json.dumps(as_json(for_programs), indent=2))
         elif isinstance(for_people, TableView):
             print_table(for_people)
         else:
@@ -224,11 +225,11 @@ class AdminContext:
                 if isinstance(part, TableView):
                     print_table(part)
                 else:
-                    click.echo(escape_line(part, CELL_MAX))
+                    print_text(escape_line(part, CELL_MAX))
 
     def print_note(self, text: str) -> None:
         """Print a note to the standard error stream."""
-        click.echo(escape_line(text, CELL_MAX), err=True)
+        print_text(escape_line(text, CELL_MAX), err=True)
 
     @contextmanager
     def error_handling(self) -> Iterator[None]:
@@ -259,7 +260,7 @@ class AdminContext:
 def print_table(sheet: TableView, headed: bool = True) -> None:
     """Print a table to the standard output. Control characters are escaped."""
     if not sheet.lines:
-        click.echo(sheet.empty_text)
+        print_text(sheet.empty_text)
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     headed = headed and any(sheet.columns)

@@ -31,6 +31,7 @@ from compass.model.requests import Apply
 from compass.model.rows import Category, Dependency, Policy, Service
 from compass.model.rules.draft import Refused
 from compass.model.rules.validation import parse_declared
+from compass.model.text import escape
 from compass.wire.limits import FRAME_MAX_FROM_ADMIN
 from compass.wire.messages import encode
 
@@ -270,7 +271,9 @@ class _Parser:
 def locate_problems(topology: Topology, problems: Iterable[Problem]) -> tuple[Mistake, ...]:
     """Map the server's problems with rows to mistakes at the lines of these rows."""
     return tuple(
-        Mistake(topology.lines[problem.index] if 0 <= problem.index < len(topology.lines) else 1, problem.message)
+        Mistake(
+            topology.lines[problem.index] if 0 <= problem.index < len(topology.lines) else 1, escape(problem.message)
+        )
         for problem in problems
     )
 

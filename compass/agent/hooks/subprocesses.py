@@ -17,6 +17,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from compass.model.interfaces import Timer
+from compass.model.text import escape
 from compass.system.descriptors import ReadableDescriptor
 
 OUTPUT_OCTETS_MAX = 1024 * 1024
@@ -201,5 +202,5 @@ def _told(name: str, status: int, output: bytes) -> str:
     if not status:
         return ""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    said = output[-SHOWN_OCTETS_MAX:].decode(errors="replace").strip()
+    said = escape(output[-SHOWN_OCTETS_MAX:].decode(errors="replace").strip())
     return f"{name} {how}" + (f": {said}" if said else "")

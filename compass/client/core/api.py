@@ -53,11 +53,11 @@ class HostApiCalls:
 
     async def dependencies(self, service: str) -> Dependencies:
         """Return the dependencies of `service` (function 2.3)."""
-        return await self._ask(Dependencies, "GET", f"/v1/dependencies/{quote(service, safe='')}")
+        return await self._ask(Dependencies, "GET", f"/v1/dependencies/{quote(service, safe='', errors='replace')}")
 
     async def resolve(self, name: str) -> Resolved:
         """Return the listeners to use for a service or a category, best first; there may be none."""
-        return await self._ask(Resolved, "GET", f"/v1/resolve/{quote(name, safe='')}")
+        return await self._ask(Resolved, "GET", f"/v1/resolve/{quote(name, safe='', errors='replace')}")
 
     async def register(self, request: LocalRegister) -> Outcome:
         """Register a listener (function 2.1). A request with `hold` needs `hold` instead."""
@@ -103,7 +103,9 @@ class HostApiCalls:
         `last_event_id`: revision of the last event seen; then only later changes.
         """
         headers = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
-        stream = await self._start_exchange("GET", f"/v1/watch?service={quote(service, safe='')}", headers=headers)
+        stream = await self._start_exchange(
+            "GET", f"/v1/watch?service={quote(service, safe='', errors='replace')}", headers=headers
+        )
         return WatchStream(stream)
 
     async def _ask(self, kind: type[T], method: str, path: str, request: LocalRequest | None = None) -> T:
@@ -119,7 +121,7 @@ class HostApiCalls:
         self, method: str, path: str, request: LocalRequest | None = None, headers: dict[str, str] | None = None
     ) -> ResponseStream:
         """Send a request. Returns the response once its status is known, raises ApiProblem for a refusal."""
-        body = None if request is None else msgspec.json.encode(request)
+        body = None if request is None else _encoded(request)
         exchange = HttpExchange(method, path, self.endpoint.host, body, headers)
         with map_errors(self.endpoint):
             line = await self.runtime.open(self.endpoint, self._answer_seconds)
@@ -146,6 +148,14 @@ class HostApiCalls:
         return refused(
             refusal.code, refusal.message, retry_after_seconds=refusal.retry_after_seconds, epoch=refusal.epoch
         )
+
+
+def _encoded(request: LocalRequest) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError:
+        # Python makes lone surrogates of octets that are not UTF-8, in arguments and in the environment.
+        raise refused("bad-value", "a text of the request has a character that UTF-8 cannot encode") from None
 
 
 class ResponseStream:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.python.failure import Failure
 
+from compass.model.text import escape
 from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_json
@@ -101,7 +102,7 @@ class _Command(protocol.ProcessProtocol):
         if reason.check(ProcessDone):
             self.ended.callback(None)
         else:
-            output = self.error_output.decode("utf-8", "replace").strip()
+            output = escape(self.error_output.decode("utf-8", "replace").strip())
             failed = CommandFailed(f"{reason.getErrorMessage()} {output}".strip())
             failed.__cause__ = reason.value
             self.ended.errback(failed)

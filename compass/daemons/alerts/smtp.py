@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from compass.daemons.alerts.outbound_tls import client_tls, secret_now
 from compass.daemons.config.alerts import Security
+from compass.model.text import escape_line
 from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_subject, render_text
@@ -120,7 +121,7 @@ def _undelivered(host: str, error: SMTPClientError) -> DeliveryFailed:
         # The relay refused the only recipient.
         _, code, answer = addresses[0]
     shown = answer.decode("utf-8", "replace")
-    text = " ".join("".join(one if one.isprintable() else " " for one in shown).split())[:ANSWER_TEXT_MAX]
+    text = escape_line(" ".join(shown.split()), ANSWER_TEXT_MAX)
     if code < 0:
         # No answer, or none that could be parsed: the relay may have accepted the mail.
         return DeliveryFailed(f"{host}: {text}", perhaps=True)

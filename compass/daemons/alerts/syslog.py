@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from compass.daemons.alerts.outbound_tls import client_tls
 from compass.model.names import parse_server
+from compass.model.text import escape
 from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_subject
@@ -50,7 +51,7 @@ def syslog_line(message: Message, facility: str, host: str, process: int) -> byt
 
 
 def _quoted(value: str) -> str:
-    value = "".join(one if one.isprintable() else " " for one in value)
+    value = escape(value)
     for special in '\\"]':
         value = value.replace(special, f"\\{special}")
     return value

@@ -14,6 +14,7 @@ from compass.daemons.config.fields import about, description_of
 from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.secrets import SECRET_OCTETS_MIN, SecretProblem, check_authority, read_secret
 from compass.model.names import InvalidName, parse_server
+from compass.model.text import is_printable_line
 from compass.server.alerts.outbox import PER_MINUTE, PER_MINUTE_MAX
 
 ALERTS_MAX = 16
@@ -120,7 +121,7 @@ def read_alert(reader: ConfigFile, values: dict[str, Any]) -> dict[str, Any]:
         if not values.get(key):
             reader.problems.append(f"{where} needs {key}: {description_of(AlertSettings, key)}")
     name = values.get("name", "")
-    if " " in name or not name.isprintable():
+    if " " in name or not is_printable_line(name):
         reader.problems.append(f"{where}: name has a space or a character that cannot be printed; use one word")
     if values.get("authority"):
         values["authority"] = reader.absolute(values["authority"])
@@ -152,7 +153,7 @@ def _check_webhook(reader: ConfigFile, where: str, values: dict[str, Any]) -> No
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         parts, host = urlsplit(""), ""
-    if url and (parts.scheme not in ("http", "https") or not host or not url.isascii() or not url.isprintable()):
+    if url and (parts.scheme not in ("http", "https") or not host or not url.isascii() or not is_printable_line(url)):
         reader.problems.append(f"{where} url is not of the form https://name/path")
     elif parts.username is not None:
         reader.problems.append(f"{where} url holds a password; sign with secret_file instead")
@@ -215,7 +216,7 @@ def _check_secret(reader: ConfigFile, where: str, values: dict[str, Any], key: s
 
 def _is_address(text: str) -> bool:
     name, at, domain = text.rpartition("@")
-    plain = text.isascii() and text.isprintable() and not any(one in text for one in ' <>,;:"()[]\\')
+    plain = text.isascii() and is_printable_line(text) and not any(one in text for one in ' <>,;:"()[]\\')
     return bool(name and at and domain) and plain and len(text) <= ADDRESS_MAX
 
 

@@ -13,9 +13,12 @@ import msgspec
 
 from compass.daemons.config.fields import description_of
 from compass.model.names import InvalidName
+from compass.model.text import escape, unprintable_in
 
 CONFIG_OCTETS_MAX = 1024 * 1024
 """Longest configuration file: a page or two is usual; a larger file is something else."""
+PROGRAM_TEXTS = frozenset({"command", "check", "reload", "alert_command"})
+"""Keys whose texts are arguments of a program, which may have any character, as a script of several lines."""
 Text = TypeVar("Text")
 Parsed = TypeVar("Parsed")
 
@@ -24,7 +27,7 @@ class ConfigProblem(Exception):
     """All problems of one configuration file."""
 
     def __init__(self, path: Path, problems: list[str]) -> None:
-        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+        super().__init__("\n".join(escape(f"{path}: {problem}") for problem in problems))
         self.problems = problems
 
 
@@ -114,7 +117,7 @@ class ConfigFile:
         for key, field in fields.items():
             if key in table:
                 try:
-                    values[key] = _converted(table[key], field.type)
+                    values[key] = _converted(table[key], field.type, key in PROGRAM_TEXTS)
                 except ValueError as error:
                     self.problems.append(f"[{name}] {key}: {error}")
             elif field.required:
@@ -124,7 +127,7 @@ class ConfigFile:
         return values
 
 
-def _converted(value: object, kind: Any) -> Any:
+def _converted(value: object, kind: Any, is_for_program: bool) -> Any:
     """Return `value` as the type of a key. Raises ValueError, which says what is allowed."""
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     choices = get_args(plain) if get_origin(plain) is Literal else ()
@@ -132,8 +135,13 @@ def _converted(value: object, kind: Any) -> Any:
         raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
     converted = msgspec.convert(value, kind)
     texts = converted if isinstance(converted, tuple) else (converted,)
-    if any(isinstance(text, str) and "\0" in text for text in texts):
-        raise ValueError("contains a NUL character")
+    for text in texts:
+        if not isinstance(text, str):
+            continue
+        if "\0" in text:
+            raise ValueError("contains a NUL character")
+        if (found := unprintable_in(text)) and not is_for_program:
+            raise ValueError(f"contains the character {found}, which cannot be printed")
     return converted
 
 

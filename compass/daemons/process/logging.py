@@ -16,10 +16,9 @@ from twisted.logger import (
     LogEvent,
     eventAsText,
     formatEvent,
-    formatEventAsClassicLogText,
 )
 
-from compass.model.text import escape_line
+from compass.model.text import escape, is_printable_line
 
 Format = Literal["text", "json"]
 TEXT_MAX = 16_000
@@ -36,12 +35,17 @@ def observer(form: Format, file: TextIO) -> FileLogObserver:
 
 
 def text_line(event: LogEvent) -> str | None:
-    """Return an event as text. Quoted input of peers cannot control the terminal that shows the log.
+    """Return an event as one line of text, and the lines of its traceback, if it has one, indented by a tab.
 
-    Twisted indents the lines after the first one, so a peer cannot forge a line either.
+    Quoted input of peers can neither begin a line nor control the terminal that shows the log.
     """
-    text = formatEventAsClassicLogText(event)
-    return None if text is None else "".join(map(_escaped, text))
+    text, failure = eventAsText(event, includeTraceback=False), event.get("log_failure")
+    if not text and failure is None:
+        return None
+    lines = [escape(text or eventAsText({**event, "log_format": "failure"}, includeTraceback=False))]
+    if failure is not None:
+        lines += [f"\t{escape(line)}" for line in failure.getTraceback().splitlines()]
+    return "\n".join(lines) + "\n"
 
 
 def json_line(event: LogEvent) -> str | None:
@@ -60,9 +64,8 @@ def json_line(event: LogEvent) -> str | None:
     }
     if failure is not None:
         entry["traceback"] = _encodable(failure.getTraceback()[-TEXT_MAX:])
-    # JSON escapes line ends by itself; all other characters that cannot be printed are escaped in the same way.
     line = json.dumps(entry, ensure_ascii=False)
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line) + "\n"
+    return (line if is_printable_line(line) else json.dumps(entry)) + "\n"
 
 
 def fields_of(event: LogEvent) -> dict[str, Any]:
@@ -96,7 +99,3 @@ def _time(seconds: Any) -> str:
 def _encodable(text: str) -> str:
     """Return the text without lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _escaped(character: str) -> str:
-    return character if character in "\n\t" else escape_line(character, len("\\u0000"))

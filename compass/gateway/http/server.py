@@ -20,12 +20,15 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
+from compass.gateway.http.json_input import decode_json
 from compass.gateway.http.json_pieces import is_large, send_pieces
 from compass.gateway.http.openapi import EVENTS, JSON, Operation
 from compass.gateway.http.status_codes import status_of
 from compass.model.interfaces import Clock
 from compass.model.metrics import Counter
 from compass.model.replies import Refusal
+from compass.model.rules.draft import text_problem
+from compass.model.text import is_printable_line
 
 BODY_MAX = 64 * 1024
 """Longest body of a request in octets: a registration with the most metadata has 12 kB."""
@@ -88,7 +91,7 @@ class BoundedRequest(Request):
             return
         self.method, self.uri, self.clientproto = command, path, version
         set_headers(self, 400)
-        refusal = Refusal("malformed", "path and headers must be UTF-8 without control characters")
+        refusal = Refusal("malformed", "path and headers must be printable UTF-8 in one line each")
         cast(Any, self).write(msgspec.json.encode(refusal))
         cast(Any, self).finish()
 
@@ -141,7 +144,7 @@ def _is_text(octets: bytes) -> bool:
         text = octets.decode()
     except UnicodeDecodeError:
         return False
-    return text.replace("\t", " ").isprintable()
+    return is_printable_line(text.replace("\t", " "))
 
 
 def site(
@@ -336,12 +339,14 @@ def _read_body(request: Request, operation: Operation) -> msgspec.Struct:
     assert kind is not None
     content: bytes = cast(Any, request.content).read()
     try:
-        raw = _with_integers(msgspec.json.decode(content))
+        raw = _with_integers(decode_json(content))
         asked = msgspec.convert(raw, kind)
         # The protocol skips unknown fields; for JSON written by hand, a slip should be reported.
         _check_known(raw, asked, "$")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestRejected(400, Refusal("malformed", f"{error}; see /openapi.json")) from None
+    if problem := text_problem(asked):
+        raise RequestRejected(400, Refusal("bad-value", problem))
     return asked
 
 

@@ -47,7 +47,7 @@ from compass.model.requests import (
 )
 from compass.model.rows import AdministrationEntry, SecurityEntry
 from compass.model.rules import administration, listeners, listing, queries
-from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, refuse
+from compass.model.rules.draft import Decision, Draft, Principal, Refused, is_odd, parameters_of, refuse, text_problem
 from compass.model.text import escape_line
 
 _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
@@ -107,6 +107,7 @@ def permit(catalogue: Catalogue, request: Any, principal: Principal, now: float)
     """Return None if the principal may make a request that a shell answers, otherwise the decision that refuses it."""
     try:
         check_right(catalogue, request, principal)
+        _check_text(request)
     except Refused as refused:
         return _refused(catalogue, request, principal, now, refused.refusal)
     return None
@@ -124,6 +125,11 @@ def check_right(catalogue: Catalogue, request: Any, principal: Principal) -> Non
         refuse("forbidden", f"{principal} may not {_operation(request)}: an administrator has barred this host")
 
 
+def _check_text(request: Any) -> None:
+    if problem := text_problem(request):
+        refuse("bad-value", problem)
+
+
 def barred(catalogue: Catalogue, principal: Principal) -> bool:
     """Return whether the principal is a host that an administrator has barred."""
     host = catalogue.hosts.get(principal.name) if principal.role == "host" else None
@@ -134,6 +140,9 @@ def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -
     catalogue, principal, now = draft.catalogue, draft.principal, draft.now
     try:
         check_right(catalogue, request, principal)
+        # Servers make their own requests from texts that were checked or escaped when they arrived.
+        if principal.role != "server" and is_odd(repr(request)):
+            _check_text(request)
         reply = rule(draft, request)
     except Refused as refused:
         return _refused(catalogue, request, principal, now, refused.refusal)

@@ -1,8 +1,10 @@
-"""Draft of a decision: the catalogue with the changes decided so far, and the texts for the logs."""
+"""Draft of a decision: the catalogue with the changes decided so far, and the texts of requests and logs."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -12,11 +14,18 @@ from compass.model.limits import PARAMETERS_MAX
 from compass.model.names import format_endpoint
 from compass.model.replies import Code, Problem, Refusal, Reply
 from compass.model.rows import AdministrationEntry, Alert, Change, Listener, Row, SecurityEntry
-from compass.model.text import escape_line
+from compass.model.text import escape_line, unprintable_in
 
 Role = Literal["host", "admin", "viewer", "server"]
 """Role of a principal. A viewer may read what an administrator may read, and change nothing; only bearer tokens have
 this role."""
+
+
+_PLACE_MAX = 100
+"""Characters of the place of an unprintable character in a refusal: the name of a field and a key of metadata."""
+
+is_odd = re.compile(r"[^ -\[\]-~]").search
+"""Search for more than ASCII without escapes in the representation of a message: only then its texts are examined."""
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -130,3 +139,37 @@ def parameters_of(request: Any) -> str:
     fields.pop("credential", None)
     fields.pop("type", None)
     return escape_line(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), PARAMETERS_MAX)
+
+
+def text_problem(message: msgspec.Struct) -> str:
+    """Return why a message is refused for a text in it that is not one printable line; empty if there is none.
+
+    A credential is exempt: it is compared and never shown, and its refusal belongs into the security log.
+    """
+    if not is_odd(repr(message)):
+        return ""
+    for place, text in _texts(message, ""):
+        if found := unprintable_in(text):
+            return (
+                f"{escape_line(place, _PLACE_MAX)} has the character {found}, which cannot be printed: "
+                "control characters, line ends and invisible characters are refused"
+            )
+    return ""
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield each text in a message, keys included, with its place."""
+    match value:
+        case str():
+            yield place, value
+        case dict():
+            for key, part in value.items():
+                yield from _texts(key, f"the name of an entry of {place}")
+                yield from _texts(part, f"{place} {key!r}")
+        case list() | tuple():
+            for part in value:
+                yield from _texts(part, place)
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                if name != "credential":
+                    yield from _texts(getattr(value, name), name)

@@ -39,7 +39,7 @@ from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.rules.shares import check_metadata, check_registration
-from compass.model.text import escape_line, is_printable_line
+from compass.model.text import escape_line
 
 
 def decide_register(draft: Draft, request: Register) -> Registered:
@@ -181,8 +181,6 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         )
     if len(request.detail) > DETAIL_MAX:
         refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
-    if not is_printable_line(request.detail):
-        refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
     reporter = parse_service_id(request.reporter) if request.reporter else draft.principal.name
     old = existing_listener(draft, service, request.address, request.port)
     if old.state == "offline":
@@ -374,8 +372,6 @@ def _check_parameters(request: Register) -> None:
             refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
         if len(value) > METADATA_VALUE_MAX:
             refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
-        if not is_printable_line(key) or not is_printable_line(value):
-            refuse("bad-value", f"metadata {key!r}: control characters cannot be stored")
     if request.metadata:
         check_metadata(request.metadata)
 

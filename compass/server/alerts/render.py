@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from compass.model.text import escape
 from compass.server.alerts.outbox import Event, IncidentUpdate, Message
 
 SUBJECT_MAX = 200
@@ -34,7 +35,7 @@ def render_text(message: Message, server: str, when: Callable[[float], str]) -> 
         if message.event == "digest":
             lines += [f"{when(one.time)}  {_line(one)}"]
         else:
-            lines += [f"incident   {_printable(one.alert.id)}", f"began      {when(one.alert.opened_at)}"]
+            lines += [f"incident   {escape(one.alert.id)}", f"began      {when(one.alert.opened_at)}"]
             lines += [f"over       {when(one.resolved_at)}"] if one.resolved_at else []
     left = sum(message.counts.values()) - len(message.news)
     if message.event == "digest" and left:
@@ -59,13 +60,11 @@ def render_json(message: Message, server: str) -> dict[str, Any]:
 
 def _fields(news: IncidentUpdate) -> dict[str, Any]:
     over = {"resolved_at": news.resolved_at} if news.resolved_at else {}
-    row = msgspec.to_builtins(news.alert)
+    alert = news.alert
+    shown = msgspec.structs.replace(alert, id=escape(alert.id), text=escape(alert.text))
+    row = msgspec.to_builtins(shown)
     return {"event": news.event, "time": news.time, "revision": news.revision, **row, **over}
 
 
 def _line(news: IncidentUpdate) -> str:
-    return f"{_SAID[news.event]}: {_printable(news.alert.text)}"
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else " " for one in text)
+    return f"{_SAID[news.event]}: {escape(news.alert.text)}"

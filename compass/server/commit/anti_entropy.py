@@ -1,8 +1,10 @@
 """Comparisons of this server, the store, the other servers over it, and the hosts (opengnsp.md, "Digests").
 
-The tables are right, because every server starts from them. A server that finds a difference reads them, takes over
-their rows if it held others, and raises an incident; where another server must have been wrong it marks the store's
-digest as doubted, and every server that reads this mark compares, too. A host reports when its rows do not have the
+A server that finds a difference reads the tables. If they have the digest that their last commit recorded, they are
+right, and the server takes over their rows. Otherwise the update log decides: it rebuilds damaged rows, or confirms the
+rows against the digest; if it does not say enough, nothing is changed until an administrator decides. Each difference
+is an incident. Where another server must have been wrong the store's digest is marked as doubted, and every server that
+reads this mark compares, too. A host reports when its rows do not have the
 digest that it was sent; before its next watch is answered this server compares itself with the tables.
 """
 
@@ -18,6 +20,7 @@ from compass.model.interfaces import Clock, StoredDigest, StoreUnavailable
 from compass.model.requests import Incident
 from compass.model.rules.draft import Principal
 from compass.server.commit.committer import Committer
+from compass.server.commit.replica import Comparison
 from compass.server.commit.store_access import StoreAccess
 from compass.system.timers import Timers
 
@@ -53,11 +56,12 @@ class AntiEntropy:
         self._waiting: list[Deferred[None]] = []
         self._timers = Timers(clock)
 
-    def start(self, recorded: str) -> None:
-        """Start the timers. `recorded`: the store's digest of the revision that was just loaded."""
-        held = self._replica.digests.at(self._replica.catalogue.revision)
+    def start(self) -> None:
+        """Start the timers; rows that do not have the digest that the store recorded are compared at once."""
         self._compared_at = self._replica.catalogue.revision
-        self._timers.start("compare", COMPARE_EVERY_SECONDS if recorded in ("", held) else 0.0, self._compare_digests)
+        self._timers.start("compare", COMPARE_EVERY_SECONDS, self._compare_digests)
+        if self._replica.is_doubtful:
+            self._run(self._compare())
         self._timers.start("recount", RECOUNT_EVERY_SECONDS, self._recount)
 
     def stop(self) -> None:
@@ -113,7 +117,7 @@ class AntiEntropy:
         elif not stored.digest and held is not None:
             # A server that knows of no digests committed this revision.
             await self._access.run(self._access.store.correct, stored.revision, held, False)
-        elif held is not None:
+        elif held is not None and not replica.is_doubtful:
             self._close(self._id)
 
     def _recount(self) -> None:
@@ -149,15 +153,34 @@ class AntiEntropy:
         if found is None:
             return
         self._compared_at = found.revision
-        if not found.held:
-            text = f"{self._name} held other rows than the store at revision {found.revision}; it took the store's"
-        elif not found.agreed:
-            text = f"the store's digest was not that of its rows at revision {found.revision}: another server or "
-            text += f"another program wrote them; {self._name} corrected the digest"
-        else:
+        text = self._text_of(found)
+        if not text:
             return
         self.log.error("{text}", text=text)
         self._open(self._id, text)
+
+    def _text_of(self, found: Comparison) -> str:
+        """Return the text of the incident about a difference; empty: there is none."""
+        at = f"at revision {found.revision}"
+        if found.rebuilt is not None and found.rebuilt.verdict == "rebuilt":
+            return (
+                f"{found.rebuilt.rows} rows of the store were damaged or written by another program {at}; "
+                f"{self._name} rebuilt them from the update log"
+            )
+        if found.rebuilt is not None and found.rebuilt.verdict == "unexplained":
+            return (
+                f"the rows of the store do not have the digest of their last commit {at}, and the update log does not "
+                "say which rows are wrong; nothing was changed. 'opengnsadmin store check' lists what is known; put a "
+                "backup back with 'restore', or accept the rows with 'store repair --accept'"
+            )
+        if not found.held:
+            return f"{self._name} held other rows than the store {at}; it took the store's"
+        if found.rebuilt is not None:
+            return (
+                f"the store's digest was not that of its rows {at}, which the update log confirms: another server "
+                f"recorded it; {self._name} corrected the digest"
+            )
+        return ""
 
     # Incidents.
 

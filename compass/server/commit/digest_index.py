@@ -44,6 +44,12 @@ class DigestIndex:
                 self._topics[topic_of(row)] += digest
         self._remember(catalogue.revision)
 
+    def keep(self, digest: str) -> None:
+        """Count from this digest on, which is not that of the rows: commits must not confirm rows that differ from what
+        the store has recorded."""
+        self._total = int(digest, 16)
+        self._remembered[-1] = self._total
+
     def after(self, catalogue: Catalogue, changes: Sequence[Change]) -> tuple[list[DigestDelta], str]:
         """Return what changes that follow `catalogue` would do, and the digest of all rows after them."""
         steps = steps_of(catalogue, changes)

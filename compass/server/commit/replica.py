@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.digest import DigestDelta, digest_of_rows, steps_of, to_hex
-from compass.model.interfaces import LogTrimmed, Store, StoreState
+from compass.model.interfaces import LogTrimmed, Rebuilt, Store, StoreState
 from compass.model.rows import Change
 from compass.model.rules.draft import Decision
 from compass.server.commit.digest_index import DigestIndex
@@ -69,11 +69,8 @@ class Comparison(msgspec.Struct, frozen=True):
     """Digest that the store had recorded; empty: none."""
     held: bool
     """Whether this server held what the tables have."""
-
-    @property
-    def agreed(self) -> bool:
-        """Whether all three were the same."""
-        return self.held and self.recorded in ("", self.digest)
+    rebuilt: Rebuilt | None = None
+    """Result of the update log about tables without the recorded digest; None: they had it."""
 
 
 class Replica:
@@ -81,13 +78,18 @@ class Replica:
 
     log = Logger()
 
-    def __init__(self, catalogue: Catalogue, access: StoreAccess, changes: Changes) -> None:
+    def __init__(self, catalogue: Catalogue, access: StoreAccess, changes: Changes, recorded: str = "") -> None:
+        """`recorded`: the digest that the store has recorded of the catalogue; empty: none."""
         self.catalogue = catalogue
         self.digests = DigestIndex()
         self.counts = RowCounts()
         self._access = access
         self._changes = changes
         self._restart(catalogue)
+        self.is_doubtful = recorded not in ("", self.digests.at(catalogue.revision))
+        """True: the rows that were loaded do not have the recorded digest, and a comparison decides."""
+        if self.is_doubtful:
+            self.digests.keep(recorded)
 
     async def catch_up(self, proposed: Sequence[Change] = ()) -> list[Change]:
         """Apply what the store has after our revision. Returns those changes.
@@ -101,8 +103,8 @@ class Replica:
             read, since = self._access.store.changes_after, self.catalogue.revision
             try:
                 missed: list[Change] = await self._access.read(read, since, CATCH_UP_MAX)
-            except LogTrimmed:
-                await self._reload()
+            except LogTrimmed as gap:
+                await self._reload(gap)
                 return found
             steps = iter(steps_of(self.catalogue, missed))
             for change in missed:
@@ -124,8 +126,11 @@ class Replica:
                 self._apply(change, deltas, own=True, made=made)
 
     async def compare(self) -> Comparison | None:
-        """Read the tables, and take over their rows if this server holds others: the tables are right, since every
-        server starts from them. Returns None if the tables change too fast. Raises StoreUnavailable."""
+        """Read the tables, and take over their rows if this server holds others.
+
+        The tables are right if they have the recorded digest, or if the update log confirms them; rows that the log
+        knows otherwise are rebuilt. Returns None if the tables change too fast. Raises StoreUnavailable.
+        """
         for _ in range(COMPARE_ATTEMPTS):
             found = await self._compare_once()
             if found is not None:
@@ -137,20 +142,49 @@ class Replica:
         state, tables, digest = await self._access.read(_load, self._access.store)
         if state.revision != self.catalogue.revision:
             return None
+        rebuilt: Rebuilt | None = None
+        if state.digest not in ("", digest):
+            rebuilt = await self._access.call(self._access.store.rebuild, state.revision)
+            if rebuilt.verdict == "moved":
+                return None
+            if rebuilt.verdict == "unexplained":
+                # Neither the rows nor the digest can be trusted: an administrator decides.
+                self.is_doubtful = True
+                return Comparison(state.revision, digest, state.digest, tables == self.catalogue, rebuilt)
+            if rebuilt.verdict == "rebuilt":
+                return await self._take_rebuilt(rebuilt)
         if digest != state.digest:
             await self._access.call(self._access.store.correct, state.revision, digest, bool(state.digest))
-        found = Comparison(state.revision, digest, state.digest, held=tables == self.catalogue)
-        if not found.held:
-            self._replace(tables)
-        elif self.digests.at(state.revision) != digest:
-            self.digests.restart(tables)
+        found = Comparison(state.revision, digest, state.digest, tables == self.catalogue, rebuilt)
+        self._take(tables, digest)
         return found
 
-    async def _reload(self) -> None:
-        """Read the tables: the log no longer has the changes that this server missed."""
+    async def _take_rebuilt(self, rebuilt: Rebuilt) -> Comparison:
+        state, tables, digest = await self._access.read(_load, self._access.store)
+        found = Comparison(state.revision, digest, state.digest, tables == self.catalogue, rebuilt)
+        if state.revision == self.catalogue.revision:
+            self._take(tables, digest)
+        else:
+            # Others have committed meanwhile; what they did is in the tables, too.
+            self._replace(tables)
+        return found
+
+    def _take(self, tables: Catalogue, digest: str) -> None:
+        """Hold what the tables have."""
+        self.is_doubtful = False
+        if tables != self.catalogue:
+            self._replace(tables)
+        elif self.digests.at(tables.revision) != digest:
+            self.digests.restart(tables)
+
+    async def _reload(self, gap: LogTrimmed) -> None:
+        """Read the tables: the log does not have the changes that this server missed."""
         state: StoreState = await self._access.read(self._access.store.load)
-        self.log.warn("fell behind the log; reloaded at revision {revision}", revision=state.revision)
+        text = "cannot follow the log: {why}; reloaded at revision {revision}"
+        self.log.warn(text, why=str(gap), revision=state.revision)
         self._replace(catalogue_of(state.rows, state.topics, state.revision))
+        if state.digest not in ("", self.digests.at(state.revision)):
+            self.digests.keep(state.digest)
 
     def _replace(self, catalogue: Catalogue) -> None:
         self._restart(catalogue)

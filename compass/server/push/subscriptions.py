@@ -19,6 +19,7 @@ from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.admission import Admission
+from compass.server.push.later_revisions import LaterRevisions
 from compass.server.push.publisher import TAIL_MAX, Publisher
 from compass.server.push.snapshot_cache import STREAMED_OCTETS_MIN, SnapshotCache
 from compass.server.sessions.flow_control import CatchUp, FlowControl
@@ -40,6 +41,13 @@ class HostListener(Protocol):
         """Note that the session's host is here."""
 
 
+class Guards(msgspec.Struct, frozen=True):
+    """Checks that a host is not sent an older or another state than the store's."""
+
+    anti_entropy: AntiEntropy
+    later: LaterRevisions
+
+
 class Subscriptions:
     """Answers watch, and keeps each host's stream whole."""
 
@@ -49,7 +57,7 @@ class Subscriptions:
         clock: Clock,
         committer: Committer,
         publisher: Publisher,
-        anti_entropy: AntiEntropy,
+        guards: Guards,
         hosts: HostListener,
     ) -> None:
         self._store = identity.store
@@ -57,7 +65,7 @@ class Subscriptions:
         self._committer = committer
         self._replica = committer.replica
         self._publisher = publisher
-        self._anti_entropy = anti_entropy
+        self._anti_entropy, self.later = guards.anti_entropy, guards.later
         self._hosts = hosts
         self.admission = Admission(clock)
         self.snapshots = SnapshotCache(identity.store, publisher)
@@ -73,16 +81,17 @@ class Subscriptions:
             return refused.refusal
         except InvalidName as problem:
             return Refusal(problem.code, str(problem))
+        if (gone_back := self.later.refusal()) is not None:
+            return gone_back
         await self._anti_entropy.settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
-        refusal = await self._turn(session, categories, since) or await self._record_host(host)
-        # A host that comes from another server may hold more than this one has read: never show it an older state.
-        if refusal is None and since > self._replica.catalogue.revision and not await self._committer.catch_up():
-            why = f"this server is behind revision {since} and cannot read the store"
-            refusal = Refusal("store-unavailable", why, retry_after_seconds=RETRY_AFTER_SECONDS)
+        refusal = await self._reach(host.name, since)
+        refusal = refusal or await self._turn(session, categories, since) or await self._record_host(host)
         if refusal is None and not session.connected:
             refusal = Refusal("unreachable", "the session ended meanwhile")
+        if refusal is None:
+            self.later.watched(host.name)
         return refusal or self._subscribe(session, request, host, since)
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
@@ -109,6 +118,18 @@ class Subscriptions:
             return None
         self.admission.sent(octets)
         return [CatchUp(revision, resync, since)]
+
+    async def _reach(self, host: str, since: int) -> Refusal | None:
+        """Read the store if a host that comes from another server holds more than this one has read. Returns the
+        refusal of a host that would be shown an older state."""
+        if since <= self._replica.catalogue.revision:
+            return None
+        if not await self._committer.catch_up():
+            why = f"this server is behind revision {since} and cannot read the store"
+            return Refusal("store-unavailable", why, retry_after_seconds=RETRY_AFTER_SECONDS)
+        if since <= self._replica.catalogue.revision:
+            return None
+        return await self.later.claimed(host, since)
 
     async def _turn(self, session: Session, categories: frozenset[str], since: int) -> Refusal | None:
         """Wait until the host may have a snapshot, if it needs one. Returns why it is refused."""

@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, event, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from compass.store import schema
+from compass.store import statements as sql
 from compass.store.engine import WRITES, engine_for, file_of, prepare_file, redacted_url, unavailable
 from compass.store.errors import StoreInUse
 
@@ -70,5 +71,10 @@ def _in_use(url: URL) -> str:
 def give_new_id(connection: Connection) -> str:
     """Assign a new id to the store, so that hosts do not confuse its revisions with those they know. Returns the id."""
     id = uuid.uuid4().hex
-    connection.execute(update(schema.clock).values(store=id))
+    connection.execute(update(schema.clock).values(store=id, lost=0))
     return id
+
+
+def correct_digest(connection: Connection, revision: int, digest: str) -> None:
+    """Record the digest of the rows as they are."""
+    connection.execute(sql.CORRECT, {"of": revision, "new_digest": digest})

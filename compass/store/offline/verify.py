@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -10,11 +11,12 @@ from sqlalchemy import Connection, func, select, text
 
 from compass.model.catalogue.catalogue import topic_of
 from compass.model.catalogue.digest import digest_of_rows, to_hex
+from compass.model.interfaces import LogDamaged
 from compass.model.rows import Change, Credential, Row, Service, key_of
 from compass.store import statements as sql
 from compass.store.errors import StoreTooNew, StoreUnusable
 from compass.store.migrate import head_of, readable_from, version_of
-from compass.store.row_mapping import TABLES, change_from, rows_from
+from compass.store.row_mapping import TABLES, change_from, intact_changes, rows_from
 
 LOG_PAGE = 10_000
 """Entries of the update log in one query."""
@@ -87,10 +89,15 @@ def problems_of(connection: Connection, condition: StoreReport) -> list[str]:
     if condition.recorded_digest and condition.recorded_digest != condition.digest:
         found.append(
             f"the digest of the rows is {condition.digest[:16]}..., that of the last commit was "
-            f"{condition.recorded_digest[:16]}...: a program other than a server has changed the rows"
+            f"{condition.recorded_digest[:16]}...: they are damaged, or a program other than a server has changed "
+            "them; 'opengnsadmin store repair' rebuilds them from the update log"
         )
     found += _gaps(connection)
     if condition.digest:
+        found += [
+            f"the entry of revision {revision} in the update log is damaged: its checksum is not that of its columns"
+            for revision in islice(damaged_entries(connection), PROBLEMS_MAX)
+        ]
         found += _differences(connection)
     return found
 
@@ -132,10 +139,22 @@ def _differences(connection: Connection) -> Iterator[str]:
 
 
 def changes_in(connection: Connection) -> Iterator[Change]:
-    """Yield the changes of the update log, from its floor."""
+    """Yield the intact changes of the update log, from its floor."""
     after = 0
     while page := connection.execute(sql.CHANGES, {"after": after, "most": LOG_PAGE}).all():
-        yield from (change_from(change) for _, change in page)
+        yield from intact_changes(page)
+        after = page[-1].revision
+
+
+def damaged_entries(connection: Connection) -> Iterator[int]:
+    """Yield the revisions of the entries of the update log that are not what was written."""
+    after = 0
+    while page := connection.execute(sql.CHANGES, {"after": after, "most": LOG_PAGE}).all():
+        for entry in page:
+            try:
+                change_from(entry)
+            except LogDamaged as damaged:
+                yield damaged.revision
         after = page[-1].revision
 
 

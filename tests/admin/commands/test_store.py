@@ -87,6 +87,29 @@ def test_a_store_in_use_and_a_damaged_one_have_statuses_of_their_own(
     assert none.exit_code == 1 and json.loads(none.stderr)["kind"] == "unusable"
 
 
+def by_hand(store: str, statement: str) -> None:
+    opened = Store.open(store)
+    opened._transaction(lambda connection: connection.exec_driver_sql(statement), writes=True)
+    opened.close()
+
+
+def test_damaged_rows_are_repaired_from_the_log_or_an_administrator_decides(program: Program, store: str) -> None:
+    """W13: nothing is accepted without a command."""
+    assert "needs no repair" in program.done("store", "repair", "--store", store, "--yes")
+    by_hand(store, "UPDATE listener SET weight = 77 WHERE port % 2 = 0")
+    checked = program.run("store", "check", "--store", store)
+    assert checked.exit_code == 1 and "store repair" in checked.stdout
+    assert "from the update log" in program.done("store", "repair", "--store", store, "--yes")
+    assert "is consistent" in program.done("store", "check", "--store", store)
+    by_hand(store, "UPDATE listener SET weight = 77")
+    by_hand(store, "DELETE FROM update_log")
+    undecided = program.run("store", "repair", "--store", store, "--yes")
+    assert undecided.exit_code == 1 and "nothing was changed" in undecided.stderr and "--accept" in undecided.stderr
+    assert program.run("store", "check", "--store", store).exit_code == 1
+    assert "as they are" in program.done("store", "repair", "--accept", "--store", store, "--yes")
+    assert "is consistent" in program.done("store", "check", "--store", store)
+
+
 def test_a_downgrade_says_where_it_can_go(program: Program, store: str) -> None:
     """And keeps a copy of the file."""
     wrong = program.run("store", "downgrade", "7777", "--store", store, "--yes")

@@ -289,8 +289,8 @@ def test_a_line_of_syslog_is_that_of_rfc_5424() -> None:
     line = syslog_line(Message("3" * 32, "opened", 1790000003.25, (odd,), {"opened": 1}), "daemon", "gns1", 42)
     assert line == (
         b"<25>1 2026-09-21T14:13:23.250Z gns1 opengnssd 42 opened "
-        b'[opengns@32473 message="' + b"3" * 32 + b'" event="opened" incident="a\\"b\\]c\\\\d "] '
-        b"\xef\xbb\xbf" + "ALERT: größer  ".encode()
+        b'[opengns@32473 message="' + b"3" * 32 + b'" event="opened" incident="a\\"b\\]c\\\\d\\\\u000a"] '
+        b"\xef\xbb\xbf" + "ALERT: größer \\u0007".encode()
     )
     long = IncidentUpdate("opened", Alert("x" * 900, "failure", 1.0, "ö" * 3000), 1, 1.0)
     cut = syslog_line(Message("3" * 32, "opened", 1.0, (long,), {}), "local7", "gns1", 42)

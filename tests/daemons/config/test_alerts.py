@@ -177,7 +177,7 @@ def test_the_documentation_s_check_of_a_signature_is_right() -> None:
         ('way = "mail"\nsender = "a@b"\n', "[[server.alert]] mail needs to: Mail: the recipients."),
         (MAIL + 'url = "https://x.example"\n', "[[server.alert]] mail: url has no effect here; it is a key of webhook"),
         (MAIL.replace("ops@example.org", "ops"), "[[server.alert]] mail: 'ops' is not a mail address"),
-        (MAIL.replace("ops@", "a\\nRCPT TO:<x@"), "is not a mail address"),
+        (MAIL.replace("ops@", "a RCPT TO:<x@"), "is not a mail address"),
         (MAIL.replace("ops@", "x" * (ADDRESS_MAX - 11) + "@"), "is not a mail address"),
         (
             MAIL + 'relay = "mx.example.org:25"\n',

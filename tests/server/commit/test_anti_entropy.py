@@ -127,21 +127,52 @@ def test_a_server_that_committed_with_a_wrong_digest_is_found_by_the_others(two:
     assert weights(two.hosts["h1"]) == [1, 1]
 
 
-def test_tables_written_by_hand_are_taken_over_by_every_server(two: Uss) -> None:
-    """The tables are right, because every server begins with them: one that starts finds the digest wrong, and the
-    others follow; the hosts come to hold the same."""
-    host = two.hosts["h1"]
-    two.store._transaction(lambda connection: connection.exec_driver_sql("UPDATE listener SET weight = 9"), writes=True)
-    two.run(60.0)
-    assert weights(host) == [1]
+def by_hand(world: Uss, statement: str) -> None:
+    world.store._transaction(lambda connection: connection.exec_driver_sql(statement), writes=True)
+
+
+def test_damaged_rows_are_rebuilt_from_the_log(two: Uss) -> None:
+    """W13: rows that are not what was committed are never adopted. A server that starts finds that the digest is not
+    theirs, and the log knows what they were, also of a row that is missing; administrators hear of it."""
+    before = stored(two)
+    by_hand(two, "UPDATE listener SET weight = 9")
+    by_hand(two, "DELETE FROM dependency")
     two.wait(two.server("gns3").started)
-    two.until(lambda: weights(host) == [9])
+    two.until(lambda: stored(two).listeners == before.listeners and stored(two).needs == before.needs)
     two.run(2 * COMPARE_EVERY_SECONDS)
     for server in two.servers.values():
         assert server.nameserver.catalogue == stored(two)
+    assert weights(two.hosts["h1"]) == [1]
     told = [change.row for change in two.store.changes_after(0, 1000) if isinstance(change.row, Alert)]
-    assert "failure digest of gns3" in [alert.id for alert in told]
+    texts = {alert.text for alert in told if alert.id == "failure digest of gns3"}
+    assert any(
+        "rows of the store were damaged" in text and "rebuilt them from the update log" in text for text in texts
+    )
+    assert two.store.load().digest == to_hex(digest_of_rows(two.store.load().rows))
     assert incidents(two) == []
+
+
+def test_damaged_rows_that_the_log_does_not_know_are_never_confirmed(two: Uss) -> None:
+    """W13: without their entries in the log the digest stays what it was, through commits and restarts, and the
+    incident stays open until an administrator decides."""
+    two.store.trim(0, 10)
+    by_hand(two, "UPDATE listener SET weight = 9")
+    two.wait(two.server("gns3").started)
+    two.until(lambda: "failure digest of gns3" in incidents(two))
+    assert "store repair --accept" in stored(two).alerts["failure digest of gns3"].text
+    register(two, two.client(("host", "store2"), "gns3"), port=7)
+    two.run(3 * COMPARE_EVERY_SECONDS)
+    assert two.store.load().digest not in ("", to_hex(digest_of_rows(two.store.load().rows)))
+    assert "failure digest of gns3" in incidents(two)
+
+
+def test_a_wrong_digest_is_corrected_if_the_log_confirms_the_rows(two: Uss) -> None:
+    """The log has an entry of every row, and says the same as the tables."""
+    by_hand(two, f"UPDATE clock SET digest = '{'0' * 64}'")
+    two.wait(two.server("gns3").started)
+    two.until(lambda: two.store.load().digest == to_hex(digest_of_rows(two.store.load().rows)))
+    two.run(2 * COMPARE_EVERY_SECONDS)
+    assert incidents(two) == [] and weights(two.hosts["h1"]) == [1]
 
 
 def test_a_host_with_other_rows_takes_a_snapshot_and_an_incident_is_raised(two: Uss) -> None:

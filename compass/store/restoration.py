@@ -1,0 +1,71 @@
+"""Restoration of damaged rows: the update log says what each row was after its last change."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+import msgspec
+from sqlalchemy import Connection
+
+from compass.model.catalogue.catalogue import topic_of
+from compass.model.catalogue.digest import digest_of_rows, to_hex
+from compass.model.interfaces import Rebuilt
+from compass.model.rows import Change, Row, Service
+from compass.store import statements as sql
+from compass.store.bulk_insert import BatchWriter
+from compass.store.row_mapping import Batch, Record, batch_of, intact_changes, row_key, rows_from
+
+ENTRIES_MAX = 2**31 - 1
+"""Entries of a log that one query may return: all."""
+
+
+class Restoration(msgspec.Struct, frozen=True):
+    """Comparison of rows, which do not have the recorded digest, with the update log."""
+
+    batch: Batch
+    """Records that make the tables what the log says; without log entries."""
+    count: int
+    """Number of rows that the log says otherwise."""
+    unknown: int
+    """Number of rows in the tables of which the log has no entry any longer."""
+    rows: list[Row]
+    """All rows as they are then."""
+
+
+def restoration_of(rows: Iterable[Row], changes: Iterable[Change]) -> Restoration:
+    """Compare rows with the last change of each in the log."""
+    last: dict[Hashable, Change] = {}
+    topics: dict[str, int] = {}
+    for change in changes:
+        last[type(change.row), row_key(change.row)] = change
+        if topic := topic_of(change.row):
+            topics[topic] = change.revision
+        if isinstance(change.row, Service):
+            topics[change.row.id] = change.revision
+    held: dict[Hashable, Row] = {(type(row), row_key(row)): row for row in rows}
+    unknown = sum(key not in last for key in held)
+    different = [change for key, change in last.items() if held.get(key) != (None if change.removed else change.row)]
+    for change in different:
+        key = type(change.row), row_key(change.row)
+        held.pop(key, None)
+        if not change.removed:
+            held[key] = change.row
+    moved: list[Record] = [{"topic": topic, "at": at} for topic, at in topics.items()]
+    batch = msgspec.structs.replace(
+        batch_of(different),
+        categories=[record for record in moved if "." not in record["topic"]],
+        services=[record for record in moved if "." in record["topic"]],
+        log=[],
+    )
+    return Restoration(batch, len(different), unknown, list(held.values()))
+
+
+def rebuild(connection: Connection, writer: BatchWriter, recorded: str) -> Rebuilt:
+    """Compare the rows with the update log, and write what it says if the rows have the recorded digest then."""
+    rows = [row for kind, query in sql.ALL.items() for row in rows_from(kind, connection.execute(query))]
+    found = restoration_of(rows, intact_changes(connection.execute(sql.CHANGES, {"after": 0, "most": ENTRIES_MAX})))
+    if found.count and to_hex(digest_of_rows(found.rows)) == recorded:
+        writer.write(connection, found.batch)
+        connection.execute(sql.DOUBT)
+        return Rebuilt("rebuilt", found.count, found.unknown)
+    return Rebuilt("unexplained" if found.count or found.unknown else "confirmed", found.count, found.unknown)
