@@ -207,7 +207,7 @@ class Registrar:
         if is_same and old is not None:
             epoch = old.epoch
         else:
-            epoch = self._journal.next_epoch(self._parts.now(), old.epoch if old else 0)
+            epoch = self._journal.succeed(old, self._parts.now())
         return Registration(
             *key,
             epoch=epoch,

@@ -11,7 +11,9 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import (
     DETAIL_MAX,
+    EPOCH_AHEAD_SECONDS_MAX,
     EPOCH_MAX,
+    EPOCHS_PER_SECOND,
     HOST_SERVICES_MAX,
     LISTENERS_PER_SERVICE_MAX,
     METADATA_ENTRIES_MAX,
@@ -109,8 +111,7 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     if not _saw_it_die(draft, service, request):
         check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
-    if not 1 <= request.epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
+    _check_epoch(draft, request.epoch, old)
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
@@ -345,9 +346,24 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
     epoch = request.epoch
     if epoch == 0 and draft.principal.role == "admin":
         epoch = old.epoch + 1 if old else 1
+    _check_epoch(draft, epoch, old)
+    return epoch
+
+
+def _check_epoch(draft: Draft, epoch: int, old: Listener | None) -> None:
+    """Check that an epoch is not further ahead of the clock than EPOCH_AHEAD_SECONDS_MAX. Raises Refused.
+
+    The successor of an epoch that is stored already is valid: an older server accepted every epoch.
+    """
     if not 1 <= epoch <= EPOCH_MAX:
         refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
-    return epoch
+    ahead = epoch / EPOCHS_PER_SECOND - draft.now
+    if ahead > EPOCH_AHEAD_SECONDS_MAX and epoch > (old.epoch + 1 if old is not None else 0):
+        refuse(
+            "bad-value",
+            f"epoch {epoch} is {ahead / 86_400:.1f} days ahead of the clock of this server; at most "
+            f"{EPOCH_AHEAD_SECONDS_MAX / 86_400:g}: correct the clock of the host, then register again",
+        )
 
 
 def _check_parameters(request: Register) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from compass.model.limits import (
     DETAIL_MAX,
+    EPOCH_AHEAD_SECONDS_MAX,
     EPOCH_MAX,
+    EPOCHS_PER_SECOND,
     METADATA_ENTRIES_MAX,
     METADATA_KEY_MAX,
     METADATA_VALUE_MAX,
@@ -122,16 +124,36 @@ def test_an_administrator_need_not_know_epochs() -> None:
     assert world.code(msgspec.structs.replace(zero, credential=world.token("a.store")), HOST) == "bad-value"
 
 
-def test_an_epoch_is_what_sql_holds() -> None:
-    """1 to 2**63 - 1, and no next one after the last."""
-    world = store()
-    for epoch in (-1, EPOCH_MAX + 1):
+DAY_AHEAD = int((NOW + EPOCH_AHEAD_SECONDS_MAX) * EPOCHS_PER_SECOND)
+"""The largest epoch that a server whose clock stands at NOW accepts."""
+
+
+def test_an_epoch_is_at_most_a_day_ahead_of_the_server_s_clock() -> None:
+    """One that blocks a listener for longer is refused, from a host, from an administrator and for any instance."""
+    world = store().in_state("up")
+    for epoch in (-1, DAY_AHEAD + 1, EPOCH_MAX, EPOCH_MAX + 1):
         assert world.code(at_epoch(REGISTER, epoch)) == "bad-value"
-    world.get(Registered, at_epoch(REGISTER, EPOCH_MAX))
-    assert world.code(at_epoch(REGISTER, 0)) == "bad-value"
-    for epoch in (0, EPOCH_MAX + 1):
         assert world.code(at_epoch(DEREGISTER, epoch)) == "bad-value"
-    world.get(Deregistered, at_epoch(DEREGISTER, EPOCH_MAX))
+    refusal = world.get(Refusal, at_epoch(REGISTER, EPOCH_MAX))
+    assert "days ahead of the clock of this server; at most 1:" in refusal.message
+    token = world.token("a.store")
+    assert world.code(msgspec.structs.replace(REGISTER, credential=token, epoch=DAY_AHEAD + 1), HOST) == "bad-value"
+    assert world.code(at_epoch(DEREGISTER, 0)) == "bad-value"
+    world.get(Registered, at_epoch(REGISTER, DAY_AHEAD))
+    world.get(Deregistered, at_epoch(DEREGISTER, DAY_AHEAD))
+
+
+def test_the_successor_of_an_epoch_of_an_older_server_is_valid() -> None:
+    """An older server stored any epoch: its instance registers again, ends, and has one successor at a time."""
+    world = store()
+    world.now += 1e9
+    far = int(world.now * EPOCHS_PER_SECOND)
+    world.get(Registered, at_epoch(REGISTER, far))
+    world.now -= 1e9
+    assert not world.get(Registered, at_epoch(REGISTER, far)).changed
+    world.get(Deregistered, at_epoch(DEREGISTER, far))
+    assert world.code(at_epoch(REGISTER, far + 2)) == "bad-value"
+    world.get(Registered, at_epoch(REGISTER, far + 1))
 
 
 @pytest.mark.parametrize(
