@@ -134,9 +134,11 @@ class World:
             results[0].raiseException()
         return results[0]
 
-    def server(self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003)) -> SimulatedServer:
-        """Start a server over the one store."""
-        self.servers[name] = server = SimulatedServer(self, name, database_seconds)
+    def server(
+        self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003), **options: Any
+    ) -> SimulatedServer:
+        """Start a server over the one store. `options`: fields of ServerDependencies."""
+        self.servers[name] = server = SimulatedServer(self, name, database_seconds, **options)
         server.start()
         return server
 
@@ -228,7 +230,7 @@ class Process:
 class SimulatedServer:
     """Process of opengnssd."""
 
-    def __init__(self, world: World, name: str, database_seconds: tuple[float, float]) -> None:
+    def __init__(self, world: World, name: str, database_seconds: tuple[float, float], **options: Any) -> None:
         self.world = world
         self.name = name
         self.process = Process(world.clock)
@@ -254,6 +256,7 @@ class SimulatedServer:
                 beside=self.beside,
                 random=Random(name).random,
                 ways=(Channel("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
+                **options,
             ),
         )
 

@@ -32,10 +32,12 @@ from compass.model.selection.selector import Selector
 from compass.pki.identity import Identity
 from compass.pki.tls_contexts import client_context, https_context, server_context
 from compass.server.cluster.announcer import Announcer
+from compass.server.commit.log_trimmer import LogBounds
 from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
 from compass.server.metrics import ServerMetrics
 from compass.server.server import Server
+from compass.server.sessions.rate_limit import ChangeRates, Rate
 from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.notifications import ChangeNotifier
@@ -91,8 +93,13 @@ class ServerService(Service):
             id=secrets.token_hex(8),
             roster=roster,
             beside=self._beside,
-            keep_updates=settings.keep_updates,
-            keep_others=settings.keep_others,
+            keep=LogBounds(
+                settings.keep_updates, settings.keep_others, settings.keep_updates_octets, settings.keep_others_octets
+            ),
+            change_rates=ChangeRates(
+                Rate(settings.credential_changes_per_second, settings.credential_changes_burst),
+                Rate(settings.host_changes_per_second, settings.host_changes_burst),
+            ),
             store_wait_seconds=settings.store_wait_seconds,
         )
 

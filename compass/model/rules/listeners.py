@@ -36,7 +36,7 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import FAILING, IDLE, Listener, State
-from compass.model.rules.draft import Draft, refuse
+from compass.model.rules.draft import Draft, Principal, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.text import escape_line, is_printable_line
 
@@ -108,7 +108,7 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     One that arrives before the registration of its instance is recorded, and refuses that registration.
     """
     service = existing_service(draft, request.service)
-    if not _saw_it_die(draft, service, request):
+    if not saw_it_die(draft.catalogue, draft.principal, service, request):
         check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
     _check_epoch(draft, request.epoch, old)
@@ -127,15 +127,15 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     return Deregistered(draft.catalogue.revision, "offline")
 
 
-def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
+def saw_it_die(catalogue: Catalogue, principal: Principal, service: str, request: Deregister) -> bool:
     """Return whether the request comes from the host that registered this instance and reports its death.
 
     The report is valid even if the credential has been revoked or has expired since: a dead listener must not stay.
     """
-    if not request.died or draft.principal.role != "host":
+    if not request.died or principal.role != "host":
         return False
-    old = draft.catalogue.listener(service, parse_address(request.address), parse_port(request.port))
-    return old is not None and old.host == draft.principal.name and old.epoch == request.epoch
+    old = catalogue.listener(service, parse_address(request.address), parse_port(request.port))
+    return old is not None and old.host == principal.name and old.epoch == request.epoch
 
 
 def decide_drain(draft: Draft, request: Drain) -> Reported:

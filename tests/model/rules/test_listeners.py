@@ -129,7 +129,7 @@ DAY_AHEAD = int((NOW + EPOCH_AHEAD_SECONDS_MAX) * EPOCHS_PER_SECOND)
 
 
 def test_an_epoch_is_at_most_a_day_ahead_of_the_server_s_clock() -> None:
-    """One that blocks a listener for longer is refused, from a host, from an administrator and for any instance."""
+    """A larger epoch would block its listener for longer: it is refused from a host and from an administrator."""
     world = store().in_state("up")
     for epoch in (-1, DAY_AHEAD + 1, EPOCH_MAX, EPOCH_MAX + 1):
         assert world.code(at_epoch(REGISTER, epoch)) == "bad-value"
