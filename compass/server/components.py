@@ -34,7 +34,7 @@ from compass.server.sessions.connection_limits import ConnectionLimits, SessionC
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
 from compass.server.sessions.rate_limit import ChangeRates
-from compass.server.sessions.session import PeerOf, Session, SessionContext
+from compass.server.sessions.session import AddressesOf, PeerOf, Session, SessionContext
 
 
 class ServerDependencies(msgspec.Struct, frozen=True):
@@ -63,6 +63,7 @@ class ServerDependencies(msgspec.Struct, frozen=True):
     keep: LogBounds = LogBounds()
     store_wait_seconds: float = STORE_WAIT_SECONDS
     change_rates: ChangeRates = ChangeRates()
+    addresses_of: AddressesOf = lambda stream: ()
 
 
 class ServerBase(msgspec.Struct, frozen=True):

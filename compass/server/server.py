@@ -56,7 +56,7 @@ class Server(Factory):
     def __init__(self, name: str, software: str, dependencies: ServerDependencies) -> None:
         clock = dependencies.clock
         connections = ConnectionLimits(dependencies)
-        sessions = SessionContext(clock, dependencies.peer_of, connections, Loading())
+        sessions = SessionContext(clock, dependencies.peer_of, connections, Loading(), dependencies.addresses_of)
         drain = HostDrain(clock, connections)
         self.name = name
         self.connections = connections

@@ -89,6 +89,11 @@ class World:
     def now(self) -> float:
         return EPOCH + float(self.clock.seconds())
 
+    def addresses_of(self, stream: Any) -> tuple[str, ...]:
+        """The addresses in a host's certificate: that of its machine."""
+        host = self.hosts.get(stream.peer[1])
+        return (host.address,) if host is not None else ()
+
     def probed(self, server: str, address: str, port: int, problem: str) -> None:
         """A probe is under way, with this outcome; for those who look on."""
 
@@ -255,6 +260,7 @@ class SimulatedServer:
                 roster=world.roster(),
                 beside=self.beside,
                 random=Random(name).random,
+                addresses_of=world.addresses_of,
                 ways=(Channel("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
                 **options,
             ),
@@ -315,6 +321,7 @@ class SimulatedHost:
             options.setdefault("update_port", 4865)
         place = 1 + list(dict.fromkeys([*world.hosts, name])).index(name)
         options.setdefault("default_address", f"10.0.0.{place}")
+        self.address: str = options["default_address"]
         self.agent = Agent(
             AgentDependencies(
                 clock=self.process,

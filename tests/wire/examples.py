@@ -206,6 +206,7 @@ EXAMPLES: list[Example] = [
         ),
         ("watching", 8, replies.Watching(STORE, 43, SNAPSHOT, ("shop.web",))),
         ("watching resumed", 9, replies.Watching(STORE, 43)),
+        ("watching undialled", 9, replies.Watching(STORE, 43, undialled="host 'web1' is not dialled at 10.0.0.9")),
         ("done", 12, replies.Done(44, (BACKED,))),
         ("credential-issued", 17, replies.CredentialIssued(45, rows.Credential("9f", "a.b", "", 1.5), TOKEN)),
         ("rows", 22, replies.Rows(45, (CREDENTIAL, HOST, ALERT), 7)),

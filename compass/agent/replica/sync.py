@@ -231,6 +231,8 @@ class ReplicaSync:
             text = f"the server does not let this host watch: {refusal.message}"
             self._abandon(text, refusal.retry_after_seconds)
             return
+        if reply.undialled:
+            self._upstream.keep(reply.undialled)
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
             self._abandon(

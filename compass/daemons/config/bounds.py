@@ -1,4 +1,4 @@
-"""Keys of [server] that bound what a credential, a host and the logs cost: their types, limits and descriptions."""
+"""Keys that bound what a credential, a host, a row and the logs cost: their types, limits and descriptions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ CHANGES_PER_SECOND_MIN = 0.1
 """A lower rate would refuse an honest restart; to refuse every change, bar the host or revoke the credential."""
 CHANGES_MAX = 1_000_000
 """More changes than any store commits in a second: as good as no limit."""
+
+NETWORKS_MAX = 256
+"""Most networks in one list: each probe is compared with all of them."""
 
 Octets = Annotated[int, Meta(ge=KEEP_OCTETS_MIN, le=KEEP_OCTETS_MAX)]
 ChangesPerSecond = Annotated[float, Meta(ge=CHANGES_PER_SECOND_MIN, le=CHANGES_MAX)]
@@ -46,4 +49,16 @@ HostChangesPerSecond = Annotated[
 ]
 HostChangesBurst = Annotated[
     ChangesBurst, about("Changes of listeners by one host at once: all its services after its start.")
+]
+ProbeNetworksKey = Annotated[
+    tuple[str, ...],
+    Meta(
+        description="Networks that this daemon probes and dials because a listener or a host is registered there, such "
+        'as ["10.0.0.0/8"]; empty: all, except link-local addresses and, unless this daemon serves the loopback only, '
+        "the loopback. A listener elsewhere is judged by other hosts."
+    ),
+]
+ProbeNetworksDenied = Annotated[
+    tuple[str, ...],
+    Meta(description="Networks that this daemon neither probes nor dials, whatever `probe_networks` allows."),
 ]

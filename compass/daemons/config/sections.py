@@ -14,6 +14,8 @@ from compass.daemons.config.bounds import (
     HostChangesPerSecond,
     KeepOthersOctets,
     KeepUpdatesOctets,
+    ProbeNetworksDenied,
+    ProbeNetworksKey,
 )
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
@@ -143,6 +145,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     credential_changes_burst: CredentialChangesBurst = CREDENTIAL_CHANGES_BURST_MAX
     host_changes_per_second: HostChangesPerSecond = HOST_CHANGES_PER_SECOND_MAX
     host_changes_burst: HostChangesBurst = HOST_CHANGES_BURST_MAX
+    probe_networks: ProbeNetworksKey = ()
+    probe_networks_denied: ProbeNetworksDenied = ()
     store_wait_seconds: Annotated[
         StoreWaitSeconds,
         about(
@@ -268,6 +272,8 @@ class HostSettings(msgspec.Struct, frozen=True):
         Literal["keep", "short"],
         about("keep: one session stays open. short: connect, ask, disconnect; servers connect to `update` to push."),
     ] = "keep"
+    probe_networks: ProbeNetworksKey = ()
+    probe_networks_denied: ProbeNetworksDenied = ()
     refresh_seconds: Annotated[RefreshSeconds, about("Seconds between checks for missed changes.")] = 300.0
     zone: Annotated[
         str,

@@ -38,6 +38,7 @@ from compass.daemons.net.listen import (
     listen,
     listen_dns,
     listen_unix,
+    networks_of,
     own_name,
     rules_of,
 )
@@ -100,7 +101,7 @@ class HostService(Service):
                 mode=settings.session,
                 refresh_seconds=settings.refresh_seconds,
                 software=SOFTWARE,
-                probe=Prober(reactor, SOFTWARE).probe,
+                probe=Prober(reactor, SOFTWARE, networks_of(settings, (settings.address,))).probe,
                 zone=settings.zone,
                 services=settings.services,
                 view=_view_directory(settings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import msgspec
+from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.digest import DIGEST_VERSION
@@ -14,6 +15,7 @@ from compass.model.replies import Refusal, Watching
 from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
 from compass.model.rules.draft import Refused
+from compass.model.rules.networks import may_dial
 from compass.model.rules.validation import parse_host
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
@@ -25,7 +27,7 @@ from compass.server.sessions.flow_control import CatchUp, FlowControl
 from compass.server.sessions.identity import ServerIdentity
 from compass.server.sessions.session import Session
 from compass.wire import limits
-from compass.wire.messages import Answer
+from compass.wire.messages import Answer, EncodedReply
 
 
 class HostListener(Protocol):
@@ -35,8 +37,29 @@ class HostListener(Protocol):
         """Note that the session's host is here."""
 
 
+def _undialled(host: Host, session: Session) -> str:
+    """Return why a host is not to be dialled at its update address; empty: it may be, or there is none."""
+    origin = session.asker.origin
+    if not host.update_address or may_dial(host.update_address, origin, session.certified_addresses()):
+        return ""
+    return (
+        f"host {host.name!r} is not dialled at {host.update_address}: its session comes from {origin}, and its "
+        "certificate does not name that address; issue one with 'opengnsadmin tls host NAME --also ADDRESS', or let "
+        "the host keep its session"
+    )
+
+
+def _with_reason(answer: Answer, undialled: str) -> Answer:
+    """Return the reply with the reason; a longer snapshot than REPLIES_QUEUED_MAX is not encoded again for it."""
+    if isinstance(answer, EncodedReply) and len(answer.body) <= limits.REPLIES_QUEUED_MAX:
+        answer = answer.decode()
+    return msgspec.structs.replace(answer, undialled=undialled) if isinstance(answer, Watching) else answer
+
+
 class Subscriptions:
     """Answers watch, and keeps each host's stream whole."""
+
+    log = Logger()
 
     def __init__(
         self,
@@ -68,6 +91,10 @@ class Subscriptions:
             return refused.refusal
         except InvalidName as problem:
             return Refusal(problem.code, str(problem))
+        undialled = _undialled(host, session)
+        if undialled:
+            self.log.warn("{text}", text=undialled)
+            host = msgspec.structs.replace(host, update_address="", update_port=0)
         await self._anti_entropy.settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
@@ -78,7 +105,10 @@ class Subscriptions:
             refusal = Refusal("store-unavailable", why, retry_after_seconds=RETRY_AFTER_SECONDS)
         if refusal is None and not session.connected:
             refusal = Refusal("unreachable", "the session ended meanwhile")
-        return refusal or self._subscribe(session, request, host, since)
+        if refusal is not None:
+            return refusal
+        watching = self._subscribe(session, request, host, since)
+        return _with_reason(watching, undialled) if undialled else watching
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
         """Return what a lagging host gets: the notices, if they are few and small; else a resync, if it accepts one.

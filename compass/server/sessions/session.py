@@ -28,6 +28,8 @@ from compass.wire.server_connection import ServerConnection
 
 PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
+AddressesOf = Callable[[Stream], tuple[str, ...]]
+"""IP addresses in the peer's verified certificate."""
 REFUSED_SECONDS = 5.0
 """Seconds after which a peer with too many sessions may try again: it has to find out which program has them."""
 FRAME_MAX = {"host": limits.FRAME_MAX_FROM_HOST, "admin": limits.FRAME_MAX_FROM_ADMIN}
@@ -93,6 +95,7 @@ class SessionContext(msgspec.Struct, eq=False):
     limits: SessionLimits
     handler: SessionHandler
     """The server's handler; replaced when the catalogue is loaded."""
+    addresses_of: AddressesOf = lambda stream: ()
     refusals: Counter[str] = msgspec.field(default_factory=Counter)
     """Requests that were refused, by code."""
 
@@ -149,6 +152,10 @@ class Session(FlowControl):
         self._context.handler.closed(self)
 
     # The peer.
+
+    def certified_addresses(self) -> tuple[str, ...]:
+        """Return the IP addresses in the peer's certificate."""
+        return self._context.addresses_of(self._stream)
 
     def _admit(self) -> ServerConnection | None:
         """Read who the peer is; end the session if the certificate has no role that may ask here."""
