@@ -332,6 +332,7 @@ class SimulatedHost:
                 selector=ServerSelector(world.random.random, in_order(servers)),
                 dial=lambda way: world.network.endpoint(way.name, identity, self.process),
                 process_watch=self.processes,
+                instance=f"{name}-{next(world.starts)}",
                 peer_of=_peer,
                 probe=self._probe,
                 **options,

@@ -99,7 +99,9 @@ EXAMPLES: list[Example] = [
         (
             "watch of a host that takes suspicions",
             37,
-            requests.Watch(("portal.web",), STORE, 41, resync=True, probes=True, suspicions=True),
+            requests.Watch(
+                ("portal.web",), STORE, 41, resync=True, probes=True, suspicions=True, instance="5f0c2e17a9b3d468"
+            ),
         ),
         ("pull of a client that has seen more elsewhere", 38, requests.Pull("portal.web", STORE, 45)),
         ("fetch of a client that has seen more elsewhere", 39, requests.Fetch("category", store=STORE, seen=45)),
@@ -142,6 +144,7 @@ EXAMPLES: list[Example] = [
         ("status", 26, requests.Status()),
         ("lag", 0xFFFFFFFF, requests.Lag()),
         ("acknowledge with a difference", 0, messages.Acknowledge(5000, "differs")),
+        ("watch of a daemon that names its run", 39, requests.Watch(("portal.web",), instance="5f0c2e17a9b3d468")),
         ("watch of a host that compares", 37, requests.Watch(("portal.web",), digest=1)),
         ("digest", 38, requests.Digest()),
         ("digest at a revision", 39, requests.Digest(45)),

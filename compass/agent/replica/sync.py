@@ -59,6 +59,8 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     update_address: str = ""
     """Address at which servers dial this host; empty: they cannot."""
     update_port: int = 0
+    instance: str = ""
+    """Run of this daemon; empty: it is not sent."""
     probes: bool = False
     """This host probes listeners when a server asks."""
 
@@ -217,6 +219,7 @@ class ReplicaSync:
             settings.update_port,
             resync=True,
             probes=settings.probes,
+            instance=settings.instance,
             suspicions=True,
             digest=DIGEST_VERSION,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import random
+import secrets
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -101,6 +102,7 @@ class HostService(Service):
                 mode=settings.session,
                 refresh_seconds=settings.refresh_seconds,
                 software=SOFTWARE,
+                instance=secrets.token_hex(8),
                 probe=Prober(reactor, SOFTWARE, networks_of(settings, (settings.address,))).probe,
                 zone=settings.zone,
                 services=settings.services,

@@ -25,6 +25,7 @@ from compass.server.push.publisher import Publisher
 from compass.server.push.snapshot_cache import SnapshotCache
 from compass.server.sessions.flow_control import CatchUp, FlowControl
 from compass.server.sessions.identity import ServerIdentity
+from compass.server.sessions.rivals import HostRivals
 from compass.server.sessions.session import Session
 from compass.wire import limits
 from compass.wire.messages import Answer, EncodedReply
@@ -35,6 +36,11 @@ class HostListener(Protocol):
 
     def connected(self, session: Session) -> None:
         """Note that the session's host is here."""
+
+
+def _is_same_daemon(session: Session, instance: str) -> bool:
+    """Return whether a session is one of this run of a daemon; a daemon that does not name its run is unknown."""
+    return bool(instance) and session.instance == instance
 
 
 def _undialled(host: Host, session: Session) -> str:
@@ -78,6 +84,7 @@ class Subscriptions:
         self._anti_entropy = anti_entropy
         self._hosts = hosts
         self.admission = Admission(clock)
+        self.rivals = HostRivals(clock, committer, identity.principal)
         self.snapshots = SnapshotCache(identity.store, publisher)
 
     async def watch(self, request: Watch, session: Session) -> Answer:
@@ -91,6 +98,8 @@ class Subscriptions:
             return refused.refusal
         except InvalidName as problem:
             return Refusal(problem.code, str(problem))
+        if refusal := self._rival_of(host.name, request.instance, session):
+            return refusal
         undialled = _undialled(host, session)
         if undialled:
             self.log.warn("{text}", text=undialled)
@@ -129,6 +138,18 @@ class Subscriptions:
         self.admission.sent(len(encoded))
         return [CatchUp(revision, encoded, since)]
 
+    def _rival_of(self, host: str, instance: str, session: Session) -> Refusal | None:
+        """End the session of a daemon that would replace a rival of its own too soon. Returns why."""
+        current = self._publisher.session_of(host)
+        if current is None or current is session or _is_same_daemon(current, instance):
+            return None
+        wait = self.rivals.wait(host)
+        if not wait:
+            return None
+        text = f"two machines are {host}: a daemon with the same certificate has a session from {current.asker.origin}"
+        session.goodbye(text, retry_after_seconds=wait)
+        return Refusal("busy", text, retry_after_seconds=wait)
+
     async def _turn(self, session: Session, categories: frozenset[str], since: int) -> Refusal | None:
         """Wait until the host may have a snapshot, if it needs one. Returns why it is refused."""
         if self._publisher.missed(categories, since) is not None:
@@ -164,10 +185,14 @@ class Subscriptions:
         bookmark = (self._publisher.bookmark(categories), catalogue.revision) if session.compares else None
         replay = [CatchUp(revision, encoded, revision - 1) for revision, encoded in missed or ()]
         session.watch(host.name, self, replay, bookmark)
+        session.instance = request.instance
         replaced = self._publisher.subscribe(session, categories)
         self._hosts.connected(session)
         if replaced is not None:
-            replaced.goodbye("replaced by a newer session of this host")
+            rival = not _is_same_daemon(replaced, request.instance)
+            origins = replaced.asker.origin, session.asker.origin
+            pause = self.rivals.replaced(host.name, *origins) if rival else 0.0
+            replaced.goodbye("replaced by a newer session of this host", retry_after_seconds=pause)
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)
         if missed is not None:
             return Watching(self._store, catalogue.revision, None, unknown)

@@ -111,6 +111,8 @@ class Session(FlowControl):
         """The connection was closed properly, by either side, not lost."""
         self.probes = False
         """The host answers inquiries."""
+        self.instance = ""
+        """Run of the daemon, as its last watch said; empty: unknown."""
         self.suspicions = False
         """The host accepts suspicions."""
         self.compares = False
