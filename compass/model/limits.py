@@ -64,6 +64,9 @@ FLAP_SECONDS_MAX = 86_400.0
 POOLS_PER_CATEGORY_MAX = 1000
 """Most services of a category with a pool policy of their own: they are in one row, which is sent to all users of the
 category."""
+ALLOWED_HOSTS_MAX = 1000
+"""Most names in all lists of hosts that may register the services of a category: they are in one row, which is sent to
+all users of the category."""
 PROBLEMS_MAX = 1000
 """Most problems of a topology in one refusal: more than a person reads, and the refusal must fit into a frame."""
 PROBE_PATH_MAX = 255

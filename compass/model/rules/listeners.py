@@ -45,6 +45,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "register")
+    _check_host(draft, service, "register")
     address, port = parse_address(request.address), parse_port(request.port)
     _check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
@@ -111,6 +112,8 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     if not saw_it_die(draft.catalogue, draft.principal, service, request):
         check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
+    if old.host != draft.principal.name:
+        _check_host(draft, service, "deregister")
     _check_epoch(draft, request.epoch, old)
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
@@ -143,6 +146,8 @@ def decide_drain(draft: Draft, request: Drain) -> Reported:
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
     old = existing_listener(draft, service, request.address, request.port)
+    if old.host != draft.principal.name:
+        _check_host(draft, service, "drain")
     drains = is_draining(old)
     if old.state == "offline" or (request.draining and old.state == "down" and not drains):
         refuse("bad-value", f"{_named(old)} is {old.state}: there is nothing to drain")
@@ -324,6 +329,23 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
             f"{action} {service}: this is not a credential of {service}"
             if token
             else f"{action} {service}: a credential of {service} is needed; an administrator can issue one",
+        )
+
+
+def _check_host(draft: Draft, service: str, action: str) -> None:
+    """Check that the host may change listeners of a service, if the service has a list of hosts. Raises Refused.
+
+    A host may always deregister and drain what it registered itself.
+    """
+    if draft.principal.role != "host":
+        return
+    label, _, category = service.partition(".")
+    allowed = draft.catalogue.categories[category].policy.hosts.get(label, ())
+    if allowed and draft.principal.name not in allowed:
+        refuse(
+            "forbidden",
+            f"{draft.principal} may not {action} {service}, whatever its credential: the service has a list of hosts; "
+            f"an administrator can add it with 'opengnsadmin service set {service} --hosts'",
         )
 
 

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from compass.model.limits import HOST_SERVICES_MAX, POOLS_PER_CATEGORY_MAX, PROBE_PATH_MAX
+from compass.model.limits import ALLOWED_HOSTS_MAX, HOST_SERVICES_MAX, POOLS_PER_CATEGORY_MAX, PROBE_PATH_MAX
 from compass.model.names import parse_address, parse_host_name, parse_label, parse_port, parse_service_id
-from compass.model.rows import Category, Dependency, Host, Policy, Service
+from compass.model.rows import ANY_HOST, Category, Dependency, Host, Policy, Service
 from compass.model.rules.draft import refuse
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
@@ -30,7 +30,8 @@ def parse_declared(row: Declared) -> Declared:
         case Category():
             _check_policy(row.policy)
             backup = parse_service_id(row.backup) if row.backup else ""
-            return msgspec.structs.replace(row, name=parse_label(row.name, "category"), backup=backup)
+            policy = msgspec.structs.replace(row.policy, hosts=_parse_hosts(row.policy.hosts))
+            return msgspec.structs.replace(row, name=parse_label(row.name, "category"), backup=backup, policy=policy)
         case Service():
             return Service(parse_service_id(row.id))
         case Dependency():
@@ -82,3 +83,25 @@ def _check_pools(policy: Policy) -> None:
             refuse("bad-value", f"pool {pool[:80]!r} is none of {', '.join(POLICIES)}")
     if policy.locality not in LOCALITIES:
         refuse("bad-value", f"locality {policy.locality[:80]!r} is none of {', '.join(LOCALITIES)}")
+
+
+def check_host_lists(hosts: dict[str, tuple[str, ...]]) -> None:
+    """Check the size of all lists of hosts of a category together. Raises Refused."""
+    count = sum(map(len, hosts.values()))
+    if count > ALLOWED_HOSTS_MAX:
+        refuse("too-large", f"hosts: {count} names for the services of one category; at most {ALLOWED_HOSTS_MAX}")
+
+
+def _parse_hosts(hosts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return the lists of hosts with their names in canonical form. Raises Refused, InvalidName."""
+    check_host_lists(hosts)
+    parsed: dict[str, tuple[str, ...]] = {}
+    for label, names in hosts.items():
+        if parse_label(label, "service") != label:
+            refuse("bad-name", f"hosts: write {label[:80]!r} in small letters")
+        if not names:
+            refuse("bad-value", f"hosts: {label} has an empty list; name hosts, or {ANY_HOST!r} for every host")
+        if ANY_HOST in names and len(names) > 1:
+            refuse("bad-value", f"hosts: {label} names {ANY_HOST!r}, which is every host, and others")
+        parsed[label] = names if ANY_HOST in names else tuple(sorted({parse_host_name(name) for name in names}))
+    return parsed

@@ -456,3 +456,47 @@ def test_a_listener_that_moves_keeps_its_service() -> None:
     world.up("c.store", "[2001:db8::1]:1")
     assert set(world.catalogue.listeners["c.store"]) == {("10.0.0.1", 1), ("2001:db8::1", 1)}
     assert world.listener("c.store", "[2001:db8::1]:1").host == ADMIN.name
+
+
+ALLOWED, OTHER = HOST, Principal("host", "web2.example", "192.0.2.2")
+
+
+def listed() -> tuple[World, Register, Deregister]:
+    """A service with a list of hosts, and right requests for a listener of the host that is in it."""
+    world = store()
+    world.get(Done, Put(Category("store", policy=Policy(hosts={"a": ("WEB1.example",)}))))
+    token = world.token("a.store")
+    register = msgspec.structs.replace(REGISTER, credential=token)
+    world.get(Registered, register, ALLOWED)
+    return world, register, msgspec.structs.replace(DEREGISTER, credential=token)
+
+
+def test_only_the_hosts_of_a_service_register_it() -> None:
+    """W9: the credential on another host neither registers the service nor changes a listener of the right host."""
+    world, register, deregister = listed()
+    for request in (
+        at_epoch(register, NEWER),
+        msgspec.structs.replace(register, port=1),
+        at_epoch(deregister, NEWER),
+        deregister,
+        Drain("a.store", "10.0.0.1", 2028, True, register.credential),
+    ):
+        assert world.code(request, OTHER) == "forbidden"
+        assert world.last.security is not None and "service set a.store --hosts" in world.last.security.reason
+    # The credential is looked at first: a wrong one does not learn of the list.
+    assert world.code(msgspec.structs.replace(register, credential="wrong"), OTHER) == "bad-credential"
+    # Another service of the category has no list; administrators need not be in one.
+    world.get(Registered, Register("b.store", world.token("b.store"), "10.0.0.2", 1, 5), OTHER)
+    world.get(Registered, at_epoch(msgspec.structs.replace(REGISTER, port=7), 5))
+    world.get(Deregistered, deregister, ALLOWED)
+
+
+def test_a_host_that_is_taken_off_the_list_may_end_what_it_registered() -> None:
+    """Its listener does not stay for ever, nor does its death: both are less, not more."""
+    world, register, deregister = listed()
+    world.get(Done, Put(Category("store", policy=Policy(hosts={"a": (OTHER.name,)}))))
+    assert world.code(at_epoch(register, NEWER), ALLOWED) == "forbidden"
+    world.get(Reported, Drain("a.store", "10.0.0.1", 2028, True, register.credential), ALLOWED)
+    world.get(Deregistered, msgspec.structs.replace(deregister, died=True, credential=""), ALLOWED)
+    world.get(Registered, at_epoch(register, NEWER), OTHER)
+    assert world.code(at_epoch(deregister, NEWER), ALLOWED) == "forbidden"
