@@ -11,9 +11,6 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import (
     DETAIL_MAX,
-    EPOCH_AHEAD_SECONDS_MAX,
-    EPOCH_MAX,
-    EPOCHS_PER_SECOND,
     HOST_SERVICES_MAX,
     LISTENERS_PER_SERVICE_MAX,
     METADATA_ENTRIES_MAX,
@@ -36,8 +33,9 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import FAILING, IDLE, Listener, State
-from compass.model.rules.draft import Draft, Principal, refuse
+from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
+from compass.model.rules.validation import check_epoch, check_host, saw_it_die
 from compass.model.text import escape_line, is_printable_line
 
 
@@ -45,7 +43,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "register")
-    _check_host(draft, service, "register")
+    check_host(draft, service, "register")
     address, port = parse_address(request.address), parse_port(request.port)
     _check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
@@ -113,8 +111,8 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
         check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
     if old.host != draft.principal.name:
-        _check_host(draft, service, "deregister")
-    _check_epoch(draft, request.epoch, old)
+        check_host(draft, service, "deregister")
+    check_epoch(draft, request.epoch, old)
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
@@ -130,24 +128,13 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     return Deregistered(draft.catalogue.revision, "offline")
 
 
-def saw_it_die(catalogue: Catalogue, principal: Principal, service: str, request: Deregister) -> bool:
-    """Return whether the request comes from the host that registered this instance and reports its death.
-
-    The report is valid even if the credential has been revoked or has expired since: a dead listener must not stay.
-    """
-    if not request.died or principal.role != "host":
-        return False
-    old = catalogue.listener(service, parse_address(request.address), parse_port(request.port))
-    return old is not None and old.host == principal.name and old.epoch == request.epoch
-
-
 def decide_drain(draft: Draft, request: Drain) -> Reported:
     """Decide the begin or end of a drain. A pending verdict stays pending."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
     old = existing_listener(draft, service, request.address, request.port)
     if old.host != draft.principal.name:
-        _check_host(draft, service, "drain")
+        check_host(draft, service, "drain")
     drains = is_draining(old)
     if old.state == "offline" or (request.draining and old.state == "down" and not drains):
         refuse("bad-value", f"{_named(old)} is {old.state}: there is nothing to drain")
@@ -332,23 +319,6 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
         )
 
 
-def _check_host(draft: Draft, service: str, action: str) -> None:
-    """Check that the host may change listeners of a service, if the service has a list of hosts. Raises Refused.
-
-    A host may always deregister and drain what it registered itself.
-    """
-    if draft.principal.role != "host":
-        return
-    label, _, category = service.partition(".")
-    allowed = draft.catalogue.categories[category].policy.hosts.get(label, ())
-    if allowed and draft.principal.name not in allowed:
-        refuse(
-            "forbidden",
-            f"{draft.principal} may not {action} {service}, whatever its credential: the service has a list of hosts; "
-            f"an administrator can add it with 'opengnsadmin service set {service} --hosts'",
-        )
-
-
 def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:
     """Return whether the token is a valid credential of the service, compared in constant time."""
     digest = digest_of(token)
@@ -368,24 +338,8 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
     epoch = request.epoch
     if epoch == 0 and draft.principal.role == "admin":
         epoch = old.epoch + 1 if old else 1
-    _check_epoch(draft, epoch, old)
+    check_epoch(draft, epoch, old)
     return epoch
-
-
-def _check_epoch(draft: Draft, epoch: int, old: Listener | None) -> None:
-    """Check that an epoch is not further ahead of the clock than EPOCH_AHEAD_SECONDS_MAX. Raises Refused.
-
-    The successor of an epoch that is stored already is valid: an older server accepted every epoch.
-    """
-    if not 1 <= epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
-    ahead = epoch / EPOCHS_PER_SECOND - draft.now
-    if ahead > EPOCH_AHEAD_SECONDS_MAX and epoch > (old.epoch + 1 if old is not None else 0):
-        refuse(
-            "bad-value",
-            f"epoch {epoch} is {ahead / 86_400:.1f} days ahead of the clock of this server; at most "
-            f"{EPOCH_AHEAD_SECONDS_MAX / 86_400:g}: correct the clock of the host, then register again",
-        )
 
 
 def _check_parameters(request: Register) -> None:

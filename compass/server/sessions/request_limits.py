@@ -16,8 +16,7 @@ from compass.model.replies import Deregistered, Refusal, Registered, Reply
 from compass.model.requests import Deregister, Drain, Register, Report, Watch
 from compass.model.rows import Host
 from compass.model.rules.draft import Principal, Refused
-from compass.model.rules.listeners import saw_it_die
-from compass.model.rules.validation import parse_host
+from compass.model.rules.validation import parse_host, saw_it_die
 from compass.server.sessions.rate_limit import (
     FAILURES_PER_MINUTE_MAX,
     REPORTS_PER_MINUTE_MAX,

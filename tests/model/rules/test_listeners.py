@@ -492,7 +492,7 @@ def test_only_the_hosts_of_a_service_register_it() -> None:
 
 
 def test_a_host_that_is_taken_off_the_list_may_end_what_it_registered() -> None:
-    """Its listener does not stay for ever, nor does its death: both are less, not more."""
+    """A listener does not stay for ever because its host left the list: an end is accepted, a beginning is not."""
     world, register, deregister = listed()
     world.get(Done, Put(Category("store", policy=Policy(hosts={"a": (OTHER.name,)}))))
     assert world.code(at_epoch(register, NEWER), ALLOWED) == "forbidden"
