@@ -29,7 +29,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, authority: Credentials) -> Iterator[Deployment]:
-    """One deployment, whose server has low rates and a denied network."""
+    """Start a deployment whose server has low rates and a denied network."""
     with Deployment(tmp_path_factory.mktemp("gns"), authority, settings=SETTINGS) as deployment:
         deployment.start()
         yield deployment

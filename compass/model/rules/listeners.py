@@ -42,8 +42,7 @@ from compass.model.text import escape_line, is_printable_line
 def decide_register(draft: Draft, request: Register) -> Registered:
     """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
     service = existing_service(draft, request.service)
-    check_credential(draft, service, request.credential, "register")
-    check_host(draft, service, "register")
+    _check_registrant(draft, service, request.credential)
     address, port = parse_address(request.address), parse_port(request.port)
     _check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
@@ -317,6 +316,12 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
             if token
             else f"{action} {service}: a credential of {service} is needed; an administrator can issue one",
         )
+
+
+def _check_registrant(draft: Draft, service: str, token: str) -> None:
+    """Check the credential and the host of a registration. Raises Refused."""
+    check_credential(draft, service, token, "register")
+    check_host(draft, service, "register")
 
 
 def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:

@@ -22,10 +22,10 @@ from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.admission import Admission
 from compass.server.push.publisher import Publisher
+from compass.server.push.rivals import HostRivals
 from compass.server.push.snapshot_cache import SnapshotCache
 from compass.server.sessions.flow_control import CatchUp, FlowControl
 from compass.server.sessions.identity import ServerIdentity
-from compass.server.sessions.rivals import HostRivals
 from compass.server.sessions.session import Session
 from compass.wire import limits
 from compass.wire.messages import Answer, EncodedReply

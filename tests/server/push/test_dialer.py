@@ -281,7 +281,7 @@ def test_a_host_is_not_dialled_where_it_does_not_live(world: Uss, dials: Dials) 
 
 
 def test_a_short_host_that_is_not_dialled_keeps_its_session(world: Uss, dials: Dials) -> None:
-    """Its configured address is not that of its machine: it gets notices as fast as before."""
+    """A host whose configured address is not that of its machine gets notices as fast as before."""
     host = world.host("web1", mode="short")
     host.address = "10.9.9.9"
     world.wait(host.daemon.dependencies("portal.web"))

@@ -8,8 +8,8 @@ import pytest
 
 from compass.model.replies import Refusal, Watching
 from compass.model.requests import Fetch, Status, Watch
-from compass.server.sessions import rivals
-from compass.server.sessions.rivals import REPLACED_FREE_MAX, REPLACED_SECONDS, RIVAL_QUIET_SECONDS, RIVAL_SECONDS_MAX
+from compass.server.push import rivals
+from compass.server.push.rivals import REPLACED_FREE_MAX, REPLACED_SECONDS, RIVAL_QUIET_SECONDS, RIVAL_SECONDS_MAX
 from tests.server.alerts.test_notifier import logged
 from tests.server.conftest import Uss
 from tests.support.virtual_world import Client
