@@ -17,7 +17,7 @@ from typing import Any
 from bench import generator
 from bench.generator import ROOT
 from bench.statistics import Figures, loads, rate
-from bench.systems.compass import Compass
+from bench.systems.compass import UNLIMITED, Compass
 from bench.systems.running import Running
 from tests.support.postgresql import PostgreSQL
 
@@ -41,6 +41,7 @@ class Workers(Compass):
         config = here / "opengnssd.toml"
         config.write_text(
             f'[server]\nstore = "{self._store}"\nlisten = ["127.0.0.1:{self.port}"]\nworkers = {self.workers}\n'
+            f"{UNLIMITED}"
             f'[tls]\ncertificate = "{here}/gns1.example.net.crt"\nkey = "{here}/gns1.example.net.key"\n'
             f'authority = "{here}/authority.crt"\n'
         )

@@ -28,12 +28,15 @@ from compass.wire.frames import frame
 from compass.wire.messages import Acknowledge, Hello, encode
 from tests.support.postgresql import PostgreSQL
 
+RATES = ("per_second", "burst")
 FIRST_PORT = 1024
 """First port of the listeners that clients register, one for each client."""
 EPOCH = 2**40
 """Epochs from here on are nine octets in MessagePack, so that a template has room for each."""
 EPOCH_MARK = 0x0102030405060708
 """Stands in a template where a number will be."""
+UNLIMITED = "".join(f"{whose}_changes_{bound} = 1000000\n" for whose in ("credential", "host") for bound in RATES)
+"""Rates beyond every measurement: the server's speed is measured, not its limits."""
 DEPENDANT, DEPENDENCY = "portal.web", "s0.c0"
 REGISTERED = "s0.registered"
 """Service of the registrations. No host with a session depends on its category: the generator's hosts disappear without
@@ -68,7 +71,7 @@ class Compass(System):
         config = self.directory / "opengnssd.toml"
         here = self.directory
         config.write_text(
-            f'[server]\nstore = "{self._store}"\nlisten = ["127.0.0.1:{self.port}"]\n'
+            f'[server]\nstore = "{self._store}"\nlisten = ["127.0.0.1:{self.port}"]\n{UNLIMITED}'
             f'[tls]\ncertificate = "{here}/gns1.example.net.crt"\nkey = "{here}/gns1.example.net.key"\n'
             f'authority = "{here}/authority.crt"\n'
         )

@@ -56,4 +56,5 @@ def _sync_settings(parts: AgentDependencies) -> SyncSettings:
         update_address=parts.default_address if parts.update_port else "",
         update_port=parts.update_port,
         probes=parts.probe is not None,
+        instance=parts.instance,
     )

@@ -25,6 +25,8 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     refresh_seconds: float | None = None
     """Pause between watches; None: as the mode needs it."""
     software: str = SOFTWARE
+    instance: str = ""
+    """Text that no other run of a daemon has."""
     probe: Probe | None = None
     """Probe of a listener; without it the host answers no inquiries."""
     services: Sequence[str] = ()

@@ -158,6 +158,21 @@ class Rebuilt(msgspec.Struct, frozen=True, tag_field="type", tag="rebuilt"):
     """Number of rows of which the log has no entry any longer."""
 
 
+LogName = Literal["updates", "security", "administration"]
+
+
+class LogPart(msgspec.Struct, frozen=True):
+    """Part of a log: entries that follow each other, and their size."""
+
+    entries: int
+    last: int
+    """Number of the last entry; without entries the number that was asked for."""
+    octets: int
+    """Octets of the text of these entries."""
+    floor: int
+    """Number of the oldest entry of the log; 0: the log is empty."""
+
+
 class Store(Protocol):
     """Store: its tables and its three logs."""
 
@@ -191,9 +206,7 @@ class Store(Protocol):
         After a commit that raised StoreUnavailable, the result shows conclusively whether the changes were committed.
         """
 
-    def read_log(
-        self, log: Literal["updates", "security", "administration"], after: int, limit: int, last: int, octets_max: int
-    ) -> tuple[list[LogEntry], int]:
+    def read_log(self, log: LogName, after: int, limit: int, last: int, octets_max: int) -> tuple[list[LogEntry], int]:
         """Return entries after number `after` in order, and the log's floor; with `last` > 0 the last `last` entries
         instead. They end with the entry that reaches `octets_max` octets (`octets.entry_octets`)."""
 
@@ -214,3 +227,9 @@ class Store(Protocol):
 
     def trim(self, keep_updates: int, keep_others: int) -> None:
         """Remove the oldest log entries beyond the numbers to keep. No reader can resume from a removed entry."""
+
+    def measure(self, log: LogName, after: int, limit: int) -> LogPart:
+        """Return the size of the first `limit` entries of a log after number `after`."""
+
+    def trim_to(self, log: LogName, last: int) -> None:
+        """Remove the entries of a log up to number `last`."""

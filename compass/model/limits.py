@@ -32,6 +32,11 @@ WEIGHT_MAX = 65535
 """Largest weight: what a DNS SRV record can carry (RFC 2782)."""
 EPOCH_MAX = 2**63 - 1
 """Largest epoch: what SQL's BIGINT holds."""
+EPOCHS_PER_SECOND = 1_000_000
+"""Epochs in a second: the epoch of a new instance is UNIX time in microseconds (opengnsp.md, "Epochs")."""
+EPOCH_AHEAD_SECONDS_MAX = 86_400.0
+"""Time by which an epoch may be ahead of the server's clock: a day, which covers a wrong time zone and no date that was
+set wrong. A larger epoch would block its listener until the clock gets there."""
 METADATA_ENTRIES_MAX = 32
 """Most metadata entries of a listener. Metadata describes a listener to its users; larger data belongs into a store."""
 METADATA_KEY_MAX = 63
@@ -75,6 +80,9 @@ FLAP_SECONDS_MAX = 86_400.0
 POOLS_PER_CATEGORY_MAX = 1000
 """Most services of a category with a pool policy of their own: they are in one row, which is sent to all users of the
 category."""
+ALLOWED_HOSTS_MAX = 1000
+"""Most names in all lists of hosts that may register the services of a category: they are in one row, which is sent to
+all users of the category."""
 PROBLEMS_MAX = 1000
 """Most problems of a topology in one refusal: more than a person reads, and the refusal must fit into a frame."""
 PROBE_PATH_MAX = 255

@@ -119,6 +119,8 @@ class Watching(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     snapshot: Snapshot | None = None
     unknown: tuple[str, ...] = ()
     """Services of the request that do not exist (yet)."""
+    undialled: str = ""
+    """Reason why the server will not connect to the update address of the request; empty: it will, or there is none."""
 
 
 class Reported(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="reported"):

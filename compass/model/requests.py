@@ -103,6 +103,9 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """True if the host answers an `inquiry`: it probes a listener that it depends on at the server's request."""
     digest: int = 0
     """Version of digests that the host compares with its replica; 0: none."""
+    instance: str = ""
+    """Text that is the same in all sessions of one run of the daemon, and differs between two daemons; empty: unknown.
+    """
     suspicions: bool = False
     """True if the host accepts `suspicion`: evidence that the server cannot write while its store is unavailable."""
 

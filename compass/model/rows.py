@@ -42,6 +42,8 @@ IDLE = 0.0
 """Load of a listener that has reported none. msgspec omits a default from a frame only if it is this very object."""
 
 
+ANY_HOST = "*"
+"""Name in place of a list of hosts, in a request: every host."""
 PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
 """Pattern of `Policy.probe` in JSON Schema."""
 
@@ -79,6 +81,12 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """Policies of single services of the category: label of the service -> pool policy."""
     locality: str = "none"
     """Locality, by which near listeners come first: one of `policies.LOCALITIES`."""
+    hosts: dict[str, tuple[str, ...]] = {}
+    """Hosts that may register single services of the category: label of the service -> names, sorted. A service without
+    a list can be registered by every host that has its credential.
+
+    In a request, a service that is left out keeps its list, and (`ANY_HOST`,) removes the list: a program of an earlier
+    version, which does not know the field, must not remove a list."""
 
 
 class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):

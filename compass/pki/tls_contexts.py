@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
+from cryptography import x509
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
@@ -90,6 +91,18 @@ def peer_of(transport: SecuredTransport, rules: RoleRules | None = None) -> tupl
     if not isinstance(presented, crypto.X509):
         raise PeerUnknown("the peer has sent no certificate")
     return role_and_name(presented.to_cryptography(), rules)
+
+
+def addresses_of(transport: SecuredTransport) -> tuple[str, ...]:
+    """Return the IP addresses in the certificate of the verified peer of `transport`; none without a certificate."""
+    presented = transport.getPeerCertificate()
+    if not isinstance(presented, crypto.X509):
+        return ()
+    try:
+        names = presented.to_cryptography().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(str(address) for address in names.get_values_for_type(x509.IPAddress))
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -16,7 +16,7 @@ from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.log_reader import LogReader
-from compass.server.commit.log_trimmer import LogTrimmer
+from compass.server.commit.log_trimmer import LogBounds, LogTrimmer
 from compass.server.commit.replica import Changes, Replica
 from compass.server.commit.security_log import SecurityLog
 from compass.server.commit.store_access import STORE_WAIT_SECONDS, StoreAccess, StoreThread
@@ -35,7 +35,8 @@ from compass.server.sessions.bearer_auth import BearerAuth
 from compass.server.sessions.connection_limits import ConnectionLimits, SessionChanges
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
-from compass.server.sessions.session import PeerOf, Session, SessionContext
+from compass.server.sessions.rate_limit import ChangeRates
+from compass.server.sessions.session import AddressesOf, PeerOf, Session, SessionContext
 
 
 class ServerDependencies(msgspec.Struct, frozen=True):
@@ -61,9 +62,10 @@ class ServerDependencies(msgspec.Struct, frozen=True):
     """A number from 0 to 1, which spreads repetitions; handed in, as all randomness is."""
     ways: tuple[Channel, ...] = ()
     """Channels to administrators."""
-    keep_updates: int = 1_000_000
-    keep_others: int = 100_000
+    keep: LogBounds = LogBounds()
     store_wait_seconds: float = STORE_WAIT_SECONDS
+    change_rates: ChangeRates = ChangeRates()
+    addresses_of: AddressesOf = lambda stream: ()
 
 
 class ServerBase(msgspec.Struct, frozen=True):
@@ -86,6 +88,7 @@ class Components:
         self.now = given.now
         self.clock = clock
         self.connections = base.connections
+        self.change_rates = given.change_rates
         self.drain = base.drain
         self.identity = identity = _identity(base, loaded)
         access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
@@ -111,7 +114,7 @@ class Components:
         self.membership.subscriber = self.hosts
         self.anti_entropy = AntiEntropy(base.name, clock, committer, access)
         self.logs = LogReader(clock, committer, access)
-        self.trimmer = LogTrimmer(clock, access, given.keep_updates, given.keep_others)
+        self.trimmer = LogTrimmer(clock, access, given.keep)
         guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access))
         self.subscriptions = Subscriptions(identity, clock, committer, publisher, guards, self.hosts)
         self.change_feed = ChangeFeed(loaded.store, loaded.revision)

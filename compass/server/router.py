@@ -18,7 +18,7 @@ from compass.model.replies import Refusal
 from compass.model.rules.decide import permit
 from compass.model.rules.draft import Principal
 from compass.server.components import Components
-from compass.server.sessions.request_limits import CredentialLimit, ReportLimit, RequestLimit
+from compass.server.sessions.request_limits import ChangeLimit, CredentialLimit, ReportLimit, RequestLimit, WatchLimit
 from compass.server.sessions.session import Greeting, Redirect, Session
 from compass.wire.events import AcknowledgementReceived
 from compass.wire.messages import Answer
@@ -30,7 +30,8 @@ class Handler(msgspec.Struct, frozen=True):
     answer: Callable[[Any, Any], Any]
     """Return the answer to a request of a principal or, with `needs_session`, of a session: now, or a Deferred or a
     coroutine."""
-    limit: RequestLimit | None = None
+    limits: tuple[RequestLimit, ...] = ()
+    """Limits in the order in which they are checked; those after a refusal do not count the request."""
     needs_session: bool = False
     checked: bool = False
     """A rule checks the right of the asker; else the router does."""
@@ -41,12 +42,14 @@ def handlers(components: Components) -> dict[type, Handler]:
     c = components
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
-    proven = Handler(c.committer.submit, CredentialLimit(c.clock), checked=True)
+    changes = ChangeLimit(c.clock, c.change_rates, c.committer.replica)
+    proven = Handler(c.committer.submit, (CredentialLimit(c.clock), changes), checked=True)
+    watches = WatchLimit(c.clock, c.committer.replica)
     return {
         requests.Register: proven,
         requests.Deregister: proven,
         requests.Drain: proven,
-        requests.Report: Handler(c.detector.report, ReportLimit(c.clock), checked=True),
+        requests.Report: Handler(c.detector.report, (ReportLimit(c.clock),), checked=True),
         requests.Put: write,
         requests.Remove: write,
         requests.IssueCredential: write,
@@ -56,7 +59,7 @@ def handlers(components: Components) -> dict[type, Handler]:
         requests.Pull: read,
         requests.Fetch: read,
         requests.Impact: read,
-        requests.Watch: Handler(c.subscriptions.watch, needs_session=True),
+        requests.Watch: Handler(c.subscriptions.watch, (watches,), needs_session=True),
         requests.Findings: Handler(
             lambda request, session: c.detector.findings(session.asker.name, request), needs_session=True
         ),
@@ -98,15 +101,19 @@ class Router:
         self.asked[type(request)] += 1
         if not handler.checked:
             refusal = self.refusal(request, asker)
-            return refusal or maybeDeferred(handler.answer, request, session if handler.needs_session else asker)
-        if handler.limit is None:
-            answer: Answer | Deferred[Answer] = handler.answer(request, asker)
-            return answer
-        exceeded = handler.limit.exceeded(request, asker)
-        if exceeded is not None:
-            return exceeded
-        answered: Deferred[Answer] = handler.answer(request, asker)
-        return answered.addCallback(handler.limit.answered, request, asker)
+            if refusal is not None:
+                return refusal
+        for limit in handler.limits:
+            exceeded = limit.exceeded(request, asker)
+            if exceeded is not None:
+                return exceeded
+        if not handler.checked:
+            return maybeDeferred(handler.answer, request, session if handler.needs_session else asker)
+        answer: Answer | Deferred[Answer] = handler.answer(request, asker)
+        for limit in handler.limits:
+            assert isinstance(answer, Deferred)
+            answer.addCallback(limit.answered, request, asker)
+        return answer
 
     def acknowledged(self, session: Session, event: AcknowledgementReceived) -> None:
         """Note how far a host is; a host that reports a gap watches again by itself."""

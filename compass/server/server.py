@@ -59,7 +59,7 @@ class Server(Factory):
     def __init__(self, name: str, software: str, dependencies: ServerDependencies) -> None:
         clock = dependencies.clock
         connections = ConnectionLimits(dependencies)
-        sessions = SessionContext(clock, dependencies.peer_of, connections, Loading())
+        sessions = SessionContext(clock, dependencies.peer_of, connections, Loading(), dependencies.addresses_of)
         drain = HostDrain(clock, connections)
         self.name = name
         self.connections = connections
@@ -90,6 +90,7 @@ class Server(Factory):
         await self._compare_with_peers(components)
         components.detector.start(components.committer.catalogue)
         components.dialer.start()
+        components.subscriptions.rivals.start()
         components.trimmer.start()
         components.anti_entropy.start()
         components.subscriptions.later.start()
@@ -154,6 +155,7 @@ class Server(Factory):
         components.pending_suspicions.stop()
         components.detector.stop()
         components.dialer.stop()
+        components.subscriptions.rivals.stop()
         components.trimmer.stop()
         components.anti_entropy.stop()
         components.alerts.stop()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from functools import reduce
+from operator import add
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     Delete,
+    LargeBinary,
     Select,
     Table,
     Text,
@@ -18,11 +21,12 @@ from sqlalchemy import (
     update,
 )
 
+from compass.model.interfaces import LogName
 from compass.model.rows import Row
 from compass.store import schema
 from compass.store.row_mapping import TABLES
 
-Log: TypeAlias = Literal["updates", "security", "administration"]
+Log: TypeAlias = LogName
 
 LOGS: dict[Log, Table] = {
     "updates": schema.update_log,
@@ -84,6 +88,25 @@ BACK: dict[Log, Select[Any]] = {
 }
 """Queries of the number of the entry that lies `back` entries before the last."""
 TRIM: dict[Log, Delete] = {log: delete(LOGS[log]).where(key_column(log) <= bindparam("gone")) for log in LOGS}
+
+
+def _octets(engine: str, column: Any) -> Any:
+    """Return the octets of a text. SQLite's function for octets is younger than the SQLite of many machines."""
+    return func.octet_length(column) if engine == "postgresql" else func.length(cast(column, LargeBinary))
+
+
+def part(log: Log, engine: str) -> Select[Any, Any, Any]:
+    """Return the query of the number of entries, their last number and their octets, of a part of a log."""
+    texts = [_octets(engine, column) for column in LOGS[log].c if isinstance(column.type, Text)]
+    entries = select(key_column(log).label("number"), reduce(add, texts).label("octets"))
+    entries = entries.where(key_column(log) > bindparam("after")).order_by(key_column(log)).limit(bindparam("most"))
+    found = entries.subquery()
+    return select(func.count(), func.max(found.c.number), func.sum(found.c.octets)).select_from(found)
+
+
+PARTS: dict[tuple[Log, str], Select[Any, Any, Any]] = {
+    (log, engine): part(log, engine) for log in LOGS for engine in ("sqlite", "postgresql")
+}
 
 CHANGES = (
     select(schema.update_log)

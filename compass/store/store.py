@@ -22,6 +22,7 @@ from compass.model.interfaces import (
     BatchRefused,
     Conflict,
     LogDamaged,
+    LogPart,
     LogTrimmed,
     Proposal,
     Rebuilt,
@@ -316,6 +317,19 @@ class Store:
             connection.execute(sql.TRIM["administration"], {"gone": clock.administration - keep_others})
 
         self._transaction(write, writes=True)
+
+    def measure(self, log: Log, after: int, limit: int) -> LogPart:
+        statement = sql.PARTS[log, self._engine.dialect.name]
+
+        def read(connection: Connection) -> LogPart:
+            entries, last, octets = connection.execute(statement, {"after": after, "most": limit}).one()
+            oldest = connection.execute(sql.floor(log)).scalar()
+            return LogPart(entries, last or after, int(octets or 0), int(oldest or 0))
+
+        return self._transaction(read, writes=False)
+
+    def trim_to(self, log: Log, last: int) -> None:
+        self._transaction(lambda connection: connection.execute(sql.TRIM[log], {"gone": last}), writes=True)
 
     def _transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
         """Run `work` in one transaction; its reads see one state of the store. An exception rolls back everything.

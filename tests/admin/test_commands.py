@@ -69,6 +69,7 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("category", "remove", "extra"),
         ("service", "add", "one.spare"),
         ("service", "set", "one.spare", "--pool", "least-used"),
+        ("service", "set", "one.spare", "--hosts", "web1.example.net"),
         ("service", "list"),
         ("service", "show", "chinaserver.openuss"),
         ("service", "remove", "one.spare"),
@@ -442,3 +443,17 @@ def test_terminals_do_not_obey_what_strangers_wrote(uss: Program, server: Little
     server.override = lambda request: Told("[bold]\x1b[2J", 1) if not isinstance(request, Fetch) else None
     shown = uss.done("impact", "openuss")
     assert "[bold]\\u001b[2J" in shown and "\x1b" not in shown
+
+
+def test_the_hosts_that_may_register_a_service(uss: Program) -> None:
+    """Set, shown with the service and with its category, exported, and removed again."""
+    shown = json.loads(uss.done("--json", "service", "show", "chinaserver.openuss"))
+    assert shown["hosts"] == []
+    uss.done("service", "set", "chinaserver.openuss", "--hosts", "WEB2.example.net, web1.example.net")
+    shown = json.loads(uss.done("--json", "service", "show", "chinaserver.openuss"))
+    assert shown["hosts"] == ["web1.example.net", "web2.example.net"]
+    assert "web1.example.net web2.example.net" in uss.done("service", "show", "chinaserver.openuss")
+    assert "hosts of chinaserver" in uss.done("category", "show", "openuss")
+    assert 'hosts = { chinaserver = ["web1.example.net", "web2.example.net"] }' in uss.done("export")
+    uss.done("service", "set", "chinaserver.openuss", "--any-host")
+    assert json.loads(uss.done("--json", "service", "show", "chinaserver.openuss"))["hosts"] == []

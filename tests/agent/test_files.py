@@ -20,6 +20,7 @@ from compass.agent.replica.disk_cache import (
     packed,
     unpacked,
 )
+from compass.model.limits import EPOCH_AHEAD_SECONDS_MAX
 from compass.model.rows import Category, Snapshot
 
 CONTENT = CachedReplica("store", ("s.a",), Snapshot(7, {"a": 7}, [Category("a")]), True, ("s.a", "s.b"))
@@ -118,3 +119,15 @@ def test_epochs_only_grow(tmp_path: Path) -> None:
     again.load()
     assert again.next_epoch(10.0) == second + 1
     assert again.next_epoch(10.0, above=10**12) == 10**12 + 1
+
+
+def test_a_clock_that_was_far_ahead_leaves_no_epochs_behind(tmp_path: Path) -> None:
+    """A server refuses epochs that are more than a day ahead: after the correction of the clock the host has valid
+    ones."""
+    book = RegistrationJournal(tmp_path)
+    day = EPOCH_AHEAD_SECONDS_MAX
+    kept = book.next_epoch(1000.0 + day)
+    assert book.next_epoch(1000.0) == kept + 1
+    refused = Registration("s.a", "10.0.0.1", 1, book.next_epoch(1001.0 + day), "t", "refused")
+    assert book.succeed(refused, 1000.0) == 1_000_000_000
+    assert book.succeed(None, 1000.0) == 1_000_000_001

@@ -273,7 +273,7 @@ class Deployment:
         """
         full_name = f"{name}.example.net"
         address = new_address()
-        self.certify("host", full_name)
+        self.certify("host", full_name, address)
         known = servers or f'["{self.address}:{port or self.port}"]'
         config = f"[host]\nservers = {known}\nrefresh_seconds = {refresh_seconds}\n{settings}"
         if short:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.interfaces import BatchRefused, Conflict, LogTrimmed
+from compass.model.interfaces import BatchRefused, Conflict, LogPart, LogTrimmed
 from compass.model.rows import (
     AdministrationEntry,
     Alert,
@@ -21,6 +21,7 @@ from compass.model.rows import (
     Dependency,
     Host,
     Listener,
+    Policy,
     Row,
     SecurityEntry,
     Service,
@@ -260,6 +261,26 @@ def test_the_update_log_tells_what_happened_to_what(store: Store) -> None:
         ("a", "", 0, ""),
         ("n.web", "::1", 7, "removed"),
     ]
+
+
+def test_a_log_is_measured_in_octets_and_cut_at_a_number(store: Store) -> None:
+    """Octets of UTF-8, by parts; what was cut is not there, and a part begins after a number."""
+    wide = Category("web", policy=Policy(probe="http:/" + "x" * 40))
+    store.commit(0, changes_of(wide, Alert("a", "slow", 1.0, "\u00fc" * 50)), [REFUSED] * 2, [ADMINISTERED])
+    first, both = store.measure("updates", 0, 1), store.measure("updates", 0, 9)
+    rest = store.measure("updates", 1, 9)
+    assert (first.entries, first.last, first.floor) == (1, 1, 1)
+    assert (rest.entries, rest.last, both.entries) == (1, 2, 2)
+    assert first.octets + rest.octets == both.octets
+    written = [len(msgspec.json.encode(change)) for change in store.changes_after(0, 9)]
+    # The other columns with text are the operation, the subject, the address and the state.
+    assert sum(written) < both.octets < sum(written) + 60 and rest.octets > written[1] > 100
+    assert store.measure("security", 0, 9).entries == 2 and store.measure("administration", 0, 9).octets > 0
+    store.trim_to("updates", 1)
+    assert store.load().floor == 2
+    assert store.measure("updates", 0, 9) == LogPart(1, 2, rest.octets, 2)
+    store.trim_to("security", 2)
+    assert store.measure("security", 0, 9) == LogPart(0, 0, 0, 0)
 
 
 def test_trimming_lets_the_oldest_go_and_moves_the_floor(store: Store) -> None:

@@ -90,6 +90,11 @@ class World:
     def now(self) -> float:
         return EPOCH + float(self.clock.seconds())
 
+    def addresses_of(self, stream: Any) -> tuple[str, ...]:
+        """The addresses in a host's certificate: that of its machine."""
+        host = self.hosts.get(stream.peer[1])
+        return (host.address,) if host is not None else ()
+
     def probed(self, server: str, address: str, port: int, problem: str) -> None:
         """A probe is under way, with this outcome; for those who look on."""
 
@@ -135,9 +140,11 @@ class World:
             results[0].raiseException()
         return results[0]
 
-    def server(self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003)) -> SimulatedServer:
-        """Start a server over the one store."""
-        self.servers[name] = server = SimulatedServer(self, name, database_seconds)
+    def server(
+        self, name: str = "gns1", database_seconds: tuple[float, float] = (0.0001, 0.003), **options: Any
+    ) -> SimulatedServer:
+        """Start a server over the one store. `options`: fields of ServerDependencies."""
+        self.servers[name] = server = SimulatedServer(self, name, database_seconds, **options)
         server.start()
         return server
 
@@ -231,7 +238,7 @@ class Process:
 class SimulatedServer:
     """Process of opengnssd."""
 
-    def __init__(self, world: World, name: str, database_seconds: tuple[float, float]) -> None:
+    def __init__(self, world: World, name: str, database_seconds: tuple[float, float], **options: Any) -> None:
         self.world = world
         self.name = name
         self.process = Process(world.clock)
@@ -256,7 +263,9 @@ class SimulatedServer:
                 roster=world.roster(),
                 beside=self.beside,
                 random=Random(name).random,
+                addresses_of=world.addresses_of,
                 ways=(Channel("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
+                **options,
             ),
         )
 
@@ -315,6 +324,7 @@ class SimulatedHost:
             options.setdefault("update_port", 4865)
         place = 1 + list(dict.fromkeys([*world.hosts, name])).index(name)
         options.setdefault("default_address", f"10.0.0.{place}")
+        self.address: str = options["default_address"]
         self.agent = Agent(
             AgentDependencies(
                 clock=self.process,
@@ -325,6 +335,7 @@ class SimulatedHost:
                 selector=ServerSelector(world.random.random, in_order(servers)),
                 dial=lambda way: world.network.endpoint(way.name, identity, self.process),
                 process_watch=self.processes,
+                instance=f"{name}-{next(world.starts)}",
                 peer_of=_peer,
                 probe=self._probe,
                 **options,

@@ -27,7 +27,9 @@ POLICY = rows.Policy("http:/health", 2.5, 3, "notify", 4.0)
 JUDGED = rows.Policy(
     reporters=2, witnesses=1, cap=0.5, grace_seconds=9.0, flaps=5, flap_seconds=900.0, hold_seconds=30.0
 )
-POOLED = rows.Policy(pool="least-used", pools={"chinaserver": "round-robin"}, locality="zone")
+POOLED = rows.Policy(
+    pool="least-used", pools={"chinaserver": "round-robin"}, locality="zone", hosts={"chinaserver": ("web1", "web2")}
+)
 CATEGORY = rows.Category("openuss", "spare.emergency", POLICY)
 SERVICE = rows.Service("chinaserver.openuss")
 DEPENDENCY = rows.Dependency("web", "openuss")
@@ -99,7 +101,9 @@ EXAMPLES: list[Example] = [
         (
             "watch of a host that takes suspicions",
             37,
-            requests.Watch(("portal.web",), STORE, 41, resync=True, probes=True, suspicions=True),
+            requests.Watch(
+                ("portal.web",), STORE, 41, resync=True, probes=True, suspicions=True, instance="5f0c2e17a9b3d468"
+            ),
         ),
         ("pull of a client that has seen more elsewhere", 38, requests.Pull("portal.web", STORE, 45)),
         ("fetch of a client that has seen more elsewhere", 39, requests.Fetch("category", store=STORE, seen=45)),
@@ -147,6 +151,7 @@ EXAMPLES: list[Example] = [
         ("status", 26, requests.Status()),
         ("lag", 0xFFFFFFFF, requests.Lag()),
         ("acknowledge with a difference", 0, messages.Acknowledge(5000, "differs")),
+        ("watch of a daemon that names its run", 39, requests.Watch(("portal.web",), instance="5f0c2e17a9b3d468")),
         ("watch of a host that compares", 37, requests.Watch(("portal.web",), digest=1)),
         ("digest", 38, requests.Digest()),
         ("digest at a revision", 39, requests.Digest(45)),
@@ -212,6 +217,7 @@ EXAMPLES: list[Example] = [
         ),
         ("watching", 8, replies.Watching(STORE, 43, SNAPSHOT, ("shop.web",))),
         ("watching resumed", 9, replies.Watching(STORE, 43)),
+        ("watching undialled", 9, replies.Watching(STORE, 43, undialled="host 'web1' is not dialled at 10.0.0.9")),
         ("done", 12, replies.Done(44, (BACKED,))),
         ("credential-issued", 17, replies.CredentialIssued(45, rows.Credential("9f", "a.b", "", 1.5), TOKEN)),
         ("rows", 22, replies.Rows(45, (CREDENTIAL, HOST, ALERT), 7)),

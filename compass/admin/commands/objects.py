@@ -150,16 +150,33 @@ def service_add(context: AdminContext, id: str) -> None:
     "set",
     "service set chinaserver.openuss --pool least-used",
     "service set chinaserver.openuss --no-pool",
+    "service set chinaserver.openuss --hosts web1.example.net,web2.example.net",
+    "service set chinaserver.openuss --any-host",
 )
 @click.argument("id")
 @click.option("--pool", type=click.Choice(POLICIES), help="Order in which its listeners are returned to users.")
 @click.option("--no-pool", is_flag=True, help="Use the pool policy of its category again.")
-def service_set(context: AdminContext, id: str, pool: str | None, no_pool: bool) -> None:
-    """Set a service's own pool policy. It is stored with the category ('category show')."""
-    if (pool is not None) == no_pool:
-        raise click.UsageError("use either --pool POLICY or --no-pool")
+@click.option("--hosts", metavar="NAMES", help="Only these hosts may register the service; separated by commas.")
+@click.option("--any-host", is_flag=True, help="Every host with the service's credential may register it again.")
+def service_set(
+    context: AdminContext, id: str, pool: str | None, no_pool: bool, hosts: str | None, any_host: bool
+) -> None:
+    """Set a service's own pool policy, or the hosts that may register it. Both are stored with the category.
+
+    A host that is not in the list is refused, even with the credential: it neither registers the service nor changes a
+    listener of another host. What it registered before stays until it deregisters ('listener remove' removes it).
+    """
+    if sum((pool is not None, no_pool, hosts is not None, any_host)) != 1:
+        raise click.UsageError("use one of --pool POLICY, --no-pool, --hosts NAMES and --any-host")
+    names = tuple(name.strip() for name in (hosts or "").split(",") if name.strip())
+    if hosts is not None and not names:
+        raise click.UsageError("--hosts names no host; --any-host lets every host register the service")
     service = _service(context, id)
-    print_done(context, build_request.change_pool(_category(context, category_of(service.id)), service.id, pool or ""))
+    category = _category(context, category_of(service.id))
+    if names or any_host:
+        print_done(context, build_request.change_hosts(category, service.id, names))
+    else:
+        print_done(context, build_request.change_pool(category, service.id, pool or ""))
 
 
 @command(service, "list", "service list", "service list --within openuss")
@@ -174,13 +191,17 @@ def service_list(context: AdminContext, within: str) -> None:
 def service_show(context: AdminContext, id: str) -> None:
     """Show a service with its listeners and credentials. A token is only shown when it is created."""
     row = _service(context, id)
-    listeners, credentials = context.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
+    of_category = Fetch("category", name=category_of(row.id))
+    listeners, credentials, categories = context.rows(
+        Fetch("listener", within=row.id), Fetch("credential", within=row.id), of_category
+    )
+    [category] = (one for one in categories.rows if isinstance(one, Category))
+    hosts = category.policy.hosts.get(row.id.partition(".")[0], ())
     clock = context.time_format
     tables = table_of_rows("listener", listeners.rows, clock), table_of_rows("credential", credentials.rows, clock)
-    context.print_result(
-        [table_of_row(row, clock), "", "listeners:", tables[0], "", "credentials:", tables[1]],
-        as_json(row) | {"listeners": as_json(listeners.rows), "credentials": as_json(credentials.rows)},
-    )
+    shown = table_of_row(row, clock, [("hosts that may register it", " ".join(hosts) or "all")])
+    more = {"hosts": list(hosts), "listeners": as_json(listeners.rows), "credentials": as_json(credentials.rows)}
+    context.print_result([shown, "", "listeners:", tables[0], "", "credentials:", tables[1]], as_json(row) | more)
 
 
 def _service(context: AdminContext, name: str) -> Service:

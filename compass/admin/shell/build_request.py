@@ -14,6 +14,7 @@ import msgspec
 from compass.model.names import (
     format_endpoint,
     parse_endpoint,
+    parse_host_name,
     parse_label,
     parse_service_id,
 )
@@ -25,7 +26,7 @@ from compass.model.requests import (
     Register,
     Remove,
 )
-from compass.model.rows import Category, Listener, Policy
+from compass.model.rows import ANY_HOST, Category, Listener, Policy
 
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SECONDS = (604800, 86400, 3600, 60, 1)
@@ -83,6 +84,13 @@ def change_pool(row: Category, service: str, pool: str) -> Put:
     others = {name: other for name, other in row.policy.pools.items() if name != label}
     policy = msgspec.structs.replace(row.policy, pools=others | ({label: pool} if pool else {}))
     return Put(msgspec.structs.replace(row, policy=policy))
+
+
+def change_hosts(row: Category, service: str, hosts: tuple[str, ...]) -> Put:
+    """Return the request that sets the hosts which may register one service; none: every host."""
+    label = parse_service_id(service).partition(".")[0]
+    names = tuple(sorted({parse_host_name(name) for name in hosts})) or (ANY_HOST,)
+    return Put(msgspec.structs.replace(row, policy=msgspec.structs.replace(row.policy, hosts={label: names})))
 
 
 def token_service(name: str, category: str) -> str:

@@ -185,6 +185,7 @@ def policy_fields(policy: Policy) -> list[tuple[str, str]]:
     return [
         ("pool", policy.pool),
         *((f"pool of {label}", pool) for label, pool in sorted(policy.pools.items())),
+        *((f"hosts of {label}", " ".join(names)) for label, names in sorted(policy.hosts.items())),
         ("locality", policy.locality),
         ("reporters required", str(policy.reporters)),
         ("witnesses required", str(policy.witnesses)),

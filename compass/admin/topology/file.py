@@ -193,7 +193,7 @@ class _Parser:
             why = f"unknown key {unknown!r} in category {name!r}; valid keys: {', '.join(KEYS)}"
             self._wrong_key(key, unknown, why)
         policy = self._policy(key, table)
-        self._check_pools(key, policy, table.get("services", []))
+        self._check_labels(key, policy, table.get("services", []))
         backup = self._backup(key, table)
         self.rows.append((Category(name, backup, policy), line))
         for label, at in self._labels(key, table, "services", "service"):
@@ -227,15 +227,18 @@ class _Parser:
                 self._wrong_key(key, field, f"{field}: {why}")
             except Refused as refused:
                 self._wrong_key(key, field, refused.refusal.message)
+            except InvalidName as problem:
+                self._wrong_key(key, field, f"{field}: {problem}")
             else:
                 good[field] = getattr(value, field)
         return Policy(**good)
 
-    def _check_pools(self, key: str, policy: Policy, services: Any) -> None:
-        """Report pool policies of undeclared services, which are probably misspelt."""
-        known = services if isinstance(services, list) else []
-        for label in policy.pools.keys() - {value.lower() for value in known if isinstance(value, str)}:
-            self._wrong_key(key, "pools", f"pools: {label!r} is not among the services")
+    def _check_labels(self, key: str, policy: Policy, services: Any) -> None:
+        """Report pool policies and lists of hosts of undeclared services, which are probably misspelt."""
+        known = {value.lower() for value in services if isinstance(value, str)} if isinstance(services, list) else set()
+        for field, labels in (("pools", policy.pools.keys()), ("hosts", policy.hosts.keys())):
+            for label in labels - known:
+                self._wrong_key(key, field, f"{field}: {label!r} is not among the services")
 
     def _labels(self, key: str, table: dict[str, Any], field: str, what: str) -> list[tuple[str, int]]:
         """Return the names in a list, each with its line."""

@@ -15,7 +15,7 @@ from msgspec import Meta
 from twisted.logger import Logger
 
 from compass.model.host_api import Integer, Outcome
-from compass.model.limits import EPOCH_MAX, PORT_MAX
+from compass.model.limits import EPOCH_AHEAD_SECONDS_MAX, EPOCH_MAX, EPOCHS_PER_SECOND, PORT_MAX
 from compass.model.names import format_endpoint, parse_address, parse_port, parse_service_id
 from compass.model.requests import Deregister, Register
 from compass.model.rows import IDLE, ListenerKey
@@ -176,11 +176,21 @@ class RegistrationJournal:
     def next_epoch(self, now: float, above: int = 0) -> int:
         """Return a larger epoch than any before: the wall clock in microseconds, unless that went backwards.
 
+        Epochs of a clock that was too far ahead do not count: servers refuse those and their successors.
         `above`: the known epoch of the one listener. It moves no other's epoch: a party that has the credential of one
         service can give it the largest epoch there is, and must not thereby use up those of the whole host.
         """
-        self.last_epoch = max(self.last_epoch + 1, int(now * 1_000_000))
+        last = self.last_epoch if self._is_valid(self.last_epoch, now) else 0
+        self.last_epoch = max(last + 1, int(now * EPOCHS_PER_SECOND))
         return min(max(self.last_epoch, above + 1), EPOCH_MAX)
+
+    def succeed(self, entry: Registration | None, now: float) -> int:
+        """Return the epoch of the instance after that of an entry, if there is one."""
+        return self.next_epoch(now, entry.epoch if entry is not None and self._is_valid(entry.epoch, now) else 0)
+
+    @staticmethod
+    def _is_valid(epoch: int, now: float) -> bool:
+        return epoch <= (now + EPOCH_AHEAD_SECONDS_MAX) * EPOCHS_PER_SECOND
 
     def put(self, entry: Registration) -> None:
         """Set an entry. Raises JournalWriteFailed, and then the journal is unchanged."""

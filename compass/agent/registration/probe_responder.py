@@ -18,6 +18,7 @@ from compass.model.names import category_of
 from compass.model.replies import Reply
 from compass.model.requests import Findings, Request
 from compass.model.rows import Policy
+from compass.model.rules.networks import ProbeDenied
 from compass.model.text import escape_line
 from compass.wire.messages import Inquiry
 
@@ -55,6 +56,9 @@ class ProbeResponder:
 
         def found(problem: str) -> None:
             self._under_way -= 1
+            if isinstance(problem, ProbeDenied):
+                # No evidence: the server decides without this host.
+                return
             self._server.ask(Findings(inquiry.id, alive=not problem, detail=escape_line(problem, DETAIL_MAX)))
 
         asked = self._probe(category.policy, row.address, row.port)

@@ -204,10 +204,7 @@ class Registrar:
             and (request.pid or request.hold)
             and not self._is_held(old)
         )
-        if is_same and old is not None:
-            epoch = old.epoch
-        else:
-            epoch = self._journal.next_epoch(self._parts.now(), old.epoch if old else 0)
+        epoch = old.epoch if is_same and old is not None else self._journal.succeed(old, self._parts.now())
         return Registration(
             *key,
             epoch=epoch,

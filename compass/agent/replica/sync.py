@@ -59,6 +59,8 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     update_address: str = ""
     """Address at which servers dial this host; empty: they cannot."""
     update_port: int = 0
+    instance: str = ""
+    """Run of this daemon; empty: it is not sent."""
     probes: bool = False
     """This host probes listeners when a server asks."""
 
@@ -217,6 +219,7 @@ class ReplicaSync:
             settings.update_port,
             resync=True,
             probes=settings.probes,
+            instance=settings.instance,
             suspicions=True,
             digest=DIGEST_VERSION,
         )
@@ -231,6 +234,8 @@ class ReplicaSync:
             text = f"the server does not let this host watch: {refusal.message}"
             self._abandon(text, refusal.retry_after_seconds)
             return
+        if reply.undialled:
+            self._upstream.keep(reply.undialled)
         taken = self._replica.watching(reply, services)
         if taken == "held-back":
             self._abandon(

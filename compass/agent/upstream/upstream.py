@@ -145,6 +145,14 @@ class Upstream:
         for listener in self._listeners if first else ():
             listener.session_settled()
 
+    def keep(self, why: str) -> None:
+        """Keep every session from now on, because no server dials this host; until the daemon is started again."""
+        if self._mode == "short":
+            self._mode = "keep"
+            self._timers.cancel("linger")
+            self._log.warn("this host keeps its session, although its mode is short: {why}", why=why)
+            self._look_for_better()
+
     def abandon(self, reason: str, retry_after_seconds: float = 0.0) -> None:
         """Give this session up, as if the server had ended it."""
         if self._session is not None:

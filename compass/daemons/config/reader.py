@@ -15,6 +15,7 @@ from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
 from compass.daemons.config import sections
 from compass.daemons.config.alerts import AlertSettings, check_alerts, read_alert
+from compass.daemons.config.bounds import NETWORKS_MAX
 from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.hooks import check_together, read_hook, read_template
 from compass.daemons.config.server_list import ENTRIES_MAX, addresses_of, is_service, parse_service
@@ -29,6 +30,7 @@ from compass.model.names import (
     parse_port_text,
     parse_service_id,
 )
+from compass.model.rules.networks import parse_network
 
 SOCKET_OCTETS_MAX = 107
 """Longest path of a Unix socket: Linux has room for 108 octets, the last of which is zero (unix(7))."""
@@ -126,12 +128,22 @@ def _check_server(reader: ConfigFile, server: dict[str, Any]) -> None:
     if listen is not None and not listen:
         reader.problems.append("[server] listen is empty: no host could connect")
     _check_listen(reader, "[server] listen", listen or ())
+    _check_networks(reader, "server", server)
     if server.get("announce"):
         reader.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):
         server["alert_command"] = reader.command("[server] alert_command", command)
     if "store" in server:
         server["store"] = _store(reader, server["store"])
+
+
+def _check_networks(reader: ConfigFile, section: str, values: dict[str, Any]) -> None:
+    for key in ("probe_networks", "probe_networks_denied"):
+        networks = values.get(key, ())
+        if len(networks) > NETWORKS_MAX:
+            reader.problems.append(f"[{section}] {key} has {len(networks)} networks; at most {NETWORKS_MAX}")
+        for text in networks:
+            reader.parsed(f"[{section}] {key}", parse_network, text)
 
 
 def _check_listen(reader: ConfigFile, where: str, listen: tuple[str, ...]) -> None:
@@ -165,6 +177,7 @@ def _store(reader: ConfigFile, text: str) -> str:
 
 
 def _check_host(reader: ConfigFile, host: dict[str, Any]) -> None:
+    _check_networks(reader, "host", host)
     _check_servers(reader, host)
     address = reader.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
     if update := host.get("update"):

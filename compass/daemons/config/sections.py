@@ -7,9 +7,26 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from compass.daemons.config.bounds import (
+    CredentialChangesBurst,
+    CredentialChangesPerSecond,
+    HostChangesBurst,
+    HostChangesPerSecond,
+    KeepOthersOctets,
+    KeepUpdatesOctets,
+    ProbeNetworksDenied,
+    ProbeNetworksKey,
+)
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
 from compass.model.names import SERVER_PORT
+from compass.server.commit.log_trimmer import LogBounds
+from compass.server.sessions.rate_limit import (
+    CREDENTIAL_CHANGES_BURST_MAX,
+    CREDENTIAL_CHANGES_PER_SECOND_MAX,
+    HOST_CHANGES_BURST_MAX,
+    HOST_CHANGES_PER_SECOND_MAX,
+)
 
 KEEP_MIN = 1_000
 """A shorter update log would force each host that was disconnected for a moment to read everything again."""
@@ -122,6 +139,14 @@ class ServerSettings(msgspec.Struct, frozen=True):
     keep_others: Annotated[
         Entries, about("Entries kept in the security log, and as many in the administration log.")
     ] = 100_000
+    keep_updates_octets: KeepUpdatesOctets = LogBounds().updates_octets
+    keep_others_octets: KeepOthersOctets = LogBounds().others_octets
+    credential_changes_per_second: CredentialChangesPerSecond = CREDENTIAL_CHANGES_PER_SECOND_MAX
+    credential_changes_burst: CredentialChangesBurst = CREDENTIAL_CHANGES_BURST_MAX
+    host_changes_per_second: HostChangesPerSecond = HOST_CHANGES_PER_SECOND_MAX
+    host_changes_burst: HostChangesBurst = HOST_CHANGES_BURST_MAX
+    probe_networks: ProbeNetworksKey = ()
+    probe_networks_denied: ProbeNetworksDenied = ()
     store_wait_seconds: Annotated[
         StoreWaitSeconds,
         about(
@@ -247,6 +272,8 @@ class HostSettings(msgspec.Struct, frozen=True):
         Literal["keep", "short"],
         about("keep: one session stays open. short: connect, ask, disconnect; servers connect to `update` to push."),
     ] = "keep"
+    probe_networks: ProbeNetworksKey = ()
+    probe_networks_denied: ProbeNetworksDenied = ()
     refresh_seconds: Annotated[RefreshSeconds, about("Seconds between checks for missed changes.")] = 300.0
     zone: Annotated[
         str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from compass.daemons.config.reader import parse_listen
-from compass.daemons.config.sections import DnsSettings, TlsSettings
+from compass.daemons.config.sections import DnsSettings, HostSettings, ServerSettings, TlsSettings
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
 from compass.model.metrics import Counter
 from compass.model.names import InvalidName, parse_host_name
+from compass.model.rules.networks import ProbeNetworks, is_loopback, parse_network
 from compass.pki.identity import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, role_and_name
 from compass.pki.tls_contexts import peer_of
 
@@ -61,6 +63,15 @@ def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
             [f"{settings.certificate} has the role {found}; this daemon needs one with the role {role}"]
         )
     return name
+
+
+def networks_of(settings: ServerSettings | HostSettings, own: Iterable[str]) -> ProbeNetworks:
+    """Return the networks that the daemon probes. `own`: the addresses by which others reach the daemon."""
+    return ProbeNetworks(
+        tuple(parse_network(text) for text in settings.probe_networks),
+        tuple(parse_network(text) for text in settings.probe_networks_denied),
+        all(is_loopback(address) for address in own),
+    )
 
 
 class PeerRoles:

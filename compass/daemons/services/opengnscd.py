@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import random
+import secrets
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +39,7 @@ from compass.daemons.net.listen import (
     listen,
     listen_dns,
     listen_unix,
+    networks_of,
     own_name,
     rules_of,
 )
@@ -100,7 +102,8 @@ class HostService(Service):
                 mode=settings.session,
                 refresh_seconds=settings.refresh_seconds,
                 software=SOFTWARE,
-                probe=Prober(reactor, SOFTWARE).probe,
+                instance=secrets.token_hex(8),
+                probe=Prober(reactor, SOFTWARE, networks_of(settings, (settings.address,))).probe,
                 zone=settings.zone,
                 services=settings.services,
                 view=_view_directory(settings),

@@ -7,11 +7,11 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet import protocol
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 import compass
@@ -20,7 +20,16 @@ from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
 from compass.daemons.net.database_thread import DatabaseThread
-from compass.daemons.net.listen import PeerRoles, endpoint, identity_of, listen, listen_dns, own_name, rules_of
+from compass.daemons.net.listen import (
+    PeerRoles,
+    endpoint,
+    identity_of,
+    listen,
+    listen_dns,
+    networks_of,
+    own_name,
+    rules_of,
+)
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
@@ -28,14 +37,17 @@ from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.names import format_endpoint, parse_group
+from compass.model.rules.networks import ProbeNetworks
 from compass.model.selection.selector import Selector
 from compass.pki.identity import Identity
-from compass.pki.tls_contexts import client_context, https_context, server_context
+from compass.pki.tls_contexts import addresses_of, client_context, https_context, server_context
 from compass.server.cluster.announcer import Announcer
+from compass.server.commit.log_trimmer import LogBounds
 from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
 from compass.server.metrics import ServerMetrics
 from compass.server.server import Server
+from compass.server.sessions.rate_limit import ChangeRates, Rate
 from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.notifications import ChangeNotifier
@@ -65,6 +77,7 @@ class ServerService(Service):
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
         self._peers: routes.PeerIdentifier = PeerRoles(rules_of(config.tls))
+        self._networks = networks_of(config.server, (parse_listen(text)[0] for text in config.server.listen))
         self._database = DatabaseThread(reactor)
         self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
@@ -84,15 +97,21 @@ class ServerService(Service):
             storage=store,
             in_database=self._database,
             peer_of=self._peers.identify,
-            probe=Prober(self._reactor, SOFTWARE).probe,
-            connect=connector(self._reactor, self._identity),
+            probe=Prober(self._reactor, SOFTWARE, self._networks).probe,
+            connect=connector(self._reactor, self._identity, self._networks),
             random=random.SystemRandom().random,
             ways=alert_channels(self._reactor, settings.alert_command, self._config.alerts, self._name),
             id=secrets.token_hex(8),
             roster=roster,
             beside=self._beside,
-            keep_updates=settings.keep_updates,
-            keep_others=settings.keep_others,
+            keep=LogBounds(
+                settings.keep_updates, settings.keep_others, settings.keep_updates_octets, settings.keep_others_octets
+            ),
+            addresses_of=lambda stream: addresses_of(cast(Any, stream)),
+            change_rates=ChangeRates(
+                Rate(settings.credential_changes_per_second, settings.credential_changes_burst),
+                Rate(settings.host_changes_per_second, settings.host_changes_burst),
+            ),
             store_wait_seconds=settings.store_wait_seconds,
         )
 
@@ -223,10 +242,19 @@ class ServerSource:
         return self._sight
 
 
-def connector(reactor: Any, identity: Identity) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
+class DialDenied(Exception):
+    """The configuration forbids connections to the Update address of a host."""
+
+
+def connector(
+    reactor: Any, identity: Identity, networks: ProbeNetworks
+) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
     """Return a function that connects to a host's Update listener, whose certificate must contain the host's name."""
 
     def connect(host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        denied = networks.refusal(address)
+        if denied:
+            return fail(DialDenied(denied))
         factory = wrap_tls(client_context(identity, host), protocol.Factory.forProtocol(make), client=True)
         connected: Deferred[Any] = endpoint(reactor, address, port, DIAL_SECONDS).connect(factory)
         return connected.addCallback(lambda wrapped: wrapped.wrappedProtocol)

@@ -14,14 +14,18 @@ from typing import Any
 import msgspec
 from msgspec.inspect import Metadata, StructType, type_info
 
-from compass.model.limits import POOLS_PER_CATEGORY_MAX
+from compass.model.limits import ALLOWED_HOSTS_MAX, POOLS_PER_CATEGORY_MAX
 from compass.model.names import DEPENDENCY, HOST, LABEL, LISTENER, SERVICE
+from compass.model.rows import ANY_HOST
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 _RULES = frozenset(
     ("pattern", "minimum", "maximum", "exclusiveMinimum", "maxLength", "maxItems", "maxProperties", "propertyNames")
 ) | {"not", "examples"}
 """Keywords that the rules of fields use."""
+
+_HOSTS_SHOWN_MAX = 100
+"""Names in one list in the schema: a schema cannot bound all lists together."""
 
 FIELDS: dict[str, dict[str, dict[str, Any]]] = {
     "Policy": {
@@ -33,6 +37,16 @@ FIELDS: dict[str, dict[str, dict[str, Any]]] = {
             "additionalProperties": {"enum": list(POLICIES)},
         },
         "locality": {"enum": list(LOCALITIES)},
+        "hosts": {
+            "propertyNames": {"pattern": LABEL["pattern"].replace("A-Z", "")},
+            "maxProperties": ALLOWED_HOSTS_MAX // _HOSTS_SHOWN_MAX,
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": "array", "items": HOST, "minItems": 1, "maxItems": _HOSTS_SHOWN_MAX},
+                    {"const": [ANY_HOST]},
+                ]
+            },
+        },
     }
 }
 """Rules of fields whose values are named above the rows: `selection/policies.py` imports `rows.py`."""

@@ -21,12 +21,12 @@ from compass.model.names import (
 )
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
-from compass.model.rows import Category, Credential, Dependency, Host, Service
+from compass.model.rows import ANY_HOST, Category, Credential, Dependency, Host, Service
 from compass.model.rules.draft import Draft, Refused, refuse
 from compass.model.rules.listeners import digest_of, existing_listener, existing_service
 from compass.model.rules.shares import check_declaration
 from compass.model.rules.tokens import is_of_tokens
-from compass.model.rules.validation import Declared, parse_declared, parse_host
+from compass.model.rules.validation import Declared, check_host_lists, parse_declared, parse_host
 
 
 def decide_put(draft: Draft, request: Put) -> Done:
@@ -192,6 +192,7 @@ def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:
         case Category():
             if row.backup and draft.catalogue.service(row.backup) is None:
                 refuse("unknown-service", f"category {row.name}: its backup service {row.backup} does not exist")
+            row = _with_hosts(draft, row)
             if draft.catalogue.categories.get(row.name) == row:
                 return
         case Service():
@@ -210,6 +211,15 @@ def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:
     if isinstance(row, Category | Host) or not _exists(draft, row):
         draft.set(f"{_kind(row)}-{'set' if _exists(draft, row) else 'add'}", row)
         check_declaration(draft.catalogue, row)
+
+
+def _with_hosts(draft: Draft, row: Category) -> Category:
+    """Return a category with the lists of hosts that the request left unchanged, without those that it removes."""
+    old = draft.catalogue.categories.get(row.name)
+    hosts = {**(old.policy.hosts if old is not None else {}), **row.policy.hosts}
+    hosts = {label: names for label, names in hosts.items() if names != (ANY_HOST,)}
+    check_host_lists(hosts)
+    return msgspec.structs.replace(row, policy=msgspec.structs.replace(row.policy, hosts=hosts))
 
 
 def _exists(draft: Draft, row: Category | Service | Dependency | Host) -> bool:
@@ -263,17 +273,18 @@ def _remove_service(draft: Draft, id: str) -> None:
         draft.remove("purge", peer)
     for credential in sorted(draft.catalogue.credentials.get(id, Map()).values(), key=lambda row: row.id):
         draft.remove("credential-revoke", credential)
-    _forget_pool(draft, id)
+    _forget_policy(draft, id)
     draft.remove("service-remove", Service(id))
 
 
-def _forget_pool(draft: Draft, id: str) -> None:
-    """Remove the pool policy of a removed service: a later service of the same name is another one."""
+def _forget_policy(draft: Draft, id: str) -> None:
+    """Remove what the policy says of a removed service: a later service of the same name is another one."""
     label, _, category = id.partition(".")
     row = draft.catalogue.categories.get(category)
-    if row is not None and label in row.policy.pools:
+    if row is not None and (label in row.policy.pools or label in row.policy.hosts):
         pools = {name: pool for name, pool in row.policy.pools.items() if name != label}
-        policy = msgspec.structs.replace(row.policy, pools=pools)
+        hosts = {name: allowed for name, allowed in row.policy.hosts.items() if name != label}
+        policy = msgspec.structs.replace(row.policy, pools=pools, hosts=hosts)
         draft.set("category-set", msgspec.structs.replace(row, policy=policy))
 
 

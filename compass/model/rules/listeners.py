@@ -12,7 +12,6 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.octets import octets_of
 from compass.model.limits import (
     DETAIL_MAX,
-    EPOCH_MAX,
     HOST_SERVICES_MAX,
     LISTENERS_PER_SERVICE_MAX,
     METADATA_ENTRIES_MAX,
@@ -39,13 +38,14 @@ from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.rules.shares import check_metadata, check_registration
+from compass.model.rules.validation import check_epoch, check_host, saw_it_die
 from compass.model.text import escape_line
 
 
 def decide_register(draft: Draft, request: Register) -> Registered:
     """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
     service = existing_service(draft, request.service)
-    check_credential(draft, service, request.credential, "register")
+    _check_registrant(draft, service, request.credential)
     address, port = parse_address(request.address), parse_port(request.port)
     _check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
@@ -110,11 +110,12 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     One that arrives before the registration of its instance is recorded, and refuses that registration.
     """
     service = existing_service(draft, request.service)
-    if not _saw_it_die(draft, service, request):
+    if not saw_it_die(draft.catalogue, draft.principal, service, request):
         check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
-    if not 1 <= request.epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
+    if old.host != draft.principal.name:
+        check_host(draft, service, "deregister")
+    check_epoch(draft, request.epoch, old)
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
@@ -130,22 +131,13 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     return Deregistered(draft.catalogue.revision, "offline")
 
 
-def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
-    """Return whether the request comes from the host that registered this instance and reports its death.
-
-    The report is valid even if the credential has been revoked or has expired since: a dead listener must not stay.
-    """
-    if not request.died or draft.principal.role != "host":
-        return False
-    old = draft.catalogue.listener(service, parse_address(request.address), parse_port(request.port))
-    return old is not None and old.host == draft.principal.name and old.epoch == request.epoch
-
-
 def decide_drain(draft: Draft, request: Drain) -> Reported:
     """Decide the begin or end of a drain. A pending verdict stays pending."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
     old = existing_listener(draft, service, request.address, request.port)
+    if old.host != draft.principal.name:
+        check_host(draft, service, "drain")
     drains = is_draining(old)
     if old.state == "offline" or (request.draining and old.state == "down" and not drains):
         refuse("bad-value", f"{_named(old)} is {old.state}: there is nothing to drain")
@@ -335,6 +327,12 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
         )
 
 
+def _check_registrant(draft: Draft, service: str, token: str) -> None:
+    """Check the credential and the host of a registration. Raises Refused."""
+    check_credential(draft, service, token, "register")
+    check_host(draft, service, "register")
+
+
 def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:
     """Return whether the token is a valid credential of the service, compared in constant time."""
     digest = digest_of(token)
@@ -354,8 +352,7 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
     epoch = request.epoch
     if epoch == 0 and draft.principal.role == "admin":
         epoch = old.epoch + 1 if old else 1
-    if not 1 <= epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
+    check_epoch(draft, epoch, old)
     return epoch
 
 

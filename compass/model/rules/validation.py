@@ -1,4 +1,4 @@
-"""Validation of the objects that administrators set: names in canonical form, values within their limits."""
+"""Validation: objects that administrators set, in canonical form and within limits; epochs and hosts of requests."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from typing import Any, TypeAlias, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from compass.model.limits import HOST_SERVICES_MAX, POOLS_PER_CATEGORY_MAX, PROBE_PATH_MAX
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.limits import (
+    ALLOWED_HOSTS_MAX,
+    EPOCH_AHEAD_SECONDS_MAX,
+    EPOCH_MAX,
+    EPOCHS_PER_SECOND,
+    HOST_SERVICES_MAX,
+    POOLS_PER_CATEGORY_MAX,
+    PROBE_PATH_MAX,
+)
 from compass.model.names import parse_address, parse_host_name, parse_label, parse_port, parse_service_id
-from compass.model.rows import Category, Dependency, Host, Policy, Service
-from compass.model.rules.draft import refuse
+from compass.model.requests import Deregister
+from compass.model.rows import ANY_HOST, Category, Dependency, Host, Listener, Policy, Service
+from compass.model.rules.draft import Draft, Principal, refuse
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 Declared: TypeAlias = Category | Service | Dependency
@@ -30,7 +40,8 @@ def parse_declared(row: Declared) -> Declared:
         case Category():
             _check_policy(row.policy)
             backup = parse_service_id(row.backup) if row.backup else ""
-            return msgspec.structs.replace(row, name=parse_label(row.name, "category"), backup=backup)
+            policy = msgspec.structs.replace(row.policy, hosts=_parse_hosts(row.policy.hosts))
+            return msgspec.structs.replace(row, name=parse_label(row.name, "category"), backup=backup, policy=policy)
         case Service():
             return Service(parse_service_id(row.id))
         case Dependency():
@@ -82,3 +93,69 @@ def _check_pools(policy: Policy) -> None:
             refuse("bad-value", f"pool {pool[:80]!r} is none of {', '.join(POLICIES)}")
     if policy.locality not in LOCALITIES:
         refuse("bad-value", f"locality {policy.locality[:80]!r} is none of {', '.join(LOCALITIES)}")
+
+
+def check_host_lists(hosts: dict[str, tuple[str, ...]]) -> None:
+    """Check the size of all lists of hosts of a category together. Raises Refused."""
+    count = sum(map(len, hosts.values()))
+    if count > ALLOWED_HOSTS_MAX:
+        refuse("too-large", f"hosts: {count} names for the services of one category; at most {ALLOWED_HOSTS_MAX}")
+
+
+def _parse_hosts(hosts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return the lists of hosts with their names in canonical form. Raises Refused, InvalidName."""
+    check_host_lists(hosts)
+    parsed: dict[str, tuple[str, ...]] = {}
+    for label, names in hosts.items():
+        if parse_label(label, "service") != label:
+            refuse("bad-name", f"hosts: write {label[:80]!r} in small letters")
+        if not names:
+            refuse("bad-value", f"hosts: {label} has an empty list; name hosts, or {ANY_HOST!r} for every host")
+        if ANY_HOST in names and len(names) > 1:
+            refuse("bad-value", f"hosts: {label} names {ANY_HOST!r}, which is every host, and others")
+        parsed[label] = names if ANY_HOST in names else tuple(sorted({parse_host_name(name) for name in names}))
+    return parsed
+
+
+def check_epoch(draft: Draft, epoch: int, old: Listener | None) -> None:
+    """Check that an epoch is not further ahead of the clock than EPOCH_AHEAD_SECONDS_MAX. Raises Refused.
+
+    The successor of an epoch that is stored already is valid: an older server accepted every epoch.
+    """
+    if not 1 <= epoch <= EPOCH_MAX:
+        refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
+    ahead = epoch / EPOCHS_PER_SECOND - draft.now
+    if ahead > EPOCH_AHEAD_SECONDS_MAX and epoch > (old.epoch + 1 if old is not None else 0):
+        refuse(
+            "bad-value",
+            f"epoch {epoch} is {ahead / 86_400:.1f} days ahead of the clock of this server; at most "
+            f"{EPOCH_AHEAD_SECONDS_MAX / 86_400:g}: correct the clock of the host, then register again",
+        )
+
+
+def check_host(draft: Draft, service: str, action: str) -> None:
+    """Check that the host may change listeners of a service, if the service has a list of hosts. Raises Refused.
+
+    A host may always deregister and drain what it registered itself.
+    """
+    if draft.principal.role != "host":
+        return
+    label, _, category = service.partition(".")
+    allowed = draft.catalogue.categories[category].policy.hosts.get(label, ())
+    if allowed and draft.principal.name not in allowed:
+        refuse(
+            "forbidden",
+            f"{draft.principal} may not {action} {service}, whatever its credential: the service has a list of hosts; "
+            f"an administrator can add it with 'opengnsadmin service set {service} --hosts'",
+        )
+
+
+def saw_it_die(catalogue: Catalogue, principal: Principal, service: str, request: Deregister) -> bool:
+    """Return whether the request comes from the host that registered this instance and reports its death.
+
+    The report is valid even if the credential has been revoked or has expired since: a dead listener must not stay.
+    """
+    if not request.died or principal.role != "host":
+        return False
+    old = catalogue.listener(service, parse_address(request.address), parse_port(request.port))
+    return old is not None and old.host == principal.name and old.epoch == request.epoch

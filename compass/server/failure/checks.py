@@ -18,6 +18,7 @@ from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Suspect, Undecided, Verdict
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules.failure import finding_of, judge
+from compass.model.rules.networks import ProbeDenied
 from compass.server.failure.indirect_probes import ProbeResult
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.failure.records import HealthRecords
@@ -87,6 +88,14 @@ class HealthCheck:
     def run_now(self) -> None:
         """End a pause: the host has a session again."""
 
+    def denied(self, why: ProbeDenied) -> None:
+        """Continue without a probe of this server, which may not connect to the listener."""
+        raise NotImplementedError
+
+    def ask_peers(self, count: int) -> Deferred[list[ProbeResult]]:
+        """Have up to `count` hosts probe the listener."""
+        return self.context.ask_peers(self.row, count, self.policy.probe_timeout_seconds + WITNESS_SECONDS)
+
     def stop(self) -> None:
         """End the check without an outcome."""
         self.stopped = True
@@ -106,9 +115,14 @@ class HealthCheck:
         """Probe the listener and call `then` with an empty string or why it does not serve, unless stopped."""
 
         def probed(problem: str) -> None:
-            if not self.stopped:
-                self.context.records.record_probe(self.row, problem)
-                then(problem)
+            if self.stopped:
+                return
+            if isinstance(problem, ProbeDenied):
+                self.context.records.record_judgement(self.key, f"undecided: {problem}")
+                self.denied(problem)
+                return
+            self.context.records.record_probe(self.row, problem)
+            then(problem)
 
         self.context.probe(self.policy, self.row).addCallback(probed)
 
@@ -158,12 +172,27 @@ class SuspectCheck(HealthCheck):
             self._conclude([], "")
             return
         if self._peers is None:
-            seconds = self.policy.probe_timeout_seconds + WITNESS_SECONDS
-            self._peers = self.context.ask_peers(self.row, self.policy.witnesses, seconds)
+            self._peers = self.ask_peers(self.policy.witnesses)
         if self._attempts < self.policy.probe_attempts:
             self.later(PROBE_PAUSE_SECONDS, lambda: self.probe(self._probed))
         else:
             self._peers.addCallback(self._conclude, f"{self._attempts} probes failed: {problem}")
+
+    def denied(self, why: ProbeDenied) -> None:
+        self.ask_peers(max(self.policy.witnesses, 1)).addCallback(self._conclude_without, why)
+
+    def _conclude_without(self, results: list[ProbeResult], why: ProbeDenied) -> None:
+        """Judge by the probes of hosts alone; a report is no proof."""
+        if self.stopped:
+            return
+        self.context.records.record_peers(self.key, results)
+        hosts = ", ".join(sorted(one.host for one in results if one.alive) or sorted(one.host for one in results))
+        if any(one.alive for one in results):
+            self.verdict(alive=True, cause=f"answered {hosts}; {why}")
+        elif results:
+            self.verdict(alive=False, cause=f"{hosts} found it dead; {why}", settled=self._settled)
+        else:
+            self._try_again()
 
     def _conclude(self, results: list[ProbeResult], problem: str) -> None:
         """Judge: all evidence is in. `problem` is empty when this server's probe was answered."""
@@ -225,6 +254,13 @@ class RecoveryCheck(HealthCheck):
             self._backoff.reset()
             self.probe(self._probed)
 
+    def denied(self, why: ProbeDenied) -> None:
+        def found(results: list[ProbeResult]) -> None:
+            if not self.stopped:
+                self._probed("" if any(one.alive for one in results) else why)
+
+        self.ask_peers(max(self.policy.witnesses, 1)).addCallback(found)
+
     def _wait(self) -> None:
         self.later(self._backoff.next(), lambda: self.probe(self._probed))
 
@@ -244,6 +280,9 @@ class SlowTimer(HealthCheck):
     """Wait of a slow listener: it is in use again after SLOW_SECONDS without another complaint."""
 
     label = "complaint"
+
+    def denied(self, why: ProbeDenied) -> None:
+        """Do nothing: a complaint of slowness needs no probe."""
 
     def begin(self) -> None:
         self.later(SLOW_SECONDS, lambda: self.verdict(alive=True, cause="no further complaints"))
@@ -267,6 +306,15 @@ class UnconfirmedCheck(HealthCheck):
             self.later(self.policy.grace_seconds, lambda: self.probe(self._probed))
         else:
             self.probe(self._probed)
+
+    def denied(self, why: ProbeDenied) -> None:
+        if self.absent and self.context.has_sessions and not self.context.local_health.is_in_doubt:
+            row = self.row
+            # Hosts are asked about a suspect listener; this server knows only that the host's session is lost.
+            cause = f"the session of host {row.host} is lost; {why}"[:CAUSE_MAX]
+            self.submit(Suspect(row.service, row.address, row.port, row.epoch, cause))
+        else:
+            self.context.end_check(self.key)
 
     def _probed(self, problem: str) -> None:
         row = self.row

@@ -10,13 +10,14 @@ import re
 from typing import Any
 
 from twisted.internet import error
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from compass.model.names import format_endpoint
 from compass.model.rows import Policy
+from compass.model.rules.networks import ProbeDenied, ProbeNetworks
 
 HTTP_FAILING = 500
 """Lowest status that says that the listener cannot serve (RFC 9110 section 15.6)."""
@@ -30,12 +31,19 @@ _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: .*)?")
 class Prober:
     """Probes listeners over the network."""
 
-    def __init__(self, reactor: Any, software: str) -> None:
+    def __init__(self, reactor: Any, software: str, networks: ProbeNetworks) -> None:
         self._reactor = reactor
         self._software = software
+        self._networks = networks
 
     def probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
-        """Return an empty string if the listener serves, or why not, within the policy's timeout."""
+        """Return an empty string if the listener serves, or why not, within the policy's timeout.
+
+        ProbeDenied: the address is in no network that this daemon probes, and no packet was sent.
+        """
+        denied = self._networks.refusal(address)
+        if denied:
+            return succeed(ProbeDenied(f"not probed: {denied}"))
         kind, _, path = policy.probe.partition(":")
         asked = Deferred.fromCoroutine(self._ask(address, port, path if kind == "http" else ""))
         asked.addTimeout(policy.probe_timeout_seconds, self._reactor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import msgspec
+from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.digest import DIGEST_VERSION
@@ -14,6 +15,7 @@ from compass.model.replies import Refusal, Watching
 from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
 from compass.model.rules.draft import Refused
+from compass.model.rules.networks import may_dial
 from compass.model.rules.validation import parse_host
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
@@ -21,13 +23,14 @@ from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.push.admission import Admission
 from compass.server.push.later_revisions import LaterRevisions
 from compass.server.push.publisher import TAIL_MAX, Publisher
+from compass.server.push.rivals import HostRivals
 from compass.server.push.snapshot_cache import STREAMED_OCTETS_MIN, SnapshotCache
 from compass.server.sessions.flow_control import CatchUp, FlowControl
 from compass.server.sessions.identity import ServerIdentity
 from compass.server.sessions.session import Session
 from compass.wire import limits
 from compass.wire.frames import HEADER_LENGTH
-from compass.wire.messages import Answer
+from compass.wire.messages import Answer, EncodedReply
 
 REPLAY_OCTETS_MAX = 4 * 1024 * 1024
 """Octets of the notices with which a host with a large view catches up; they are those of the replay buffer."""
@@ -48,8 +51,34 @@ class Guards(msgspec.Struct, frozen=True):
     later: LaterRevisions
 
 
+def _is_same_daemon(session: Session, instance: str) -> bool:
+    """Return whether a session is one of this run of a daemon; a daemon that does not name its run is unknown."""
+    return bool(instance) and session.instance == instance
+
+
+def _undialled(host: Host, session: Session) -> str:
+    """Return why a host is not to be dialled at its update address; empty: it may be, or there is none."""
+    origin = session.asker.origin
+    if not host.update_address or may_dial(host.update_address, origin, session.certified_addresses()):
+        return ""
+    return (
+        f"host {host.name!r} is not dialled at {host.update_address}: its session comes from {origin}, and its "
+        "certificate does not name that address; issue one with 'opengnsadmin tls host NAME --also ADDRESS', or let "
+        "the host keep its session"
+    )
+
+
+def _with_reason(answer: Answer, undialled: str) -> Answer:
+    """Return the reply with the reason; a longer snapshot than REPLIES_QUEUED_MAX is not encoded again for it."""
+    if isinstance(answer, EncodedReply) and len(answer.body) <= limits.REPLIES_QUEUED_MAX:
+        answer = answer.decode()
+    return msgspec.structs.replace(answer, undialled=undialled) if isinstance(answer, Watching) else answer
+
+
 class Subscriptions:
     """Answers watch, and keeps each host's stream whole."""
+
+    log = Logger()
 
     def __init__(
         self,
@@ -68,6 +97,7 @@ class Subscriptions:
         self._anti_entropy, self.later = guards.anti_entropy, guards.later
         self._hosts = hosts
         self.admission = Admission(clock)
+        self.rivals = HostRivals(clock, committer, identity.principal)
         self.snapshots = SnapshotCache(identity.store, publisher)
 
     async def watch(self, request: Watch, session: Session) -> Answer:
@@ -83,6 +113,12 @@ class Subscriptions:
             return Refusal(problem.code, str(problem))
         if (gone_back := self.later.refusal()) is not None:
             return gone_back
+        if refusal := self._rival_of(host.name, request.instance, session):
+            return refusal
+        undialled = _undialled(host, session)
+        if undialled:
+            self.log.warn("{text}", text=undialled)
+            host = msgspec.structs.replace(host, update_address="", update_port=0)
         await self._anti_entropy.settled()
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
@@ -90,9 +126,11 @@ class Subscriptions:
         refusal = refusal or await self._turn(session, categories, since) or await self._record_host(host)
         if refusal is None and not session.connected:
             refusal = Refusal("unreachable", "the session ended meanwhile")
-        if refusal is None:
-            self.later.watched(host.name)
-        return refusal or self._subscribe(session, request, host, since)
+        if refusal is not None:
+            return refusal
+        self.later.watched(host.name)
+        watching = self._subscribe(session, request, host, since)
+        return _with_reason(watching, undialled) if undialled else watching
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:
         """Return what a lagging host gets: the notices, if they are few and small; else a resync, if it accepts one.
@@ -131,6 +169,18 @@ class Subscriptions:
             return None
         return await self.later.claimed(host, since)
 
+    def _rival_of(self, host: str, instance: str, session: Session) -> Refusal | None:
+        """End the session of a daemon that would replace a rival of its own too soon. Returns why."""
+        current = self._publisher.session_of(host)
+        if current is None or current is session or _is_same_daemon(current, instance):
+            return None
+        wait = self.rivals.wait(host)
+        if not wait:
+            return None
+        text = f"two machines are {host}: a daemon with the same certificate has a session from {current.asker.origin}"
+        session.goodbye(text, retry_after_seconds=wait)
+        return Refusal("busy", text, retry_after_seconds=wait)
+
     async def _turn(self, session: Session, categories: frozenset[str], since: int) -> Refusal | None:
         """Wait until the host may have a snapshot, if it needs one. Returns why it is refused."""
         if self._publisher.missed(categories, since) is not None:
@@ -166,10 +216,14 @@ class Subscriptions:
         bookmark = (self._publisher.bookmark(categories), catalogue.revision) if session.compares else None
         replay = [CatchUp(revision, encoded, revision - 1) for revision, encoded in missed or ()]
         session.watch(host.name, self, replay, bookmark)
+        session.instance = request.instance
         replaced = self._publisher.subscribe(session, categories)
         self._hosts.connected(session)
         if replaced is not None:
-            replaced.goodbye("replaced by a newer session of this host")
+            rival = not _is_same_daemon(replaced, request.instance)
+            origins = replaced.asker.origin, session.asker.origin
+            pause = self.rivals.replaced(host.name, *origins) if rival else 0.0
+            replaced.goodbye("replaced by a newer session of this host", retry_after_seconds=pause)
         unknown = tuple(service for service in host.services if catalogue.service(service) is None)
         if missed is not None:
             return Watching(self._store, catalogue.revision, None, unknown)

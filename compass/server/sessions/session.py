@@ -28,6 +28,8 @@ from compass.wire.server_connection import ServerConnection
 
 PeerOf = Callable[[Stream], tuple[str, str, str]]
 """Role and name in the peer's verified certificate, or in third place why they cannot be known."""
+AddressesOf = Callable[[Stream], tuple[str, ...]]
+"""IP addresses in the peer's verified certificate."""
 REFUSED_SECONDS = 5.0
 """Seconds after which a peer with too many sessions may try again: it has to find out which program has them."""
 NOT_OF_THE_HOST = frozenset({"busy", "not-ready", "store-unavailable", "unreachable", "forbidden"})
@@ -98,6 +100,7 @@ class SessionContext(msgspec.Struct, eq=False):
     limits: SessionLimits
     handler: SessionHandler
     """The server's handler; replaced when the catalogue is loaded."""
+    addresses_of: AddressesOf = lambda stream: ()
     refusals: Counter[str] = msgspec.field(default_factory=Counter)
     """Requests that were refused, by code."""
 
@@ -113,6 +116,8 @@ class Session(FlowControl):
         """The connection was closed properly, by either side, not lost."""
         self.probes = False
         """The host answers inquiries."""
+        self.instance = ""
+        """Run of the daemon, as its last watch said; empty: unknown."""
         self.suspicions = False
         """The host accepts suspicions."""
         self.compares = False
@@ -158,6 +163,10 @@ class Session(FlowControl):
         self._context.handler.closed(self)
 
     # The peer.
+
+    def certified_addresses(self) -> tuple[str, ...]:
+        """Return the IP addresses in the peer's certificate."""
+        return self._context.addresses_of(self._stream)
 
     def _admit(self) -> ServerConnection | None:
         """Read who the peer is; end the session if the certificate has no role that may ask here."""

@@ -331,6 +331,7 @@ def test_json_has_every_field_and_the_tag() -> None:
                     "pool": "weighted-random",
                     "pools": {},
                     "locality": "none",
+                    "hosts": {},
                 },
             }
         ],

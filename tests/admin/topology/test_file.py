@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from compass.admin.topology import file
@@ -104,6 +105,9 @@ def test_all_five_mistakes_are_reported_with_their_lines() -> None:
         ('[category.a]\nlocality = "planet"\n', 2, "none of none, zone, host"),
         ('[category.a]\nservices = ["x"]\npools = { y = "random" }\n', 3, "'y' is not among the services"),
         ('[category.a]\nservices = ["x"]\npools = { x = "fastest" }\n', 3, "pool 'fastest'"),
+        ('[category.a]\nservices = ["x"]\nhosts = { y = ["w1"] }\n', 3, "'y' is not among the services"),
+        ('[category.a]\nservices = ["x"]\nhosts = { x = [] }\n', 3, "x has an empty list"),
+        ('[category.a]\nservices = ["x"]\nhosts = { x = ["no host"] }\n', 3, "hosts: "),
         ("[category.a]\nrecovery_seconds = 61\n", 2, "at most 60"),
         ("category.a.recovery_seconds = 61\n", 1, "at most 60"),
     ],
@@ -132,6 +136,7 @@ def test_what_is_written_is_read_again() -> None:
     """dump and parse are inverse, for every field and for long lists."""
     pools = {"s7": "least-used", "0-s": "round-robin"}
     policy = Policy('http:/a"\\b', 0.25, 7, "notify", 1e-07, pool="priority", pools=pools, locality="host")
+    policy = msgspec.structs.replace(policy, hosts={"s7": ("web1.example.net", "web2.example.net"), "0-s": ("*",)})
     rows: list[file.Declared] = [
         Category("a", "s0.b", policy),
         *(Service(f"{label}.a") for label in pools),

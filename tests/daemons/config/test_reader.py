@@ -12,6 +12,13 @@ import pytest
 from compass.agent.hooks.hook import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookSettings
 from compass.agent.hooks.runner import REACTIONS_MAX
 from compass.agent.hooks.template import TemplateSettings
+from compass.daemons.config.bounds import (
+    CHANGES_MAX,
+    CHANGES_PER_SECOND_MIN,
+    KEEP_OCTETS_MAX,
+    KEEP_OCTETS_MIN,
+    NETWORKS_MAX,
+)
 from compass.daemons.config.fields import described
 from compass.daemons.config.file import CONFIG_OCTETS_MAX, ConfigProblem
 from compass.daemons.config.reader import (
@@ -29,9 +36,12 @@ from compass.daemons.config.sections import (
     WORKERS_MAX,
 )
 from compass.daemons.config.settings import HostConfig, ServerConfig, example, repeated_of, sections_of
+from compass.daemons.net.listen import networks_of
 from compass.model.limits import PORT_MAX
 from compass.model.names import SERVER_PORT, InvalidName, parse_server
+from compass.server.commit.log_trimmer import LogBounds
 from compass.server.commit.store_access import STORE_WAIT_SECONDS
+from compass.server.sessions.rate_limit import ChangeRates, Rate
 from compass.wire.limits import REPLY_SECONDS
 from contrib.setting_types import settings
 
@@ -238,6 +248,15 @@ def test_a_key_far_from_any_other_gets_no_guess(tmp_path: Path) -> None:
         ("workers = 0", "`int` >= 1"),
         (f"workers = {WORKERS_MAX + 1}", "`int` <= 64"),
         (f"keep_others = {KEEP_MAX + 1}", "`int` <= 1000000000"),
+        (f"keep_updates_octets = {KEEP_OCTETS_MIN - 1}", "`int` >= 16777216"),
+        (f"keep_others_octets = {KEEP_OCTETS_MAX + 1}", "`int` <= 1099511627776"),
+        ('probe_networks = ["10.0.0.1/8"]', r"\[server\] probe_networks: '10.0.0.1/8' is not a network such as"),
+        ('probe_networks_denied = ["all"]', r"\[server\] probe_networks_denied: 'all' is not a network such as"),
+        (f"probe_networks = {['10.0.0.1'] * (NETWORKS_MAX + 1)}", "has 257 networks; at most 256"),
+        ("credential_changes_per_second = 0", "`float` >= 0.1"),
+        ("credential_changes_burst = 0", "`int` >= 1"),
+        (f"host_changes_per_second = {CHANGES_MAX + 1}", "`float` <= 1000000"),
+        (f"host_changes_burst = {CHANGES_MAX + 1}", "`int` <= 1000000"),
         (f"store_wait_seconds = {STORE_WAIT_SECONDS_MIN - 0.01}", "`float` >= 0.1"),
         (f"store_wait_seconds = {STORE_WAIT_SECONDS_MAX + 0.01}", "`float` <= 20.0"),
     ],
@@ -277,6 +296,38 @@ def test_a_server_may_keep_the_least_and_the_most(tmp_path: Path) -> None:
     assert read.workers == 1
     assert server(tmp_path, f"{SERVER}workers = {WORKERS_MAX}\n{TLS}").server.workers == WORKERS_MAX
     assert (read.keep_updates, read.keep_others, read.alert_command) == (KEEP_MIN, KEEP_MAX, ("true", "x"))
+
+
+def test_the_networks_that_a_daemon_probes(tmp_path: Path) -> None:
+    """A daemon on the loopback alone probes the loopback; with the keys, what they say."""
+    lines = 'probe_networks = ["10.0.0.0/8", "2001:db8::/32"]\nprobe_networks_denied = ["10.9.0.0/16"]\n'
+    read = server(tmp_path, f"{SERVER}{lines}{TLS}").server
+    networks = networks_of(read, ["0.0.0.0"])
+    asked = ("10.1.1.1", "10.9.1.1", "2001:db8::1", "192.0.2.1")
+    assert [bool(networks.refusal(address)) for address in asked] == [False, True, False, True]
+    read = server(tmp_path, f"{SERVER}probe_networks = {['10.0.0.1'] * NETWORKS_MAX}\n{TLS}").server
+    assert len(networks_of(read, ["::"]).allowed) == NETWORKS_MAX
+    read = server(tmp_path, f"{SERVER}{TLS}").server
+    for own, is_local in ((["127.0.0.1", "::1"], True), (["127.0.0.1", "::"], False), (["192.0.2.1"], False)):
+        assert networks_of(read, own).is_local is is_local
+
+
+def test_the_bounds_of_the_log_and_of_changes(tmp_path: Path) -> None:
+    """The limits themselves are accepted; without the keys they are the server's own constants."""
+    least = f"keep_updates_octets = {KEEP_OCTETS_MIN}\nkeep_others_octets = {KEEP_OCTETS_MAX}\nhost_changes_burst = 1\n"
+    rates = f"credential_changes_per_second = {CHANGES_PER_SECOND_MIN}\nhost_changes_per_second = {CHANGES_MAX}\n"
+    read = server(tmp_path, f"{SERVER}{least}{rates}credential_changes_burst = {CHANGES_MAX}\n{TLS}").server
+    assert (read.keep_updates_octets, read.keep_others_octets) == (KEEP_OCTETS_MIN, KEEP_OCTETS_MAX)
+    assert (read.credential_changes_per_second, read.credential_changes_burst) == (CHANGES_PER_SECOND_MIN, CHANGES_MAX)
+    assert (read.host_changes_per_second, read.host_changes_burst) == (CHANGES_MAX, 1)
+    read = server(tmp_path, f"{SERVER}{TLS}").server
+    kept = (read.keep_updates, read.keep_others, read.keep_updates_octets, read.keep_others_octets)
+    assert LogBounds(*kept) == LogBounds()
+    rates_read = ChangeRates(
+        Rate(read.credential_changes_per_second, read.credential_changes_burst),
+        Rate(read.host_changes_per_second, read.host_changes_burst),
+    )
+    assert rates_read == ChangeRates()
 
 
 @pytest.mark.parametrize("seconds", [STORE_WAIT_SECONDS_MIN, STORE_WAIT_SECONDS_MAX])

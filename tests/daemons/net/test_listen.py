@@ -26,8 +26,9 @@ from compass.daemons.net.database_thread import DatabaseThread
 from compass.daemons.net.listen import PeerRoles, listen, listen_unix, own_name, rules_of
 from compass.daemons.net.reuseport import StreamPort
 from compass.daemons.net.transport import wrap_tls
-from compass.daemons.services.opengnssd import connector
+from compass.daemons.services.opengnssd import DialDenied, connector
 from compass.model.interfaces import StoreUnavailable
+from compass.model.rules.networks import ProbeNetworks
 from compass.pki.identity import Identity, IdentityError, load_identity
 from compass.pki.tls_contexts import server_context
 from tests.support.installation import Installation
@@ -275,6 +276,13 @@ class End(Protocol):
         self.lost.callback(reason.value)
 
 
+def test_a_host_on_a_denied_network_is_not_dialled(installation: Installation, thread: ReactorThread) -> None:
+    """W8: the update address of a host is a network that the server's file may deny."""
+    connect = connector(thread.reactor, identity(installation, "gns1"), ProbeNetworks())
+    with pytest.raises(DialDenied, match="which is probed only if probe_networks names it"):
+        thread.call(connect, "web1", "127.0.0.1", 4865, End)
+
+
 @pytest.mark.parametrize(("name", "proven"), [("web1", True), ("web2", False)])
 def test_a_dialled_host_proves_its_name(
     installation: Installation, thread: ReactorThread, name: str, proven: bool
@@ -283,7 +291,7 @@ def test_a_dialled_host_proves_its_name(
     reactor = thread.reactor
     factory = wrap_tls(server_context(identity(installation, "web1")), Factory.forProtocol(Host), client=False)
     port = thread.call(lambda: Deferred.fromCoroutine(listen(reactor, "127.0.0.1", 0, factory)))
-    connect: Any = connector(reactor, identity(installation, "gns1"))
+    connect: Any = connector(reactor, identity(installation, "gns1"), ProbeNetworks(is_local=True))
     try:
         end = thread.call(connect, name, "127.0.0.1", port.getHost().port, End)
         reason = str(thread.call(lambda: end.lost))

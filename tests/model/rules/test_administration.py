@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from compass.model.limits import (
+    ALLOWED_HOSTS_MAX,
     CREDENTIALS_PER_SERVICE_MAX,
     FLAP_SECONDS_MAX,
     FLAPS_MAX,
@@ -584,3 +585,39 @@ def test_pruning_removes_what_the_topology_does_not_name() -> None:
     world.ask(Remove("listener", f"a.store {AT}"))
     world.get(Done, Apply((), prune=True))
     assert list(world.catalogue.all_rows()) == []
+
+
+def hosts_of(world: World) -> dict[str, tuple[str, ...]]:
+    return world.catalogue.categories["store"].policy.hosts
+
+
+def test_a_list_of_hosts_stays_until_it_is_removed_by_name() -> None:
+    """A program of an earlier version puts or applies the category without the field: no list may vanish with it."""
+    world = store()
+    world.get(Done, Put(Category("store", policy=Policy(hosts={"a": ("w2", "W1", "w1"), "b": ("w3",)}))))
+    assert hosts_of(world) == {"a": ("w1", "w2"), "b": ("w3",)}
+    world.get(Done, Put(Category("store", policy=Policy(cap=0.5))))
+    world.get(Done, Apply((Category("store"), Service("a.store"))))
+    assert hosts_of(world) == {"a": ("w1", "w2"), "b": ("w3",)}
+    assert world.get(Done, Apply((Category("store"),))).changes == ()
+    world.get(Done, Put(Category("store", policy=Policy(hosts={"a": ("*",)}))))
+    assert hosts_of(world) == {"b": ("w3",)}
+    world.get(Done, Remove("service", "b.store"))
+    assert hosts_of(world) == {}
+
+
+def test_lists_of_hosts_are_checked() -> None:
+    """Names, an end in size over all lists of a category, and no list that shuts every host out."""
+    world = store()
+    most = tuple(f"w{n}" for n in range(ALLOWED_HOSTS_MAX))
+    wrong: tuple[tuple[dict[str, tuple[str, ...]], str], ...] = (
+        ({"a": ()}, "bad-value"),
+        ({"a": ("*", "w1")}, "bad-value"),
+        ({"A": ("w1",)}, "bad-name"),
+        ({"a": ("no host",)}, "bad-name"),
+        ({"a": (*most, "more")}, "too-large"),
+    )
+    for hosts, code in wrong:
+        assert world.code(Put(Category("store", policy=Policy(hosts=hosts)))) == code
+    world.get(Done, Put(Category("store", policy=Policy(hosts={"a": most}))))
+    assert world.code(Put(Category("store", policy=Policy(hosts={"b": ("w1",)})))) == "too-large"

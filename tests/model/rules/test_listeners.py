@@ -9,7 +9,9 @@ import pytest
 
 from compass.model.limits import (
     DETAIL_MAX,
+    EPOCH_AHEAD_SECONDS_MAX,
     EPOCH_MAX,
+    EPOCHS_PER_SECOND,
     METADATA_ENTRIES_MAX,
     METADATA_KEY_MAX,
     METADATA_VALUE_MAX,
@@ -122,16 +124,36 @@ def test_an_administrator_need_not_know_epochs() -> None:
     assert world.code(msgspec.structs.replace(zero, credential=world.token("a.store")), HOST) == "bad-value"
 
 
-def test_an_epoch_is_what_sql_holds() -> None:
-    """1 to 2**63 - 1, and no next one after the last."""
-    world = store()
-    for epoch in (-1, EPOCH_MAX + 1):
+DAY_AHEAD = int((NOW + EPOCH_AHEAD_SECONDS_MAX) * EPOCHS_PER_SECOND)
+"""The largest epoch that a server whose clock stands at NOW accepts."""
+
+
+def test_an_epoch_is_at_most_a_day_ahead_of_the_server_s_clock() -> None:
+    """A larger epoch would block its listener for longer: it is refused from a host and from an administrator."""
+    world = store().in_state("up")
+    for epoch in (-1, DAY_AHEAD + 1, EPOCH_MAX, EPOCH_MAX + 1):
         assert world.code(at_epoch(REGISTER, epoch)) == "bad-value"
-    world.get(Registered, at_epoch(REGISTER, EPOCH_MAX))
-    assert world.code(at_epoch(REGISTER, 0)) == "bad-value"
-    for epoch in (0, EPOCH_MAX + 1):
         assert world.code(at_epoch(DEREGISTER, epoch)) == "bad-value"
-    world.get(Deregistered, at_epoch(DEREGISTER, EPOCH_MAX))
+    refusal = world.get(Refusal, at_epoch(REGISTER, EPOCH_MAX))
+    assert "days ahead of the clock of this server; at most 1:" in refusal.message
+    token = world.token("a.store")
+    assert world.code(msgspec.structs.replace(REGISTER, credential=token, epoch=DAY_AHEAD + 1), HOST) == "bad-value"
+    assert world.code(at_epoch(DEREGISTER, 0)) == "bad-value"
+    world.get(Registered, at_epoch(REGISTER, DAY_AHEAD))
+    world.get(Deregistered, at_epoch(DEREGISTER, DAY_AHEAD))
+
+
+def test_the_successor_of_an_epoch_of_an_older_server_is_valid() -> None:
+    """An older server stored any epoch: its instance registers again, ends, and has one successor at a time."""
+    world = store()
+    world.now += 1e9
+    far = int(world.now * EPOCHS_PER_SECOND)
+    world.get(Registered, at_epoch(REGISTER, far))
+    world.now -= 1e9
+    assert not world.get(Registered, at_epoch(REGISTER, far)).changed
+    world.get(Deregistered, at_epoch(DEREGISTER, far))
+    assert world.code(at_epoch(REGISTER, far + 2)) == "bad-value"
+    world.get(Registered, at_epoch(REGISTER, far + 1))
 
 
 @pytest.mark.parametrize(
@@ -435,3 +457,47 @@ def test_a_listener_that_moves_keeps_its_service() -> None:
     world.up("c.store", "[2001:db8::1]:1")
     assert set(world.catalogue.listeners["c.store"]) == {("10.0.0.1", 1), ("2001:db8::1", 1)}
     assert world.listener("c.store", "[2001:db8::1]:1").host == ADMIN.name
+
+
+ALLOWED, OTHER = HOST, Principal("host", "web2.example", "192.0.2.2")
+
+
+def listed() -> tuple[World, Register, Deregister]:
+    """A service with a list of hosts, and right requests for a listener of the host that is in it."""
+    world = store()
+    world.get(Done, Put(Category("store", policy=Policy(hosts={"a": ("WEB1.example",)}))))
+    token = world.token("a.store")
+    register = msgspec.structs.replace(REGISTER, credential=token)
+    world.get(Registered, register, ALLOWED)
+    return world, register, msgspec.structs.replace(DEREGISTER, credential=token)
+
+
+def test_only_the_hosts_of_a_service_register_it() -> None:
+    """W9: the credential on another host neither registers the service nor changes a listener of the right host."""
+    world, register, deregister = listed()
+    for request in (
+        at_epoch(register, NEWER),
+        msgspec.structs.replace(register, port=1),
+        at_epoch(deregister, NEWER),
+        deregister,
+        Drain("a.store", "10.0.0.1", 2028, True, register.credential),
+    ):
+        assert world.code(request, OTHER) == "forbidden"
+        assert world.last.security is not None and "service set a.store --hosts" in world.last.security.reason
+    # The credential is looked at first: a wrong one does not learn of the list.
+    assert world.code(msgspec.structs.replace(register, credential="wrong"), OTHER) == "bad-credential"
+    # Another service of the category has no list; administrators need not be in one.
+    world.get(Registered, Register("b.store", world.token("b.store"), "10.0.0.2", 1, 5), OTHER)
+    world.get(Registered, at_epoch(msgspec.structs.replace(REGISTER, port=7), 5))
+    world.get(Deregistered, deregister, ALLOWED)
+
+
+def test_a_host_that_is_taken_off_the_list_may_end_what_it_registered() -> None:
+    """A listener does not stay for ever because its host left the list: an end is accepted, a beginning is not."""
+    world, register, deregister = listed()
+    world.get(Done, Put(Category("store", policy=Policy(hosts={"a": (OTHER.name,)}))))
+    assert world.code(at_epoch(register, NEWER), ALLOWED) == "forbidden"
+    world.get(Reported, Drain("a.store", "10.0.0.1", 2028, True, register.credential), ALLOWED)
+    world.get(Deregistered, msgspec.structs.replace(deregister, died=True, credential=""), ALLOWED)
+    world.get(Registered, at_epoch(register, NEWER), OTHER)
+    assert world.code(at_epoch(deregister, NEWER), ALLOWED) == "forbidden"

@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from twisted.internet.defer import succeed
 
 from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import Registered, Reported
-from compass.model.requests import Deregister, Fetch, Put, Register, Report
+from compass.model.requests import Deregister, Examine, Fetch, Put, Register, Report
 from compass.model.rows import Category, Policy
+from compass.model.rules.networks import ProbeDenied
 from compass.server.failure import checks, detector
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, watcher
@@ -193,3 +195,55 @@ def test_probes_under_way_are_bounded(world: Uss, user: Client, monkeypatch: pyt
     world.run(3.0)
     assert 0 < len(server.probed) <= 8
     world.until(lambda: len(server.probed) >= 30, 60.0)
+
+
+def deny(world: Uss, *machines: str) -> None:
+    """Let these machines probe nothing, as their configuration says."""
+    probe = world.probe
+
+    def denied(machine: str, *more: Any) -> Any:
+        return succeed(ProbeDenied("not probed: 192.168.2.1")) if machine in machines else probe(machine, *more)
+
+    world.probe = denied  # type: ignore[assignment, method-assign]
+
+
+def test_a_server_that_may_not_probe_has_hosts_decide(world: Uss, user: Client) -> None:
+    """W8: hosts that depend on the listener find it alive, dead, and alive again; the server sends no packet."""
+    deny(world, "gns1")
+    for name in ("web7", "web8"):
+        world.wait(world.host(name).daemon.dependencies("portal.web"))
+    report(user)
+    world.until(lambda: states(user) == ["suspect", "up"])
+    assert user.pushed[1].change.row.cause == "answered web7, web8; not probed: 192.168.2.1"
+    world.dead.add(WHERE)
+    report(user)
+    world.until(lambda: states(user)[2:] == ["suspect", "down"])
+    assert user.pushed[3].change.row.cause == "web7, web8 found it dead; not probed: 192.168.2.1"
+    world.dead.clear()
+    world.until(lambda: states(user)[4:] == ["up"], 60.0)
+
+
+def test_a_listener_that_no_machine_may_probe_is_not_condemned(world: Uss, user: Client) -> None:
+    """W8: a denied probe is no evidence, neither of a server nor of a host; a suspect listener stays suspect."""
+    deny(world, "gns1", "web7")
+    world.wait(world.host("web7").daemon.dependencies("portal.web"))
+    world.dead.add(WHERE)
+    report(user)
+    world.run(30.0)
+    assert states(user) == ["suspect"] and not alerts(world)
+    case = world.admin().ask(Examine(CHINA, *WHERE))
+    assert {evidence.kind for evidence in case.evidence} == {"report"}
+    assert case.judgement == "undecided: not probed: 192.168.2.1"
+
+
+def test_the_listener_of_a_lost_host_is_suspect_if_it_may_not_be_probed(world: Uss) -> None:
+    """W8: the loss of the session is evidence, which hosts are asked about."""
+    deny(world, "gns1")
+    world.wait(world.server().started)
+    user = watcher(world, "web1", "portal.web")
+    store = watcher(world, "store1", CHINA)
+    store.ask(Register(CHINA, world.tokens[CHINA], *WHERE, 1))
+    world.until(lambda: states(user) == ["up"])
+    store.transport.abortConnection()
+    world.until(lambda: states(user) == ["up", "suspect"])
+    assert user.pushed[1].change.row.cause == "the session of host store1 is lost; not probed: 192.168.2.1"

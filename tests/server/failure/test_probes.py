@@ -15,6 +15,7 @@ from threading import Event, Thread
 import pytest
 
 from compass.model.rows import Policy
+from compass.model.rules.networks import ProbeDenied, ProbeNetworks
 from compass.server.failure.probes import STATUS_LINE_OCTETS_MAX, Prober
 from tests.support.reactor_thread import ReactorThread
 
@@ -74,7 +75,8 @@ def listener(answer: Answer | None, family: socket.AddressFamily = socket.AF_INE
 def probe(thread: ReactorThread, kind: str, address: str, port: int) -> str:
     policy = Policy(probe=kind, probe_timeout_seconds=TIMEOUT_SECONDS)
     began = time.monotonic()
-    answer: str = thread.call(Prober(thread.reactor, "compass/test").probe, policy, address, port)
+    prober = Prober(thread.reactor, "compass/test", ProbeNetworks(is_local=True))
+    answer: str = thread.call(prober.probe, policy, address, port)
     assert time.monotonic() - began < TIMEOUT_SECONDS + 2.0
     return answer
 
@@ -91,6 +93,18 @@ def for_ever(text: bytes, pause_seconds: float = 0.0) -> Answer:
             time.sleep(pause_seconds)
 
     return answer
+
+
+def test_an_address_that_is_denied_gets_no_packet(thread: ReactorThread) -> None:
+    """W8: a listener on the loopback of a daemon that serves others is not probed, and that is no evidence."""
+    prober = Prober(thread.reactor, "compass/test", ProbeNetworks())
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        one.setblocking(False)
+        answer = thread.call(prober.probe, Policy(), *one.getsockname())
+        assert isinstance(answer, ProbeDenied) and "which is probed only if probe_networks names it" in answer
+        with pytest.raises(BlockingIOError):
+            one.accept()
+        assert probe(thread, "tcp", *one.getsockname()) == ""
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 
 from compass.model.host_api import Resolved
-from compass.model.replies import HostLag
-from compass.model.requests import Lag, Put, ReadLog, Register, Remove
+from compass.model.replies import HostLag, Watching
+from compass.model.requests import Fetch, Lag, Put, ReadLog, Register, Remove, Watch
 from compass.model.rows import Host
 from compass.server.push import dialer
 from compass.server.push.dialer import DIAL_PAUSE_SECONDS_MAX, START_GRACE_SECONDS
@@ -262,3 +262,31 @@ def test_a_server_that_stops_does_not_dial(world: Uss, dials: Dials) -> None:
     world.run(300.0)
     assert len(dials.made) == made
     assert not world.clock.getDelayedCalls()
+
+
+def test_a_host_is_not_dialled_where_it_does_not_live(world: Uss, dials: Dials) -> None:
+    """W7: an update address of another machine is not stored, and the watch says why."""
+    client = world.client(("host", "web1"))
+    watching = client.ask(Watch(("portal.web",), update_address="127.0.0.77", update_port=5432))
+    assert isinstance(watching, Watching) and watching.snapshot is not None
+    assert "'web1' is not dialled at 127.0.0.77" in watching.undialled and "--also" in watching.undialled
+    [row] = world.admin().ask(Fetch("host", name="web1")).rows
+    assert (row.update_address, row.update_port) == ("", 0)
+    resumed = Watch(("portal.web",), watching.store, watching.revision, "127.0.0.77", 5432)
+    assert client.ask(resumed).undialled
+    client.transport.loseConnection()
+    register(world, 1)
+    world.run(10.0)
+    assert not dials.made
+
+
+def test_a_short_host_that_is_not_dialled_keeps_its_session(world: Uss, dials: Dials) -> None:
+    """A host whose configured address is not that of its machine gets notices as fast as before."""
+    host = world.host("web1", mode="short")
+    host.address = "10.9.9.9"
+    world.wait(host.daemon.dependencies("portal.web"))
+    world.run(10.0)
+    assert host.daemon.status().session == "open"
+    register(world, 1)
+    assert world.until(lambda: held(host) == [1]) < 0.5
+    assert not dials.made
