@@ -76,6 +76,13 @@ def parse_host_name(text: str) -> str:
     return ".".join(parse_label(label, "host name label") for label in text.split("."))
 
 
+def matches_host_name(host: str, pattern: str) -> bool:
+    """Return whether a host name is that of a pattern, whose first label may be `*` (RFC 6125 section 6.4.3)."""
+    first, _, rest = pattern.lower().partition(".")
+    label, _, domain = host.lower().partition(".")
+    return host.lower() == pattern.lower() or (first == "*" and bool(label) and domain == rest != "")
+
+
 def category_of(service_id: str) -> str:
     """Return the category of a parsed service id, or an empty text for a category's name."""
     return service_id.partition(".")[2]

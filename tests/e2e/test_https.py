@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from compass.admin.shell.connection import IdentityFiles
-from compass.gateway.http.server import BODY_MAX
+from compass.gateway.http.request import BODY_MAX
 from compass.gateway.server_api.operations import ASKED
 from compass.gateway.server_api.routes import TOPOLOGY_MAX
 from compass.model.replies import Done, LogEntries, Refusal

@@ -36,6 +36,8 @@ class Told:
         self.asked: list[Any] = []
         self.answer: Any = None
         self.token = "good"
+        self.may: set[Any] | None = None
+        """Requests that the caller may make; None: all."""
         self.is_ready = True
         self.store_answers = True
         self.deliver: Callable[[FeedEvent], None] = lambda event: None
@@ -49,6 +51,9 @@ class Told:
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
         self.asked.append(("turned away", name, why))
+
+    def may_ask(self, asker: Principal, kind: Any) -> Refusal | None:
+        return None if self.may is None or kind in self.may else Refusal("forbidden", "only some")
 
     def may_look(self, asker: Principal) -> Refusal | None:
         return self.answer if isinstance(self.answer, Refusal) else None
