@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from twisted.logger import Logger
 
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import DnsSettings, TlsSettings
+from compass.daemons.net.descriptors import UnixPort
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
@@ -31,6 +33,9 @@ BACKLOG = 4096
 """Connections that the kernel queues until they are accepted: all hosts may connect at the same moment. A connection
 that finds no room is dropped silently, and the host's kernel tries again after 1, 3 and 7 seconds."""
 
+UNIX_BACKLOG = 1024
+"""Connections to the Unix socket that the kernel queues: more are refused at once, and the programs of one machine may
+all ask at the same moment, after a notice."""
 DATAGRAM_OCTETS_MAX = 4096
 """Longest DNS query over UDP; a longer one is cut and then refused as malformed. A question has at most 260 octets."""
 
@@ -143,4 +148,6 @@ def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
             pass
         else:
             raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon already listens on it"))
-    return reactor.listenUNIX(str(path), factory, mode=mode)
+    port = UnixPort(os.fsencode(path), factory, UNIX_BACKLOG, mode, reactor)
+    port.startListening()
+    return port

@@ -14,6 +14,8 @@ from twisted.internet import tcp
 from twisted.internet.interfaces import ITransport
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
+from compass.daemons.net.descriptors import CarefulPort
+
 KEEPALIVE_IDLE_SECONDS = range(8, 18)
 """Times of silence after which the kernel probes a session. This needs no message of compass; 10,000 silent sessions
 cost 800 small packets per second. Each session has one of these times: otherwise a notice to all would be followed by
@@ -76,7 +78,7 @@ class PromptTransport(tcp.Server):
         super().stopWriting()
 
 
-class PromptPort(tcp.Port):
+class PromptPort(CarefulPort):
     """Listening port whose connections are prompt and tuned."""
 
     transport = PromptTransport
