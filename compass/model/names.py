@@ -105,6 +105,14 @@ def parse_address(text: str) -> str:
     return str(address)
 
 
+def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return the network that `text` names, or that of a single address. Raises InvalidAddress."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as problem:
+        raise InvalidAddress(f"{problem}; write an address, or a network such as 192.0.2.0/24") from None
+
+
 def parse_port(port: int) -> int:
     """Return a TCP port to which a client can connect: 1 to 65535. Raises InvalidAddress."""
     if not 1 <= port <= PORT_MAX:

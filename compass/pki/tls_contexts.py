@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 from OpenSSL import SSL, crypto
@@ -28,6 +29,16 @@ from compass.pki.identity import Identity, PeerUnknown, RoleRules, role_and_name
 
 class NameNotProven(Exception):
     """The server's certificate is trusted, but not for the name that was dialled."""
+
+
+class CertificateExpired(Exception):
+    """The peer's certificate has expired during the connection."""
+
+    def __init__(self, end: datetime) -> None:
+        text = (
+            f"the peer's certificate expired at {end:%Y-%m-%d %H:%M:%S} UTC; issue a new one, and restart its program"
+        )
+        super().__init__(text)
 
 
 class SecuredTransport(Protocol):
@@ -64,7 +75,8 @@ def _options(identity: Identity, protocols: Sequence[bytes] = ()) -> ssl.Certifi
             [ssl.Certificate(crypto.X509.from_cryptography(one)) for one in identity.authorities]
         ),
         raiseMinimumTo=ssl.TLSVersion.TLSv1_3,
-        enableSessionTickets=True,
+        # A resumed session would skip the verification of the certificate, which may have expired meanwhile.
+        enableSessionTickets=False,
         acceptableProtocols=list(protocols) or None,
     )
 
@@ -78,6 +90,13 @@ def client_context(identity: Identity, server_name: str) -> IOpenSSLClientConnec
     return cast(
         IOpenSSLClientConnectionCreator, _ClientContext(server_context(identity), server_name.removesuffix("."))
     )
+
+
+def certificate_end(connection: SSL.Connection) -> datetime:
+    """Return when the first certificate of the peer's verified chain expires, its own one or that of an authority."""
+    shown = connection.get_peer_certificate()
+    chain = connection.get_verified_chain() or ([shown] if shown is not None else [])
+    return min(one.to_cryptography().not_valid_after_utc for one in chain)
 
 
 def peer_of(transport: SecuredTransport, rules: RoleRules | None = None) -> tuple[Role, str]:

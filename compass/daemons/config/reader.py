@@ -26,6 +26,7 @@ from compass.model.names import (
     parse_group,
     parse_host_name,
     parse_label,
+    parse_network,
     parse_port_text,
     parse_service_id,
 )
@@ -126,6 +127,8 @@ def _check_server(reader: ConfigFile, server: dict[str, Any]) -> None:
     if listen is not None and not listen:
         reader.problems.append("[server] listen is empty: no host could connect")
     _check_listen(reader, "[server] listen", listen or ())
+    for text in server.get("balancers", ()):
+        reader.parsed("[server] balancers", parse_network, text)
     if server.get("announce"):
         reader.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):

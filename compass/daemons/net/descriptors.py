@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock
+from compass.system.minute_log import MinuteLog
 
 FILES_RESERVED = 32
 """Descriptors that no connection uses: the store, its log, caches that are replaced, pipes of commands, and a probe."""
@@ -23,8 +23,6 @@ UNIX_RESERVED = 64
 """
 SHARE_RESERVED = 0.25
 """Most of a small limit that is reserved: a limit of 256 still leaves room for peers."""
-LOG_EVERY_SECONDS = 60.0
-"""Interval between two lines about refused connections."""
 PAUSE_SECONDS = 0.5
 """Seconds for which a port does not accept after the kernel had no descriptor: it would be ready, and fail, at once."""
 ACCEPTS_AT_ONCE = 100
@@ -37,27 +35,9 @@ def room_for(reserved: int) -> int:
     return limit - min(reserved, int(limit * SHARE_RESERVED))
 
 
-class _RefusedConnections:
-    """Number of connections that all ports of this process have refused since the last line in the log."""
-
-    log = Logger()
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._logged_at = float("-inf")
-
-    def add(self, clock: Clock) -> None:
-        """Count a connection, and log it unless a line was written within a minute."""
-        self._count += 1
-        now = clock.seconds()
-        if now - self._logged_at < LOG_EVERY_SECONDS:
-            return
-        text = "no file descriptors left (limit {limit}): {n} connections refused; raise the limit (LimitNOFILE)"
-        self.log.warn(text, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0], n=self._count)
-        self._count, self._logged_at = 0, now
-
-
-_refused = _RefusedConnections()
+_refused = MinuteLog(
+    Logger(), "no file descriptors left (limit {limit}): {n} connections refused; raise the limit (LimitNOFILE)"
+)
 
 
 class CarefulPort(tcp.Port):
@@ -79,7 +59,7 @@ class CarefulPort(tcp.Port):
                 return
             if accepted.fileno() >= room_for(self.reserved):
                 accepted.close()
-                _refused.add(self.reactor)
+                _refused.add(self.reactor, limit=room_for(0))
                 continue
             try:
                 self._begin(accepted, address)
@@ -101,7 +81,7 @@ class CarefulPort(tcp.Port):
         protocol.makeConnection(whole.transport(accepted, protocol, address, self, number, self.reactor))
 
     def _pause(self) -> None:
-        _refused.add(self.reactor)
+        _refused.add(self.reactor, limit=room_for(0))
         self.stopReading()
         self.reactor.callLater(PAUSE_SECONDS, self._resume)
 

@@ -8,13 +8,18 @@ whole frames, and writes one change to thousands of sessions: each session's tur
 from __future__ import annotations
 
 import socket
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Protocol, cast
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 from compass.daemons.net.descriptors import CarefulPort
+from compass.model.interfaces import Timer
+from compass.pki.tls_contexts import CertificateExpired, certificate_end
 
 KEEPALIVE_IDLE_SECONDS = range(8, 18)
 """Times of silence after which the kernel probes a session. This needs no message of compass; 10,000 silent sessions
@@ -45,6 +50,20 @@ def tune(handle: socket.socket) -> None:
         (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOT_SENT_OCTETS_MAX),
     ):
         handle.setsockopt(level, option, value)
+
+
+EXPIRY_CHECK_SECONDS = 3600.0
+"""Longest time between two looks at the end of a peer's certificate: the clock of the machine may be set meanwhile."""
+
+
+class Admission(Protocol):
+    """Place of a connection in the count of its port."""
+
+    def proven(self) -> None:
+        """Count it as that of a known peer."""
+
+    def closed(self, *, complete: bool) -> None:
+        """Uncount it; `complete`: its handshake was."""
 
 
 class PromptTransport(tcp.Server):
@@ -84,30 +103,105 @@ class PromptPort(CarefulPort):
     transport = PromptTransport
 
 
-class _TunedTls(TLSMemoryBIOProtocol):
-    """TLS without Twisted's aggregation of small writes: a notice must not wait for the next one."""
+class TlsConnection(TLSMemoryBIOProtocol):
+    """TLS without Twisted's aggregation of small writes: a notice must not wait for the next one.
+
+    A connection ends with the certificate of its peer. OpenSSL verifies a certificate once, in the handshake.
+    """
+
+    _place: Admission | None = None
+    _client: Any = None
+    """Address of the peer, if a balancer has connected for it."""
+    _is_complete = False
+    """The handshake is complete."""
+    _expiry: Timer | None = None
+
+    def admitted(self, place: Admission, client: Any) -> None:
+        """Count the connection at its place; `client` is the peer's address."""
+        self._place = place
+        self._client = client
+
+    def proven(self) -> None:
+        """Count the connection as that of a known peer."""
+        if self._place is not None:
+            self._place.proven()
+
+    def getPeer(self) -> Any:
+        """Return the address of the peer, also behind a balancer that says for whom it connects."""
+        return self._client if self._client is not None else cast(Any, super()).getPeer()
+
+    @property
+    def peer_serves(self) -> bool:
+        """True if this end has connected, so that the peer is the server of this connection."""
+        factory: Any = self.factory
+        return bool(factory.is_client)
 
     def makeConnection(self, transport: ITransport) -> None:
+        """Set the options of the socket, and begin."""
         handle: Any = getattr(transport, "getHandle", lambda: None)()
         if handle is not None:
             tune(handle)
         super().makeConnection(transport)
 
+    def dataReceived(self, bytes: bytes) -> None:
+        """Decrypt octets; the peer is known when its handshake is complete."""
+        super().dataReceived(bytes)
+        if not self._is_complete:
+            self._complete()
 
-class _TunedTlsFactory(TLSMemoryBIOFactory):
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Stop the timer, and make room."""
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
+        if self._place is not None:
+            self._place.closed(complete=self._is_complete)
+        super().connectionLost(reason)
+
+    def _complete(self) -> None:
+        connection = self.getHandle()
+        if connection is None or connection.get_peer_finished() is None:
+            return
+        self._is_complete = True
+        if connection.get_peer_certificate() is not None:
+            self.proven()
+            self._watch(certificate_end(connection))
+
+    def _watch(self, end: datetime) -> None:
+        """End the connection with the certificate; now and then look at the clock of the machine, which may be set."""
+        clock: Any = getattr(self.transport, "reactor", None)
+        left = (end - datetime.now(UTC)).total_seconds()
+        if left > 0 and clock is not None:
+            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end)
+        elif left <= 0:
+            self._end_expired(CertificateExpired(end))
+
+    def _end_expired(self, expired: CertificateExpired) -> None:
+        say_goodbye = getattr(self.wrappedProtocol, "certificate_expired", None)
+        if say_goodbye is not None:
+            say_goodbye(str(expired))
+        else:
+            cast(Any, self).failVerification(Failure(expired))
+
+
+class TlsFactory(TLSMemoryBIOFactory):
     """TLS factory that passes on a refusal of the inner factory; Twisted's makes a connection that fails instead."""
 
-    protocol = _TunedTls
+    protocol = TlsConnection
     noisy = False
 
+    def __init__(self, context: Any, is_client: bool, factory: Any) -> None:
+        super().__init__(context, is_client, factory)
+        self.is_client = is_client
+
     def buildProtocol(self, addr: Any) -> Any:
+        """Return a connection, or None if the inner factory refuses it."""
         inner = self.wrappedFactory.buildProtocol(addr)
         return None if inner is None else self.protocol(self, inner)
 
 
-def wrap_tls(context: Any, factory: Any, *, client: bool) -> Any:
+def wrap_tls(context: Any, factory: Any, *, client: bool) -> TlsFactory:
     """Return `factory` behind TLS. `context`: from `server_context` or `client_context` of `compass.pki.tls_contexts`.
 
     Both factories are Twisted's, whose interfaces the type checker does not understand.
     """
-    return _TunedTlsFactory(context, client, factory)
+    return TlsFactory(context, client, factory)
