@@ -137,8 +137,8 @@ def test_certificates_open_what_they_open_elsewhere(deployment: Deployment) -> N
         stranger.get("/healthz")
 
 
-def test_wrong_tokens_are_logged_and_then_not_looked_at(deployment: Deployment) -> None:
-    """P10: beyond so many a minute from one address even a good one waits; other addresses do not."""
+def test_wrong_tokens_are_logged_up_to_a_limit(deployment: Deployment) -> None:
+    """P10: beyond a number of them in a minute from one address none is logged; a right one is right at once."""
     good = token(deployment, "patient")
     with client(deployment, token="guess", origin=new_address()) as guesser:
         for _ in range(FAILURES_PER_MINUTE_MAX):
@@ -146,13 +146,13 @@ def test_wrong_tokens_are_logged_and_then_not_looked_at(deployment: Deployment) 
             assert refused.status_code == 401 and refused.json()["code"] == "bad-credential"
         refused = guesser.get("/v1/status")
         assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
-        assert guesser.get("/v1/status", headers={"Authorization": f"Bearer {good}"}).status_code == 503
+        assert guesser.get("/v1/status", headers={"Authorization": f"Bearer {good}"}).status_code == 200
         assert guesser.get("/healthz").status_code == 200
     with client(deployment, token=good) as patient:
         assert patient.get("/v1/status").status_code == 200
         assert patient.get("/v1/status", headers={"Authorization": "Basic YTpi"}).status_code == 401
     entries = deployment.ask(ReadLog("security", last=200), LogEntries).entries
-    assert sum(getattr(entry, "operation", "") == "authenticate" for entry in entries) >= FAILURES_PER_MINUTE_MAX
+    assert sum(getattr(entry, "operation", "") == "authenticate" for entry in entries) == FAILURES_PER_MINUTE_MAX
 
 
 def test_a_removed_token_is_refused_at_once(deployment: Deployment) -> None:

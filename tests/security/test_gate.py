@@ -34,7 +34,7 @@ def served(deploy: Deploy) -> Deployment:
 
 @contextlib.contextmanager
 def crowd(place: tuple[str, int], sizes: list[int], octets: bytes) -> Iterator[None]:
-    """Keep connections open, so many of each of several addresses."""
+    """Keep a number of connections from each of several addresses open."""
     with contextlib.ExitStack() as stack:
         for size in sizes:
             origin = new_address()

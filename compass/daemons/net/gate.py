@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 
 from compass.daemons.net.connection_table import Connection, ConnectionTable
 from compass.daemons.net.handshake_pace import HandshakePace
+from compass.daemons.net.minute_log import MinuteLog
 from compass.daemons.net.proxy_protocol import Balancers, InvalidHeader, read_header
 from compass.daemons.net.transport import TlsFactory
 from compass.model.interfaces import Clock, Timer
-from compass.system.minute_log import MinuteLog
 
 BEGIN_SECONDS = 5.0
 """Seconds from a connection to the beginning of its TLS handshake, which a client sends at once: two packets may be

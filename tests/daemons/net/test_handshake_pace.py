@@ -49,7 +49,7 @@ def test_within_the_pace_handshakes_begin_at_once(pace: HandshakePace) -> None:
 
 
 def test_beyond_the_pace_they_begin_one_after_another(pace: HandshakePace) -> None:
-    """A second begins so many, the newest first; a minute without failures ends the pace."""
+    """A second begins a number of them, the newest first; a minute without failures ends the pace."""
     begun: list[int] = []
     for number in range(3 * AT_ONCE):
         pace.start(BAD, lambda number=number: begun.append(number))  # type: ignore[misc]
@@ -65,7 +65,7 @@ def test_beyond_the_pace_they_begin_one_after_another(pace: HandshakePace) -> No
 
 
 def test_those_that_wait_are_bounded(pace: HandshakePace) -> None:
-    """One more drops the oldest, whose connection ends when its time is over."""
+    """A further one drops the oldest, whose connection ends when its time is over."""
     begun: list[int] = []
     for number in range(AT_ONCE + handshake_pace.WAITING_MAX + 1):
         pace.start(BAD, lambda number=number: begun.append(number))  # type: ignore[misc]

@@ -28,7 +28,7 @@ def header(source: str, port: int = 5000, more: bytes = b"", command: int = 0x21
 @pytest.mark.parametrize("source", ["192.0.2.7", "2001:db8::7"])
 @pytest.mark.parametrize("more", [b"", b"\x03\x00\x04abcd"], ids=["plain", "with a field of the balancer"])
 def test_a_header_says_who_the_client_is(source: str, more: bytes) -> None:
-    """It may arrive octet by octet; what follows is the connection's own."""
+    """A header may arrive octet by octet; what follows is the connection's own."""
     whole = header(source, 5000, more)
     assert all(read_header(whole[:n]) is None for n in range(len(whole)))
     assert read_header(whole + b"\x16\x03") == Header(len(whole), source, 5000)
