@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from compass.pki.authority import Role, names_of
-from compass.pki.identity import Identity, PeerUnknown, RoleRules, role_and_name
+from compass.pki.identity import Identity, PeerUnknown, RoleRules, leaf_problem, role_and_name
 
 
 class NameNotProven(Exception):
@@ -108,7 +108,13 @@ def peer_of(transport: SecuredTransport, rules: RoleRules | None = None) -> tupl
     presented = transport.getPeerCertificate()
     if not isinstance(presented, crypto.X509):
         raise PeerUnknown("the peer has sent no certificate")
-    return role_and_name(presented.to_cryptography(), rules)
+    certificate = presented.to_cryptography()
+    found = role_and_name(certificate, rules)
+    # The certificate of a peer that serves was checked in the handshake.
+    problem = "" if getattr(transport, "peer_serves", False) else leaf_problem(certificate, server=False)
+    if problem:
+        raise PeerUnknown(problem)
+    return found
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -145,6 +151,9 @@ class _ClientContext:
         return connection
 
     def _name_not_proven(self, shown: crypto.X509) -> NameNotProven | None:
+        problem = leaf_problem(shown.to_cryptography(), server=True)
+        if problem:
+            return NameNotProven(f"dialled {self._server_name}, but {problem}")
         try:
             verify_service_identity(extract_patterns(shown), [self._expected], [])
         except VerificationError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -153,6 +154,43 @@ def test_wrong_tokens_are_logged_up_to_a_limit(deployment: Deployment) -> None:
         assert patient.get("/v1/status", headers={"Authorization": "Basic YTpi"}).status_code == 401
     entries = deployment.ask(ReadLog("security", last=200), LogEntries).entries
     assert sum(getattr(entry, "operation", "") == "authenticate" for entry in entries) == FAILURES_PER_MINUTE_MAX
+
+
+def answer_to_head(deployment: Deployment, headers: str, identity: IdentityFiles | None = None) -> bytes:
+    """Return the answer to a request for /v1/apply whose body of 4 MiB never comes."""
+    context = ssl.create_default_context(cafile=str(deployment.directory / "authority.crt"))
+    if identity is not None:
+        context.load_cert_chain(identity.certificate, identity.key)
+    with (
+        socket.create_connection((deployment.address, deployment.https_port), SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=deployment.address) as session,
+    ):
+        head = f"POST /v1/apply HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}"
+        session.sendall(f"{head}Content-Length: {TOPOLOGY_MAX}\r\n\r\n".encode())
+        session.settimeout(1.0)
+        try:
+            return session.recv(65536)
+        except TimeoutError:
+            return b""
+
+
+def test_the_right_is_checked_before_a_long_body(deployment: Deployment) -> None:
+    """W3: a viewer's token and a host's certificate are refused by their right, in the log, before a body comes; an
+    administrator's body is awaited. A short body is not parsed either."""
+    viewer, admin = token(deployment, "reader"), token(deployment, "writer", "admin")
+    host = deployment.certify("host", "web8.example.net")
+    for headers, identity, name in (
+        (f"Authorization: Bearer {viewer}\r\n", None, "reader.gns-viewer"),
+        ("", host, "web8.example.net"),
+    ):
+        answer = answer_to_head(deployment, headers, identity)
+        assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n") and b"may not apply" in answer
+        last = deployment.ask(ReadLog("security", last=1), LogEntries).entries[0]
+        assert (getattr(last, "operation", ""), getattr(last, "principal", "")) == ("apply", name)
+    assert answer_to_head(deployment, f"Authorization: Bearer {admin}\r\n") == b""
+    assert answer_to_head(deployment, "Authorization: Bearer guess\r\n").startswith(b"HTTP/1.1 401")
+    with client(deployment, token=viewer) as reader:
+        assert reader.post("/v1/apply", content="no JSON", headers={"Content-Type": "text/plain"}).status_code == 403
 
 
 def test_a_removed_token_is_refused_at_once(deployment: Deployment) -> None:

@@ -7,11 +7,7 @@ import signal
 import socket
 import ssl
 import time
-from datetime import UTC, datetime, timedelta
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from datetime import UTC, datetime
 
 from compass.admin.shell.connection import IdentityFiles
 from compass.pki.authority import Credentials, Role, issue
@@ -20,6 +16,7 @@ from compass.wire.events import SessionEnded
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment
 from tests.e2e.processes import eventually
+from tests.support.certificates import changed
 
 SECONDS = 4.0
 """Life of a certificate here."""
@@ -27,29 +24,10 @@ REPLACED_SECONDS = 20.0
 """Life of a certificate that is replaced in time."""
 
 
-def shortened(authority: Credentials, whole: Credentials, seconds: float) -> Credentials:
-    """Return the credentials with a certificate that ends soon, and is the same otherwise."""
-    old = x509.load_pem_x509_certificate(whole.certificate_pem)
-    key = serialization.load_pem_private_key(authority.key_pem, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    builder = x509.CertificateBuilder(
-        old.issuer,
-        old.subject,
-        old.public_key(),
-        old.serial_number,
-        old.not_valid_before_utc,
-        datetime.now(UTC) + timedelta(seconds=seconds),
-    )
-    for extension in old.extensions:
-        builder = builder.add_extension(extension.value, extension.critical)
-    made = builder.sign(key, hashes.SHA256())
-    return Credentials(whole.key_pem, made.public_bytes(serialization.Encoding.PEM))
-
-
 def short(deployment: Deployment, authority: Credentials, role: Role, name: str) -> IdentityFiles:
     """Return the files of an identity whose certificate ends soon."""
     whole = issue(authority, role, name, [], datetime.now(UTC))
-    made = shortened(authority, whole, SECONDS)
+    made = changed(authority, whole, seconds=SECONDS)
     paths = [deployment.directory / f"short-{name}{suffix}" for suffix in (".crt", ".key")]
     for path, content in zip(paths, (made.certificate_pem, made.key_pem), strict=True):
         path.write_bytes(content)
@@ -139,7 +117,7 @@ def test_certificates_that_are_replaced_in_time_cost_no_flap(deploy: Deploy, aut
     end = time.monotonic() + REPLACED_SECONDS
     names: tuple[tuple[Role, str], ...] = ("server", "gns1.example.net"), ("host", "storage.example.net")
     whole = issue(authority, "server", "gns1.example.net", [deployment.address], datetime.now(UTC))
-    put(deployment, "gns1.example.net", shortened(authority, whole, end - time.monotonic()))
+    put(deployment, "gns1.example.net", changed(authority, whole, seconds=end - time.monotonic()))
     deployment.start()
     host = deployment.add_host("storage")
     host.in_session()

@@ -26,7 +26,15 @@ from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
 from compass.model.metrics import Counter
 from compass.model.names import InvalidName, parse_host_name
-from compass.pki.identity import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, role_and_name
+from compass.pki.identity import (
+    Identity,
+    IdentityError,
+    PeerUnknown,
+    RoleRules,
+    leaf_problem,
+    load_identity,
+    role_and_name,
+)
 from compass.pki.tls_contexts import peer_of
 
 BACKLOG = 4096
@@ -65,6 +73,9 @@ def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
         raise IdentityError(
             [f"{settings.certificate} has the role {found}; this daemon needs one with the role {role}"]
         )
+    wrong = leaf_problem(identity.certificate, server=role == "server")
+    if wrong:
+        raise IdentityError([f"{settings.certificate}: {wrong}"])
     return name
 
 
