@@ -72,8 +72,8 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
 
 
 def test_sessions_end_with_the_certificate_and_are_not_resumed(deploy: Deploy, authority: Credentials) -> None:
-    """Open sessions of both ports end when the certificate does, OpenGNSP with the reason; a ticket is worth nothing,
-    neither before the end nor after it."""
+    """Open sessions of both ports end when the certificate does, OpenGNSP with the reason; a ticket is
+    good until then and not any longer."""
     deployment = deploy()
     deployment.start("")
     context = context_of(short(deployment, authority, "admin", "carol"))
@@ -83,7 +83,7 @@ def test_sessions_end_with_the_certificate_and_are_not_resumed(deploy: Deploy, a
     assert opengnsp.hello() and b'"name":"carol"' in https.health()
     for port, client in ((deployment.port, opengnsp), (deployment.https_port, https)):
         again = Client(deployment, context, port, client.socket.session)
-        assert not again.socket.session_reused
+        assert again.socket.session_reused
         assert again.hello() if port == deployment.port else again.health()
     events = opengnsp.opengnsp.receive(opengnsp.received(), time.monotonic())
     assert SECONDS - 1.5 < time.monotonic() - began < SECONDS + 1.5

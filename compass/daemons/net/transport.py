@@ -11,15 +11,18 @@ import socket
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
+from cryptography import x509
 from twisted.internet import tcp
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IHandshakeListener, ITransport
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from compass.daemons.net.descriptors import CarefulPort
 from compass.model.interfaces import Timer
-from compass.pki.tls_contexts import CertificateExpired, certificate_end
+from compass.pki.tls_contexts import CertificateEnds, CertificateExpired
 
 KEEPALIVE_IDLE_SECONDS = range(8, 18)
 """Times of silence after which the kernel probes a session. This needs no message of compass; 10,000 silent sessions
@@ -106,9 +109,11 @@ class PromptPort(CarefulPort):
 class TlsConnection(TLSMemoryBIOProtocol):
     """TLS without Twisted's aggregation of small writes: a notice must not wait for the next one.
 
-    A connection ends with the certificate of its peer. OpenSSL verifies a certificate once, in the handshake.
+    A connection ends with the certificate of its peer. OpenSSL verifies a certificate once, in a full handshake.
     """
 
+    peer_certificate: x509.Certificate | None = None
+    """Certificate of the peer, once the handshake is complete; None: it has shown none."""
     _place: Admission | None = None
     _client: Any = None
     """Address of the peer, if a balancer has connected for it."""
@@ -144,10 +149,10 @@ class TlsConnection(TLSMemoryBIOProtocol):
         super().makeConnection(transport)
 
     def dataReceived(self, bytes: bytes) -> None:
-        """Decrypt octets; the peer is known when its handshake is complete."""
+        """Decrypt octets. A client knows its peer when the handshake is complete; it resumes no sessions."""
         super().dataReceived(bytes)
-        if not self._is_complete:
-            self._complete()
+        if not self._is_complete and self.peer_serves and self.peer_finished():
+            self.handshake_completed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Stop the timer, and make room."""
@@ -157,23 +162,28 @@ class TlsConnection(TLSMemoryBIOProtocol):
             self._place.closed(complete=self._is_complete)
         super().connectionLost(reason)
 
-    def _complete(self) -> None:
+    def peer_finished(self) -> bool:
+        """Return whether the peer has completed the handshake."""
         connection = self.getHandle()
-        if connection is None or connection.get_peer_finished() is None:
-            return
+        return connection is not None and connection.get_peer_finished() is not None
+
+    def handshake_completed(self) -> None:
+        """Watch the end of the peer's certificate; end the connection if a resumed session is past it."""
         self._is_complete = True
-        if connection.get_peer_certificate() is not None:
+        connection, factory = self.getHandle(), cast(Any, self.factory)
+        self.peer_certificate = connection.get_peer_certificate(as_cryptography=True)
+        if self.peer_certificate is not None:
             self.proven()
-            self._watch(certificate_end(connection))
+            self._watch(factory.ends.end_of(connection, self.peer_certificate))
 
     def _watch(self, end: datetime) -> None:
-        """End the connection with the certificate; now and then look at the clock of the machine, which may be set."""
+        """End the connection with the certificate; now and then check the clock of the machine, which may be set."""
         clock: Any = getattr(self.transport, "reactor", None)
         left = (end - datetime.now(UTC)).total_seconds()
-        if left > 0 and clock is not None:
-            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end)
-        elif left <= 0:
+        if left <= 0:
             self._end_expired(CertificateExpired(end))
+        elif clock is not None:
+            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end)
 
     def _end_expired(self, expired: CertificateExpired) -> None:
         say_goodbye = getattr(self.wrappedProtocol, "certificate_expired", None)
@@ -181,6 +191,26 @@ class TlsConnection(TLSMemoryBIOProtocol):
             say_goodbye(str(expired))
         else:
             cast(Any, self).failVerification(Failure(expired))
+
+
+@implementer(IHandshakeListener)
+class _Handshake(TwistedProtocol):
+    """Place holder of a server's protocol during the handshake: the peer is examined before its first octet is read."""
+
+    def __init__(self, tls: TlsConnection, inner: Any) -> None:
+        self._tls = tls
+        self._inner = inner
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self._inner.makeConnection(transport)
+
+    def handshakeCompleted(self) -> None:
+        tls: Any = self._tls
+        tls.handshake_completed()
+        tls.wrappedProtocol = self._inner
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._inner.connectionLost(reason)
 
 
 class TlsFactory(TLSMemoryBIOFactory):
@@ -192,11 +222,17 @@ class TlsFactory(TLSMemoryBIOFactory):
     def __init__(self, context: Any, is_client: bool, factory: Any) -> None:
         super().__init__(context, is_client, factory)
         self.is_client = is_client
+        self.ends = CertificateEnds()
 
     def buildProtocol(self, addr: Any) -> Any:
         """Return a connection, or None if the inner factory refuses it."""
         inner = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else self.protocol(self, inner)
+        if inner is None:
+            return None
+        made: Any = self.protocol(self, inner)
+        if not self.is_client:
+            made.wrappedProtocol = _Handshake(made, inner)
+        return made
 
 
 def wrap_tls(context: Any, factory: Any, *, client: bool) -> TlsFactory:
