@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,7 +10,11 @@ import ssl
 import time
 from datetime import UTC, datetime
 
-from compass.admin.shell.connection import IdentityFiles
+import pytest
+
+from compass.admin.shell.connection import ConnectionFailed, IdentityFiles
+from compass.model.replies import ServerStatus
+from compass.model.requests import Status
 from compass.pki.authority import Credentials, Role, issue
 from compass.wire.client_connection import ClientConnection
 from compass.wire.events import SessionEnded
@@ -92,11 +97,9 @@ def test_sessions_end_with_the_certificate_and_are_not_resumed(deploy: Deploy, a
     assert https.received() == b""
     time.sleep(max(0.0, began + SECONDS + 0.2 - time.monotonic()))
     for port, client in ((deployment.port, opengnsp), (deployment.https_port, https)):
-        try:
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
             late = Client(deployment, context, port, client.socket.session)
-        except ssl.SSLError:
-            continue
-        assert not (late.hello() if port == deployment.port else late.health())
+            assert not (late.hello() if port == deployment.port else late.health())
 
 
 def test_an_event_stream_ends_with_the_certificate(deploy: Deploy, authority: Credentials) -> None:
@@ -109,6 +112,20 @@ def test_an_event_stream_ends_with_the_certificate(deploy: Deploy, authority: Cr
     while client.received():
         pass
     assert SECONDS - 1.5 < time.monotonic() - began < SECONDS + 1.5
+
+
+def test_an_administrator_leaves_a_server_whose_certificate_has_expired(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that follows a log has one session for hours; it asks nothing more after the server's end."""
+    deployment = deploy()
+    deployment.start("")
+    with deployment.link() as link:
+        assert isinstance(link.ask(Status()), ServerStatus)
+        monkeypatch.setattr("compass.admin.shell.connection.time.time", lambda: 4e9)
+        with pytest.raises(ConnectionFailed, match="its certificate has expired") as problem:
+            link.ask(Status())
+    assert problem.value.kind == "untrusted"
 
 
 def test_certificates_that_are_replaced_in_time_cost_no_flap(deploy: Deploy, authority: Credentials) -> None:
