@@ -18,7 +18,7 @@ from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX, RateLimi
 from compass.server.sessions.session import Session
 
 SESSIONS_MAX = 20_000
-"""Connections at once: 10,000 hosts, each with one that ends and one that is new."""
+"""Sessions of peers that have proven themselves: 10,000 hosts, each with one that ends and one that is new."""
 SESSIONS_PER_PEER_MAX = 32
 """Sessions of one host or administrator: a daemon has one, and one that is ending; the rest are for programs that
 ask and leave."""
@@ -52,7 +52,7 @@ class ConnectionLimits:
 
     def is_allowed(self, origin: str) -> bool:
         """Return whether a new connection is accepted: not if there are too many sessions."""
-        if len(self.sessions) >= SESSIONS_MAX:
+        if self.by_role.total() >= SESSIONS_MAX:
             self.refused += 1
             if self.count_failure(origin):
                 self.log.warn("connection from {origin} refused: {n} sessions", origin=origin, n=SESSIONS_MAX)
