@@ -37,9 +37,9 @@ class TableLimits(NamedTuple):
     """Such connections from one origin."""
 
 
-OPENGNSP = TableLimits(2_000, 1_000, 20_000, 20_000)
-"""Port of OpenGNSP: 10,000 hosts, all perhaps behind one balancer, connect within some seconds, each with one session
-that ends and one that is new. A TLS handshake that has begun has 46 kB, so strangers have 92 MB at most."""
+OPENGNSP = TableLimits(16_000, 12_000, 20_000, 20_000)
+"""Port of OpenGNSP: 10,000 hosts, all perhaps behind one balancer, connect at once, each with one session that ends and
+one that is new. A connection that waits has 3 kB, so strangers have 48 MB at most."""
 HTTPS = TableLimits(1_000, 200, 2_000, 1_000)
 """Port of HTTPS: consoles, tools and scrapers of one server, and a machine with many programs or an office behind one
 router; hosts do not use it. Health checks of balancers prove nothing, and are short."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from compass.daemons.net.connection_table import Connection, ConnectionTable
-from compass.daemons.net.handshake_pace import HandshakePace
+from compass.daemons.net.handshake_queue import HandshakeQueue
 from compass.daemons.net.minute_log import MinuteLog
 from compass.daemons.net.proxy_protocol import Balancers, InvalidHeader, read_header
 from compass.daemons.net.transport import TlsFactory
@@ -24,6 +24,8 @@ from compass.model.interfaces import Clock, Timer
 BEGIN_SECONDS = 5.0
 """Seconds from a connection to the beginning of its TLS handshake, which a client sends at once: two packets may be
 lost."""
+TURN_SECONDS = 15.0
+"""Seconds for which a peer that has begun waits for its turn: 10,000 hosts that come at once have all had theirs."""
 HANDSHAKE_OCTET = 0x16
 """First octet of a TLS connection: a handshake record (RFC 8446 section 5.1)."""
 
@@ -40,7 +42,7 @@ class Gate(Factory):
         self.tls = tls
         self.table = table
         self.balancers = balancers
-        self.pace = HandshakePace(clock)
+        self.handshakes = HandshakeQueue(clock)
         self.headless = MinuteLog(_log, "{n} connections of balancer {origin} without a PROXY header: {why}")
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
@@ -65,7 +67,7 @@ class WaitingConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Give the peer some seconds."""
-        self._timer = self._gate.clock.callLater(BEGIN_SECONDS, self.drop)
+        self._expect(BEGIN_SECONDS)
 
     def dataReceived(self, data: bytes) -> None:
         """Keep octets until TLS can begin; end what is not TLS."""
@@ -75,24 +77,33 @@ class WaitingConnection(Protocol):
         if not self._octets or self.connection is None:
             return
         if self._octets[0] != HANDSHAKE_OCTET:
-            self._gate.pace.failed(self.connection.origin)
+            self._gate.handshakes.failed(self.connection.origin)
             self.drop()
             return
         self.connection.has_begun = True
         cast(Any, self.transport).pauseProducing()
-        self._gate.pace.start(self.connection.origin, self._begin)
+        self._expect(TURN_SECONDS)
+        self._gate.handshakes.start(self.connection, self._begin)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Make room."""
         self._end()
         if self.connection is not None:
+            self._gate.handshakes.ended(self.connection)
             self._gate.table.closed(self.connection)
 
     def drop(self) -> None:
         """End the connection."""
         if not self._has_ended:
             self._end()
+            if self.connection is not None:
+                self._gate.handshakes.ended(self.connection)
             cast(Any, self.transport).abortConnection()
+
+    def _expect(self, seconds: float) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self._gate.clock.callLater(seconds, self.drop)
 
     def _end(self) -> None:
         self._has_ended = True
@@ -147,12 +158,17 @@ class Place:
         self._gate = gate
         self._connection = connection
 
+    def completed(self) -> None:
+        """Let another handshake begin: this one is complete."""
+        self._gate.handshakes.ended(self._connection)
+
     def proven(self) -> None:
         """Count the connection as that of a known peer."""
         self._gate.table.proven(self._connection)
 
     def closed(self, *, complete: bool) -> None:
         """Uncount the connection; one without a complete handshake has failed."""
+        self._gate.handshakes.ended(self._connection)
         self._gate.table.closed(self._connection)
         if not complete:
-            self._gate.pace.failed(self._connection.origin)
+            self._gate.handshakes.failed(self._connection.origin)

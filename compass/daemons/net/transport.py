@@ -62,6 +62,9 @@ EXPIRY_CHECK_SECONDS = 3600.0
 class Admission(Protocol):
     """Place of a connection in the count of its port."""
 
+    def completed(self) -> None:
+        """Note that its handshake is complete."""
+
     def proven(self) -> None:
         """Count it as that of a known peer."""
 
@@ -170,6 +173,8 @@ class TlsConnection(TLSMemoryBIOProtocol):
     def handshake_completed(self) -> None:
         """Watch the end of the peer's certificate; end the connection if a resumed session is past it."""
         self._is_complete = True
+        if self._place is not None:
+            self._place.completed()
         connection, factory = self.getHandle(), cast(Any, self.factory)
         self.peer_certificate = connection.get_peer_certificate(as_cryptography=True)
         if self.peer_certificate is not None:
