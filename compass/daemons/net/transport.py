@@ -240,7 +240,7 @@ class TlsFactory(TLSMemoryBIOFactory):
         return made
 
 
-def wrap_tls(context: Any, factory: Any, *, client: bool) -> TlsFactory:
+def wrap_tls(context: Any, factory: Any, *, client: bool) -> Any:
     """Return `factory` behind TLS. `context`: from `server_context` or `client_context` of `compass.pki.tls_contexts`.
 
     Both factories are Twisted's, whose interfaces the type checker does not understand.
