@@ -16,7 +16,8 @@ from twisted.web.http import CACHED
 from twisted.web.server import Request
 
 from compass.gateway.http.openapi import Operation
-from compass.gateway.http.server import Endpoint, RequestRejected
+from compass.gateway.http.request import RequestRejected
+from compass.gateway.http.server import Endpoint
 from compass.model.replies import Refusal
 
 INDEX = "index.html"
@@ -44,16 +45,12 @@ POLICY = "; ".join(
 """The Content-Security-Policy: files of this server only, nothing inline, no text that becomes markup or script."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cache-Control": "no-cache",
 }
-"""Headers of every file. `no-cache`: a browser keeps the files and revalidates them each time, so that it notices an
-upgrade."""
+"""Headers of every file, in addition to those of every answer."""
 
 
 class FileAsked(msgspec.Struct, frozen=True):
@@ -75,15 +72,17 @@ def routes() -> tuple[tuple[Operation, Endpoint], ...]:
         return console.file(request, FileAsked(INDEX))
 
     return (
-        (_operation("/", "Redirect to the console."), redirect),
-        (_operation("/console", "Redirect to the console."), redirect),
-        (_operation("/console/", "The console: a page for browsers."), index),
+        (_operation("/", "Redirect to the console.", is_page=True), redirect),
+        (_operation("/console", "Redirect to the console.", is_page=True), redirect),
+        (_operation("/console/", "The console: a page for browsers.", is_page=True), index),
         (_operation("/console/{name}", "A file of the console.", FileAsked), console.file),
     )
 
 
-def _operation(path: str, summary: str, asks: type[msgspec.Struct] | None = None) -> Operation:
-    return Operation(method="GET", path=path, summary=summary, asks=asks, no_authentication=True)
+def _operation(
+    path: str, summary: str, asks: type[msgspec.Struct] | None = None, *, is_page: bool = False
+) -> Operation:
+    return Operation(method="GET", path=path, summary=summary, asks=asks, no_authentication=True, is_page=is_page)
 
 
 class Console:

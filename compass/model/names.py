@@ -77,6 +77,13 @@ def parse_host_name(text: str) -> str:
     return ".".join(parse_label(label, "host name label") for label in text.split("."))
 
 
+def matches_host_name(host: str, pattern: str) -> bool:
+    """Return whether a host name is that of a pattern, whose first label may be `*` (RFC 6125 section 6.4.3)."""
+    first, _, rest = pattern.lower().partition(".")
+    label, _, domain = host.lower().partition(".")
+    return host.lower() == pattern.lower() or (first == "*" and bool(label) and domain == rest != "")
+
+
 def category_of(service_id: str) -> str:
     """Return the category of a parsed service id, or an empty text for a category's name."""
     return service_id.partition(".")[2]
@@ -97,6 +104,16 @@ def parse_address(text: str) -> str:
     if address.is_unspecified or address.is_multicast or address == _BROADCAST:
         raise InvalidAddress(f"address {text!r} is not one that a dependant can connect to")
     return str(address)
+
+
+def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return the network that `text` names, or that of a single address. Raises InvalidAddress."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as problem:
+        raise InvalidAddress(
+            f"{text[:80]!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {problem}"
+        ) from None
 
 
 def parse_port(port: int) -> int:

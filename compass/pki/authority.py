@@ -319,7 +319,20 @@ def _open_authority(authority: Credentials) -> tuple[ec.EllipticCurvePrivateKey,
         raise AuthorityError("the authority's key is not an ECDSA key, as 'opengnsadmin tls init' creates it")
     if key.public_key() != cast(ec.EllipticCurvePublicKey, certificate.public_key()):
         raise AuthorityError("the authority's key does not belong to its certificate")
+    if not _may_sign(certificate):
+        raise AuthorityError(
+            "the certificate is not that of an authority (CA:TRUE, keyCertSign); use one of 'opengnsadmin tls init'"
+        )
     return key, certificate
+
+
+def _may_sign(certificate: x509.Certificate) -> bool:
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return constraints.ca and usage.key_cert_sign
 
 
 def _credentials(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> Credentials:

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from compass.model.text import is_printable_line
 from compass.pki.authority import ROLES, Role, attributes_of
@@ -104,6 +104,33 @@ def load_identity(key_path: Path, certificate_path: Path, authority_path: Path, 
         authorities=tuple(authorities),
         warnings=tuple(warnings),
     )
+
+
+def leaf_problem(certificate: x509.Certificate, *, server: bool) -> str:
+    """Return why a certificate may not be that of one end of a connection, the server or the client; empty: it may.
+
+    RFC 5280: it is not that of an authority (section 4.2.1.9), its key may sign (4.2.1.3), and its extended key usage
+    names this end (4.2.1.12). A certificate that was issued for another purpose must not open a session.
+    """
+    subject = certificate.subject.rfc4514_string()
+    try:
+        extensions = certificate.extensions
+    except (ValueError, x509.DuplicateExtension) as error:
+        return f"the certificate {subject!r} cannot be read: {error}"
+    found = {type(extension.value): extension.value for extension in extensions}
+    constraints = found.get(x509.BasicConstraints)
+    if isinstance(constraints, x509.BasicConstraints) and constraints.ca:
+        return f"the certificate {subject!r} is that of an authority (CA:TRUE); issue one for this end alone"
+    usage = found.get(x509.KeyUsage)
+    if isinstance(usage, x509.KeyUsage) and not usage.digital_signature:
+        return f"the key of the certificate {subject!r} may not sign (key usage); TLS 1.3 needs digitalSignature"
+    name, needed = (
+        ("serverAuth", ExtendedKeyUsageOID.SERVER_AUTH) if server else ("clientAuth", ExtendedKeyUsageOID.CLIENT_AUTH)
+    )
+    extended = found.get(x509.ExtendedKeyUsage)
+    if not isinstance(extended, x509.ExtendedKeyUsage) or needed not in extended:
+        return f"the certificate {subject!r} lacks the extended key usage {name}; issue one that has it"
+    return ""
 
 
 def role_and_name(certificate: x509.Certificate, rules: RoleRules | None = None) -> tuple[Role, str]:

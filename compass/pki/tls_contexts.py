@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
@@ -24,11 +26,26 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from compass.pki.authority import Role, names_of
-from compass.pki.identity import Identity, PeerUnknown, RoleRules, role_and_name
+from compass.pki.identity import Identity, PeerUnknown, RoleRules, leaf_problem, role_and_name
+
+PEERS_KEPT_MAX = 20_000
+"""Peers whose certificates' ends are kept for resumption: as many as have sessions; some 3 MB."""
+AUTHORITIES_KEPT_MAX = 100
+"""Authorities and intermediates whose ends are kept: an installation has one to three."""
 
 
 class NameNotProven(Exception):
     """The server's certificate is trusted, but not for the name that was dialled."""
+
+
+class CertificateExpired(Exception):
+    """The peer's certificate has expired during the connection."""
+
+    def __init__(self, end: datetime) -> None:
+        text = (
+            f"the peer's certificate expired at {end:%Y-%m-%d %H:%M:%S} UTC; issue a new one, and restart its program"
+        )
+        super().__init__(text)
 
 
 class SecuredTransport(Protocol):
@@ -81,16 +98,59 @@ def client_context(identity: Identity, server_name: str) -> IOpenSSLClientConnec
     )
 
 
+class CertificateEnds:
+    """Ends of verified certificates, also for sessions that are resumed.
+
+    A session's ticket has the peer's own certificate only, and OpenSSL verifies nothing again. So the end of the chain
+    is kept from the full handshake; a ticket that is valid was issued by this process after one.
+    """
+
+    def __init__(self) -> None:
+        self._of_peers: dict[str, datetime] = {}
+        self._of_authorities: dict[str, datetime] = {}
+
+    def end_of(self, connection: SSL.Connection, certificate: x509.Certificate) -> datetime:
+        """Return when the first certificate of the peer's verified chain expires, its own one or an authority's."""
+        peer = certificate.fingerprint(hashes.SHA256()).hex()
+        chain = connection.get_verified_chain()
+        if not chain:
+            # It is unknown if too many peers came after it. It has to do a full handshake.
+            return self._of_peers.get(peer, datetime.min.replace(tzinfo=UTC))
+        end = min(certificate.not_valid_after_utc, *(self._of_authority(one) for one in chain[1:]))
+        self._of_peers.pop(peer, None)
+        self._of_peers[peer] = end
+        if len(self._of_peers) > PEERS_KEPT_MAX:
+            del self._of_peers[next(iter(self._of_peers))]
+        return end
+
+    def _of_authority(self, authority: crypto.X509) -> datetime:
+        digest = authority.digest("sha256").hex()
+        end = self._of_authorities.get(digest)
+        if end is None:
+            if len(self._of_authorities) >= AUTHORITIES_KEPT_MAX:
+                self._of_authorities.clear()
+            end = self._of_authorities[digest] = authority.to_cryptography().not_valid_after_utc
+        return end
+
+
 def peer_of(transport: SecuredTransport, rules: RoleRules | None = None) -> tuple[Role, str]:
     """Return the role and the name of the verified peer of `transport`.
 
     Call this once the handshake is complete, that is after `handshakeCompleted` or the first bytes. See
     `role_and_name` for `rules`. Raises PeerUnknown, whose message says what is missing.
     """
-    presented = transport.getPeerCertificate()
-    if not isinstance(presented, crypto.X509):
-        raise PeerUnknown("the peer has sent no certificate")
-    return role_and_name(presented.to_cryptography(), rules)
+    certificate = getattr(transport, "peer_certificate", None)
+    if certificate is None:
+        presented = transport.getPeerCertificate()
+        if not isinstance(presented, crypto.X509):
+            raise PeerUnknown("the peer has sent no certificate")
+        certificate = presented.to_cryptography()
+    found = role_and_name(certificate, rules)
+    # The certificate of a peer that serves was checked in the handshake.
+    problem = "" if getattr(transport, "peer_serves", False) else leaf_problem(certificate, server=False)
+    if problem:
+        raise PeerUnknown(problem)
+    return found
 
 
 def addresses_of(transport: SecuredTransport) -> tuple[str, ...]:
@@ -139,6 +199,9 @@ class _ClientContext:
         return connection
 
     def _name_not_proven(self, shown: crypto.X509) -> NameNotProven | None:
+        problem = leaf_problem(shown.to_cryptography(), server=True)
+        if problem:
+            return NameNotProven(f"dialled {self._server_name}, but {problem}")
         try:
             verify_service_identity(extract_patterns(shown), [self._expected], [])
         except VerificationError:

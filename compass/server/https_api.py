@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import Struct
 from twisted.internet.defer import Deferred, succeed
 
 from compass.model.replies import Refusal, Reply
@@ -49,6 +50,10 @@ class HttpsApi:
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Write to the security log that a certificate was refused."""
         self._connections.log_refusal(name, origin, why)
+
+    def may_ask(self, asker: Principal, kind: type[Struct]) -> Refusal | None:
+        """Return why a caller may not make requests of a type."""
+        return NOT_READY if self.router is None else self.router.refusal_of_type(kind, asker)
 
     def may_look(self, asker: Principal) -> Refusal | None:
         """Return why a caller may not see this server's figures; callers that may ask for its status may see them.

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from compass.model import requests
 from compass.model.replies import Refusal
-from compass.model.rules.decide import permit
+from compass.model.rules.decide import permit, permit_unread
 from compass.model.rules.draft import Principal
 from compass.server.components import Components
 from compass.server.sessions.request_limits import ChangeLimit, CredentialLimit, ReportLimit, RequestLimit, WatchLimit
@@ -146,6 +146,15 @@ class Router:
         self.components.hosts.disconnected(host, lost=lost, held=publisher.held(host))
 
     # Rights.
+
+    def refusal_of_type(self, kind: type[msgspec.Struct], asker: Principal) -> Refusal | None:
+        """Return the refusal of requests of a type that the asker may not make, after writing it to the log."""
+        committer = self.components.committer
+        refused = permit_unread(committer.replica.catalogue, kind, asker, self.components.now())
+        if refused is None:
+            return None
+        committer.log_security(refused[1])
+        return refused[0]
 
     def refusal(self, request: requests.Request, asker: Principal) -> Refusal | None:
         """Return the refusal of a request that the asker may not make, after writing it to the security log."""

@@ -3,6 +3,7 @@
 import json
 import ssl
 import stat
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -245,3 +246,21 @@ def test_a_bad_name_among_good_ones_leaves_nothing_behind(directory: Path) -> No
 def test_a_wrong_command_line_ends_with_status_2(arguments: list[str]) -> None:
     """Mistakes in the command line have another status than refusals."""
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("role", ["server", "host", "admin"])
+def test_openssl_finds_nothing_wrong(role: Role, tmp_path: Path) -> None:
+    """`openssl verify -x509_strict` accepts each certificate for the purposes of its role, and for no other."""
+    write_credentials(tmp_path, "authority", AUTHORITY)
+    made = write_credentials(tmp_path, "leaf", issue(AUTHORITY, role, "a.example.net", [], NOW))
+    for purpose, right in (("sslclient", True), ("sslserver", role != "admin"), ("any", True)):
+        verify = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(tmp_path / "authority.crt")]
+        done = subprocess.run([*verify, str(made.certificate)], capture_output=True, text=True, timeout=30)
+        assert (done.returncode == 0) is right, done.stderr
+
+
+def test_only_an_authority_issues() -> None:
+    """A host's own certificate and key make no certificates: no peer would accept them."""
+    host = issue(AUTHORITY, "host", "web1.example.net", [], NOW)
+    with pytest.raises(AuthorityError, match="is not that of an authority"):
+        issue(host, "host", "web2.example.net", [], NOW)

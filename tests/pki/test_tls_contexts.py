@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 from twisted.internet import ssl
 from twisted.internet.interfaces import IHandshakeListener
@@ -19,10 +21,23 @@ from twisted.python.failure import Failure
 from twisted.test import iosim
 from zope.interface import implementer
 
-from compass.pki.authority import issue
-from compass.pki.identity import Identity, PeerUnknown, RoleRules
+from compass.pki.authority import Role, issue
+from compass.pki.identity import Identity, PeerUnknown, RoleRules, leaf_problem
 from compass.pki.tls_contexts import NameNotProven, client_context, peer_of, server_context
 from tests.pki.conftest import AUTHORITY, FOREIGN_AUTHORITY, NOW, identity
+from tests.support.certificates import changed
+
+KEY_AGREEMENT = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=True,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @implementer(IHandshakeListener)
@@ -229,3 +244,34 @@ def test_a_name_that_no_certificate_can_prove_is_refused_before_dialling(host: I
     """A mistyped name in the configuration is found at start, not at the first connection."""
     with pytest.raises(ValueError, match="DNS"):
         client_context(host, dialled)
+
+
+WRONG_LEAVES: tuple[tuple[str, tuple[x509.ExtensionType, ...], type[x509.ExtensionType] | None], ...] = (
+    ("is that of an authority", (x509.BasicConstraints(ca=True, path_length=None),), None),
+    ("lacks the extended key usage", (), x509.ExtendedKeyUsage),
+    ("lacks the extended key usage", (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]),), None),
+    ("may not sign", (KEY_AGREEMENT,), None),
+)
+
+
+@pytest.mark.parametrize(("why", "extensions", "without"), WRONG_LEAVES)
+def test_a_certificate_for_another_purpose_is_no_peer(
+    server: Identity, tmp_path: Path, why: str, extensions: Any, without: Any
+) -> None:
+    """An authority's, one without a purpose or with another one, and one whose key may not sign: neither as client nor
+    as server. TLS refuses some of them by itself; the others are known by no name."""
+    whole = issue(AUTHORITY, "host", "web1.example.net", [], NOW)
+    wrong = identity(tmp_path, changed(AUTHORITY, whole, *extensions, without=without))
+    accepted, _ = connect(server_context(server), client_context(wrong, "gns1.example.net"))
+    assert accepted.heard == b"" or (isinstance(accepted.met, PeerUnknown) and why in str(accepted.met))
+    assert accepted.met is None or isinstance(accepted.met, PeerUnknown)
+    answering, called = connect(server_context(wrong), client_context(server, "web1.example.net"))
+    assert (called.met, called.heard, answering.heard) == (None, b"", b"")
+
+
+@pytest.mark.parametrize("role", ["server", "host", "admin"])
+def test_what_the_authority_issues_is_right_for_its_end(role: Role) -> None:
+    """Every certificate of the installation's own authority passes the same checks."""
+    made = x509.load_pem_x509_certificate(issue(AUTHORITY, role, "a.example.net", [], NOW).certificate_pem)
+    assert leaf_problem(made, server=False) == ""
+    assert (leaf_problem(made, server=True) == "") is (role != "admin")

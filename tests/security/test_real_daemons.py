@@ -140,22 +140,20 @@ def dialled(deployment: Deployment, identity: IdentityFiles) -> Iterator[ssl.SSL
 
 
 def test_connections_that_a_server_refuses_are_closed_and_no_failure(deploy: Deploy) -> None:
-    """Who came to nothing too often is not taken for a minute, without a word and without a traceback; others are."""
+    """Connections without TLS are closed without a word and without a traceback; a peer that proves itself is not."""
     deployment = deploy()
     deployment.start()
     origin = new_address()
-    refused = 0
     for _ in range(CONNECTIONS_FAILED_PER_MINUTE_MAX + 40):
         with (
             socket.create_connection((deployment.address, deployment.port), 5, source_address=(origin, 0)) as client,
             contextlib.suppress(ConnectionError),
         ):
             client.sendall(b"no TLS")
-            refused += read_what_comes(client, 1.0) == b""
-    assert refused >= 20
+            assert read_what_comes(client, 1.0) == b""
     assert deployment.ask(Status(), ServerStatus)
     text = deployment.server.log.read_text(errors="replace")
-    assert "Unhandled" not in text and text.count("until the minute ends") == 1
+    assert "Unhandled" not in text and len(text) < 10_000
 
 
 def update_listener(host: Host) -> None:

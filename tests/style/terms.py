@@ -6,7 +6,7 @@ _TABLE = """
 backoff             model/backoff.py
 retry               client/core/resume.py model/backoff.py
 rate limit          server/sessions/rate_limit.py
-connection limit    server/sessions/connection_limits.py gateway/http/connection_limit.py
+connection limit    server/sessions/connection_limits.py daemons/net/connection_table.py
 cluster             server/cluster/membership.py model/cluster.py store/cluster.py
 membership          server/cluster/membership.py
 health              gateway/http/health.py server/failure/checks.py

@@ -50,6 +50,7 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's X509_V_ERR_* numbers (x509_vfy.h), which Python passes on as `verify_code`."""
 
+_SERVER_EXPIRED = "its certificate has expired; have a new one issued ('opengnsadmin tls server NAME')"
 _OUR_CERTIFICATE = {
     "UNKNOWN_CA": "its authority is not trusted by the server; use one issued by the server's authority",
     "CERTIFICATE_EXPIRED": "it has expired; have a new one issued ('opengnsadmin tls admin NAME')",
@@ -169,6 +170,8 @@ class AdminSession:
         self._end_reason = ""
         self._connection = ClientConnection(time.monotonic(), software)
         self._open_until: float | None = time.monotonic() + timeout_seconds
+        shown = secured.getpeercert() or {}
+        self._expires_at = ssl.cert_time_to_seconds(str(shown["notAfter"])) if "notAfter" in shown else float("inf")
         try:
             self.welcome = self._greet()
         except BaseException:
@@ -212,6 +215,8 @@ class AdminSession:
         """
         if self._end_reason:
             raise ConnectionFailed("unavailable", self._end_reason)
+        if time.time() >= self._expires_at:
+            self._fail("untrusted", _SERVER_EXPIRED)
         try:
             number = self._connection.ask(request, time.monotonic())
         except RequestTooLong as problem:
@@ -331,7 +336,7 @@ def _not_verified(error: ssl.SSLCertVerificationError, server_name: str) -> str:
     if code in _UNKNOWN_AUTHORITY:
         return "its certificate was issued by an untrusted authority; does --authority name the right one?"
     if code == _EXPIRED:
-        return "its certificate has expired; have a new one issued ('opengnsadmin tls server NAME')"
+        return _SERVER_EXPIRED
     if code == _NOT_YET_VALID:
         return "its certificate is not valid yet; check this machine's clock"
     return f"its certificate is not accepted: {error.verify_message}"

@@ -27,10 +27,10 @@ from compass.model.names import (
     parse_group,
     parse_host_name,
     parse_label,
+    parse_network,
     parse_port_text,
     parse_service_id,
 )
-from compass.model.rules.networks import parse_network
 
 SOCKET_OCTETS_MAX = 107
 """Longest path of a Unix socket: Linux has room for 108 octets, the last of which is zero (unix(7))."""
@@ -129,6 +129,8 @@ def _check_server(reader: ConfigFile, server: dict[str, Any]) -> None:
         reader.problems.append("[server] listen is empty: no host could connect")
     _check_listen(reader, "[server] listen", listen or ())
     _check_networks(reader, "server", server)
+    for text in server.get("balancers", ()):
+        reader.parsed("[server] balancers", parse_network, text)
     if server.get("announce"):
         reader.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):

@@ -110,6 +110,14 @@ class ServerSettings(msgspec.Struct, frozen=True):
             "without IPv6 it stands for 0.0.0.0."
         ),
     ] = (f"[::]:{SERVER_PORT}",)
+    balancers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses or networks of balancers that send the header of the PROXY protocol, version 2, on "
+            "each connection to this server, OpenGNSP and HTTPS: limits then count, and logs name, the client in place "
+            "of the balancer. Every connection from these addresses must begin with it."
+        ),
+    ] = ()
     announce: Annotated[
         str,
         about(
@@ -164,6 +172,14 @@ class HttpsSettings(msgspec.Struct, frozen=True):
         about(
             'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for everything that '
             "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none."
+        ),
+    ] = ()
+    names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Further DNS names by which clients reach this port, such as that of a balancer, where the "
+            "server's certificate does not have them; requests for other names are refused, because a page of another "
+            "site may have caused them."
         ),
     ] = ()
     metrics: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,19 +21,31 @@ from twisted.logger import Logger
 
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import DnsSettings, HostSettings, ServerSettings, TlsSettings
+from compass.daemons.net.descriptors import UnixPort
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
 from compass.model.metrics import Counter
-from compass.model.names import InvalidName, parse_host_name
-from compass.model.rules.networks import ProbeNetworks, is_loopback, parse_network
-from compass.pki.identity import Identity, IdentityError, PeerUnknown, RoleRules, load_identity, role_and_name
+from compass.model.names import InvalidName, parse_host_name, parse_network
+from compass.model.rules.networks import ProbeNetworks, is_loopback
+from compass.pki.identity import (
+    Identity,
+    IdentityError,
+    PeerUnknown,
+    RoleRules,
+    leaf_problem,
+    load_identity,
+    role_and_name,
+)
 from compass.pki.tls_contexts import peer_of
 
 BACKLOG = 4096
 """Connections that the kernel queues until they are accepted: all hosts may connect at the same moment. A connection
 that finds no room is dropped silently, and the host's kernel tries again after 1, 3 and 7 seconds."""
 
+UNIX_BACKLOG = 1024
+"""Connections to the Unix socket that the kernel queues: more are refused at once, and the programs of one machine may
+all ask at the same moment, after a notice."""
 DATAGRAM_OCTETS_MAX = 4096
 """Longest DNS query over UDP; a longer one is cut and then refused as malformed. A question has at most 260 octets."""
 
@@ -62,6 +75,9 @@ def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
         raise IdentityError(
             [f"{settings.certificate} has the role {found}; this daemon needs one with the role {role}"]
         )
+    wrong = leaf_problem(identity.certificate, server=role == "server")
+    if wrong:
+        raise IdentityError([f"{settings.certificate}: {wrong}"])
     return name
 
 
@@ -154,4 +170,6 @@ def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
             pass
         else:
             raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon already listens on it"))
-    return reactor.listenUNIX(str(path), factory, mode=mode)
+    port = UnixPort(os.fsencode(path), factory, UNIX_BACKLOG, mode, reactor)
+    port.startListening()
+    return port

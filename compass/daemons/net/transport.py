@@ -8,11 +8,21 @@ whole frames, and writes one change to thousands of sessions: each session's tur
 from __future__ import annotations
 
 import socket
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Protocol, cast
 
+from cryptography import x509
 from twisted.internet import tcp
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IHandshakeListener, ITransport
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from compass.daemons.net.descriptors import CarefulPort
+from compass.model.interfaces import Timer
+from compass.pki.tls_contexts import CertificateEnds, CertificateExpired
 
 KEEPALIVE_IDLE_SECONDS = range(8, 18)
 """Times of silence after which the kernel probes a session. This needs no message of compass; 10,000 silent sessions
@@ -43,6 +53,23 @@ def tune(handle: socket.socket) -> None:
         (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOT_SENT_OCTETS_MAX),
     ):
         handle.setsockopt(level, option, value)
+
+
+EXPIRY_CHECK_SECONDS = 3600.0
+"""Longest time between two looks at the end of a peer's certificate: the clock of the machine may be set meanwhile."""
+
+
+class Admission(Protocol):
+    """Place of a connection in the count of its port."""
+
+    def completed(self) -> None:
+        """Note that its handshake is complete."""
+
+    def proven(self) -> None:
+        """Count it as that of a known peer."""
+
+    def closed(self, *, complete: bool) -> None:
+        """Uncount it; `complete`: its handshake was."""
 
 
 class PromptTransport(tcp.Server):
@@ -76,31 +103,141 @@ class PromptTransport(tcp.Server):
         super().stopWriting()
 
 
-class PromptPort(tcp.Port):
+class PromptPort(CarefulPort):
     """Listening port whose connections are prompt and tuned."""
 
     transport = PromptTransport
 
 
-class _TunedTls(TLSMemoryBIOProtocol):
-    """TLS without Twisted's aggregation of small writes: a notice must not wait for the next one."""
+class TlsConnection(TLSMemoryBIOProtocol):
+    """TLS without Twisted's aggregation of small writes: a notice must not wait for the next one.
+
+    A connection ends with the certificate of its peer. OpenSSL verifies a certificate once, in a full handshake.
+    """
+
+    peer_certificate: x509.Certificate | None = None
+    """Certificate of the peer, once the handshake is complete; None: it has shown none."""
+    _place: Admission | None = None
+    _client: Any = None
+    """Address of the peer, if a balancer has connected for it."""
+    _is_complete = False
+    """The handshake is complete."""
+    _expiry: Timer | None = None
+
+    def admitted(self, place: Admission, client: Any) -> None:
+        """Count the connection at its place; `client` is the peer's address."""
+        self._place = place
+        self._client = client
+
+    def proven(self) -> None:
+        """Count the connection as that of a known peer."""
+        if self._place is not None:
+            self._place.proven()
+
+    def getPeer(self) -> Any:
+        """Return the address of the peer, also behind a balancer that says for whom it connects."""
+        return self._client if self._client is not None else cast(Any, super()).getPeer()
+
+    @property
+    def peer_serves(self) -> bool:
+        """True if this end has connected, so that the peer is the server of this connection."""
+        factory: Any = self.factory
+        return bool(factory.is_client)
 
     def makeConnection(self, transport: ITransport) -> None:
+        """Set the options of the socket, and begin."""
         handle: Any = getattr(transport, "getHandle", lambda: None)()
         if handle is not None:
             tune(handle)
         super().makeConnection(transport)
 
+    def dataReceived(self, bytes: bytes) -> None:
+        """Decrypt octets. A client knows its peer when the handshake is complete; it resumes no sessions."""
+        super().dataReceived(bytes)
+        if not self._is_complete and self.peer_serves and self.peer_finished():
+            self.handshake_completed()
 
-class _TunedTlsFactory(TLSMemoryBIOFactory):
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Stop the timer, and make room."""
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
+        if self._place is not None:
+            self._place.closed(complete=self._is_complete)
+        super().connectionLost(reason)
+
+    def peer_finished(self) -> bool:
+        """Return whether the peer has completed the handshake."""
+        connection = self.getHandle()
+        return connection is not None and connection.get_peer_finished() is not None
+
+    def handshake_completed(self) -> None:
+        """Watch the end of the peer's certificate; end the connection if a resumed session is past it."""
+        self._is_complete = True
+        if self._place is not None:
+            self._place.completed()
+        connection, factory = self.getHandle(), cast(Any, self.factory)
+        self.peer_certificate = connection.get_peer_certificate(as_cryptography=True)
+        if self.peer_certificate is not None:
+            self.proven()
+            self._watch(factory.ends.end_of(connection, self.peer_certificate))
+
+    def _watch(self, end: datetime) -> None:
+        """End the connection with the certificate; now and then check the clock of the machine, which may be set."""
+        clock: Any = getattr(self.transport, "reactor", None)
+        left = (end - datetime.now(UTC)).total_seconds()
+        if left <= 0:
+            self._end_expired(CertificateExpired(end))
+        elif clock is not None:
+            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end)
+
+    def _end_expired(self, expired: CertificateExpired) -> None:
+        say_goodbye = getattr(self.wrappedProtocol, "certificate_expired", None)
+        if say_goodbye is not None:
+            say_goodbye(str(expired))
+        else:
+            cast(Any, self).failVerification(Failure(expired))
+
+
+@implementer(IHandshakeListener)
+class _Handshake(TwistedProtocol):
+    """Place holder of a server's protocol during the handshake: the peer is examined before its first octet is read."""
+
+    def __init__(self, tls: TlsConnection, inner: Any) -> None:
+        self._tls = tls
+        self._inner = inner
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self._inner.makeConnection(transport)
+
+    def handshakeCompleted(self) -> None:
+        tls: Any = self._tls
+        tls.handshake_completed()
+        tls.wrappedProtocol = self._inner
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._inner.connectionLost(reason)
+
+
+class TlsFactory(TLSMemoryBIOFactory):
     """TLS factory that passes on a refusal of the inner factory; Twisted's makes a connection that fails instead."""
 
-    protocol = _TunedTls
+    protocol = TlsConnection
     noisy = False
 
+    def __init__(self, context: Any, is_client: bool, factory: Any) -> None:
+        super().__init__(context, is_client, factory)
+        self.is_client = is_client
+        self.ends = CertificateEnds()
+
     def buildProtocol(self, addr: Any) -> Any:
+        """Return a connection, or None if the inner factory refuses it."""
         inner = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else self.protocol(self, inner)
+        if inner is None:
+            return None
+        made: Any = self.protocol(self, inner)
+        if not self.is_client:
+            made.wrappedProtocol = _Handshake(made, inner)
+        return made
 
 
 def wrap_tls(context: Any, factory: Any, *, client: bool) -> Any:
@@ -108,4 +245,4 @@ def wrap_tls(context: Any, factory: Any, *, client: bool) -> Any:
 
     Both factories are Twisted's, whose interfaces the type checker does not understand.
     """
-    return _TunedTlsFactory(context, client, factory)
+    return TlsFactory(context, client, factory)

@@ -32,6 +32,8 @@ from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
+from compass.daemons.net.connection_table import UPDATE, ConnectionTable
+from compass.daemons.net.gate import Gate
 from compass.daemons.net.listen import (
     PeerRoles,
     endpoint,
@@ -43,6 +45,7 @@ from compass.daemons.net.listen import (
     own_name,
     rules_of,
 )
+from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.routes import site
@@ -141,7 +144,9 @@ class HostService(Service):
             check = AgentCheck(view, self._reactor)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
-            factory = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False)
+            tls = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False)
+            table = ConnectionTable(self._reactor, UPDATE, lambda origin: None)
+            factory = Gate(self._reactor, tls, table, Balancers(()))
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
         if self._dns is not None and self._dns.listen:
             await listen_dns(self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers)

@@ -19,7 +19,10 @@ from compass.console import pages as console
 from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
+from compass.daemons.net import connection_table
+from compass.daemons.net.connection_table import ConnectionTable, TableLimits
 from compass.daemons.net.database_thread import DatabaseThread
+from compass.daemons.net.gate import Gate
 from compass.daemons.net.listen import (
     PeerRoles,
     endpoint,
@@ -30,15 +33,17 @@ from compass.daemons.net.listen import (
     own_name,
     rules_of,
 )
-from compass.daemons.net.transport import wrap_tls
+from compass.daemons.net.proxy_protocol import Balancers
+from compass.daemons.net.transport import TlsFactory, wrap_tls
 from compass.daemons.process import gc
-from compass.gateway.http.connection_limit import ConnectionLimiter
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.metrics import Gauge
 from compass.model.names import format_endpoint, parse_group
 from compass.model.rules.networks import ProbeNetworks
 from compass.model.selection.selector import Selector
+from compass.pki.authority import names_of
 from compass.pki.identity import Identity
 from compass.pki.tls_contexts import addresses_of, client_context, https_context, server_context
 from compass.server.cluster.announcer import Announcer
@@ -164,7 +169,8 @@ class ServerService(Service):
         return self._server.https.metrics()
 
     async def _listen(self, server: Server) -> None:
-        factory = wrap_tls(server_context(self._identity), server, client=False)
+        tls = wrap_tls(server_context(self._identity), server, client=False)
+        factory = self._gate(tls, connection_table.OPENGNSP, server)
         for text in self._config.server.listen:
             address, port = parse_listen(text)
             self._ports.append(await listen(self._reactor, address, port, factory))
@@ -186,12 +192,25 @@ class ServerService(Service):
             return
         is_open = https.metrics == "open"
         api = routes.site(
-            server.https, self._reactor, self._peers, console.routes(), metrics=self._metrics, metrics_are_open=is_open
+            server.https,
+            self._reactor,
+            self._peers,
+            console.routes(),
+            metrics=self._metrics,
+            metrics_are_open=is_open,
+            names=(*names_of(self._identity.certificate), self._name, self._config.server.name, *https.names),
         )
-        limited = ConnectionLimiter(api, server.connections, self._metrics.gateways.http_connections)
-        factory = wrap_tls(https_context(self._identity), limited, client=False)
+        tls = wrap_tls(https_context(self._identity), api, client=False)
+        factory = self._gate(tls, connection_table.HTTPS, server, self._metrics.gateways.http_connections)
         for host, port in endpoints:
             self._ports.append(await listen(self._reactor, host, port, factory))
+
+    def _gate(
+        self, tls: TlsFactory, limits: TableLimits, server: Server, open_connections: Gauge | None = None
+    ) -> Gate:
+        """Return the factory of one port: it counts connections before TLS begins."""
+        table = ConnectionTable(self._reactor, limits, server.connections.count_refused, open_connections)
+        return Gate(self._reactor, tls, table, Balancers(self._config.server.balancers))
 
     def _announce(self, group: str, port: int) -> Any:
         """Announce this server's addresses by multicast; receivers of a wildcard use the datagram's source address."""

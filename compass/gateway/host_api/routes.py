@@ -7,7 +7,6 @@ refused.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -20,11 +19,12 @@ from twisted.web.server import Request, Site
 
 from compass.gateway.host_api import operations
 from compass.gateway.host_api.operations import NameAsked, ServiceAsked, WatchAsked
-from compass.gateway.http import health, server
+from compass.gateway.http import channel, health, same_origin, server
 from compass.gateway.http.health import Health
 from compass.gateway.http.long_poll import LongPoll
 from compass.gateway.http.openapi import Operation
 from compass.gateway.http.prometheus_sd import PROMETHEUS, CategoryAsked, target_groups
+from compass.gateway.http.request import set_headers
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.metrics.exposition import Metrics
 from compass.model.host_api import (
@@ -84,7 +84,7 @@ class HostApi(Protocol):
 def site(api: HostApi, clock: Clock, metrics: Metrics | None = None) -> Site:
     """Return the factory to listen with, on the loopback or a Unix socket."""
     requests = metrics.gateways.http_requests if metrics is not None else None
-    return server.site(HostHttp(api, clock).resource(metrics), clock, requests=requests)
+    return channel.site(HostHttp(api, clock).resource(metrics), clock, check_origin, requests)
 
 
 class HostHttp:
@@ -114,7 +114,7 @@ class HostHttp:
         ]
         if metrics is not None:
             routes.append((health.METRICS, lambda request, _: metrics.answer(request)))
-        return server.resource(routes, lambda request, _: _check_origin(request))
+        return server.resource(routes, lambda request, _: None)
 
     def _dependencies(self, request: Request, asked: ServiceAsked) -> Any:
         if asked.since is UNSET or not asked.wait > 0:
@@ -171,7 +171,7 @@ class HostHttp:
             if closed:
                 self._api.released(answer)
             else:
-                server.set_headers(request, _status_of(answer))
+                set_headers(request, _status_of(answer))
                 request.write(msgspec.json.encode(answer) + b"\n")
             return None
 
@@ -202,27 +202,20 @@ def _status_of(outcome: Outcome) -> int:
     return 202 if outcome.state == "pending" else 200
 
 
-def _check_origin(request: Request) -> None:
+def check_origin(request: Request) -> None:
     """Refuse requests that a web page made a browser send: cross-site requests and rebound names."""
-    if request.getHeader("origin") is not None:
-        raise server.RequestRejected(
-            403, Refusal("forbidden", "this API is for programs on this host, not for web pages")
-        )
-    channel = cast(HTTPChannel | None, request.channel)
-    if channel is not None and isinstance(channel.getPeer(), UNIXAddress):
+    same_origin.refuse_other_sites(request)
+    if same_origin.values_of(request, "origin"):
+        same_origin.refuse("this API is for programs on this host, not for web pages")
+    connection = cast(HTTPChannel | None, request.channel)
+    if connection is not None and isinstance(connection.getPeer(), UNIXAddress):
         return
-    named = request.getHeader("host") or ""
-    if named and not _is_loopback(named):
-        text = f"this API is served on the loopback only, not at {named[:80]!r}"
-        raise server.RequestRejected(403, Refusal("forbidden", text))
+    for named in same_origin.values_of(request, "host"):
+        if named and not _is_loopback(same_origin.host_of(named)):
+            same_origin.refuse(f"this API is served on the loopback only, not at {named[:80]!r}")
 
 
-def _is_loopback(named: str) -> bool:
-    """Return whether a Host header names the loopback: localhost, unix, or a loopback address."""
-    name = named[1:].partition("]")[0] if named.startswith("[") else named.partition(":")[0].lower()
-    if name in ("localhost", "unix"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _is_loopback(name: str) -> bool:
+    """Return whether the name in a Host header is that of the loopback: localhost, unix, or a loopback address."""
+    address = same_origin.address_of(name)
+    return name in ("localhost", "unix") or (address is not None and address.is_loopback)

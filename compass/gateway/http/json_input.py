@@ -1,4 +1,4 @@
-"""Decoder of JSON that callers send: every field occurs once.
+"""Check of JSON that callers send: every field occurs once.
 
 RFC 8259, section 4, leaves it open what a field given twice means, and decoders differ: one keeps the first, msgspec
 keeps the last in silence. A proxy that checks a request and a daemon that acts on it could read two different requests.
@@ -15,22 +15,20 @@ NAMED_OCTETS_MAX = 64 * 1024
 """Longest body for which the refusal names the field: the search costs more than all other steps."""
 
 
-def decode_json(content: bytes) -> Any:
-    """Return JSON as Python values. Raises MsgspecError, UnicodeDecodeError or RecursionError.
+def check_once(content: bytes) -> None:
+    """Check that no object in JSON has a field twice. Raises MsgspecError, UnicodeDecodeError or RecursionError.
 
     Duplicates are found by numbers, so that a large body costs little: a colon follows each name of a field, so a text
     has more colons than what it decodes to if a field was given twice.
     """
-    decoded = msgspec.json.decode(content)
     try:
-        kept = msgspec.json.encode(decoded)
+        kept = msgspec.json.encode(msgspec.json.decode(content))
     except OverflowError:
         raise msgspec.ValidationError("Integer is out of range") from None
     # Colons in strings are the same on both sides, unless one is written as an escape.
     count = _count_fields if b"\\u003" in content else _count_colons
     if count(content) != count(kept):
         raise msgspec.ValidationError(f"Object contains {_duplicate(content)} twice")
-    return decoded
 
 
 def _count_colons(content: bytes) -> int:

@@ -42,6 +42,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """True if 202 is a possible status."""
     no_authentication: bool = False
     """True if callers need not authenticate."""
+    is_page: bool = False
+    """True for a page for browsers: links of other sites may lead to it."""
     headers: tuple[str, ...] = ()
     """Headers of the request that have an effect."""
 

@@ -88,7 +88,6 @@ class EventStream:
             return
         self._stop = stop
         self._request.setHeader("Content-Type", EVENTS)
-        self._request.setHeader("Cache-Control", "no-store")
         self._paused = False
         self._request.registerProducer(self, True)
         self._flush()

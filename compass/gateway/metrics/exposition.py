@@ -105,7 +105,6 @@ class Metrics:
         """Return the response to a scrape, and set its headers."""
         body, media = self.text(request.getHeader("accept") or "")
         request.setHeader("Content-Type", media)
-        request.setHeader("Cache-Control", "no-store")
         request.setHeader("Content-Length", str(len(body)))
         return body
 

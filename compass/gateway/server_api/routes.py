@@ -7,22 +7,24 @@ with their handlers: `site(..., more=...)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, cast
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.server import Request, Site
 
-from compass.gateway.http import health, server
+from compass.gateway.http import channel, health, server
 from compass.gateway.http.health import Health
 from compass.gateway.http.openapi import Operation
 from compass.gateway.http.prometheus_sd import PROMETHEUS, CategoryAsked, target_groups
+from compass.gateway.http.request import BODY_MAX, RequestRejected
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.http.status_codes import status_of
 from compass.gateway.metrics.exposition import Metrics
 from compass.gateway.server_api import operations
 from compass.gateway.server_api.operations import EventsAsked, Who
+from compass.gateway.server_api.origin_check import OriginCheck
 from compass.model.interfaces import Clock
 from compass.model.limits import FETCH_LIMIT_MAX
 from compass.model.replies import FeedEvent, Position, Refusal, Reply, Rows
@@ -32,7 +34,7 @@ from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal
 
 TOPOLOGY_MAX = 4 * 1024 * 1024
-"""Longest body of a request with a certificate or token: a topology of 30,000 services, as over OpenGNSP."""
+"""Longest body of an administrator's request: a topology of 30,000 services, as over OpenGNSP."""
 AUTHENTICATE = {"WWW-Authenticate": 'Bearer realm="OpenGNS"'}
 
 
@@ -59,6 +61,9 @@ class ServerApi(Protocol):
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Record a certificate that gives no access."""
 
+    def may_ask(self, asker: Principal, kind: type[msgspec.Struct]) -> Refusal | None:
+        """Return the refusal if a principal may not make requests of a type, else None: before one is read."""
+
     def may_look(self, asker: Principal) -> Refusal | None:
         """Return the refusal if a principal may not read the server's status, else None."""
 
@@ -71,16 +76,6 @@ class ServerApi(Protocol):
         """Deliver every change until the returned function is called."""
 
 
-class ServerRequest(server.BoundedRequest):
-    """Request whose body may be a topology, if it has a certificate or a token."""
-
-    @property
-    def body_max(self) -> int:
-        """Longest body in octets: without a certificate or token, only as long as a query needs."""
-        known = self.requestHeaders.hasHeader("authorization") or _has_certificate(self)
-        return TOPOLOGY_MAX if known else server.BODY_MAX
-
-
 def site(
     api: ServerApi,
     clock: Clock,
@@ -89,15 +84,19 @@ def site(
     metrics: Metrics | None = None,
     *,
     metrics_are_open: bool = False,
+    names: Collection[str] | None = None,
 ) -> Site:
     """Return the factory to listen with, behind TLS for which a client certificate is optional.
 
-    `metrics_are_open`: metrics need no authentication.
+    `metrics_are_open`: metrics need no authentication. `names`: DNS names that clients use; None: every name.
     """
     if metrics is not None:
         more = (*more, _metrics(api, metrics, is_open=metrics_are_open))
     requests = metrics.gateways.http_requests if metrics is not None else None
-    return server.site(ServerHttp(api, clock, peers).resource(more), clock, ServerRequest, requests)
+    handlers = ServerHttp(api, clock, peers)
+    pages = {operation.path.encode() for operation, _ in more if operation.is_page}
+    root = handlers.resource(more)
+    return channel.site(root, clock, OriginCheck(names, pages), requests, handlers.body_max)
 
 
 def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operation, server.Endpoint]:
@@ -134,12 +133,30 @@ class ServerHttp:
         return server.resource(routes, self._admit)
 
     def _admit(self, request: Request, operation: Operation) -> None:
-        """Refuse requests that another site's page made a browser send, and callers that must authenticate first."""
-        origin = request.getHeader("origin")
-        if origin is not None and origin.partition("://")[2] != request.getHeader("host"):
-            raise server.RequestRejected(403, Refusal("forbidden", "this API is not for pages of other sites"))
-        if not operation.no_authentication:
-            cast(Any, request).asker = self._asker(request)
+        """Refuse callers that must authenticate first, and those without the right to ask, before input is read."""
+        if operation.no_authentication:
+            return
+        cast(Any, request).asker = asker = self._asker(request)
+        if operation in operations.ASKED:
+            self._check_right(asker, operation)
+
+    def _check_right(self, asker: Principal, operation: Operation) -> None:
+        refused = self._api.may_ask(asker, operation.asks) if operation.asks is not None else None
+        if refused is not None:
+            raise RequestRejected(status_of(refused.code), refused, server.retry(refused))
+
+    def body_max(self, request: Request, method: bytes, target: bytes) -> int:
+        """Return the longest body: that of a topology for an administrator, else only what a query needs.
+
+        It is asked when a body turns out to be longer than the latter. Raises RequestRejected.
+        """
+        if not (request.requestHeaders.hasHeader("authorization") or _has_certificate(request)):
+            return BODY_MAX
+        asker, path = self._asker(request), target.partition(b"?")[0].decode("ascii", "replace")
+        for operation in operations.ASKED:
+            if (operation.method.encode(), operation.path) == (method, path):
+                self._check_right(asker, operation)
+        return TOPOLOGY_MAX if asker.role == "admin" else BODY_MAX
 
     def _asker(self, request: Request) -> Principal:
         """Return the caller, by its token if there is one, else by its certificate. Raises RequestRejected."""
@@ -151,10 +168,11 @@ class ServerHttp:
                 raise _unauthorized("Authorization must be 'Bearer TOKEN'")
             found = self._api.bearer(token.strip(), origin)
             if isinstance(found, Principal):
+                _prove(request)
                 return found
             if found.code == "bad-credential":
                 raise _unauthorized(found.message, found.code)
-            raise server.RequestRejected(status_of(found.code), found, server.retry(found))
+            raise RequestRejected(status_of(found.code), found, server.retry(found))
         if not _has_certificate(request):
             raise _unauthorized("show a certificate of this installation, or a token: 'Authorization: Bearer TOKEN'")
         role, name, wrong = self._peers.identify(cast(Any, request.channel).transport)
@@ -162,7 +180,7 @@ class ServerHttp:
             wrong = f"the certificate of {name!r} has the role {role}; host or admin is needed here"
         if wrong:
             self._api.turned_away(name, origin, wrong)
-            raise server.RequestRejected(403, Refusal("forbidden", wrong))
+            raise RequestRejected(403, Refusal("forbidden", wrong))
         return Principal("admin" if role == "admin" else "host", name, origin)
 
     def _ask(self, request: Request, asked: Any) -> Any:
@@ -214,7 +232,7 @@ class ServerHttp:
         """Return whether the caller would still be admitted: its token may have been removed meanwhile."""
         try:
             return self._asker(request) == _who(request)
-        except server.RequestRejected:
+        except RequestRejected:
             return False
 
 
@@ -240,11 +258,19 @@ def _who(request: Request) -> Principal:
     return who
 
 
+def _prove(request: Request) -> None:
+    """Let the connection count as that of a known client: a gateway without TLS has no such count."""
+    transport: Any = request.channel.transport if request.channel is not None else None
+    prove = getattr(transport, "proven", None)
+    if prove is not None:
+        prove()
+
+
 def _has_certificate(request: Request) -> bool:
     transport: Any = request.channel.transport if request.channel is not None else None
     shown = getattr(transport, "getPeerCertificate", None)
     return shown is not None and shown() is not None
 
 
-def _unauthorized(text: str, code: str = "forbidden") -> server.RequestRejected:
-    return server.RequestRejected(401, Refusal(code, text), AUTHENTICATE)
+def _unauthorized(text: str, code: str = "forbidden") -> RequestRejected:
+    return RequestRejected(401, Refusal(code, text), AUTHENTICATE)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Struct
+
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import SUBJECT_MAX
 from compass.model.names import InvalidName
@@ -106,23 +108,36 @@ def answer(catalogue: Catalogue, request: ReadRequest, principal: Principal, now
 def permit(catalogue: Catalogue, request: Any, principal: Principal, now: float) -> Decision | None:
     """Return None if the principal may make a request that a shell answers, otherwise the decision that refuses it."""
     try:
-        check_right(catalogue, request, principal)
+        check_right(catalogue, type(request), principal)
         _check_text(request)
     except Refused as refused:
         return _refused(catalogue, request, principal, now, refused.refusal)
     return None
 
 
-def check_right(catalogue: Catalogue, request: Any, principal: Principal) -> None:
-    """Check that the principal's role includes the request and that its host is not barred. Raises Refused."""
-    allowed = ROLES[type(request)]
+def permit_unread(
+    catalogue: Catalogue, kind: type[Struct], principal: Principal, now: float
+) -> tuple[Refusal, SecurityEntry] | None:
+    """Return None if the principal may make requests of a type, otherwise the refusal and its entry in the security
+    log: nothing of the request has been read."""
+    try:
+        check_right(catalogue, kind, principal)
+    except Refused as refused:
+        reason, operation = refused.refusal.message, _operation(kind)
+        return refused.refusal, SecurityEntry(0, now, operation, "", "{}", principal.origin, principal.name, reason)
+    return None
+
+
+def check_right(catalogue: Catalogue, kind: type[Struct], principal: Principal) -> None:
+    """Check that the principal's role includes requests of a type and that its host is not barred. Raises Refused."""
+    allowed = ROLES[kind]
     if principal.role not in allowed:
         refuse(
             "forbidden",
-            f"{principal} may not {_operation(request)}: that needs the role {' or '.join(sorted(allowed))}",
+            f"{principal} may not {_operation(kind)}: that needs the role {' or '.join(sorted(allowed))}",
         )
     if barred(catalogue, principal):
-        refuse("forbidden", f"{principal} may not {_operation(request)}: an administrator has barred this host")
+        refuse("forbidden", f"{principal} may not {_operation(kind)}: an administrator has barred this host")
 
 
 def _check_text(request: Any) -> None:
@@ -139,7 +154,7 @@ def barred(catalogue: Catalogue, principal: Principal) -> bool:
 def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -> Decision:
     catalogue, principal, now = draft.catalogue, draft.principal, draft.now
     try:
-        check_right(catalogue, request, principal)
+        check_right(catalogue, type(request), principal)
         # Servers make their own requests from texts that were checked or escaped when they arrived.
         if principal.role != "server" and is_odd(repr(request)):
             _check_text(request)
@@ -160,7 +175,7 @@ def _refused(catalogue: Catalogue, request: Any, principal: Principal, now: floa
         security = SecurityEntry(
             number=0,
             time=now,
-            operation=_operation(request),
+            operation=_operation(type(request)),
             subject=_subject(request),
             parameters=parameters_of(request),
             origin=principal.origin,
@@ -179,7 +194,7 @@ def _administration(
     return AdministrationEntry(
         number=0,
         time=now,
-        operation=_operation(request),
+        operation=_operation(type(request)),
         arguments=parameters_of(request),
         origin=principal.origin,
         principal=principal.name,
@@ -188,9 +203,9 @@ def _administration(
     )
 
 
-def _operation(request: Any) -> str:
+def _operation(kind: type[Struct]) -> str:
     """Return the name of the message."""
-    return str(request.__struct_config__.tag or type(request).__name__.lower())
+    return str(kind.__struct_config__.tag or kind.__name__.lower())
 
 
 def _subject(request: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from compass.model.names import InvalidAddress, InvalidName, parse_address
+from compass.model.names import InvalidName, parse_address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -24,16 +24,6 @@ class ProbeDenied(str):
     """Reason why an address was not probed: no evidence about its listener."""
 
     __slots__ = ()
-
-
-def parse_network(text: str) -> Network:
-    """Parse an address or a network such as `192.0.2.0/24`. Raises InvalidAddress."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as problem:
-        raise InvalidAddress(
-            f"{text[:80]!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32: {problem}"
-        ) from None
 
 
 class ProbeNetworks(msgspec.Struct, frozen=True):

@@ -26,7 +26,11 @@ class TokenStore(Protocol):
 
 
 class BearerAuth:
-    """Finds the principal of a token; after too many unknown ones from an origin none from there is checked."""
+    """Finds the principal of a token.
+
+    A right token is accepted at once, whatever else its origin has sent: it has 256 random bits, and many clients may
+    share an address. Only refusals are counted, because each of them writes to the security log.
+    """
 
     def __init__(self, environment: Environment, tokens: TokenStore) -> None:
         self._now = environment.now
@@ -35,14 +39,14 @@ class BearerAuth:
 
     def principal(self, token: str, origin: str) -> Principal | Refusal:
         """Return the principal that the token belongs to, or why it is refused."""
-        wait = self._unknown.wait(origin)
-        if wait:
-            text = f"{FAILURES_PER_MINUTE_MAX} unknown tokens came from {origin} within a minute: "
-            return Refusal("busy", f"{text}none is checked until the minute ends", retry_after_seconds=wait)
         catalogue = self._tokens.catalogue
         found = principal_of(catalogue, token, origin, self._now()) if len(token) <= TOKEN_MAX else None
         if found is not None:
             return found
+        wait = self._unknown.wait(origin)
+        if wait:
+            text = f"this token is unknown, as were {FAILURES_PER_MINUTE_MAX} others from {origin} within a minute"
+            return Refusal("busy", f"{text}; try another one later", retry_after_seconds=wait)
         self._unknown.count(origin)
         text = "the bearer token is unknown: it was never made, was removed, or has expired"
         self._tokens.log_security(SecurityEntry(0, self._now(), "authenticate", "", "{}", origin, "", text))

@@ -1,4 +1,4 @@
-"""Connection limits: how many sessions there are and whose, and which origins are refused for a while (P10).
+"""Connection limits: how many sessions there are and whose, and what their refusals cost (P10).
 
 Counted are failed connections by origin, sessions by the name that a certificate has proven, and entries of the
 security log by peer, each against a rate limit of its own.
@@ -14,15 +14,11 @@ from twisted.logger import Logger
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import Environment
 from compass.model.rows import Change, Host, SecurityEntry
-from compass.server.sessions.rate_limit import (
-    CONNECTIONS_FAILED_PER_MINUTE_MAX,
-    FAILURES_PER_MINUTE_MAX,
-    RateLimiter,
-)
+from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX, RateLimiter
 from compass.server.sessions.session import Session
 
 SESSIONS_MAX = 20_000
-"""Connections at once: 10,000 hosts, each with one that ends and one that is new."""
+"""Sessions of peers that have proven themselves: 10,000 hosts, each with one that ends and one that is new."""
 SESSIONS_PER_PEER_MAX = 32
 """Sessions of one host or administrator: a daemon has one, and one that is ending; the rest are for programs that
 ask and leave."""
@@ -51,21 +47,21 @@ class ConnectionLimits:
         self.refused = 0
         """Connections that were refused."""
         self._per_peer: Counter[tuple[str, str]] = Counter()
-        self._failures = RateLimiter(clock, CONNECTIONS_FAILED_PER_MINUTE_MAX)
         self._failures_logged = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._log_failures)
         self._refusals = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._log_refusals)
 
     def is_allowed(self, origin: str) -> bool:
-        """Return whether a new connection is accepted: not if there are too many, or too many from `origin` failed."""
-        if self._failures.wait(origin):
-            self.refused += 1
-            return False
-        if len(self.sessions) >= SESSIONS_MAX:
+        """Return whether a new connection is accepted: not if there are too many sessions."""
+        if self.by_role.total() >= SESSIONS_MAX:
             self.refused += 1
             if self.count_failure(origin):
                 self.log.warn("connection from {origin} refused: {n} sessions", origin=origin, n=SESSIONS_MAX)
             return False
         return True
+
+    def count_refused(self, origin: str) -> None:
+        """Count a connection that was refused, or gave way to another, before its peer had proven itself."""
+        self.refused += 1
 
     def opened(self, session: Session) -> None:
         """Count a new connection."""
@@ -96,12 +92,9 @@ class ConnectionLimits:
     def count_failure(self, origin: str) -> bool:
         """Count a connection from `origin` that failed by its peer's fault. Returns whether to log it.
 
-        Beyond one limit all further failures share one line at the end of the minute; beyond a second one all
-        connections from there are refused until then.
+        Beyond a limit all further failures share one line at the end of the minute. No origin is refused: a peer that
+        can prove itself may have the same address.
         """
-        if self._failures.count(origin) and self._failures.wait(origin):
-            text = "{n} failed connections from {origin} within a minute; refusing new ones until the minute ends"
-            self.log.warn(text, n=CONNECTIONS_FAILED_PER_MINUTE_MAX, origin=origin)
         return self._failures_logged.count(origin)
 
     def log_refusal(self, name: str, origin: str, why: str) -> None:

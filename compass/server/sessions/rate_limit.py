@@ -25,8 +25,8 @@ FAILURES_PER_MINUTE_MAX = 60
 """Handshakes, certificates, credentials and rights of one peer that are refused and logged one by one in a minute: more
 than people mistype and a daemon with a wrong token tries; each is a row on disk or a line in the log."""
 CONNECTIONS_FAILED_PER_MINUTE_MAX = 600
-"""Connections from one address that may fail in a minute before all are refused: far more, because a client that shares
-an address with a hostile one, behind one router or on one machine, is then refused as well."""
+"""Handshakes from one address that may fail in a minute before its handshakes have to share a pace: far more, because a
+client that shares an address with a hostile one, behind one router or on one machine, is then slowed down as well."""
 REPORTS_PER_MINUTE_MAX = 1_000
 """Reports of one host in a minute: a rack of a hundred listeners lost, found by ten services; each may cost a commit
 and a probe."""

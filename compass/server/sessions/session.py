@@ -162,6 +162,10 @@ class Session(FlowControl):
         self._context.limits.closed(self)
         self._context.handler.closed(self)
 
+    def certificate_expired(self, why: str) -> None:
+        """End the session with its peer's certificate."""
+        self.goodbye(why)
+
     # The peer.
 
     def certified_addresses(self) -> tuple[str, ...]:

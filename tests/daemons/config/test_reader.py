@@ -545,3 +545,15 @@ def test_the_ports_of_workers_end_where_ports_end(tmp_path: Path) -> None:
     assert server(tmp_path, file(last)).https.worker_ports == f"127.0.0.1:{last}"
     (told,) = problems(server, tmp_path, file(last + 1))
     assert f"at most {last}" in told
+
+
+def test_balancers_and_names_of_the_https_port(tmp_path: Path) -> None:
+    """Balancers are addresses or networks; without keys there is none, and the certificate's names suffice."""
+    read = server(
+        tmp_path, f'{SERVER}balancers = ["192.0.2.1", "2001:db8::/32"]\n[server.https]\nnames = ["gns"]\n{TLS}'
+    )
+    assert read.server.balancers == ("192.0.2.1", "2001:db8::/32") and read.https.names == ("gns",)
+    read = server(tmp_path, SERVER + TLS)
+    assert read.server.balancers == read.https.names == ()
+    (told,) = problems(server, tmp_path, SERVER + 'balancers = ["192.0.2.1/24"]\n' + TLS)
+    assert "[server] balancers" in told and "write an address, or a network such as 192.0.2.0/24" in told

@@ -29,9 +29,11 @@ from compass.daemons.net.transport import wrap_tls
 from compass.daemons.services.opengnssd import DialDenied, connector
 from compass.model.interfaces import StoreUnavailable
 from compass.model.rules.networks import ProbeNetworks
+from compass.pki.authority import Credentials
 from compass.pki.identity import Identity, IdentityError, load_identity
 from compass.pki.tls_contexts import server_context
-from tests.support.installation import Installation
+from tests.support.certificates import changed
+from tests.support.installation import AUTHORITY, Installation
 from tests.support.reactor_thread import ReactorThread
 
 NOBODY = Factory.forProtocol(Protocol)
@@ -297,5 +299,39 @@ def test_a_dialled_host_proves_its_name(
         reason = str(thread.call(lambda: end.lost))
         assert end.heard == (b"hello" if proven else b"")
         assert ("dialled web2, but the certificate shown is for web1" in reason) != proven
+    finally:
+        thread.call(port.stopListening)
+
+
+class Waiting(End):
+    """Connecting end that stays until the other one, or TLS, ends the connection."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+
+@pytest.mark.parametrize("expiring", ["dialled", "dialling"])
+def test_both_ends_leave_when_the_other_s_certificate_expires(
+    installation: Installation, thread: ReactorThread, expiring: str
+) -> None:
+    """A host leaves a server, and a server a host, at the end of the certificate; the reason says so."""
+    seconds, reactor = 2.0, thread.reactor
+    name = "web1" if expiring == "dialled" else "gns1"
+    directory = installation.directory
+    whole = Credentials((directory / f"{name}.key").read_bytes(), (directory / f"{name}.crt").read_bytes())
+    short = changed(AUTHORITY, whole, seconds=seconds)
+    (directory / f"{name}.crt").write_bytes(short.certificate_pem)
+    began = time.monotonic()
+    listening = Waiting()
+    factory = wrap_tls(
+        server_context(identity(installation, "web1")), Factory.forProtocol(lambda: listening), client=False
+    )
+    port = thread.call(lambda: Deferred.fromCoroutine(listen(reactor, "127.0.0.1", 0, factory)))
+    connect: Any = connector(reactor, identity(installation, "gns1"), ProbeNetworks(is_local=True))
+    try:
+        dialling = thread.call(connect, "web1", "127.0.0.1", port.getHost().port, Waiting)
+        leaving = dialling if expiring == "dialled" else listening
+        assert "the peer's certificate expired" in str(thread.call(lambda: leaving.lost))
+        assert seconds - 1.0 < time.monotonic() - began < seconds + 1.5
     finally:
         thread.call(port.stopListening)

@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from compass.gateway.host_api.operations import host_document
-from compass.gateway.http import server as http_ground
+from compass.gateway.http import request as http_ground
 from compass.gateway.http import sse
 from compass.gateway.http.status_codes import STATUS
 from compass.model.host_api import (
@@ -29,12 +29,12 @@ from tests.support.fake_host_api import CHANGE, LISTENER, Api
 
 
 def test_lookups(api: Api) -> None:
-    """Dependencies, resolve and status are JSON, and must be revalidated before reuse."""
+    """Dependencies, resolve and status are JSON, and no cache keeps them."""
     api.daemon.answer = Dependencies("a.b", 7)
     assert api.ask("GET", "/v1/dependencies/a.b") == (200, {"type": "dependencies", "service": "a.b", "revision": 7})
     api.daemon.answer = Resolved("a.b", 7, "service", (LISTENER,))
     response = api.open("GET", "/v1/resolve/a.b")
-    assert response.getheader("Cache-Control") == "private, no-cache"
+    assert response.getheader("Cache-Control") == "no-store"
     assert json.loads(response.read())["listeners"][0]["port"] == 80
     assert api.ask("GET", "/v1/status")[1]["revision"] == 7
     assert api.daemon.asked == [("dependencies", "a.b"), ("resolve", "a.b")]
@@ -144,6 +144,11 @@ def test_who_is_still_sending_a_body_that_is_too_long_gets_the_answer(
         ({"Host": "10.0.0.1"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 403),
     ],
 )
 def test_web_pages_are_kept_out(api: Api, headers: dict[str, str], status: int) -> None:

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from compass.agent.metrics import AgentMetrics
 from compass.gateway.dns.rcodes import RCODES, rcode_of
 from compass.gateway.host_api import operations
-from compass.gateway.http import server as http_ground
+from compass.gateway.http import channel as http_ground
 from compass.gateway.metrics import exposition
 from compass.gateway.metrics.exposition import ACCEPT_OCTETS_MAX, KEPT_SECONDS, GatewayMetrics, Metrics, Snapshot
 from compass.gateway.server_api import routes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Callable, Iterator
 from threading import Event as Flag
 from typing import Any
@@ -14,8 +13,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
-from compass.gateway.http import connection_limit, schemas, sse
-from compass.gateway.http.connection_limit import ConnectionLimiter
+from compass.gateway.http import schemas, sse
 from compass.gateway.http.status_codes import STATUS
 from compass.gateway.server_api import operations, routes
 from compass.model.replies import CODES, FeedEvent, Position, Refusal, Rows
@@ -36,6 +34,8 @@ class Told:
         self.asked: list[Any] = []
         self.answer: Any = None
         self.token = "good"
+        self.may: set[Any] | None = None
+        """Requests that the caller may make; None: all."""
         self.is_ready = True
         self.store_answers = True
         self.deliver: Callable[[FeedEvent], None] = lambda event: None
@@ -49,6 +49,9 @@ class Told:
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
         self.asked.append(("turned away", name, why))
+
+    def may_ask(self, asker: Principal, kind: Any) -> Refusal | None:
+        return None if self.may is None or kind in self.may else Refusal("forbidden", "only some")
 
     def may_look(self, asker: Principal) -> Refusal | None:
         return self.answer if isinstance(self.answer, Refusal) else None
@@ -79,14 +82,10 @@ class Api:
     def __init__(self, thread: ReactorThread) -> None:
         self.server = Told()
         self.thread = thread
-        self.is_heard = True
         site = routes.site(self.server, thread.reactor, NoCertificates())
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
-        self.listening = thread.call(endpoint.listen, ConnectionLimiter(site, self))
+        self.listening = thread.call(endpoint.listen, site)
         self.port = self.listening.getHost().port
-
-    def is_allowed(self, origin: str) -> bool:
-        return self.is_heard
 
     def open(self, method: str, path: str, body: Any = None, **headers: str | bytes) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -201,38 +200,6 @@ def test_who_may_not_follow_is_told_so(server_api: Api) -> None:
     """The refusal is JSON, with its status."""
     server_api.server.answer = Refusal("forbidden", "no")
     assert server_api.open("GET", "/v1/events").status == 403
-
-
-def test_connections_beyond_the_limits_are_refused(server_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: connections are limited in all and for each address, and refused for a blocked one; a closed connection
-    makes room."""
-    for name, limit in (("CONNECTIONS_MAX", 3), ("CONNECTIONS_PER_ORIGIN_MAX", 2)):
-        with monkeypatch.context() as patched:
-            patched.setattr(connection_limit, name, limit)
-            there = [connected(server_api) for _ in range(limit)]
-            assert all(answers(one) for one in there)
-            assert not answers(connected(server_api))
-            there.pop().close()
-            while not answers(again := connected(server_api)):
-                pass
-            for one in (again, *there):
-                one.close()
-    server_api.is_heard = False
-    assert not answers(connected(server_api))
-
-
-def connected(api: Api) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", api.port), 10)
-    return connection
-
-
-def answers(connection: socket.socket) -> bool:
-    """Return whether the server answers; the connection stays open."""
-    try:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return connection.recv(65536).startswith(b"HTTP/1.1 200")
-    except ConnectionError:
-        return False
 
 
 def test_targets_of_a_category_that_there_is_not(server_api: Api) -> None:

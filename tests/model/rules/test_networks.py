@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compass.model.names import InvalidAddress
-from compass.model.rules.networks import ProbeNetworks, may_dial, parse_network
+from compass.model.names import InvalidAddress, parse_network
+from compass.model.rules.networks import ProbeNetworks, may_dial
 
 
 @pytest.mark.parametrize(
