@@ -1,4 +1,4 @@
-"""Views beyond a frame on real processes: one credential cuts nobody off, and no tool stops working (B1)."""
+"""Views beyond a frame on real processes: one credential cuts no host off, and no tool stops working (B1)."""
 
 from __future__ import annotations
 

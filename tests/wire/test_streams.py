@@ -15,7 +15,7 @@ STATES: tuple[State, ...] = ("up", "offline", "down", "draining")
 
 
 def catalogue(listeners: int = 300) -> Catalogue:
-    """Two services of one category, a backup of another one, and something that nobody depends on."""
+    """Two services of one category, a backup of another one, and something that no category depends on."""
     rows: list[Row] = [Category("web"), Dependency("web", "uss"), Dependency("web", "none"), Dependency("web", "web")]
     rows += [Category("uss", "spare.help", Policy(pool="least-used", pools={"a": "priority"}, locality="zone"))]
     rows += [Category("help"), Service("a.uss"), Service("b.uss"), Service("spare.help"), Service("other.help")]

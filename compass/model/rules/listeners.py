@@ -51,10 +51,8 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     old = draft.catalogue.listener(service, address, port)
     epoch = _epoch_for(draft, request, old)
     if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
-        refuse(
-            "too-large",
-            f"{service} has {LISTENERS_PER_SERVICE_MAX} listeners, the most there can be; purge old ones",
-        )
+        most = LISTENERS_PER_SERVICE_MAX
+        refuse("too-large", f"{service} has {most} listeners, the most there can be; purge old ones")
     if old is not None and epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} was registered by a newer instance", epoch=old.epoch)
     if old is not None and epoch == old.epoch and old.state == "offline":

@@ -336,7 +336,8 @@ def test_json_has_every_field_and_the_tag() -> None:
             }
         ],
         "total": 1,
+        "cursor": "",
     }
     assert as_json(Refusal("in-use", "no"))["problems"] == []
-    assert as_json(LogEntries(())) == {"type": "log-entries", "entries": [], "floor": 0}
+    assert as_json(LogEntries(())) == {"type": "log-entries", "entries": [], "floor": 0, "more": False}
     assert as_json({"a": {1.5}, "b": None}) == {"a": [1.5], "b": None}

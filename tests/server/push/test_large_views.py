@@ -165,7 +165,7 @@ def test_a_host_that_is_refused_before_it_watches_is_an_alert(
 
 
 def test_incidents_about_refused_hosts_are_bounded_and_end(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: NAMED_MAX hosts have one each, the others share one; all end when nobody is refused any more."""
+    """P10: NAMED_MAX hosts have one each, the others share one; all end when no host is refused any more."""
     monkeypatch.setattr(refused_hosts, "NAMED_MAX", 2)
     world.server()
     for name in ("a", "b", "c", "d", "a"):
