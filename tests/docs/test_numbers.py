@@ -43,13 +43,9 @@ def constants() -> dict[str, set[float]]:
     for path in (ROOT / "compass").rglob("*.py"):
         known: dict[str, object] = {}
         for node in ast.parse(path.read_text()).body:
-            target = (
-                node.target
-                if isinstance(node, ast.AnnAssign)
-                else node.targets[0]
-                if isinstance(node, ast.Assign)
-                else None
-            )
+            if not isinstance(node, ast.Assign | ast.AnnAssign):
+                continue
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             if not isinstance(target, ast.Name) or not target.id.lstrip("_").isupper() or node.value is None:
                 continue
             try:

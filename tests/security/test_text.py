@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compass.cli.output import lines_of_outcome, lines_of_resolved
-from compass.daemons.config.reader import ConfigProblem, read_host_config
+from compass.daemons.config.file import ConfigProblem
+from compass.daemons.config.reader import read_host_config
 from compass.daemons.process.logging import json_line, text_line
 from compass.gateway.http.json_input import decode_json
 from compass.model.host_api import LocalRegister, LocalReport, Outcome, Resolved
