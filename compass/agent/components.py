@@ -9,6 +9,7 @@ import msgspec
 
 from compass.agent.changes import Changes, ViewReader
 from compass.agent.hooks.runner import HookRunner
+from compass.agent.local_users import CONNECTIONS_MAX, LocalUsers
 from compass.agent.registration.journal import RegistrationJournal
 from compass.agent.registration.probe_responder import Probe, ProbeResponder
 from compass.agent.registration.process_watch import Watcher
@@ -67,6 +68,10 @@ class AgentDependencies(msgspec.Struct, frozen=True, kw_only=True):
     """Group that may read the shared view; None: every user may."""
     reactions: HookRunner | None = None
     """Hooks and templates."""
+    trusted_users: frozenset[int] = frozenset()
+    """Users of this machine without limits of their own: root, and the daemon's."""
+    connections_max: int = CONNECTIONS_MAX
+    """Connections of local programs at once."""
 
 
 class Components(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,11 +90,13 @@ class Components(msgspec.Struct, frozen=True, kw_only=True):
     journal: RegistrationJournal
     registrar: Registrar
     reports: Reports
+    users: LocalUsers
 
 
 def build(parts: AgentDependencies) -> Components:
     """Make all components; none of them does anything before it is started."""
     clock = parts.clock
+    users = LocalUsers(clock, parts.trusted_users, parts.connections_max)
     upstream = Upstream(clock, parts.selector, parts.dial, parts.peer_of, parts.software, parts.mode)
     journal = RegistrationJournal(parts.state_directory)
     replica, wanted = Replica(), WantedServices(journal, parts.services)
@@ -135,6 +142,7 @@ def build(parts: AgentDependencies) -> Components:
         journal=journal,
         registrar=registrar,
         reports=reports,
+        users=users,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -23,6 +24,7 @@ from compass.model.host_api import (
 from compass.model.metrics import AgentMetrics
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal
+from compass.system.peer_credentials import UNKNOWN_USER
 
 
 class LocalApi:
@@ -34,8 +36,9 @@ class LocalApi:
         self._view = components.view
         self._sync = components.sync
         self._registrar = components.registrar
+        self._users = components.users
 
-    def dependencies(self, service: str) -> Deferred[Dependencies | Refusal]:
+    def dependencies(self, service: str, user: int = UNKNOWN_USER) -> Deferred[Dependencies | Refusal]:
         """Function 2.3. Fires at once if the answer is known, else when a server has answered or cannot be asked."""
         try:
             service = parse_service_id(service)
@@ -57,31 +60,33 @@ class LocalApi:
         """Return all registered listeners of a category, whatever their state."""
         return self._view.category(name)
 
-    def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
+    def register(self, request: LocalRegister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""
-        return self._registrar.register(request)
+        return self._users.ask(user, partial(self._registrar.register, request, user))
 
-    def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
+    def deregister(self, request: LocalDeregister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.2."""
-        return self._registrar.deregister(request)
+        return self._users.ask(user, lambda _: self._registrar.deregister(request))
 
-    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+    def report_load(self, request: LocalLoad, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Set the load of a listener of this host."""
-        return self._registrar.report_load(request)
+        return self._users.ask(user, lambda _: self._registrar.report_load(request))
 
-    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+    def drain(self, request: LocalDrain, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Stop sending new users to a listener of this host, or send them again."""
-        return self._registrar.drain(request)
+        return self._users.ask(user, lambda _: self._registrar.drain(request))
 
     def released(self, outcome: Outcome) -> None:
         """End a registration with `hold`: the connection on which it was asked for is closed."""
         self._registrar.connection_closed(outcome)
 
-    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
+    def report(self, request: LocalReport, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.5."""
         return self._components.reports.report(request)
 
-    def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
+    def watch(
+        self, service: str, since: int | None, deliver: Deliver, user: int = UNKNOWN_USER
+    ) -> Deferred[Callable[[], None] | Refusal]:
         """Deliver what `service` depends on, now and at every change. Fires with what ends it, or a refusal."""
 
         def answered(known: Dependencies | Refusal) -> Callable[[], None] | Refusal:
@@ -89,7 +94,7 @@ class LocalApi:
                 return known
             return self._components.feed.subscribe(known.service, since, deliver)
 
-        return self.dependencies(service).addCallback(answered)
+        return self.dependencies(service, user).addCallback(answered)
 
     def status(self) -> HostStatus:
         """Return the agent's state for people."""

@@ -43,7 +43,7 @@ from compass.model.requests import (
 from compass.model.rules.decide import permit
 from compass.model.rules.draft import Principal
 from compass.server.components import Components
-from compass.server.sessions.request_limits import CredentialLimit, ReportLimit, RequestLimit
+from compass.server.sessions.request_limits import ReportLimit, RequestLimit
 from compass.server.sessions.session import Greeting, Redirect, Session
 from compass.wire.events import AcknowledgementReceived
 from compass.wire.messages import Answer
@@ -66,11 +66,10 @@ def handlers(components: Components) -> dict[type, Handler]:
     c = components
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
-    proven = Handler(c.committer.submit, CredentialLimit(c.clock), checked=True)
     return {
-        Register: proven,
-        Deregister: proven,
-        Drain: proven,
+        Register: write,
+        Deregister: write,
+        Drain: write,
         Report: Handler(c.detector.report, ReportLimit(c.clock), checked=True),
         Put: write,
         Remove: write,

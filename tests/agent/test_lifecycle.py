@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compass.agent.local_api import LocalApi
-from compass.agent.registration import registrar
+from compass.agent.registration import journal
 from compass.agent.registration.registrar import HOLD_GRACE_SECONDS
 from compass.agent.replica.suspicions import EVIDENCE_SECONDS
 from compass.model.backoff import RETRY_SECONDS_MAX
@@ -639,7 +639,7 @@ def test_a_held_registration_that_had_to_take_a_newer_epoch(world: Hosts, tokens
 
 def test_the_book_is_bounded(world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One instance too many is refused; one that is there already may register again."""
-    monkeypatch.setattr(registrar, "REGISTRATIONS_MAX", 2)
+    monkeypatch.setattr(journal, "REGISTRATIONS_MAX", 2)
     provider = world.daemon("provider")
     for port in (1, 2, 2):
         assert world.wait(provider.register(wish(tokens[CHINA], port=port))).state == "up"

@@ -14,6 +14,7 @@ from compass.model.names import format_endpoint, parse_address, parse_port, pars
 from compass.model.requests import Deregister, Register
 from compass.model.rows import IDLE, ListenerKey
 from compass.model.rows import State as ListenerState
+from compass.system.peer_credentials import UNKNOWN_USER
 
 Epoch = Annotated[int, Meta(ge=0, le=EPOCH_MAX)]
 State = Literal["pending", "registered", "leaving", "refused"]
@@ -48,6 +49,8 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: str = ""
     load: float = IDLE
     degradation: float = IDLE
+    user: Integer = UNKNOWN_USER
+    """User whose program asked for it."""
 
     @property
     def key(self) -> ListenerKey:

@@ -24,7 +24,7 @@ from compass.agent.registration.entry import (
     parse_key,
     register_request,
 )
-from compass.agent.registration.journal import REGISTRATIONS_MAX, JournalWriteFailed, RegistrationJournal
+from compass.agent.registration.journal import JournalWriteFailed, RegistrationJournal
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
@@ -132,27 +132,27 @@ class Registrar:
 
     # Requests of programs ---------------------------------------------------------------------------------
 
-    def register(self, request: LocalRegister) -> Deferred[Answer]:
-        """Function 2.1 for a local program: committed, pending, or refused with nothing left behind.
+    def register(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
+        """Function 2.1 for a local program of a user: committed, pending, or refused with nothing left behind.
 
-        The first registration of a service does not wait for the watch on its behalf, which is sent after it.
+        The first registration of a service does not wait for the watch on its behalf, which is sent after it. With
+        `proven_first` nothing is written to disk before a server has accepted the credential.
         """
-        answer = self._request(request)
+        answer = self._request(request, user, proven_first)
         self._parts.subscriptions.watch_added()
         return answer
 
-    def _request(self, request: LocalRegister) -> Deferred[Answer]:
+    def _request(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
         try:
             key = parse_key(request.service, request.address or self._parts.default_address, request.port)
             old = self._journal.get(key)
-            if old is None and len(self._journal) >= REGISTRATIONS_MAX:
-                text = f"{REGISTRATIONS_MAX} instances on this host, the most there can be"
-                return succeed(Refusal("too-large", text))
-            entry = self._entry(request, key, old)
+            if old is None and (full := self._journal.full_for(user)) is not None:
+                return succeed(full)
+            entry = self._entry(request, key, old, user)
             refusal = self._parts.subscriptions.add(entry.service)
             if refusal is not None:
                 return succeed(refusal)
-            after, actions = states.step(old, states.RegisterRequested(entry))
+            after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
                 self._watch_process(entry)
                 self._journal.put(entry)
@@ -208,7 +208,7 @@ class Registrar:
         if held is not None:
             self._step(key, states.ConnectionClosed(held[1], "the connection that held it was closed"))
 
-    def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None) -> Registration:
+    def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None, user: int) -> Registration:
         """Return the journal's entry: of the same instance if the program asks again, else of a new one."""
         started = self._parts.processes.start_of(request.pid) if request.pid else ""
         is_same = (
@@ -236,6 +236,7 @@ class Registrar:
             zone=request.zone or self._parts.zone,
             load=request.load,
             degradation=request.degradation,
+            user=user,
         )
 
     # Steps and actions ------------------------------------------------------------------------------------

@@ -111,14 +111,16 @@ async def listen_dns(
     nameserver: str,
     ports: list[Any],
     answers: Counter | None = None,
+    guard: Callable[[Any], Any] = lambda factory: factory,
 ) -> None:
-    """Serve the zone over UDP and TCP, and append the ports as they open. `answers` counts by response code.
+    """Serve the zone over UDP and TCP, and append the ports as they open. `answers` counts by response code. `guard`
+    returns what stands in front of the factory for TCP.
 
     Raises CannotListenError.
     """
     server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor, answers)
     address, port = parse_listen(settings.listen)
-    ports.append(await listen(reactor, address, port, server.factory()))
+    ports.append(await listen(reactor, address, port, guard(server.factory())))
     datagrams = DatagramPort(port, server.datagrams(), address, DATAGRAM_OCTETS_MAX, reactor)
     datagrams.startListening()
     ports.append(datagrams)
@@ -142,4 +144,4 @@ def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
             pass
         else:
             raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon already listens on it"))
-    return reactor.listenUNIX(str(path), factory, mode=mode)
+    return reactor.listenUNIX(str(path), factory, BACKLOG, mode)
