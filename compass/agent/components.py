@@ -21,7 +21,8 @@ from compass.agent.replica.shared_view import SharedMemoryWriter
 from compass.agent.replica.suspicions import Suspicions
 from compass.agent.replica.sync import ReplicaSync, SyncSettings
 from compass.agent.replica.view import View
-from compass.agent.reports import Reports
+from compass.agent.report_checks import ReportChecks
+from compass.agent.reports import Reports, ReportsDependencies
 from compass.agent.upstream.connector import Dial
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.server_selector import ServerSelector
@@ -125,7 +126,18 @@ def build(parts: AgentDependencies) -> Components:
         )
     )
     relay = ReportRelay(clock, upstream, parts.dial, parts.software)
-    reports = Reports(clock, upstream, relay, view, changes, parts.random)
+    reports = Reports(
+        ReportsDependencies(
+            clock=clock,
+            random=parts.random,
+            server=upstream,
+            relay=relay,
+            view=view,
+            listener=changes,
+            users=users,
+            checks=ReportChecks(replica, parts.probe) if parts.probe is not None else None,
+        )
+    )
     upstream.add_listener(registrar)
     upstream.add_listener(reports)
     return Components(

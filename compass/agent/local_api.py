@@ -82,7 +82,7 @@ class LocalApi:
 
     def report(self, request: LocalReport, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.5."""
-        return self._components.reports.report(request)
+        return self._components.reports.report(request, user)
 
     def watch(
         self, service: str, since: int | None, deliver: Deliver, user: int = UNKNOWN_USER
@@ -92,7 +92,7 @@ class LocalApi:
         def answered(known: Dependencies | Refusal) -> Callable[[], None] | Refusal:
             if isinstance(known, Refusal):
                 return known
-            return self._components.feed.subscribe(known.service, since, deliver)
+            return self._users.watch(user, lambda: self._components.feed.subscribe(known.service, since, deliver))
 
         return self.dependencies(service, user).addCallback(answered)
 

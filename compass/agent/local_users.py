@@ -34,6 +34,10 @@ WAITING_PER_USER_MAX = 32
 WAITING_MAX = 192
 """Requests of all users that wait for a server; the rest of what a session may have is kept for the daemon, which has
 deaths to announce."""
+WATCHES_PER_USER_MAX = 64
+"""Programs of one user that watch at once: a quarter of all that may."""
+WATCHES_MAX = 224
+"""Programs of all users that watch at once: seven eighths of all that may, and the rest is for trusted users."""
 GUESS_SECONDS = 60.0
 """Time after a wrong credential in which the registrations of that user are written to disk only once a server has
 accepted them: a guess then costs no disk."""
@@ -71,6 +75,7 @@ class _Bucket(msgspec.Struct):
 class _Usage(msgspec.Struct):
     connections: int = 0
     waiting: int = 0
+    watches: int = 0
     requests: _Bucket = msgspec.field(default_factory=_Bucket)
     reports: _Bucket = msgspec.field(default_factory=_Bucket)
     guesses_until: float = 0.0
@@ -80,7 +85,7 @@ class _Usage(msgspec.Struct):
     def is_idle(self, now: float) -> bool:
         """Return whether nothing of the user is left that has to be remembered."""
         until = max(self.guesses_until, self.distrusted_until, self.used_at + 60.0)
-        return not self.connections and not self.waiting and until < now
+        return not (self.connections or self.waiting or self.watches) and until < now
 
 
 class LocalUsers:
@@ -100,6 +105,7 @@ class LocalUsers:
         self._connections_per_user_max = connections_per_user_max
         self._connections = 0
         self._waiting = 0
+        self._watches = 0
         self._reports = _Bucket()
         self._usage: dict[int, _Usage] = {}
 
@@ -162,6 +168,25 @@ class LocalUsers:
             return result
 
         return request(usage.used_at < usage.guesses_until).addBoth(answered)
+
+    def watch(self, user: int, begin: Callable[[], Callable[[], None] | Refusal]) -> Callable[[], None] | Refusal:
+        """Begin a watch, if the user may have one more. Returns what ends it, or a refusal."""
+        usage, trusted = self._of(user), user in self._trusted
+        if not trusted and (usage.watches >= WATCHES_PER_USER_MAX or self._watches >= WATCHES_MAX):
+            text = f"{usage.watches} programs of this user watch already; let one watch for several"
+            return Refusal("busy", text, retry_after_seconds=1.0)
+        begun = begin()
+        if isinstance(begun, Refusal):
+            return begun
+        usage.watches += 1
+        self._watches += not trusted
+
+        def end() -> None:
+            usage.watches -= 1
+            self._watches -= not trusted
+            begun()
+
+        return end
 
     # Reports ----------------------------------------------------------------------------------------------
 

@@ -241,6 +241,7 @@ def test_a_report_counts_here_at_once(world: Hosts, tokens: dict[str, str]) -> N
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(0.05)
     world.fall()
+    world.dead.add(("10.0.0.1", 2028))
     outcome = world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028)))
     assert outcome.state == "pending"
     assert ports(user) == ("backup", {99})
@@ -266,11 +267,12 @@ def test_a_report_made_without_servers_is_delivered(world: Hosts, tokens: dict[s
 def test_a_false_report_is_retracted(world: Hosts, tokens: dict[str, str]) -> None:
     """P8: the server's probe finds it alive, and this host gives it out again at once."""
     user, provider = web(world), world.daemon("provider")
-    world.wait(provider.register(wish(tokens[CHINA])))
+    for port in (2028, 2029):
+        world.wait(provider.register(wish(tokens[CHINA], port=port)))
     world.run(0.05)
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028))).state == "suspect"
     world.run(1)
-    assert ports(user) == ("service", {2028})
+    assert ports(user) == ("service", {2028, 2029})
 
 
 def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
@@ -278,10 +280,11 @@ def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
     user, provider = web(world), world.daemon("provider")
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028))).code == "unknown-listener"
     assert world.wait(user.report(LocalReport(CHINA, "nobody", 2028))).code == "bad-address"
-    world.wait(provider.register(wish(tokens[CHINA])))
+    for port in (2028, 2029):
+        world.wait(provider.register(wish(tokens[CHINA], port=port)))
     world.run(0.05)
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail="x" * 300))).code == "bad-value"
-    assert ports(user) == ("service", {2028})
+    assert ports(user) == ("service", {2028, 2029})
     world.fall()
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, state="slow"))).code == "unreachable"
 

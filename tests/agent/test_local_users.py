@@ -8,11 +8,13 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from compass.agent import local_users
+from compass.agent import local_users, report_checks
 from compass.agent.local_users import LocalUsers
 from compass.agent.registration import journal
-from compass.model.host_api import LocalRegister
+from compass.agent.replica.replica import Replica
+from compass.model.host_api import LocalRegister, LocalReport
 from compass.model.replies import Refusal
+from compass.model.rows import Listener
 from compass.system.peer_credentials import UNKNOWN_USER
 from tests.agent.test_lifecycle import CHINA, ports, state_of, web, wish
 from tests.support.agent_world import Hosts
@@ -154,3 +156,145 @@ def test_a_user_without_a_credential_fills_no_journal(
     world.serve()
     world.run(5)
     assert register(MALLORY, 4) == "up"
+
+
+# -- reports
+
+
+def two_listeners(world: Hosts, tokens: dict[str, str]) -> Any:
+    """A host that uses the two listeners of a service, which has a backup."""
+    user, provider = web(world), world.daemon("provider")
+    world.wait(provider.register(wish(tokens["rescue.backup"], "rescue.backup", 99)))
+    for port in (1, 2):
+        world.wait(provider.register(wish(tokens[CHINA], port=port)))
+    world.run(0.05)
+    assert ports(user) == ("service", {1, 2})
+    return user
+
+
+def report(port: int) -> LocalReport:
+    return LocalReport(CHINA, "10.0.0.1", port)
+
+
+def test_the_last_usable_listener_is_probed_before_it_is_hidden(world: Hosts, tokens: dict[str, str]) -> None:
+    """Also with every server away: no word of a program leaves a service without the listener that serves."""
+    user = two_listeners(world, tokens)
+    world.fall()
+    world.dead.add(("10.0.0.1", 1))
+    world.wait(user.report(report(1), ALICE))
+    assert ports(user) == ("service", {2})
+    answer: list[Any] = []
+    user.report(report(2), ALICE).addCallback(answer.append)
+    assert ports(user) == ("service", {2})
+    world.run(0.1)
+    assert answer[0].state == "up" and ports(user) == ("service", {2})
+    world.dead.add(("10.0.0.1", 2))
+    assert world.wait(user.report(report(2), ALICE)).state == "pending"
+    assert ports(user) == ("backup", {99})
+
+
+def test_after_a_false_report_nothing_is_hidden_on_that_user_s_word(world: Hosts, tokens: dict[str, str]) -> None:
+    """A healthy listener is back as soon as this host has probed it; the next report is checked before it counts."""
+    user = two_listeners(world, tokens)
+    world.fall()
+    user.report(report(1), MALLORY)
+    assert ports(user) == ("service", {2})
+    world.run(0.1)
+    assert ports(user) == ("service", {1, 2})
+    sent = user.metrics().reports["refuted"]
+    for _ in range(20):
+        user.report(report(1), MALLORY)
+        assert ports(user) == ("service", {1, 2})
+        world.run(0.05)
+    assert ports(user) == ("service", {1, 2}) and user.metrics().reports["refuted"] == sent + 20
+    # Of another user, whose word is good, and of the same one about a listener that does not serve.
+    user.report(report(2), ALICE)
+    assert ports(user) == ("service", {1})
+    world.run(0.1)
+    world.dead.add(("10.0.0.1", 2))
+    world.wait(user.report(report(2), MALLORY))
+    assert ports(user) == ("service", {1})
+
+
+def test_no_report_of_a_liar_reaches_a_server(world: Hosts, tokens: dict[str, str]) -> None:
+    """The reputation of the host is that of its honest users: after the first one nothing false is passed on."""
+    user = two_listeners(world, tokens)
+    world.wait(user.report(report(1), MALLORY))
+    world.run(1)
+    revision = world.catalogue.revision
+    for _ in range(50):
+        world.wait(user.report(report(1), MALLORY))
+        world.wait(user.report(report(2), MALLORY))
+    world.run(1)
+    assert world.catalogue.revision == revision
+
+
+def test_reports_are_bounded_for_each_user(
+    world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one within the limit is accepted and the next is not; another user's report gets out."""
+    monkeypatch.setattr(local_users, "REPORTS_PER_MINUTE_MAX", 3)
+    user = two_listeners(world, tokens)
+    world.dead.add(("10.0.0.1", 1))
+    codes = [getattr(world.wait(user.report(report(9), MALLORY)), "code", "") for _ in range(4)]
+    assert codes == ["unknown-listener"] * 3 + ["busy"]
+    assert world.wait(user.report(report(1), ALICE)).state == "suspect"
+
+
+def test_all_reports_of_a_host_are_bounded(
+    world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below what a server accepts of one host; what trusted users report gets out in any case."""
+    monkeypatch.setattr(local_users, "ALL_REPORTS_PER_MINUTE_MAX", 3)
+    users = LocalUsers(clock, frozenset({ROOT}))
+    answers = [users.count_report(1000 + number) for number in range(4)]
+    assert [answer and answer.code for answer in answers] == [None, None, None, "busy"]
+    assert users.count_report(ROOT) is None
+
+
+def test_a_refused_report_does_not_end_the_suspicion_of_another(world: Hosts, tokens: dict[str, str]) -> None:
+    """A user whose report no server accepts brings no dead listener back."""
+    user = two_listeners(world, tokens)
+    world.fall()
+    world.dead.add(("10.0.0.1", 1))
+    world.wait(user.report(report(1), ALICE))
+    world.serve()
+    world.run(0.01)
+    user.report(LocalReport(CHINA, "10.0.0.1", 1, detail="x" * 300), MALLORY)
+    world.run(0.5)
+    assert ports(user) == ("service", {2})
+
+
+def test_the_probes_for_one_user_s_reports_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One listener has one probe at a time; beyond its number of probes a user waits, and the others do not."""
+    monkeypatch.setattr(report_checks, "CHECKS_PER_USER_MAX", 2)
+    monkeypatch.setattr(report_checks, "CHECKS_MAX", 3)
+    probes: list[Deferred[str]] = []
+
+    def probe(policy: Any, address: str, port: int) -> Deferred[str]:
+        probes.append(Deferred())
+        return probes[-1]
+
+    checks, found = report_checks.ReportChecks(Replica(), probe), list[Any]()
+
+    def check(user: int, port: int) -> int:
+        checks.check(Listener(CHINA, "10.0.0.1", port, "up", 0.0, 1), user).addCallback(found.append)
+        return len(probes)
+
+    assert [check(MALLORY, 1), check(MALLORY, 1), check(MALLORY, 2), check(MALLORY, 3)] == [1, 1, 2, 2]
+    assert found == [None]
+    assert [check(ALICE, 3), check(1001, 4)] == [3, 3] and found == [None, None]
+    probes[0].callback("refused")
+    assert found == [None, None, "refused", "refused"] and check(MALLORY, 5) == 4
+
+
+def test_the_programs_of_one_user_that_watch_are_bounded(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one within the limit is accepted and the next is not; others watch, and an end makes room."""
+    monkeypatch.setattr(local_users, "WATCHES_PER_USER_MAX", 2)
+    monkeypatch.setattr(local_users, "WATCHES_MAX", 3)
+    users = LocalUsers(clock, frozenset({ROOT}))
+    begun = [users.watch(user, lambda: lambda: None) for user in (MALLORY, MALLORY, MALLORY, ALICE, 1001, ROOT)]
+    assert [isinstance(one, Refusal) for one in begun] == [False, False, True, False, True, False]
+    assert not isinstance(begun[0], Refusal)
+    begun[0]()
+    assert not isinstance(users.watch(MALLORY, lambda: lambda: None), Refusal)
