@@ -241,9 +241,7 @@ def test_reports_are_bounded_for_each_user(
     assert world.wait(user.report(report(1), ALICE)).state == "suspect"
 
 
-def test_all_reports_of_a_host_are_bounded(
-    world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_reports_of_a_host_are_bounded(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below what a server accepts of one host; what trusted users report gets out in any case."""
     monkeypatch.setattr(local_users, "ALL_REPORTS_PER_MINUTE_MAX", 3)
     users = LocalUsers(clock, frozenset({ROOT}))

@@ -22,6 +22,8 @@ class ApiEndpoint(msgspec.Struct, frozen=True):
     path: str = ""
     address: str = ""
     port: int = API_PORT
+    is_default_port: bool = False
+    """Flag of the default port, which no program asked for: no credential is sent there."""
 
     def __str__(self) -> str:
         if self.path:
@@ -37,10 +39,12 @@ class ApiEndpoint(msgspec.Struct, frozen=True):
 
 
 def parse_api_endpoint(text: str) -> ApiEndpoint:
-    """Parse `unix:/path` or `http://127.0.0.1:4866`. Empty: the socket at its default path if there is one, else the
-    default port. Raises InvalidEndpoint."""
+    """Parse `unix:/path` or `http://127.0.0.1:4866`. Empty: the socket at its default path if its directory exists,
+    whether the daemon runs or not, else the default port. Raises InvalidEndpoint."""
     if not text:
-        return ApiEndpoint(path=DEFAULT_SOCKET) if Path(DEFAULT_SOCKET).exists() else parse_api_endpoint(DEFAULT_URL)
+        if Path(DEFAULT_SOCKET).parent.is_dir():
+            return ApiEndpoint(path=DEFAULT_SOCKET)
+        return msgspec.structs.replace(parse_api_endpoint(DEFAULT_URL), is_default_port=True)
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/"):

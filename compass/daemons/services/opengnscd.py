@@ -33,6 +33,7 @@ from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
+from compass.daemons.net.inherited import InheritedPorts
 from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
@@ -46,6 +47,7 @@ from compass.model.names import format_endpoint, parse_endpoint, parse_group, pa
 from compass.pki.identity import Identity
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
+from compass.system.systemd import passed_sockets, passed_variables
 
 SOFTWARE = f"compass/{compass.__version__}"
 CONNECT_SECONDS = 5.0
@@ -139,10 +141,14 @@ class HostService(Service):
         agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
         metrics = Metrics(self._reactor, {"version": compass.__version__}, Snapshot(HOST, agent.api.metrics))
         api = LocalPeers(site(agent.api, self._reactor, metrics), agent.components.users, self._reactor)
+        held = InheritedPorts(self._reactor, passed_sockets(passed_variables()))
         if settings.api:
-            self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
+            place = parse_listen(settings.api)
+            self._ports.append(held.adopt(place, api) or await listen(self._reactor, *place, api))
         if settings.socket:
-            self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
+            path = Path(settings.socket)
+            self._ports.append(held.adopt(path, api) or listen_unix(self._reactor, path, SOCKET_MODE, api))
+        held.warn_of_unused()
         if settings.agent:
             check = LocalPeers(AgentCheck(view, self._reactor), self._port_users(AGENT_CONNECTIONS_MAX))
             self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
