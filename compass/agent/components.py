@@ -16,11 +16,12 @@ from compass.agent.registration.process_watch import Watcher
 from compass.agent.registration.registrar import Registrar, RegistrarDependencies
 from compass.agent.replica.change_feed import ChangeFeed
 from compass.agent.replica.disk_cache import Cache, ReplicaContent
-from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.replica import Replica
 from compass.agent.replica.shared_view import SharedMemoryWriter
 from compass.agent.replica.suspicions import Suspicions
 from compass.agent.replica.sync import ReplicaSync, SyncSettings
 from compass.agent.replica.view import View
+from compass.agent.replica.wanted_services import WantedServices
 from compass.agent.report_checks import ReportChecks
 from compass.agent.reports import Reports, ReportsDependencies
 from compass.agent.upstream.connector import Dial
@@ -100,7 +101,7 @@ def build(parts: AgentDependencies) -> Components:
     users = LocalUsers(clock, parts.trusted_users, parts.connections_max)
     upstream = Upstream(clock, parts.selector, parts.dial, parts.peer_of, parts.software, parts.mode)
     journal = RegistrationJournal(parts.state_directory)
-    replica, wanted = Replica(), WantedServices(journal, parts.services)
+    replica, wanted = Replica(), WantedServices(journal, parts.services, parts.trusted_users)
     selector = Selector(parts.random, Location(parts.host_name, parts.zone))
     view = View(clock, replica, Suspicions(), selector)
     feed = ChangeFeed(view)

@@ -9,6 +9,7 @@ from functools import partial
 from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
+from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
 from compass.model.host_api import (
     HostStatus,
@@ -23,7 +24,8 @@ from compass.model.host_api import (
 )
 from compass.model.metrics import AgentMetrics
 from compass.model.names import InvalidName, parse_service_id
-from compass.model.replies import CategoryView, Dependencies, Refusal
+from compass.model.replies import CategoryView, Dependencies, Refusal, Reply
+from compass.model.requests import Pull
 from compass.system.peer_credentials import UNKNOWN_USER
 
 
@@ -44,7 +46,24 @@ class LocalApi:
             service = parse_service_id(service)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
-        refusal = self._sync.want(service)
+        if service in self._components.wanted or self._view.replica.catalogue.service(service) is not None:
+            return self._followed(service, user)
+        pulled: Deferred[Reply] = self._users.ask(user, lambda _: self._components.upstream.ask(Pull(service)))
+        return pulled.addCallback(self._pulled, service, user)
+
+    def _pulled(self, reply: Reply, service: str, user: int) -> Deferred[Dependencies | Refusal]:
+        """Follow a service that a server knows; what does not exist changes nothing on this host or on a server."""
+        if isinstance(reply, Dependencies):
+            return self._followed(service, user)
+        known = self._watched(None, service)
+        if isinstance(reply, Refusal) and reply.code not in TRANSIENT:
+            return succeed(known if isinstance(known, Refusal) and known.code == reply.code else reply)
+        if isinstance(reply, Refusal) and reply.code == "busy":
+            return succeed(reply)
+        return succeed(known)
+
+    def _followed(self, service: str, user: int) -> Deferred[Dependencies | Refusal]:
+        refusal = self._sync.want(service, user)
         if refusal is not None:
             return succeed(refusal)
         known = self._view.dependencies(service)

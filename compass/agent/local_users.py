@@ -7,7 +7,7 @@ not name count as one user. Root and the daemon's own user are trusted: they can
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
@@ -53,6 +53,7 @@ USERS_MAX = 4096
 """Users counted one by one, more than a machine has; further ones count as the unknown user."""
 
 T = TypeVar("T")
+"""Type of an answer, of which a refusal is one."""
 
 
 class _Bucket(msgspec.Struct):
@@ -145,7 +146,7 @@ class LocalUsers:
 
     # Requests to a server ---------------------------------------------------------------------------------
 
-    def ask(self, user: int, request: Callable[[bool], Deferred[T | Refusal]]) -> Deferred[T | Refusal]:
+    def ask(self, user: int, request: Callable[[bool], Deferred[T]]) -> Deferred[T]:
         """Make a request that waits for a server, if the user may have one more. Returns its answer, or a refusal.
 
         `request` is called with whether a credential of the user was wrong within the last minute.
@@ -156,7 +157,7 @@ class LocalUsers:
             mine = usage.waiting >= WAITING_PER_USER_MAX
             text = f"{usage.waiting} requests of this user" if mine else f"{self._waiting} requests of this host"
             busy = Refusal("busy", f"{text} wait for a server, the most there can be", retry_after_seconds=1.0)
-            return succeed(busy)
+            return succeed(cast(T, busy))
         usage.waiting += 1
         self._waiting += not trusted
 

@@ -176,6 +176,7 @@ def test_the_daemons_restart_loses_nothing(world: Hosts, tokens: dict[str, str])
     """G21: services stay registered, without a change that anybody is told of."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    world.run(0.1)
     revision = world.catalogue.revision
     again = world.daemon("provider")
     world.run(1)
@@ -190,6 +191,7 @@ def test_the_servers_restart_is_no_flap(world: Hosts, tokens: dict[str, str]) ->
     """A registration is re-established with the epoch it had: no revision is spent on it."""
     provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
+    world.run(0.1)
     revision = world.catalogue.revision
     world.fall()
     world.serve()

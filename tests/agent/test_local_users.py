@@ -13,8 +13,9 @@ from compass.agent.local_users import LocalUsers
 from compass.agent.registration import journal
 from compass.agent.replica.replica import Replica
 from compass.model.host_api import LocalRegister, LocalReport
-from compass.model.replies import Refusal
-from compass.model.rows import Listener
+from compass.model.replies import Dependencies, Refusal
+from compass.model.requests import Apply
+from compass.model.rows import Listener, Service
 from compass.system.peer_credentials import UNKNOWN_USER
 from tests.agent.test_lifecycle import CHINA, ports, state_of, web, wish
 from tests.support.agent_world import Hosts
@@ -296,3 +297,51 @@ def test_the_programs_of_one_user_that_watch_are_bounded(clock: Any, monkeypatch
     assert not isinstance(begun[0], Refusal)
     begun[0]()
     assert not isinstance(users.watch(MALLORY, lambda: lambda: None), Refusal)
+
+
+# -- what is watched for
+
+
+def test_names_that_do_not_exist_change_nothing_anywhere(world: Hosts, tokens: dict[str, str]) -> None:
+    """No read and no guess of an invented service moves a revision, or what the host watches for."""
+    user = web(world)
+    world.run(1.5)
+    revision = world.catalogue.revision
+    for number in range(50):
+        for name, code in ((f"x{number}.web", "unknown-service"), (f"x.y{number}", "unknown-category")):
+            answer = world.wait(user.dependencies(name, MALLORY))
+            assert isinstance(answer, Refusal) and answer.code == code
+            watched = world.wait(user.watch(name, None, lambda event: None, MALLORY))
+            assert isinstance(watched, Refusal) and watched.code == code
+        world.wait(user.register(wish("x", f"x{number}.web"), MALLORY))
+    world.run(3)
+    assert world.catalogue.revision == revision
+    assert user.status().services == ("www.web",) and user.status().registrations == ()
+
+
+def test_what_a_host_watches_is_committed_at_most_once_a_second(world: Hosts, tokens: dict[str, str]) -> None:
+    """The first service at once, those that follow together; each caller has its answer."""
+    user = world.daemon("user")
+    rows = [Service(f"s{number}.web") for number in range(30)]
+    world.administer(Apply(tuple(rows)))
+    world.run(1.5)
+    revision, answers = world.catalogue.revision, list[Any]()
+    for row in rows:
+        user.dependencies(row.id, ALICE).addCallback(answers.append)
+        world.run(0.05)
+    world.run(2)
+    assert [type(answer) for answer in answers] == [Dependencies] * 30
+    assert world.catalogue.revision - revision <= 3
+    assert set(world.catalogue.hosts["user"].services) == {row.id for row in rows}
+
+
+def test_a_service_is_asked_for_while_no_server_is_there(world: Hosts, tokens: dict[str, str]) -> None:
+    """Nothing is known of it, and nothing is kept of it."""
+    user = world.daemon("user")
+    world.fall()
+    answer = world.wait(user.dependencies("www.web", ALICE))
+    assert isinstance(answer, Refusal) and answer.code == "not-ready" and answer.retry_after_seconds
+    world.serve()
+    world.run(5)
+    assert user.status().services == ()
+    assert isinstance(world.wait(user.dependencies("www.web", ALICE)), Dependencies)

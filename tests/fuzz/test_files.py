@@ -34,7 +34,8 @@ from compass.agent.replica.disk_cache import (
     packed,
     unpacked,
 )
-from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.replica import Replica
+from compass.agent.replica.wanted_services import WantedServices
 from compass.cli.main import cli as opengnsc
 from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig

@@ -103,8 +103,9 @@ class RegistrationJournal:
         return Refusal("busy", text, retry_after_seconds=1.0)
 
     def services(self) -> frozenset[str]:
-        """Return the services that have an instance here."""
-        return frozenset(entry.service for entry in self._entries.values() if entry.state != "leaving")
+        """Return the services that have an instance here which a server has accepted."""
+        accepted = ("registered", "refused")
+        return frozenset(entry.service for entry in self._entries.values() if entry.state in accepted)
 
     def next_epoch(self, now: float, above: int = 0) -> int:
         """Return a larger epoch than any before: the wall clock in microseconds, unless that went backwards.

@@ -55,7 +55,7 @@ class Subscriptions(Protocol):
     """The services that this host watches for; `sync.ReplicaSync`."""
 
     def add(self, service: str) -> Refusal | None:
-        """Add a service for the next watch; refused if there are too many."""
+        """Add an existing service for the next watch; refused if there are too many."""
 
     def watch_added(self) -> None:
         """Watch for the services that were added."""
@@ -135,23 +135,15 @@ class Registrar:
     def register(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
         """Function 2.1 for a local program of a user: committed, pending, or refused with nothing left behind.
 
-        The first registration of a service does not wait for the watch on its behalf, which is sent after it. With
-        `proven_first` nothing is written to disk before a server has accepted the credential.
+        Once a server has accepted it, the host watches on its behalf: before that the service may not exist. With
+        `proven_first` nothing is written to disk before.
         """
-        answer = self._request(request, user, proven_first)
-        self._parts.subscriptions.watch_added()
-        return answer
-
-    def _request(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
         try:
             key = parse_key(request.service, request.address or self._parts.default_address, request.port)
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
             entry = self._entry(request, key, old, user)
-            refusal = self._parts.subscriptions.add(entry.service)
-            if refusal is not None:
-                return succeed(refusal)
             after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
                 self._watch_process(entry)
@@ -307,6 +299,7 @@ class Registrar:
         if isinstance(reply, Registered):
             self._backoff.reset()
             self._step(entry.key, states.Registered(entry.epoch))
+            self._watch_for(entry.service)
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
         if refusal.code in states.TRANSIENT:
@@ -318,7 +311,15 @@ class Registrar:
             return _refusal(reply)
         self._asked.add(entry.instance)
         self._step(entry.key, states.CredentialAccepted(entry))
+        self._watch_for(entry.service)
         return outcome_of(entry, reply.state, reply.revision)
+
+    def _watch_for(self, service: str) -> None:
+        """Watch on behalf of a service that was registered."""
+        refusal = self._parts.subscriptions.add(service)
+        if refusal is not None:
+            self._log.warn("{service} gets no changes: {why}", service=service, why=refusal.message)
+        self._parts.subscriptions.watch_added()
 
     def _left(self, reply: Reply, entry: Registration) -> Answer:
         if isinstance(reply, Deregistered):
