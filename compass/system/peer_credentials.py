@@ -8,9 +8,11 @@ is not available, /proc/net/tcp is searched.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +94,33 @@ def _plain(place: Address) -> Address:
     return str(mapped or address), place[1]
 
 
+class _Kernel(threading.local):
+    """Netlink socket of a thread, on which the kernel is asked."""
+
+    socket: socket.socket | None = None
+    process = 0
+    asked = 0
+
+    def ask(self, message: bytes) -> bytes:
+        """Return the answer to a message without its header. Raises OSError."""
+        if self.socket is None or self.process != os.getpid():
+            # A fork has a copy of the socket, and would read the answers of its parent.
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
+            self.socket.settimeout(DIAG_SECONDS)
+            self.process = os.getpid()
+        self.asked = (self.asked + 1) % _ANY_COOKIE
+        size = _HEADER.size + len(message)
+        self.socket.sendto(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, self.asked, 0) + message, (0, 0))
+        while True:
+            answer = self.socket.recv(_ANSWER_OCTETS_MAX)
+            _, kind, _, number, _ = _HEADER.unpack_from(answer)
+            if number == self.asked:
+                return answer[_HEADER.size :] if kind == _SOCK_DIAG_BY_FAMILY else b""
+
+
+_kernel = _Kernel()
+
+
 def _diagnosed(client: Address, server: Address) -> _Row | None:
     """Ask the kernel for one socket. Returns None if it has none, or cannot be asked."""
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -100,17 +129,12 @@ def _diagnosed(client: Address, server: Address) -> _Row | None:
         mapped = "::ffff:" if family == socket.AF_INET6 and ":" not in client[0] else ""
         ends = [socket.inet_pton(family, mapped + place[0]).ljust(16, b"\0") for place in (client, server)]
         id = _PORTS.pack(client[1], server[1]) + b"".join(ends) + _REST_OF_ID.pack(0, _ANY_COOKIE, _ANY_COOKIE)
-        asked = _ASKED.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + id
-        header = _HEADER.pack(_HEADER.size + len(asked), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
         try:
-            with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
-                kernel.settimeout(DIAG_SECONDS)
-                kernel.sendto(header + asked, (0, 0))
-                answer = kernel.recv(_ANSWER_OCTETS_MAX)
-        except OSError:
+            answer = _kernel.ask(_ASKED.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + id)
+        except (OSError, struct.error):
             return None
-        if len(answer) >= _HEADER.size + _ANSWER.size and _HEADER.unpack_from(answer)[1] == _SOCK_DIAG_BY_FAMILY:
-            _, state, _, _, _, _, _, user, inode = _ANSWER.unpack_from(answer, _HEADER.size)
+        if len(answer) >= _ANSWER.size:
+            _, state, _, _, _, _, _, user, inode = _ANSWER.unpack_from(answer)
             return _Row(client, server, state, user, inode)
     return None
 

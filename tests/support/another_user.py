@@ -39,9 +39,13 @@ def as_another_user(work: Callable[[], Any], user: int = ANOTHER_USER) -> Any:
 
 @contextlib.contextmanager
 def another_user_does(*works: Callable[[], Any], user: int = ANOTHER_USER) -> Iterator[None]:
-    """Repeat each work in a process of its own, of another user, until the block ends."""
+    """Repeat each work in a process of its own, of another user, until the block ends.
+
+    The processes leave the processors to others: what they do to a daemon is looked at, not what they do to a machine.
+    """
 
     def repeat(work: Callable[[], Any]) -> None:
+        os.nice(19)
         while True:
             with contextlib.suppress(Exception):
                 work()

@@ -13,6 +13,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from compass.daemons.net.local_ports import adopted
+
 
 class InheritedPorts:
     """Sockets that were passed to this process, each of which is used once."""
@@ -29,7 +31,7 @@ class InheritedPorts:
         if found is None:
             return None
         found.setblocking(False)
-        return AdoptedPort(self._reactor.adoptStreamPort(found.fileno(), found.family, factory))
+        return AdoptedPort(adopted(self._reactor, found.fileno(), found.family, factory))
 
     def warn_of_unused(self) -> None:
         """Log the sockets that no setting names: what connects to them is answered by no program."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import DnsSettings, TlsSettings
+from compass.daemons.net.local_ports import LocalPort, LocalUnixPort
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
@@ -87,6 +89,13 @@ def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
     return plain(reactor, name, port, timeout=timeout_seconds)
 
 
+def listen_local(reactor: Any, address: str, port: int, factory: Any) -> Any:
+    """Listen on a TCP port for programs of this machine. Raises CannotListenError."""
+    listening = LocalPort(port, factory, BACKLOG, address, reactor)
+    listening.startListening()
+    return listening
+
+
 async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
     """Listen on a TCP port; `::` is every IPv4 address on a machine without IPv6. Raises CannotListenError."""
     try:
@@ -144,4 +153,6 @@ def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
             pass
         else:
             raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon already listens on it"))
-    return reactor.listenUNIX(str(path), factory, BACKLOG, mode)
+    port = LocalUnixPort(os.fsencode(path), factory, BACKLOG, mode, reactor)
+    port.startListening()
+    return port

@@ -34,7 +34,17 @@ from compass.daemons.config.sections import NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
 from compass.daemons.net.inherited import InheritedPorts
-from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, listen_unix, own_name, peers, rules_of
+from compass.daemons.net.listen import (
+    endpoint,
+    identity_of,
+    listen,
+    listen_dns,
+    listen_local,
+    listen_unix,
+    own_name,
+    peers,
+    rules_of,
+)
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import CONNECTIONS_MAX as AGENT_CONNECTIONS_MAX
@@ -144,14 +154,14 @@ class HostService(Service):
         held = InheritedPorts(self._reactor, passed_sockets(passed_variables()))
         if settings.api:
             place = parse_listen(settings.api)
-            self._ports.append(held.adopt(place, api) or await listen(self._reactor, *place, api))
+            self._ports.append(held.adopt(place, api) or listen_local(self._reactor, *place, api))
         if settings.socket:
             path = Path(settings.socket)
             self._ports.append(held.adopt(path, api) or listen_unix(self._reactor, path, SOCKET_MODE, api))
         held.warn_of_unused()
         if settings.agent:
             check = LocalPeers(AgentCheck(view, self._reactor), self._port_users(AGENT_CONNECTIONS_MAX))
-            self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
+            self._ports.append(listen_local(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
             factory = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False)
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))

@@ -37,21 +37,19 @@ class LocalPeer(ProtocolWrapper):
     """Connection of a program of a known user, or of UNKNOWN_USER."""
 
     user = UNKNOWN_USER
-    _is_counted = False
+    is_counted = False
+    """The connection is counted for its user."""
     _is_paused = False
     _timer: Timer | None = None
 
     def makeConnection(self, transport: ITransport) -> None:
-        """Find out the user, and begin unless that user has too many connections."""
-        handle = cast(Any, transport).getHandle()
-        limits = self._factory.limits
-        user = limits.connect(user_of_peer(handle))
-        if user is None or (self._factory.clock is not None and limits.turn(user, 1) is None):
-            if user is not None:
-                limits.disconnect(user)
-            cast(Any, transport).abortConnection()
-            return
-        self.user, self._is_counted = user, True
+        """Begin, if the user may have one more connection."""
+        if not self.is_counted:
+            user = self._factory.admit(cast(Any, transport).getHandle())
+            if user is None:
+                cast(Any, transport).abortConnection()
+                return
+            self.user, self.is_counted = user, True
         self._late = bytearray()
         cast(Any, super()).makeConnection(transport)
 
@@ -84,7 +82,7 @@ class LocalPeer(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Uncount the connection; one that was never begun has no protocol behind it."""
-        if not self._is_counted:
+        if not self.is_counted:
             return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -114,6 +112,26 @@ class LocalPeers(WrappingFactory):
         cast(Any, super()).__init__(factory)
         self.limits = limits
         self.clock = clock
+
+    def admit(self, handle: Any) -> int | None:
+        """Count a connection of the user at the other end of a socket.
+
+        Returns the user that it is counted for; None: there may not be one more.
+        """
+        user = self.limits.connect(user_of_peer(handle))
+        if user is not None and self.clock is not None and self.limits.turn(user, 1) is None:
+            self.limits.disconnect(user)
+            return None
+        return user
+
+    def build(self, addr: IAddress | None, user: int) -> Any:
+        """Return the protocol of an admitted connection, or None if the wrapped factory refuses it."""
+        made = self.buildProtocol(addr)
+        if made is None:
+            self.limits.disconnect(user)
+        else:
+            made.user, made.is_counted = user, True
+        return made
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return a connection, or None if the wrapped factory refuses it."""
