@@ -1,7 +1,7 @@
 """Checks of reports: this host's own probes of the listeners that its programs report.
 
 A probe costs a connection and takes up to the timeout of the category's policy. So each listener has one at a time,
-whoever reported it, and each user has a bounded number of them.
+whichever users reported it, and each user has a bounded number of them.
 """
 
 from __future__ import annotations

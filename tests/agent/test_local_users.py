@@ -55,7 +55,7 @@ def test_the_last_connections_are_kept_for_root(clock: Any) -> None:
 
 
 def test_users_beyond_the_number_that_is_counted_are_one(clock: Any, monkeypatch: Any) -> None:
-    """They share the count of the unknown user, and give back what they took from it."""
+    """Further users share the count of the unknown user, and return what they took from it."""
     monkeypatch.setattr(local_users, "USERS_MAX", 2)
     users = LocalUsers(clock, connections_max=40, connections_per_user_max=2)
     assert [users.connect(user) for user in (1, 2, 3, 4, 5)] == [1, 2, UNKNOWN_USER, UNKNOWN_USER, None]
@@ -80,7 +80,7 @@ def test_requests_beyond_a_user_s_share_wait_for_their_turn(clock: Any) -> None:
 
 
 def test_waiting_is_bounded_for_each_user_and_for_all(clock: Any, monkeypatch: Any) -> None:
-    """What root asks is sent in any case; an answer makes room."""
+    """A request of root is sent in any case; an answer makes room."""
     monkeypatch.setattr(local_users, "WAITING_PER_USER_MAX", 2)
     monkeypatch.setattr(local_users, "WAITING_MAX", 3)
     users, answers = LocalUsers(clock, frozenset({ROOT})), list[Deferred[Any]]()
@@ -127,7 +127,7 @@ def test_a_user_who_has_guessed_writes_nothing_to_disk(
 
 
 def test_no_guess_takes_the_place_of_a_death_that_no_server_has_heard_of(world: Hosts, tokens: dict[str, str]) -> None:
-    """A process that dies while its server is away stays dead, whatever a user registers in its place meanwhile."""
+    """A process that dies while its server is down stays dead, whatever a user registers in its place meanwhile."""
     user, provider = web(world), world.daemon("provider")
     world.processes["provider"].start(7)
     world.wait(provider.register(wish(tokens[CHINA], pid=7)))
@@ -265,7 +265,7 @@ def test_a_refused_report_does_not_end_the_suspicion_of_another(world: Hosts, to
 
 
 def test_the_probes_for_one_user_s_reports_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One listener has one probe at a time; beyond its number of probes a user waits, and the others do not."""
+    """A listener has one probe at a time; beyond its number of probes a user waits, and the others do not."""
     monkeypatch.setattr(report_checks, "CHECKS_PER_USER_MAX", 2)
     monkeypatch.setattr(report_checks, "CHECKS_MAX", 3)
     probes: list[Deferred[str]] = []

@@ -59,7 +59,7 @@ class Supervised:
     """A daemon under its unit; a context manager."""
 
     sockets: tuple[socket.socket, ...] = ()
-    """What a socket unit holds, and every start gets."""
+    """Sockets that a socket unit holds, and that every start gets."""
 
     def __init__(self, path: Path, directory: Path, command: list[str], **more: str) -> None:
         """`command` stands for ExecStart='s program; `more` for what a drop-in would say of Environment=."""

@@ -37,7 +37,7 @@ pytestmark = needs_root
 
 
 def asked(host: Host, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-    """One request over TCP: status and answer."""
+    """Make a request over TCP. Returns status and answer."""
     connection = http.client.HTTPConnection(host.address, host.port, timeout=10)
     try:
         text = None if body is None else json.dumps(body)
@@ -107,7 +107,7 @@ def raw(host: Host, over_tcp: bool) -> socket.socket:
 
 
 def is_open(client: socket.socket) -> bool:
-    """Whether the other end has not closed the connection."""
+    """Return whether the other end has not closed the connection."""
     client.setblocking(False)
     try:
         return bool(client.recv(1))
@@ -141,7 +141,7 @@ def pipelined(host: Host) -> None:
 
 
 def attacks(host: Host, listeners: list[int]) -> list[Callable[[], Any]]:
-    """What a user without a credential can do."""
+    """Return all that a user without a credential can do."""
 
     def reports() -> None:
         for port in listeners:

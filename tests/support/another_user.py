@@ -1,4 +1,4 @@
-"""Another user of this machine: functions that run in processes of a user without any right.
+"""Processes of another user of this machine, who has no right: functions run in them.
 
 The interpreter may be where that user cannot read, so the processes are forks of this one: everything is imported
 before they change their user.

@@ -27,7 +27,7 @@ def connecting(family: socket.AddressFamily, place: object) -> None:
 def test_the_user_of_a_tcp_peer(
     family: socket.AddressFamily, address: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the kernel's answer about one socket, and by its tables where it does not answer."""
+    """The user is found by the kernel's answer about one socket, and by its tables if there is no answer."""
     if way == "/proc":
         monkeypatch.setattr(peer_credentials, "_diagnosed", lambda client, server: None)
     with socket.socket(family) as listening:
@@ -45,7 +45,7 @@ def test_the_user_of_a_tcp_peer(
 
 @needs_root
 def test_the_user_of_a_peer_on_a_unix_socket() -> None:
-    """As the kernel keeps it from the moment of the connection."""
+    """The user is the one who connected."""
     with open_directory() as directory, socket.socket(socket.AF_UNIX) as listening:
         path = directory / "s"
         listening.bind(str(path))
@@ -65,7 +65,7 @@ def test_a_peer_that_the_kernel_does_not_name() -> None:
 
 
 def test_an_ipv4_peer_of_a_dual_socket() -> None:
-    """Its address is mapped into IPv6 on one side only."""
+    """The address is mapped into IPv6 on one side only."""
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listening:
         port = listening.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):

@@ -15,9 +15,9 @@ from compass.model.limits import HOST_SERVICES_MAX
 from compass.model.replies import Refusal
 
 WANTED_PER_USER_MAX = 64
-"""Services that one user's programs ask about, beside those that are registered here: a quarter of a host's."""
+"""Services that one user's programs ask about, not counting those that are registered here: a quarter of a host's."""
 ASKERS_MAX = 64
-"""Users that are remembered for one service: with so many it stays in any case."""
+"""Users that are remembered for one service: with this number it stays in any case."""
 
 
 class RegisteredServices(Protocol):
@@ -101,7 +101,7 @@ class WantedServices:
         return None
 
     def _keep_share(self, user: int) -> None:
-        """Let the oldest service of a user who has a whole share be asked for by that user no more."""
+        """Drop a user's interest in the oldest services beyond the share, to make room for one more."""
         if user in self._trusted:
             return
         own = [service for service in self._idle() if user in self._wanted[service]]

@@ -23,7 +23,7 @@ class Registered:
 
 
 def of(wanted: WantedServices, prefix: str) -> int:
-    """How many services there are whose names begin so."""
+    """Count the services whose names begin with a prefix."""
     return sum(service.startswith(prefix) for service in wanted.all)
 
 
@@ -67,7 +67,7 @@ def test_a_full_host_takes_from_the_user_who_has_most() -> None:
 
 
 def test_a_host_of_registered_services_has_no_place() -> None:
-    """What programs ask for besides is refused, with what to do."""
+    """A further service is refused, with what to do."""
     ids = [f"s{number}.web" for number in range(HOST_SERVICES_MAX)]
     wanted = WantedServices(Registered(*ids))
     wanted.restore(())
@@ -83,7 +83,7 @@ def test_root_may_have_every_place() -> None:
 
 
 def test_the_users_of_one_service_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With so many it stays in any case."""
+    """A service with this number of users stays in any case."""
     monkeypatch.setattr(wanted_services, "ASKERS_MAX", 2)
     wanted = WantedServices(Registered())
     for user in (1, 2, 3):

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def squatter(family: socket.AddressFamily) -> Iterator[tuple[ApiEndpoint, Path]]
 
 
 def octets(heard: Path) -> bytes:
-    """What the other user has."""
+    """Return the octets that the other user has received."""
     return heard.read_bytes() if heard.exists() else b""
 
 
@@ -77,11 +77,12 @@ def test_no_face_sends_anything_to_another_user(face: str, family: socket.Addres
     with squatter(family) as (at, heard):
         used: Any = FACES[face](at, "portal.web")
         try:
-            for call in (
+            calls: list[Callable[[], Any]] = [
                 lambda: used.resolve("openuss"),
                 lambda: used.dependencies("portal.web"),
                 lambda: used.register("portal.web", 80, credential=CREDENTIAL).__enter__(),
-            ):
+            ]
+            for call in calls:
                 with pytest.raises(NotAllowed, match=rf"belongs to user {ANOTHER_USER}.*OPENGNS_API_USER"):
                     call()
         finally:
@@ -119,7 +120,7 @@ def test_a_credential_is_sent_over_tcp_only_where_it_was_asked_for(
 
 
 def test_a_connection_that_outlives_its_listening_socket_is_not_the_daemon_s() -> None:
-    """Another user accepts, stops listening, the daemon takes the port: the connection is still the other user's."""
+    """A user accepts, stops listening, the daemon takes the port: the connection is still the other user's."""
     with open_directory() as directory:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -154,7 +155,7 @@ def test_a_connection_that_outlives_its_listening_socket_is_not_the_daemon_s() -
 
 
 def test_a_peer_without_a_name_gets_no_credential() -> None:
-    """One in another network namespace, or on another machine, is asked if the program names it, and only that."""
+    """A peer in another network namespace, or on another machine, is asked if the program names it, and only that."""
     elsewhere = ApiEndpoint(address="192.0.2.1")
 
     class Connected:
