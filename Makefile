@@ -24,9 +24,14 @@ run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 console: $(READY)  ## run a small deployment for a look at the console in a browser (prints the address and a token)
 	@$(BIN)/python -m examples.scene --console
 
-test: check  ## run check, then the tests with coverage (ARGS="tests/test_layers.py -k name" selects; JOBS=0: one process)
+PYTEST := -m pytest --numprocesses $(JOBS) --dist loadfile
+
+test: check  ## run check, then the tests (ARGS="tests/test_layers.py -k name" selects; JOBS=0: one process)
+	$(BIN)/python $(PYTEST) $(if $(ALL),,-m 'not long') $(ARGS)
+
+coverage: $(READY)  ## run the tests, with the branches that each process of them reached (twice as slow; less than 94 % fails)
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest --numprocesses $(JOBS) --dist loadfile $(if $(ALL),,-m 'not long') $(ARGS)
+	$(BIN)/python -m coverage run $(PYTEST) $(if $(ALL),,-m 'not long') $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
 

@@ -35,7 +35,7 @@ WORKLOADS = ("B1", "B2", "B3", "B4", "B6", "B7", "B8", "paths")
 
 
 def main() -> None:
-    """Parse, measure, tell."""
+    """Parse the arguments, measure, and print the figures."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes: fewer rounds, fewer clients")
     parser.add_argument("--only", nargs="*", choices=WORKLOADS, default=None, help="these workloads")

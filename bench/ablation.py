@@ -1,4 +1,4 @@
-"""What each fast path is worth: the same load on a server with it and on one without it, in turn."""
+"""Gain of each fast path: the same load on a server with the path and on one without it, in turn."""
 
 from __future__ import annotations
 

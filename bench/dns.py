@@ -1,8 +1,8 @@
-"""`make dns-load`: how fast names are answered beside dnsmasq, whether an answer is lost, and what a kill costs.
+"""Load of `make dns-load`: rate of answers compared with dnsmasq, lost answers, and the cost of a kill.
 
 A real server and a host with DNS; dnsmasq holds the same names and addresses in its own table. dnsperf asks both the
-same questions; a client in one loop takes the time of single questions; then real services are killed, and it is
-counted how long lookups still give them: directly, through dnsmasq and through unbound.
+same queries; a client in one loop measures single queries; then real services are killed, and the time is measured
+for which lookups still return them: directly, through dnsmasq and through unbound.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def reference(directory: Path, addresses: list[str]) -> tuple[Program, Resolver]
 
 
 def dnsperf(at: Resolver, directory: Path, queries: int) -> dict[str, float]:
-    """What dnsperf says of so many queries, one name and two types."""
+    """Return the figures of dnsperf for a number of queries of one name and two types."""
     questions = directory / "questions.txt"
     questions.write_text(f"{NAME} A\n{NAME} AAAA\n" * (queries // 2))
     command = ["dnsperf", "-s", at.address, "-p", str(at.port), "-d", str(questions), "-n", "1", "-e"]

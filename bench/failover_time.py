@@ -19,7 +19,7 @@ from compass.model.requests import Register, Report
 
 DEPENDANTS = 1_000
 ARMED_SECONDS = 0.2
-"""For the generator to begin to wait."""
+"""Time that the generator needs until it waits."""
 LISTENS = "import socket, time\ns = socket.create_server(('127.0.0.1', {port}))\nprint(1, flush=True)\ntime.sleep(1000)"
 
 

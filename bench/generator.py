@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(__file__).with_name("load.c")
 PROGRAM = ROOT / "build" / "bench" / "load"
 PATIENCE_SECONDS = 240.0
-"""For a load to be ready or done: 10,000 full handshakes take a Python server tens of seconds on a slow machine."""
+"""Time limit for a load to be ready or done: on a slow machine 10,000 full handshakes take a Python server tens of
+seconds."""
 
 Of = Literal["index", "count", "total"]
 
@@ -70,7 +71,7 @@ class Tls:
 
 @dataclass
 class Plan:
-    """What one run of the generator does; see `load.c`."""
+    """Plan of one run of the generator; see `load.c`."""
 
     framing: str
     address: tuple[str, int]
@@ -83,11 +84,11 @@ class Plan:
     writer_request: Step | None = None
     reaction: Step | None = None
     heartbeat: Step | None = None
-    """What a session says each `beat_seconds` of the settings while nothing is measured."""
+    """Octets that a session sends each `beat_seconds` of the settings while nothing is measured."""
     settings: dict[str, Any] = field(default_factory=dict)
 
     def write(self, directory: Path) -> Path:
-        """As a file for the generator."""
+        """Write the plan as files for the generator. Returns the path of the plan."""
         directory.mkdir(parents=True, exist_ok=True)
         host, port = self.address
         lines = [f"mode {self.mode}", f"framing {self.framing}", f"address {host} {port}"]
@@ -109,7 +110,7 @@ class Plan:
 
 
 def missing() -> list[str]:
-    """What the generator needs and this machine does not have, by Debian's names."""
+    """Return Debian's names of the packages that the generator needs and that this machine does not have."""
     needed = [] if shutil.which("cc") else ["gcc", "libc6-dev"]
     if not any(Path(place, "openssl/ssl.h").exists() for place in ("/usr/include", "/usr/local/include")):
         needed.append("libssl-dev")
@@ -157,7 +158,7 @@ class Load:
             self._line()
 
     def result(self) -> dict[str, Any]:
-        """What was measured."""
+        """Return the measured figures."""
         return self._line()
 
     def _line(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Goal(msgspec.Struct, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """In two words at most."""
+        """Result in two words at most."""
         if self.value is None:
             return "not measured"
         return "met" if (self.value >= self.bound if self.least else self.value <= self.bound) else "not met"

@@ -23,7 +23,7 @@ BEGAN = 1.79e9
 
 
 def growth(size: Size, book: Book, directory: Path) -> None:
-    """The same registrations, fan-outs and lists as in B1 to B3, beside ever more that does not concern them."""
+    """Measure the registrations, fan-outs and lists of B1 to B3 over a growing number of unrelated listeners."""
     for listeners in size.growth:
         book.tell(f"B8 growth: {listeners:,} listeners in {listeners // LISTENERS_A_CATEGORY:,} categories")
         store = f"sqlite:///{directory / f'grown-{listeners}.sqlite'}"
@@ -59,7 +59,7 @@ def _loads(system: System, listeners: int, size: Size, book: Book, directory: Pa
 
 
 def fill(store: str, listeners: int) -> None:
-    """A store with so many listeners that nothing of the workloads depends on, written by the store itself."""
+    """Write a store with a number of listeners on which no workload depends."""
     rows: list[Row] = []
     for number in range(math.ceil(listeners / LISTENERS_A_CATEGORY)):
         category = f"g{number}"

@@ -1,10 +1,10 @@
-"""B6: a lookup on the host itself, by the client library, the host's API and DNS, beside dnsmasq.
+"""B6: a lookup on the host itself, by the client library, the host's API and DNS, compared with dnsmasq.
 
 The host's daemon, the server and dnsmasq are real; the client is Python in one loop, so each figure has the cost of a
 Python call in it. The library's shared view is timed in runs of a thousand: a clock would be most of one lookup.
 
-A query takes 13 us when both programs share a core and 50 us when the other one has to be woken, and the kernel does
-now this and now that. So both are pinned, to one core and to two, and each is a row.
+A query takes 13 us if both programs share a core and 50 us if the kernel must wake the other program; the kernel
+chooses at random. So both programs are pinned, to one core and to two, and each case is a row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUN = 1_000
 """Lookups of the shared view between two looks at the clock."""
 QUERIES = 2_000
 PLACES = ("same core", "other core")
-"""Where the program is that is asked, as seen from the one that asks."""
+"""Core of the program that answers, relative to that of the program that asks."""
 
 
 def lookups(size: Size, book: Book, directory: Path) -> None:

@@ -20,7 +20,7 @@ REFERENCE = "compass"
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the description of the machine and the versions."""
     model = next(
         (
             line.partition(":")[2].strip()

@@ -1,7 +1,7 @@
-"""The next sizes, on paper: what 100,000 hosts on 10 servers need, from the unit costs that one run has measured.
+"""Estimate of the next sizes: needs of 100,000 hosts on 10 servers, from the unit costs that one run has measured.
 
-Every figure is a product of measured costs and of what is assumed below; the same sums for 10,000 hosts on one server
-stand beside what was measured with 10,000 hosts, so that it can be seen how far such sums can be trusted.
+Every figure is a product of measured costs and of the assumptions below. The same sums for 10,000 hosts on one server
+are printed next to the measured values for 10,000 hosts, to show the error of such sums.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 NOTICE_OCTETS = 260
 """A notice on the wire, with TLS and TCP around it, and the acknowledgement that comes back for it."""
 CHANGES_A_SECOND = 10.0
-"""Of the whole deployment: a change for each of 100,000 hosts every three hours."""
+"""Rate of the whole deployment: a change for each of 100,000 hosts every three hours."""
 AUDIENCE = 0.1
 """Share of all hosts that a change concerns."""
 CORES = 2
@@ -21,7 +21,7 @@ CORES = 2
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """What each server of a deployment needs."""
+    """Needs of each server of a deployment."""
 
     hosts: int
     servers: int
@@ -29,14 +29,15 @@ class Needs(msgspec.Struct, frozen=True):
     memory_mb: float
     notices_a_second: float
     cpu_share: float
-    """Of one core, for notices and their acknowledgements."""
+    """Share of one core for notices and their acknowledgements."""
     bandwidth_kbit: float
     change_to_last_ms: float
     """If every host depended on what changes."""
     start_seconds: float
     """All hosts come at once, full handshakes."""
     loss_seconds: float
-    """One server dies, and its hosts come to the others at once, full handshakes; with one server: its restart."""
+    """Time after the death of a server until its hosts have connected to the others, with full handshakes; with one
+    server: its restart."""
 
 
 class Costs(msgspec.Struct, frozen=True):
@@ -44,16 +45,17 @@ class Costs(msgspec.Struct, frozen=True):
 
     notice_cpu_us: float
     notice_ms: float
-    """Of time to the last, for each watcher."""
+    """Time to the last watcher, divided by the number of watchers."""
     session_kb: float
     base_mb: float
     host_start_ms: float
-    """Of time until all are in step, for each host."""
+    """Time until all hosts are up to date, divided by the number of hosts."""
 
 
 def costs_of(results: list[dict[str, Any]]) -> Costs | None:
-    """From the rows of a run; None when they are not all there. The smaller fan-out gives the costs of a notice, so
-    that the larger one can check them."""
+    """Return the costs from the rows of a run; None if rows are missing.
+
+    The costs of a notice come from the smaller fan-out, so that the larger one can check them."""
 
     def median(workload: str, metric: str, clients: int) -> float | None:
         for row in results:

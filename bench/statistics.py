@@ -1,6 +1,6 @@
-"""What is measured, and how: one function a workload, each giving its figures of one round.
+"""Book of the measured figures: one function for each workload records its figures of one round.
 
-A workload is run on all systems in turn, round after round, so that what the machine does beside it meets all of them.
+A workload is run on all systems in turn, round after round, so that other load of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from bench.generator import Load, Plan
 from bench.systems.system import System
 
 GENERATOR_BUSY = 0.8
-"""Of a core: beyond this the generator may be what is measured, and the report says so."""
+"""Share of a core above which the report warns that the generator may be the limit."""
 
 Figures = dict[tuple[str, str], float]
 """(metric, unit): value."""
 
 
 class Result(msgspec.Struct, frozen=True, rename={"kind": "workload"}):
-    """One metric of one workload on one system, over all rounds."""
+    """Metric of one workload on one system, over all rounds."""
 
     kind: str
     system: str
@@ -48,11 +48,11 @@ class Book:
     values: dict[tuple[str, str, bool, int, str, str], list[float]] = field(default_factory=dict)
     notes: dict[tuple[str, str, bool, int], str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    """Loads that came to nothing, and why: their rows are not there, or have fewer rounds."""
+    """Loads that failed, with the reason: their rows are missing or have fewer rounds."""
 
     @contextmanager
     def despite(self) -> Iterator[None]:
-        """What is measured in here may fail without the rest being lost."""
+        """Record a failure in the block, so that the other figures are kept."""
         try:
             yield
         except Exception as error:
@@ -67,7 +67,7 @@ class Book:
             self.values.setdefault((workload, system, tls, clients, metric, unit), []).append(value)
 
     def results(self) -> list[Result]:
-        """One for each metric."""
+        """Return the results of all metrics."""
         return [
             Result(
                 workload,
@@ -86,7 +86,7 @@ class Book:
         ]
 
     def median(self, workload: str, system: str, metric: str, *, tls: bool, clients: int) -> float | None:
-        """Of all rounds; None: it was not measured."""
+        """Return the median of all rounds; None: the metric was not measured."""
         for (w, s, t, c, m, _), values in self.values.items():
             if (w, s, t, c, m) == (workload, system, tls, clients, metric):
                 return statistics.median(values)

@@ -1,7 +1,7 @@
 """`make bench-workers`: what a second worker process is worth, as ratios of registrations and of pulls a second.
 
 Both servers run at the same time on the same machine, each over its own store, and are loaded in turn, round after
-round; the load comes over mutual TLS from the generator in C, which takes its part of the cores, and is told.
+round; the load comes over mutual TLS from the generator in C, which uses a share of the cores that is printed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WORKLOADS = ("pulls", "registrations")
 
 
 class Workers(Compass):
-    """`opengnssd` as it is installed, with so many workers."""
+    """`opengnssd` as it is installed, with a number of workers."""
 
     def __init__(self, directory: Path, workers: int, store: str) -> None:
         super().__init__(directory, tls=True, store=store)
@@ -34,7 +34,7 @@ class Workers(Compass):
         self.name = f"workers = {workers}"
 
     def start(self) -> None:
-        """As one configures it; no port beside."""
+        """Write the configuration, without any other port."""
         self.identity("server", "gns1.example.net", ("127.0.0.1",))
         self._admin = self.identity("admin", "bench")
         here = self.directory
@@ -52,7 +52,7 @@ class Workers(Compass):
 
 
 def measure(engine: str, directory: Path, workers: int, rounds: int, seconds: float) -> None:
-    """One engine: both servers, both workloads; prints a line for each."""
+    """Measure both workloads on both servers over one engine, and print a line for each."""
     database = PostgreSQL() if engine == "postgresql" else None
     stores = [database.new_url() if database else "" for _ in range(2)]
     one, more = (Workers(directory / f"{n}", n, store) for n, store in zip((1, workers), stores, strict=True))

@@ -18,19 +18,19 @@ SETTLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """Sizes of all workloads."""
 
     rounds: int
     seconds: float
-    """Of a closed load in one round."""
+    """Duration of a closed load in one round."""
     clients: tuple[int, ...]
     watchers: tuple[int, ...]
     changes: int
-    """Of a fan-out in one round."""
+    """Changes of a fan-out in one round."""
     gap_seconds: float
     """Between two of them: in which the acknowledgements of the first are taken in."""
     hosts: int
-    """Of cold starts and of what they cost when idle."""
+    """Hosts of cold starts, whose idle costs are measured as well."""
     starts: int
     idle_seconds: float
     growth: tuple[int, ...]
@@ -77,7 +77,7 @@ def _closed(
 
 
 def fan_out(systems: list[System], size: Size, book: Book, directory: Path) -> None:
-    """B2: one change told to all; the watchers acknowledge, or read again, as the system's own clients do."""
+    """B2: one change to all watchers; they acknowledge, or read again, as the system's own clients do."""
     for watchers in size.watchers:
         book.tell(f"B2 fan-out to {watchers:,} watchers (connecting)")
 
@@ -154,7 +154,7 @@ def _start_all(system: System, plan: Plan, size: Size, book: Book, directory: Pa
 
 
 def list_octets(compass: Compass, directory: Path) -> int:
-    """How many octets compass answers a pull with: the bare echo answers with as many."""
+    """Return the size of compass's answer to a pull: the bare echo answers with the same number of octets."""
     from compass.admin.shell.connection import AdminSession
     from compass.model.requests import Pull
     from compass.wire.frames import frame

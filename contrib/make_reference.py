@@ -19,8 +19,9 @@ from typing import Any
 
 import click
 from make_pages import PROGRAMS, commands
+from setting_types import settings
 
-from compass.daemons.config.settings import HostConfig, ServerConfig, settings
+from compass.daemons.config.settings import HostConfig, ServerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "reference"

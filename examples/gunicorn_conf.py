@@ -1,8 +1,8 @@
-"""gunicorn's hooks: the master registers the port for all of its workers, once it listens.
+"""Hooks of gunicorn: the master registers the port for all of its workers, once it listens.
 
     gunicorn --config examples/gunicorn_conf.py examples.wsgi_app:app
 
-The daemon watches the master's process; a worker that dies is replaced by the master and is nobody else's business.
+The daemon watches the master's process; the master replaces a worker that dies, and the registration stays.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from compass import client
 
 
 def ask(peer: client.Listener) -> str:
-    """What one listener says."""
+    """Return the answer of one listener."""
     connection = http.client.HTTPConnection(peer.address, peer.port, timeout=3)
     try:
         connection.request("GET", "/")

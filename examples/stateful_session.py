@@ -15,7 +15,7 @@ from compass import client
 
 
 class Counting(socketserver.StreamRequestHandler):
-    """One connection: `next` answers a number that grows by one, `resume N` goes on after N."""
+    """Connection: `next` returns a number that grows by one, `resume N` continues after N."""
 
     def handle(self) -> None:
         """Answer the lines of a connection."""
@@ -39,12 +39,12 @@ def count(stream: socket.socket) -> int:
     stream.sendall(b"next\n")
     answer = stream.recv(100)
     if not answer:
-        raise EOFError("the listener has gone")
+        raise EOFError("the listener has closed the connection")
     return int(answer)
 
 
 def resume(stream: socket.socket, cookie: bytes) -> None:
-    """Tell a new listener where the one before was."""
+    """Send a new listener the number that the previous one had reached."""
     stream.sendall(b"resume " + cookie + b"\n")
 
 

@@ -1,7 +1,7 @@
-"""What Python itself can do: a bare loop of `send`, and a bare Twisted echo. The floor that compass is held against.
+"""Baseline of Python itself: a bare loop of `send`, and a bare Twisted echo, with which compass is compared.
 
-`python -m bench.systems.baseline_socket send|echo PORT OCTETS` serves in the framing of OpenGNSP and knows no more of
-it.
+`python -m bench.systems.baseline_socket send|echo PORT OCTETS` serves in the framing of OpenGNSP, of which it uses
+nothing else.
 """
 
 from __future__ import annotations

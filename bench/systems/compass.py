@@ -29,15 +29,15 @@ from compass.wire.messages import Acknowledge, Hello, encode
 from tests.support.postgresql import PostgreSQL
 
 FIRST_PORT = 1024
-"""Of the listeners that clients register, one a client."""
+"""First port of the listeners that clients register, one for each client."""
 EPOCH = 2**40
 """Epochs from here on are nine octets in MessagePack, so that a template has room for each."""
 EPOCH_MARK = 0x0102030405060708
 """Stands in a template where a number will be."""
 DEPENDANT, DEPENDENCY = "portal.web", "s0.c0"
 REGISTERED = "s0.registered"
-"""What registrations are of: a category that another one depends on, of which no host has a session. The generator's
-hosts vanish without a word, and what is found out about their listeners is not to be told to the next watchers."""
+"""Service of the registrations. No host with a session depends on its category: the generator's hosts disappear without
+a goodbye, and the next watchers must not receive the changes of their listeners."""
 REVISION_WIDTHS = {2: 0x0100, 4: 0x10000}
 
 
@@ -58,9 +58,9 @@ class Compass(System):
         (directory / "authority.crt").write_bytes(self._authority.certificate_pem)
         self._identities: dict[int, Tls] = {}
         self.tokens: dict[str, str] = {}
-        """By service."""
+        """Tokens by service."""
         self.host_api: Any = None
-        """Of a host daemon that some workloads start."""
+        """API of a host daemon that some workloads start."""
 
     def start(self) -> None:
         self.identity("server", "gns1.example.net", ("127.0.0.1",))
@@ -153,7 +153,7 @@ class Compass(System):
         return Template(acknowledge).copied(self._notice_offset(), target, width)
 
     def _notice_offset(self) -> int:
-        """Where the revision's octets stand in a notice: after the names of the fields before it."""
+        """Return the offset of the revision's octets in a notice: after the names of the preceding fields."""
         from compass.model.rows import Change
         from compass.wire.messages import Notice
 
@@ -169,7 +169,7 @@ class Compass(System):
         watch = Step(Template(frame(encode(Watch((DEPENDANT,))), 1)))
         plan = self._plan(clients, mode="start", setups=[HELLO, watch])
         plan.settings["resume"] = int(resumed)
-        # Of so many at once some are told when to come again.
+        # The server refuses some of many simultaneous requests until later.
         plan.reaction = Step(self.acknowledging(), 0)
         plan.settings["later"] = b"retry_after_seconds".hex()
         return plan
@@ -234,7 +234,7 @@ def frame_number() -> bytes:
 
 
 def encode_number(number: int) -> bytes:
-    """As MessagePack has it."""
+    """Encode a number as MessagePack does."""
     return b"\xcd" + number.to_bytes(2, "big") if number < 0x10000 else b"\xce" + number.to_bytes(4, "big")
 
 
@@ -249,7 +249,7 @@ def _epochs() -> int:
 
 
 def _hosts(authority: Credentials, directory: Path, number: int) -> Tls:
-    """So many hosts' certificates for one key: what it costs the server is the same, and they are soon made."""
+    """Issue the certificates of a number of hosts for one key: the load of the server is the same, and it is faster."""
     signer = serialization.load_pem_private_key(authority.key_pem, None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     issuer = x509.load_pem_x509_certificate(authority.certificate_pem).subject

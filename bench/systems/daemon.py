@@ -22,8 +22,22 @@ from compass.daemons.config.reader import read_server_config
 from compass.daemons.net import listen, transport
 from compass.daemons.process import gc
 from compass.daemons.services import opengnssd
+from compass.gateway.server_api.routes import PeerIdentifier
 from compass.server.queries.pull_cache import PullCache
 from compass.store import bulk_insert
+
+
+class PlainPeers:
+    """Roles and names of peers: without TLS each is a host, named after its port."""
+
+    def __init__(self, encrypted: PeerIdentifier, plain_port: int) -> None:
+        self._encrypted = encrypted
+        self._plain_port = plain_port
+
+    def identify(self, transport: Any) -> tuple[str, str, str]:
+        if transport.getHost().port != self._plain_port:
+            return self._encrypted.identify(transport)
+        return "host", f"h{transport.getPeer().port}.bench", ""
 
 
 class Unencrypted(opengnssd.ServerService):
@@ -32,21 +46,11 @@ class Unencrypted(opengnssd.ServerService):
     def __init__(self, reactor: Any, path: Path, port: int) -> None:
         super().__init__(reactor, read_server_config(path))
         self._plain_port = port
+        self._peers = PlainPeers(self._peers, port)
 
     async def _listen(self, server: Any) -> None:
         await super()._listen(server)
         self._ports.append(await listen.listen(self._reactor, "127.0.0.1", self._plain_port, server))
-
-    def _peer(self) -> Any:
-        proven = super()._peer()
-
-        def peer(transport: Any) -> tuple[str, str, str]:
-            if transport.getHost().port != self._plain_port:
-                answer: tuple[str, str, str] = proven(transport)
-                return answer
-            return "host", f"h{transport.getPeer().port}.bench", ""
-
-        return peer
 
 
 def _set(module: Any, name: str, value: Any) -> Callable[[], None]:

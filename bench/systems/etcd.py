@@ -13,11 +13,11 @@ from compass.pki.authority import create_authority, issue, write_credentials
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW_MAX = 2**31 - 1
-"""So that the generator never has to open a window again (RFC 9113 section 6.9)."""
+"""Largest window: the generator never has to open a window again (RFC 9113 section 6.9)."""
 
 
 class Etcd(System):
-    """One member, as its packages start it; with TLS both ends show a certificate, as with compass."""
+    """Single member, as its packages start it; with TLS both ends send a certificate, as with compass."""
 
     name = "etcd"
 

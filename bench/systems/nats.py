@@ -12,7 +12,7 @@ from bench.systems.system import RECORD_OCTETS, System
 
 
 class Nats(System):
-    """One server; its stream keeps files, and lets the kernel decide when they reach the disk."""
+    """Single server; its stream is stored in files, and the kernel decides when they reach the disk."""
 
     name = "NATS"
 

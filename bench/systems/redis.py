@@ -11,7 +11,7 @@ from bench.systems.system import LISTENERS, RECORD_OCTETS, SERVICES, System
 
 
 class Redis(System):
-    """One server with `appendfsync always`."""
+    """Single server with `appendfsync always`."""
 
     name = "Redis"
 

@@ -29,7 +29,7 @@ def program(*names: str) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
+    """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as asking:
         asking.bind(("127.0.0.1", 0))
         port: int = asking.getsockname()[1]
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 class Running:
-    """One process of a system; its output goes to a log beside its data."""
+    """Process of a system; its output goes to a log next to its data."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
         self._log = log
@@ -74,7 +74,7 @@ class Running:
         return [self.pid, *map(int, children.read_text().split())] if children.exists() else [self.pid]
 
     def stop(self) -> None:
-        """End it; whoever does not listen is killed."""
+        """End the process by SIGTERM, then by SIGKILL."""
         self._process.terminate()
         try:
             self._process.wait(10)

@@ -1,4 +1,4 @@
-"""What every measured system offers: to be started and stopped, and a plan of load for each workload it can do."""
+"""Interface of every measured system: start, stop, and a plan of load for each workload that it supports."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from bench.generator import Load, Plan
 from bench.systems.running import Running
 
 LISTENERS = 3
-"""Of each service of a list."""
+"""Listeners of each service of a list."""
 SERVICES = 10
-"""Of the list that is pulled."""
+"""Services of the list that is pulled."""
 RECORD_OCTETS = 150
-"""What peers store of a listener: as much as a compass row says about one."""
+"""Octets that the other systems store of a listener: the size of a row of compass."""
 
 
 class System:
-    """One system. A workload that it has no equivalent of gives None."""
+    """Measured system. The plan of a workload without an equivalent is None."""
 
     name = ""
     version = ""
@@ -52,7 +52,7 @@ class System:
         raise NotImplementedError
 
     def fan_out(self, watchers: int) -> Plan | None:
-        """B2: one change is told to all watchers; they acknowledge, or read again, as its own clients do."""
+        """B2: send one change to all watchers; they acknowledge, or read again, as the system's own clients do."""
         raise NotImplementedError
 
     def lists(self, clients: int) -> Plan | None:
@@ -60,5 +60,5 @@ class System:
         raise NotImplementedError
 
     def cold_start(self, clients: int, *, resumed: bool) -> Plan | None:
-        """B4: so many clients connect at once and get the list."""
+        """B4: connect a number of clients at once; each reads the list."""
         return None

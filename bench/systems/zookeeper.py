@@ -1,4 +1,4 @@
-"""ZooKeeper: setData, and watches that fire once, so that its clients read again to be told again."""
+"""ZooKeeper: setData, and watches that fire once, so that its clients read again to be notified again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.systems.system import LISTENERS, RECORD_OCTETS, SERVICES, System
 SCRIPTS = ("/usr/share/zookeeper/bin/zkServer.sh", "zkServer.sh")
 CREATE, GET, SET = 1, 4, 5
 SESSION_MILLISECONDS = 30_000
-"""After so long without a word a session ends; its clients speak after a third of that."""
+"""Time of silence after which a session ends; its clients send a ping after a third of that."""
 PING = struct.pack("!ii", -2, 11)
 
 
 class ZooKeeper(System):
-    """One server, alone, with the synchronous log that it has by default."""
+    """Single server with the synchronous log that it has by default."""
 
     name = "ZooKeeper"
 

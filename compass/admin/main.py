@@ -99,9 +99,6 @@ def cli(click_context: click.Context, /, **given: Any) -> None:
     """
     context = click_context.ensure_object(AdminContext)
     context.given = Given(**given)
-    if context.in_json:
-        # These commands have their own option for JSON.
-        click_context.default_map = {"tls": {name: {"as_json": True} for name in tls.commands}}
 
 
 for _group, _lines in (

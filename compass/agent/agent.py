@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.agent.components import AgentDependencies, build
+from compass.agent.components import Components
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.local_api import LocalApi
 
 
@@ -16,7 +17,7 @@ class Agent:
 
     def __init__(self, dependencies: AgentDependencies) -> None:
         self._dependencies = dependencies
-        self.components = build(dependencies)
+        self.components = Components(dependencies)
         self.api = LocalApi(self.components)
         """Interface for local programs."""
 

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
+from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
 from compass.model.host_api import (
@@ -22,7 +24,6 @@ from compass.model.host_api import (
     RegistrationStatus,
     Resolved,
 )
-from compass.model.metrics import AgentMetrics
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply
 from compass.model.requests import Pull
@@ -128,19 +129,7 @@ class LocalApi:
             loaded=replica.loaded,
             services=tuple(sorted(its.wanted.all)),
             listeners=self._listeners(),
-            registrations=tuple(
-                RegistrationStatus(
-                    entry.service,
-                    entry.address,
-                    entry.port,
-                    entry.epoch,
-                    entry.state,
-                    entry.pid,
-                    entry.hold,
-                    entry.problem,
-                )
-                for entry in its.journal.all()
-            ),
+            registrations=msgspec.convert(its.journal.all(), tuple[RegistrationStatus, ...], from_attributes=True),
             problem=upstream.problem,
             zone=parts.zone,
             servers=upstream.servers(),
@@ -153,14 +142,13 @@ class LocalApi:
         its, reactions = self._components, self._parts.reactions
         servers = its.upstream.servers()
         return AgentMetrics(
-            host=self._parts.host_name,
             loaded=its.replica.loaded,
             revision=its.replica.revision,
             view_age_seconds=its.sync.view_age(),
             session=its.upstream.status,
             sessions_opened=its.upstream.opened_count,
             servers=Counter(server.state for server in servers),
-            sources=Counter(server.source for server in servers),
+            servers_known=Counter(server.source for server in servers),
             services=len(its.wanted),
             listeners=self._listeners(),
             registrations=Counter(entry.state for entry in its.journal.all()),

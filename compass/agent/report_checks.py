@@ -10,6 +10,7 @@ from collections import Counter
 
 from twisted.internet.defer import Deferred, succeed
 
+from compass.agent.local_users import LocalUsers
 from compass.agent.registration.probe_responder import Probe
 from compass.agent.replica.replica import Replica
 from compass.model.names import category_of
@@ -24,11 +25,18 @@ CHECKS_MAX = 64
 class ReportChecks:
     """Probes under way, by listener."""
 
-    def __init__(self, replica: Replica, probe: Probe) -> None:
+    def __init__(self, replica: Replica, probe: Probe | None, users: LocalUsers) -> None:
+        """`probe` None: this host does not probe, and believes every report."""
+        self.users = users
         self._replica = replica
         self._probe = probe
         self._waiting: dict[ListenerKey, list[Deferred[str | None]]] = {}
         self._by_user = Counter[int]()
+
+    @property
+    def can_probe(self) -> bool:
+        """Whether this host probes."""
+        return self._probe is not None
 
     def check(self, row: Listener, user: int) -> Deferred[str | None]:
         """Probe a listener. Returns an empty string or why it does not serve; None: there are too many probes."""
@@ -37,7 +45,7 @@ class ReportChecks:
         if key in self._waiting:
             self._waiting[key].append(found)
             return found
-        if len(self._waiting) >= CHECKS_MAX or self._by_user[user] >= CHECKS_PER_USER_MAX:
+        if self._probe is None or len(self._waiting) >= CHECKS_MAX or self._by_user[user] >= CHECKS_PER_USER_MAX:
             return succeed(None)
         self._waiting[key] = [found]
         self._by_user[user] += 1

@@ -10,66 +10,45 @@ the store is unavailable, the other servers are informed directly, because their
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Protocol
 
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from compass.agent.local_users import LocalUsers
+from compass.agent.changes import Changes
+from compass.agent.dependencies import AgentDependencies
+from compass.agent.registration.journal import parse_key
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.view import View
 from compass.agent.report_checks import ReportChecks
 from compass.agent.upstream.report_relay import ReportRelay
+from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalReport, Outcome
-from compass.model.interfaces import Clock
-from compass.model.names import InvalidName, parse_address, parse_port, parse_service_id
+from compass.model.names import InvalidName
 from compass.model.replies import Refusal, Reply, Reported
-from compass.model.requests import Report, Request
+from compass.model.requests import Report
 from compass.model.rows import USABLE, Listener, ListenerKey
 from compass.system.timers import Timers
-
-
-class Server(Protocol):
-    """The server that this host has a session with; `upstream.Upstream`."""
-
-    def ask(self, request: Request) -> Deferred[Reply]:
-        """Send a request; `unreachable` if no server could be asked."""
-
-
-class ViewListener(Protocol):
-    """Receiver of changes of the view that are not in the replica; `changes.Changes`."""
-
-    def view_changed(self) -> None:
-        """Read the view again."""
-
-
-class ReportsDependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """Dependencies of the reports."""
-
-    clock: Clock
-    random: Callable[[], float]
-    server: Server
-    relay: ReportRelay
-    view: View
-    listener: ViewListener
-    users: LocalUsers
-    checks: ReportChecks | None
-    """Probes of reported listeners; without them every report is believed."""
 
 
 class Reports:
     """All reports of this host."""
 
-    def __init__(self, parts: ReportsDependencies) -> None:
+    def __init__(
+        self,
+        parts: AgentDependencies,
+        server: Upstream,
+        relay: ReportRelay,
+        view: View,
+        changes: Changes,
+        checks: ReportChecks,
+    ) -> None:
         self._clock = parts.clock
-        self._server = parts.server
-        self._relay = parts.relay
-        self._view = parts.view
-        self._listener = parts.listener
-        self._users = parts.users
-        self._checks = parts.checks
+        self._server = server
+        self._relay = relay
+        self._view = view
+        self._changes = changes
+        self._checks = checks
+        self._users = checks.users
         self._timers = Timers(parts.clock)
         self._backoff = Backoff(parts.random)
         self.counts = Counter[str]()
@@ -83,11 +62,7 @@ class Reports:
     def report(self, request: LocalReport, user: int) -> Deferred[Outcome | Refusal]:
         """Suspect the listener here and report it to a server; a user who is not believed waits for a probe."""
         try:
-            key = (
-                parse_service_id(request.service),
-                parse_address(request.address),
-                parse_port(request.port),
-            )
+            key = parse_key(request.service, request.address, request.port)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
         excess = self._users.count_report(user)
@@ -96,7 +71,7 @@ class Reports:
         row = self._view.replica.catalogue.listener(*key)
         if request.state != "unreachable" or row is None or row.state not in USABLE:
             return self._deliver(request, key, repeatable=False)
-        if self._checks is None:
+        if not self._checks.can_probe:
             return self._suspect(request, row)
         if not self._users.is_believed(user) or self._is_last_usable(row):
             return self._checks.check(row, user).addCallback(self._suspect_if_dead, request, row, user)
@@ -106,7 +81,7 @@ class Reports:
 
     def _suspect(self, request: LocalReport, row: Listener) -> Deferred[Outcome | Refusal]:
         self._view.suspicions.add(request, row, self._clock.seconds())
-        self._listener.view_changed()
+        self._changes.view_changed()
         return self._deliver(request, _key_of(row))
 
     def _suspect_if_dead(
@@ -125,7 +100,7 @@ class Reports:
         if problem == "":
             self._refuted(user)
             self._view.suspicions.dismiss(_key_of(row), request)
-            self._listener.view_changed()
+            self._changes.view_changed()
 
     def _refuted(self, user: int) -> None:
         self.counts["refuted"] += 1

@@ -14,10 +14,7 @@ from typing import IO, Any, Final, TypeVar
 
 import click
 
-from compass.cli.output import (
-    LINE_MAX,
-    as_json,
-)
+from compass.cli.output import LINE_MAX, as_json
 from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.credential import CredentialProblem, read_credential
 from compass.model.exit_codes import ExitCode, exit_of
@@ -56,6 +53,8 @@ class CliContext:
 
     endpoint = ""
     in_json = False
+    subject = ""
+    """Beginning of each note, with a colon."""
 
     @property
     def api(self) -> HostApi:
@@ -72,7 +71,7 @@ class CliContext:
 
     def print_note(self, text: str) -> None:
         """Print a note to the standard error stream."""
-        click.echo(f"{PROGRAM}: {escape_line(text, LINE_MAX)}", err=True)
+        click.echo(f"{PROGRAM}: {escape_line(self.subject + text, LINE_MAX)}", err=True)
 
     @contextmanager
     def error_handling(self) -> Iterator[None]:

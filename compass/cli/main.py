@@ -29,14 +29,7 @@ from compass.cli.context import (
     metadata_of,
     metadata_options,
 )
-from compass.cli.output import (
-    as_json,
-    line_of_event,
-    lines_of_outcome,
-    lines_of_resolved,
-    lines_of_status,
-    tree_of,
-)
+from compass.cli.output import as_json, line_of_event, lines_of_outcome, lines_of_resolved, lines_of_status, tree_of
 from compass.cli.run.readiness import ANSWER_SECONDS, ReadinessCheck
 from compass.cli.templates import template
 from compass.model.exit_codes import ExitCode, exit_table
@@ -360,7 +353,8 @@ def run(
         (wish, *others), command, environment, ready_timeout, check, drain, restart, restart_limit, dependencies_file
     )
     at = f"{service} {format_endpoint(address, port) if address else port}"
-    sys.exit(Supervisor(context.api, options, lambda text: context.print_note(f"{at}: {text}")).run())
+    context.subject = f"{at}: "
+    sys.exit(Supervisor(context.api, options, context).run())
 
 
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from compass.cli.context import JSON_OPTION, NAME, CliContext, Failed, api_option, example_lines
 from compass.client.core.blocking_api import HostApi
 from compass.client.core.view import view_of
-from compass.model.catalogue.lookup_scope import LookupScope
+from compass.model.catalogue.lookup_scope import LookupScope, scope_of
 from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.names import category_of
 from compass.model.replies import Refusal
@@ -142,10 +142,7 @@ def _lookup_scopes(api: HostApi, services: Iterable[str]) -> Iterable[LookupScop
     """Yield the lookup scope of each of the host's services."""
     for service in services:
         catalogue = view_of(api.dependencies(service)).catalogue
-        needed = catalogue.needs.get(category_of(service), frozenset())
-        rows = (catalogue.categories.get(category) for category in needed)
-        backups = frozenset(row.backup for row in rows if row is not None and row.backup)
-        yield LookupScope(catalogue, needed, backups)
+        yield scope_of(catalogue, [category_of(service)])
 
 
 def _pool(scopes: Sequence[LookupScope], name: str) -> PoolView:

@@ -8,7 +8,6 @@ async with Client("portal.web") as client:
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, Unpack
@@ -16,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 from compass.client.core.api import ANSWER_SECONDS
 from compass.client.core.client import CoreClient, Options, Registration
 from compass.client.core.endpoint import ApiEndpoint
-from compass.client.core.session import CONNECT_SECONDS, Failures, Session
+from compass.client.core.session import CONNECT_SECONDS, Session, StreamOpener
 from compass.client.core.threads import RECEIVE_OCTETS
 from compass.client.core.view import Views
 from compass.model.rows import Listener
@@ -74,7 +73,7 @@ class Client(CoreClient):
         close it. With `tls` over TLS, with a certificate for `server_name`. `seconds`: timeout of connecting.
         `resume`: called with a new connection and the session's cookie, if it has one. Raises NobodyThere, and what
         `resolve` raises."""
-        session = Session(self, name, StreamOpener(seconds, tls, server_name), resume)
+        session = Session(self, name, AsyncioOpener(seconds, tls, server_name), resume)
 
         async def begin() -> Session[Stream]:
             await session.open()
@@ -106,20 +105,11 @@ class AwaitableContext(Generic[T]):
         await self._end(self._value)
 
 
-class StreamOpener:
+class AsyncioOpener(StreamOpener):
     """Opener of stream connections for `compass.client.core.session`."""
 
-    failures: Failures = (OSError, EOFError)
-    timeouts: Failures = (TimeoutError,)
-
-    def __init__(self, seconds: float, tls: ssl.SSLContext | None, server_name: str) -> None:
-        self._seconds = seconds
-        self._tls = tls
-        self._server_name = server_name
-
     async def open(self, peer: Listener) -> Stream:
-        name = self._server_name or None
-        opening = asyncio.open_connection(peer.address, peer.port, ssl=self._tls, server_hostname=name)
+        opening = asyncio.open_connection(peer.address, peer.port, ssl=self._tls, server_hostname=self._server_name)
         return Stream(*await asyncio.wait_for(opening, self._seconds))
 
     def is_closed(self, stream: Stream) -> bool:
@@ -149,29 +139,16 @@ class AsyncioRuntime:
     def seconds(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def random(self) -> float:
-        return random.random()
-
-    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> AsyncioTask:
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         if wait_at_exit:
             self._waited_for.add(task)
             task.add_done_callback(self._waited_for.discard)
-        return AsyncioTask(task)
+        return task
 
     async def join(self) -> None:
         """Wait for all work spawned with `wait_at_exit`."""
         await asyncio.gather(*self._waited_for, return_exceptions=True)
-
-
-class AsyncioTask:
-    """Handle of a spawned asyncio task."""
-
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        self._task = task
-
-    def stop(self) -> None:
-        self._task.cancel()
 
 
 class AsyncioConnection:

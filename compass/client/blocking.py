@@ -14,19 +14,17 @@ import socket
 import ssl
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Generic, Literal, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import CoreClient, Options
+from compass.client.core.client import CoreClient, Options, RegistrationHandle
 from compass.client.core.client import Registration as CoreRegistration
 from compass.client.core.endpoint import ApiEndpoint
-from compass.client.core.session import CONNECT_SECONDS, Failures
+from compass.client.core.session import CONNECT_SECONDS, Failures, SessionHandle, StreamOpener
 from compass.client.core.session import Session as CoreSession
-from compass.client.core.shared_view import SharedView
-from compass.client.core.threads import ThreadRuntime, run_sync
+from compass.client.core.threads import ThreadRuntime, blocking, iterate_sync, run_sync
 from compass.client.core.view import Views
-from compass.model.host_api import HostStatus, LocalEvent, Outcome, Resolved
-from compass.model.replies import Dependencies
+from compass.model.host_api import HostStatus, LocalEvent
 from compass.model.rows import Listener
 
 S = TypeVar("S")
@@ -72,51 +70,20 @@ class Client:
         """Stop all watches. Registrations stay until they are ended."""
         self.core.stop_watches()
 
-    def resolve(self, name: str) -> Resolved:
-        """Return the listeners to use for a service or a category, best first, at least one. Only the first call needs
-        a round trip. Raises NoneRegistered, UnknownName, NotLoaded, DaemonUnreachable."""
-        return run_sync(self.core.resolve(name))
-
-    def dependencies(self, service: str = "") -> Dependencies:
-        """Return the dependencies of a service, by default this program's own (function 2.3). Raises ApiProblem."""
-        return run_sync(self.core.dependencies(service))
-
-    def shared(self, service: str = "", directory: str = "") -> SharedView:
-        """Return the daemon's shared view, for lookups without a call: `shared().listeners("openuss")`. `directory`: of
-        the view; by default the daemon is asked. Raises NotLoaded if none is shared, DaemonUnreachable."""
-        return run_sync(self.core.shared(service, directory))
+    resolve = blocking(CoreClient.resolve)
+    dependencies = blocking(CoreClient.dependencies)
+    shared = blocking(CoreClient.shared)
+    report = blocking(CoreClient.report)
 
     def watch(self, service: str = "", since: int | None = None) -> Iterator[LocalEvent]:
         """Yield the dependencies of a service and then each change, also after restarts of the daemon. `since`: only
         changes after this revision. Raises ApiProblem if the daemon is unreachable at first, or refuses."""
-        following = self.core.follow(service, since)
-        try:
-            while (event := run_sync(following.next())) is not None:
-                yield event
-        finally:
-            following.close()
+        yield from iterate_sync(self.core.follow(service, since))
 
-    def register(
-        self,
-        service: str,
-        port: int,
-        **options: Unpack[Options],
-    ) -> Registration:
+    def register(self, service: str, port: int, **options: Unpack[Options]) -> Registration:
         """Register `service` at `port` for this process (function 2.1), until the end of the `with` block. The
         registration is complete when this returns. See `compass.client.core.client.Options`."""
         return Registration(run_sync(self.core.register(service, port, **options)))
-
-    def report(
-        self,
-        service: str,
-        address: str,
-        port: int,
-        *,
-        state: Literal["unreachable", "slow"] = "unreachable",
-        detail: str = "",
-    ) -> Outcome:
-        """Report a listener that is unreachable or slow (function 2.5). Raises ApiProblem."""
-        return run_sync(self.core.report(service, address, port, state=state, detail=detail))
 
     def status(self) -> HostStatus:
         """Return the daemon's status."""
@@ -153,11 +120,11 @@ class Client:
         return run_sync(self.core.attempt(name, tried, failures))
 
 
-class Registration:
+class Registration(RegistrationHandle):
     """Registration of one listener of this process, until the end of its `with` block or `end`."""
 
-    def __init__(self, registration: CoreRegistration) -> None:
-        self._registration = registration
+    report_load = blocking(CoreRegistration.report_load)
+    end = blocking(CoreRegistration.end)
 
     def __enter__(self) -> Registration:
         return self
@@ -165,26 +132,9 @@ class Registration:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    @property
-    def outcome(self) -> Outcome:
-        """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
-        return self._registration.outcome
 
-    def report_load(self, load: float) -> None:
-        """Report the load of this listener, from 0 (idle) to 1 (full). Each report is sent to all its users.
-        Raises ApiProblem."""
-        run_sync(self._registration.report_load(load))
-
-    def end(self) -> None:
-        """Deregister (function 2.2). A repeated call does nothing."""
-        run_sync(self._registration.end())
-
-
-class Session(Generic[S]):
+class Session(SessionHandle[S]):
     """Connection to a listener of a name, which fails over to another one, until the end of its `with` block."""
-
-    def __init__(self, session: CoreSession[S]) -> None:
-        self._session = session
 
     def __enter__(self) -> Session[S]:
         return self
@@ -196,20 +146,6 @@ class Session(Generic[S]):
     def stream(self) -> S:
         """Current connection."""
         return self._session.stream
-
-    @property
-    def peer(self) -> Listener:
-        """Current listener."""
-        return self._session.peer
-
-    @property
-    def cookie(self) -> bytes:
-        """State that `resume` passes to the next listener; at most COOKIE_OCTETS_MAX octets."""
-        return self._session.cookie
-
-    @cookie.setter
-    def cookie(self, cookie: bytes) -> None:
-        self._session.cookie = cookie
 
     def use(self, exchange: Callable[[S], T]) -> T:
         """Return the result of an exchange with the listener. If the exchange fails (OSError of the network, EOFError),
@@ -224,28 +160,16 @@ class Session(Generic[S]):
         """Replace a connection that has failed. Raises NobodyThere."""
         run_sync(self._session.fail_over(failure))
 
-    def close(self) -> None:
-        """Close the connection. A repeated call does nothing."""
-        self._session.close()
 
-
-class SocketOpener:
+class SocketOpener(StreamOpener):
     """Opener of sockets for `compass.client.core.session`."""
-
-    failures: Failures = (OSError, EOFError)
-    timeouts: Failures = (TimeoutError,)
-
-    def __init__(self, seconds: float, tls: ssl.SSLContext | None, server_name: str) -> None:
-        self._seconds = seconds
-        self._tls = tls
-        self._server_name = server_name
 
     async def open(self, peer: Listener) -> socket.socket:
         connected = socket.create_connection((peer.address, peer.port), self._seconds)
         if self._tls is None:
             return connected
         try:
-            return self._tls.wrap_socket(connected, server_hostname=self._server_name or None)
+            return self._tls.wrap_socket(connected, server_hostname=self._server_name)
         except BaseException:
             connected.close()
             raise

@@ -8,10 +8,10 @@ answer = await session.use(lambda asking: asking.ask(b"..."))
 
 from __future__ import annotations
 
+import functools
 import logging
-import random
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal, TypeVar, Unpack, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -24,19 +24,33 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import CoreClient, Options
+from compass.client.core.client import CoreClient, Options, RegistrationHandle
 from compass.client.core.client import Registration as CoreRegistration
 from compass.client.core.endpoint import ApiEndpoint
-from compass.client.core.session import CONNECT_SECONDS, Failures
+from compass.client.core.runtime import Face
+from compass.client.core.session import CONNECT_SECONDS, Failures, SessionHandle
 from compass.client.core.session import Session as CoreSession
 from compass.client.core.view import Views
-from compass.model.host_api import HostStatus, LocalEvent, Outcome, Resolved
-from compass.model.replies import Dependencies
+from compass.model.host_api import HostStatus, LocalEvent
 from compass.model.rows import Listener
 
+C = TypeVar("C")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("compass.client")
+
+
+def deferred(
+    method: Callable[Concatenate[C, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Face[C], P], Deferred[T]]:
+    """Return a coroutine method of the core as a method of its face that returns a Deferred."""
+
+    @functools.wraps(method)
+    def called(face: Face[C], /, *arguments: P.args, **named: P.kwargs) -> Deferred[T]:
+        return Deferred.fromCoroutine(method(face.core, *arguments, **named))
+
+    return called
 
 
 class Client:
@@ -60,14 +74,9 @@ class Client:
         self.core.stop_watches()
         return self._runtime.join()
 
-    def resolve(self, name: str) -> Deferred[Resolved]:
-        """Return the listeners to use for a service or a category, best first, at least one. Only the first call needs
-        a round trip."""
-        return Deferred.fromCoroutine(self.core.resolve(name))
-
-    def dependencies(self, service: str = "") -> Deferred[Dependencies]:
-        """Return the dependencies of a service, by default this program's own (function 2.3)."""
-        return Deferred.fromCoroutine(self.core.dependencies(service))
+    resolve = deferred(CoreClient.resolve)
+    dependencies = deferred(CoreClient.dependencies)
+    report = deferred(CoreClient.report)
 
     def watch(
         self, told: Callable[[LocalEvent], object], service: str = "", since: int | None = None
@@ -77,36 +86,15 @@ class Client:
         revision."""
 
         async def follow() -> None:
-            following = self.core.follow(service, since)
-            try:
-                while (event := await following.next()) is not None:
-                    told(event)
-            finally:
-                following.close()
+            async for event in self.core.watch(service, since):
+                told(event)
 
         return Deferred.fromCoroutine(follow())
 
-    def register(
-        self,
-        service: str,
-        port: int,
-        **options: Unpack[Options],
-    ) -> Deferred[Registration]:
+    def register(self, service: str, port: int, **options: Unpack[Options]) -> Deferred[Registration]:
         """Register `service` at `port` for this process (function 2.1), until `end` or the end of an `async with`
         block. See `compass.client.core.client.Options`."""
         return Deferred.fromCoroutine(self.core.register(service, port, **options)).addCallback(Registration)
-
-    def report(
-        self,
-        service: str,
-        address: str,
-        port: int,
-        *,
-        state: Literal["unreachable", "slow"] = "unreachable",
-        detail: str = "",
-    ) -> Deferred[Outcome]:
-        """Report a listener that is unreachable or slow (function 2.5)."""
-        return Deferred.fromCoroutine(self.core.report(service, address, port, state=state, detail=detail))
 
     def status(self) -> Deferred[HostStatus]:
         """Return the daemon's status."""
@@ -142,11 +130,11 @@ class Client:
         return Deferred.fromCoroutine(self.core.attempt(name, once, failures))
 
 
-class Registration:
+class Registration(RegistrationHandle):
     """Registration of one listener of this process, until `end`."""
 
-    def __init__(self, registration: CoreRegistration) -> None:
-        self._registration = registration
+    report_load = deferred(CoreRegistration.report_load)
+    end = deferred(CoreRegistration.end)
 
     async def __aenter__(self) -> Registration:
         return self
@@ -154,25 +142,9 @@ class Registration:
     async def __aexit__(self, *_: object) -> None:
         await self.end()
 
-    @property
-    def outcome(self) -> Outcome:
-        """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
-        return self._registration.outcome
 
-    def report_load(self, load: float) -> Deferred[None]:
-        """Report the load of this listener, from 0 (idle) to 1 (full). Each report is sent to all its users."""
-        return Deferred.fromCoroutine(self._registration.report_load(load))
-
-    def end(self) -> Deferred[None]:
-        """Deregister (function 2.2). A repeated call does nothing."""
-        return Deferred.fromCoroutine(self._registration.end())
-
-
-class Session:
+class Session(SessionHandle[Any]):
     """Connection to a listener of a name, which fails over to another one, until `close`."""
-
-    def __init__(self, session: CoreSession[Any]) -> None:
-        self._session = session
 
     async def __aenter__(self) -> Session:
         return self
@@ -185,20 +157,6 @@ class Session:
         """Protocol of the current connection, built by the factory."""
         return self._session.stream
 
-    @property
-    def peer(self) -> Listener:
-        """Current listener."""
-        return self._session.peer
-
-    @property
-    def cookie(self) -> bytes:
-        """State that `resume` passes to the next listener; at most COOKIE_OCTETS_MAX octets."""
-        return self._session.cookie
-
-    @cookie.setter
-    def cookie(self, cookie: bytes) -> None:
-        self._session.cookie = cookie
-
     def use(self, exchange: Callable[[Any], Awaitable[T]]) -> Deferred[T]:
         """Return the result of an exchange on the protocol. If the exchange fails (ConnectionClosed, a timeout), it is
         repeated with another listener, so it must be idempotent."""
@@ -207,10 +165,6 @@ class Session:
     def fail_over(self, failure: BaseException) -> Deferred[None]:
         """Replace a connection that has failed."""
         return Deferred.fromCoroutine(self._session.fail_over(failure))
-
-    def close(self) -> None:
-        """Close the connection. A repeated call does nothing."""
-        self._session.close()
 
 
 def tcp_endpoint(reactor: Any, address: str, port: int, seconds: float) -> Any:
@@ -277,10 +231,7 @@ class ReactorRuntime:
     def seconds(self) -> float:
         return float(self._reactor.seconds())
 
-    def random(self) -> float:
-        return random.random()
-
-    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ReactorTask:
+    def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Deferred[None]:
         running: Deferred[None] = Deferred.fromCoroutine(work)
 
         def failed(failure: Failure) -> None:
@@ -293,7 +244,7 @@ class ReactorRuntime:
         if wait_at_exit:
             self._waited_for.add(running)
         running.addErrback(failed).addCallback(over)
-        return ReactorTask(running)
+        return running
 
     def join(self) -> Deferred[None]:
         """Wait for all work spawned with `wait_at_exit`."""
@@ -303,16 +254,6 @@ class ReactorRuntime:
             waits.append(wait)
             running.addCallback(wait.callback)
         return DeferredList(waits).addCallback(lambda _: None)
-
-
-class ReactorTask:
-    """Handle of a spawned coroutine."""
-
-    def __init__(self, running: Deferred[None]) -> None:
-        self._running = running
-
-    def stop(self) -> None:
-        self._running.cancel()
 
 
 class ReactorConnection(Protocol):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,7 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
-from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
+from compass.daemons.config.file import ConfigProblem
+from compass.daemons.config.reader import read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
 from compass.daemons.process.logging import observer
 from compass.daemons.process.reload import Reload
@@ -46,31 +48,54 @@ class Program(msgspec.Struct, frozen=True):
     """Reader of the configuration file. Raises ConfigProblem."""
     make: Callable[[Any, Path, bool], Service]
     """Maker of the service: reactor, configuration file, verbose. Raises ConfigProblem or IdentityError."""
-    config_variable: str
-    """Environment variable that names the configuration file."""
+    config: type[ServerConfig | HostConfig]
+    """Class of the configuration."""
 
-    def config_path(self, option: str | None = None) -> Path:
-        """Return the path given by the option, else by the environment variable, else the default path."""
-        return Path(option or os.environ.get(self.config_variable) or f"/etc/opengns/{self.name}.toml")
+    @property
+    def config_variable(self) -> str:
+        """Environment variable that names the configuration file."""
+        return f"{self.name.upper()}_CONFIG"
 
-    def explain(self, problem: Exception, path: Path) -> str:
+    def with_file(self, option: str | None = None) -> ConfiguredProgram:
+        """Return the daemon with the file of the option, else of the environment variable, else the default file."""
+        path = option or os.environ.get(self.config_variable) or f"/etc/opengns/{self.name}.toml"
+        return ConfiguredProgram(self, Path(path))
+
+
+class ConfiguredProgram(msgspec.Struct, frozen=True):
+    """Daemon and its configuration file."""
+
+    program: Program
+    path: Path
+
+    def explain(self, problem: Exception) -> str:
         """Return the text of a problem with files, with advice if there is no configuration file."""
-        text = "\n".join(f"{self.name}: {line}" for line in str(problem).splitlines())
-        if not path.exists():
+        name = self.program.name
+        text = "\n".join(f"{name}: {line}" for line in str(problem).splitlines())
+        if not self.path.exists():
             text += (
-                f"\n{self.name}: name the file with --config or in {self.config_variable}; "
-                f"'{self.name} --print-config' writes one to begin with"
+                f"\n{name}: name the file with --config or in {self.program.config_variable}; "
+                f"'{name} --print-config' writes one to begin with"
             )
         return text
 
-    def read_identity(self, path: Path) -> Identity:
+    def read_identity(self) -> Identity:
         """Read the configuration and return the daemon's identity. Raises ConfigProblem or IdentityError."""
         from compass.daemons.net.listen import identity_of, own_name
 
-        tls = self.read(path).tls
+        tls = self.program.read(self.path).tls
         identity = identity_of(tls)
-        own_name(identity, tls, self.role)
+        own_name(identity, tls, self.program.role)
         return identity
+
+    @contextmanager
+    def checked_files(self) -> Iterator[None]:
+        """End the process with EXIT_CONFIG if the block raises a problem with the daemon's files."""
+        try:
+            yield
+        except (ConfigProblem, IdentityError) as problem:
+            click.echo(self.explain(problem), err=True)
+            sys.exit(EXIT_CONFIG)
 
 
 def make_server(reactor: Any, path: Path, verbose: bool = False) -> Service:
@@ -91,8 +116,8 @@ def make_host(reactor: Any, path: Path, verbose: bool = False) -> Service:
     return HostService(reactor, read_host_config(path))
 
 
-OPENGNSSD = Program("opengnssd", "server", read_server_config, make_server, "OPENGNSSD_CONFIG")
-OPENGNSCD = Program("opengnscd", "host", read_host_config, make_host, "OPENGNSCD_CONFIG")
+OPENGNSSD = Program("opengnssd", "server", read_server_config, make_server, ServerConfig)
+OPENGNSCD = Program("opengnscd", "host", read_host_config, make_host, HostConfig)
 
 
 class StartWatch:
@@ -138,22 +163,19 @@ class StartWatch:
         self.log.info("SIGHUP changes nothing: start {name} again to read its files", name=self._name)
 
 
-def _run(program: Program, path: Path, verbose: bool) -> NoReturn:
+def _run(configured: ConfiguredProgram, verbose: bool) -> NoReturn:
+    program, path = configured.program, configured.path
     forbid_core_files()
-    try:
+    with configured.checked_files():
         form = program.read(path).log.format
-    except ConfigProblem as problem:
-        _exit_config(program, problem, path)
     begin_log(verbose, observer(form, sys.stderr))
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
-    try:
+    with configured.checked_files():
         service = program.make(reactor, path, verbose)
-    except (ConfigProblem, IdentityError) as problem:
-        _exit_config(program, problem, path)
     sd_notify = SdNotify(os.environ)
-    reload = Reload(reactor, program.name, lambda: program.read_identity(path), sd_notify)
+    reload = Reload(reactor, program.name, configured, sd_notify)
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     start = StartWatch(reactor, service, program.name, sd_notify, reload)
@@ -163,20 +185,22 @@ def _run(program: Program, path: Path, verbose: bool) -> NoReturn:
     sys.exit(EXIT_START if start.has_failed else 0)
 
 
-def _check(program: Program, path: Path) -> NoReturn:
-    try:
-        identity = program.read_identity(path)
-    except (ConfigProblem, IdentityError) as problem:
-        _exit_config(program, problem, path)
+def _check(configured: ConfiguredProgram) -> None:
+    with configured.checked_files():
+        identity = configured.read_identity()
     for warning in identity.warnings:
-        click.echo(f"{program.name}: warning: {warning}", err=True)
-    click.echo(f"{path} is good")
-    sys.exit(0)
+        click.echo(f"{configured.program.name}: warning: {warning}", err=True)
+    click.echo(f"{configured.path} is good")
 
 
-def _exit_config(program: Program, problem: Exception, path: Path) -> NoReturn:
-    click.echo(program.explain(problem, path), err=True)
-    sys.exit(EXIT_CONFIG)
+def _main(program: Program, config: str | None, check: bool, print_config: bool, verbose: bool) -> None:
+    configured = program.with_file(config)
+    if print_config:
+        click.echo(example(program.config))
+    elif check:
+        _check(configured)
+    else:
+        _run(configured, verbose)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -198,7 +222,7 @@ _EXIT_STATUS = (
 
 @click.command(epilog=_EXIT_STATUS)
 @_options
-def server(config: str | None, check: bool, print_config: bool, verbose: bool) -> None:
+def server(**options: Any) -> None:
     """The OpenGNS server daemon: stores the catalogue and pushes every change to its dependants.
 
     Runs in the foreground and logs to standard error. The configuration file is --config, or the environment
@@ -213,18 +237,12 @@ def server(config: str | None, check: bool, print_config: bool, verbose: bool) -
     all of them in order. SIGHUP reloads files and program. systemd is notified when all serve (Type=notify,
     WatchdogSec=).
     """
-    path = OPENGNSSD.config_path(config)
-    if print_config:
-        click.echo(example(ServerConfig))
-    elif check:
-        _check(OPENGNSSD, path)
-    else:
-        _run(OPENGNSSD, path, verbose)
+    _main(OPENGNSSD, **options)
 
 
 @click.command(epilog=_EXIT_STATUS)
 @_options
-def host(config: str | None, check: bool, print_config: bool, verbose: bool) -> None:
+def host(**options: Any) -> None:
     """The OpenGNS client daemon: one for each host; programs on the host ask it and register with it.
 
     Continues to answer while every server is down; a restart of the daemon loses nothing. Runs in the foreground and
@@ -235,10 +253,4 @@ def host(config: str | None, check: bool, print_config: bool, verbose: bool) -> 
       opengnsadmin tls host web1.example.org
       opengnscd --print-config > opengnscd.toml
     """
-    path = OPENGNSCD.config_path(config)
-    if print_config:
-        click.echo(example(HostConfig))
-    elif check:
-        _check(OPENGNSCD, path)
-    else:
-        _run(OPENGNSCD, path, verbose)
+    _main(OPENGNSCD, **options)

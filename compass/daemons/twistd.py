@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from twisted.application.service import Application, Service
 from twisted.python.usage import Options
 
-from compass.daemons.config.reader import ConfigProblem
+from compass.daemons.config.file import ConfigProblem
 from compass.daemons.main import OPENGNSCD, OPENGNSSD, Program, StartWatch
 from compass.daemons.process.start import forbid_core_files
 from compass.pki.identity import IdentityError
@@ -63,10 +63,10 @@ def make_service(program: Program, config: str | None = None) -> Service:
     from twisted.internet import reactor
 
     forbid_core_files()
-    path = program.config_path(config)
+    configured = program.with_file(config)
     try:
-        service = program.make(reactor, path, False)
+        service = program.make(reactor, configured.path, False)
     except (ConfigProblem, IdentityError) as problem:
-        raise SystemExit(program.explain(problem, path)) from None
+        raise SystemExit(configured.explain(problem)) from None
     StartWatch(reactor, service, program.name, SdNotify(os.environ))
     return service

@@ -36,6 +36,27 @@ class Clock(Protocol):
         """Schedule a call after `delay` seconds. Returns its timer."""
 
 
+class Randomness(Protocol):
+    """Source of random numbers (`random.Random`)."""
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+
+
+class Environment(Randomness, Protocol):
+    """Time and randomness of a server, which rules get as values."""
+
+    @property
+    def clock(self) -> Clock:
+        """Clock of all timers."""
+
+    def now(self) -> float:
+        """Return UNIX time in seconds."""
+
+    def token(self) -> str:
+        """Return 256 fresh random bits as text."""
+
+
 class Stream(Protocol):
     """Transport of a connection (Twisted's ITCPTransport and ITransport)."""
 

@@ -70,9 +70,9 @@ PROBE_ATTEMPTS_MAX = 10
 RECOVERY_SECONDS_MAX = 60.0
 """Longest pause between two probes of a listener that is down."""
 LOG_WAIT_SECONDS_MAX = 20.0
-"""Longest wait for a log entry. The protocol has the same limit (`compass.wire.limits`); a test compares them."""
+"""Longest wait of a read-log for an entry: less than `limits.REPLY_SECONDS` of the wire."""
 INSTEAD_MAX = 8
-"""Most servers in place of a drained one. The protocol has the same limit."""
+"""Most servers in place of a drained one, which a goodbye names: more than any deployment has."""
 
 
 def between(least: float, most: float) -> Meta:

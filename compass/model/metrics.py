@@ -2,7 +2,7 @@
 
 The module belongs to the model because the daemons count and the gateways render, and neither may import the other. A
 component asks its registry for each metric with name and meaning, and counts by an addition; a gauge is read when the
-metrics are rendered. `ServerMetrics` and `AgentMetrics` are snapshots of components that do not declare theirs yet.
+metrics are rendered. Figures that a daemon gathers in a struct on request are declared at the fields of the struct.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_type_hints
 
 import msgspec
 
@@ -55,8 +55,9 @@ class Histogram:
         return sums
 
 
-Value: TypeAlias = float | Histogram | Mapping[Labels, float] | Mapping[str, float] | None
-"""Value of a metric: a number, a histogram, or numbers by labels. None: there is no value now."""
+Value: TypeAlias = float | str | Histogram | Mapping[Labels, float] | Mapping[str, float] | None
+"""Value of a metric: a number, a histogram, numbers by labels, or the only label that has 1. None: there is no value
+now."""
 
 
 class MetricSpec(msgspec.Struct, frozen=True):
@@ -74,6 +75,30 @@ class MetricSpec(msgspec.Struct, frozen=True):
     def shown(self) -> str:
         """Name in queries."""
         return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+def gauge(about: str, *labels: str, known: tuple[str, ...] = ()) -> MetricSpec:
+    """Return the annotation of a struct's field that is a gauge; the metric has the name of the field."""
+    return MetricSpec("", "gauge", about, labels, known)
+
+
+def counter(about: str, *labels: str, known: tuple[str, ...] = ()) -> MetricSpec:
+    """Return the annotation of a struct's field that is a counter."""
+    return MetricSpec("", "counter", about, labels, known)
+
+
+def histogram(about: str) -> MetricSpec:
+    """Return the annotation of a struct's field that is a histogram."""
+    return MetricSpec("", "histogram", about)
+
+
+def specs_of(figures: type[msgspec.Struct], prefix: str) -> dict[str, MetricSpec]:
+    """Return the metrics that a struct of figures declares, by field; each is named `prefix` and its field."""
+    hints = get_type_hints(figures, include_extras=True)
+    return {
+        field: msgspec.structs.replace(hints[field].__metadata__[0], name=prefix + field)
+        for field in figures.__struct_fields__
+    }
 
 
 class Counter:
@@ -140,121 +165,3 @@ class Registry:
         """Yield each metric with its value now."""
         for spec, read in self._metrics.values():
             yield spec, read()
-
-
-class PeerMetrics(msgspec.Struct, frozen=True):
-    """A server over the same store, this one included, as it said of itself with its last beat."""
-
-    server: str
-    sessions: int
-    watching: int
-    lag: int
-    """Revisions behind the newest of them."""
-
-
-class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of one `opengnssd` process. Counts are since its start."""
-
-    server: str
-    engine: str
-    ready: bool
-    """The catalogue is loaded."""
-    store_reachable: bool
-    revision: int = 0
-    rows: Counts = {}
-    """Rows by kind."""
-    listeners: Counts = {}
-    """Listeners by state."""
-    incidents: Counts = {}
-    """That are open, by kind."""
-    alerts_pending: Counts = {}
-    """Incidents that are still to be sent, by each channel that this server sends by."""
-    sessions: Counts = {}
-    """Sessions by role; `unknown`: before the hello."""
-    watching: int = 0
-    sessions_behind: int = 0
-    """That read too slowly and were taken off the stream."""
-    push_queue_octets: int = 0
-    hosts_lagging: int = 0
-    """Hosts that lagged at the last heartbeat, counted to `BEHIND_MAX` + 1."""
-    hosts_awaited: int = 0
-    """Hosts that have a timed notice to acknowledge."""
-    lag_open_seconds: float = 0.0
-    """Seconds that the oldest timed notice has waited for an acknowledgement; 0: none waits."""
-    push_lag: Histogram = Histogram(LAG_BOUNDS)
-    notices: int = 0
-    deliveries: int = 0
-    changes: Counts = {}
-    """Changes by operation."""
-    requests: Counts = {}
-    """Requests by message."""
-    refusals: Counts = {}
-    """Refusals by code."""
-    connections_refused: int = 0
-    security_entries: int = 0
-    commits: int = 0
-    commits_again: int = 0
-    commits_put_off: int = 0
-    batch_sizes: Histogram = Histogram(BATCH_BOUNDS)
-    commit_seconds: Histogram = Histogram(COMMIT_BOUNDS)
-    queue_length: int = 0
-    notes_waiting: int = 0
-    suspicions_told: int = 0
-    """That stand: what the store has not judged yet."""
-    admission: Counts = {}
-    """Turns of hosts that need a snapshot: `at-once`, `waited`, `sent-away`."""
-    admission_wait_seconds: float = 0.0
-    """Seconds that the next such host would wait."""
-    snapshots_made: int = 0
-    probes: Counts = {}
-    """`answered` or `failed`."""
-    findings: Counts = {}
-    """Results of hosts that were asked to probe: `alive` or `dead`."""
-    inquiries: int = 0
-    checks: int = 0
-    doubting: bool = False
-    followers: int = 0
-    """Readers of the event stream."""
-    draining: bool = False
-    servers: Counts = {}
-    """Servers by role."""
-    roster: tuple[PeerMetrics, ...] = ()
-
-
-class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of one `opengnscd`. Counts are since its start."""
-
-    host: str
-    loaded: bool
-    """There is a view to answer from."""
-    revision: int
-    view_age_seconds: float | None
-    """Seconds since a server last confirmed the view; 0: one does now, or did when this host disconnected on purpose.
-    None: there is no view."""
-    session: str
-    sessions_opened: int
-    servers: Counts
-    """Ways to servers, by state."""
-    sources: Counts
-    """The same, by where they are known from."""
-    services: int
-    """Services on whose behalf this host receives changes."""
-    listeners: int
-    registrations: Counts
-    """Registrations by state."""
-    lookups: Counts
-    """Lookups by source; `refused`: there was no answer."""
-    notices: Counts
-    """Notices by result."""
-    snapshots: int
-    cache_writes: Counts
-    """`done` or `failed`."""
-    reports: Counts
-    """Reports by result: `delivered`, `pending`, `refused`."""
-    suspicions: Counts
-    """Current suspicions: `here`, found by a program of this host, or `server`, sent by one."""
-    reactions: Mapping[tuple[str, str], int]
-    """Turns of hooks and templates, by kind and result."""
-    reactions_failing: int
-    watchers: int
-    """Programs that watch."""

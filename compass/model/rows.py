@@ -47,7 +47,7 @@ PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
 
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Policy of a category: how its listeners are judged (opengnsp.md, "Failure reports") and selected ("Pools").
+    """Policy of a category: how its listeners are judged (opengnsp.md, "Failure detection") and selected ("Pools").
 
     Unknown fields are skipped: a policy of a newer server must not end the session of an older host (P13).
     """

@@ -198,8 +198,8 @@ def describe(certificate_pem: bytes) -> Description:
         raise AuthorityError("not a PEM certificate") from None
     return {
         "subject": certificate.subject.rfc4514_string(),
-        "role": _attribute(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME),
-        "name": _attribute(certificate.subject, NameOID.COMMON_NAME),
+        "role": ", ".join(attributes_of(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME)),
+        "name": ", ".join(attributes_of(certificate.subject, NameOID.COMMON_NAME)),
         "names": names,
         "not_before": certificate.not_valid_before_utc.isoformat(),
         "not_after": certificate.not_valid_after_utc.isoformat(),
@@ -218,8 +218,9 @@ def names_of(certificate: x509.Certificate) -> list[str]:
     return [*names.get_values_for_type(x509.DNSName), *(str(address) for address in addresses)]
 
 
-def _attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
-    return ", ".join(str(attribute.value) for attribute in name.get_attributes_for_oid(oid))
+def attributes_of(name: x509.Name, oid: x509.ObjectIdentifier) -> list[str]:
+    """Return the values of one kind in a subject."""
+    return [str(attribute.value) for attribute in name.get_attributes_for_oid(oid)]
 
 
 def _check_name(name: str) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from compass.pki.authority import ROLES, Role
+from compass.pki.authority import ROLES, Role, attributes_of
 
 EXPIRY_NOTICE: Final = timedelta(days=30)
 """Remaining life of a certificate below which each start logs a warning."""
@@ -112,13 +112,13 @@ def role_and_name(certificate: x509.Certificate, rules: RoleRules | None = None)
     name is the one that matched. Raises PeerUnknown, whose message says what is missing.
     """
     subject = certificate.subject.rfc4514_string()
-    common_names = _values(certificate.subject, NameOID.COMMON_NAME)
+    common_names = attributes_of(certificate.subject, NameOID.COMMON_NAME)
     if rules is not None:
         found = _match_rules(rules, [*common_names, *_dns_names(certificate)])
         if found is None:
             raise PeerUnknown(f"no role rule matches the common name or a DNS name of the certificate {subject!r}")
         return found
-    units = _values(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME)
+    units = attributes_of(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME)
     role = next((role for role in ROLES if units == [role]), None)
     if role is None:
         raise PeerUnknown(
@@ -141,10 +141,6 @@ def _match_rules(rules: RoleRules, names: Sequence[str]) -> tuple[Role, str] | N
             if name.isprintable() and any(fnmatchcase(name.lower(), one.lower()) for one in patterns):
                 return role, name
     return None
-
-
-def _values(name: x509.Name, oid: x509.ObjectIdentifier) -> list[str]:
-    return [str(attribute.value) for attribute in name.get_attributes_for_oid(oid)]
 
 
 def _dns_names(certificate: x509.Certificate) -> list[str]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from twisted.internet.defer import Deferred
 
 from compass.model.catalogue.catalogue import catalogue_of
-from compass.model.cluster import ClusterStore, ClusterView, MembershipChange
+from compass.model.cluster import ClusterStore, ClusterView
 from compass.model.interfaces import Clock, Store, StoreState
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
-from compass.server.changes import AlertChanges, Changes, FailureChanges, SessionChanges
 from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.log_reader import LogReader
 from compass.server.commit.log_trimmer import LogTrimmer
-from compass.server.commit.replica import Replica
+from compass.server.commit.replica import Changes, Replica
 from compass.server.commit.security_log import SecurityLog
-from compass.server.commit.store_access import STORE_WAIT_SECONDS, RunInDatabase, StoreAccess
+from compass.server.commit.store_access import STORE_WAIT_SECONDS, StoreAccess, StoreThread
 from compass.server.commit.transaction import Decider
-from compass.server.failure.detector import DetectorDependencies, FailureDetector, Probe, SessionInfo
+from compass.server.failure.detector import DetectorDependencies, FailureDetector, Probe
 from compass.server.failure.pending_suspicions import PendingSuspicions
-from compass.server.hosts import Connect, HostConnector, HostEvents, HostPresence
+from compass.server.hosts import HostConnector, HostEvents, HostPresence
 from compass.server.push.change_feed import ChangeFeed
 from compass.server.push.dialer import Dialer
 from compass.server.push.publisher import Publisher
@@ -30,10 +30,10 @@ from compass.server.push.subscriptions import Subscriptions
 from compass.server.queries.handler import QueryHandler
 from compass.server.queries.status import StatusReporter, StatusSources
 from compass.server.sessions.bearer_auth import BearerAuth
-from compass.server.sessions.connection_limits import ConnectionLimits
+from compass.server.sessions.connection_limits import ConnectionLimits, SessionChanges
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
-from compass.server.sessions.session import PeerOf, SessionContext
+from compass.server.sessions.session import PeerOf, Session, SessionContext
 
 
 class ServerDependencies(msgspec.Struct, frozen=True):
@@ -45,14 +45,15 @@ class ServerDependencies(msgspec.Struct, frozen=True):
     token: Callable[[], str]
     """256 fresh random bits as text."""
     storage: Store
-    in_database: RunInDatabase
+    in_database: StoreThread
     peer_of: PeerOf
     probe: Probe
-    connect: Connect
+    connect: Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]
+    """Connects to a host's Update listener: name, address, port, and what makes the session."""
     id: str
     """Identity of this run of the server; unlike that of any other over the same store."""
     roster: ClusterStore
-    beside: RunInDatabase
+    beside: StoreThread
     """Runs the roster's functions, on a thread of their own: they neither wait for a commit nor hold one up."""
     random: Callable[[], float] = lambda: 0.5
     """A number from 0 to 1, which spreads repetitions; handed in, as all randomness is."""
@@ -74,110 +75,63 @@ class ServerBase(msgspec.Struct, frozen=True):
     drain: HostDrain
 
 
-class Components(msgspec.Struct, frozen=True):
-    """The components of a server that has loaded its catalogue."""
+class Components:
+    """The components of a server that has loaded its catalogue; none of them runs yet."""
 
-    identity: ServerIdentity
-    clock: Clock
-    now: Callable[[], float]
-    connections: ConnectionLimits
-    drain: HostDrain
-    changes: Changes
-    committer: Committer
-    logs: LogReader
-    trimmer: LogTrimmer
-    anti_entropy: AntiEntropy
-    publisher: Publisher
-    subscriptions: Subscriptions
-    change_feed: ChangeFeed
-    dialer: Dialer
-    queries: QueryHandler
-    status: StatusReporter
-    bearer_auth: BearerAuth
-    pending_suspicions: PendingSuspicions
-    detector: FailureDetector
-    cluster: ClusterView
-    membership: Membership
-    alerts: AlertNotifier
-    hosts: HostEvents
+    def __init__(self, base: ServerBase, loaded: StoreState) -> None:
+        """Make all components, on the state that was loaded."""
+        given, clock, sessions = base.dependencies, base.dependencies.clock, base.sessions
+        self.now = given.now
+        self.clock = clock
+        self.connections = base.connections
+        self.drain = base.drain
+        self.identity = identity = _identity(base, loaded)
+        access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
+        changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given)
+        replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes)
+        self.changes, self.cluster = changes, cluster
+        self.committer = committer = Committer(access, replica, SecurityLog(base.connections), decider, clock)
+        self.publisher = publisher = Publisher(replica, clock)
+        presence = HostPresence(replica, publisher, cluster)
+        self.pending_suspicions = pending = PendingSuspicions(clock, decider, committer, publisher)
+        committer.overdue_handler = pending
+        detecting = DetectorDependencies(given, given.probe, presence, cluster)
+        self.detector = detector = FailureDetector(base.name, committer, pending, detecting)
+        self.dialer = Dialer(clock, replica, publisher, HostConnector(presence, detector, sessions, given))
+        servers = ClusterAccess(given.roster, given.beside)
+        notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
+        self.alerts = AlertNotifier(notifying, given.ways)
+        sources = StatusSources(committer, publisher, cluster, detector.local_health, base.connections, base.drain)
+        self.status = StatusReporter(identity, sources)
+        self.membership = Membership(clock, servers, cluster, self.status, publisher)
+        self.hosts = HostEvents(presence, self.membership, pending, detector, self.alerts, self.dialer)
+        self.membership.subscriber = self.hosts
+        self.anti_entropy = AntiEntropy(base.name, clock, committer, access)
+        self.logs = LogReader(clock, committer, access)
+        self.trimmer = LogTrimmer(clock, access, given.keep_updates, given.keep_others)
+        self.subscriptions = Subscriptions(identity, clock, committer, publisher, self.anti_entropy, self.hosts)
+        self.change_feed = ChangeFeed(loaded.store, loaded.revision)
+        self.queries = QueryHandler(loaded.store, given, committer, publisher)
+        self.bearer_auth = BearerAuth(given, committer)
+        self._subscribe()
 
-
-def build(base: ServerBase, loaded: StoreState) -> Components:
-    """Make all components, on the state that was loaded; none of them runs yet."""
-    given, clock, connections = base.dependencies, base.dependencies.clock, base.connections
-    identity = _identity(base, loaded)
-    access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
-    changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given.now, given.token)
-    replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes)
-    committer = Committer(access, replica, SecurityLog(connections.should_log), decider, clock)
-    publisher = Publisher(replica, clock)
-    presence = HostPresence(replica, publisher, cluster)
-    pending = committer.overdue_handler = PendingSuspicions(clock, decider, committer, publisher)
-    sessions = SessionInfo(presence.probing, presence.is_present, presence.watching, cluster.owns)
-    detecting = DetectorDependencies(clock, given.now, given.probe, sessions)
-    detector = FailureDetector(base.name, committer, pending, detecting)
-    dialer = Dialer(clock, replica, publisher, HostConnector(presence, detector, base.sessions, given.connect))
-    alerts = _notifier(given, loaded.store, replica, cluster)
-    sources = StatusSources(committer, publisher, cluster, detector.local_health, connections, base.drain)
-    status = StatusReporter(identity, sources)
-    membership = _membership(given, status, presence, cluster, lambda change: hosts.membership_changed(change))
-    hosts = HostEvents(presence, membership, pending, detector, alerts, dialer)
-    anti_entropy = AntiEntropy(base.name, clock, committer, access)
-    components = Components(
-        identity=identity,
-        clock=clock,
-        now=given.now,
-        connections=connections,
-        drain=base.drain,
-        changes=changes,
-        committer=committer,
-        logs=LogReader(clock, committer, access),
-        trimmer=LogTrimmer(clock, access, given.keep_updates, given.keep_others),
-        anti_entropy=anti_entropy,
-        publisher=publisher,
-        subscriptions=Subscriptions(identity, clock, committer, publisher, anti_entropy, hosts),
-        change_feed=ChangeFeed(loaded.store, loaded.revision),
-        dialer=dialer,
-        queries=QueryHandler(loaded.store, given.now, committer, publisher),
-        status=status,
-        bearer_auth=BearerAuth(clock, given.now, committer),
-        pending_suspicions=pending,
-        detector=detector,
-        cluster=cluster,
-        membership=membership,
-        alerts=alerts,
-        hosts=hosts,
-    )
-    _subscribe(components)
-    return components
+    def _subscribe(self) -> None:
+        """Declare what follows the log, and in which order."""
+        sessions = SessionChanges(self.connections)
+        # A suspicion that the log settles ends before the listener is weighed again.
+        failures = self.pending_suspicions, self.detector
+        self.changes.on_commit = (self.publisher, self.change_feed, sessions, self.dialer, *failures, self.alerts)
+        self.changes.on_reload = (
+            self.publisher,
+            self.subscriptions,
+            self.queries,
+            self.change_feed,
+            sessions,
+            *failures,
+        )
 
 
 def _identity(base: ServerBase, loaded: StoreState) -> ServerIdentity:
     given = base.dependencies
     channels = tuple(channel.name for channel in given.ways)
     return ServerIdentity(given.id, base.name, base.software, loaded.store, given.storage.engine, given.now(), channels)
-
-
-def _membership(
-    given: ServerDependencies,
-    status: StatusReporter,
-    presence: HostPresence,
-    cluster: ClusterView,
-    changed: Callable[[MembershipChange], None],
-) -> Membership:
-    access = ClusterAccess(given.roster, given.beside)
-    return Membership(given.clock, access, cluster, status.heartbeat, presence.is_here, changed)
-
-
-def _notifier(given: ServerDependencies, store: str, replica: Replica, cluster: ClusterView) -> AlertNotifier:
-    around = NotifierDependencies(
-        given.clock, given.now, given.random, store, given.roster, given.beside, replica, cluster
-    )
-    return AlertNotifier(around, given.ways)
-
-
-def _subscribe(c: Components) -> None:
-    """Declare what follows the log, and in which order."""
-    sessions, failures = SessionChanges(c.connections), FailureChanges(c.pending_suspicions, c.detector)
-    c.changes.on_commit = (c.publisher, c.change_feed, sessions, c.dialer, failures, AlertChanges(c.alerts))
-    c.changes.on_reload = (c.publisher, c.subscriptions, c.queries, c.change_feed, sessions, failures)

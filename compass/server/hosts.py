@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -18,8 +19,12 @@ from compass.server.push.dialer import Dialer
 from compass.server.push.publisher import Publisher
 from compass.server.sessions.session import Session, SessionContext
 
-Connect = Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]
-"""Connects to a host's Update listener: name, address, port, and what makes the session."""
+
+class Network(Protocol):
+    """The network of a server."""
+
+    def connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
+        """Connect to a host's Update listener; `make` makes the session."""
 
 
 class HostPresence:
@@ -28,23 +33,15 @@ class HostPresence:
     def __init__(self, replica: Replica, publisher: Publisher, cluster: ClusterView) -> None:
         self._replica = replica
         self._publisher = publisher
-        self._cluster = cluster
-
-    def is_here(self, host: str) -> bool:
-        """Return whether a host has a session here."""
-        return self._publisher.session_of(host) is not None
+        self.cluster = cluster
 
     def is_present(self, host: str) -> bool:
         """Return whether a host has a session at any server."""
-        return self.is_here(host) or self._cluster.present_elsewhere(host)
-
-    def is_ours_to_reach(self, host: str) -> bool:
-        """Return whether this server has to reach a host, with which no server has a session."""
-        return not self.is_present(host) and self._cluster.owns_host(host)
+        return self._publisher.session_of(host) is not None or self.cluster.present_elsewhere(host)
 
     def lost(self) -> list[str]:
         """Return the hosts that some server has lost and that have no session now."""
-        return [host for host in self._cluster.lost() if not self.is_present(host)]
+        return [host for host in self.cluster.lost() if not self.is_present(host)]
 
     def watching(self) -> int:
         """Return the number of hosts with a session here."""
@@ -60,20 +57,20 @@ class HostConnector:
     """Makes sessions with hosts that keep none."""
 
     def __init__(
-        self, presence: HostPresence, detector: FailureDetector, sessions: SessionContext, connect: Connect
+        self, presence: HostPresence, detector: FailureDetector, sessions: SessionContext, network: Network
     ) -> None:
         self._presence = presence
         self._detector = detector
         self._sessions = sessions
-        self._connect = connect
+        self._network = network
 
     def is_ours_to_reach(self, host: str) -> bool:
         """Return whether this server has to reach a host, with which no server has a session."""
-        return self._presence.is_ours_to_reach(host)
+        return not self._presence.is_present(host) and self._presence.cluster.owns_host(host)
 
     def dial(self, host: str, address: str, port: int) -> Deferred[Session]:
         """Connect to a host; fires with the session once its greeting can begin."""
-        return self._connect(host, address, port, lambda: Session(self._sessions, dialled=host))
+        return self._network.connect(host, address, port, lambda: Session(self._sessions, dialled=host))
 
     def unreachable(self, host: str) -> None:
         """Check the listeners of a host that could not be reached."""

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 
-from compass.model.metrics import ServerMetrics
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import ReadLog, Request, Status
 from compass.model.rules.draft import Principal
-from compass.server.metrics import loaded_metrics, session_metrics
+from compass.server.metrics import ServerMetrics, loaded_metrics, session_metrics
 from compass.server.push.change_feed import Deliver
 from compass.server.router import Router
 from compass.server.sessions.connection_limits import ConnectionLimits
@@ -24,11 +23,7 @@ NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet",
 class HttpsApi:
     """The server as the HTTPS gateway uses it, also before the catalogue is loaded."""
 
-    def __init__(
-        self, name: str, engine: str, sessions: SessionContext, connections: ConnectionLimits, drain: HostDrain
-    ) -> None:
-        self._name = name
-        self._engine = engine
+    def __init__(self, sessions: SessionContext, connections: ConnectionLimits, drain: HostDrain) -> None:
         self._sessions = sessions
         self._connections = connections
         self._drain = drain
@@ -83,8 +78,6 @@ class HttpsApi:
         router = self.router
         asked = {} if router is None else {str(kind.__struct_config__.tag): n for kind, n in router.asked.items()}
         return ServerMetrics(
-            server=self._name,
-            engine=self._engine,
             ready=router is not None,
             store_reachable=self.store_answers,
             requests=asked,

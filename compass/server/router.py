@@ -13,33 +13,8 @@ from typing import Any, cast
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from compass.model import requests
 from compass.model.replies import Refusal
-from compass.model.requests import (
-    Apply,
-    Deregister,
-    Digest,
-    Drain,
-    Examine,
-    Fetch,
-    Findings,
-    Impact,
-    IssueCredential,
-    Lag,
-    Pull,
-    Purge,
-    Put,
-    ReadLog,
-    Register,
-    Remove,
-    Report,
-    Request,
-    RevokeCredential,
-    Status,
-    Steer,
-    TryWays,
-    Watch,
-    Ways,
-)
 from compass.model.rules.decide import permit
 from compass.model.rules.draft import Principal
 from compass.server.components import Components
@@ -67,31 +42,31 @@ def handlers(components: Components) -> dict[type, Handler]:
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
     return {
-        Register: write,
-        Deregister: write,
-        Drain: write,
-        Report: Handler(c.detector.report, ReportLimit(c.clock), checked=True),
-        Put: write,
-        Remove: write,
-        IssueCredential: write,
-        RevokeCredential: write,
-        Apply: write,
-        Purge: write,
-        Pull: read,
-        Fetch: read,
-        Impact: read,
-        Watch: Handler(c.subscriptions.watch, needs_session=True),
-        Findings: Handler(
+        requests.Register: write,
+        requests.Deregister: write,
+        requests.Drain: write,
+        requests.Report: Handler(c.detector.report, ReportLimit(c.clock), checked=True),
+        requests.Put: write,
+        requests.Remove: write,
+        requests.IssueCredential: write,
+        requests.RevokeCredential: write,
+        requests.Apply: write,
+        requests.Purge: write,
+        requests.Pull: read,
+        requests.Fetch: read,
+        requests.Impact: read,
+        requests.Watch: Handler(c.subscriptions.watch, needs_session=True),
+        requests.Findings: Handler(
             lambda request, session: c.detector.findings(session.asker.name, request), needs_session=True
         ),
-        ReadLog: Handler(lambda request, _: c.logs.read(request)),
-        Status: Handler(lambda request, _: c.status.status()),
-        Digest: Handler(lambda request, _: c.status.digest(request)),
-        Lag: Handler(lambda request, _: c.status.lags()),
-        Examine: Handler(lambda request, _: c.detector.examine(request)),
-        Steer: Handler(lambda request, _: c.drain.steer(request)),
-        Ways: Handler(lambda request, _: c.alerts.status()),
-        TryWays: Handler(lambda request, _: c.alerts.send_test(request)),
+        requests.ReadLog: Handler(lambda request, _: c.logs.read(request)),
+        requests.Status: Handler(lambda request, _: c.status.status()),
+        requests.Digest: Handler(lambda request, _: c.status.digest(request)),
+        requests.Lag: Handler(lambda request, _: c.status.lags()),
+        requests.Examine: Handler(lambda request, _: c.detector.examine(request)),
+        requests.Steer: Handler(lambda request, _: c.drain.steer(request)),
+        requests.Ways: Handler(lambda request, _: c.alerts.status()),
+        requests.TryWays: Handler(lambda request, _: c.alerts.send_test(request)),
     }
 
 
@@ -112,7 +87,9 @@ class Router:
         greeting = Greeting(identity.name, identity.store, catalogue.revision, identity.software)
         return self.components.drain.redirect_of(session) or greeting
 
-    def request(self, request: Request, asker: Principal, session: Session | None = None) -> Answer | Deferred[Answer]:
+    def request(
+        self, request: requests.Request, asker: Principal, session: Session | None = None
+    ) -> Answer | Deferred[Answer]:
         """Return the answer to a request, or its refusal: at once what is in memory."""
         handler = self._handlers[type(request)]
         if handler.needs_session and session is None:
@@ -155,7 +132,7 @@ class Router:
 
     # Rights.
 
-    def refusal(self, request: Request, asker: Principal) -> Refusal | None:
+    def refusal(self, request: requests.Request, asker: Principal) -> Refusal | None:
         """Return the refusal of a request that the asker may not make, after writing it to the security log."""
         committer = self.components.committer
         decision = permit(committer.replica.catalogue, request, asker, self.components.now())

@@ -13,7 +13,7 @@ from compass.model.requests import Request
 from compass.model.rows import Change
 from compass.model.rules.draft import Principal
 from compass.server.commit.committer import Committer
-from compass.server.components import Components, ServerBase, ServerDependencies, build
+from compass.server.components import Components, ServerBase, ServerDependencies
 from compass.server.https_api import NOT_READY, HttpsApi
 from compass.server.push.change_feed import RECENT_MAX
 from compass.server.push.publisher import TAIL_MAX
@@ -54,13 +54,13 @@ class Server(Factory):
     noisy = False
 
     def __init__(self, name: str, software: str, dependencies: ServerDependencies) -> None:
-        clock, engine = dependencies.clock, dependencies.storage.engine
-        connections = ConnectionLimits(clock, dependencies.now)
+        clock = dependencies.clock
+        connections = ConnectionLimits(dependencies)
         sessions = SessionContext(clock, dependencies.peer_of, connections, Loading())
         drain = HostDrain(clock, connections)
         self.name = name
         self.connections = connections
-        self.https = HttpsApi(name, engine, sessions, connections, drain)
+        self.https = HttpsApi(sessions, connections, drain)
         self._components: Components | None = None
         """None until the catalogue is loaded."""
         self._base = ServerBase(name, software, dependencies, sessions, connections, drain)
@@ -69,11 +69,11 @@ class Server(Factory):
     async def start(self) -> None:
         """Load the catalogue, join the cluster, then serve. Raises StoreUnavailable."""
         given = self._base.dependencies
-        loaded: StoreState = await given.in_database(given.storage.load)
+        loaded: StoreState = await given.in_database.run(given.storage.load)
         after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
-        recent: list[Change] = await given.in_database(given.storage.changes_after, after, TAIL_MAX)
+        recent: list[Change] = await given.in_database.run(given.storage.changes_after, after, TAIL_MAX)
         recent = [change for change in recent if change.revision <= loaded.revision]
-        self._components = components = build(self._base, loaded)
+        self._components = components = Components(self._base, loaded)
         self.connections.security_log = components.committer
         components.publisher.preload(recent)
         components.change_feed.preload(recent[-RECENT_MAX:])

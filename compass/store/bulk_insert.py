@@ -18,8 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from compass.store import statements as sql
-from compass.store.batch import Batch
-from compass.store.row_mapping import TABLES, Record
+from compass.store.row_mapping import TABLES, Batch, Record
 
 SIZES = (256, 64, 16, 4, 1)
 """Rows in one statement. 256 rows of 12 columns are a tenth of the parameters that either engine accepts in a statement
@@ -52,14 +51,14 @@ class CompiledStatement:
 
     def run(self, connection: Connection, record: Record) -> Any:
         """Execute it once; the driver's cursor."""
-        return execute(connection, self.text, tuple([record[name] for name in self._names]))
+        return execute(connection, self.text, tuple(map(record.__getitem__, self._names)))
 
     def run_each(self, connection: Connection, records: Sequence[Record]) -> None:
         """Execute it for each record."""
-        if len(records) == 1:
-            self.run(connection, records[0])
+        values = [tuple(map(record.__getitem__, self._names)) for record in records]
+        if len(values) == 1:
+            execute(connection, self.text, values[0])
         else:
-            values = [tuple([record[name] for name in self._names]) for record in records]
             connection.exec_driver_sql(self.text, values)
 
 

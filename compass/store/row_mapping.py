@@ -1,13 +1,18 @@
-"""Mapping of rows and log entries to records of the tables, and back: pure functions without a connection."""
+"""Mapping of rows, log entries and batches of changes to records of the tables, and back, without a connection.
+
+The log contains every change; the tables need only the last change of each row. So a batch groups the rows by table,
+and within a table the last change of a key wins: set then removed is a removal, removed then set is an update in place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 from sqlalchemy import Table
 
+from compass.model.catalogue.catalogue import topic_of
 from compass.model.names import category_of
 from compass.model.rows import (
     IDLE,
@@ -25,6 +30,7 @@ from compass.model.rows import (
     SecurityEntry,
     Service,
     UpdateEntry,
+    key_of,
 )
 from compass.store import schema
 
@@ -59,22 +65,7 @@ def record_of(row: Row) -> Record:
     """Return the columns of a row's table, except the topic's revision."""
     match row:
         case Listener():
-            return {
-                "service": row.service,
-                "address": row.address,
-                "port": row.port,
-                "state": row.state,
-                "changed_at": row.changed_at,
-                "epoch": row.epoch,
-                "host": row.host,
-                "weight": row.weight,
-                "metadata": text_of(row.metadata),
-                "cause": row.cause,
-                "draining": row.draining,
-                "zone": row.zone,
-                "load": row.load,
-                "degradation": row.degradation,
-            }
+            return {**msgspec.structs.asdict(row), "metadata": text_of(row.metadata)}
         case Category():
             return {"name": row.name, "backup": row.backup or None, "policy": text_of(row.policy)}
         case Service():
@@ -95,38 +86,10 @@ def _category(name: str, backup: str | None, policy: str) -> Category:
     return Category(name, backup or "", _policy(policy))
 
 
-def _listener(
-    service: str,
-    address: str,
-    port: int,
-    state: Any,
-    changed_at: float,
-    epoch: int,
-    host: str,
-    weight: int,
-    metadata: str,
-    cause: str,
-    draining: bool,
-    zone: str,
-    load: float,
-    degradation: float,
-) -> Listener:
-    return Listener(
-        service,
-        address,
-        port,
-        state,
-        changed_at,
-        epoch,
-        host,
-        weight,
-        _metadata(metadata),
-        cause,
-        draining,
-        zone,
-        load or IDLE,
-        degradation or IDLE,
-    )
+def _listener(*values: Any) -> Listener:
+    row = Listener(*values)
+    metadata, load, degradation = _metadata(values[_METADATA]), row.load or IDLE, row.degradation or IDLE
+    return msgspec.structs.replace(row, metadata=metadata, load=load, degradation=degradation)
 
 
 def _host(name: str, update_address: str, update_port: int, services: str, barred: bool) -> Host:
@@ -134,6 +97,9 @@ def _host(name: str, update_address: str, update_port: int, services: str, barre
 
 
 _BUILDERS: dict[type[Row], Callable[..., Row]] = {Category: _category, Listener: _listener, Host: _host}
+
+
+_METADATA = Listener.__struct_fields__.index("metadata")
 
 
 def update_record(change: Change) -> Record:
@@ -176,3 +142,58 @@ def update_entry(
 ) -> LogEntry:
     """Return the entry of a record of the update log."""
     return UpdateEntry(number, time, operation, subject, address, port, state, change_from(change))
+
+
+_KEYS = {kind: [column.name for column in table.primary_key] for kind, table in TABLES.items()}
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Records to write, ready for `executemany`."""
+
+    removed: dict[type[Row], list[Record]]
+    """Keys of rows to delete, children before parents."""
+    set: dict[type[Row], list[Record]]
+    """Rows to insert or update, parents before children."""
+    categories: list[Record]
+    """New revisions (`topic`, `at`) of categories whose rows are not in the batch."""
+    services: list[Record]
+    """New revisions of services whose rows are not in the batch."""
+    log: list[Record]
+
+
+def batch_of(changes: Sequence[Change]) -> Batch:
+    """Return the batch for changes in the order of their revisions."""
+    last: dict[type[Row], dict[Hashable, Change]] = {}
+    topics: dict[str, int] = {}
+    for change in changes:
+        row = change.row
+        last.setdefault(type(row), {})[_key(row)] = change
+        if topic := topic_of(row):
+            topics[topic] = change.revision
+        if isinstance(row, Service):
+            topics[row.id] = change.revision
+    removed: dict[type[Row], list[Record]] = {}
+    kept: dict[type[Row], list[Record]] = {}
+    for kind in TABLES:
+        for change in last.get(kind, {}).values():
+            record, row = record_of(change.row), change.row
+            if change.removed:
+                removed.setdefault(kind, []).append({name: record[name] for name in _KEYS[kind]})
+                continue
+            if isinstance(row, Category):
+                record["revision"] = topics[row.name]
+            elif isinstance(row, Service):
+                record["revision"] = topics[row.id]
+            kept.setdefault(kind, []).append(record)
+    categories: list[Record] = []
+    services: list[Record] = []
+    for topic, at in topics.items():
+        if topic not in last.get(Service, ()) and topic not in last.get(Category, ()):
+            (services if "." in topic else categories).append({"topic": topic, "at": at})
+    log = [update_record(change) for change in changes]
+    return Batch(dict(reversed(removed.items())), kept, categories, services, log)
+
+
+def _key(row: Row) -> Hashable:
+    """Return the primary key. A credential's id is the prefix of a digest, so it is unique only within its service."""
+    return (row.service, row.id) if isinstance(row, Credential) else key_of(row)

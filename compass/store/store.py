@@ -29,7 +29,6 @@ from compass.model.interfaces import (
 from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 from compass.store import statements as sql
 from compass.store.abort import ConnectionAborter
-from compass.store.batch import batch_of
 from compass.store.bulk_insert import BatchWriter
 from compass.store.cluster import SqlClusterStore
 from compass.store.engine import (
@@ -46,7 +45,7 @@ from compass.store.engine import (
 from compass.store.errors import StoreUnusable
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.notifications import ChangeNotifier, Wake, notifier_for
-from compass.store.row_mapping import change_from, entry_records, rows_from, update_entry
+from compass.store.row_mapping import batch_of, change_from, entry_records, rows_from, update_entry
 from compass.store.statements import Log
 
 READ_ONLY = "25006"
@@ -195,9 +194,10 @@ class Store:
             return False
         if changes:
             self._writer.write(connection, batch)
-        last_security, last_administration = clock[:2]
-        self._writer.logs["security"].write(connection, entry_records(security, last_security))
-        self._writer.logs["administration"].write(connection, entry_records(administration, last_administration))
+        if security:
+            self._writer.logs["security"].write(connection, entry_records(security, clock[0]))
+        if administration:
+            self._writer.logs["administration"].write(connection, entry_records(administration, clock[1]))
         return True
 
     def changes_after(self, revision: int, limit: int) -> list[Change]:

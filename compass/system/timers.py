@@ -29,7 +29,7 @@ class Timers:
     def start_if_idle(self, name: Hashable, seconds: float, call: Callable[..., object], *args: Any) -> None:
         """Start a timer unless a call of this name is pending."""
         if name not in self._timers:
-            self.start(name, seconds, call, *args)
+            self._timers[name] = self._clock.callLater(seconds, self._fire, name, call, args)
 
     def cancel(self, name: Hashable) -> None:
         """Cancel the pending call of this name, if there is one."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from compass.model.limits import INSTEAD_MAX as INSTEAD_MAX
+from compass.model.limits import LOG_WAIT_SECONDS_MAX as LOG_WAIT_SECONDS_MAX
+
 VERSIONS: tuple[int, ...] = (1,)
 """Protocol versions of this program, best last."""
 VERSIONS_OFFERED_MAX = 16
@@ -27,8 +30,6 @@ ACKNOWLEDGE_SECONDS = 10.0
 is ended, and the host resumes: that is the retry."""
 REPLY_SECONDS = 30.0
 """Seconds from a request to its reply at the client: longer than any commit that can still succeed."""
-LOG_WAIT_SECONDS_MAX = 20.0
-"""Seconds that a server holds a read-log which waits for entries: less than REPLY_SECONDS."""
 SUSPICION_SECONDS_MAX = 60.0
 """Seconds for which a host believes a suspicion that is not repeated, even if the suspicion names more: the server may
 have failed since."""
@@ -46,8 +47,6 @@ WRITE_OCTETS = 64 * 1024
 """Octets of one write to a transport: a transport holds a copy for each session, the queues share their octets."""
 SERVICES_PER_WATCH_MAX = 256
 """Services in one watch, equal to the services of a host."""
-INSTEAD_MAX = 8
-"""Servers that a goodbye names and a client tries: more than any deployment has."""
 ANNOUNCEMENT_OCTETS_MAX = 1024
 """Octets of an announcement: it needs no fragments, and reading it costs next to nothing."""
 ANNOUNCED_ADDRESSES_MAX = 8

@@ -117,7 +117,7 @@ def stay(console: Console, deployment: Deployment) -> None:
 Everything stays up until Ctrl-C. In another terminal, try:
 
   export OPENGNS_API={web1.url} OPENGNSADMIN_CONFIG={deployment.directory}/opengnsadmin.toml
-  {opengnsc} watch portal.web                 # and leave it running beside the next ones
+  {opengnsc} watch portal.web                 # and leave it running during the next ones
   {opengnsc} query portal.web
   {opengnsc} resolve chinaserver.openuss
   kill -9 {living.pid}                        # {living.service} at {living.endpoint}

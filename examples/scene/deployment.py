@@ -30,13 +30,13 @@ from compass.pki.authority import Credentials, Role, create_authority, issue, wr
 SERVER = ("gns1", "127.0.0.10", 4863)
 """The server's name, address, and the port it gets when that is free."""
 HTTPS_PORT = 4864
-"""Where the server's console is, when that is free."""
+"""Port of the server's console, if the port is free."""
 API_PORT = 4866
 SERVICE_PORT = 8001
 START_SECONDS = 20.0
-"""For a daemon to be there: generous, for a machine that is busy with something else."""
+"""Time limit for the start of a daemon: generous, because the machine may be busy."""
 STOP_SECONDS = 5.0
-"""For a process to end when asked; then it is killed."""
+"""Time limit for the end of a process after SIGTERM; then the process is killed."""
 LISTENER = Path(__file__).with_name("listener.py")
 PROGRAMS = {
     "opengnssd": "from compass.daemons.main import server as main",
@@ -88,14 +88,14 @@ class Serving:
         self.port = port
         self.process = process
         self.pid = 0
-        """Of the server itself, once it is registered."""
+        """Process id of the program that serves; 0: not registered yet."""
 
     @property
     def endpoint(self) -> str:
         return format_endpoint(self.host.address, self.port)
 
     def registered(self) -> bool:
-        """Whether the host's daemon has it; notes the process that serves."""
+        """Return whether the host's daemon has the registration; store the id of the process that serves."""
         for own in self.host.api.status().registrations:
             if (own.service, own.port, own.state) == (self.service, self.port, "registered"):
                 self.pid = own.pid
@@ -173,7 +173,7 @@ class Deployment:
         process.wait(STOP_SECONDS)
 
     def in_session(self) -> bool:
-        """Whether every host has a session with the server."""
+        """Return whether every host has a session with the server."""
         return all(host.api.status().session == "open" for host in self.hosts.values())
 
     def administer(self, *arguments: str) -> str:

@@ -19,7 +19,7 @@ class Answering(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the scene tells what there is to tell."""
+        """Log nothing: the scene prints the events."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Something happens every few seconds, again and again, for whoever looks at the console meanwhile."""
+"""Endless changes, one every few seconds, for a person who watches the console."""
 
 from __future__ import annotations
 

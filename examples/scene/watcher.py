@@ -1,4 +1,4 @@
-"""A dependant of the scene: it watches on its host what its service depends on, and notes when it was told."""
+"""Dependant of the scene: watches the dependencies of its service on its host, and records the time of each event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RETRY_SECONDS = 0.05
 
 
 class Told:
-    """One event, and the wall clock's time at which it was received."""
+    """Event with the wall clock's time at which it was received."""
 
     def __init__(self, event: LocalEvent, at: float) -> None:
         self.event = event

@@ -12,7 +12,7 @@ from tests.support.agent_world import Hosts
 
 @pytest.fixture
 def world(disk: Path) -> Iterator[Hosts]:
-    """One server, which answers, and no host yet."""
+    """World with one server, which answers, and no host yet."""
     world = Hosts(1, disk)
     world.serve()
     yield world

@@ -6,17 +6,17 @@ import http.client
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import random
 from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import ensureDeferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.gateway.host_api import routes
@@ -30,8 +30,16 @@ from compass.store.store import Store
 from tests.support.reactor_thread import ReactorThread
 
 
+class Direct:
+    """Calls the store on the reactor's thread."""
+
+    def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        done: Deferred[Any] = maybeDeferred(work, *args)
+        return done
+
+
 class Machines:
-    """One server and one host, with their listening ports."""
+    """Server and host with their listening ports."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -49,13 +57,13 @@ class Machines:
             now=time.time,
             token=lambda: "token",
             storage=store,
-            in_database=lambda work, *args: maybeDeferred(work, *args),
+            in_database=Direct(),
             peer_of=lambda transport: ("host", "h1", ""),
             probe=lambda policy, address, port: succeed("refused"),
             connect=lambda *args: fail(ConnectionRefusedError()),
             id="s-1",
             roster=store.roster(),
-            beside=lambda work, *args: maybeDeferred(work, *args),
+            beside=Direct(),
         )
         self.server = Server("s", "test", parts)
         await self.server.start()

@@ -1,4 +1,4 @@
-"""What the daemon keeps on disk: whole or not at all, never believed when damaged, never fatal."""
+"""Files of the daemon: written as a whole, refused if damaged, never fatal."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from compass.agent.registration.entry import Registration
-from compass.agent.registration.journal import JournalWriteFailed, RegistrationJournal
+from compass.agent.registration.journal import JournalWriteFailed, Registration, RegistrationJournal
 from compass.agent.replica.disk_cache import (
     FILE_NAME,
     MAGIC,
@@ -60,7 +59,7 @@ def test_a_cut_file_is_seen(tmp_path: Path, length: int) -> None:
 
 
 def test_foreign_content_with_a_good_checksum() -> None:
-    """Another program's MessagePack, or a later format, is refused by name."""
+    """The daemon refuses another program's MessagePack, and a later format by its name."""
 
     def file(version: int, body: bytes) -> bytes:
         return struct.pack("!8sIQ32s", MAGIC, version, len(body), hashlib.sha256(body).digest()) + body
@@ -72,7 +71,7 @@ def test_foreign_content_with_a_good_checksum() -> None:
 
 
 def test_many_changes_are_one_write(tmp_path: Path) -> None:
-    """Writes come at most every so often, and at the end what is due is written."""
+    """Writes have a minimum interval, and a pending write is done at the end."""
     clock = Clock()
     kept = cache(tmp_path, clock)
     kept.changed()
@@ -90,7 +89,7 @@ def test_many_changes_are_one_write(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_none(tmp_path: Path) -> None:
-    """It is told, and nothing else happens."""
+    """A failed write is reported and has no other effect."""
     (tmp_path / "file").write_text("")
     kept = cache(tmp_path / "file")
     assert kept.load() is None

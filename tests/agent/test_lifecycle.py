@@ -1,4 +1,4 @@
-"""A host's life with real servers: registering, being told, being alone, coming back."""
+"""Life of a host with real servers: registration, notices, loss of all servers, return."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refused(daemon: LocalApi, name: str) -> str:
 
 
 def ports(daemon: LocalApi, name: str = CHINA) -> tuple[str, set[int]]:
-    """Where a lookup sends users: the source and the ports."""
+    """Return the source and the ports of a lookup."""
     found = daemon.resolve(name)
     assert isinstance(found, Resolved), found
     return found.source, {listener.port for listener in found.listeners}
@@ -92,7 +92,8 @@ def test_a_pull_shows_what_the_service_depends_on(world: Hosts, tokens: dict[str
 
 
 def test_three_answers_for_nothing(world: Hosts, tokens: dict[str, str]) -> None:
-    """P5: no such name, none registered, and not loaded yet are told apart; so is what nobody here depends on."""
+    """P5: the answers differ for an unknown name, a service without listeners, a view that is not loaded, and a service
+    on which no service of the host depends."""
     user = web(world)
     assert ports(user) == ("none", set())
     assert refused(user, "nowhere.openuss") == "unknown-service"
@@ -173,7 +174,7 @@ def test_a_process_that_died_while_the_daemon_was_down(world: Hosts, tokens: dic
 
 
 def test_the_daemons_restart_loses_nothing(world: Hosts, tokens: dict[str, str]) -> None:
-    """G21: services stay registered, without a change that anybody is told of."""
+    """G21: services stay registered, and no dependant is notified."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     world.run(0.1)
@@ -310,7 +311,7 @@ def test_the_same_process_asking_twice_is_one_instance(world: Hosts, tokens: dic
 
 
 def test_a_wrong_credential(world: Hosts, tokens: dict[str, str]) -> None:
-    """It is refused and leaves nothing behind; the instance that is there stays as it is."""
+    """The registration is refused without a trace; the existing instance stays unchanged."""
     provider = world.daemon("provider")
     refusal = world.wait(provider.register(wish("wrong")))
     assert refusal.code == "bad-credential" and CHINA in refusal.message
@@ -325,7 +326,7 @@ def test_a_wrong_credential(world: Hosts, tokens: dict[str, str]) -> None:
 
 
 def test_nobody_pushes_a_living_instance_aside_unseen(world: Hosts, tokens: dict[str, str]) -> None:
-    """With every server down another credential cannot be judged, so it replaces nothing."""
+    """With every server down another credential cannot be checked, so it replaces nothing."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA])))
     world.fall()
@@ -359,7 +360,7 @@ def test_a_removed_listener_does_not_come_back(world: Hosts, tokens: dict[str, s
 
 
 def test_a_process_asks_again_after_its_listener_was_removed(world: Hosts, tokens: dict[str, str]) -> None:
-    """The very same process may register anew: it becomes a newer instance."""
+    """The same process may register again: it becomes a newer instance."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     world.administer(Remove("listener", f"{CHINA} 10.0.0.1:2028"))
@@ -419,7 +420,7 @@ def test_a_holding_connection(world: Hosts, tokens: dict[str, str]) -> None:
 
 
 def test_a_holding_program_comes_back_after_the_daemons_restart(world: Hosts, tokens: dict[str, str]) -> None:
-    """It is the same instance if it is back in time, and died if it is not."""
+    """A service that returns in time is the same instance; otherwise it counts as dead."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], hold=True)))
     world.wait(provider.register(wish(tokens[CHINA], port=2029, hold=True)))
@@ -448,7 +449,7 @@ def test_what_cannot_be_registered(world: Hosts, tokens: dict[str, str]) -> None
 
 
 def test_an_unwritable_directory(world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would not survive is refused; lookups go on from memory."""
+    """A registration that cannot be stored is refused; lookups continue from memory."""
     (world.directory / "user").write_text("a file where the directory should be")
     user = web(world)
     refusal = world.wait(user.register(wish(tokens[CHINA])))
@@ -466,7 +467,7 @@ def test_the_book_is_private(world: Hosts, tokens: dict[str, str]) -> None:
 
 
 def test_a_damaged_book(world: Hosts, tokens: dict[str, str]) -> None:
-    """It is set aside, and the daemon starts."""
+    """A damaged file is set aside, and the daemon starts."""
     (world.directory / "provider").mkdir()
     (world.directory / "provider" / "registrations.json").write_text("{")
     assert world.wait(world.daemon("provider").register(wish(tokens[CHINA]))).state == "up"
@@ -503,7 +504,7 @@ def test_a_topology_that_is_taken_away(world: Hosts, tokens: dict[str, str]) -> 
 
 
 def test_a_service_of_the_configuration_may_be_declared_later(world: Hosts, tokens: dict[str, str]) -> None:
-    """`[host] services` may name what no administrator has added yet: the host is told as soon as it is there."""
+    """`[host] services` may name a service that does not exist yet: the host gets it when an administrator adds it."""
     user = world.daemon("user", services=("front.shop",))
     world.run(5)
     assert refused(user, CHINA) == "unknown-dependency"
@@ -516,7 +517,7 @@ def test_a_service_of_the_configuration_may_be_declared_later(world: Hosts, toke
 
 
 def test_short_sessions(world: Hosts, tokens: dict[str, str]) -> None:
-    """G18: a host keeps no session at rest; it connects to ask, is dialled to be told, and looks now and then."""
+    """G18: an idle host keeps no session; it connects to ask, servers connect to push, and it polls at intervals."""
     user = web(world, mode="short", update_port=4865, refresh_seconds=300.0)
     world.run(3)
     assert user.status().session == "waiting" and not world.servers["gns1"].nameserver.connections.sessions
@@ -554,7 +555,7 @@ def test_what_a_host_without_a_session_owes_is_delivered_once_the_store_is_back(
 
 
 def test_another_server_takes_over(world: Hosts, tokens: dict[str, str]) -> None:
-    """With two servers on one store, the loss of one costs a fraction of a second and nothing else."""
+    """With two servers over one store, the loss of one costs only a fraction of a second."""
     world.serve("gns2")
     user = web(world, servers=("gns1", "gns2"))
     assert user.status().server == "gns1"
@@ -590,7 +591,7 @@ def test_a_server_on_a_new_empty_store_empties_nobody(world: Hosts, tokens: dict
 
 
 def test_another_store_replaces_the_view(world: Hosts, tokens: dict[str, str]) -> None:
-    """Revisions of another store mean nothing here: everything is read anew."""
+    """Revisions of another store have no meaning: the host reads everything again."""
     user = web(world)
     world.fall()
     world.store.close()
@@ -643,7 +644,7 @@ def test_a_held_registration_that_had_to_take_a_newer_epoch(world: Hosts, tokens
 
 
 def test_the_book_is_bounded(world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One instance too many is refused; one that is there already may register again."""
+    """An instance above the limit is refused; an existing one may register again."""
     monkeypatch.setattr(journal, "REGISTRATIONS_MAX", 2)
     provider = world.daemon("provider")
     for port in (1, 2, 2):

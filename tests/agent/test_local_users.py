@@ -264,7 +264,7 @@ def test_a_refused_report_does_not_end_the_suspicion_of_another(world: Hosts, to
     assert ports(user) == ("service", {2})
 
 
-def test_the_probes_for_one_user_s_reports_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probes_for_one_user_s_reports_are_bounded(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener has one probe at a time; beyond its number of probes a user waits, and the others do not."""
     monkeypatch.setattr(report_checks, "CHECKS_PER_USER_MAX", 2)
     monkeypatch.setattr(report_checks, "CHECKS_MAX", 3)
@@ -274,7 +274,7 @@ def test_the_probes_for_one_user_s_reports_are_bounded(monkeypatch: pytest.Monke
         probes.append(Deferred())
         return probes[-1]
 
-    checks, found = report_checks.ReportChecks(Replica(), probe), list[Any]()
+    checks, found = report_checks.ReportChecks(Replica(), probe, LocalUsers(clock)), list[Any]()
 
     def check(user: int, port: int) -> int:
         checks.check(Listener(CHINA, "10.0.0.1", port, "up", 0.0, 1), user).addCallback(found.append)

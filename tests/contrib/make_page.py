@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from compass.gateway.metrics.agent_metrics import HOST
+from compass.agent.metrics import AgentMetrics
 from compass.gateway.metrics.exposition import GatewayMetrics
-from compass.gateway.metrics.server_metrics import SERVER
-from compass.model.metrics import MetricSpec, Registry
+from compass.model.metrics import MetricSpec, Registry, specs_of
+from compass.server.metrics import ServerMetrics
 from tests.e2e.processes import ROOT
 
 PATH = ROOT / "docs" / "reference" / "metrics.md"
 _REGISTRY = Registry()
 GatewayMetrics(_REGISTRY)
 TABLES: dict[str, tuple[MetricSpec, ...]] = {
-    "server": tuple(metric.spec for metric in SERVER),
-    "host": tuple(metric.spec for metric in HOST),
+    "server": tuple(specs_of(ServerMetrics, "opengns_server_").values()),
+    "host": tuple(specs_of(AgentMetrics, "opengns_host_").values()),
     "gateways": _REGISTRY.specs,
 }
 """Metrics by the name of their table."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 import statistics
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -161,8 +163,17 @@ def test_fifty_services_share_one_session(world: World) -> None:
     deployment.apply(f"[category.many]\nservices = [{services}]\n")
     host = deployment.add_host("many")
     host.in_session()
-    for number in range(50):
-        assert deployment.register(host, f"s{number}.many").state == "up"
+    # Each one listens: a restart that takes longer than the server waits for a lost session is followed by probes.
+    with ExitStack() as open_ports:
+        for number in range(50):
+            port = free_port(host.address)
+            open_ports.enter_context(socket.create_server((host.address, port)))
+            assert deployment.register(host, f"s{number}.many", port).state == "up"
+        assert_a_restart_loses_nothing(deployment, host)
+
+
+def assert_a_restart_loses_nothing(deployment: Deployment, host: Host) -> None:
+    """Kill a host daemon with 50 registrations and start it again: one session, and every listener as before."""
     with deployment.link() as link:
         status = link.ask(Status())
     assert isinstance(status, ServerStatus)

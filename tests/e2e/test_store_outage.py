@@ -1,4 +1,4 @@
-"""The database goes away under real processes, in four ways (opengnsp.md, "While the store is away").
+"""The database goes away under real processes, in four ways (opengnsp.md, "Store outages").
 
 The long form, a minute each, is `make away`.
 """

@@ -16,10 +16,10 @@ from twisted.internet.threads import deferToThreadPool
 
 from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
-from compass.daemons.net.listen import peers
+from compass.daemons.net.listen import PeerRoles
 from compass.daemons.services.opengnscd import dialler
 from compass.model.host_api import LocalDeregister, LocalRegister, Outcome, Resolved
 from compass.model.replies import Dependencies, Lags, ServerStatus
@@ -44,7 +44,7 @@ LOOKUP_SECONDS = 0.05
 
 
 class Member:
-    """One of the servers: its process, its place and its name."""
+    """Server of the cluster: its process, its address and its name."""
 
     def __init__(self, name: str, program: Program, address: str, port: int) -> None:
         self.name, self.program, self.address, self.port = name, program, address, port
@@ -81,7 +81,7 @@ class Cluster(Deployment):
         super().start(topology) if topology else super().start()
         for member in self.members[1:]:
             self.serving(member)
-        # A listener that nobody takes away: a lookup that does not find it has failed.
+        # A permanent listener: a lookup that does not find it has failed.
         with self.link() as link:
             link.ask(Register(SERVICES[0], self.token(SERVICES[0]), "192.0.2.1", 2028, 1))
 
@@ -94,7 +94,7 @@ class Cluster(Deployment):
         return AdminSession.connect([Server(member.address, member.port)], identity or self.admin, ANSWER_SECONDS)
 
     def status(self, member: Member) -> ServerStatus | None:
-        """What one of them says of itself, or None."""
+        """Return the status of a server; None if it does not answer."""
         assert member.program.runs, f"{member.name} has ended:\n{member.program.shown_log()}"
         with contextlib.suppress(ConnectionFailed), self.link_to(member) as link:
             reply = link.ask(Status())
@@ -102,7 +102,7 @@ class Cluster(Deployment):
         return None
 
     def all_held(self, hosts: int) -> bool:
-        """Whether all servers that run stand at one revision, and each host has acknowledged all at its server."""
+        """Return whether all running servers are at one revision, and each host has acknowledged all at its server."""
         running = [member for member in self.members if member.program.runs]
         told = [self.status(member) for member in running]
         revisions = {status.revision for status in told if status is not None}
@@ -118,14 +118,14 @@ class Cluster(Deployment):
 
 
 class LoadedHost:
-    """One client daemon, which looks up all the time and, when loaded, keeps registering and deregistering."""
+    """Client daemon that looks up all the time and, under load, registers and deregisters."""
 
     def __init__(self, reactor: Any, cluster: Cluster, number: int, recorder: Recorder, pause_seconds: float) -> None:
         self.name = f"h{number}.example.net"
         self.address = f"198.51.100.{number + 1}"
         self.outcomes: Counter[str] = Counter()
         self.answers: list[tuple[float, str]] = []
-        """When a wish was answered, and how."""
+        """Time and result of each request that was answered."""
         self.lookups: Counter[str] = Counter()
         self._reactor = reactor
         self._pause = pause_seconds
@@ -152,7 +152,7 @@ class LoadedHost:
                 ),
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
-                peer_of=peers(None),
+                peer_of=PeerRoles(None).identify,
             )
         )
         self.daemon = self.agent.api
@@ -173,7 +173,7 @@ class LoadedHost:
         )
 
     def _look_up(self) -> None:
-        """As a program on it would, again and again: a service that always has listeners must always be answered."""
+        """Look up at intervals, as a program would: a service with permanent listeners must always be answered."""
         self._lookup = self._reactor.callLater(LOOKUP_SECONDS, self._look_up)
         found = self.daemon.resolve(SERVICES[0])
         self.lookups["answered" if isinstance(found, Resolved) and found.source == "service" else "failed"] += 1
@@ -215,12 +215,12 @@ class LoadedHost:
         return "" if upstream.problem else upstream.server
 
     def delivered(self) -> bool:
-        """Whether it is in session and nothing that was wished for is still to be told to a server."""
+        """Return whether the host has a session, and a server has accepted all of its registrations."""
         registrations = self.daemon.status().registrations
         return bool(self.server) and all(own.state == "registered" for own in registrations)
 
     def settled(self) -> Settled:
-        """What its dependencies are in the end."""
+        """Return the host's dependencies at the end."""
         found: list[Any] = []
         self.daemon.dependencies(USER).addCallback(found.append)
         answer = found[0]
@@ -231,7 +231,7 @@ class LoadedHost:
 
 
 async def settle(reactor: Any, cluster: Cluster, hosts: list[LoadedHost], recorder: Recorder) -> bool:
-    """Let the load rest until everybody holds everything; record what that is, and end. Whether it came to that."""
+    """End the load, wait until all changes are delivered, and record all rows. Returns whether they were delivered."""
     for host in hosts:
         host.rest()
     until = time.monotonic() + SETTLE_SECONDS
@@ -247,7 +247,7 @@ async def settle(reactor: Any, cluster: Cluster, hosts: list[LoadedHost], record
 
 
 def judge(cluster: Cluster, recorder: Recorder, hosts: list[LoadedHost]) -> list[str]:
-    """Read the log and the tables, let the checker compare, and tell what was wished for and what was broken."""
+    """Read the log and the tables, run the checker, and print the counts. Returns the broken promises."""
     store = Store.open(cluster.store)
     tables = store.load()
     changes = store.changes_after(0, 10_000_000)
@@ -268,18 +268,18 @@ def judge(cluster: Cluster, recorder: Recorder, hosts: list[LoadedHost]) -> list
         broken.append(f"{lookups['failed']} lookups failed")
     for change in changes:
         if isinstance(change.row, Listener) and change.operation not in ("register", "deregister"):
-            broken.append(f"a listener that nobody touched: {change}")
+            broken.append(f"a listener that no program changed: {change}")
     return broken
 
 
 def in_thread(reactor: Any, work: Callable[..., T], *args: Any) -> Deferred[T]:
-    """What blocks, on a thread of that reactor, which need not be the global one."""
+    """Run blocking work on a thread of a reactor, which need not be the global one."""
     done: Deferred[T] = deferToThreadPool(reactor, reactor.getThreadPool(), work, *args)
     return done
 
 
 def pause(reactor: Any, seconds: float) -> Deferred[None]:
-    """So long."""
+    """Return a Deferred that fires after a pause."""
     over: Deferred[None] = Deferred()
     reactor.callLater(seconds, over.callback, None)
     return over

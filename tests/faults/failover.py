@@ -32,9 +32,9 @@ WRITE_PAUSE_SECONDS = 0.5
 """Between two wishes of one writer: 20 of them make some 40 a second, and 2,000 notices at 50 hosts, which share one
 process and one core."""
 RESUME_SECONDS = 10.0
-"""From the promotion to the first answered write."""
+"""Limit from the promotion to the first answered write."""
 MOVE_SECONDS = 2.0
-"""From a server's death until the last of its hosts is served by another one."""
+"""Limit from a server's death until another server serves the last of its hosts."""
 BUSY_SECONDS = (1.0, 3.0)
 PATIENCE_SECONDS = 60.0
 
@@ -42,7 +42,7 @@ Campaign: TypeAlias = Callable[["Stage", int], Awaitable[list[str]]]
 
 
 class Stage:
-    """What a campaign works on. Its bounds hold on a machine that has nothing else to do; `slack` is for others."""
+    """Subject of a campaign. Its bounds hold on an idle machine; `slack` extends them for others."""
 
     def __init__(
         self, reactor: Any, pair: Pair, cluster: Cluster, hosts: int, writers: int, slack: float = 1.0
@@ -56,7 +56,7 @@ class Stage:
         self.writers = self.hosts[:writers]
 
     async def begin(self) -> None:
-        """Everybody in session, writers at work."""
+        """Start all hosts, and the load of those that write."""
         for member in self.cluster.members:
             self.recorder(Started(self.recorder.clock(), member.name))
         await gatherResults([host.start() for host in self.hosts])
@@ -78,7 +78,7 @@ class Stage:
         return time.monotonic() - began
 
     def written_since(self, at: float) -> bool:
-        """Whether any wish has been answered as committed that was answered after that moment."""
+        """Return whether a request was answered as committed after that time."""
         return any(host.answers and host.answers[-1][0] > at and _done(host, at) for host in self.writers)
 
 
@@ -92,7 +92,7 @@ async def lose_database(stage: Stage, rounds: int) -> list[str]:
     for number in range(rounds):
         await stage.busy()
         await in_thread(stage.reactor, stage.pair.primary.kill)
-        # Whoever decides on the failover takes a while to see that it is needed.
+        # The manager of the failover needs some time to notice the failure.
         await pause(stage.reactor, random.uniform(0.2, 1.5))
         at = stage.recorder.clock()
         await in_thread(stage.reactor, stage.pair.promote)

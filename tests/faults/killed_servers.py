@@ -29,7 +29,7 @@ from tests.simulation.recording import Recorder
 PAUSE_SECONDS = 0.5
 """Between two wishes of one host: some 100 a second from 50, and 5,000 notices."""
 BUSY_SECONDS = (0.1, 1.5)
-"""From the return of nine tenths of the hosts to the next kill."""
+"""Pause from the return of nine tenths of the hosts to the next kill."""
 RETURN_SECONDS = 30.0
 
 

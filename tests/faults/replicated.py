@@ -22,11 +22,11 @@ from tests.e2e.processes import eventually
 from tests.support.postgresql import _programs, _reachable_by_all
 
 SEGMENT_MB = 1
-"""Of a piece of the log: a test writes a few hundred kilobytes."""
+"""Size of a segment of the log: a test writes a few hundred kilobytes."""
 
 
 class Node:
-    """One of the two: a server on an address of its own."""
+    """Server of the pair, on an address of its own."""
 
     def __init__(self, name: str, directory: Path, programs: Path, as_user: dict[str, Any]) -> None:
         self.name = name
@@ -39,16 +39,16 @@ class Node:
 
     @property
     def runs(self) -> bool:
-        """Whether it was started and not ended."""
+        """True if the server was started and not ended."""
         return self._server is not None
 
     @property
     def where(self) -> str:
-        """As libpq is told."""
+        """Connection string for libpq."""
         return f"host={self.address} port={self.port} user=postgres"
 
     def run(self, program: str, *arguments: str) -> None:
-        """One of PostgreSQL's programs."""
+        """Run one of PostgreSQL's programs."""
         done = subprocess.run([self._programs / program, *arguments], capture_output=True, text=True, **self._as)
         assert done.returncode == 0, f"{program}: {done.stderr}"
 
@@ -60,7 +60,7 @@ class Node:
             rules.write("host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n")
         with (self.data / "postgresql.conf").open("a") as settings:
             # What pg_rewind reads must not be recycled by the recovery that it begins with.
-            # And a standby that has lost its primary sleeps for so long before it sees that it is to be promoted.
+            # A standby that has lost its primary sleeps for this time before it notices the promotion.
             settings.write("shared_buffers = 32MB\nwal_log_hints = on\nwal_keep_size = 64MB\n")
             settings.write("wal_retrieve_retry_interval = 500ms\n")
 
@@ -152,7 +152,7 @@ class Pair:
         eventually(self.in_step, "the standby is synchronous")
 
     def in_step(self) -> bool:
-        """Whether the primary waits for the standby, and has it."""
+        """Return whether the primary replicates to the standby synchronously."""
         return ("sync",) in self.primary.ask("SELECT sync_state FROM pg_stat_replication")
 
     def new_database(self) -> tuple[str, str]:
@@ -163,7 +163,7 @@ class Pair:
         return name, f"postgresql://postgres@/{name}?{self._hosts}&target_session_attrs=read-write"
 
     def promote(self) -> None:
-        """The standby takes over, with nobody to wait for; the old primary must be dead."""
+        """Promote the standby, without a standby of its own; the old primary must be dead."""
         self.primary, self.standby = self.standby, self.primary
         self.primary.confirmed_by("")
         self.primary.ask("SELECT pg_promote(wait => false)")

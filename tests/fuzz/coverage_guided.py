@@ -27,7 +27,8 @@ with atheris.instrument_imports(include=["compass"]):
     from compass.admin.topology import file
     from compass.agent.registration import journal
     from compass.agent.replica import disk_cache
-    from compass.daemons.config.reader import ConfigProblem, read_host_config
+    from compass.daemons.config.file import ConfigProblem
+    from compass.daemons.config.reader import read_host_config
     from compass.wire import limits
     from compass.wire.client_connection import ClientConnection
     from compass.wire.frames import frame

@@ -22,9 +22,9 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from compass.agent.metrics import AgentMetrics
 from compass.gateway.host_api.routes import site
 from compass.gateway.http.status_codes import STATUS
-from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from tests.fuzz.http_requests import Maker
 from tests.support.virtual_world import World
@@ -134,7 +134,7 @@ class Api:
         self.host.processes.start(11)
         self.host.processes.start(12)
         self.maker = Maker(self.random, self.tokens)
-        metrics = Metrics(self.world.clock, {}, Snapshot(HOST, self.host.daemon.metrics))
+        metrics = Metrics(self.world.clock, {}, Snapshot(AgentMetrics, "opengns_host_", self.host.daemon.metrics))
         self.factory: Any = site(self.host.daemon, self.world.clock, metrics)
         self.seen: Counter[str] = Counter()
         self._open: list[Wire] = []

@@ -15,10 +15,10 @@ import msgspec
 
 from compass.console.pages import routes
 from compass.gateway.metrics.exposition import Metrics, Snapshot
-from compass.gateway.metrics.server_metrics import SERVER
 from compass.gateway.server_api.operations import ASKED, OPERATIONS
 from compass.gateway.server_api.routes import site
 from compass.model.rules.tokens import TOKEN_ROLES
+from compass.server.metrics import ServerMetrics
 from tests.fuzz.http import TOPOLOGY, Api, Broken
 from tests.fuzz.http_requests import Maker
 from tests.fuzz.opengnsp_requests import FLOATS, NUMBERS, ROWS, TEXTS
@@ -101,6 +101,13 @@ class ServerMaker(Maker):
         return made
 
 
+class NoCertificates:
+    """Connections whose peers have no certificate."""
+
+    def identify(self, transport: Any) -> tuple[str, str, str]:
+        return "", "", "no certificate"
+
+
 class ServerApi(Api):
     """A world with one server whose API is under fuzz, and a host that is told."""
 
@@ -111,9 +118,10 @@ class ServerApi(Api):
         server = self.world.servers["gns1"].nameserver
         bearers = tuple(self.tokens[f"fuzz.{category}"] for category in TOKEN_ROLES)
         self.maker = ServerMaker(self.random, self.tokens, bearers)
-        metrics = Metrics(self.world.clock, {}, Snapshot(SERVER, server.https.metrics))
-        nobody = lambda transport: ("", "", "no certificate")  # noqa: E731
-        self.factory = site(server.https, self.world.clock, nobody, routes(), metrics, metrics_are_open=seed % 2 == 1)
+        metrics = Metrics(self.world.clock, {}, Snapshot(ServerMetrics, "opengns_server_", server.https.metrics))
+        self.factory = site(
+            server.https, self.world.clock, NoCertificates(), routes(), metrics, metrics_are_open=seed % 2 == 1
+        )
 
     def trouble(self) -> None:
         """Nothing more than time."""

@@ -37,7 +37,8 @@ from compass.agent.replica.disk_cache import (
 from compass.agent.replica.replica import Replica
 from compass.agent.replica.wanted_services import WantedServices
 from compass.cli.main import cli as opengnsc
-from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
+from compass.daemons.config.file import ConfigProblem
+from compass.daemons.config.reader import read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig
 from compass.daemons.config.settings import example as example_config
 from compass.model.host_api import LocalRegister

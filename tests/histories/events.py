@@ -1,4 +1,4 @@
-"""What a history is made of: who saw or answered what, when, as a flat list of small values.
+"""Events of a history: observations and answers with their time and observer, as a flat list of small values.
 
 A history is recorded on virtual time (tests/simulation/recording.py) or on real runs, as JSON lines (reading.py); the
 checker (checker.py) does not know which. `at` is seconds on one clock that all recorders share and that never jumps.
@@ -26,13 +26,13 @@ class Started(_Event, frozen=True, tag="started"):
 
 
 class Stopped(_Event, frozen=True, tag="stopped"):
-    """It does not any more. `how`: stop, kill or power."""
+    """End of a process. `how`: stop, kill or power."""
 
     how: str = "stop"
 
 
 class Disturbed(_Event, frozen=True, tag="disturbed"):
-    """From now on something is wrong with `who` (or with its lines): no bound in time is promised for it."""
+    """Beginning of a disturbance of `who` (or of its lines), during which no bound in time is promised for it."""
 
     what: str = ""
 
@@ -61,7 +61,7 @@ class Table(_Event, frozen=True, tag="table"):
 
 
 class Instance(msgspec.Struct, frozen=True, array_like=True, order=True):
-    """One listener as somebody sees it."""
+    """Listener as a host or a server sees it."""
 
     address: str
     port: int
@@ -86,7 +86,7 @@ class Answered(_Event, frozen=True, tag="answered"):
     address: str = ""
     port: int = 0
     epoch: int = 0
-    """Of a registration or deregistration; 0: not known."""
+    """Epoch of a registration or deregistration; 0: unknown."""
     state: str = ""
 
 
@@ -127,7 +127,7 @@ class Suspected(_Event, frozen=True, tag="suspected"):
 
 
 class Unsettled(_Event, frozen=True, tag="unsettled"):
-    """In the end the server `who` still had so many suspicions that its log had not judged."""
+    """Number of suspicions of the server `who` that its log had not settled at the end."""
 
     count: int
 
@@ -142,18 +142,18 @@ class Received(_Event, frozen=True, tag="received"):
 
 
 class Applied(_Event, frozen=True, tag="applied"):
-    """What a host made of a notice: applied, duplicate or gap."""
+    """Result of a notice at a host: applied, duplicate or gap."""
 
     revision: int
     outcome: str
 
 
 class View(_Event, frozen=True, tag="view"):
-    """What programs of `who` would be told of a service from now on."""
+    """Answer about a service that programs of `who` get from now on."""
 
     service: str
     revision: int
-    """What the view is of: the topic's revision, or, seen from outside, the answer's."""
+    """Revision of the view: that of the topic, or, seen from outside, that of the answer."""
     listeners: tuple[Instance, ...]
     because: str = ""
     """notice, snapshot, disk, or the own evidence: `reported`."""

@@ -1,4 +1,4 @@
-"""What was true at each revision: the update log, replayed."""
+"""Expected state at each revision: the update log, replayed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Truth:
         self.changes: list[Change] = []
         self.catalogues = [Catalogue()]
         self.told: list[frozenset[str]] = [frozenset()]
-        """Who had to be told of each change: the categories whose hosts."""
+        """Categories whose hosts had to be notified of each change."""
         for change in changes:
             after = self.catalogues[-1].apply(change)
             self.changes.append(change)

@@ -82,7 +82,7 @@ def check(history: History, truth: Truth) -> Iterator[Violation]:
 
 
 def _settled(event: Settled, truth: Truth) -> Iterator[Violation]:
-    """P4: whatever got lost, in the end everybody holds what a pull gives."""
+    """P4: whatever was lost, at the end every host has the rows that a pull returns."""
     final = truth.at(truth.revision)
     due = "listed"
     if category_of(event.service) not in final.categories:

@@ -24,7 +24,7 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 def line_of(event: Event) -> bytes:
-    """One line, without its end."""
+    """Return the line of an event, without its end."""
     return _encoder.encode(event)
 
 

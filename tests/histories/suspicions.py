@@ -1,4 +1,4 @@
-"""Suspicions: what a server told beside its log, which it could not write to (opengnsp.md, "While the store is away").
+"""Suspicions: what a server told beside its log, which it could not write to (opengnsp.md, "Store outages").
 
 A suspicion is no entry of the log, so it is not looked for there. What a host holds is judged as ever (views.py): if a
 suspicion had changed it, that is seen as a view of what the log does not say.

@@ -1,4 +1,4 @@
-"""P5, P6, P7 and P9: what programs on hosts were told, compared with what was true at the revision it is of."""
+"""P5, P6, P7 and P9: the answers to programs on hosts, compared with the expected state at their revision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALM_AFTER_SECONDS = 5.0
 def check(history: History, truth: Truth, gone_within_seconds: float) -> Iterator[Violation]:
     """Every view and every lookup, then the dead."""
     loaded: dict[str, set[str]] = {}
-    """By host: the categories that its daemon has had a whole view for since it started."""
+    """Categories by host of which its daemon has had a whole view since its start."""
     last: dict[tuple[str, str], View] = {}
     for event in history:
         match event:
@@ -95,7 +95,7 @@ def _looked(look: Looked, loaded: set[str], truth: Truth) -> Iterator[Violation]
 
 
 class _Spans:
-    """When something was so, by whom: pairs of begin and end."""
+    """Periods of a condition by host: pairs of begin and end."""
 
     def __init__(self) -> None:
         self._spans: dict[str, list[tuple[float, float]]] = {}
@@ -109,12 +109,12 @@ class _Spans:
             self._spans.setdefault(who, []).append((self._open.pop(who), at))
 
     def touches(self, who: str, begin: float, end: float) -> bool:
-        """Whether it was so at any time from `begin` to `end`."""
+        """Return whether the condition held at any time from `begin` to `end`."""
         spans = [*self._spans.get(who, []), *([(self._open[who], float("inf"))] if who in self._open else [])]
         return any(b <= end and e >= begin for b, e in spans)
 
     def covers(self, who: str, begin: float, end: float) -> bool:
-        """Whether it was so all the time from `begin` to `end`."""
+        """Return whether the condition held all the time from `begin` to `end`."""
         spans = [*self._spans.get(who, []), *([(self._open[who], float("inf"))] if who in self._open else [])]
         return any(b <= begin and e >= end for b, e in spans)
 
@@ -125,7 +125,7 @@ def _dead(history: History, within: float) -> Iterator[Violation]:
         return
     connected, disturbed = _Spans(), _Spans()
     seen: dict[str, dict[str, list[View]]] = {}
-    """By service and host, in the order of time."""
+    """Views by service and host, in the order of time."""
     hosts: set[str] = set()
     dead: list[Died] = []
     for event in history:

@@ -192,7 +192,7 @@ def test_two_incidents_of_one_moment_are_shown(world: World) -> None:
         pid = host.processes.start(len(service))
         world.wait(host.daemon.register(LocalRegister(service, 8000 + pid, tokens[service], pid=pid)))
     moment = world.now()
-    world.servers["gns1"].nameserver.commits.writer._decider.now = lambda: moment
+    world.servers["gns1"].nameserver.commits.writer._decider._now = lambda: moment
     admin = world.admin()
     admin.ask(Put(Category("disk", policy=Policy(slow="alert"))))
     for pid in list(host.processes.living):

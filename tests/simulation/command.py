@@ -122,7 +122,7 @@ def _results(given: argparse.Namespace) -> Iterator[Played]:
 
 
 def many(given: argparse.Namespace) -> int:
-    """Play many seeds, tell of those that break a promise."""
+    """Play many seeds and print those that break a promise."""
     began, failing = time.monotonic(), []
     digests: dict[int, digest.Digests] = {}
     for count, (seed, violations, found) in enumerate(_results(given), 1):

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 
 class SimulatedThread:
-    """One transaction at a time, each taking a while, with failures before or after the work when asked for."""
+    """Database thread with one transaction at a time, which takes time and fails on demand before or after its work."""
 
     def __init__(self, clock: Clock, random: Random, latency_seconds: tuple[float, float] = (0.0001, 0.003)) -> None:
         self._clock = clock
@@ -37,12 +37,12 @@ class SimulatedThread:
         return done
 
     def kill(self) -> None:
-        """The process is killed: what was not begun never happens, and nobody hears of what was."""
+        """Kill the process: work that has not begun is dropped, and no result is reported."""
         self._stopped = True
         self._queue.clear()
 
     def go_on(self) -> None:
-        """It hangs no more; what it was asked meanwhile is done."""
+        """End the hang and do the work that was requested meanwhile."""
         self.hanging = False
         if self._busy:
             self._work()

@@ -53,13 +53,13 @@ SETTLE_SECONDS = 100.0
 BUFFER_OCTETS = 2048
 """Small, so that a reader who pauses for seconds is a slow one already."""
 SUPERVISOR_SECONDS = 1.0
-"""Until a program that ended is started again."""
+"""Seconds until a program that ended is started again."""
 SHORT_EVERY = 5
 """Every so manieth host keeps no session."""
 STOP_SECONDS = 2.4
-"""What a daemon has to stop after SIGTERM, before it is killed."""
+"""Seconds from SIGTERM until a daemon is killed."""
 COMPARING = ("compass.agent.replica.sync.ReplicaSync", "compass.server.commit.anti_entropy.AntiEntropy")
-"""They log an error when somebody holds other rows than he should: here that is a broken promise."""
+"""Components that log an error if a holder has wrong rows: in a campaign that is a broken promise."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
 
 
@@ -103,10 +103,10 @@ class Deployment(World):
         self.pids: dict[int, tuple[str, str, int]] = {}
         """pid -> host, service, port of each process that ever was."""
         self.registered: dict[int, Outcome] = {}
-        """What the living ones got as an answer."""
+        """Answers to the listeners that are alive."""
         self.old: OldClient | None = None
         self.store_away = ""
-        """How the store is away from all servers: it `fails`, or it `hangs`."""
+        """Way in which the store is unavailable for all servers: it `fails`, or it `hangs`."""
         self.critical: list[str] = []
         names = service_names()
         self.watched = {
@@ -156,7 +156,7 @@ class Deployment(World):
         self.run(SETTLE_SECONDS)
 
     def look_at_all(self) -> None:
-        """What everybody holds in the end."""
+        """Record the rows that each server and host holds at the end."""
         at, record = self.recorder.clock(), self.recorder
         for change in self.store.changes_after(0, 1_000_000):
             record(Logged(at, "store", change))
@@ -201,7 +201,7 @@ class Deployment(World):
         server.start().addErrback(self._start_failed, name, server)
 
     def _start_failed(self, failure: Any, name: str, server: SimulatedServer) -> None:
-        """A server that finds no store ends with a message; whoever supervises it starts it again."""
+        """Restart a server that has ended because it found no store, as its supervisor does."""
         failure.trap(StoreUnavailable)
         if self.servers.get(name) is server:
             self.recorder(Stopped(self.recorder.clock(), name, "kill"))
@@ -209,7 +209,7 @@ class Deployment(World):
             self.clock.callLater(SUPERVISOR_SECONDS, self.start_server, name)
 
     def start_host(self, name: str) -> None:
-        """On the disk that the one before it left."""
+        """Start the host's daemon on the disk of the previous one."""
         self.away.discard(name)
         self.runs[name] += 1
         number = int(name[1:])
@@ -226,7 +226,7 @@ class Deployment(World):
             host.daemon.dependencies(service)
 
     def disturb(self, who: str, seconds: float, end: Callable[[], None], what: str) -> None:
-        """Something is wrong with a machine for so long."""
+        """Disturb a machine for a time."""
         self.recorder(Disturbed(self.recorder.clock(), who, what))
         self.disturbances[who] += 1
 
@@ -463,7 +463,7 @@ class Deployment(World):
     # Between.
 
     def _administer(self, request: Any) -> None:
-        """What an administrator asks of any server that is there."""
+        """Send a request of an administrator to any server that runs."""
         ready = [server for _, server in sorted(self.servers.items()) if server.nameserver.https.ready()]
         if not ready:
             return

@@ -37,7 +37,7 @@ class Digests(msgspec.Struct, frozen=True):
     worded: str
 
     def line(self, seed: int) -> str:
-        """One line of the file with all seeds."""
+        """Return the line in the file with all seeds."""
         return f"{seed} {self.events} {self.plain} {self.worded}\n"
 
 
@@ -62,7 +62,7 @@ def _without_wording(value: Any) -> Any:
 
 
 def summary(played: dict[int, Digests]) -> str:
-    """One digest over all histories, in the order of their seeds."""
+    """Return the digest of all histories, in the order of their seeds."""
     lines = sorted(played.items())
     plain = sha256("".join(f"{seed} {one.plain}\n" for seed, one in lines).encode()).hexdigest()
     worded = sha256("".join(f"{seed} {one.worded}\n" for seed, one in lines).encode()).hexdigest()
@@ -71,7 +71,7 @@ def summary(played: dict[int, Digests]) -> str:
 
 
 def write(played: dict[int, Digests], path: Path) -> None:
-    """One line for each seed: seed, number of events, digest without wording, digest with it."""
+    """Return a line for each seed: seed, number of events, digest without wording, digest with it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(one.line(seed) for seed, one in sorted(played.items())))
 

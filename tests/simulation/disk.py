@@ -1,7 +1,7 @@
-"""A host's disk in memory that forgets what was not fsynced when the power is lost, and fails when told to.
+"""Disk of a host in memory, which loses data without fsync in a loss of power, and fails on demand.
 
-A `Location` stands in for a `Path`: the daemon's own code writes, syncs and renames, and what it forgets to sync is
-gone. The model is as harsh as POSIX allows: neither the content of a file nor the name of one outlives the power
+A `Location` replaces a `Path`: the daemon's own code writes, syncs and renames, and loses what it does not sync. The
+model is as harsh as POSIX allows: neither the content of a file nor the name of one outlives the power
 unless the file, or its directory, was synced.
 """
 
@@ -28,7 +28,7 @@ class _File:
 
 
 class Disk:
-    """One directory of files. `failing`: every write is answered with this error number. `now`: the host's time."""
+    """Directory of files. `failing`: error number of every write. `now`: the host's time."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.failing = 0
@@ -56,11 +56,11 @@ class Disk:
         return self._names[name]
 
     def has(self, name: str) -> bool:
-        """Whether there is one."""
+        """Return whether the file exists."""
         return name in self._names
 
     def rename(self, name: str, other: str) -> None:
-        """As rename(2): atomic, and durable only once the directory is synced."""
+        """Rename as rename(2) does: atomic, and durable only once the directory is synced."""
         self.check()
         self._names[other] = self._names.pop(name)
 
@@ -167,7 +167,7 @@ class _Os:
 
 @contextmanager
 def simulated_disks() -> Iterator[None]:
-    """As long as this lasts, `compass.system.files` takes `Location` as well as `Path`."""
+    """Let `compass.system.files` accept `Location` as well as `Path` during the block."""
     module: Any = files
     before = module.os
     module.os = _Os()

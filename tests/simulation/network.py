@@ -1,7 +1,7 @@
-"""A network in memory, on virtual time: links that delay, split, cut and swallow, driven by one seeded source.
+"""Network in memory on virtual time: links that delay, split, cut and drop, driven by one seeded source.
 
-Bytes of one direction arrive in order, as TCP delivers them; when they arrive and in which pieces is chance. A link
-that is *cut* tells both ends; one that is *silent* (a machine lost, a cable pulled) tells nobody.
+Bytes of one direction arrive in order, as TCP delivers them; their times and pieces are random. Both ends notice a
+link that is *cut*; neither end notices one that is *silent* (a machine lost, a cable pulled).
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 BUFFER_OCTETS = 65536
-"""What a real socket and transport hold before the producer is told to pause, roughly."""
+"""Octets that a real socket and transport hold before the producer is paused, approximately."""
 SLOW_SECONDS = (0.05, 0.8)
-"""What a slow line adds to each write."""
+"""Range of the seconds that a slow line adds to each write."""
 BURST_SECONDS = 0.7
-"""A bursty line delivers so often."""
+"""Interval between the deliveries of a bursty line."""
 
 
 class Place:
-    """Where an address is shown: `getPeer` gives one."""
+    """Address of an end, as `getPeer` returns it."""
 
     def __init__(self, host: str) -> None:
         self.host = host
 
 
 class End:
-    """One end of a link; what a Twisted transport is to a protocol."""
+    """End of a link, with the interface of a Twisted transport."""
 
     def __init__(self, network: Network, local: tuple[str, str], remote: tuple[str, str]) -> None:
         self.network = network
@@ -95,14 +95,14 @@ class End:
         self.reading = False
 
     def resume_reading(self) -> None:
-        """It reads again."""
+        """Resume reading."""
         self.reading = True
         unread, self._unread = self._unread, []
         for piece in unread:
             self._deliver(piece)
 
     def lost(self, reason: Exception) -> None:
-        """The connection is gone; tell the protocol once."""
+        """Report the loss of the connection to the protocol, once."""
         if not self.closed:
             self.closed = True
             self.protocol.connectionLost(Failure(reason))
@@ -115,7 +115,7 @@ class End:
         self.lost(reason)
 
     def _later(self, call: Callable[[], None]) -> None:
-        """In order: nothing overtakes what was written before it."""
+        """Deliver in order: no octets overtake earlier ones."""
         clock = self.network.clock
         arrives_at = self.network.arrival(self.local[1], self.peer[1], self._random)
         self._arrives_at = max(self._arrives_at, arrives_at)
@@ -156,18 +156,19 @@ class Network:
         self.latency_seconds = latency_seconds
         self.buffer_octets = BUFFER_OCTETS
         self.split = 0.2
-        """How often a write arrives in pieces."""
+        """Share of the writes that arrive in pieces."""
         self.seed = ""
-        """When set, each link has a source of chance of its own: what is left out at one does not change another."""
+        """Seed of one random source for each link, so that an omission at one does not change another; empty: one
+        source for all."""
         self.weather: dict[frozenset[str], str] = {}
         """Lines between two machines that are `slow`, or `bursty`: nothing for a while, then all at once."""
         self._links: dict[tuple[str, str], int] = {}
         self.ends: list[End] = []
         self.dialled: list[tuple[float, str, str]] = []
-        """When, who and whom: every attempt to connect, also one that nobody answers."""
+        """Attempts to connect with time, caller and peer, those without an answer included."""
         self._listening: dict[str, tuple[tuple[str, str], Any]] = {}
         self._silent: dict[tuple[str, str], None] = {}
-        """In the order of silencing: a set's order is not the same in every run of Python."""
+        """Silenced pairs in the order of silencing: a set's order differs between runs of Python."""
 
     def listen(self, machine: str, identity: tuple[str, str], factory: Any) -> None:
         """`machine` takes connections with `factory`; `identity` is the role and name of its certificate."""
@@ -191,9 +192,9 @@ class Network:
 
         def reach() -> None:
             if answered.called or killed():
-                return  # The caller gave up, or is no more.
+                return  # The caller has given up or ended.
             if (identity[1], machine) in self._silent or (machine, identity[1]) in self._silent:
-                return  # Nobody answers; the caller's own timeout ends it.
+                return  # There is no answer; the caller's own timeout ends the attempt.
             if machine not in self._listening:
                 answered.errback(ConnectionRefusedError())
                 return
@@ -227,7 +228,7 @@ class Network:
             end.lost(ConnectionLost())
 
     def silence(self, one: str, other: str, *, both: bool = True) -> None:
-        """What `one` sends to `other` is lost without a word; likewise the other way with `both`."""
+        """Drop silently what `one` sends to `other`, and with `both` also the other direction."""
         self._silent[one, other] = None
         if both:
             self._silent[other, one] = None
@@ -254,7 +255,7 @@ class Network:
             self.cut(one, other)
 
     def calm(self) -> None:
-        """Every line is as quick as it was, and everybody reads."""
+        """Restore the speed of every line, and let every end read."""
         self.weather.clear()
         for end in self.ends:
             if not end.closed and not end.reading:
@@ -268,7 +269,7 @@ class Network:
         return Random(f"{self.seed} {one} {other} {number}")
 
     def arrival(self, one: str, other: str, random: Random) -> float:
-        """When what is sent now arrives."""
+        """Return the time at which octets that are sent now arrive."""
         at = float(self.clock.seconds()) + random.uniform(*self.latency_seconds)
         kind = self.weather.get(frozenset((one, other))) if self.weather else None
         if kind == "slow":

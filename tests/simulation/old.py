@@ -1,4 +1,4 @@
-"""A host of the first days: it sends the fields of the first form only, and says things that nobody knows (P13)."""
+"""Host of the first version: it sends only the fields of the first form, and fields that no server knows (P13)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "old"
 
 
 class OldClient(Client):
-    """One session of it; `held` is where the next one resumes."""
+    """Session of such a host; `held` is the revision from which the next one resumes."""
 
     def __init__(self, world: Any, recorder: Recorder, services: tuple[str, ...], since: int) -> None:
         super().__init__(world, ("host", NAME))
@@ -32,7 +32,7 @@ class OldClient(Client):
         self.asked: set[int] = set()
 
     def refused(self) -> None:
-        """Nobody took the connection."""
+        """Handle a connection that failed."""
         self.lost = True
 
     def say(self, what: str) -> None:

@@ -1,7 +1,7 @@
-"""What happens in a campaign, as data: a list of actions chosen from a seed before anything runs.
+"""Plan of a campaign as data: a list of actions chosen from a seed before anything runs.
 
-The plan knows nothing of what the system answers, so it can be cut down (shrink.py), written to a file and replayed:
-an action that makes no sense any more, because an earlier one was left out, does nothing.
+The plan does not depend on the system's answers, so it can be reduced (shrink.py), written to a file and replayed:
+an action without effect, because an earlier one was left out, does nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ CATEGORIES = 10
 SERVICES = 60
 PORTS = range(8000, 8006)
 CALM_SHARE = 0.12
-"""How often a pause is long enough for everything to come to rest: bounds in time are judged there."""
+"""Share of the pauses that are long enough for the system to settle: bounds in time are judged there."""
 
 
 class Action(msgspec.Struct, frozen=True):
-    """One thing that happens, and how long it is quiet afterwards."""
+    """Action, and the pause after it."""
 
     name: str
     arguments: dict[str, str]
@@ -95,7 +95,7 @@ class Planner:
         ]
 
     def choose(self, steps: int) -> Iterable[Action]:
-        """So many actions."""
+        """Return a number of actions."""
         makers = [maker for maker, _ in self._weights]
         weights = [weight for _, weight in self._weights]
         for _ in range(steps):
@@ -223,5 +223,5 @@ class Planner:
 
 
 def plan(seed: int, steps: int, hosts: int, servers: int) -> Plan:
-    """What happens with this seed."""
+    """Return the actions of a seed."""
     return Plan(seed, hosts, servers, tuple(Planner(seed, hosts, servers).choose(steps)))

@@ -23,7 +23,7 @@ from compass.server.sessions.session import Session
 from compass.wire.messages import Suspicion
 
 STARTING_SECONDS = 1.0
-"""How long a server with the third bug has not loaded its listeners yet."""
+"""Seconds for which a server with the third bug has not loaded its listeners."""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def reply_before_commit() -> Iterator[None]:
 
 @contextmanager
 def notice_dropped_for_slow_session() -> Iterator[None]:
-    """What does not fit into the buffers of a slow reader is left out."""
+    """Drop what does not fit into the buffers of a slow reader."""
     deliver = Session.deliver
 
     def drop(self: Any, encoded: bytes, revision: int, now: float) -> None:

@@ -18,11 +18,11 @@ from tests.simulation.shrink import shortest
 ROOT = Path(__file__).parents[2]
 SCENARIOS = Path(__file__).parent / "scenarios"
 BATCHES, BATCH = 8, 15
-"""Some hundred small campaigns; `make simulate` plays thousands of large ones."""
+"""Small campaigns, some hundred; `make simulate` plays thousands of large ones."""
 SMALL_STEPS, SMALL_HOSTS, SERVERS = 40, 8, 2
 FOUND_WITHIN = 500
 REWRITE = "COMPASS_REWRITE"
-"""Set in the environment, the scenarios' expected traces are written anew instead of compared."""
+"""Environment variable with which the scenarios' expected traces are written instead of compared."""
 
 
 def small(seed: int) -> Plan:
@@ -72,7 +72,7 @@ def traces(seeds: list[int]) -> list[str]:
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:
-    """What a seed found can be found again, by a Python that hashes strings another way."""
+    """A failure found with a seed is reproducible, also with another seed of string hashes."""
     runs = []
     for hashing in ("1", "2"):
         code = f"from {__name__} import traces; print(*traces([3, 4, 5]), sep=chr(10))"
@@ -96,7 +96,7 @@ def test_what_a_seed_found_once_does_not_come_back(path: Path) -> None:
     trace = "\n".join(deployment.trace) + "\n"
     if os.environ.get(REWRITE):
         expected.write_text(trace)
-    assert trace == expected.read_text(), f"set {REWRITE}=1 to write it anew, and read the difference"
+    assert trace == expected.read_text(), f"set {REWRITE}=1 to write it again, and read the difference"
 
 
 def test_a_plan_is_the_same_after_it_was_written_and_read() -> None:
@@ -106,7 +106,7 @@ def test_a_plan_is_the_same_after_it_was_written_and_read() -> None:
 
 
 def test_the_shortest_script_is_what_cannot_be_left_out() -> None:
-    """Of a hundred actions two are needed, in their order, and the time between them counts for nothing."""
+    """The reduction keeps the two necessary ones of a hundred actions, in order, at any distance in time."""
     actions = tuple(Action("look", {"host": f"h{number}"}, 1.0) for number in range(100))
 
     def fails(tried: Plan) -> bool:

@@ -21,7 +21,7 @@ def committed(revision: int, cause: str) -> Event:
 
 
 def test_a_digest_depends_on_everything_but_the_wording() -> None:
-    """Another cause gives the same plain digest; another revision, an empty cause or another order does not."""
+    """The plain digest is the same for another cause, but not for another revision, an empty cause or another order."""
     before = digests_of([committed(1, "registered"), Received(1.0, "h1", 1, 1)])
     reworded = digests_of([committed(1, "registered by its host"), Received(1.0, "h1", 1, 1)])
     assert before.plain == reworded.plain and before.worded != reworded.worded

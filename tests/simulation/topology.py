@@ -1,4 +1,4 @@
-"""What a campaign's store has in it from the beginning: sixty services in ten categories that depend in rings."""
+"""Initial content of a campaign's store: sixty services in ten categories that depend in rings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLICY = Policy(recovery_seconds=1.0)
 
 @cache
 def _template() -> tuple[sqlite3.Connection, Store, dict[str, str]]:
-    """A store with the topology in it, made once; each run gets its content anew."""
+    """Return a store with the topology, made once; each run gets a fresh copy of its content."""
     store = Store.open("sqlite://")
     names = service_names()
     rows: list[Any] = [

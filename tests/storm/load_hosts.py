@@ -25,9 +25,10 @@ from zope.interface import implementer
 from compass.agent.replica.replica import Replica
 from compass.agent.replica.sync import ReplicaSync, SyncSettings
 from compass.agent.replica.wanted_services import WantedServices
+from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
-from compass.daemons.net.listen import peers
+from compass.daemons.net.listen import PeerRoles
 from compass.daemons.net.transport import wrap_tls
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
@@ -91,7 +92,12 @@ class Member:
         # The operating system's randomness is what daemons have; here a seed for each will do.
         chance = random.Random().random
         choice = ServerSelector(chance, in_order(["the server"]))
-        self.upstream = CountingUpstream(reactor, choice, lambda _: endpoint, peers(None), "storm")
+        peer_of = PeerRoles(None).identify
+        self.upstream = CountingUpstream(
+            UpstreamDependencies(
+                clock=reactor, selector=choice, dial=lambda _: endpoint, peer_of=peer_of, software="storm"
+            )
+        )
         self._wanted = WantedServices(self, services)
         settings = SyncSettings(refresh_seconds=REFRESH_SECONDS)
         self.sync = ReplicaSync(reactor, self.upstream, self.replica, self._wanted, self, settings)

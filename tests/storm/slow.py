@@ -16,9 +16,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
+from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream
-from compass.daemons.net.listen import peers
+from compass.daemons.net.listen import PeerRoles
 from compass.model.replies import Registered, Reply
 from compass.model.requests import Pull, Register
 from compass.model.rows import Change, Listener
@@ -38,7 +39,10 @@ class Writer:
     def __init__(self, reactor: Any, way: Any) -> None:
         self._reactor = reactor
         choice = ServerSelector(lambda: 0.5, in_order(["the server"]))
-        self.upstream = Upstream(reactor, choice, lambda _: way, peers(None), "writer")
+        peer_of = PeerRoles(None).identify
+        self.upstream = Upstream(
+            UpstreamDependencies(clock=reactor, selector=choice, dial=lambda _: way, peer_of=peer_of, software="writer")
+        )
         self.upstream.follow(self)
         self.opened = False
         self.leaving = False

@@ -19,7 +19,7 @@ from compass.server.server import Server
 from tests.support.virtual_world import ADMIN, SimulatedProcesses, World
 
 ADDRESS = "10.0.0.1"
-"""Where every host says its services are: who registers there last has the place."""
+"""Address with which every host registers: the latest registration of a port replaces the others."""
 SETTLED_SECONDS = 0.1
 """Enough for a session to open or to end, with every message as late as the network makes it."""
 
@@ -57,11 +57,11 @@ class Hosts(World):
 
     @property
     def catalogue(self) -> Catalogue:
-        """What a server knows."""
+        """Catalogue of a server."""
         return next(iter(self.servers.values())).nameserver.catalogue
 
     def administer(self, request: Any) -> Reply:
-        """What an administrator asks for, and gets."""
+        """Send a request of an administrator. Returns the reply, which must not be a refusal."""
         server = next(iter(self.servers.values())).nameserver
         reply: Reply = self.wait(server.commits.submit(request, ADMIN))
         assert not isinstance(reply, Refusal), reply

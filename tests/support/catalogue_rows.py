@@ -74,7 +74,7 @@ class World:
         return refusal.code
 
     def operations(self) -> list[str]:
-        """What the last decision would write into the update log."""
+        """Return the operations that the last decision would write into the update log."""
         return [change.operation for change in self.last.changes]
 
     def add(self, *rows: Category | Service | Dependency) -> World:
@@ -150,7 +150,7 @@ class Follower:
         self.catalogue = Catalogue().merge(snapshot(catalogue, interest(catalogue, self.services)))
 
     def is_told(self, change: Change, after: Catalogue) -> bool:
-        """Whether the server sends it this change."""
+        """Return whether the server sends this change to the host."""
         return bool(self.members & audience(after, change.row))
 
     def receive(self, change: Change, more: Snapshot | None) -> Literal["applied", "duplicate", "gap"]:
@@ -173,7 +173,7 @@ class Follower:
         return more[0] if more is not None and more[1] & members else None
 
     def pull(self) -> dict[str, tuple[CategoryView, ...]]:
-        """What its services would be answered from memory."""
+        """Return the answers to the host's services from its memory."""
         return pulled(self.catalogue, self.services)
 
 
@@ -183,7 +183,7 @@ def pulled(catalogue: Catalogue, services: Iterable[str]) -> dict[str, tuple[Cat
 
 
 def follow(follower: Follower, changes: Iterable[Change], before: Catalogue) -> list[str]:
-    """Send the follower all it is to be told of, as the server does; what it says of each."""
+    """Send the follower all changes that concern it, as the server does. Returns its result for each."""
     said: list[str] = []
     after = before
     for change in changes:

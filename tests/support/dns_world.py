@@ -25,14 +25,14 @@ STRICT: dict[str, Any] = {"ignore_trailing": False, "raise_on_truncation": False
 
 
 class Source:
-    """What a daemon would know, set by hand."""
+    """Source of DNS answers with a catalogue that the test sets."""
 
     def __init__(self, catalogue: Catalogue | None, place: Location | None = None) -> None:
         self.pools = Selector(Random(1).random, place)
         self.known = LookupScope(catalogue) if catalogue is not None else None
 
     def sight(self) -> LookupScope | None:
-        """What may be looked up."""
+        """Return the scope of lookups."""
         return self.known
 
 

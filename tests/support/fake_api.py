@@ -21,12 +21,12 @@ Start = Callable[..., "subprocess.Popen[str]"]
 SERVICE = "chinaserver.openuss"
 CREDENTIAL = "s3cr3t-token-of-the-china-server"
 WAIT_SECONDS = 10.0
-"""For a condition that is sure to come: only a broken test waits so long."""
+"""Time limit for a condition that is certain: only a broken test waits for all of it."""
 
 
 @dataclass
 class Asked:
-    """One request as it arrived."""
+    """Request as it arrived."""
 
     method: str
     path: str
@@ -57,13 +57,13 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 @dataclass
 class LittleApi:
-    """What was asked, and what is answered: by path, a fixed answer or a function of the request."""
+    """API that records its requests; `answers` has a fixed answer or a function of the request by path."""
 
     socket: Path
     asked: list[Asked] = field(default_factory=list)
     answers: dict[str, Answer | Callable[[Asked], Answer]] = field(default_factory=dict)
     streams: Queue[list[bytes]] = field(default_factory=Queue)
-    """For each watch, and each registration that is held, what is written before its connection ends."""
+    """Octets written to each watch, and each registration that is held, before its connection ends."""
     seen: threading.Condition = field(default_factory=threading.Condition)
 
     @property

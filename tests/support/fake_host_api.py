@@ -1,4 +1,4 @@
-"""A daemon that answers as it is told, the site in front of it, and a client."""
+"""Fake daemon with set answers, the site in front of it, and a client."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHANGE = Change(8, 7, 1.0, "register", LISTENER)
 
 
 class Told:
-    """A daemon that gives the next answer it was told to give, and remembers what it was asked."""
+    """Daemon that returns the answer that the test has set, and records its requests."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []

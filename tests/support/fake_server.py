@@ -1,7 +1,7 @@
 """A small name server for tests of `opengnsadmin`: real TLS, the real `ServerConnection`, the real rules, no SQL.
 
-A thread for each connection and a lock around the catalogue; logs are lists. It says what it has seen, and can be told
-to be rude in the ways a client must bear.
+A thread for each connection and a lock around the catalogue; logs are lists. The server records its requests, and a
+test can make it violate the protocol in ways that a client must handle.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 40.0
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -47,7 +47,7 @@ class Daemon:
         return self._log.read_text()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Until the log has it."""
+        """Wait until the log has a line that matches. Returns the match."""
         until = time.monotonic() + PATIENCE_SECONDS
         while (found := re.search(pattern, self.log)) is None:
             ended = self.process.poll()
@@ -56,12 +56,12 @@ class Daemon:
         return found
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Its exit status after a signal."""
+        """Send a signal. Returns the exit status."""
         self.process.send_signal(number)
         return self.status()
 
     def status(self) -> int:
-        """Its exit status, which it has soon."""
+        """Wait for the end of the process. Returns the exit status."""
         try:
             return self.process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -69,7 +69,7 @@ class Daemon:
 
 
 class Installation:
-    """What is in the directory; `stop` ends every daemon that still runs."""
+    """Installation in a directory; `stop` ends every daemon that still runs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -126,7 +126,7 @@ class Installation:
         return daemon
 
     def link(self, identity: IdentityFiles | None = None) -> AdminSession:
-        """A session with the server, the administrator's unless somebody else's."""
+        """Return a session with the server, as the administrator or with another identity."""
         crt, key, authority = (self.directory / name for name in ("root.crt", "root.key", "authority.crt"))
         own = identity or IdentityFiles(crt, key, authority)
         return AdminSession.connect([Server("127.0.0.1", self.port)], own, PATIENCE_SECONDS)

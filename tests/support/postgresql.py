@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 START_SECONDS = 30
-"""How long a server may take to accept connections on a busy machine."""
+"""Time limit for a server to accept connections on a busy machine."""
 
 
 class PostgreSQL:
@@ -78,7 +78,7 @@ class PostgreSQL:
             self._server = None
 
     def freeze(self) -> None:
-        """Stop all of its processes as SIGSTOP does: connections stay, nobody answers."""
+        """Stop all of its processes by SIGSTOP: connections stay, without answers."""
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
 

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.model.catalogue.catalogue import catalogue_of
@@ -45,9 +45,9 @@ EPOCH = 1_800_000_000.0
 """UNIX time at virtual second 0."""
 ADMIN = Principal("admin", "root", "console")
 TICK_SECONDS = 1e-6
-"""How far time moves at least, so that what is due at once does not hold it up for ever."""
+"""Shortest step of time, so that calls that are due at once do not stop it for ever."""
 ADMISSION_ATTEMPTS = 100
-"""How often a session comes back to a server that does not let it in; a drained one never lets a host in."""
+"""Attempts of a session at a server that does not admit it; a drained server never admits a host."""
 
 
 class World:
@@ -67,7 +67,7 @@ class World:
         self.killed: list[SimulatedServer] = []
         """Nothing of a killed process may run any more, not even the end of its coroutines in the garbage collector."""
         self.receiving: Callable[[Message], Deferred[None] | None] | None = None
-        """What becomes of a message to administrators in place of `news`: it may fail, or never end."""
+        """Receiver of messages to administrators in place of `news`: delivery may fail, or never end."""
         self.dead: set[tuple[str, int]] = set()
         """Listeners that do not answer a probe."""
         self.apart: set[tuple[str, str]] = set()
@@ -76,7 +76,7 @@ class World:
         self.trace: list[str] = []
 
     def roster(self) -> SqlClusterStore:
-        """One server's connection to the others."""
+        """Return a server's access to the cluster's table."""
         self.rosters.append(self.store.roster())
         return self.rosters[-1]
 
@@ -107,7 +107,7 @@ class World:
         return float(self.clock.seconds() - began)
 
     def probe(self, machine: str, clock: Any, policy: Policy, address: str, port: int) -> Deferred[str]:
-        """What a probe from a machine comes to: at once, or when its time is over."""
+        """Return a Deferred of the result of a probe from a machine: soon, or after the probe's time limit."""
         answered: Deferred[str] = Deferred()
         seconds, problem = self.network.delay(), ""
         if (machine, address) in self.apart:
@@ -120,7 +120,7 @@ class World:
         return answered
 
     def _step(self, until: float) -> None:
-        """To the moment of the next timer, or to `until` when that is earlier."""
+        """Advance to the time of the next timer, or to `until` if that is earlier."""
         now = self.clock.seconds()
         due = self.clock.next_at(until)
         self.clock.advance(max(min(due, until) - now, TICK_SECONDS))
@@ -201,7 +201,7 @@ class Process:
         self._clock: Any = clock
         self._calls: list[Any] = []
         self._active = 0
-        """Of these, when last looked."""
+        """Number of active ones at the last check."""
         self.killed = False
 
     def seconds(self) -> float:
@@ -226,7 +226,7 @@ class Process:
 
 
 class SimulatedServer:
-    """One opengnssd process."""
+    """Process of opengnssd."""
 
     def __init__(self, world: World, name: str, database_seconds: tuple[float, float]) -> None:
         self.world = world
@@ -245,13 +245,13 @@ class SimulatedServer:
                 now=world.now,
                 token=lambda: f"token-{world.random.getrandbits(256):x}",
                 storage=world.store,
-                in_database=self.thread.run,
+                in_database=self.thread,
                 peer_of=_peer,
                 probe=self._probe,
                 connect=self._connect,
                 id=f"{name}-{next(world.starts)}",
                 roster=world.roster(),
-                beside=self.beside.run,
+                beside=self.beside,
                 random=Random(name).random,
                 ways=(Channel("command", "command", self._run_command, per_minute=PER_MINUTE_MAX),),
             ),
@@ -284,7 +284,7 @@ class SimulatedServer:
 
     def _connect(self, host: str, address: str, port: int, make: Callable[[], Session]) -> Deferred[Session]:
         if self.process.killed:
-            # Its timers run on, because nobody can tell whose they are.
+            # Its timers continue, because their owner is unknown.
             return Deferred()
         identity = ("server", self.name)
         return self.world.network.connect(f"{host}:update", identity, make, lambda: self.process.killed)
@@ -299,7 +299,7 @@ class SimulatedServer:
 
 
 class SimulatedHost:
-    """One opengnscd process with the services registered at it."""
+    """Process of opengnscd with the services registered at it."""
 
     def __init__(self, world: World, name: str, servers: tuple[str, ...] = ("gns1",), **options: Any) -> None:
         self.world = world
@@ -356,7 +356,7 @@ class SimulatedProcesses:
     def __init__(self) -> None:
         self.living: set[int] = set()
         self.scarce = False
-        """Whether the system has no means left to watch one more."""
+        """True if the system cannot watch another process."""
         self._watched: dict[int, Callable[[], None]] = {}
 
     def start_of(self, pid: int) -> str:
@@ -381,7 +381,7 @@ class SimulatedProcesses:
         return pid
 
     def forget_watches(self) -> None:
-        """Who watched is gone; nobody is called any more."""
+        """Forget all watches: the process that watched has ended."""
         self._watched.clear()
 
     def kill(self, pid: int) -> None:

@@ -13,6 +13,7 @@ from compass.admin.shell.context import AdminContext, Failed, failure_of
 from compass.admin.shell.decorators import DURATION, PAIR, command
 from compass.admin.shell.formats import as_json
 from compass.admin.shell.tables import sentences, table_of_listener, table_of_rows
+from compass.model.names import parse_host_name
 from compass.model.replies import CaseFile, Done, LogEntries, Refusal, Registered, Reported
 from compass.model.requests import Examine, Fetch, Purge, ReadLog
 from compass.model.rows import Listener, State, UpdateEntry
@@ -109,7 +110,7 @@ def listener_set(
 @click.option("--older-than", type=DURATION, help="Only listeners in their state for longer than this (90s, 1h, 2d).")
 def listener_list(context: AdminContext, within: str, state: str | None, older_than: float | None) -> None:
     """List the listeners."""
-    place = build_request.parse_within(within) if within else ""
+    place = parse_host_name(within) if within else ""
     fetch = Fetch("listener", within=place, state=cast(State | Literal[""], state or ""))
     reply = context.rows(fetch)[0]
     if older_than is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+import msgspec
 
 from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext, output_file
@@ -140,7 +141,7 @@ def service() -> None:
 @click.argument("id")
 def service_add(context: AdminContext, id: str) -> None:
     """Add a service: ID is SERVICE.CATEGORY."""
-    print_done(context, build_request.add_service(id))
+    print_done(context, Put(Service(parse_service_id(id)), create=True))
 
 
 @command(
@@ -164,7 +165,7 @@ def service_set(context: AdminContext, id: str, pool: str | None, no_pool: bool)
 @click.option("--within", metavar="CATEGORY", default="", help="Only services of this category.")
 def service_list(context: AdminContext, within: str) -> None:
     """List the services."""
-    list_rows(context, Fetch("service", within=build_request.parse_within(within) if within else ""))
+    list_rows(context, Fetch("service", within=parse_host_name(within) if within else ""))
 
 
 @command(service, "show", "service show chinaserver.openuss")
@@ -173,16 +174,12 @@ def service_show(context: AdminContext, id: str) -> None:
     """Show a service with its listeners and credentials. A token is only shown when it is created."""
     row = _service(context, id)
     listeners, credentials = context.rows(Fetch("listener", within=row.id), Fetch("credential", within=row.id))
-    if context.in_json:
-        context.print_result(
-            (),
-            as_json(row) | {"listeners": as_json(listeners.rows), "credentials": as_json(credentials.rows)},
-        )
-        return
-    context.print_result(table_of_row(row, context.time_format), row)
-    for kind, part in (("listener", listeners), ("credential", credentials)):
-        context.print_result(["", f"{kind}s:"], None)
-        context.print_result(table_of_rows(kind, part.rows, context.time_format), None)
+    clock = context.time_format
+    tables = table_of_rows("listener", listeners.rows, clock), table_of_rows("credential", credentials.rows, clock)
+    context.print_result(
+        [table_of_row(row, clock), "", "listeners:", tables[0], "", "credentials:", tables[1]],
+        as_json(row) | {"listeners": as_json(listeners.rows), "credentials": as_json(credentials.rows)},
+    )
 
 
 def _service(context: AdminContext, name: str) -> Service:
@@ -208,14 +205,15 @@ def dependency() -> None:
 @click.argument("on")
 def dependency_add(context: AdminContext, category: str, on: str) -> None:
     """Declare that CATEGORY depends on category ON."""
-    print_done(context, build_request.add_dependency(category, on))
+    pair = Dependency(parse_label(category, "category"), parse_label(on, "category"))
+    print_done(context, Put(pair, create=True))
 
 
 @command(dependency, "list", "dependency list", "dependency list --within web")
 @click.option("--within", metavar="CATEGORY", default="", help="Only dependencies from or to this category.")
 def dependency_list(context: AdminContext, within: str) -> None:
     """List the dependencies."""
-    list_rows(context, Fetch("dependency", within=build_request.parse_within(within) if within else ""))
+    list_rows(context, Fetch("dependency", within=parse_host_name(within) if within else ""))
 
 
 @command(dependency, "remove", "dependency remove web openuss")
@@ -248,7 +246,7 @@ def credential_add(context: AdminContext, service: str, overlap: float | None, o
     Without --overlap, older credentials stay valid. To replace them: add one with an overlap and bring its token to
     the hosts within that time; the older ones expire by themselves. A file at --output is replaced in one step.
     """
-    issue_credential(context, build_request.issue_credential(service, overlap), output)
+    issue_credential(context, IssueCredential(parse_service_id(service), overlap), output)
 
 
 def issue_credential(context: AdminContext, request: IssueCredential, output: Path | None) -> None:
@@ -270,7 +268,7 @@ def issue_credential(context: AdminContext, request: IssueCredential, output: Pa
 @click.option("--within", metavar="NAME", default="", help="Only credentials of this service or category.")
 def credential_list(context: AdminContext, within: str) -> None:
     """List the credentials: service, id, times of creation and expiry; never the tokens."""
-    list_rows(context, Fetch("credential", within=build_request.parse_within(within) if within else ""))
+    list_rows(context, Fetch("credential", within=parse_host_name(within) if within else ""))
 
 
 @command(credential, "remove", "credential remove chinaserver.openuss 1f2e3d4c5b6a")
@@ -278,7 +276,7 @@ def credential_list(context: AdminContext, within: str) -> None:
 @click.argument("id")
 def credential_remove(context: AdminContext, service: str, id: str) -> None:
     """Revoke the credential ID. Listeners registered with it stay."""
-    print_done(context, build_request.revoke_credential(service, id))
+    print_done(context, RevokeCredential(parse_service_id(service), id))
 
 
 @click.group("host")
@@ -291,7 +289,7 @@ def host() -> None:
 @click.option("--barred", is_flag=True, help="Refuse all of its requests.")
 def host_add(context: AdminContext, name: str, barred: bool) -> None:
     """Add a host before it connects, for instance to bar it."""
-    print_done(context, build_request.add_host(name, barred))
+    print_done(context, Put(Host(parse_host_name(name), barred=barred), create=True))
 
 
 @command(host, "set", "host set web1.example.net --barred", "host set web1.example.net --not-barred")
@@ -299,7 +297,7 @@ def host_add(context: AdminContext, name: str, barred: bool) -> None:
 @click.option("--barred/--not-barred", required=True, help="Refuse all of its requests, or allow them again.")
 def host_set(context: AdminContext, name: str, barred: bool) -> None:
     """Bar a host, or lift the bar."""
-    print_done(context, build_request.change_host(_host(context, name), barred))
+    print_done(context, Put(msgspec.structs.replace(_host(context, name), barred=barred)))
 
 
 @command(host, "list", "host list")
@@ -315,12 +313,8 @@ def host_show(context: AdminContext, name: str) -> None:
     row = _host(context, name)
     listeners: tuple[Row, ...] = context.rows(Fetch("listener", within=row.name))[0].rows
     own = [peer for peer in listeners if isinstance(peer, Listener) and peer.host == row.name]
-    if context.in_json:
-        context.print_result((), as_json(row) | {"listeners": as_json(own)})
-        return
-    context.print_result(table_of_row(row, context.time_format), row)
-    context.print_result(["", "listeners:"], None)
-    context.print_result(table_of_rows("listener", own, context.time_format), None)
+    tables = (table_of_row(row, context.time_format), table_of_rows("listener", own, context.time_format))
+    context.print_result([tables[0], "", "listeners:", tables[1]], as_json(row) | {"listeners": as_json(own)})
 
 
 @command(host, "remove", "host remove old7.example.net")

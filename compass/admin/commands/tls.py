@@ -9,14 +9,17 @@ Exit status: 0 done, 1 refused with a reason, 2 the command line is wrong.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from compass.admin.shell.context import AdminContext, Failed
+from compass.admin.shell.decorators import command
+from compass.model.exit_codes import ExitCode
 from compass.pki.authority import (
     AUTHORITY_DAYS,
     CREDENTIAL_DAYS,
@@ -30,43 +33,29 @@ from compass.pki.authority import (
     write_credentials,
 )
 
-DEFAULT_DIRECTORY = Path("opengns-tls")
 AUTHORITY_STEM = "authority"
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_DIRECTORY = click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path("opengns-tls"),
+    show_default=True,
+    help="Directory of the authority and of new files.",
+)
+_ALSO = click.option(
+    "--also",
+    multiple=True,
+    metavar="NAME_OR_ADDRESS",
+    help="Further DNS name or IP address of the machine; repeatable.",
+)
 
 
-def _option_directory(command: _Command) -> _Command:
-    return click.option(
-        "--directory",
-        type=click.Path(path_type=Path),
-        default=DEFAULT_DIRECTORY,
-        show_default=True,
-        help="Directory of the authority and of new files.",
-    )(command)
+def _days(default: int) -> Callable[[Any], Any]:
+    about = "Days until the certificate expires."
+    return click.option("--days", type=click.IntRange(min=1), default=default, show_default=True, help=about)
 
 
-def _option_json(command: _Command) -> _Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
-
-
-def _option_also(command: _Command) -> _Command:
-    return click.option(
-        "--also",
-        multiple=True,
-        metavar="NAME_OR_ADDRESS",
-        help="Further DNS name or IP address of the machine; repeatable.",
-    )(command)
-
-
-def _option_days(default: int) -> Callable[[_Command], _Command]:
-    return click.option(
-        "--days",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=True,
-        help="Days until the certificate expires.",
-    )
+_ISSUE = (_DIRECTORY, _ALSO, _days(CREDENTIAL_DAYS))
 
 
 @click.group("tls")
@@ -86,37 +75,38 @@ def tls() -> None:
     """
 
 
-@tls.command("init")
-@_option_directory
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn a refusal of the authority into the failure of the command."""
+    try:
+        yield
+    except AuthorityError as error:
+        raise Failed(ExitCode.FAILED, str(error)) from error
+
+
+@command(tls, "init", "tls init", "tls init --directory /root/opengns-tls --name our-authority", options=(_DIRECTORY,))
 @click.option("--name", default="opengns-authority", show_default=True, help="Name of the authority.")
-@_option_days(AUTHORITY_DAYS)
-@_option_json
-def init(directory: Path, name: str, days: int, as_json: bool) -> None:
+@_days(AUTHORITY_DAYS)
+def init(context: AdminContext, directory: Path, name: str, days: int) -> None:
     """Create the authority of this installation.
 
     Do this once. An existing authority is never overwritten, because all certificates that it has issued would
     become invalid.
     """
-    try:
+    with _failures():
         authority = create_authority(name, datetime.now(UTC), days)
         files = write_credentials(directory, AUTHORITY_STEM, authority)
-    except AuthorityError as error:
-        raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps({"written": [_as_json(files, authority)]}, indent=2))
-        return
-    click.echo(f"Wrote {files.key} (secret: keep it here, and a copy offline)")
-    click.echo(f"Wrote {files.certificate} (copy it to every server, host and administrator)")
-    click.echo("Next: opengnsadmin tls server NAME for each machine that runs opengnssd")
+    lines = (
+        f"Wrote {files.key} (secret: keep it here, and a copy offline)",
+        f"Wrote {files.certificate} (copy it to every server, host and administrator)",
+        "Next: opengnsadmin tls server NAME for each machine that runs opengnssd",
+    )
+    context.print_result(lines, {"written": [_as_json(files, authority)]})
 
 
-@tls.command("server")
+@command(tls, "server", "tls server gns1.example.net --also 192.0.2.1", options=_ISSUE)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@_option_directory
-@_option_also
-@_option_days(CREDENTIAL_DAYS)
-@_option_json
-def server(names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int, as_json: bool) -> None:
+def server(context: AdminContext, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int) -> None:
     """Create a certificate for each machine that runs opengnssd.
 
     NAME is the DNS name or the IP address that hosts and administrators connect to; they refuse a server whose
@@ -124,43 +114,34 @@ def server(names: tuple[str, ...], directory: Path, also: tuple[str, ...], days:
     """
     if len(names) > 1 and also:
         raise click.UsageError("--also applies to one machine: use it with one NAME")
-    _issue_all("server", names, directory, also, days, as_json)
+    _issue_all(context, "server", names, directory, also, days)
 
 
-@tls.command("host")
+@command(tls, "host", "tls host web1.example.net", options=_ISSUE)
 @click.argument("name")
-@_option_directory
-@_option_also
-@_option_days(CREDENTIAL_DAYS)
-@_option_json
-def host(name: str, directory: Path, also: tuple[str, ...], days: int, as_json: bool) -> None:
+def host(context: AdminContext, name: str, directory: Path, also: tuple[str, ...], days: int) -> None:
     """Create a certificate for a machine that runs opengnscd.
 
     NAME is the DNS name or the IP address of the host. Servers connect to it there if it keeps no session open, and
     refuse it if its certificate is not for that name.
     """
-    _issue_all("host", (name,), directory, also, days, as_json)
+    _issue_all(context, "host", (name,), directory, also, days)
 
 
-@tls.command("admin")
+@command(tls, "admin", "tls admin alice", options=_ISSUE)
 @click.argument("name")
-@_option_directory
-@_option_also
-@_option_days(CREDENTIAL_DAYS)
-@_option_json
-def admin(name: str, directory: Path, also: tuple[str, ...], days: int, as_json: bool) -> None:
+def admin(context: AdminContext, name: str, directory: Path, also: tuple[str, ...], days: int) -> None:
     """Create a certificate for an administrator.
 
     NAME is the name of a person; the logs record it with every change. Do not share a certificate between persons.
     It is valid for clients only and cannot be used by a server.
     """
-    _issue_all("admin", (name,), directory, also, days, as_json)
+    _issue_all(context, "admin", (name,), directory, also, days)
 
 
-@tls.command("show")
+@command(tls, "show", "tls show opengns-tls/server-gns1.example.net.crt")
 @click.argument("file", type=click.Path(path_type=Path))
-@_option_json
-def show(file: Path, as_json: bool) -> None:
+def show(context: AdminContext, file: Path) -> None:
     """Show a certificate: its holder, role, names and validity.
 
     FILE is a .crt file of this or any other authority.
@@ -168,41 +149,31 @@ def show(file: Path, as_json: bool) -> None:
     try:
         description = describe(_read(file))
     except AuthorityError as error:
-        raise click.ClickException(f"{file}: {error}") from error
-    if as_json:
-        click.echo(json.dumps(description, indent=2))
-        return
-    for label, value in description.items():
-        text = ", ".join(value) if isinstance(value, list) else str(value)
-        click.echo(f"{label.replace('_', ' ') + ':':<20} {text or '-'}")
+        raise Failed(ExitCode.FAILED, f"{file}: {error}") from error
+    texts = {key: ", ".join(value) if isinstance(value, list) else str(value) for key, value in description.items()}
+    lines = [f"{label.replace('_', ' ') + ':':<20} {text or '-'}" for label, text in texts.items()]
+    context.print_result(lines, description)
 
 
 def _issue_all(
-    role: Role, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int, as_json: bool
+    context: AdminContext, role: Role, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int
 ) -> None:
     """Issue all certificates first and write them afterwards, so that an invalid name leaves no files."""
     now = datetime.now(UTC)
-    try:
+    with _failures():
         authority = _read_authority(directory)
         issued = [(name, issue(authority, role, name, also, now, days)) for name in names]
-        written = [
-            (name, credentials, write_credentials(directory, f"{role}-{name}", credentials))
-            for name, credentials in issued
-        ]
-    except AuthorityError as error:
-        raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps({"written": [_as_json(files, made) for _, made, files in written]}, indent=2))
-        return
-    for name, _, files in written:
-        click.echo(f"Wrote {files.key} (secret)")
-        click.echo(f"Wrote {files.certificate}")
+        written = [(made, write_credentials(directory, f"{role}-{name}", made)) for name, made in issued]
+    lines = []
+    for name, (_, files) in zip(names, written, strict=True):
         place = {
             "server": f"the machine {name}, for opengnssd",
             "host": f"the machine {name}, for opengnscd",
             "admin": f"where {name} runs opengnsadmin",
         }[role]
-        click.echo(f"Copy both, and {directory / AUTHORITY_STEM}.crt, to {place}")
+        lines += [f"Wrote {files.key} (secret)", f"Wrote {files.certificate}"]
+        lines.append(f"Copy both, and {directory / AUTHORITY_STEM}.crt, to {place}")
+    context.print_result(lines, {"written": [_as_json(files, made) for made, files in written]})
 
 
 def _read_authority(directory: Path) -> Credentials:

@@ -12,9 +12,10 @@ from compass.admin.shell.context import AdminContext
 from compass.admin.shell.decorators import DURATION, command
 from compass.admin.shell.formats import as_json
 from compass.admin.shell.tables import table_of_tokens
+from compass.model.names import category_of
 from compass.model.replies import Done
-from compass.model.requests import Fetch, Remove, RevokeCredential
-from compass.model.rows import Credential
+from compass.model.requests import Apply, Fetch, IssueCredential, Remove, RevokeCredential
+from compass.model.rows import Category, Credential, Service
 from compass.model.rules.tokens import TOKEN_ROLES
 
 CATEGORY_OF_ROLE: dict[str, str] = {role: category for category, role in TOKEN_ROLES.items()}
@@ -55,8 +56,8 @@ def token_add(context: AdminContext, name: str, role: str, overlap: float | None
     Send it as 'Authorization: Bearer TOKEN'. Existing tokens of NAME stay valid unless --overlap limits them.
     """
     service = build_request.token_service(name, CATEGORY_OF_ROLE[role])
-    context.ask(build_request.declare_token(service), Done)
-    issue_credential(context, build_request.issue_credential(service, overlap), output)
+    context.ask(Apply((Category(category_of(service)), Service(service))), Done)
+    issue_credential(context, IssueCredential(service, overlap), output)
 
 
 @command(token, "list", "token list")

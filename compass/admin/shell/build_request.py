@@ -12,25 +12,20 @@ from typing import Any
 import msgspec
 
 from compass.model.names import (
-    category_of,
     format_endpoint,
     parse_endpoint,
-    parse_host_name,
     parse_label,
     parse_service_id,
 )
 from compass.model.requests import (
-    Apply,
     Drain,
     Fetch,
     Impact,
-    IssueCredential,
     Put,
     Register,
     Remove,
-    RevokeCredential,
 )
-from compass.model.rows import Category, Dependency, Host, Listener, Policy, Service
+from compass.model.rows import Category, Listener, Policy
 
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SECONDS = (604800, 86400, 3600, 60, 1)
@@ -90,44 +85,9 @@ def change_pool(row: Category, service: str, pool: str) -> Put:
     return Put(msgspec.structs.replace(row, policy=policy))
 
 
-def add_service(name: str) -> Put:
-    """Return the request for a new service of an existing category."""
-    return Put(Service(parse_service_id(name)), create=True)
-
-
-def add_dependency(category: str, on: str) -> Put:
-    """Return the request that makes `category` depend on `on`."""
-    return Put(Dependency(parse_label(category, "category"), parse_label(on, "category")), create=True)
-
-
-def add_host(name: str, barred: bool) -> Put:
-    """Return the request for a host that has not connected yet."""
-    return Put(Host(parse_host_name(name), barred=barred), create=True)
-
-
-def change_host(row: Host, barred: bool) -> Put:
-    """Return the request that bars a host or lifts the bar."""
-    return Put(msgspec.structs.replace(row, barred=barred))
-
-
-def issue_credential(service: str, overlap_seconds: float | None) -> IssueCredential:
-    """Return the request for a new credential; older ones stay valid for `overlap_seconds`, or for ever with None."""
-    return IssueCredential(parse_service_id(service), overlap_seconds)
-
-
-def revoke_credential(service: str, id: str) -> RevokeCredential:
-    """Return the request that revokes a credential."""
-    return RevokeCredential(parse_service_id(service), id)
-
-
 def token_service(name: str, category: str) -> str:
     """Return the service whose credential is the token of that name."""
     return f"{parse_label(name, 'name')}.{category}"
-
-
-def declare_token(service: str) -> Apply:
-    """Return the request that adds the service of a token and its category, if they do not exist."""
-    return Apply((Category(category_of(service)), Service(service)))
 
 
 def add_listener(service: str, endpoint: str, changes: Mapping[str, Any]) -> Register:
@@ -154,7 +114,7 @@ def change_listener(row: Listener, changes: Mapping[str, Any]) -> Register:
 
 def remove_listener(service: str, endpoint: str) -> Remove:
     """Return the request that takes a listener out of use; its row stays as `offline`."""
-    return Remove("listener", f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}")
+    return Remove("listener", _listener_name(service, endpoint))
 
 
 def drain_listener(service: str, endpoint: str, draining: bool) -> Drain:
@@ -165,19 +125,18 @@ def drain_listener(service: str, endpoint: str, draining: bool) -> Drain:
 
 def fetch_listener(service: str, endpoint: str) -> Fetch:
     """Return the request for the row of one listener."""
-    return Fetch("listener", name=f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}")
-
-
-def parse_within(name: str) -> str:
-    """Parse the value of `--within`: a category, a service, or a host (for listeners)."""
-    return parse_host_name(name)
+    return Fetch("listener", name=_listener_name(service, endpoint))
 
 
 def impact(name: str, endpoint: str | None) -> Impact:
     """Return the request for the impact of a category, a service, or a listener of a service."""
     if endpoint is not None:
-        return Impact(f"{parse_service_id(name)} {format_endpoint(*parse_endpoint(endpoint))}")
+        return Impact(_listener_name(name, endpoint))
     return Impact(parse_service_id(name) if "." in name else parse_label(name, "category"))
+
+
+def _listener_name(service: str, endpoint: str) -> str:
+    return f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}"
 
 
 def older_than(rows: Iterable[Listener], age_seconds: float, now: float) -> tuple[Listener, ...]:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NoReturn
 
 import msgspec
 
+from compass.model.exit_codes import ExitCode
 from compass.model.names import format_endpoint
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
@@ -35,6 +36,14 @@ Kind = Literal["files", "unavailable", "untrusted", "protocol"]
 untrusted: one end does not accept the other's certificate. protocol: the peer does not use this version of OpenGNSP."""
 _SEVERITY: tuple[Kind, ...] = ("unavailable", "protocol", "untrusted")
 """Kinds in the order of severity. If several servers fail, the most severe one, which a person must repair, counts."""
+
+EXIT_OF_KIND: dict[Kind, ExitCode] = {
+    "files": ExitCode.FAILED,
+    "unavailable": ExitCode.UNAVAILABLE,
+    "untrusted": ExitCode.NOT_ALLOWED,
+    "protocol": ExitCode.MISUNDERSTOOD,
+}
+"""Exit status of `opengnsadmin` for each kind."""
 
 _HOSTNAME_MISMATCH, _ADDRESS_MISMATCH = 62, 64
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -87,16 +96,10 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
 
     OpenSSL asks for a key's passphrase on the terminal.
     """
-    problems = [
-        _unreadable(path, what)
-        for path, what in (
-            (identity.certificate, "certificate"),
-            (identity.key, "key"),
-            (identity.authority, "authority's certificate"),
-        )
-    ]
-    if any(problems):
-        raise ConnectionFailed("files", "; ".join(filter(None, problems)))
+    files = {"certificate": identity.certificate, "key": identity.key, "authority's certificate": identity.authority}
+    problems = [problem for what, path in files.items() if (problem := _unreadable(path, what))]
+    if problems:
+        raise ConnectionFailed("files", "; ".join(problems))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.hostname_checks_common_name = False
@@ -136,27 +139,22 @@ def connect_tcp(server: Server, timeout_seconds: float) -> socket.socket:
 
 def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str) -> ssl.SSLSocket:
     """Start TLS on a connection of `connect_tcp` and verify `server_name`. Raises ConnectionFailed."""
+    kind: Kind = "unavailable"
     try:
         return context.wrap_socket(plain, server_hostname=server_name)
     except ssl.SSLCertVerificationError as error:
-        kind: Kind = "untrusted"
-        why = _not_verified(error, server_name)
+        kind, why = "untrusted", _not_verified(error, server_name)
     except ssl.SSLEOFError:
-        kind, why = "unavailable", "the server closed the connection during the TLS handshake; its log may say why"
+        why = "the server closed the connection during the TLS handshake; its log may say why"
     except ssl.SSLError as error:
-        kind, why = (
-            "protocol",
-            f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?",
-        )
+        kind = "protocol"
+        why = f"no TLS 1.3 there ({error.reason or error}); is this the OpenGNSP port, 4863 by default?"
     except TimeoutError:
-        kind, why = (
-            "unavailable",
-            "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?",
-        )
+        why = "no answer to the TLS handshake; is this the OpenGNSP port, 4863 by default?"
     except ValueError:
         kind, why = "untrusted", f"{server_name!r} is not a name that a server can prove; check --server-name"
     except OSError as error:
-        kind, why = "unavailable", f"the connection broke during the TLS handshake: {error.strerror or error}"
+        why = f"the connection broke during the TLS handshake: {error.strerror or error}"
     plain.close()
     raise ConnectionFailed(kind, f"{server}: {why}")
 
@@ -164,21 +162,13 @@ def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, ser
 class AdminSession:
     """Session with one server, used as a context manager by one thread."""
 
-    def __init__(
-        self,
-        secured: ssl.SSLSocket,
-        server: Server,
-        software: str,
-        timeout_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, secured: ssl.SSLSocket, server: Server, software: str, timeout_seconds: float) -> None:
         """Open a session with the server at the end of `secured`, within the timeout. Raises ConnectionFailed."""
         self.server = server
         self._socket = secured
-        self._clock = clock
         self._end_reason = ""
-        self._connection = ClientConnection(clock(), software)
-        self._open_until: float | None = clock() + timeout_seconds
+        self._connection = ClientConnection(time.monotonic(), software)
+        self._open_until: float | None = time.monotonic() + timeout_seconds
         try:
             self.welcome = self._greet()
         except BaseException:
@@ -193,7 +183,6 @@ class AdminSession:
         identity: IdentityFiles,
         timeout_seconds: float,
         software: str = "compass client",
-        clock: Callable[[], float] = time.monotonic,
     ) -> AdminSession:
         """Open a session with the first usable one of `servers`; the timeout applies to each step with each server.
 
@@ -207,7 +196,7 @@ class AdminSession:
             try:
                 plain = connect_tcp(server, timeout_seconds)
                 secured = start_tls(plain, context, server, identity.server_name or server.host)
-                return cls(secured, server, software, timeout_seconds, clock)
+                return cls(secured, server, software, timeout_seconds)
             except ConnectionFailed as problem:
                 problems.append(problem)
         if len(problems) == 1:
@@ -224,7 +213,7 @@ class AdminSession:
         if self._end_reason:
             raise ConnectionFailed("unavailable", self._end_reason)
         try:
-            number = self._connection.ask(request, self._clock())
+            number = self._connection.ask(request, time.monotonic())
         except RequestTooLong as problem:
             return Refusal("too-large", f"{problem}; send less at once")
         self._write()
@@ -294,7 +283,7 @@ class AdminSession:
             self._socket.settimeout(self._left())
             data = self._socket.recv(READ_SIZE)
         except TimeoutError:
-            now = self._clock()
+            now = time.monotonic()
             if self._open_until is not None and now >= self._open_until:
                 self._fail("unavailable", "connected, but the server sent no greeting; is this the OpenGNSP port?")
             return self._connection.expire(now)
@@ -302,12 +291,12 @@ class AdminSession:
             self._raise_broken(error)
         if not data:
             self._fail("unavailable", "the server closed the connection; its log may say why")
-        return self._connection.receive(data, self._clock())
+        return self._connection.receive(data, time.monotonic())
 
     def _left(self) -> float:
         """Return the seconds left for this read or write; never 0, which would mean not to block."""
         ends = [end for end in (self._connection.deadline(), self._open_until) if end is not None]
-        return max(min(ends) - self._clock(), 0.001)
+        return max(min(ends) - time.monotonic(), 0.001)
 
     def _raise_broken(self, error: OSError) -> NoReturn:
         if isinstance(error, TimeoutError):

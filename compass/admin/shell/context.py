@@ -22,8 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compass.admin.shell.config import Given, Settings, SettingsProblem, read_settings
-from compass.admin.shell.connection import AdminSession, ConnectionFailed
-from compass.admin.shell.exit_codes import EXIT_OF_KIND
+from compass.admin.shell.connection import EXIT_OF_KIND, AdminSession, ConnectionFailed
 from compass.admin.shell.formats import TimeFormat, as_json
 from compass.admin.shell.seen_revisions import SeenRevisions
 from compass.admin.shell.tables import TableView

@@ -51,21 +51,35 @@ def command(
     return make
 
 
-class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy, not in click 8.1
+class _ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy, not in click 8.1
     """Parameter type parsed by a pure function, whose ValueError says what would be right."""
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
+    def parse(self, text: str) -> Any:
+        """Return the value that a text stands for. Raises ValueError."""
+        raise NotImplementedError
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         try:
-            return self._parse(value)
+            return self.parse(value)
         except ValueError as problem:
             self.fail(str(problem), param, ctx)
 
 
-DURATION = ParsedParam("duration", duration)
-PAIR = ParsedParam("key=value", lambda text: next(iter(metadata([text]).items())))
+class _Duration(_ParsedParam):
+    name = "duration"
+
+    def parse(self, text: str) -> float:
+        return duration(text)
+
+
+class _Pair(_ParsedParam):
+    name = "key=value"
+
+    def parse(self, text: str) -> tuple[str, str]:
+        return next(iter(metadata([text]).items()))
+
+
+DURATION = _Duration()
+PAIR = _Pair()

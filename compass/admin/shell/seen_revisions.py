@@ -1,5 +1,5 @@
-"""Revisions that this user has seen of each store: the next command shows no older one (opengnsp.md, "Never back in
-time").
+"""Revisions that this user has seen of each store: the next command shows no older one (opengnsp.md, "Monotonic
+reads").
 
 Servers over one store apply each other's commits a moment later; a user who changes something at one server must see
 the change at another. The revisions are stored for a minute in a small file, which may be deleted at any time.

@@ -157,6 +157,9 @@ class _Parser:
     def _wrong(self, line: int, message: str) -> None:
         self.mistakes.append(Mistake(line, message))
 
+    def _wrong_key(self, category: str, key: str, message: str) -> None:
+        self._wrong(self.where.line("category", category, key), message)
+
     def _tables(self) -> dict[str, Any]:
         try:
             document = tomllib.loads(self.text)
@@ -186,8 +189,8 @@ class _Parser:
         if not isinstance(table, dict):
             return self._wrong(line, f"category {name!r} must be a table: write [category.{name}]")
         for unknown in table.keys() - set(KEYS):
-            at = self.where.line("category", key, unknown)
-            self._wrong(at, f"unknown key {unknown!r} in category {name!r}; valid keys: {', '.join(KEYS)}")
+            why = f"unknown key {unknown!r} in category {name!r}; valid keys: {', '.join(KEYS)}"
+            self._wrong_key(key, unknown, why)
         policy = self._policy(key, table)
         self._check_pools(key, policy, table.get("services", []))
         backup = self._backup(key, table)
@@ -201,12 +204,12 @@ class _Parser:
     def _backup(self, key: str, table: dict[str, Any]) -> str:
         backup = table.get("backup", "")
         if not isinstance(backup, str):
-            self._wrong(self.where.line("category", key, "backup"), "backup must be a string: the id of a service")
+            self._wrong_key(key, "backup", "backup must be a string: the id of a service")
             return ""
         try:
             return parse_service_id(backup) if backup else ""
         except InvalidName as problem:
-            self._wrong(self.where.line("category", key, "backup"), f"backup: {problem}")
+            self._wrong_key(key, "backup", f"backup: {problem}")
             return ""
 
     def _policy(self, key: str, table: dict[str, Any]) -> Policy:
@@ -220,9 +223,9 @@ class _Parser:
                 parse_declared(Category("x", policy=value))
             except msgspec.ValidationError as error:
                 why = str(error).partition(" - at")[0]
-                self._wrong(self.where.line("category", key, field), f"{field}: {why}")
+                self._wrong_key(key, field, f"{field}: {why}")
             except Refused as refused:
-                self._wrong(self.where.line("category", key, field), refused.refusal.message)
+                self._wrong_key(key, field, refused.refusal.message)
             else:
                 good[field] = getattr(value, field)
         return Policy(**good)
@@ -231,19 +234,18 @@ class _Parser:
         """Report pool policies of undeclared services, which are probably misspelt."""
         known = services if isinstance(services, list) else []
         for label in policy.pools.keys() - {value.lower() for value in known if isinstance(value, str)}:
-            self._wrong(self.where.line("category", key, "pools"), f"pools: {label!r} is not among the services")
+            self._wrong_key(key, "pools", f"pools: {label!r} is not among the services")
 
     def _labels(self, key: str, table: dict[str, Any], field: str, what: str) -> list[tuple[str, int]]:
         """Return the names in a list, each with its line."""
         found: dict[str, int] = {}
         values = table.get(field, [])
         if not isinstance(values, list):
-            self._wrong(self.where.line("category", key, field), f"{field} must be a list of strings")
+            self._wrong_key(key, field, f"{field} must be a list of strings")
             return []
         for value in values:
             if not isinstance(value, str):
-                at = self.where.line("category", key, field)
-                self._wrong(at, f"{field} must be a list of strings; {value!r} is not a string")
+                self._wrong_key(key, field, f"{field} must be a list of strings; {value!r} is not a string")
                 continue
             at = self.where.line("category", key, field, item=value)
             try:
@@ -262,8 +264,7 @@ class _Parser:
             case Dependency(category=category, on=on) if on not in self.categories:
                 self._wrong(line, f"{category} depends on {on!r}, which this file does not declare")
             case Category(name=name, backup=backup) if backup and backup not in self.services:
-                at = self.where.line("category", name, "backup")
-                self._wrong(at, f"the backup service {backup!r} of {name} is not declared in this file")
+                self._wrong_key(name, "backup", f"the backup service {backup!r} of {name} is not declared in this file")
 
 
 def locate_problems(topology: Topology, problems: Iterable[Problem]) -> tuple[Mistake, ...]:

@@ -65,8 +65,7 @@ class HookSettings(msgspec.Struct, frozen=True):
     ] = 0.1
     quiet_seconds_max: Annotated[QuietSeconds, Meta(description="Longest delay of a change by `quiet_seconds`.")] = 2.0
     timeout_seconds: Annotated[
-        LimitSeconds,
-        Meta(description="Seconds after which the command is killed, with all processes that it started."),
+        LimitSeconds, Meta(description="Seconds after which the command is killed, with all processes that it started.")
     ] = 30.0
 
 

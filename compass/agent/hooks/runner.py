@@ -8,7 +8,7 @@ hook.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -75,7 +75,7 @@ class HookRunner:
         self._place = host, zone
         self.turns = Counter({(one.kind, result): 0 for one in reactions for result in ("done", "failed")})
         """Runs by kind and result."""
-        self._courses = [_HookState(clock, reaction, self._occasion, self.turns) for reaction in reactions]
+        self._courses = [_HookState(clock, reaction, self) for reaction in reactions]
         self._timers = Timers(clock)
         self._last: LookupScope | None = None
         self._view: ViewSource | None = None
@@ -116,7 +116,8 @@ class HookRunner:
             for course in self._courses:
                 course.seen(pools_of(sight, course.on))
 
-    def _occasion(self, reason: str, changed: tuple[str, ...], pools: Pools) -> HookEvent:
+    def event(self, reason: str, changed: tuple[str, ...], pools: Pools) -> HookEvent:
+        """Return the event that a hook gets now."""
         host, zone = self._place
         return HookEvent(host, zone, self._last.catalogue.revision if self._last else 0, reason, changed, pools)
 
@@ -126,19 +127,12 @@ class _HookState:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: Clock,
-        reaction: Reaction,
-        occasion: Callable[[str, tuple[str, ...], Pools], HookEvent],
-        counts: Counter[tuple[str, str]],
-    ) -> None:
-        self._counts = counts
+    def __init__(self, clock: Clock, reaction: Reaction, runner: HookRunner) -> None:
+        self._runner = runner
         settings = reaction.settings
         self.on = settings.on
         self._clock = clock
         self._reaction = reaction
-        self._occasion = occasion
         self._schedule = Debouncer(settings.quiet_seconds, settings.quiet_seconds_max)
         self._seen: Pools | None = None
         self._acted: Pools | None = None
@@ -207,7 +201,7 @@ class _HookState:
         acted = self._acted or {}
         changed = tuple(name for name in pools if pools[name] != acted.get(name))
         reason = "retry" if failures else "change" if self._acted is not None else "start"
-        Deferred.fromCoroutine(self._turn(pools, self._occasion(reason, changed, pools)))
+        Deferred.fromCoroutine(self._turn(pools, self._runner.event(reason, changed, pools)))
 
     async def _turn(self, pools: Pools, occasion: HookEvent) -> None:
         try:
@@ -228,7 +222,7 @@ class _HookState:
             self._acted = pools
         self._problem = problem
         self._turns += 1
-        self._counts[self._reaction.kind, "failed" if problem else "done"] += 1
+        self._runner.turns[self._reaction.kind, "failed" if problem else "done"] += 1
         self._ended_at = self._clock.seconds()
         self._schedule.ended(self._ended_at, done=not problem)
         self._wait()

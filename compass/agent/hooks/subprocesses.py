@@ -15,11 +15,9 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from compass.model.interfaces import Timer
+from compass.system.descriptors import ReadableDescriptor
 
 OUTPUT_OCTETS_MAX = 1024 * 1024
 """Most octets of output; a command that writes more is ended."""
@@ -77,28 +75,24 @@ class CommandRunner:
             running.end("opengnscd has stopped")
 
 
-@implementer(IReadDescriptor)
-class _Readable:
-    """A file descriptor in the reactor's hands."""
+class _Output(ReadableDescriptor):
+    """Pipe with the output of a command."""
 
-    def __init__(self, descriptor: int, ready: Callable[[], object]) -> None:
-        self._descriptor = descriptor
-        self._ready = ready
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self._descriptor
+    def __init__(self, descriptor: int, command: _Command) -> None:
+        super().__init__(descriptor)
+        self._command = command
 
     def doRead(self) -> None:  # noqa: N802
-        """There is something."""
-        self._ready()
+        """Read output."""
+        self._command.read()
 
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor stops."""
 
-    def logPrefix(self) -> str:  # noqa: N802
-        """Return the prefix for Twisted's own log lines."""
-        return "command"
+class _End(_Output):
+    """Pidfd of a command."""
+
+    def doRead(self) -> None:  # noqa: N802
+        """Finish the run."""
+        self._command.died()
 
 
 class _Command:
@@ -111,7 +105,7 @@ class _Command:
         self._output = bytearray()
         self._problem = ""
         self._timer: Timer | None = None
-        self._readers: list[_Readable] = []
+        self._readers: list[_Output] = []
 
     def start(
         self,
@@ -139,7 +133,7 @@ class _Command:
         self._pipe = self._process.stdout.fileno()
         self._pidfd = os.pidfd_open(self._process.pid)
         os.set_blocking(self._pipe, False)
-        self._readers = [_Readable(self._pipe, self._read), _Readable(self._pidfd, self._died)]
+        self._readers = [_Output(self._pipe, self), _End(self._pidfd, self)]
         for reader in self._readers:
             self._reactor.addReader(reader)
         self._timer = self._reactor.callLater(self._limit, self._late)
@@ -154,7 +148,7 @@ class _Command:
         self.end(f"{self._name} was ended: it took more than {self._limit:g} s")
         self._timer = self._reactor.callLater(GRACE_SECONDS, self.end, self._problem, signal.SIGKILL)
 
-    def _read(self) -> bool:
+    def read(self) -> bool:
         """Read output; return whether there may be more."""
         try:
             octets = os.read(self._pipe, READ_OCTETS)
@@ -171,15 +165,15 @@ class _Command:
             return False
         return True
 
-    def _died(self) -> None:
+    def died(self) -> None:
+        """Finish the run: the process ended."""
         if self._problem:
             # What it has started in the background must end as well. Until the process is waited for, no other process
-            # has
-            # its number.
+            # has its number.
             self.end(self._problem, signal.SIGKILL)
         status = self._process.wait()
         # The reader may be gone already: after a flood, or because the command closed its output.
-        while self._readers[0] in self._reactor.getReaders() and self._read():
+        while self._readers[0] in self._reactor.getReaders() and self.read():
             pass
         for reader in self._readers:
             self._reactor.removeReader(reader)

@@ -44,8 +44,7 @@ class TemplateSettings(msgspec.Struct, frozen=True):
     target: Annotated[
         str,
         Meta(
-            description="File to write. It is replaced as a whole or not at all.",
-            examples=["/etc/haproxy/haproxy.cfg"],
+            description="File to write. It is replaced as a whole or not at all.", examples=["/etc/haproxy/haproxy.cfg"]
         ),
     ]
     name: Annotated[str, Meta(description="Name in `opengnsc status` and in the log; empty: the file's.")] = ""

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from compass.system.descriptors import ReadableDescriptor
 
 PROC = Path("/proc")
 
@@ -37,30 +35,6 @@ def start_of(pid: int, proc: Path = PROC) -> str:
     if not fields or fields[0] in "ZX":
         raise NoSuchProcess(f"process {pid} has ended")
     return f"{boot} {fields[19]}"
-
-
-@implementer(IReadDescriptor)
-class _Watched:
-    """Pidfd that the reactor reads."""
-
-    def __init__(self, descriptor: int, ended: Callable[[], None]) -> None:
-        self._descriptor = descriptor
-        self._ended = ended
-
-    def fileno(self) -> int:
-        """Return the pidfd."""
-        return self._descriptor
-
-    def doRead(self) -> None:  # noqa: N802
-        """Report the end of the process: the pidfd is readable."""
-        self._ended()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Do nothing: the reactor stops, the process may live."""
-
-    def logPrefix(self) -> str:  # noqa: N802
-        """Return the prefix for Twisted's own log lines."""
-        return "process watch"
 
 
 class Readers(Protocol):
@@ -101,22 +75,30 @@ class ProcessWatch:
         except NoSuchProcess:
             os.close(descriptor)
             raise
-        watched: _Watched
-
-        def stop() -> None:
-            nonlocal descriptor
-            if descriptor >= 0:
-                self._reactor.removeReader(watched)
-                os.close(descriptor)
-                descriptor = -1
-
-        def died() -> None:
-            stop()
-            ended()
-
-        watched = _Watched(descriptor, died)
+        watched = _WatchedProcess(descriptor, self._reactor, ended)
         self._reactor.addReader(watched)
-        return stop
+        return watched.stop
+
+
+class _WatchedProcess(ReadableDescriptor):
+    """Pidfd of a process, until it is readable or no longer watched."""
+
+    def __init__(self, descriptor: int, reactor: Readers, ended: Callable[[], None]) -> None:
+        super().__init__(descriptor)
+        self._reactor = reactor
+        self._ended = ended
+
+    def doRead(self) -> None:  # noqa: N802
+        """Report the end of the process."""
+        self.stop()
+        self._ended()
+
+    def stop(self) -> None:
+        """Stop watching. A repeated call does nothing."""
+        if self.descriptor >= 0:
+            self._reactor.removeReader(self)
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class Watcher(Protocol):

@@ -9,29 +9,30 @@ too. What follows from what is decided in `states`; the registrar carries it out
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from compass.agent.registration import states
-from compass.agent.registration.entry import (
+from compass.agent.registration.journal import (
     Instance,
+    JournalWriteFailed,
     Registration,
+    RegistrationJournal,
     deregister_request,
     outcome_of,
     parse_key,
     register_request,
 )
-from compass.agent.registration.journal import JournalWriteFailed, RegistrationJournal
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
+from compass.agent.replica.sync import ReplicaSync
+from compass.agent.upstream.connector import UpstreamDependencies
+from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
-from compass.model.interfaces import Clock
 from compass.model.names import InvalidName
 from compass.model.replies import Deregistered, Refusal, Registered, Reply
-from compass.model.requests import Drain, Request
+from compass.model.requests import Drain
 from compass.model.rows import ListenerKey
 from compass.system.timers import Timers
 
@@ -41,37 +42,14 @@ HOLD_GRACE_SECONDS = 30.0
 Answer = Outcome | Refusal
 
 
-class Server(Protocol):
-    """The one server that this host has a session with; `upstream.Upstream`."""
+class RegistrarDependencies(UpstreamDependencies, frozen=True, kw_only=True):
+    """Dependencies of a registrar and of the upstream that it uses."""
 
-    def ask(self, request: Request) -> Deferred[Reply]:
-        """Send a request; `unreachable` if no server could be asked."""
-
-    def expected(self) -> bool:
-        """Connect if there is no session. Returns whether there is one or may be one in a moment."""
-
-
-class Subscriptions(Protocol):
-    """The services that this host watches for; `sync.ReplicaSync`."""
-
-    def add(self, service: str) -> Refusal | None:
-        """Add an existing service for the next watch; refused if there are too many."""
-
-    def watch_added(self) -> None:
-        """Watch for the services that were added."""
-
-
-class RegistrarDependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """Dependencies of a registrar."""
-
-    clock: Clock
     now: Callable[[], float]
     """Wall clock, for epochs."""
     random: Callable[[], float]
-    journal: RegistrationJournal
-    server: Server
-    subscriptions: Subscriptions
-    processes: Watcher
+    """Source of random numbers from 0 to 1."""
+    process_watch: Watcher
     default_address: str
     """Address of a listener whose program names none."""
     zone: str = ""
@@ -82,10 +60,13 @@ class Registrar:
 
     _log = Logger()
 
-    def __init__(self, parts: RegistrarDependencies) -> None:
+    def __init__(
+        self, parts: RegistrarDependencies, journal: RegistrationJournal, server: Upstream, subscriptions: ReplicaSync
+    ) -> None:
         self._parts = parts
-        self._journal = parts.journal
-        self._server = parts.server
+        self._journal = journal
+        self._server = server
+        self._subscriptions = subscriptions
         self._timers = Timers(parts.clock)
         self._backoff = Backoff(parts.random)
         self._watches: dict[ListenerKey, Callable[[], None]] = {}
@@ -163,28 +144,25 @@ class Registrar:
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
-        try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        key = self._key(request)
+        if isinstance(key, Refusal):
+            return succeed(key)
         return self._step(key, states.DeregisterRequested(key, request.epoch, request.credential))
 
     def report_load(self, request: LocalLoad) -> Deferred[Answer]:
         """Register a listener of this host again as it is, with another load."""
-        try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        key = self._key(request)
+        if isinstance(key, Refusal):
+            return succeed(key)
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
         return self._step(key, states.LoadRequested(key, request.load, request.credential))
 
     def drain(self, request: LocalDrain) -> Deferred[Answer]:
         """Stop sending new users to a listener, or send them again; fails if no server can be asked."""
-        try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        key = self._key(request)
+        if isinstance(key, Refusal):
+            return succeed(key)
 
         def answered(reply: Reply) -> Answer:
             if isinstance(reply, Refusal):
@@ -192,6 +170,12 @@ class Registrar:
             return Outcome("draining" if request.draining else "up", *key)
 
         return self._server.ask(Drain(*key, request.draining, request.credential)).addCallback(answered)
+
+    def _key(self, request: LocalDeregister | LocalLoad | LocalDrain) -> ListenerKey | Refusal:
+        try:
+            return parse_key(request.service, request.address or self._parts.default_address, request.port)
+        except InvalidName as problem:
+            return Refusal(problem.code, str(problem))
 
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""
@@ -202,7 +186,7 @@ class Registrar:
 
     def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None, user: int) -> Registration:
         """Return the journal's entry: of the same instance if the program asks again, else of a new one."""
-        started = self._parts.processes.start_of(request.pid) if request.pid else ""
+        started = self._parts.process_watch.start_of(request.pid) if request.pid else ""
         is_same = (
             old is not None
             and old.lives
@@ -316,10 +300,10 @@ class Registrar:
 
     def _watch_for(self, service: str) -> None:
         """Watch on behalf of a service that was registered."""
-        refusal = self._parts.subscriptions.add(service)
+        refusal = self._subscriptions.add(service)
         if refusal is not None:
             self._log.warn("{service} gets no changes: {why}", service=service, why=refusal.message)
-        self._parts.subscriptions.watch_added()
+        self._subscriptions.watch_added()
 
     def _left(self, reply: Reply, entry: Registration) -> Answer:
         if isinstance(reply, Deregistered):
@@ -362,7 +346,7 @@ class Registrar:
         """Watch the entry's process in place of the one watched before. Raises NoSuchProcess, CannotWatch."""
         stop = None
         if entry.pid:
-            stop = self._parts.processes.watch(entry.pid, entry.started, lambda: self._process_ended(entry))
+            stop = self._parts.process_watch.watch(entry.pid, entry.started, lambda: self._process_ended(entry))
         self._unwatch(entry.key)
         if stop is not None:
             self._watches[entry.key] = stop

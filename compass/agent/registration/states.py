@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from compass.agent.registration.entry import Registration, State, format_key
+from compass.agent.registration.journal import Registration, State, format_key
 from compass.model.replies import Refusal
 from compass.model.rows import ListenerKey
 
@@ -42,7 +42,11 @@ class Attempt(msgspec.Struct, frozen=True):
     """The entry has taken a newer epoch after a refusal; it does not take a second one."""
 
 
-class RegisterRequested(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True):
+    """Event that concerns a registration."""
+
+
+class RegisterRequested(Event, frozen=True):
     """A program asked to register `entry`, which is `pending`."""
 
     entry: Registration
@@ -50,13 +54,13 @@ class RegisterRequested(msgspec.Struct, frozen=True):
     """Only a server's answer makes this an entry: the credentials of this program's user were wrong lately."""
 
 
-class CredentialAccepted(msgspec.Struct, frozen=True):
+class CredentialAccepted(Event, frozen=True):
     """A server registered `entry`, which replaces an instance that has another credential."""
 
     entry: Registration
 
 
-class DeregisterRequested(msgspec.Struct, frozen=True):
+class DeregisterRequested(Event, frozen=True):
     """A program asked to deregister; `epoch` 0: whatever instance there is."""
 
     key: ListenerKey
@@ -64,13 +68,13 @@ class DeregisterRequested(msgspec.Struct, frozen=True):
     credential: str
 
 
-class DeregisterAccepted(msgspec.Struct, frozen=True):
+class DeregisterAccepted(Event, frozen=True):
     """A server deregistered every instance up to `epoch` with a credential that the journal does not have."""
 
     epoch: int
 
 
-class LoadRequested(msgspec.Struct, frozen=True):
+class LoadRequested(Event, frozen=True):
     """A program reported the load of its listener."""
 
     key: ListenerKey
@@ -78,13 +82,13 @@ class LoadRequested(msgspec.Struct, frozen=True):
     credential: str
 
 
-class Registered(msgspec.Struct, frozen=True):
+class Registered(Event, frozen=True):
     """A server registered the instance."""
 
     epoch: int
 
 
-class RegisterRefused(msgspec.Struct, frozen=True):
+class RegisterRefused(Event, frozen=True):
     """A server refused for good to register the instance."""
 
     attempt: Attempt
@@ -96,7 +100,7 @@ class RegisterRefused(msgspec.Struct, frozen=True):
         return self.attempt.entry.epoch
 
 
-class Renewed(msgspec.Struct, frozen=True):
+class Renewed(Event, frozen=True):
     """The instance gets the epoch `newer`."""
 
     attempt: Attempt
@@ -108,152 +112,123 @@ class Renewed(msgspec.Struct, frozen=True):
         return self.attempt.entry.epoch
 
 
-class Deregistered(msgspec.Struct, frozen=True):
+class Deregistered(Event, frozen=True):
     """A server deregistered the instance."""
 
     epoch: int
 
 
-class DeregisterRefused(msgspec.Struct, frozen=True):
+class DeregisterRefused(Event, frozen=True):
     """A server refused for good to deregister the instance."""
 
     epoch: int
     refusal: Refusal
 
 
-class RefusedForNow(msgspec.Struct, frozen=True):
+class RefusedForNow(Event, frozen=True):
     """No server could decide the request."""
 
     epoch: int
     retry_after_seconds: float
 
 
-class ProcessEnded(msgspec.Struct, frozen=True):
+class ProcessEnded(Event, frozen=True):
     """The process of the instance ended."""
 
     epoch: int
     reason: str
 
 
-class ConnectionClosed(msgspec.Struct, frozen=True):
+class ConnectionClosed(Event, frozen=True):
     """The connection that held the registration is closed, or the program did not open it again in time."""
 
     epoch: int
     reason: str
 
 
-class Due(msgspec.Struct, frozen=True):
+class Due(Event, frozen=True):
     """A session began, or the pause after a refusal is over: nothing was asked for the entry on this session."""
 
 
-Event: TypeAlias = (
-    RegisterRequested
-    | CredentialAccepted
-    | DeregisterRequested
-    | DeregisterAccepted
-    | LoadRequested
-    | Registered
-    | RegisterRefused
-    | Renewed
-    | Deregistered
-    | DeregisterRefused
-    | RefusedForNow
-    | ProcessEnded
-    | ConnectionClosed
-    | Due
-)
+class Action(msgspec.Struct, frozen=True):
+    """Action that the registrar carries out."""
 
 
-class Register(msgspec.Struct, frozen=True):
+class Register(Action, frozen=True):
     """Ask a server to register; `Registered`, `RegisterRefused` or `RefusedForNow` follows."""
 
     attempt: Attempt
 
 
-class Verify(msgspec.Struct, frozen=True):
+class Verify(Action, frozen=True):
     """Ask a server to register an instance that the journal does not hold; `CredentialAccepted` may follow."""
 
     entry: Registration
 
 
-class Deregister(msgspec.Struct, frozen=True):
+class Deregister(Action, frozen=True):
     """Ask a server to deregister; `Deregistered`, `DeregisterRefused` or `RefusedForNow` follows."""
 
     entry: Registration
 
 
-class DeregisterUnknown(msgspec.Struct, frozen=True):
+class DeregisterUnknown(Action, frozen=True):
     """Ask a server to deregister what the journal cannot vouch for; `DeregisterAccepted` may follow."""
 
     entry: Registration
 
 
-class Renew(msgspec.Struct, frozen=True):
+class Renew(Action, frozen=True):
     """Choose an epoch above `known`; `Renewed` follows."""
 
     attempt: Attempt
     known: int
 
 
-class RetryLater(msgspec.Struct, frozen=True):
+class RetryLater(Action, frozen=True):
     """Make the entry `Due` again after a pause."""
 
     epoch: int
     retry_after_seconds: float
 
 
-class Watch(msgspec.Struct, frozen=True):
+class Watch(Action, frozen=True):
     """Watch the process of the entry in place of the one watched before."""
 
 
-class Unwatch(msgspec.Struct, frozen=True):
+class Unwatch(Action, frozen=True):
     """Stop watching the process."""
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(Action, frozen=True):
     """Bind the instance to the connection on which it was asked for."""
 
 
-class Rebind(msgspec.Struct, frozen=True):
+class Rebind(Action, frozen=True):
     """Bind the connections of the instance `epoch` to the entry's instance."""
 
     epoch: int
 
 
-class Release(msgspec.Struct, frozen=True):
+class Release(Action, frozen=True):
     """Forget the connections of the instance."""
 
     epoch: int
 
 
-class Refuse(msgspec.Struct, frozen=True):
+class Refuse(Action, frozen=True):
     """Refuse the program's request."""
 
     refusal: Refusal
 
 
-class Log(msgspec.Struct, frozen=True):
+class Log(Action, frozen=True):
     """Write a log line."""
 
     level: Literal["info", "warn"]
     text: str
 
 
-Action: TypeAlias = (
-    Register
-    | Verify
-    | Deregister
-    | DeregisterUnknown
-    | Renew
-    | RetryLater
-    | Watch
-    | Unwatch
-    | Hold
-    | Rebind
-    | Release
-    | Refuse
-    | Log
-)
 Step: TypeAlias = tuple[Registration | None, tuple[Action, ...]]
 Phase: TypeAlias = Literal["absent"] | State
 

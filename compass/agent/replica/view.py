@@ -7,7 +7,6 @@ Every answer comes from memory, at once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import msgspec
 
@@ -15,7 +14,7 @@ from compass.agent.replica.replica import Replica, categories_of
 from compass.agent.replica.suspicions import Suspicions
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import category_view, dependencies_of, listed, snapshot
-from compass.model.catalogue.lookup_scope import LookupScope, parse_name
+from compass.model.catalogue.lookup_scope import LookupScope, parse_name, scope_of
 from compass.model.host_api import Resolved
 from compass.model.interfaces import Clock
 from compass.model.names import InvalidName, category_of, parse_label
@@ -65,9 +64,7 @@ class View:
             return None
         catalogue = self.catalogue
         if self._scope is None or self._scope[0] is not replica.services or self._scope[1].catalogue is not catalogue:
-            needed = self._needed()
-            scope = LookupScope(catalogue, needed, frozenset(self._backups(needed)))
-            self._scope = (replica.services, scope)
+            self._scope = (replica.services, scope_of(catalogue, categories_of(replica.services)))
         return self._scope[1]
 
     def resolve(self, text: str) -> Resolved | Refusal:
@@ -120,13 +117,3 @@ class View:
         if scope is None:
             return Refusal("not-ready", f"{name}: no view has been loaded from a server yet", retry_after_seconds=1.0)
         return scope.problem(name) or scope.catalogue
-
-    def _needed(self) -> frozenset[str]:
-        needs = self.replica.catalogue.needs
-        return frozenset().union(
-            *(needs.get(category, frozenset()) for category in categories_of(self.replica.services))
-        )
-
-    def _backups(self, needed: Iterable[str]) -> set[str]:
-        rows = (self.replica.catalogue.categories.get(category) for category in needed)
-        return {row.backup for row in rows if row is not None and row.backup}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
+import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -12,7 +13,7 @@ from twisted.python.failure import Failure
 
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.agent.upstream.session import Session
-from compass.model.interfaces import Clock
+from compass.model.interfaces import Clock, Stream
 from compass.system.timers import Timers
 
 CONNECT_SECONDS = 5.0
@@ -25,6 +26,21 @@ DIALS_MAX = 3
 
 Dial = Callable[[ServerAddress], IStreamClientEndpoint]
 """Function from an address to its endpoint; the peer there has to prove the address's name."""
+PeerOf = Callable[[Stream], tuple[str, str, str]]
+"""Role and name in the peer's verified certificate, or in third place why they cannot be known."""
+Mode = Literal["keep", "short"]
+"""keep: a session is always open, notices come at once. short: connect, ask, leave; the server dials to push."""
+
+
+class UpstreamDependencies(msgspec.Struct, frozen=True, kw_only=True):
+    """Dependencies of what makes sessions with servers."""
+
+    clock: Clock
+    selector: ServerSelector
+    dial: Dial
+    peer_of: PeerOf
+    software: str
+    mode: Mode = "keep"
 
 
 class ConnectorOwner(Protocol):
@@ -40,12 +56,12 @@ class ConnectorOwner(Protocol):
 class Connector:
     """Connection attempts that are under way, and greetings on those that succeeded."""
 
-    def __init__(self, clock: Clock, selector: ServerSelector, dial: Dial, owner: ConnectorOwner) -> None:
-        self._clock = clock
-        self._selector = selector
-        self._dial = dial
+    def __init__(self, parts: UpstreamDependencies, owner: ConnectorOwner) -> None:
+        self._clock = parts.clock
+        self._selector = parts.selector
+        self._dial = parts.dial
         self._owner = owner
-        self._timers = Timers(clock)
+        self._timers = Timers(parts.clock)
         self._connecting: dict[ServerAddress, Deferred[IProtocol]] = {}
         self._since: dict[ServerAddress, float] = {}
         """Time of the last attempt by address."""

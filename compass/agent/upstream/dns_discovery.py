@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IResolver
@@ -52,15 +52,25 @@ class SrvRecord(NamedTuple):
     """Addresses of the target; empty: its name is looked up when it is dialled."""
 
 
-Lookup = Callable[[str], Deferred[Sequence[SrvRecord]]]
-"""Asks DNS for the SRV records of a name; fails when there is no answer or no such name."""
+class Lookup(Protocol):
+    """Source of SRV records; `ResolverLookup`."""
+
+    def records(self, name: str) -> Deferred[Sequence[SrvRecord]]:
+        """Ask DNS for the SRV records of a name. Fails if there is no answer or no such name."""
 
 
-def lookup_with(resolver: IResolver) -> Lookup:
-    """Asks by way of a resolver of twisted.names: for the SRV records, then for addresses that did not come along."""
-    asked: Any = resolver
+class ResolverLookup:
+    """Lookup by a resolver of twisted.names: of the SRV records, then of the addresses that the answer lacks."""
 
-    async def lookup(name: str) -> Sequence[SrvRecord]:
+    def __init__(self, resolver: IResolver) -> None:
+        self._resolver: Any = resolver
+
+    def records(self, name: str) -> Deferred[Sequence[SrvRecord]]:
+        """Ask DNS for the SRV records of a name. Fails if there is no answer or no such name."""
+        return Deferred.fromCoroutine(self._lookup(name))
+
+    async def _lookup(self, name: str) -> Sequence[SrvRecord]:
+        asked = self._resolver
         answers, _, additional = await asked.lookupService(name, timeout=QUESTION_SECONDS)
         known = addresses_in(additional)
         records = records_of(answers, known)[:RECORDS_MAX]
@@ -71,8 +81,6 @@ def lookup_with(resolver: IResolver) -> Lookup:
                 for target, more in addresses_in(outcome[0]).items():
                     known[target] = (*known.get(target, ()), *more)
         return records_of(answers, known)
-
-    return lambda name: Deferred.fromCoroutine(lookup(name))
 
 
 def addresses_in(section: Iterable[Any]) -> dict[str, tuple[str, ...]]:
@@ -128,13 +136,7 @@ class SrvLookup:
     _log = Logger()
 
     def __init__(
-        self,
-        clock: Clock,
-        random: Callable[[], float],
-        lookup: Lookup,
-        name: str,
-        rank: int,
-        sink: CandidateSink,
+        self, clock: Clock, random: Callable[[], float], lookup: Lookup, name: str, rank: int, sink: CandidateSink
     ) -> None:
         self._random = random
         self._lookup = lookup
@@ -148,7 +150,7 @@ class SrvLookup:
 
     def start(self) -> None:
         """Ask now, and again in time."""
-        self._asking = self._lookup(self.name).addCallbacks(self._heard, self._not_heard)
+        self._asking = self._lookup.records(self.name).addCallbacks(self._heard, self._not_heard)
         self._asking.addErrback(lambda failure: self._log.failure("the answer for {name}", failure, name=self.name))
 
     def stop(self) -> None:

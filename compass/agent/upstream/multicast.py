@@ -100,14 +100,7 @@ class AnnouncementListener(DatagramProtocol):
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: Clock,
-        selector: ServerSelector,
-        group: str,
-        interface: str,
-        sink: CandidateSink,
-    ) -> None:
+    def __init__(self, clock: Clock, selector: ServerSelector, group: str, interface: str, sink: CandidateSink) -> None:
         self._clock = clock
         self._proposals = AnnouncedServers(selector)
         self._group = group

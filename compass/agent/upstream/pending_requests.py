@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -17,12 +17,19 @@ WAITING_MAX = 1024
 """Requests that wait for a session; more are refused as busy."""
 
 
-class PendingRequests:
-    """Queue of waiting requests. `unreachable` makes the refusal for those that waited too long."""
+class PendingOwner(Protocol):
+    """Owner of the queue; `upstream.Upstream`."""
 
-    def __init__(self, clock: Clock, unreachable: Callable[[], Refusal]) -> None:
+    def unreachable(self) -> Refusal:
+        """Return the refusal of a request that waited too long."""
+
+
+class PendingRequests:
+    """Queue of waiting requests."""
+
+    def __init__(self, clock: Clock, owner: PendingOwner) -> None:
         self._clock = clock
-        self._unreachable = unreachable
+        self._owner = owner
         self._requests: deque[tuple[Request, Deferred[Reply], Timer]] = deque()
 
     def add(self, request: Request) -> Deferred[Reply]:
@@ -47,8 +54,8 @@ class PendingRequests:
     def refuse(self) -> None:
         """Refuse all: no session is expected."""
         while (waiting := self.next()) is not None:
-            waiting[1].callback(self._unreachable())
+            waiting[1].callback(self._owner.unreachable())
 
     def _impatient(self, answer: Deferred[Reply]) -> None:
         self._requests = deque(entry for entry in self._requests if entry[1] is not answer)
-        answer.callback(self._unreachable())
+        answer.callback(self._owner.unreachable())

@@ -13,10 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from compass.agent.upstream.connector import CONNECT_SECONDS, Dial
+from compass.agent.upstream.connector import CONNECT_SECONDS, UpstreamDependencies
 from compass.agent.upstream.server_selector import ServerAddress
 from compass.agent.upstream.session import Session
-from compass.model.interfaces import Clock
 from compass.model.replies import Reply
 from compass.model.requests import Report
 from compass.wire.events import SessionEnded
@@ -46,11 +45,9 @@ class ReplyReceiver(Protocol):
 class ReportRelay:
     """Sends reports to each of the other servers."""
 
-    def __init__(self, clock: Clock, servers: OtherServers, dial: Dial, software: str) -> None:
-        self.clock = clock
+    def __init__(self, parts: UpstreamDependencies, servers: OtherServers) -> None:
+        self.parts = parts
         self.servers = servers
-        self.dial = dial
-        self.software = software
         self.sessions: dict[ServerAddress, _RelaySession] = {}
         """Sessions that are being made or used."""
 
@@ -83,10 +80,10 @@ class _RelaySession:
 
     def connect(self) -> None:
         """Connect; a server that is not there is left out."""
-        relay = self._relay
-        factory = Factory.forProtocol(lambda: Session(relay.clock, self, relay.software, self._address))
-        self._connecting = cast(Any, relay.dial(self._address)).connect(factory)
-        self._connecting.addTimeout(CONNECT_SECONDS, cast(Any, relay.clock))
+        parts = self._relay.parts
+        factory = Factory.forProtocol(lambda: Session(parts.clock, self, parts.software, self._address))
+        self._connecting = cast(Any, parts.dial(self._address)).connect(factory)
+        self._connecting.addTimeout(CONNECT_SECONDS, cast(Any, parts.clock))
         self._connecting.addErrback(lambda failure: self._over())
 
     def send(self, report: Report, receiver: ReplyReceiver) -> None:

@@ -89,10 +89,7 @@ class Session(Protocol):
             self._flush()
 
     def close(
-        self,
-        seconds: float = CLOSE_SECONDS,
-        reason: str = "this host left it",
-        retry_after_seconds: float = 0.0,
+        self, seconds: float = CLOSE_SECONDS, reason: str = "this host left it", retry_after_seconds: float = 0.0
     ) -> None:
         """Close the session; abort the transport if that takes longer than `seconds`."""
         if not self.leaving:
@@ -101,7 +98,7 @@ class Session(Protocol):
         if self.transport is not None and not self._is_closing:
             self._is_closing = True
             self._timers.start("abort", seconds, self._abort)
-            self._stream().loseConnection()
+            cast(Stream, self.transport).loseConnection()
 
     def connectionMade(self) -> None:
         """Greet, unless the owner does not want the connection."""
@@ -151,7 +148,7 @@ class Session(Protocol):
                 case SessionEnded():
                     self._end = event
                     if self.transport is not None:
-                        self._stream().loseConnection()
+                        cast(Stream, self.transport).loseConnection()
                     if not self._is_closing:
                         self._is_closing = True
                         self._timers.start("abort", CLOSE_SECONDS, self._abort)
@@ -182,7 +179,7 @@ class Session(Protocol):
         if self._connection is None or self.transport is None:
             return
         if self._connection.octets_to_send:
-            self._stream().write(self._connection.bytes_to_send())
+            cast(Stream, self.transport).write(self._connection.bytes_to_send())
         deadline = self._connection.deadline()
         if deadline is not None and (self._expires_at is None or self._expires_at > deadline):
             now = self._clock.seconds()
@@ -199,10 +196,7 @@ class Session(Protocol):
 
     def _abort(self) -> None:
         if self.transport is not None:
-            self._stream().abortConnection()
-
-    def _stream(self) -> Stream:
-        return cast(Stream, self.transport)
+            cast(Stream, self.transport).abortConnection()
 
 
 def lost(reason: str) -> Refusal:

@@ -8,19 +8,19 @@ a better address from time to time, and closes the one session only when the oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from compass.agent.upstream.connector import Connector, Dial
+from compass.agent.upstream.connector import Connector, UpstreamDependencies
 from compass.agent.upstream.pending_requests import PendingRequests
-from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
+from compass.agent.upstream.server_selector import Candidate, ServerAddress
 from compass.agent.upstream.session import Session
 from compass.model.host_api import KnownServer
-from compass.model.interfaces import Clock, Stream
+from compass.model.interfaces import Stream
 from compass.model.names import InvalidName, format_endpoint, parse_server
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
@@ -33,10 +33,6 @@ LINGER_SECONDS = 1.0
 STOP_SECONDS = 2.0
 """Seconds that the end of the session may take when the daemon stops."""
 
-PeerOf = Callable[[Stream], tuple[str, str, str]]
-"""Role and name in the peer's verified certificate, or in third place why they cannot be known."""
-Mode = Literal["keep", "short"]
-"""keep: a session is always open, notices come at once. short: connect, ask, leave; the server dials to push."""
 SessionStatus = Literal["open", "connecting", "waiting", "stopped"]
 
 
@@ -72,27 +68,19 @@ class Upstream:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: Clock,
-        selector: ServerSelector,
-        dial: Dial,
-        peer_of: PeerOf,
-        software: str,
-        mode: Mode = "keep",
-    ) -> None:
-        self._clock = clock
-        self._selector = selector
+    def __init__(self, parts: UpstreamDependencies) -> None:
+        self._clock = parts.clock
+        self._selector = parts.selector
         self._followers: list[Follower] = []
         self._listeners: list[SessionListener] = []
-        self._software = software
-        self._mode = mode
-        self._peer_of = peer_of
-        self._connector = Connector(clock, selector, dial, self)
-        self._waiting = PendingRequests(clock, self._unreachable)
+        self._software = parts.software
+        self._mode = parts.mode
+        self._peer_of = parts.peer_of
+        self._connector = Connector(parts, self)
+        self._waiting = PendingRequests(parts.clock, self)
         self._in_step = False
         self._session: Session | None = None
-        self._timers = Timers(clock)
+        self._timers = Timers(parts.clock)
         self._running = False
         self._stopped: Deferred[None] | None = None
         self.server = ""
@@ -167,9 +155,10 @@ class Upstream:
     def ask(self, request: Request) -> Deferred[Reply]:
         """Send a request. Returns the reply; `unreachable` if no server could be asked or the reply was lost."""
         if self._session is not None:
-            self._touch()
+            if self._mode == "short":
+                self._touch()
             return self._session.ask(request)
-        return self._waiting.add(request) if self.expected() else succeed(self._unreachable())
+        return self._waiting.add(request) if self.expected() else succeed(self.unreachable())
 
     def expected(self) -> bool:
         """Return whether there is a session or may be one in a moment; in the mode `short` this connects."""
@@ -221,9 +210,7 @@ class Upstream:
         self.opened_count += 1
         self._connector.give_up()
         self._log.info(
-            "session with server {server} at revision {revision}",
-            server=welcome.server,
-            revision=welcome.revision,
+            "session with server {server} at revision {revision}", server=welcome.server, revision=welcome.revision
         )
         self._look_for_better()
         for follower in self._followers:
@@ -345,7 +332,8 @@ class Upstream:
             else:
                 self._session.close()
 
-    def _unreachable(self) -> Refusal:
+    def unreachable(self) -> Refusal:
+        """Return the refusal of a request for which no server could be asked."""
         why = f" ({self.problem})" if self.problem else ""
         return Refusal(
             "unreachable",

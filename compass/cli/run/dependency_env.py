@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -40,14 +40,21 @@ def write_dependencies(path: Path, dependencies: Dependencies) -> None:
     replace_file(path, text, mode=None, durable=False)
 
 
+class Notes(Protocol):
+    """Output for people."""
+
+    def print_note(self, text: str) -> None:
+        """Print a line."""
+
+
 class DependencyEnvironment:
     """Dependencies of one service, for the environment and the file of a command."""
 
-    def __init__(self, api: HostApi, service: str, path: Path | None, print_note: Callable[[str], None]) -> None:
+    def __init__(self, api: HostApi, service: str, path: Path | None, notes: Notes) -> None:
         self._api = api
         self._service = service
         self._path = path
-        self._print = print_note
+        self._notes = notes
         self._stopped = threading.Event()
 
     def variables(self) -> dict[str, str]:
@@ -57,7 +64,7 @@ class DependencyEnvironment:
         except ApiProblem as problem:
             # Other code already warns that the daemon is unreachable; warn here only if a file was asked for.
             if self._path is not None:
-                self._print(f"the command starts without its dependencies: {problem.message}")
+                self._notes.print_note(f"the command starts without its dependencies: {problem.message}")
             return {}
         if self._path is not None:
             self._write(dependencies)
@@ -81,4 +88,4 @@ class DependencyEnvironment:
         try:
             write_dependencies(self._path, dependencies)
         except OSError as error:
-            self._print(f"cannot write {self._path}: {error.strerror}")
+            self._notes.print_note(f"cannot write {self._path}: {error.strerror}")

@@ -18,7 +18,7 @@ from queue import Empty, Queue
 
 import msgspec
 
-from compass.cli.run.dependency_env import DependencyEnvironment
+from compass.cli.run.dependency_env import DependencyEnvironment, Notes
 from compass.cli.run.readiness import ReadinessCheck, accepts, endpoints_of, readiness_problem, running_checks, spawning
 from compass.cli.run.restart_policy import Policy, RestartCounter
 from compass.cli.run.state_machine import (
@@ -87,8 +87,7 @@ class RunContext(msgspec.Struct, frozen=True):
     options: RunOptions
     environment: dict[str, str]
     """Environment of the command."""
-    print: Callable[[str], None]
-    """Prints a line for people."""
+    notes: Notes
     manager: SdNotify
     """The service manager."""
     events: Queue[Event | None]
@@ -98,14 +97,14 @@ class RunContext(msgspec.Struct, frozen=True):
 class Supervisor:
     """Supervisor of one command, and of each process that replaces a process of it."""
 
-    def __init__(self, api: HostApi, options: RunOptions, print_note: Callable[[str], None]) -> None:
+    def __init__(self, api: HostApi, options: RunOptions, notes: Notes) -> None:
         # The manager wants signs of life from its main process, which may be a wrapper of this one.
         manager = SdNotify({name: value for name, value in options.environment.items() if name != "WATCHDOG_PID"})
         # The command is not the main process: the manager would refuse its messages, or worse, believe them.
         environment = {name: value for name, value in options.environment.items() if name not in VARIABLES}
-        self._run = RunContext(api, options, environment, print_note, manager, Queue())
+        self._run = RunContext(api, options, environment, notes, manager, Queue())
         service = options.registrations[0].service
-        self._dependencies = DependencyEnvironment(api, service, options.dependencies_file, print_note)
+        self._dependencies = DependencyEnvironment(api, service, options.dependencies_file, notes)
         self._signals: frozenset[int] = frozenset()
 
     def run(self) -> int:
@@ -115,7 +114,9 @@ class Supervisor:
         for several in endpoints:
             if any(accepts(endpoint) for endpoint in several):
                 at = " or ".join(format_endpoint(*endpoint) for endpoint in several)
-                self._run.print(f"another process accepts connections at {at}; end it, or choose another --port")
+                self._run.notes.print_note(
+                    f"another process accepts connections at {at}; end it, or choose another --port"
+                )
                 return ExitCode.CONFLICT
         self._signals = _block_signals()
         threading.Thread(target=self._await_signals, daemon=True).start()
@@ -134,9 +135,11 @@ class Supervisor:
             pause = None if stopped or process.could_not_start else restarts.pause(status, ran, refused=refused)
             if pause is None:
                 if restarts.exhausted and not stopped:
-                    self._run.print(f"the command ended {options.restart_limit + 1} times in a row: giving up")
+                    self._run.notes.print_note(
+                        f"the command ended {options.restart_limit + 1} times in a row: giving up"
+                    )
                 return status
-            self._run.print(f"restarting the command in {pause:g} s")
+            self._run.notes.print_note(f"restarting the command in {pause:g} s")
             manager.status("waiting to start again")
             if self._wait_for_stop(pause):
                 return status
@@ -191,11 +194,11 @@ class SupervisedProcess:
             self._pid = self._start()
         except FileNotFoundError:
             self.could_not_start = True
-            self._run.print(f"there is no command {self._run.options.command[0]!r}")
+            self._run.notes.print_note(f"there is no command {self._run.options.command[0]!r}")
             return ExitCode.NO_COMMAND
         except OSError as error:
             self.could_not_start = True
-            self._run.print(f"{self._run.options.command[0]!r} cannot be executed: {error.strerror}")
+            self._run.notes.print_note(f"{self._run.options.command[0]!r} cannot be executed: {error.strerror}")
             return ExitCode.NOT_EXECUTABLE
         for target in (lambda: self._await_listening(endpoints), self._call_daemon):
             threading.Thread(target=target, daemon=True).start()
@@ -223,7 +226,7 @@ class SupervisedProcess:
     def _carry_out(self, action: Action) -> None:
         match action:
             case Print(text):
-                self._run.print(text)
+                self._run.notes.print_note(text)
                 if text == "registered":
                     self._run.manager.ready("registered")
             case ForwardSignal(number):
@@ -235,7 +238,7 @@ class SupervisedProcess:
                 self._call_later(pause, lambda: self._daemon_calls.put(self._register))
             case Drain():
                 self._run.manager.stopping("leaving")
-                self._run.print(f"draining for {self._run.options.drain_seconds:g} s")
+                self._run.notes.print_note(f"draining for {self._run.options.drain_seconds:g} s")
                 self._daemon_calls.put(self._drain)
                 self._call_later(self._run.options.drain_seconds, lambda: self._run.events.put(Drained()))
             case Deregister():
@@ -270,7 +273,7 @@ class SupervisedProcess:
             self._holdings.pop(key).close()
         # Noted before the daemon is asked: if the command ends meanwhile, the registration must end too.
         held = msgspec.structs.replace(registration, hold=True)
-        holding = self._holdings[key] = self._run.api.holding(held, self._run.print)
+        holding = self._holdings[key] = self._run.api.holding(held, self._run.notes.print_note)
         outcome = holding.next()
         if outcome is None or self._finished.is_set():
             holding.close()
@@ -284,7 +287,7 @@ class SupervisedProcess:
             while (outcome := holding.next()) is not None:
                 self._epochs[key] = outcome.epoch
         except ApiProblem as problem:
-            self._run.print(f"{key[0]} at port {key[1]} is no longer registered: {problem.message}")
+            self._run.notes.print_note(f"{key[0]} at port {key[1]} is no longer registered: {problem.message}")
 
     def _drain(self) -> None:
         for registration in self._run.options.registrations:
@@ -295,7 +298,7 @@ class SupervisedProcess:
                     )
                 )
             except ApiProblem as problem:
-                self._run.print(f"cannot drain {registration.service}: {problem.message}")
+                self._run.notes.print_note(f"cannot drain {registration.service}: {problem.message}")
 
     def _deregister(self) -> Event:
         problems = []

@@ -17,10 +17,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from compass.client.core.endpoint import ApiEndpoint
+from compass.client.core.endpoint import ApiEndpoint, check_before_connecting, check_peer
 from compass.client.core.errors import ApiProblem, DaemonUnreachable, NotAllowed, refused
 from compass.client.core.http import ANSWER_OCTETS_MAX, ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines
-from compass.client.core.peer import check_before_connecting, check_peer
 from compass.client.core.runtime import Connection, Runtime
 from compass.model.host_api import (
     HostStatus,
@@ -148,10 +147,7 @@ class HostApiCalls:
             text = f"opengnscd at {self.endpoint} failed (HTTP status {status}); its log says why"
             return DaemonUnreachable("unreachable", text)
         return refused(
-            refusal.code,
-            refusal.message,
-            retry_after_seconds=refusal.retry_after_seconds,
-            epoch=refusal.epoch,
+            refusal.code, refusal.message, retry_after_seconds=refusal.retry_after_seconds, epoch=refusal.epoch
         )
 
 

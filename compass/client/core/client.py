@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypedDict, TypeVar, Unpack
 
@@ -95,7 +96,7 @@ class CoreClient:
         self.warn = warn
         """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
-        self._selector = Selector(runtime.random)
+        self._selector = Selector(random.random)
         self._watched: dict[str, _WatchedView] = {}
 
     # Lookups ----------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class CoreClient:
 
     def follow(self, service: str = "", since: int | None = None) -> ResumingWatch:
         """Return a watch of the dependencies of a service that survives restarts of the daemon."""
-        return ResumingWatch(self.calls, self._service_or_default(service), since, self.warn)
+        return ResumingWatch(self.calls, self._service_or_default(service), since, RetryPolicy(self.warn))
 
     async def watch(self, service: str = "", since: int | None = None) -> AsyncIterator[LocalEvent]:
         """Yield the dependencies of a service and then each change: `async for event in client.watch("portal.web")`.
@@ -179,7 +180,7 @@ class CoreClient:
             options.get("load", IDLE),
             options.get("degradation", IDLE),
         )
-        held = HeldRegistration(self.calls, request, self.warn) if hold else None
+        held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
         deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
         retry = RetryPolicy(self.warn)
         retry.succeeded()
@@ -265,7 +266,8 @@ class CoreClient:
         view = self._external_view(service) or self._own_view(service)
         if view is not None:
             return view
-        following = ResumingWatch(self.calls, service, None, self.warn, _may_follow_later)
+        # A daemon that has too many watchers is asked for each lookup instead.
+        following = ResumingWatch(self.calls, service, None, RetryPolicy(self.warn, permanent={"busy"}))
         try:
             first = await following.next()
             await self._update_location()
@@ -304,11 +306,6 @@ class CoreClient:
             kept.watch.close()
             if self._watched.get(service) is kept:
                 del self._watched[service]
-
-
-def _may_follow_later(problem: ApiProblem) -> bool:
-    """Return whether to retry a watch. If the daemon has too many watchers, ask it for each lookup instead."""
-    return may_pass(problem) and problem.code != "busy"
 
 
 class Registration:
@@ -351,7 +348,7 @@ class Registration:
             if self._held is not None:
                 self._held.close()
             if self._task is not None:
-                self._task.stop()
+                self._task.cancel()
 
     async def _follow(self, held: HeldRegistration) -> None:
         try:
@@ -361,6 +358,18 @@ class Registration:
             self._core.warn(
                 f"{self._request.service} at port {self._request.port} is not registered: {problem.message}"
             )
+
+
+class RegistrationHandle:
+    """Registration of a client variant: what is the same in each of them."""
+
+    def __init__(self, registration: Registration) -> None:
+        self.core = registration
+
+    @property
+    def outcome(self) -> Outcome:
+        """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
+        return self.core.outcome
 
 
 class _WatchedView:
@@ -374,4 +383,4 @@ class _WatchedView:
     def close(self) -> None:
         self.watch.close()
         if self.task is not None:
-            self.task.stop()
+            self.task.cancel()

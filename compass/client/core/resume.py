@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from compass.client.core.api import HoldStream, HostApiCalls, WatchStream
 from compass.client.core.errors import ApiProblem, may_pass
@@ -16,10 +16,10 @@ Warn = Callable[[str], None]
 class RetryPolicy:
     """Policy for failures: retry after a pause, or give up."""
 
-    def __init__(self, warn: Warn, is_transient: Callable[[ApiProblem], bool] = may_pass) -> None:
-        """`is_transient`: whether a retry may succeed after a problem."""
+    def __init__(self, warn: Warn, permanent: Collection[str] = ()) -> None:
+        """`permanent`: codes of further refusals that are not retried."""
         self._warn = warn
-        self._is_transient = is_transient
+        self._permanent = permanent
         self._failures = 0
         self._reached = False
 
@@ -32,7 +32,7 @@ class RetryPolicy:
 
         Raises the problem if the daemon has never answered, or if the problem is permanent.
         """
-        if problem is not None and not (self._reached and self._is_transient(problem)):
+        if problem is not None and (not self._reached or not may_pass(problem) or problem.code in self._permanent):
             raise problem
         if not self._failures:
             self._warn(f"{problem.message if problem else 'opengnscd ended the connection'}; retrying")
@@ -44,18 +44,11 @@ class RetryPolicy:
 class ResumingWatch:
     """Endless events of a service's dependencies, each once and in order."""
 
-    def __init__(
-        self,
-        calls: HostApiCalls,
-        service: str,
-        since: int | None,
-        warn: Warn,
-        is_transient: Callable[[ApiProblem], bool] = may_pass,
-    ) -> None:
+    def __init__(self, calls: HostApiCalls, service: str, since: int | None, retry: RetryPolicy) -> None:
         self._calls = calls
         self._service = service
         self._last = since
-        self._retry = RetryPolicy(warn, is_transient)
+        self._retry = retry
         self._stream: WatchStream | None = None
         self._closed = False
 
@@ -94,10 +87,10 @@ class ResumingWatch:
 class HeldRegistration:
     """Registration held by a connection; it is repeated whenever the connection is lost."""
 
-    def __init__(self, calls: HostApiCalls, request: LocalRegister, warn: Warn) -> None:
+    def __init__(self, calls: HostApiCalls, request: LocalRegister, retry: RetryPolicy) -> None:
         self._calls = calls
         self._request = request
-        self._retry = RetryPolicy(warn)
+        self._retry = retry
         self._stream: HoldStream | None = None
         self._closed = False
 

@@ -8,9 +8,19 @@ asyncio's, or Deferreds; those of the blocking runtime are complete when they ar
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from compass.client.core.endpoint import ApiEndpoint
+
+C_co = TypeVar("C_co", covariant=True)
+
+
+class Face(Protocol[C_co]):
+    """Object of a client variant that has methods of an object of the core."""
+
+    @property
+    def core(self) -> C_co:
+        """Object of the core."""
 
 
 class Connection(Protocol):
@@ -33,7 +43,7 @@ class Connection(Protocol):
 class Task(Protocol):
     """Handle of spawned work."""
 
-    def stop(self) -> None:
+    def cancel(self) -> object:
         """Cancel the work. A repeated call does nothing."""
 
 
@@ -48,9 +58,6 @@ class Runtime(Protocol):
 
     def seconds(self) -> float:
         """Return the time of a monotonic clock."""
-
-    def random(self) -> float:
-        """Return a random number in [0, 1)."""
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Task:
         """Run work concurrently. `wait_at_exit`: the program does not exit before the work is done."""

@@ -202,6 +202,43 @@ class Session(Generic[S]):
         self.peer, self.stream, self._is_open = peer, stream, True
 
 
+class SessionHandle(Generic[S]):
+    """Session of a client variant: what is the same in each of them."""
+
+    def __init__(self, session: Session[S]) -> None:
+        self._session = session
+
+    @property
+    def peer(self) -> Listener:
+        """Current listener."""
+        return self._session.peer
+
+    @property
+    def cookie(self) -> bytes:
+        """State that `resume` passes to the next listener; at most COOKIE_OCTETS_MAX octets."""
+        return self._session.cookie
+
+    @cookie.setter
+    def cookie(self, cookie: bytes) -> None:
+        self._session.cookie = cookie
+
+    def close(self) -> None:
+        """Close the connection. A repeated call does nothing."""
+        self._session.close()
+
+
+class StreamOpener:
+    """Part of an opener of TCP connections, with or without TLS."""
+
+    failures: Failures = (OSError, EOFError)
+    timeouts: Failures = (TimeoutError,)
+
+    def __init__(self, seconds: float, tls: ssl.SSLContext | None, server_name: str) -> None:
+        self._seconds = seconds
+        self._tls = tls
+        self._server_name = server_name or None
+
+
 def classify_failure(failure: BaseException) -> Cause:
     """Return the cause of a failure."""
     if isinstance(failure, ConnectionError | TimeoutError | ssl.SSLEOFError):

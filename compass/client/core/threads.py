@@ -6,19 +6,33 @@ Every awaitable is complete when it is returned, so a coroutine never suspends a
 from __future__ import annotations
 
 import contextlib
-import random
+import functools
 import socket
 import threading
 import time
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from compass.client.core.endpoint import ApiEndpoint
+from compass.client.core.runtime import Face
 
 RECEIVE_OCTETS = 256 * 1024
 """Octets read at a time: most responses arrive in one piece."""
 
+C = TypeVar("C")
+P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Source(Protocol[T_co]):
+    """Source of results one after another, for instance a watch."""
+
+    async def next(self) -> T_co | None:
+        """Return the next result; None at the end."""
+
+    def close(self) -> None:
+        """End the source."""
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
@@ -30,6 +44,25 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
         return value
     work.close()
     raise RuntimeError("a coroutine on the blocking runtime has suspended")
+
+
+def iterate_sync(source: Source[T]) -> Iterator[T]:
+    """Yield the results of a source, which is closed at the end of the iteration."""
+    try:
+        while (result := run_sync(source.next())) is not None:
+            yield result
+    finally:
+        source.close()
+
+
+def blocking(method: Callable[Concatenate[C, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Face[C], P], T]:
+    """Return a coroutine method of the core as a blocking method of its face."""
+
+    @functools.wraps(method)
+    def called(face: Face[C], /, *arguments: P.args, **named: P.kwargs) -> T:
+        return run_sync(method(face.core, *arguments, **named))
+
+    return called
 
 
 class SocketConnection:
@@ -59,7 +92,7 @@ class SocketConnection:
 class ThreadTask:
     """Handle of a thread, which ends when the connection that it reads is closed."""
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Do nothing: the thread ends when its connection is closed."""
 
 
@@ -83,9 +116,6 @@ class ThreadRuntime:
 
     def seconds(self) -> float:
         return time.monotonic()
-
-    def random(self) -> float:
-        return random.random()
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ThreadTask:
         """Start a thread; the interpreter waits for a thread with `wait_at_exit`."""

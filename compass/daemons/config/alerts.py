@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from compass.daemons.config.fields import description_of
-from compass.daemons.config.hooks import ConfigReader
+from compass.daemons.config.fields import about, description_of
+from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.secrets import SECRET_OCTETS_MIN, SecretProblem, check_authority, read_secret
 from compass.model.names import InvalidName, parse_server
 from compass.server.alerts.outbox import PER_MINUTE, PER_MINUTE_MAX
@@ -34,70 +34,62 @@ class AlertSettings(msgspec.Struct, frozen=True):
 
     way: Annotated[
         ChannelKind,
-        Meta(
-            description="Kind of the channel that notifies administrators of incidents: mail, webhook, syslog or "
+        about(
+            "Kind of the channel that notifies administrators of incidents: mail, webhook, syslog or "
             "command (docs/reference/alerts.md).",
-            examples=["syslog"],
+            "syslog",
         ),
     ]
     name: Annotated[
         str,
-        Meta(
-            description="Name in `opengnsadmin alert ways` and in the log; empty: the kind. The servers over one store "
+        about(
+            "Name in `opengnsadmin alert ways` and in the log; empty: the kind. The servers over one store "
             "should have the same channels with the same names: one of the servers sends."
         ),
     ] = ""
     kinds: Annotated[
         tuple[Kind, ...],
-        Meta(
-            description='Incidents to send: "failure" (a listener, a cap, a doubt, a difference), "slow"; empty: all.'
-        ),
+        about('Incidents to send: "failure" (a listener, a cap, a doubt, a difference), "slow"; empty: all.'),
     ] = ()
     per_minute: Annotated[
         PerMinute,
-        Meta(description="Most messages within a minute; if more incidents are waiting, all become one message."),
+        about("Most messages within a minute; if more incidents are waiting, all become one message."),
     ] = PER_MINUTE
-    to: Annotated[tuple[str, ...], Meta(description="Mail: the recipients. Each gets a separate mail.")] = ()
-    sender: Annotated[str, Meta(description="Mail: address of the sender.")] = ""
-    relay: Annotated[str, Meta(description="Mail: name and port of the server that accepts the mail.")] = "localhost:25"
+    to: Annotated[tuple[str, ...], about("Mail: the recipients. Each gets a separate mail.")] = ()
+    sender: Annotated[str, about("Mail: address of the sender.")] = ""
+    relay: Annotated[str, about("Mail: name and port of the server that accepts the mail.")] = "localhost:25"
     security: Annotated[
         Security,
-        Meta(
-            description="Mail: starttls (usually port 587) or tls (465), both with the relay's certificate checked; "
+        about(
+            "Mail: starttls (usually port 587) or tls (465), both with the relay's certificate checked; "
             "none only on this machine."
         ),
     ] = "none"
-    user: Annotated[str, Meta(description="Mail: user name at the relay; empty: no login.")] = ""
+    user: Annotated[str, about("Mail: user name at the relay; empty: no login.")] = ""
     password_file: Annotated[
         str,
-        Meta(description="Mail: file with the password, readable by this daemon only. It is read again for each mail."),
+        about("Mail: file with the password, readable by this daemon only. It is read again for each mail."),
     ] = ""
-    url: Annotated[
-        str, Meta(description="Webhook: URL to which the JSON is posted. https, or http on this machine.")
-    ] = ""
+    url: Annotated[str, about("Webhook: URL to which the JSON is posted. https, or http on this machine.")] = ""
     secret_file: Annotated[
         str,
-        Meta(
-            description="Webhook: file with the secret that signs messages, at least 16 octets: openssl rand -hex 32."
-        ),
+        about("Webhook: file with the secret that signs messages, at least 16 octets: openssl rand -hex 32."),
     ] = ""
     authority: Annotated[
         str,
-        Meta(
-            description="Mail, webhook, syslog: certificates of the authorities that sign the peer's certificate, PEM; "
+        about(
+            "Mail, webhook, syslog: certificates of the authorities that sign the peer's certificate, PEM; "
             "empty: the authorities that this machine trusts."
         ),
     ] = ""
     target: Annotated[
         str,
-        Meta(description="Syslog: unix:PATH, udp:ADDRESS:PORT or tcp:ADDRESS:PORT on this machine, or tls:NAME:PORT."),
+        about("Syslog: unix:PATH, udp:ADDRESS:PORT or tcp:ADDRESS:PORT on this machine, or tls:NAME:PORT."),
     ] = "unix:/dev/log"
-    facility: Annotated[str, Meta(description="Syslog: user, daemon, or local0 to local7.")] = "daemon"
+    facility: Annotated[str, about("Syslog: user, daemon, or local0 to local7.")] = "daemon"
     command: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Command: program and arguments, run with JSON on standard input. Status 75: try again later."
-        ),
+        about("Command: program and arguments, run with JSON on standard input. Status 75: try again later."),
     ] = ()
 
 
@@ -114,7 +106,7 @@ _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Alert
 _WHERE = "[[server.alert]]"
 
 
-def read_alert(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
+def read_alert(reader: ConfigFile, values: dict[str, Any]) -> dict[str, Any]:
     """Check the values of a [[server.alert]]. Returns the values with absolute paths."""
     kind = values.get("way")
     if kind is None:
@@ -138,7 +130,7 @@ def read_alert(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _check_mail(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_mail(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     recipients = values.get("to", ())
     if len(recipients) > RECIPIENTS_MAX:
         reader.problems.append(f"{where} to: {len(recipients)} recipients; at most {RECIPIENTS_MAX}")
@@ -153,7 +145,7 @@ def _check_mail(reader: ConfigReader, where: str, values: dict[str, Any]) -> Non
     _check_secret(reader, where, values, "password_file", 1)
 
 
-def _check_webhook(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_webhook(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     url = values.get("url", "")
     try:
         parts = urlsplit(url)
@@ -171,7 +163,7 @@ def _check_webhook(reader: ConfigReader, where: str, values: dict[str, Any]) -> 
     _check_secret(reader, where, values, "secret_file", SECRET_OCTETS_MIN)
 
 
-def _check_syslog(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_syslog(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     transport, _, address = values.get("target", "").partition(":")
     if transport not in ("unix", "udp", "tcp", "tls") or not address:
         reader.problems.append(f"{where} target must be unix:PATH, or udp:, tcp: or tls: with NAME:PORT")
@@ -185,12 +177,12 @@ def _check_syslog(reader: ConfigReader, where: str, values: dict[str, Any]) -> N
         reader.problems.append(f"{where} facility must be one of {', '.join(FACILITIES)}")
 
 
-def _check_command(reader: ConfigReader, where: str, values: dict[str, Any]) -> None:
+def _check_command(reader: ConfigFile, where: str, values: dict[str, Any]) -> None:
     if command := values.get("command"):
         values["command"] = reader.command(f"{where} command", command)
 
 
-_CHECKS: dict[str, Callable[[ConfigReader, str, dict[str, Any]], None]] = {
+_CHECKS: dict[str, Callable[[ConfigFile, str, dict[str, Any]], None]] = {
     "mail": _check_mail,
     "webhook": _check_webhook,
     "syslog": _check_syslog,
@@ -198,7 +190,7 @@ _CHECKS: dict[str, Callable[[ConfigReader, str, dict[str, Any]], None]] = {
 }
 
 
-def check_alerts(reader: ConfigReader, alerts: list[dict[str, Any]], command: tuple[str, ...]) -> None:
+def check_alerts(reader: ConfigFile, alerts: list[dict[str, Any]], command: tuple[str, ...]) -> None:
     """Check all [[server.alert]] together: their number, their names, their recipients."""
     if len(alerts) > ALERTS_MAX:
         reader.problems.append(f"{len(alerts)} sections {_WHERE}; at most {ALERTS_MAX}")
@@ -211,7 +203,7 @@ def check_alerts(reader: ConfigReader, alerts: list[dict[str, Any]], command: tu
             reader.problems.append(f"{_WHERE} to: {address} would get each message {times} times")
 
 
-def _check_secret(reader: ConfigReader, where: str, values: dict[str, Any], key: str, octets_min: int) -> None:
+def _check_secret(reader: ConfigFile, where: str, values: dict[str, Any], key: str, octets_min: int) -> None:
     if not values.get(key):
         return
     values[key] = reader.absolute(values[key])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from msgspec import Meta
 from msgspec.inspect import Metadata, StructType, Type, type_info
 
 
@@ -21,6 +22,11 @@ class Key(msgspec.Struct, frozen=True):
     description: str
     shown: Any
     """Value that `--print-config` prints: the default, or the example of a required key."""
+
+
+def about(description: str, *examples: object) -> Meta:
+    """Return the annotation of a key: its meaning, and for a required key the example that is printed."""
+    return Meta(description=description, examples=list(examples) or None)
 
 
 def described(section: type[Any]) -> Iterator[Key]:

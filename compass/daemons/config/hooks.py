@@ -4,46 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from compass.agent.hooks.runner import REACTIONS_MAX
+from compass.daemons.config.file import ConfigFile, near
 from compass.model.names import parse_label, parse_service_id
 from compass.templates import READY, ready_names
 
 
-class ConfigReader(Protocol):
-    """Reader of one file (`compass.daemons.config.reader`), which collects problems."""
-
-    problems: list[str]
-
-    def parsed(self, where: str, parse: Callable[[str], Any], text: str) -> Any | None:
-        """Return the result of `parse`, or None if the text is wrong."""
-
-    def absolute(self, text: str) -> str:
-        """Return a path relative to the directory of the file as an absolute path."""
-
-    def command(self, where: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Check that the program of a command can be run. Returns the command with an absolute path, if it has one."""
-
-    def near(self, name: str, known: Any, form: str) -> str:
-        """Return a suggestion of the nearest known name for the end of a sentence; empty if none is near."""
-
-
-def read_hook(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
+def read_hook(reader: ConfigFile, values: dict[str, Any]) -> dict[str, Any]:
     """Check the values of a [[host.hook]]. Returns the values with absolute paths."""
     return _read_common(reader, "hook", values, ("command",), ("command",))
 
 
-def read_template(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any]:
+def read_template(reader: ConfigFile, values: dict[str, Any]) -> dict[str, Any]:
     """Check the values of a [[host.template]]. Returns the values with absolute paths."""
     values = _read_common(reader, "template", values, ("check", "reload"), ())
     source = values.get("source", "")
     if source.startswith(READY):
         if source.removeprefix(READY) not in ready_names():
-            near = reader.near(source.removeprefix(READY), ready_names(), READY + "{}")
-            reader.problems.append(f"[host.template] source: there is no {source}{near}")
+            hint = near(source.removeprefix(READY), ready_names(), READY + "{}")
+            reader.problems.append(f"[host.template] source: there is no {source}{hint}")
     elif source:
         values["source"] = reader.absolute(source)
         if not Path(values["source"]).is_file():
@@ -58,7 +40,7 @@ def read_template(reader: ConfigReader, values: dict[str, Any]) -> dict[str, Any
     return values
 
 
-def check_together(reader: ConfigReader, hooks: list[dict[str, Any]], templates: list[dict[str, Any]]) -> None:
+def check_together(reader: ConfigFile, hooks: list[dict[str, Any]], templates: list[dict[str, Any]]) -> None:
     """Check all hooks and templates together: their number, and the files that templates write."""
     if len(hooks) + len(templates) > REACTIONS_MAX:
         reader.problems.append(f"{len(hooks) + len(templates)} hooks and templates; at most {REACTIONS_MAX}")
@@ -68,7 +50,7 @@ def check_together(reader: ConfigReader, hooks: list[dict[str, Any]], templates:
 
 
 def _read_common(
-    reader: ConfigReader, kind: str, values: dict[str, Any], commands: tuple[str, ...], needed: tuple[str, ...]
+    reader: ConfigFile, kind: str, values: dict[str, Any], commands: tuple[str, ...], needed: tuple[str, ...]
 ) -> dict[str, Any]:
     """Check what hooks and templates have in common: watched names, commands, and the two delays."""
     where = f"[host.{kind}]"

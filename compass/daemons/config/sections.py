@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
 from compass.model.names import SERVER_PORT
 
@@ -45,34 +46,32 @@ class TlsSettings(msgspec.Struct, frozen=True):
 
     certificate: Annotated[
         str,
-        Meta(
-            description="Certificate of this daemon, PEM; intermediate certificates may follow in the file. Relative "
+        about(
+            "Certificate of this daemon, PEM; intermediate certificates may follow in the file. Relative "
             "paths in this file are relative to its directory.",
-            examples=["tls/NAME.crt"],
+            "tls/NAME.crt",
         ),
     ]
     key: Annotated[
         str,
-        Meta(
-            description="Private key of the certificate, PEM, readable by this daemon only.", examples=["tls/NAME.key"]
-        ),
+        about("Private key of the certificate, PEM, readable by this daemon only.", "tls/NAME.key"),
     ]
     authority: Annotated[
         str,
-        Meta(
-            description="Certificates of the authorities that sign the certificates of all peers, PEM.",
-            examples=["tls/authority.crt"],
+        about(
+            "Certificates of the authorities that sign the certificates of all peers, PEM.",
+            "tls/authority.crt",
         ),
     ]
     admin: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Patterns of certificate names with the role admin. If all three lists of patterns are empty, "
+        about(
+            "Patterns of certificate names with the role admin. If all three lists of patterns are empty, "
             "the role is the OU of a certificate's subject."
         ),
     ] = ()
-    host: Annotated[tuple[str, ...], Meta(description="Patterns of certificate names with the role host.")] = ()
-    server: Annotated[tuple[str, ...], Meta(description="Patterns of certificate names with the role server.")] = ()
+    host: Annotated[tuple[str, ...], about("Patterns of certificate names with the role host.")] = ()
+    server: Annotated[tuple[str, ...], about("Patterns of certificate names with the role server.")] = ()
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -80,55 +79,53 @@ class ServerSettings(msgspec.Struct, frozen=True):
 
     store: Annotated[
         str,
-        Meta(
-            description="URL of the store: sqlite:////path/to/file, sqlite:///file relative to this file, or "
+        about(
+            "URL of the store: sqlite:////path/to/file, sqlite:///file relative to this file, or "
             "postgresql://user@host/database.",
-            examples=["sqlite:////var/lib/opengns/catalogue.sqlite3"],
+            "sqlite:////var/lib/opengns/catalogue.sqlite3",
         ),
     ]
-    name: Annotated[
-        str, Meta(description="Name of this server in logs and answers; empty: the name in its certificate.")
-    ] = ""
+    name: Annotated[str, about("Name of this server in logs and answers; empty: the name in its certificate.")] = ""
     listen: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
+        about(
+            "Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
             "without IPv6 it stands for 0.0.0.0."
         ),
     ] = (f"[::]:{SERVER_PORT}",)
     announce: Annotated[
         str,
-        Meta(
-            description="Multicast group and port, such as 239.255.48.63:4863, to which this server announces itself "
+        about(
+            "Multicast group and port, such as 239.255.48.63:4863, to which this server announces itself "
             "on its own network, so that hosts find it (docs/explanation/discovery.md); empty: no announcements."
         ),
     ] = ""
     workers: Annotated[
         Workers,
-        Meta(
-            description="Number of processes that serve on these addresses, over the one store: one for each core "
+        about(
+            "Number of processes that serve on these addresses, over the one store: one for each core "
             "that may be used. Each is a server of its own with the whole catalogue in memory; one that dies is "
             "restarted."
         ),
     ] = 1
     alert_command: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Program and arguments that run for each alert, with JSON on standard input: the same as a "
+        about(
+            "Program and arguments that run for each alert, with JSON on standard input: the same as a "
             '[[server.alert]] with way = "command". Without either, alerts are only logged.'
         ),
     ] = ()
     keep_updates: Annotated[
         Entries,
-        Meta(description="Entries kept in the update log; a host that missed more reads everything again."),
+        about("Entries kept in the update log; a host that missed more reads everything again."),
     ] = 1_000_000
     keep_others: Annotated[
-        Entries, Meta(description="Entries kept in the security log, and as many in the administration log.")
+        Entries, about("Entries kept in the security log, and as many in the administration log.")
     ] = 100_000
     store_wait_seconds: Annotated[
         StoreWaitSeconds,
-        Meta(
-            description="Seconds that a change waits for an unavailable store before it is refused with the advice to "
+        about(
+            "Seconds that a change waits for an unavailable store before it is refused with the advice to "
             "retry; lookups and pushes continue meanwhile."
         ),
     ] = 3.0
@@ -139,22 +136,22 @@ class HttpsSettings(msgspec.Struct, frozen=True):
 
     listen: Annotated[
         tuple[str, ...],
-        Meta(
-            description='Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for everything that '
+        about(
+            'Addresses and ports for the HTTPS API, usually ["[::]:4864"]: JSON for everything that '
             "opengnsadmin can do, by client certificate or bearer token, /healthz and /readyz; empty: none."
         ),
     ] = ()
     metrics: Annotated[
         Literal["known", "open"],
-        Meta(
-            description="Access to /metrics. known: callers that may read the server's status, by certificate or by a "
+        about(
+            "Access to /metrics. known: callers that may read the server's status, by certificate or by a "
             "viewer's token; open: every caller that reaches the port (docs/reference/metrics.md)."
         ),
     ] = "known"
     worker_ports: Annotated[
         str,
-        Meta(
-            description="With `workers`: address and port, such as 127.0.0.1:4871, of the first worker; each worker "
+        about(
+            "With `workers`: address and port, such as 127.0.0.1:4871, of the first worker; each worker "
             "serves the same API on its own port from there on, so that each can be scraped; empty: none."
         ),
     ] = ""
@@ -165,10 +162,7 @@ class LogSettings(msgspec.Struct, frozen=True):
 
     format: Annotated[
         Literal["text", "json"],
-        Meta(
-            description="text: lines for people. json: one object per line, for log collectors "
-            "(docs/reference/metrics.md)."
-        ),
+        about("text: lines for people. json: one object per line, for log collectors (docs/reference/metrics.md)."),
     ] = "text"
 
 
@@ -177,108 +171,101 @@ class HostSettings(msgspec.Struct, frozen=True):
 
     servers: Annotated[
         tuple[str | ServerEntry, ...],
-        Meta(
-            description="Servers in the order of preference: name:port or address:port, which the certificate must "
+        about(
+            "Servers in the order of preference: name:port or address:port, which the certificate must "
             'show; one with several addresses, { name = "gns1.example.org", addresses = ["192.0.2.1", '
             '"198.51.100.1"] }; or an SRV name of DNS, _opengns._tcp.example.org. See docs/explanation/discovery.md.',
-            examples=[[f"gns1.example.org:{SERVER_PORT}", f"gns2.example.org:{SERVER_PORT}"]],
+            [f"gns1.example.org:{SERVER_PORT}", f"gns2.example.org:{SERVER_PORT}"],
         ),
     ]
     state_directory: Annotated[
         str,
-        Meta(
-            description="Directory that keeps the catalogue and the registrations over a restart; created if missing.",
-            examples=["/var/lib/opengns/host"],
+        about(
+            "Directory that keeps the catalogue and the registrations over a restart; created if missing.",
+            "/var/lib/opengns/host",
         ),
     ]
     address: Annotated[
         str,
-        Meta(
-            description="Address of this host: listeners are registered with it unless they name another, and servers "
+        about(
+            "Address of this host: listeners are registered with it unless they name another, and servers "
             "connect to it for `update`.",
-            examples=["192.0.2.10"],
+            "192.0.2.10",
         ),
     ]
     prefer: Annotated[
         Literal["first", "any"],
-        Meta(
-            description="first: the order of `servers` is that of preference. any: all are equal, and each host "
+        about(
+            "first: the order of `servers` is that of preference. any: all are equal, and each host "
             "chooses one at random."
         ),
     ] = "first"
     resolver: Annotated[
         str,
-        Meta(
-            description="Address and port of the DNS server that resolves SRV names; empty: those of /etc/resolv.conf."
-        ),
+        about("Address and port of the DNS server that resolves SRV names; empty: those of /etc/resolv.conf."),
     ] = ""
     announcements: Annotated[
         str,
-        Meta(
-            description="Multicast group and port, such as 239.255.48.63:4863, on which servers announce themselves. "
+        about(
+            "Multicast group and port, such as 239.255.48.63:4863, on which servers announce themselves. "
             "Announced servers that prove their role are used after all in `servers`, which may then be empty. Empty: "
             "announcements are not received."
         ),
     ] = ""
     api: Annotated[
         str,
-        Meta(
-            description="Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only."
-        ),
+        about("Loopback address and port of the HTTP API for programs on this host; empty: Unix socket only."),
     ] = f"127.0.0.1:{API_PORT}"
-    socket: Annotated[str, Meta(description="Path of the Unix socket with the same API; empty: none.")] = (
+    socket: Annotated[str, about("Path of the Unix socket with the same API; empty: none.")] = (
         "/run/opengns/opengnscd.sock"
     )
     agent: Annotated[
         str,
-        Meta(
-            description="Loopback address and port for HAProxy's agent-check, usually 127.0.0.1:4867; empty: none. "
+        about(
+            "Loopback address and port for HAProxy's agent-check, usually 127.0.0.1:4867; empty: none. "
             'Each server line sends its own name: agent-send "SERVICE ADDRESS:PORT\\n".'
         ),
     ] = ""
     view: Annotated[
         str,
-        Meta(
-            description="Directory in which the host's view is shared in memory, for lookups without a call "
+        about(
+            "Directory in which the host's view is shared in memory, for lookups without a call "
             "(protocols/shared-view.md); empty: `view` in the directory of the socket. none: it is not shared."
         ),
     ] = ""
     view_group: Annotated[
-        str, Meta(description="The only group that may read the shared view; empty: every user of this host.")
+        str, about("The only group that may read the shared view; empty: every user of this host.")
     ] = ""
     update: Annotated[
         str,
-        Meta(
-            description="Address and port on which servers may connect to this host, usually port 4865: `address`, or "
+        about(
+            "Address and port on which servers may connect to this host, usually port 4865: `address`, or "
             "0.0.0.0 or [::] for every address; empty: servers do not connect to this host."
         ),
     ] = ""
     session: Annotated[
         Literal["keep", "short"],
-        Meta(
-            description="keep: one session stays open. short: connect, ask, disconnect; servers connect to `update` to "
-            "push."
-        ),
+        about("keep: one session stays open. short: connect, ask, disconnect; servers connect to `update` to push."),
     ] = "keep"
-    refresh_seconds: Annotated[RefreshSeconds, Meta(description="Seconds between checks for missed changes.")] = 300.0
+    refresh_seconds: Annotated[RefreshSeconds, about("Seconds between checks for missed changes.")] = 300.0
     zone: Annotated[
         str,
-        Meta(
-            description="Location of this host, one label: a data centre, a room. Its listeners are registered with "
+        about(
+            "Location of this host, one label: a data centre, a room. Its listeners are registered with "
             "it, and where a category's locality says so, its programs get listeners of the same zone first."
         ),
     ] = ""
     services: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Services for which this host subscribes from the start. Services that register here or ask "
+        about(
+            "Services for which this host subscribes from the start. Services that register here or ask "
             "for their dependencies need not be named; programs that only use DNS never ask."
         ),
     ] = ()
 
 
-_DNS_LISTEN = Meta(
-    description="Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
+_DNS_LISTEN = about(
+    "Loopback address and port of DNS over UDP and TCP, usually port 4853; resolvers of this machine "
     "forward the zone here (docs/reference/dns.md). Empty, or without this section: no DNS."
 )
 
@@ -289,16 +276,11 @@ class DnsSettings(msgspec.Struct, frozen=True):
     listen: Annotated[str, _DNS_LISTEN] = f"127.0.0.1:{DNS_PORT}"
     zone: Annotated[
         str,
-        Meta(
-            description="DNS zone: chinaserver.openuss.gns is the service chinaserver.openuss. Queries outside are "
-            "refused."
-        ),
+        about("DNS zone: chinaserver.openuss.gns is the service chinaserver.openuss. Queries outside are refused."),
     ] = "gns"
     ttl: Annotated[
         TtlSeconds,
-        Meta(
-            description="Seconds that resolvers may keep an answer. With 0 a change is effective for the next lookup."
-        ),
+        about("Seconds that resolvers may keep an answer. With 0 a change is effective for the next lookup."),
     ] = 0
 
 

@@ -66,17 +66,19 @@ def own_name(identity: Identity, settings: TlsSettings, role: str) -> str:
     return name
 
 
-def peers(rules: RoleRules | None) -> Callable[[Any], tuple[str, str, str]]:
-    """Return a function that maps a session's transport to the peer's role and name, or to the reason of a failure."""
+class PeerRoles:
+    """Roles and names of peers by their certificates, according to the configuration."""
 
-    def peer(transport: Any) -> tuple[str, str, str]:
+    def __init__(self, rules: RoleRules | None) -> None:
+        self._rules = rules
+
+    def identify(self, transport: Any) -> tuple[str, str, str]:
+        """Return the peer's role and name, or as third value why its certificate is not usable."""
         try:
-            role, name = peer_of(transport, rules)
+            role, name = peer_of(transport, self._rules)
             return role, parse_host_name(name) if role == "host" else name, ""
         except (PeerUnknown, InvalidName) as problem:
             return "", "", str(problem)
-
-    return peer
 
 
 def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from twisted.logger import Logger
 
-from compass.daemons.config.reader import ConfigProblem
+from compass.daemons.config.file import ConfigProblem
 from compass.pki.identity import IdentityError
 from compass.system.systemd import SdNotify, passed_variables
+
+
+class Files(Protocol):
+    """Configuration and certificates of a daemon."""
+
+    def read_identity(self) -> object:
+        """Read all of them. Raises ConfigProblem or IdentityError."""
 
 
 class Reload:
@@ -23,11 +29,10 @@ class Reload:
 
     log = Logger("compass")
 
-    def __init__(self, reactor: Any, name: str, check: Callable[[], object], manager: SdNotify) -> None:
-        """`check` reads configuration and certificates, and raises ConfigProblem or IdentityError."""
+    def __init__(self, reactor: Any, name: str, files: Files, manager: SdNotify) -> None:
         self._reactor = reactor
         self._name = name
-        self._check = check
+        self._files = files
         self._manager = manager
         self.wanted = False
         """True if the process restarts once the reactor has stopped."""
@@ -37,7 +42,7 @@ class Reload:
         if self.wanted:
             return
         try:
-            self._check()
+            self._files.read_identity()
         except (ConfigProblem, IdentityError) as problem:
             why = str(problem)
             self.log.error("SIGHUP: {name} continues unchanged, its files are wrong: {why}", name=self._name, why=why)

@@ -21,12 +21,13 @@ from zope.interface import implementer
 
 import compass
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.hooks.runner import reactions_of
 from compass.agent.local_users import CONNECTIONS_MAX, DESCRIPTORS_KEPT, LocalUsers
+from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial
-from compass.agent.upstream.dns_discovery import SrvLookup, lookup_with
+from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
@@ -35,6 +36,7 @@ from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
 from compass.daemons.net.inherited import InheritedPorts
 from compass.daemons.net.listen import (
+    PeerRoles,
     endpoint,
     identity_of,
     listen,
@@ -42,7 +44,6 @@ from compass.daemons.net.listen import (
     listen_local,
     listen_unix,
     own_name,
-    peers,
     rules_of,
 )
 from compass.daemons.net.transport import wrap_tls
@@ -51,7 +52,6 @@ from compass.gateway.haproxy_agent import CONNECTIONS_MAX as AGENT_CONNECTIONS_M
 from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.local_peers import LocalPeers
 from compass.gateway.host_api.routes import site
-from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.identity import Identity
@@ -116,7 +116,7 @@ class HostService(Service):
                 selector=self._selector,
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
-                peer_of=peers(rules_of(config.tls)),
+                peer_of=PeerRoles(rules_of(config.tls)).identify,
                 update_port=parse_listen(settings.update)[1] if settings.update else 0,
                 mode=settings.session,
                 refresh_seconds=settings.refresh_seconds,
@@ -135,7 +135,7 @@ class HostService(Service):
         )
         self._service_names: list[SrvLookup] = []
         if known.services:
-            lookup = lookup_with(_resolver(reactor, settings.resolver))
+            lookup = ResolverLookup(_resolver(reactor, settings.resolver))
             for name, rank in known.services:
                 self._selector.expect(name)
                 upstream = self._agent.components.upstream
@@ -149,7 +149,9 @@ class HostService(Service):
 
     async def _start(self, settings: HostSettings) -> None:
         agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
-        metrics = Metrics(self._reactor, {"version": compass.__version__}, Snapshot(HOST, agent.api.metrics))
+        metrics = Metrics(
+            self._reactor, {"version": compass.__version__}, Snapshot(AgentMetrics, "opengns_host_", agent.api.metrics)
+        )
         api = LocalPeers(site(agent.api, self._reactor, metrics), agent.components.users, self._reactor)
         held = InheritedPorts(self._reactor, passed_sockets(passed_variables()))
         if settings.api:

@@ -20,15 +20,13 @@ from compass.daemons.alerts.channels import alert_channels
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
 from compass.daemons.net.database_thread import DatabaseThread
-from compass.daemons.net.listen import endpoint, identity_of, listen, listen_dns, own_name, peers, rules_of
+from compass.daemons.net.listen import PeerRoles, endpoint, identity_of, listen, listen_dns, own_name, rules_of
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process import gc
 from compass.gateway.http.connection_limit import ConnectionLimiter
 from compass.gateway.metrics.exposition import Metrics, Snapshot
-from compass.gateway.metrics.server_metrics import SERVER
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
-from compass.model.metrics import ServerMetrics
 from compass.model.names import format_endpoint, parse_group
 from compass.model.selection.selector import Selector
 from compass.pki.identity import Identity
@@ -36,8 +34,9 @@ from compass.pki.tls_contexts import client_context, https_context, server_conte
 from compass.server.cluster.announcer import Announcer
 from compass.server.components import ServerDependencies
 from compass.server.failure.probes import Prober
+from compass.server.metrics import ServerMetrics
 from compass.server.server import Server
-from compass.server.sessions.session import PeerOf, Session
+from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.notifications import ChangeNotifier
 from compass.store.store import Store
@@ -65,6 +64,7 @@ class ServerService(Service):
         for warning in () if worker else self._identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._name = own_name(self._identity, config.tls, "server")
+        self._peers: routes.PeerIdentifier = PeerRoles(rules_of(config.tls))
         self._database = DatabaseThread(reactor)
         self._beside = DatabaseThread(reactor)
         self._store: Store | None = None
@@ -73,7 +73,7 @@ class ServerService(Service):
         self._wakeups: ChangeNotifier | None = None
         self._ports: list[Any] = []
         build = {"version": compass.__version__, "worker": str(worker or "")}
-        self._metrics = Metrics(reactor, build, Snapshot(SERVER, self._take_snapshot))
+        self._metrics = Metrics(reactor, build, Snapshot(ServerMetrics, "opengns_server_", self._take_snapshot))
 
     def _parts(self, store: Store, roster: SqlClusterStore) -> ServerDependencies:
         settings = self._config.server
@@ -82,15 +82,15 @@ class ServerService(Service):
             now=time.time,
             token=lambda: secrets.token_urlsafe(32),
             storage=store,
-            in_database=self._database.run,
-            peer_of=self._peer(),
+            in_database=self._database,
+            peer_of=self._peers.identify,
             probe=Prober(self._reactor, SOFTWARE).probe,
             connect=connector(self._reactor, self._identity),
             random=random.SystemRandom().random,
             ways=alert_channels(self._reactor, settings.alert_command, self._config.alerts, self._name),
             id=secrets.token_hex(8),
             roster=roster,
-            beside=self._beside.run,
+            beside=self._beside,
             keep_updates=settings.keep_updates,
             keep_others=settings.keep_others,
             store_wait_seconds=settings.store_wait_seconds,
@@ -144,9 +144,6 @@ class ServerService(Service):
         assert self._server is not None
         return self._server.https.metrics()
 
-    def _peer(self) -> PeerOf:
-        return peers(rules_of(self._config.tls))
-
     async def _listen(self, server: Server) -> None:
         factory = wrap_tls(server_context(self._identity), server, client=False)
         for text in self._config.server.listen:
@@ -170,9 +167,9 @@ class ServerService(Service):
             return
         is_open = https.metrics == "open"
         api = routes.site(
-            server.https, self._reactor, self._peer(), console.routes(), metrics=self._metrics, metrics_are_open=is_open
+            server.https, self._reactor, self._peers, console.routes(), metrics=self._metrics, metrics_are_open=is_open
         )
-        limited = ConnectionLimiter(api, server.connections.is_allowed, self._metrics.gateways.http_connections)
+        limited = ConnectionLimiter(api, server.connections, self._metrics.gateways.http_connections)
         factory = wrap_tls(https_context(self._identity), limited, client=False)
         for host, port in endpoints:
             self._ports.append(await listen(self._reactor, host, port, factory))

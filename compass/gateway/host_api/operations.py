@@ -9,8 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from compass.gateway.http.health import HEALTH, METRICS, READY
 from compass.gateway.http.openapi import EVENTS, Operation, document
-from compass.gateway.http.prometheus_sd import TargetGroup
-from compass.gateway.http.sse import REVISION_MAX
+from compass.gateway.http.prometheus_sd import PROMETHEUS
+from compass.gateway.http.sse import Revision
 from compass.model.host_api import (
     HostStatus,
     LocalDeregister,
@@ -21,14 +21,12 @@ from compass.model.host_api import (
     Outcome,
     Resolved,
 )
-from compass.model.names import Label, PoolName, ServiceId
+from compass.model.names import PoolName, ServiceId
 from compass.model.replies import Dependencies
 from compass.model.rows import Change
 
 WAIT_SECONDS_MAX = 300.0
 """Longest long poll: five minutes, which is below the idle limits of most clients and proxies."""
-
-Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
 class ServiceAsked(msgspec.Struct, frozen=True):
@@ -47,17 +45,15 @@ class NameAsked(msgspec.Struct, frozen=True):
     name: PoolName
 
 
-class CategoryAsked(msgspec.Struct, frozen=True):
-    """Category whose listeners to return."""
-
-    category: Label
-
-
 class WatchAsked(msgspec.Struct, frozen=True):
     """Service whose dependencies to watch, and the revision from which to resume."""
 
     service: ServiceId
     since: Revision | UnsetType = UNSET
+
+
+def _outcome(path: str, asks: type[msgspec.Struct], summary: str) -> Operation:
+    return Operation(method="POST", path=path, summary=summary, asks=asks, answers=Outcome, may_be_pending=True)
 
 
 DEPENDENCIES = Operation(
@@ -74,46 +70,13 @@ RESOLVE = Operation(
     asks=NameAsked,
     answers=Resolved,
 )
-REGISTER = Operation(
-    method="POST",
-    path="/v1/register",
-    summary="Register a listener (function 2.1).",
-    asks=LocalRegister,
-    answers=Outcome,
-    may_be_pending=True,
+REGISTER = _outcome("/v1/register", LocalRegister, "Register a listener (function 2.1).")
+DEREGISTER = _outcome("/v1/deregister", LocalDeregister, "Deregister a listener (function 2.2).")
+LOAD = _outcome("/v1/load", LocalLoad, "Report the load of a listener of this host, for the pool policies that use it.")
+DRAIN = _outcome(
+    "/v1/drain", LocalDrain, "Set whether a listener of this host accepts new users; this needs a reachable server."
 )
-DEREGISTER = Operation(
-    method="POST",
-    path="/v1/deregister",
-    summary="Deregister a listener (function 2.2).",
-    asks=LocalDeregister,
-    answers=Outcome,
-    may_be_pending=True,
-)
-LOAD = Operation(
-    method="POST",
-    path="/v1/load",
-    summary="Report the load of a listener of this host, for the pool policies that use it.",
-    asks=LocalLoad,
-    answers=Outcome,
-    may_be_pending=True,
-)
-DRAIN = Operation(
-    method="POST",
-    path="/v1/drain",
-    summary="Set whether a listener of this host accepts new users; this needs a reachable server.",
-    asks=LocalDrain,
-    answers=Outcome,
-    may_be_pending=True,
-)
-REPORT = Operation(
-    method="POST",
-    path="/v1/report",
-    summary="Report that a listener is dead or slow (function 2.5).",
-    asks=LocalReport,
-    answers=Outcome,
-    may_be_pending=True,
-)
+REPORT = _outcome("/v1/report", LocalReport, "Report that a listener is dead or slow (function 2.5).")
 WATCH = Operation(
     method="GET",
     path="/v1/watch",
@@ -122,32 +85,11 @@ WATCH = Operation(
     media=EVENTS,
     headers=("Last-Event-ID",),
 )
-PROMETHEUS = Operation(
-    method="GET",
-    path="/v1/prometheus/{category}",
-    summary="Every registered listener of a category, for Prometheus' http_sd_configs.",
-    asks=CategoryAsked,
-    answers=tuple[TargetGroup, ...],
-)
 STATUS = Operation(method="GET", path="/v1/status", summary="Figures of the daemon.", answers=HostStatus)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
 
-OPERATIONS = (
-    DEPENDENCIES,
-    RESOLVE,
-    REGISTER,
-    DEREGISTER,
-    LOAD,
-    DRAIN,
-    REPORT,
-    WATCH,
-    PROMETHEUS,
-    STATUS,
-    HEALTH,
-    READY,
-    METRICS,
-    OPENAPI,
-)
+CHANGES = (REGISTER, DEREGISTER, LOAD, DRAIN, REPORT)
+OPERATIONS = (DEPENDENCIES, RESOLVE, *CHANGES, WATCH, PROMETHEUS, STATUS, HEALTH, READY, METRICS, OPENAPI)
 _ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code, and a text with advice."
 
 

@@ -20,12 +20,12 @@ from twisted.web.server import Request, Site
 
 from compass.gateway.host_api import operations
 from compass.gateway.host_api.local_peers import user_of
-from compass.gateway.host_api.operations import CategoryAsked, NameAsked, ServiceAsked, WatchAsked
+from compass.gateway.host_api.operations import NameAsked, ServiceAsked, WatchAsked
 from compass.gateway.http import health, server
 from compass.gateway.http.health import Health
 from compass.gateway.http.long_poll import LongPoll
 from compass.gateway.http.openapi import Operation
-from compass.gateway.http.prometheus_sd import target_groups
+from compass.gateway.http.prometheus_sd import PROMETHEUS, CategoryAsked, target_groups
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.metrics.exposition import Metrics
 from compass.model.host_api import (
@@ -101,7 +101,7 @@ class HostHttp:
         routes: list[tuple[Operation, server.Endpoint]] = [
             (operations.DEPENDENCIES, self._dependencies),
             (operations.RESOLVE, self._resolve),
-            (operations.PROMETHEUS, self._prometheus),
+            (PROMETHEUS, self._prometheus),
             (operations.REGISTER, self._register),
             (operations.DEREGISTER, _outcome_of(self._api.deregister)),
             (operations.LOAD, _outcome_of(self._api.report_load)),
@@ -121,9 +121,10 @@ class HostHttp:
         if asked.since is UNSET or not asked.wait > 0:
             return server.answers(request, self._api.dependencies(asked.service, user_of(request)))
         seconds, user = min(asked.wait, operations.WAIT_SECONDS_MAX), user_of(request)
-        waiting = LongPoll(request, self._clock, seconds, lambda: self._api.dependencies(asked.service, user))
-        watching = self._api.watch(asked.service, asked.since, waiting.notify, user)
-        return server.answers(request, waiting.begin(watching))
+        waiting = LongPoll(request, self._clock, seconds)
+        ended: Deferred[Any] = waiting.begin(self._api.watch(asked.service, asked.since, waiting.notify, user))
+        ended.addCallback(lambda refusal: refusal or self._api.dependencies(asked.service, user))
+        return server.answers(request, ended)
 
     def _health(self, status: str) -> Health:
         # A host with short sessions has none most of the time, which is no problem.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IAddress
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -16,6 +15,13 @@ CONNECTIONS_MAX = 2_000
 """Connections at once: consoles, tools and scrapers of one server; hosts do not use this port."""
 CONNECTIONS_PER_ORIGIN_MAX = 200
 """Connections from one address: a machine with many programs, or an office behind one router; a tenth of all."""
+
+
+class OriginFilter(Protocol):
+    """Filter of the addresses that may connect at all."""
+
+    def is_allowed(self, origin: str) -> bool:
+        """Return whether a connection of an address is accepted."""
 
 
 class _CountedConnection(ProtocolWrapper):
@@ -33,10 +39,10 @@ class ConnectionLimiter(WrappingFactory):
     protocol = _CountedConnection
     noisy = False
 
-    def __init__(self, factory: Any, is_allowed: Callable[[str], bool], open_connections: Gauge | None = None) -> None:
-        """`is_allowed`: whether an address may connect at all. `open_connections` is kept up to date."""
+    def __init__(self, factory: Any, origins: OriginFilter, open_connections: Gauge | None = None) -> None:
+        """`open_connections` is kept up to date."""
         cast(Any, super()).__init__(factory)
-        self._is_allowed = is_allowed
+        self._origins = origins
         self._by_origin: Counter[str] = Counter()
         self._open = open_connections if open_connections is not None else Gauge()
         self._open.value = 0
@@ -45,7 +51,7 @@ class ConnectionLimiter(WrappingFactory):
         """Return a connection, or None when it is above a limit."""
         origin = str(getattr(addr, "host", addr))
         full = self.open_connections >= CONNECTIONS_MAX or self._by_origin[origin] >= CONNECTIONS_PER_ORIGIN_MAX
-        if full or not self._is_allowed(origin):
+        if full or not self._origins.is_allowed(origin):
             return None
         made = cast(Any, super()).buildProtocol(addr)
         if made is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
@@ -13,14 +13,13 @@ from compass.model.replies import Refusal
 
 
 class LongPoll:
-    """Watch until the first event, the timeout or the end of the connection; then `ask` is called for the answer.
+    """Watch until the first event, the timeout or the end of the connection.
 
     Events may be delivered before it is known whether the watch starts, as with a stream.
     """
 
-    def __init__(self, request: Request, clock: Clock, seconds: float, ask: Callable[[], Deferred[Any]]) -> None:
-        self._ask = ask
-        self._ended: Deferred[Any] = Deferred()
+    def __init__(self, request: Request, clock: Clock, seconds: float) -> None:
+        self._ended: Deferred[None] = Deferred()
         self._stop: Callable[[], None] | None = None
         self._has_ended = False
         self._timer = clock.callLater(seconds, self._end)
@@ -30,19 +29,20 @@ class LongPoll:
         """End the wait: an event was delivered."""
         self._end()
 
-    def begin(self, watching: Deferred[Callable[[], None] | Refusal]) -> Deferred[Any]:
-        """Wait, once the watch has started. Returns a Deferred of the answer, or of the watch's refusal."""
+    def begin(self, watching: Deferred[Callable[[], None] | Refusal]) -> Deferred[Refusal | None]:
+        """Wait, once the watch has started. Returns a Deferred of None at the end, or of the watch's refusal."""
 
-        def started(result: Callable[[], None] | Refusal) -> Deferred[Any] | Refusal:
+        def started(result: Callable[[], None] | Refusal) -> Deferred[None] | Refusal:
             if isinstance(result, Refusal):
                 self._end()
                 return result
             if self._has_ended:
                 result()
             self._stop = result
-            return self._ended.addCallback(lambda _: self._ask())
+            return self._ended
 
-        return watching.addCallback(started)
+        # The type checker does not see that a Deferred in a callback is awaited.
+        return cast(Deferred[Refusal | None], watching.addCallback(started))
 
     def _end(self) -> None:
         if self._has_ended:

@@ -73,7 +73,7 @@ def document(
     answers = [one.answers for one in operations if one.answers is not None and one.media == JSON]
     kinds = [*bodies, *answers, *events, Refusal]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
-    spelled = _OpenApiWriter(dict(zip(map(_name, kinds), schemas, strict=True)), components)
+    spelled = _OpenApiWriter(dict(zip(map(repr, kinds), schemas, strict=True)), components)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = spelled.operation(operation, bool(security))
@@ -89,10 +89,6 @@ def document(
         made["components"]["securitySchemes"] = security
         made["security"] = [{name: []} for name in security]
     return made
-
-
-def _name(kind: Any) -> str:
-    return repr(kind)
 
 
 class _OpenApiWriter:
@@ -112,7 +108,7 @@ class _OpenApiWriter:
                 "200": {"description": "Done.", "content": done},
                 "default": {
                     "description": "Refused; the code gives the reason.",
-                    "content": {JSON: {"schema": self._schemas[_name(Refusal)]}},
+                    "content": {JSON: {"schema": self._schemas[repr(Refusal)]}},
                 },
             },
         }
@@ -122,7 +118,7 @@ class _OpenApiWriter:
             }
             described["responses"]["304"] = {"description": "Unchanged since the ETag of If-None-Match."}
         if operation.method == "POST":
-            schema = self._schemas[_name(operation.asks)]
+            schema = self._schemas[repr(operation.asks)]
             described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
         if operation.may_be_pending:
             described["responses"]["202"] = {
@@ -147,7 +143,7 @@ class _OpenApiWriter:
     def _done(self, operation: Operation) -> dict[str, Any]:
         if operation.media != JSON:
             return {"schema": {"type": "string"}}
-        return {"schema": self._schemas[_name(operation.answers)]} if operation.answers is not None else {}
+        return {"schema": self._schemas[repr(operation.answers)]} if operation.answers is not None else {}
 
     def _parameters(self, operation: Operation) -> list[dict[str, Any]]:
         if operation.asks is None or operation.method != "GET":

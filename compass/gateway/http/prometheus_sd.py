@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from compass.model.names import category_of, format_endpoint
+from compass.gateway.http.openapi import Operation
+from compass.model.names import Label, category_of, format_endpoint
 from compass.model.rows import Listener
 
 _META = "__meta_opengns_"
@@ -25,6 +26,21 @@ class TargetGroup(msgspec.Struct, frozen=True):
 
     targets: tuple[str, ...]
     labels: dict[str, str]
+
+
+class CategoryAsked(msgspec.Struct, frozen=True):
+    """Category whose listeners to return."""
+
+    category: Label
+
+
+PROMETHEUS = Operation(
+    method="GET",
+    path="/v1/prometheus/{category}",
+    summary="Every registered listener of a category, for Prometheus' http_sd_configs.",
+    asks=CategoryAsked,
+    answers=tuple[TargetGroup, ...],
+)
 
 
 def target_groups(listeners: Iterable[Listener]) -> tuple[TargetGroup, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
@@ -20,6 +21,7 @@ EVENTS_HELD_MAX = 1000
 """Events that are kept for a client that does not read; one more closes the stream, which can be resumed."""
 REVISION_MAX = 2**63 - 1
 """Largest revision: what SQL's BIGINT holds."""
+Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
 def resumes_at(request: Request, since: int | UnsetType) -> int | None:
@@ -37,10 +39,8 @@ def resumes_at(request: Request, since: int | UnsetType) -> int | None:
 class EventStream:
     """Response that never ends by itself. Events may be delivered before it is known whether the stream starts."""
 
-    def __init__(self, request: Request, clock: Clock, is_allowed: Callable[[], bool] = lambda: True) -> None:
-        """`is_allowed` is called at each heartbeat; when it returns False the stream is closed."""
+    def __init__(self, request: Request, clock: Clock) -> None:
         self._request = request
-        self._is_allowed = is_allowed
         self._clock = clock
         self._held: deque[bytes] = deque()
         self._paused = True
@@ -48,6 +48,10 @@ class EventStream:
         self._stop: Callable[[], None] | None = None
         self._heartbeat: Timer | None = None
         request.notifyFinish().addBoth(self._finished)
+
+    def is_allowed(self) -> bool:
+        """Return whether the stream may continue: asked at each heartbeat."""
+        return True
 
     def deliver(self, revision: int, kind: str, data: msgspec.Struct) -> None:
         """Write an event, or keep it while the client does not read."""
@@ -98,7 +102,7 @@ class EventStream:
         self._heartbeat = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)
 
     def _beat(self) -> None:
-        if not self._is_allowed():
+        if not self.is_allowed():
             self._drop()
             return
         if not self._paused:

@@ -7,7 +7,8 @@ scrapes costs the reactor as little as one.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import starmap
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from twisted.web.server import Request
 
 from compass.gateway.dns.rcodes import RCODES
 from compass.model.interfaces import Clock
-from compass.model.metrics import Histogram, MetricSpec, Registry, Value
+from compass.model.metrics import Histogram, MetricSpec, Registry, Value, specs_of
 
 KEPT_SECONDS = 1.0
 """Time for which a rendered text is reused: less than any scraper's interval, and still current in a console."""
@@ -36,36 +37,12 @@ ACCEPTED_VERSIONS = frozenset(("0.0.4", "1.0.0"))
 raises, and its media type would name a version that it does not render."""
 
 
-class SnapshotMetric(msgspec.Struct, frozen=True):
-    """Metric that is read from a snapshot of a daemon, `ServerMetrics` or `AgentMetrics`."""
-
-    spec: MetricSpec
-    read: Callable[[Any], Value]
-
-
-def gauge(
-    name: str, about: str, read: Callable[[Any], Value], labels: tuple[str, ...] = (), known: tuple[str, ...] = ()
-) -> SnapshotMetric:
-    """Return a gauge of a snapshot."""
-    return SnapshotMetric(MetricSpec(name, "gauge", about, labels, known), read)
-
-
-def counter(
-    name: str, about: str, read: Callable[[Any], Value], labels: tuple[str, ...] = (), known: tuple[str, ...] = ()
-) -> SnapshotMetric:
-    """Return a counter of a snapshot."""
-    return SnapshotMetric(MetricSpec(name, "counter", about, labels, known), read)
-
-
-def histogram(name: str, about: str, read: Callable[[Any], Value]) -> SnapshotMetric:
-    """Return a histogram of a snapshot."""
-    return SnapshotMetric(MetricSpec(name, "histogram", about), read)
-
-
 class Snapshot(msgspec.Struct, frozen=True):
-    """Metrics of components that do not declare theirs in a registry: one snapshot is made for each rendered text."""
+    """Figures that a daemon gathers in a struct on request: once for each rendered text."""
 
-    metrics: Sequence[SnapshotMetric]
+    figures: type[msgspec.Struct]
+    prefix: str
+    """Beginning of the names of their metrics."""
     take: Callable[[], Any]
 
 
@@ -160,23 +137,24 @@ class _Declared(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Return the names without reading any value."""
-        return (_described(spec) for spec in self._registry.specs)
+        return map(_described, self._registry.specs)
 
     def collect(self) -> Iterator[Metric]:
-        return (_family(spec, value) for spec, value in self._registry.collect())
+        return starmap(_family, self._registry.collect())
 
 
 class _Snapshots(Collector):
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        self._take = snapshot.take
+        self._specs = specs_of(snapshot.figures, snapshot.prefix)
 
     def describe(self) -> Iterator[Metric]:
         """Return the names without taking a snapshot."""
-        return (_described(metric.spec) for metric in self._snapshot.metrics)
+        return map(_described, self._specs.values())
 
     def collect(self) -> Iterator[Metric]:
-        now = self._snapshot.take()
-        return (_family(metric.spec, metric.read(now)) for metric in self._snapshot.metrics)
+        now = self._take()
+        return (_family(spec, getattr(now, field)) for field, spec in self._specs.items())
 
 
 def _described(spec: MetricSpec) -> Metric:
@@ -186,6 +164,8 @@ def _described(spec: MetricSpec) -> Metric:
 def _family(spec: MetricSpec, value: Value) -> Metric:
     if isinstance(value, Histogram):
         return _histogram(spec, value)
+    if isinstance(value, str):
+        value = {value: 1}
     kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
     family = kind(spec.name, spec.about, labels=spec.labels)
     if isinstance(value, Mapping):

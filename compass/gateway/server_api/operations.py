@@ -11,52 +11,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from compass.gateway.host_api.operations import CategoryAsked, Revision
 from compass.gateway.http.health import HEALTH, METRICS, READY
 from compass.gateway.http.openapi import EVENTS, Operation, document
-from compass.gateway.http.prometheus_sd import TargetGroup
-from compass.model.replies import (
-    CaseFile,
-    CatalogueDigest,
-    CredentialIssued,
-    Dependencies,
-    Deregistered,
-    Done,
-    Lags,
-    LogEntries,
-    Position,
-    Registered,
-    Reported,
-    Rows,
-    ServerStatus,
-    Steered,
-    Told,
-    WayList,
-    WaysTried,
-)
-from compass.model.requests import (
-    Apply,
-    Deregister,
-    Digest,
-    Drain,
-    Examine,
-    Fetch,
-    Impact,
-    IssueCredential,
-    Lag,
-    Pull,
-    Purge,
-    Put,
-    ReadLog,
-    Register,
-    Remove,
-    Report,
-    RevokeCredential,
-    Status,
-    Steer,
-    TryWays,
-    Ways,
-)
+from compass.gateway.http.prometheus_sd import PROMETHEUS
+from compass.gateway.http.sse import Revision
+from compass.model import replies, requests
 from compass.model.rows import Change
 
 
@@ -86,20 +45,11 @@ EVENTS_OF_ALL = Operation(
     media=EVENTS,
     headers=("Last-Event-ID",),
 )
-PROMETHEUS = Operation(
-    method="GET",
-    path="/v1/prometheus/{category}",
-    summary="Every registered listener of a category, for Prometheus' http_sd_configs.",
-    asks=CategoryAsked,
-    answers=tuple[TargetGroup, ...],
-)
 
 
 def _rows(path: str, kind: str, summary: str, *omitted: str) -> Operation:
-    fixed = {"kind": kind}
-    return Operation(
-        method="GET", path=path, summary=summary, asks=Fetch, answers=Rows, fixed=fixed, omitted=(*omitted, "type")
-    )
+    fetch = _look(path, requests.Fetch, replies.Rows, summary)
+    return msgspec.structs.replace(fetch, fixed={"kind": kind}, omitted=(*omitted, "type"))
 
 
 def _message(asks: type[msgspec.Struct], answers: Any, summary: str) -> Operation:
@@ -119,31 +69,41 @@ ASKED = (
     _rows("/v1/credentials", "credential", "The credentials, without their digests.", "state"),
     _rows("/v1/hosts", "host", "The hosts.", "within", "state"),
     _rows("/v1/alerts", "alert", "The incidents that are open.", "within", "state"),
-    _look("/v1/dependencies/{service}", Pull, Dependencies, "The dependencies of a service (function 2.3)."),
-    _look("/v1/impact", Impact, Told, "The hosts that a change of a category, service or listener would notify."),
-    _look("/v1/examine", Examine, CaseFile, "The evidence of this server about a listener's health."),
-    _look("/v1/logs/{log}", ReadLog, LogEntries, "Entries of the updates, security or administration log."),
-    _look("/v1/status", Status, ServerStatus, "Figures of this server."),
     _look(
-        "/v1/ways",
-        Ways,
-        WayList,
-        "The channels to administrators, and their state.",
+        "/v1/dependencies/{service}",
+        requests.Pull,
+        replies.Dependencies,
+        "The dependencies of a service (function 2.3).",
     ),
-    _look("/v1/digest", Digest, CatalogueDigest, "The digest of all rows at a revision, or now."),
-    _look("/v1/lag", Lag, Lags, "The revision that each host holds."),
-    _message(Register, Registered, "Register a listener (function 2.1)."),
-    _message(Deregister, Deregistered, "Deregister a listener (function 2.2)."),
-    _message(Drain, Reported, "Set whether a listener accepts new users."),
-    _message(Report, Reported, "Report that a listener is dead or slow (function 2.5)."),
-    _message(Put, Done, "Add an object (`create`) or change one."),
-    _message(Remove, Done, "Remove an object that nothing uses."),
-    _message(IssueCredential, CredentialIssued, "Issue a token for a service; it is shown only once."),
-    _message(RevokeCredential, Done, "Revoke a token."),
-    _message(Apply, Done, "Apply a topology to the declared objects, all or nothing."),
-    _message(Steer, Steered, "Send this server's hosts to other servers, or accept them again."),
-    _message(TryWays, WaysTried, "Send a test message by the channels to administrators."),
-    _message(Purge, Done, "Remove rows of listeners that have been offline for long."),
+    _look(
+        "/v1/impact",
+        requests.Impact,
+        replies.Told,
+        "The hosts that a change of a category, service or listener would notify.",
+    ),
+    _look("/v1/examine", requests.Examine, replies.CaseFile, "The evidence of this server about a listener's health."),
+    _look(
+        "/v1/logs/{log}",
+        requests.ReadLog,
+        replies.LogEntries,
+        "Entries of the updates, security or administration log.",
+    ),
+    _look("/v1/status", requests.Status, replies.ServerStatus, "Figures of this server."),
+    _look("/v1/ways", requests.Ways, replies.WayList, "The channels to administrators, and their state."),
+    _look("/v1/digest", requests.Digest, replies.CatalogueDigest, "The digest of all rows at a revision, or now."),
+    _look("/v1/lag", requests.Lag, replies.Lags, "The revision that each host holds."),
+    _message(requests.Register, replies.Registered, "Register a listener (function 2.1)."),
+    _message(requests.Deregister, replies.Deregistered, "Deregister a listener (function 2.2)."),
+    _message(requests.Drain, replies.Reported, "Set whether a listener accepts new users."),
+    _message(requests.Report, replies.Reported, "Report that a listener is dead or slow (function 2.5)."),
+    _message(requests.Put, replies.Done, "Add an object (`create`) or change one."),
+    _message(requests.Remove, replies.Done, "Remove an object that nothing uses."),
+    _message(requests.IssueCredential, replies.CredentialIssued, "Issue a token for a service; it is shown only once."),
+    _message(requests.RevokeCredential, replies.Done, "Revoke a token."),
+    _message(requests.Apply, replies.Done, "Apply a topology to the declared objects, all or nothing."),
+    _message(requests.Steer, replies.Steered, "Send this server's hosts to other servers, or accept them again."),
+    _message(requests.TryWays, replies.WaysTried, "Send a test message by the channels to administrators."),
+    _message(requests.Purge, replies.Done, "Remove rows of listeners that have been offline for long."),
 )
 """Operations that are a request of the protocol."""
 
@@ -157,4 +117,4 @@ _ABOUT = "Everything that opengnsadmin can do, over HTTPS. A refusal has a code,
 
 def server_document() -> dict[str, Any]:
     """Return the OpenAPI document, ready for JSON."""
-    return document("OpenGNS server API", _ABOUT, OPERATIONS, (Position, Change), SECURITY)
+    return document("OpenGNS server API", _ABOUT, OPERATIONS, (replies.Position, Change), SECURITY)

@@ -14,11 +14,10 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.server import Request, Site
 
-from compass.gateway.host_api.operations import CategoryAsked
 from compass.gateway.http import health, server
 from compass.gateway.http.health import Health
 from compass.gateway.http.openapi import Operation
-from compass.gateway.http.prometheus_sd import target_groups
+from compass.gateway.http.prometheus_sd import PROMETHEUS, CategoryAsked, target_groups
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.http.status_codes import status_of
 from compass.gateway.metrics.exposition import Metrics
@@ -36,9 +35,12 @@ TOPOLOGY_MAX = 4 * 1024 * 1024
 """Longest body of a request with a certificate or token: a topology of 30,000 services, as over OpenGNSP."""
 AUTHENTICATE = {"WWW-Authenticate": 'Bearer realm="OpenGNS"'}
 
-PeerOf = Callable[[Any], tuple[str, str, str]]
-"""Function that returns role and name in the verified certificate of a connection's peer, or as third value the reason
-why the certificate is not usable."""
+
+class PeerIdentifier(Protocol):
+    """Source of the roles and names in verified certificates."""
+
+    def identify(self, transport: Any) -> tuple[str, str, str]:
+        """Return role and name of a connection's peer, or as third value why its certificate is not usable."""
 
 
 class ServerApi(Protocol):
@@ -82,7 +84,7 @@ class ServerRequest(server.BoundedRequest):
 def site(
     api: ServerApi,
     clock: Clock,
-    peer_of: PeerOf,
+    peers: PeerIdentifier,
     more: tuple[tuple[Operation, server.Endpoint], ...] = (),
     metrics: Metrics | None = None,
     *,
@@ -95,7 +97,7 @@ def site(
     if metrics is not None:
         more = (*more, _metrics(api, metrics, is_open=metrics_are_open))
     requests = metrics.gateways.http_requests if metrics is not None else None
-    return server.site(ServerHttp(api, clock, peer_of).resource(more), clock, ServerRequest, requests)
+    return server.site(ServerHttp(api, clock, peers).resource(more), clock, ServerRequest, requests)
 
 
 def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operation, server.Endpoint]:
@@ -111,10 +113,10 @@ def _metrics(api: ServerApi, metrics: Metrics, *, is_open: bool) -> tuple[Operat
 class ServerHttp:
     """Handlers of the API's operations."""
 
-    def __init__(self, api: ServerApi, clock: Clock, peer_of: PeerOf) -> None:
+    def __init__(self, api: ServerApi, clock: Clock, peers: PeerIdentifier) -> None:
         self._api = api
         self._clock = clock
-        self._peer_of = peer_of
+        self._peers = peers
         self._document = msgspec.json.encode(operations.server_document())
 
     def resource(self, more: tuple[tuple[Operation, server.Endpoint], ...] = ()) -> Any:
@@ -124,7 +126,7 @@ class ServerHttp:
             (health.READY, self._ready),
             (operations.OPENAPI, lambda request, _: server.octets(request, self._document)),
             (operations.WHO, self._say_who),
-            (operations.PROMETHEUS, self._prometheus),
+            (PROMETHEUS, self._prometheus),
             (operations.EVENTS_OF_ALL, self._events),
             *((operation, self._ask) for operation in operations.ASKED),
             *more,
@@ -155,7 +157,7 @@ class ServerHttp:
             raise server.RequestRejected(status_of(found.code), found, server.retry(found))
         if not _has_certificate(request):
             raise _unauthorized("show a certificate of this installation, or a token: 'Authorization: Bearer TOKEN'")
-        role, name, wrong = self._peer_of(cast(Any, request.channel).transport)
+        role, name, wrong = self._peers.identify(cast(Any, request.channel).transport)
         if not wrong and role not in ("admin", "host"):
             wrong = f"the certificate of {name!r} has the role {role}; host or admin is needed here"
         if wrong:
@@ -197,7 +199,7 @@ class ServerHttp:
 
     def _events(self, request: Request, asked: EventsAsked) -> Any:
         who = _who(request)
-        stream = EventStream(request, self._clock, is_allowed=lambda: self._is_allowed(request))
+        stream = _CallersStream(request, self._clock, self)
 
         def deliver(event: FeedEvent) -> None:
             stream.deliver(event.revision, "position" if isinstance(event, Position) else "change", event)
@@ -208,12 +210,23 @@ class ServerHttp:
         stream.start(result)
         return Deferred()
 
-    def _is_allowed(self, request: Request) -> bool:
+    def is_allowed(self, request: Request) -> bool:
         """Return whether the caller would still be admitted: its token may have been removed meanwhile."""
         try:
             return self._asker(request) == _who(request)
         except server.RequestRejected:
             return False
+
+
+class _CallersStream(EventStream):
+    """Stream that ends when its caller would no longer be admitted."""
+
+    def __init__(self, request: Request, clock: Clock, handlers: ServerHttp) -> None:
+        super().__init__(request, clock)
+        self._handlers = handlers
+
+    def is_allowed(self) -> bool:
+        return self._handlers.is_allowed(self._request)
 
 
 def _targets(reply: Reply) -> Any:

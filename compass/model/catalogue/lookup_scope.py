@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
@@ -32,6 +34,13 @@ class LookupScope(msgspec.Struct, frozen=True, eq=False):
         if "." in name and self.catalogue.service(name) is None:
             return Refusal("unknown-service", f"there is no service {name!r}; an administrator can add it")
         return None
+
+
+def scope_of(catalogue: Catalogue, categories: Iterable[str]) -> LookupScope:
+    """Return the scope of services of these categories: the categories that they depend on, and their backups."""
+    needed = frozenset().union(*(catalogue.needs.get(category, frozenset()) for category in categories))
+    rows = (catalogue.categories.get(category) for category in needed)
+    return LookupScope(catalogue, needed, frozenset(row.backup for row in rows if row is not None and row.backup))
 
 
 def parse_name(text: str) -> str | Refusal:

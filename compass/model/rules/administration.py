@@ -37,7 +37,7 @@ def decide_put(draft: Draft, request: Put) -> Done:
     if not request.create and not exists:
         _refuse_unknown(row)
     _put(draft, row)
-    return Done(draft.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, tuple(draft.changes))
 
 
 def decide_remove(draft: Draft, request: Remove) -> Done:
@@ -57,16 +57,16 @@ def decide_remove(draft: Draft, request: Remove) -> Done:
             if host is None:
                 refuse("unknown-host", f"no host {request.name!r} has connected or been added")
             draft.remove("host-remove", host)
-    return Done(draft.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, tuple(draft.changes))
 
 
-def decide_issue(draft: Draft, request: IssueCredential, token: str) -> CredentialIssued:
-    """Issue a credential; `token`: 256 random bits as text, from the caller."""
+def decide_issue(draft: Draft, request: IssueCredential) -> CredentialIssued:
+    """Issue a credential with the token of the draft."""
     service = existing_service(draft, request.service)
     overlap = request.overlap_seconds
     if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
         refuse("bad-value", f"overlap {overlap:g} s is not between 0 and ten years")
-    for old in list(draft.catalogue.credentials.get(service, Map()).values()):
+    for _, old in sorted(draft.catalogue.credentials.get(service, Map()).items()):
         if overlap == 0 or 0 < old.expires_at <= draft.now:
             draft.remove("credential-expire", old)
         elif overlap is not None and (not old.expires_at or old.expires_at > draft.now + overlap):
@@ -76,10 +76,10 @@ def decide_issue(draft: Draft, request: IssueCredential, token: str) -> Credenti
             "in-use",
             f"{service} has {CREDENTIALS_PER_SERVICE_MAX} credentials, the most there can be; revoke one",
         )
-    digest = digest_of(token)
+    digest = digest_of(draft.token)
     credential = Credential(digest[:12], service, digest, draft.now)
     draft.set("credential-issue", credential)
-    return CredentialIssued(draft.revision, msgspec.structs.replace(credential, digest=""), token)
+    return CredentialIssued(draft.catalogue.revision, msgspec.structs.replace(credential, digest=""), draft.token)
 
 
 def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
@@ -89,7 +89,7 @@ def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
     if credential is None:
         refuse("unknown-credential", f"{service} has no credential {request.id[:80]!r}")
     draft.remove("credential-revoke", credential)
-    return Done(draft.revision)
+    return Done(draft.catalogue.revision)
 
 
 def decide_attend(draft: Draft, request: Attend) -> Done:
@@ -100,7 +100,7 @@ def decide_attend(draft: Draft, request: Attend) -> Done:
         row = msgspec.structs.replace(row, barred=old.barred)
     if row != old:
         draft.set("host-watch", row)
-    return Done(draft.revision)
+    return Done(draft.catalogue.revision)
 
 
 def decide_apply(draft: Draft, request: Apply) -> Done:
@@ -134,7 +134,7 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
         listed = tuple(problems[:PROBLEMS_MAX])
         rest = f"; the first {len(listed)} are listed" if len(listed) < len(problems) else ""
         refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=listed)
-    return Done(draft.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, tuple(draft.changes))
 
 
 _ORDER: tuple[type, ...] = (Category, Service, Dependency)

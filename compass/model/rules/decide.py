@@ -50,38 +50,15 @@ from compass.model.rules import administration, listeners, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, parameters_of, refuse
 from compass.model.text import escape_line
 
-_LOOK = frozenset({"admin", "viewer"})
-
-ROLES: dict[type, frozenset[str]] = {
-    Register: frozenset({"host", "admin"}),
-    Deregister: frozenset({"host", "admin"}),
-    Drain: frozenset({"host", "admin"}),
-    Report: frozenset({"host", "admin"}),
-    WeighedReport: frozenset({"host", "admin"}),
-    Findings: frozenset({"host"}),
-    Pull: _LOOK | {"host"},
-    Watch: frozenset({"host"}),
-    Put: frozenset({"admin"}),
-    Remove: frozenset({"admin"}),
-    IssueCredential: frozenset({"admin"}),
-    RevokeCredential: frozenset({"admin"}),
-    Apply: frozenset({"admin"}),
-    Purge: frozenset({"admin"}),
-    Fetch: _LOOK,
-    Impact: _LOOK,
-    ReadLog: _LOOK,
-    Status: _LOOK,
-    Digest: _LOOK,
-    Lag: _LOOK,
-    Examine: _LOOK,
-    Steer: frozenset({"admin"}),
-    Ways: _LOOK,
-    TryWays: frozenset({"admin"}),
-    Suspect: frozenset({"server"}),
-    Incident: frozenset({"server"}),
-    Verdict: frozenset({"server"}),
-    Attend: frozenset({"server"}),
-}
+_ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
+    (frozenset({"host", "admin"}), (Register, Deregister, Drain, Report, WeighedReport)),
+    (frozenset({"host"}), (Findings, Watch)),
+    (frozenset({"host", "admin", "viewer"}), (Pull,)),
+    (frozenset({"admin", "viewer"}), (Fetch, Impact, ReadLog, Status, Digest, Lag, Examine, Ways)),
+    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays)),
+    (frozenset({"server"}), (Suspect, Incident, Verdict, Attend)),
+)
+ROLES: dict[type, frozenset[str]] = {request: roles for roles, requests in _ROLES for request in requests}
 """Roles that may make a request, by its type."""
 
 _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
@@ -96,6 +73,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Purge: listeners.decide_purge,
     Put: administration.decide_put,
     Remove: administration.decide_remove,
+    IssueCredential: administration.decide_issue,
     RevokeCredential: administration.decide_revoke,
     Attend: administration.decide_attend,
     Apply: administration.decide_apply,
@@ -116,20 +94,13 @@ def decide(catalogue: Catalogue, request: Undecided, principal: Principal, now: 
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
     """
-
-    def decided(draft: Draft) -> Reply:
-        if isinstance(request, IssueCredential):
-            return administration.decide_issue(draft, request, token)
-        return _DECISIONS[type(request)](draft, request)
-
-    return _conclude(catalogue, request, principal, now, decided)
+    return _conclude(Draft(catalogue, principal, now, token), request, _DECISIONS[type(request)])
 
 
 def answer(catalogue: Catalogue, request: ReadRequest, principal: Principal, now: float) -> Decision:
     """Answer a request that changes nothing, from memory."""
-    return _conclude(
-        catalogue, request, principal, now, lambda draft: _ANSWERS[type(request)](draft.catalogue, request)
-    )
+    query = _ANSWERS[type(request)]
+    return _conclude(Draft(catalogue, principal, now), request, lambda draft, _: query(draft.catalogue, request))
 
 
 def permit(catalogue: Catalogue, request: Any, principal: Principal, now: float) -> Decision | None:
@@ -159,20 +130,18 @@ def barred(catalogue: Catalogue, principal: Principal) -> bool:
     return host is not None and host.barred
 
 
-def _conclude(
-    catalogue: Catalogue, request: Any, principal: Principal, now: float, decided: Callable[[Draft], Reply]
-) -> Decision:
-    draft = Draft(catalogue, principal, now)
+def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -> Decision:
+    catalogue, principal, now = draft.catalogue, draft.principal, draft.now
     try:
         check_right(catalogue, request, principal)
-        reply = decided(draft)
+        reply = rule(draft, request)
     except Refused as refused:
         return _refused(catalogue, request, principal, now, refused.refusal)
     except InvalidName as problem:
         return _refused(catalogue, request, principal, now, Refusal(problem.code, str(problem)))
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
-    entry = _administration(request, principal, now, "done", draft.revision)
+    entry = _administration(request, principal, now, "done", draft.catalogue.revision)
     return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
 
 

@@ -64,16 +64,13 @@ def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem,
 class Draft:
     """Draft that collects and numbers the changes of one decision; mutable, and dropped after the decision."""
 
-    def __init__(self, catalogue: Catalogue, principal: Principal, now: float) -> None:
+    def __init__(self, catalogue: Catalogue, principal: Principal, now: float, token: str = "") -> None:
+        """`token`: 256 fresh random bits as text, used if a credential is to be issued."""
         self.catalogue = catalogue
         self.principal = principal
         self.now = now
+        self.token = token
         self.changes: list[Change] = []
-
-    @property
-    def revision(self) -> int:
-        """Revision after the changes so far."""
-        return self.catalogue.revision
 
     def set(self, operation: str, row: Row) -> None:
         """Add `row`, or replace the row with the same key."""

@@ -1,4 +1,4 @@
-"""Failure policy: the weight of evidence, and the rule for a verdict (opengnsp.md, "Failure reports").
+"""Failure policy: the weight of evidence, and the rule for a verdict (opengnsp.md, "Failure detection").
 
 Evidence and verdict are separate. Evidence is an observation: a user's report, the loss of a session, a probe by a
 server or by a host at the server's request. Evidence makes a listener `suspect`; it is then used only if no better one

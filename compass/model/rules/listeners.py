@@ -12,6 +12,7 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import (
     DETAIL_MAX,
     EPOCH_MAX,
+    HOST_SERVICES_MAX,
     LISTENERS_PER_SERVICE_MAX,
     METADATA_ENTRIES_MAX,
     METADATA_KEY_MAX,
@@ -81,12 +82,22 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     if old is not None and same_instance and old.state == state:
         row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
         if row == old:
-            return Registered(draft.revision, state, changed=False)
+            return Registered(draft.catalogue.revision, state, changed=False)
     draft.set("register", row)
     if state == "up":
         draft.close_alerts(row)
         _settle_cap(draft, row)
-    return Registered(draft.revision, state)
+    registered = Registered(draft.catalogue.revision, state)
+    _attend(draft, service)
+    return registered
+
+
+def _attend(draft: Draft, service: str) -> None:
+    """Record with the registration that a known host watches its own service: its watch changes nothing."""
+    host = draft.catalogue.hosts.get(draft.principal.name) if draft.principal.role == "host" else None
+    if host is not None and service not in host.services and len(host.services) < HOST_SERVICES_MAX:
+        services = tuple(sorted((*host.services, service)))
+        draft.set("host-watch", msgspec.structs.replace(host, services=services))
 
 
 def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
@@ -103,7 +114,7 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
-        return Deregistered(draft.revision, "offline", changed=False)
+        return Deregistered(draft.catalogue.revision, "offline", changed=False)
     operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
     row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
     draft.set(operation, row)
@@ -112,7 +123,7 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     else:
         draft.close_alerts(row)
     _settle_cap(draft, row)
-    return Deregistered(draft.revision, "offline")
+    return Deregistered(draft.catalogue.revision, "offline")
 
 
 def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
@@ -137,14 +148,14 @@ def decide_drain(draft: Draft, request: Drain) -> Reported:
     if not request.draining and not drains and old.state != "up":
         refuse("bad-value", f"{_named(old)} is {old.state}, not draining")
     if drains == request.draining:
-        return Reported(draft.revision, old.state)
+        return Reported(draft.catalogue.revision, old.state)
     row = msgspec.structs.replace(old, draining=request.draining)
     if old.state not in FAILING:
         state: State = "draining" if request.draining else "up"
         cause = f"{'drained' if request.draining else 'undrained'} by {draft.principal.name}"
         row = msgspec.structs.replace(row, state=state, changed_at=draft.now, cause=cause)
     draft.set("drain" if request.draining else "undrain", row)
-    return Reported(draft.revision, row.state)
+    return Reported(draft.catalogue.revision, row.state)
 
 
 def is_draining(listener: Listener) -> bool:
@@ -175,7 +186,7 @@ def decide_report(draft: Draft, request: Report) -> Reported:
     if request.state == "slow":
         return _decide_slow(draft, old, reporter, request.detail)
     if old.state in FAILING or (isinstance(request, WeighedReport) and not request.enough):
-        return Reported(draft.revision, old.state)
+        return Reported(draft.catalogue.revision, old.state)
     cause = f"reported unreachable by {reporter} on {draft.principal.name}" + _suffix(request.detail)
     return _suspect(draft, "report", old, cause)
 
@@ -184,14 +195,14 @@ def decide_suspect(draft: Draft, request: Suspect) -> Reported:
     """Decide evidence that is not a report: a probe of this instance failed after its host's session was lost."""
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline" or old.state in FAILING:
-        return Reported(draft.revision, old.state if old else "offline")
+        return Reported(draft.catalogue.revision, old.state if old else "offline")
     return _suspect(draft, "suspect", old, escape_line(request.cause, DETAIL_MAX))
 
 
 def _suspect(draft: Draft, operation: str, old: Listener, cause: str) -> Reported:
     row = msgspec.structs.replace(old, state="suspect", changed_at=draft.now, cause=cause, draining=is_draining(old))
     draft.set(operation, row)
-    return Reported(draft.revision, row.state)
+    return Reported(draft.catalogue.revision, row.state)
 
 
 def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Reported:
@@ -200,8 +211,8 @@ def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Rep
     if category.policy.slow == "notify" and old.state == "up":
         cause = f"reported slow by {reporter}{_suffix(detail)}"
         draft.set("slow", msgspec.structs.replace(old, state="slow", changed_at=draft.now, cause=cause))
-        return Reported(draft.revision, "slow")
-    return Reported(draft.revision, old.state)
+        return Reported(draft.catalogue.revision, "slow")
+    return Reported(draft.catalogue.revision, old.state)
 
 
 def decide_verdict(draft: Draft, request: Verdict) -> Reported:
@@ -212,7 +223,7 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     """
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
-        return Reported(draft.revision, old.state if old else "offline")
+        return Reported(draft.catalogue.revision, old.state if old else "offline")
     row, cause = old, escape_line(request.cause, DETAIL_MAX)
     if request.alive:
         if old.state in FAILING | {"slow"}:
@@ -229,11 +240,11 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
                 f"{_named(old)} and others that fail stay suspect and are used when nothing better is left"
             )
             draft.open_incident(_cap_id(old), text)
-            return Reported(draft.revision, old.state)
+            return Reported(draft.catalogue.revision, old.state)
         row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=cause)
         draft.set("confirm", row)
         draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
-    return Reported(draft.revision, row.state)
+    return Reported(draft.catalogue.revision, row.state)
 
 
 def decide_incident(draft: Draft, request: Incident) -> Reported:
@@ -242,7 +253,7 @@ def decide_incident(draft: Draft, request: Incident) -> Reported:
         draft.open_incident(request.id, request.text)
     else:
         draft.close_incident(request.id)
-    return Reported(draft.revision, "up")
+    return Reported(draft.catalogue.revision, "up")
 
 
 def _settle_cap(draft: Draft, row: Listener) -> None:
@@ -280,7 +291,7 @@ def decide_purge(draft: Draft, request: Purge) -> Done:
     for peer in sorted(stale, key=lambda peer: (peer.service, peer.address, peer.port)):
         draft.close_alerts(peer)
         draft.remove("purge", peer)
-    return Done(draft.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, tuple(draft.changes))
 
 
 def existing_service(draft: Draft, text: str) -> str:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
-from compass.model.limits import (
-    FLAP_SECONDS_MAX,
-    FLAPS_MAX,
-    GRACE_SECONDS_MAX,
-    HOST_SERVICES_MAX,
-    POOLS_PER_CATEGORY_MAX,
-    PROBE_ATTEMPTS_MAX,
-    PROBE_PATH_MAX,
-    PROBE_TIMEOUT_SECONDS_MAX,
-    RECOVERY_SECONDS_MAX,
-    REPORTERS_NEEDED_MAX,
-    WITNESSES_MAX,
-)
+from compass.model.limits import HOST_SERVICES_MAX, POOLS_PER_CATEGORY_MAX, PROBE_PATH_MAX
 from compass.model.names import parse_address, parse_host_name, parse_label, parse_port, parse_service_id
 from compass.model.rows import Category, Dependency, Host, Policy, Service
 from compass.model.rules.draft import refuse
@@ -26,6 +15,13 @@ from compass.model.selection.policies import LOCALITIES, POLICIES
 
 Declared: TypeAlias = Category | Service | Dependency
 """Row of a topology."""
+
+_SCHEMAS: dict[str, Any] = {
+    name: getattr(hint, "__metadata__", (Meta(),))[0].extra_json_schema or {}
+    for name, hint in get_type_hints(Policy, include_extras=True).items()
+}
+_RANGES = {name: schema for name, schema in _SCHEMAS.items() if "maximum" in schema}
+"""Ranges of a policy's numbers, as its fields declare them."""
 
 
 def parse_declared(row: Declared) -> Declared:
@@ -62,16 +58,12 @@ def _check_policy(policy: Policy) -> None:
         refuse("bad-value", f"the probe's path has {len(path)} characters; at most {PROBE_PATH_MAX}")
     if scheme not in ("tcp", "http") or (scheme == "tcp" and path):
         refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path")
-    if not 0 < policy.probe_timeout_seconds <= PROBE_TIMEOUT_SECONDS_MAX:
-        refuse(
-            "bad-value",
-            f"probe_timeout_seconds {policy.probe_timeout_seconds:g}: at most {PROBE_TIMEOUT_SECONDS_MAX:g}",
-        )
-    if not 1 <= policy.probe_attempts <= PROBE_ATTEMPTS_MAX:
-        refuse("bad-value", f"probe_attempts {policy.probe_attempts}: 1 to {PROBE_ATTEMPTS_MAX}")
-    if not 0 < policy.recovery_seconds <= RECOVERY_SECONDS_MAX:
-        refuse("bad-value", f"recovery_seconds {policy.recovery_seconds:g}: at most {RECOVERY_SECONDS_MAX:g}")
-    _check_judgement(policy)
+    for name, schema in _RANGES.items():
+        value, is_open = getattr(policy, name), "exclusiveMinimum" in schema
+        least, most = schema.get("minimum", 0), schema["maximum"]
+        # A comparison with NaN is false.
+        if not (least <= value <= most and (value > least or not is_open)):
+            refuse("bad-value", f"{name} {value:g}: {'more than ' * is_open}{least:g} to {most:g}")
     _check_pools(policy)
 
 
@@ -90,19 +82,3 @@ def _check_pools(policy: Policy) -> None:
             refuse("bad-value", f"pool {pool[:80]!r} is none of {', '.join(POLICIES)}")
     if policy.locality not in LOCALITIES:
         refuse("bad-value", f"locality {policy.locality[:80]!r} is none of {', '.join(LOCALITIES)}")
-
-
-def _check_judgement(policy: Policy) -> None:
-    """Check the fields of the failure policy: each within its range, none NaN. Raises Refused."""
-    if not 0 < policy.cap <= 1:
-        refuse("bad-value", f"cap {policy.cap:g}: a share, more than 0 and at most 1")
-    for name, low, high in (
-        ("reporters", 1, REPORTERS_NEEDED_MAX),
-        ("witnesses", 0, WITNESSES_MAX),
-        ("flaps", 1, FLAPS_MAX),
-        ("grace_seconds", 0, GRACE_SECONDS_MAX),
-        ("flap_seconds", 0, FLAP_SECONDS_MAX),
-        ("hold_seconds", 0, FLAP_SECONDS_MAX),
-    ):
-        if not low <= getattr(policy, name) <= high:
-            refuse("bad-value", f"{name} {getattr(policy, name):g}: {low} to {high:g}")

@@ -16,15 +16,16 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gathe
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from compass.model.cluster import ClusterStore, ClusterView
-from compass.model.interfaces import Clock, StoreUnavailable
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.cluster import ClusterView
+from compass.model.interfaces import Environment, StoreUnavailable
 from compass.model.replies import Refusal, WayList, WayStatus, WaysTried, WayTried
 from compass.model.requests import TryWays
 from compass.model.rows import Alert, Change
 from compass.server.alerts.outbox import PER_MINUTE, Message, Outbox
 from compass.server.alerts.render import render_subject
+from compass.server.cluster.membership import ClusterAccess
 from compass.server.commit.replica import Replica
-from compass.server.commit.store_access import RunInDatabase
 from compass.system.timers import Timers
 
 ATTEMPT_SECONDS = 60.0
@@ -71,15 +72,10 @@ class Channel(msgspec.Struct, frozen=True):
 class NotifierDependencies(msgspec.Struct, frozen=True):
     """Parts of the server that a notifier uses."""
 
-    clock: Clock
-    now: Callable[[], float]
-    """UNIX time."""
-    random: Callable[[], float]
+    environment: Environment
     store: str
     """The store's id."""
-    roster: ClusterStore
-    beside: RunInDatabase
-    """Runs the functions of `roster` on a thread of their own."""
+    access: ClusterAccess
     replica: Replica
     cluster: ClusterView
 
@@ -94,14 +90,16 @@ class ChannelNotifier:
         self.is_owner = False
         """Whether this server sends through the channel."""
         self._around = around
-        self._outbox = Outbox(around.store, around.random, channel.per_minute)
+        self._now = around.environment.now
+        self._clock = around.environment.clock
+        self._outbox = Outbox(around.store, around.environment, channel.per_minute)
         self._meanwhile: list[Change] | None = []
         """Changes since ownership began; None once it is known what was sent before."""
         self._recorded = 0
         """Revision through which everything is recorded as sent."""
         self._is_running = False
         self._sending: set[Deferred[Any]] = set()
-        self._timers = Timers(around.clock)
+        self._timers = Timers(self._clock)
 
     def ownership_changed(self) -> None:
         """Begin or end sending, as the servers over the store divide the channels now."""
@@ -150,7 +148,7 @@ class ChannelNotifier:
 
     async def send_test(self) -> WayTried:
         """Send a test message at once, before all that is pending. Returns the outcome."""
-        message = Message(secrets.token_hex(16), "test", self._around.now())
+        message = Message(secrets.token_hex(16), "test", self._now())
         try:
             await self._deliver(message, TRY_SECONDS)
         except DeliveryFailed as problem:
@@ -172,12 +170,12 @@ class ChannelNotifier:
 
     async def _find_unsent(self) -> None:
         """Read the progress and the incidents since, put them into the outbox, and begin sending."""
-        roster, beside, name = self._around.roster, self._around.beside, self.channel.name
-        recorded: int | None = await beside(roster.alert_progress, name)
+        access = self._around.access
+        recorded: int | None = await access.run(access.store.alert_progress, self.channel.name)
         changes: list[Change] = []
         floor, after = 0, recorded
         while after is not None:
-            page, floor = await beside(roster.incidents_after, after, PAGE)
+            page, floor = await access.run(access.store.incidents_after, after, PAGE)
             changes += page
             after = page[-1].revision if len(page) == PAGE else None
         if not self.is_owner or self._meanwhile is None:
@@ -214,7 +212,8 @@ class ChannelNotifier:
         if through < self._recorded + least:
             return
         self._recorded = through
-        recorded = self._around.beside(self._around.roster.record_alert_progress, self.channel.name, through)
+        access = self._around.access
+        recorded = access.run(access.store.record_alert_progress, self.channel.name, through)
         # If the store is unavailable the next message records it; a server that stops before sends something twice.
         recorded.addErrback(lambda failure: failure.trap(StoreUnavailable) and None)
 
@@ -226,8 +225,7 @@ class ChannelNotifier:
             Deferred.fromCoroutine(self._run())
 
     async def _run(self) -> None:
-        clock = self._around.clock
-        while self.is_owner and (message := self._outbox.next(clock.seconds(), self._around.now())):
+        while self.is_owner and (message := self._outbox.next(self._clock.seconds(), self._now())):
             try:
                 await self._deliver(message, ATTEMPT_SECONDS)
             except DeliveryFailed as problem:
@@ -236,13 +234,13 @@ class ChannelNotifier:
             else:
                 self._delivered(message)
         self._is_running = False
-        at = self._outbox.deadline(clock.seconds())
+        at = self._outbox.deadline(self._clock.seconds())
         if self.is_owner and at is not None:
-            self._timers.start("next", max(at - clock.seconds(), 0.0), self._send_pending)
+            self._timers.start("next", max(at - self._clock.seconds(), 0.0), self._send_pending)
 
     def _delivered(self, message: Message) -> None:
         attempts = self._outbox.state().attempts
-        self._outbox.delivered(self._around.clock.seconds(), self._around.now())
+        self._outbox.delivered(self._clock.seconds(), self._now())
         name = self.channel.name
         if message.event == "digest":
             self.log.info("{channel}: sent in one message: {text}", channel=name, text=render_subject(message))
@@ -252,7 +250,7 @@ class ChannelNotifier:
             self._record(1)
 
     def _not_delivered(self, message: Message, problem: DeliveryFailed) -> None:
-        now, time, why = self._around.clock.seconds(), self._around.now(), str(problem)
+        now, time, why = self._clock.seconds(), self._now(), str(problem)
         name = self.channel.name
         if problem.final:
             self._outbox.rejected(now, time, why)
@@ -269,7 +267,7 @@ class ChannelNotifier:
         """Make one attempt. Raises DeliveryFailed for every kind of failure."""
         delivered: Deferred[None] = maybeDeferred(self.channel.deliver, message)
         self._sending.add(delivered)
-        clock: Any = self._around.clock
+        clock: Any = self._clock
         delivered.addTimeout(seconds, clock)
         try:
             await delivered
@@ -297,7 +295,7 @@ class AlertNotifier:
         self._channels = tuple(ChannelNotifier(around, channel) for channel in channels)
         self._is_testing = False
 
-    def committed(self, change: Change, *, own: bool) -> None:
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
         """Process the beginning or end of an incident. The server that committed it logs it."""
         alert = change.row
         if not isinstance(alert, Alert):

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
 from compass.model.backoff import Backoff
+from compass.model.interfaces import Randomness
 from compass.model.rows import Alert, Change
 
 PER_MINUTE = 10
@@ -106,7 +106,7 @@ _Key = tuple[str, float]
 class Outbox:
     """Incidents to be sent through one channel. `now` is seconds on a clock that never jumps, `time` is UNIX time."""
 
-    def __init__(self, store: str, random: Callable[[], float], per_minute: int = PER_MINUTE) -> None:
+    def __init__(self, store: str, random: Randomness, per_minute: int = PER_MINUTE) -> None:
         """`store`: the store's id, part of messages' ids. `random`: 0 to 1, so that pauses do not all end together."""
         self._store = store
         self._random = random
@@ -215,7 +215,7 @@ class Outbox:
         """
         self._flying = False
         attempts = self._state.attempts + 1
-        pause = self._backoff.next() * (0.5 + self._random() / 2)
+        pause = self._backoff.next() * (0.5 + self._random.random() / 2)
         self._not_before = now + pause
         self._state = msgspec.structs.replace(self._state, attempts=attempts, failed_at=time, problem=problem)
         if not perhaps:

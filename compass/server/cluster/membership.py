@@ -7,16 +7,17 @@ stays valid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.model.cluster import ClusterStore, ClusterView, Heartbeat, HeartbeatResult, MembershipChange, Presence
+from compass.model.cluster import ClusterStore, ClusterView, HeartbeatResult, MembershipChange, Presence
 from compass.model.interfaces import Clock, StoreUnavailable
-from compass.server.commit.store_access import RunInDatabase
+from compass.server.commit.store_access import StoreThread
+from compass.server.push.publisher import Publisher
+from compass.server.queries.status import StatusReporter
 from compass.system.timers import Timers
 
 BEAT_SECONDS = 1.0
@@ -27,11 +28,19 @@ ENTRIES_MAX = 2_000
 """Entries in one transaction; a storm of 10,000 hosts takes five, and no beat waits long for any."""
 
 
-class ClusterAccess(NamedTuple):
+class ClusterAccess:
     """The part of the store that the servers share, with the thread that calls it."""
 
-    store: ClusterStore
-    run: RunInDatabase
+    def __init__(self, store: ClusterStore, thread: StoreThread) -> None:
+        self.store = store
+        self.run = thread.run
+
+
+class MembershipSubscriber(Protocol):
+    """A component that follows the other servers."""
+
+    def membership_changed(self, change: MembershipChange) -> None:
+        """Process what a beat has changed among the others."""
 
 
 class Membership:
@@ -40,21 +49,13 @@ class Membership:
     log = Logger()
 
     def __init__(
-        self,
-        clock: Clock,
-        access: ClusterAccess,
-        cluster: ClusterView,
-        heartbeat: Callable[[], Heartbeat],
-        is_here: Callable[[str], bool],
-        changed: Callable[[MembershipChange], None],
+        self, clock: Clock, access: ClusterAccess, cluster: ClusterView, status: StatusReporter, publisher: Publisher
     ) -> None:
-        """`heartbeat` returns this server's state, `is_here` whether it has a host's session; `changed` is called with
-        what has changed among the others."""
         self.cluster = cluster
+        self.subscriber: MembershipSubscriber | None = None
         self._access = access
-        self._heartbeat = heartbeat
-        self._is_here = is_here
-        self._changed = changed
+        self._status = status
+        self._publisher = publisher
         self._entries: dict[str, Presence] = {}
         """Presence entries that are still to be written, by host."""
         self._is_writing = False
@@ -114,7 +115,7 @@ class Membership:
             # The next beat writes what came meanwhile.
             return
         self._is_writing = True
-        heartbeat = self._heartbeat()
+        heartbeat = self._status.heartbeat()
         self.cluster.can_judge = heartbeat.able
         entries = {host: self._entries[host] for host in list(self._entries)[:ENTRIES_MAX]}
         try:
@@ -133,11 +134,11 @@ class Membership:
         newer = tuple(one for one in result.presences if self._is_newer(one))
         change = self.cluster.update(msgspec.structs.replace(result, presences=newer), beat=beat)
         for one in newer:
-            if one.state != "here" and self._is_here(one.host):
+            if one.state != "here" and self._publisher.session_of(one.host) is not None:
                 # The host was at that server for a moment, which has written so later than this one.
                 self.host_connected(one.host)
-        if self._has_joined:
-            self._changed(change)
+        if self._has_joined and self.subscriber is not None:
+            self.subscriber.membership_changed(change)
 
     def _is_newer(self, entry: Presence) -> bool:
         """Return whether another server's entry is newer than the one of that host that is still to be written."""

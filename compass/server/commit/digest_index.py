@@ -47,7 +47,10 @@ class DigestIndex:
     def after(self, catalogue: Catalogue, changes: Sequence[Change]) -> tuple[list[DigestDelta], str]:
         """Return what changes that follow `catalogue` would do, and the digest of all rows after them."""
         steps = steps_of(catalogue, changes)
-        return steps, to_hex(self._total + sum(step.total for step in steps))
+        total = self._total
+        for step in steps:
+            total += step.total
+        return steps, to_hex(total)
 
     def move(self, step: DigestDelta) -> None:
         """Update the digests with a committed change."""

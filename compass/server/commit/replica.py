@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -23,14 +24,39 @@ COMPARE_ATTEMPTS = 5
 """Times that the tables are read for one comparison, when other servers commit meanwhile."""
 
 
-class ChangeSubscriber(Protocol):
-    """The consumer of this server's log."""
+class CommitSubscriber(Protocol):
+    """A component that follows the log change by change."""
 
     def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
-        """Process a change, with the catalogue after it. `own`: this server committed it, and has not replied yet."""
+        """Follow a change; `catalogue` is the one after it, `own`: this server committed it."""
+
+
+class ReloadSubscriber(Protocol):
+    """A component that restarts when the catalogue was read again from the tables."""
 
     def reloaded(self, catalogue: Catalogue) -> None:
-        """Process a catalogue that was read from the tables: the changes that led to it are not known."""
+        """Restart at a catalogue that the log did not lead to: no single change is known."""
+
+
+class Changes:
+    """The subscribers of the log; set before the first change."""
+
+    def __init__(self) -> None:
+        self.operations = Counter[str]()
+        """Changes by operation, whichever server committed them."""
+        self.on_commit: tuple[CommitSubscriber, ...] = ()
+        self.on_reload: tuple[ReloadSubscriber, ...] = ()
+
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
+        """Let the subscribers follow a change, one after another."""
+        self.operations[change.operation] += 1
+        for subscriber in self.on_commit:
+            subscriber.committed(change, catalogue, own=own)
+
+    def reloaded(self, catalogue: Catalogue) -> None:
+        """Let the subscribers restart at a catalogue, one after another."""
+        for subscriber in self.on_reload:
+            subscriber.reloaded(catalogue)
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -55,7 +81,7 @@ class Replica:
 
     log = Logger()
 
-    def __init__(self, catalogue: Catalogue, access: StoreAccess, changes: ChangeSubscriber) -> None:
+    def __init__(self, catalogue: Catalogue, access: StoreAccess, changes: Changes) -> None:
         self.catalogue = catalogue
         self.digests = DigestIndex()
         self.counts = RowCounts()

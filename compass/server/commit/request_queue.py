@@ -1,4 +1,4 @@
-"""Undecided requests that wait for the store, each a bounded time (opengnsp.md, "While the store is away").
+"""Undecided requests that wait for the store, each a bounded time (opengnsp.md, "Store outages").
 
 A request is answered once: by the commit loop, or here when its time is over. A request whose time is over before its
 transaction has begun is not carried out; of one whose transaction is under way the outcome is unknown, and repeating

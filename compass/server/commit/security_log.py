@@ -1,12 +1,13 @@
-"""Entries of the security log on their way into the store (opengnsp.md, "Security log")."""
+"""Entries of the security log on their way into the store (opengnsp.md, "`security`")."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from compass.model.rows import SecurityEntry
 from compass.model.rules.draft import Decision
+from compass.server.sessions.connection_limits import ConnectionLimits
 
 SECURITY_ENTRIES_MAX = 10_000
 """Entries that wait for the store; beyond that the oldest are dropped."""
@@ -18,9 +19,8 @@ Skipped: TypeAlias = frozenset[int]
 class SecurityLog:
     """Entries that belong to no request of a batch. The next transaction writes them."""
 
-    def __init__(self, should_log: Callable[[SecurityEntry], bool]) -> None:
-        """`should_log` is called with each entry: whether it is worth a row of its own."""
-        self._should_log = should_log
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._should_log = limits.should_log
         self._waiting: list[SecurityEntry] = []
         self.added = 0
         """Entries so far, including those not worth a row; those of decisions are not counted."""

@@ -1,4 +1,4 @@
-"""The store as the commit loop uses it, and its outages (opengnsp.md, "While the store is away").
+"""The store as the commit loop uses it, and its outages (opengnsp.md, "Store outages").
 
 An outage begins when a call fails, or when a call has not returned for the time that requests wait. A store that could
 not be read is available again when a read succeeds; one that can be read but not written, because its disk is full for
@@ -8,7 +8,7 @@ instance, when a write succeeds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -19,8 +19,12 @@ STORE_WAIT_SECONDS = 3.0
 """Wait of a request for the store before it is refused, unless configured: longer than a database's restart or
 a slow disk takes, and short enough for a person at a prompt."""
 
-RunInDatabase = Callable[..., Deferred[Any]]
-"""Runs a function on the one database thread."""
+
+class StoreThread(Protocol):
+    """A thread that calls a store."""
+
+    def run(self, work: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Run a function on the thread. Returns its result."""
 
 
 class StoreAccess:
@@ -29,12 +33,13 @@ class StoreAccess:
     log = Logger()
 
     def __init__(
-        self, store: Store, run: RunInDatabase, clock: Clock, wait_seconds: float = STORE_WAIT_SECONDS
+        self, store: Store, thread: StoreThread, clock: Clock, wait_seconds: float = STORE_WAIT_SECONDS
     ) -> None:
-        """`run` calls the store without an effect on the outage. `wait_seconds`: the time that a request waits for the
-        store, and that a call may take before it counts as an outage."""
+        """`wait_seconds`: the time that a request waits for the store, and that a call may take before it counts as an
+        outage."""
         self.store = store
-        self.run = run
+        self.run = thread.run
+        """Calls the store without an effect on the outage."""
         self.wait_seconds = wait_seconds
         self._clock = clock
         self._outage = ""

@@ -9,14 +9,14 @@ transaction was committed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.digest import DigestDelta
-from compass.model.interfaces import BatchRefused, Clock, Conflict, Proposal, StoreUnavailable
+from compass.model.interfaces import BatchRefused, Clock, Conflict, Environment, Proposal, StoreUnavailable
 from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, Histogram
 from compass.model.requests import IssueCredential, Undecided
 from compass.model.rows import Change, SecurityEntry
@@ -35,15 +35,14 @@ of other servers are. absent: the store has not changed."""
 class Decider:
     """Calls the rules with the time and the random tokens that they must not take themselves."""
 
-    def __init__(self, now: Callable[[], float], token: Callable[[], str]) -> None:
-        """`now` returns UNIX time, `token` a new random token."""
-        self.now = now
-        self._token = token
+    def __init__(self, environment: Environment) -> None:
+        self._now = environment.now
+        self._token = environment.token
 
     def decide(self, catalogue: Catalogue, request: Undecided, principal: Principal) -> Decision:
         """Return the decision on one request."""
         token = self._token() if isinstance(request, IssueCredential) else ""
-        return decide(catalogue, request, principal, self.now(), token)
+        return decide(catalogue, request, principal, self._now(), token)
 
     def decide_batch(self, catalogue: Catalogue, batch: Iterable[PendingRequest]) -> list[Decision]:
         """Return the decisions on a batch, each after the one before."""
@@ -102,16 +101,16 @@ class Transaction:
         return self.decided.proposal
 
     def _decided(self, decisions: list[Decision], missed: Sequence[Change]) -> DecidedBatch:
-        changes = [change for decision in decisions for change in decision.changes]
+        changes: list[Change] = []
+        security, administration = list(self._entries), []
+        for number, decision in enumerate(decisions):
+            changes += decision.changes
+            if decision.security and number not in self._skipped:
+                security.append(decision.security)
+            if decision.administration:
+                administration.append(decision.administration)
         steps, digest = self._replica.digests.after(self._replica.catalogue, [*missed, *changes])
-        found = [one.security for number, one in enumerate(decisions) if one.security and number not in self._skipped]
-        proposal = Proposal(
-            changes=changes,
-            security=[*self._entries, *found],
-            administration=[decision.administration for decision in decisions if decision.administration],
-            digest=digest,
-        )
-        return DecidedBatch(decisions, proposal, missed, steps)
+        return DecidedBatch(decisions, Proposal(changes, security, administration, digest), missed, steps)
 
 
 class TransactionWriter:

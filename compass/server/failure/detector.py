@@ -7,13 +7,15 @@ listener's new state is decided and committed like every other change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.interfaces import Clock
+from compass.model.cluster import ClusterView
+from compass.model.interfaces import Environment
 from compass.model.names import InvalidName, category_of, parse_address, parse_endpoint, parse_port, parse_service_id
 from compass.model.replies import CaseFile, Refusal, Reply, Reported
 from compass.model.requests import Examine, Findings, Report, Undecided, WeighedReport
@@ -22,7 +24,7 @@ from compass.model.rules.decide import decide
 from compass.model.rules.draft import Principal
 from compass.server.commit.committer import Committer
 from compass.server.failure.checks import HealthCheck, RecoveryCheck, SlowTimer, SuspectCheck, UnconfirmedCheck
-from compass.server.failure.indirect_probes import Asked, IndirectProbes, ProbeResult
+from compass.server.failure.indirect_probes import IndirectProbes, ProbeResult, ProbingHosts
 from compass.server.failure.listener_index import ListenerIndex
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.failure.pending_suspicions import PendingSuspicions
@@ -37,27 +39,23 @@ Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves. Returns an empty string, or why not."""
 
 
-class SessionInfo(msgspec.Struct, frozen=True):
+class HostSessions(ProbingHosts, Protocol):
     """The hosts' sessions as the detector uses them."""
 
-    able: Callable[[Listener], Iterable[Asked]]
-    """Sessions of hosts that depend on a listener and answer inquiries."""
-    present: Callable[[str], bool]
-    """Whether a host has a session, at any server."""
-    watching: Callable[[], int]
-    """Hosts with a session here."""
-    keeps: Callable[[Listener], bool]
-    """Whether this server owns a listener, among the servers over the same store."""
+    def is_present(self, host: str) -> bool:
+        """Return whether a host has a session, at any server."""
+
+    def watching(self) -> int:
+        """Return the number of hosts with a session here."""
 
 
 class DetectorDependencies(msgspec.Struct, frozen=True):
-    """Clock, network and sessions of a detector."""
+    """Time, network and sessions of a detector."""
 
-    clock: Clock
-    now: Callable[[], float]
-    """UNIX time."""
+    environment: Environment
     probe: Probe
-    sessions: SessionInfo
+    sessions: HostSessions
+    cluster: ClusterView
 
 
 class FailureDetector:
@@ -69,17 +67,19 @@ class FailureDetector:
     def __init__(
         self, server: str, committer: Committer, suspicions: PendingSuspicions, dependencies: DetectorDependencies
     ) -> None:
-        self.clock = dependencies.clock
-        self.local_health = LocalHealthMonitor(server, dependencies.clock, self.submit)
-        self.records = HealthRecords(server, dependencies.clock, dependencies.now)
-        self._now = dependencies.now
+        environment = dependencies.environment
+        self.clock = environment.clock
+        self.records = HealthRecords(server, environment)
+        self._now = environment.now
         self._probe = dependencies.probe
         self._sessions = dependencies.sessions
+        self._cluster = dependencies.cluster
         self._principal = Principal("server", server, "")
+        self.local_health = LocalHealthMonitor(self._principal, self.clock, committer)
         self._committer = committer
         self._replica = committer.replica
         self._suspicions = suspicions
-        self._peers = IndirectProbes(self.clock, self._sessions.able)
+        self._peers = IndirectProbes(self.clock, self._sessions)
         self._probe_limit = DeferredSemaphore(PROBES_MAX)
         self._inquiries: dict[ListenerKey, HealthCheck] = {}
         """Checks of listeners that are suspect, down or slow."""
@@ -94,6 +94,11 @@ class FailureDetector:
             self._consider(row, catalogue)
         self.schedule_absence_check()
         self.local_health.start(catalogue)
+
+    def reloaded(self, catalogue: Catalogue) -> None:
+        """Restart with the listeners of the catalogue."""
+        self.stop()
+        self.start(catalogue)
 
     def stop(self) -> None:
         """Stop every check."""
@@ -147,7 +152,7 @@ class FailureDetector:
             return
         for key in self._index.of(host):
             row = catalogue.listener(*key)
-            if row is not None and row.state not in FAILING | {"offline"} and self._sessions.keeps(row):
+            if row is not None and row.state not in FAILING | {"offline"} and self._cluster.owns(row):
                 self.records.record_lost_session(key, host)
                 self._check(row, absent=True)
 
@@ -179,7 +184,7 @@ class FailureDetector:
         """Treat hosts as lost that have no session after ABSENCE_GRACE_SECONDS: they may be without a server now."""
         self._timers.start("absent", ABSENCE_GRACE_SECONDS, self._check_absent)
 
-    def committed(self, change: Change, catalogue: Catalogue) -> None:
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
         """Process a change of a listener, or a complaint of slowness."""
         row = change.row
         if isinstance(row, Listener):
@@ -187,7 +192,7 @@ class FailureDetector:
         elif isinstance(row, Alert) and row.kind == "slow" and not change.removed:
             service, _, endpoint = row.id.removeprefix("slow ").partition(" ")
             listener = catalogue.listener(service, *parse_endpoint(endpoint))
-            if listener is not None and listener.state == "up" and self._sessions.keeps(listener):
+            if listener is not None and listener.state == "up" and self._cluster.owns(listener):
                 self._begin(listener, SlowTimer(self, listener, Policy()))
 
     def _listener_changed(self, change: Change, row: Listener, catalogue: Catalogue) -> None:
@@ -267,7 +272,7 @@ class FailureDetector:
 
     def is_absent(self, host: str) -> bool:
         """Return whether a host has no session at any server."""
-        return not self._sessions.present(host)
+        return not self._sessions.is_present(host)
 
     def refuted(self, key: ListenerKey) -> None:
         """Drop what was reported against a listener, and withdraw a suspicion: it is alive."""
@@ -291,7 +296,7 @@ class FailureDetector:
         self._index.add(key, row.host)
         category = catalogue.categories.get(category_of(row.service))
         policy = category.policy if category is not None else Policy()
-        if not self._sessions.keeps(row):
+        if not self._cluster.owns(row):
             self._end_inquiry(key)
             if row.state in FAILING:
                 self.end_check(key)
@@ -307,7 +312,7 @@ class FailureDetector:
     def _update_ownership(self, row: Listener, catalogue: Catalogue) -> None:
         """Have a check of a listener that needs one if this server owns it, and none if it does not."""
         key = _key(row)
-        if not self._sessions.keeps(row):
+        if not self._cluster.owns(row):
             self._end_inquiry(key)
             check = self._checks.get(key)
             if check is not None and check.absent:

@@ -1,5 +1,5 @@
 """Indirect probes: hosts are asked to probe, because a server that is itself cut off must not condemn the rest
-(opengnsp.md, "Failure reports").
+(opengnsp.md, "Failure detection").
 
 The server asks hosts that depend on the listener, have a session now and answer inquiries: none that reported the
 listener, and not the one that it runs on. The result of a host comes as a request of its own; a host that does not
@@ -8,7 +8,7 @@ answer counts for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -33,6 +33,13 @@ class Asked(Protocol):
         """Send an inquiry."""
 
 
+class ProbingHosts(Protocol):
+    """The hosts' sessions."""
+
+    def probing(self, row: Listener) -> Sequence[Asked]:
+        """Return the sessions of hosts that depend on a listener and answer inquiries."""
+
+
 class ProbeResult(msgspec.Struct, frozen=True):
     """Result of one host's probe."""
 
@@ -50,17 +57,17 @@ class _ProbeRound(msgspec.Struct):
 
 
 class IndirectProbes:
-    """The inquiries under way. `candidates` returns the sessions that may be asked about a listener."""
+    """The inquiries under way."""
 
-    def __init__(self, clock: Clock, candidates: Callable[[Listener], Iterable[Asked]]) -> None:
+    def __init__(self, clock: Clock, hosts: ProbingHosts) -> None:
         self._timers = Timers(clock)
-        self._candidates = candidates
+        self._hosts = hosts
         self._last = 0
         self._rounds: dict[int, _ProbeRound] = {}
 
     def ask(self, row: Listener, count: int, without: Collection[str], seconds: float) -> Deferred[list[ProbeResult]]:
         """Ask up to `count` hosts. Returns their results, once all have answered or `seconds` are over."""
-        able = [session for session in self._candidates(row) if session.host not in without]
+        able = [session for session in self._hosts.probing(row) if session.host not in without]
         if not able or not count:
             return succeed([])
         self._last = self._last % ID_MAX + 1

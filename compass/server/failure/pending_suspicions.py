@@ -1,4 +1,4 @@
-"""Requests that take a listener out of use and are not in the store yet (opengnsp.md, "While the store is away").
+"""Requests that take a listener out of use and are not in the store yet (opengnsp.md, "Store outages").
 
 When the commit of such a request takes too long, it is decided on the catalogue as it is, and the hosts that depend on
 the listener are sent a suspicion: no change, no revision. The request is submitted repeatedly until the store has
@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 from twisted.internet.defer import Deferred
 
+from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import audience
 from compass.model.interfaces import Clock
 from compass.model.replies import Refusal, Reply
@@ -66,6 +67,10 @@ class PendingSuspicions:
         self._timers.cancel_all()
         self._pending.clear()
 
+    def reloaded(self, catalogue: Catalogue) -> None:
+        """Forget every suspicion."""
+        self.stop()
+
     def overdue(self, request: OutOfUseRequest, principal: Principal, outcome: Deferred[Reply]) -> Refusal | None:
         """Send a suspicion if the request would take a listener out of use that is in use.
 
@@ -82,7 +87,7 @@ class PendingSuspicions:
         text = "the store does not answer now; dependants with a session here were sent a suspicion meanwhile"
         return Refusal("store-unavailable", text, retry_after_seconds=RETRY_AFTER_SECONDS)
 
-    def committed(self, change: Change) -> None:
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
         """End a suspicion when the log has its listener out of use, or another instance of it."""
         row = change.row
         if not isinstance(row, Listener) or _key(row) not in self._pending:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from compass.model.interfaces import Clock
+from compass.model.interfaces import Environment
 from compass.model.replies import Evidence
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules.draft import Principal
@@ -19,10 +19,10 @@ FRESH_SECONDS = 1.0
 class HealthRecords:
     """Evidence, failures and reporters' reputation. The weights are those of `compass.model.rules.failure`."""
 
-    def __init__(self, server: str, clock: Clock, now: Callable[[], float]) -> None:
+    def __init__(self, server: str, environment: Environment) -> None:
         self._server = server
-        self._clock = clock
-        self._now = now
+        self._clock = environment.clock
+        self._now = environment.now
         self._evidence = EvidenceLog()
         self._reputation = Reputation()
         self._damping = FlapDamping()

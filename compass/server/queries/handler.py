@@ -1,12 +1,11 @@
-"""Reads: answered from memory, but never with less than the client has seen elsewhere ("Never back in time")."""
+"""Reads: answered from memory, but never with less than the client has seen elsewhere ("Monotonic reads")."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.interfaces import Environment
 from compass.model.replies import Dependencies, Refusal
 from compass.model.requests import Pull, ReadRequest
 from compass.model.rules.decide import answer, barred
@@ -21,10 +20,10 @@ from compass.wire.messages import Answer
 class QueryHandler:
     """Answers pull, fetch and impact."""
 
-    def __init__(self, store: str, now: Callable[[], float], committer: Committer, publisher: Publisher) -> None:
+    def __init__(self, store: str, environment: Environment, committer: Committer, publisher: Publisher) -> None:
         """`store` is the store's id."""
         self._store = store
-        self._now = now
+        self._now = environment.now
         self._committer = committer
         self._replica = committer.replica
         self._publisher = publisher

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.interfaces import Clock
+from compass.model.interfaces import Environment
 from compass.model.limits import TOKEN_MAX
 from compass.model.replies import Refusal
 from compass.model.rows import SecurityEntry
@@ -29,10 +28,10 @@ class TokenStore(Protocol):
 class BearerAuth:
     """Finds the principal of a token; after too many unknown ones from an origin none from there is checked."""
 
-    def __init__(self, clock: Clock, now: Callable[[], float], tokens: TokenStore) -> None:
-        self._now = now
+    def __init__(self, environment: Environment, tokens: TokenStore) -> None:
+        self._now = environment.now
         self._tokens = tokens
-        self._unknown = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
+        self._unknown = RateLimiter(environment.clock, FAILURES_PER_MINUTE_MAX)
 
     def principal(self, token: str, origin: str) -> Principal | Refusal:
         """Return the principal that the token belongs to, or why it is refused."""

@@ -7,13 +7,13 @@ security log by peer, each against a rate limit of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Protocol
 
 from twisted.logger import Logger
 
-from compass.model.interfaces import Clock
-from compass.model.rows import SecurityEntry
+from compass.model.catalogue.catalogue import Catalogue
+from compass.model.interfaces import Environment
+from compass.model.rows import Change, Host, SecurityEntry
 from compass.server.sessions.rate_limit import (
     CONNECTIONS_FAILED_PER_MINUTE_MAX,
     FAILURES_PER_MINUTE_MAX,
@@ -40,8 +40,9 @@ class ConnectionLimits:
 
     log = Logger()
 
-    def __init__(self, clock: Clock, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, environment: Environment) -> None:
+        clock = environment.clock
+        self._now = environment.now
         self.security_log: SecurityLog | None = None
         """None until there is a store to write to; entries are dropped until then."""
         self.sessions: dict[Session, None] = {}
@@ -122,3 +123,23 @@ class ConnectionLimits:
     def _log_refusals(self, peer: str, beyond: int) -> None:
         text = f"{beyond} more were refused within a minute; they have no entries of their own"
         self._log_security(SecurityEntry(0, self._now(), "refused", "", "{}", "", peer, text))
+
+
+class SessionChanges:
+    """Ends the sessions that a change concerns."""
+
+    def __init__(self, connections: ConnectionLimits) -> None:
+        self._connections = connections
+
+    def committed(self, change: Change, catalogue: Catalogue, *, own: bool) -> None:
+        """End the sessions of a host that an administrator has barred."""
+        if isinstance(change.row, Host) and change.row.barred:
+            for session in list(self._connections.sessions):
+                if (session.asker.role, session.asker.name) == ("host", change.row.name):
+                    session.goodbye("an administrator has barred this host", retry_after_seconds=60.0)
+
+    def reloaded(self, catalogue: Catalogue) -> None:
+        """End the sessions of all hosts: they reconnect for a snapshot."""
+        for session in list(self._connections.sessions):
+            if session.host:
+                session.goodbye("this server reloaded its catalogue from the store", retry_after_seconds=0.5)

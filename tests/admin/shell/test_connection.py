@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from compass.admin.shell.config import CONFIG_MAX, Given, SettingsProblem, parse_server, read_settings
-from compass.admin.shell.connection import AdminSession, ConnectionFailed, IdentityFiles, Server
-from compass.admin.shell.exit_codes import EXIT_OF_KIND
+from compass.admin.shell.connection import EXIT_OF_KIND, AdminSession, ConnectionFailed, IdentityFiles, Server
 from compass.model.exit_codes import EXIT_OF_CODE, MEANINGS, ExitCode
 from compass.model.replies import CODES, Refusal, ServerStatus
 from compass.model.requests import Remove, Status

@@ -20,7 +20,6 @@ from compass.admin.shell.tables import (
     table_of_servers,
     table_of_status,
 )
-from compass.model.names import InvalidName
 from compass.model.replies import (
     CaseFile,
     CredentialIssued,
@@ -42,11 +41,9 @@ from compass.model.requests import (
     Drain,
     Fetch,
     Impact,
-    IssueCredential,
     Put,
     Register,
     Remove,
-    RevokeCredential,
 )
 from compass.model.rows import (
     AdministrationEntry,
@@ -81,16 +78,6 @@ ROW = Category("web", "e.r", Policy(probe="http:/x", probe_attempts=4))
             build_request.change_category(ROW, {"probe": "tcp", "probe_timeout_seconds": 2.0}),
             Put(Category("web", "e.r", Policy(probe_timeout_seconds=2.0, probe_attempts=4))),
         ),
-        (build_request.add_service("S.C"), Put(Service("s.c"), create=True)),
-        (build_request.add_dependency("Web", "C"), Put(Dependency("web", "c"), create=True)),
-        (build_request.add_host("H1", True), Put(Host("h1", barred=True), create=True)),
-        (
-            build_request.change_host(Host("h1", "192.0.2.1", 4865, ("s.c",), True), False),
-            Put(Host("h1", "192.0.2.1", 4865, ("s.c",), False)),
-        ),
-        (build_request.issue_credential("S.c", None), IssueCredential("s.c")),
-        (build_request.issue_credential("s.c", 0.0), IssueCredential("s.c", 0.0)),
-        (build_request.revoke_credential("S.c", "12ab"), RevokeCredential("s.c", "12ab")),
         (
             build_request.add_listener("s.c", "[2001:DB8::1]:80", {"weight": 5, "metadata": {"a": "b"}}),
             Register("s.c", "", "2001:db8::1", 80, 0, 5, {"a": "b"}),
@@ -143,17 +130,6 @@ def test_metadata_is_key_and_value() -> None:
     for wrong in (["a"], ["=b"], ["a=b", "a=c"]):
         with pytest.raises(ValueError, match=r"KEY=VALUE|duplicate key"):
             build_request.metadata(wrong)
-
-
-def test_a_place_is_any_name() -> None:
-    """`--within` takes categories, services and hosts."""
-    assert [build_request.parse_within(name) for name in ("Web", "S.c", "h1.example.net")] == [
-        "web",
-        "s.c",
-        "h1.example.net",
-    ]
-    with pytest.raises(InvalidName):
-        build_request.parse_within("a b")
 
 
 def test_the_age_limit_itself_is_old_enough() -> None:

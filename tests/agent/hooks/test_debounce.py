@@ -1,4 +1,4 @@
-"""When a hook or a template has its turn: quiet first, one at a time, and again when it went wrong."""
+"""Turns of hooks and templates: after a quiet time, one at a time, and again after a failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_changes_that_never_end_are_told_as_well() -> None:
 
 
 def test_at_most_one_turn_runs_and_one_waits() -> None:
-    """What changes while a turn runs, however often, is one more turn after it."""
+    """All changes during a turn cause one more turn after it."""
     schedule = Debouncer(0.0, 0.0)
     schedule.changed(1.0)
     schedule.started()
@@ -60,7 +60,7 @@ def test_what_failed_is_tried_again_with_longer_pauses_or_at_the_next_change() -
 
 
 def test_a_file_is_written_only_when_it_differs_and_a_reload_that_is_owed_is_made() -> None:
-    """A program is told of a file that it has not read yet, whoever was ended in between; else it is left alone."""
+    """A program reloads a file that it has not read yet, also after a restart of the daemon; otherwise it does not."""
     assert step(None, b"new", owed=False) == "replace"
     assert step(b"old", b"new", owed=True) == "replace"
     assert step(b"new", b"new", owed=True) == "reload"

@@ -1,4 +1,4 @@
-"""Hooks and templates with real commands and real files: what they are told, what they cannot do to the daemon."""
+"""Hooks and templates with real commands and real files: their input, and their isolation from the daemon."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def listener(port: int, state: Any = "up", service: str = NAME, **more: Any) -> 
 
 
 def sight(*rows: Row, revision: int = 7) -> LookupScope:
-    """What a host sees whose services depend on openuss."""
+    """Return the catalogue of a host whose services depend on openuss."""
     world: list[Row] = [Category("openuss", "rescue.backup"), Category("backup")]
     world += [Service(NAME), Service("rescue.backup")]
     return LookupScope(
@@ -47,7 +47,7 @@ def thread() -> Iterator[ReactorThread]:
 
 
 class Host:
-    """What of a daemon hooks and templates see: a place, and something that may be looked up."""
+    """Part of a daemon that hooks and templates use: a zone, and a catalogue for lookups."""
 
     def __init__(self, thread: ReactorThread, directory: Path, reactions: Sequence[Any]) -> None:
         self._thread = thread
@@ -68,7 +68,7 @@ class Host:
         self._thread.call(self.reactions.changed)
 
     def status(self) -> list[ReactionStatus]:
-        """How they fare."""
+        """Return the status of all hooks and templates."""
         return list(self._thread.call(self.reactions.status))
 
     def is_so(self, what: Callable[[ReactionStatus], bool], words: str, number: int = 0) -> ReactionStatus:
@@ -76,7 +76,7 @@ class Host:
         return eventually(lambda: (now := self.status()[number]) if what(self.status()[number]) else None, words)
 
     def turned(self, turns: int, number: int = 0) -> ReactionStatus:
-        """Wait until one of them has had so many turns and is at rest."""
+        """Wait until a hook has had a number of turns and is idle."""
         return self.is_so(lambda now: now.turns >= turns and now.state != "running", f"{turns} turns", number)
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ LINES = "{% for peer in pool.listeners %}\n{{ peer.endpoint }}\n{% endfor %}\n"
 
 
 def test_a_hook_gets_all_as_json_and_a_summary_in_its_environment(host: Callable[..., Host], tmp_path: Path) -> None:
-    """On change of a category a command is run; a script of three lines needs no JSON."""
+    """A change of a category runs a command; a script of three lines needs no JSON."""
     here = host(hook(f"cat > {tmp_path}/json; env | grep ^OPENGNS_ | sort > {tmp_path}/environment"))
     here.sees(sight(listener(1), listener(2, "draining"), revision=41))
     assert here.turned(1).state == "idle"
@@ -191,7 +191,7 @@ def test_load_is_no_change_and_neither_is_what_is_again_as_it_was(host: Callable
 
 
 def test_a_hook_that_fails_is_told_and_tried_again(host: Callable[..., Host], tmp_path: Path) -> None:
-    """Its failures are shown in the status, with what it said, until it works."""
+    """The status shows the failures of a hook with its output until a run succeeds."""
     here = host(
         hook(f'echo "no such luck" >&2; test -e {tmp_path}/luck || exit 3; echo $OPENGNS_REASON > {tmp_path}/out')
     )
@@ -216,7 +216,7 @@ def test_a_hook_that_hangs_is_ended_and_all_that_it_has_started(host: Callable[.
 
 
 def test_a_hook_that_floods_its_output_is_ended(host: Callable[..., Host]) -> None:
-    """Bounded: no more of it is kept than can be read, and it is told what was too much."""
+    """A command that writes more than the limit is ended, and the status names the limit."""
     here = host(hook("exec yes"))
     here.sees(sight(listener(1)))
     assert here.turned(1).problem == f"/bin/sh was ended: it wrote more than {OUTPUT_OCTETS_MAX} octets"
@@ -232,7 +232,7 @@ def test_output_is_taken_up_to_its_bound(thread: ReactorThread, octets: int, pro
 
 
 def test_input_of_any_size_is_there_and_need_not_be_read(thread: ReactorThread) -> None:
-    """Nobody waits for a command to read, and only the end of what it said is told."""
+    """The daemon does not wait until a command reads, and reports only the end of its output."""
     commands = CommandRunner(thread.reactor)
     data = b"x" * 5_000_000
     assert thread.call(commands.run, ["wc", "-c"], data, 20.0).output == b"5000000\n"
@@ -246,7 +246,7 @@ def test_input_of_any_size_is_there_and_need_not_be_read(thread: ReactorThread) 
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_variable_is_whole_or_empty(more: int) -> None:
-    """There is little room in an environment, and nobody should act on half a name."""
+    """The environment has little room: a value that is too long is left out as a whole, so that no name is cut."""
     name = "a" * (VARIABLE_OCTETS_MAX + more)
     found = environment_of("tell", HookEvent("h", "", 1, "change", (name,), {}))["OPENGNS_CHANGED"]
     assert found == ("" if more else name)
@@ -273,7 +273,7 @@ def test_a_template_is_rendered_and_its_program_reloaded_only_when_it_differs(
 
 
 def test_what_the_check_refuses_does_not_get_its_place(host: Callable[..., Host], tmp_path: Path) -> None:
-    """The old file stays, nobody is told to reload, and the refused one can be looked at."""
+    """The old file stays, the program is not reloaded, and the refused file is kept for examination."""
     check = ("sh", "-c", 'grep -q :1 "$1" || { echo "line 1: no"; exit 1; }', "check", "{file}")
     here = host(template(tmp_path, LINES, check=check, reload=("touch", str(tmp_path / "reloaded"))))
     here.sees(sight(listener(1)))
@@ -290,7 +290,7 @@ def test_what_the_check_refuses_does_not_get_its_place(host: Callable[..., Host]
 def test_the_old_file_is_put_back_when_the_program_does_not_take_the_new_one(
     host: Callable[..., Host], tmp_path: Path
 ) -> None:
-    """And the program is told so again; without an old file there is none afterwards either."""
+    """The old file is put back and the program reloads it; without an old file the new one is removed."""
     reload = ("sh", "-c", f"cat {tmp_path}/target >> {tmp_path}/reloads; ! grep -q :2 {tmp_path}/target")
     here = host(template(tmp_path, LINES, reload=reload))
     here.sees(sight(listener(2)))
@@ -309,7 +309,7 @@ def test_the_old_file_is_put_back_when_the_program_does_not_take_the_new_one(
 def test_a_reload_that_the_end_of_the_daemon_has_cut_off_is_made_up_for(
     host: Callable[..., Host], tmp_path: Path
 ) -> None:
-    """The file is as it should be, but its program was never told: the next run of the daemon does it."""
+    """If the file is right but its program was not notified, the next run of the daemon notifies it."""
     settings = template(tmp_path, LINES, reload=("sh", "-c", f"echo . >> {tmp_path}/begun; sleep 60"))
     first = host(settings)
     first.sees(sight(listener(1)))
@@ -347,7 +347,7 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% 
 def test_a_template_with_an_error_is_told_clearly_and_contained(
     host: Callable[..., Host], tmp_path: Path, text: str, told: str
 ) -> None:
-    """Where it is wrong, and nothing else is affected: neither the file that was there nor another hook."""
+    """A failure names its place and affects neither the old file nor another hook."""
     (tmp_path / "target").write_text("what was there")
     seconds = 1.0 if text == ENDLESS else 20.0
     here = host(template(tmp_path, text, timeout_seconds=seconds), hook("exit 0"))

@@ -41,7 +41,7 @@ class Asked:
 
 
 def test_a_known_listener_is_probed_as_its_category_says() -> None:
-    """And the server is told what was found, under the number of its inquiry."""
+    """The host sends the result to the server under the number of its inquiry."""
     asked = Asked()
     asked.inquire(7)
     asked.inquire(8, port=2)

@@ -43,7 +43,7 @@ def test_a_killed_process_is_seen_at_once(thread: ReactorThread, process: subpro
 
 
 def test_watching_ends(thread: ReactorThread, process: subprocess.Popen[bytes]) -> None:
-    """Who stopped watching is not told, and the file descriptor is given back."""
+    """A watch that was stopped is not notified, and its file descriptor is closed."""
     ended, other = Event(), Event()
     watch = ProcessWatch(thread.reactor)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
@@ -58,7 +58,7 @@ def test_watching_ends(thread: ReactorThread, process: subprocess.Popen[bytes]) 
 
 
 def test_processes_that_are_not(thread: ReactorThread, process: subprocess.Popen[bytes]) -> None:
-    """A pid that is free, one that was given to somebody else, and one that only waits to be collected."""
+    """A watch fails for a free pid, for a pid of another process, and for a process that only waits to be collected."""
     watch = ProcessWatch(thread.reactor)
     with pytest.raises(NoSuchProcess, match="no process"):
         watch.watch(2**22 + 5, "", lambda: None)

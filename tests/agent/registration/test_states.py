@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from compass.agent.registration import states
-from compass.agent.registration.entry import Registration, State
+from compass.agent.registration.journal import Registration, State
 from compass.agent.registration.states import Attempt, Event, step
 from compass.model.replies import Refusal
 
@@ -255,8 +255,8 @@ def test_every_event_and_every_action_has_a_row() -> None:
     for _, event, _ in TABLE:
         for phase in PHASES:
             seen |= {type(action) for action in step(None if phase == "absent" else entry(phase), event)[1]}
-    assert {type(event) for _, event, _ in TABLE} == set(get_args(states.Event))
-    assert seen == set(get_args(states.Action))
+    assert {type(event) for _, event, _ in TABLE} == set(states.Event.__subclasses__())
+    assert seen == set(states.Action.__subclasses__())
 
 
 def test_a_refusal_that_a_repetition_would_repeat_is_not_repeated() -> None:

@@ -1,4 +1,4 @@
-"""What a watching program is told, and from where it can go on."""
+"""Events of a program that watches, and the revisions from which it can resume."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Told:
 
 
 def test_a_snapshot_and_then_the_changes() -> None:
-    """Those that concern the service, until the program leaves."""
+    """A program gets the changes that concern its service until it ends its watch."""
     told = Told()
     stop = told.subscribe()
     assert told.told == [("snapshot", 10)]
@@ -65,7 +65,7 @@ def test_a_snapshot_and_then_the_changes() -> None:
 
 
 def test_a_change_of_shape_brings_the_whole() -> None:
-    """What a new dependency or backup brings cannot be told by one row."""
+    """A new dependency or backup causes a snapshot, because one row cannot express it."""
     told = Told()
     told.subscribe()
     told.change(Category("uss", "a.uss"))
@@ -74,7 +74,7 @@ def test_a_change_of_shape_brings_the_whole() -> None:
 
 
 def test_going_on() -> None:
-    """From any revision that is remembered; from others with a snapshot."""
+    """A watch resumes from any revision in the buffer, and from others with a snapshot."""
     told = Told()
     told.register(1)
     told.register(2)
@@ -106,7 +106,7 @@ def test_a_new_view_is_told_whole() -> None:
 
 
 def test_the_memory_is_bounded(monkeypatch: Any) -> None:
-    """One change too many, and the oldest cannot be resumed from."""
+    """After one change above the limit the oldest revision cannot be resumed from."""
     monkeypatch.setattr(change_feed, "RECENT_MAX", 3)
     told = Told()
     for port in (1, 2, 3):
@@ -119,7 +119,7 @@ def test_the_memory_is_bounded(monkeypatch: Any) -> None:
 
 
 def test_programs_are_bounded_and_apart(monkeypatch: Any) -> None:
-    """One too many is refused; one that fails does not keep the news from the others."""
+    """A watcher above the limit is refused; one that fails does not prevent delivery to the others."""
     monkeypatch.setattr(change_feed, "SUBSCRIBERS_MAX", 2)
     told = Told()
 

@@ -43,7 +43,7 @@ def up(world: Hosts, host: LocalApi, token: str, port: int, **more: Any) -> Outc
 
 
 def firsts(daemon: LocalApi, times: int = 6, name: str = CHINA) -> Counter[int]:
-    """Who is given first, in so many lookups."""
+    """Return the first listener of each of a number of lookups."""
     seen: Counter[int] = Counter()
     for _ in range(times):
         found = daemon.resolve(name)
@@ -69,7 +69,7 @@ def test_a_reported_load_moves_the_users_of_other_hosts(world: Hosts, tokens: di
 
 
 def test_a_load_that_no_server_can_be_told_is_told_later(world: Hosts, tokens: dict[str, str]) -> None:
-    """It is in the book like the registration itself, and survives the daemon's restart."""
+    """The load is in the journal like the registration itself, and survives the daemon's restart."""
     provider = world.daemon("provider")
     up(world, provider, tokens[CHINA], 1, pid=1)
     world.fall()
@@ -83,7 +83,7 @@ def test_a_load_that_no_server_can_be_told_is_told_later(world: Hosts, tokens: d
 
 
 def test_loads_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
-    """Told what is wrong, and nothing changes: neither for a stranger nor for a slip of the pen."""
+    """An invalid load is refused with its reason and changes nothing."""
     provider = world.daemon("provider")
     up(world, provider, tokens[CHINA], 1, pid=1)
     before = world.catalogue

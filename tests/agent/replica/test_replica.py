@@ -1,4 +1,4 @@
-"""The replica alone: whatever is told in order makes it equal to a pull; what is missing or doubled is noticed."""
+"""Replica alone: changes in order make it equal to a pull; it detects missing and repeated ones."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ class Source:
 
 
 def held(catalogue: Catalogue, services: list[str]) -> tuple[set[tuple[type, object]], dict[str, int]]:
-    """What a host with these services needs, in a form that can be compared."""
+    """Return the rows that a host with these services needs, in a form that can be compared."""
     part = snapshot(catalogue, interest(catalogue, services))
     return {(type(row), key_of(row)) for row in part.rows}, {t: at for t, at in part.topics.items() if at}
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_notices_make_it_equal_to_a_pull(seed: int) -> None:
-    """P3 and G11: after any history the host holds just what a fresh pull would give, and nothing besides."""
+    """P3 and G11: after any history the host holds exactly the rows that a fresh pull would return."""
     source = Source(seed)
     services = source.random.sample(SERVICES, 2)
     replica = Replica()
@@ -120,7 +120,7 @@ def test_a_lost_notice_is_noticed(seed: int) -> None:
 
 
 def test_where_to_resume() -> None:
-    """Only what is complete for the same categories can be resumed; the store is told along."""
+    """Only a view that is complete for the same categories can be resumed; the request names the store."""
     source = Source(1)
     replica = Replica()
     assert replica.resume_point(["s0.a"]) == ("", 0)
@@ -135,7 +135,7 @@ def test_where_to_resume() -> None:
 
 
 def test_a_widening_of_later_date_does_not_skip_what_is_still_to_come() -> None:
-    """Its revision says nothing about the other topics, so the host does not resume from it."""
+    """A partial view is not complete for the other topics, so the host does not resume from its revision."""
     source = Source(1)
     replica = Replica()
     replica.watching(source.pull(["s0.b"]), ["s0.b"])
@@ -160,7 +160,7 @@ def test_only_a_statement_about_the_same_store_empties_a_view() -> None:
 
 
 def test_the_backup_alone_is_known_but_not_its_category() -> None:
-    """A host is told of the backup service itself, not of the others of its category."""
+    """A host gets the backup service itself and no others of its category."""
     source = Source(1)
     for row in (Service("s0.a"), Service("s0.c"), Service("s1.c"), Category("a", "s0.c"), Dependency("b", "a")):
         source.change(row)
@@ -225,7 +225,7 @@ def test_evidence_ends_with_time_and_with_the_servers_word() -> None:
 
 
 def test_evidence_is_bounded() -> None:
-    """One finding too many pushes out the oldest."""
+    """A finding above the limit replaces the oldest."""
     evidence, catalogue = Suspicions(), Catalogue()
     for port in range(1, EVIDENCE_MAX + 2):
         catalogue = catalogue.with_row(row(port))

@@ -104,7 +104,7 @@ def test_a_reader_outlives_the_daemon_and_goes_on_with_the_next_one(tmp_path: Pa
 
 
 def test_a_daemon_that_died_between_the_two_steps_loses_nothing(tmp_path: Path) -> None:
-    """V3: the content is there, its generation was not told; the next daemon's is later than both."""
+    """V3: after a crash before the generation was published, the next daemon's generation is later than both."""
     first = Daemon(tmp_path, shared(80))
     view = SharedView(tmp_path, SERVICE)
     assert ports_of(view) == [80]

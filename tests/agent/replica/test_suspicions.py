@@ -1,4 +1,4 @@
-"""What a host makes of suspicions, and how it repeats what a server could not take."""
+"""Suspicions at a host, and the repetition of reports that no server could accept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from compass.agent.replica.suspicions import EVIDENCE_MAX, EVIDENCE_SECONDS, OWED_SECONDS, RENEWAL_SECONDS, Suspicions
 from compass.agent.upstream import report_relay
-from compass.agent.upstream.connector import CONNECT_SECONDS
+from compass.agent.upstream.connector import CONNECT_SECONDS, UpstreamDependencies
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector, in_order
 from compass.agent.upstream.session import Session
@@ -38,7 +38,7 @@ def suspicion(seconds: float = 30.0, port: int = 1) -> Suspicion:
 
 
 def state(evidence: Suspicions, now: float, catalogue: Catalogue | None = None) -> str:
-    """Of the listener, as programs are told."""
+    """Return the state of the listener that programs get."""
     catalogue = Catalogue().with_row(row()) if catalogue is None else catalogue
     found = evidence.apply_to(catalogue, now).listener(*KEY)
     return found.state if found else "none"
@@ -58,7 +58,7 @@ def test_a_suspicion_holds_as_long_as_it_says_and_a_minute_at_most(seconds: floa
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_a_withdrawn_suspicion_ends_what_a_program_here_had_found_too(seconds: float) -> None:
-    """The listener has answered a probe; that is newer than what was reported, and nobody repeats it any more."""
+    """An answered probe is newer than the report, so the report is not repeated."""
     evidence, catalogue = Suspicions(), Catalogue().with_row(row())
     evidence.add(LocalReport(*KEY), row(), 0.0)
     evidence.add_notified(suspicion(), row(), 1.0)
@@ -90,7 +90,7 @@ def test_a_suspicion_outlasts_the_answer_to_a_watch_by_a_second() -> None:
 
 
 def test_a_draining_listener_is_suspected_too_and_one_that_is_down_stays_down() -> None:
-    """In use is what may be given out at all."""
+    """A listener is in use if lookups may return it."""
     for before, shown in (("draining", "suspect"), ("down", "down")):
         evidence = Suspicions()
         old = row(state=before)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def test_a_draining_listener_is_suspected_too_and_one_that_is_down_stays_down() 
 
 
 def test_no_number_of_suspicions_leaves_a_list_empty() -> None:
-    """P5: whatever is suspected is given out when there is nothing better, and nobody's memory grows without end."""
+    """P5: lookups return suspected listeners if there are no others, and memory stays bounded."""
     evidence, catalogue = Suspicions(), Catalogue()
     for port in range(1, EVIDENCE_MAX + 2):
         catalogue = catalogue.with_row(row(port))
@@ -114,7 +114,7 @@ def test_no_number_of_suspicions_leaves_a_list_empty() -> None:
 
 
 def test_a_report_is_owed_for_longer_than_it_is_acted_on() -> None:
-    """A store that is away for two minutes still gets it; the host itself uses the listener again after one."""
+    """A store that is unavailable for two minutes still gets the report; the host uses the listener again after one."""
     evidence, catalogue = Suspicions(), Catalogue().with_row(row())
     report = LocalReport(*KEY)
     evidence.add(report, row(), 0.0)
@@ -168,12 +168,21 @@ class Others:
 
 
 def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One connection at a time to each; given up after `CONNECT_SECONDS`, and tried with the next report again; no
-    more reports wait for it than `REPORTS_MAX`."""
+    """The host has one attempt at a time to connect to each server, for `CONNECT_SECONDS`, and tries again with the
+    next report; at most `REPORTS_MAX` reports wait for it."""
     monkeypatch.setattr(report_relay, "REPORTS_MAX", 2)
     clock, others = Clock(), Others()
     endpoints = list(others.endpoints.values())
-    relay = ReportRelay(cast(Any, clock), others, lambda address: cast(Any, others.endpoints[address]), "test")
+    relay = ReportRelay(
+        UpstreamDependencies(
+            clock=cast(Any, clock),
+            selector=ServerSelector(lambda: 0.5),
+            dial=lambda address: cast(Any, others.endpoints[address]),
+            peer_of=lambda stream: ("server", "s", ""),
+            software="test",
+        ),
+        others,
+    )
     for port in (1, 2, 3):
         relay.send(Report("s0.a", "10.0.0.1", port), others)
     assert [len(one.asked) for one in endpoints] == [1, 1]
@@ -188,7 +197,7 @@ def test_servers_that_cannot_be_reached_are_no_trouble(monkeypatch: pytest.Monke
 
 
 def test_each_other_server_is_told_by_one_way() -> None:
-    """One with two addresses is one server; such as have failed lately come last, and ours is told already."""
+    """The host's own server is left out, and servers that failed lately come last."""
     selector = ServerSelector(lambda: 0.5, in_order(["gns1", "gns2", "gns3"]))
     gns1, gns2, gns3 = selector.servers
     assert selector.others(gns1) == [gns2, gns3]

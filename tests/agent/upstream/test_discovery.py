@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.names.client import Resolver
 
 from compass.agent.upstream import dns_discovery, multicast
-from compass.agent.upstream.dns_discovery import SrvLookup, SrvRecord, candidates_of, lookup_with
+from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup, SrvRecord, candidates_of
 from compass.agent.upstream.multicast import ORIGIN, AnnouncedServers, AnnouncementListener
 from compass.agent.upstream.server_selector import ANNOUNCED_RANK, Candidate, ServerAddress, ServerSelector, in_order
 from compass.server.cluster.announcer import EVERY_SECONDS, FIRST_SECONDS, Announcer
@@ -36,7 +36,7 @@ def thread() -> Iterator[ReactorThread]:
 
 
 class Offered:
-    """What was offered, in order, by origin."""
+    """Record of the proposed addresses, in order, by origin."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, list[Candidate]]] = []
@@ -46,7 +46,7 @@ class Offered:
 
     @property
     def addresses(self) -> list[str]:
-        """Of the last time."""
+        """Return the addresses of the last proposal."""
         return [candidate.server.address for candidate in self.all[-1][1]] if self.all else []
 
 
@@ -69,7 +69,7 @@ def test_an_srv_name_of_a_real_dns_server(thread: ReactorThread) -> None:
     listening = zone.serve(thread, "127.0.0.1")
     place = ("127.0.0.1", listening.getHost().port)
     resolver = thread.call(lambda: Resolver(servers=[place], reactor=thread.reactor))
-    found: list[SrvRecord] = thread.call(lookup_with(resolver), SERVICE)
+    found: list[SrvRecord] = thread.call(ResolverLookup(resolver).records, SERVICE)
     candidates = candidates_of(found, 3)
     assert [
         (candidate.server.name, candidate.server.address, candidate.server.port, candidate.rank, candidate.weight)
@@ -90,7 +90,7 @@ class Asked:
     def __init__(self) -> None:
         self.questions: list[Deferred[Sequence[SrvRecord]]] = []
 
-    def __call__(self, name: str) -> Deferred[Sequence[SrvRecord]]:
+    def records(self, name: str) -> Deferred[Sequence[SrvRecord]]:
         self.questions.append(Deferred())
         return self.questions[-1]
 
@@ -158,11 +158,13 @@ def test_what_is_known_stays_while_dns_is_away() -> None:
 
 
 def test_whoever_waits_for_the_first_answer_is_told_that_there_is_none() -> None:
-    """A host that knows no other server does not let its programs wait for DNS in vain."""
+    """A host that knows no other server does not let its programs wait after DNS has failed."""
     selector = ServerSelector(lambda: 0.5)
     selector.expect(SERVICE)
     assert selector.has_untried
-    SrvLookup(Clock(), lambda: 0.5, lambda _: fail(TimeoutError()), SERVICE, 0, selector).start()
+    asked = Asked()
+    SrvLookup(Clock(), lambda: 0.5, asked, SERVICE, 0, selector).start()
+    asked.questions[0].errback(TimeoutError())
     assert not selector.has_untried
 
 
@@ -210,12 +212,12 @@ def free_udp_port() -> int:
 
 
 def heard(thread: ReactorThread, offered: Offered, count: int, seconds: float = 20.0) -> None:
-    """Wait until so many addresses are proposed."""
+    """Wait until a number of addresses are proposed."""
     eventually(lambda: thread.call(lambda: len(offered.addresses)) >= count, f"{count} addresses are proposed", seconds)
 
 
 def test_a_server_announces_itself_by_real_multicast(thread: ReactorThread) -> None:
-    """On the loopback: two hosts hear it at its addresses, with a TTL of 1; noise in the group changes nothing."""
+    """Two hosts on the loopback receive an announcement with a TTL of 1; noise in the group has no effect."""
     port = free_udp_port()
     one, two = Offered(), Offered()
     opened = []
@@ -265,7 +267,7 @@ class Sent:
 
 def test_announcements_are_rare() -> None:
     """Announcements, 1: "A server MUST NOT announce itself more often than once a second for longer than a few
-    seconds." It tells the truth about the next one.
+    seconds." Each announcement names the right time of the next one.
     """
     for chance in (0.0, 0.999):
         clock, sent = Clock(), Sent()
@@ -312,7 +314,7 @@ def test_proposals_are_bounded_in_all() -> None:
 
 
 def test_proposals_are_bounded_for_each_sender() -> None:
-    """One liar leaves room for everybody else."""
+    """False announcements of one sender leave room for other senders."""
     proposals = AnnouncedServers(ServerSelector(lambda: 0.5))
     for number in range(200):
         proposals.heard(said(f"evil{number}", "10.0.0.1", "10.0.0.2"), "10.0.0.66", 0.0)
@@ -369,7 +371,7 @@ def test_of_a_flood_a_hundred_datagrams_a_second_are_read() -> None:
 
 
 def test_the_same_announcement_again_is_no_news() -> None:
-    """The choice is told only of what has changed, also when something is forgotten."""
+    """The selector gets only changes, also when an address expires."""
     clock, offered = Clock(), Offered()
     listening = AnnouncementListener(clock, ServerSelector(lambda: 0.5), GROUP, "", offered)
     listening._swept()

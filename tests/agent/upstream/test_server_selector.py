@@ -46,7 +46,7 @@ def test_the_first_of_the_list_is_preferred() -> None:
 
 
 def test_each_way_rests_by_itself_twice_as_long_after_each_failure() -> None:
-    """Many servers, 4: "A host MUST pause before it tries an address again that failed, twice as long after each
+    """Choice of a server, 4: "A host MUST pause before it tries an address again that failed, twice as long after each
     failure, with randomness. Other addresses do not wait for that."
     """
     for chance, part in ((0.0, 0.5), (0.999999, 1.0)):
@@ -77,8 +77,8 @@ def test_when_all_rest_the_one_that_has_rested_longest_is_next() -> None:
 
 
 def test_a_server_that_asks_for_patience_is_not_dialled_before() -> None:
-    """Many servers, 2: "A host MUST NOT come back to an address sooner than `retry_after_seconds` after the end of the
-    session there, and SHOULD wait up to half as long again. It need not believe more than 300 seconds."
+    """Choice of a server, 2: "A host MUST NOT come back to an address sooner than `retry_after_seconds` after the end
+    of the session there, and SHOULD wait up to half as long again. It need not believe more than 300 seconds."
     """
     waits = []
     random = Random(1)
@@ -123,8 +123,8 @@ def test_a_smaller_priority_goes_before_any_weight() -> None:
 
 
 def test_a_thousand_hosts_of_a_dead_server_spread() -> None:
-    """Many servers, 3: "A host whose session has ended SHOULD go to another server at a random moment within a second.
-    A thousand hosts of one server MUST NOT all come to the next in one moment."
+    """Choice of a server, 3: "A host whose session has ended SHOULD go to another server at a random moment within a
+    second. A thousand hosts of one server MUST NOT all come to the next in one moment."
     """
     random = Random(4)
     arrivals: Counter[tuple[str, int]] = Counter()
@@ -145,8 +145,8 @@ def test_a_thousand_hosts_of_a_dead_server_spread() -> None:
 
 
 def test_a_thousand_hosts_go_back_over_ten_minutes() -> None:
-    """Many servers, 6: "A host that has a session with a server which it does not prefer SHOULD go back to one that it
-    prefers only after some random time, of minutes rather than seconds".
+    """Choice of a server, 6: "A host that has a session with a server which it does not prefer SHOULD go back to one
+    that it prefers only after some random time, of minutes rather than seconds".
     """
     random = Random(5)
     times = sorted(ServerSelector(random.random).return_seconds() for _ in range(HOSTS))
@@ -167,8 +167,8 @@ def test_only_a_preferred_way_that_may_work_is_gone_back_to() -> None:
 
 
 def test_hosts_go_where_a_server_sends_them() -> None:
-    """Many servers, 5: "The names in `instead` of a `goodbye` are preferred to all others for some time, one as good as
-    another."
+    """Choice of a server, 5: "The names in `instead` of a `goodbye` are preferred to all others for some time, one as
+    good as another."
     """
     random = Random(6)
     chosen: Counter[str] = Counter()
@@ -186,7 +186,7 @@ def test_hosts_go_where_a_server_sends_them() -> None:
 
 
 def test_a_server_known_at_several_addresses_is_steered_to_at_all_of_them() -> None:
-    """By its name: how it is reached is better known here."""
+    """A redirection names a server; the selector uses each of the addresses that it knows for that name."""
     candidates = [
         Candidate(server("a"), (0,)),
         Candidate(server("b", "10.0.0.2"), (1, 0)),
@@ -225,7 +225,7 @@ def test_how_a_way_has_fared_outlives_a_new_answer() -> None:
 
 
 def test_ways_are_bounded_and_the_preferred_ones_stay() -> None:
-    """At most so many are known, whatever is offered."""
+    """The number of known servers is bounded, whatever is proposed."""
     selector = ServerSelector(middling, in_order(f"s{n}" for n in range(limits.WAYS_MAX)))
     assert len(selector.servers) == limits.WAYS_MAX
     selector.update("dns", [Candidate(server("best"), (-5,))])
@@ -234,7 +234,7 @@ def test_ways_are_bounded_and_the_preferred_ones_stay() -> None:
 
 
 def test_a_proposal_that_never_worked_is_tried_less_and_less() -> None:
-    """It may be somebody else's door: up to ten minutes; one that has worked is treated like any other."""
+    """The pause grows to ten minutes: another program may listen there; a server that worked is not doubtful."""
     stranger = Candidate(server("z"), (9,), source="announced")
     selector = ServerSelector(lambda: 0.999999, [stranger])
     for _ in range(20):
@@ -248,7 +248,7 @@ def test_a_proposal_that_never_worked_is_tried_less_and_less() -> None:
 
 
 def test_there_is_hope_while_a_way_is_untried() -> None:
-    """Whoever waits for a session waits on while there is, also while DNS is asked for the first time."""
+    """A request waits for a session while there is a server to try, also during the first DNS query."""
     selector = ServerSelector(middling, in_order(["a", "b"]))
     selector.failed(server("a"), 0.0, "refused")
     assert selector.has_untried

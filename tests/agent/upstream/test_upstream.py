@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from compass.agent.agent import Agent
-from compass.agent.components import AgentDependencies
+from compass.agent.dependencies import AgentDependencies
 from compass.agent.replica import sync
 from compass.agent.upstream import connector, pending_requests, server_selector, session
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector, in_order
@@ -28,7 +28,7 @@ from compass.wire.server_connection import ServerConnection
 from tests.support.virtual_world import SimulatedProcesses
 
 RETURN_SECONDS = (server_selector.RETURN_SECONDS_MIN + server_selector.RETURN_SECONDS_MAX) / 2
-"""When a host whose chance is always middling goes back to a server that it prefers."""
+"""Time after which a host with a random value of 0.5 returns to a preferred server."""
 ROWS: list[Row] = [Category("web"), Service("www.web"), Dependency("web", "uss"), Category("uss"), Service("a.uss")]
 VIEW = Snapshot(10, {"web": 5, "uss": 4, "a.uss": 3}, ROWS)
 
@@ -197,7 +197,7 @@ def resync(revision: int, port: int) -> bytes:
 
 
 def test_a_missing_notice_is_mended(stage: Stage) -> None:
-    """P4: the host tells of the gap, asks for everything, and goes on from there."""
+    """P4: the host logs the gap, reads everything, and continues from there."""
     server = ready(stage)
     server.send(notice(12, 11))
     stage.run()
@@ -213,7 +213,7 @@ def test_a_missing_notice_is_mended(stage: Stage) -> None:
 
 
 def test_a_server_that_keeps_losing_notices_is_left(stage: Stage) -> None:
-    """So many gaps on one session, and the host looks for another server."""
+    """After a number of gaps on one session the host connects to another server."""
     server = ready(stage)
     for number in range(sync.GAPS_PER_SESSION_MAX + 1):
         assert server.open
@@ -269,7 +269,7 @@ def test_a_connection_that_never_comes(tmp_path: Path) -> None:
 
 
 def test_a_dead_network_costs_little(tmp_path: Path) -> None:
-    """A way that does not answer is not waited for: the next is tried beside it, and its session is taken."""
+    """If a server does not answer, the host tries the next one in parallel and uses its session."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
     stage.agent.start()
@@ -287,7 +287,7 @@ def test_a_dead_network_costs_little(tmp_path: Path) -> None:
 
 
 def test_a_server_that_takes_the_connection_and_is_silent_costs_as_little(tmp_path: Path) -> None:
-    """Its machine hangs, its kernel still answers: the next way is tried beside it, too."""
+    """If a machine hangs but its kernel answers, the host also tries the next server in parallel."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].welcomes = False
     stage.start()
@@ -298,7 +298,7 @@ def test_a_server_that_takes_the_connection_and_is_silent_costs_as_little(tmp_pa
 
 
 def test_ways_tried_at_once_are_bounded(tmp_path: Path) -> None:
-    """So many wait for an answer; one more is tried when one of them has failed."""
+    """A bounded number of attempts run in parallel; a further one begins after a failure."""
     stage = Stage(tmp_path, places=connector.DIALS_MAX + 1)
     for place in stage.places:
         place.welcomes = False
@@ -310,7 +310,7 @@ def test_ways_tried_at_once_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_host_goes_back_to_the_server_that_it_prefers(tmp_path: Path) -> None:
-    """Many servers, 6: "and MUST NOT end the one session before the other is welcomed". The view is resumed there."""
+    """Choice of a server, 6: "and MUST NOT end the one session before the other is welcomed". The view resumes."""
     stage = Stage(tmp_path, places=2)
     stage.places[0].dead = True
     stage.agent.start()
@@ -352,7 +352,7 @@ def test_a_preferred_server_that_is_not_back_is_looked_for_again(tmp_path: Path)
 
 
 def test_a_server_sends_its_hosts_elsewhere(tmp_path: Path) -> None:
-    """Many servers, 5: to the server named, not to the next in the list; what is no name is skipped."""
+    """Choice of a server, 5: to the server named, not to the next in the list; what is no name is skipped."""
     stage = Stage(tmp_path, places=3)
     server = ready(stage)
     server.wire.goodbye("drained", 60.0, ("no server!", "s2:4863"))
@@ -366,8 +366,8 @@ def test_a_server_sends_its_hosts_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_stranger_that_a_server_sends_its_hosts_to(tmp_path: Path) -> None:
-    """Many servers, 1: "A host MUST NOT send a request before the name of the server has been proven and, unless that
-    very name is configured, the role `server`."
+    """Choice of a server, 1: "A host MUST NOT send a request before the name of the server has been proven and, unless
+    that very name is configured, the role `server`."
     """
     stage = Stage(tmp_path, places=3, known=2)
     server = ready(stage)
@@ -383,7 +383,7 @@ def test_a_stranger_that_a_server_sends_its_hosts_to(tmp_path: Path) -> None:
 
 
 def test_servers_named_in_one_goodbye_are_bounded(tmp_path: Path) -> None:
-    """ "It MUST look at no more than 8": a ninth is as if it had not been named; nor is it sent."""
+    """ "It MUST consider at most 8": a ninth server is ignored, and the server does not send it either."""
     stage = Stage(tmp_path)
     server = ready(stage)
     names = tuple(f"gns{number}" for number in range(limits.INSTEAD_MAX + 1))
@@ -407,7 +407,7 @@ def test_servers_that_are_found_are_tried_at_once(tmp_path: Path) -> None:
 
 
 def test_servers_that_are_found_wait_for_their_turn(tmp_path: Path) -> None:
-    """While the preferred one is being tried nobody else is dialled for having been found."""
+    """During an attempt at the preferred server a newly found one is dialled only after `BESIDE_SECONDS`."""
     stage = Stage(tmp_path, places=2, known=1)
     stage.places[0].welcomes = False
     stage.start()
@@ -440,7 +440,7 @@ def test_a_server_that_asks_for_patience(stage: Stage, asked: float, waited: flo
 
 
 def test_requests_in_flight_are_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more than may be under way waits its turn; one more than may wait is refused."""
+    """A request above the limit in flight waits; one above the limit of waiting requests is refused."""
     monkeypatch.setattr(session, "QUEUED_MAX", 2)
     server = ready(stage)
     ask = stage.upstream.ask
@@ -458,7 +458,7 @@ def test_requests_in_flight_are_bounded(stage: Stage, monkeypatch: pytest.Monkey
 
 
 def test_a_request_that_is_too_long_for_the_server(stage: Stage) -> None:
-    """It is refused here; sent, it would cost the session, and again with every session to come."""
+    """The host refuses a request that is too long: sent, it would end this session and every later one."""
     server = ready(stage)
     answers: list[Any] = []
 
@@ -473,7 +473,7 @@ def test_a_request_that_is_too_long_for_the_server(stage: Stage) -> None:
 
 
 def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In number and in time; nobody waits where nothing is being tried."""
+    """Waiting requests are bounded in number and time; none waits if no server is being tried."""
     monkeypatch.setattr(pending_requests, "WAITING_MAX", 2)
     stage = Stage(tmp_path)
     stage.places[0].dead = True
@@ -489,7 +489,7 @@ def test_waiting_for_a_session_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_dialled_session(stage: Stage) -> None:
-    """With no session of its own the host takes the one that a server dialled, and greets on it."""
+    """Without a session of its own the host uses one that a server opened, and sends its hello on it."""
     stage.places[0].dead = True
     stage.agent.start()
     server = stage.dialled()
@@ -506,7 +506,7 @@ def test_one_session_is_enough(stage: Stage) -> None:
 
 
 def test_a_stranger_at_the_update_listener(stage: Stage) -> None:
-    """Who is no server is told nothing: credentials go to servers only."""
+    """A peer that is not a server gets no request: credentials are sent to servers only."""
     stage.places[0].dead = True
     stage.agent.start()
     stranger = stage.dialled(role="host")
@@ -533,7 +533,7 @@ def test_an_answer_that_got_lost(stage: Stage) -> None:
 
 
 def test_a_busy_server_is_asked_again(stage: Stage) -> None:
-    """On the same session, after a moment."""
+    """A request that is refused as busy is repeated on the same session after the given time."""
     server = ready(stage)
     outcomes: list[Any] = []
     stage.daemon.register(LocalRegister("www.web", 80, "t")).addCallback(outcomes.append)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from compass.client.core import endpoint, peer
+from compass.client.core import endpoint
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import NotAllowed
 from compass.client.core.threads import ThreadRuntime, run_sync
@@ -114,9 +114,9 @@ def test_a_credential_is_sent_over_tcp_only_where_it_was_asked_for(
     monkeypatch.setattr(endpoint, "DEFAULT_SOCKET", str(tmp_path / "none" / "opengnscd.sock"))
     by_default, asked_for = parse_api_endpoint(""), parse_api_endpoint("http://127.0.0.1:4866")
     with pytest.raises(NotAllowed, match=r"--api http://127\.0\.0\.1:4866"):
-        peer.check_before_connecting(by_default, True)
-    peer.check_before_connecting(by_default, False)
-    peer.check_before_connecting(asked_for, True)
+        endpoint.check_before_connecting(by_default, True)
+    endpoint.check_before_connecting(by_default, False)
+    endpoint.check_before_connecting(asked_for, True)
 
 
 def test_a_connection_that_outlives_its_listening_socket_is_not_the_daemon_s() -> None:
@@ -150,7 +150,7 @@ def test_a_connection_that_outlives_its_listening_socket_is_not_the_daemon_s() -
                 daemon.bind(place)
                 daemon.listen()
                 with pytest.raises(NotAllowed, match=str(ANOTHER_USER)):
-                    peer.check_peer(connected.socket, ApiEndpoint(address=place[0], port=place[1]), True)
+                    endpoint.check_peer(connected.socket, ApiEndpoint(address=place[0], port=place[1]), True)
             connected.close()
 
 
@@ -165,16 +165,16 @@ def test_a_peer_without_a_name_gets_no_credential() -> None:
         def getsockname(self) -> tuple[str, int]:
             return "192.0.2.2", 1
 
-    peer.check_peer(Connected(), elsewhere, False)
+    endpoint.check_peer(Connected(), elsewhere, False)
     with pytest.raises(NotAllowed, match="does not name"):
-        peer.check_peer(Connected(), elsewhere, True)
+        endpoint.check_peer(Connected(), elsewhere, True)
     with pytest.raises(NotAllowed):
-        peer.check_peer(Connected(), ApiEndpoint(address="192.0.2.1", is_default_port=True), False)
+        endpoint.check_peer(Connected(), ApiEndpoint(address="192.0.2.1", is_default_port=True), False)
 
 
 def test_the_users_of_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Root, this process's own, and the one that the environment names."""
-    monkeypatch.setenv(peer.USER_VARIABLE, "4863")
-    assert peer.daemon_users() == {0, os.geteuid(), 4863}
-    monkeypatch.setenv(peer.USER_VARIABLE, "daemon")
-    assert 1 in peer.daemon_users()
+    monkeypatch.setenv(endpoint.USER_VARIABLE, "4863")
+    assert endpoint.daemon_users() == {0, os.geteuid(), 4863}
+    monkeypatch.setenv(endpoint.USER_VARIABLE, "daemon")
+    assert 1 in endpoint.daemon_users()

@@ -27,7 +27,8 @@ from compass.daemons.config.alerts import (
     ChannelKind,
 )
 from compass.daemons.config.fields import described
-from compass.daemons.config.reader import ConfigProblem, read_server_config
+from compass.daemons.config.file import ConfigProblem
+from compass.daemons.config.reader import read_server_config
 from compass.daemons.config.secrets import SECRET_OCTETS_MAX, SECRET_OCTETS_MIN
 from compass.daemons.config.settings import ServerConfig, example
 from compass.model.cluster import SILENT_BEATS

@@ -13,10 +13,9 @@ from compass.agent.hooks.hook import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookS
 from compass.agent.hooks.runner import REACTIONS_MAX
 from compass.agent.hooks.template import TemplateSettings
 from compass.daemons.config.fields import described
+from compass.daemons.config.file import CONFIG_OCTETS_MAX, ConfigProblem
 from compass.daemons.config.reader import (
-    CONFIG_OCTETS_MAX,
     SOCKET_OCTETS_MAX,
-    ConfigProblem,
     parse_listen,
     read_host_config,
     read_server_config,
@@ -29,11 +28,12 @@ from compass.daemons.config.sections import (
     STORE_WAIT_SECONDS_MIN,
     WORKERS_MAX,
 )
-from compass.daemons.config.settings import HostConfig, ServerConfig, example, repeated_of, sections_of, settings
+from compass.daemons.config.settings import HostConfig, ServerConfig, example, repeated_of, sections_of
 from compass.model.limits import PORT_MAX
 from compass.model.names import SERVER_PORT, InvalidName, parse_server
 from compass.server.commit.store_access import STORE_WAIT_SECONDS
 from compass.wire.limits import REPLY_SECONDS
+from contrib.setting_types import settings
 
 REPEATED: tuple[type[Any], ...] = (HookSettings, TemplateSettings)
 TLS = '[tls]\ncertificate = "a.crt"\nkey = "a.key"\nauthority = "ca.crt"\n'

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from compass.agent.upstream.server_selector import Candidate, ServerAddress
-from compass.daemons.config.reader import ConfigProblem, read_host_config, read_server_config
+from compass.daemons.config.file import ConfigProblem
+from compass.daemons.config.reader import read_host_config, read_server_config
 from compass.daemons.config.server_list import ADDRESSES_MAX, ENTRIES_MAX, known_servers
 from compass.daemons.config.settings import HostConfig
 

@@ -23,7 +23,7 @@ from compass.daemons.alerts.command import ERROR_OUTPUT_OCTETS_MAX, CommandFaile
 from compass.daemons.config.sections import TlsSettings
 from compass.daemons.net import listen as net_listen
 from compass.daemons.net.database_thread import DatabaseThread
-from compass.daemons.net.listen import listen, listen_unix, own_name, peers, rules_of
+from compass.daemons.net.listen import PeerRoles, listen, listen_unix, own_name, rules_of
 from compass.daemons.net.reuseport import StreamPort
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.services.opengnssd import connector
@@ -243,11 +243,12 @@ def test_a_peer_is_known_by_role_and_name(installation: Installation) -> None:
     """Names of hosts are in lower case; an unknown peer is refused with the reason."""
     installation.certify("host", "WEB2")
     installation.certify("host", "web_1")
-    peer = peers(None)
+    peer = PeerRoles(None).identify
     assert peer(Transport(identity(installation, "WEB2"))) == ("host", "web2", "")
     assert peer(Transport(identity(installation, "root"))) == ("admin", "root", "")
     assert "not a DNS label" in peer(Transport(identity(installation, "web_1")))[2]
-    assert "no role rule" in peers(rules_of(settings(host=("db*",))))(Transport(identity(installation, "root")))[2]
+    by_rules = PeerRoles(rules_of(settings(host=("db*",))))
+    assert "no role rule" in by_rules.identify(Transport(identity(installation, "root")))[2]
 
 
 class Host(Protocol):

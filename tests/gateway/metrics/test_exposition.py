@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
@@ -19,30 +19,32 @@ from twisted.internet.testing import StringTransport
 from twisted.names import dns
 from twisted.python.failure import Failure
 
-from compass.gateway.dns.rcodes import RCODE, RCODES
+from compass.agent.metrics import AgentMetrics
+from compass.gateway.dns.rcodes import RCODES, rcode_of
 from compass.gateway.host_api import operations
 from compass.gateway.http import server as http_ground
 from compass.gateway.metrics import exposition
-from compass.gateway.metrics.agent_metrics import HOST
 from compass.gateway.metrics.exposition import ACCEPT_OCTETS_MAX, KEPT_SECONDS, GatewayMetrics, Metrics, Snapshot
-from compass.gateway.metrics.server_metrics import LISTENER_STATES, SERVER
 from compass.gateway.server_api import routes
-from compass.model.metrics import AgentMetrics, MetricSpec, Registry, ServerMetrics
+from compass.model.metrics import MetricSpec, Registry, specs_of
 from compass.model.replies import CODES, Refusal
+from compass.model.rows import State
+from compass.server.metrics import ServerMetrics
+from tests.gateway.server_api.test_routes import NoCertificates
 from tests.gateway.server_api.test_routes import Told as ToldServer
 from tests.support.reactor_thread import ReactorThread
 
+SERVER, HOST = "opengns_server_", "opengns_host_"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0, text/plain; q=0.5"
-TALLY = ServerMetrics(server="gns1", engine="sqlite", ready=True, store_reachable=False, listeners={"up": 3, "down": 1})
+TALLY = ServerMetrics(ready=True, store_reachable=False, listeners={"up": 3, "down": 1})
 HOST_TALLY = AgentMetrics(
-    host="web1",
     loaded=False,
     revision=0,
     view_age_seconds=None,
     session="waiting",
     sessions_opened=0,
     servers={},
-    sources={},
+    servers_known={},
     services=0,
     listeners=0,
     registrations={},
@@ -64,9 +66,10 @@ class Api:
     def __init__(self, thread: ReactorThread, *, is_open: bool) -> None:
         self.server = ToldServer()
         self.thread = thread
-        self.metrics = Metrics(thread.reactor, {"version": "1"}, Snapshot(SERVER, lambda: TALLY))
-        unknown = lambda transport: ("", "", "none")  # noqa: E731
-        self.site = routes.site(self.server, thread.reactor, unknown, metrics=self.metrics, metrics_are_open=is_open)
+        self.metrics = Metrics(thread.reactor, {"version": "1"}, Snapshot(ServerMetrics, SERVER, lambda: TALLY))
+        self.site = routes.site(
+            self.server, thread.reactor, NoCertificates(), metrics=self.metrics, metrics_are_open=is_open
+        )
         endpoint = TCP4ServerEndpoint(thread.reactor, 0, interface="127.0.0.1")
         self.listening = thread.call(endpoint.listen, self.site)
         self.port = self.listening.getHost().port
@@ -185,7 +188,7 @@ def test_a_flood_of_scrapes_costs_one() -> None:
         asked.append(1)
         return TALLY
 
-    told = Metrics(clock, {}, Snapshot(SERVER, tally))
+    told = Metrics(clock, {}, Snapshot(ServerMetrics, SERVER, tally))
     assert told.text("")[0] == told.text("*/*")[0] and len(asked) == 1
     clock.advance(KEPT_SECONDS * 0.99)
     told.text("")
@@ -224,7 +227,7 @@ def test_a_scraper_that_hangs_is_let_go(for_all: Api, half: bytes) -> None:
 
 def test_the_host_answers_the_same_way(thread: ReactorThread) -> None:
     """Unknown values are absent; every state of the session is present, as 0 or 1."""
-    told = Metrics(thread.reactor, {}, Snapshot(HOST, lambda: HOST_TALLY))
+    told = Metrics(thread.reactor, {}, Snapshot(AgentMetrics, HOST, lambda: HOST_TALLY))
     found = values(told.text("")[0].decode())
     assert not any(name == "opengns_host_view_age_seconds" for name, _ in found)
     assert found["opengns_host_session", (("state", "waiting"),)] == 1.0
@@ -237,7 +240,7 @@ def specs_of_both() -> list[MetricSpec]:
     """Return the metrics of both daemons, each once."""
     registry = Registry()
     GatewayMetrics(registry)
-    return [*(metric.spec for metric in (*SERVER, *HOST)), *registry.specs]
+    return [*specs_of(ServerMetrics, SERVER).values(), *specs_of(AgentMetrics, HOST).values(), *registry.specs]
 
 
 def test_names_are_those_that_prometheus_advises() -> None:
@@ -255,17 +258,16 @@ def test_names_are_those_that_prometheus_advises() -> None:
 
 def test_every_code_has_its_line_before_it_is_seen() -> None:
     """States and refusals are present with 0 from the start: a rate needs a beginning."""
-    found = values(Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY)).text("")[0].decode())
+    found = values(Metrics(Clock(), {}, Snapshot(ServerMetrics, SERVER, lambda: TALLY)).text("")[0].decode())
     assert {dict(labels)["code"] for name, labels in found if name == "opengns_server_refusals_total"} == set(CODES)
-    assert {dict(labels)["state"] for name, labels in found if name == "opengns_server_listeners"} == set(
-        LISTENER_STATES
-    )
+    states = {dict(labels)["state"] for name, labels in found if name == "opengns_server_listeners"}
+    assert states == set(get_args(State))
 
 
 def test_codes_of_dns_have_names() -> None:
     """The rcodes of refusals and of invalid queries have names; another one is counted as such."""
-    assert set(RCODE.values()) <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
-    metrics = Metrics(Clock(), {}, Snapshot(SERVER, lambda: TALLY))
+    assert {rcode_of(code) for code in CODES} <= set(RCODES) and RCODES[dns.OK] == "NOERROR"
+    metrics = Metrics(Clock(), {}, Snapshot(ServerMetrics, SERVER, lambda: TALLY))
     metrics.gateways.dns_answers.add("NOERROR", 5)
     metrics.gateways.dns_answers.add("other")
     found = values(metrics.text("")[0].decode())
@@ -276,7 +278,7 @@ def test_codes_of_dns_have_names() -> None:
 def test_nothing_is_global() -> None:
     """Two daemons in one process have two registries; the library's own registry has none of our metrics."""
     assert not hasattr(exposition, "REGISTRY")
-    one, other = (Metrics(Clock(), {"version": str(n)}, Snapshot(SERVER, lambda: TALLY)) for n in (1, 2))
+    one, other = (Metrics(Clock(), {"version": str(n)}, Snapshot(ServerMetrics, SERVER, lambda: TALLY)) for n in (1, 2))
     assert b'version="1"' in one.text("")[0] and b'version="2"' in other.text("")[0]
 
 

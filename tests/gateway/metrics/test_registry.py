@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from twisted.internet.task import Clock
 
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.metrics import MetricSpec, Registry
+
+
+class NoFigures(msgspec.Struct):
+    """Daemon without figures of its own."""
 
 
 def lines(metrics: Metrics) -> set[str]:
@@ -16,7 +21,7 @@ def lines(metrics: Metrics) -> set[str]:
 
 def test_what_is_declared_is_rendered() -> None:
     """A counter begins with its known labels; a gauge without a value, and a histogram, appear as they are."""
-    metrics = Metrics(Clock(), {}, Snapshot((), lambda: None))
+    metrics = Metrics(Clock(), {}, Snapshot(NoFigures, "", lambda: None))
     events = metrics.registry.counter("t_events", "Events.", ("result",), ("done", "failed"))
     plain = metrics.registry.counter("t_plain", "Events without labels.")
     waiting = metrics.registry.gauge("t_waiting", "Waiting requests.")

@@ -56,7 +56,16 @@ from compass.model.requests import (
     Ways,
     WeighedReport,
 )
-from compass.model.rows import AdministrationEntry, Category, Dependency, Host, Policy, SecurityEntry, Service
+from compass.model.rows import (
+    AdministrationEntry,
+    Category,
+    Credential,
+    Dependency,
+    Host,
+    Policy,
+    SecurityEntry,
+    Service,
+)
 from compass.model.rules import administration
 from compass.model.rules.decide import ROLES, permit
 from compass.model.rules.draft import Principal, parameters_of
@@ -108,6 +117,16 @@ def test_credentials_are_compared_in_constant_time() -> None:
         with mock.patch.object(hmac, "compare_digest", wraps=hmac.compare_digest) as compared:
             register(world, token)
         assert compared.call_count == 3
+
+
+def test_credentials_that_end_together_have_revisions_in_the_order_of_their_ids() -> None:
+    """The same history has the same revisions, whatever the order in which a map holds its rows."""
+    world = store()
+    for _ in range(5):
+        world.token("a.store")
+    world.get(CredentialIssued, IssueCredential("a.store", 0.0))
+    ended = [change.row.id for change in world.changes if isinstance(change.row, Credential) and change.removed]
+    assert len(ended) == 5 and ended == sorted(ended)
 
 
 def test_a_rotation_with_an_overlap() -> None:

@@ -1,4 +1,4 @@
-"""Weight of evidence and rules of a verdict: every rule as a table (opengnsp.md, "Failure reports"; P8)."""
+"""Weight of evidence and rules of a verdict: rules as a table (opengnsp.md, "Failure detection"; P8)."""
 
 from __future__ import annotations
 

@@ -22,11 +22,21 @@ STORE = "5d41402abc4b2a76"
 EPOCH = 1_800_000_000.0
 
 
+class Fixed:
+    """Randomness that returns one number."""
+
+    def __init__(self, number: float) -> None:
+        self._number = number
+
+    def random(self) -> float:
+        return self._number
+
+
 class Told:
     """An outbox, the incidents that happen, and time. Message ids, events and counts are what a receiver sees."""
 
     def __init__(self, per_minute: int = 10) -> None:
-        self.outbox = Outbox(STORE, lambda: 1.0, per_minute)
+        self.outbox = Outbox(STORE, Fixed(1.0), per_minute)
         self.now = 1_000.0
         self.revision = 0
         self.got: list[Message] = []
@@ -214,7 +224,7 @@ def test_pauses_double_up_to_a_limit_and_are_spread() -> None:
     assert pauses[:4] == [PAUSE_SECONDS_MIN * 2**number for number in range(4)]
     assert set(pauses[8:]) == {PAUSE_SECONDS_MAX} and 48 <= len(pauses) <= 60
     assert told.works_off() == ["opened a 1"]
-    spread = Outbox(STORE, lambda: 0.0)
+    spread = Outbox(STORE, Fixed(0.0))
     spread.is_open(Alert("a", "failure", EPOCH, ""), 1)
     assert spread.next(0.0, EPOCH) is not None
     assert spread.retry_later(0.0, EPOCH, "", perhaps=False) == PAUSE_SECONDS_MIN / 2
@@ -239,7 +249,7 @@ def test_ids_are_the_same_at_every_server_and_after_every_restart() -> None:
     """Ids depend only on the store, the incident and the event."""
     ids = []
     for revision in (1, 40):
-        outbox = Outbox(STORE, lambda: 0.5)
+        outbox = Outbox(STORE, Fixed(0.5))
         outbox.is_open(Alert("a", "failure", EPOCH, "as one server worded it"), revision)
         message = outbox.next(0.0, EPOCH + revision)
         assert message is not None
@@ -298,7 +308,7 @@ def test_a_server_that_continues_from_the_progress_sends_all_that_was_not_sent(s
                 told.postponed(perhaps=action == "perhaps")
         elif action == "die":
             after = told.outbox.delivered_through(told.revision)
-            told.outbox = Outbox(STORE, random.random, told.outbox._per_minute)
+            told.outbox = Outbox(STORE, random, told.outbox._per_minute)
             for change in log[after:]:
                 told.outbox.committed(change)
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Writes wait a bounded time, reads and pushes continue (opengnsp.md, "While the store is away")."""
+"""Writes wait a bounded time, reads and pushes continue (opengnsp.md, "Store outages")."""
 
 from __future__ import annotations
 

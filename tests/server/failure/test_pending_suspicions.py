@@ -1,4 +1,4 @@
-"""Suspicions: hosts get evidence although the store does not accept it (opengnsp.md, "While the store is away")."""
+"""Suspicions: hosts get evidence although the store does not accept it (opengnsp.md, "Store outages")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads that never go back in time for a client that moves between servers (opengnsp.md, "Never back in time")."""
+"""Reads that never go back in time for a client that moves between servers (opengnsp.md, "Monotonic reads")."""
 
 from __future__ import annotations
 

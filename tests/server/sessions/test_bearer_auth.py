@@ -27,7 +27,16 @@ class Tokens:
         world, self.admin, self.viewer = with_tokens()
         self.catalogue: Catalogue = world.catalogue
         self.entries: list[SecurityEntry] = []
-        self.auth = BearerAuth(self.clock, lambda: NOW, self)
+        self.auth = BearerAuth(self, self)
+
+    def now(self) -> float:
+        return NOW
+
+    def token(self) -> str:
+        return "token"
+
+    def random(self) -> float:
+        return 0.5
 
     def log_security(self, entry: SecurityEntry) -> None:
         self.entries.append(entry)

@@ -1,0 +1,42 @@
+"""Dependencies of an agent, which the assembly of the daemon or of a test makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compass.agent.hooks.runner import HookRunner
+from compass.agent.local_users import CONNECTIONS_MAX
+from compass.agent.registration.probe_responder import Probe
+from compass.agent.registration.registrar import RegistrarDependencies
+from compass.agent.upstream.connector import Mode
+
+SOFTWARE = "opengnscd"
+REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
+"""Pause between watches; a change of which a host got no notice is seen after this time."""
+
+
+class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
+    """Dependencies of an agent, which the daemon's assembly hands in."""
+
+    state_directory: Path
+    host_name: str
+    update_port: int = 0
+    """Port at which servers dial this host; 0: they cannot."""
+    refresh_seconds: float | None = None
+    """Pause between watches; None: as the mode needs it."""
+    software: str = SOFTWARE
+    probe: Probe | None = None
+    """Probe of a listener; without it the host answers no inquiries."""
+    services: Sequence[str] = ()
+    """Services to watch for from the start, whether programs register or ask for them or not."""
+    view: Path | None = None
+    """Directory in which the view is shared."""
+    view_group: int | None = None
+    """Group that may read the shared view; None: every user may."""
+    reactions: HookRunner | None = None
+    """Hooks and templates."""
+    trusted_users: frozenset[int] = frozenset()
+    """Users of this machine without limits of their own: root, and the daemon's."""
+    connections_max: int = CONNECTIONS_MAX
+    """Connections of local programs at once."""
