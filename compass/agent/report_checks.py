@@ -35,7 +35,7 @@ class ReportChecks:
 
     @property
     def can_probe(self) -> bool:
-        """Whether this host probes."""
+        """Flag: this host probes."""
         return self._probe is not None
 
     def check(self, row: Listener, user: int) -> Deferred[str | None]:
