@@ -42,7 +42,8 @@ class Replica:
 
     def held(self) -> Snapshot:
         """Return the whole content as a snapshot, for the disk."""
-        return msgspec.structs.replace(snapshot(self.catalogue, self.catalogue.topics), revision=self.catalogue.revision)
+        catalogue = self.catalogue
+        return msgspec.structs.replace(snapshot(catalogue, catalogue.topics), revision=catalogue.revision)
 
     def resume_point(self, services: Iterable[str]) -> tuple[str, int]:
         """Return store and revision to watch from; 0 unless the content is complete for just these categories."""

@@ -240,8 +240,8 @@ class ReplicaSync:
             return
         if taken == "behind":
             self._abandon(
-                f"the server has not heard of all that this host holds at revision {self._replica.catalogue.revision}; what is "
-                "held stays in use until a server has caught up"
+                f"the server has not heard of all that this host holds at revision {self._replica.catalogue.revision}; "
+                "what is held stays in use until a server has caught up"
             )
             return
         self._listener.suspected(None)
