@@ -192,16 +192,7 @@ def table_of_row(row: Row, clock: TimeFormat, more: Sequence[tuple[str, str]] = 
 _LOG_COLUMNS: dict[str, tuple[str, ...]] = {
     "updates": ("revision", "time", "operation", "subject", "listener", "state"),
     "security": ("number", "time", "operation", "subject", "origin", "principal", "reason"),
-    "administration": (
-        "number",
-        "time",
-        "operation",
-        "principal",
-        "origin",
-        "outcome",
-        "revision",
-        "arguments",
-    ),
+    "administration": ("number", "time", "operation", "principal", "origin", "outcome", "revision", "arguments"),
 }
 
 
@@ -221,14 +212,8 @@ def log_line(entry: LogEntry, clock: TimeFormat) -> tuple[str, ...]:
         case SecurityEntry():
             return (*first, entry.subject, entry.origin, entry.principal, entry.reason)
         case AdministrationEntry():
-            return (
-                *first,
-                entry.principal,
-                entry.origin,
-                entry.outcome,
-                str(entry.revision),
-                entry.arguments,  # The last column, because it may be long.
-            )
+            # The arguments are the last column, because they may be long.
+            return (*first, entry.principal, entry.origin, entry.outcome, str(entry.revision), entry.arguments)
 
 
 def table_of_impact(reply: replies.Told) -> TableView:
