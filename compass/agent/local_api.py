@@ -11,17 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
 from compass.agent.replica.change_feed import Deliver
-from compass.model.host_api import (
-    HostStatus,
-    LocalDeregister,
-    LocalDrain,
-    LocalLoad,
-    LocalRegister,
-    LocalReport,
-    Outcome,
-    RegistrationStatus,
-    Resolved,
-)
+from compass.model import host_api
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal
 
@@ -50,7 +40,7 @@ class LocalApi:
             return succeed(known)
         return self._sync.when_watched(service).addCallback(self._watched, service)
 
-    def resolve(self, name: str) -> Resolved | Refusal:
+    def resolve(self, name: str) -> host_api.Resolved | Refusal:
         """Return the listeners to use now for a service or a category, best first."""
         return self._view.resolve(name)
 
@@ -58,27 +48,27 @@ class LocalApi:
         """Return all registered listeners of a category, whatever their state."""
         return self._view.category(name)
 
-    def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
+    def register(self, request: host_api.LocalRegister) -> Deferred[host_api.Outcome | Refusal]:
         """Function 2.1."""
         return self._registrar.register(request)
 
-    def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
+    def deregister(self, request: host_api.LocalDeregister) -> Deferred[host_api.Outcome | Refusal]:
         """Function 2.2."""
         return self._registrar.deregister(request)
 
-    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+    def report_load(self, request: host_api.LocalLoad) -> Deferred[host_api.Outcome | Refusal]:
         """Set the load of a listener of this host."""
         return self._registrar.report_load(request)
 
-    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+    def drain(self, request: host_api.LocalDrain) -> Deferred[host_api.Outcome | Refusal]:
         """Stop sending new users to a listener of this host, or send them again."""
         return self._registrar.drain(request)
 
-    def released(self, outcome: Outcome) -> None:
+    def released(self, outcome: host_api.Outcome) -> None:
         """End a registration with `hold`: the connection on which it was asked for is closed."""
         self._registrar.connection_closed(outcome)
 
-    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
+    def report(self, request: host_api.LocalReport) -> Deferred[host_api.Outcome | Refusal]:
         """Function 2.5."""
         return self._components.reports.report(request)
 
@@ -92,20 +82,22 @@ class LocalApi:
 
         return self.dependencies(service).addCallback(answered)
 
-    def status(self) -> HostStatus:
+    def status(self) -> host_api.HostStatus:
         """Return the agent's state for people."""
         its, parts = self._components, self._parts
         upstream, replica = its.upstream, its.replica
-        return HostStatus(
+        return host_api.HostStatus(
             host=parts.host_name,
             session=upstream.status,
             server=upstream.server,
             store=replica.store,
-            revision=replica.revision,
+            revision=replica.catalogue.revision,
             loaded=replica.loaded,
             services=tuple(sorted(its.wanted.all)),
             listeners=self._listeners(),
-            registrations=msgspec.convert(its.journal.all(), tuple[RegistrationStatus, ...], from_attributes=True),
+            registrations=msgspec.convert(
+                its.journal.all(), tuple[host_api.RegistrationStatus, ...], from_attributes=True
+            ),
             problem=upstream.problem,
             zone=parts.zone,
             servers=upstream.servers(),
@@ -119,7 +111,7 @@ class LocalApi:
         servers = its.upstream.servers()
         return AgentMetrics(
             loaded=its.replica.loaded,
-            revision=its.replica.revision,
+            revision=its.replica.catalogue.revision,
             view_age_seconds=its.sync.view_age(),
             session=its.upstream.status,
             sessions_opened=its.upstream.opened_count,

@@ -18,7 +18,7 @@ from compass.cli.output import LINE_MAX, as_json
 from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.credential import CredentialProblem, read_credential
 from compass.model.exit_codes import ExitCode, exit_of
-from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_label, parse_service_id
+from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_pool_name, parse_service_id
 from compass.model.rows import IDLE
 from compass.model.text import escape_line
 
@@ -113,7 +113,7 @@ class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only fo
 
 
 SERVICE = ParsedParam("service.category", parse_service_id)
-NAME = ParsedParam("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
+NAME = ParsedParam("name", parse_pool_name)
 ADDRESS = ParsedParam("address", parse_address)
 ENDPOINT = ParsedParam("address:port", parse_endpoint)
 PORT = click.IntRange(1, 65535)
@@ -148,65 +148,58 @@ def api_option(envvar: str | None) -> Callable[[Command], Command]:
     )
 
 
-def credential_options(command: Command) -> Command:
-    """Add the options for a credential."""
-    for option in (
-        click.option(
-            "--credential-file",
-            type=click.Path(path_type=Path),
-            envvar="OPENGNS_CREDENTIAL_FILE",
-            show_envvar=True,
-            help="File with the credential, readable by you only. Preferred.",
-        ),
-        click.option(
-            "--credential",
-            metavar="TOKEN",
-            envvar="OPENGNS_CREDENTIAL",
-            show_envvar=True,
-            help="Credential of the service. Other users can see it in the list of processes.",
-        ),
-    ):
-        command = option(command)
-    return command
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds several options."""
+
+    def add(command: Command) -> Command:
+        for option in options:
+            command = option(command)
+        return command
+
+    return add
 
 
-def metadata_options(command: Command) -> Command:
-    """Add the options for metadata and weight."""
-    for option in (
-        click.option(
-            "--metadata", multiple=True, metavar="KEY=VALUE", help="Metadata for users of the listener; repeatable."
-        ),
-        click.option(
-            "--weight",
-            type=click.IntRange(0),
-            default=1,
-            show_default=True,
-            help="Relative share of users. 0: used only if nothing else is up.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def location_options(command: Command) -> Command:
-    """Add the other options that pool policies use."""
-    for option in (
-        click.option("--degradation", type=SHARE, default=IDLE, help="Amount by which one more user raises the load."),
-        click.option("--load", type=SHARE, default=IDLE, help="Share of the capacity in use, 0 to 1; see 'load'."),
-        click.option(
-            "--zone",
-            default="",
-            help="Zone of the listener, one word (default: the zone that opengnscd is configured with).",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def address_option(command: Command) -> Command:
-    return click.option(
-        "--address", type=ADDRESS, help="Address of the listener (default: the one that opengnscd is configured with)."
-    )(command)
+credential_options = _options(
+    click.option(
+        "--credential-file",
+        type=click.Path(path_type=Path),
+        envvar="OPENGNS_CREDENTIAL_FILE",
+        show_envvar=True,
+        help="File with the credential, readable by you only. Preferred.",
+    ),
+    click.option(
+        "--credential",
+        metavar="TOKEN",
+        envvar="OPENGNS_CREDENTIAL",
+        show_envvar=True,
+        help="Credential of the service. Other users can see it in the list of processes.",
+    ),
+)
+metadata_options = _options(
+    click.option(
+        "--metadata", multiple=True, metavar="KEY=VALUE", help="Metadata for users of the listener; repeatable."
+    ),
+    click.option(
+        "--weight",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        help="Relative share of users. 0: used only if nothing else is up.",
+    ),
+)
+location_options = _options(
+    click.option("--degradation", type=SHARE, default=IDLE, help="Amount by which one more user raises the load."),
+    click.option("--load", type=SHARE, default=IDLE, help="Share of the capacity in use, 0 to 1; see 'load'."),
+    click.option(
+        "--zone",
+        default="",
+        help="Zone of the listener, one word (default: the zone that opengnscd is configured with).",
+    ),
+)
+"""Options for the zone and the load, which pool policies use."""
+address_option = click.option(
+    "--address", type=ADDRESS, help="Address of the listener (default: the one that opengnscd is configured with)."
+)
 
 
 def credential_of(context: CliContext, token: str | None, file: Path | None) -> str:

@@ -13,16 +13,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from compass.model.limits import (
-    DETAIL_MAX,
-    HOST_NAME_MAX,
-    LABEL_MAX,
-    METADATA_ENTRIES_MAX,
-    METADATA_KEY_MAX,
-    METADATA_VALUE_MAX,
-    PORT_MAX,
-    between,
-)
+from compass.model import limits
 
 PARSED_MAX = 20_000
 """Most names, and most addresses, whose parsed form is cached: they return with every request of their host, and
@@ -51,8 +42,10 @@ class InvalidAddress(InvalidName):
 def parse_label(text: str, what: str = "name") -> str:
     """Return one DNS label in lower case (RFC 1035 section 2.3.1, digits may lead as in RFC 1123 section 2.1). Raises
     InvalidName."""
-    if len(text) > LABEL_MAX:
-        raise InvalidName(f"{what} {text[:80]!r} has {len(text)} characters; a DNS label has at most {LABEL_MAX}")
+    if len(text) > limits.LABEL_MAX:
+        raise InvalidName(
+            f"{what} {text[:80]!r} has {len(text)} characters; a DNS label has at most {limits.LABEL_MAX}"
+        )
     label = text.lower()
     # Some letters of other scripts become ASCII in lower case, such as the Kelvin sign.
     if not text.isascii() or not _LABEL.fullmatch(label):
@@ -69,10 +62,15 @@ def parse_service_id(text: str) -> str:
     return f"{parse_label(service, 'service')}.{parse_label(category, 'category')}"
 
 
+def parse_pool_name(text: str) -> str:
+    """Parse the name of a category or of a service. Raises InvalidName."""
+    return parse_service_id(text) if "." in text else parse_label(text, "category")
+
+
 def parse_host_name(text: str) -> str:
     """Return a host's name: DNS labels joined by dots, in lower case. Raises InvalidName."""
-    if len(text) > HOST_NAME_MAX:
-        raise InvalidName(f"host name {text[:80]!r}... has {len(text)} characters; at most {HOST_NAME_MAX}")
+    if len(text) > limits.HOST_NAME_MAX:
+        raise InvalidName(f"host name {text[:80]!r}... has {len(text)} characters; at most {limits.HOST_NAME_MAX}")
     return ".".join(parse_label(label, "host name label") for label in text.split("."))
 
 
@@ -100,15 +98,15 @@ def parse_address(text: str) -> str:
 
 def parse_port(port: int) -> int:
     """Return a TCP port to which a client can connect: 1 to 65535. Raises InvalidAddress."""
-    if not 1 <= port <= PORT_MAX:
-        raise InvalidAddress(f"port {port} is not between 1 and {PORT_MAX}")
+    if not 1 <= port <= limits.PORT_MAX:
+        raise InvalidAddress(f"port {port} is not between 1 and {limits.PORT_MAX}")
     return port
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
     """Parse `address:port`, IPv6 in brackets (RFC 3986 section 3.2.2). Raises InvalidAddress."""
     address, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > len(str(PORT_MAX)):
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > len(str(limits.PORT_MAX)):
         raise InvalidAddress(f"{text[:80]!r} is not of the form address:port")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
@@ -163,7 +161,7 @@ def or_empty(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"const": ""}]}
 
 
-_ONE_LABEL = f"[A-Za-z0-9]([A-Za-z0-9-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?"
+_ONE_LABEL = f"[A-Za-z0-9]([A-Za-z0-9-]{{0,{limits.LABEL_MAX - 2}}}[A-Za-z0-9])?"
 LABEL: dict[str, Any] = {"type": "string", "pattern": f"^{_ONE_LABEL}$", "examples": ["openuss"]}
 SERVICE = {"type": "string", "pattern": rf"^{_ONE_LABEL}\.{_ONE_LABEL}$", "examples": ["chinaserver.openuss"]}
 POOL = {
@@ -171,7 +169,7 @@ POOL = {
     "pattern": rf"^{_ONE_LABEL}(\.{_ONE_LABEL})?$",
     "examples": ["openuss", "chinaserver.openuss"],
 }
-HOST = {"type": "string", "pattern": rf"^{_ONE_LABEL}(\.{_ONE_LABEL})*$", "maxLength": HOST_NAME_MAX}
+HOST = {"type": "string", "pattern": rf"^{_ONE_LABEL}(\.{_ONE_LABEL})*$", "maxLength": limits.HOST_NAME_MAX}
 DEPENDENCY = {"type": "string", "pattern": f"^{_ONE_LABEL} {_ONE_LABEL}$", "examples": ["web openuss"]}
 ADDRESS = {
     "type": "string",
@@ -208,17 +206,17 @@ HostName = Annotated[str, Meta(extra_json_schema=HOST)]
 ServerName = Annotated[str, Meta(extra_json_schema=SERVER)]
 Address = Annotated[str, Meta(extra_json_schema=ADDRESS)]
 OptionalAddress = Annotated[str, Meta(extra_json_schema=or_empty(ADDRESS))]
-Port = Annotated[int, between(1, PORT_MAX)]
+Port = Annotated[int, limits.between(1, limits.PORT_MAX)]
 ObjectName = Annotated[str, Meta(extra_json_schema={"anyOf": [POOL, LISTENER]})]
 """Category, service or listener."""
 
-Detail = Annotated[str, Meta(extra_json_schema={"maxLength": DETAIL_MAX, "pattern": PLAIN})]
+Detail = Annotated[str, Meta(extra_json_schema={"maxLength": limits.DETAIL_MAX, "pattern": PLAIN})]
 Metadata = Annotated[
-    dict[str, Annotated[str, Meta(extra_json_schema={"maxLength": METADATA_VALUE_MAX, "pattern": PLAIN})]],
+    dict[str, Annotated[str, Meta(extra_json_schema={"maxLength": limits.METADATA_VALUE_MAX, "pattern": PLAIN})]],
     Meta(
         extra_json_schema={
-            "maxProperties": METADATA_ENTRIES_MAX,
-            "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_MAX, "pattern": PLAIN},
+            "maxProperties": limits.METADATA_ENTRIES_MAX,
+            "propertyNames": {"minLength": 1, "maxLength": limits.METADATA_KEY_MAX, "pattern": PLAIN},
         }
     ),
 ]

@@ -11,64 +11,42 @@ from typing import Annotated, Literal, TypeAlias, Union
 import msgspec
 from msgspec import Meta
 
-from compass.model.limits import (
-    EPOCH_MAX,
-    FETCH_LIMIT_MAX,
-    INSTEAD_MAX,
-    LOG_WAIT_SECONDS_MAX,
-    OVERLAP_SECONDS_MAX,
-    PURGE_AGE_SECONDS_MIN,
-    STEER_SECONDS_MAX,
-    Share,
-    Weight,
-    between,
-)
-from compass.model.names import (
-    Address,
-    Detail,
-    Metadata,
-    ObjectName,
-    OptionalLabel,
-    OptionalServiceId,
-    Port,
-    ServerName,
-    ServiceId,
-)
+from compass.model import limits, names
 from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
 
 
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="register"):
     """Function 2.1: register a listener. `epoch` orders the instances that use one address and port (P6)."""
 
-    service: ServiceId
+    service: names.ServiceId
     credential: str
-    address: Address
-    port: Port
-    epoch: Annotated[int, between(0, EPOCH_MAX)]
-    weight: Weight = 1
-    metadata: Metadata = {}
-    zone: OptionalLabel = ""
-    load: Share = IDLE
-    degradation: Share = IDLE
+    address: names.Address
+    port: names.Port
+    epoch: Annotated[int, limits.between(0, limits.EPOCH_MAX)]
+    weight: limits.Weight = 1
+    metadata: names.Metadata = {}
+    zone: names.OptionalLabel = ""
+    load: limits.Share = IDLE
+    degradation: limits.Share = IDLE
 
 
 class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):
     """Function 2.2: deregister a listener. `died`: its process ended without a deregistration, as its host observed."""
 
-    service: ServiceId
+    service: names.ServiceId
     credential: str
-    address: Address
-    port: Port
-    epoch: Annotated[int, between(1, EPOCH_MAX)]
+    address: names.Address
+    port: names.Port
+    epoch: Annotated[int, limits.between(1, limits.EPOCH_MAX)]
     died: bool = False
 
 
 class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="drain"):
     """Drain a listener, so that it gets no new users, or end the drain. Administrators need no credential."""
 
-    service: ServiceId
-    address: Address
-    port: Port
+    service: names.ServiceId
+    address: names.Address
+    port: names.Port
     draining: bool = True
     credential: str = ""
 
@@ -79,7 +57,7 @@ class Pull(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     `seen`, a revision of `store`: the reply must not be older, here as below.
     """
 
-    service: ServiceId
+    service: names.ServiceId
     store: str = ""
     seen: int = 0
 
@@ -110,12 +88,12 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
     """Function 2.5: report a listener as dead or slow. `reporter` is the service that found this."""
 
-    service: ServiceId
-    address: Address
-    port: Port
+    service: names.ServiceId
+    address: names.Address
+    port: names.Port
     state: Literal["unreachable", "slow"] = "unreachable"
-    reporter: OptionalServiceId = ""
-    detail: Detail = ""
+    reporter: names.OptionalServiceId = ""
+    detail: names.Detail = ""
 
 
 class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="findings"):
@@ -144,15 +122,15 @@ class Remove(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 class IssueCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="issue-credential"):
     """2.6: issue a new token for a service; its other tokens expire after `overlap_seconds`."""
 
-    service: ServiceId
-    overlap_seconds: Annotated[float, between(0, OVERLAP_SECONDS_MAX)] | None = None
+    service: names.ServiceId
+    overlap_seconds: Annotated[float, limits.between(0, limits.OVERLAP_SECONDS_MAX)] | None = None
     """None: the older tokens stay unchanged. 0: they are refused from now on."""
 
 
 class RevokeCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="revoke-credential"):
     """2.6: revoke a token: it is refused from now on."""
 
-    service: ServiceId
+    service: names.ServiceId
     id: str
 
 
@@ -171,7 +149,7 @@ class Apply(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 class Purge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="purge"):
     """2.6: remove the rows of listeners that have been offline or down for longer than `age_seconds`."""
 
-    age_seconds: Annotated[float, Meta(extra_json_schema={"minimum": PURGE_AGE_SECONDS_MIN})]
+    age_seconds: Annotated[float, Meta(extra_json_schema={"minimum": limits.PURGE_AGE_SECONDS_MIN})]
     state: Literal["offline", "down"] = "offline"
 
 
@@ -184,7 +162,7 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     name: str = ""
     """Name of the only row to return."""
     state: State | Literal[""] = ""
-    limit: Annotated[int, between(1, FETCH_LIMIT_MAX)] = 10_000
+    limit: Annotated[int, limits.between(1, limits.FETCH_LIMIT_MAX)] = 10_000
     after: int = 0
     """Number of rows to skip."""
     store: str = ""
@@ -194,7 +172,7 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
 class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="impact"):
     """2.6: list the hosts that would be notified of a change of this category, service or listener."""
 
-    name: ObjectName
+    name: names.ObjectName
     store: str = ""
     seen: int = 0
 
@@ -207,27 +185,27 @@ class ReadLog(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """
 
     log: Literal["updates", "security", "administration"]
-    after: Annotated[int, between(0, 2**63 - 1)] = 0
+    after: Annotated[int, limits.between(0, 2**63 - 1)] = 0
     limit: int = 1000
     last: int = 0
-    wait_seconds: Annotated[float, between(0, LOG_WAIT_SECONDS_MAX)] = 0.0
+    wait_seconds: Annotated[float, limits.between(0, limits.LOG_WAIT_SECONDS_MAX)] = 0.0
 
 
 class Examine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="examine"):
     """2.6: read this server's evidence about a listener's health, its last judgement, and its flap damping."""
 
-    service: ServiceId
-    address: Address
-    port: Port
+    service: names.ServiceId
+    address: names.Address
+    port: names.Port
 
 
 class Steer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="steer"):
     """Function 2.6: drain this server, so that its hosts go to other servers, or end the drain."""
 
     away: bool = True
-    instead: Annotated[tuple[ServerName, ...], Meta(extra_json_schema={"maxItems": INSTEAD_MAX})] = ()
+    instead: Annotated[tuple[names.ServerName, ...], Meta(extra_json_schema={"maxItems": limits.INSTEAD_MAX})] = ()
     """Servers that replace this one; none: each host chooses from those that it knows."""
-    seconds: Annotated[float, between(0, STEER_SECONDS_MAX)] = 30.0
+    seconds: Annotated[float, limits.between(0, limits.STEER_SECONDS_MAX)] = 30.0
     """Seconds over which the present hosts are redirected."""
 
 

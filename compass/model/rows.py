@@ -11,21 +11,7 @@ from typing import Annotated, Literal, TypeAlias, Union
 import msgspec
 from msgspec import Meta
 
-from compass.model.limits import (
-    FLAP_SECONDS_MAX,
-    FLAPS_MAX,
-    GRACE_SECONDS_MAX,
-    HOST_SERVICES_MAX,
-    PORT_MAX,
-    PROBE_ATTEMPTS_MAX,
-    PROBE_PATH_MAX,
-    PROBE_TIMEOUT_SECONDS_MAX,
-    RECOVERY_SECONDS_MAX,
-    REPORTERS_NEEDED_MAX,
-    WITNESSES_MAX,
-    above_zero,
-    between,
-)
+from compass.model import limits
 from compass.model.names import HostName, Label, OptionalAddress, OptionalServiceId, ServiceId
 
 State = Literal["up", "slow", "suspect", "down", "draining", "offline"]
@@ -42,7 +28,7 @@ IDLE = 0.0
 """Load of a listener that has reported none. msgspec omits a default from a frame only if it is this very object."""
 
 
-PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
+PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{limits.PROBE_PATH_MAX - 1}}})$"
 """Pattern of `Policy.probe` in JSON Schema."""
 
 
@@ -54,24 +40,24 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
 
     probe: Annotated[str, Meta(extra_json_schema={"pattern": PROBE_PATTERN})] = "tcp"
     """Kind of the probe. `tcp`: connect. `http:/path`: a GET of the path must return a status below 500."""
-    probe_timeout_seconds: Annotated[float, above_zero(PROBE_TIMEOUT_SECONDS_MAX)] = 1.0
-    probe_attempts: Annotated[int, between(1, PROBE_ATTEMPTS_MAX)] = 2
+    probe_timeout_seconds: Annotated[float, limits.above_zero(limits.PROBE_TIMEOUT_SECONDS_MAX)] = 1.0
+    probe_attempts: Annotated[int, limits.between(1, limits.PROBE_ATTEMPTS_MAX)] = 2
     slow: Literal["alert", "notify"] = "alert"
     """Effect of a report `slow`: notify only the administrators, or also change the state for all dependants."""
-    recovery_seconds: Annotated[float, above_zero(RECOVERY_SECONDS_MAX)] = 2.0
+    recovery_seconds: Annotated[float, limits.above_zero(limits.RECOVERY_SECONDS_MAX)] = 2.0
     """Pause before the next probe of a listener that is down; doubles up to `RECOVERY_SECONDS_MAX`."""
-    reporters: Annotated[int, between(1, REPORTERS_NEEDED_MAX)] = 1
+    reporters: Annotated[int, limits.between(1, limits.REPORTERS_NEEDED_MAX)] = 1
     """Independent reporters (hosts) whose reports make a listener suspect before any probe."""
-    witnesses: Annotated[int, between(0, WITNESSES_MAX)] = 2
+    witnesses: Annotated[int, limits.between(0, limits.WITNESSES_MAX)] = 2
     """Dependant hosts that also probe a listener before the verdict that it is down."""
-    cap: Annotated[float, above_zero(1)] = 0.8
+    cap: Annotated[float, limits.above_zero(1)] = 0.8
     """Share of the category's listeners that reports and probes may have `down` at once. See `failure.may_condemn`."""
-    grace_seconds: Annotated[float, between(0, GRACE_SECONDS_MAX)] = 5.0
+    grace_seconds: Annotated[float, limits.between(0, limits.GRACE_SECONDS_MAX)] = 5.0
     """Seconds from the loss of a host's session to the probes of its listeners."""
-    flaps: Annotated[int, between(1, FLAPS_MAX)] = 3
+    flaps: Annotated[int, limits.between(1, limits.FLAPS_MAX)] = 3
     """Number of times that a listener may go down within `flap_seconds` before it is kept out."""
-    flap_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 600.0
-    hold_seconds: Annotated[float, between(0, FLAP_SECONDS_MAX)] = 60.0
+    flap_seconds: Annotated[float, limits.between(0, limits.FLAP_SECONDS_MAX)] = 600.0
+    hold_seconds: Annotated[float, limits.between(0, limits.FLAP_SECONDS_MAX)] = 60.0
     """Seconds for which it is then kept out; doubled with each further failure."""
     pool: str = "weighted-random"
     """Policy that orders the listeners for a user: one of `policies.POLICIES`."""
@@ -146,9 +132,9 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag
 
     name: HostName
     update_address: OptionalAddress = ""
-    update_port: Annotated[int, between(0, PORT_MAX)] = 0
+    update_port: Annotated[int, limits.between(0, limits.PORT_MAX)] = 0
     """Port that the server dials to push when the host keeps no session open; 0: none."""
-    services: Annotated[tuple[ServiceId, ...], Meta(extra_json_schema={"maxItems": HOST_SERVICES_MAX})] = ()
+    services: Annotated[tuple[ServiceId, ...], Meta(extra_json_schema={"maxItems": limits.HOST_SERVICES_MAX})] = ()
     """Service ids on whose behalf the host receives changes, sorted."""
     barred: bool = False
     """True if every request of the host is refused until an administrator lifts the bar."""

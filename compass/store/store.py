@@ -16,16 +16,7 @@ import msgspec
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
-from compass.model.interfaces import (
-    BatchRefused,
-    Conflict,
-    LogTrimmed,
-    Proposal,
-    Redecide,
-    StoredDigest,
-    StoreState,
-    StoreUnavailable,
-)
+from compass.model import interfaces
 from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
 from compass.store import statements as sql
 from compass.store.abort import ConnectionAborter
@@ -121,8 +112,8 @@ class Store:
         if connection is not None:
             connection.close()
 
-    def load(self) -> StoreState:
-        def read(connection: Connection) -> StoreState:
+    def load(self) -> interfaces.StoreState:
+        def read(connection: Connection) -> interfaces.StoreState:
             clock = connection.execute(sql.CLOCK).one()
             rows: list[Row] = []
             for kind, statement in sql.ALL.items():
@@ -131,7 +122,7 @@ class Store:
             for topic_revisions in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
                 topics.update((topic, at) for topic, at in connection.execute(topic_revisions))
             floor = _floor(connection, "updates", clock.revision)
-            return StoreState(clock.store, clock.revision, floor, rows, topics, _digest(clock))
+            return interfaces.StoreState(clock.store, clock.revision, floor, rows, topics, _digest(clock))
 
         return self._transaction(read, writes=False)
 
@@ -141,12 +132,12 @@ class Store:
         changes: Sequence[Change],
         security: Sequence[SecurityEntry],
         administration: Sequence[AdministrationEntry],
-        again: Redecide | None = None,
+        again: interfaces.Redecide | None = None,
         digest: str = "",
     ) -> None:
         """See `interfaces.Store`. After StoreUnavailable, `changes_after(expected, ...)` shows whether the batch was
         committed; after BatchRefused it was not, and never can be."""
-        proposal = Proposal(changes, security, administration, digest)
+        proposal = interfaces.Proposal(changes, security, administration, digest)
         if not (changes or security or administration):
             return
 
@@ -155,14 +146,16 @@ class Store:
                 return
             missed = self._between(connection, expected) if again is not None else None
             if again is None or missed is None:
-                raise Conflict(f"the store is no longer at revision {expected}")
+                raise interfaces.Conflict(f"the store is no longer at revision {expected}")
             self._write(connection, expected + len(missed), again(missed))
 
         try:
             self._transaction(write, writes=True)
         except (ValueError, OverflowError) as error:
             # Invalid Unicode or integers beyond 64 bits: the drivers raise these exceptions.
-            raise BatchRefused(f"{redacted_url(self._url)} cannot hold a value of this batch: {error}") from error
+            raise interfaces.BatchRefused(
+                f"{redacted_url(self._url)} cannot hold a value of this batch: {error}"
+            ) from error
 
     def _between(self, connection: Connection, expected: int) -> list[Change] | None:
         """Return the changes of others after a revision, or None if these are too many or no longer in the log.
@@ -175,12 +168,12 @@ class Store:
             return None
         return [change_from(change) for _, change in found]
 
-    def _write(self, connection: Connection, expected: int, proposal: Proposal) -> bool:
+    def _write(self, connection: Connection, expected: int, proposal: interfaces.Proposal) -> bool:
         """Write fence, tables and logs. Returns False, without a write, if the store is at another revision."""
         changes, security, administration = proposal.changes, proposal.security, proposal.administration
         reached = expected + len(changes)
         if [change.revision for change in changes] != list(range(expected + 1, reached + 1)):
-            raise BatchRefused(f"the changes do not have the revisions {expected + 1} to {reached}")
+            raise interfaces.BatchRefused(f"the changes do not have the revisions {expected + 1} to {reached}")
         numbers = {"securities": len(security), "administrations": len(administration)}
         if changes:
             batch = batch_of(changes)
@@ -206,13 +199,13 @@ class Store:
         def read(connection: Connection) -> list[Change]:
             clock = connection.execute(sql.CLOCK_LOCKED if self._in_doubt else sql.CLOCK).one()
             if clock.revision < revision:
-                raise StoreUnavailable(
+                raise interfaces.StoreUnavailable(
                     f"{redacted_url(self._url)} is at revision {clock.revision}, this server at {revision}: "
                     "an older state was restored; restart the server"
                 )
             found = connection.execute(sql.CHANGES, {"after": revision, "most": limit}).all()
             if clock.revision > revision and limit > 0 and (not found or found[0].revision != revision + 1):
-                raise LogTrimmed(
+                raise interfaces.LogTrimmed(
                     f"{redacted_url(self._url)}: the changes after revision {revision} are no longer in the log"
                 )
             return [change_from(change) for _, change in found]
@@ -236,10 +229,10 @@ class Store:
 
         return self._transaction(read, writes=False)
 
-    def digest(self) -> StoredDigest:
-        def read(connection: Connection) -> StoredDigest:
+    def digest(self) -> interfaces.StoredDigest:
+        def read(connection: Connection) -> interfaces.StoredDigest:
             clock = connection.execute(sql.CLOCK).one()
-            return StoredDigest(clock.revision, _digest(clock), clock.doubted)
+            return interfaces.StoredDigest(clock.revision, _digest(clock), clock.doubted)
 
         return self._transaction(read, writes=False)
 
@@ -271,11 +264,11 @@ class Store:
         try:
             return self._once(work, options)
         except (IntegrityError, DataError) as error:
-            raise BatchRefused(f"{unavailable(self._url, error)}") from error
+            raise interfaces.BatchRefused(f"{unavailable(self._url, error)}") from error
         except DBAPIError as error:
             raise unavailable(self._url, error) from error
         except StatementError as error:
-            raise BatchRefused(f"{unavailable(self._url, error)}") from error
+            raise interfaces.BatchRefused(f"{unavailable(self._url, error)}") from error
         except SQLAlchemyError as error:
             raise unavailable(self._url, error) from error
         except msgspec.DecodeError as error:

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from compass.model.replies import Refusal
 from compass.model.requests import Request
-from compass.wire import limits
+from compass.wire import limits, messages
 from compass.wire.connection import Connection
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
 from compass.wire.frames import header
-from compass.wire.messages import (
-    Acknowledge,
-    Bookmark,
-    Goodbye,
-    Held,
-    Hello,
-    Inquiry,
-    InvalidMessage,
-    Notice,
-    Resync,
-    Suspicion,
-    Welcome,
-    decode_from_server,
-    encode,
-)
 
 
 class RequestTooLong(Exception):
@@ -49,7 +34,7 @@ class ClientConnection(Connection):
         self._request_max = request_max
         self._last_number = 0
         self._waiting: dict[int, float] = {}
-        self._send(Hello(limits.VERSIONS, software))
+        self._send(messages.Hello(limits.VERSIONS, software))
 
     def ask(self, request: Request, now: float) -> int:
         """Queue a request after `SessionOpened`. Returns its number, which `ReplyReceived` repeats.
@@ -58,7 +43,7 @@ class ClientConnection(Connection):
         """
         if self.state != "open":
             raise RuntimeError(f"asked in state {self.state}")
-        body = encode(request)
+        body = messages.encode(request)
         if len(body) > self._request_max:
             raise RequestTooLong(len(body), self._request_max)
         self._last_number = number = self._last_number % 0xFFFFFFFF + 1
@@ -66,10 +51,10 @@ class ClientConnection(Connection):
         self._queue(header(len(body), number) + body)
         return number
 
-    def acknowledge(self, revision: int, status: Held = "ok") -> None:
+    def acknowledge(self, revision: int, status: messages.Held = "ok") -> None:
         """Acknowledge that everything up to `revision` is held, or report a problem."""
         if self.state == "open":
-            self._send(Acknowledge(revision, status))
+            self._send(messages.Acknowledge(revision, status))
 
     def deadline(self) -> float | None:
         if self.state == "greeting":
@@ -88,8 +73,8 @@ class ClientConnection(Connection):
 
     def _received(self, number: int, body: bytes, now: float) -> Event | None:
         try:
-            message = decode_from_server(body)
-        except InvalidMessage as unreadable:
+            message = messages.decode_from_server(body)
+        except messages.InvalidMessage as unreadable:
             if self._is_skipped(number, unreadable):
                 return None
             if self.state == "greeting" or number not in self._waiting:
@@ -97,14 +82,16 @@ class ClientConnection(Connection):
             del self._waiting[number]
             return ReplyReceived(number, unreadable.refusal)
         match message:
-            case Welcome() if message.version not in limits.VERSIONS:
+            case messages.Welcome() if message.version not in limits.VERSIONS:
                 return self._out_of_turn(f"version {message.version}, which was not offered,")
-            case Welcome():
+            case messages.Welcome():
                 self._request_max = min(message.frame_max or self._request_max, self._request_max)
                 return SessionOpened(message) if self._transition("welcome") else self._out_of_turn("welcome")
-            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
+            case (
+                messages.Notice() | messages.Bookmark() | messages.Resync() | messages.Inquiry() | messages.Suspicion()
+            ):
                 return PushReceived(message) if self._transition("push") else self._out_of_turn("notice")
-            case Goodbye():
+            case messages.Goodbye():
                 instead = message.instead[: limits.INSTEAD_MAX]
                 return self._end(
                     "goodbye", message.reason, retry_after_seconds=message.retry_after_seconds, instead=instead

@@ -8,22 +8,10 @@ import msgspec
 
 from compass.model.replies import Refusal
 from compass.model.requests import Request
-from compass.wire import limits
+from compass.wire import limits, messages
 from compass.wire.connection import Connection
 from compass.wire.events import AcknowledgementReceived, Event, RequestReceived, SessionEnded, SessionOpened
 from compass.wire.frames import header
-from compass.wire.messages import (
-    Acknowledge,
-    Answer,
-    EncodedReply,
-    Goodbye,
-    Hello,
-    Inquiry,
-    InvalidMessage,
-    Welcome,
-    decode_from_client,
-    encode,
-)
 
 _TOGETHER_SECONDS = 0.1
 """Seconds within which notices share one deadline for their acknowledgement: so ACKNOWLEDGE_SECONDS bounds the memory
@@ -57,20 +45,20 @@ class ServerConnection(Connection):
 
     def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
         """Reply to the hello of a `SessionOpened`."""
-        self._send(Welcome(version, server, store, revision, self.frame_max, software))
+        self._send(messages.Welcome(version, server, store, revision, self.frame_max, software))
 
-    def reply(self, number: int, reply: Answer, now: float) -> None:
+    def reply(self, number: int, reply: messages.Answer, now: float) -> None:
         """Reply to a request, unless the session has ended."""
         if self.state == "ended":
             return
         self._asked.discard(number)
         self._active_at = now
-        encoded = reply.body if isinstance(reply, EncodedReply) else encode(reply)
+        encoded = reply.body if isinstance(reply, messages.EncodedReply) else messages.encode(reply)
         if len(encoded) > limits.FRAME_MAX_FROM_SERVER:
             text = (
                 f"the answer has {len(encoded)} octets; at most {limits.FRAME_MAX_FROM_SERVER} are sent: ask for less"
             )
-            encoded = encode(Refusal("too-large", text))
+            encoded = messages.encode(Refusal("too-large", text))
         # Two items, so that the body of a reply to many peers is in memory once.
         self._queue(header(len(encoded), number))
         self._queue(encoded)
@@ -123,7 +111,7 @@ class ServerConnection(Connection):
         """Record that the peer has read octets: it is slow but not dead."""
         self._consumed_at = now
 
-    def inquire(self, inquiry: Inquiry) -> None:
+    def inquire(self, inquiry: messages.Inquiry) -> None:
         """Send the host an inquiry; its result comes as a request, or never."""
         if self.state != "ended":
             self._send(inquiry)
@@ -136,7 +124,7 @@ class ServerConnection(Connection):
     def goodbye(self, reason: str, retry_after_seconds: float = 0.0, instead: tuple[str, ...] = ()) -> None:
         """End the session from this side; `instead`: servers to which the client is redirected."""
         if self.state != "ended":
-            self._send(Goodbye(reason, retry_after_seconds, instead[: limits.INSTEAD_MAX]))
+            self._send(messages.Goodbye(reason, retry_after_seconds, instead[: limits.INSTEAD_MAX]))
             self.state = "ended"
 
     @property
@@ -171,7 +159,7 @@ class ServerConnection(Connection):
             reason = f"no acknowledgement within {limits.ACKNOWLEDGE_SECONDS:g} s"
         else:
             reason = f"idle for {limits.IDLE_SECONDS:g} s"
-        self._send(Goodbye(reason))
+        self._send(messages.Goodbye(reason))
         return self._end("timeout", reason)
 
     def _violated(self, refusal: Refusal) -> SessionEnded:
@@ -180,8 +168,8 @@ class ServerConnection(Connection):
 
     def _received(self, number: int, body: bytes, now: float) -> Event | None:
         try:
-            message = decode_from_client(body)
-        except InvalidMessage as unreadable:
+            message = messages.decode_from_client(body)
+        except messages.InvalidMessage as unreadable:
             if self._is_skipped(number, unreadable):
                 return None
             if self.state == "greeting" or number == 0 or number in self._asked:
@@ -189,16 +177,16 @@ class ServerConnection(Connection):
             self._send(unreadable.refusal, number)
             return None
         match message:
-            case Hello():
+            case messages.Hello():
                 return self._greeted(message)
-            case Acknowledge():
+            case messages.Acknowledge():
                 if not self._transition("acknowledge"):
                     return self._violated(Refusal("out-of-turn", "acknowledge before hello"))
                 return self._acknowledged(message, now)
             case request:
                 return self._asked_for(number, request, now)
 
-    def _greeted(self, hello: Hello) -> Event:
+    def _greeted(self, hello: messages.Hello) -> Event:
         common = set(hello.versions[: limits.VERSIONS_OFFERED_MAX]) & set(limits.VERSIONS)
         if self.state == "greeting" and not common:
             spoken = ", ".join(map(str, limits.VERSIONS))
@@ -206,9 +194,9 @@ class ServerConnection(Connection):
         if not self._transition("hello"):
             return self._violated(Refusal("out-of-turn", "a second hello"))
         software = hello.software[: limits.SOFTWARE_MAX]
-        return SessionOpened(Hello((max(common),), software))
+        return SessionOpened(messages.Hello((max(common),), software))
 
-    def _acknowledged(self, message: Acknowledge, now: float) -> Event:
+    def _acknowledged(self, message: messages.Acknowledge, now: float) -> Event:
         waited = None
         if self._timed is not None and self._timed[0] <= message.revision:
             waited = now - self._timed[1]

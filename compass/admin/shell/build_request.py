@@ -11,20 +11,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.names import (
-    format_endpoint,
-    parse_endpoint,
-    parse_label,
-    parse_service_id,
-)
-from compass.model.requests import (
-    Drain,
-    Fetch,
-    Impact,
-    Put,
-    Register,
-    Remove,
-)
+from compass.model import names, requests
 from compass.model.rows import Category, Listener, Policy
 
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -57,14 +44,14 @@ def metadata(pairs: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def add_category(name: str, changes: Mapping[str, Any]) -> Put:
+def add_category(name: str, changes: Mapping[str, Any]) -> requests.Put:
     """Return the request for a new category; `changes` as in `change_category`."""
-    return Put(_category(Category(parse_label(name, "category")), changes), create=True)
+    return requests.Put(_category(Category(names.parse_label(name, "category")), changes), create=True)
 
 
-def change_category(row: Category, changes: Mapping[str, Any]) -> Put:
+def change_category(row: Category, changes: Mapping[str, Any]) -> requests.Put:
     """Return the request that changes a category: `backup` and fields of the policy; absent ones stay unchanged."""
-    return Put(_category(row, changes))
+    return requests.Put(_category(row, changes))
 
 
 def _category(row: Category, changes: Mapping[str, Any]) -> Category:
@@ -72,71 +59,66 @@ def _category(row: Category, changes: Mapping[str, Any]) -> Category:
     policy = {field: changes[field] for field in POLICY_FIELDS if field in changes}
     return msgspec.structs.replace(
         row,
-        backup=parse_service_id(backup) if backup else "",
+        backup=names.parse_service_id(backup) if backup else "",
         policy=msgspec.structs.replace(row.policy, **policy),
     )
 
 
-def change_pool(row: Category, service: str, pool: str) -> Put:
+def change_pool(row: Category, service: str, pool: str) -> requests.Put:
     """Return the request that sets the pool policy of one service; "": that of the category."""
-    label = parse_service_id(service).partition(".")[0]
+    label = names.parse_service_id(service).partition(".")[0]
     others = {name: other for name, other in row.policy.pools.items() if name != label}
     policy = msgspec.structs.replace(row.policy, pools=others | ({label: pool} if pool else {}))
-    return Put(msgspec.structs.replace(row, policy=policy))
+    return requests.Put(msgspec.structs.replace(row, policy=policy))
 
 
 def token_service(name: str, category: str) -> str:
     """Return the service whose credential is the token of that name."""
-    return f"{parse_label(name, 'name')}.{category}"
+    return f"{names.parse_label(name, 'name')}.{category}"
 
 
-def add_listener(service: str, endpoint: str, changes: Mapping[str, Any]) -> Register:
+def add_listener(service: str, endpoint: str, changes: Mapping[str, Any]) -> requests.Register:
     """Return the registration of a listener that no host daemon manages. Epoch 0 lets the server choose the next one.
 
     `changes`: some of LISTENER_PARAMETERS.
     """
-    address, port = parse_endpoint(endpoint)
-    return Register(parse_service_id(service), "", address, port, 0, **changes)
+    address, port = names.parse_endpoint(endpoint)
+    return requests.Register(names.parse_service_id(service), "", address, port, 0, **changes)
 
 
-def change_listener(row: Listener, changes: Mapping[str, Any]) -> Register:
+def change_listener(row: Listener, changes: Mapping[str, Any]) -> requests.Register:
     """Return the request that changes parameters of a listener. With its own epoch it stays the same instance."""
     kept = {name: getattr(row, name) for name in LISTENER_PARAMETERS}
-    return Register(
-        service=row.service,
-        credential="",
-        address=row.address,
-        port=row.port,
-        epoch=row.epoch,
-        **{**kept, **changes},
+    return requests.Register(
+        service=row.service, credential="", address=row.address, port=row.port, epoch=row.epoch, **{**kept, **changes}
     )
 
 
-def remove_listener(service: str, endpoint: str) -> Remove:
+def remove_listener(service: str, endpoint: str) -> requests.Remove:
     """Return the request that takes a listener out of use; its row stays as `offline`."""
-    return Remove("listener", _listener_name(service, endpoint))
+    return requests.Remove("listener", _listener_name(service, endpoint))
 
 
-def drain_listener(service: str, endpoint: str, draining: bool) -> Drain:
+def drain_listener(service: str, endpoint: str, draining: bool) -> requests.Drain:
     """Return the request that starts or ends the draining of a listener."""
-    address, port = parse_endpoint(endpoint)
-    return Drain(parse_service_id(service), address, port, draining)
+    address, port = names.parse_endpoint(endpoint)
+    return requests.Drain(names.parse_service_id(service), address, port, draining)
 
 
-def fetch_listener(service: str, endpoint: str) -> Fetch:
+def fetch_listener(service: str, endpoint: str) -> requests.Fetch:
     """Return the request for the row of one listener."""
-    return Fetch("listener", name=_listener_name(service, endpoint))
+    return requests.Fetch("listener", name=_listener_name(service, endpoint))
 
 
-def impact(name: str, endpoint: str | None) -> Impact:
+def impact(name: str, endpoint: str | None) -> requests.Impact:
     """Return the request for the impact of a category, a service, or a listener of a service."""
     if endpoint is not None:
-        return Impact(_listener_name(name, endpoint))
-    return Impact(parse_service_id(name) if "." in name else parse_label(name, "category"))
+        return requests.Impact(_listener_name(name, endpoint))
+    return requests.Impact(names.parse_pool_name(name))
 
 
 def _listener_name(service: str, endpoint: str) -> str:
-    return f"{parse_service_id(service)} {format_endpoint(*parse_endpoint(endpoint))}"
+    return f"{names.parse_service_id(service)} {names.format_endpoint(*names.parse_endpoint(endpoint))}"
 
 
 def older_than(rows: Iterable[Listener], age_seconds: float, now: float) -> tuple[Listener, ...]:

@@ -80,7 +80,8 @@ class Failed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to the standard error stream, as text or as JSON."""
-        text = json.dumps(self.details) if self.in_json else f"Error: {_printable_lines(self.message)}"
+        lines = (escape_line(line, CELL_MAX) for line in self.message.split("\n"))
+        text = json.dumps(self.details) if self.in_json else "Error: " + "\n".join(lines)
         click.echo(text, file=file or sys.stderr)
 
 
@@ -90,11 +91,6 @@ def failure_of(refusal: Refusal) -> Failed:
     again = f" (try again in {refusal.retry_after_seconds:g} s)" if refusal.retry_after_seconds else ""
     text = f"{refusal.message}{again} [{refusal.code}]{problems}"
     return Failed(exit_of(refusal.code), text, as_json(refusal), refusal)
-
-
-def no_such(code: Code, message: str) -> Failed:
-    """Return the failure for a row that is not among those that the server sent."""
-    return failure_of(Refusal(code, message))
 
 
 class Machine:
@@ -192,7 +188,7 @@ class AdminContext:
         """Return the only row of the fetch. Raises Failed with the given refusal if there is none."""
         rows = self.rows(fetch)[0].rows
         if not rows:
-            raise no_such(code, message)
+            raise failure_of(Refusal(code, message))
         return rows[0]
 
     def print_result(self, for_people: TableView | Sequence[str | TableView], for_programs: Any) -> None:
@@ -267,7 +263,3 @@ def output_file(path: Path, mode: int) -> Iterator[IO[str]]:
             yield file
     except OSError as error:
         raise Failed(ExitCode.FAILED, f"cannot write {path}: {error.strerror}") from None
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(escape_line(line, CELL_MAX) for line in text.split("\n"))

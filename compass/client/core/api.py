@@ -21,18 +21,7 @@ from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.errors import ApiProblem, DaemonUnreachable, NotAllowed, refused
 from compass.client.core.http import ANSWER_OCTETS_MAX, ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines
 from compass.client.core.runtime import Connection, Runtime
-from compass.model.host_api import (
-    HostStatus,
-    LocalDeregister,
-    LocalDrain,
-    LocalEvent,
-    LocalLoad,
-    LocalRegister,
-    LocalReport,
-    LocalRequest,
-    Outcome,
-    Resolved,
-)
+from compass.model import host_api
 from compass.model.replies import Dependencies
 
 ANSWER_SECONDS = 30.0
@@ -55,35 +44,35 @@ class HostApiCalls:
         """Return the dependencies of `service` (function 2.3)."""
         return await self._ask(Dependencies, "GET", f"/v1/dependencies/{quote(service, safe='')}")
 
-    async def resolve(self, name: str) -> Resolved:
+    async def resolve(self, name: str) -> host_api.Resolved:
         """Return the listeners to use for a service or a category, best first; there may be none."""
-        return await self._ask(Resolved, "GET", f"/v1/resolve/{quote(name, safe='')}")
+        return await self._ask(host_api.Resolved, "GET", f"/v1/resolve/{quote(name, safe='')}")
 
-    async def register(self, request: LocalRegister) -> Outcome:
+    async def register(self, request: host_api.LocalRegister) -> host_api.Outcome:
         """Register a listener (function 2.1). A request with `hold` needs `hold` instead."""
-        return await self._ask(Outcome, "POST", "/v1/register", request)
+        return await self._ask(host_api.Outcome, "POST", "/v1/register", request)
 
-    async def deregister(self, request: LocalDeregister) -> Outcome:
+    async def deregister(self, request: host_api.LocalDeregister) -> host_api.Outcome:
         """Deregister a listener (function 2.2)."""
-        return await self._ask(Outcome, "POST", "/v1/deregister", request)
+        return await self._ask(host_api.Outcome, "POST", "/v1/deregister", request)
 
-    async def report_load(self, request: LocalLoad) -> Outcome:
+    async def report_load(self, request: host_api.LocalLoad) -> host_api.Outcome:
         """Report the load of a listener of this host."""
-        return await self._ask(Outcome, "POST", "/v1/load", request)
+        return await self._ask(host_api.Outcome, "POST", "/v1/load", request)
 
-    async def drain(self, request: LocalDrain) -> Outcome:
+    async def drain(self, request: host_api.LocalDrain) -> host_api.Outcome:
         """Start or end the draining of a listener."""
-        return await self._ask(Outcome, "POST", "/v1/drain", request)
+        return await self._ask(host_api.Outcome, "POST", "/v1/drain", request)
 
-    async def report(self, request: LocalReport) -> Outcome:
+    async def report(self, request: host_api.LocalReport) -> host_api.Outcome:
         """Report a failed or slow listener (function 2.5)."""
-        return await self._ask(Outcome, "POST", "/v1/report", request)
+        return await self._ask(host_api.Outcome, "POST", "/v1/report", request)
 
-    async def status(self) -> HostStatus:
+    async def status(self) -> host_api.HostStatus:
         """Return the daemon's status."""
-        return await self._ask(HostStatus, "GET", "/v1/status")
+        return await self._ask(host_api.HostStatus, "GET", "/v1/status")
 
-    async def hold(self, request: LocalRegister) -> HoldStream:
+    async def hold(self, request: host_api.LocalRegister) -> HoldStream:
         """Register a listener with `hold`. The registration ends with the connection, for any reason."""
         stream = await self._start_exchange("POST", "/v1/register", request)
         lines = Lines()
@@ -92,7 +81,7 @@ class HostApiCalls:
                 if stream.ended:
                     raise _connection_broken(self.endpoint)
             with map_errors(self.endpoint):
-                return HoldStream(stream, msgspec.json.decode(whole[0], type=Outcome))
+                return HoldStream(stream, msgspec.json.decode(whole[0], type=host_api.Outcome))
         except BaseException:
             stream.close()
             raise
@@ -106,7 +95,7 @@ class HostApiCalls:
         stream = await self._start_exchange("GET", f"/v1/watch?service={quote(service, safe='')}", headers=headers)
         return WatchStream(stream)
 
-    async def _ask(self, kind: type[T], method: str, path: str, request: LocalRequest | None = None) -> T:
+    async def _ask(self, kind: type[T], method: str, path: str, request: host_api.LocalRequest | None = None) -> T:
         stream = await self._start_exchange(method, path, request)
         try:
             data = await stream.read_all()
@@ -116,7 +105,11 @@ class HostApiCalls:
             return msgspec.json.decode(data, type=kind)
 
     async def _start_exchange(
-        self, method: str, path: str, request: LocalRequest | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        request: host_api.LocalRequest | None = None,
+        headers: dict[str, str] | None = None,
     ) -> ResponseStream:
         """Send a request. Returns the response once its status is known, raises ApiProblem for a refusal."""
         body = None if request is None else msgspec.json.encode(request)
@@ -208,7 +201,7 @@ class ResponseStream:
 class HoldStream:
     """Registration that lasts as long as its connection."""
 
-    def __init__(self, stream: ResponseStream, outcome: Outcome) -> None:
+    def __init__(self, stream: ResponseStream, outcome: host_api.Outcome) -> None:
         self.outcome = outcome
         self._stream = stream
         stream.patience_seconds, stream.endless = None, True
@@ -234,10 +227,10 @@ class WatchStream:
     def __init__(self, stream: ResponseStream) -> None:
         self._stream = stream
         self._events = Events()
-        self._ready: deque[LocalEvent] = deque()
+        self._ready: deque[host_api.LocalEvent] = deque()
         stream.patience_seconds, stream.endless = SILENCE_SECONDS, True
 
-    async def next(self) -> LocalEvent | None:
+    async def next(self) -> host_api.LocalEvent | None:
         """Return the next event, or None once the daemon has closed the connection. Raises ApiProblem."""
         while not self._ready:
             if self._stream.ended:

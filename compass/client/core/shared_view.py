@@ -24,15 +24,7 @@ from compass.model.replies import Refusal
 from compass.model.rows import Listener
 from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
-from compass.wire.shared_view import (
-    CONTENT_OCTETS_MAX,
-    GENERATION_WORD,
-    INDEX_OCTETS,
-    NotShared,
-    Shared,
-    check_index,
-    unpack,
-)
+from compass.wire import shared_view
 
 READS_MAX = 100
 """Attempts to read content that changes during the read; then the last content read is used."""
@@ -60,7 +52,7 @@ class SharedView:
         """Return the listeners to use for a service or a category, at least one, in the order of the pool's policy. The
         order is computed once per change; `Client.resolve` computes it for each lookup. Raises NoneRegistered,
         UnknownName."""
-        if self._words[GENERATION_WORD] == self._generation:
+        if self._words[shared_view.GENERATION_WORD] == self._generation:
             found = self._answers.get(name)
             if found is not None:
                 return found
@@ -68,7 +60,7 @@ class SharedView:
 
     def view(self, service: str) -> View | None:
         """Return the view of any service known to the host, for `Client(views=...)`; None if it is unknown."""
-        if self._words[GENERATION_WORD] != self._generation:
+        if self._words[shared_view.GENERATION_WORD] != self._generation:
             self._load()
         view, _ = self._held
         if category_of(service) not in self._members:
@@ -76,7 +68,7 @@ class SharedView:
         return view if service == view.service else View(service, view.catalogue)
 
     def _look_up(self, name: str) -> tuple[Listener, ...]:
-        if self._words[GENERATION_WORD] != self._generation:
+        if self._words[shared_view.GENERATION_WORD] != self._generation:
             self._load()
         # The selector keeps state for each pool: two threads at once would mix two views.
         with self._lock:
@@ -95,11 +87,11 @@ class SharedView:
         """Load the newest content. The generation is read first, so the next lookup notices a later one."""
         with self._lock:
             for _ in range(READS_MAX):
-                generation = self._words[GENERATION_WORD]
+                generation = self._words[shared_view.GENERATION_WORD]
                 if not generation:
                     raise NotLoaded("not-ready", f"nothing has been shared in {self._directory} yet")
                 shared = self._read()
-                if self._words[GENERATION_WORD] == generation:
+                if self._words[shared_view.GENERATION_WORD] == generation:
                     break
             self._selector.moved(Location(shared.host, shared.zone))
             self._members = frozenset(category_of(service) for service in shared.services)
@@ -108,12 +100,12 @@ class SharedView:
             self._answers = self._held[1]
             self._generation = generation
 
-    def _read(self) -> Shared:
+    def _read(self) -> shared_view.Shared:
         path = self._directory / "content"
         try:
             with path.open("rb") as file:
-                shared, _ = unpack(file.read(CONTENT_OCTETS_MAX))
-        except (OSError, NotShared) as problem:
+                shared, _ = shared_view.unpack(file.read(shared_view.CONTENT_OCTETS_MAX))
+        except (OSError, shared_view.NotShared) as problem:
             raise NotLoaded("not-ready", f"{path}: {problem}") from problem
         return shared
 
@@ -121,15 +113,15 @@ class SharedView:
         path = self._directory / "index"
         try:
             with path.open("rb") as file:
-                check_index(file.read(INDEX_OCTETS + 1))
-                octets = mmap.mmap(file.fileno(), INDEX_OCTETS, prot=mmap.PROT_READ)
-        except (OSError, NotShared) as problem:
+                shared_view.check_index(file.read(shared_view.INDEX_OCTETS + 1))
+                octets = mmap.mmap(file.fileno(), shared_view.INDEX_OCTETS, prot=mmap.PROT_READ)
+        except (OSError, shared_view.NotShared) as problem:
             text = f"{path}: {problem}; does opengnscd run here, and does it share its view ([host] view)?"
             raise NotLoaded("not-ready", text) from problem
         return memoryview(octets).cast("Q")
 
 
-def _catalogue(shared: Shared) -> Catalogue:
+def _catalogue(shared: shared_view.Shared) -> Catalogue:
     return catalogue_of(shared.held.rows, shared.held.topics, shared.held.revision)
 
 

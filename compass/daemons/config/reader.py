@@ -19,16 +19,8 @@ from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.hooks import check_together, read_hook, read_template
 from compass.daemons.config.server_list import ENTRIES_MAX, addresses_of, is_service, parse_service
 from compass.daemons.config.settings import HostConfig, ServerConfig, repeated_of, sections_of
+from compass.model import names
 from compass.model.limits import HOST_SERVICES_MAX, PORT_MAX
-from compass.model.names import (
-    parse_address,
-    parse_endpoint,
-    parse_group,
-    parse_host_name,
-    parse_label,
-    parse_port_text,
-    parse_service_id,
-)
 
 SOCKET_OCTETS_MAX = 107
 """Longest path of a Unix socket: Linux has room for 108 octets, the last of which is zero (unix(7))."""
@@ -81,8 +73,8 @@ def parse_listen(text: str) -> tuple[str, int]:
     """Parse `address:port` to listen on; unlike an address to connect to, it may be `0.0.0.0` or `[::]`."""
     address, _, port = text.rpartition(":")
     if address in WILDCARDS:
-        return WILDCARDS[address], parse_port_text(text, port)
-    return parse_endpoint(text)
+        return WILDCARDS[address], names.parse_port_text(text, port)
+    return names.parse_endpoint(text)
 
 
 def _https(reader: ConfigFile) -> dict[str, Any]:
@@ -110,7 +102,7 @@ def _dns(reader: ConfigFile, name: str) -> dict[str, Any] | None:
                 "of yours in front of it (docs/reference/dns.md)"
             )
     if "zone" in values:
-        values["zone"] = reader.parsed(f"[{name}] zone", parse_host_name, values["zone"].removesuffix("."))
+        values["zone"] = reader.parsed(f"[{name}] zone", names.parse_host_name, values["zone"].removesuffix("."))
     return values
 
 
@@ -127,7 +119,7 @@ def _check_server(reader: ConfigFile, server: dict[str, Any]) -> None:
         reader.problems.append("[server] listen is empty: no host could connect")
     _check_listen(reader, "[server] listen", listen or ())
     if server.get("announce"):
-        reader.parsed("[server] announce", parse_group, server["announce"])
+        reader.parsed("[server] announce", names.parse_group, server["announce"])
     if command := server.get("alert_command"):
         server["alert_command"] = reader.command("[server] alert_command", command)
     if "store" in server:
@@ -166,7 +158,7 @@ def _store(reader: ConfigFile, text: str) -> str:
 
 def _check_host(reader: ConfigFile, host: dict[str, Any]) -> None:
     _check_servers(reader, host)
-    address = reader.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
+    address = reader.parsed("[host] address", names.parse_address, host["address"]) if "address" in host else None
     if update := host.get("update"):
         endpoint = reader.parsed("[host] update", parse_listen, update)
         if endpoint is not None and address is not None and endpoint[0] not in (address, *WILDCARDS.values()):
@@ -176,12 +168,12 @@ def _check_host(reader: ConfigFile, host: dict[str, Any]) -> None:
             )
     elif update == "" and host.get("session") == "short":
         reader.problems.append("[host] session = short needs update: servers must be able to connect to this host")
-    services = [reader.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]
+    services = [reader.parsed("[host] services", names.parse_service_id, text) for text in host.get("services", ())]
     host["services"] = tuple(id for id in services if id is not None)
     if len(services) > HOST_SERVICES_MAX:
         reader.problems.append(f"[host] services names {len(services)}; at most {HOST_SERVICES_MAX}")
     if zone := host.get("zone"):
-        host["zone"] = reader.parsed("[host] zone", lambda text: parse_label(text, "zone"), zone)
+        host["zone"] = reader.parsed("[host] zone", lambda text: names.parse_label(text, "zone"), zone)
     _check_local(reader, host)
 
 
@@ -196,9 +188,9 @@ def _check_servers(reader: ConfigFile, host: dict[str, Any]) -> None:
         else:
             reader.parsed("[host] servers", addresses_of, server)
     if host.get("resolver"):
-        reader.parsed("[host] resolver", parse_endpoint, host["resolver"])
+        reader.parsed("[host] resolver", names.parse_endpoint, host["resolver"])
     if host.get("announcements"):
-        reader.parsed("[host] announcements", parse_group, host["announcements"])
+        reader.parsed("[host] announcements", names.parse_group, host["announcements"])
 
 
 def _check_local(reader: ConfigFile, host: dict[str, Any]) -> None:

@@ -11,13 +11,7 @@ import string
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from twisted.logger import (
-    FileLogObserver,
-    LogEvent,
-    eventAsText,
-    formatEvent,
-    formatEventAsClassicLogText,
-)
+from twisted import logger
 
 from compass.model.text import escape_line
 
@@ -30,23 +24,23 @@ FIELD_MAX = 1_000
 _named = string.Formatter().parse
 
 
-def observer(form: Format, file: TextIO) -> FileLogObserver:
+def observer(form: Format, file: TextIO) -> logger.FileLogObserver:
     """Return an observer that writes each event to a file as a line."""
-    return FileLogObserver(file, json_line if form == "json" else text_line)
+    return logger.FileLogObserver(file, json_line if form == "json" else text_line)
 
 
-def text_line(event: LogEvent) -> str | None:
+def text_line(event: logger.LogEvent) -> str | None:
     """Return an event as text. Quoted input of peers cannot control the terminal that shows the log.
 
     Twisted indents the lines after the first one, so a peer cannot forge a line either.
     """
-    text = formatEventAsClassicLogText(event)
+    text = logger.formatEventAsClassicLogText(event)
     return None if text is None else "".join(map(_escaped, text))
 
 
-def json_line(event: LogEvent) -> str | None:
+def json_line(event: logger.LogEvent) -> str | None:
     """Return an event as a JSON object: `time` (UTC), `level`, `namespace`, `text`, `fields`, perhaps a `traceback`."""
-    text = eventAsText(event, includeTraceback=False, includeTimestamp=False, includeSystem=False)
+    text = logger.eventAsText(event, includeTraceback=False, includeTimestamp=False, includeSystem=False)
     failure = event.get("log_failure")
     if not text and failure is None:
         return None
@@ -65,7 +59,7 @@ def json_line(event: LogEvent) -> str | None:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line) + "\n"
 
 
-def fields_of(event: LogEvent) -> dict[str, Any]:
+def fields_of(event: logger.LogEvent) -> dict[str, Any]:
     """Return the fields that the sentence names: numbers, booleans and None as they are, others as text.
 
     An entry of a worker contains its fields already.
@@ -81,11 +75,11 @@ def fields_of(event: LogEvent) -> dict[str, Any]:
     return {name.removesuffix("()"): _field(event, name) for name in names}
 
 
-def _field(event: LogEvent, name: str) -> Any:
+def _field(event: logger.LogEvent, name: str) -> Any:
     value = event.get(name, event)
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and value - value == 0):
         return value
-    return _encodable(formatEvent({**event, "log_format": f"{{{name}}}"})[:FIELD_MAX])
+    return _encodable(logger.formatEvent({**event, "log_format": f"{{{name}}}"})[:FIELD_MAX])
 
 
 def _time(seconds: Any) -> str:

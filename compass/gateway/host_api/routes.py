@@ -27,17 +27,7 @@ from compass.gateway.http.openapi import Operation
 from compass.gateway.http.prometheus_sd import PROMETHEUS, CategoryAsked, target_groups
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.metrics.exposition import Metrics
-from compass.model.host_api import (
-    HostStatus,
-    LocalDeregister,
-    LocalDrain,
-    LocalEvent,
-    LocalLoad,
-    LocalRegister,
-    LocalReport,
-    Outcome,
-    Resolved,
-)
+from compass.model import host_api
 from compass.model.interfaces import Clock
 from compass.model.replies import CategoryView, Dependencies, Refusal
 
@@ -48,36 +38,36 @@ class HostApi(Protocol):
     def dependencies(self, service: str) -> Deferred[Dependencies | Refusal]:
         """Return the dependencies of a service (function 2.3)."""
 
-    def resolve(self, name: str) -> Resolved | Refusal:
+    def resolve(self, name: str) -> host_api.Resolved | Refusal:
         """Return the listeners to use for a service or category, best first."""
 
     def category(self, name: str) -> CategoryView | Refusal:
         """Return all registered listeners of a category."""
 
-    def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
+    def register(self, request: host_api.LocalRegister) -> Deferred[host_api.Outcome | Refusal]:
         """Register a listener (function 2.1)."""
 
-    def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
+    def deregister(self, request: host_api.LocalDeregister) -> Deferred[host_api.Outcome | Refusal]:
         """Deregister a listener (function 2.2)."""
 
-    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+    def report_load(self, request: host_api.LocalLoad) -> Deferred[host_api.Outcome | Refusal]:
         """Report the load of a listener of this host."""
 
-    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+    def drain(self, request: host_api.LocalDrain) -> Deferred[host_api.Outcome | Refusal]:
         """Set whether a listener of this host accepts new users."""
 
-    def released(self, outcome: Outcome) -> None:
+    def released(self, outcome: host_api.Outcome) -> None:
         """Handle the end of the connection that held a registration."""
 
-    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
+    def report(self, request: host_api.LocalReport) -> Deferred[host_api.Outcome | Refusal]:
         """Report a failure of a listener (function 2.5)."""
 
     def watch(
-        self, service: str, since: int | None, deliver: Callable[[LocalEvent], None]
+        self, service: str, since: int | None, deliver: Callable[[host_api.LocalEvent], None]
     ) -> Deferred[Callable[[], None] | Refusal]:
         """Deliver events until the returned function is called."""
 
-    def status(self) -> HostStatus:
+    def status(self) -> host_api.HostStatus:
         """Return the figures of the daemon."""
 
 
@@ -146,13 +136,13 @@ class HostHttp:
             return server.answer(request, view)
         return server.answer(request, target_groups(peer for service in view.services for peer in service.listeners))
 
-    def _register(self, request: Request, asked: LocalRegister) -> Any:
+    def _register(self, request: Request, asked: host_api.LocalRegister) -> Any:
         registered = self._api.register(asked)
         return self._hold(request, registered) if asked.hold else _outcome(request, registered)
 
-    def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
+    def _hold(self, request: Request, asked: Deferred[host_api.Outcome | Refusal]) -> Any:
         """Answer and keep the response open: the registration ends with the connection."""
-        held: list[Outcome] = []
+        held: list[host_api.Outcome] = []
         closed: list[object] = []
 
         def connection_closed(reason: object) -> None:
@@ -162,7 +152,7 @@ class HostHttp:
 
         request.notifyFinish().addBoth(connection_closed)
 
-        def answered(answer: Outcome | Refusal) -> Any:
+        def answered(answer: host_api.Outcome | Refusal) -> Any:
             if isinstance(answer, Refusal):
                 return b"" if closed else server.answer(request, answer)
             held.append(answer)
@@ -179,7 +169,7 @@ class HostHttp:
         since = resumes_at(request, asked.since)
         stream = EventStream(request, self._clock)
 
-        def deliver(event: LocalEvent) -> None:
+        def deliver(event: host_api.LocalEvent) -> None:
             stream.deliver(event.revision, event.kind, event.data)
 
         def answered(result: Callable[[], None] | Refusal) -> Any:
@@ -191,11 +181,11 @@ class HostHttp:
         return server.ignore_cancellation(self._api.watch(asked.service, since, deliver).addCallback(answered))
 
 
-def _outcome(request: Request, asked: Deferred[Outcome | Refusal]) -> Deferred[bytes]:
+def _outcome(request: Request, asked: Deferred[host_api.Outcome | Refusal]) -> Deferred[bytes]:
     return server.answers(request, asked, _status_of)
 
 
-def _status_of(outcome: Outcome) -> int:
+def _status_of(outcome: host_api.Outcome) -> int:
     """Return 202 for a request that waits for a server, else 200."""
     return 202 if outcome.state == "pending" else 200
 

@@ -223,7 +223,7 @@ def catalogue_of(rows: Iterable[Row], topics: dict[str, int], revision: int) -> 
         revision=revision,
         topics=Map(topics),
         services=Map({category: Map(ids) for category, ids in services.items()}),
-        listeners=Map({service: _map(peers) for service, peers in listeners.items()}),
+        listeners=Map({service: Map(peers.items()) for service, peers in listeners.items()}),
     )
 
 
@@ -249,10 +249,6 @@ def _joined(index: Map[str, frozenset[str]], key: str, member: str) -> Map[str, 
 def _parted(index: Map[str, frozenset[str]], key: str, member: str) -> Map[str, frozenset[str]]:
     left = index.get(key, frozenset()) - {member}
     return index.set(key, left) if left else _dropped(index, key)
-
-
-def _map(table: dict[K, V]) -> Map[K, V]:
-    return Map(table.items())
 
 
 def _dropped(table: Map[K, V], key: K) -> Map[K, V]:

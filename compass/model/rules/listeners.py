@@ -8,38 +8,17 @@ from collections.abc import Iterator
 
 import msgspec
 
+from compass.model import limits, requests
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.limits import (
-    DETAIL_MAX,
-    EPOCH_MAX,
-    HOST_SERVICES_MAX,
-    LISTENERS_PER_SERVICE_MAX,
-    METADATA_ENTRIES_MAX,
-    METADATA_KEY_MAX,
-    METADATA_VALUE_MAX,
-    PURGE_AGE_SECONDS_MIN,
-    WEIGHT_MAX,
-)
 from compass.model.names import category_of, format_endpoint, parse_address, parse_label, parse_port, parse_service_id
 from compass.model.replies import Deregistered, Done, Registered, Reported
-from compass.model.requests import (
-    Deregister,
-    Drain,
-    Incident,
-    Purge,
-    Register,
-    Report,
-    Suspect,
-    Verdict,
-    WeighedReport,
-)
 from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.text import escape_line, is_printable_line
 
 
-def decide_register(draft: Draft, request: Register) -> Registered:
+def decide_register(draft: Draft, request: requests.Register) -> Registered:
     """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "register")
@@ -47,10 +26,10 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     _check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
     epoch = _epoch_for(draft, request, old)
-    if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
+    if old is None and len(draft.catalogue.listeners.get(service, {})) >= limits.LISTENERS_PER_SERVICE_MAX:
         refuse(
             "too-large",
-            f"{service} has {LISTENERS_PER_SERVICE_MAX} listeners, the most there can be; purge old ones",
+            f"{service} has {limits.LISTENERS_PER_SERVICE_MAX} listeners, the most there can be; purge old ones",
         )
     if old is not None and epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} was registered by a newer instance", epoch=old.epoch)
@@ -95,12 +74,12 @@ def decide_register(draft: Draft, request: Register) -> Registered:
 def _attend(draft: Draft, service: str) -> None:
     """Record with the registration that a known host watches its own service: its watch changes nothing."""
     host = draft.catalogue.hosts.get(draft.principal.name) if draft.principal.role == "host" else None
-    if host is not None and service not in host.services and len(host.services) < HOST_SERVICES_MAX:
+    if host is not None and service not in host.services and len(host.services) < limits.HOST_SERVICES_MAX:
         services = tuple(sorted((*host.services, service)))
         draft.set("host-watch", msgspec.structs.replace(host, services=services))
 
 
-def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
+def decide_deregister(draft: Draft, request: requests.Deregister) -> Deregistered:
     """Decide a deregistration (2.2). One of an instance that has been replaced is refused (P6).
 
     One that arrives before the registration of its instance is recorded, and refuses that registration.
@@ -109,8 +88,8 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     if not _saw_it_die(draft, service, request):
         check_credential(draft, service, request.credential, "deregister")
     old = existing_listener(draft, service, request.address, request.port)
-    if not 1 <= request.epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {EPOCH_MAX}")
+    if not 1 <= request.epoch <= limits.EPOCH_MAX:
+        refuse("bad-value", f"epoch {request.epoch} is not between 1 and {limits.EPOCH_MAX}")
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
@@ -126,7 +105,7 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     return Deregistered(draft.catalogue.revision, "offline")
 
 
-def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
+def _saw_it_die(draft: Draft, service: str, request: requests.Deregister) -> bool:
     """Return whether the request comes from the host that registered this instance and reports its death.
 
     The report is valid even if the credential has been revoked or has expired since: a dead listener must not stay.
@@ -137,7 +116,7 @@ def _saw_it_die(draft: Draft, service: str, request: Deregister) -> bool:
     return old is not None and old.host == draft.principal.name and old.epoch == request.epoch
 
 
-def decide_drain(draft: Draft, request: Drain) -> Reported:
+def decide_drain(draft: Draft, request: requests.Drain) -> Reported:
     """Decide the begin or end of a drain. A pending verdict stays pending."""
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "drain" if request.draining else "undrain")
@@ -163,7 +142,7 @@ def is_draining(listener: Listener) -> bool:
     return listener.draining or listener.state == "draining"
 
 
-def decide_report(draft: Draft, request: Report) -> Reported:
+def decide_report(draft: Draft, request: requests.Report) -> Reported:
     """Decide a report (2.5): `unreachable` makes a listener suspect at once; the category's policy defines `slow`.
 
     A weighed report that does not suffice changes nothing: the detector probes, and the probe decides.
@@ -175,8 +154,8 @@ def decide_report(draft: Draft, request: Report) -> Reported:
             f"{draft.principal} may not report {service}: "
             f"none of its services depends on category {category_of(service)}",
         )
-    if len(request.detail) > DETAIL_MAX:
-        refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
+    if len(request.detail) > limits.DETAIL_MAX:
+        refuse("bad-value", f"detail has {len(request.detail)} characters; at most {limits.DETAIL_MAX}")
     if not is_printable_line(request.detail):
         refuse("bad-value", f"detail {request.detail[:80]!r} has control characters; say it in one plain line")
     reporter = parse_service_id(request.reporter) if request.reporter else draft.principal.name
@@ -185,18 +164,18 @@ def decide_report(draft: Draft, request: Report) -> Reported:
         refuse("unknown-listener", f"{_named(old)} is not registered any more ({old.cause})")
     if request.state == "slow":
         return _decide_slow(draft, old, reporter, request.detail)
-    if old.state in FAILING or (isinstance(request, WeighedReport) and not request.enough):
+    if old.state in FAILING or (isinstance(request, requests.WeighedReport) and not request.enough):
         return Reported(draft.catalogue.revision, old.state)
     cause = f"reported unreachable by {reporter} on {draft.principal.name}" + _suffix(request.detail)
     return _suspect(draft, "report", old, cause)
 
 
-def decide_suspect(draft: Draft, request: Suspect) -> Reported:
+def decide_suspect(draft: Draft, request: requests.Suspect) -> Reported:
     """Decide evidence that is not a report: a probe of this instance failed after its host's session was lost."""
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline" or old.state in FAILING:
         return Reported(draft.catalogue.revision, old.state if old else "offline")
-    return _suspect(draft, "suspect", old, escape_line(request.cause, DETAIL_MAX))
+    return _suspect(draft, "suspect", old, escape_line(request.cause, limits.DETAIL_MAX))
 
 
 def _suspect(draft: Draft, operation: str, old: Listener, cause: str) -> Reported:
@@ -215,7 +194,7 @@ def _decide_slow(draft: Draft, old: Listener, reporter: str, detail: str) -> Rep
     return Reported(draft.catalogue.revision, old.state)
 
 
-def decide_verdict(draft: Draft, request: Verdict) -> Reported:
+def decide_verdict(draft: Draft, request: requests.Verdict) -> Reported:
     """Decide the detector's verdict.
 
     A verdict is valid only for the instance that was probed, and `dead` only for a suspect one. Beyond the category's
@@ -224,7 +203,7 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     old = draft.catalogue.listener(request.service, request.address, request.port)
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.catalogue.revision, old.state if old else "offline")
-    row, cause = old, escape_line(request.cause, DETAIL_MAX)
+    row, cause = old, escape_line(request.cause, limits.DETAIL_MAX)
     if request.alive:
         if old.state in FAILING | {"slow"}:
             state: State = "draining" if is_draining(old) else "up"
@@ -247,7 +226,7 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     return Reported(draft.catalogue.revision, row.state)
 
 
-def decide_incident(draft: Draft, request: Incident) -> Reported:
+def decide_incident(draft: Draft, request: requests.Incident) -> Reported:
     """Decide an incident of the server itself: one alert at its begin, one at its end."""
     if request.text:
         draft.open_incident(request.id, request.text)
@@ -274,12 +253,12 @@ def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
         yield from draft.catalogue.listeners.get(service, {}).values()
 
 
-def decide_purge(draft: Draft, request: Purge) -> Done:
+def decide_purge(draft: Draft, request: requests.Purge) -> Done:
     """Remove the rows of listeners that have been in the request's state for its age, and their incidents."""
-    if not request.age_seconds >= PURGE_AGE_SECONDS_MIN:
+    if not request.age_seconds >= limits.PURGE_AGE_SECONDS_MIN:
         refuse(
             "bad-value",
-            f"age {request.age_seconds:g} s is too young to purge; at least {PURGE_AGE_SECONDS_MIN:g} s",
+            f"age {request.age_seconds:g} s is too young to purge; at least {limits.PURGE_AGE_SECONDS_MIN:g} s",
         )
     before = draft.now - request.age_seconds
     stale = [
@@ -341,28 +320,28 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
+def _epoch_for(draft: Draft, request: requests.Register, old: Listener | None) -> int:
     epoch = request.epoch
     if epoch == 0 and draft.principal.role == "admin":
         epoch = old.epoch + 1 if old else 1
-    if not 1 <= epoch <= EPOCH_MAX:
-        refuse("bad-value", f"epoch {epoch} is not between 1 and {EPOCH_MAX}")
+    if not 1 <= epoch <= limits.EPOCH_MAX:
+        refuse("bad-value", f"epoch {epoch} is not between 1 and {limits.EPOCH_MAX}")
     return epoch
 
 
-def _check_parameters(request: Register) -> None:
-    if not 0 <= request.weight <= WEIGHT_MAX:
-        refuse("bad-value", f"weight {request.weight} is not between 0 and {WEIGHT_MAX}")
+def _check_parameters(request: requests.Register) -> None:
+    if not 0 <= request.weight <= limits.WEIGHT_MAX:
+        refuse("bad-value", f"weight {request.weight} is not between 0 and {limits.WEIGHT_MAX}")
     for name, share in (("load", request.load), ("degradation", request.degradation)):
         if not 0 <= share <= 1:
             refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
-    if len(request.metadata) > METADATA_ENTRIES_MAX:
-        refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
+    if len(request.metadata) > limits.METADATA_ENTRIES_MAX:
+        refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {limits.METADATA_ENTRIES_MAX}")
     for key, value in request.metadata.items():
-        if not 1 <= len(key) <= METADATA_KEY_MAX:
-            refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
-        if len(value) > METADATA_VALUE_MAX:
-            refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
+        if not 1 <= len(key) <= limits.METADATA_KEY_MAX:
+            refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {limits.METADATA_KEY_MAX}")
+        if len(value) > limits.METADATA_VALUE_MAX:
+            refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {limits.METADATA_VALUE_MAX}")
         if not is_printable_line(key) or not is_printable_line(value):
             refuse("bad-value", f"metadata {key!r}: control characters cannot be stored")
 
