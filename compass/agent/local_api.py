@@ -125,7 +125,7 @@ class LocalApi:
             session=upstream.status,
             server=upstream.server,
             store=replica.store,
-            revision=replica.revision,
+            revision=replica.catalogue.revision,
             loaded=replica.loaded,
             services=tuple(sorted(its.wanted.all)),
             listeners=self._listeners(),
@@ -143,7 +143,7 @@ class LocalApi:
         servers = its.upstream.servers()
         return AgentMetrics(
             loaded=its.replica.loaded,
-            revision=its.replica.revision,
+            revision=its.replica.catalogue.revision,
             view_age_seconds=its.sync.view_age(),
             session=its.upstream.status,
             sessions_opened=its.upstream.opened_count,

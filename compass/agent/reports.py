@@ -93,7 +93,7 @@ class Reports:
         if problem:
             return self._suspect(request, row)
         self._refuted(user)
-        return Outcome(row.state, *_key_of(row), revision=self._view.replica.revision)
+        return Outcome(row.state, *_key_of(row), revision=self._view.replica.catalogue.revision)
 
     def _trust_if_alive(self, problem: str | None, request: LocalReport, row: Listener, user: int) -> None:
         """Withdraw a suspicion if the listener answered this host's own probe."""

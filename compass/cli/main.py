@@ -20,6 +20,7 @@ from compass.cli.context import (
     SERVICE,
     SHARE,
     CliContext,
+    Command,
     address_option,
     api_option,
     credential_of,
@@ -232,6 +233,11 @@ def status(context: CliContext) -> None:
     context.print_result(lines_of_status(status), status)
 
 
+def _time_limit(name: str, default: float, help: str) -> Callable[[Command], Command]:
+    kind = click.FloatRange(0, min_open=True)
+    return click.option(name, type=kind, default=default, show_default=True, metavar="SECONDS", help=help)
+
+
 @_command(
     "run",
     "run chinaserver.openuss --port 2028 --credential-file /etc/opengns/chinaserver.token -- my-server --listen 2028",
@@ -251,26 +257,12 @@ def status(context: CliContext) -> None:
     metavar="SERVICE PORT FILE",
     help="Another service of the same command, its port, and the file with its credential. Repeatable.",
 )
-@click.option(
-    "--ready-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=READY_SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time limit for the command to listen and to pass its check.",
-)
+@_time_limit("--ready-timeout", READY_SECONDS, "Time limit for the command to listen and to pass its check.")
 @click.option(
     "--check-http", default="", metavar="PATH", help="Register once GET of this path returns a status below 400."
 )
 @click.option("--check-command", default="", metavar="COMMAND", help="Register once this command ends with status 0.")
-@click.option(
-    "--check-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=ANSWER_SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time limit of one check.",
-)
+@_time_limit("--check-timeout", ANSWER_SECONDS, "Time limit of one check.")
 @click.option(
     "--drain",
     type=click.FloatRange(0),

@@ -27,84 +27,44 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compass.client.blocking import Client, Registration, Session
-    from compass.client.core.credential import CredentialProblem
-    from compass.client.core.endpoint import (
-        ApiEndpoint,
-        InvalidEndpoint,
-        Place,
-        PlaceProblem,
-        parse_api_endpoint,
-        place_of,
-    )
-    from compass.client.core.errors import (
-        ApiProblem,
-        DaemonUnreachable,
-        NobodyThere,
-        NoneAnswers,
-        NoneRegistered,
-        NotAllowed,
-        NotLoaded,
-        Unavailable,
-        UnknownName,
-    )
-    from compass.client.core.shared_view import SharedView
-    from compass.client.core.view import View, Views, view_of
-    from compass.client.default_client import (
-        attempt,
-        connect,
-        default,
-        dependencies,
-        register,
-        report,
-        resolve,
-        shared,
-        watch,
-    )
-    from compass.model.host_api import LocalEvent, Outcome, Resolved
-    from compass.model.replies import Dependencies
-    from compass.model.rows import Change, Listener
-
-__all__ = [
-    "ApiEndpoint",
-    "ApiProblem",
-    "Change",
-    "Client",
-    "CredentialProblem",
-    "DaemonUnreachable",
-    "Dependencies",
-    "InvalidEndpoint",
-    "Listener",
-    "LocalEvent",
-    "NobodyThere",
-    "NoneAnswers",
-    "NoneRegistered",
-    "NotAllowed",
-    "NotLoaded",
-    "Outcome",
-    "Place",
-    "PlaceProblem",
-    "Registration",
-    "Resolved",
-    "Session",
-    "SharedView",
-    "Unavailable",
-    "UnknownName",
-    "View",
-    "Views",
-    "attempt",
-    "connect",
-    "default",
-    "dependencies",
-    "parse_api_endpoint",
-    "place_of",
-    "register",
-    "report",
-    "resolve",
-    "shared",
-    "view_of",
-    "watch",
-]
+    from compass.client.blocking import Client as Client
+    from compass.client.blocking import Registration as Registration
+    from compass.client.blocking import Session as Session
+    from compass.client.core.credential import CredentialProblem as CredentialProblem
+    from compass.client.core.endpoint import ApiEndpoint as ApiEndpoint
+    from compass.client.core.endpoint import InvalidEndpoint as InvalidEndpoint
+    from compass.client.core.endpoint import Place as Place
+    from compass.client.core.endpoint import PlaceProblem as PlaceProblem
+    from compass.client.core.endpoint import parse_api_endpoint as parse_api_endpoint
+    from compass.client.core.endpoint import place_of as place_of
+    from compass.client.core.errors import ApiProblem as ApiProblem
+    from compass.client.core.errors import DaemonUnreachable as DaemonUnreachable
+    from compass.client.core.errors import NobodyThere as NobodyThere
+    from compass.client.core.errors import NoneAnswers as NoneAnswers
+    from compass.client.core.errors import NoneRegistered as NoneRegistered
+    from compass.client.core.errors import NotAllowed as NotAllowed
+    from compass.client.core.errors import NotLoaded as NotLoaded
+    from compass.client.core.errors import Unavailable as Unavailable
+    from compass.client.core.errors import UnknownName as UnknownName
+    from compass.client.core.shared_view import SharedView as SharedView
+    from compass.client.core.view import View as View
+    from compass.client.core.view import Views as Views
+    from compass.client.core.view import view_of as view_of
+    from compass.client.default_client import attempt as attempt
+    from compass.client.default_client import connect as connect
+    from compass.client.default_client import default as default
+    from compass.client.default_client import dependencies as dependencies
+    from compass.client.default_client import register as register
+    from compass.client.default_client import report as report
+    from compass.client.default_client import resolve as resolve
+    from compass.client.default_client import shared as shared
+    from compass.client.default_client import watch as watch
+    from compass.model.host_api import LocalEvent as LocalEvent
+    from compass.model.host_api import Outcome as Outcome
+    from compass.model.host_api import Resolved as Resolved
+    from compass.model.replies import Dependencies as Dependencies
+    from compass.model.rows import Change as Change
+    from compass.model.rows import Listener as Listener
 
 _HOMES = {
     "compass.client.blocking": ("Client", "Registration", "Session"),
@@ -126,6 +86,7 @@ _HOMES = {
     "compass.model.rows": ("Change", "Listener"),
 }
 """Names by module. Each is imported at its first use, because `opengnsc`, for one, needs few of them."""
+__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 if not TYPE_CHECKING:

@@ -70,6 +70,11 @@ def parse_service_id(text: str) -> str:
     return f"{parse_label(service, 'service')}.{parse_label(category, 'category')}"
 
 
+def parse_pool_name(text: str) -> str:
+    """Parse the name of a category or of a service. Raises InvalidName."""
+    return parse_service_id(text) if "." in text else parse_label(text, "category")
+
+
 def parse_host_name(text: str) -> str:
     """Return a host's name: DNS labels joined by dots, in lower case. Raises InvalidName."""
     if len(text) > HOST_NAME_MAX:

@@ -12,17 +12,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from compass.model.replies import Refusal
-from compass.wire import limits
-from compass.wire.events import (
-    Event,
-    SessionEnded,
-)
+from compass.wire import limits, messages
+from compass.wire.events import Event, SessionEnded
 from compass.wire.frames import FrameReader, FrameTooLong, header
-from compass.wire.messages import (
-    InvalidMessage,
-    Message,
-    encode,
-)
 from compass.wire.states import TABLE, End, Input, SessionState
 
 
@@ -114,12 +106,12 @@ class Connection:
         self.state = target
         return True
 
-    def _is_skipped(self, number: int, unreadable: InvalidMessage) -> bool:
+    def _is_skipped(self, number: int, unreadable: messages.InvalidMessage) -> bool:
         """Return whether to skip a message: an unknown one, of a later version, that expects no reply (P13)."""
         return self.state == "open" and number == 0 and unreadable.refusal.code == "unknown-message"
 
-    def _send(self, message: Message, number: int = 0) -> None:
-        body = encode(message)
+    def _send(self, message: messages.Message, number: int = 0) -> None:
+        body = messages.encode(message)
         self._queue(header(len(body), number) + body)
 
     def _queue(self, encoded: bytes, complete_to: int = -1) -> None:

@@ -11,16 +11,7 @@ from typing import Literal
 End = Literal["server", "client"]
 SessionState = Literal["greeting", "open", "ended"]
 Input = Literal[
-    "hello",
-    "welcome",
-    "request",
-    "reply",
-    "acknowledge",
-    "push",
-    "goodbye",
-    "refusal",
-    "violation",
-    "timeout",
+    "hello", "welcome", "request", "reply", "acknowledge", "push", "goodbye", "refusal", "violation", "timeout"
 ]
 
 TABLE: dict[End, dict[SessionState, dict[Input, SessionState]]] = {

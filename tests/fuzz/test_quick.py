@@ -58,7 +58,7 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         with pytest.raises(frames.Broken, match="planted"):
             frames.run(SEED, 5_000)
     with monkeypatch.context() as planted:
-        planted.setattr("compass.agent.agent.Agent.resolve", broken)
+        planted.setattr("compass.agent.local_api.LocalApi.resolve", broken)
         with pytest.raises(http.Broken, match=r"planted|500"):
             http.run(SEED, 1_000, tmp_path)
     with monkeypatch.context() as planted:

@@ -308,7 +308,7 @@ class Deployment(World):
             known = machine.agent.components.view.dependencies(asker)
             told = known.code if isinstance(known, Refusal) else "listed"
             at = self.recorder.clock()
-            held = replica.revision
+            held = replica.catalogue.revision
             self.recorder(Looked(at, host, service, answer, catalogue.topics[service], held, told, asker))
 
     def do_restart_host(self, host: str, how: str, away: str) -> None:

@@ -116,7 +116,7 @@ class Member:
 
     def holds(self, revision: int) -> bool:
         """Whether it follows a server and holds that revision."""
-        return self.in_step and self.replica.revision >= revision
+        return self.in_step and self.replica.catalogue.revision >= revision
 
     def services(self) -> frozenset[str]:
         """Return no service: none is registered here."""

@@ -130,7 +130,7 @@ class Scene:
         last = self.writer.revision
         await self._until(lambda: all(member.holds(last) for member in self.others))
         after = rss_kib(self._pid)
-        held = self.slow.replica.revision
+        held = self.slow.replica.catalogue.revision
         began = time.monotonic()
         if stuck:
             transport.resumeProducing()

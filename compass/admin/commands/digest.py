@@ -18,13 +18,7 @@ from compass.model.requests import Digest
 def digest_command(group: click.Group) -> None:
     """Add `digest` to the program."""
 
-    @command(
-        group,
-        "digest",
-        "digest",
-        "--server gns1.example.net --server gns2.example.net digest",
-        "digest --json",
-    )
+    @command(group, "digest", "digest", "--server gns1.example.net --server gns2.example.net digest", "digest --json")
     def digest(context: AdminContext) -> None:
         """Compare the catalogues of all servers of the settings, at one revision that each of them has reached.
 

@@ -176,11 +176,7 @@ def status_commands(group: click.Group) -> None:
     """Add `impact`, `status` and `lag` to the program."""
 
     @command(
-        group,
-        "impact",
-        "impact openuss",
-        "impact chinaserver.openuss",
-        "impact chinaserver.openuss 192.0.2.7:2028",
+        group, "impact", "impact openuss", "impact chinaserver.openuss", "impact chinaserver.openuss 192.0.2.7:2028"
     )
     @click.argument("name")
     @click.argument("endpoint", metavar="[ADDRESS:PORT]", required=False)

@@ -198,8 +198,4 @@ def _read(path: Path) -> bytes:
 
 
 def _as_json(files: WrittenFiles, credentials: Credentials) -> dict[str, object]:
-    return {
-        "key": str(files.key),
-        "certificate": str(files.certificate),
-        **describe(credentials.certificate_pem),
-    }
+    return {"key": str(files.key), "certificate": str(files.certificate), **describe(credentials.certificate_pem)}

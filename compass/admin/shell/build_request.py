@@ -16,6 +16,7 @@ from compass.model.names import (
     parse_endpoint,
     parse_host_name,
     parse_label,
+    parse_pool_name,
     parse_service_id,
 )
 from compass.model.requests import (
@@ -140,7 +141,7 @@ def impact(name: str, endpoint: str | None) -> Impact:
     """Return the request for the impact of a category, a service, or a listener of a service."""
     if endpoint is not None:
         return Impact(_listener_name(name, endpoint))
-    return Impact(parse_service_id(name) if "." in name else parse_label(name, "category"))
+    return Impact(parse_pool_name(name))
 
 
 def _listener_name(service: str, endpoint: str) -> str:

@@ -15,7 +15,6 @@ import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NoReturn
 
 import msgspec
@@ -248,9 +247,7 @@ class AdminSession:
     def __enter__(self) -> AdminSession:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _greet(self) -> Welcome:

@@ -25,11 +25,7 @@ def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 json_option = click.option(
-    "--json",
-    is_flag=True,
-    expose_value=False,
-    callback=_set_json,
-    help="Print JSON, errors too, instead of text.",
+    "--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, errors too, instead of text."
 )
 
 

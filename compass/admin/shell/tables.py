@@ -11,21 +11,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from compass.admin.shell.formats import TimeFormat, format_duration, format_time
+from compass.model import replies
 from compass.model.names import category_of, format_endpoint
-from compass.model.replies import (
-    CaseFile,
-    CredentialIssued,
-    Deregistered,
-    Done,
-    Evidence,
-    Lags,
-    Registered,
-    Reported,
-    ServerStatus,
-    Told,
-    WayList,
-    WaysTried,
-)
 from compass.model.rows import (
     AdministrationEntry,
     Alert,
@@ -136,7 +123,7 @@ def fields(pairs: Iterable[tuple[str, str]]) -> TableView:
 
 
 def table_of_listener(
-    row: Listener, clock: TimeFormat, case: CaseFile | None, history: Sequence[UpdateEntry]
+    row: Listener, clock: TimeFormat, case: replies.CaseFile | None, history: Sequence[UpdateEntry]
 ) -> TableView:
     """Make the table of one listener: its row, the evidence about its health, its last changes."""
     return fields(
@@ -153,7 +140,7 @@ def table_of_listener(
     )
 
 
-def _health(case: CaseFile, clock: TimeFormat) -> list[tuple[str, str]]:
+def _health(case: replies.CaseFile, clock: TimeFormat) -> list[tuple[str, str]]:
     decision = (
         f"{case.judgement}, {format_time(case.judged_at, clock)}" if case.judgement else "none since the server started"
     )
@@ -163,7 +150,7 @@ def _health(case: CaseFile, clock: TimeFormat) -> list[tuple[str, str]]:
     return [*lines, ("the server", "distrusts its own probes")] if case.doubting else lines
 
 
-def _evidence_line(one: Evidence, clock: TimeFormat) -> str:
+def _evidence_line(one: replies.Evidence, clock: TimeFormat) -> str:
     sources = {
         "report": "reported by",
         "session": "session lost by",
@@ -206,16 +193,7 @@ def table_of_row(row: Row, clock: TimeFormat, more: Sequence[tuple[str, str]] = 
 _LOG_COLUMNS: dict[str, tuple[str, ...]] = {
     "updates": ("revision", "time", "operation", "subject", "listener", "state"),
     "security": ("number", "time", "operation", "subject", "origin", "principal", "reason"),
-    "administration": (
-        "number",
-        "time",
-        "operation",
-        "principal",
-        "origin",
-        "outcome",
-        "revision",
-        "arguments",
-    ),
+    "administration": ("number", "time", "operation", "principal", "origin", "outcome", "revision", "arguments"),
 }
 
 
@@ -235,17 +213,11 @@ def log_line(entry: LogEntry, clock: TimeFormat) -> tuple[str, ...]:
         case SecurityEntry():
             return (*first, entry.subject, entry.origin, entry.principal, entry.reason)
         case AdministrationEntry():
-            return (
-                *first,
-                entry.principal,
-                entry.origin,
-                entry.outcome,
-                str(entry.revision),
-                entry.arguments,  # The last column, because it may be long.
-            )
+            # The arguments are the last column, because they may be long.
+            return (*first, entry.principal, entry.origin, entry.outcome, str(entry.revision), entry.arguments)
 
 
-def table_of_impact(reply: Told) -> TableView:
+def table_of_impact(reply: replies.Told) -> TableView:
     """Make the table of those who would be notified of a change."""
     return fields(
         [
@@ -259,7 +231,7 @@ def table_of_impact(reply: Told) -> TableView:
     )
 
 
-def table_of_lags(reply: Lags) -> TableView:
+def table_of_lags(reply: replies.Lags) -> TableView:
     """Make the table of the revision that each host holds."""
     lines = tuple(
         (
@@ -277,7 +249,7 @@ def table_of_lags(reply: Lags) -> TableView:
     return TableView(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
 
 
-def table_of_status(reply: ServerStatus, clock: TimeFormat) -> TableView:
+def table_of_status(reply: replies.ServerStatus, clock: TimeFormat) -> TableView:
     """Make the table of a server's figures."""
     return fields(
         [
@@ -296,7 +268,7 @@ def table_of_status(reply: ServerStatus, clock: TimeFormat) -> TableView:
     )
 
 
-def table_of_servers(reply: ServerStatus, clock: TimeFormat) -> TableView:
+def table_of_servers(reply: replies.ServerStatus, clock: TimeFormat) -> TableView:
     """Make the table of all servers over the store. An old server lists only itself."""
     lines = tuple(
         (
@@ -315,7 +287,7 @@ def table_of_servers(reply: ServerStatus, clock: TimeFormat) -> TableView:
     return TableView(columns, lines, "This server does not list others over its store.")
 
 
-def table_of_channels(reply: WayList, clock: TimeFormat) -> TableView:
+def table_of_channels(reply: replies.WayList, clock: TimeFormat) -> TableView:
     """Make the table of the channels to administrators, as one server knows them."""
     lines = tuple(
         (
@@ -333,22 +305,24 @@ def table_of_channels(reply: WayList, clock: TimeFormat) -> TableView:
     return TableView(columns, lines, "No channels: this server only logs incidents; see docs/reference/alerts.md.")
 
 
-def table_of_tried_channels(reply: WaysTried) -> TableView:
+def table_of_tried_channels(reply: replies.WaysTried) -> TableView:
     """Make the table of the results of a test message by channel."""
     lines = tuple((one.name, one.way, one.problem or "ok") for one in reply.ways)
     return TableView(("name", "channel", "outcome"), lines, "No channel was tried.")
 
 
-def sentences(reply: Done | Registered | Deregistered | Reported | CredentialIssued) -> list[str]:
+def sentences(
+    reply: replies.Done | replies.Registered | replies.Deregistered | replies.Reported | replies.CredentialIssued,
+) -> list[str]:
     """Describe the result of a change for people."""
     match reply:
-        case Done(changes=()):
+        case replies.Done(changes=()):
             return [f"Done; revision {reply.revision}."]
-        case Done():
+        case replies.Done():
             return [change_sentence(change) for change in reply.changes]
-        case CredentialIssued():
+        case replies.CredentialIssued():
             return [f"revision {reply.revision}: credential {reply.credential.id} of {reply.credential.service}"]
-        case Registered(changed=False) | Deregistered(changed=False):
+        case replies.Registered(changed=False) | replies.Deregistered(changed=False):
             return [f"Already {reply.state}; revision {reply.revision}."]
         case _:
             return [f"revision {reply.revision}: {reply.state}"]

@@ -78,7 +78,7 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def instance(self) -> Instance:
         """Identity of this instance."""
-        return (self.key, self.epoch)
+        return ((self.service, self.address, self.port), self.epoch)
 
     @property
     def lives(self) -> bool:
@@ -112,7 +112,7 @@ def deregister_request(entry: Registration) -> Deregister:
 
 def outcome_of(entry: Registration, state: ListenerState | Literal["pending"], revision: int = 0) -> Outcome:
     """Return the answer for the program that asked."""
-    return Outcome(state, *entry.key, epoch=entry.epoch, revision=revision)
+    return Outcome(state, entry.service, entry.address, entry.port, entry.epoch, revision)
 
 
 class _Book(msgspec.Struct, frozen=True):

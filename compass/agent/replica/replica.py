@@ -35,24 +35,20 @@ class Replica:
         """Services for whose categories the catalogue is complete."""
         self.loaded = False
 
-    @property
-    def revision(self) -> int:
-        """Revision up to which the replica is complete."""
-        return self.catalogue.revision
-
     def restore(self, store: str, services: Iterable[str], held: Snapshot) -> None:
         """Continue from what the disk had."""
         self._replace(store, services, held)
 
     def held(self) -> Snapshot:
         """Return the whole content as a snapshot, for the disk."""
-        return msgspec.structs.replace(snapshot(self.catalogue, self.catalogue.topics), revision=self.revision)
+        catalogue = self.catalogue
+        return msgspec.structs.replace(snapshot(catalogue, catalogue.topics), revision=catalogue.revision)
 
     def resume_point(self, services: Iterable[str]) -> tuple[str, int]:
         """Return store and revision to watch from; 0 unless the content is complete for just these categories."""
         if not self.loaded or categories_of(services) != categories_of(self.services):
             return self.store, 0
-        return self.store, self.revision
+        return self.store, self.catalogue.revision
 
     def watching(self, reply: Watching, services: Iterable[str]) -> Taken:
         """Apply the reply to a watch for these services."""
@@ -83,13 +79,13 @@ class Replica:
         if notice.snapshot is not None:
             after = after.merge(notice.snapshot)
         # A widening may have been made later than its change; changes on other topics in between are still to come.
-        after = msgspec.structs.replace(after, revision=max(self.revision, change.revision))
+        after = msgspec.structs.replace(after, revision=max(self.catalogue.revision, change.revision))
         self.catalogue = after if isinstance(change.row, Listener) else pruned(after, self.services)
         return "applied"
 
     def bookmark(self, revision: int) -> None:
         """Record that the server has sent everything up to this revision."""
-        if revision > self.revision:
+        if revision > self.catalogue.revision:
             self.catalogue = msgspec.structs.replace(self.catalogue, revision=revision)
 
     def covers(self, category: str) -> bool:

@@ -12,16 +12,7 @@ from twisted.logger import Logger
 from compass.model.interfaces import Clock
 from compass.system.files import replace_file
 from compass.system.timers import Timers
-from compass.wire.shared_view import (
-    GENERATION_WORD,
-    INDEX_OCTETS,
-    NotShared,
-    Shared,
-    check_index,
-    empty_index,
-    pack,
-    unpack,
-)
+from compass.wire import shared_view
 
 LARGE_SECONDS = 0.05
 """Time that publishing takes from which a view is large."""
@@ -35,7 +26,7 @@ LOOK_SECONDS = 1.0
 class SharedSource(Protocol):
     """Source of the shared view; `view.View`."""
 
-    def shared(self) -> Shared | None:
+    def shared(self) -> shared_view.Shared | None:
         """Return what to publish, the same object until something changes. None: nothing is loaded yet."""
 
 
@@ -57,7 +48,7 @@ class SharedMemoryWriter:
         self._wanted = directory is not None
         self._group = group
         self._source = source
-        self._last: Shared | None = None
+        self._last: shared_view.Shared | None = None
         self._index: mmap.mmap | None = None
         self._generation = 0
         self._clock = clock
@@ -92,12 +83,12 @@ class SharedMemoryWriter:
         if began < self._idle_until:
             return
         try:
-            self._replace("content", pack(shared, generation))
+            self._replace("content", shared_view.pack(shared, generation))
         except OSError as error:
             self._log.warn("cannot publish in {path}: {error}", path=self._directory, error=error)
             return
         with memoryview(self._index) as octets, octets.cast("Q") as words:
-            words[GENERATION_WORD] = generation
+            words[shared_view.GENERATION_WORD] = generation
         self._generation, self._last, self.published = generation, shared, True
         ended = self._clock.seconds()
         self._idle_until = ended + IDLE_TIMES * (ended - began) if ended - began > LARGE_SECONDS else 0.0
@@ -113,19 +104,19 @@ class SharedMemoryWriter:
         """The index of the run before, which readers have mapped, or a new one."""
         path = self._directory / "index"
         try:
-            check_index(path.read_bytes())
-            _, self._generation = unpack((self._directory / "content").read_bytes())
+            shared_view.check_index(path.read_bytes())
+            _, self._generation = shared_view.unpack((self._directory / "content").read_bytes())
         except FileNotFoundError:
             if not path.exists():
-                self._replace("index", empty_index())
-        except NotShared as problem:
+                self._replace("index", shared_view.empty_index())
+        except shared_view.NotShared as problem:
             self._log.warn("{path} is damaged and replaced: {problem}", path=self._directory, problem=problem)
-            self._replace("index", empty_index())
+            self._replace("index", shared_view.empty_index())
         with path.open("r+b") as file:
-            index = mmap.mmap(file.fileno(), INDEX_OCTETS)
+            index = mmap.mmap(file.fileno(), shared_view.INDEX_OCTETS)
         with memoryview(index) as octets, octets.cast("Q") as words:
             # A daemon that was killed between the two steps has left a content without its generation.
-            self._generation = max(self._generation, words[GENERATION_WORD])
+            self._generation = max(self._generation, words[shared_view.GENERATION_WORD])
         return index
 
     def _replace(self, name: str, octets: bytes) -> None:

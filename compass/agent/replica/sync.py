@@ -204,7 +204,7 @@ class ReplicaSync:
                     self._compare(message.digest)
             advanced = True
         if advanced and not self._gap:
-            self._upstream.acknowledge(self._replica.revision)
+            self._upstream.acknowledge(self._replica.catalogue.revision)
 
     def session_ended(self) -> None:
         """Fail the requests that wait for an answer of this session."""
@@ -261,8 +261,8 @@ class ReplicaSync:
             return
         if taken == "behind":
             self._abandon(
-                f"the server has not heard of all that this host holds at revision {self._replica.revision}; what is "
-                "held stays in use until a server has caught up"
+                f"the server has not heard of all that this host holds at revision {self._replica.catalogue.revision}; "
+                "what is held stays in use until a server has caught up"
             )
             return
         self._listener.suspected(None)
@@ -270,7 +270,7 @@ class ReplicaSync:
             self.snapshots += 1
             self._gap = False
             self._listener.replaced()
-            self._upstream.acknowledge(self._replica.revision)
+            self._upstream.acknowledge(self._replica.catalogue.revision)
         # Names that do not exist must not stay on the list for good.
         self._wanted.forget(reply.unknown)
         for service in [service for service in self._waiting if service in services]:
@@ -301,7 +301,7 @@ class ReplicaSync:
 
     def _compare(self, digest: str) -> None:
         """Compute the digest of the replica in pieces, and compare it with the server's."""
-        session, revision = self._sessions, self._replica.revision
+        session, revision = self._sessions, self._replica.catalogue.revision
         count = IncrementalDigest(part_of(self._replica.catalogue, self._replica.services))
 
         def advance() -> None:
@@ -327,7 +327,7 @@ class ReplicaSync:
         self._upstream.abandon(why, retry_after_seconds)
 
     def _ask_anew(self, status: Held) -> None:
-        self._upstream.acknowledge(self._replica.revision, status)
+        self._upstream.acknowledge(self._replica.catalogue.revision, status)
         if self._gaps > GAPS_PER_SESSION_MAX:
             self._abandon(f"{self._gaps} gaps in the notices of one session")
         else:

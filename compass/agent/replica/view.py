@@ -95,7 +95,7 @@ class View:
         last = self._shared
         if last is None or last[0] is not scope or last[1] is not services:
             held = snapshot(scope.catalogue, scope.catalogue.topics)
-            held = msgspec.structs.replace(held, revision=self.replica.revision)
+            held = msgspec.structs.replace(held, revision=self.replica.catalogue.revision)
             place = self.pools.place
             shared = Shared(place.host, place.zone, self.replica.store, tuple(sorted(services)), held)
             self._shared = last = scope, services, shared
@@ -109,7 +109,7 @@ class View:
         if isinstance(seen, Refusal):
             return seen
         chosen = self.pools.choose(seen, name)
-        return Resolved(name, self.replica.revision, chosen.source, chosen.listeners, chosen.policy)
+        return Resolved(name, self.replica.catalogue.revision, chosen.source, chosen.listeners, chosen.policy)
 
     def _seen(self, name: str) -> Catalogue | Refusal:
         """Return the catalogue to look a parsed name up in, or why nothing can be said about it (P5)."""

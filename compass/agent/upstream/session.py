@@ -132,12 +132,16 @@ class Session(Protocol):
     def _happened(self, events: list[Event]) -> None:
         """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""
         pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion] = []
+        # A push changes neither the deadline nor what is to be sent; an acknowledgement is written at once.
+        flush = not events
         for event in events:
             if isinstance(event, PushReceived):
                 pushed.append(event.message)
                 continue
+            flush = True
             if pushed:
-                self._hand_on(pushed)
+                self._owner.pushed(self, tuple(pushed))
+                pushed.clear()
             match event:
                 case SessionOpened(peer=Welcome() as welcome):
                     self._owner.opened(self, welcome)
@@ -153,12 +157,9 @@ class Session(Protocol):
                         self._is_closing = True
                         self._timers.start("abort", CLOSE_SECONDS, self._abort)
         if pushed:
-            self._hand_on(pushed)
-        self._flush()
-
-    def _hand_on(self, pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
-        self._owner.pushed(self, tuple(pushed))
-        pushed.clear()
+            self._owner.pushed(self, tuple(pushed))
+        if flush:
+            self._flush()
 
     def _ask_queued(self) -> None:
         connection = self._connection

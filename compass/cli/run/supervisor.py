@@ -18,34 +18,10 @@ from queue import Empty, Queue
 
 import msgspec
 
+from compass.cli.run import state_machine
 from compass.cli.run.dependency_env import DependencyEnvironment, Notes
 from compass.cli.run.readiness import ReadinessCheck, accepts, endpoints_of, readiness_problem, running_checks, spawning
 from compass.cli.run.restart_policy import Policy, RestartCounter
-from compass.cli.run.state_machine import (
-    FORWARDED_SIGNALS,
-    KILL_SECONDS,
-    LEAVE_SECONDS,
-    STOP_SIGNALS,
-    Action,
-    Deregister,
-    DeregisterDone,
-    Drain,
-    Drained,
-    Ended,
-    Event,
-    Finish,
-    ForwardSignal,
-    Kill,
-    Listening,
-    NotListening,
-    Print,
-    Register,
-    Registered,
-    RunState,
-    Signalled,
-    Unregistered,
-    step,
-)
 from compass.client.core.blocking_api import ApiProblem, Holding, HostApi
 from compass.client.core.client import UNCHANGED
 from compass.model.exit_codes import ExitCode
@@ -90,7 +66,7 @@ class RunContext(msgspec.Struct, frozen=True):
     notes: Notes
     manager: SdNotify
     """The service manager."""
-    events: Queue[Event | None]
+    events: Queue[state_machine.Event | None]
     """Events for the main thread; None: SIGCHLD, the command or an orphan may have ended."""
 
 
@@ -129,7 +105,7 @@ class Supervisor:
             started = time.monotonic()
             process = SupervisedProcess(self._run)
             status = process.run(endpoints)
-            stopped = bool(process.state.forwarded & STOP_SIGNALS)
+            stopped = bool(process.state.forwarded & state_machine.STOP_SIGNALS)
             refused = process.state.exit_status is not None
             ran = time.monotonic() - started
             pause = None if stopped or process.could_not_start else restarts.pause(status, ran, refused=refused)
@@ -152,7 +128,7 @@ class Supervisor:
                 event = self._run.events.get(timeout=left)
             except Empty:
                 return False
-            if isinstance(event, Signalled) and event.number in STOP_SIGNALS:
+            if isinstance(event, state_machine.Signalled) and event.number in state_machine.STOP_SIGNALS:
                 return True
         return False
 
@@ -162,7 +138,7 @@ class Supervisor:
             if seen.si_signo == signal.SIGCHLD:
                 self._run.events.put(None)
             else:
-                self._run.events.put(Signalled(seen.si_signo, shared=seen.si_code == FROM_KERNEL))
+                self._run.events.put(state_machine.Signalled(seen.si_signo, shared=seen.si_code == FROM_KERNEL))
 
     def _send_signs_of_life(self) -> None:
         """Send signs of life to the service manager as long as the main thread takes events."""
@@ -176,7 +152,7 @@ class SupervisedProcess:
     """Process of the command, from its start to its end."""
 
     def __init__(self, context: RunContext) -> None:
-        self.state = RunState(drains=context.options.drain_seconds > 0)
+        self.state = state_machine.RunState(drains=context.options.drain_seconds > 0)
         self.could_not_start = False
         self._run = context
         self._pid = 0
@@ -185,7 +161,7 @@ class SupervisedProcess:
         self._holdings: dict[tuple[str, int], Holding] = {}
         """Held registrations in a process namespace of our own: the daemon cannot watch processes by our numbers, but
         it sees connections."""
-        self._daemon_calls: Queue[Callable[[], Event | None]] = Queue()
+        self._daemon_calls: Queue[Callable[[], state_machine.Event | None]] = Queue()
         self._finished = threading.Event()
 
     def run(self, endpoints: Sequence[Sequence[tuple[str, int]]]) -> int:
@@ -206,9 +182,9 @@ class SupervisedProcess:
             event = self._run.events.get() or self._process_ended()
             if event is None:
                 continue
-            self.state, actions = step(self.state, event)
+            self.state, actions = state_machine.step(self.state, event)
             for action in actions:
-                if isinstance(action, Finish):
+                if isinstance(action, state_machine.Finish):
                     self._finished.set()
                     for holding in list(self._holdings.values()):
                         holding.close()
@@ -223,46 +199,48 @@ class SupervisedProcess:
             command[0], list(command), self._run.environment, setsigmask=[], setsigdef=PYTHON_IGNORES
         )
 
-    def _carry_out(self, action: Action) -> None:
+    def _carry_out(self, action: state_machine.Action) -> None:
         match action:
-            case Print(text):
+            case state_machine.Print(text):
                 self._run.notes.print_note(text)
                 if text == "registered":
                     self._run.manager.ready("registered")
-            case ForwardSignal(number):
+            case state_machine.ForwardSignal(number):
                 os.kill(self._pid, number)
-            case Kill():
+            case state_machine.Kill():
                 os.kill(self._pid, signal.SIGTERM)
-                self._call_later(KILL_SECONDS, lambda: os.kill(self._pid, signal.SIGKILL))
-            case Register(pause):
+                self._call_later(state_machine.KILL_SECONDS, lambda: os.kill(self._pid, signal.SIGKILL))
+            case state_machine.Register(pause):
                 self._call_later(pause, lambda: self._daemon_calls.put(self._register))
-            case Drain():
+            case state_machine.Drain():
                 self._run.manager.stopping("leaving")
                 self._run.notes.print_note(f"draining for {self._run.options.drain_seconds:g} s")
                 self._daemon_calls.put(self._drain)
-                self._call_later(self._run.options.drain_seconds, lambda: self._run.events.put(Drained()))
-            case Deregister():
+                self._call_later(self._run.options.drain_seconds, lambda: self._run.events.put(state_machine.Drained()))
+            case state_machine.Deregister():
                 self._run.manager.stopping("leaving")
                 self._daemon_calls.put(self._deregister)
-                text = f"opengnscd at {self._run.api.endpoint} did not answer within {LEAVE_SECONDS:g} s"
-                self._call_later(LEAVE_SECONDS, lambda: self._run.events.put(DeregisterDone(text)))
+                text = f"opengnscd at {self._run.api.endpoint} did not answer within {state_machine.LEAVE_SECONDS:g} s"
+                self._call_later(
+                    state_machine.LEAVE_SECONDS, lambda: self._run.events.put(state_machine.DeregisterDone(text))
+                )
 
     def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, lambda: None if self._finished.is_set() else call())
         timer.daemon = True
         timer.start()
 
-    def _register(self) -> Event:
+    def _register(self) -> state_machine.Event:
         """Register every service; repeating a registration that exists already changes nothing."""
         pending = False
         for registration in self._run.options.registrations:
             try:
                 outcome = self._register_one(registration)
             except ApiProblem as problem:
-                return Unregistered(problem.code, problem.message, problem.retry_after_seconds)
+                return state_machine.Unregistered(problem.code, problem.message, problem.retry_after_seconds)
             self._epochs[registration.service, registration.port] = outcome.epoch
             pending = pending or outcome.state == "pending"
-        return Registered(pending=pending)
+        return state_machine.Registered(pending=pending)
 
     def _register_one(self, registration: LocalRegister) -> Outcome:
         """Register one service. Raises ApiProblem."""
@@ -300,7 +278,7 @@ class SupervisedProcess:
             except ApiProblem as problem:
                 self._run.notes.print_note(f"cannot drain {registration.service}: {problem.message}")
 
-    def _deregister(self) -> Event:
+    def _deregister(self) -> state_machine.Event:
         problems = []
         for registration in self._run.options.registrations:
             epoch = self._epochs.get((registration.service, registration.port), 0)
@@ -312,9 +290,9 @@ class SupervisedProcess:
             except ApiProblem as problem:
                 if problem.code not in UNCHANGED:
                     problems.append(problem.message)
-        return DeregisterDone("; ".join(dict.fromkeys(problems)))
+        return state_machine.DeregisterDone("; ".join(dict.fromkeys(problems)))
 
-    def _process_ended(self) -> Ended | None:
+    def _process_ended(self) -> state_machine.Ended | None:
         """Return how the command ended, or None while it runs.
 
         As the first process of a container we are the parent of orphans, which are reaped here.
@@ -323,7 +301,7 @@ class SupervisedProcess:
         found = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if found is None:
             return None
-        return Ended(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
+        return state_machine.Ended(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
     def _await_listening(self, endpoints: Sequence[Sequence[tuple[str, int]]]) -> None:
         seconds = self._run.options.ready_seconds
@@ -334,7 +312,7 @@ class SupervisedProcess:
             checks = [self._run.options.check, *[ReadinessCheck()] * (len(endpoints) - 1)]
             missing = list(filter(None, map(readiness_problem, endpoints, checks)))
             if not missing:
-                self._put_event(Listening())
+                self._put_event(state_machine.Listening())
                 return
             if self._finished.wait(PROBE_SECONDS):
                 return
@@ -342,7 +320,7 @@ class SupervisedProcess:
             f"the command {missing[0]} after {seconds:g} s and is stopped; "
             "is it the address and the port that it listens on, or does it need a longer --ready-timeout?"
         )
-        self._put_event(NotListening(text))
+        self._put_event(state_machine.NotListening(text))
 
     def _call_daemon(self) -> None:
         while not self._finished.is_set():
@@ -350,7 +328,7 @@ class SupervisedProcess:
             if event is not None:
                 self._put_event(event)
 
-    def _put_event(self, event: Event) -> None:
+    def _put_event(self, event: state_machine.Event) -> None:
         """Queue an event, unless this process has ended: the next one has a state of its own."""
         if not self._finished.is_set():
             self._run.events.put(event)
@@ -369,7 +347,7 @@ def _reap_others(pid: int) -> None:
 def _block_signals() -> frozenset[int]:
     """Block the signals that `sigwaitinfo` receives from now on, but no ignored one. Returns those blocked."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    taken = {number for number in FORWARDED_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    taken = {number for number in state_machine.FORWARDED_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
     taken.add(signal.SIGCHLD)
     signal.pthread_sigmask(signal.SIG_BLOCK, taken)
     return frozenset(taken)

@@ -9,7 +9,7 @@ from typing import Any
 
 from compass.agent.hooks.runner import REACTIONS_MAX
 from compass.daemons.config.file import ConfigFile, near
-from compass.model.names import parse_label, parse_service_id
+from compass.model.names import parse_pool_name
 from compass.templates import READY, ready_names
 
 
@@ -56,7 +56,7 @@ def _read_common(
     where = f"[host.{kind}]"
     if values.get("on") == ():
         reader.problems.append(f"{where} on is empty: nothing would ever run")
-    names = [reader.parsed(f"{where} on", _parse_pool_name, text) for text in values.get("on", ())]
+    names = [reader.parsed(f"{where} on", parse_pool_name, text) for text in values.get("on", ())]
     values["on"] = tuple(dict.fromkeys(name for name in names if name is not None))
     for key in commands:
         command = values.get(key)
@@ -67,7 +67,3 @@ def _read_common(
     if values.get("quiet_seconds", 0.0) > values.get("quiet_seconds_max", float("inf")):
         reader.problems.append(f"{where} quiet_seconds is more than quiet_seconds_max")
     return values
-
-
-def _parse_pool_name(text: str) -> str:
-    return parse_service_id(text) if "." in text else parse_label(text, "category")

@@ -16,16 +16,7 @@ from compass.daemons.net.reuseport import share_ports
 from compass.daemons.process.logging import fields_of
 from compass.daemons.process.start import EXIT_CONFIG, EXIT_START, begin_log, forbid_core_files, why_not
 from compass.daemons.services.opengnssd import ServerService
-from compass.daemons.workers.messages import (
-    REPORT_FD,
-    TEXT_MAX,
-    Failed,
-    LogRecord,
-    Serving,
-    WorkerConfig,
-    WorkerMessage,
-    die_with,
-)
+from compass.daemons.workers import messages
 from compass.pki.identity import IdentityError
 
 
@@ -34,12 +25,12 @@ def main() -> NoReturn:
     # A terminal sends these signals to all of its processes; a worker obeys its parent only.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    config = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerConfig)
-    die_with(config.parent)
+    config = msgspec.json.decode(sys.stdin.buffer.read(), type=messages.WorkerConfig)
+    messages.die_with(config.parent)
     forbid_core_files()
-    reports = os.fdopen(REPORT_FD, "wb")
+    reports = os.fdopen(messages.REPORT_FD, "wb")
 
-    def send(message: WorkerMessage) -> None:
+    def send(message: messages.WorkerMessage) -> None:
         # Also called by the database's thread; the file's lock keeps each line whole.
         reports.write(msgspec.json.encode(message) + b"\n")
         reports.flush()
@@ -52,19 +43,19 @@ def main() -> NoReturn:
     try:
         service = ServerService(reactor, config.config, config.number)
     except IdentityError as problem:
-        send(Failed(str(problem)))
+        send(messages.Failed(str(problem)))
         sys.exit(EXIT_CONFIG)
     ending = Ending(reactor)
 
     def failed(failure: Failure) -> None:
-        send(Failed(why_not(failure)))
+        send(messages.Failed(why_not(failure)))
         ending.begin(EXIT_START)
 
     def began() -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: reactor.callFromThread(ending.begin, 0))
         service.startService()
         started: Deferred[None] = service.started
-        started.addCallbacks(lambda _: send(Serving()), failed)
+        started.addCallbacks(lambda _: send(messages.Serving()), failed)
 
     reactor.callWhenRunning(began)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -87,11 +78,11 @@ class Ending:
             self._reactor.stop()
 
 
-def _record(event: LogEvent) -> LogRecord:
+def _record(event: LogEvent) -> messages.LogRecord:
     """Return an event as the message to the parent: the traceback of a failure is part of the text."""
     text = formatEvent(event)
     if "log_failure" in event:
         text += "\n" + event["log_failure"].getTraceback()
     level = event.get("log_level")
     namespace = str(event.get("log_namespace", ""))
-    return LogRecord(level.name if level else "info", namespace, text[:TEXT_MAX], fields_of(event))
+    return messages.LogRecord(level.name if level else "info", namespace, text[: messages.TEXT_MAX], fields_of(event))

@@ -12,15 +12,8 @@ from itertools import starmap
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, metrics_core
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
 from prometheus_client.registry import Collector
 from twisted.web.server import Request
 
@@ -85,7 +78,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def families(self) -> Iterable[Metric]:
+    def families(self) -> Iterable[metrics_core.Metric]:
         """Return all metrics as prometheus_client holds them."""
         return self._registry.collect()
 
@@ -126,19 +119,19 @@ class _Build(Collector):
     def __init__(self, about: Mapping[str, str]) -> None:
         self._about = dict(about)
 
-    def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("opengns_build", "Which program this is.", self._about)
+    def collect(self) -> Iterator[metrics_core.Metric]:
+        yield metrics_core.InfoMetricFamily("opengns_build", "Which program this is.", self._about)
 
 
 class _Declared(Collector):
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def describe(self) -> Iterator[Metric]:
+    def describe(self) -> Iterator[metrics_core.Metric]:
         """Return the names without reading any value."""
         return map(_described, self._registry.specs)
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[metrics_core.Metric]:
         return starmap(_family, self._registry.collect())
 
 
@@ -147,25 +140,25 @@ class _Snapshots(Collector):
         self._take = snapshot.take
         self._specs = specs_of(snapshot.figures, snapshot.prefix)
 
-    def describe(self) -> Iterator[Metric]:
+    def describe(self) -> Iterator[metrics_core.Metric]:
         """Return the names without taking a snapshot."""
         return map(_described, self._specs.values())
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[metrics_core.Metric]:
         now = self._take()
         return (_family(spec, getattr(now, field)) for field, spec in self._specs.items())
 
 
-def _described(spec: MetricSpec) -> Metric:
-    return Metric(spec.name, spec.about, spec.kind)
+def _described(spec: MetricSpec) -> metrics_core.Metric:
+    return metrics_core.Metric(spec.name, spec.about, spec.kind)
 
 
-def _family(spec: MetricSpec, value: Value) -> Metric:
+def _family(spec: MetricSpec, value: Value) -> metrics_core.Metric:
     if isinstance(value, Histogram):
         return _histogram(spec, value)
     if isinstance(value, str):
         value = {value: 1}
-    kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+    kind = metrics_core.CounterMetricFamily if spec.kind == "counter" else metrics_core.GaugeMetricFamily
     family = kind(spec.name, spec.about, labels=spec.labels)
     if isinstance(value, Mapping):
         numbers: dict[Any, float] = {**dict.fromkeys(spec.known, 0.0), **value}
@@ -176,8 +169,8 @@ def _family(spec: MetricSpec, value: Value) -> Metric:
     return family
 
 
-def _histogram(spec: MetricSpec, histogram: Histogram) -> Metric:
+def _histogram(spec: MetricSpec, histogram: Histogram) -> metrics_core.Metric:
     ends = [*map(str, histogram.bounds), "+Inf"]
-    family = HistogramMetricFamily(spec.name, spec.about)
+    family = metrics_core.HistogramMetricFamily(spec.name, spec.about)
     family.add_metric([], list(zip(ends, map(float, histogram.cumulative()), strict=True)), histogram.total)
     return family

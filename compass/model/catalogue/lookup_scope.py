@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.names import InvalidName, category_of, parse_label, parse_service_id
+from compass.model.names import InvalidName, category_of, parse_pool_name
 from compass.model.replies import Refusal
 
 
@@ -46,6 +46,6 @@ def scope_of(catalogue: Catalogue, categories: Iterable[str]) -> LookupScope:
 def parse_name(text: str) -> str | Refusal:
     """Parse a service id or a category's name. Returns its canonical form, or the refusal of an invalid name."""
     try:
-        return parse_service_id(text) if "." in text else parse_label(text, "category")
+        return parse_pool_name(text)
     except InvalidName as problem:
         return Refusal(problem.code, str(problem))

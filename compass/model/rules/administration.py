@@ -7,18 +7,7 @@ from contextlib import suppress
 import msgspec
 from immutables import Map
 
-from compass.model.limits import (
-    CREDENTIALS_PER_SERVICE_MAX,
-    OVERLAP_SECONDS_MAX,
-    PROBLEMS_MAX,
-)
-from compass.model.names import (
-    InvalidName,
-    category_of,
-    parse_endpoint,
-    parse_host_name,
-    parse_label,
-)
+from compass.model import limits, names
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
 from compass.model.rows import ANY_HOST, Category, Credential, Dependency, Host, Service
@@ -45,16 +34,16 @@ def decide_remove(draft: Draft, request: Remove) -> Done:
     """Remove an unused object; a listener stays as an offline row so that its epoch is known."""
     match request.kind:
         case "category":
-            _remove_category(draft, parse_label(request.name, "category"))
+            _remove_category(draft, names.parse_label(request.name, "category"))
         case "service":
             _remove_service(draft, existing_service(draft, request.name))
         case "dependency":
             category, _, on = request.name.partition(" ")
-            _remove_dependency(draft, Dependency(parse_label(category, "category"), parse_label(on, "category")))
+            _remove_dependency(draft, Dependency(*(names.parse_label(name, "category") for name in (category, on))))
         case "listener":
             _remove_listener(draft, request.name)
         case "host":
-            host = draft.catalogue.hosts.get(parse_host_name(request.name))
+            host = draft.catalogue.hosts.get(names.parse_host_name(request.name))
             if host is None:
                 refuse("unknown-host", f"no host {request.name!r} has connected or been added")
             draft.remove("host-remove", host)
@@ -65,17 +54,17 @@ def decide_issue(draft: Draft, request: IssueCredential) -> CredentialIssued:
     """Issue a credential with the token of the draft."""
     service = existing_service(draft, request.service)
     overlap = request.overlap_seconds
-    if overlap is not None and not 0 <= overlap <= OVERLAP_SECONDS_MAX:
+    if overlap is not None and not 0 <= overlap <= limits.OVERLAP_SECONDS_MAX:
         refuse("bad-value", f"overlap {overlap:g} s is not between 0 and ten years")
     for _, old in sorted(draft.catalogue.credentials.get(service, Map()).items()):
         if overlap == 0 or 0 < old.expires_at <= draft.now:
             draft.remove("credential-expire", old)
         elif overlap is not None and (not old.expires_at or old.expires_at > draft.now + overlap):
             draft.set("credential-rotate", msgspec.structs.replace(old, expires_at=draft.now + overlap))
-    if len(draft.catalogue.credentials.get(service, Map())) >= CREDENTIALS_PER_SERVICE_MAX:
+    if len(draft.catalogue.credentials.get(service, Map())) >= limits.CREDENTIALS_PER_SERVICE_MAX:
         refuse(
             "in-use",
-            f"{service} has {CREDENTIALS_PER_SERVICE_MAX} credentials, the most there can be; revoke one",
+            f"{service} has {limits.CREDENTIALS_PER_SERVICE_MAX} credentials, the most there can be; revoke one",
         )
     digest = digest_of(draft.token)
     credential = Credential(digest[:12], service, digest, draft.now)
@@ -111,12 +100,12 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
     for index, row in enumerate(request.rows):
         try:
             wanted.append((index, parse_declared(row)))
-        except (Refused, InvalidName) as problem:
+        except (Refused, names.InvalidName) as problem:
             problems.append(_problem(index, problem))
             if isinstance(row, Category):
                 # Rows that refer to the category are not wrong, so the draft, which is dropped, contains it.
-                with suppress(InvalidName):
-                    _put(draft, Category(parse_label(row.name)))
+                with suppress(names.InvalidName):
+                    _put(draft, Category(names.parse_label(row.name)))
     problems += _contradictions(wanted)
     # A category may name a backup service that the same topology declares, so backups are set last.
     for index, row in sorted(wanted, key=lambda entry: _ORDER.index(type(entry[1]))):
@@ -132,7 +121,7 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
         _prune(draft, [row for _, row in wanted])
     if problems:
         problems.sort(key=lambda problem: problem.index)
-        listed = tuple(problems[:PROBLEMS_MAX])
+        listed = tuple(problems[: limits.PROBLEMS_MAX])
         rest = f"; the first {len(listed)} are listed" if len(listed) < len(problems) else ""
         refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=listed)
     return Done(draft.catalogue.revision, tuple(draft.changes))
@@ -158,7 +147,7 @@ def _attempt(draft: Draft, index: int, row: Declared, problems: list[Problem]) -
         problems.append(_problem(index, refused))
 
 
-def _problem(index: int, problem: Refused | InvalidName) -> Problem:
+def _problem(index: int, problem: Refused | names.InvalidName) -> Problem:
     if isinstance(problem, Refused):
         return Problem(index, problem.refusal.code, problem.refusal.message)
     return Problem(index, problem.code, str(problem))
@@ -196,8 +185,8 @@ def _put(draft: Draft, row: Category | Service | Dependency | Host) -> None:
             if draft.catalogue.categories.get(row.name) == row:
                 return
         case Service():
-            if category_of(row.id) not in draft.catalogue.categories:
-                refuse("unknown-category", f"service {row.id}: there is no category {category_of(row.id)!r}")
+            if names.category_of(row.id) not in draft.catalogue.categories:
+                refuse("unknown-category", f"service {row.id}: there is no category {names.category_of(row.id)!r}")
         case Dependency():
             for name in (row.category, row.on):
                 if name not in draft.catalogue.categories:
@@ -296,7 +285,7 @@ def _remove_dependency(draft: Draft, row: Dependency) -> None:
 
 def _remove_listener(draft: Draft, name: str) -> None:
     service, _, endpoint = name.partition(" ")
-    old = existing_listener(draft, existing_service(draft, service), *parse_endpoint(endpoint))
+    old = existing_listener(draft, existing_service(draft, service), *names.parse_endpoint(endpoint))
     if old.state != "offline":
         cause = f"removed by {draft.principal.name}"
         draft.set("remove", msgspec.structs.replace(old, state="offline", changed_at=draft.now, cause=cause))

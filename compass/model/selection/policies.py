@@ -137,14 +137,6 @@ def _race(share: float, random: Random) -> _Key:
     return (0.0, time / share) if share > 0 else (1.0, time)
 
 
-def _least_used_with_degradation(member: _Member, random: Random) -> _Key:
-    return (min(member.row.load + member.wear, 1.0), member.turn)
-
-
-def _priority_least_used(member: _Member, random: Random) -> _Key:
-    return (min(member.row.load + member.row.degradation, 1.0), member.turn)
-
-
 _KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
     # 4.1: in turn.
     "round-robin": lambda member, random: (member.turn,),
@@ -158,9 +150,9 @@ _KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
     # 5.1: the lowest load; equals in turn.
     "least-used": lambda member, random: (member.row.load, member.turn),
     # 5.2: the lowest load; each use adds the degradation until the next report.
-    "least-used-with-degradation": _least_used_with_degradation,
+    "least-used-with-degradation": lambda member, _: (min(member.row.load + member.wear, 1.0), member.turn),
     # 5.3: the lowest load with one more user.
-    "priority-least-used": _priority_least_used,
+    "priority-least-used": lambda member, _: (min(member.row.load + member.row.degradation, 1.0), member.turn),
     # 5.4: in proportion to the free capacity.
     "randomized-least-used": lambda member, random: _race(1.0 - member.row.load, random),
 }

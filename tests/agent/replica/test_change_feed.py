@@ -38,7 +38,7 @@ class Told:
     def change(self, row: Row) -> None:
         topic = row.service if isinstance(row, Listener) else getattr(row, "category", "") or getattr(row, "name", "")
         previous = self.replica.catalogue.topics.get(topic, 0)
-        change = Change(self.replica.revision + 1, previous, 1.0, "x", row)
+        change = Change(self.replica.catalogue.revision + 1, previous, 1.0, "x", row)
         assert self.replica.notice(Notice(change)) == "applied"
         self.feed.changed(change)
 

@@ -131,7 +131,7 @@ def test_where_to_resume() -> None:
     replica.bookmark(98)
     assert replica.resume_point(["s0.a"]) == ("store", 99)
     assert replica.watching(Watching("store", 120), ["s0.a", "s1.a"]) == "kept"
-    assert replica.revision == 99 and replica.services == {"s0.a", "s1.a"}
+    assert replica.catalogue.revision == 99 and replica.services == {"s0.a", "s1.a"}
 
 
 def test_a_widening_of_later_date_does_not_skip_what_is_still_to_come() -> None:
@@ -142,7 +142,7 @@ def test_a_widening_of_later_date_does_not_skip_what_is_still_to_come() -> None:
     change = source.change(Dependency("b", "a"))
     late = Snapshot(change.revision + 50, {"a": 1}, [Category("a")])
     assert replica.notice(Notice(change, late)) == "applied"
-    assert replica.revision == change.revision
+    assert replica.catalogue.revision == change.revision
 
 
 def test_only_a_statement_about_the_same_store_empties_a_view() -> None:

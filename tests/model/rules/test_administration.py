@@ -9,6 +9,7 @@ from unittest import mock
 import msgspec
 import pytest
 
+from compass.model import limits
 from compass.model.limits import (
     ALLOWED_HOSTS_MAX,
     CREDENTIALS_PER_SERVICE_MAX,
@@ -67,7 +68,6 @@ from compass.model.rows import (
     SecurityEntry,
     Service,
 )
-from compass.model.rules import administration
 from compass.model.rules.decide import ROLES, permit
 from compass.model.rules.draft import Principal, parameters_of
 from compass.model.rules.listeners import digest_of
@@ -551,7 +551,7 @@ def test_a_category_declared_twice_and_not_alike_is_a_mistake() -> None:
 
 def test_so_many_problems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The refusal must fit into a frame; its text has the true number."""
-    monkeypatch.setattr(administration, "PROBLEMS_MAX", 3)
+    monkeypatch.setattr(limits, "PROBLEMS_MAX", 3)
     for count, told in (
         (3, "3 problems, nothing applied"),
         (4, "4 problems, nothing applied; the first 3 are listed"),

@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from compass.model import limits
 from compass.model.limits import (
     DETAIL_MAX,
     EPOCH_AHEAD_SECONDS_MAX,
@@ -21,7 +22,6 @@ from compass.model.limits import (
 from compass.model.replies import Deregistered, Done, Refusal, Registered, Reported
 from compass.model.requests import Attend, Deregister, Drain, Purge, Put, Register, Remove, Report, Verdict
 from compass.model.rows import Category, Listener, Policy, Service, State
-from compass.model.rules import listeners
 from compass.model.rules.draft import Principal
 from compass.model.rules.listeners import is_draining
 from tests.support.catalogue_rows import ADMIN, AT, HOST, NOW, SERVER, World, drain, store
@@ -183,7 +183,7 @@ def test_parameters_at_their_limits(good: dict[str, object], bad: dict[str, obje
 
 def test_a_service_has_so_many_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
     """One more listener is refused, a known one is not, and purging makes room."""
-    monkeypatch.setattr(listeners, "LISTENERS_PER_SERVICE_MAX", 2)
+    monkeypatch.setattr(limits, "LISTENERS_PER_SERVICE_MAX", 2)
     world = store()
     world.up("a.store", "10.0.0.1:1")
     world.up("a.store", "10.0.0.1:2")

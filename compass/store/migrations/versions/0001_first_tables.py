@@ -58,8 +58,7 @@ def _create_objects() -> None:
     )
     op.create_table(
         "service",
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("category", sa.Text, nullable=False),
+        *_texts("id", "category"),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.ForeignKeyConstraint(["category"], ["category.name"], name="fk_service_category"),
         sa.PrimaryKeyConstraint("id", name="pk_service"),
@@ -79,17 +78,14 @@ def _create_objects() -> None:
 def _create_dependency_and_credential() -> None:
     op.create_table(
         "dependency",
-        sa.Column("category", sa.Text, nullable=False),
-        sa.Column("on", sa.Text, nullable=False),
+        *_texts("category", "on"),
         sa.ForeignKeyConstraint(["category"], ["category.name"], name="fk_dependency_category"),
         sa.ForeignKeyConstraint(["on"], ["category.name"], name="fk_dependency_on"),
         sa.PrimaryKeyConstraint("category", "on", name="pk_dependency"),
     )
     op.create_table(
         "credential",
-        sa.Column("service", sa.Text, nullable=False),
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("digest", sa.Text, nullable=False),
+        *_texts("service", "id", "digest"),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("expires_at", sa.Double, nullable=False),
         sa.ForeignKeyConstraint(["service"], ["service.id"], name="fk_credential_service"),
@@ -100,16 +96,14 @@ def _create_dependency_and_credential() -> None:
 def _create_listener() -> None:
     op.create_table(
         "listener",
-        sa.Column("service", sa.Text, nullable=False),
-        sa.Column("address", sa.Text, nullable=False),
+        *_texts("service", "address"),
         sa.Column("port", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("changed_at", sa.Double, nullable=False),
         sa.Column("epoch", sa.BigInteger, nullable=False),
         sa.Column("host", sa.Text, nullable=False),
         sa.Column("weight", sa.Integer, nullable=False),
-        sa.Column("metadata", sa.Text, nullable=False),
-        sa.Column("cause", sa.Text, nullable=False),
+        *_texts("metadata", "cause"),
         sa.CheckConstraint("port BETWEEN 1 AND 65535", name=op.f("ck_listener_port")),
         sa.CheckConstraint(
             "state IN ('up', 'slow', 'suspect', 'down', 'draining', 'offline')", name=op.f("ck_listener_state")
@@ -123,8 +117,7 @@ def _create_listener() -> None:
 def _create_hosts_and_alerts() -> None:
     op.create_table(
         "host",
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("update_address", sa.Text, nullable=False),
+        *_texts("name", "update_address"),
         sa.Column("update_port", sa.Integer, nullable=False),
         sa.Column("services", sa.Text, nullable=False),
         sa.Column("barred", sa.Boolean, nullable=False),
@@ -133,8 +126,7 @@ def _create_hosts_and_alerts() -> None:
     )
     op.create_table(
         "alert",
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
+        *_texts("id", "kind"),
         sa.Column("opened_at", sa.Double, nullable=False),
         sa.Column("text", sa.Text, nullable=False),
         sa.CheckConstraint("kind IN ('failure', 'slow')", name=op.f("ck_alert_kind")),
@@ -148,9 +140,7 @@ def _create_logs() -> None:
         "update_log",
         sa.Column("revision", number, autoincrement=False, nullable=False),
         sa.Column("time", sa.Double, nullable=False),
-        sa.Column("operation", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False),
-        sa.Column("address", sa.Text, nullable=False),
+        *_texts("operation", "subject", "address"),
         sa.Column("port", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("previous", sa.BigInteger, nullable=False),
@@ -161,23 +151,18 @@ def _create_logs() -> None:
         "security_log",
         sa.Column("number", number, autoincrement=False, nullable=False),
         sa.Column("time", sa.Double, nullable=False),
-        sa.Column("operation", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False),
-        sa.Column("parameters", sa.Text, nullable=False),
-        sa.Column("origin", sa.Text, nullable=False),
-        sa.Column("principal", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
+        *_texts("operation", "subject", "parameters", "origin", "principal", "reason"),
         sa.PrimaryKeyConstraint("number", name="pk_security_log"),
     )
     op.create_table(
         "administration_log",
         sa.Column("number", number, autoincrement=False, nullable=False),
         sa.Column("time", sa.Double, nullable=False),
-        sa.Column("operation", sa.Text, nullable=False),
-        sa.Column("arguments", sa.Text, nullable=False),
-        sa.Column("origin", sa.Text, nullable=False),
-        sa.Column("principal", sa.Text, nullable=False),
-        sa.Column("outcome", sa.Text, nullable=False),
+        *_texts("operation", "arguments", "origin", "principal", "outcome"),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_administration_log"),
     )
+
+
+def _texts(*names: str) -> list[sa.Column[str]]:
+    return [sa.Column(name, sa.Text, nullable=False) for name in names]
