@@ -295,7 +295,7 @@ class ServerConnection(Connection):
             return self._violated(Refusal("unsupported-version", f"this server speaks OpenGNSP {spoken}"))
         if not self._transition("hello"):
             return self._violated(Refusal("out-of-turn", "a second hello"))
-        software = escape_line(hello.software, limits.SOFTWARE_MAX)
+        software = escape_line(hello.software[: limits.SOFTWARE_MAX], limits.SOFTWARE_MAX)
         self.message_max = max(0, min(hello.parts, limits.MESSAGE_MAX))
         return SessionOpened(Hello((max(common),), software, self.message_max))
 

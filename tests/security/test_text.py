@@ -18,7 +18,7 @@ from compass.cli.output import lines_of_outcome, lines_of_resolved
 from compass.daemons.config.file import ConfigProblem
 from compass.daemons.config.reader import read_host_config
 from compass.daemons.process.logging import json_line, text_line
-from compass.gateway.http.json_input import check_once
+from compass.gateway.http.request_input import check_once
 from compass.model.host_api import LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.requests import Findings, Register, Report, TryWays
 from compass.model.rows import Alert, Listener
