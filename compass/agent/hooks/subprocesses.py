@@ -202,5 +202,6 @@ def _told(name: str, status: int, output: bytes) -> str:
     if not status:
         return ""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    said = escape(output[-SHOWN_OCTETS_MAX:].decode(errors="replace").strip())
+    lines = output[-SHOWN_OCTETS_MAX:].decode(errors="replace").strip().splitlines()
+    said = " | ".join(map(escape, lines))[-SHOWN_OCTETS_MAX:]
     return f"{name} {how}" + (f": {said}" if said else "")

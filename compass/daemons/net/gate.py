@@ -43,6 +43,7 @@ class Gate(Factory):
         self.table = table
         self.balancers = balancers
         self.handshakes = HandshakeQueue(clock)
+        self.plain = MinuteLog(_log, "no session with a peer at {origin}: it does not begin TLS ({n} connections)")
         self.headless = MinuteLog(_log, "{n} connections of balancer {origin} without a PROXY header: {why}")
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
@@ -78,6 +79,7 @@ class WaitingConnection(Protocol):
             return
         if self._octets[0] != HANDSHAKE_OCTET:
             self._gate.handshakes.failed(self.connection.origin)
+            self._gate.plain.add(self._gate.clock, origin=self.connection.origin)
             self.drop()
             return
         self.connection.has_begun = True

@@ -556,4 +556,4 @@ def test_balancers_and_names_of_the_https_port(tmp_path: Path) -> None:
     read = server(tmp_path, SERVER + TLS)
     assert read.server.balancers == read.https.names == ()
     (told,) = problems(server, tmp_path, SERVER + 'balancers = ["192.0.2.1/24"]\n' + TLS)
-    assert "[server] balancers" in told and "write an address, or a network such as 192.0.2.0/24" in told
+    assert "[server] balancers" in told and "is not a network such as 192.0.2.0/24" in told
