@@ -235,6 +235,8 @@ Port = Annotated[int, between(1, PORT_MAX)]
 ObjectName = Annotated[str, Meta(extra_json_schema={"anyOf": [POOL, LISTENER]})]
 """Category, service or listener."""
 
+Line = Annotated[str, Meta(extra_json_schema={"pattern": PLAIN})]
+"""Printable text in one line."""
 Detail = Annotated[str, Meta(extra_json_schema={"maxLength": DETAIL_MAX, "pattern": PLAIN})]
 Metadata = Annotated[
     dict[str, Annotated[str, Meta(extra_json_schema={"maxLength": METADATA_VALUE_MAX, "pattern": PLAIN})]],

@@ -26,6 +26,7 @@ from compass.model.limits import (
 from compass.model.names import (
     Address,
     Detail,
+    Line,
     Metadata,
     ObjectName,
     OptionalLabel,
@@ -80,7 +81,7 @@ class Pull(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     """
 
     service: ServiceId
-    store: str = ""
+    store: Line = ""
     seen: int = 0
 
 
@@ -93,7 +94,7 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """
 
     services: tuple[str, ...]
-    store: str = ""
+    store: Line = ""
     since: int = 0
     update_address: str = ""
     update_port: int = 0
@@ -103,7 +104,7 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """True if the host answers an `inquiry`: it probes a listener that it depends on at the server's request."""
     digest: int = 0
     """Version of digests that the host compares with its replica; 0: none."""
-    instance: str = ""
+    instance: Line = ""
     """Text that is the same in all sessions of one run of the daemon, and differs between two daemons; empty: unknown.
     """
     suspicions: bool = False
@@ -141,7 +142,7 @@ class Remove(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
     `service address:port` for a listener."""
 
     kind: Literal["category", "service", "dependency", "listener", "host"]
-    name: str
+    name: Line
 
 
 class IssueCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="issue-credential"):
@@ -156,7 +157,7 @@ class RevokeCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
     """2.6: revoke a token: it is refused from now on."""
 
     service: ServiceId
-    id: str
+    id: Line
 
 
 class Apply(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="apply"):
@@ -182,19 +183,19 @@ class Fetch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """2.6: read rows of one kind in the order of their keys: at most `limit`, after the first `after` rows."""
 
     kind: Literal["category", "service", "dependency", "listener", "credential", "host", "alert"]
-    within: str = ""
+    within: Line = ""
     """Category or service id to which the rows must belong; for listeners also a host name."""
-    name: str = ""
+    name: Line = ""
     """Name of the only row to return."""
     state: State | Literal[""] = ""
     limit: Annotated[int, between(1, FETCH_LIMIT_MAX)] = 10_000
     after: int = 0
     """Number of rows to skip."""
-    store: str = ""
+    store: Line = ""
     seen: int = 0
     pages: bool = False
     """True if the reply may end before `limit` rows, with a cursor for the next page."""
-    cursor: str = ""
+    cursor: Line = ""
     """Cursor of an earlier page, from which this one continues."""
 
 
@@ -202,7 +203,7 @@ class Impact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
     """2.6: list the hosts that would be notified of a change of this category, service or listener."""
 
     name: ObjectName
-    store: str = ""
+    store: Line = ""
     seen: int = 0
 
 
@@ -246,7 +247,7 @@ class Ways(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", ta
 class TryWays(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="try-ways"):
     """2.6: send a test message by each channel by which this server notifies administrators."""
 
-    name: str = ""
+    name: Line = ""
     """Name of the only channel, or channels, to test."""
 
 
@@ -264,7 +265,7 @@ class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag
     """2.6: read the revision that each host holds (P12), of all hosts or in pages as in `Fetch`."""
 
     pages: bool = False
-    cursor: str = ""
+    cursor: Line = ""
 
 
 WriteRequest: TypeAlias = Union[  # noqa: UP007
@@ -299,7 +300,7 @@ class Incident(msgspec.Struct, frozen=True):
     """Request of the failure detector, never on the wire: begin of an incident, or its end (`text` empty)."""
 
     id: str
-    text: str = ""
+    text: Line = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):
