@@ -63,7 +63,8 @@ def _check_policy(policy: Policy) -> None:
         least, most = schema.get("minimum", 0), schema["maximum"]
         # A comparison with NaN is false.
         if not (least <= value <= most and (value > least or not is_open)):
-            refuse("bad-value", f"{name} {value:g}: {'more than ' * is_open}{least:g} to {most:g}")
+            accepted = f"more than {least:g}, at most {most:g}" if is_open else f"{least:g} to {most:g}"
+            refuse("bad-value", f"{name} {value:g}: {accepted}")
     _check_pools(policy)
 
 
