@@ -149,7 +149,12 @@ def test_the_exit_status_is_the_commands(
 
 def test_signals_are_passed_on(welcoming: LittleApi, start: Start, tmp_path: Path, port: int) -> None:
     """SIGHUP and SIGUSR1 reach the command, which stays registered; a signal that kills it gives 128 + its number."""
-    running = Running(start, tmp_path / "notes", port)
+    # Under nohup the tests ignore SIGHUP, and a program inherits that.
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        running = Running(start, tmp_path / "notes", port)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
     running.registered()
     for number in (signal.SIGHUP, signal.SIGUSR1):
         running.process.send_signal(number)
