@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -92,7 +92,7 @@ class HostApiCalls:
                 if stream.ended:
                     raise _connection_broken(self.endpoint)
             with map_errors(self.endpoint):
-                return HoldStream(stream, msgspec.json.decode(whole[0], type=Outcome))
+                return HoldStream(stream, _DECODERS[Outcome].decode(whole[0]))
         except BaseException:
             stream.close()
             raise
@@ -115,7 +115,8 @@ class HostApiCalls:
         finally:
             stream.close()
         with map_errors(self.endpoint):
-            return msgspec.json.decode(data, type=kind)
+            answer: T = _DECODERS[kind].decode(data)
+        return answer
 
     async def _start_exchange(
         self, method: str, path: str, request: LocalRequest | None = None, headers: dict[str, str] | None = None
@@ -139,7 +140,7 @@ class HostApiCalls:
 
     def _refused(self, status: int, body: bytes) -> ApiProblem:
         try:
-            refusal = msgspec.json.decode(body, type=_Refused)
+            refusal = _DECODERS[_Refused].decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             if status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 return _invalid_response(self.endpoint, error)
@@ -299,3 +300,9 @@ def _connection_broken(endpoint: ApiEndpoint) -> ApiProblem:
 def _invalid_response(endpoint: ApiEndpoint, error: Exception) -> ApiProblem:
     text = f"the peer at {endpoint} is not an opengnscd that this version of compass understands ({error})"
     return ApiProblem("malformed", text)
+
+
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Dependencies, Resolved, Outcome, HostStatus, _Refused)
+}
+"""Decoders of answers, made at the import: two threads must not be the first to decode one type (`http._EVENTS`)."""

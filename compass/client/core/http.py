@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import h11
 import msgspec
@@ -121,6 +121,14 @@ class Events:
                 yield event
 
 
+_EVENTS: dict[str, tuple[Literal["snapshot", "change"], msgspec.json.Decoder[Any]]] = {
+    "snapshot": ("snapshot", msgspec.json.Decoder(Dependencies)),
+    "change": ("change", msgspec.json.Decoder(Change)),
+}
+"""Decoders of the events. msgspec examines a type at its first use, which two threads must not do at the same time: the
+process would end by a segmentation fault. A decoder that is made at the import has examined it."""
+
+
 def event_of(lines: list[str]) -> LocalEvent | None:
     """Parse the lines of a block (HTML Living Standard, section 9.2.6). Returns None for a block without an event or
     with one of an unknown kind. Raises ApiProblem if the event is invalid."""
@@ -129,15 +137,11 @@ def event_of(lines: list[str]) -> LocalEvent | None:
         name, _, value = line.partition(":")
         if name in fields:
             fields[name] += value.removeprefix(" ")
-    kinds: dict[str, tuple[Literal["snapshot", "change"], type[Dependencies] | type[Change]]] = {
-        "snapshot": ("snapshot", Dependencies),
-        "change": ("change", Change),
-    }
-    if fields["event"] not in kinds:
+    if fields["event"] not in _EVENTS:
         return None
-    kind, shape = kinds[fields["event"]]
+    kind, decoder = _EVENTS[fields["event"]]
     try:
-        return LocalEvent(kind, int(fields["id"]), msgspec.json.decode(fields["data"], type=shape))
+        return LocalEvent(kind, int(fields["id"]), decoder.decode(fields["data"]))
     except (ValueError, msgspec.MsgspecError) as error:
         text = f"the daemon sent an event that this library does not understand ({error})"
         raise ApiProblem("malformed", text) from None
