@@ -61,22 +61,10 @@ class CheckedCommand(click.Command):
         return rest
 
 
-class CheckedGroup(click.Group):
+class CheckedGroup(CheckedCommand, click.Group):
     """Outermost group of a program: checks its own arguments, and escapes the usage errors of all its commands."""
 
     command_class = CheckedCommand
-
-    def make_context(self, *arguments: Any, **named: Any) -> click.Context:
-        """Parse the arguments. Raises UsageError."""
-        open_streams()
-        with printable_errors():
-            return super().make_context(*arguments, **named)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. Raises UsageError."""
-        rest = super().parse_args(ctx, args)
-        check_parameters(ctx, self)
-        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises UsageError."""
