@@ -3,8 +3,9 @@
     python contrib/make_reference.py [DIRECTORY]
 
 Each page has an introduction that is written by hand, and a pair of markers `<!-- made -->` and `<!-- /made -->`. What
-stands between them comes from the programs: the settings of both daemons with type, default and description, and the
-commands of `opengnsc` and `opengnsadmin` with their help. `tests/docs/test_reference.py` checks that it is current.
+stands between them comes from the programs: the settings of both daemons with type, default and description, the
+commands of `opengnsc` and `opengnsadmin` with their help, and the tables of a store. `tests/docs/test_reference.py`
+checks that it is current.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from make_pages import PROGRAMS, commands
 from setting_types import settings
 
 from compass.daemons.config.settings import HostConfig, ServerConfig
+from compass.store import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -46,6 +48,23 @@ def configuration() -> Iterator[str]:
     yield from ("## Command lines of the daemons", "")
     for program in ("opengnssd", "opengnscd"):
         yield from section_of(context_of(program), 3, ())
+
+
+def tables() -> Iterator[str]:
+    """Yield the lines of the page about the tables of a store; a column's text is the comment above it in schema.py."""
+    source = inspect.getsource(schema)
+    for table in schema.metadata.tables.values():
+        block = source[source.index(f'= Table(\n    "{table.name}"') :]
+        yield from (f"## {table.name}", "", "| column | type | key | content |", "|---|---|---|---|")
+        for column in table.columns:
+            found = re.search(rf'((?:    # .*\n)+)    Column\(\s*"{column.name}"', block)
+            if found is None:
+                raise ValueError(f"schema.py has no comment above {table.name}.{column.name}")
+            text = " ".join(line.strip().removeprefix("# ") for line in found[1].splitlines())
+            references = sorted(f"`{one.target_fullname}`" for one in column.foreign_keys)
+            key = ", ".join(["primary"] * column.primary_key + references)
+            yield f"| `{column.name}` | {column.type} | {key} | {cell(prose(text))} |"
+        yield ""
 
 
 def context_of(program: str) -> click.Context:
@@ -140,6 +159,7 @@ def pages() -> dict[str, str]:
         "configuration.md": configuration(),
         "opengnsc.md": program_reference("opengnsc"),
         "opengnsadmin.md": program_reference("opengnsadmin"),
+        "tables.md": tables(),
     }
     return {name: filled((PAGES / name).read_text(), "\n".join(lines)) for name, lines in made.items()}
 

@@ -170,6 +170,11 @@ class ClusterView:
         self._where[host] = entry = Presence(host, self.id, state, held)
         return entry
 
+    def host_lost(self, host: str) -> Presence:
+        """Record that a host which never watched has lost its session here. Returns the presence entry to write."""
+        self._where[host] = entry = Presence(host, self.id, "lost")
+        return entry
+
     def where(self, host: str) -> Presence | None:
         """Return the last known presence of a host."""
         return self._where.get(host)

@@ -6,7 +6,7 @@ is a set of rows; every committed change sets one row or removes one (`Change`).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, Union
+from typing import Annotated, Literal, TypeAlias, TypeVar, Union
 
 import msgspec
 from msgspec import Meta
@@ -172,6 +172,7 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", ta
 
 
 Row: TypeAlias = Union[Category, Service, Listener, Dependency, Credential, Host, Alert]  # noqa: UP007
+AnyRow = TypeVar("AnyRow", bound=Row)
 ListenerKey: TypeAlias = tuple[str, str, int]
 """Key of a listener: service id, address, port."""
 Key: TypeAlias = str | tuple[str, str] | ListenerKey
@@ -189,6 +190,11 @@ def key_of(row: Row) -> Key:
             return row.id
         case Category() | Host():
             return row.name
+
+
+def without_secret(row: AnyRow) -> AnyRow:
+    """Return a row as a server sends it: a credential without its digest (P11)."""
+    return msgspec.structs.replace(row, digest="") if isinstance(row, Credential) else row
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -109,6 +109,12 @@ class HostEvents:
         if lost and not self._presence.is_present(host):
             self._detector.lost(host)
 
+    def registrant_lost(self, host: str) -> None:
+        """Note that the last session of a host that never watched has ended: no server knew of its presence."""
+        if not self._presence.is_present(host):
+            self._membership.host_lost(host)
+            self._detector.lost(host)
+
     def membership_changed(self, change: MembershipChange) -> None:
         """Follow hosts that moved, and servers that came, fell silent or doubt themselves."""
         for entry in change.moved:

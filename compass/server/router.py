@@ -99,6 +99,8 @@ class Router:
         if handler.needs_session and session is None:
             return Refusal("out-of-turn", "only a session can watch; /v1/events sends every change")
         self.asked[type(request)] += 1
+        if session is not None and isinstance(request, requests.Register):
+            session.has_registered = True
         if not handler.checked:
             refusal = self.refusal(request, asker)
             if refusal is not None:
@@ -137,6 +139,9 @@ class Router:
     def closed(self, session: Session) -> None:
         """End the subscription of a session, and see whether its host has to be checked or dialled."""
         host, publisher = session.host, self.components.publisher
+        if not host and session.has_registered and session.asker.role == "host":
+            self._registrant_closed(session.asker.name)
+            return
         if not host or publisher.session_of(host) is not session:
             return
         publisher.unsubscribe(session)
@@ -144,6 +149,11 @@ class Router:
         # A host that can be dialled may leave whenever it likes; it is lost when it cannot be reached.
         lost = not (session.left and row is not None and row.update_port)
         self.components.hosts.disconnected(host, lost=lost, held=publisher.held(host))
+
+    def _registrant_closed(self, host: str) -> None:
+        """Check the listeners of a host that has registered and never watched, when it has no session left."""
+        if not self.components.connections.has_session("host", host):
+            self.components.hosts.registrant_lost(host)
 
     # Rights.
 

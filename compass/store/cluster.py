@@ -93,6 +93,15 @@ class SqlClusterStore:
 
         self._transaction(work)
 
+    def remove_ended(self, is_over: Callable[[str], bool]) -> list[str]:
+        """Remove the servers of which `is_over` says that their run has ended. Returns their ids, raises
+        StoreUnavailable."""
+        known = self._transaction(lambda connection: connection.execute(select(server.c.id)).scalars().all())
+        ended = [id for id in known if is_over(id)]
+        for id in ended:
+            self.leave(id)
+        return ended
+
     def alert_progress(self, way: str) -> int | None:
         chosen = select(told.c.revision).where(told.c.way == way)
         return self._transaction(lambda connection: connection.execute(chosen).scalar())

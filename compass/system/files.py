@@ -70,6 +70,15 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def file_in_memory(data: bytes) -> IO[bytes]:
+    """Return a file without a name, at its beginning: the whole input of a command, before the command runs."""
+    file: IO[bytes] = os.fdopen(os.memfd_create("input", os.MFD_CLOEXEC), "w+b")
+    file.write(data)
+    file.flush()
+    file.seek(0)
+    return file
+
+
 def _sync_directory(path: Path) -> None:
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

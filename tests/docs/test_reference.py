@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT
 
-PAGES = ("configuration.md", "opengnsadmin.md", "opengnsc.md")
+PAGES = ("configuration.md", "opengnsadmin.md", "opengnsc.md", "tables.md")
 
 
 def test_generated_pages_are_current(tmp_path: Path) -> None:

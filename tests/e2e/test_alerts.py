@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from compass.model.replies import Rows, WayList, WayStatus
-from compass.model.requests import Fetch, Ways
+from compass.model.replies import Rows, ServerStatus, WayList, WayStatus
+from compass.model.requests import Fetch, Status, Ways
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import WORLD, Deployment, Host, free_port, new_address
 from tests.e2e.processes import eventually
@@ -231,6 +231,26 @@ def test_a_server_that_is_killed_with_something_to_tell_tells_it_when_it_is_back
     deployed.serves()
     eventually(lambda: again.taken, "the second is told")
     assert [(item["event"], item["id"]) for item in again.taken] == [("opened", second_id)]
+
+
+def test_a_server_that_is_killed_again_and_again_sends_its_alerts(deployed: Deployment, post: Post) -> None:
+    """The successor of a killed server on the same machine knows that the heartbeat in the store is that of a dead
+    process, so it waits neither for beats to be missed nor for what another sender may record.
+    """
+    hook = post.hook()
+    listeners = [Listening(deployed) for _ in range(3)]
+
+    def sent() -> set[str]:
+        return {item["id"] for item in hook.taken}
+
+    for listener in listeners:
+        deployed.server.kill()
+        deployed.server.start()
+        deployed.serves()
+        outcome = deployed.register(deployed.hosts["storage"], "account.openuso", listener.port)
+        deployed.report(deployed.hosts["web"], outcome)
+        assert len(deployed.ask(Status(), ServerStatus).servers) == 1
+        eventually(lambda id=listener.id: id in sent(), "the alert is sent")  # type: ignore[misc]
 
 
 def test_an_administrator_tries_the_ways(deployed: Deployment, post: Post) -> None:

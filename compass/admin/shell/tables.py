@@ -103,7 +103,7 @@ def _line(row: Row, clock: TimeFormat) -> tuple[str, ...]:
             return (row.service, row.id, format_time(row.created_at, clock), expires)
         case Host():
             dialled = format_endpoint(row.update_address, row.update_port) if row.update_port else "-"
-            return (row.name, "barred" if row.barred else "no", dialled, " ".join(row.services) or "-")
+            return (row.name, "yes" if row.barred else "no", dialled, " ".join(row.services) or "-")
         case Alert():
             return (row.kind, format_time(row.opened_at, clock), row.text)
 

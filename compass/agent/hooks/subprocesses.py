@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from compass.model.interfaces import Timer
 from compass.model.text import escape
 from compass.system.descriptors import ReadableDescriptor
+from compass.system.files import file_in_memory
 
 OUTPUT_OCTETS_MAX = 1024 * 1024
 """Most octets of output; a command that writes more is ended."""
@@ -118,7 +119,7 @@ class _Command:
         self._name, self._ended = command[0], ended
         kept = {name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON}
         try:
-            with _in_memory(data) as file:
+            with file_in_memory(data) as file:
                 self._process = subprocess.Popen(
                     command,
                     stdin=file,
@@ -185,16 +186,6 @@ class _Command:
         self._process.stdout.close()
         output = bytes(self._output)
         self._ended(CommandResult(output, self._problem or _told(self._name, status, output)))
-
-
-def _in_memory(data: bytes) -> Any:
-    """A file that holds `data`, to be read from its beginning."""
-    file = os.fdopen(os.memfd_create("opengnscd", os.MFD_CLOEXEC), "w+b", buffering=0)
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-    file.seek(0)
-    return file
 
 
 def _told(name: str, status: int, output: bytes) -> str:

@@ -17,6 +17,7 @@ from compass.model.text import escape
 from compass.server.alerts.notifier import DeliveryFailed
 from compass.server.alerts.outbox import Message
 from compass.server.alerts.render import render_json
+from compass.system.files import file_in_memory
 
 LAST_OUTPUT_SECONDS = 0.5
 """Time limit for reading the output of an alert command that has ended."""
@@ -48,8 +49,11 @@ def command_runner(
     """Return a function that runs the command with octets on its standard input, and kills it after `limit_seconds`."""
 
     def run(data: bytes) -> Deferred[None]:
-        process = _Command(reactor, data)
-        transport = reactor.spawnProcess(process, command[0], command, env=None)
+        process = _Command(reactor)
+        # The whole input is there before the command is: a server that is killed meanwhile leaves no command without.
+        with file_in_memory(data) as file:
+            descriptors = {0: file.fileno(), 1: "r", 2: "r"}
+            transport = reactor.spawnProcess(process, command[0], command, env=None, childFDs=descriptors)
 
         def kill() -> None:
             process.error_output = f"killed after {limit_seconds:g} s".encode()
@@ -73,21 +77,15 @@ class CommandFailed(Exception):
 
 
 class _Command(protocol.ProcessProtocol):
-    def __init__(self, reactor: Any, data: bytes) -> None:
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.ended: Deferred[None] = Deferred(lambda _: self._kill())
         self.error_output = b""
-        self._data = data
 
     def _kill(self) -> None:
         transport: Any = self.transport
         with contextlib.suppress(ProcessExitedAlready):
             transport.signalProcess("KILL")
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        transport.write(self._data)
-        transport.closeStdin()
 
     def errReceived(self, data: bytes) -> None:
         self.error_output = (self.error_output + data)[-ERROR_OUTPUT_OCTETS_MAX:]

@@ -133,6 +133,9 @@ def _converted(value: object, kind: Any, is_for_program: bool) -> Any:
     choices = get_args(plain) if get_origin(plain) is Literal else ()
     if choices and value not in choices:
         raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+    words = [word for other in get_args(plain) if get_origin(other) is Literal for word in get_args(other)]
+    if isinstance(value, str) and words and value not in words:
+        raise ValueError(f"{value!r} is neither a number nor {' or '.join(words)}")
     converted = msgspec.convert(value, kind)
     texts = converted if isinstance(converted, tuple) else (converted,)
     for text in texts:

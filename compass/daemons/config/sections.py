@@ -290,7 +290,13 @@ class HostSettings(msgspec.Struct, frozen=True):
     ] = "keep"
     probe_networks: ProbeNetworksKey = ()
     probe_networks_denied: ProbeNetworksDenied = ()
-    refresh_seconds: Annotated[RefreshSeconds, about("Seconds between checks for missed changes.")] = 300.0
+    refresh_seconds: Annotated[
+        RefreshSeconds | Literal["auto"],
+        about(
+            "Seconds between checks for missed changes; auto: 3600 with `session` keep, which is sent every "
+            "change, and 300 with short."
+        ),
+    ] = "auto"
     zone: Annotated[
         str,
         about(

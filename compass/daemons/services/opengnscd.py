@@ -103,7 +103,7 @@ class HostService(Service):
                 peer_of=PeerRoles(rules_of(config.tls)).identify,
                 update_port=parse_listen(settings.update)[1] if settings.update else 0,
                 mode=settings.session,
-                refresh_seconds=settings.refresh_seconds,
+                refresh_seconds=None if settings.refresh_seconds == "auto" else settings.refresh_seconds,
                 software=SOFTWARE,
                 instance=secrets.token_hex(8),
                 probe=Prober(reactor, SOFTWARE, networks_of(settings, (settings.address,))).probe,

@@ -36,6 +36,7 @@ from compass.daemons.net.listen import (
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import TlsFactory, wrap_tls
 from compass.daemons.process import gc
+from compass.daemons.process.run_id import is_over, new_run_id
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
@@ -106,7 +107,7 @@ class ServerService(Service):
             connect=connector(self._reactor, self._identity, self._networks),
             random=random.SystemRandom().random,
             ways=alert_channels(self._reactor, settings.alert_command, self._config.alerts, self._name),
-            id=secrets.token_hex(8),
+            id=new_run_id(),
             roster=roster,
             beside=self._beside,
             keep=LogBounds(
@@ -141,16 +142,18 @@ class ServerService(Service):
                 "the store has the newer schema {schema}, which this program can use during an upgrade",
                 schema=store.newer,
             )
-        self._roster = store.roster()
+        self._roster = roster = store.roster()
+        for ended in await self._beside.run(roster.remove_ended, is_over):
+            self.log.info("run {id} of a server of this machine has ended without leaving", id=ended[:28])
         name = self._config.server.name or self._name
         if self._worker:
             name += f"#{self._worker}"
-        self._server = server = Server(name, SOFTWARE, self._parts(store, self._roster))
+        self._server = server = Server(name, SOFTWARE, self._parts(store, roster))
         if not self._worker:
             await self._listen(server)
         await server.start()
         self._database.guard(store.cut)
-        self._beside.guard(self._roster.cut)
+        self._beside.guard(roster.cut)
         self._wakeups = store.wakeups(partial(self._reactor.callFromThread, server.commits.store_advanced))
         if self._wakeups is not None:
             self._wakeups.start()

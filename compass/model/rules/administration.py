@@ -10,7 +10,7 @@ from immutables import Map
 from compass.model import limits, names
 from compass.model.replies import CredentialIssued, Done, Problem
 from compass.model.requests import Apply, Attend, IssueCredential, Put, Remove, RevokeCredential
-from compass.model.rows import ANY_HOST, Category, Credential, Dependency, Host, Service
+from compass.model.rows import ANY_HOST, Category, Credential, Dependency, Host, Service, without_secret
 from compass.model.rules.draft import Draft, Refused, refuse
 from compass.model.rules.listeners import digest_of, existing_listener, existing_service
 from compass.model.rules.shares import check_declaration
@@ -69,7 +69,7 @@ def decide_issue(draft: Draft, request: IssueCredential) -> CredentialIssued:
     digest = digest_of(draft.token)
     credential = Credential(digest[:12], service, digest, draft.now)
     draft.set("credential-issue", credential)
-    return CredentialIssued(draft.catalogue.revision, msgspec.structs.replace(credential, digest=""), draft.token)
+    return CredentialIssued(draft.catalogue.revision, without_secret(credential), draft.token)
 
 
 def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:

@@ -15,7 +15,7 @@ from compass.model.limits import FETCH_LIMIT_MAX, PAGE_OCTETS_MAX
 from compass.model.names import category_of, format_endpoint
 from compass.model.replies import Rows
 from compass.model.requests import Fetch
-from compass.model.rows import Credential, Dependency, Listener, Row, Service, key_of
+from compass.model.rows import Credential, Dependency, Listener, Row, Service, key_of, without_secret
 from compass.model.rules.draft import refuse
 
 SortKey = tuple[str | int, ...]
@@ -32,7 +32,7 @@ def query_fetch(catalogue: Catalogue, request: Fetch) -> Rows:
     rows = [row for row in _rows_of_kind(catalogue, request.kind) if _matches(row, request)]
     rows.sort(key=sort_key)
     page = rows[max(request.after, 0) :][: request.limit]
-    return Rows(catalogue.revision, tuple(map(_shown, page)), len(rows))
+    return Rows(catalogue.revision, tuple(map(without_secret, page)), len(rows))
 
 
 def _page(catalogue: Catalogue, request: Fetch) -> Rows:
@@ -50,7 +50,7 @@ def _page(catalogue: Catalogue, request: Fetch) -> Rows:
         if len(page) == request.limit or octets >= PAGE_OCTETS_MAX:
             cursor = _cursor_of(page[-1])
             break
-        page.append(_shown(row))
+        page.append(without_secret(row))
         octets += len(_encode(page[-1]))
     # A later page would count the same rows once more.
     total = 0 if request.cursor else sum(_matches(row, request) for row in _rows_of_kind(catalogue, request.kind))
@@ -86,10 +86,6 @@ def _rows_after(catalogue: Catalogue, kind: str, after: SortKey) -> Iterator[Row
         if after[:1] <= (service,):
             peers = catalogue.listeners[service].values()
             yield from sorted((peer for peer in peers if sort_key(peer) > after), key=sort_key)
-
-
-def _shown(row: Row) -> Row:
-    return msgspec.structs.replace(row, digest="") if isinstance(row, Credential) else row
 
 
 def _rows_of_kind(catalogue: Catalogue, kind: str) -> Iterator[Row]:

@@ -87,6 +87,10 @@ class Membership:
         if entry is not None:
             self._put(entry)
 
+    def host_lost(self, host: str) -> None:
+        """Record that a host has no session at any server, and that this one had its last."""
+        self._put(self.cluster.host_lost(host))
+
     def _put(self, entry: Presence) -> None:
         self._entries[entry.host] = entry
         self._gather()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from compass.model.catalogue.octets import entry_octets
@@ -11,7 +12,7 @@ from compass.model.interfaces import Clock, StoreUnavailable
 from compass.model.limits import LOG_OCTETS_MAX, PAGE_OCTETS_MAX
 from compass.model.replies import LogEntries, Refusal, Reply
 from compass.model.requests import ReadLog
-from compass.model.rows import LogEntry
+from compass.model.rows import LogEntry, UpdateEntry, without_secret
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.commit.store_access import StoreAccess
@@ -53,7 +54,7 @@ class LogReader:
             left = until - self._clock.seconds()
             if entries or left <= 0:
                 written.addErrback(lambda _: None).cancel()
-                return _answer(request, entries, floor, last or limit)
+                return _answer(request, [_without_secret(entry) for entry in entries], floor, last or limit)
             await written.addTimeout(left, cast(Any, self._clock))
 
     def _entries(self, request: ReadLog, limit: int, last: int) -> Deferred[tuple[list[LogEntry], int]]:
@@ -78,6 +79,13 @@ class LogReader:
         most = PAGE_OCTETS_MAX if request.pages else LOG_OCTETS_MAX
         self._access.run(self._access.store.read_log, request.log, request.after, limit, last, most).addBoth(done)
         return answered
+
+
+def _without_secret(entry: LogEntry) -> LogEntry:
+    if not isinstance(entry, UpdateEntry):
+        return entry
+    change = msgspec.structs.replace(entry.change, row=without_secret(entry.change.row))
+    return msgspec.structs.replace(entry, change=change)
 
 
 def _answer(request: ReadLog, entries: list[LogEntry], floor: int, wanted: int) -> LogEntries | Refusal:

@@ -147,11 +147,8 @@ class FailureDetector:
 
     def lost(self, host: str) -> None:
         """Begin a check of each listener that this server owns on a host whose session is lost."""
-        catalogue = self._replica.catalogue
-        if host not in catalogue.hosts:
-            return
         for key in self._index.of(host):
-            row = catalogue.listener(*key)
+            row = self._replica.catalogue.listener(*key)
             if row is not None and row.state not in FAILING | {"offline"} and self._cluster.owns(row):
                 self.records.record_lost_session(key, host)
                 self._check(row, absent=True)
@@ -358,7 +355,9 @@ class FailureDetector:
         self._index.remove(key)
 
     def _check_absent(self) -> None:
-        for host in [host for host in self._index.hosts if self.is_absent(host)]:
+        # Administrators register listeners, too, and keep no session.
+        known = self._replica.catalogue.hosts
+        for host in [host for host in self._index.hosts if host in known and self.is_absent(host)]:
             self.lost(host)
 
     def _policy(self, key: ListenerKey) -> Policy:

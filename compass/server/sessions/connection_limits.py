@@ -77,6 +77,10 @@ class ConnectionLimits:
             if not self._per_peer[peer]:
                 del self._per_peer[peer]
 
+    def has_session(self, role: str, name: str) -> bool:
+        """Return whether a peer that has proven its role and name has an open session."""
+        return (role, name) in self._per_peer
+
     def authenticated(self, session: Session) -> str:
         """Count a session by the name that its peer has proven.
 

@@ -122,6 +122,8 @@ class Session(FlowControl):
         """The host accepts suspicions."""
         self.compares = False
         """The host compares digests."""
+        self.has_registered = False
+        """The peer has asked to register a listener on this session."""
         self.is_accepted = False
         """The host has acknowledged something on this session."""
         self._watch_number = 0

@@ -176,7 +176,7 @@ ISO = "1970-01-12T13:30:00+00:00 (16 min 40 s ago)"
         ("listener", PEER, ("s.c", "[2001:db8::1]:80", "down", ISO, "2", "h1", "gone")),
         ("credential", Credential("1f", "s.c", "", 999_000.0), ("s.c", "1f", ISO, "never")),
         ("credential", Credential("1f", "s.c", "", 999_000.0, 999_000.0), ("s.c", "1f", ISO, ISO)),
-        ("host", Host("h1", "::1", 4865, ("a.b", "c.d"), True), ("h1", "barred", "[::1]:4865", "a.b c.d")),
+        ("host", Host("h1", "::1", 4865, ("a.b", "c.d"), True), ("h1", "yes", "[::1]:4865", "a.b c.d")),
         ("host", Host("h1"), ("h1", "no", "-", "-")),
         ("alert", Alert("failure x", "failure", 999_000.0, "text"), ("failure", ISO, "text")),
     ],

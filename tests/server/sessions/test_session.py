@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.error import ConnectionRefusedError
 
-from compass.model.replies import Dependencies, LogEntries, Refusal, Registered, Rows, ServerStatus, Told, Watching
-from compass.model.requests import Fetch, Impact, Pull, Put, ReadLog, Register, Status, Watch
+from compass.model.replies import (
+    CredentialIssued,
+    Dependencies,
+    LogEntries,
+    Refusal,
+    Registered,
+    Rows,
+    ServerStatus,
+    Told,
+    Watching,
+)
+from compass.model.requests import Fetch, Impact, IssueCredential, Pull, Put, ReadLog, Register, Status, Watch
 from compass.model.rows import Category, Host
 from compass.server.sessions import connection_limits
 from compass.wire import limits
@@ -223,6 +234,22 @@ def test_a_read_log_waits_for_the_next_entry(world: Uss) -> None:
     assert empty == LogEntries((), 1)
     # No caller waits any longer, and nothing is kept of the callers that did.
     assert not world.servers["gns1"].nameserver.commits._commit_waiters
+
+
+def test_no_answer_has_the_digest_of_a_credential(world: Uss) -> None:
+    """ "Always '' on the wire": in the log, in lists and in the reply to the request for the credential."""
+    world.wait(world.server().started)
+    admin = world.admin()
+    issued = admin.ask(IssueCredential(CHINA))
+    assert isinstance(issued, CredentialIssued) and issued.credential.digest == ""
+    credentials = world.servers["gns1"].nameserver.catalogue.credentials.values()
+    digests = {row.digest for own in credentials for row in own.values()}
+    assert len(digests) == 7 and all(len(digest) == 64 for digest in digests)
+    for request in (ReadLog("updates"), ReadLog("updates", last=5, pages=True), Fetch("credential"), Status()):
+        reply = msgspec.json.encode(admin.ask(request)).decode()
+        assert not [digest for digest in digests if digest in reply]
+    log = admin.ask(ReadLog("updates", last=1))
+    assert isinstance(log, LogEntries) and log.entries[0].change.row == issued.credential  # type: ignore[union-attr]
 
 
 def test_a_server_that_stops_says_goodbye(world: Uss) -> None:
