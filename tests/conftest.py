@@ -1,4 +1,4 @@
-"""What several suites use."""
+"""Fixtures of several suites."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 MEMORY = Path("/dev/shm")
-"""Where Linux keeps files in memory."""
+"""Directory of files that Linux keeps in memory."""
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TWISTED = "twisted zope"
-# What a layer may import besides itself and the standard library.
+# What a layer may import in addition to itself and the standard library.
 MAY = {
     "model": "msgspec immutables",
     "wire": "compass.model msgspec",
@@ -69,7 +69,7 @@ def broken_rules(path: str, source: str) -> Iterator[str]:
 
 
 def test_every_layer_imports_only_what_the_table_allows() -> None:
-    """No file below compass/ looks at a layer beside or above it, or at a library not its business."""
+    """No file below compass/ imports a layer next to or above it, or a library that is not its business."""
     files = {file.relative_to(ROOT).as_posix(): file for file in sorted((ROOT / "compass").rglob("*.py"))}
     broken = [rule for path, file in files.items() for rule in broken_rules(path, file.read_text("utf-8"))]
     assert not broken, "\n".join(["the table of layers is broken:", *broken])

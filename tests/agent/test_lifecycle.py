@@ -321,7 +321,7 @@ def test_a_wrong_credential(world: Hosts, tokens: dict[str, str]) -> None:
 
 
 def test_nobody_pushes_a_living_instance_aside_unseen(world: Hosts, tokens: dict[str, str]) -> None:
-    """With every server down another credential cannot be checked, so it replaces nothing."""
+    """Another credential cannot be checked while every server is down, so it replaces nothing."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA])))
     world.fall()
@@ -550,7 +550,7 @@ def test_what_a_host_without_a_session_owes_is_delivered_once_the_store_is_back(
 
 
 def test_another_server_takes_over(world: Hosts, tokens: dict[str, str]) -> None:
-    """With two servers over one store, the loss of one costs only a fraction of a second."""
+    """The loss of one of two servers over one store costs only a fraction of a second."""
     world.serve("gns2")
     user = web(world, servers=("gns1", "gns2"))
     assert user.status().server == "gns1"

@@ -1,4 +1,4 @@
-"""What schemathesis is told about this world: names that there are, and what would keep a response open."""
+"""Hooks of schemathesis for this world: existing names, and parameters that would keep a response open."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _places(path: str, fields: dict[str, Any]) -> None:
 
 
 def _possible(body: dict[str, Any]) -> None:
-    """What no schema can say: a process that is there, and that no instance comes after one with the largest epoch."""
+    """Set what no schema can say: an existing process, and an epoch that leaves room for the next instance."""
     if isinstance(body.get("pid"), int) and body["pid"] > 0:
         body["pid"] = os.getpid()
     if isinstance(body.get("epoch"), int):

@@ -68,10 +68,10 @@ def test_a_refusal_ends_with_its_status(api: LittleApi, code: str) -> None:
     api.answers["/v1/resolve/openuss"] = refusal(code, 400, retry_after_seconds=2.0)
     plain = opengnsc(api, "resolve", "openuss")
     assert (plain.exit_code, plain.stdout) == (exit_of(code), "")
-    assert plain.stderr == f"Error: told why: {code} (try again in 2 s) [{code}]\n"
+    assert plain.stderr == f"Error: refusal: {code} (try again in 2 s) [{code}]\n"
     program = opengnsc(api, "resolve", "openuss", "--json")
     assert (program.exit_code, program.stdout) == (exit_of(code), "")
-    told = {"type": "refusal", "code": code, "message": f"told why: {code}", "retry_after_seconds": 2.0}
+    told = {"type": "refusal", "code": code, "message": f"refusal: {code}", "retry_after_seconds": 2.0}
     assert json.loads(program.stderr) == told
 
 

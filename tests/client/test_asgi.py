@@ -106,7 +106,7 @@ def test_that_it_cannot_be_registered_is_logged_and_the_application_serves(
     async def refused(server: Server) -> None:
         listening = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", port)
         await server.tell("startup")
-        await asyncio.to_thread(wait_until, lambda: "told why: bad-credential" in caplog.text)
+        await asyncio.to_thread(wait_until, lambda: "refusal: bad-credential" in caplog.text)
         assert await server.tell("shutdown") == "lifespan.shutdown.complete"
         listening.close()
 

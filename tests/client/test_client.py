@@ -144,7 +144,7 @@ def test_a_report_that_was_not_needed_is_no_news(
         with pytest.raises(client.NoneAnswers):
             used.attempt("openuss", fail)
         api.wait_for("/v1/report", revision - 4)
-    wait_until(lambda: "could not be reported: told why: busy" in caplog.text)
+    wait_until(lambda: "could not be reported: refusal: busy" in caplog.text)
     assert caplog.text.count("could not be reported") == 1
 
 
@@ -191,7 +191,7 @@ def test_a_held_registration_that_is_refused_later_is_logged(
     api.streams.put([msgspec.json.encode(outcome()[1]) + b"\n"])
     with used.register(SERVICE, 2028, credential=CREDENTIAL, hold=True):
         api.answers["/v1/register"] = refusal("bad-credential")
-        wait_until(lambda: "is not registered: told why: bad-credential" in caplog.text)
+        wait_until(lambda: "is not registered: refusal: bad-credential" in caplog.text)
 
 
 def test_a_credential_is_found_where_it_is_said_to_be(

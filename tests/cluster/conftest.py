@@ -29,7 +29,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 def several(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, authority: Credentials
 ) -> Iterator[Several]:
-    """For a module's tests: a store on either engine, and no server yet."""
+    """Return a cluster for a module's tests: a store on either engine, and no server yet."""
     directory = tmp_path_factory.mktemp("several")
     if request.param == "sqlite":
         store = f"sqlite:///{directory}/store.sqlite"

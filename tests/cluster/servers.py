@@ -78,11 +78,11 @@ class Several:
         eventually(there, f"{name} serves")
 
     def link(self, name: str, identity: IdentityFiles | None = None) -> AdminSession:
-        """A session with one of the servers, the administrator's unless somebody else's."""
+        """Open a session with one of the servers: the administrator's, unless another peer is named."""
         return AdminSession.connect([Server(self.address, self.ports[name])], identity or self.admin, ANSWER_SECONDS)
 
     def ask(self, name: str, request: Request, expected: type[T], identity: IdentityFiles | None = None) -> T:
-        """One question to one server, in a session of its own."""
+        """Ask one server one question, in a session of its own."""
         with self.link(name, identity) as link:
             reply: Reply = link.ask(request)
         assert isinstance(reply, expected), reply

@@ -1,4 +1,4 @@
-"""What one server commits, the others over the same store have at once; by two ways, each of which is enough (P2)."""
+"""The commit of one server reaches the others over the same store at once, by two ways that each suffice (P2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cluster.servers import Several
 from tests.e2e.processes import PATIENCE_SECONDS, eventually
 
 NEVER = {"compass.server.server.TAIL_EVERY_SECONDS": 600.0}
-"""A server that looks for itself no more often than that."""
+"""Interval at which a server looks for itself, and not more often."""
 DEAF = {"compass.store.notifications.PAUSE_SECONDS": 600.0, "compass.store.notifications.LOOK_SECONDS": 600.0}
 """A server whose wake-ups do not come, nor come back once they are cut."""
 
@@ -30,7 +30,7 @@ def two(several: Several) -> Several:
 
 
 def follows(several: Several, writer: str, reader: str, category: str) -> float:
-    """How long it takes a server to have what another has committed, asked over a session that is there already."""
+    """Measure the time until a server has what another has committed, over a session that is open already."""
     with several.link(writer) as writing, several.link(reader) as reading:
         began = time.monotonic()
         done = writing.ask(Put(Category(category), create=True))

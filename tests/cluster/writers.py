@@ -3,8 +3,8 @@
     python -m tests.cluster.writers [--seconds 60] [--clients 20] [--engine postgresql]
 
 First one server is written to by all clients, then two by half of them each. What was answered must be in the log once
-and in one gap-free order, and both servers' catalogues must be what the log and the tables come to. Told is how many
-batches met another server's commit, and the throughput of two against that of one, as ratios.
+and in one gap-free order, and both servers' catalogues must be what the log and the tables come to. The output is the
+number of batches that met another server's commit, and the throughput of two against that of one, as ratios.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SUMMARY = re.compile(r"committed (\d+) batches, (\d+) of them decided again, (\
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """One answered change: at which revision a listener was set to what."""
+    """Answered change: the revision at which a listener was set, and to what."""
 
     revision: int
     port: int
@@ -60,7 +60,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Writing(msgspec.Struct, frozen=True):
-    """What one generator's clients do: to which server, as whom, with which ports."""
+    """Task of one generator's clients: their server, their identity, their ports."""
 
     server: Server
     identity: IdentityFiles
@@ -103,7 +103,7 @@ def write(orders: Writing) -> tuple[list[Answered], Counter[str]]:
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a run came to."""
+    """Result of a run."""
 
     servers: int
     answered: int
@@ -112,7 +112,7 @@ class Result(msgspec.Struct, frozen=True):
     again: int
     """Batches that met another server's commit and were decided again in their turn."""
     put_off: int
-    """Batches that were too far behind for that: rolled back and tried anew."""
+    """Batches that were too far behind for that: rolled back and tried again."""
     problems: tuple[str, ...]
 
     @property
@@ -206,7 +206,7 @@ def _store(engine: str, directory: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Play both, tell the ratios, and exit with 0 only if everything fits together."""
+    """Play both, print the ratios, and exit with 0 only if everything fits together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=20, help="of each of the two servers")

@@ -60,7 +60,7 @@ def matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
 
 
 class Shell:
-    """One bash for a whole page, in a home of its own; as a context manager it ends all processes that it started."""
+    """A bash for a whole page, in a home of its own; as a context manager it ends all processes that it started."""
 
     def __init__(self, home: Path, path: str, network: str = LOOPBACK) -> None:
         """Start bash with this PATH; `network` replaces LOOPBACK."""

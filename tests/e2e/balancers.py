@@ -30,9 +30,9 @@ THREADS = 4
 PAUSE_SECONDS = 0.005
 """Between the requests of a thread: the load is steady, and the machine has time for what is measured."""
 WORK_SECONDS = 0.02
-"""What a listener takes for an answer, so that there are always requests in flight."""
+"""Time that a listener takes for an answer, so that there are always requests in flight."""
 UNUSED_SECONDS = 0.7
-"""A listener that no request has reached for so long is out of use."""
+"""A listener that no request has reached for this time is out of use."""
 KINDS = {"haproxy": "haproxy", "haproxy-dns": "haproxy", "nginx": "nginx"}
 """The ready templates that are tried, each with its program."""
 
@@ -75,7 +75,7 @@ class Load:
             thread.start()
 
     def stop(self) -> None:
-        """No more requests."""
+        """Stop the requests."""
         self._stopped.set()
         for thread in self._threads:
             thread.join()
@@ -105,7 +105,7 @@ class Load:
 
 
 def asked(address: str, port: int) -> tuple[str, int]:
-    """What is wrong with the answer to one request, or nothing and the listener that gave it."""
+    """Return what is wrong with the answer to one request; if nothing, the listener that gave the answer."""
     connection = http.client.HTTPConnection(address, port, timeout=20)
     try:
         connection.request("GET", "/")
@@ -156,7 +156,7 @@ class Balancer:
         return self.world.add_host(f"balancer-{self.kind}", services=("portal.web",), sections=sections)
 
     def start(self, *ports: int) -> None:
-        """With these listeners behind it, until it serves."""
+        """Start the balancer with these listeners behind it, and wait until it serves."""
         self.host.in_session()
         for port in ports:
             self.add(port)
@@ -177,7 +177,7 @@ class Balancer:
         eventually(serves, f"{self.kind} serves")
 
     def up_to_date(self) -> bool:
-        """Whether the daemon has nothing to do for it."""
+        """Return whether the daemon has nothing to do for the balancer."""
         status = self.host.status()
         assert status is not None
         (reaction,) = status.reactions
@@ -185,14 +185,14 @@ class Balancer:
         return reaction.state == "idle" and self.target.exists()
 
     def evidence(self) -> str:
-        """What there is to know when it does not do what it should."""
+        """Return the logs that explain why the balancer does not do what it should."""
         status = self.host.status()
         rows = [f"{port}: {row.state} {row.cause}" for (_, port), row in self.world.listeners().items()]
         logs = self.host.daemon.shown_log()[-2000:], self.program.shown_log()[-4000:]
         return "\n".join([str(status and status.reactions), *rows, self.target.read_text()[-1500:], *logs])
 
     def new_port(self) -> int:
-        """Where a listener may be."""
+        """Return an address and a port for a listener."""
         return free_port(self._address)
 
     def add(self, port: int) -> None:
@@ -211,7 +211,7 @@ class Balancer:
         self.world.opengnsadmin("undrain" if undrain else "drain", SERVICE, f"{self._address}:{port}")
 
     def end(self, port: int, number: signal.Signals) -> None:
-        """Its process is killed or stopped."""
+        """Kill or stop the process of a listener."""
         if number == signal.SIGKILL:
             self.kills.append(time.monotonic())
             self._listeners[port].kill()

@@ -27,7 +27,7 @@ from compass.model.rows import Listener
 from tests.e2e.processes import PATIENCE_SECONDS
 
 ANSWER_SECONDS = 1.5
-"""For a listener's answer in an exchange: it is given up after so long."""
+"""Time limit for a listener's answer in an exchange."""
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Conversation(Protocol):
 
     @property
     def peer(self) -> Listener:
-        """In use."""
+        """Use the variant while the block runs."""
 
     def ask(self, line: str) -> int:
         """An exchange."""
@@ -60,7 +60,7 @@ class Told(Protocol):
 
 
 class Face(Protocol):
-    """What is the same on all of them."""
+    """Part that all variants share."""
 
     def resolve(self, name: str) -> Resolved:
         """See compass.client."""
@@ -163,7 +163,7 @@ class BlockingConversation:
 
 
 class AsyncioFace:
-    """On a loop in a thread."""
+    """Variant on an asyncio loop in a thread."""
 
     def __init__(self, place: ApiEndpoint, service: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -288,7 +288,7 @@ class Asking(LineOnlyReceiver):
 
 
 class TwistedFace:
-    """On a reactor of its own in a thread; not the global one, which the library does not know."""
+    """Variant on a reactor of its own in a thread; not the global one, which the library does not know."""
 
     def __init__(self, place: ApiEndpoint, service: str) -> None:
         self.reactor: Any = EPollReactor()

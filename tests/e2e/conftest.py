@@ -23,7 +23,7 @@ def authority() -> Credentials:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory, authority: Credentials) -> Iterator[Deployment]:
-    """One for a module's tests: the server serves the example's world, and there is no host yet."""
+    """Return a deployment for a module's tests: the server serves the example's world, and there is no host yet."""
     with Deployment(tmp_path_factory.mktemp("gns"), authority) as deployment:
         deployment.start()
         yield deployment

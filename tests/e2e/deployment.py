@@ -72,13 +72,13 @@ _ports: set[tuple[str, int]] = set()
 
 
 def new_address() -> str:
-    """A loopback address that nobody else uses."""
+    """Return a loopback address that no other test uses."""
     number, pid = next(_numbers), os.getpid()
     return f"127.{64 + (pid >> 8) % 64}.{pid % 256}.{1 + number % 254}"
 
 
 def free_port(address: str) -> int:
-    """A port that nobody listens on there, and that is given out once."""
+    """Return a port that is free at the address, and that is given out once."""
     while True:
         with socket.socket() as probe:
             probe.bind((address, 0))
@@ -89,7 +89,7 @@ def free_port(address: str) -> int:
 
 
 class Host:
-    """One client daemon."""
+    """A client daemon."""
 
     def __init__(
         self, name: str, address: str, directory: Path, config: str, dns_port: int = 0, agent_port: int = 0
@@ -117,7 +117,7 @@ class Host:
         return f"http://{self.address}:{self.port}"
 
     def status(self) -> HostStatus | None:
-        """How it is, or None while it does not answer."""
+        """Return the daemon's status, or None while the daemon does not answer."""
         assert self.daemon.runs, f"{self.name} has ended:\n{self.daemon.shown_log()}"
         try:
             return self.api.status()
@@ -162,7 +162,7 @@ class Host:
         eventually(lambda: self.resolved(name) == (source, sorted(ports)), f"{self.name}: {name} is {source} {ports}")
 
     def resolved(self, name: str) -> tuple[str, list[int]]:
-        """Where the listeners are from (`service`, `backup`, …) and their ports in order."""
+        """Return where the listeners are from (`service`, `backup`, …) and their ports in order."""
         answer = self.api.resolve(name)
         return answer.source, sorted(peer.port for peer in answer.listeners)
 
@@ -240,7 +240,7 @@ class Deployment:
         self.opengnsadmin("apply", str(path), "--yes", *options)
 
     def certify(self, role: Role, name: str, *more: str, authority: Credentials | None = None) -> IdentityFiles:
-        """A certificate of this deployment's authority, or of another one that nobody here trusts."""
+        """Issue a certificate of this deployment's authority, or of another one that no daemon here trusts."""
         files = write_credentials(
             self.directory, name, issue(authority or self._authority, role, name, more, datetime.now(UTC))
         )
@@ -316,11 +316,11 @@ class Deployment:
         eventually(there, "opengnssd serves")
 
     def link(self, identity: IdentityFiles | None = None) -> AdminSession:
-        """A session with the server, as the administrator or as somebody else."""
+        """Open a session with the server, as the administrator or as another peer."""
         return AdminSession.connect([Server(self.address, self.port)], identity or self.admin, ANSWER_SECONDS)
 
     def ask(self, request: Request, expected: type[T], identity: IdentityFiles | None = None) -> T:
-        """One question in a session of its own."""
+        """Ask one question in a session of its own."""
         with self.link(identity) as link:
             reply: Reply = link.ask(request)
         assert isinstance(reply, expected), reply
@@ -333,7 +333,7 @@ class Deployment:
 
     @property
     def revision(self) -> int:
-        """Of the catalogue."""
+        """Return the revision of the catalogue."""
         return self.ask(Status(), ServerStatus).revision
 
     def listeners(self, within: str = "") -> dict[tuple[str, int], Listener]:
@@ -375,7 +375,7 @@ class Deployment:
         return self._tokens[service]
 
     def register(self, host: Host, service: str, port: int = 0, *, pid: int = 0, weight: int = 1) -> Outcome:
-        """Register through a host's daemon; without a port one where nobody listens."""
+        """Register through a host's daemon; without a port at one without a process."""
         port = port or free_port(host.address)
         return host.api.register(LocalRegister(service, port, self.token(service), pid=pid, weight=weight))
 
@@ -384,13 +384,13 @@ class Deployment:
         return host.api.report(LocalReport(outcome.service, outcome.address, outcome.port, reporter=reporter))
 
     def watch(self, host: Host, service: str = "portal.web") -> Dependant:
-        """A program on a host that is told of what the service depends on."""
+        """Start a program on a host that receives changes of what the service depends on."""
         return Dependant(host.api, service)
 
     # Running things -----------------------------------------------------------------------------------------
 
     def opengnsadmin(self, *arguments: str, status: int = 0, identity: IdentityFiles | None = None) -> str:
-        """What one run of the program prints; it must end with that status."""
+        """Return what one run of the program prints; it must end with that status."""
         who = identity or self.admin
         options = [f"--server={self.address}:{self.port}", f"--certificate={who.certificate}", f"--key={who.key}"]
         options.append(f"--authority={who.authority}")
@@ -401,7 +401,7 @@ class Deployment:
         return result.output if status else result.stdout
 
     def opengnsc(self, host: Host, *arguments: str, more: dict[str, str] | None = None) -> Any:
-        """One run of the program as a process; its result."""
+        """Run the program as a process once. Returns the result."""
         return subprocess.run(
             python("compass.cli.main:main", *arguments),
             env=environment() | {"OPENGNS_API": host.url} | (more or {}),
@@ -432,7 +432,7 @@ class Deployment:
 
 
 class Service:
-    """What `opengnsc run` runs; `pid` is the service's own process."""
+    """Command that `opengnsc run` runs; `pid` is the service's own process."""
 
     def __init__(self, host: Host, name: str, port: int, program: Program, pid: int) -> None:
         self.host = host
@@ -442,5 +442,5 @@ class Service:
         self.pid = pid
 
     def signal(self, number: signal.Signals) -> None:
-        """To the service itself, not to `opengnsc`."""
+        """Send a signal to the service itself, not to `opengnsc`."""
         os.kill(self.pid, number)

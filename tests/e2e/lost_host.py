@@ -1,7 +1,7 @@
 """A deployment over network namespaces, in which one host is cut off by dropped packets: `python -m … DIRECTORY`.
 
 Run it in a network namespace of its own (`unshare --net`): it makes a bridge there for the server, and for each host a
-namespace that hangs on it. Taking a host's port off the bridge drops its packets; nobody is told anything.
+namespace that hangs on it. Taking a host's port off the bridge drops its packets; no process is notified.
 `LOST_HOST_HOSTS`: how many hosts. `LOST_HOST_SILENT=1`: nothing happens meanwhile, so that only TCP finds out.
 """
 
@@ -112,7 +112,7 @@ def main(directory: Path, hosts: int, silent: bool) -> None:
         if not silent:
             world.register(world.hosts[others[0]], "account.openuso", 9001)
         while any(at in seen(name) for name in others):
-            assert all(everybody - {at} <= seen(name) for name in others), "everybody else goes on"
+            assert all(everybody - {at} <= seen(name) for name in others), "the others go on"
             assert time.monotonic() - began < WAIT_SECONDS
             time.sleep(0.1)
         gone = time.monotonic() - began
@@ -136,7 +136,7 @@ def main(directory: Path, hosts: int, silent: bool) -> None:
 
 
 def operations(world: Deployment, after: int) -> list[str]:
-    """What became of the listeners of the one service since a revision."""
+    """Return what became of the listeners of the one service since a revision."""
     return [entry.operation for entry in world.updates(after) if entry.subject == NAME]
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 40.0
-"""For what takes a fraction of a second on an idle machine; not what is measured."""
+"""Time limit for what takes a fraction of a second on an idle machine; not a figure that is measured."""
 LOOK_SECONDS = 0.005
 LOG_SHOWN_MAX = 6_000
 """Characters of a program's log that a failed test shows."""
@@ -46,7 +46,7 @@ def eventually(condition: Callable[[], T | None], what: str, seconds: float = PA
 
 
 class Program:
-    """One program that may be started, ended and started again; its output goes into one log file."""
+    """A program that may be started, ended and started again; its output goes into one log file."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, more: Mapping[str, str] | None = None) -> None:
         self.name = name
@@ -63,11 +63,11 @@ class Program:
 
     @property
     def runs(self) -> bool:
-        """Whether it has been started and has not ended."""
+        """Return whether the program has been started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it; whoever needs it ready asks it."""
+        """Start the program; a caller that needs it ready asks it."""
         assert not self.runs, f"{self.name} runs already"
         with self.log.open("ab") as log:
             # A group of its own, so that what it started can be ended with it.

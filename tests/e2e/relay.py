@@ -14,7 +14,7 @@ class Relay:
 
     def __init__(self, address: str, target: tuple[str, int]) -> None:
         self.octets = 0
-        """In both directions."""
+        """Octets in both directions."""
         self.connections = 0
         """Made since the beginning."""
         self.flowing = 0

@@ -14,7 +14,7 @@ from tests.e2e.processes import PATIENCE_SECONDS, Program, eventually
 
 QUERY_SECONDS = 5.0
 FIRST_SECONDS = 0.3
-"""While it starts: nobody says that a datagram has come to nobody."""
+"""Interval of attempts while a resolver starts: no error shows that a datagram has found no process."""
 
 needs_dig = pytest.mark.skipif(not shutil.which("dig"), reason="dig is not installed (Debian: bind9-dnsutils)")
 needs_dnsmasq = pytest.mark.skipif(
@@ -41,7 +41,7 @@ class Resolver:
         return [str(record) for rrset in self.ask(name, kind).answer for record in rrset]
 
     def dig(self, *arguments: str) -> str:
-        """What dig prints."""
+        """Return what dig prints."""
         command = ["dig", f"@{self.address}", "-p", str(self.port), *arguments]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
         assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -25,7 +25,7 @@ HOOK = '[[host.hook]]\non = ["openuss"]\ncommand = ["/bin/true"]\nquiet_seconds 
 
 
 class Watched:
-    """One server that serves DNS, and one host with DNS, a hook, and programs that use it."""
+    """Deployment of a server that serves DNS, and a host with DNS, a hook, and programs that use it."""
 
     def __init__(self, directory: Path, authority: Credentials, log: str = "") -> None:
         self.dns_place = new_address(), 0
@@ -54,14 +54,14 @@ class Watched:
             assert stranger.get("/v1/status").status_code == 401
 
     def of_server(self, accept: str = "") -> str:
-        """What a scraper with a viewer's token reads."""
+        """Return what a scraper with a viewer's token reads."""
         with client(self.deployment, token=self.token) as scraper:
             answer = scraper.get("/metrics", headers={"Accept": accept})
         assert answer.status_code == 200, answer.text
         return answer.text
 
     def of_host(self, accept: str = "") -> str:
-        """What a scraper on the host reads."""
+        """Return what a scraper on the host reads."""
         return text_of(self.host, accept)
 
     def happened(self, name: str, **labels: str) -> None:
@@ -88,7 +88,7 @@ def samples_of(text: str) -> list[Sample]:
 
 
 def labels_of(samples: Iterable[Sample]) -> dict[str, dict[str, set[str]]]:
-    """By name of a series: its labels, each with the values that were seen."""
+    """Return, by name of a series, its labels with the values that were seen."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for sample in samples:
         series = found[sample.name]

@@ -42,7 +42,7 @@ class MailSink:
         self._controller.start()
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Stop listening."""
         self._controller.stop()
 
     async def handle_RCPT(  # noqa: N802
@@ -134,7 +134,7 @@ class LogSink:
 
 
 def is_genuine(secret: bytes, headers: dict[str, str], body: bytes, tolerance_seconds: float = 300.0) -> bool:
-    """As docs/reference/alerts.md tells a receiver to check."""
+    """Return whether a message is genuine, checked as docs/reference/alerts.md describes."""
     id, sent = headers["Compass-Message"], headers["Compass-Time"]
     signed = id.encode() + b"." + sent.encode() + b"." + body
     expected = "v1=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()

@@ -42,7 +42,7 @@ command = ["/bin/sh", "-c", "cat >> {told}; echo >> {told}"]
 
 
 class Post:
-    """Where the alerts of a deployment go; the sinks are opened when a test wants them."""
+    """Receivers of the alerts of a deployment; a test opens the sinks that it needs."""
 
     def __init__(self, directory: Path) -> None:
         self.address = new_address()
@@ -122,7 +122,7 @@ class Listening:
 
 
 def ways(deployment: Deployment) -> dict[str, WayStatus]:
-    """How they do, by name."""
+    """Return the states of the channels by name."""
     return {way.name: way for way in deployment.ask(Ways(), WayList).ways}
 
 
@@ -136,11 +136,11 @@ def test_each_way_tells_an_incident_once_when_it_begins_and_once_when_it_is_over
     mail, hook, log = post.mail(), post.hook(), post.log()
     listening = Listening(deployed)
     listening.dies()
-    eventually(lambda: len(mail.mails) == 2 and len(hook.taken) == 1 and post.told.exists(), "it is told")
+    eventually(lambda: len(mail.mails) == 2 and len(hook.taken) == 1 and post.told.exists(), "it is sent")
     listening.returns()
-    eventually(lambda: len(mail.mails) >= 4 and len(hook.taken) >= 2, "the end is told")
+    eventually(lambda: len(mail.mails) >= 4 and len(hook.taken) >= 2, "the end is sent")
     eventually(lambda: post.told.read_text().count("\n") >= 2, "the command has run twice")
-    eventually(lambda: not any(way.pending for way in ways(deployed).values()), "nothing is left to be told")
+    eventually(lambda: not any(way.pending for way in ways(deployed).values()), "nothing is pending")
     assert [item["event"] for item in hook.taken] == ["opened", "resolved"]
     assert [item["id"] for item in hook.taken] == [listening.id] * 2
     assert all(map(is_genuine, [SECRET] * 2, hook.headers, hook.bodies))
@@ -160,7 +160,7 @@ def test_each_way_tells_an_incident_once_when_it_begins_and_once_when_it_is_over
 def test_sinks_that_were_down_at_first_get_everything_once(deployed: Deployment, post: Post) -> None:
     """Seen when: "…, also when they were down at first".
 
-    One message and no more for what had passed when they came up; for what was still open, one then and one at its end.
+    Exactly one message for what had passed when they came up; for what was still open, one then and one at its end.
     """
     passed, still = Listening(deployed), Listening(deployed)
     passed.dies()
@@ -172,11 +172,11 @@ def test_sinks_that_were_down_at_first_get_everything_once(deployed: Deployment,
     assert there["pager"].problem.startswith(f"{post.address}:{post.hook_port} cannot be reached")
     assert there["pager"].pending == 2 and there["mail to ops@example.org"].pending == 2
     mail, hook = post.mail(), post.hook()
-    eventually(lambda: len(hook.taken) >= 2 and len(mail.mails) >= 4, "both are told")
+    eventually(lambda: len(hook.taken) >= 2 and len(mail.mails) >= 4, "both are sent")
     still.returns()
-    eventually(lambda: len(hook.taken) >= 3 and len(mail.mails) >= 6, "the end is told")
+    eventually(lambda: len(hook.taken) >= 3 and len(mail.mails) >= 6, "the end is sent")
     told = ("pager", "mail to ops@example.org", "mail to night@example.org")
-    eventually(lambda: not any(ways(deployed)[name].pending for name in told), "nothing is left to be told")
+    eventually(lambda: not any(ways(deployed)[name].pending for name in told), "nothing is pending")
     assert [(item["event"], item["id"]) for item in hook.taken] == [
         ("passed", passed.id),
         ("opened", still.id),
@@ -194,7 +194,7 @@ def test_a_relay_that_greylists_and_a_receiver_that_fails_get_it_at_last(deploye
     hook = post.hook(500, 503)
     listening = Listening(deployed)
     listening.dies()
-    eventually(lambda: len(mail.mails) == 2 and len(hook.taken) == 1, "it is told")
+    eventually(lambda: len(mail.mails) == 2 and len(hook.taken) == 1, "it is sent")
     assert mail.asked >= 5 and len(hook.seen) == 3
     assert len({item["message"] for item in hook.seen}) == 1
 
@@ -206,7 +206,7 @@ def test_a_relay_that_refuses_is_told_in_the_log(deployed: Deployment, post: Pos
     listening.dies()
     eventually(lambda: mail.asked >= 2, "it was tried")
     listening.returns()
-    eventually(lambda: len(mail.mails) >= 2, "the end is told")
+    eventually(lambda: len(mail.mails) >= 2, "the end is sent")
     assert {one["Subject"].split()[1] for one in mail.mails} == {"over:"}
     assert "message dropped" in deployed.server.log.read_text()
 
@@ -214,22 +214,22 @@ def test_a_relay_that_refuses_is_told_in_the_log(deployed: Deployment, post: Pos
 def test_a_server_that_is_killed_with_something_to_tell_tells_it_when_it_is_back(
     deployed: Deployment, post: Post
 ) -> None:
-    """And nothing that it had told before."""
+    """The server sends nothing that it had sent before."""
     hook = post.hook()
     first = Listening(deployed)
     first.dies()
-    eventually(lambda: len(hook.taken) == 1, "the first is told")
+    eventually(lambda: len(hook.taken) == 1, "the first is sent")
     hook.close()
     second = Listening(deployed)
     second_id = second.id
     outcome = deployed.register(deployed.hosts["storage"], "account.openuso", second.port)
     deployed.report(deployed.hosts["web"], outcome)
-    eventually(lambda: deployed.ask(Ways(), WayList).ways[2].pending == 1, "the second is not told")
+    eventually(lambda: deployed.ask(Ways(), WayList).ways[2].pending == 1, "the second is not sent")
     deployed.server.kill()
     again = post.hook()
     deployed.server.start()
     deployed.serves()
-    eventually(lambda: again.taken, "the second is told")
+    eventually(lambda: again.taken, "the second is sent")
     assert [(item["event"], item["id"]) for item in again.taken] == [("opened", second_id)]
 
 

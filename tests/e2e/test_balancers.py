@@ -1,4 +1,4 @@
-"""HAProxy and nginx with what compass tells them: once through files, once through DNS."""
+"""HAProxy and nginx with the listeners that compass knows: once through files, once through DNS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.deployment import Deployment
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_clients_of_a_balancer_see_no_failure_while_listeners_come_and_go(deployment: Deployment, kind: str) -> None:
-    """They keep serving with 0 failed requests while listeners are added, drained, killed and brought back under load;
+    """The balancers keep serving with 0 failed requests while listeners are added, drained, killed and restarted;
     a kill may cost the requests in flight on that listener."""
     if not shutil.which(KINDS[kind]):
         pytest.skip(f"{KINDS[kind]} is not installed (Debian: {KINDS[kind]})")

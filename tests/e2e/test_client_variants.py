@@ -32,12 +32,12 @@ class World:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         self.lonely = deployment.add_host("lonely", port=free_port(deployment.address))
-        """Its server is nowhere."""
+        """A host whose server does not exist."""
         self.web, self.other, self.storage, self.rescue = deployment.add_hosts("web", "other", "storage", "rescue")
         self.told = deployment.watch(self.other)
 
     def start(self, service: str, host: Host) -> tuple[Outcome, Program]:
-        """A listener whose process nobody watches, so that nobody but its users finds out when it dies."""
+        """Register a listener whose process is not watched, so that only its users find out when it dies."""
         port = free_port(host.address)
         command = [sys.executable, "-m", "tests.e2e.counting", host.address, str(port)]
         program = Program(f"{service} {port}", command, self.deployment.directory / f"counting-{port}.log")
@@ -126,7 +126,7 @@ def test_a_session_goes_on_with_another_listener_when_one_is_killed(world: World
     assert conversation.peer.port == left[0].port
     told = world.told.told(service, "suspect", used.port, mark) - begun
     print(
-        f"\nkilled in use: answered by another one after {1000 * answered:.1f} ms, other host told {1000 * told:.1f} ms"
+        f"\nkilled in use: answered by another after {1000 * answered:.1f} ms, other host notified {1000 * told:.1f} ms"
     )
     door = Door(used.address, used.port)
     with client.Client(ME, ApiEndpoint(path=str(world.other.socket))) as elsewhere:
@@ -148,7 +148,7 @@ def test_a_session_goes_on_with_another_listener_when_one_is_killed(world: World
 
 
 def test_when_none_of_a_service_is_left_the_session_goes_to_the_backup(world: World, face: Face) -> None:
-    """ "Goes to the backup": both listeners are killed under the session; then there is nobody at all."""
+    """ "Goes to the backup": both listeners are killed under the session; then there is no listener at all."""
     service = "chinaserver.openuss"
     own = [world.start(service, world.storage) for _ in range(2)]
     backup = world.start("emergency.rescue", world.rescue)
@@ -168,7 +168,7 @@ def test_when_none_of_a_service_is_left_the_session_goes_to_the_backup(world: Wo
 
 
 def test_a_listener_that_hangs_is_left_after_the_exchanges_own_patience(world: World, face: Face) -> None:
-    """SIGSTOP: it still accepts connections, so nobody is connected to it once more."""
+    """SIGSTOP: it still accepts connections, so no client is connected to it again."""
     service = "northwest.openuss"
     listeners = [world.start(service, world.storage) for _ in range(2)]
     conversation = face.converse(service)
@@ -237,7 +237,7 @@ def test_a_report_is_told_to_the_others(world: World, face: Face) -> None:
 
 def test_watch_and_registration_outlive_a_restart_of_the_daemon(world: World, face: Face) -> None:
     """ "Reconnect when the host daemon restarts; watch resumes with Last-Event-ID": no event is left out, none comes
-    twice, lookups go on meanwhile, and a held registration is made anew.
+    twice, lookups go on meanwhile, and a held registration is made again.
     """
     service = "account.openuso"
     watch = face.watch()
@@ -255,7 +255,7 @@ def test_watch_and_registration_outlive_a_restart_of_the_daemon(world: World, fa
         assert _ports(face, service) == [port]
         world.web.daemon.start()
         world.web.in_session()
-        eventually(lambda: registration.outcome is not first, "it is registered anew")
+        eventually(lambda: registration.outcome is not first, "it is registered again")
         assert (registration.outcome.state, registration.outcome.epoch) == ("up", first.epoch)
         other = world.deployment.register(world.storage, service)
         events = [watch.next()]
@@ -304,7 +304,7 @@ def test_a_daemon_that_has_seen_no_server_says_so(world: World, kind: str) -> No
 
 
 def test_without_a_service_of_its_own_a_program_asks_each_time(world: World, kind: str) -> None:
-    """It is served by what other services of the host depend on."""
+    """The name is served by what other services of the host depend on."""
     outcome = world.deployment.register(world.storage, "account.openuso")
     world.web.resolves("account.openuso", "service", [outcome.port])
     with Opened(kind, ApiEndpoint(address=world.web.address, port=world.web.port), "") as face:
@@ -330,14 +330,14 @@ def _row(face: Face, name: str, port: int) -> Listener | None:
 
 
 def test_the_pool_policy_and_nearness_decide_here_as_on_the_daemon(world: World, face: Face) -> None:
-    """One implementation: what an administrator sets is in the next answers from the daemon and from memory alike."""
+    """One implementation serves all: what an administrator sets is in the next answers of daemon and memory."""
     service, category = "account.openuso", "openuso"
     near, far = (world.deployment.register(host, service) for host in (world.web, world.storage))
     everybody = sorted([near.port, far.port])
     eventually(lambda: _ports(face, service) == everybody, "the face knows both")
 
     def firsts(resolve: Callable[[str], Resolved], policy: str) -> list[int]:
-        """Who is given first in four lookups, once the policy is known."""
+        """Return the listeners that come first in four lookups, once the policy is known."""
         eventually(lambda: resolve(service).policy == policy, f"{policy} is known")
         return [resolve(service).listeners[0].port for _ in range(4)]
 

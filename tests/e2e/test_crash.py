@@ -1,4 +1,4 @@
-"""The server is killed while it is writing: what it answered is there, once, and the log tells the whole story."""
+"""The server is killed while it is writing: what it answered is there, once, and the log has the whole story."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REGISTRATIONS = 1000
 KILLED_AT = (250, 600)
 """Answers after which the server is killed."""
 WHOLE_SECONDS = 4 * PATIENCE_SECONDS
-"""For all of it, two restarts included."""
+"""Time limit for the whole test, two restarts included."""
 SERVICE = "northeast.openuss"
 PORTS = range(20_000, 20_000 + REGISTRATIONS // CLIENTS)
 
@@ -64,7 +64,7 @@ def test_a_server_killed_while_it_writes_loses_and_doubles_nothing(deploy: Deplo
     restart every answered registration is there, none is there twice, the update log has no gap, and replaying it
     gives the tables"; P1, P2, G3. Killed twice; the clients come back by themselves and finish.
 
-    P3 and G11 in the same storm: a dependant is told each of these changes once and in order, resumes by itself, never
+    P3 and G11 in the same storm: a dependant is sent each of these changes once and in order, resumes by itself, never
     needs a new snapshot, and in the end holds what a pull gives.
     """
     deployment = deploy()
@@ -113,7 +113,7 @@ def _pulled(host: Host) -> list[Listener]:
 
 
 def _check_told(deployment: Deployment, events: list[LocalEvent]) -> None:
-    """Each registration in the log was told once, in order, and nothing else was."""
+    """Each registration in the log was notified once, in order, and nothing else was."""
     registered = [entry.number for entry in deployment.updates() if entry.operation == "register"]
     assert [(event.kind, event.revision) for event in events] == [("change", number) for number in registered]
 
@@ -124,7 +124,7 @@ def _rows(deployment: Deployment) -> dict[tuple[str, int], Listener]:
 
 
 def _check_store(deployment: Deployment, answered: dict[tuple[str, int], int]) -> None:
-    """Read the database itself, with nobody else at it."""
+    """Read the database itself, while no other process uses it."""
     store = Store.open(deployment.store)
     loaded = store.load()
     changes = store.changes_after(0, 10_000)
@@ -144,7 +144,7 @@ def _check_store(deployment: Deployment, answered: dict[tuple[str, int], int]) -
     assert revisions.keys() == answered.keys()
     # An answer names the revision that it is true at: the registration's own, or a later one of a repetition.
     assert all(revisions[place] <= answered[place] for place in answered)
-    # The log tells the tables.
+    # The log explains the tables.
     replayed = catalogue_of([], {}, 0)
     for change in changes:
         replayed = replayed.apply(change)

@@ -43,13 +43,13 @@ def through(host: Host, endpoint: str) -> None:
 
 
 def entry(*endpoints: str) -> str:
-    """One server with several addresses."""
+    """Start a server with several addresses."""
     return f'[{{ name = "{NAME}", addresses = {json.dumps(endpoints)} }}]'
 
 
 @contextlib.contextmanager
 def silent(address: str) -> Iterator[str]:
-    """A socket that listens and never accepts: the kernel takes the connection, nobody greets."""
+    """A socket that listens and never accepts: the kernel accepts the connection, no program greets."""
     with socket.create_server((address, 0)) as listening:
         yield f"{address}:{listening.getsockname()[1]}"
 
@@ -139,7 +139,7 @@ def test_servers_by_an_srv_name(deployment: Deployment) -> None:
 
 
 def free_udp_port(address: str) -> int:
-    """For a group of one test's own."""
+    """Return options for a multicast group of one test's own."""
     with socket.socket(type=socket.SOCK_DGRAM) as probe:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]
@@ -166,7 +166,7 @@ class Imposter(threading.Thread):
         self.start()
 
     def announce(self) -> None:
-        """As often as whoever wants to be believed."""
+        """Send announcements as often as a sender must that wants to be believed."""
         with socket.socket(type=socket.SOCK_DGRAM) as sending:
             sending.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(self.address))
             sending.sendto(encode(Announcement(self._name, self.port, (self.address,))), self._group)

@@ -23,7 +23,7 @@ from tests.e2e.resolvers import Resolver, dnsmasq, needs_dig, needs_dnsmasq, nee
 
 NAME = "chinaserver.openuss.gns"
 GENEROUS_SECONDS = 5.0
-"""What is some hundredths of a second on an idle machine; the figure is printed."""
+"""Time limit for some hundredths of a second on an idle machine; the figure is printed."""
 
 
 class Zone(Resolver):
@@ -92,7 +92,7 @@ def test_every_kind_of_lookup_has_the_same_order(zone: Zone) -> None:
     library = client.Client("portal.web", f"unix:{user.socket}")
 
     def all_are(*addresses: str) -> None:
-        """The way through the daemon first: whoever asks it has what it has."""
+        """Ask through the daemon first: a program that asks it has what it has."""
         wanted = list(addresses)
         eventually(lambda: zone.addresses(f"{name}.gns") == wanted, f"DNS has {addresses}")
         records = [record.split()[-1].partition(".")[0] for record in by_rank(zone, f"{name}.gns")]
@@ -143,7 +143,7 @@ def test_a_killed_listener_is_not_answered_any_more(zone: Zone) -> None:
 
 @needs_dnsmasq
 def test_through_dnsmasq(zone: Zone) -> None:
-    """It forwards the zone, and keeps nothing beyond its time to live."""
+    """dnsmasq forwards the zone, and keeps nothing beyond its time to live."""
     front = Resolver(new_address(), 0)
     front.port = free_port(front.address)
     zone.programs.append(dnsmasq(zone.world.directory, front, zone))
@@ -154,7 +154,7 @@ def test_through_dnsmasq(zone: Zone) -> None:
 
 @needs_unbound
 def test_through_unbound(zone: Zone) -> None:
-    """It asks us as the zone's own server, and answers SRV with what we told alongside."""
+    """unbound asks the daemon as the zone's own server, and answers SRV with the additional records."""
     front = Resolver(new_address(), 0)
     front.port = free_port(front.address)
     zone.programs.append(unbound(zone.world.directory, front, zone))
@@ -178,7 +178,7 @@ def test_curl_finds_a_service_by_name(zone: Zone) -> None:
     config.write_text(f"nameserver {front.address}\noptions timeout:2\n")
     space = ["unshare", "--mount", "sh", "-c"]
     if subprocess.run([*space, f"mount --bind {config} /etc/resolv.conf"], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody have mounts of their own")
+        pytest.skip("this machine lets no process have mounts of its own")
     zone.programs.append(dnsmasq(world.directory, front, zone))
     # A category that depends on itself: its services find each other.
     world.opengnsadmin("dependency", "add", "web", "web")

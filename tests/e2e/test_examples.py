@@ -20,7 +20,7 @@ ELSEWHERE = {
     "uss.toml": "tests/admin/topology/test_file.py",
     "reload-haproxy": "tests/e2e/balancers.py",
 }
-"""What is run by something else than this file, and by what."""
+"""Examples that another file runs, and which file."""
 
 
 class Stage:
@@ -96,7 +96,7 @@ def test_every_example_is_run() -> None:
 
 def test_services_and_scripts(stage: Stage) -> None:
     """An ASGI application on uvicorn serves; a script, httpx, requests and a Twisted web service ask it by name; one of
-    two listeners is killed and nobody notices; both servers deregister when they are ended.
+    two listeners is killed and no user notices; both servers deregister when they are ended.
     """
     # examples/asgi_app.py
     uvicorn = ("-m", "uvicorn", "examples.asgi_app:app", "--host", "{address}", "--port", "{port}", "--log-level=error")

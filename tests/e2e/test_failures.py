@@ -1,4 +1,4 @@
-"""Failure reports end to end: evidence, verdict, recovery, and who is told (functions 2.4 and 2.5)."""
+"""Failure reports end to end: evidence, verdict, recovery, and who is notified (functions 2.4 and 2.5)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONNECTIONS = 20
 
 @pytest.fixture(scope="module")
 def world(deployment: Deployment) -> Deployment:
-    """With two hosts that depend on storage, storage itself and the backup."""
+    """Start two hosts that depend on storage, storage itself and the backup."""
     deployment.add_hosts("web", "other", "storage", "rescue")
     deployment.register(deployment.hosts["rescue"], "emergency.rescue")
     deployment.hosts["web"].api.dependencies("portal.web")
@@ -35,7 +35,7 @@ def world(deployment: Deployment) -> Deployment:
 
 
 def test_a_hung_listener_is_suspect_then_down_and_up_again_when_it_answers(world: Deployment) -> None:
-    """2.5 and P8: a hung service (SIGSTOP) still accepts connections, so only a probe of what it serves can tell.
+    """2.5 and P8: a hung service (SIGSTOP) still accepts connections, so only a probe of what it serves shows it.
     `suspect` goes out at once, then the verdict `down`; when it goes on (SIGCONT), the probe finds it `up`.
     """
     web, other, storage = (world.hosts[name] for name in ("web", "other", "storage"))
@@ -116,7 +116,7 @@ def test_slow_is_for_administrators_only_until_the_policy_says_otherwise(world: 
     dependant.told("account.openuso", "up", second.port, mark)
     assert complain(second.port) == "slow"
     dependant.told("account.openuso", "slow", second.port, mark)
-    # The first complaints were about another listener; of it nothing was told.
+    # The first complaints were about another listener; of this one there was no notice.
     rows = [listener_of(event) for event in dependant.since(mark)]
     assert [row.port for row in rows if row is not None] == [second.port, second.port]
 
@@ -173,7 +173,7 @@ class Counted:
 
 @pytest.fixture
 def listeners() -> Iterator[list[Counted]]:
-    """Those that a test has opened."""
+    """Return the sockets that a test has opened."""
     opened: list[Counted] = []
     yield opened
     for listener in opened:
@@ -181,7 +181,7 @@ def listeners() -> Iterator[list[Counted]]:
 
 
 def _call(host: Host, name: str) -> int | None:
-    """What a caller does: resolve, connect to the best; the port that it found dead, if it did."""
+    """Do what a caller does: resolve, connect to the best. Returns the port that it found dead, if any."""
     best = host.api.resolve(name).listeners[0]
     try:
         socket.create_connection((best.address, best.port), 1.0).close()
@@ -192,7 +192,7 @@ def _call(host: Host, name: str) -> int | None:
 
 def test_one_caller_meets_the_dead_listener_and_the_others_never_do(deploy: Deploy, listeners: list[Counted]) -> None:
     """G12: "1 of N callers meets a dead server; the other N-1 never connect to it afterwards" (N = 10). Each caller
-    is a host of its own; after the first has met the dead listener and reported it, nobody is sent there again.
+    is a host of its own; after the first has met the dead listener and reported it, no caller is sent there again.
     """
     deployment = deploy()
     deployment.start()
@@ -225,7 +225,7 @@ def test_one_caller_meets_the_dead_listener_and_the_others_never_do(deploy: Depl
 
 
 def test_a_refused_connection_needs_no_patience(deploy: Deploy) -> None:
-    """2.5: with the default policy of a category that is probed over HTTP, a port where nobody listens is `down` after
+    """2.5: with the default policy of a category that is probed over HTTP, a port without a process is `down` after
     two refused connections with a pause of 0.1 s between them; there is nothing to wait for.
     """
     deployment = deploy()

@@ -194,7 +194,7 @@ def test_the_right_is_checked_before_a_long_body(deployment: Deployment) -> None
 
 
 def test_a_removed_token_is_refused_at_once(deployment: Deployment) -> None:
-    """By every server, in the moment that its removal is committed."""
+    """A removed token is refused by every server, in the moment that its removal is committed."""
     with client(deployment, token=token(deployment, "leaver")) as leaver:
         assert leaver.get("/v1/status").status_code == 200
         deployment.opengnsadmin("token", "remove", "leaver")
@@ -273,7 +273,7 @@ def following(follower: httpx.Client, **more: Any) -> Iterator[Iterator[dict[str
 
 def test_every_change_is_told_and_resumed_across_a_restart(deploy: Deploy) -> None:
     """P3: after a restart of the server, with a new certificate, a follower goes on after its last id; nothing is
-    missing or told twice."""
+    missing or sent twice."""
     deployment = deploy()
     deployment.start()
     viewer = token(deployment, "console")

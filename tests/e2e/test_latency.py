@@ -1,4 +1,4 @@
-"""How soon who is told, and who is not told at all: on real processes, over TLS, with real signals."""
+"""Times until hosts are notified, and hosts that are not notified: on real processes, over TLS, with real signals."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def world(deployment: Deployment) -> World:
 
 
 def last_told(dependants: list[Dependant], service: str, state: str, port: int) -> float:
-    """The moment at which the last of them was told."""
+    """Return the moment at which the last of them was notified."""
     return max(dependant.told(service, state, port) for dependant in dependants)
 
 
 def test_a_registration_reaches_every_dependant_within_100_ms_and_nobody_else(world: World) -> None:
     """Issue 2, line 3: "a registration reaches every dependant in under 100 ms on this machine; hosts that do not
-    depend on it receive no byte about it (counted in a test)"; G5. From the program's call to the last program told:
-    the commit to disk is in it.
+    depend on it receive no byte about it (counted in a test)"; G5. Measured from the program's call to the last notice,
+    the commit to disk included.
     """
     deployment = world.deployment
     deployment.token("chinaserver.openuss")
@@ -109,7 +109,7 @@ def test_a_clean_stop_is_told_before_the_service_is_gone(world: World) -> None:
     ended = time.monotonic()
     told = last_told(world.dependants, "northwest.openuss", "offline", service.port)
     # The program ends after the service; the service after the answer to its deregistration.
-    print(f"\ntold {1000 * (ended - told):.0f} ms before `opengnsc run` was over")
+    print(f"\nnotified {1000 * (ended - told):.0f} ms before `opengnsc run` was over")
     assert told < ended
     pulled = world.deployment.hosts["web0"].api.dependencies("portal.web")
     assert service.port not in {

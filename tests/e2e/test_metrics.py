@@ -40,7 +40,7 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def two_free_ports() -> int:
-    """The first of two neighbours that nobody listens on."""
+    """Return the first of two neighbouring ports that are free."""
     while True:
         first = free_port()
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
@@ -60,7 +60,7 @@ def test_both_daemons_tell_what_the_tables_say(watched: Watched, accept: str) ->
 
 
 def test_no_name_of_a_service_or_host_is_in_a_label(watched: Watched) -> None:
-    """How many series there are does not depend on what is registered."""
+    """The number of series does not depend on what is registered."""
     for text in (watched.of_server(), watched.of_host()):
         for name, labels in labels_of(samples_of(text)).items():
             said = set(chain.from_iterable(labels.values()))
@@ -103,7 +103,7 @@ def test_health_has_one_shape_on_both(watched: Watched) -> None:
 
 
 def test_every_line_of_both_logs_is_an_object(watched: Watched) -> None:
-    """With time, level, namespace, sentence and fields; no token is among them."""
+    """Each line has time, level, namespace, sentence and fields; no token is among them."""
     for program in (watched.deployment.server, watched.host.daemon):
         lines = program.log.read_text().splitlines()
         entries = [json.loads(line) for line in lines]
@@ -120,7 +120,7 @@ def test_every_line_of_both_logs_is_an_object(watched: Watched) -> None:
 
 
 def test_a_host_without_a_server_tells_how_old_its_view_is(deploy: Deploy) -> None:
-    """From the loss of the session on, and from its disk's time after a restart; before any view, nothing is ready."""
+    """The age counts from the session's end, after a restart from the file's time; without a view nothing is ready."""
     deployment = deploy()
     host = deployment.add_host("web2", services=("portal.web",))
     host.answers()
@@ -160,7 +160,7 @@ def test_a_host_that_keeps_no_session_is_not_alone(deploy: Deploy) -> None:
 
 
 def test_metrics_can_be_opened_to_all(deploy: Deploy) -> None:
-    """By the configuration; without it a stranger is told what to show, and a host's certificate does not suffice."""
+    """The configuration may open them; else a stranger reads what to show, and a host's certificate is not enough."""
     closed, opened = deploy(), deploy()
     path = opened.directory / "opengnssd.toml"
     path.write_text(path.read_text().replace("[server.https]\n", '[server.https]\nmetrics = "open"\n'))

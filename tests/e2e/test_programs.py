@@ -21,7 +21,7 @@ def twistd(name: str, config: str, deployment: Deployment) -> Program:
 
 def test_both_daemons_serve_from_their_tac_files(deploy: Deploy) -> None:
     """G28 and issue 2, line 2: "`twistd -ny opengnssd.tac` and `twistd -ny opengnscd.tac` serve with a config given by
-    environment". At SIGTERM both end in order; twistd then passes the signal on to itself, for whoever started it.
+    environment". At SIGTERM both end in order; twistd then passes the signal on to itself, for its parent.
     """
     deployment = deploy()
     deployment.server = twistd("opengnssd", str(deployment.directory / "opengnssd.toml"), deployment)

@@ -1,4 +1,4 @@
-"""What is refused, and what a refusal leaves behind: its own log row and nothing else."""
+"""Refusals, and what a refusal leaves behind: its own log row and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_addr
 
 @pytest.fixture(scope="module")
 def world(deployment: Deployment) -> Deployment:
-    """With a host that depends on storage, and storage."""
+    """Start a host that depends on storage, and storage."""
     deployment.add_hosts("web", "storage")
     return deployment
 
@@ -145,8 +145,8 @@ def test_a_client_of_another_authority_is_refused_and_the_server_goes_on(world: 
 
 
 def test_bytes_that_are_no_tls_and_frames_that_are_no_messages_end_one_connection_only(world: Deployment) -> None:
-    """P10 and "bad input": "a frame too long, a truncated or lying length": whoever sends them loses this session, and
-    nobody else notices.
+    """P10 and "bad input": "a frame too long, a truncated or lying length": their sender loses this session, and
+    no other peer notices.
     """
     dependant = world.watch(world.hosts["web"])
     mark = dependant.mark()
@@ -164,7 +164,7 @@ def test_bytes_that_are_no_tls_and_frames_that_are_no_messages_end_one_connectio
 
 
 def _closes(connection: socket.socket) -> bool:
-    """Whether the other end closes it, whatever it says before."""
+    """Return whether the other end closes the connection, whatever it says before."""
     connection.settimeout(ANSWER_SECONDS)
     try:
         while connection.recv(65536):

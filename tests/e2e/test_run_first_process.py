@@ -57,7 +57,7 @@ def started(deployment: Deployment, host: Host, port: int, manager: Path, *optio
 
 
 def told(manager: socket.socket, word: bytes) -> None:
-    """Wait until the service manager has been told so."""
+    """Wait until the service manager has been notified of that."""
     manager.settimeout(40.0)
     while word not in manager.recv(1000):
         pass
@@ -65,7 +65,7 @@ def told(manager: socket.socket, word: bytes) -> None:
 
 def test_the_first_process_of_a_container(deployment: Deployment, tmp_path: Path) -> None:
     """Registered, restarted after a kill -9, orphans let go, drained, stopped, with the command's own exit status: each
-    as another host sees it, and as a service manager is told with sd_notify(3)."""
+    as another host sees it, and as sd_notify(3) notifies a service manager."""
     user, store = deployment.add_hosts("first-user", "first-store")
     user.api.dependencies("portal.web")
     port = free_port(store.address)

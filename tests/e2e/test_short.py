@@ -77,8 +77,8 @@ def test_the_dialled_session_ends_and_the_next_notice_dials_again(world: World) 
 
 
 def test_a_host_whose_push_is_blocked_converges_by_pulling(world: World) -> None:
-    """G17: "push blocked: pull still converges". The server dials a place where nobody listens; the host asks now and
-    then by itself, and with that it also says anew where it can be reached.
+    """G17: "push blocked: pull still converges". The server dials a place without a process; the host asks now and
+    then by itself, and with that it also says again where it can be reached.
     """
     deployment, relay = world.deployment, world.deployment.relay()
     blocked = deployment.add_host("blocked", port=relay.port, short=True, refresh_seconds=REFRESH_SECONDS)

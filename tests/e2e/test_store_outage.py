@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 WAIT_SECONDS = 1.0
 """`store_wait_seconds` of the server here: a third of the usual, so that the test is over sooner."""
 TOLD_SECONDS = 5.0
-"""Within one second, as `make away` demands; this has room for a machine that does other things besides."""
+"""Within one second, as `make away` demands; this has room for a machine that does other things as well."""
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def test_while_the_database_is_away_everything_but_the_log_goes_on(stage: Stage,
     meanwhile are all in the log afterwards": stopped, frozen (SIGSTOP), read-only standby, commits that do not end."""
     seen = stage.play(way, 0.0)
     assert seen.lookups and not seen.failed
-    print(f"\n{way}: the last dependant was told {1000 * seen.told_seconds:.0f} ms after the report")
+    print(f"\n{way}: the last dependant was notified {1000 * seen.told_seconds:.0f} ms after the report")
     assert seen.told_seconds < TOLD_SECONDS
     assert (seen.pending, seen.missing) == (REGISTRATIONS, 0)
 
 
 def test_a_server_stops_although_its_database_hangs(stage: Stage, postgresql: PostgreSQL) -> None:
-    """SIGTERM ends it with status 0 in seconds, whoever it waits for; the one that is started then waits for the
+    """SIGTERM ends it with status 0 in seconds, whatever it waits for; the one that is started then waits for the
     database no longer than it takes to connect, and serves once that goes on."""
     server = stage.deployment.server
     with stage.away("frozen"):

@@ -25,7 +25,7 @@ class World:
         self.deployment = deployment
         self.web, self.other, self.storage, self.rescue = deployment.add_hosts("web", "other", "storage", "rescue")
         self.backup = deployment.register(self.rescue, "emergency.rescue")
-        # Both hosts ask once, as their programs do at their start; from then on they are told.
+        # Both hosts ask once, as their programs do at their start; from then on they are notified.
         for host in (self.web, self.other):
             host.api.dependencies("portal.web")
 
@@ -54,7 +54,7 @@ def shared(deployment: Deployment) -> World:
 
 @pytest.fixture
 def world(shared: World) -> World:
-    """With the server up and every host in session, also after a test that left it otherwise."""
+    """Return the deployment with its server up and every host in session, also after a test that left it otherwise."""
     for program in (shared.deployment.server, *(host.daemon for host in shared.deployment.hosts.values())):
         if not program.runs:
             program.start()
@@ -117,7 +117,7 @@ def test_the_backup_answers_for_a_service_that_was_lost_before_the_server_stoppe
 
 def test_a_report_with_the_server_stopped_sends_this_host_to_the_backup_and_is_delivered_later(world: World) -> None:
     """P7 and P8: a host stops using what its programs found dead also with every server down; the server hears of it
-    when it is back, and then everybody does.
+    when it is back, and then every host does.
     """
     deployment = world.deployment
     port = world.register("chinaserver.openuss")
@@ -171,7 +171,7 @@ def test_the_server_restarts_and_nobody_notices(world: World) -> None:
             host.in_session()
         print(f"\nall hosts are back {1000 * (time.monotonic() - begun):.0f} ms after the server")
         eventually(lambda: _all_registered(world.storage), "it is re-established")
-    # Something that is told at the end, so that what did not come before it did not come.
+    # A change that is sent at the end, so that what did not come before it did not come.
     last = deployment.register(world.storage, "account.openuso")
     for dependant, mark in zip(dependants, marks, strict=True):
         dependant.told("account.openuso", "up", last.port)
@@ -208,7 +208,7 @@ def test_a_host_daemon_that_is_killed_leaves_its_services_registered(
 def test_a_process_that_died_while_the_host_daemon_was_down_is_reported_at_its_restart(
     world: World, process: subprocess.Popen[bytes]
 ) -> None:
-    """P9: "no dead entries". Its end is told as a death, which alerts administrators."""
+    """P9: "no dead entries". Its end is recorded as a death, which alerts administrators."""
     deployment = world.deployment
     outcome = deployment.register(world.storage, "northwest.openuss", pid=process.pid)
     dependant = deployment.watch(world.web)

@@ -37,11 +37,11 @@ class Dependant:
             self._news.wait_for(lambda: found() or self.over, seconds)
             entry = found()
         seen = [event for _, event in self.events[since:]]
-        assert entry is not None, f"{self.service} was not told within {seconds:g} s; it was told {seen}"
+        assert entry is not None, f"{self.service} was not notified within {seconds:g} s; it was notified of {seen}"
         return entry
 
     def told(self, service: str, state: str, port: int = 0, since: int = 0) -> float:
-        """The moment at which it was told that a listener of `service` (at `port`) is in `state`."""
+        """Return the time at which the program was notified that a listener of `service` (at `port`) is in `state`."""
 
         def is_it(event: LocalEvent) -> bool:
             row = listener_of(event)
@@ -55,7 +55,7 @@ class Dependant:
             return len(self.events)
 
     def since(self, mark: int) -> list[LocalEvent]:
-        """What came from that place on."""
+        """Return what came from that place on."""
         with self._news:
             return [event for _, event in self.events[mark:]]
 

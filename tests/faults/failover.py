@@ -136,7 +136,7 @@ async def play(stage: Stage, campaign: Campaign, rounds: int) -> list[str]:
     problems = await campaign(stage, rounds)
     began = time.monotonic()
     if not await settle(stage.reactor, stage.cluster, stage.hosts, stage.recorder):
-        problems.append("not everybody held everything in the end")
+        problems.append("not every host held everything in the end")
     print(f"all settled after {time.monotonic() - began:.1f} s", flush=True)
     return problems + await in_thread(stage.reactor, judge, stage.cluster, stage.recorder, stage.hosts)
 

@@ -1,8 +1,8 @@
 """30 of 100 listener processes are killed in one moment while 50 hosts resolve and connect in a loop (G27).
 
 Every host runs a real `opengnscd` with two listeners registered at it by process id, and a client that asks its own
-daemon for the service, connects to the first listener it is given, and reports it when that fails. Told are the errors
-that clients met, and when the last of them was given a dead listener.
+daemon for the service, connects to the first listener it is given, and reports it when that fails. It prints the
+errors that clients met, and when the last of them was given a dead listener.
 
     python -m tests.faults.killed_listeners [--hosts 50] [--killed 30]
 """
@@ -35,7 +35,7 @@ LISTENERS_PER_HOST = 2
 PAUSE_SECONDS = 0.02
 """Between two lookups of one client: 50 clients make 2,500 connections a second at most."""
 GRACE_SECONDS = 2.0
-"""After so long nobody may be given a dead listener."""
+"""Time after which no client may be given a dead listener."""
 WATCHED_SECONDS = 6.0
 START_TOGETHER = 10
 
@@ -63,7 +63,7 @@ class Served:
 
 
 class User:
-    """A client on a host: what it was given, when, and how often it met nobody."""
+    """A client on a host: what it was given, when, and how often no listener answered."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -97,12 +97,12 @@ class User:
             if connection.connect_ex(place):
                 self.refused.append(time.monotonic())
                 with contextlib.suppress(ApiProblem):
-                    # Its own host may have told of its death already.
+                    # Its own host may have reported its death already.
                     self.host.api.report(LocalReport(SERVICE, *place, "unreachable", USER))
 
 
 def play(hosts: int, killed: int, directory: Path) -> bool:
-    """The whole of it; whether nobody was given a dead listener after the grace time."""
+    """Run the whole check. Returns whether no client was given a dead listener after the grace time."""
     authority = create_authority("faults", datetime.now(UTC))
     with Deployment(directory, authority) as deployment:
         deployment.start()

@@ -4,7 +4,7 @@
 SIGCONT. `standby`: it comes back as a standby that takes no writes, and is promoted in the end. `slow`: commits wait
 for a standby that is not there.
 
-Told are the lookups that were answered meanwhile, how long it took until every dependant was told of a dead listener,
+The output: lookups that were answered meanwhile, time until every dependant was notified of a dead listener,
 and when the log had everything that was asked for.
 
     python -m tests.faults.store_outage [--seconds 60] [--ways stopped,frozen,standby,slow]
@@ -40,7 +40,7 @@ from tests.support.postgresql import PostgreSQL
 SERVICE = "account.openuso"
 USER = "portal.web"
 REGISTRATIONS = 5
-"""Asked for while the store is away."""
+"""Registrations that are requested while the store is unavailable."""
 PAUSE_SECONDS = 0.02
 ANSWER_SECONDS = 30.0
 """A program may wait for its registration as long as the server waits for the store."""
@@ -48,19 +48,19 @@ WAYS = ("stopped", "frozen", "standby", "slow")
 
 
 class Seen(msgspec.Struct):
-    """What came of one outage."""
+    """Result of one outage."""
 
     lookups: int = 0
     failed: int = 0
     """Lookups that were not answered, or gave nothing to use."""
     told_seconds: float = 0.0
-    """From the report to the moment at which the last dependant was told."""
+    """Seconds from the report to the moment at which the last dependant was notified."""
     pending: int = 0
     """Registrations that were asked for and not committed while the store was away."""
     missing: int = 0
-    """Of these, not in the log in the end."""
+    """Registrations of these that are not in the log in the end."""
     settled_seconds: float = 0.0
-    """From the store's return to the moment at which the log had everything."""
+    """Seconds from the store's return to the moment at which the log had everything."""
 
 
 class Listeners:
@@ -75,11 +75,11 @@ class Listeners:
 
     @property
     def ports(self) -> list[int]:
-        """Of those that live."""
+        """Return the ports of the listeners that live."""
         return sorted(self._open)
 
     def close(self, port: int) -> None:
-        """Nobody listens there any more."""
+        """Stop the listener."""
         listening = self._open.pop(port)
         listening.shutdown(socket.SHUT_RDWR)
         listening.close()
@@ -138,7 +138,7 @@ class Stage:
 
     @contextmanager
     def away(self, way: str) -> Iterator[None]:
-        """The store is away in that way."""
+        """Make the store unavailable in that way."""
         postgresql = self.postgresql
         match way:
             case "stopped":
@@ -160,11 +160,11 @@ class Stage:
                     yield
 
     def trouble(self) -> str:
-        """What the server says about its store."""
+        """Return what the server says about its store."""
         return self.deployment.ask(Status(), ServerStatus).trouble
 
     def play(self, way: str, seconds: float) -> Seen:
-        """One outage of so many seconds, or as long as it takes to see what has to be seen."""
+        """Play one outage of this number of seconds, or until everything has been seen."""
         seen, before = Seen(), self.deployment.revision
         wished = [free_port(self.storage.address) for _ in range(REGISTRATIONS)]
         api = HostApi(self.storage.api.endpoint, ANSWER_SECONDS)
@@ -177,7 +177,7 @@ class Stage:
                 seen.told_seconds = self._meet_a_dead_one()
                 seen.pending = sum(self._outcome(one) == "pending" for one in asked[:-1])
                 self._outcome(asked[-1])
-                eventually(self.trouble, "the server tells administrators of it")
+                eventually(self.trouble, "the server alerts administrators")
                 time.sleep(max(until - time.monotonic(), 0.0))
                 for one in lookups:
                     one.stop()
@@ -223,7 +223,7 @@ class Stage:
         eventually(condition, what)
 
     def _come_again(self, dead: int) -> None:
-        """As before the outage: a new listener for the dead one, and the service that left registered again."""
+        """Restore the state before the outage: a new listener for the dead one, and the service that left."""
         self.ports.remove(dead)
         self.serving = self.deployment.register(self.storage, self.serving.service)
         fresh = Listeners(self.storage.address, 1)
@@ -257,7 +257,7 @@ def main() -> None:
                     asked = seen.lookups + seen.failed
                     print(f"{way} for {options.seconds:g} s:", flush=True)
                     print(f"  {seen.lookups} of {asked} lookups answered")
-                    print(f"  the last dependant was told `suspect` {seen.told_seconds:.3f} s after the report")
+                    print(f"  the last dependant was notified of `suspect` {seen.told_seconds:.3f} s after the report")
                     print(f"  {seen.pending} registrations were pending, {seen.missing} of them are not in the log")
                     print(f"  {seen.settled_seconds:.1f} s after its return the log had everything", flush=True)
                     good = good and not seen.failed and not seen.missing and seen.told_seconds < 1.0

@@ -1,4 +1,4 @@
-"""A primary and its synchronous standby (P1, P2): what was answered or told is never lost with the primary."""
+"""A primary and its synchronous standby (P1, P2): what was answered or sent is never lost with the primary."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_a_failover_loses_nothing_that_was_answered_or_told(pair: Pair, monkeypa
         # Nor is it found to be there afterwards, although the primary shows it.
         with pytest.raises(StoreUnavailable, match="does not confirm"):
             writer.changes_after(1, 10)
-        # The primary is restarted, and shows it to everybody who comes.
+        # The primary is restarted, and shows it to every client.
         pair.primary.kill()
         pair.primary.start()
         assert pair.primary.ask("SELECT revision FROM clock", name) == [(2,)]
         for read in (lambda: reader.changes_after(1, 10), reader.load, lambda: Store.open(url)):
             with pytest.raises(StoreUnavailable, match="does not confirm"):
                 read()
-    # It dies for good, and the standby takes over without what nobody was told.
+    # It dies for good, and the standby takes over without what no host was sent.
     pair.primary.kill()
     pair.standby.start()
     pair.promote()
@@ -130,7 +130,7 @@ def test_a_commit_that_was_cut_off_is_found_once_the_standby_has_it(pair: Pair) 
 
 
 def test_the_first_commit_of_a_connection_can_be_cut(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call to the database is ended by whoever cannot wait any longer, also while it waits for the standby."""
+    """A call to the database is ended by a caller that cannot wait any longer, also while it waits for the standby."""
     monkeypatch.setattr(engine, "CONFIRM_SECONDS", 600)
     _, url = pair.new_database()
     store = Store.open(url)

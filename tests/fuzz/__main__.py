@@ -57,24 +57,24 @@ class Memory:
 
 
 def fuzz_frames(seed: int, goal: int) -> Counter[str]:
-    """One process's share of the frames."""
+    """Fuzz one process's share of the frames."""
     memory = Memory("frames", goal)
     return _with_memory(frames.run(seed, goal, memory.look), memory)
 
 
 def fuzz_dns(seed: int, goal: int) -> Counter[str]:
-    """One process's share of the DNS packets."""
+    """Fuzz one process's share of the DNS packets."""
     memory = Memory("packets", goal)
     return _with_memory(dns.run(seed, goal, memory.look), memory)
 
 
 def fuzz_http(seed: int, goal: int) -> Counter[str]:
-    """One process's share of the requests at a host's API."""
+    """Fuzz one process's share of the requests at a host's API."""
     return _fuzz_http(seed, goal, http.Api)
 
 
 def fuzz_https(seed: int, goal: int) -> Counter[str]:
-    """One process's share of the requests at a server's API."""
+    """Fuzz one process's share of the requests at a server's API."""
     return _fuzz_http(seed, goal, ServerApi)
 
 
@@ -101,7 +101,7 @@ def play(share: Callable[[int, int], Counter[str]], goal: int, processes: int, s
 
 
 def main() -> int:
-    """Read the arguments, fuzz, tell."""
+    """Read the arguments, fuzz, print the result."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=int, default=0, help="OpenGNSP frames, through both ends")
     parser.add_argument("--http", type=int, default=0, help="HTTP requests at a host's API")

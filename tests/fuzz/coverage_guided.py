@@ -14,7 +14,7 @@ from pathlib import Path
 
 EXIT_NO_ATHERIS = 3
 ADVICE = """atheris is not installed for this Python, so nothing was fuzzed.
-Install it beside the project and try again:  .venv/bin/pip install atheris
+Install it into the project's environment and try again:  .venv/bin/pip install atheris
 (it has wheels for some versions of Python only; 'make fuzz-long' and 'make test' fuzz without it)"""
 
 try:
@@ -72,7 +72,7 @@ def one_config(data: bytes) -> None:
 
 
 def one_cache(data: bytes) -> None:
-    """As it is, and once with a true checksum."""
+    """Yield the octets as they are, and once with a true checksum."""
     test_files.checked_cache(data)
     test_files.checked_cache(test_files.sealed(data))
 
@@ -95,7 +95,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
     "cache": (one_cache, lambda: [*test_files.CONTENTS, test_files.CONTENTS[0][disk_cache._HEADER.size :]]),
     "book": (one_book, lambda: [test_files.BOOK]),
 }
-"""What reads octets, and what it begins with."""
+"""Targets that read octets, and what each begins with."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""DNS packets nobody meant to send, at a zone (RFC 1035, RFC 6891).
+"""DNS packets that no program sends on purpose, at a zone (RFC 1035, RFC 6891).
 
 What is sent begins as a good question. Some go as they are; some are wounded in a bit, a count, a label, a class, an
 operation or an option, get pointers that loop, lose their end or get another one; some are noise. The invariant:
@@ -44,7 +44,7 @@ LOOK_EVERY = 20_000
 
 
 class Broken(AssertionError):
-    """What should never have happened, and the packet that did it."""
+    """Result that should never have happened, and the packet that caused it."""
 
 
 def good(random: Random) -> bytes:
@@ -122,7 +122,7 @@ def check(zone: Asked, packet: bytes, over_tcp: bool) -> str:
 
 
 def run(seed: int, goal: int, look: Callable[[Counter[str]], None] | None = None) -> Counter[str]:
-    """Send so many packets; how many of what kind came back."""
+    """Send this number of packets. Returns how many of what kind came back."""
     random, seen = Random(seed), Counter[str]()
     zone = Asked(Source(world().catalogue))
     bases = [good(random) for _ in range(500)]

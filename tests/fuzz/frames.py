@@ -1,9 +1,9 @@
-"""Frames nobody meant to send, through both ends of a session (opengnsp.md, "Framing").
+"""Frames that no program sends on purpose, through both ends of a session (opengnsp.md, "Framing").
 
 What is sent begins as something good: the frames of `protocols/vectors.json` and the examples of every message. Some
 go as they are, some are wounded in the body, the header or a field, some are noise; then the stream is cut anywhere.
 The invariant: whatever octets arrive in whatever pieces, `receive` returns events, in bounded memory, and what an end
-says to it is bounded by what it was told.
+answers is bounded by what it has received.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from tests.wire.examples import EXAMPLES, REGISTERED
 
 VECTORS = Path(__file__).parents[2] / "protocols" / "vectors.json"
 FRAME_MAX = 4096
-"""Of the ends under test: small enough that streams reach it."""
+"""Limit of the ends under test: small enough that streams reach it."""
 FRAMES_PER_SESSION = 40
 REUSE = 200
-"""How often a wounded body is sent, alone or beside others, before a new one takes its place; they are dear to make."""
+"""Number of times that a damaged body is sent, alone or with others, before a new one: a new one takes long to make."""
 POOL = 5_000
 ANSWER_OCTETS_MAX = 1_000
-"""What an end may say to one frame: a refusal with its text."""
+"""Octets that an end may answer to one frame: a refusal with its text."""
 HELLO = frame(encode(Hello((1,), "fuzz")))
 WELCOME = frame(encode(Welcome(1, "gns1", "store", 0, limits.FRAME_MAX_FROM_HOST)))
 NOTICE = frame(encode(Notice(REGISTERED)))
@@ -113,7 +113,7 @@ class Sender:
         self._sent = 0
 
     def stream(self, frames: int, numbers: list[int]) -> bytes:
-        """So many frames; `numbers`: request numbers that make sense to the receiver, used up from the end."""
+        """Yield this number of frames; `numbers`: request numbers that the receiver expects, used up from the end."""
         out = []
         random = self.random
         for _ in range(frames):
@@ -165,7 +165,7 @@ class Broken(AssertionError):
 
 
 class Session:
-    """One end under fuzz, from its greeting to its end."""
+    """An end under fuzz, from its greeting to its end."""
 
     def __init__(self, random: Random, end: End) -> None:
         self.random = random
@@ -244,7 +244,7 @@ class Session:
                 raise Broken(f"{self.end} gave {event!r} as number {index} of {len(events)}")
 
     def _speak(self) -> None:
-        """What the end's own shell would do meanwhile: write, answer, push."""
+        """Do what the end's own shell would do meanwhile: write, answer, push."""
         connection, random = self.connection, self.random
         connection.bytes_to_send()
         if isinstance(connection, ServerConnection):
@@ -274,7 +274,7 @@ class _CountingClient(ClientConnection):
 
 
 def run(seed: int, frames: int, report: Any = None) -> Counter[str]:
-    """So many frames through both ends; what happened, counted. Raises Broken."""
+    """Send this number of frames through both ends. Returns what happened, counted; raises Broken."""
     random = Random(seed)
     ends: tuple[End, End] = ("server", "client")
     senders = {end: Sender(random, "client" if end == "server" else "server") for end in ends}

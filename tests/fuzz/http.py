@@ -31,7 +31,7 @@ from tests.support.virtual_world import World
 
 TOPOLOGY = {"web": ["portal.web", ">disk"], "disk": ["store.disk", ">web"]}
 REQUESTS_PER_WORLD = 20_000
-"""Then everything begins anew, so that a seed is found again in reasonable time."""
+"""Number of requests after which everything begins again, so that a seed is found again in reasonable time."""
 ANSWER_SECONDS = 6.0
 """Virtual seconds within which everything that is answered at all is answered: longer than any patience of the host."""
 STATUSES = {200, 202, 304, 308, 401, 405, 415, *STATUS.values()}
@@ -103,7 +103,7 @@ class Wire:
 
 @contextmanager
 def critical() -> Iterator[list[str]]:
-    """What is logged at level critical while the block runs, exceptions lost in a Deferred included."""
+    """Collect what is logged at level critical while the block runs, exceptions lost in a Deferred included."""
     found: list[str] = []
 
     def look(event: LogEvent) -> None:
@@ -121,7 +121,7 @@ def critical() -> Iterator[list[str]]:
 
 
 class Api:
-    """A world with one server, a host whose API is under fuzz, and another host that is told."""
+    """A world with one server, a host whose API is under fuzz, and another host that is notified."""
 
     topology: dict[str, list[str]] = TOPOLOGY
 
@@ -148,7 +148,7 @@ class Api:
         return wire
 
     def play(self) -> None:
-        """One connection with a few requests, one after the other or all at once, in pieces."""
+        """Open one connection with a few requests, one after the other or all at once, in pieces."""
         random = self.random
         wire = self.connect()
         sent = b""
@@ -184,7 +184,7 @@ class Api:
         self.world.run(self.random.random() * 3)
 
     def finish(self) -> None:
-        """Everybody hangs up; whatever waited must end without a word."""
+        """Close every connection; whatever waited must end without a word."""
         for wire in self._open:
             wire.close(ConnectionDone())
         self.world.run(30.0)
@@ -206,7 +206,7 @@ class Api:
             self.world.run(self.random.choice((0.001, 0.02, 0.02, 0.02)))
 
     def _answered(self, wire: Wire, begun: int, octets: bytes, sent: bytes) -> None:
-        """A request that nobody wounded is answered, at the latest when the host's patience is over."""
+        """A request that is not damaged is answered, at the latest when the host's patience is over."""
         if len(wire.written) == begun and b"/v1/" in octets and wire.open:
             clock = self.world.clock
             until = clock.seconds() + ANSWER_SECONDS
@@ -243,7 +243,7 @@ def run(
     report: Callable[[Counter[str]], None] | None = None,
     kind: Callable[[int, Path], Api] = Api,
 ) -> Counter[str]:
-    """So many requests; what happened, counted. Raises Broken with the seed of the world that showed it."""
+    """Send this number of requests. Returns what happened, counted; raises Broken with the world's seed."""
     random = Random(seed)
     seen: Counter[str] = Counter()
     while seen["requests"] < requests:

@@ -1,4 +1,4 @@
-"""HTTP requests nobody should send: whole and good ones, laced ones, odd ones, wounded ones, from a seed."""
+"""HTTP requests that no program should send: good ones, laced ones, odd ones, damaged ones, from a seed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Maker:
         self._tokens = tokens
 
     def request(self) -> tuple[bytes, bool]:
-        """The octets of one request, and whether it is one that must be answered (nobody has wounded it)."""
+        """Return the octets of one request, and whether it must be answered because it is not damaged."""
         random = self._random
         dice = random.random()
         if dice < 0.55:
@@ -143,7 +143,7 @@ class Maker:
         return bytes(octets), False
 
     def _good(self) -> bytes:
-        """What a program would send, with whatever values."""
+        """Return what a program would send, with whatever values."""
         random = self._random
         if random.random() < 0.4:
             path = random.choice(PATHS[:2] + PATHS[5:10] + PATHS[-6:])

@@ -109,7 +109,7 @@ class NoCertificates:
 
 
 class ServerApi(Api):
-    """A world with one server whose API is under fuzz, and a host that is told."""
+    """A world with one server whose API is under fuzz, and a host that is notified."""
 
     topology = TOPOLOGY | {category: [f"fuzz.{category}"] for category in TOKEN_ROLES}
 
@@ -129,7 +129,7 @@ class ServerApi(Api):
         self.world.run(self.random.random() * 70)
 
     def finish(self) -> None:
-        """What the store would give to a server that starts now is what this one believes."""
+        """Check that the store would give a server that starts now what this one holds."""
         super().finish()
         believed = self.world.servers["gns1"].nameserver.catalogue
         loaded = self.world.store.load()

@@ -56,9 +56,9 @@ READ_BY = {
 }
 """Paths at which such a header means something."""
 FRAMING = frozenset((b"Content-Length", b"Transfer-Encoding"))
-"""With one of these it is open where a request ends, and so whether there is an answer yet."""
+"""Damages after which it is open where a request ends, and so whether there is an answer yet."""
 OCTETS = tuple(bytes((octet,)) for octet in range(256))
-"""One of them is as good as any."""
+"""Methods, each as good as any other."""
 TEXTS = (
     b"\r",
     b"\r\n ",
@@ -123,7 +123,7 @@ def _with_octets(random: Random, text: bytes) -> bytes:
 
 
 def _chunks(random: Random, body: bytes) -> bytes:
-    """One chunk with something in its size, its extension, its end or the trailer."""
+    """Return one chunk with something in its size, its extension, its end or the trailer."""
     parts = [b"%x" % len(body), b";a=b", b"\r\n", body, b"\r\n", b"0", b"\r\n", b"A: b\r\n", b"\r\n"]
     for at in random.sample((0, 1, 2, 4, 5, 6, 7), random.choice((1, 1, 2))):
         parts[at] = _with_octets(random, parts[at])

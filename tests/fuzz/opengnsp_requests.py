@@ -1,4 +1,4 @@
-"""Well-formed requests of every type with values that nobody should send, by hosts and administrators.
+"""Well-formed requests of every type with values that no client should send, by hosts and administrators.
 
 They go to a real name server on virtual time with a real store. The invariant: every request is answered, none makes
 the server fail (a line in the log at level critical), and what is in the store is what the server believes.
@@ -185,7 +185,7 @@ class Asking:
         return decoded  # type: ignore[return-value]
 
     def consistent(self) -> None:
-        """What the store would give to a server that starts now is what this server believes."""
+        """Check that the store would give a server that starts now what this server holds."""
         self.world.run(2.0)
         loaded = self.world.store.load()
         believed = self.world.servers["gns1"].nameserver.catalogue
@@ -235,7 +235,7 @@ class Asking:
         return {**good, field: self._odd(good[field])}
 
     def _welcome(self) -> None:
-        """A server that was drained by one of the questions lets no host in until it is told to."""
+        """A server that was drained by one of the questions lets no host in until an administrator ends the drain."""
         if self._drained:
             self._session(("admin", "root")).ask(Steer(away=False))
             self._drained = False
@@ -255,7 +255,7 @@ class Asking:
 
 
 def run(seed: int, requests: int, directory: Path) -> Counter[str]:
-    """So many requests, each world with some thousands. Raises Broken."""
+    """Send this number of requests, each world with some thousands. Raises Broken."""
     random = Random(seed)
     seen: Counter[str] = Counter()
     while seen["asked"] < requests:

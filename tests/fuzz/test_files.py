@@ -1,4 +1,4 @@
-"""Files and command lines that somebody damaged, mistyped or made up: told what is wrong, and nothing worse."""
+"""Files and command lines that are damaged, mistyped or made up: the program says what is wrong, and nothing worse."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def written(data: bytes, name: str) -> Iterator[Path]:
 @example(data=b"\xff")
 @pytest.mark.parametrize("read", [read_server_config, read_host_config])
 def test_configuration_files(read: Callable[[Path], Any], data: bytes) -> None:
-    """A file is read, or all that is wrong with it is told."""
+    """A file is read, or all that is wrong with it is listed."""
     with written(data, "x.toml") as path:
         try:
             assert isinstance(read(path), ServerConfig | HostConfig)
@@ -161,7 +161,7 @@ def test_settings_of_administrators(data: bytes) -> None:
 @example(data=b"category = " + b"[" * 100_000)
 @example(data=b"[category.x]\nprobe_timeout_seconds = nan")
 def test_topology_files(data: bytes) -> None:
-    """A topology is read and can be written and read again, or each mistake is told with its line."""
+    """A topology is read and can be written and read again, or each mistake is listed with its line."""
     text = data.decode("utf-8", "replace")
     try:
         found = file.parse(text)
@@ -192,7 +192,7 @@ TAILS = st.sampled_from((b"", b"", b"", b"\n", b"\xff", b"{}"))
 @QUICK
 @given(data=st.sampled_from(CONTENTS), wounds=WOUNDS, cut=CUTS, tail=TAILS)
 def test_catalogue_caches(data: bytes, wounds: list[tuple[int, int]], cut: int, tail: bytes) -> None:
-    """What is not just as it was written is set aside and not served."""
+    """A cache that is not just as it was written is set aside and not served."""
     damaged = wounded(data, wounds, cut, tail)
     with written(damaged, "catalogue.msgpack") as path:
         found = Cache(
@@ -208,7 +208,7 @@ def sealed(body: bytes) -> bytes:
 
 
 def checked_cache(data: bytes) -> None:
-    """It is refused by name, or what is in it can be asked without harm."""
+    """A view is refused by name, or what is in it can be asked without harm."""
     try:
         cached = unpacked(data)
     except Unusable as problem:
@@ -228,7 +228,7 @@ def checked_cache(data: bytes) -> None:
 @given(wounds=WOUNDS, cut=CUTS, tail=TAILS)
 @example(wounds=[], cut=0, tail=b"\xc1")
 def test_caches_with_a_true_checksum_over_nonsense(wounds: list[tuple[int, int]], cut: int, tail: bytes) -> None:
-    """Another program may have written it."""
+    """Another program may have written the file."""
     checked_cache(sealed(wounded(CONTENTS[0][_HEADER.size :], wounds, cut, tail)))
 
 
@@ -252,7 +252,7 @@ BOOK = registrations()
 @given(wounds=WOUNDS, cut=CUTS, tail=TAILS)
 @example(wounds=[(5, 0xFF)], cut=0, tail=b"")
 def test_books_of_registrations(wounds: list[tuple[int, int]], cut: int, tail: bytes) -> None:
-    """It is read, or set aside; never half of it."""
+    """A journal is read, or set aside; never half of it."""
     with written(wounded(BOOK, wounds, cut, tail), "registrations.json") as path:
         book = RegistrationJournal(path.parent)
         book.load()
@@ -296,7 +296,7 @@ def names_of(group: click.Command) -> list[tuple[str, ...]]:
 
 
 def invoked(cli: click.Command, arguments: list[str], **more: Any) -> None:
-    """One run, which ends with a status and a word about it, not with an exception."""
+    """Run a program once: it ends with a status and a word about it, not with an exception."""
     result = CliRunner().invoke(cli, arguments, **more)
     assert result.exception is None or isinstance(result.exception, SystemExit), (arguments, result.exc_info)
     assert 0 <= result.exit_code < 128
@@ -321,7 +321,7 @@ def test_arguments_of_opengnsc(command: tuple[str, ...], rest: list[str]) -> Non
 @QUICK
 @given(command=st.sampled_from(ADMIN), rest=REST)
 def test_arguments_of_opengnsadmin(command: tuple[str, ...], rest: list[str]) -> None:
-    """Whatever is typed, with no certificate there; what it writes, it writes where it was told."""
+    """Whatever is typed, with no certificate there; what it writes, it writes to the named place."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)

@@ -48,7 +48,7 @@ def test_questions_to_a_server(tmp_path: Path) -> None:
 
 
 def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An end that raises, an API that fails and a server that fails are all told: the fuzzers are not blind."""
+    """An end that raises, an API that fails and a server that fails are all found: the fuzzers are not blind."""
 
     def broken(*_: object) -> None:
         raise KeyError("planted")
@@ -76,7 +76,7 @@ def test_a_fuzzer_that_finds_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_coverage_guided_fuzzing_without_its_library_says_what_to_do() -> None:
-    """It is optional, and nobody believes that something was fuzzed when nothing was."""
+    """atheris is optional, and the output says so when nothing was fuzzed."""
     program = "import runpy, sys; sys.modules['atheris'] = None; runpy.run_module('tests.fuzz.coverage_guided')"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 3

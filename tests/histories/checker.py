@@ -95,7 +95,7 @@ def _row_before(before: Catalogue, change: Change) -> Listener | None:
 
 
 def _same(one: Listener | None, other: Listener) -> bool:
-    """Whether they differ in nothing but when and why."""
+    """Return whether two rows differ in nothing but when and why."""
     return one is not None and msgspec.structs.replace(one, changed_at=other.changed_at, cause=other.cause) == other
 
 
@@ -165,7 +165,7 @@ def _removals(truth: Truth) -> Iterator[Violation]:
 
 
 def _deaths(history: History, truth: Truth) -> Iterator[Violation]:
-    """P9, the other way round: nobody is told dead who lives, and who lives and was not taken away is registered."""
+    """P9, the other way round: no living instance is said to be dead, and each that was not removed is registered."""
     committed_at = {event.change.revision: place for place, event in enumerate(history) if isinstance(event, Committed)}
     ended: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
     for place, event in enumerate(history):
@@ -178,7 +178,7 @@ def _deaths(history: History, truth: Truth) -> Iterator[Violation]:
             until = committed_at.get(change.revision, len(history))
             mine = ended.get((row.service, row.address, row.port), [])
             if not any(place < until and epoch in (0, row.epoch) for place, epoch in mine):
-                yield Violation("P9", row.host, change.time, change.revision, f"told dead, and lives: {row}")
+                yield Violation("P9", row.host, change.time, change.revision, f"said to be dead, and lives: {row}")
     for event in history:
         if isinstance(event, Lived) and event.last:
             found = truth.at(truth.revision).listener(event.service, event.address, event.port)

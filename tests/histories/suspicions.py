@@ -1,6 +1,6 @@
-"""Suspicions: what a server told beside its log, which it could not write to (opengnsp.md, "Store outages").
+"""Suspicions: what a server sends outside its log, while it cannot write to the log (opengnsp.md, "Store outages").
 
-A suspicion is no entry of the log, so it is not looked for there. What a host holds is judged as ever (views.py): if a
+A suspicion is no entry of the log, so it is not looked for there. What a host holds is checked by views.py: if a
 suspicion had changed it, that is seen as a view of what the log does not say.
 """
 
@@ -16,7 +16,7 @@ from tests.histories.expected_state import Truth
 
 
 def check(history: History, truth: Truth) -> Iterator[Violation]:
-    """Who was told, of what, and that all of it was settled in the end."""
+    """Check the hosts that were sent suspicions, and that all suspicions were settled in the end."""
     registered = _registered(truth)
     watched: dict[tuple[str, int], Watched] = {}
     stands: dict[tuple[str, int], int] = {}

@@ -77,7 +77,7 @@ STATES: list[State] = ["up", "suspect", "down", "up", "offline", "up"]
 
 
 def a_run() -> History:
-    """One listener's life as the log, a server, its host h1 and a dependant h2 have it. All is well."""
+    """Return one listener's life as the log, a server, its host h1 and a dependant h2 have it. All is well."""
     changes = log_of([*BEGINNING, *LIFE])
     history: History = [
         Started(0.0, "gns1"),
@@ -280,7 +280,7 @@ def _exchanged(history: History) -> History:
 
 
 def _stays(history: History) -> History:
-    """The host of the dead process tells of it only after two seconds."""
+    """The host of the dead process reports it only after two seconds."""
     late = [2.0 if isinstance(event, View) and event.revision == 10 else 0.0 for event in history]
     return [msgspec.structs.replace(event, at=event.at + more) for event, more in zip(history, late, strict=True)]
 
@@ -295,7 +295,7 @@ def _suspected(who: str = "h2", session: int = 2, epoch: int = 1, *, takes: bool
 
 
 def test_a_suspicion_is_no_entry_of_the_log() -> None:
-    """It is told without a revision, and withdrawn without one: nothing of it is missed in the log."""
+    """A suspicion is sent without a revision, and withdrawn without one: nothing of it is missed in the log."""
     withdrawn = Suspected(6.0, "h2", 2, SERVICE, A, PORT, 1, 0.0)
     history: History = [*_suspected(), withdrawn, Unsettled(99.0, "gns1", 0)]
     assert check(sorted(history, key=lambda event: event.at)) == []
@@ -303,14 +303,14 @@ def test_a_suspicion_is_no_entry_of_the_log() -> None:
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_the_checker_names_the_promise_the_place_and_the_revision(what: str) -> None:
-    """Of each way to break a promise."""
+    """The checker finds each way to break a promise."""
     promise, who, revision, history = BROKEN[what]
     found = check(history())
     assert (promise, who, revision) in {(one.promise, one.who, one.revision) for one in found}, list(map(str, found))
 
 
 def test_after_a_resume_point_what_came_before_may_come_again() -> None:
-    """A session's notices are unique from one answered watch to the next; a new session begins anew."""
+    """A session's notices are unique from one answered watch to the next; a new session begins again."""
     history = a_run()
     again: History = [
         Ended(97.0, "h2", 2),

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_history_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
-    """What each machine recorded on its own is one history again, in the order of time."""
+    """The records of several machines are one history again, in the order of time."""
     history = a_run()
     names = sorted({event.who for event in history})
     for name in names:

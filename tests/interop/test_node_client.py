@@ -39,7 +39,7 @@ class World(NamedTuple):
     administrator: AdminSession
 
     def register_another(self) -> int:
-        """Somebody else registers a listener of the same service; its revision."""
+        """Register a listener of the same service as another peer. Returns the revision."""
         registered = self.administrator.ask(Register("chinaserver.openuss", "", "192.0.2.17", 2028, 7))
         assert isinstance(registered, Registered)
         return registered.revision
@@ -94,7 +94,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -149,7 +149,7 @@ def next_step(client: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def test_a_client_in_another_language_registers_pulls_and_is_told(world: World) -> None:
-    """Watch, register, pull, a notice of somebody else's registration, acknowledged, deregister."""
+    """Watch, register, pull, a notice of another peer's registration, acknowledged, deregister."""
     with started(world, world.credential) as client:
         try:
             welcome, watching = next_step(client), next_step(client)
@@ -176,7 +176,7 @@ def test_a_client_in_another_language_registers_pulls_and_is_told(world: World) 
 
 
 def test_a_client_in_another_language_is_refused_a_wrong_credential(world: World) -> None:
-    """It ends with status 1 and says what the server said."""
+    """The client ends with status 1 and prints what the server said."""
     with started(world, "wrong") as client:
         _, errors = client.communicate(timeout=TIMEOUT_SECONDS)
         assert client.returncode == 1

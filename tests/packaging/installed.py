@@ -1,6 +1,6 @@
-"""The wheel, built once and installed where nothing knows of the checkout.
+"""The wheel, built once and installed outside of the checkout.
 
-The libraries are those of the environment of these tests, by a path file: fetching them again tells nothing of
+The libraries are those of the environment of these tests, by a path file: fetching them again shows nothing of
 compass. `make wheel-check` fetches them, into an empty environment.
 """
 
@@ -46,6 +46,6 @@ def installed(wheel: Path, directory: Path) -> Path:
 
 
 def names(wheel: Path) -> list[str]:
-    """What is in the wheel."""
+    """Return the names of the files in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return archive.namelist()

@@ -23,7 +23,7 @@ from tests.e2e.processes import PATIENCE_SECONDS, eventually
 
 UNITS = Path(__file__).resolve().parents[2] / "contrib" / "systemd"
 INSTALLED = "/opt/opengns/bin/"
-"""Where the units look for the programs."""
+"""Directory in which the units find the programs."""
 SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "min": 60.0}
 
 
@@ -82,7 +82,7 @@ class Supervised:
 
     @property
     def log(self) -> str:
-        """What it said."""
+        """Return the output of the program."""
         return self._log.read_text() if self._log.exists() else ""
 
     @property
@@ -93,7 +93,7 @@ class Supervised:
 
     @property
     def over(self) -> bool:
-        """Whether it was given up."""
+        """Return whether the supervisor has given the program up."""
         return not self._thread.is_alive()
 
     def ready(self) -> None:
@@ -156,7 +156,7 @@ class Supervised:
         return [setpriv, "--bounding-set=-all", "--no-new-privs"] if setpriv and os.geteuid() == 0 else []
 
     def _watch(self) -> int:
-        """Until it ends; the exit status."""
+        """Wait until the program ends. Returns the exit status."""
         process, limit = self._process, seconds(self.unit["WatchdogSec"][0])
         assert process is not None
         while process.poll() is None:

@@ -25,7 +25,7 @@ from tests.support.installation import Installation, free_port
 ANALYZE = shutil.which("systemd-analyze")
 NAMES = ("opengnssd", "opengnscd")
 EXPOSURE_MAX = 2.0
-"""Of 10, as `systemd-analyze security` counts; below 2 it says OK, and that is what the units reach."""
+"""Largest exposure of 10, as `systemd-analyze security` counts; below 2 it says OK, which the units reach."""
 PATH_LINES = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import compass; "
 ANOTHER_USER = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can give a file to another user"
@@ -66,7 +66,7 @@ def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
 @pytest.mark.skipif(ANALYZE is None, reason="systemd is not installed")
 @pytest.mark.parametrize("name", NAMES)
 def test_little_is_left_open_to_whoever_breaks_in(name: str) -> None:
-    """systemd-analyze security counts what the sandbox leaves: no more than before."""
+    """systemd-analyze security counts what the sandbox leaves: not more than before."""
     command = [str(ANALYZE), "security", "--offline=true", "--no-pager", str(UNITS / f"{name}.service")]
     done = subprocess.run(command, capture_output=True, text=True)
     found = re.search(r"exposure level for .*: ([0-9.]+)", done.stdout)
@@ -84,7 +84,7 @@ def calls(group: str) -> set[str]:
 
 
 def allowed(name: str) -> set[str]:
-    """What SystemCallFilter= leaves: the first line says what is allowed, later ones take away and add."""
+    """Return what SystemCallFilter= leaves: the first line says what is allowed, later ones take away and add."""
     left: set[str] = set()
     for line in unit(UNITS / f"{name}.service")["SystemCallFilter"]:
         told = {call for group in line.lstrip("~").split() for call in calls(group)}
@@ -119,7 +119,7 @@ def test_the_filters_let_through_what_the_daemons_call(installation: Installatio
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_units_name_is_there(name: str) -> None:
-    """Manual pages, the configuration's variable, and the files beside the units."""
+    """Manual pages, the configuration's variable, and the files next to the units."""
     settings = unit(UNITS / f"{name}.service")
     for page in settings["Documentation"][0].split():
         file, section = re.fullmatch(r"man:(.*)\((\d)\)", page).groups()  # type: ignore[union-attr]
@@ -188,7 +188,7 @@ def updates(installation: Installation) -> list[UpdateEntry]:
 @ANOTHER_USER
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_user_is_told_and_not_started_for_ever(installation: Installation, name: str) -> None:
-    """A unit whose User= may not read the key: the daemon says which file, and systemd is told not to try again."""
+    """A unit whose User= may not read the key: the daemon says which file, and its exit status stops systemd."""
     path = installation.server_config() if name == "opengnssd" else installation.host_config()
     key = installation.directory / ("gns1.key" if name == "opengnssd" else "web1.key")
     os.chown(key, NOBODY, NOBODY)
@@ -202,8 +202,8 @@ def test_a_wrong_user_is_told_and_not_started_for_ever(installation: Installatio
 
 @ANOTHER_USER
 def test_a_user_without_a_place_for_its_state_is_told(installation: Installation) -> None:
-    """StateDirectory= belongs to somebody else: a host says so and serves without its disk; a server cannot serve
-    without its store, says so, and is started again until somebody has put it right."""
+    """StateDirectory= belongs to another user: a host says so and serves without its disk; a server cannot serve
+    without its store, says so, and is started again until an administrator has put it right."""
     state = installation.directory / "state"
     state.mkdir(mode=0o700)
     os.chown(state, NOBODY, NOBODY)

@@ -1,4 +1,4 @@
-"""What is in the wheel, and that it works without the checkout."""
+"""The content of the wheel, and that it works without the checkout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bin_(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(*command: str | Path, **environment: str) -> str:
-    """What a command prints, outside of the checkout."""
+    """Return what a command prints, outside of the checkout."""
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
     done = subprocess.run([str(word) for word in command], cwd="/", env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_twistd_knows_the_daemons(bin_: Path, tmp_path: Path, name: str) -> None
 
 
 def test_pages_and_completions_are_current(tmp_path: Path) -> None:
-    """They say what the programs say; `make man` writes them anew."""
+    """The pages say what the programs say; `make man` writes the pages again."""
     # In a process of its own: Click keeps with each command what its help was first asked for with.
     subprocess.run([sys.executable, CONTRIB / "make_pages.py", tmp_path], check=True)
     folders = ("man", "completions")

@@ -1,4 +1,4 @@
-"""What docs/explanation/security.md points at is there: a review that names code and tests must not outlive them."""
+"""The code and tests that docs/explanation/security.md names exist: a review must not outlive them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_code_it_names_is_there(path: str, name: str) -> None:
 
 @pytest.mark.parametrize(("path", "name"), sorted({*TESTS, *BUGS}))
 def test_the_tests_it_names_are_there(path: str, name: str) -> None:
-    """Those of the list of bugs as well."""
+    """The tests that the list of bugs names exist as well."""
     assert f"def {name}(" in (ROOT / path).read_text()
 
 

@@ -1,4 +1,4 @@
-"""What fuzzers and the review found, each once more by itself: input that somebody sends or leaves on a disk."""
+"""Input that fuzzers and the review found, each case by itself: sent by a peer, or left on a disk."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def door(world: World, tmp_path: Path) -> Any:
     ],
 )
 def test_headers_that_are_no_text_are_the_callers_mistake(door: Door, line: bytes) -> None:
-    """They are refused as malformed, and nothing fails inside."""
+    """Such numbers are refused as malformed, and nothing fails inside."""
     with critical() as found:
         for method in (b"GET", b"POST"):
             status, body = door.ask(method + b" /v1/status HTTP/1.1\r\nHost: localhost\r\n" + line + b"\r\n\r\n")
@@ -100,7 +100,7 @@ def test_a_path_that_is_no_text_is_the_callers_mistake(door: Door) -> None:
 
 
 def test_a_path_with_an_empty_part_is_not_there(door: Door) -> None:
-    """It leads nowhere, and nobody is sent elsewhere."""
+    """The path leads nowhere, and no client is sent elsewhere."""
     status, body = door.ask(b"GET /v1//status HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (status, body["code"]) == (404, "unknown-message")
 
@@ -112,7 +112,7 @@ def test_a_program_may_leave_out_the_host_header_on_the_unix_socket(door: Door) 
 
 @pytest.mark.parametrize("field", ["weight", "pid", "port", "epoch"])
 def test_an_integer_that_no_message_can_carry_is_refused_at_the_door(door: Door, world: World, field: str) -> None:
-    """It must not get into the book, from where it would break every session to come."""
+    """The value must not get into the journal, from where it would break every later session."""
     path = "deregister" if field == "epoch" else "register"
     wish: dict[str, Any] = {"service": "store.disk", "credential": "t", "port": 80, field: 2**63}
     body = json.dumps(wish).encode()
@@ -150,7 +150,7 @@ def book(**changed: Any) -> bytes:
     ids=lambda data: repr(data[-60:]),
 )
 def test_a_book_that_this_program_has_not_written_is_set_aside(tmp_path: Path, data: bytes) -> None:
-    """It is neither believed nor fatal: the daemon starts with an empty one."""
+    """The file is neither believed nor fatal: the daemon starts with an empty one."""
     (tmp_path / "registrations.json").write_bytes(data)
     found = RegistrationJournal(tmp_path)
     found.load()
@@ -167,7 +167,7 @@ def test_a_book_at_its_limits_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_said_about_an_unreadable_body_is_short_and_plain() -> None:
-    """It quotes what a stranger sent, and it goes into logs: no more of it than fits, and no commands to a terminal."""
+    """A refusal quotes what a stranger sent, and is logged: it is cut, and has no commands to a terminal."""
 
     def said(kind: str) -> str:
         with pytest.raises(InvalidMessage) as unreadable:
@@ -204,7 +204,7 @@ def test_two_incidents_of_one_moment_are_shown(world: World) -> None:
 
 
 def test_a_peers_words_do_not_command_the_terminal_that_shows_the_log() -> None:
-    """Control characters are spelled out, and nobody can forge a line of the log."""
+    """Control characters are spelled out, and no peer can forge a line of the log."""
     event = {
         "log_format": "it said {said}",
         "said": "\x1b[2J\x9b1m\rfoo\n2026-01-01T00:00:00+0000 [-] all is well",
@@ -220,7 +220,7 @@ def test_a_peers_words_do_not_command_the_terminal_that_shows_the_log() -> None:
 
 
 def test_a_report_with_control_characters_is_refused(world: World) -> None:
-    """Its detail stands in tables and in the alert command's input."""
+    """The detail of a report stands in tables and in the alert command's input."""
     world.declare(TOPOLOGY)
     world.server()
     refusal = world.admin().ask(Report("store.disk", "10.0.0.1", 80, detail="\x1b[2J"))

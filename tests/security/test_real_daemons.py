@@ -36,7 +36,7 @@ def resident(program: Program) -> int:
 
 
 def read_what_comes(connection: socket.socket, seconds: float) -> bytes:
-    """Until the other end says no more, or hangs up."""
+    """Read until the other end is silent, or closes the connection."""
     found = b""
     connection.settimeout(seconds)
     with contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def read_what_comes(connection: socket.socket, seconds: float) -> bytes:
 
 
 def test_a_real_host_daemon_under_fuzzed_requests(deploy: Deploy) -> None:
-    """It goes on answering, logs no failure and does not grow."""
+    """Check that the daemon goes on answering, logs no failure and does not grow."""
     deployment = deploy()
     deployment.start()
     host = deployment.add_host("storage")
@@ -76,12 +76,12 @@ def test_a_real_host_daemon_under_fuzzed_requests(deploy: Deploy) -> None:
     assert answers > REQUESTS / 2
     assert host.status() is not None
     assert resident(host.daemon) < before + GROWTH_MAX
-    # What is logged is looked at by the fixture; Twisted's own word for an exception that nobody took:
+    # What is logged is looked at by the fixture; Twisted's own word for an exception that was not handled:
     assert "Unhandled" not in host.daemon.log.read_text(errors="replace")
 
 
 def test_real_servers_under_fuzzed_frames(deploy: Deploy) -> None:
-    """Strangers, hosts and administrators with something else than OpenGNSP; everybody else is served meanwhile."""
+    """Strangers, hosts and administrators with something else than OpenGNSP; all others are served meanwhile."""
     deployment = deploy()
     deployment.start()
     host = deployment.add_host("storage", short=True)
@@ -105,12 +105,12 @@ def test_real_servers_under_fuzzed_frames(deploy: Deploy) -> None:
 
 
 def from_elsewhere(deployment: Deployment) -> socket.socket:
-    """A connection to the server from an address that nobody else uses: what comes of it is not held against others."""
+    """Connect to the server from an address that no other test uses: what comes of it is not held against others."""
     return socket.create_connection((deployment.address, deployment.port), 5, source_address=(new_address(), 0))
 
 
 def strangers(deployment: Deployment) -> None:
-    """Whoever has no certificate of this installation learns nothing."""
+    """A peer without a certificate of this installation learns nothing."""
     random = Random(3)
     for _ in range(30):
         with from_elsewhere(deployment) as client:
@@ -129,7 +129,7 @@ def strangers(deployment: Deployment) -> None:
 
 @contextlib.contextmanager
 def dialled(deployment: Deployment, identity: IdentityFiles) -> Iterator[ssl.SSLSocket]:
-    """A TLS session as somebody whom the server knows."""
+    """Open a TLS session as a peer that the server knows."""
     context = ssl.create_default_context(cafile=str(identity.authority))
     context.load_cert_chain(identity.certificate, identity.key)
     with (

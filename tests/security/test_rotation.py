@@ -1,4 +1,4 @@
-"""Keys, authorities and credentials replaced while everybody works, as docs/explanation/security.md says to do it.
+"""Keys, authorities and credentials replaced while all daemons work, as docs/explanation/security.md says to do it.
 
 The commands are those of the document; the daemons are real. A resolving client asks all the time and must never see
 an error or an empty list.
@@ -63,7 +63,7 @@ class Resolving:
 
 @contextmanager
 def resolving(host: Host) -> Iterator[Resolving]:
-    """While the block runs, somebody resolves; nothing may go wrong for it."""
+    """Resolve while the block runs; nothing may go wrong."""
     program = Resolving(host)
     try:
         yield program
@@ -109,7 +109,7 @@ def serial(deployment: Deployment) -> int:
 
 
 def states(deployment: Deployment) -> int:
-    """How many changes of listeners there were: a flap would add some."""
+    """Return the number of changes of listeners: a flap would add some."""
     return len(deployment.updates())
 
 
@@ -159,7 +159,7 @@ def test_one_authority_replaces_another_while_everybody_works(deploy: Deploy, au
         storage.in_session()
         web.in_session()
 
-    # 1. Everybody trusts both.
+    # 1. All trust both.
     trust.write_bytes(authority.certificate_pem + successor.certificate_pem)
     everybody_again()
     with resolving(web):
@@ -173,7 +173,7 @@ def test_one_authority_replaces_another_while_everybody_works(deploy: Deploy, au
     old_admin = deployment.certify("admin", "mallory")
     assert deployment.ask(Status(), ServerStatus, old_admin)
     replace(deployment, "alice", issue(successor, "admin", "alice", [], now))
-    # 3. Nobody trusts the old one any more: whatever was issued or stolen of it is worth nothing.
+    # 3. The old one is not trusted any longer: whatever was issued or stolen of it is worth nothing.
     trust.write_bytes(successor.certificate_pem)
     everybody_again()
     with resolving(web):
@@ -205,7 +205,7 @@ def test_a_credential_is_replaced_with_an_overlap(deploy: Deploy, tmp_path: Path
 
 
 def test_a_stolen_host_key_is_barred_at_once(deploy: Deploy) -> None:
-    """No restart anywhere: the thief's session ends, whatever it asks is refused, and the log tells of it."""
+    """No restart anywhere: the thief's session ends, whatever it asks is refused, and the log has it."""
     deployment, _, web = started(deploy)
     stolen = deployment.directory / "stolen"
     stolen.mkdir()
@@ -220,7 +220,7 @@ def test_a_stolen_host_key_is_barred_at_once(deploy: Deploy) -> None:
     with deployment.link(thief) as link:
         refusal = link.ask(Pull("portal.web"))
         assert isinstance(refusal, Refusal) and refusal.code == "forbidden" and "barred" in refusal.message
-    # The machine itself goes on from what it has, as with a server that is away.
+    # The machine itself goes on from what it has, as with a server that is unavailable.
     assert web.resolved(SERVICE)[1]
 
 

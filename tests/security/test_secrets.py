@@ -1,4 +1,4 @@
-"""Where secrets are, and where they are not: a whole session on real processes, and then a look everywhere."""
+"""Secrets, where they are and where they are not: a whole session on real processes, and then a look everywhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Watched:
         self.seen: list[str] = []
 
     def look(self) -> None:
-        """The command lines of all processes, as everybody on the machine sees them."""
+        """Return the command lines of all processes, as every user of the machine sees them."""
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 self.seen.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
@@ -45,7 +45,7 @@ class Watched:
                 continue
 
     def command(self, entry: str, *arguments: str, **more: str) -> str:
-        """Its output, both streams; whatever its status."""
+        """Return the output of a command, both streams; whatever its status."""
         command = python(entry, *arguments)
         done = subprocess.run(command, capture_output=True, text=True, env=environment() | more, timeout=60)
         self.said.append(done.stdout + done.stderr)
@@ -74,14 +74,14 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 @pytest.fixture
 def open_umask() -> Iterator[None]:
-    """Whoever starts the daemons has the least careful umask there is."""
+    """Start the daemons with the least careful umask."""
     before = os.umask(0)
     yield
     os.umask(before)
 
 
 def use(deployment: Deployment, watched: Watched) -> tuple[Host, str]:
-    """What people do to a deployment, right and wrong; the host, and the token that is really good."""
+    """Do what people do to a deployment, right and wrong. Returns the host, and the token that is good."""
     host = deployment.add_host("storage")
     host.in_session()
     host.daemon.stop()
@@ -120,7 +120,7 @@ def use(deployment: Deployment, watched: Watched) -> tuple[Host, str]:
 
 
 def raw(host: Host, body: str) -> str:
-    """What the API answers to a body."""
+    """Return what the API answers to a body."""
     connection = http.client.HTTPConnection(host.address, host.port, timeout=10)
     connection.request("POST", "/v1/register", body, {"Content-Type": "application/json"})
     return connection.getresponse().read().decode()
@@ -146,7 +146,7 @@ def test_no_secret_in_logs_process_lists_and_error_texts(deploy: Deploy) -> None
     for where, text in everything.items():
         for secret in (*secrets, *keys):
             assert secret not in text, f"{secret[:12]}... in {where}"
-    # The look is worth something: what is there for everybody is found in the same places.
+    # The look is worth something: what every user may read is found in the same places.
     assert any("chinaserver.openuss" in text for text in watched.seen)
     assert any("chinaserver.openuss" in text for where, text in everything.items() if where.endswith("opengnssd.log"))
 
@@ -163,7 +163,7 @@ def test_a_database_password_is_told_to_nobody(deploy: Deploy, tmp_path: Path) -
 
 
 def test_private_files_are_private_whatever_the_umask(deploy: Deploy, open_umask: None) -> None:
-    """Keys, credentials, catalogues and the store are their owner's alone, also when nobody asked for it."""
+    """Keys, credentials, catalogues and the store are their owner's alone, also when no option asks for it."""
     deployment = deploy()
     deployment.start()
     host = deployment.add_host("storage")
@@ -187,7 +187,7 @@ def test_private_files_are_private_whatever_the_umask(deploy: Deploy, open_umask
     assert {"store.sqlite", "store.sqlite-wal", "registrations.json", "catalogue.msgpack", "alice.key"} <= names
     assert {path.name: oct(mode(path)) for path in private if mode(path) != 0o600} == {}
     assert mode(host.directory / "state") == 0o700
-    # Asking is for everybody on the machine; what a program may change is its credential's to say.
+    # Every user of the machine may ask; what a program may change is its credential's to say.
     assert mode(host.socket) == 0o666
 
 
@@ -204,7 +204,7 @@ def test_a_crash_leaves_no_memory_behind(deploy: Deploy) -> None:
 
 
 def test_a_token_on_the_command_line_is_warned_of() -> None:
-    """It can be given so, and the help says what that means."""
+    """The option exists, and the help says what it means."""
     said = subprocess.run(
         [sys.executable, "-c", "from compass.cli.main import main; main()", "register", "--help"],
         capture_output=True,

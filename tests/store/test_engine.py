@@ -292,7 +292,7 @@ def _imports_first(program: str) -> str:
 
 
 def test_a_locked_database_is_told_from_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another program that holds the store makes it unavailable for now, not unusable."""
+    """The store that another program holds is unavailable for now, not unusable."""
     monkeypatch.setattr("compass.store.engine.BUSY_SECONDS", 0.05)
     file = tmp_path / "opengnss.db"
     store = Store.open(f"sqlite:///{file}")

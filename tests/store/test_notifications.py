@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class Ear:
-    """What a server hears."""
+    """Notifications that a server receives."""
 
     def __init__(self) -> None:
         self.told: list[int] = []

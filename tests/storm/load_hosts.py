@@ -1,6 +1,6 @@
 """Many hosts in one process: the real way up, watch and replica of each, over real TLS, without disk and local API.
 
-As a program it is told by lines on its standard input: `go` lets all hosts connect, `report REVISION` makes it print
+As a program it reads commands from its standard input, a line each: `go` connects all hosts, `report REVISION` prints
 how many of them are in step and hold that revision, `end` ends it.
 """
 
@@ -42,7 +42,7 @@ REFRESH_SECONDS = 3600.0
 
 @implementer(IStreamClientEndpoint)
 class Way:
-    """To the server, under the certificate of one host."""
+    """Connector to the server, under the certificate of one host."""
 
     def __init__(self, reactor: Any, directory: Path, name: str, address: str, port: int) -> None:
         key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
@@ -73,7 +73,7 @@ class CountingUpstream(Upstream):
 
 
 class Member:
-    """One host."""
+    """A host."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Member:
         return self.upstream.stop()
 
     def holds(self, revision: int) -> bool:
-        """Whether it follows a server and holds that revision."""
+        """Return whether the host follows a server and holds that revision."""
         return self.in_step and self.replica.catalogue.revision >= revision
 
     def services(self) -> frozenset[str]:

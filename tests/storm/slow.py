@@ -1,7 +1,7 @@
-"""One host that does not read while thousands of changes go by: what it costs the server, and what the others notice.
+"""A host that does not read while thousands of changes go by: what it costs the server, and what the others notice.
 
-A program: all hosts and the writer of the changes are in it, so that one clock measures. Rounds in which everybody
-reads and rounds in which one does not take turns; what it prints is one line of JSON for each.
+A program: all hosts and the writer of the changes are in it, so that one clock measures. Rounds in which all hosts
+read and rounds in which one does not take turns; what it prints is one line of JSON for each.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Writer:
         self.opened = True
 
     def session_pushed(self, messages: Sequence[Pushed]) -> None:
-        raise AssertionError("an administrator is told nothing")
+        raise AssertionError("an administrator is sent nothing")
 
     def session_ended(self) -> None:
         assert self.leaving, "the writer's session has ended"
 
     def write(self) -> Deferred[None]:
-        """One change."""
+        """Commit one change."""
         self._epoch += 1
         self.sent[self._epoch] = time.monotonic()
         request = Register("northeast.openuss", "", "192.0.2.251", 2501, self._epoch, metadata=PADDING)
@@ -71,7 +71,7 @@ class Writer:
         self.revision = reply.revision
 
     async def many(self, count: int, per_second: float) -> None:
-        """So many changes at that pace, all of them committed."""
+        """Commit this number of changes at that pace."""
         waiting: list[Deferred[Any]] = []
 
         def burst(times: int) -> None:
@@ -154,7 +154,7 @@ class Scene:
         print(json.dumps(result), flush=True)
 
     def _transport(self) -> Any:
-        """Of the slow reader's connection, under TLS."""
+        """Return the socket of the slow reader's connection, under TLS."""
         session: Any = self.slow.upstream._session
         return session.transport.transport
 

@@ -37,14 +37,14 @@ services = ["chinaserver", "northeast", "northwest"]
 
 
 class Course(NamedTuple):
-    """How one storm went. Seconds are from its beginning until all hosts were in step and held the last change."""
+    """Result of one storm. Seconds are from its beginning until all hosts were in step and held the last change."""
 
     name: str
     hosts: int
     half_seconds: float
     all_seconds: float
     serving_seconds: float
-    """Until the server answered an administrator: part of the above."""
+    """Seconds until the server answered an administrator: part of the above."""
     connections: int
     refused: int
 
@@ -70,7 +70,7 @@ class Hosts:
         self._heard()
 
     def tell(self, line: str) -> list[dict[str, Any]]:
-        """What all of them answer to a line."""
+        """Return what all processes answer to a line."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(line + "\n")
@@ -100,7 +100,7 @@ class Hosts:
 
 @contextmanager
 def hosts_of(deployment: Deployment, count: int) -> Iterator[Hosts]:
-    """So many hosts, which have not connected yet."""
+    """Make this number of hosts, which have not connected yet."""
     hosts = Hosts(deployment, count)
     try:
         yield hosts

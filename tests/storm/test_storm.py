@@ -16,7 +16,7 @@ def test_hosts_that_come_at_once_are_all_in_step_soon(deploy: Deploy) -> None:
 
 
 def test_one_host_that_does_not_read_costs_nobody_anything(deploy: Deploy) -> None:
-    """P10: it is told on its own session, at once, all that it missed, and ends equal to a pull."""
+    """P10: the reader is sent on its own session, at once, all that it missed, and ends equal to a pull."""
     reading, stuck = slow_reader(deploy(), 2_000, per_second=1_000, warm=100, rounds=2, others=2)
     assert not reading["stuck"] and stuck["stuck"]
     assert (reading["told"], stuck["told"]) == (4_000, 4_000)

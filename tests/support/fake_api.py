@@ -42,7 +42,7 @@ def outcome(state: str = "up", port: int = 2028, **more: Any) -> Answer:
 
 def refusal(code: str, status: int = 403, **more: Any) -> Answer:
     """A refusal."""
-    return status, {"type": "refusal", "code": code, "message": f"told why: {code}"} | more
+    return status, {"type": "refusal", "code": code, "message": f"refusal: {code}"} | more
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -212,7 +212,7 @@ class LittleServer:
             case ReadLog():
                 return self._log(request)
             case Watch():
-                return Refusal("busy", "this server lets nobody watch")
+                return Refusal("busy", "this server lets no host watch")
 
     def _log(self, request: ReadLog) -> Reply:
         """Entries, waiting for the first one on the condition that `_commit` notifies."""

@@ -1,4 +1,4 @@
-"""One invariant: for any octets in pieces of any size, `receive` returns events, in bounded memory."""
+"""The invariant of the wire: for any octets in pieces of any size, `receive` returns events, in bounded memory."""
 
 from __future__ import annotations
 

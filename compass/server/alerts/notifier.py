@@ -88,7 +88,7 @@ class ChannelNotifier:
     def __init__(self, around: NotifierDependencies, channel: Channel) -> None:
         self.channel = channel
         self.is_owner = False
-        """Whether this server sends through the channel."""
+        """True if this server sends through the channel."""
         self._around = around
         self._now = around.environment.now
         self._clock = around.environment.clock

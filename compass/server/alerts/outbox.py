@@ -91,7 +91,7 @@ class _Pending(msgspec.Struct):
     revision: int
     time: float
     begun: bool
-    """Whether its beginning is to be sent."""
+    """True if its beginning is to be sent."""
     resolved_at: float = 0.0
     resolved_revision: int = 0
 

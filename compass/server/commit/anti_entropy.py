@@ -50,7 +50,7 @@ class AntiEntropy:
         self._principal = Principal("server", name, "")
         self._compared_at = 0
         self._is_reading = False
-        """Whether the store was asked for its digest and has not answered."""
+        """True if the store was asked for its digest and has not answered."""
         self._examined_at = -EXAMINE_EVERY_SECONDS
         self._is_comparing = False
         self._waiting: list[Deferred[None]] = []

@@ -68,7 +68,7 @@ class Comparison(msgspec.Struct, frozen=True):
     recorded: str
     """Digest that the store had recorded; empty: none."""
     held: bool
-    """Whether this server held what the tables have."""
+    """True if this server held what the tables have."""
     rebuilt: Rebuilt | None = None
     """Result of the update log about tables without the recorded digest; None: they had it."""
 

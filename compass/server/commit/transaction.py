@@ -87,7 +87,7 @@ class Transaction:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
+        """Return whether there is nothing to write."""
         proposal = self.decided.proposal
         return not (proposal.changes or proposal.security or proposal.administration)
 

@@ -47,7 +47,7 @@ class CheckContext(Protocol):
 
     @property
     def has_sessions(self) -> bool:
-        """Whether any host has a session here."""
+        """Return whether any host has a session here."""
 
     def probe(self, policy: Policy, row: Listener) -> Deferred[str]:
         """Probe a listener. Returns an empty string, or why it does not serve."""

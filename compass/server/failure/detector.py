@@ -250,7 +250,7 @@ class FailureDetector:
 
     @property
     def has_sessions(self) -> bool:
-        """Whether any host has a session here."""
+        """Return whether any host has a session here."""
         return self._sessions.watching() > 0
 
     def probe(self, policy: Policy, row: Listener) -> Deferred[str]:

@@ -28,7 +28,7 @@ class LocalHealthMonitor:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether this server does not believe its own probes."""
+        """True if this server does not believe its own probes."""
         return self._health.doubting(self._clock.seconds())
 
     def start(self, catalogue: Catalogue) -> None:

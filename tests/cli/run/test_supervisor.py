@@ -104,7 +104,7 @@ def test_a_command_that_may_not_register_is_stopped(
     running = Running(start, tmp_path / "notes", port)
     ended, said = running.end()
     assert (ended, running.notes[1:]) == (status, ["SIGTERM"])
-    assert f"registration refused ({code}): told why: {code}" in said
+    assert f"registration refused ({code}): refusal: {code}" in said
     assert "/v1/deregister" not in welcoming.paths()
 
 
@@ -249,7 +249,7 @@ def test_the_service_runs_without_a_daemon_and_is_registered_later(
     running = Running(start, tmp_path / "notes", port)
     said = running.process.stderr
     assert said is not None
-    assert "told why: not-ready; the command keeps running, registration is retried" in said.readline()
+    assert "refusal: not-ready; the command keeps running, registration is retried" in said.readline()
     assert "no server can be reached; opengnscd keeps the registration" in said.readline()
     assert welcoming.paths().count("/v1/register") == 3
     running.process.send_signal(signal.SIGTERM)

@@ -47,7 +47,7 @@ KEY: ListenerKey = ("a.store", "10.0.0.1", 2028)
 def test_probes_and_reports_come_to_a_finding(
     own: bool, others: tuple[bool, ...], reported: bool, finding: Finding
 ) -> None:
-    """One probe that finds a listener alive outweighs all that do not; a missing reply has no weight."""
+    """A probe that finds a listener alive outweighs all that do not; a missing reply has no weight."""
     assert finding_of(own, others, reported) == finding
 
 

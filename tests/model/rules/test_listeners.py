@@ -181,7 +181,7 @@ def test_parameters_at_their_limits(good: dict[str, object], bad: dict[str, obje
 
 
 def test_a_service_has_so_many_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more listener is refused, a known one is not, and purging makes room."""
+    """A listener beyond the limit is refused, a known one is not, and purging makes room."""
     monkeypatch.setattr("compass.model.rules.listeners.LISTENERS_PER_SERVICE_MAX", 2)
     world = store()
     world.up("a.store", "10.0.0.1:1")

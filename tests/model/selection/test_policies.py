@@ -44,7 +44,7 @@ def loaded(*loads: float, degradation: float = 0.0) -> list[Listener]:
 
 
 class Asking:
-    """One user of one pool."""
+    """A user of one pool."""
 
     def __init__(self, policy: str, seed: int = 4863, locality: str = "none", place: Location | None = None) -> None:
         self.rule, self.place = SelectionRule(policy, locality), place or Location()

@@ -82,7 +82,7 @@ def ids(*servers: SimulatedServer) -> list[str]:
 
 
 def unreachable(message: Message) -> Deferred[None]:
-    return fail(DeliveryFailed("nobody listens there"))
+    return fail(DeliveryFailed("nothing listens there"))
 
 
 def test_an_incident_is_sent_when_it_begins_and_when_it_is_over(
@@ -129,10 +129,10 @@ def test_a_channel_that_is_down_for_hours_is_tried_repeatedly(
     incident(world)
     world.run(5 * HOUR)
     status = world.admin().ask(Ways()).ways[0]
-    assert (status.pending, status.told_at, status.problem, status.tells) == (1, 0.0, "nobody listens there", True)
+    assert (status.pending, status.told_at, status.problem, status.tells) == (1, 0.0, "nothing listens there", True)
     assert 60 < status.attempts < 120
     assert (
-        len([line for line in log if line.startswith("warn: command failed: nobody listens there; next attempt in")])
+        len([line for line in log if line.startswith("warn: command failed: nothing listens there; next attempt in")])
         > 60
     )
     world.receiving = None
@@ -146,7 +146,7 @@ def test_a_channel_that_is_down_for_hours_is_tried_repeatedly(
 
 
 def test_an_incident_that_was_over_before_mail_worked_is_one_message(world: Uss, server: SimulatedServer) -> None:
-    """One message says both; an incident whose beginning was sent has two messages."""
+    """A single message says both; an incident whose beginning was sent has two messages."""
     world.receiving = unreachable
     incident(world)
     world.run(600.0)
@@ -353,7 +353,7 @@ def test_an_administrator_tests_the_channels(world: Uss, server: SimulatedServer
     assert isinstance(tried, WaysTried) and [(way.name, way.problem) for way in tried.ways] == [("command", "")]
     assert said(server) == ["test"]
     world.receiving = unreachable
-    assert admin.ask(TryWays("command")).ways[0].problem == "nobody listens there"
+    assert admin.ask(TryWays("command")).ways[0].problem == "nothing listens there"
     world.receiving = lambda message: Deferred()
     began = world.now()
     assert admin.ask(TryWays()).ways[0].problem == f"no answer within {TRY_SECONDS:g} s"

@@ -121,7 +121,7 @@ def test_what_may_have_arrived_is_repeated_as_it_was() -> None:
 
 
 def test_an_incident_that_ends_while_its_beginning_is_being_sent_is_two_messages() -> None:
-    """One says that it began, one that it is over: the beginning arrives after all."""
+    """A message says that it began, another that it is over: the beginning arrives after all."""
     told = Told()
     told.begins("a 1", "b 2")
     assert told.sent() is not None

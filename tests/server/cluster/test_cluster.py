@@ -246,7 +246,7 @@ def test_a_server_is_silent_only_after_some_beats(world: Uss, three: dict[str, S
 def test_a_store_outage_makes_no_server_look_dead(world: Uss, three: dict[str, SimulatedServer]) -> None:
     """Silence is counted in one's own beats, and there were none: nothing changes hands when the store is back."""
     for server in three.values():
-        server.beside.failing = StoreUnavailable("the database is away")
+        server.beside.failing = StoreUnavailable("the database is unavailable")
     world.run(60.0)
     seen: list[str] = []
     for server in three.values():

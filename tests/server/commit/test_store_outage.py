@@ -106,7 +106,7 @@ def test_everything_that_needs_no_store_goes_on(world: Uss, server: SimulatedSer
     admin = world.admin()
     status, taken = seconds_of(world, admin, Status())
     assert status.revision == committed(world).revision and taken < 0.5
-    assert status.trouble, "administrators see that the store is away"
+    assert status.trouble, "administrators see that the store is unavailable"
     assert isinstance(admin.ask(Fetch("listener")), Rows)
     again = world.client(("host", "web1"))
     reply, taken = seconds_of(world, again, Watch(("portal.web",)))

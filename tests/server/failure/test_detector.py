@@ -176,7 +176,7 @@ def test_a_server_whose_probes_all_fail_doubts_itself_and_recovers(uss: Uss) -> 
 
 
 def test_a_server_without_any_session_condemns_nothing(uss: Uss) -> None:
-    """When all sessions end at once it is the server that is cut off; it judges no listener."""
+    """A server whose sessions all end at once is cut off itself; it judges no listener."""
     outcome = register(uss)
     before = revision(uss)
     for name in uss.hosts:
@@ -445,7 +445,7 @@ def test_one_of_a_hundred_hosts_is_cut_off(tmp_path: Path, monkeypatch: pytest.M
     world.run(120.0)
     assert operations(world, before) == ["recover", "alert-over"]
     assert all(len(resolved_addresses(world, name)) == HUNDRED for name in names)
-    print(f"\none of {HUNDRED} hosts: down {marked:.1f} s after TCP told of it, up {back:.1f} s after the line is back")
+    print(f"\none of {HUNDRED} hosts: down {marked:.1f} s after TCP noticed it, up {back:.1f} s after the line is back")
 
 
 def resolved_addresses(world: Uss, host: str) -> set[str]:

@@ -355,7 +355,7 @@ def test_an_upgrade_can_be_taken_back(target: str, url: str, tmp_path: Path) -> 
     if target != "0001":
         assert after.rows == before.rows
     else:
-        # The first schema has no place for draining beside another state.
+        # The first schema has no place for draining next to another state.
         assert digest_of_rows(undrained(before)) == digest_of_rows(undrained(after))
 
 
