@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from compass.agent.changes import Changes, ViewReader
 from compass.agent.dependencies import REFRESH_SECONDS, AgentDependencies
+from compass.agent.local_users import LocalUsers
 from compass.agent.registration.journal import RegistrationJournal
 from compass.agent.registration.probe_responder import ProbeResponder
 from compass.agent.registration.registrar import Registrar
 from compass.agent.replica.change_feed import ChangeFeed
 from compass.agent.replica.disk_cache import Cache, ReplicaContent
-from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.replica import Replica
 from compass.agent.replica.shared_view import SharedMemoryWriter
 from compass.agent.replica.suspicions import Suspicions
 from compass.agent.replica.sync import ReplicaSync, SyncSettings
 from compass.agent.replica.view import View
+from compass.agent.replica.wanted_services import WantedServices
+from compass.agent.report_checks import ReportChecks
 from compass.agent.reports import Reports
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.upstream import Upstream
@@ -30,7 +33,8 @@ class Components:
         self.upstream = Upstream(parts)
         self.journal = RegistrationJournal(parts.state_directory)
         self.replica = Replica()
-        self.wanted = WantedServices(self.journal, parts.services)
+        self.users = LocalUsers(clock, parts.trusted_users, parts.connections_max)
+        self.wanted = WantedServices(self.journal, parts.services, parts.trusted_users)
         selector = Selector(parts.random, Location(parts.host_name, parts.zone))
         self.view = View(clock, self.replica, Suspicions(), selector)
         self.feed = ChangeFeed(self.view)
@@ -44,7 +48,8 @@ class Components:
         self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, _sync_settings(parts))
         self.registrar = Registrar(parts, self.journal, self.upstream, self.sync)
         relay = ReportRelay(parts, self.upstream)
-        self.reports = Reports(parts, self.upstream, relay, self.view, self.changes)
+        checks = ReportChecks(self.replica, parts.probe, self.users)
+        self.reports = Reports(parts, self.upstream, relay, self.view, self.changes, checks)
         self.upstream.add_listener(self.registrar)
         self.upstream.add_listener(self.reports)
 

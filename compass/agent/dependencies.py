@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compass.agent.hooks.runner import HookRunner
+from compass.agent.local_users import CONNECTIONS_MAX
 from compass.agent.registration.probe_responder import Probe
 from compass.agent.registration.registrar import RegistrarDependencies
 from compass.agent.upstream.connector import Mode
@@ -37,3 +38,7 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     """Group that may read the shared view; None: every user may."""
     reactions: HookRunner | None = None
     """Hooks and templates."""
+    trusted_users: frozenset[int] = frozenset()
+    """Users of this machine without limits of their own: root, and the daemon's."""
+    connections_max: int = CONNECTIONS_MAX
+    """Connections of local programs at once."""

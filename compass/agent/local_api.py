@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
+from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
 from compass.model.host_api import (
     HostStatus,
@@ -23,7 +25,9 @@ from compass.model.host_api import (
     Resolved,
 )
 from compass.model.names import InvalidName, parse_service_id
-from compass.model.replies import CategoryView, Dependencies, Refusal
+from compass.model.replies import CategoryView, Dependencies, Refusal, Reply
+from compass.model.requests import Pull
+from compass.system.peer_credentials import UNKNOWN_USER
 
 
 class LocalApi:
@@ -35,14 +39,32 @@ class LocalApi:
         self._view = components.view
         self._sync = components.sync
         self._registrar = components.registrar
+        self._users = components.users
 
-    def dependencies(self, service: str) -> Deferred[Dependencies | Refusal]:
+    def dependencies(self, service: str, user: int = UNKNOWN_USER) -> Deferred[Dependencies | Refusal]:
         """Function 2.3. Fires at once if the answer is known, else when a server has answered or cannot be asked."""
         try:
             service = parse_service_id(service)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
-        refusal = self._sync.want(service)
+        if service in self._components.wanted or self._view.replica.catalogue.service(service) is not None:
+            return self._followed(service, user)
+        pulled: Deferred[Reply] = self._users.ask(user, lambda _: self._components.upstream.ask(Pull(service)))
+        return pulled.addCallback(self._pulled, service, user)
+
+    def _pulled(self, reply: Reply, service: str, user: int) -> Deferred[Dependencies | Refusal]:
+        """Follow a service that a server knows; what does not exist changes nothing on this host or on a server."""
+        if isinstance(reply, Dependencies):
+            return self._followed(service, user)
+        known = self._watched(None, service)
+        if isinstance(reply, Refusal) and reply.code not in TRANSIENT:
+            return succeed(known if isinstance(known, Refusal) and known.code == reply.code else reply)
+        if isinstance(reply, Refusal) and reply.code == "busy":
+            return succeed(reply)
+        return succeed(known)
+
+    def _followed(self, service: str, user: int) -> Deferred[Dependencies | Refusal]:
+        refusal = self._sync.want(service, user)
         if refusal is not None:
             return succeed(refusal)
         known = self._view.dependencies(service)
@@ -58,39 +80,41 @@ class LocalApi:
         """Return all registered listeners of a category, whatever their state."""
         return self._view.category(name)
 
-    def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
+    def register(self, request: LocalRegister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""
-        return self._registrar.register(request)
+        return self._users.ask(user, partial(self._registrar.register, request, user))
 
-    def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
+    def deregister(self, request: LocalDeregister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.2."""
-        return self._registrar.deregister(request)
+        return self._users.ask(user, lambda _: self._registrar.deregister(request))
 
-    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+    def report_load(self, request: LocalLoad, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Set the load of a listener of this host."""
-        return self._registrar.report_load(request)
+        return self._users.ask(user, lambda _: self._registrar.report_load(request))
 
-    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+    def drain(self, request: LocalDrain, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Stop sending new users to a listener of this host, or send them again."""
-        return self._registrar.drain(request)
+        return self._users.ask(user, lambda _: self._registrar.drain(request))
 
     def released(self, outcome: Outcome) -> None:
         """End a registration with `hold`: the connection on which it was asked for is closed."""
         self._registrar.connection_closed(outcome)
 
-    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
+    def report(self, request: LocalReport, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.5."""
-        return self._components.reports.report(request)
+        return self._components.reports.report(request, user)
 
-    def watch(self, service: str, since: int | None, deliver: Deliver) -> Deferred[Callable[[], None] | Refusal]:
+    def watch(
+        self, service: str, since: int | None, deliver: Deliver, user: int = UNKNOWN_USER
+    ) -> Deferred[Callable[[], None] | Refusal]:
         """Deliver what `service` depends on, now and at every change. Fires with what ends it, or a refusal."""
 
         def answered(known: Dependencies | Refusal) -> Callable[[], None] | Refusal:
             if isinstance(known, Refusal):
                 return known
-            return self._components.feed.subscribe(known.service, since, deliver)
+            return self._users.watch(user, lambda: self._components.feed.subscribe(known.service, since, deliver))
 
-        return self.dependencies(service).addCallback(answered)
+        return self.dependencies(service, user).addCallback(answered)
 
     def status(self) -> HostStatus:
         """Return the agent's state for people."""

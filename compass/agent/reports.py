@@ -1,6 +1,8 @@
 """Failure reports of local programs (function 2.5): the life of each until a server has it.
 
-This host stops using a reported listener at once, whatever a server will find. A report that no server could commit is
+This host stops using a reported listener at once, whatever a server will find, and probes it: if it serves, the report
+was false, and the user who made it is not believed before a probe for a while. Nor is any user before the last usable
+listener of a service goes out of use. A report that no server could commit is
 kept and repeated, on each new session and after a pause, until a server has it or it is too old to mean anything; if
 the store is unavailable, the other servers are informed directly, because their hosts are concerned, too.
 """
@@ -16,6 +18,7 @@ from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.journal import parse_key
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.view import View
+from compass.agent.report_checks import ReportChecks
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
@@ -23,7 +26,7 @@ from compass.model.host_api import LocalReport, Outcome
 from compass.model.names import InvalidName
 from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Report
-from compass.model.rows import USABLE, ListenerKey
+from compass.model.rows import USABLE, Listener, ListenerKey
 from compass.system.timers import Timers
 
 
@@ -31,35 +34,81 @@ class Reports:
     """All reports of this host."""
 
     def __init__(
-        self, parts: AgentDependencies, server: Upstream, relay: ReportRelay, view: View, changes: Changes
+        self,
+        parts: AgentDependencies,
+        server: Upstream,
+        relay: ReportRelay,
+        view: View,
+        changes: Changes,
+        checks: ReportChecks,
     ) -> None:
         self._clock = parts.clock
         self._server = server
         self._relay = relay
         self._view = view
         self._changes = changes
+        self._checks = checks
+        self._users = checks.users
         self._timers = Timers(parts.clock)
         self._backoff = Backoff(parts.random)
         self.counts = Counter[str]()
-        """Reports by result: `delivered`, `pending` or `refused`."""
+        """Reports by result: `delivered`, `pending`, `refused`, or `refuted` by this host's own probe."""
 
     def stop(self) -> None:
         """Stop repeating."""
         self._timers.cancel_all()
         self._relay.stop()
 
-    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
-        """Suspect the listener here and report it to a server."""
+    def report(self, request: LocalReport, user: int) -> Deferred[Outcome | Refusal]:
+        """Suspect the listener here and report it to a server; a user who is not believed waits for a probe."""
         try:
             key = parse_key(request.service, request.address, request.port)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
+        excess = self._users.count_report(user)
+        if excess is not None:
+            return succeed(excess)
         row = self._view.replica.catalogue.listener(*key)
         if request.state != "unreachable" or row is None or row.state not in USABLE:
             return self._deliver(request, key, repeatable=False)
+        if not self._checks.can_probe:
+            return self._suspect(request, row)
+        if not self._users.is_believed(user) or self._is_last_usable(row):
+            return self._checks.check(row, user).addCallback(self._suspect_if_dead, request, row, user)
+        answer = self._suspect(request, row)
+        self._checks.check(row, user).addCallback(self._trust_if_alive, request, row, user)
+        return answer
+
+    def _suspect(self, request: LocalReport, row: Listener) -> Deferred[Outcome | Refusal]:
         self._view.suspicions.add(request, row, self._clock.seconds())
         self._changes.view_changed()
-        return self._deliver(request, key)
+        return self._deliver(request, _key_of(row))
+
+    def _suspect_if_dead(
+        self, problem: str | None, request: LocalReport, row: Listener, user: int
+    ) -> Outcome | Refusal | Deferred[Outcome | Refusal]:
+        """Believe a report if this host's own probe failed."""
+        if problem is None:
+            return Refusal("busy", "other reports of this user are being checked", retry_after_seconds=1.0)
+        if problem:
+            return self._suspect(request, row)
+        self._refuted(user)
+        return Outcome(row.state, *_key_of(row), revision=self._view.replica.catalogue.revision)
+
+    def _trust_if_alive(self, problem: str | None, request: LocalReport, row: Listener, user: int) -> None:
+        """Withdraw a suspicion if the listener answered this host's own probe."""
+        if problem == "":
+            self._refuted(user)
+            self._view.suspicions.dismiss(_key_of(row), request)
+            self._changes.view_changed()
+
+    def _refuted(self, user: int) -> None:
+        self.counts["refuted"] += 1
+        self._users.refuted(user)
+
+    def _is_last_usable(self, row: Listener) -> bool:
+        peers = self._view.catalogue.listeners.get(row.service, {}).values()
+        return not any(peer.state in USABLE and _key_of(peer) != _key_of(row) for peer in peers)
 
     def session_settled(self) -> None:
         """Repeat on a new session what no server has."""
@@ -90,7 +139,7 @@ class Reports:
                 return Outcome(reply.state, *key, revision=reply.revision)
             refusal = reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered {reply}")
             if refusal.code not in TRANSIENT:
-                self._view.suspicions.dismiss(key)
+                self._view.suspicions.dismiss(key, request)
             elif repeatable:
                 self.counts["pending"] += not again
                 if refusal.code == "store-unavailable" and not again:
@@ -109,3 +158,7 @@ class Reports:
     def _repeat_later(self, refusal: Refusal) -> None:
         if "repeat" not in self._timers:
             self._timers.start("repeat", self._backoff.next(refusal.retry_after_seconds), self._repeat)
+
+
+def _key_of(row: Listener) -> ListenerKey:
+    return row.service, row.address, row.port

@@ -145,7 +145,7 @@ def api_option(envvar: str | None) -> Callable[[Command], Command]:
         callback=_set_endpoint,
         envvar=envvar,
         help="Address of opengnscd: unix:/PATH or http://127.0.0.1:4866. Default: OPENGNS_API, else the usual socket "
-        "if it exists, else that port.",
+        "if its directory exists, else that port, to which no credential is sent.",
     )
 
 

@@ -157,6 +157,10 @@ class AsyncioConnection:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
+    @property
+    def socket(self) -> Any:
+        return self._stream.writer.get_extra_info("socket")
+
     async def send(self, data: bytes) -> None:
         self._stream.writer.write(data)
         await self._stream.writer.drain()

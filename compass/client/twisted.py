@@ -265,6 +265,10 @@ class ReactorConnection(Protocol):
         self._closed = False
         self._waiting: Deferred[bytes] | None = None
 
+    @property
+    def socket(self) -> Any:
+        return cast(Any, self.transport).getHandle()
+
     async def send(self, data: bytes) -> None:
         cast(Any, self.transport).write(data)
 

@@ -18,7 +18,7 @@ from compass.model.replies import Refusal
 from compass.model.rules.decide import permit, permit_unread
 from compass.model.rules.draft import Principal
 from compass.server.components import Components
-from compass.server.sessions.request_limits import ChangeLimit, CredentialLimit, ReportLimit, RequestLimit, WatchLimit
+from compass.server.sessions.request_limits import ChangeLimit, ReportLimit, RequestLimit, WatchLimit
 from compass.server.sessions.session import Greeting, Redirect, Session
 from compass.wire.events import AcknowledgementReceived
 from compass.wire.messages import Answer
@@ -42,8 +42,7 @@ def handlers(components: Components) -> dict[type, Handler]:
     c = components
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
-    changes = ChangeLimit(c.clock, c.change_rates, c.committer.replica)
-    proven = Handler(c.committer.submit, (CredentialLimit(c.clock), changes), checked=True)
+    proven = Handler(c.committer.submit, (ChangeLimit(c.clock, c.change_rates, c.committer.replica),), checked=True)
     watches = WatchLimit(c.clock, c.committer.replica)
     return {
         requests.Register: proven,

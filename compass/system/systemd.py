@@ -1,4 +1,5 @@
-"""Notifications to a service manager (sd_notify(3)): readiness, status, reload, end, and signs of life.
+"""Service manager: notifications to it (sd_notify(3)) of readiness, status, reload, end and signs of life, and the
+listening sockets that it passes (sd_listen_fds(3)).
 
 systemd sets NOTIFY_SOCKET and, with WatchdogSec=, WATCHDOG_USEC; any other manager that sets them gets the same.
 """
@@ -10,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from compass.model.text import escape
 
@@ -17,6 +19,33 @@ VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Environment variables of the protocol, for a program that keeps them from its children."""
 WATCHDOG_PART = 0.5
 """Share of the watchdog's time between two signs of life, as sd_watchdog_enabled(3) advises."""
+FIRST_DESCRIPTOR = 3
+"""Number of the first descriptor that is passed (sd_listen_fds(3))."""
+
+
+def passed_variables() -> dict[str, str]:
+    """Return the variables that say which sockets this process was started with.
+
+    They are read from the kernel: Twisted removes them from the environment when its endpoints are imported.
+    """
+    try:
+        octets = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(pair).partition("=") for pair in octets.split(b"\0"))
+    return {name: value for name, _, value in pairs if name in ("LISTEN_FDS", "LISTEN_PID")}
+
+
+def passed_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
+    """Return the listening stream sockets that the manager passed to this process. Raises OSError.
+
+    The originals stay open and inheritable, so that the program which replaces this one at a reload has them, too.
+    """
+    number = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not number.isdigit():
+        return []
+    every = [socket.socket(fileno=os.dup(FIRST_DESCRIPTOR + at)) for at in range(int(number))]
+    return [one for one in every if one.type == socket.SOCK_STREAM]
 
 
 class SdNotify:

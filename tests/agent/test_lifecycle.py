@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compass.agent.local_api import LocalApi
-from compass.agent.registration import registrar
+from compass.agent.registration import journal
 from compass.agent.registration.registrar import HOLD_GRACE_SECONDS
 from compass.agent.replica.suspicions import EVIDENCE_SECONDS
 from compass.model.backoff import RETRY_SECONDS_MAX
@@ -177,6 +177,7 @@ def test_the_daemons_restart_loses_nothing(world: Hosts, tokens: dict[str, str])
     """G21: services stay registered, and no dependant is notified."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    world.run(0.1)
     revision = world.catalogue.revision
     again = world.daemon("provider")
     world.run(1)
@@ -191,6 +192,7 @@ def test_the_servers_restart_is_no_flap(world: Hosts, tokens: dict[str, str]) ->
     """A registration is re-established with the epoch it had: no revision is spent on it."""
     provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA])))
+    world.run(0.1)
     revision = world.catalogue.revision
     world.fall()
     world.serve()
@@ -242,6 +244,7 @@ def test_a_report_counts_here_at_once(world: Hosts, tokens: dict[str, str]) -> N
     world.wait(provider.register(wish(tokens[CHINA])))
     world.run(0.05)
     world.fall()
+    world.dead.add(("10.0.0.1", 2028))
     outcome = world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028)))
     assert outcome.state == "pending"
     assert ports(user) == ("backup", {99})
@@ -267,11 +270,12 @@ def test_a_report_made_without_servers_is_delivered(world: Hosts, tokens: dict[s
 def test_a_false_report_is_retracted(world: Hosts, tokens: dict[str, str]) -> None:
     """P8: the server's probe finds it alive, and this host gives it out again at once."""
     user, provider = web(world), world.daemon("provider")
-    world.wait(provider.register(wish(tokens[CHINA])))
+    for port in (2028, 2029):
+        world.wait(provider.register(wish(tokens[CHINA], port=port)))
     world.run(0.05)
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028))).state == "suspect"
     world.run(1)
-    assert ports(user) == ("service", {2028})
+    assert ports(user) == ("service", {2028, 2029})
 
 
 def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
@@ -279,10 +283,11 @@ def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
     user, provider = web(world), world.daemon("provider")
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028))).code == "unknown-listener"
     assert world.wait(user.report(LocalReport(CHINA, "nobody", 2028))).code == "bad-address"
-    world.wait(provider.register(wish(tokens[CHINA])))
+    for port in (2028, 2029):
+        world.wait(provider.register(wish(tokens[CHINA], port=port)))
     world.run(0.05)
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail="x" * 300))).code == "bad-value"
-    assert ports(user) == ("service", {2028})
+    assert ports(user) == ("service", {2028, 2029})
     world.fall()
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, state="slow"))).code == "unreachable"
 
@@ -640,7 +645,7 @@ def test_a_held_registration_that_had_to_take_a_newer_epoch(world: Hosts, tokens
 
 def test_the_book_is_bounded(world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance above the limit is refused; an existing one may register again."""
-    monkeypatch.setattr(registrar, "REGISTRATIONS_MAX", 2)
+    monkeypatch.setattr(journal, "REGISTRATIONS_MAX", 2)
     provider = world.daemon("provider")
     for port in (1, 2, 2):
         assert world.wait(provider.register(wish(tokens[CHINA], port=port))).state == "up"

@@ -34,7 +34,8 @@ from compass.agent.replica.disk_cache import (
     packed,
     unpacked,
 )
-from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.replica import Replica
+from compass.agent.replica.wanted_services import WantedServices
 from compass.cli.main import cli as opengnsc
 from compass.daemons.config.file import ConfigProblem
 from compass.daemons.config.reader import read_host_config, read_server_config

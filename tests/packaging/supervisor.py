@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -24,6 +25,16 @@ from tests.e2e.processes import PATIENCE_SECONDS, eventually
 UNITS = Path(__file__).resolve().parents[2] / "contrib" / "systemd"
 INSTALLED = "/opt/opengns/bin/"
 """Directory in which the units find the programs."""
+PASS_ON = """
+import fcntl, os, sys
+numbers = sys.argv[1 : sys.argv.index("--")]
+copies = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in numbers]
+for at, copy in enumerate(copies):
+    os.dup2(copy, 3 + at)
+os.environ |= {"LISTEN_FDS": str(len(copies)), "LISTEN_PID": str(os.getpid())}
+command = sys.argv[sys.argv.index("--") + 1 :]
+os.execvp(command[0], command)
+"""
 SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "min": 60.0}
 
 
@@ -46,6 +57,9 @@ def seconds(text: str) -> float:
 
 class Supervised:
     """A daemon under its unit; a context manager."""
+
+    sockets: tuple[socket.socket, ...] = ()
+    """Sockets that a socket unit holds, and that every start gets."""
 
     def __init__(self, path: Path, directory: Path, command: list[str], **more: str) -> None:
         """`command` stands for ExecStart='s program; `more` for what a drop-in would say of Environment=."""
@@ -139,7 +153,8 @@ class Supervised:
         assert program == INSTALLED + self.name, program
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._rights() + self._command + arguments,
+                self._rights() + self._passing() + self._command + arguments,
+                pass_fds=[one.fileno() for one in self.sockets],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -154,6 +169,12 @@ class Supervised:
         assert not self.unit["CapabilityBoundingSet"] and self.unit["NoNewPrivileges"] == ["yes"]
         setpriv = shutil.which("setpriv")
         return [setpriv, "--bounding-set=-all", "--no-new-privs"] if setpriv and os.geteuid() == 0 else []
+
+    def _passing(self) -> list[str]:
+        """Put the sockets where sd_listen_fds(3) says, and become the daemon."""
+        if not self.sockets:
+            return []
+        return [sys.executable, "-c", PASS_ON, *(str(one.fileno()) for one in self.sockets), "--"]
 
     def _watch(self) -> int:
         """Wait until the program ends. Returns the exit status."""

@@ -6,14 +6,18 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from compass.client.core.blocking_api import ApiEndpoint, HostApi
+from compass.daemons.config.sections import HostSettings
 from compass.model.host_api import LocalRegister
 from compass.model.replies import CredentialIssued, LogEntries
 from compass.model.requests import IssueCredential, Put, ReadLog
@@ -53,7 +57,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
 @pytest.mark.parametrize("name", NAMES)
 def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
     """systemd-analyze verify has nothing to say, with the programs where they are here."""
-    for path in UNITS.glob("*.service"):
+    for path in (*UNITS.glob("*.service"), *UNITS.glob("*.socket")):
         text = path.read_text().replace(INSTALLED, f"{Path(sys.executable).parent}/")
         (tmp_path / path.name).write_text(text)
     done = subprocess.run(
@@ -127,6 +131,42 @@ def test_what_the_units_name_is_there(name: str) -> None:
     assert settings["Environment"] == [f"{name.upper()}_CONFIG=/etc/opengns/{name}.toml"]
     assert settings["RestartPreventExitStatus"] == ["78"]
     assert (UNITS / "opengns.sysusers").read_text().splitlines()[-1].startswith("u opengns ")
+
+
+def listening(family: socket.AddressFamily, place: object) -> socket.socket:
+    """A socket as a socket unit makes it."""
+    made = socket.socket(family)
+    made.bind(place)  # type: ignore[arg-type]
+    made.listen()
+    return made
+
+
+def test_the_socket_unit_holds_both_places_over_restarts(installation: Installation) -> None:
+    """A request that comes while the daemon is stopped, killed or reloads waits, on the socket and on the port, and is
+    answered by the next run; nothing removes the socket."""
+    at, port = installation.directory, free_port()
+    text = (UNITS / "opengnscd.socket").read_text()
+    for name, default in (("api", "127.0.0.1:4866"), ("socket", "/run/opengns/opengnscd.sock")):
+        assert {field.name: field.default for field in msgspec.structs.fields(HostSettings)}[name] == default
+        assert f"ListenStream={default}\n" in text
+    config = installation.host_config(api=f"127.0.0.1:{port}")
+    places = (listening(socket.AF_UNIX, str(at / "gns.sock")), listening(socket.AF_INET, ("127.0.0.1", port)))
+    clients = [HostApi(ApiEndpoint(path=str(at / "gns.sock"))), HostApi(ApiEndpoint(address="127.0.0.1", port=port))]
+    asked = Supervised(UNITS / "opengnscd.service", at, program("opengnscd"), OPENGNSCD_CONFIG=str(config))
+    asked.sockets = places
+    with asked as host, ThreadPoolExecutor(2) as threads:
+        host.ready()
+        for end in (host.kill, host.reload, lambda: host.kill(signal.SIGTERM)):
+            waiting = [threads.submit(client.status) for client in clients for _ in range(2)]
+            end()
+            waiting += [threads.submit(client.status) for client in clients]
+            answered = [future.exception() for future in waiting]
+            # Those that were accepted before the end are cut; no connection is refused.
+            assert not [one for one in answered if "refused" in str(one) or "No such file" in str(one)], answered
+            assert not any(answered[-2:]), answered
+    assert (at / "gns.sock").is_socket()
+    for one in places:
+        one.close()
 
 
 def test_kill_reload_and_upgrade_flap_nothing(installation: Installation) -> None:

@@ -22,8 +22,9 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
-from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.replica import Replica
 from compass.agent.replica.sync import ReplicaSync, SyncSettings
+from compass.agent.replica.wanted_services import WantedServices
 from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.server_selector import ServerSelector, in_order
 from compass.agent.upstream.upstream import Upstream

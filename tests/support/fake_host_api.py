@@ -46,7 +46,7 @@ class Told:
         self.asked.append(what)
         return self.answer if isinstance(self.answer, Deferred) else succeed(self.answer)
 
-    def dependencies(self, service: str) -> Deferred[Any]:
+    def dependencies(self, service: str, user: int) -> Deferred[Any]:
         return self._asked("dependencies", service)
 
     def resolve(self, name: str) -> Any:
@@ -57,26 +57,26 @@ class Told:
         self._asked("category", name)
         return self.answer
 
-    def register(self, request: LocalRegister) -> Deferred[Any]:
+    def register(self, request: LocalRegister, user: int) -> Deferred[Any]:
         return self._asked(request)
 
-    def deregister(self, request: LocalDeregister) -> Deferred[Any]:
+    def deregister(self, request: LocalDeregister, user: int) -> Deferred[Any]:
         return self._asked(request)
 
-    def report(self, request: LocalReport) -> Deferred[Any]:
+    def report(self, request: LocalReport, user: int) -> Deferred[Any]:
         return self._asked(request)
 
-    def report_load(self, request: LocalLoad) -> Deferred[Any]:
+    def report_load(self, request: LocalLoad, user: int) -> Deferred[Any]:
         return self._asked(request)
 
-    def drain(self, request: LocalDrain) -> Deferred[Any]:
+    def drain(self, request: LocalDrain, user: int) -> Deferred[Any]:
         return self._asked(request)
 
     def released(self, outcome: Outcome) -> None:
         self.asked.append(("released", outcome))
         self.left.set()
 
-    def watch(self, service: str, since: int | None, deliver: Callable[[LocalEvent], None]) -> Deferred[Any]:
+    def watch(self, service: str, since: int | None, deliver: Callable[[LocalEvent], None], user: int) -> Deferred[Any]:
         self.asked.append(("watch", service, since))
         if isinstance(self.answer, Refusal):
             return succeed(self.answer)

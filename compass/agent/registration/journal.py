@@ -17,14 +17,19 @@ from twisted.logger import Logger
 from compass.model.host_api import Integer, Outcome
 from compass.model.limits import EPOCH_AHEAD_SECONDS_MAX, EPOCH_MAX, EPOCHS_PER_SECOND, PORT_MAX
 from compass.model.names import format_endpoint, parse_address, parse_port, parse_service_id
+from compass.model.replies import Refusal
 from compass.model.requests import Deregister, Register
 from compass.model.rows import IDLE, ListenerKey
 from compass.model.rows import State as ListenerState
 from compass.system.files import replace_file, set_aside
+from compass.system.peer_credentials import UNKNOWN_USER
 
 FILE_NAME = "registrations.json"
 REGISTRATIONS_MAX = 4096
 """Instances on one host; the file is rewritten with each change, and this many are about 1 MB."""
+PENDING_PER_USER_MAX = 256
+"""Instances of one user that no server has accepted yet: one for each service of a host. So no user fills the journal
+while no server can be asked."""
 
 VERSION = 1
 """Version of the file's format; a file of another version is not read."""
@@ -62,6 +67,8 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: str = ""
     load: float = IDLE
     degradation: float = IDLE
+    user: Integer = UNKNOWN_USER
+    """User whose program asked for it."""
 
     @property
     def key(self) -> ListenerKey:
@@ -169,9 +176,22 @@ class RegistrationJournal:
     def get(self, key: ListenerKey) -> Registration | None:
         return self._entries.get(key)
 
+    def full_for(self, user: int) -> Refusal | None:
+        """Return the refusal of one more entry for a user, if there are too many."""
+        if len(self._entries) >= REGISTRATIONS_MAX:
+            return Refusal("too-large", f"{REGISTRATIONS_MAX} instances on this host, the most there can be")
+        if len(self._entries) < PENDING_PER_USER_MAX:
+            return None
+        pending = sum(entry.state == "pending" and entry.user == user for entry in self._entries.values())
+        if pending < PENDING_PER_USER_MAX:
+            return None
+        text = f"{PENDING_PER_USER_MAX} registrations of this user wait for a server, the most there can be"
+        return Refusal("busy", text, retry_after_seconds=1.0)
+
     def services(self) -> frozenset[str]:
-        """Return the services that have an instance here."""
-        return frozenset(entry.service for entry in self._entries.values() if entry.state != "leaving")
+        """Return the services that have an instance here which a server has accepted."""
+        accepted = ("registered", "refused")
+        return frozenset(entry.service for entry in self._entries.values() if entry.state in accepted)
 
     def next_epoch(self, now: float, above: int = 0) -> int:
         """Return a larger epoch than any before: the wall clock in microseconds, unless that went backwards.

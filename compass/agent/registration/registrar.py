@@ -15,7 +15,6 @@ from twisted.logger import Logger, LogLevel
 
 from compass.agent.registration import states
 from compass.agent.registration.journal import (
-    REGISTRATIONS_MAX,
     Instance,
     JournalWriteFailed,
     Registration,
@@ -114,27 +113,19 @@ class Registrar:
 
     # Requests of programs ---------------------------------------------------------------------------------
 
-    def register(self, request: LocalRegister) -> Deferred[Answer]:
-        """Function 2.1 for a local program: committed, pending, or refused with nothing left behind.
+    def register(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
+        """Function 2.1 for a local program of a user: committed, pending, or refused with nothing left behind.
 
-        The first registration of a service does not wait for the watch on its behalf, which is sent after it.
+        Once a server has accepted it, the host watches on its behalf: before that the service may not exist. With
+        `proven_first` nothing is written to disk before.
         """
-        answer = self._request(request)
-        self._subscriptions.watch_added()
-        return answer
-
-    def _request(self, request: LocalRegister) -> Deferred[Answer]:
         try:
             key = parse_key(request.service, request.address or self._parts.default_address, request.port)
             old = self._journal.get(key)
-            if old is None and len(self._journal) >= REGISTRATIONS_MAX:
-                text = f"{REGISTRATIONS_MAX} instances on this host, the most there can be"
-                return succeed(Refusal("too-large", text))
-            entry = self._entry(request, key, old)
-            refusal = self._subscriptions.add(entry.service)
-            if refusal is not None:
-                return succeed(refusal)
-            after, actions = states.step(old, states.RegisterRequested(entry))
+            if old is None and (full := self._journal.full_for(user)) is not None:
+                return succeed(full)
+            entry = self._entry(request, key, old, user)
+            after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
                 self._watch_process(entry)
                 self._journal.put(entry)
@@ -193,7 +184,7 @@ class Registrar:
         if held is not None:
             self._step(key, states.ConnectionClosed(held[1], "the connection that held it was closed"))
 
-    def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None) -> Registration:
+    def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None, user: int) -> Registration:
         """Return the journal's entry: of the same instance if the program asks again, else of a new one."""
         started = self._parts.process_watch.start_of(request.pid) if request.pid else ""
         is_same = (
@@ -218,6 +209,7 @@ class Registrar:
             zone=request.zone or self._parts.zone,
             load=request.load,
             degradation=request.degradation,
+            user=user,
         )
 
     # Steps and actions ------------------------------------------------------------------------------------
@@ -288,6 +280,7 @@ class Registrar:
         if isinstance(reply, Registered):
             self._backoff.reset()
             self._step(entry.key, states.Registered(entry.epoch))
+            self._watch_for(entry.service)
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
         if refusal.code in states.TRANSIENT:
@@ -299,7 +292,15 @@ class Registrar:
             return _refusal(reply)
         self._asked.add(entry.instance)
         self._step(entry.key, states.CredentialAccepted(entry))
+        self._watch_for(entry.service)
         return outcome_of(entry, reply.state, reply.revision)
+
+    def _watch_for(self, service: str) -> None:
+        """Watch on behalf of a service that was registered."""
+        refusal = self._subscriptions.add(service)
+        if refusal is not None:
+            self._log.warn("{service} gets no changes: {why}", service=service, why=refusal.message)
+        self._subscriptions.watch_added()
 
     def _left(self, reply: Reply, entry: Registration) -> Answer:
         if isinstance(reply, Deregistered):

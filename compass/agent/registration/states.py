@@ -50,6 +50,8 @@ class RegisterRequested(Event, frozen=True):
     """A program asked to register `entry`, which is `pending`."""
 
     entry: Registration
+    proven_first: bool = False
+    """Only a server's answer makes this an entry: the credentials of this program's user were wrong lately."""
 
 
 class CredentialAccepted(Event, frozen=True):
@@ -234,8 +236,9 @@ Phase: TypeAlias = Literal["absent"] | State
 def step(entry: Registration | None, event: Event) -> Step:
     """Return the entry after the event, and the actions in their order. What has no row changes nothing."""
     match event, _phase(entry, event), entry:
-        case RegisterRequested(new), "pending" | "registered", Registration() if _is_foreign(entry, new):
-            # Only a server can judge the other credential, so the living instance stays until one has.
+        case RegisterRequested(new, proven_first), phase, _ if proven_first or _keeps_place(entry, phase, new):
+            # Only a server can judge the other credential, so the living instance stays until one has, and so does a
+            # death that no server has heard of yet.
             return entry, (Verify(new),)
         case RegisterRequested(new), _, _:
             return new, (*_hold(new), Register(Attempt(new, first=True, replaced=entry)))
@@ -290,8 +293,10 @@ def _phase(entry: Registration | None, event: Event) -> Phase:
     return entry.state
 
 
-def _is_foreign(entry: Registration, new: Registration) -> bool:
-    return not entry.has_credential(new.credential)
+def _keeps_place(entry: Registration | None, phase: Phase, new: Registration) -> bool:
+    """Return whether the new instance has another credential than one that lives or whose end is not delivered."""
+    living = entry if phase in ("pending", "registered", "leaving") else None
+    return living is not None and not living.has_credential(new.credential)
 
 
 def _deregister(entry: Registration | None, asked: DeregisterRequested) -> Step:

@@ -15,7 +15,8 @@ from typing import Protocol
 import msgspec
 from twisted.logger import Logger
 
-from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.replica import Replica
+from compass.agent.replica.wanted_services import WantedServices
 from compass.model.interfaces import Clock
 from compass.model.rows import Snapshot
 from compass.system.files import replace_file, set_aside

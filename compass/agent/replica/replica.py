@@ -6,17 +6,16 @@ missing (P4). A view that has content is only replaced by a numbered statement o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 from immutables import Map
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of, topic_of
 from compass.model.catalogue.interest import interest, snapshot
-from compass.model.limits import HOST_SERVICES_MAX
 from compass.model.names import category_of
-from compass.model.replies import Refusal, Watching
+from compass.model.replies import Watching
 from compass.model.rows import Change, Listener, Service, Snapshot
 from compass.wire.messages import Notice, Resync
 
@@ -101,61 +100,6 @@ class Replica:
         rows = [row for row in held.rows if not (isinstance(row, Listener) and row.state == "offline")]
         self.catalogue = catalogue_of(rows, held.topics, held.revision)
         self.store, self.services, self.loaded = store, frozenset(services), True
-
-
-class RegisteredServices(Protocol):
-    """Source of the services that have an instance on this host; the journal of registrations."""
-
-    def services(self) -> frozenset[str]:
-        """Return their ids."""
-
-
-class WantedServices:
-    """Services on whose behalf this host watches, by their last request; a new one replaces an idle one."""
-
-    def __init__(self, registered: RegisteredServices, configured: Sequence[str] = ()) -> None:
-        self._registered = registered
-        self._configured = configured
-        self._wanted: dict[str, None] = {}
-
-    def __contains__(self, service: str) -> bool:
-        return service in self._wanted
-
-    def __len__(self) -> int:
-        return len(self._wanted)
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Ids, the one asked for least recently first."""
-        return tuple(self._wanted)
-
-    def restore(self, services: Iterable[str]) -> None:
-        """Add the configured services, those of the last run and the registered ones."""
-        every = dict.fromkeys([*self._configured, *services, *sorted(self._registered.services())])
-        self._wanted.update(dict.fromkeys(list(every)[:HOST_SERVICES_MAX]))
-
-    def add(self, service: str) -> Refusal | None:
-        """Add a service, or make it the newest; refused if there are too many and all of them are needed."""
-        self._wanted.pop(service, None)
-        if len(self._wanted) >= HOST_SERVICES_MAX:
-            needed = self._needed()
-            idle = next((other for other in self._wanted if other not in needed), None)
-            if idle is None:
-                text = f"this host has {HOST_SERVICES_MAX} services, the most there can be; deregister one first"
-                return Refusal("too-large", text)
-            del self._wanted[idle]
-        self._wanted[service] = None
-        return None
-
-    def forget(self, unknown: Iterable[str]) -> None:
-        """Drop services that do not exist, unless they are registered or configured here."""
-        needed = self._needed()
-        for service in unknown:
-            if service not in needed:
-                self._wanted.pop(service, None)
-
-    def _needed(self) -> frozenset[str]:
-        return self._registered.services().union(self._configured)
 
 
 def pruned(catalogue: Catalogue, services: Iterable[str]) -> Catalogue:

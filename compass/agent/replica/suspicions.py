@@ -56,9 +56,12 @@ class Suspicions:
         return {"here": len(self._findings), "server": len(self._notified)}
 
     def add(self, report: LocalReport, row: Listener, now: float) -> None:
-        """Add the report of a program that found this listener dead."""
+        """Add the report of a program that found this listener dead. An earlier one that still holds stays as it is."""
         key = (row.service, row.address, row.port)
-        self._findings.pop(key, None)
+        before = self._findings.pop(key, None)
+        if before is not None and before.row == row and now < before.until:
+            self._findings[key] = before
+            return
         self._findings[key] = _Finding(report, row, now + EVIDENCE_SECONDS, now + OWED_SECONDS)
         if len(self._findings) > EVIDENCE_MAX:
             del self._findings[next(iter(self._findings))]
@@ -93,9 +96,11 @@ class Suspicions:
             until = min(finding.until, now + UNSHARED_SECONDS) if state in USABLE else finding.until
             self._findings[key] = msgspec.structs.replace(finding, delivered=True, until=until)
 
-    def dismiss(self, key: ListenerKey) -> None:
-        """Drop a report that the server refused."""
-        self._findings.pop(key, None)
+    def dismiss(self, key: ListenerKey, report: LocalReport | None = None) -> None:
+        """Drop the report of a listener that is alive; with `report` only this one, which was refused or refuted."""
+        finding = self._findings.get(key)
+        if finding is not None and (report is None or finding.report is report):
+            del self._findings[key]
 
     def undelivered(self, catalogue: Catalogue, now: float) -> list[LocalReport]:
         """Return the reports that are still valid and that no server has."""

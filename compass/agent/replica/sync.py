@@ -15,7 +15,8 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from compass.agent.replica.replica import Replica, WantedServices
+from compass.agent.replica.replica import Replica
+from compass.agent.replica.wanted_services import WantedServices
 from compass.agent.upstream.pending_requests import ASK_PATIENCE_SECONDS
 from compass.agent.upstream.upstream import Upstream
 from compass.model.catalogue.digest import DIGEST_VERSION, IncrementalDigest, part_of, to_hex
@@ -28,6 +29,9 @@ from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resyn
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are repaired on one session; a server that loses more is left for another one."""
+
+WATCH_PAUSE_SECONDS = 1.0
+"""Pause between watches for services that were added: each changes the host's row in the store, and with it the log."""
 
 
 class ReplicaListener(Protocol):
@@ -91,6 +95,8 @@ class ReplicaSync:
         self._asking = False
         self._has_added = False
         """The host wants a service for which no watch was sent yet."""
+        self._next_added_at = 0.0
+        """Earliest time of the next watch for an added service."""
         self._in_step = False
         self._vouched_at: float | None = None
         """End of the last session on which the replica was up to date, in the clock's seconds; None: none yet."""
@@ -114,24 +120,32 @@ class ReplicaSync:
         """Stop refreshing."""
         self._timers.cancel_all()
 
-    def want(self, service: str) -> Refusal | None:
-        """Watch for this service too; refused if there are too many and all of them are needed."""
-        refusal = self.add(service)
+    def want(self, service: str, user: int) -> Refusal | None:
+        """Watch for an existing service too, for a user; refused if there are too many and none can give way."""
+        refusal = self.add(service, user)
         self.watch_added()
         return refusal
 
-    def add(self, service: str) -> Refusal | None:
-        """Add a service for the next watch; refused if there are too many and all of them are needed."""
+    def add(self, service: str, user: int | None = None) -> Refusal | None:
+        """Add an existing service for the next watch; refused if there are too many and none can give way.
+
+        `user`: whose program asks; None: the service is registered here.
+        """
         known = service in self._wanted
-        refusal = self._wanted.add(service)
+        refusal = self._wanted.add(service, user)
         if refusal is None and not known:
             self._has_added = True
             self._listener.wanted_changed()
         return refusal
 
     def watch_added(self) -> None:
-        """Watch for the services that were added."""
-        if self._has_added:
+        """Watch for the services that were added, at once or when the last such watch was long enough ago."""
+        if not self._has_added:
+            return
+        pause = self._next_added_at - self._clock.seconds()
+        if pause > 0.0:
+            self._timers.start_if_idle("added", pause, self.watch_added)
+        else:
             self._watch()
 
     def when_watched(self, service: str) -> Deferred[None]:
@@ -209,6 +223,8 @@ class ReplicaSync:
         store, since = self._replica.resume_point(services)
         if self._gap or store != self._store:
             since = 0
+        if self._has_added:
+            self._next_added_at = self._clock.seconds() + WATCH_PAUSE_SECONDS
         self._asking, self._has_added = True, False
         settings = self._settings
         request = Watch(
@@ -259,11 +275,13 @@ class ReplicaSync:
         self._wanted.forget(reply.unknown)
         for service in [service for service in self._waiting if service in services]:
             self._release_waiting(service)
-        if self._gap or not set(self._wanted.all) <= set(services):
+        if self._gap:
             self._watch()
             return
         self._in_step = True
         self._upstream.settled()
+        self._has_added = not set(self._wanted.all) <= set(services)
+        self.watch_added()
 
     def _notice(self, notice: Notice) -> None:
         if self._gap:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from compass.client.core.endpoint import ApiEndpoint
+from compass.client.core.endpoint import ApiEndpoint, check_before_connecting, check_peer
 from compass.client.core.errors import ApiProblem, DaemonUnreachable, NotAllowed, refused
 from compass.client.core.http import ANSWER_OCTETS_MAX, ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines
 from compass.client.core.runtime import Connection, Runtime
@@ -124,11 +124,14 @@ class HostApiCalls:
         """Send a request. Returns the response once its status is known, raises ApiProblem for a refusal."""
         body = None if request is None else _encoded(request)
         exchange = HttpExchange(method, path, self.endpoint.host, body, headers)
+        has_credential = bool(getattr(request, "credential", ""))
+        check_before_connecting(self.endpoint, has_credential)
         with map_errors(self.endpoint):
             line = await self.runtime.open(self.endpoint, self._answer_seconds)
         stream = ResponseStream(self.endpoint, line, exchange, self._answer_seconds)
         try:
             with map_errors(self.endpoint):
+                check_peer(line.socket, self.endpoint, has_credential)
                 await line.send(exchange.request)
             await stream.read_status()
             if exchange.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED):

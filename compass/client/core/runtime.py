@@ -32,6 +32,10 @@ class Connection(Protocol):
     def receive(self, seconds: float | None) -> Awaitable[bytes]:
         """Return the next bytes; empty at the end. Raises TimeoutError if none arrive in time, OSError."""
 
+    @property
+    def socket(self) -> Any:
+        """Socket of the connection, to ask the kernel about its peer."""
+
     def close(self) -> None:
         """Close the connection at once; a pending `receive` returns empty. A repeated call does nothing."""
 

@@ -71,6 +71,10 @@ class SocketConnection:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
 
+    @property
+    def socket(self) -> Any:
+        return self._socket
+
     async def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 

@@ -57,14 +57,20 @@ class CarefulPort(tcp.Port):
                     continue
                 self._pause()
                 return
-            if accepted.fileno() >= room_for(self.reserved):
-                accepted.close()
-                _refused.add(self.reactor, limit=room_for(0))
+            if not self.has_room(accepted):
                 continue
             try:
                 self._begin(accepted, address)
             except Exception:
                 self._logger.failure("a connection could not be served")
+
+    def has_room(self, accepted: socket.socket) -> bool:
+        """Return whether a connection leaves the reserved descriptors free; close and log one that does not."""
+        if accepted.fileno() < room_for(self.reserved):
+            return True
+        accepted.close()
+        _refused.add(self.reactor, limit=room_for(0))
+        return False
 
     def _begin(self, accepted: socket.socket, address: Any) -> None:
         if self.addressFamily == socket.AF_INET6:

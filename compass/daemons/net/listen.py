@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import DnsSettings, HostSettings, ServerSettings, TlsSettings
-from compass.daemons.net.descriptors import UnixPort
+from compass.daemons.net.local_ports import LocalPort, LocalUnixPort
 from compass.daemons.net.reuseport import NO_IPV6, DatagramPort, StreamPort
 from compass.gateway.dns.server import DnsServer
 from compass.gateway.dns.zone import DnsSource, Zone
@@ -42,10 +42,6 @@ from compass.pki.tls_contexts import peer_of
 BACKLOG = 4096
 """Connections that the kernel queues until they are accepted: all hosts may connect at the same moment. A connection
 that finds no room is dropped silently, and the host's kernel tries again after 1, 3 and 7 seconds."""
-
-UNIX_BACKLOG = 1024
-"""Connections to the Unix socket that the kernel queues: more are refused at once, and the programs of one machine may
-all ask at the same moment, after a notice."""
 DATAGRAM_OCTETS_MAX = 4096
 """Longest DNS query over UDP; a longer one is cut and then refused as malformed. A question has at most 260 octets."""
 
@@ -115,6 +111,13 @@ def endpoint(reactor: Any, name: str, port: int, timeout_seconds: float) -> Any:
     return plain(reactor, name, port, timeout=timeout_seconds)
 
 
+def listen_local(reactor: Any, address: str, port: int, factory: Any) -> Any:
+    """Listen on a TCP port for programs of this machine. Raises CannotListenError."""
+    listening = LocalPort(port, factory, BACKLOG, address, reactor)
+    listening.startListening()
+    return listening
+
+
 async def listen(reactor: Any, address: str, port: int, factory: Any) -> Any:
     """Listen on a TCP port; `::` is every IPv4 address on a machine without IPv6. Raises CannotListenError."""
     try:
@@ -139,14 +142,16 @@ async def listen_dns(
     nameserver: str,
     ports: list[Any],
     answers: Counter | None = None,
+    guard: Callable[[Any], Any] = lambda factory: factory,
 ) -> None:
-    """Serve the zone over UDP and TCP, and append the ports as they open. `answers` counts by response code.
+    """Serve the zone over UDP and TCP, and append the ports as they open. `answers` counts by response code. `guard`
+    returns what stands in front of the factory for TCP.
 
     Raises CannotListenError.
     """
     server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor, answers)
     address, port = parse_listen(settings.listen)
-    ports.append(await listen(reactor, address, port, server.factory()))
+    ports.append(await listen(reactor, address, port, guard(server.factory())))
     datagrams = DatagramPort(port, server.datagrams(), address, DATAGRAM_OCTETS_MAX, reactor)
     datagrams.startListening()
     ports.append(datagrams)
@@ -170,6 +175,6 @@ def listen_unix(reactor: Any, path: Path, mode: int, factory: Any) -> Any:
             pass
         else:
             raise CannotListenError(None, str(path), OSError(errno.EADDRINUSE, "a daemon already listens on it"))
-    port = UnixPort(os.fsencode(path), factory, UNIX_BACKLOG, mode, reactor)
+    port = LocalUnixPort(os.fsencode(path), factory, BACKLOG, mode, reactor)
     port.startListening()
     return port

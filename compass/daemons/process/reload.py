@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from compass.daemons.config.file import ConfigProblem
 from compass.pki.identity import IdentityError
-from compass.system.systemd import SdNotify
+from compass.system.systemd import SdNotify, passed_variables
 
 
 class Files(Protocol):
@@ -55,4 +55,4 @@ class Reload:
     def reexec(self) -> NoReturn:
         """Replace this process by the same program with the same arguments, as the program is on disk now."""
         sys.stderr.flush()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | passed_variables())

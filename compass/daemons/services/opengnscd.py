@@ -5,8 +5,10 @@ from __future__ import annotations
 import grp
 import os
 import random
+import resource
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ import compass
 from compass.agent.agent import Agent
 from compass.agent.dependencies import AgentDependencies
 from compass.agent.hooks.runner import reactions_of
+from compass.agent.local_users import CONNECTIONS_MAX, DESCRIPTORS_KEPT, LocalUsers
 from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.connector import Dial
@@ -34,12 +37,14 @@ from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
 from compass.daemons.net.connection_table import UPDATE, ConnectionTable
 from compass.daemons.net.gate import Gate
+from compass.daemons.net.inherited import InheritedPorts
 from compass.daemons.net.listen import (
     PeerRoles,
     endpoint,
     identity_of,
     listen,
     listen_dns,
+    listen_local,
     listen_unix,
     networks_of,
     own_name,
@@ -47,13 +52,17 @@ from compass.daemons.net.listen import (
 )
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
+from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
+from compass.gateway.haproxy_agent import CONNECTIONS_MAX as AGENT_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import AgentCheck
+from compass.gateway.host_api.local_peers import LocalPeers
 from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.identity import Identity
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
+from compass.system.systemd import passed_sockets, passed_variables
 
 SOFTWARE = f"compass/{compass.__version__}"
 CONNECT_SECONDS = 5.0
@@ -62,6 +71,18 @@ RESOLV_CONF = "/etc/resolv.conf"
 """File with the DNS servers of the system (resolv.conf(5))."""
 SOCKET_MODE = 0o666
 """Mode of the socket: every program on the host may ask, as on the loopback port; changes need a credential."""
+
+
+TRUSTED_USERS = frozenset({0, os.geteuid()})
+"""Users whose programs have no limits: root and the daemon's own user can stop the daemon anyway."""
+
+
+def _connections_max() -> int:
+    """Return how many connections local programs may have, with the descriptors that this process may open."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if descriptors == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return min(CONNECTIONS_MAX, max(descriptors - DESCRIPTORS_KEPT, descriptors // 2))
 
 
 def _view_directory(settings: HostSettings) -> Path | None:
@@ -113,6 +134,8 @@ class HostService(Service):
                 reactions=reactions_of(
                     reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
                 ),
+                trusted_users=TRUSTED_USERS,
+                connections_max=_connections_max(),
                 view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
             )
         )
@@ -135,21 +158,28 @@ class HostService(Service):
         metrics = Metrics(
             self._reactor, {"version": compass.__version__}, Snapshot(AgentMetrics, "opengns_host_", agent.api.metrics)
         )
-        api = site(agent.api, self._reactor, metrics)
+        api = LocalPeers(site(agent.api, self._reactor, metrics), agent.components.users, self._reactor)
+        held = InheritedPorts(self._reactor, passed_sockets(passed_variables()))
         if settings.api:
-            self._ports.append(await listen(self._reactor, *parse_listen(settings.api), api))
+            place = parse_listen(settings.api)
+            self._ports.append(held.adopt(place, api) or listen_local(self._reactor, *place, api))
         if settings.socket:
-            self._ports.append(listen_unix(self._reactor, Path(settings.socket), SOCKET_MODE, api))
+            path = Path(settings.socket)
+            self._ports.append(held.adopt(path, api) or listen_unix(self._reactor, path, SOCKET_MODE, api))
+        held.warn_of_unused()
         if settings.agent:
-            check = AgentCheck(view, self._reactor)
-            self._ports.append(await listen(self._reactor, *parse_listen(settings.agent), check))
+            check = LocalPeers(AgentCheck(view, self._reactor), self._port_users(AGENT_CONNECTIONS_MAX))
+            self._ports.append(listen_local(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
             tls = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False)
             table = ConnectionTable(self._reactor, UPDATE, lambda origin: None)
             factory = Gate(self._reactor, tls, table, Balancers(()))
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
         if self._dns is not None and self._dns.listen:
-            await listen_dns(self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers)
+            guard = partial(LocalPeers, limits=self._port_users(DNS_CONNECTIONS_MAX))
+            await listen_dns(
+                self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers, guard
+            )
         agent.start()
         for name in self._service_names:
             name.start()
@@ -159,6 +189,10 @@ class HostService(Service):
             bound = port.getHost()
             where = format_endpoint(bound.host, bound.port) if hasattr(bound, "port") else os.fsdecode(bound.name)
             self.log.info("opengnscd listens on {where}", where=where)
+
+    def _port_users(self, connections: int) -> LocalUsers:
+        """Return the limits of a port with this number of connections, of which one user has half at most."""
+        return LocalUsers(self._reactor, TRUSTED_USERS, connections, connections // 2)
 
     def _hear_announcements(self, group: str, port: int) -> Any:
         """Listen on the group's own address: datagrams that were sent to this host alone are not announcements."""

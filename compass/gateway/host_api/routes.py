@@ -18,6 +18,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from compass.gateway.host_api import operations
+from compass.gateway.host_api.local_peers import user_of
 from compass.gateway.host_api.operations import NameAsked, ServiceAsked, WatchAsked
 from compass.gateway.http import channel, health, same_origin, server
 from compass.gateway.http.health import Health
@@ -43,9 +44,9 @@ from compass.model.replies import CategoryView, Dependencies, Refusal
 
 
 class HostApi(Protocol):
-    """Interface of the daemon for programs on its host."""
+    """Interface of the daemon for programs on its host. `user`: whose program asks."""
 
-    def dependencies(self, service: str) -> Deferred[Dependencies | Refusal]:
+    def dependencies(self, service: str, user: int) -> Deferred[Dependencies | Refusal]:
         """Return the dependencies of a service (function 2.3)."""
 
     def resolve(self, name: str) -> Resolved | Refusal:
@@ -54,26 +55,26 @@ class HostApi(Protocol):
     def category(self, name: str) -> CategoryView | Refusal:
         """Return all registered listeners of a category."""
 
-    def register(self, request: LocalRegister) -> Deferred[Outcome | Refusal]:
+    def register(self, request: LocalRegister, user: int) -> Deferred[Outcome | Refusal]:
         """Register a listener (function 2.1)."""
 
-    def deregister(self, request: LocalDeregister) -> Deferred[Outcome | Refusal]:
+    def deregister(self, request: LocalDeregister, user: int) -> Deferred[Outcome | Refusal]:
         """Deregister a listener (function 2.2)."""
 
-    def report_load(self, request: LocalLoad) -> Deferred[Outcome | Refusal]:
+    def report_load(self, request: LocalLoad, user: int) -> Deferred[Outcome | Refusal]:
         """Report the load of a listener of this host."""
 
-    def drain(self, request: LocalDrain) -> Deferred[Outcome | Refusal]:
+    def drain(self, request: LocalDrain, user: int) -> Deferred[Outcome | Refusal]:
         """Set whether a listener of this host accepts new users."""
 
     def released(self, outcome: Outcome) -> None:
         """Handle the end of the connection that held a registration."""
 
-    def report(self, request: LocalReport) -> Deferred[Outcome | Refusal]:
+    def report(self, request: LocalReport, user: int) -> Deferred[Outcome | Refusal]:
         """Report a failure of a listener (function 2.5)."""
 
     def watch(
-        self, service: str, since: int | None, deliver: Callable[[LocalEvent], None]
+        self, service: str, since: int | None, deliver: Callable[[LocalEvent], None], user: int
     ) -> Deferred[Callable[[], None] | Refusal]:
         """Deliver events until the returned function is called."""
 
@@ -102,10 +103,10 @@ class HostHttp:
             (operations.RESOLVE, self._resolve),
             (PROMETHEUS, self._prometheus),
             (operations.REGISTER, self._register),
-            (operations.DEREGISTER, lambda request, asked: _outcome(request, self._api.deregister(asked))),
-            (operations.LOAD, lambda request, asked: _outcome(request, self._api.report_load(asked))),
-            (operations.DRAIN, lambda request, asked: _outcome(request, self._api.drain(asked))),
-            (operations.REPORT, lambda request, asked: _outcome(request, self._api.report(asked))),
+            (operations.DEREGISTER, _outcome_of(self._api.deregister)),
+            (operations.LOAD, _outcome_of(self._api.report_load)),
+            (operations.DRAIN, _outcome_of(self._api.drain)),
+            (operations.REPORT, _outcome_of(self._api.report)),
             (operations.WATCH, self._watch),
             (operations.STATUS, lambda request, _: server.answer(request, self._api.status())),
             (health.HEALTH, lambda request, _: server.answer(request, self._health("running"))),
@@ -118,11 +119,11 @@ class HostHttp:
 
     def _dependencies(self, request: Request, asked: ServiceAsked) -> Any:
         if asked.since is UNSET or not asked.wait > 0:
-            return server.answers(request, self._api.dependencies(asked.service))
-        seconds = min(asked.wait, operations.WAIT_SECONDS_MAX)
+            return server.answers(request, self._api.dependencies(asked.service, user_of(request)))
+        seconds, user = min(asked.wait, operations.WAIT_SECONDS_MAX), user_of(request)
         waiting = LongPoll(request, self._clock, seconds)
-        ended: Deferred[Any] = waiting.begin(self._api.watch(asked.service, asked.since, waiting.notify))
-        ended.addCallback(lambda refusal: refusal or self._api.dependencies(asked.service))
+        ended: Deferred[Any] = waiting.begin(self._api.watch(asked.service, asked.since, waiting.notify, user))
+        ended.addCallback(lambda refusal: refusal or self._api.dependencies(asked.service, user))
         return server.answers(request, ended)
 
     def _health(self, status: str) -> Health:
@@ -149,7 +150,7 @@ class HostHttp:
         )
 
     def _register(self, request: Request, asked: LocalRegister) -> Any:
-        registered = self._api.register(asked)
+        registered = self._api.register(asked, user_of(request))
         return self._hold(request, registered) if asked.hold else _outcome(request, registered)
 
     def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
@@ -190,7 +191,12 @@ class HostHttp:
             stream.start(result)
             return None
 
-        return server.ignore_cancellation(self._api.watch(asked.service, since, deliver).addCallback(answered))
+        watching = self._api.watch(asked.service, since, deliver, user_of(request))
+        return server.ignore_cancellation(watching.addCallback(answered))
+
+
+def _outcome_of(ask: Callable[[Any, int], Deferred[Outcome | Refusal]]) -> server.Endpoint:
+    return lambda request, asked: _outcome(request, ask(asked, user_of(request)))
 
 
 def _outcome(request: Request, asked: Deferred[Outcome | Refusal]) -> Deferred[bytes]:

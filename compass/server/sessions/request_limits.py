@@ -1,4 +1,8 @@
-"""Request limits: the reports, wrong credentials and changes of one peer that are accepted in a time (P10)."""
+"""Request limits: the reports and changes of one peer that are accepted in a time (P10).
+
+Wrong credentials have no such limit. A token has 256 random bits, so nothing is won by not checking one, and a limit
+would refuse the right one, too; what is bounded is the rows that refusals cost (`ConnectionLimits.should_log`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,6 @@ from compass.model.rows import Host
 from compass.model.rules.draft import Principal, Refused
 from compass.model.rules.validation import parse_host, saw_it_die
 from compass.server.sessions.rate_limit import (
-    FAILURES_PER_MINUTE_MAX,
     REPORTS_PER_MINUTE_MAX,
     WATCH_CHANGES_BURST_MAX,
     WATCH_CHANGES_PER_SECOND_MAX,
@@ -55,34 +58,6 @@ class ReportLimit:
     def answered(self, reply: Reply, request: Report, asker: Principal) -> Reply:
         """Return the reply: every report was counted before."""
         return reply
-
-
-class CredentialLimit:
-    """A number of wrong credentials of one peer for one service in a minute; after it none is checked."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._wrong = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
-
-    def exceeded(self, request: Register | Deregister | Drain, asker: Principal) -> Refusal | None:
-        """Return the refusal of a request with a credential, if too many wrong ones came before it."""
-        wait = self._wrong.wait(_guess(request, asker))
-        if not wait:
-            return None
-        text = (
-            f"{FAILURES_PER_MINUTE_MAX} wrong credentials for {request.service} within a minute came from "
-            f"{asker.role} {asker.name!r}: none is checked until the minute ends"
-        )
-        return Refusal("busy", text, retry_after_seconds=wait)
-
-    def answered(self, reply: Reply, request: Register | Deregister | Drain, asker: Principal) -> Reply:
-        """Count a credential that was wrong, and return the reply."""
-        if isinstance(reply, Refusal) and reply.code == "bad-credential":
-            self._wrong.count(_guess(request, asker))
-        return reply
-
-
-def _guess(request: Register | Deregister | Drain, asker: Principal) -> str:
-    return f"{asker.role} {asker.name} {request.service[:SUBJECT_MAX].lower()}"
 
 
 class CatalogueHolder(Protocol):

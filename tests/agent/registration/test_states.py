@@ -60,8 +60,14 @@ TABLE: list[tuple[str, Event, dict[str, tuple[str, str]]]] = [
         {
             "pending": ("pending", "Verify"),
             "registered": ("registered", "Verify"),
-            **{phase: ("pending", "Hold Register") for phase in ("absent", "leaving", "refused")},
+            "leaving": ("leaving", "Verify"),
+            **{phase: ("pending", "Hold Register") for phase in ("absent", "refused")},
         },
+    ),
+    (
+        "a program registers whose user has guessed",
+        states.RegisterRequested(NEW, proven_first=True),
+        {phase: (phase, "Verify") for phase in PHASES},
     ),
     (
         "a server accepts the other credential",

@@ -17,8 +17,7 @@ from compass.agent.replica import sync
 from compass.agent.upstream import connector, pending_requests, server_selector, session
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector, in_order
 from compass.model.host_api import LocalRegister
-from compass.model.limits import HOST_SERVICES_MAX
-from compass.model.replies import Refusal, Registered, Watching
+from compass.model.replies import Dependencies, Refusal, Registered, Watching
 from compass.model.requests import Register, Watch
 from compass.model.rows import Category, Change, Dependency, Listener, Row, Service, Snapshot
 from compass.wire import limits
@@ -181,6 +180,8 @@ def ready(stage: Stage) -> Scripted:
     server.watched(Watching("store", 10, Snapshot(10, {}, [])))
     stage.run()
     stage.daemon.dependencies("www.web")
+    stage.run()
+    server.answer(Dependencies("www.web", 10))
     stage.run()
     server.watched()
     stage.run()
@@ -590,20 +591,6 @@ def test_the_refresh_is_a_question_that_costs_little(tmp_path: Path) -> None:
     assert len(server.asked) == 1
     stage.run(limits.REPLY_SECONDS + 1)
     assert len(stage.places[0].servers) == 2
-
-
-def test_too_many_services(stage: Stage) -> None:
-    """The one asked for least recently gives way; those that are registered here do not."""
-    ready(stage)
-    for number in range(HOST_SERVICES_MAX):
-        stage.daemon.dependencies(f"s{number}.web")
-    wanted = stage.daemon.status().services
-    assert len(wanted) == HOST_SERVICES_MAX and "www.web" not in wanted
-    for number in range(HOST_SERVICES_MAX):
-        stage.daemon.register(LocalRegister(f"s{number}.web", 80, "t"))
-    answers: list[Any] = []
-    stage.daemon.dependencies("www.web").addCallback(answers.append)
-    assert answers[0].code == "too-large"
 
 
 def test_stopping(stage: Stage) -> None:

@@ -18,11 +18,12 @@ from tests.support.fake_api import LittleApi
 
 
 def test_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The socket when it is there, else the port on the loopback."""
-    monkeypatch.setattr(endpoint, "DEFAULT_SOCKET", str(tmp_path / "opengnscd.sock"))
-    assert str(parse_api_endpoint("")) == "http://127.0.0.1:4866"
-    (tmp_path / "opengnscd.sock").touch()
-    assert str(parse_api_endpoint("")) == f"unix:{tmp_path}/opengnscd.sock"
+    """The socket if its directory is there, whether a daemon listens or not; else the port on the loopback."""
+    monkeypatch.setattr(endpoint, "DEFAULT_SOCKET", str(tmp_path / "opengns" / "opengnscd.sock"))
+    assert str(parse_api_endpoint("")) == "http://127.0.0.1:4866" and parse_api_endpoint("").is_default_port
+    (tmp_path / "opengns").mkdir()
+    assert str(parse_api_endpoint("")) == f"unix:{tmp_path}/opengns/opengnscd.sock"
+    assert not parse_api_endpoint("http://127.0.0.1:4866").is_default_port
 
 
 def test_an_address_can_be_written_in_these_ways() -> None:
