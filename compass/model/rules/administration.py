@@ -15,7 +15,7 @@ from compass.model.rules.draft import Draft, Refused, refuse
 from compass.model.rules.listeners import digest_of, existing_listener, existing_service
 from compass.model.rules.shares import check_declaration
 from compass.model.rules.tokens import is_of_tokens
-from compass.model.rules.validation import Declared, check_host_lists, parse_declared, parse_host
+from compass.model.rules.validation import Declared, check_host_lists, parse_declared, parse_host, recorded_host
 
 
 def decide_put(draft: Draft, request: Put) -> Done:
@@ -84,11 +84,9 @@ def decide_revoke(draft: Draft, request: RevokeCredential) -> Done:
 
 def decide_attend(draft: Draft, request: Attend) -> Done:
     """Record the services that a host watches and its update address; no change if these are known."""
-    row = parse_host(Host(request.host, request.update_address, request.update_port, request.services))
-    old = draft.catalogue.hosts.get(row.name)
-    if old is not None:
-        row = msgspec.structs.replace(row, barred=old.barred)
-    if row != old:
+    watched = parse_host(Host(request.host, request.update_address, request.update_port, request.services))
+    row = recorded_host(draft.catalogue, watched)
+    if row != draft.catalogue.hosts.get(row.name):
         draft.set("host-watch", row)
     return Done(draft.catalogue.revision)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias, get_type_hints
 
 import msgspec
+from immutables import Map
 from msgspec import Meta
 
 from compass.model.catalogue.catalogue import Catalogue
@@ -59,6 +60,26 @@ def parse_host(row: Host) -> Host:
         services=tuple(sorted({parse_service_id(service) for service in row.services})),
         barred=row.barred,
     )
+
+
+def recorded_host(catalogue: Catalogue, watched: Host) -> Host:
+    """Return the row to record for a host that watches: barred as it is, with the services of its own listeners.
+
+    A registration records its service with the host. A watch that the host sent before the reply does not name it yet;
+    without it the row would lose the service, and the next watch would bring it back.
+    """
+    known = catalogue.hosts.get(watched.name)
+    if known is None:
+        return watched
+    others = (service for service in known.services if service not in watched.services)
+    own = [service for service in others if _has_listener_of(catalogue, service, known.name)]
+    kept = own[: HOST_SERVICES_MAX - len(watched.services)]
+    return msgspec.structs.replace(watched, services=tuple(sorted((*watched.services, *kept))), barred=known.barred)
+
+
+def _has_listener_of(catalogue: Catalogue, service: str, host: str) -> bool:
+    listeners = catalogue.listeners.get(service, Map()).values()
+    return any(listener.host == host and listener.state != "offline" for listener in listeners)
 
 
 def _check_policy(policy: Policy) -> None:

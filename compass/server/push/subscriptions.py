@@ -16,7 +16,7 @@ from compass.model.requests import Attend, Watch
 from compass.model.rows import Host
 from compass.model.rules.draft import Refused
 from compass.model.rules.networks import may_dial
-from compass.model.rules.validation import parse_host
+from compass.model.rules.validation import parse_host, recorded_host
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
@@ -196,8 +196,9 @@ class Subscriptions:
 
         A host that is known already does not wait for a store that is unavailable. Returns why the host is refused.
         """
-        known = self._replica.catalogue.hosts.get(host.name)
-        if self._committer.outage and known is not None and msgspec.structs.replace(known, barred=host.barred) == host:
+        catalogue = self._replica.catalogue
+        known = catalogue.hosts.get(host.name)
+        if self._committer.outage and known is not None and recorded_host(catalogue, host) == known:
             return None
         attend = Attend(host.name, host.services, host.update_address, host.update_port)
         attended = await self._committer.submit(attend, self._asker)
